@@ -1,0 +1,146 @@
+"""One tree of errors; each says whether trying again can help.
+
+    S3S3Error
+    ├── ConfigError              the configuration cannot be used; every fault is listed
+    ├── Unavailable              a server could not be reached or asked to be left alone; try again
+    │   ├── StoreUnavailable     no connection, a timeout, a 5xx, SlowDown, a short answer
+    │   └── RedisUnavailable     the same of Redis
+    ├── StoreRefused             a store answered, and the answer is no
+    │   ├── NoSuchKey            said by a GET (a HEAD's 404 cannot tell a key from a bucket)
+    │   ├── NoSuchBucket
+    │   ├── AccessDenied         wrong key or secret, no permission, clock skew, wrong signature version
+    │   ├── TooLarge             more than a single PUT takes
+    │   └── InvalidKey           a key that this store does not take
+    ├── Damaged                  bytes, length or MD5 differ from what was promised; try again
+    ├── LeaseLost                the job belongs to somebody else now
+    └── ListingOutOfOrder        a listing whose keys do not ascend: nothing can be compared with it
+
+Libraries' exceptions are translated into these once: in `s3s3.store` for S3, in
+`s3s3.broker` for Redis. Everything above sees only this tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class S3S3Error(Exception):
+    """What every error of s3s3 is.
+
+    Attributes:
+        retriable: whether the same thing, tried again later, may succeed.
+    """
+
+    retriable = False
+
+
+class ConfigError(S3S3Error):
+    """The configuration cannot be used. `faults` has one line for each thing that is wrong."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
+
+
+class Unavailable(S3S3Error):
+    """A server that could not be reached, or asked to be left alone for a while."""
+
+    retriable = True
+
+
+class RedisUnavailable(Unavailable):
+    """Redis could not be reached, or refuses work for now (loading, full, failing over)."""
+
+
+class StoreError(S3S3Error):
+    """Something that happened between s3s3 and a store.
+
+    Attributes:
+        store: the endpoint's name in the configuration.
+        operation: GET, PUT, HEAD, LIST, DELETE or COPY.
+        key: the object concerned, None for a bucket.
+        status: the HTTP status, None if there was no answer.
+        code: the S3 error code, such as "NoSuchKey"; "" if there was none.
+        advice: which setting cures it, or what to do; "" where nothing can be said.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        store: str = "",
+        operation: str = "",
+        key: str | None = None,
+        status: int | None = None,
+        code: str = "",
+        advice: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.store = store
+        self.operation = operation
+        self.key = key
+        self.status = status
+        self.code = code
+        self.advice = advice
+
+    def __str__(self) -> str:
+        what = f"{self.store}: " if self.store else ""
+        if self.operation:
+            what += self.operation
+            what += f" of {self.key!r}: " if self.key is not None else ": "
+        answer = " ".join(str(part) for part in (self.status, self.code) if part)
+        text = f"{what}{answer + ': ' if answer else ''}{self.message}"
+        return f"{text} ({self.advice})" if self.advice else text
+
+
+class StoreUnavailable(StoreError, Unavailable):
+    """No connection, a timeout, a 5xx, SlowDown, or an answer that broke off.
+
+    Attributes:
+        unanswered: a write was sent and nobody knows whether it was, or yet will be, carried out.
+    """
+
+    unanswered = False
+
+
+class StoreRefused(StoreError):
+    """The store answered, and the answer is no."""
+
+
+class NoSuchKey(StoreRefused):
+    """A GET said that there is no such object."""
+
+
+class NoSuchBucket(StoreRefused):
+    """There is no such bucket."""
+
+
+class AccessDenied(StoreRefused):
+    """The store does not accept who asks, or not for this. A person may cure it, so it is tried again."""
+
+    retriable = True
+
+
+class TooLarge(StoreRefused):
+    """The object is larger than a single PUT takes."""
+
+
+class InvalidKey(StoreRefused):
+    """The store does not take such a key."""
+
+
+class Damaged(StoreError):
+    """Bytes, length or MD5 differ from what was promised. Nothing was made visible by it."""
+
+    retriable = True
+
+
+class LeaseLost(S3S3Error):
+    """The job belongs to somebody else now; whoever notices it writes nothing more."""
+
+    retriable = True
+
+
+class ListingOutOfOrder(StoreError):
+    """A listing whose keys do not ascend in UTF-8 byte order."""

@@ -1,0 +1,171 @@
+"""The records that the parts of s3s3 hand to each other. All frozen, none does any I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+SINGLE_PUT_LIMIT_BYTES = 5 * 1024**3
+"""The largest object that one PUT takes: 5 GiB, on AWS, Ceph and Swift alike (S3 user guide, "Uploading objects")."""
+
+KEY_LIMIT_BYTES = 1024
+"""The longest key in UTF-8 bytes (S3 user guide, "Naming objects"); Ceph and Swift refuse 1,025."""
+
+
+class Secret(str):
+    """A string that shows itself in no `repr`; `str` methods give the plain text to whoever needs it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One bucket (under one prefix) of one store, and how to speak with it.
+
+    `host` None is AWS in `region`; `access_key_id` None is boto3's own credential chain.
+    The fields after `verify_md5` matter for destinations only.
+    """
+
+    name: str
+    bucket_name: str
+    host: str | None = None
+    port: int | None = None
+    is_secure: bool = True
+    access_key_id: str | None = None
+    secret_access_key: Secret | None = None
+    session_token: Secret | None = None
+    prefix: str = ""
+    path_style: bool = True
+    signature_version: Literal["s3", "s3v4"] = "s3"
+    region: str = "us-east-1"
+    verify_md5: bool = False
+
+    storage_class: str | None = None
+    acl: str | None = None
+    server_side_encryption: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One source and the destinations that are to hold the same objects.
+
+    An object has one name everywhere in s3s3, its key in the source's bucket. Only `s3s3.store` knows that a
+    destination may hold it under another prefix. `include` and `exclude` are globs on the key after the prefix.
+    """
+
+    name: str
+    source: Endpoint
+    destinations: tuple[Endpoint, ...]
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    @property
+    def destination_names(self) -> tuple[str, ...]:
+        return tuple(destination.name for destination in self.destinations)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something arrived that names a key. It says that the key is worth a look, never what to do."""
+
+    key: str
+    received_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An object as a store describes it, in a listing or an answer's headers. `key` is its name in the source.
+
+    `etag` stands without its quotes; `modified_ms` is Unix time by the store's clock.
+    """
+
+    key: str
+    size_bytes: int
+    etag: str
+    modified_ms: int = 0
+
+
+def md5_of_etag(etag: str) -> str | None:
+    """Return the ETag where it looks like an MD5 (32 hex digits), else None: a multipart ETag ends in `-N`.
+
+    Whether it *is* one the answer's encryption header tells: SSE-KMS and SSE-C ETags look alike and are none.
+    """
+    return etag if len(etag) == 32 and all(digit in "0123456789abcdef" for digit in etag) else None
+
+
+class Lane(str, Enum):
+    """The two waiting lines of the queue."""
+
+    FRESH = "fresh"
+    BULK = "bulk"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A claimed job: make `destinations` equal to what the source holds under `key` now.
+
+    Attributes:
+        entry: id of its stream entry.
+        token: proves the claim; a takeover replaces it.
+        unseen: a fresh notice, so the copy goes out without a look at the destinations first.
+        tries: attempts that failed before, by destination.
+        noticed_ms: when the first notice for it came (Redis's clock, Unix time).
+    """
+
+    key: str
+    destinations: tuple[str, ...]
+    lane: Lane
+    entry: str
+    token: str
+    unseen: bool
+    tries: Mapping[str, int]
+    noticed_ms: int
+
+
+class Result(str, Enum):
+    """What became of a job at a destination; the words of a report line."""
+
+    SAME = "same"
+    COPIED = "copied"
+    DELETED = "deleted"
+    LEFT = "left"
+    FAILED = "failed"
+    SOURCE_GONE = "source gone"
+    WOULD_COPY = "would copy"
+    WOULD_DELETE = "would delete"
+
+
+class Proof(str, Enum):
+    """How equality was established."""
+
+    ETAG = "etag"
+    RECORDED_ETAG = "recorded etag"
+    CONTENT = "content"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one key at one destination.
+
+    Attributes:
+        reason: a named reason of the comparison ("missing", "size", ...), or of a failure, in plain words.
+        error: set for FAILED only; says whether trying again can help.
+        unanswered: a write was sent to the destination whose answer never came.
+    """
+
+    destination: str
+    key: str
+    result: Result
+    reason: str = ""
+    source_size_bytes: int | None = None
+    destination_size_bytes: int | None = None
+    source_md5: str | None = None
+    destination_md5: str | None = None
+    proof: Proof | None = None
+    error: Exception | None = field(default=None, compare=False)
+    unanswered: bool = False
