@@ -62,7 +62,11 @@ class StoreError(S3S3Error):
         status: the HTTP status, None if there was no answer.
         code: the S3 error code, such as "NoSuchKey"; "" if there was none.
         advice: which setting cures it, or what to do; "" where nothing can be said.
+        unanswered: a write was sent, in this attempt or one before it, and nobody knows whether it was, or yet will
+            be, carried out.
     """
+
+    unanswered = False
 
     def __init__(
         self,
@@ -95,13 +99,7 @@ class StoreError(S3S3Error):
 
 
 class StoreUnavailable(StoreError, Unavailable):
-    """No connection, a timeout, a 5xx, SlowDown, or an answer that broke off.
-
-    Attributes:
-        unanswered: a write was sent and nobody knows whether it was, or yet will be, carried out.
-    """
-
-    unanswered = False
+    """No connection, a timeout, a 5xx, SlowDown, or an answer that broke off."""
 
 
 class StoreRefused(StoreError):
@@ -113,7 +111,9 @@ class NoSuchKey(StoreRefused):
 
 
 class NoSuchBucket(StoreRefused):
-    """There is no such bucket."""
+    """There is no such bucket. A person may make it, so it is tried again."""
+
+    retriable = True
 
 
 class AccessDenied(StoreRefused):

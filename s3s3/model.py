@@ -115,6 +115,7 @@ class Job:
         unseen: a fresh notice, so the copy goes out without a look at the destinations first.
         tries: attempts that failed before, by destination.
         noticed_ms: when the first notice for it came (Redis's clock, Unix time).
+        runs: ids of the runs that wait for its outcomes, with a space between.
     """
 
     key: str
@@ -125,6 +126,7 @@ class Job:
     unseen: bool
     tries: Mapping[str, int]
     noticed_ms: int
+    runs: str = ""
 
 
 class Result(str, Enum):

@@ -1,0 +1,106 @@
+"""Reconcile: compare the source's whole bucket with every destination, and have what differs copied.
+
+What differs goes through the queue like everything else, in the bulk lane, a bounded number ahead; the outcomes
+come back by the run's id. So a run beside listeners copies nothing twice, and a run without listeners works when
+a `Worker` runs beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Sequence
+
+from .comparison import Comparison, Options
+from .jobs import Jobs, Put
+from .lease import lease_clock_s
+from .model import Lane, Route
+from .reconcile import merge
+from .report import Lines, Tally
+from .store import Store
+
+MOST_AHEAD = 1000
+"""Jobs of one run that are on the queue at once."""
+
+WAIT_S = 1.0
+QUIET_S = 30.0
+"""After so long without an outcome, what is outstanding is put again: a Redis that lost it would never tell."""
+
+
+class Reconcile:
+    """One run over one route.
+
+    Args:
+        matches: whether the route is about this key.
+        lines: takes a report line for every object and destination.
+        seen: called every page and every second with the tally so far and the number of jobs outstanding.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        source: Store,
+        destinations: Sequence[Store],
+        jobs: Jobs,
+        options: Options,
+        *,
+        matches: Callable[[str], bool],
+        lines: Lines | None = None,
+        seen: Callable[[Tally, int], None] = lambda tally, outstanding: None,
+    ) -> None:
+        self._source = source
+        self._destinations = destinations
+        self._jobs = jobs
+        self._force = options.force
+        self._seen = seen
+        self._run = secrets.token_hex(8)
+        self._outstanding: dict[str, set[str]] = {}
+        self._heard_at_s = 0.0
+        self.tally = Tally(route.name, route.destination_names, lines)
+        self._comparison = Comparison(destinations, options, matches, self.tally)
+
+    async def run(self) -> Tally:
+        """Compare everything, wait for every outcome, and return what was counted.
+
+        Raises:
+            S3S3Error: the source's listing broke off, or Redis went away.
+        """
+        began_s = self._heard_at_s = lease_clock_s()
+        async for batch in merge(self._source.pages(), [store.pages() for store in self._destinations]):
+            await self._put(await self._comparison.differing(batch))
+            self._seen(self.tally, len(self._outstanding))
+            while len(self._outstanding) > MOST_AHEAD:
+                await self._take_outcomes()
+        while self._outstanding:
+            await self._take_outcomes()
+        self.tally.seconds = lease_clock_s() - began_s
+        return self.tally
+
+    async def _put(self, puts: Sequence[Put]) -> None:
+        for put in puts:
+            self._outstanding.setdefault(put.key, set()).update(put.destinations)
+        await self._jobs.put(puts, Lane.BULK, self._run, unseen=self._force)
+
+    async def _take_outcomes(self) -> None:
+        events = await self._jobs.outcomes(self._run, WAIT_S)
+        for event in events:
+            self._take(event)
+        now_s = lease_clock_s()
+        if events:
+            self._heard_at_s = now_s
+        elif now_s - self._heard_at_s > QUIET_S:
+            self._heard_at_s = now_s
+            await self._put([Put(key, tuple(names)) for key, names in self._outstanding.items()])
+        self._seen(self.tally, len(self._outstanding))
+
+    def _take(self, event: str) -> None:
+        """Take an outcome. One that says the job waits for another try counts as failed; the queue goes on with it."""
+        fields = json.loads(event)
+        fields.pop("final")
+        waited = self._outstanding.get(fields["key"], set())
+        if fields["destination"] not in waited:
+            return  # told twice, or of a destination that somebody else asked for
+        waited.remove(fields["destination"])
+        if not waited:
+            del self._outstanding[fields["key"]]
+        self.tally.tell_fields(fields)

@@ -1,0 +1,156 @@
+"""The queue: its contract, which `redis` keeps for a fleet and `memory` for a `bucket` run without Redis.
+
+The rule (who may run a key, and what a notice does meanwhile):
+
+    put                 claim                 finish: done, or buried as a dead letter
+     ──────▶  queued  ─────────▶  running  ──────────────────────────────────────▶ (no record)
+                ▲  ▲                │  │
+                │  └────────────────┘  │ finish: retry or park
+                │   finish, and noticed│
+                │   while it ran       ▼
+                └──────────────────  waiting
+                    due, notice,
+                    circuit closed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from ..model import Job, Lane
+
+__all__ = ["Claims", "Counts", "DeadLetter", "Jobs", "Put", "Step", "Verdict"]
+
+
+class Put(NamedTuple):
+    """A key to look at, at these destinations. `noticed_ms` None is now."""
+
+    key: str
+    destinations: tuple[str, ...]
+    noticed_ms: int | None = None
+
+
+class Step:
+    """What comes next for a destination of a job, in the words of the queue's rule."""
+
+    DONE = "done"
+    RETRY = "retry"
+    PARK = "park"
+    BURY = "bury"
+    BACK = "back"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a worker says of one destination of its job.
+
+    Attributes:
+        step: one of `Step`. BACK hands it back untried, as a worker does that is told to stop.
+        delay_s: for RETRY, how long to wait.
+        event: for the runs that wait for the job: a JSON object, "" for nothing.
+        reason: for BURY, why, in plain words.
+        circuit: for PARK, whose circuit it waits for: the destination's, or the source's.
+    """
+
+    step: str
+    delay_s: float = 0.0
+    event: str = ""
+    reason: str = ""
+    circuit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A key that will not be tried again at this destination until somebody revives it.
+
+    Attributes:
+        destination: its name; `NOTICES` for a message that names no possible key.
+    """
+
+    NOTICES = "(notice)"
+
+    destination: str
+    key: str
+    reason: str
+    tries: int = 0
+    buried_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a claim brought.
+
+    Attributes:
+        jobs: each is to be finished, or its lease lapses.
+        circuits: destinations that are down or held, each with the one key that may be tried there ("" for none).
+        lease_from_s: when it was asked for, on the lease's clock.
+        paused: a person holds the whole route.
+    """
+
+    jobs: Sequence[Job] = ()
+    circuits: Mapping[str, str] = field(default_factory=dict)
+    lease_from_s: float = 0.0
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How full the queue is. Dead letters, parked keys and circuits go by destination."""
+
+    fresh: int
+    bulk: int
+    waiting: int
+    looks: int
+    parked: Mapping[str, int]
+    dead_letters: Mapping[str, int]
+    circuits: Mapping[str, str]
+    oldest_s: float
+    paused: bool = False
+
+    @property
+    def pending(self) -> int:
+        """Jobs that are not done yet. A parked one is among the waiting only while it has a retry due, too."""
+        return self.fresh + self.bulk + self.waiting + sum(self.parked.values())
+
+
+class Jobs(Protocol):
+    """The contract. One object serves one route; every method may raise RedisUnavailable."""
+
+    async def put(self, puts: Iterable[Put], lane: Lane, run: str = "", unseen: bool | None = None) -> None:
+        """Say that keys are worth a look. Once it returns, none of them is lost.
+
+        `run` is told what becomes of them (`outcomes`). `unseen`: copy without a look at the destinations first;
+        None: as is due in that lane.
+        """
+
+    async def claim(self, free: int, bulk_first: int, bulk_most: int, wait_s: float) -> Claims:
+        """Take up to `free` jobs, waiting up to `wait_s` for the first. Takes over lapsed ones, too.
+
+        `bulk_first` of them come from the bulk lane before fresh ones are taken, and at most `bulk_most` in all.
+        """
+
+    async def renew(self, jobs: Sequence[Job]) -> set[str]:
+        """Lengthen the leases of running jobs; return the tokens of those that belong to somebody else now."""
+
+    async def finish(self, job: Job, verdicts: Mapping[str, Verdict], look: bool = False) -> bool:
+        """Say what became of a claimed job, and with `look` ask for another look at it later.
+
+        Returns False if it was taken over meanwhile: then everything about it is looked at again.
+        """
+
+    async def turn(self) -> float:
+        """Wake what is due; return the seconds until something else is."""
+
+    async def trip(self, destination: str, reason: str, key: str) -> None:
+        """Open the destination's circuit, or, when `key` was its probe, keep it open for longer."""
+
+    async def close_circuit(self, destination: str) -> None:
+        """The destination works again: what was parked for it wakes at the next turns."""
+
+    async def outcomes(self, run: str, wait_s: float) -> list[str]:
+        """Return the events for a run that have come, waiting up to `wait_s` for the first."""
+
+    async def counts(self) -> Counts:
+        """Count."""

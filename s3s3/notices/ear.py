@@ -1,0 +1,207 @@
+"""The ear of a route: every listener hears every message, and one of them puts the notices on the queue.
+
+The others keep what they hear for longer than the ear's lease, and put that when they take over. Without this three
+listeners copy everything nearly twice. What nobody heard is a gap; `s3s3.heal` sees to it.
+
+Keys, under the route's prefix:
+
+    ear             who puts the notices, for `LEASE_S`
+    watermark       time by the source's clock (ms) up to which everything published is on the queue
+    gap             hash: from_ms, where the oldest gap that is not healed yet begins (0: nothing is known), and
+                    generation, which grows with each gap
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import resources
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+
+from ..broker import answered, translated
+from ..jobs import Put
+from ..jobs.redis import RedisJobs
+from ..lease import lease_clock_s
+from ..model import Lane, Route
+from ..tasks import beside
+from .message import BadMessage, key_of, shown
+from .subscription import Subscription
+
+log = logging.getLogger(__name__)
+
+LEASE_S = 10.0
+KEPT_S = 3 * LEASE_S
+"""How long a listener that does not lead keeps what it hears: until it takes over, with room to spare."""
+
+MOST_KEPT = 500_000
+"""Notices kept while Redis takes none. More are dropped, which leaves a gap, which is healed."""
+
+PUT_AT_ONCE = 500
+
+
+class Heard(NamedTuple):
+    """A message (`text`), or, where that is None, a ping that was sent `at_s`."""
+
+    at_s: float
+    text: bytes | None
+
+
+class Ear:
+    """Hears a route's channel and sees to it that what is heard gets on the queue.
+
+    Args:
+        source_time_ms: now, by the source's clock: gaps are compared with its objects' modification times.
+        matches: whether the route is about this key.
+        count: called with "pubsub" for each notice that goes on the queue, or with the kind of a bad message.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        channel: str,
+        jobs: RedisJobs,
+        hearing: Redis,
+        *,
+        source_time_ms: Callable[[], int],
+        matches: Callable[[str], bool] = lambda key: True,
+        count: Callable[[str], None] = lambda kind: None,
+    ) -> None:
+        self._all = route.destination_names
+        self._channel = channel
+        self._jobs = jobs
+        self._id = jobs.consumer
+        self._prefix = f"s3s3:{{{route.name}}}:"
+        self._source_time_ms = source_time_ms
+        self._matches = matches
+        self._count = count
+        self._script = jobs.client.register_script(resources.files(__package__).joinpath("watermark.lua").read_text())
+        self._heard: deque[Heard] = deque()
+        self._something = asyncio.Event()
+        self._covered_from_s = lease_clock_s()
+        self._seen_watermark = False
+        self._bad_kinds: set[str] = set()
+        self.leads = False
+        self.subscription = Subscription(
+            hearing, jobs.client, channel, subscribed=self._subscribed, heard=self._hear, pinged=self._pinged
+        )
+
+    async def run(self) -> None:
+        """Hear and put, for ever."""
+        async with beside(self.subscription.run(), self._keep_leading()):
+            while True:
+                await self._something.wait()
+                if self.leads:
+                    await self._put_heard()
+                else:
+                    self._something.clear()
+                    self._forget(older_than_s=KEPT_S)
+
+    # -- hearing
+
+    def _subscribed(self) -> None:
+        self._covered_from_s = lease_clock_s()
+
+    def _hear(self, text: bytes) -> None:
+        self._heard.append(Heard(lease_clock_s(), text))
+        if len(self._heard) > MOST_KEPT:
+            log.error("channel %s: over %d notices wait for Redis; they are let go and healed later",
+                      self._channel, MOST_KEPT)  # fmt: skip
+            self._heard.clear()
+            self._subscribed()
+        self._something.set()
+
+    def _pinged(self, sent_s: float) -> None:
+        self._heard.append(Heard(sent_s, None))
+        self._something.set()
+
+    def _forget(self, older_than_s: float) -> None:
+        oldest_s = lease_clock_s() - older_than_s
+        while self._heard and self._heard[0].at_s < oldest_s:
+            self._heard.popleft()
+        self._covered_from_s = max(self._covered_from_s, oldest_s)
+
+    # -- leading
+
+    async def _keep_leading(self) -> None:
+        while True:
+            leads = bool(await answered(lambda: self._call("lead", int(LEASE_S * 1000))))
+            if leads != self.leads:
+                log.info("channel %s: this listener %s the notices on the queue", self._channel,
+                         "puts" if leads else "no longer puts")  # fmt: skip
+                self.leads = leads
+                self._something.set()
+            await asyncio.sleep(LEASE_S / 4)
+
+    async def give_up(self) -> None:
+        """Let another listener lead at once: this one stops."""
+        if self.leads:
+            await self._call("lead", 1)
+
+    async def _put_heard(self) -> None:
+        """Put what was heard, in order. A ping that is reached moves the watermark: all before it is on the queue."""
+        texts: list[bytes] = []
+        while self._heard and len(texts) < PUT_AT_ONCE:
+            heard = self._heard.popleft()
+            if heard.text is None:
+                await self._put(texts)
+                texts = []
+                await answered(partial(self._move_watermark, heard.at_s))
+            else:
+                texts.append(heard.text)
+        await self._put(texts)
+        if not self._heard:
+            self._something.clear()
+
+    async def _put(self, texts: Sequence[bytes]) -> None:
+        puts = []
+        for text in texts:
+            try:
+                key = key_of(text)
+            except BadMessage as bad:
+                await answered(partial(self._bury, text, bad))
+                continue
+            if self._matches(key):
+                puts.append(Put(key, self._all))
+                self._count("pubsub")
+        if puts:
+            await answered(partial(self._jobs.put, puts, Lane.FRESH))
+
+    async def _bury(self, text: bytes, bad: BadMessage) -> None:
+        self._count(bad.kind)
+        if bad.kind not in self._bad_kinds:
+            self._bad_kinds.add(bad.kind)
+            log.warning("channel %s: a message that names no object (%s): %r; it and others like it are kept as dead "
+                        "letters of %s", self._channel, bad, shown(text)[:80], "(notice)")  # fmt: skip
+        await self._jobs.bury_notice(shown(text), str(bad))
+
+    async def _move_watermark(self, heard_to_s: float) -> None:
+        now_s, now_ms = lease_clock_s(), self._source_time_ms()
+        covered_from_ms = now_ms - int(1000 * (now_s - self._covered_from_s))
+        heard_to_ms = now_ms - int(1000 * (now_s - heard_to_s))
+        said = await self._call("heard", covered_from_ms, heard_to_ms, int(self._seen_watermark))
+        self._seen_watermark = True
+        if said == "first":
+            log.warning("channel %s: heard for the first time; run `s3s3 bucket` once to copy what is there already",
+                        self._channel)  # fmt: skip
+        elif said == "gap":
+            log.warning("channel %s: nobody listened for a while; what changed meanwhile will be looked at",
+                        self._channel)  # fmt: skip
+
+    async def gap(self) -> tuple[int, str] | None:
+        """Return where the gap that is to be healed begins (ms, by the source's clock) and its generation, or None."""
+        with translated():
+            found: Any = await self._jobs.client.hgetall(self._prefix + "gap")
+        return (int(float(found["from_ms"])), found["generation"]) if found else None
+
+    async def healed(self, generation: str) -> None:
+        """Say that the gap of this generation is healed."""
+        await self._call("healed", generation)
+
+    async def _call(self, word: str, *args: str | int) -> Any:
+        with translated():
+            return await self._script(keys=[self._prefix], args=[word, self._id, *args])

@@ -1,0 +1,44 @@
+-- The state of a route's ear; ear.py says what the keys hold.
+-- KEYS[1]: the route's prefix.  ARGV: a word, the listener's id, then
+--   lead       lease_ms                            take or keep the ear; returns 1 while it is ours
+--   heard      covered_from_ms, heard_to_ms, seen  all up to heard_to_ms is on the queue; returns '' | 'first' | 'gap'
+--   healed     generation                          the gap of that generation is healed
+local P, word, id = KEYS[1], ARGV[1], ARGV[2]
+local ear, watermark, gap = P .. 'ear', P .. 'watermark', P .. 'gap'
+
+local function is_ours()
+  local holder = redis.call('GET', ear)
+  return not holder or holder == id
+end
+
+-- A new gap makes a new generation, so that whoever heals the old one does not take the new one for healed.
+local function leave_gap(from_ms)
+  local known = tonumber(redis.call('HGET', gap, 'from_ms'))
+  redis.call('HSET', gap, 'from_ms', math.min(known or math.huge, from_ms))
+  redis.call('HINCRBY', gap, 'generation', 1)
+end
+
+if word == 'lead' then
+  if not is_ours() then return 0 end
+  redis.call('SET', ear, id, 'PX', ARGV[3])
+  return 1
+elseif word == 'heard' then
+  if not is_ours() then return '' end
+  local covered_from_ms, heard_to_ms, answer = tonumber(ARGV[3]), tonumber(ARGV[4]), ''
+  local before_ms = tonumber(redis.call('GET', watermark))
+  if not before_ms and ARGV[5] == '1' then
+    -- It was there once: Redis has lost what it knew, and the queue with it.
+    leave_gap(0)
+    answer = 'gap'
+  elseif not before_ms then
+    answer = 'first'
+  elseif before_ms < covered_from_ms then
+    leave_gap(before_ms)
+    answer = 'gap'
+  end
+  redis.call('SET', watermark, string.format('%d', math.max(before_ms or 0, heard_to_ms)))
+  return answer
+elseif word == 'healed' then
+  if redis.call('HGET', gap, 'generation') == ARGV[3] then redis.call('DEL', gap) end
+  return 0
+end

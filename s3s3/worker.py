@@ -1,0 +1,186 @@
+"""Claim, copy, finish: what every process does with the queue of one route, whoever filled it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from .broker import answered
+from .circuits import Circuits
+from .errors import RedisUnavailable
+from .jobs import Claims, Jobs, Step, Verdict
+from .lease import Lease, lease_clock_s
+from .model import Job, Lane, Outcome, Result, Route
+from .tasks import beside, cancel
+from .verdicts import event_of, verdict_of
+
+log = logging.getLogger(__name__)
+
+LONGEST_WAIT_S = 4.0
+"""How long a claim waits for work. A stop lets it end, so this is also how long a stop may take."""
+
+
+class Copy(Protocol):
+    """What a worker does with a job: `Transfer.copy` bound to a route's stores."""
+
+    async def __call__(self, job: Job, destinations: Sequence[str], permit: Callable[[], None]) -> list[Outcome]:
+        """Make these destinations hold what the source holds; return an outcome for each."""
+
+
+class Worker:
+    """Works on one route's queue with `concurrency` jobs at once, until it is told to stop.
+
+    Args:
+        finished: told of each job's outcomes once the queue knows them.
+        copied: called with the key before the queue is told that it was copied somewhere (`mark_done`).
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        jobs: Jobs,
+        copy: Copy,
+        *,
+        concurrency: int = 32,
+        max_tries: int = 8,
+        lease_s: float = 60.0,
+        finished: Callable[[Job, Sequence[Outcome]], None] | None = None,
+        copied: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        self._route = route.name
+        self._destinations = frozenset(route.destination_names)
+        self._jobs = jobs
+        self._copy = copy
+        self._concurrency = concurrency
+        self._max_tries = max_tries
+        self._lease_s = lease_s
+        self._finished = finished
+        self._copied = copied
+        self._running: dict[asyncio.Task[None], tuple[Job, Lease]] = {}
+        self._slot_freed = asyncio.Event()
+        self.circuits = Circuits(jobs, route.source.name)
+        self.claimed_at_s = lease_clock_s()
+        """When the queue last answered a claim: a worker that is alive claims every few seconds."""
+
+    async def run(self, stop: asyncio.Event, drain_s: float = 60.0) -> None:
+        """Work until `stop` is set; then let what runs finish, and after `drain_s` hand back what does not."""
+        async with beside(self._keep_leases(), self._keep_turning(), self._wake_to(stop)):
+            await self._claim_until(stop)
+            if self._running:
+                await asyncio.wait(self._running, timeout=drain_s)
+            await self._hand_back()
+
+    @property
+    def running(self) -> int:
+        """How many jobs are being worked on."""
+        return len(self._running)
+
+    # -- claiming, and keeping what is claimed
+
+    async def _claim_until(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            free = self._concurrency - len(self._running)
+            if free <= 0:
+                self._slot_freed.clear()
+                await self._slot_freed.wait()
+                continue
+            try:
+                claims = await self._claim(stop, free)
+            except RedisUnavailable:
+                return  # told to stop meanwhile
+            self.claimed_at_s = lease_clock_s()
+            self.circuits.update(claims.circuits)
+            for job in claims.jobs:
+                self._start(job, claims)
+
+    async def _wake_to(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._slot_freed.set()
+        await asyncio.Event().wait()
+
+    async def _claim(self, stop: asyncio.Event, free: int) -> Claims:
+        """Claim. A claim that is under way is never cancelled: its answer may hold jobs that are ours by then."""
+        bulk = sum(job.lane is Lane.BULK for job, _ in self._running.values())
+        kept_for_fresh = self._concurrency // 8
+        bulk_first = max(max(self._concurrency // 2, 1) - bulk, 0)
+        bulk_most = max(self._concurrency - kept_for_fresh - bulk, 0)
+        return await answered(lambda: self._jobs.claim(free, bulk_first, bulk_most, LONGEST_WAIT_S), stop)
+
+    def _start(self, job: Job, claims: Claims) -> None:
+        lease = Lease(claims.lease_from_s + self._lease_s)
+        task = asyncio.create_task(self._work(job, lease))
+        self._running[task] = (job, lease)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        job, _ = self._running.pop(task)
+        self._slot_freed.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A defect of ours. The claim lapses and is taken over, so the object is not lost.
+            log.error("route %s: %r: %r", self._route, job.key, error, exc_info=error)
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / 4)
+            held = list(self._running.values())
+            asked_s = lease_clock_s()
+            lost = await answered(partial(self._jobs.renew, [job for job, _ in held]))
+            for job, lease in held:
+                if job.token in lost:
+                    lease.lose()
+                else:
+                    lease.until_s = asked_s + self._lease_s
+
+    async def _keep_turning(self) -> None:
+        while True:
+            await asyncio.sleep(await answered(self._jobs.turn))
+
+    async def _hand_back(self) -> None:
+        """Give up what still runs: somebody else shall do it, and look again when none of our PUTs can be under way."""
+        unfinished = dict(self._running)
+        await cancel(unfinished)
+        for job, _ in unfinished.values():
+            await self._jobs.finish(job, dict.fromkeys(job.destinations, Verdict(Step.BACK)), look=True)
+
+    # -- one job
+
+    async def _work(self, job: Job, lease: Lease) -> None:
+        parked = self.circuits.parked(job)
+        wanted = [name for name in job.destinations if name in self._destinations and name not in parked]
+        outcomes = await self._copy(job, wanted, lease) if wanted else []
+        await answered(partial(self.circuits.learn, outcomes))
+        # A destination that the configuration no longer has is done with.
+        verdicts = {name: Verdict(Step.DONE) for name in job.destinations if name not in self._destinations}
+        for outcome in outcomes:
+            verdicts[outcome.destination] = self._judge(job, outcome)
+        for name, store in parked.items():
+            verdicts[name] = self._park(job, name, store)
+        if self._copied is not None and any(outcome.result is Result.COPIED for outcome in outcomes):
+            await answered(partial(self._copied, job.key))
+        look = any(outcome.unanswered for outcome in outcomes)
+        await answered(partial(self._jobs.finish, job, verdicts, look))
+        if self._finished is not None:
+            self._finished(job, outcomes)
+
+    def _park(self, job: Job, destination: str, store: str) -> Verdict:
+        verdict = Verdict(Step.PARK, circuit=store)
+        outcome = Outcome(destination, job.key, Result.FAILED, f"waits for {store}, which is down")
+        return self._told(job, outcome, verdict)
+
+    def _judge(self, job: Job, outcome: Outcome) -> Verdict:
+        verdict = verdict_of(
+            outcome,
+            tries=job.tries.get(outcome.destination, 0),
+            max_tries=self._max_tries,
+            open_circuits=self.circuits.opened,
+        )
+        return self._told(job, outcome, verdict)
+
+    def _told(self, job: Job, outcome: Outcome, verdict: Verdict) -> Verdict:
+        if not job.runs:
+            return verdict
+        return dataclasses.replace(verdict, event=event_of(self._route, outcome, verdict.step))
