@@ -31,7 +31,7 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from .errors import ConfigError, RedisUnavailable
+from .errors import ConfigError, RedisTooOld, RedisUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +53,10 @@ def redacted(url: str) -> str:
     return re.sub(r"//[^/@]*@", "//***@", url)
 
 
-def connect(url: str) -> Redis:
+def connect(url: str, *, decode: bool = True) -> Redis:
     """Return a client for `url`. Nothing is sent before its first command.
+
+    `decode`: answers are `str`, else `bytes`, as a channel needs whose messages may be no UTF-8.
 
     Retries belong to whoever owns the loop that asks, so the client itself has none.
 
@@ -62,7 +64,7 @@ def connect(url: str) -> Redis:
         ConfigError: the URL cannot be understood.
     """
     options: dict[str, Any] = {
-        "decode_responses": True,
+        "decode_responses": decode,
         "socket_timeout": ANSWER_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "socket_keepalive": True,
@@ -158,12 +160,12 @@ async def connected(url: str) -> AsyncIterator[Redis]:
     """Yield a client that has been shown to work, and close it at the end.
 
     Raises:
-        RedisUnavailable: it cannot be reached, or is older than 6.2.
+        RedisUnavailable: it cannot be reached.
+        RedisTooOld: it is older than 6.2.
     """
     client = connect(url)
     try:
-        with translated():
-            await check_version(client)
+        await check_version(client)
         yield client
     finally:
         await client.aclose()
@@ -173,12 +175,14 @@ async def check_version(client: Redis) -> str:
     """Return the server's version.
 
     Raises:
-        RedisUnavailable: it is older than `OLDEST_VERSION`.
+        RedisUnavailable: it cannot be reached.
+        RedisTooOld: it is older than `OLDEST_VERSION`.
     """
-    server: Any = await client.info("server")
+    with translated():
+        server: Any = await client.info("server")
     if "redis_version" not in server:  # a cluster answers by node
         server = next(iter(server.values()))
     version = str(server["redis_version"])
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_VERSION:
-        raise RedisUnavailable(f"Redis {version} is too old: s3s3 needs Redis 6.2 or Valkey, for XAUTOCLAIM")
+        raise RedisTooOld(f"Redis {version} is too old: s3s3 needs Redis 6.2 or Valkey, for XAUTOCLAIM")
     return version

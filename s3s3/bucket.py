@@ -7,17 +7,33 @@ a `Worker` runs beside it.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import TypeAlias
 
+from .broker import connected
 from .comparison import Comparison, Options
+from .config import Config
 from .jobs import Jobs, Put
+from .jobs.memory import MemoryJobs
+from .jobs.redis import RedisJobs
 from .lease import lease_clock_s
+from .matching import matcher
 from .model import Lane, Route
 from .reconcile import merge
 from .report import Lines, Tally
 from .store import Store
+from .stores import RouteStores
+from .tasks import cancel
+from .worker import Worker
+
+log = logging.getLogger(__name__)
+
+Seen: TypeAlias = "Callable[[Tally, int], None]"
 
 MOST_AHEAD = 1000
 """Jobs of one run that are on the queue at once."""
@@ -25,6 +41,10 @@ MOST_AHEAD = 1000
 WAIT_S = 1.0
 QUIET_S = 30.0
 """After so long without an outcome, what is outstanding is put again: a Redis that lost it would never tell."""
+
+
+def unseen(tally: Tally, outstanding: int) -> None:
+    """Nobody watches."""
 
 
 class Reconcile:
@@ -46,7 +66,7 @@ class Reconcile:
         *,
         matches: Callable[[str], bool],
         lines: Lines | None = None,
-        seen: Callable[[Tally, int], None] = lambda tally, outstanding: None,
+        seen: Seen = unseen,
     ) -> None:
         self._source = source
         self._destinations = destinations
@@ -104,3 +124,67 @@ class Reconcile:
         if not waited:
             del self._outstanding[fields["key"]]
         self.tally.tell_fields(fields)
+
+
+@asynccontextmanager
+async def queue_of(route: Route, config: Config, without_redis: bool = False) -> AsyncIterator[Jobs]:
+    """Yield the route's queue: in Redis where one is configured, else in memory for this run only.
+
+    Raises:
+        RedisUnavailable: it is configured and cannot be reached.
+    """
+    if without_redis or not config.pubsub.url:
+        log.warning("route %s: without Redis, this run knows nothing of listeners that copy the same objects, "
+                    "and what fails is not tried again", route.name)  # fmt: skip
+        yield MemoryJobs(route.destination_names)
+        return
+    async with connected(config.pubsub.url) as client:
+        yield RedisJobs(
+            client, route.name, route.destination_names, source=route.source.name, lease_s=config.worker.lease_s
+        )
+
+
+async def reconcile_with_worker(
+    stores: RouteStores,
+    jobs: Jobs,
+    config: Config,
+    options: Options,
+    stop: asyncio.Event,
+    *,
+    lines: Lines | None = None,
+    seen: Seen = unseen,
+) -> tuple[Tally, bool]:
+    """Run over one route, working on its queue meanwhile, so that no listener is needed.
+
+    Returns the tally and whether the run was complete: `stop` ends it early.
+
+    Raises:
+        S3S3Error: the source's listing broke off, or Redis went away.
+    """
+    route = stores.route
+    reconcile = Reconcile(
+        route, stores.source, stores.destinations, jobs, options, matches=matcher(route), lines=lines, seen=seen
+    )
+    worker = Worker(
+        route,
+        jobs,
+        stores.copy,
+        concurrency=config.worker.concurrency,
+        max_tries=config.worker.max_tries,
+        lease_s=config.worker.lease_s,
+    )
+    worker_stop = asyncio.Event()
+    run = asyncio.create_task(reconcile.run())
+    work = asyncio.create_task(worker.run(worker_stop))
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([run, work, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if run.done():
+            return run.result(), True
+        if work.done():
+            work.result()
+        return reconcile.tally, False
+    finally:
+        worker_stop.set()
+        await cancel([run, stopped])
+        await work

@@ -4,7 +4,9 @@
     ├── ConfigError              the configuration cannot be used; every fault is listed
     ├── Unavailable              a server could not be reached or asked to be left alone; try again
     │   ├── StoreUnavailable     no connection, a timeout, a 5xx, SlowDown, a short answer
-    │   └── RedisUnavailable     the same of Redis
+    │   ├── RedisUnavailable     the same of Redis
+    │   └── SpoolUnavailable     a temporary file could not be written or read
+    ├── SpoolTooSmall            an object that must be spooled is larger than spool_bytes
     ├── StoreRefused             a store answered, and the answer is no
     │   ├── NoSuchKey            said by a GET (a HEAD's 404 cannot tell a key from a bucket)
     │   ├── NoSuchBucket
@@ -50,6 +52,18 @@ class Unavailable(S3S3Error):
 
 class RedisUnavailable(Unavailable):
     """Redis could not be reached, or refuses work for now (loading, full, failing over)."""
+
+
+class SpoolUnavailable(Unavailable):
+    """A temporary file could not be written or read: the disk is full, the directory is not there."""
+
+
+class SpoolTooSmall(S3S3Error):
+    """An object that must be spooled is larger than all of `spool_bytes`."""
+
+
+class RedisTooOld(S3S3Error):
+    """This Redis lacks commands that the queue needs."""
 
 
 class StoreError(S3S3Error):

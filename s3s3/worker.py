@@ -35,7 +35,7 @@ class Worker:
     """Works on one route's queue with `concurrency` jobs at once, until it is told to stop.
 
     Args:
-        finished: told of each job's outcomes once the queue knows them.
+        finished: told of each job's outcomes, and of the seconds that it took, once the queue knows them.
         copied: called with the key before the queue is told that it was copied somewhere (`mark_done`).
     """
 
@@ -48,7 +48,7 @@ class Worker:
         concurrency: int = 32,
         max_tries: int = 8,
         lease_s: float = 60.0,
-        finished: Callable[[Job, Sequence[Outcome]], None] | None = None,
+        finished: Callable[[Job, Sequence[Outcome], float], None] | None = None,
         copied: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._route = route.name
@@ -78,6 +78,11 @@ class Worker:
     def running(self) -> int:
         """How many jobs are being worked on."""
         return len(self._running)
+
+    @property
+    def full(self) -> bool:
+        """Whether every slot is taken, so that nothing is claimed for now."""
+        return len(self._running) >= self._concurrency
 
     # -- claiming, and keeping what is claimed
 
@@ -151,7 +156,9 @@ class Worker:
     async def _work(self, job: Job, lease: Lease) -> None:
         parked = self.circuits.parked(job)
         wanted = [name for name in job.destinations if name in self._destinations and name not in parked]
+        began_s = lease_clock_s()
         outcomes = await self._copy(job, wanted, lease) if wanted else []
+        took_s = lease_clock_s() - began_s
         await answered(partial(self.circuits.learn, outcomes))
         # A destination that the configuration no longer has is done with.
         verdicts = {name: Verdict(Step.DONE) for name in job.destinations if name not in self._destinations}
@@ -164,7 +171,7 @@ class Worker:
         look = any(outcome.unanswered for outcome in outcomes)
         await answered(partial(self._jobs.finish, job, verdicts, look))
         if self._finished is not None:
-            self._finished(job, outcomes)
+            self._finished(job, outcomes, took_s)
 
     def _park(self, job: Job, destination: str, store: str) -> Verdict:
         verdict = Verdict(Step.PARK, circuit=store)

@@ -45,10 +45,11 @@ PUT_AT_ONCE = 500
 
 
 class Heard(NamedTuple):
-    """A message (`text`), or, where that is None, a ping that was sent `at_s`."""
+    """A message (`text`), or, where that is None, a ping, over a connection that has heard everything since."""
 
     at_s: float
     text: bytes | None
+    since_s: float
 
 
 class Ear:
@@ -82,7 +83,7 @@ class Ear:
         self._script = jobs.client.register_script(resources.files(__package__).joinpath("watermark.lua").read_text())
         self._heard: deque[Heard] = deque()
         self._something = asyncio.Event()
-        self._covered_from_s = lease_clock_s()
+        self._subscribed_s = self._dropped_to_s = lease_clock_s()
         self._seen_watermark = False
         self._bad_kinds: set[str] = set()
         self.leads = False
@@ -104,26 +105,27 @@ class Ear:
     # -- hearing
 
     def _subscribed(self) -> None:
-        self._covered_from_s = lease_clock_s()
+        self._subscribed_s = lease_clock_s()
 
     def _hear(self, text: bytes) -> None:
-        self._heard.append(Heard(lease_clock_s(), text))
+        self._heard.append(Heard(lease_clock_s(), text, self._subscribed_s))
         if len(self._heard) > MOST_KEPT:
             log.error("channel %s: over %d notices wait for Redis; they are let go and healed later",
                       self._channel, MOST_KEPT)  # fmt: skip
             self._heard.clear()
-            self._subscribed()
+            self._dropped_to_s = lease_clock_s()
         self._something.set()
 
     def _pinged(self, sent_s: float) -> None:
-        self._heard.append(Heard(sent_s, None))
+        # It may have been sent a moment before the subscription stood that brought it.
+        self._heard.append(Heard(max(sent_s, self._subscribed_s), None, self._subscribed_s))
         self._something.set()
 
     def _forget(self, older_than_s: float) -> None:
         oldest_s = lease_clock_s() - older_than_s
         while self._heard and self._heard[0].at_s < oldest_s:
             self._heard.popleft()
-        self._covered_from_s = max(self._covered_from_s, oldest_s)
+        self._dropped_to_s = max(self._dropped_to_s, oldest_s)
 
     # -- leading
 
@@ -150,7 +152,7 @@ class Ear:
             if heard.text is None:
                 await self._put(texts)
                 texts = []
-                await answered(partial(self._move_watermark, heard.at_s))
+                await answered(partial(self._move_watermark, heard))
             else:
                 texts.append(heard.text)
         await self._put(texts)
@@ -179,10 +181,10 @@ class Ear:
                         "letters of %s", self._channel, bad, shown(text)[:80], "(notice)")  # fmt: skip
         await self._jobs.bury_notice(shown(text), str(bad))
 
-    async def _move_watermark(self, heard_to_s: float) -> None:
+    async def _move_watermark(self, ping: Heard) -> None:
         now_s, now_ms = lease_clock_s(), self._source_time_ms()
-        covered_from_ms = now_ms - int(1000 * (now_s - self._covered_from_s))
-        heard_to_ms = now_ms - int(1000 * (now_s - heard_to_s))
+        covered_from_ms = now_ms - int(1000 * (now_s - max(ping.since_s, self._dropped_to_s)))
+        heard_to_ms = now_ms - int(1000 * (now_s - ping.at_s))
         said = await self._call("heard", covered_from_ms, heard_to_ms, int(self._seen_watermark))
         self._seen_watermark = True
         if said == "first":

@@ -51,8 +51,8 @@ class Subscription:
         subscribed: Callable[[], None],
         heard: Callable[[bytes], None],
         pinged: Callable[[float], None],
-        ping_every_s: float = PING_EVERY_S,
-        deaf_after_s: float = DEAF_AFTER_S,
+        ping_every_s: float | None = None,
+        deaf_after_s: float | None = None,
     ) -> None:
         self._hearing = hearing
         self._speaking = speaking
@@ -61,8 +61,8 @@ class Subscription:
         self._subscribed = subscribed
         self._heard = heard
         self._pinged = pinged
-        self._ping_every_s = ping_every_s
-        self._deaf_after_s = deaf_after_s
+        self._ping_every_s = ping_every_s or PING_EVERY_S
+        self._deaf_after_s = deaf_after_s or DEAF_AFTER_S
         self._pinged_at_s = 0.0
         self.alive = False
         """Whether the last ping came back in time."""

@@ -1,0 +1,170 @@
+"""The configuration file: found, read as TOML, and its faults collected, each with the line that it stands in."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+from .schema import TABLES, Kind
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SEARCHED = ("./s3s3.toml", "/usr/local/etc/s3s3.toml", "/etc/s3s3/s3s3.toml")
+"""Where the file is looked for when neither --config nor $S3S3_CONFIG names one. The first that exists, alone."""
+
+_TEMPLATE_ADVICE = "echo_s3s3_toml_template prints one to start from"
+
+_INI_ADVICE = (
+    "this is an INI file, and s3s3 reads TOML now. To move: put every text into double quotes "
+    '(host = "ceph.example.org"), write true and false in lower case, replace the keys of [pubsub] by '
+    'url = "redis://HOST:6379/0", and name the file s3s3.toml; echo_s3s3_toml_template prints an example'
+)
+
+_TEXT_KEYS = "|".join(
+    sorted({key.name for table in TABLES for key in table.keys if key.kind in (Kind.TEXT, Kind.HOST)})
+)
+_UNQUOTED_TEXT = re.compile(rf"^\s*({_TEXT_KEYS}|aws_secret_access_key)\s*[=:]\s*[^\s\"'\[]", re.MULTILINE)
+_QUOTED_TEXT = re.compile(r"=\s*[\"']")
+_PLACE = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """A file that was read and is TOML."""
+
+    path: Path
+    text: str
+    tables: Mapping[str, Any]
+
+    @cached_property
+    def lines(self) -> Mapping[tuple[str, ...], int]:
+        """The line where each table and each key of a table first stands, by (table,) and (table, key)."""
+        lines: dict[tuple[str, ...], int] = {}
+        for line, path in _statements(self.text):
+            for depth in range(1, len(path) + 1):
+                lines.setdefault(path[:depth], line)
+        return lines
+
+
+@dataclass
+class Faults:
+    """What is wrong with a file. Collected, so that all of it is reported at once."""
+
+    file: ConfigFile
+    found: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, where: tuple[str, ...], message: str) -> None:
+        """Add a fault of a table, `where` (table,), or of its key, (table, key); () is the file itself."""
+        line = self.file.lines.get(where) or self.file.lines.get(where[:1]) or 0
+        place = f"{self.file.path}:{line}" if line else str(self.file.path)
+        label = "".join(f" {part}" for part in (f"[{named(where[0])}]", *map(named, where[1:]))) + ":" if where else ""
+        self.found.append((line, f"{place}:{label} {message}"))
+
+    def raise_any(self) -> None:
+        """Raise ConfigError with every fault, in the file's order, if there is one."""
+        if self.found:
+            raise ConfigError([fault for _, fault in sorted(self.found, key=lambda fault: fault[0])])
+
+
+def named(name: str) -> str:
+    """Return a table's or key's name as TOML writes it, short and safe to print."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name) else repr(name[:60])
+
+
+def read(path: str | Path | None, environ: Mapping[str, str]) -> ConfigFile:
+    """Find the one file and read it.
+
+    Raises:
+        ConfigError: there is none, it cannot be read, or it is not TOML.
+    """
+    found, content = _find(path, environ)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError([f"{found}:{line}: not UTF-8: byte 0x{content[error.start]:02x}"]) from None
+    try:
+        return ConfigFile(found, text, tomllib.loads(text))
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # the errors of an absurd number or nesting have no class of their own
+        raise ConfigError([_syntax_fault(found, text, error)]) from None
+
+
+def _find(path: str | Path | None, environ: Mapping[str, str]) -> tuple[Path, bytes]:
+    by_variable = environ.get("S3S3_CONFIG")
+    named_file = path or by_variable
+    for candidate in (named_file,) if named_file else SEARCHED:
+        try:
+            return Path(candidate), Path(candidate).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError([f"{candidate}: the configuration cannot be read: {reason}"]) from None
+    if named_file:
+        origin = "" if path else " ($S3S3_CONFIG names it)"
+        raise ConfigError([f"{named_file}: no such configuration file{origin}; {_TEMPLATE_ADVICE}"])
+    looked_at = f"neither --config nor $S3S3_CONFIG names one, and there is no {', '.join(SEARCHED)}"
+    raise ConfigError([f"no configuration file: {looked_at}; {_TEMPLATE_ADVICE}"])
+
+
+def _syntax_fault(path: Path, text: str, error: Exception) -> str:
+    """Return the fault of a text that is no TOML. Nothing of the text stands in it: the line may hold a secret."""
+    if path.suffix == ".ini" or (_UNQUOTED_TEXT.search(text) and not _QUOTED_TEXT.search(text)):
+        return f"{path}: {_INI_ADVICE}"
+    if isinstance(error, RecursionError):
+        return f"{path}: not TOML: nested too deeply"
+    match = _PLACE.fullmatch(str(error))
+    if match is None:  # "(at end of document)", or int()'s own words, which go on about Python after a colon
+        return f"{path}: not TOML: {str(error).partition(':')[0]}"
+    message, line, column = match.groups()
+    unquoted = _UNQUOTED_TEXT.match(text.split("\n")[int(line) - 1])
+    advice = f"; {unquoted[1]} is text, which stands in double quotes" if unquoted else ""
+    if message == "Cannot overwrite a value":
+        advice = "; this name is there already"
+    return f"{path}:{line}:{column}: not TOML: {message[0].lower()}{message[1:]}{advice}"
+
+
+def _statements(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yield the line and the full name of every table and key.
+
+    tomllib tells no lines, so the text is taken line by line until tomllib can read what was taken: that is one
+    statement. So a "[x]" within a text of several lines misleads nobody.
+    """
+    table: tuple[str, ...] = ()
+    taken: list[str] = []
+    first = 1
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+        taken.append(line)
+        statement = "\n".join(taken)
+        try:
+            content = tomllib.loads(statement)
+        except (ValueError, RecursionError):
+            continue
+        if statement.lstrip().startswith("["):
+            table = next(_paths(content))
+            yield first, table
+        else:
+            for path in _paths(content):
+                yield first, table + path
+        taken, first = [], number + 1
+
+
+def _paths(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield the names in a statement, two deep: no table of the schema goes deeper."""
+    for name, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from ((name, key) for key in value)
+        else:
+            yield (name,)

@@ -1,0 +1,180 @@
+"""What one value of the configuration may be, and what becomes of it.
+
+A value's own text never stands in an error that is raised here: the caller knows whether it may be shown.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+
+from .addresses import host_advice, is_host, is_port, redis_url_advice
+from .model import Secret
+from .schema import Key, Kind
+
+_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)")
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
+
+_UNITS_BYTES = {"": 1, "b": 1} | {
+    prefix + unit: base**power
+    for unit, base in (("b", 1000), ("ib", 1024))
+    for power, prefix in enumerate(("k", "m", "g", "t"), start=1)
+}
+
+
+class Wrong(ValueError):
+    """A value that is not what it has to be: it must be `expected`; `advice` is what to write instead."""
+
+    def __init__(self, expected: str, advice: str = "") -> None:
+        super().__init__(expected)
+        self.expected = expected
+        self.advice = advice
+
+    def message(self, found: str) -> str:
+        """Return the whole message; `found` is what was there instead, "" if that may not be shown."""
+        text = f"must be {self.expected}" + (f", not {found}" if found else "")
+        return f"{text}; {self.advice}" if self.advice else text
+
+
+def parse(key: Key, value: object) -> object:
+    """Return what the program works with: sizes in bytes, secrets as `Secret`, an address as (host, port) or None.
+
+    Raises:
+        Wrong: the value is not what `key` takes.
+    """
+    return _PARSERS[key.kind](key, value)
+
+
+def from_text(key: Key, text: str) -> object:
+    """Return the TOML value that text from the environment stands for; the text itself where it fits nothing."""
+    if key.kind is Kind.BOOLEAN and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if key.kind in (Kind.INTEGER, Kind.SIZE, Kind.NUMBER) and re.fullmatch(r"-?[0-9]{1,18}", text):
+        return int(text)
+    if key.kind is Kind.NUMBER and re.fullmatch(r"-?[0-9]{1,18}\.[0-9]{1,18}", text):
+        return float(text)
+    return text
+
+
+def shown(value: object) -> str:
+    """Return a value, as short as messages need it, the way TOML writes it."""
+    if isinstance(value, str):
+        text = value if len(value) <= 40 else f"{value[:40]}..."
+        return f'"{text}"' if text.isprintable() else repr(text)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a number of more than 64 bits"
+    if isinstance(value, int | float):
+        return str(value)
+    return type_of(value)
+
+
+def type_of(value: object) -> str:
+    """Return in words what kind of TOML value it is."""
+    words = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a table"}
+    return words.get(type(value), "a date or time")
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """Return the choice that `word` may have been meant to be, or None."""
+    return next(iter(difflib.get_close_matches(word[:100].lower(), list(choices), n=1)), None)
+
+
+def _text(key: Key, value: object) -> str:
+    if not isinstance(value, str):
+        raise Wrong("text in quotes")
+    if not value and not key.may_be_empty:
+        raise Wrong("at least one character", "" if key.required else "leave it out for the default")
+    if key.choices and value not in key.choices:
+        meant = nearest(value, key.choices)
+        raise Wrong(" or ".join(f'"{choice}"' for choice in key.choices), f'did you mean "{meant}"?' if meant else "")
+    if key.at_most is not None and len(value.encode()) > key.at_most:
+        raise Wrong(f"at most {key.at_most:,} bytes of UTF-8")
+    if not key.any_characters and _CONTROL_CHARACTER.search(value):
+        raise Wrong("text without control characters")
+    if key.no_slash and "/" in value:
+        raise Wrong('a name without "/"', "what follows the bucket's name belongs into prefix")
+    return value
+
+
+def _secret(key: Key, value: object) -> Secret:
+    return Secret(_text(key, value))
+
+
+def _boolean(_key: Key, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise Wrong("true or false")
+    return value
+
+
+def _number(key: Key, value: object) -> float:
+    wanted = int if key.kind is Kind.INTEGER else int | float
+    if isinstance(value, bool) or not isinstance(value, wanted):
+        raise Wrong(key.kind.value)
+    assert isinstance(value, int | float) and key.at_least is not None and key.at_most is not None
+    if not key.at_least <= value <= key.at_most:  # "nan" is in no range
+        raise Wrong(f"{key.kind.value} from {key.at_least} to {key.at_most}")
+    return value
+
+
+def _size(key: Key, value: object) -> int:
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value)
+        unit_bytes = _UNITS_BYTES.get(match[2].lower()) if match else None
+        if match is None or unit_bytes is None:
+            raise Wrong('a size such as "8 GiB", "512 MiB" or a number of bytes')
+        value = int(Fraction(match[1]) * unit_bytes)
+    elif isinstance(value, bool) or not isinstance(value, int):
+        raise Wrong('a size such as "8 GiB", "512 MiB" or a number of bytes')
+    if key.at_least is not None and value < key.at_least:
+        raise Wrong(f"a size of {key.at_least} or more bytes")
+    return value
+
+
+def _globs(key: Key, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(glob, str) and glob for glob in value):
+        example = ", ".join(f'"{glob}"' for glob in key.example) if isinstance(key.example, tuple) else ""
+        raise Wrong("a list of texts", f"as in {key.name} = [{example}]")
+    return tuple(value)
+
+
+def _host(key: Key, value: object) -> str:
+    text = _text(key, value)
+    if not is_host(text):
+        raise Wrong("a host name alone", host_advice(text))
+    return text
+
+
+def _address(key: Key, value: object) -> tuple[str, int] | None:
+    text = _text(key, value)
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    if not is_host(host) or not is_port(port):
+        raise Wrong(f"HOST:PORT, as in {shown(key.default)}", "" if host else "0.0.0.0 as the host is every address")
+    return host.strip("[]"), int(port)
+
+
+def _redis_url(key: Key, value: object) -> Secret:
+    text = _text(key, value)
+    advice = redis_url_advice(text) if text else ""
+    if advice:
+        raise Wrong("a Redis URL", advice)
+    return Secret(text)
+
+
+_PARSERS: dict[Kind, Callable[[Key, object], object]] = {
+    Kind.TEXT: _text,
+    Kind.SECRET: _secret,
+    Kind.REDIS_URL: _redis_url,
+    Kind.HOST: _host,
+    Kind.ADDRESS: _address,
+    Kind.BOOLEAN: _boolean,
+    Kind.INTEGER: _number,
+    Kind.NUMBER: _number,
+    Kind.SIZE: _size,
+    Kind.GLOBS: _globs,
+}

@@ -1,0 +1,213 @@
+"""The daemon: for each route an ear, a worker and a healer, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from redis.asyncio import Redis
+
+from . import broker
+from .broker import answered
+from .bucket import Reconcile
+from .comparison import Options
+from .config import Config
+from .errors import AccessDenied, ConfigError, NoSuchBucket, S3S3Error
+from .heal import Healer
+from .jobs.redis import RedisJobs
+from .lease import lease_clock_s
+from .matching import matcher
+from .metrics import Metrics
+from .model import Result, Route
+from .notices.ear import Ear
+from .observer import Observer
+from .report import Tally
+from .stores import RouteStores, opened, refused
+from .tasks import beside
+from .worker import Worker
+
+log = logging.getLogger(__name__)
+
+STALLED_AFTER_S = 60.0
+"""A worker asks the queue every few seconds; one that has not for so long does not work any more."""
+
+
+@dataclass(frozen=True)
+class Periodic:
+    """How often a listener compares everything by itself (None: never), and whether it begins with that."""
+
+    every_s: float | None = None
+    initial: bool = True
+
+
+class RouteListener:
+    """Everything that a listener does for one route."""
+
+    def __init__(
+        self, stores: RouteStores, config: Config, speaking: Redis, hearing: Redis, metrics: Metrics, periodic: Periodic
+    ) -> None:
+        route, settings = stores.route, config.worker
+        self.route = route
+        self.stores = stores
+        self.metrics = metrics
+        self.observer = Observer(route.name, metrics)
+        self._periodic = periodic
+        self._matches = matcher(route)
+        self.jobs = RedisJobs(
+            speaking, route.name, route.destination_names, source=route.source.name, lease_s=settings.lease_s
+        )
+
+        async def mark_done(key: str) -> None:
+            with broker.translated():
+                await speaking.set(f"{config.pubsub.channel}=>{key}", "True")
+
+        self.worker = Worker(
+            route,
+            self.jobs,
+            stores.copy,
+            concurrency=settings.concurrency,
+            max_tries=settings.max_tries,
+            lease_s=settings.lease_s,
+            finished=self.observer.finished,
+            copied=mark_done if config.pubsub.mark_done else None,
+        )
+        self.ear = Ear(
+            route,
+            config.pubsub.channel,
+            self.jobs,
+            hearing,
+            source_time_ms=stores.source.source_time_ms,
+            matches=self._matches,
+            count=self.observer.noticed,
+        )
+        self._healer = Healer(
+            route,
+            self.ear,
+            stores.source,
+            self.jobs,
+            self.reconcile,
+            margin_s=config.pubsub.heal_margin_s,
+            matches=self._matches,
+        )
+        self._heals = config.pubsub.heal
+
+    async def run(self, stop: asyncio.Event, drain_s: float) -> None:
+        """Listen and work until `stop` is set, and leave the queue as one ought to."""
+        keepers = [self.ear.run(), self._keep_reconciling()]
+        if self._heals:
+            keepers.append(self._healer.run())
+        async with beside(*keepers):
+            await self.worker.run(stop, drain_s)
+            await asyncio.wait_for(self._leave(), broker.ANSWER_TIMEOUT_S)
+
+    async def _leave(self) -> None:
+        try:
+            await self.ear.give_up()
+            await self.jobs.leave()
+        except S3S3Error as error:
+            log.warning("route %s: could not sign off: %s", self.route.name, error)
+
+    async def reconcile(self) -> Tally:
+        """Compare everything and have what differs copied; the workers of the fleet do it."""
+        tally = await Reconcile(
+            self.route, self.stores.source, self.stores.destinations, self.jobs, Options(), matches=self._matches
+        ).run()
+        log.info("route %s: compared %d objects: %d copied, %d failed", self.route.name, tally.source_entries,
+                 tally.total(Result.COPIED), tally.total(Result.FAILED))  # fmt: skip
+        return tally
+
+    async def _keep_reconciling(self) -> None:
+        every_s = self._periodic.every_s
+        if every_s is None:
+            await asyncio.Event().wait()
+            return
+        if not self._periodic.initial:
+            await asyncio.sleep(every_s)
+        while True:
+            began_s = lease_clock_s()
+            try:
+                await self.reconcile()
+            except S3S3Error as error:
+                log.warning("route %s: the comparison broke off: %s", self.route.name, error)
+            await asyncio.sleep(max(every_s - (lease_clock_s() - began_s), 1.0))
+
+    # -- health
+
+    def ailment(self) -> str:
+        """Return why this route is not being worked on, or "" while it is."""
+        silent_s = lease_clock_s() - self.worker.claimed_at_s
+        if silent_s > STALLED_AFTER_S and not self.worker.full:
+            return f"route {self.route.name}: the queue has not answered for {silent_s:.0f} s"
+        if not self.ear.subscription.alive:
+            return f"route {self.route.name}: not subscribed"
+        return ""
+
+    async def unready(self) -> list[str]:
+        """Ask Redis and every store; return what is wrong, a line each."""
+        stores = (self.stores.source, *self.stores.destinations)
+        found = await asyncio.gather(*map(refused, stores))
+        wrong = [f"route {self.route.name}: {error}" for error in found if error is not None]
+        try:
+            await self.jobs.check()
+        except S3S3Error as error:
+            wrong.append(str(error))
+        return wrong
+
+    async def measure(self) -> None:
+        """Bring the gauges up to date."""
+        self.observer.measure(await self.jobs.counts(), self.worker.running)
+
+
+@asynccontextmanager
+async def route_listeners(
+    config: Config, metrics: Metrics, periodic: Periodic = Periodic()
+) -> AsyncIterator[list[RouteListener]]:
+    """Open everything that a listener needs, for each route.
+
+    Raises:
+        ConfigError: no Redis is configured.
+        StoreError: a source definitely refuses s3s3.
+    """
+    if not config.pubsub.url:
+        raise ConfigError(['[pubsub] url = "": listening needs Redis; leave url out for redis://localhost:6379/0'])
+    speaking = broker.connect(config.pubsub.url)
+    hearing = broker.connect(config.pubsub.url, decode=False)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(speaking.aclose)
+        stack.push_async_callback(hearing.aclose)
+        listeners = []
+        for route in config.routes:
+            stores = await stack.enter_async_context(opened(route, config.worker, metrics))
+            await _heed_refusals(stores)
+            metrics.begin_at_zero(route)
+            listeners.append(RouteListener(stores, config, speaking, hearing, metrics, periodic))
+        yield listeners
+
+
+async def _heed_refusals(stores: RouteStores) -> None:
+    """Raise what the source says if waiting cannot cure it; a store that is only away is told of."""
+    for store in (stores.source, *stores.destinations):
+        error = await refused(store)
+        if error is None:
+            continue
+        if store is stores.source and isinstance(error, NoSuchBucket | AccessDenied) and _is_definite(error):
+            raise error
+        log.warning("not ready: %s", error)
+
+
+def _is_definite(error: NoSuchBucket | AccessDenied) -> bool:
+    """Whether a refused LIST means that GETs are refused, too: a bare AccessDenied may be about listing only."""
+    return error.code != "AccessDenied"
+
+
+async def listen(
+    listeners: list[RouteListener], config: Config, stop: asyncio.Event, drain_s: float = 60.0
+) -> None:
+    """Run every route's listener until `stop` is set."""
+    speaking = listeners[0].jobs.client
+    await answered(partial(broker.check_version, speaking), stop)
+    await asyncio.gather(*(listener.run(stop, drain_s) for listener in listeners))

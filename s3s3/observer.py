@@ -1,0 +1,53 @@
+"""What a process says of its jobs: a line in the log and the figures for Prometheus."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from .jobs import Counts
+from .metrics import Metrics
+from .model import Job, Lane, Outcome, Result
+
+log = logging.getLogger(__name__)
+
+
+class Observer:
+    """Counts and logs what becomes of one route's jobs."""
+
+    def __init__(self, route: str, metrics: Metrics) -> None:
+        self._route = route
+        self._metrics = metrics
+
+    def finished(self, job: Job, outcomes: Sequence[Outcome], duration_s: float) -> None:
+        """Tell of a job that the queue knows to be done."""
+        for outcome in outcomes:
+            self._metrics.count_outcome(self._route, outcome, duration_s)
+            if outcome.result is Result.COPIED and job.lane is Lane.FRESH:
+                waited_s = max(time.time() - job.noticed_ms / 1000, 0.0)
+                self._metrics.notice_to_copy_seconds[self._route, outcome.destination].observe(waited_s)
+            if outcome.result is Result.FAILED:
+                self._metrics.retries[self._route, outcome.destination] += getattr(outcome.error, "retriable", False)
+                log.warning("%s: %r to %s failed: %s", self._route, job.key, outcome.destination, outcome.reason)
+            elif log.isEnabledFor(logging.DEBUG):
+                log.debug("%s: %r to %s: %s %s", self._route, job.key, outcome.destination, outcome.result.value,
+                          outcome.reason)  # fmt: skip
+
+    def noticed(self, kind: str) -> None:
+        """Count a notice."""
+        self._metrics.notices[self._route, kind] += 1
+
+    def measure(self, counts: Counts, running: int) -> None:
+        """Show how full the queue is."""
+        metrics, route = self._metrics, self._route
+        states = {"fresh": counts.fresh, "bulk": counts.bulk, "waiting": counts.waiting,
+                  "parked": sum(counts.parked.values())}  # fmt: skip
+        for state, number in states.items():
+            metrics.pending_jobs[route, state] = number
+        metrics.running_jobs[route] = running
+        metrics.oldest_pending_seconds[route] = counts.oldest_s
+        for destination, number in counts.dead_letters.items():
+            metrics.dead_letters[route, destination] = number
+        for store in counts.parked:
+            metrics.circuit_open[route, store] = store in counts.circuits

@@ -1,0 +1,206 @@
+"""Every table and key of the configuration file, declared once.
+
+From this come the checks (`s3s3.config_file`), the template (`s3s3.scripts.templates`) and the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from .model import KEY_LIMIT_BYTES
+
+
+class Kind(str, Enum):
+    """What a key's value is. The value of the enum is how messages call it."""
+
+    TEXT = "text"
+    SECRET = "text, a secret"  # noqa: S105  the words for it, not one
+    REDIS_URL = "a Redis URL"
+    HOST = "a host name"
+    ADDRESS = "an address"
+    BOOLEAN = "true or false"
+    INTEGER = "a whole number"
+    NUMBER = "a number"
+    SIZE = "a size"
+    GLOBS = "a list of texts"
+
+    @property
+    def is_text(self) -> bool:
+        """Whether `NAME_file` can give it."""
+        return self in _TEXT_KINDS
+
+
+_TEXT_KINDS = frozenset({Kind.TEXT, Kind.SECRET, Kind.REDIS_URL, Kind.HOST, Kind.ADDRESS})
+
+Value = str | bool | int | float | tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a table.
+
+    Attributes:
+        default: as it would stand in the file; None is "left out".
+        example: what the template shows where the default says little.
+        required: the table means nothing without it.
+        shown: the template has it as a line in force rather than as a comment.
+        choices: the only values there are.
+        at_least, at_most: bounds of numbers (both) and sizes (`at_least`); `at_most` bounds a text's UTF-8 bytes.
+        may_be_empty: "" means something.
+        any_characters: control characters are allowed, as in an object's key.
+        no_slash: "/" is not allowed.
+        later: not available in this version; only the default is taken.
+    """
+
+    name: str
+    kind: Kind
+    default: Value
+    doc: str
+    example: Value = None
+    required: bool = False
+    shown: bool = False
+    choices: tuple[str, ...] = ()
+    at_least: int | None = None
+    at_most: int | None = None
+    may_be_empty: bool = False
+    any_characters: bool = False
+    no_slash: bool = False
+    later: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table, or (`[destination*]`) one kind of table.
+
+    Attributes:
+        hints: advice for keys that there are not, and that people write all the same.
+    """
+
+    name: str
+    doc: str
+    keys: tuple[Key, ...]
+    hints: Mapping[str, str] = field(default_factory=dict)
+
+    def key(self, name: str) -> Key | None:
+        """Return the key called `name`, or None."""
+        return next((key for key in self.keys if key.name == name), None)
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        return tuple(key.name for key in self.keys)
+
+
+_ENDPOINT_KEYS = (
+    Key("host", Kind.HOST, None, "The store's host name, without scheme and port. Left out: AWS, in `region`.",
+        example="ceph.example.org", shown=True),
+    Key("port", Kind.INTEGER, None, "Left out: 443, or 80 with is_secure = false.",
+        example=7480, at_least=1, at_most=65535),
+    Key("is_secure", Kind.BOOLEAN, True, "HTTPS unless false."),
+    Key("aws_access_key_id", Kind.TEXT, None,
+        "Left out, with the secret: boto3's own chain (environment, profile, instance role).",
+        example="ACCESS-KEY", shown=True),
+    Key("aws_secret_access_key", Kind.SECRET, None,
+        'Rather than the secret itself: "${NAME}" takes it from the environment variable NAME, '
+        'and aws_secret_access_key_file = "PATH" from a file.',
+        example="SECRET-KEY", shown=True),
+    Key("bucket_name", Kind.TEXT, None, "The bucket.", example="images", required=True, shown=True, no_slash=True),
+    Key("prefix", Kind.TEXT, "", "Only keys under it; a destination's prefix replaces the source's.",
+        may_be_empty=True, any_characters=True, at_most=KEY_LIMIT_BYTES),
+    Key("calling_format", Kind.TEXT, "OrdinaryCallingFormat",
+        "OrdinaryCallingFormat is path style, SubdomainCallingFormat puts the bucket into the host name.",
+        choices=("OrdinaryCallingFormat", "SubdomainCallingFormat")),
+    Key("signature_version", Kind.TEXT, "s3", 'V2 signatures; "s3v4" for a store that takes V4 only.',
+        choices=("s3", "s3v4")),
+    Key("region", Kind.TEXT, "us-east-1", "For AWS and for V4 signatures."),
+    Key("verify_md5", Kind.BOOLEAN, False,
+        "Compare contents too where no MD5 is to be had from a HEAD. Counts when either side says true."),
+    Key("store", Kind.TEXT, None, "The [stores.NAME] whose keys this endpoint shares.", later=True),
+)  # fmt: skip
+
+SOURCE = Table(
+    "source",
+    "The bucket that is copied from.",
+    (
+        *_ENDPOINT_KEYS,
+        Key("include", Kind.GLOBS, (), "Only these: globs on the key after the prefix.", example=("*.fits",)),
+        Key("exclude", Kind.GLOBS, (), "All but these: globs on the key after the prefix.", example=("tmp/*",)),
+    ),
+)
+
+DESTINATION = Table(
+    "destination",
+    "A bucket that is copied to. Every table whose name starts with dest is one, such as [destination-swift]. "
+    "The name stands in reports, metrics and Redis: keep it.",
+    (
+        *_ENDPOINT_KEYS,
+        Key("bucket_suffix", Kind.TEXT, "", "Added to bucket_name.", may_be_empty=True, no_slash=True),
+        Key("storage_class", Kind.TEXT, None, "Asked for with every object.", example="STANDARD_IA"),
+        Key("acl", Kind.TEXT, None, "A canned ACL, asked for with every object.", example="private"),
+        Key("server_side_encryption", Kind.TEXT, None, "Asked for with every object.", example="AES256"),
+        Key("multipart", Kind.BOOLEAN, False, "Objects over multipart_threshold go in parts.", later=True),
+        Key("multipart_threshold", Kind.SIZE, "5 GiB", "The largest object sent by one PUT.", later=True),
+        Key("delete", Kind.BOOLEAN, False, "Carry deletions over.", later=True),
+        Key("max_delete", Kind.NUMBER, 0.1,
+            "A run that would delete more than this part of the destination deletes nothing.", later=True),
+        Key("copy_tags", Kind.BOOLEAN, False, "Copy the objects' tags.", later=True),
+        Key("copy_acl", Kind.BOOLEAN, False, "Copy the objects' ACLs.", later=True),
+        Key("max_bytes_per_s", Kind.SIZE, None, "A bound on the rate, or a table of hours of the day.", later=True),
+        Key("max_requests_per_s", Kind.NUMBER, None, "The same for requests.", later=True),
+    ),
+)  # fmt: skip
+
+PUBSUB = Table(
+    "pubsub",
+    "Redis: where keys are published, and where the queue is kept.",
+    (
+        Key("url", Kind.REDIS_URL, "redis://localhost:6379/0",
+            'rediss:// (TLS), unix://, redis+sentinel:// and redis+cluster:// too; "" is no Redis '
+            '(s3s3 bucket only). With a password in it: url = "${NAME}", or url_file = "PATH".', may_be_empty=True),
+        Key("channel", Kind.TEXT, "backup", "Where producers PUBLISH the keys."),
+        Key("mark_done", Kind.BOOLEAN, False, "SET backup=>KEY after each copy."),
+        Key("heal", Kind.BOOLEAN, True, "Look by itself for what was published while nobody listened."),
+        Key("heal_margin_s", Kind.NUMBER, 3600, "How much further back it looks: long uploads, clocks that differ.",
+            at_least=0, at_most=31_536_000),
+    ),
+    hints={
+        **dict.fromkeys(("redis", "host", "port", "db"), 'write url = "redis://HOST:6379/0", or url = "" for no Redis'),
+        "password": 'it is part of url: url = "redis://:PASSWORD@HOST:6379/0", best as "${NAME}" or url_file',
+        "sns": "s3s3 takes no notices from SNS; leave it out",
+    },
+)  # fmt: skip
+
+WORKER = Table(
+    "worker",
+    "How the work is done.",
+    (
+        Key("concurrency", Kind.INTEGER, 32, "Keys copied at the same time by one process.",
+            at_least=1, at_most=10_000),
+        Key("max_tries", Kind.INTEGER, 8, "Then a dead letter.", at_least=1, at_most=1_000_000),
+        Key("lease_s", Kind.NUMBER, 60, "How long a job stays with a process that is not heard of.",
+            at_least=1, at_most=86_400),
+        Key("spool_dir", Kind.TEXT, "",
+            'Where large objects whose MD5 is not known beforehand wait; "" is the system\'s temporary directory.',
+            may_be_empty=True),
+        Key("spool_bytes", Kind.SIZE, "8 GiB", "How much of it may be used.", at_least=1),
+    ),
+)  # fmt: skip
+
+HTTP = Table(
+    "http",
+    "The status page, /metrics, /healthz and /readyz of s3s3 listen.",
+    (Key("bind", Kind.ADDRESS, "127.0.0.1:9180", 'Address and port; "" for none.', may_be_empty=True),),
+)
+
+TABLES = (SOURCE, DESTINATION, PUBSUB, WORKER, HTTP)
+
+LATER_TABLES = ("routes", "stores", "stream", "sqs", "webhook", "mirror")
+"""Tables that are not available in this version yet."""
+
+
+def table_of(name: str) -> Table | None:
+    """Return what describes the table called `name` in the file, or None."""
+    if name.startswith("dest"):
+        return DESTINATION
+    return next((table for table in TABLES if table.name == name and table is not DESTINATION), None)

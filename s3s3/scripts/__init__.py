@@ -1,0 +1,1 @@
+"""The commands: parse arguments, load the configuration, wire the parts, run."""

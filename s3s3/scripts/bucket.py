@@ -1,0 +1,168 @@
+"""`s3s3 bucket`: compare whole buckets, and copy what differs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+
+from rich.console import Console
+
+from .. import config
+from ..bucket import queue_of, reconcile_with_worker
+from ..comparison import Options
+from ..config import Config
+from ..errors import ConfigError, S3S3Error
+from ..lease import lease_clock_s
+from ..metrics import Metrics
+from ..model import Result, Route
+from ..report import Lines, Tally
+from ..stores import opened
+from . import options
+from .progress import Progress, span_text, summary_table
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compare and copy; return the exit status."""
+    arguments = _parser().parse_args(argv)
+    options.start_log(arguments)
+    return options.run(lambda stop: _bucket(arguments, stop))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = options.parser("bucket", "Compare the whole source with every destination, and copy what differs.")
+    parser.add_argument("--route", metavar="R", help="only this route")
+    parser.add_argument("--source-bucket", metavar="B", help="another source bucket than the configuration's")
+    parser.add_argument("--dest-bucket", metavar="B", help="another destination bucket, at every destination")
+    parser.add_argument("--dry-run", action="store_true", help="copy nothing; say what would be (exit 1 if anything)")
+    parser.add_argument("--interval", type=float, metavar="S", help="again every S seconds, until told to stop")
+    parser.add_argument("--report", metavar="FILE", help="a JSON line for every object; - for standard output")
+    parser.add_argument("--force", action="store_true", help="copy every object, even where nothing differs")
+    parser.add_argument(
+        "--since", type=_time_ms, metavar="T",
+        help="only objects that the source changed since then: 2026-03-01, 2026-03-01T12:00 (UTC), or 90m, 36h, 7d ago",
+    )  # fmt: skip
+    parser.add_argument("--without-redis", action="store_true", help="do not use the Redis that is configured")
+    return parser
+
+
+def _time_ms(text: str) -> int:
+    unit_s = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:])
+    if unit_s and text[:-1].isdigit():
+        return int((datetime.now(timezone.utc).timestamp() - int(text[:-1]) * unit_s) * 1000)
+    try:
+        moment = datetime.fromisoformat(text.removesuffix("Z"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: use 2026-03-01, 2026-03-01T12:00 (UTC), or 90m, 36h, 7d"
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return int(moment.timestamp() * 1000)
+
+
+async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
+    settings = config.load(arguments.config)
+    routes = [_with_buckets(route, arguments) for route in _chosen(settings, arguments.route)]
+    while True:
+        began_s = lease_clock_s()
+        try:
+            status = await _run_once(arguments, settings, routes, stop)
+        except S3S3Error as error:
+            if arguments.interval is None or isinstance(error, ConfigError):
+                raise
+            status = options.OUT_OF_REACH
+            print(f"s3s3: {error}; next try in {span_text(arguments.interval)}", file=sys.stderr)
+        if arguments.interval is None or stop.is_set():
+            return status
+        pause_s = max(arguments.interval - (lease_clock_s() - began_s), 0.0)
+        try:
+            await asyncio.wait_for(stop.wait(), pause_s)
+        except asyncio.TimeoutError:
+            continue
+        return options.OK
+
+
+def _chosen(settings: Config, name: str | None) -> list[Route]:
+    if name is None:
+        return list(settings.routes)
+    found = [route for route in settings.routes if route.name == name]
+    if not found:
+        names = ", ".join(route.name for route in settings.routes)
+        raise ConfigError([f"--route {name}: there is no such route; the configuration has {names}"])
+    return found
+
+
+def _with_buckets(route: Route, arguments: argparse.Namespace) -> Route:
+    source, destinations = route.source, route.destinations
+    if arguments.source_bucket:
+        source = dataclasses.replace(source, bucket_name=arguments.source_bucket)
+    if arguments.dest_bucket:
+        destinations = tuple(dataclasses.replace(there, bucket_name=arguments.dest_bucket) for there in destinations)
+    return dataclasses.replace(route, source=source, destinations=destinations)
+
+
+async def _run_once(
+    arguments: argparse.Namespace, settings: Config, routes: list[Route], stop: asyncio.Event
+) -> int:
+    wanted = Options(dry_run=arguments.dry_run, force=arguments.force, since_ms=arguments.since)
+    tallies, complete = [], True
+    with _lines(arguments.report) as lines:
+        for route in routes:
+            async with (
+                queue_of(route, settings, arguments.without_redis) as jobs,
+                opened(route, settings.worker, Metrics()) as stores,
+            ):
+                with Progress() as progress:
+                    tally, ended = await reconcile_with_worker(
+                        stores, jobs, settings, wanted, stop, lines=lines, seen=progress
+                    )
+            tallies.append(tally)
+            complete = complete and ended
+            if lines is not None:
+                lines(tally.summary())
+            if not ended:
+                break
+    _tell(tallies, complete, arguments.report == "-")
+    return _status(tallies, complete)
+
+
+@contextmanager
+def _lines(report: str | None) -> Iterator[Lines | None]:
+    """Yield what takes the lines of a report."""
+    if report is None:
+        yield None
+    elif report == "-":
+        yield lambda fields: print(json.dumps(fields))
+    else:
+        try:
+            file = Path(report).open("w", encoding="utf-8")  # noqa: SIM115 - closed by the with below
+        except OSError as error:
+            raise ConfigError([f"--report {report}: cannot be written: {error.strerror}"]) from error
+        with file:
+            yield lambda fields: print(json.dumps(fields), file=file)
+
+
+def _tell(tallies: list[Tally], complete: bool, to_stderr: bool) -> None:
+    console = Console(stderr=to_stderr)
+    console.print(summary_table(tallies))
+    for tally in tallies:
+        console.print(f"route {tally.route}: {tally.source_entries:,} objects compared in {span_text(tally.seconds)}",
+                      highlight=False)  # fmt: skip
+        for store, error in tally.errors.items():
+            console.print(f"route {tally.route}: {store} could not be compared: {error}", highlight=False)
+    if not complete:
+        console.print("interrupted: the rest was not compared; run it again", highlight=False)
+
+
+def _status(tallies: list[Tally], complete: bool) -> int:
+    if any(tally.errors for tally in tallies):
+        return options.OUT_OF_REACH
+    differ = any(tally.total(Result.FAILED, Result.WOULD_COPY, Result.WOULD_DELETE) for tally in tallies)
+    return options.SOME_FAILED if differ or not complete else options.OK

@@ -1,0 +1,108 @@
+"""What every command has in common: its options, its log, its exit status, its event loop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import uvloop
+
+from .. import __version__
+from ..errors import ConfigError, RedisTooOld, S3S3Error, StoreError, Unavailable
+
+OK, SOME_FAILED, WRONG_USAGE, OUT_OF_REACH = 0, 1, 2, 3
+
+EXIT_STATUSES = """exit status:
+  0  all well
+  1  some objects failed, or a dry run found differences, or it was interrupted
+  2  wrong usage or configuration
+  3  a store or Redis could not be reached, or the source refuses s3s3
+"""
+
+
+def parser(verb: str, does: str, **settings: Any) -> argparse.ArgumentParser:
+    """Return a parser with the options that every command has."""
+    made = argparse.ArgumentParser(
+        prog=f"s3s3 {verb}" if verb else "s3s3",
+        description=does,
+        epilog=EXIT_STATUSES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **settings,
+    )
+    made.add_argument(
+        "--config",
+        metavar="FILE",
+        help="the configuration; without it $S3S3_CONFIG, ./s3s3.toml, /usr/local/etc/s3s3.toml or "
+        "/etc/s3s3/s3s3.toml, the first that exists",
+    )
+    made.add_argument("--log-format", choices=("plain", "json"), default="plain", help="default: plain")
+    made.add_argument("-v", "--verbose", action="store_true", help="log a line for every object")
+    made.add_argument("--version", action="version", version=f"s3s3 {__version__}")
+    return made
+
+
+class _Json(logging.Formatter):
+    """A JSON object a line, for a collector."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+def start_log(arguments: argparse.Namespace) -> None:
+    """Log to standard error, for supervisord, systemd or a collector to pick up."""
+    output = logging.StreamHandler(sys.stderr)
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    output.setFormatter(_Json() if arguments.log_format == "json" else plain)
+    root = logging.getLogger()
+    root.handlers[:] = [output]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("s3s3").setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
+
+
+def run(command: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
+    """Run a command's coroutine and return its exit status; SIGTERM and SIGINT set the event that it is given."""
+
+    async def until_stopped() -> int:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        return await command(stop)
+
+    return exit_status(lambda: uvloop.run(until_stopped()))
+
+
+def exit_status(command: Callable[[], int]) -> int:
+    """Return the command's exit status, or the one that its error means, after telling the error."""
+    try:
+        return command()
+    except ConfigError as error:
+        for fault in error.faults:
+            print(fault, file=sys.stderr)
+        return WRONG_USAGE
+    except (StoreError, Unavailable, RedisTooOld) as error:
+        print(f"s3s3: {error}", file=sys.stderr)
+        return OUT_OF_REACH
+    except S3S3Error as error:
+        print(f"s3s3: {error}", file=sys.stderr)
+        return SOME_FAILED
+    except BrokenPipeError:
+        # Whoever read our output has gone, as `head` does. Nothing more can be said to it.
+        sys.stderr.close()
+        return SOME_FAILED
+    except KeyboardInterrupt:
+        return SOME_FAILED

@@ -1,0 +1,96 @@
+"""How far a run over a bucket is: a live line on a terminal, a plain line from time to time elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from ..model import Result
+from ..report import Tally
+
+PLAIN_LINE_EVERY_S = 10.0
+
+
+def size_text(size_bytes: float) -> str:
+    """Return a size as people read it: 1.5 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} TiB"
+
+
+def span_text(seconds: float) -> str:
+    """Return a length of time as people read it: 1:02:03."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class Progress:
+    """Shows a run on standard error. Call it with the tally and the number of jobs outstanding.
+
+    Args:
+        expected_entries: how many entries the source had at the last run, from which the end is reckoned.
+    """
+
+    def __init__(self, expected_entries: int | None = None) -> None:
+        self._expected = expected_entries
+        self._console = Console(stderr=True)
+        self._live = Live(console=self._console, transient=True, auto_refresh=False) if sys.stderr.isatty() else None
+        self._began_s = self._shown_s = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, tally: Tally, outstanding: int) -> None:
+        now_s = time.monotonic()
+        if now_s - self._shown_s < (0.1 if self._live else PLAIN_LINE_EVERY_S):
+            return
+        self._shown_s = now_s
+        text = self._text(tally, outstanding, max(now_s - self._began_s, 0.001))
+        if self._live:
+            self._live.update(text, refresh=True)
+        else:
+            print(f"route {tally.route}: {text}", file=sys.stderr, flush=True)
+
+    def _text(self, tally: Tally, outstanding: int, elapsed_s: float) -> str:
+        compared, copied = tally.source_entries, tally.total(Result.COPIED)
+        parts = [
+            f"{compared:,} compared ({compared / elapsed_s:,.0f}/s)",
+            f"{copied:,} copied ({copied / elapsed_s:,.0f}/s, {size_text(tally.copied_bytes / elapsed_s)}/s)",
+        ]
+        if outstanding:
+            parts.append(f"{outstanding:,} to go")
+        if failed := tally.total(Result.FAILED):
+            parts.append(f"{failed:,} failed")
+        if self._expected and 0 < compared < self._expected:
+            parts.append(f"about {span_text(elapsed_s / compared * (self._expected - compared))} left")
+        return ", ".join(parts)
+
+
+def summary_table(tallies: list[Tally]) -> Table:
+    """Return the closing table: a row for each route and destination, a column for each outcome that occurred."""
+    words = [result.value for result in Result if any(result.value in c for t in tallies for c in t.counts.values())]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("route")
+    table.add_column("destination")
+    for word in words:
+        table.add_column(word, justify="right")
+    for tally in tallies:
+        for destination, counts in tally.counts.items():
+            table.add_row(tally.route, destination, *(f"{counts.get(word, 0):,}" for word in words))
+    return table

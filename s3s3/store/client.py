@@ -1,0 +1,205 @@
+"""The async data path: one bucket of one store, under one prefix."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import AsyncGenerator, Mapping
+from types import TracebackType
+from typing import Literal
+
+from ..errors import NoSuchKey, StoreError, StoreRefused
+from ..model import Endpoint
+from .answers import ERROR_BODY_LIMIT_BYTES, error_of_answer
+from .exchange import Body, Exchange, Permit, again, always
+from .lister import Lister, Page
+from .names import KeyMap
+from .pool import Timeouts
+from .reading import Answer, Held, Reading, Written, encrypted, held
+from .wire import WireError
+
+
+class Store:
+    """One endpoint of one route.
+
+    Keys are names in the source. Every method raises errors of `s3s3.errors.StoreError`'s tree. A request whose body
+    can be sent again is tried three times within seconds where that can help.
+
+    Args:
+        endpoint: bucket and prefix, and how to speak with the store.
+        source_prefix: the prefix of the route's source; `endpoint.prefix` takes its place here. For the source itself
+            both are the same.
+        connections: kept and used at once, at most.
+        timeouts: see Timeouts.
+        list_version: 2, or 1 where it is known that the store has no list-type=2; it is found out otherwise.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        source_prefix: str = "",
+        connections: int = 64,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008  # frozen
+        list_version: Literal[1, 2] = 2,
+    ) -> None:
+        self.endpoint = endpoint
+        self.name = endpoint.name
+        self._names = KeyMap(endpoint, source_prefix)
+        self._exchange = Exchange(endpoint, connections=connections, timeouts=timeouts)
+        self._put_headers = _put_headers(endpoint)
+        self._list_version = list_version
+
+    async def __aenter__(self) -> Store:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Drop all connections."""
+        await self._exchange.close()
+
+    def source_time_ms(self) -> int:
+        """Return the time now by the store's clock (Unix, ms): this machine's until a first answer has come."""
+        return self._exchange.time_ms()
+
+    async def get(self, key: str) -> Reading:
+        """Open an object. Raises NoSuchKey, NoSuchBucket and the rest of StoreError's tree."""
+        held_key = self._names.held(key)
+        return await again(lambda: self._open(key, held_key))
+
+    async def fetch(self, key: str, limit_bytes: int) -> tuple[Reading, bytes | None]:
+        """Open an object and, where it has at most `limit_bytes`, read it too.
+
+        A body that breaks off is tried again like a request that failed. The content is None where the object is
+        larger; the reading is then open, and the caller's to close.
+        """
+        held_key = self._names.held(key)
+
+        async def attempt() -> tuple[Reading, bytes | None]:
+            reading = await self._open(key, held_key)
+            if reading.entry.size_bytes > limit_bytes:
+                return reading, None
+            return reading, await reading.body()
+
+        return await again(attempt)
+
+    async def head(self, key: str) -> Held | None:
+        """Describe an object; None on a 404, which may mean that there is no such bucket."""
+        held_key = self._names.held(key)
+
+        async def attempt() -> Held | None:
+            answer = await self._exchange.ask("HEAD", key, held_key)
+            answer.close()
+            return None if answer.status == 404 else self._held("HEAD", key, answer)
+
+        return await again(attempt)
+
+    async def put(
+        self,
+        key: str,
+        body: Body,
+        *,
+        size_bytes: int,
+        md5: bytes,
+        headers: Mapping[str, str],
+        permit: Permit = always,
+    ) -> Written:
+        """Store an object in one PUT with Content-MD5.
+
+        Args:
+            key: its name in the source.
+            body: the bytes, sent again where an attempt fails; or what gives an iterator over them, sent once. When
+                the iterator raises, also after its last chunk, the connection is reset before the body is complete, so
+                that the store keeps what it had, and the exception comes out of here.
+            size_bytes: of the body.
+            md5: the digest of the body (16 bytes).
+            headers: the object's own, as `Reading.headers` gives them.
+            permit: called right before each attempt; what it raises comes out of here, and nothing is sent.
+
+        Raises:
+            StoreError: with `unanswered` set where an attempt was sent and got no answer.
+        """
+        held_key = self._names.held(key)
+        signed = {**headers, **self._put_headers, "content-md5": b64encode(md5).decode()}
+        unanswered = False
+
+        async def attempt() -> Written:
+            nonlocal unanswered
+            try:
+                answer = await self._exchange.ask(
+                    "PUT", key, held_key, headers=signed, body=body, size_bytes=size_bytes, permit=permit
+                )
+                await self._carried_out("PUT", key, answer)
+            except StoreError as error:
+                unanswered = error.unanswered = error.unanswered or unanswered
+                raise
+            return Written(answer.headers.get("etag", "").strip('"'), encrypted(answer.headers), unanswered)
+
+        return await (again(attempt) if isinstance(body, bytes) else attempt())
+
+    async def delete(self, key: str, *, permit: Permit = always) -> None:
+        """Delete an object; one that is not there is as good as deleted. `permit` and errors as for `put`."""
+        held_key = self._names.held(key)
+        unanswered = False
+
+        async def attempt() -> None:
+            nonlocal unanswered
+            try:
+                answer = await self._exchange.ask("DELETE", key, held_key, permit=permit)
+                await self._carried_out("DELETE", key, answer)
+            except NoSuchKey:
+                return
+            except StoreError as error:
+                unanswered = error.unanswered = error.unanswered or unanswered
+                raise
+
+        await again(attempt)
+
+    def pages(self, *, start_after: str = "") -> AsyncGenerator[Page, None]:
+        """Yield what is held under the prefix, sorted, in pages; the next one is fetched while one is looked at.
+
+        Args:
+            start_after: the name after which to begin.
+
+        Raises:
+            ListingOutOfOrder: the keys do not ascend; a key that comes again at the border of two pages is dropped.
+            StoreError: the rest of its tree.
+        """
+        after = self._names.held(start_after) if start_after else ""
+        return Lister(self._exchange, self.endpoint, self._names, self._list_version).pages(after)
+
+    async def _open(self, key: str, held_key: str) -> Reading:
+        answer = await self._exchange.ask("GET", key, held_key)
+        return Reading(self._held("GET", key, answer), answer, lambda error: self._exchange.failure("GET", key, error))
+
+    def _held(self, operation: str, key: str, answer: Answer) -> Held:
+        try:
+            return held(key, answer.headers)
+        except ValueError as error:
+            answer.close()
+            raise StoreRefused(
+                f"the store answered with {error}", store=self.name, operation=operation, key=key, status=answer.status
+            ) from error
+
+    async def _carried_out(self, operation: str, key: str, answer: Answer) -> None:
+        """Read what follows a 200: S3 may put an error there (S3 API reference, "CopyObject")."""
+        try:
+            said = await answer.beginning(ERROR_BODY_LIMIT_BYTES)
+        except WireError as error:
+            raise self._exchange.failure(operation, key, error) from error
+        if b"<Error" in said:
+            raise error_of_answer(
+                self.endpoint, operation, key, status=answer.status, headers=answer.headers, body=said
+            )
+
+
+def _put_headers(endpoint: Endpoint) -> dict[str, str]:
+    wanted = {
+        "x-amz-storage-class": endpoint.storage_class,
+        "x-amz-acl": endpoint.acl,
+        "x-amz-server-side-encryption": endpoint.server_side_encryption,
+    }
+    return {name: value for name, value in wanted.items() if value is not None}

@@ -1,0 +1,180 @@
+"""One attempt at a request: a connection, a signature, the request, the head of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from typing import TypeVar
+
+from ..errors import Damaged, StoreError, StoreRefused, StoreUnavailable
+from ..model import Endpoint
+from .answers import ERROR_BODY_LIMIT_BYTES, error_of_answer, error_of_failure
+from .connection import KeySource, address_of
+from .framing import Head
+from .names import Query, encode_key, encode_query
+from .pool import Pool, Timeouts
+from .reading import Answer
+from .signing import Keys, Signer, Target, signer
+from .times import http_date_ms
+from .wire import Connection, WireError
+
+ATTEMPTS = 3
+FIRST_PAUSE_S = 0.5
+PAUSE_FACTOR = 4
+
+Body = bytes | Callable[[], AsyncIterator[bytes]]
+Permit = Callable[[], None]
+_Result = TypeVar("_Result")
+
+
+def always() -> None:
+    """The permit of who needs none."""
+
+
+async def again(attempt: Callable[[], Awaitable[_Result]]) -> _Result:
+    """Make an attempt up to ATTEMPTS times where trying again can help within seconds, with full jitter between."""
+    longest_pause_s = FIRST_PAUSE_S
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return await attempt()
+        except (StoreUnavailable, Damaged) as error:
+            if not _was_too_old(error):
+                await asyncio.sleep(random.uniform(0, longest_pause_s))
+                longest_pause_s *= PAUSE_FACTOR
+    return await attempt()
+
+
+def _was_too_old(error: StoreError) -> bool:
+    """Tell whether a kept connection turned out to be closed: no sign that the store is in trouble."""
+    cause = error.__cause__
+    return isinstance(cause, WireError) and cause.kept and not cause.answered and cause.__cause__ is None
+
+
+class Exchange:
+    """Asks one store. Errors leave it as those of `s3s3.errors`."""
+
+    def __init__(self, endpoint: Endpoint, *, connections: int, timeouts: Timeouts) -> None:
+        self._endpoint = endpoint
+        self._timeouts = timeouts
+        self._address = address_of(endpoint)
+        self._pool = Pool(
+            self._address.host,
+            self._address.port,
+            is_secure=endpoint.is_secure,
+            connections=connections,
+            timeouts=timeouts,
+        )
+        self._key_source = KeySource(endpoint)
+        self._keys: Keys | None = None
+        self._signer: Signer | None = None
+        self._date = ""
+        self._clock_offset_ms = round((time.time() - time.monotonic()) * 1000)
+
+    async def close(self) -> None:
+        """Drop every connection."""
+        await self._pool.close()
+
+    def time_ms(self) -> int:
+        """Return the time by the store's clock, learned from the Date of its answers; this machine's before one."""
+        return round(time.monotonic() * 1000) + self._clock_offset_ms
+
+    async def ask(
+        self,
+        operation: str,
+        key: str | None,
+        held_key: str,
+        *,
+        query: Query = (),
+        headers: Mapping[str, str] | None = None,
+        body: Body = b"",
+        size_bytes: int = 0,
+        permit: Permit = always,
+    ) -> Answer:
+        """Make one attempt. Return a 200 or 204 (or a 404 to a HEAD); raise what any other answer amounts to.
+
+        Args:
+            operation: GET, HEAD, PUT, DELETE, or LIST, which is a GET of the bucket.
+            key: for errors only.
+            held_key: the key as the endpoint holds it; "" is the bucket.
+            headers: to be signed and sent.
+        """
+        method = "GET" if operation == "LIST" else operation
+        target = self._address.target(encode_key(held_key), query)
+        try:
+            connection = await self._pool.acquire()
+        except WireError as error:
+            raise self.failure(operation, key, error) from error
+        try:
+            sign = await self._current_signer()
+            permit()
+            request = self._request(method, target, headers or {}, size_bytes, sign)
+            head = await self._send(connection, method, request, body, size_bytes)
+        except BaseException as error:
+            connection.abort()
+            self._pool.release(connection)
+            if isinstance(error, WireError):
+                raise self.failure(operation, key, error) from error
+            raise
+        answer = Answer(head, connection, self._pool)
+        if head.headers.get("date", "") != self._date:
+            self._learn_time(head.headers["date"])
+        if head.status in (200, 204) or (head.status == 404 and method == "HEAD"):
+            return answer
+        raise await self.refusal(operation, key, answer)
+
+    async def refusal(self, operation: str, key: str | None, answer: Answer) -> StoreError:
+        """Return the error that an answer amounts to, and be done with the answer."""
+        try:
+            body = await answer.beginning(ERROR_BODY_LIMIT_BYTES)
+        except WireError:
+            body = b""  # the status says enough
+        return error_of_answer(self._endpoint, operation, key, status=answer.status, headers=answer.headers, body=body)
+
+    def failure(self, operation: str, key: str | None, error: WireError) -> StoreError:
+        """Return the error that an exchange without an answer amounts to."""
+        return error_of_failure(self._endpoint, self._address, operation, key, error)
+
+    async def _send(self, connection: Connection, method: str, request: bytes, body: Body, size_bytes: int) -> Head:
+        if not isinstance(body, bytes):
+            chunks = body()
+            try:
+                await connection.stream(request, chunks, size_bytes)
+            finally:
+                if isinstance(chunks, AsyncGenerator):
+                    await chunks.aclose()
+            return await connection.head()
+        if method in ("PUT", "DELETE"):
+            connection.deadline_s = asyncio.get_running_loop().time() + self._timeouts.write_s
+        connection.send(request, body, without_body=method == "HEAD")
+        return await connection.head()
+
+    async def _current_signer(self) -> Signer:
+        keys = self._key_source.at_hand() or await self._key_source.keys()
+        if keys is not self._keys or self._signer is None:
+            self._keys = keys
+            self._signer = signer(self._endpoint.signature_version, keys, self._endpoint.region)
+        return self._signer
+
+    def _request(self, method: str, target: Target, headers: Mapping[str, str], size_bytes: int, sign: Signer) -> bytes:
+        """Return the request up to its body. Raises StoreRefused for a header that would begin another."""
+        sent = {"host": self._address.host_header, **headers}
+        sent.update(sign.sign(method, target, sent))
+        if method == "PUT":
+            sent["content-length"] = str(size_bytes)
+        elif method == "GET":
+            sent["accept-encoding"] = "identity"
+        query = f"?{encode_query(target.query)}" if target.query else ""
+        lines = [f"{name}: {value}\r\n" for name, value in sent.items()]
+        text = f"{method} {target.path}{query} HTTP/1.1\r\n{''.join(lines)}\r\n"
+        if not text.count("\n") == text.count("\r") == len(lines) + 2 or "\0" in text:
+            raise StoreRefused("a header of the object holds a line break or a NUL", store=self._endpoint.name)
+        return text.encode("utf-8", "surrogateescape")
+
+    def _learn_time(self, date: str) -> None:
+        """Take the store's time from a Date not seen before: its second has just begun."""
+        theirs_ms = http_date_ms(date)
+        if theirs_ms is not None:
+            self._date = date
+            self._clock_offset_ms = theirs_ms - round(time.monotonic() * 1000)

@@ -1,0 +1,67 @@
+"""The stores of one route, opened together, and the copying between them as a worker and the metrics see it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from .config import WorkerSettings
+from .errors import S3S3Error
+from .lease import lease_clock_s
+from .metrics import Metrics
+from .model import Job, Outcome, Result, Route
+from .spool import Room
+from .store import Store, Timeouts
+from .transfer import Transfer
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS_BESIDE_COPIES = 8
+"""For listings and readiness checks, so that they need not wait for a long copy to end."""
+
+
+class RouteStores:
+    """A route's source and destinations, and the one road for every copy between them."""
+
+    def __init__(self, route: Route, source: Store, destinations: Sequence[Store], transfer: Transfer) -> None:
+        self.route = route
+        self.source = source
+        self.destinations = tuple(destinations)
+        self._by_name = {store.name: store for store in destinations}
+        self._transfer = transfer
+
+    async def copy(self, job: Job, destinations: Sequence[str], permit: Callable[[], None]) -> list[Outcome]:
+        """Do a job: make these destinations hold what the source holds. This is a worker's `Copy`."""
+        stores = [self._by_name[name] for name in destinations]
+        return await self._transfer.copy(job.key, stores, permit=permit, look=not job.unseen)
+
+
+@asynccontextmanager
+async def opened(route: Route, settings: WorkerSettings, metrics: Metrics) -> AsyncIterator[RouteStores]:
+    """Open a route's stores; close them at the end. Nothing is sent yet."""
+    timeouts = Timeouts(write_s=settings.lease_s)
+    connections = settings.concurrency + CONNECTIONS_BESIDE_COPIES
+    async with AsyncExitStack() as stack:
+        source, *destinations = [
+            await stack.enter_async_context(
+                Store(endpoint, source_prefix=route.source.prefix, connections=connections, timeouts=timeouts)
+            )
+            for endpoint in (route.source, *route.destinations)
+        ]
+        room = Room(spool_dir=str(settings.spool_dir), spool_bytes=settings.spool_bytes)
+        transfer = Transfer(source, room, metrics=metrics, route=route.name)
+        yield RouteStores(route, source, destinations, transfer)
+
+
+async def refused(store: Store) -> S3S3Error | None:
+    """Ask the store for the beginning of its bucket; return what is wrong, or None."""
+    pages = store.pages()
+    try:
+        async for _ in pages:
+            break
+    except S3S3Error as error:
+        return error
+    finally:
+        await pages.aclose()
+    return None

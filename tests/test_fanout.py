@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from s3s3.errors import Damaged
+from s3s3.fanout import fan_out, together
+
+Stream = Callable[[], AsyncIterator[bytes]]
+
+
+class Taker:
+    """Takes a stream at its own speed and remembers what came, and how it ended."""
+
+    def __init__(self, pause_s: float = 0.0, stop_after: int | None = None) -> None:
+        self.came = b""
+        self.ended = ""
+        self._pause_s = pause_s
+        self._stop_after = stop_after
+
+    async def take(self, stream: Stream) -> None:
+        try:
+            async for chunk in stream():
+                self.came += chunk
+                if self._stop_after is not None and len(self.came) >= self._stop_after:
+                    self.ended = "stopped"
+                    return
+                await asyncio.sleep(self._pause_s)
+            self.ended = "whole"
+        except asyncio.CancelledError:
+            self.ended = "cancelled"
+            raise
+
+
+class Chunks:
+    """A stream of one-byte chunks that counts how many were read."""
+
+    def __init__(self, count: int, error: Exception | None = None) -> None:
+        self.read = 0
+        self.closed = False
+        self.count = count
+        self.error = error
+
+    async def __call__(self) -> AsyncGenerator[bytes, None]:
+        try:
+            for number in range(self.count):
+                await asyncio.sleep(0)
+                self.read += 1
+                yield bytes([number % 256])
+            if self.error is not None:
+                raise self.error
+        finally:
+            self.closed = True
+
+    @property
+    def content(self) -> bytes:
+        return bytes(number % 256 for number in range(self.count))
+
+
+async def test_every_taker_gets_the_whole_stream_and_it_is_read_once() -> None:
+    chunks, takers = Chunks(300), [Taker(), Taker(0.001), Taker()]
+
+    await fan_out(chunks(), [taker.take for taker in takers])
+
+    assert [taker.came for taker in takers] == [chunks.content] * 3
+    assert [taker.ended for taker in takers] == ["whole"] * 3
+    assert chunks.read == 300
+
+
+async def test_a_stream_that_fails_never_ends_for_any_taker() -> None:
+    chunks, takers = Chunks(5, Damaged("short")), [Taker(), Taker(10)]
+
+    with pytest.raises(Damaged, match="short"):
+        await fan_out(chunks(), [taker.take for taker in takers])
+
+    assert [taker.ended for taker in takers] == ["cancelled"] * 2
+
+
+async def test_a_taker_that_gives_up_leaves_the_others_alone() -> None:
+    chunks, gone, steady = Chunks(100), Taker(stop_after=3), Taker()
+
+    await fan_out(chunks(), [gone.take, steady.take])
+
+    assert (gone.ended, steady.ended, steady.came) == ("stopped", "whole", chunks.content)
+
+
+async def test_nothing_more_is_read_when_every_taker_has_given_up() -> None:
+    chunks = Chunks(10_000)
+
+    await fan_out(chunks(), [Taker(stop_after=3).take, Taker(stop_after=7).take])
+
+    assert chunks.read < 100
+    assert chunks.closed
+
+
+async def test_the_reading_is_never_further_ahead_than_the_lag() -> None:
+    chunks, slow = Chunks(60), Taker(0.001)
+    ahead: list[int] = []
+
+    async def measure(stream: Stream) -> None:
+        async for chunk in stream():
+            slow.came += chunk
+            await asyncio.sleep(0.001)
+            ahead.append(chunks.read - len(slow.came))
+
+    await fan_out(chunks(), [measure], lag_bytes=10)
+
+    assert max(ahead) == 11  # the lag, and the chunk that went over it
+
+
+async def test_one_that_hangs_is_cut_loose_and_the_others_go_on() -> None:
+    chunks, hung, quick = Chunks(100), Taker(60), Taker()
+
+    await asyncio.wait_for(fan_out(chunks(), [hung.take, quick.take], lag_bytes=10, patience_s=0.1), 5)
+
+    assert (hung.ended, quick.ended, quick.came) == ("cancelled", "whole", chunks.content)
+
+
+async def test_one_that_is_many_times_slower_is_cut_loose_although_it_moves() -> None:
+    chunks, slow, quick = Chunks(1000), Taker(0.01), Taker()
+
+    await asyncio.wait_for(fan_out(chunks(), [slow.take, quick.take], lag_bytes=10, patience_s=0.2), 5)
+
+    assert (slow.ended, quick.ended) == ("cancelled", "whole")
+    assert 0 < len(slow.came) < 100
+
+
+async def test_one_that_is_a_little_slower_is_waited_for() -> None:
+    chunks, slow, quick = Chunks(200), Taker(0.006), Taker(0.004)
+
+    await fan_out(chunks(), [slow.take, quick.take], lag_bytes=10, patience_s=0.1)
+
+    assert (slow.ended, quick.ended) == ("whole", "whole")
+
+
+async def test_nobody_is_cut_loose_while_all_are_slow() -> None:
+    chunks, takers = Chunks(40), [Taker(0.01), Taker(0.01)]
+
+    await fan_out(chunks(), [taker.take for taker in takers], lag_bytes=2, patience_s=0.05)
+
+    assert [taker.ended for taker in takers] == ["whole"] * 2
+
+
+async def test_a_single_taker_is_never_cut_loose() -> None:
+    chunks, slow = Chunks(10), Taker(0.05)
+
+    await fan_out(chunks(), [slow.take], lag_bytes=1, patience_s=0.01)
+
+    assert slow.ended == "whole"
+
+
+async def test_cancelled_it_leaves_no_taker_behind() -> None:
+    chunks, takers = Chunks(100), [Taker(60), Taker(60)]
+    fan = asyncio.create_task(fan_out(chunks(), [taker.take for taker in takers], lag_bytes=5))
+    await asyncio.sleep(0.05)
+    fan.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await fan
+    assert [taker.ended for taker in takers] == ["cancelled"] * 2
+    assert chunks.closed
+
+
+async def test_a_defect_in_a_taker_comes_out() -> None:
+    async def stumble(_: Stream) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fan_out(Chunks(3)(), [stumble, Taker().take])
+
+
+async def test_together_returns_all_results_in_order() -> None:
+    async def later(number: int) -> int:
+        await asyncio.sleep(0.01 / (number + 1))
+        return number
+
+    assert await together(later(number) for number in range(3)) == [0, 1, 2]
+
+
+async def test_together_leaves_nothing_running_when_one_fails() -> None:
+    ended: list[str] = []
+
+    async def run(fails: bool) -> None:
+        try:
+            await asyncio.sleep(0 if fails else 60)
+            raise Damaged("one")
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    coroutines: list[Coroutine[Any, Any, None]] = [run(False), run(True)]
+    with pytest.raises(Damaged):
+        await together(coroutines)
+    assert ended == ["cancelled"]
