@@ -29,13 +29,18 @@ def is_host(text: str) -> bool:
     return _HOST_NAME.fullmatch(text) is not None
 
 
-def is_ipv6(text: str) -> bool:
-    """Whether it is an IPv6 address without brackets."""
+def is_ip(text: str) -> bool:
+    """Whether it is an IPv4 address, or an IPv6 address without brackets."""
     try:
-        ipaddress.IPv6Address(text)
+        ipaddress.ip_address(text)
     except ValueError:
         return False
     return True
+
+
+def is_ipv6(text: str) -> bool:
+    """Whether it is an IPv6 address without brackets."""
+    return ":" in text and is_ip(text)
 
 
 def is_port(text: str) -> bool:
@@ -45,8 +50,6 @@ def is_port(text: str) -> bool:
 
 def host_advice(text: str) -> str:
     """Return the settings that say what a text (often a URL) given as a host meant to say."""
-    if is_ipv6(text):
-        return f'write host = "[{text}]"'
     if "@" in text:
         return "keys go into aws_access_key_id and aws_secret_access_key"
     try:
@@ -54,8 +57,7 @@ def host_advice(text: str) -> str:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         return "without scheme, port and path"
-    host = f"[{host}]" if ":" in host else host
-    if not is_host(host):
+    if not (is_host(host) or is_ipv6(host)):
         return "without scheme, port and path"
     settings = f'write host = "{host}"' + (f", port = {port}" if port else "")
     if parts.scheme == "http":

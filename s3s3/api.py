@@ -102,9 +102,7 @@ def upload(
     return copy_one(Route(_ROUTE, source, tuple(destinations)), source_key.key, unseen=force)
 
 
-def duplicate_bucket(
-    source_bucket: Bucket, dest_bucket: Bucket | Sequence[Bucket], verify_md5: bool = False
-) -> bool:
+def duplicate_bucket(source_bucket: Bucket, dest_bucket: Bucket | Sequence[Bucket], verify_md5: bool = False) -> bool:
     """Compare a whole bucket with one or several others, and copy what is missing there or differs.
 
     Nothing is deleted.
@@ -122,18 +120,17 @@ def duplicate_bucket(
         StoreError: the source could not be listed.
     """
     source = _endpoint(source_bucket, source_bucket.name, "source", verify_md5=verify_md5)
-    destinations = [
-        _endpoint(there, there.name, name, verify_md5=verify_md5) for name, there in _named(dest_bucket)
-    ]
+    destinations = [_endpoint(there, there.name, name, verify_md5=verify_md5) for name, there in _named(dest_bucket)]
     return complete(_duplicate(Route(_ROUTE, source, tuple(destinations))))
 
 
-def copy_one(route: Route, key: str, *, unseen: bool, settings: WorkerSettings = _WORKER) -> bool:
+def copy_one(route: Route, key: str, *, unseen: bool) -> bool:
     """Copy one key of a route now, without a queue; return whether every destination holds it then.
 
     `unseen`: without a look at the destinations first.
     """
-    outcomes = complete(_copy_one(route, Job(key, route.destination_names, Lane.FRESH, "", "", unseen, {}, 0), settings))
+    job = Job(key, route.destination_names, Lane.FRESH, entry="", token="", unseen=unseen, tries={}, noticed_ms=0)
+    outcomes = complete(_copy_one(route, job))
     for outcome in outcomes:
         if outcome.result is Result.SOURCE_GONE:
             log.warning("%r: the source has no such object", key)
@@ -142,13 +139,14 @@ def copy_one(route: Route, key: str, *, unseen: bool, settings: WorkerSettings =
     return all(outcome.result in (Result.COPIED, Result.SAME) for outcome in outcomes)
 
 
-async def _copy_one(route: Route, job: Job, settings: WorkerSettings) -> list[Outcome]:
-    async with opened(route, settings, Metrics()) as stores:
+async def _copy_one(route: Route, job: Job) -> list[Outcome]:
+    async with opened(route, _WORKER, Metrics()) as stores:
         return await stores.copy(job, job.destinations, _always)
 
 
 async def _duplicate(route: Route) -> bool:
-    settings = Config(Path(), (route,), PubSub(Secret(""), "", False, False, 0.0), _WORKER, None)
+    nowhere = PubSub(url=Secret(""), channel="", mark_done=False, heal=False, heal_margin_s=0.0)
+    settings = Config(path=Path(), routes=(route,), pubsub=nowhere, worker=_WORKER, http=None)
     async with opened(route, settings.worker, Metrics()) as stores:
         tally, ended = await reconcile_with_worker(
             stores,
@@ -185,9 +183,7 @@ def _named(given: Several | Sequence[Several]) -> list[tuple[str, Several]]:
     return [("destination" if number == 1 else f"destination-{number}", one) for number, one in enumerate(several, 1)]
 
 
-def _endpoint(
-    resource: Object | Bucket | S3ServiceResource, bucket_name: str, name: str, **changes: Any
-) -> Endpoint:
+def _endpoint(resource: Object | Bucket | S3ServiceResource, bucket_name: str, name: str, **changes: Any) -> Endpoint:
     return dataclasses.replace(endpoint_of(resource.meta.client, bucket_name, name), **changes)
 
 
@@ -197,9 +193,9 @@ def route_of(source: Connection, destinations: Connection | Sequence[Connection]
     Raises:
         ConfigError: a connection without a bucket.
     """
-    ends = [("source", source), *_named(destinations)]
-    there, *targets = [_connected_endpoint(connection, name) for name, connection in ends]
-    return Route(_ROUTE, there, tuple(targets))
+    several: list[tuple[str, Connection]] = _named(destinations)
+    targets = [_connected_endpoint(connection, name) for name, connection in several]
+    return Route(_ROUTE, _connected_endpoint(source, "source"), tuple(targets))
 
 
 def _connected_endpoint(connection: Connection, name: str) -> Endpoint:

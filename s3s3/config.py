@@ -14,14 +14,14 @@ from itertools import combinations
 from pathlib import Path
 
 from . import config_file
-from .addresses import redacted
+from .addresses import is_ip, redacted
 from .config_file import Faults, named
 from .config_tables import Settings, read_tables
 from .errors import ConfigError
 from .model import Endpoint, Route, Secret
 from .schema import DESTINATION, HTTP, PUBSUB, SOURCE, WORKER, table_of
 
-__all__ = ["Config", "ConfigError", "HttpSettings", "PubSub", "WorkerSettings", "load", "redacted"]
+__all__ = ["Config", "ConfigError", "HttpSettings", "PubSub", "WorkerSettings", "load", "overlap", "redacted"]
 
 DEFAULT_ROUTE = "default"
 """The route that [source] and the [dest*] tables make."""
@@ -103,30 +103,37 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ
 def _check_endpoint(settings: Settings, faults: Faults) -> None:
     pair = ("aws_access_key_id", "aws_secret_access_key")
     for given, other in (pair, pair[::-1]):
-        if given in settings.written and other not in settings.written:
+        if given in settings.written and other not in settings.written | settings.meant:
             faults.add((settings.name, given), f"given without {other}; give both, or neither for boto3's own chain")
-    if "port" in settings.written and "host" not in settings.written:
+    if "port" in settings.written and "host" not in settings.written | settings.meant:
         faults.add((settings.name, "port"), "given without host; AWS, which no host means, has no other port")
+    if settings.values["calling_format"] == "SubdomainCallingFormat" and is_ip(settings.values["host"] or ""):
+        faults.add((settings.name, "calling_format"), "a bucket cannot be put before an IP address; leave it out")
 
 
-def _check_overlaps(endpoints: Sequence[Settings], faults: Faults) -> None:
+def _check_overlaps(settings: Sequence[Settings], faults: Faults) -> None:
     """Refuse endpoints of which one holds the other's keys: a copy would be copied again, or overwrite another."""
-    sound = [settings for settings in endpoints if settings.values["bucket_name"] and not settings.broken & _PLACE_KEYS]
-    for one, other in combinations(sorted(sound, key=lambda settings: table_of(settings.name) is not SOURCE), 2):
-        (bucket, prefix), (other_bucket, other_prefix) = _place(one), _place(other)
-        if bucket == other_bucket and (prefix.startswith(other_prefix) or other_prefix.startswith(prefix)):
-            what = "is the bucket and prefix of" if prefix == other_prefix else "overlaps in one bucket with"
+    sound = [one for one in settings if not (one.broken | one.meant) & _PLACE_KEYS]
+    endpoints = sorted(map(_endpoint, sound), key=lambda endpoint: endpoint.name != SOURCE.name)
+    for one, other in combinations(endpoints, 2):
+        if overlap(one, other):
+            what = "is the bucket and prefix of" if one.prefix == other.prefix else "overlaps, within one bucket, with"
             faults.add((other.name,), f"{what} [{named(one.name)}]; give it a bucket or a prefix of its own")
 
 
-def _place(settings: Settings) -> tuple[tuple[str, int, str], str]:
-    """Return (host, port, bucket) and the prefix. All of AWS counts as one host: its buckets' names are unique."""
-    values = settings.values
-    host = (values["host"] or "amazonaws.com").lower().rstrip(".")
-    port = values["port"] or (443 if values["is_secure"] else 80)
-    if host == "amazonaws.com" or host.endswith(".amazonaws.com"):
-        host, port = "amazonaws.com", 443
-    return (host, port, _bucket_name(settings)), values["prefix"]
+def overlap(one: Endpoint, other: Endpoint) -> bool:
+    """Whether a key can be in both: the same bucket of the same store, and one prefix begins the other."""
+    if _bucket(one) != _bucket(other):
+        return False
+    return one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix)
+
+
+def _bucket(endpoint: Endpoint) -> tuple[str, int, str]:
+    """Return host, port and bucket. All of AWS counts as one host: a bucket's name is unique there."""
+    host = (endpoint.host or "amazonaws.com").lower().rstrip(".")
+    if f".{host}".endswith(".amazonaws.com"):
+        return "amazonaws.com", 443, endpoint.bucket_name
+    return host, endpoint.port or (443 if endpoint.is_secure else 80), endpoint.bucket_name
 
 
 def _bucket_name(settings: Settings) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
-from .schema import TABLES, Kind
+from .schema import TABLES
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -32,7 +32,7 @@ _INI_ADVICE = (
 _TEXT_KEYS = "|".join(
     sorted({key.name for table in TABLES for key in table.keys if key.kind in (Kind.TEXT, Kind.HOST)})
 )
-_UNQUOTED_TEXT = re.compile(rf"^\s*({_TEXT_KEYS}|aws_secret_access_key)\s*[=:]\s*[^\s\"'\[]", re.MULTILINE)
+_UNQUOTED_TEXT = re.compile(rf"^\s*({_TEXT_KEYS})\s*[=:]\s*[^\s\"'\[]", re.MULTILINE)
 _QUOTED_TEXT = re.compile(r"=\s*[\"']")
 _PLACE = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+from .addresses import redacted
 from .config_file import Faults, named
 from .config_values import Wrong, from_text, nearest, parse, shown, type_of
 from .schema import DESTINATION, HTTP, LATER_TABLES, PUBSUB, SOURCE, TABLES, WORKER, Key, Kind, Table, table_of
@@ -24,13 +25,15 @@ class Settings:
 
     Attributes:
         values: every key of the table's schema, parsed; None for what is left out or has a fault.
-        written: keys that stand in the file, faulty ones and clearly misspelt ones too.
+        written: keys that stand in the file, with or without a fault.
+        meant: keys that a misspelt name is near to; they are not called missing.
         broken: keys that have a fault.
     """
 
     name: str
     values: Mapping[str, Any]
     written: frozenset[str]
+    meant: frozenset[str]
     broken: frozenset[str]
 
 
@@ -92,15 +95,19 @@ class _TableReader:
 
     def read(self) -> Settings:
         known = set(self._table.key_names) | {key.name + _FILE for key in self._table.keys if key.kind.is_text}
-        meant = {nearest(name, known) for name in self._refuse_unknown(known)}
-        names = meant | (known & set(self._content))
-        written = frozenset(key.name for key in self._table.keys if names & {key.name, key.name + _FILE})
+        unknown = list(self._refuse_unknown(known))
+        written = self._keys_of(set(self._content))
+        meant = self._keys_of({nearest(name, known) for name in unknown})
         for key in self._table.keys:
-            if key.required and key.name not in written:
+            if key.required and key.name not in written | meant:
                 self._broken.add(key.name)
                 self._faults.add((self._name,), f"{key.name} is missing")
         values = {key.name: self._value(key) for key in self._table.keys}
-        return Settings(self._name, values, written, frozenset(self._broken))
+        return Settings(self._name, values, written, meant, frozenset(self._broken))
+
+    def _keys_of(self, names: Set[str | None]) -> frozenset[str]:
+        """Return the keys that these names give, by themselves or as NAME_file."""
+        return frozenset(key.name for key in self._table.keys if names & {key.name, key.name + _FILE})
 
     def _refuse_unknown(self, known: set[str]) -> Iterator[str]:
         """Add a fault for each name that is no key, and yield it."""
@@ -154,10 +161,8 @@ class _TableReader:
         except Wrong as wrong:
             if origin:
                 self._fault(key, f"must be {wrong.expected} ({origin})")
-            elif key.kind in _NEVER_SHOWN:
-                self._fault(key, wrong.message(found="" if isinstance(value, str) else type_of(value)))
             else:
-                self._fault(key, wrong.message(found=shown(value)))
+                self._fault(key, wrong.message(found=_found(key, value)))
             return None
 
     def _refuse_later(self, key: Key, name: str) -> None:
@@ -207,6 +212,13 @@ class _TableReader:
         except UnicodeEncodeError:
             raise ValueError(f"{words} is not UTF-8") from None
         return text, words
+
+
+def _found(key: Key, value: object) -> str:
+    """Return how a message may show a value that is not what the key takes; credentials get into every place."""
+    if key.kind in _NEVER_SHOWN:
+        return "" if isinstance(value, str) else type_of(value)
+    return shown(redacted(value) if isinstance(value, str) and "@" in value else value)
 
 
 def _path(value: object) -> str:

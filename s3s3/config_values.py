@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 
-from .addresses import host_advice, is_host, is_port, redis_url_advice
+from .addresses import host_advice, is_host, is_ipv6, is_port, redis_url_advice
 from .model import Secret
 from .schema import Key, Kind
 
@@ -80,7 +80,8 @@ def type_of(value: object) -> str:
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """Return the choice that `word` may have been meant to be, or None."""
-    return next(iter(difflib.get_close_matches(word[:100].lower(), list(choices), n=1)), None)
+    by_lower = {choice.lower(): choice for choice in choices}
+    return by_lower.get(next(iter(difflib.get_close_matches(word[:100].lower(), by_lower, n=1)), ""))
 
 
 def _text(key: Key, value: object) -> str:
@@ -143,9 +144,11 @@ def _globs(key: Key, value: object) -> tuple[str, ...]:
 
 def _host(key: Key, value: object) -> str:
     text = _text(key, value)
+    if is_ipv6(text):
+        return text
     if not is_host(text):
         raise Wrong("a host name alone", host_advice(text))
-    return text
+    return text.strip("[]")
 
 
 def _address(key: Key, value: object) -> tuple[str, int] | None:

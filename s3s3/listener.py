@@ -22,7 +22,7 @@ from .jobs.redis import RedisJobs
 from .lease import lease_clock_s
 from .matching import matcher
 from .metrics import Metrics
-from .model import Result, Route
+from .model import Result
 from .notices.ear import Ear
 from .observer import Observer
 from .report import Tally
@@ -100,11 +100,10 @@ class RouteListener:
         keepers = [self.ear.run(), self._keep_reconciling()]
         if self._heals:
             keepers.append(self._healer.run())
-        async with beside(*keepers):
-            await self.worker.run(stop, drain_s)
-            await asyncio.wait_for(self._leave(), broker.ANSWER_TIMEOUT_S)
+        await beside(self._work(stop, drain_s), *keepers)
 
-    async def _leave(self) -> None:
+    async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
+        await self.worker.run(stop, drain_s)
         try:
             await self.ear.give_up()
             await self.jobs.leave()
@@ -204,9 +203,7 @@ def _is_definite(error: NoSuchBucket | AccessDenied) -> bool:
     return error.code != "AccessDenied"
 
 
-async def listen(
-    listeners: list[RouteListener], config: Config, stop: asyncio.Event, drain_s: float = 60.0
-) -> None:
+async def listen(listeners: list[RouteListener], config: Config, stop: asyncio.Event, drain_s: float = 60.0) -> None:
     """Run every route's listener until `stop` is set."""
     speaking = listeners[0].jobs.client
     await answered(partial(broker.check_version, speaking), stop)

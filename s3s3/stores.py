@@ -8,9 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from .config import WorkerSettings
 from .errors import S3S3Error
-from .lease import lease_clock_s
 from .metrics import Metrics
-from .model import Job, Outcome, Result, Route
+from .model import Job, Outcome, Route
 from .spool import Room
 from .store import Store, Timeouts
 from .transfer import Transfer

@@ -3,46 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+Answer = TypeVar("Answer")
+
+ASK_AGAIN_S = 0.5
 
 
 async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks and wait until they have ended."""
-    tasks = list(tasks)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    """Cancel tasks and wait until they have ended.
+
+    A task that did not hear is asked again: `asyncio.wait_for` loses a cancellation that comes together with the
+    end of what it waits for (Python 3.10 and 3.11), and libraries use it.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=ASK_AGAIN_S)
 
 
-@asynccontextmanager
-async def beside(*coroutines: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run coroutines that never end by themselves beside the block, and cancel them after it.
+async def beside(main: Coroutine[Any, Any, Answer], *keepers: Coroutine[Any, Any, None]) -> Answer:
+    """Run `main` to its end, with keepers beside it that never end by themselves.
 
-    If one of them does end, the block is cancelled and what ended it is raised: a daemon whose part has died
+    A keeper that does end takes `main` with it, and what ended it is raised: a daemon of which a part has died
     in silence would look alive.
     """
-    block = asyncio.current_task()
-    assert block is not None
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    ended: list[asyncio.Task[None]] = []
-
-    def end(task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            ended.append(task)
-            block.cancel()
-
-    for task in tasks:
-        task.add_done_callback(end)
+    task = asyncio.create_task(main)
+    kept = [asyncio.create_task(keeper) for keeper in keepers]
     try:
-        yield
-    except asyncio.CancelledError:
-        if not ended:
-            raise
-        ended[0].result()
-        raise
+        await asyncio.wait([task, *kept], return_when=asyncio.FIRST_COMPLETED)
+        for keeper in kept:
+            if keeper.done():
+                keeper.result()
+                raise RuntimeError(f"{keeper.get_coro()} ended, and nothing is left to do its work")
+        return task.result()
     finally:
-        for task in tasks:
-            task.remove_done_callback(end)
-        await cancel(tasks)
+        await cancel([task, *kept])

@@ -68,11 +68,9 @@ class Worker:
 
     async def run(self, stop: asyncio.Event, drain_s: float = 60.0) -> None:
         """Work until `stop` is set; then let what runs finish, and after `drain_s` hand back what does not."""
-        async with beside(self._keep_leases(), self._keep_turning(), self._wake_to(stop)):
-            await self._claim_until(stop)
-            if self._running:
-                await asyncio.wait(self._running, timeout=drain_s)
-            await self._hand_back()
+        await beside(
+            self._claim_and_drain(stop, drain_s), self._keep_leases(), self._keep_turning(), self._wake_to(stop)
+        )
 
     @property
     def running(self) -> int:
@@ -85,6 +83,12 @@ class Worker:
         return len(self._running) >= self._concurrency
 
     # -- claiming, and keeping what is claimed
+
+    async def _claim_and_drain(self, stop: asyncio.Event, drain_s: float) -> None:
+        await self._claim_until(stop)
+        if self._running:
+            await asyncio.wait(self._running, timeout=drain_s)
+        await self._hand_back()
 
     async def _claim_until(self, stop: asyncio.Event) -> None:
         while not stop.is_set():

@@ -6,9 +6,12 @@ listeners copy everything nearly twice. What nobody heard is a gap; `s3s3.heal` 
 Keys, under the route's prefix:
 
     ear             who puts the notices, for `LEASE_S`
-    watermark       time by the source's clock (ms) up to which everything published is on the queue
-    gap             hash: from_ms, where the oldest gap that is not healed yet begins (0: nothing is known), and
-                    generation, which grows with each gap
+    watermark       time by Redis's clock (ms) up to which everything published is on the queue
+    gap             hash: from_ms, where the oldest gap that is not healed yet begins (by Redis's clock; 0: nothing
+                    is known), and generation, which grows with each gap
+
+A subscription's beginning is asked of Redis's clock once, and all later times are reckoned from it on this process's
+own: so neither clock's corrections look like a gap. The source's clock comes in when a gap is healed.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ class Ear:
     """Hears a route's channel and sees to it that what is heard gets on the queue.
 
     Args:
-        source_time_ms: now, by the source's clock: gaps are compared with its objects' modification times.
+        source_time_ms: now, by the source's clock: what changed during a gap, its modification times tell.
         matches: whether the route is about this key.
         count: called with "pubsub" for each notice that goes on the queue, or with the kind of a bad message.
     """
@@ -84,6 +87,7 @@ class Ear:
         self._heard: deque[Heard] = deque()
         self._something = asyncio.Event()
         self._subscribed_s = self._dropped_to_s = lease_clock_s()
+        self._base = (0.0, 0)  # the beginning of a subscription, on this process's clock and on Redis's
         self._seen_watermark = False
         self._bad_kinds: set[str] = set()
         self.leads = False
@@ -93,14 +97,16 @@ class Ear:
 
     async def run(self) -> None:
         """Hear and put, for ever."""
-        async with beside(self.subscription.run(), self._keep_leading()):
-            while True:
-                await self._something.wait()
-                if self.leads:
-                    await self._put_heard()
-                else:
-                    self._something.clear()
-                    self._forget(older_than_s=KEPT_S)
+        await beside(self._keep_putting(), self.subscription.run(), self._keep_leading())
+
+    async def _keep_putting(self) -> None:
+        while True:
+            await self._something.wait()
+            if self.leads:
+                await self._put_heard()
+            else:
+                self._something.clear()
+                self._forget(older_than_s=KEPT_S)
 
     # -- hearing
 
@@ -182,9 +188,8 @@ class Ear:
         await self._jobs.bury_notice(shown(text), str(bad))
 
     async def _move_watermark(self, ping: Heard) -> None:
-        now_s, now_ms = lease_clock_s(), self._source_time_ms()
-        covered_from_ms = now_ms - int(1000 * (now_s - max(ping.since_s, self._dropped_to_s)))
-        heard_to_ms = now_ms - int(1000 * (now_s - ping.at_s))
+        covered_from_ms = await self._redis_time_ms(max(ping.since_s, self._dropped_to_s), ping.since_s)
+        heard_to_ms = await self._redis_time_ms(ping.at_s, ping.since_s)
         said = await self._call("heard", covered_from_ms, heard_to_ms, int(self._seen_watermark))
         self._seen_watermark = True
         if said == "first":
@@ -194,11 +199,23 @@ class Ear:
             log.warning("channel %s: nobody listened for a while; what changed meanwhile will be looked at",
                         self._channel)  # fmt: skip
 
+    async def _redis_time_ms(self, at_s: float, since_s: float) -> int:
+        """Return a time of this process's clock on Redis's, by way of the subscription's beginning `since_s`."""
+        if self._base[0] != since_s:
+            now_ms = int(await self._call("time"))
+            self._base = (since_s, now_ms - round(1000 * (lease_clock_s() - since_s)))
+        return self._base[1] + round(1000 * (at_s - since_s))
+
     async def gap(self) -> tuple[int, str] | None:
-        """Return where the gap that is to be healed begins (ms, by the source's clock) and its generation, or None."""
-        with translated():
-            found: Any = await self._jobs.client.hgetall(self._prefix + "gap")
-        return (int(float(found["from_ms"])), found["generation"]) if found else None
+        """Return where the gap that is to be healed begins (ms, by the source's clock) and its generation, or None.
+
+        0 means that nothing is known of what came before.
+        """
+        found = await self._call("gap")
+        if not found:
+            return None
+        age_ms, generation = int(found[0]), str(found[1])
+        return (0 if age_ms < 0 else self._source_time_ms() - age_ms), generation
 
     async def healed(self, generation: str) -> None:
         """Say that the gap of this generation is healed."""

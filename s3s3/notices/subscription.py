@@ -72,8 +72,7 @@ class Subscription:
         pause_s = FIRST_PAUSE_S
         while True:
             try:
-                async with beside(self._keep_pinging()):
-                    await self._hear()
+                await beside(self._hear(), self._keep_pinging())
             except RedisUnavailable as error:
                 if self.alive or pause_s == FIRST_PAUSE_S:
                     log.warning("channel %s: %s; subscribing again", self._channel, error)

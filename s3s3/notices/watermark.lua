@@ -1,10 +1,16 @@
 -- The state of a route's ear; ear.py says what the keys hold.
 -- KEYS[1]: the route's prefix.  ARGV: a word, the listener's id, then
 --   lead       lease_ms                            take or keep the ear; returns 1 while it is ours
+--   time                                           returns Redis's time, ms
 --   heard      covered_from_ms, heard_to_ms, seen  all up to heard_to_ms is on the queue; returns '' | 'first' | 'gap'
+--   gap                                            returns how long ago the gap began, ms (-1: nothing is known), and
+--                                                  its generation; nil where there is none
 --   healed     generation                          the gap of that generation is healed
 local P, word, id = KEYS[1], ARGV[1], ARGV[2]
 local ear, watermark, gap = P .. 'ear', P .. 'watermark', P .. 'gap'
+
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 local function is_ours()
   local holder = redis.call('GET', ear)
@@ -14,7 +20,7 @@ end
 -- A new gap makes a new generation, so that whoever heals the old one does not take the new one for healed.
 local function leave_gap(from_ms)
   local known = tonumber(redis.call('HGET', gap, 'from_ms'))
-  redis.call('HSET', gap, 'from_ms', math.min(known or math.huge, from_ms))
+  redis.call('HSET', gap, 'from_ms', string.format('%d', math.min(known or math.huge, from_ms)))
   redis.call('HINCRBY', gap, 'generation', 1)
 end
 
@@ -38,6 +44,12 @@ elseif word == 'heard' then
   end
   redis.call('SET', watermark, string.format('%d', math.max(before_ms or 0, heard_to_ms)))
   return answer
+elseif word == 'time' then
+  return now
+elseif word == 'gap' then
+  local found = redis.call('HMGET', gap, 'from_ms', 'generation')
+  if not found[1] then return false end
+  return {found[1] == '0' and -1 or math.max(now - found[1], 0), found[2]}
 elseif word == 'healed' then
   if redis.call('HGET', gap, 'generation') == ARGV[3] then redis.call('DEL', gap) end
   return 0

@@ -149,7 +149,7 @@ def _advice(endpoint: Endpoint, status: int, headers: Mapping[str, str], said: S
 
 _ADVICE = {
     "InvalidAccessKeyId": "check aws_access_key_id in {table}",
-    "SignatureDoesNotMatch": "check aws_secret_access_key in {table}; if it is right, signature_version and region",
+    "SignatureDoesNotMatch": "check aws_secret_access_key and aws_access_key_id in {table}; if they are right, region",
     "ExpiredToken": "the session token in {table} has expired",
     "InvalidToken": "check the session token in {table}",
     "AccessDenied": "the owner of bucket {bucket!r} must permit this to the access key in {table}",
@@ -189,20 +189,16 @@ def _failure(endpoint: Endpoint, address: Address, error: WireError) -> tuple[st
 
 def _no_connection(address: Address, cause: BaseException | None, table: str) -> tuple[str, str]:
     check = f"check host and port in {table}"
-    if isinstance(cause, ssl.SSLError):
-        return _no_tls(address, cause, table)
     if isinstance(cause, socket.gaierror | UnicodeError):
         return f"the name of {address} cannot be resolved", check
-    if isinstance(cause, TimeoutError) or not isinstance(cause, OSError):
-        return f"no connection to {address} in time", check
     if isinstance(cause, ConnectionRefusedError):
         return f"nothing listens on {address}", check
-    return f"no connection to {address}: {cause}", check
-
-
-def _no_tls(address: Address, cause: ssl.SSLError, table: str) -> tuple[str, str]:
     if isinstance(cause, ssl.SSLCertVerificationError):
         why = cause.verify_message
         return f"the certificate of {address} is not trusted: {why}", "SSL_CERT_FILE names a file of trusted ones"
-    why = cause.reason or str(cause)
-    return f"no TLS with {address}: {why}", f"if it speaks plain HTTP there, set is_secure = false in {table}"
+    if isinstance(cause, ssl.SSLError) or (address.is_secure and isinstance(cause, ConnectionError)):
+        why = getattr(cause, "reason", None) or str(cause) or "the connection was closed"
+        return f"no TLS with {address}: {why}", f"if it speaks plain HTTP there, set is_secure = false in {table}"
+    if isinstance(cause, OSError) and not isinstance(cause, TimeoutError):
+        return f"no connection to {address}: {cause}", check
+    return f"no connection to {address} in time", check

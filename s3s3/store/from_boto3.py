@@ -51,7 +51,9 @@ def endpoint_of(client: S3Client, bucket_name: str, name: str) -> Endpoint:
 def _host(client: S3Client, name: str) -> str:
     parts = urlsplit(client.meta.endpoint_url)
     if not parts.hostname or parts.path.strip("/") or parts.query:
-        raise ConfigError([f"{name}: endpoint_url {client.meta.endpoint_url!r} must be no more than scheme, host, port"])
+        raise ConfigError(
+            [f"{name}: endpoint_url {client.meta.endpoint_url!r} must be no more than scheme, host, port"]
+        )
     return parts.hostname
 
 

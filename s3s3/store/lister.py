@@ -44,10 +44,10 @@ class Lister:
             while fetching is not None:
                 listed = await fetching
                 fetching = None
+                page = self._checked(listed.entries, last_name)
                 if listed.is_truncated:
                     start_after, token = self._next(listed, start_after, token)
                     fetching = asyncio.create_task(self._fetch(start_after, token))
-                page = self._checked(listed.entries, last_name)
                 if page:
                     last_name = page[-1].key
                     yield page
@@ -65,7 +65,8 @@ class Lister:
                 if error.status not in (400, 501):
                     raise
             else:
-                if not listed.entries or (listed.is_v2 and listed.first_key >= after):
+                goes_on = listed.first_key >= after and (listed.last_key > after or not listed.is_truncated)
+                if not listed.entries or (listed.is_v2 and goes_on):
                     return listed
                 if not after:  # an answer of version 1, from the beginning, as it was meant
                     self._version = 1
@@ -100,10 +101,10 @@ class Lister:
 
     def _next(self, listed: Listed, after: str, token: str) -> tuple[str, str]:
         """Return where the next page begins. A truncated page may be empty (Ceph, among many deleted keys)."""
-        if listed.entries:
+        if listed.last_key > after:
             return listed.last_key, ""
-        if not listed.token or listed.token == token:
-            raise self._refused("an empty page says that there is more, and not where")
+        if listed.entries or not listed.token or listed.token == token:
+            raise self._refused(f"the page after {after!r} does not go on, and says that there is more")
         return after, listed.token
 
     def _checked(self, page: Page, last_name: str) -> Page:

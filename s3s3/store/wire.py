@@ -172,14 +172,14 @@ class Connection(asyncio.Protocol):
         left, ready = size_bytes, b""
         async for chunk in body:
             left -= len(chunk)
-            if left < 0:
+            if left < 0 and self._head is None:
                 raise self._wire_error(BodyWrong(f"more than the promised {size_bytes} bytes came to be sent"))
             if ready:
                 await self._write(ready)
                 if self._head is not None:
                     return
             ready = chunk
-        if left:
+        if left and self._head is None:
             raise self._wire_error(BodyWrong(f"{left} of the promised {size_bytes} bytes are missing"))
         if self._head is None:
             self._sent_whole = True

@@ -97,7 +97,9 @@ def change_without_notice(
     source: StoreServer, source_bucket: str, store: StoreServer, bucket: str, wanted: list[Thing]
 ) -> list[Thing]:
     """Change 10 objects at the source and add 5, remove 5 at the destination. Return what is wanted now."""
-    changed = [dataclasses.replace(thing, seed=-1, size_bytes=max(thing.size_bytes, 1)) for thing in wanted[20:30]]
+    changed = [
+        dataclasses.replace(thing, seed=thing.seed + COUNT, size_bytes=thing.size_bytes + 1) for thing in wanted[20:30]
+    ]
     added = [Thing(f"added/{number}", 1000 + number, number) for number in range(5)]
     put(source.boto3_client(), source_bucket, [*changed, *added])
     client = store.boto3_client(account=1)

@@ -17,8 +17,7 @@ from s3s3.model import Endpoint, Route
 from s3s3.notices import ear as ear_module
 from s3s3.notices import subscription
 from s3s3.notices.ear import Ear
-from s3s3.tasks import beside
-from tests.waiting import until
+from tests.waiting import running, until
 
 pytestmark = pytest.mark.real
 
@@ -53,7 +52,7 @@ class Listening:
 async def listening(url: str, **settings: Callable[[str], bool]) -> AsyncIterator[Listening]:
     one = Listening(url, **settings)
     try:
-        async with beside(one.ear.run()):
+        async with running(one.ear.run()):
             await until(lambda: one.ear.subscription.alive)
             yield one
     finally:
@@ -148,9 +147,10 @@ async def test_a_first_start_leaves_no_gap_and_says_to_run_bucket(
     assert "run `s3s3 bucket` once" in caplog.text
 
 
-async def test_a_first_start_leaves_no_gap_at_later_pings_either(redis_url: str, producer: Redis) -> None:
+async def test_a_source_whose_clock_is_learnt_late_makes_no_gap(redis_url: str, producer: Redis) -> None:
     async with listening(redis_url) as one:
         first_ms = await until(lambda: watermark(producer))
+        one.ear._source_time_ms = lambda: int(time.time() * 1000) + 5000
         await until(lambda: is_later(producer, first_ms))
         assert await one.ear.gap() is None
 
@@ -164,7 +164,7 @@ async def test_a_leader_that_dies_right_after_another_subscribed_leaves_a_gap(re
         await producer.publish("backup", "heard by the leader alone")
         heir = await heirs.enter_async_context(listening(redis_url))
         await dying.aclose()
-        assert (await until(heir.ear.gap))[0] >= stopped_ms
+        assert abs((await until(heir.ear.gap))[0] - stopped_ms) < 1000
 
 
 async def test_the_watermark_moves_while_nothing_is_published(redis_url: str, producer: Redis) -> None:
@@ -184,7 +184,7 @@ async def test_a_time_when_nobody_listened_is_a_gap_from_the_watermark_on(redis_
     await producer.publish("backup", "nobody hears this")
     async with listening(redis_url) as one:
         from_ms, _ = await until(one.ear.gap)
-        assert from_ms == stopped_ms
+        assert abs(from_ms - stopped_ms) < 500
 
 
 async def test_a_gap_stays_until_it_is_healed_and_a_new_one_is_not_healed_with_it(
@@ -197,8 +197,10 @@ async def test_a_gap_stays_until_it_is_healed_and_a_new_one_is_not_healed_with_i
         await one.speaking.client_kill_filter(_type="pubsub")  # another gap, while the first is being healed
         await until(lambda: is_another(one, generation))
         await one.ear.healed(generation)
-        assert (await one.ear.gap() or (0, ""))[0] == from_ms, "the older beginning counts for both"
-        await one.ear.healed((await one.ear.gap() or (0, ""))[1])
+        both = await one.ear.gap()
+        assert both is not None
+        assert abs(both[0] - from_ms) < 100, "the older beginning counts for both"
+        await one.ear.healed(both[1])
         assert await one.ear.gap() is None
 
 

@@ -13,8 +13,7 @@ from s3s3 import broker
 from s3s3.demo.redis_server import RedisServer
 from s3s3.lease import lease_clock_s
 from s3s3.notices.subscription import Subscription
-from s3s3.tasks import beside
-from tests.waiting import until
+from tests.waiting import running, until
 
 pytestmark = pytest.mark.real
 
@@ -47,7 +46,7 @@ async def clients(redis_url: str) -> AsyncIterator[tuple[Redis, Redis]]:
 
 async def test_messages_are_heard_as_they_are_and_pings_come_back_behind_them(clients: tuple[Redis, Redis]) -> None:
     heard, (hearing, speaking) = Heard(), clients
-    async with beside(heard.subscription(hearing, speaking).run()):
+    async with running(heard.subscription(hearing, speaking).run()):
         await until(lambda: heard.pings)
         await speaking.publish("backup", b"\xff any bytes")
         sent_s = lease_clock_s()
@@ -59,7 +58,7 @@ async def test_messages_are_heard_as_they_are_and_pings_come_back_behind_them(cl
 async def test_a_connection_that_is_cut_is_replaced(clients: tuple[Redis, Redis]) -> None:
     heard, (hearing, speaking) = Heard(), clients
     subscription = heard.subscription(hearing, speaking)
-    async with beside(subscription.run()):
+    async with running(subscription.run()):
         await until(lambda: subscription.alive)
         await speaking.client_kill_filter(_type="pubsub")
         await until(lambda: heard.subscribed == 2)
@@ -73,7 +72,7 @@ async def test_a_redis_that_is_killed_and_comes_back_is_heard_again(
 ) -> None:
     heard, (hearing, speaking) = Heard(), clients
     subscription = heard.subscription(hearing, speaking)
-    async with beside(subscription.run()):
+    async with running(subscription.run()):
         await until(lambda: subscription.alive)
         redis_server.kill()
         await until(lambda: not subscription.alive)
@@ -88,7 +87,7 @@ async def test_a_half_open_connection_is_noticed_and_replaced(redis_server: Redi
         speaking = broker.connect(redis_url)
         heard = Heard()
         subscription = heard.subscription(hearing, speaking, deaf_after_s=0.5)
-        async with beside(subscription.run()):
+        async with running(subscription.run()):
             await until(lambda: subscription.alive)
             valve.stuck = True  # nothing comes through any more, and nobody is told
             await until(lambda: not subscription.alive)

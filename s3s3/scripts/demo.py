@@ -1,0 +1,67 @@
+"""`s3s3 demo`: everything on this machine, with real parts and no configuration."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from types import FrameType
+from typing import NoReturn
+
+from ..demo.keep import keep_running
+from ..demo.process import ServerMissing
+from ..demo.screen import Screen
+from ..demo.tour import FEWEST_OBJECTS, OBJECTS, nothing, tour
+from ..errors import S3S3Error
+from . import options
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Show everything; return the exit status."""
+    arguments = _parser().parse_args(argv)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    screen = Screen()
+    began_s = time.monotonic()
+    try:
+        verified = tour(screen, objects=arguments.objects, at_the_end=keep_running if arguments.keep else nothing)
+    except KeyboardInterrupt:
+        screen.end("Interrupted. The servers are stopped, and their folders removed.")
+        return options.SOME_FAILED
+    except ServerMissing as error:
+        print(f"s3s3: {error}", file=sys.stderr)
+        return options.WRONG_USAGE
+    except S3S3Error as error:
+        print(f"s3s3: {error}", file=sys.stderr)
+        return options.SOME_FAILED
+    result = "Done" if verified else "Not everything is as it should be"
+    screen.end(
+        f"{result}, after {time.monotonic() - began_s:.0f} s. The servers are stopped, and their folders removed."
+    )
+    return options.OK if verified else options.SOME_FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="s3s3 demo",
+        description="Show everything on this machine, with real servers and no configuration, and leave nothing behind.",
+        epilog="exit status: 0 if every copy was verified, 1 if not, 2 if something is not installed",
+    )
+    parser.add_argument(
+        "--keep", action="store_true", help="leave everything running at the end, and say how to use it"
+    )
+    parser.add_argument(
+        "--objects", type=_objects, default=OBJECTS, metavar="N", help=f"how many objects (default: {OBJECTS})"
+    )
+    return parser
+
+
+def _objects(text: str) -> int:
+    if not text.isdecimal() or int(text) < FEWEST_OBJECTS:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number, {FEWEST_OBJECTS} or more")
+    return int(text)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,183 @@
+"""`s3s3 publish`: put keys on the queue, or on the channel as other producers do."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any, Protocol
+
+from redis.asyncio import Redis, RedisCluster
+
+from .. import config
+from ..broker import translated
+from ..errors import ConfigError, RedisUnavailable
+from ..jobs import Put
+from ..jobs.redis import RedisJobs
+from ..matching import matcher
+from ..model import Lane, Route
+from ..tasks import beside
+from . import options
+from .awaited import Awaited
+from .keys import checked, of_arguments, of_input
+from .queues import chosen, connected_queues, listeners
+
+MOST_FAULTS_SHOWN = 20
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Publish; return the exit status."""
+    parser = _parser()
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.pubsub and (arguments.wait or arguments.route):
+        parser.error("--pubsub goes to whoever listens, on every route: neither --wait nor --route is possible with it")
+    if "-" in arguments.keys and arguments.keys != ["-"]:
+        parser.error("either keys or -, which is standard input")
+    options.start_log(arguments)
+    return options.run(lambda stop: _publish(arguments, stop))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = options.parser("publish", "Have keys copied: put them on the queue, in front of what `s3s3 bucket` found.")
+    parser.add_argument(
+        "keys", metavar="KEY", nargs="*",
+        help="names of objects in the source's bucket; none, or -: from standard input, one a line",
+    )  # fmt: skip
+    parser.add_argument("--route", metavar="R", help="only this route (default: every route that is about the key)")
+    parser.add_argument("--wait", action="store_true", help="until every key has its outcome at every destination")
+    parser.add_argument(
+        "--pubsub", action="store_true", help="PUBLISH them on the channel, as other producers do, and queue nothing"
+    )
+    parser.add_argument("-0", "--null", action="store_true", help="on standard input, keys end with a NUL")
+    return parser
+
+
+class Publisher(Protocol):
+    """Where keys go."""
+
+    async def publish(self, keys: Sequence[str]) -> None:
+        """Publish keys that at least one route is about."""
+
+    async def finish(self) -> bool:
+        """Wait where that is asked for, say what became of the keys; return whether all is well."""
+
+
+async def _publish(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
+    settings = config.load(arguments.config)
+    routes = chosen(settings, arguments.route)
+    about = [matcher(route) for route in routes]
+    async with connected_queues(settings, routes) as (client, queues), AsyncExitStack() as stack:
+        publisher: Publisher
+        if arguments.pubsub:
+            publisher = _Channel(client, settings.pubsub.channel)
+        elif arguments.wait:
+            publisher = _Awaited(queues, partial(listeners, client, settings.pubsub.channel), stop)
+            await stack.enter_async_context(beside(*publisher.hearing()))
+        else:
+            publisher = _Queues(queues)
+        refused = await _publish_all(arguments, publisher, lambda key: any(matches(key) for matches in about), stop)
+        well = await publisher.finish()
+    return options.OK if well and not refused and not stop.is_set() else options.SOME_FAILED
+
+
+async def _publish_all(
+    arguments: argparse.Namespace, publisher: Publisher, wanted: Callable[[str], bool], stop: asyncio.Event
+) -> int:
+    """Publish everything that is named; return how many lines were refused.
+
+    Raises:
+        ConfigError: an argument is no possible key. Nothing was published.
+    """
+    if arguments.keys not in ([], ["-"]):
+        keys, faults = checked(of_arguments(arguments.keys), wanted)
+        if faults:
+            raise ConfigError(faults)
+        await publisher.publish(keys)
+        return 0
+    refused = 0
+    async for named in of_input(sys.stdin.fileno(), b"\0" if arguments.null else b"\n", stop):
+        keys, faults = checked(named, wanted)
+        for fault in faults[: max(MOST_FAULTS_SHOWN - refused, 0)]:
+            print(fault, file=sys.stderr)
+        refused += len(faults)
+        try:
+            await publisher.publish(keys)
+        except RedisUnavailable:
+            print(f"what stands before {named[0].place} was published", file=sys.stderr)
+            raise
+    if refused:
+        print(f"{refused:,} lines were refused; the others were published", file=sys.stderr)
+    return refused
+
+
+class _Queues:
+    """The queues of routes, and nobody waits."""
+
+    def __init__(self, queues: Sequence[tuple[Route, RedisJobs]]) -> None:
+        self._queues = [(route, matcher(route), jobs) for route, jobs in queues]
+        self._counts = {route.name: 0 for route, _ in queues}
+
+    async def publish(self, keys: Sequence[str]) -> None:
+        for route, matches, jobs in self._queues:
+            puts = [Put(key, route.destination_names) for key in keys if matches(key)]
+            await jobs.put(puts, Lane.FRESH)
+            self._counts[route.name] += len(puts)
+
+    async def finish(self) -> bool:
+        for name, count in self._counts.items():
+            print(f"route {name}: {count:,} keys put on the queue")
+        return True
+
+
+class _Awaited:
+    """The queues of routes, and their outcomes are waited for."""
+
+    def __init__(
+        self, queues: Sequence[tuple[Route, RedisJobs]], listeners: Callable[[], Awaitable[int]], stop: asyncio.Event
+    ) -> None:
+        self._queues = [(matcher(route), Awaited(route, jobs, listeners, print, stop)) for route, jobs in queues]
+
+    def hearing(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what takes the outcomes as they come."""
+        return [awaited.keep_hearing() for _, awaited in self._queues]
+
+    async def publish(self, keys: Sequence[str]) -> None:
+        for matches, awaited in self._queues:
+            await awaited.put([key for key in keys if matches(key)])
+
+    async def finish(self) -> bool:
+        for _, awaited in self._queues:
+            await awaited.fewer_than(1)
+        for _, awaited in self._queues:
+            print(*awaited.summary(), sep="\n")
+        return not any(awaited.failed or awaited.outstanding for _, awaited in self._queues)
+
+
+class _Channel:
+    """The channel, as producers use it."""
+
+    def __init__(self, client: Redis, name: str) -> None:
+        self._client = client
+        self._name = name
+        self._published = self._unheard = 0
+
+    async def publish(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            with translated():
+                heard = await self._client.publish(self._name, key)
+            self._published += 1
+            self._unheard += not heard
+
+    async def finish(self) -> bool:
+        print(f"{self._published:,} keys published on channel {self._name!r}")
+        if not self._unheard or isinstance(self._client, RedisCluster):  # a node counts its own subscribers only
+            return True
+        print(
+            f"nobody was subscribed to channel {self._name!r} for {self._unheard:,} of them, so they were lost: "
+            "start `s3s3 listen`, or publish without --pubsub, which keeps them until somebody does",
+            file=sys.stderr,
+        )
+        return False

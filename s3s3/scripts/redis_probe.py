@@ -1,0 +1,73 @@
+"""What is wrong with a Redis that is to keep the queue."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis.asyncio import Redis
+
+from ..broker import check_version, translated
+from .queues import listeners
+
+
+@dataclass
+class RedisFindings:
+    """What was found out of Redis. None is what it does not tell.
+
+    Attributes:
+        subscribers: connections that are subscribed to the channel; each listener has one.
+        maxmemory_bytes: 0 is no limit.
+        wrong: what has to be cured, with the command that cures it.
+        notes: what is worth knowing.
+    """
+
+    address: str
+    channel: str
+    reachable: bool = False
+    version: str | None = None
+    append_only_file: bool | None = None
+    maxmemory_bytes: int | None = None
+    maxmemory_policy: str | None = None
+    subscribers: int | None = None
+    wrong: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+async def probe_redis(client: Redis, findings: RedisFindings) -> None:
+    """Ask Redis.
+
+    Raises:
+        RedisUnavailable: it cannot be reached.
+        RedisTooOld: it is older than 6.2.
+    """
+    findings.version = await check_version(client)
+    findings.reachable = True
+    with translated():
+        about: dict[str, Any] = await client.info()
+    for node in [about] if "redis_version" in about else about.values():
+        _look_at(node, findings)
+    findings.subscribers = await listeners(client, findings.channel)
+    if not findings.subscribers:
+        findings.notes.append(f"nobody is subscribed to channel {findings.channel!r}: no `s3s3 listen` runs")
+
+
+def _look_at(node: dict[str, Any], findings: RedisFindings) -> None:
+    """Take what one server says of itself (redis.io, "INFO")."""
+    if "aof_enabled" in node:
+        findings.append_only_file = bool(node["aof_enabled"]) and findings.append_only_file is not False
+        if not node["aof_enabled"]:
+            _note(findings.notes, "it has no append-only file, so a crash of Redis loses what is queued; to cure it: "
+                                  "redis-cli CONFIG SET appendonly yes, then redis-cli CONFIG REWRITE")  # fmt: skip
+    findings.maxmemory_policy = node.get("maxmemory_policy")
+    findings.maxmemory_bytes = node.get("maxmemory")
+    if findings.maxmemory_policy in (None, "noeviction"):
+        return
+    text = (f"its maxmemory-policy is {findings.maxmemory_policy}: when memory is short, it throws queued keys away; "
+            "to cure it: redis-cli CONFIG SET maxmemory-policy noeviction, then redis-cli CONFIG REWRITE")  # fmt: skip
+    _note(findings.wrong if findings.maxmemory_bytes else findings.notes, text)
+
+
+def _note(notes: list[str], text: str) -> None:
+    if text not in notes:  # several nodes have the same to say
+        notes.append(text)

@@ -1,0 +1,58 @@
+"""Tables for people: drawn by rich on a terminal, where long texts are folded; aligned columns elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table. Columns of numbers stand to the right. Nothing is ever cut off."""
+    if sys.stdout.isatty():
+        _draw(columns, rows)
+    else:
+        for line in plain_lines(columns, rows):
+            print(line)
+
+
+def print_labelled(rows: Sequence[tuple[str, str]]) -> None:
+    """Print texts with a label before each; on a terminal their lines begin below each other."""
+    if sys.stdout.isatty():
+        grid = Table.grid(padding=(0, 1))
+        for label, text in rows:
+            grid.add_row(label, Text(text))
+        Console().print(grid)
+    else:
+        for label, text in rows:
+            print(label, text)
+
+
+def plain_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table in aligned columns, a row a line."""
+    widths = [max(map(len, texts)) for texts in zip(columns, *rows, strict=True)]
+    to_the_right = [_is_numeric(texts) for texts in zip(*rows, strict=True)] or [False] * len(columns)
+    for row in (columns, *rows):
+        cells = zip(row, widths, to_the_right, strict=True)
+        yield "  ".join(text.rjust(width) if right else text.ljust(width) for text, width, right in cells).rstrip()
+
+
+def shown(text: str) -> str:
+    """Return a text that others chose, such as a key, as it may be printed: control characters move no cursor."""
+    return text if text.isprintable() and text.strip() == text else repr(text)
+
+
+def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for name, texts in zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True):
+        table.add_column(Text(name), justify="right" if _is_numeric(texts) else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def _is_numeric(texts: Sequence[str]) -> bool:
+    return all(text == "-" or text.replace(",", "").isdigit() for text in texts)

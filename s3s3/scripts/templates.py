@@ -1,0 +1,88 @@
+"""`echo_s3s3_toml_template` and `echo_s3s3_supervisord_conf`: print a file to start from.
+
+The TOML is made from the schema, so it has every key there is; conf/s3s3.toml is what was printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Iterator
+from importlib import resources
+
+from ..schema import DESTINATION, SOURCE, TABLES, Key, Table, Value
+
+_HEAD = """\
+# The configuration of s3s3. s3s3 reads one file: --config FILE, else $S3S3_CONFIG, ./s3s3.toml,
+# /usr/local/etc/s3s3.toml, /etc/s3s3/s3s3.toml, whichever exists first. `s3s3 check` tries it out.
+#
+# Lines that begin with "#" and a key show its default, or an example where the default is empty.
+# "${NAME}" as a value is taken from the environment; NAME_file = "PATH" reads any text from a file,
+# whose path is relative to this one.
+"""
+
+_WIDTH = 100
+
+_EXAMPLES = {
+    (DESTINATION.name, "host"): "swift.example.org",
+    (DESTINATION.name, "bucket_suffix"): "-copy",
+    (DESTINATION.name, "prefix"): "from-ceph/",
+}
+
+
+def toml_template() -> str:
+    """Return a whole configuration, every key explained; it can be loaded as it is."""
+    return "\n".join([_HEAD, *(line for table in TABLES for line in _table_lines(table))])
+
+
+def _table_lines(table: Table) -> Iterator[str]:
+    yield from _comment(table.doc)
+    yield f"[{table.name}]"
+    if table is DESTINATION:
+        yield "# The keys of [source], but for include and exclude:"
+    for key in table.keys:
+        if not key.later:
+            if table is not DESTINATION or SOURCE.key(key.name) is None:
+                yield from _comment(key.doc)
+            yield _key_line(table, key)
+    yield ""
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+
+
+def _key_line(table: Table, key: Key) -> str:
+    value = key.default if key.example is None else key.example
+    return f"{'' if key.shown else '#'}{key.name} = {_toml(_EXAMPLES.get((table.name, key.name), value))}"
+
+
+def _toml(value: Value) -> str:
+    """Return a value as TOML writes it."""
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return str(value).lower()
+
+
+def supervisord_conf() -> str:
+    """Return the configuration that has supervisord run s3s3."""
+    return (resources.files("s3s3") / "templates" / "supervisord.conf").read_text("utf-8")
+
+
+def echo_toml_template(argv: list[str] | None = None) -> int:
+    """Run `echo_s3s3_toml_template`."""
+    return _echo("Print a configuration to start from: echo_s3s3_toml_template > s3s3.toml", toml_template(), argv)
+
+
+def echo_supervisord_conf(argv: list[str] | None = None) -> int:
+    """Run `echo_s3s3_supervisord_conf`."""
+    does = "Print what has supervisord run s3s3: echo_s3s3_supervisord_conf > /etc/supervisor/conf.d/s3s3.conf"
+    return _echo(does, supervisord_conf(), argv)
+
+
+def _echo(does: str, text: str, argv: list[str] | None) -> int:
+    argparse.ArgumentParser(description=does).parse_args(argv)
+    print(text, end="")
+    return 0
