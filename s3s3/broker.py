@@ -31,7 +31,11 @@ from redis.exceptions import (
     TimeoutError,
 )
 
+from .addresses import redacted, redis_url_advice
 from .errors import ConfigError, RedisTooOld, RedisUnavailable
+from .tasks import wait_at_most
+
+__all__ = ["Patience", "answered", "check_version", "connect", "connected", "redacted", "translated"]
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +45,16 @@ ANSWER_TIMEOUT_S = 10.0
 """How long Redis may take to answer. Blocking reads ask for less than this."""
 
 CONNECT_TIMEOUT_S = 5.0
+SENTINEL_PORT = 26379
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 
+_NOT_NOW = re.compile(r"\b(LOADING|OOM|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|MISCONF|NOREPLICAS|UNKILLABLE)\b")
+"""Said by a server that is loading, full, failing over, or cannot write to its disk; in the middle of the text where
+a script met it (Redis 6.2)."""
+
 OLDEST_VERSION = (6, 2)
 """XAUTOCLAIM and ZADD GT came with Redis 6.2 (redis.io command pages)."""
-
-
-def redacted(url: str) -> str:
-    """Return the URL as it may be shown to people: without user and password."""
-    return re.sub(r"//[^/@]*@", "//***@", url)
 
 
 def connect(url: str, *, decode: bool = True) -> Redis:
@@ -81,8 +85,10 @@ def connect(url: str, *, decode: bool = True) -> Redis:
             cluster: Any = RedisCluster.from_url(url.replace("+cluster", "", 1), **options)
             return cluster  # type: ignore[no-any-return]
         return Redis.from_url(url, **options)
-    except (ValueError, RedisError) as error:
-        raise ConfigError([f"[pubsub] url = {redacted(url)!r}: {error}"]) from error
+    except (ValueError, RedisError):
+        # What the error says may quote a part of the URL that belongs to its password.
+        advice = redis_url_advice(url) or "it cannot be understood"
+        raise ConfigError([f"[pubsub] url = {redacted(url)!r}: {advice}"]) from None
 
 
 def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
@@ -90,11 +96,9 @@ def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
     hosts = parts.netloc.rpartition("@")[2]
     service, _, database = parts.path.strip("/").partition("/")
     if not service:
-        raise ValueError("the path has to name the service that the sentinels watch, as in /mymaster")
-    sentinels = []
-    for address in hosts.split(","):
-        host, _, port = address.rpartition(":")
-        sentinels.append((host or address, int(port) if host else 26379))
+        raise ValueError("no service")
+    addresses = [urlsplit(f"//{address}") for address in hosts.split(",")]
+    sentinels = [(address.hostname, address.port or SENTINEL_PORT) for address in addresses]
     make_sentinel: Any = Sentinel
     watch = make_sentinel(sentinels, sentinel_kwargs={"socket_timeout": CONNECT_TIMEOUT_S}, **options)
     master: Redis = watch.master_for(
@@ -121,38 +125,61 @@ def translated() -> Iterator[None]:
     except (ConnectionError, TimeoutError, ReadOnlyError, RedisClusterException, OSError) as error:
         raise RedisUnavailable(f"Redis cannot be reached: {error}") from error
     except ResponseError as error:
-        if _says_not_now(str(error)):
+        if _NOT_NOW.search(str(error)):
             raise RedisUnavailable(f"Redis refuses work for now: {error}") from error
         raise
 
 
-def _says_not_now(text: str) -> bool:
-    """Whether an error text is of a server that is loading, full, failing over or writing nothing to its disk."""
-    return text.startswith(("LOADING", "OOM", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "MISCONF",
-                            "NOREPLICAS", "UNKILLABLE")) or "OOM command not allowed" in text  # fmt: skip
+class Patience:
+    """Asks Redis until it answers, for ever: a daemon outlives its Redis.
+
+    Whatever asks at the same time shares one, so that people are told once that it is away, and once that it is back.
+    """
+
+    def __init__(self) -> None:
+        self._is_away = False
+
+    async def answered(self, ask: Callable[[], Awaitable[Answer]], stop: asyncio.Event | None = None) -> Answer:
+        """Ask until Redis answers.
+
+        Raises:
+            RedisUnavailable: it does not answer, and `stop` is set.
+        """
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                answer = await ask()
+            except RedisUnavailable as error:
+                self._say_away(error)
+                if await self._pause(pause_s, stop):
+                    raise
+                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+            else:
+                self._say_back()
+                return answer
+
+    async def _pause(self, longest_s: float, stop: asyncio.Event | None) -> bool:
+        """Wait before asking again; return whether a stop came."""
+        pause_s = random.uniform(longest_s / 2, longest_s)
+        if stop is not None:
+            return await wait_at_most(stop, pause_s)
+        await asyncio.sleep(pause_s)
+        return False
+
+    def _say_away(self, error: RedisUnavailable) -> None:
+        if not self._is_away:
+            log.warning("%s; trying again until it answers", error)
+        self._is_away = True
+
+    def _say_back(self) -> None:
+        if self._is_away:
+            log.warning("Redis answers again")
+        self._is_away = False
 
 
 async def answered(ask: Callable[[], Awaitable[Answer]], stop: asyncio.Event | None = None) -> Answer:
-    """Ask until Redis answers, for ever: a daemon outlives its Redis. Says once that it is away, once that it is back.
-
-    Raises:
-        RedisUnavailable: it does not answer, and `stop` is set.
-    """
-    pause_s = FIRST_PAUSE_S
-    while True:
-        try:
-            answer = await ask()
-        except RedisUnavailable as error:
-            if stop is not None and stop.is_set():
-                raise
-            if pause_s == FIRST_PAUSE_S:
-                log.warning("%s; trying again until it answers", error)
-            await asyncio.sleep(random.uniform(pause_s / 2, pause_s))
-            pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
-        else:
-            if pause_s > FIRST_PAUSE_S:
-                log.warning("Redis answers again")
-            return answer
+    """Ask with a patience of one's own. Raises what `Patience.answered` raises."""
+    return await Patience().answered(ask, stop)
 
 
 @asynccontextmanager

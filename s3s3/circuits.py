@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
+from .broker import Patience
 from .jobs import Jobs
 from .model import Job, Outcome, Result
 from .verdicts import sick_store
@@ -18,14 +20,17 @@ FAILURES_KEPT = 20
 class Circuits:
     """A route's circuits: `opened` is what the fleet knew at the last claim, and what failed here since."""
 
-    def __init__(self, jobs: Jobs, source: str) -> None:
+    def __init__(self, jobs: Jobs, source: str, patience: Patience | None = None) -> None:
         self._jobs = jobs
         self._source = source
+        self._patience = patience or Patience()
         self._failed_keys: dict[str, list[str]] = {}
         self.opened: dict[str, str] = {}
 
     def update(self, opened: Mapping[str, str]) -> None:
         """Take what a claim told: stores that are down, each with the one key that may be tried there."""
+        for closed in self.opened.keys() - opened.keys():
+            self._failed_keys.pop(closed, None)
         self.opened = dict(opened)
 
     def parked(self, job: Job) -> dict[str, str]:
@@ -36,11 +41,7 @@ class Circuits:
         return {name: name for name in job.destinations if name in down}
 
     async def learn(self, outcomes: Iterable[Outcome]) -> None:
-        """Open and close circuits by what became of a job.
-
-        Raises:
-            RedisUnavailable: the fleet could not be told.
-        """
+        """Open and close circuits by what became of a job, and tell the fleet, however long Redis is away."""
         for outcome in outcomes:
             if outcome.result is not Result.FAILED:
                 await self._works(self._source)
@@ -51,9 +52,8 @@ class Circuits:
 
     async def _works(self, store: str) -> None:
         self._failed_keys.pop(store, None)
-        if store in self.opened:
-            del self.opened[store]
-            await self._jobs.close_circuit(store)
+        if self.opened.pop(store, None) is not None:
+            await self._patience.answered(partial(self._jobs.close_circuit, store))
 
     async def _fails(self, store: str, outcome: Outcome) -> None:
         keys = self._failed_keys.setdefault(store, [])
@@ -62,4 +62,4 @@ class Circuits:
         looks_sick = len(keys) >= FAILURES_TO_OPEN and len(set(keys)) >= KEYS_TO_OPEN
         if looks_sick or store in self.opened:
             self.opened.setdefault(store, "")
-            await self._jobs.trip(store, outcome.reason, outcome.key)
+            await self._patience.answered(partial(self._jobs.trip, store, outcome.reason, outcome.key))

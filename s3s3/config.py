@@ -17,6 +17,7 @@ from . import config_file
 from .addresses import is_ip, redacted
 from .config_file import Faults, named
 from .config_tables import Settings, read_tables
+from .config_values import shown
 from .errors import ConfigError
 from .model import Endpoint, Route, Secret
 from .schema import DESTINATION, HTTP, PUBSUB, SOURCE, WORKER, table_of
@@ -144,7 +145,7 @@ def _spool_dir(worker: Settings, folder: Path, faults: Faults) -> Path:
     """Return the directory; a relative one is relative to the configuration file, as a daemon starts anywhere."""
     spool_dir = folder / worker.values["spool_dir"] if worker.values["spool_dir"] else Path(tempfile.gettempdir())
     if not spool_dir.is_dir():
-        faults.add((WORKER.name, "spool_dir"), f"{spool_dir} is no directory; make it")
+        faults.add((WORKER.name, "spool_dir"), f"{shown(str(spool_dir))} is no directory; make it")
     return spool_dir
 
 

@@ -29,9 +29,7 @@ _INI_ADVICE = (
     'url = "redis://HOST:6379/0", and name the file s3s3.toml; echo_s3s3_toml_template prints an example'
 )
 
-_TEXT_KEYS = "|".join(
-    sorted({key.name for table in TABLES for key in table.keys if key.kind in (Kind.TEXT, Kind.HOST)})
-)
+_TEXT_KEYS = "|".join(sorted({key.name for table in TABLES for key in table.keys if key.kind.is_text}))
 _UNQUOTED_TEXT = re.compile(rf"^\s*({_TEXT_KEYS})\s*[=:]\s*[^\s\"'\[]", re.MULTILINE)
 _QUOTED_TEXT = re.compile(r"=\s*[\"']")
 _PLACE = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
@@ -125,9 +123,11 @@ def _syntax_fault(path: Path, text: str, error: Exception) -> str:
         return f"{path}: {_INI_ADVICE}"
     if isinstance(error, RecursionError):
         return f"{path}: not TOML: nested too deeply"
+    if not isinstance(error, tomllib.TOMLDecodeError):  # of int(), which takes no text without end
+        return f"{path}: not TOML: a number has too many digits"
     match = _PLACE.fullmatch(str(error))
-    if match is None:  # "(at end of document)", or int()'s own words, which go on about Python after a colon
-        return f"{path}: not TOML: {str(error).partition(':')[0]}"
+    if match is None:  # "(at end of document)"
+        return f"{path}: not TOML: {error}"
     message, line, column = match.groups()
     unquoted = _UNQUOTED_TEXT.match(text.split("\n")[int(line) - 1])
     advice = f"; {unquoted[1]} is text, which stands in double quotes" if unquoted else ""

@@ -120,7 +120,8 @@ class _TableReader:
         if name in self._table.hints:
             return f"unknown key; {self._table.hints[name]}"
         if isinstance(value, dict) and self._table is DESTINATION:
-            return f'unknown table within [{named(self._name)}]; write ["{self._name}.{name}"] for a name with a dot'
+            whole = named(f"{self._name}.{name}")
+            return f"unknown table within [{named(self._name)}]; write [{whole}] for a name with a dot"
         owner = next((table for table in TABLES if table.key(name)), None)
         if owner:
             return f"unknown key here; it belongs into [{owner.name}]"

@@ -41,3 +41,13 @@ async def beside(main: Coroutine[Any, Any, Answer], *keepers: Coroutine[Any, Any
         return task.result()
     finally:
         await cancel([task, *kept])
+
+
+async def wait_at_most(event: asyncio.Event, timeout_s: float) -> bool:
+    """Wait for an event, at most so long; return whether it is set."""
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait([waiting], timeout=timeout_s)
+    finally:
+        waiting.cancel()
+    return event.is_set()

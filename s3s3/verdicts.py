@@ -22,7 +22,7 @@ def retry_delay_s(tries: int) -> float:
 
     Jobs that failed together would otherwise come back together.
     """
-    longest_s = min(FIRST_RETRY_S * 2 ** (tries - 1), LONGEST_RETRY_S)
+    longest_s = min(FIRST_RETRY_S * 2.0 ** min(tries - 1, 30), LONGEST_RETRY_S)
     return random.uniform(longest_s / 2, longest_s)
 
 

@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
-from .broker import answered
+from .broker import Patience
 from .circuits import Circuits
 from .errors import RedisUnavailable
 from .jobs import Claims, Jobs, Step, Verdict
 from .lease import Lease, lease_clock_s
 from .model import Job, Lane, Outcome, Result, Route
-from .tasks import beside, cancel
+from .tasks import beside, cancel, wait_at_most
 from .verdicts import event_of, verdict_of
 
 log = logging.getLogger(__name__)
 
-LONGEST_WAIT_S = 4.0
+LONGEST_WAIT_S = 1.0
 """How long a claim waits for work. A stop lets it end, so this is also how long a stop may take."""
+
+FULL_OF_BULK_WAIT_S = 0.1
+"""How long a fresh job may wait while bulk jobs have all the slots they may have, and none of them ends."""
 
 
 class Copy(Protocol):
@@ -62,15 +66,19 @@ class Worker:
         self._copied = copied
         self._running: dict[asyncio.Task[None], tuple[Job, Lease]] = {}
         self._slot_freed = asyncio.Event()
-        self.circuits = Circuits(jobs, route.source.name)
+        self._patience = Patience()
+        self.circuits = Circuits(jobs, route.source.name, self._patience)
         self.claimed_at_s = lease_clock_s()
-        """When the queue last answered a claim: a worker that is alive claims every few seconds."""
+        """When the queue last answered a claim: a worker that is alive, and not full, claims every few seconds."""
 
     async def run(self, stop: asyncio.Event, drain_s: float = 60.0) -> None:
         """Work until `stop` is set; then let what runs finish, and after `drain_s` hand back what does not."""
-        await beside(
-            self._claim_and_drain(stop, drain_s), self._keep_leases(), self._keep_turning(), self._wake_to(stop)
-        )
+        try:
+            await beside(
+                self._claim_and_drain(stop, drain_s), self._keep_leases(), self._keep_turning(), self._wake_to(stop)
+            )
+        finally:
+            await cancel(self._running)  # none is left but after a defect, and then their leases lapse
 
     @property
     def running(self) -> int:
@@ -92,36 +100,46 @@ class Worker:
 
     async def _claim_until(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            free = self._concurrency - len(self._running)
-            if free <= 0:
-                self._slot_freed.clear()
+            self._slot_freed.clear()
+            if self.full:
                 await self._slot_freed.wait()
                 continue
+            bulk_first, bulk_most = self._bulk_shares()
             try:
-                claims = await self._claim(stop, free)
+                claims = await self._claim(stop, bulk_first, bulk_most)
             except RedisUnavailable:
                 return  # told to stop meanwhile
             self.claimed_at_s = lease_clock_s()
             self.circuits.update(claims.circuits)
             for job in claims.jobs:
                 self._start(job, claims)
+            if not claims.jobs and not bulk_most:
+                await wait_at_most(self._slot_freed, FULL_OF_BULK_WAIT_S)
 
     async def _wake_to(self, stop: asyncio.Event) -> None:
         await stop.wait()
         self._slot_freed.set()
         await asyncio.Event().wait()
 
-    async def _claim(self, stop: asyncio.Event, free: int) -> Claims:
-        """Claim. A claim that is under way is never cancelled: its answer may hold jobs that are ours by then."""
+    def _bulk_shares(self) -> tuple[int, int]:
+        """Return how many slots to fill from the bulk lane before fresh jobs take theirs, and how many at most.
+
+        It gets half of them while fresh jobs wait (an odd one by chance), and never the last eighth.
+        """
         bulk = sum(job.lane is Lane.BULK for job, _ in self._running.values())
-        kept_for_fresh = self._concurrency // 8
-        bulk_first = max(max(self._concurrency // 2, 1) - bulk, 0)
-        bulk_most = max(self._concurrency - kept_for_fresh - bulk, 0)
-        return await answered(lambda: self._jobs.claim(free, bulk_first, bulk_most, LONGEST_WAIT_S), stop)
+        half = (self._concurrency + random.getrandbits(1)) // 2
+        most = self._concurrency - self._concurrency // 8
+        return max(half - bulk, 0), max(most - bulk, 0)
+
+    async def _claim(self, stop: asyncio.Event, bulk_first: int, bulk_most: int) -> Claims:
+        """Claim. A claim that is under way is never cancelled: its answer may hold jobs that are ours by then."""
+        free = self._concurrency - len(self._running)
+        wait_s = LONGEST_WAIT_S if bulk_most else 0  # else a slot that is freed may be what there is to wait for
+        return await self._patience.answered(lambda: self._jobs.claim(free, bulk_first, bulk_most, wait_s), stop)
 
     def _start(self, job: Job, claims: Claims) -> None:
         lease = Lease(claims.lease_from_s + self._lease_s)
-        task = asyncio.create_task(self._work(job, lease))
+        task = asyncio.create_task(self._work(job, lease, self.circuits.parked(job)))
         self._running[task] = (job, lease)
         task.add_done_callback(self._ended)
 
@@ -135,47 +153,67 @@ class Worker:
     async def _keep_leases(self) -> None:
         while True:
             await asyncio.sleep(self._lease_s / 4)
-            held = list(self._running.values())
-            asked_s = lease_clock_s()
-            lost = await answered(partial(self._jobs.renew, [job for job, _ in held]))
-            for job, lease in held:
-                if job.token in lost:
-                    lease.lose()
-                else:
-                    lease.until_s = asked_s + self._lease_s
+            await self._patience.answered(self._renew)
+
+    async def _renew(self) -> None:
+        held = list(self._running.values())
+        asked_s = lease_clock_s()
+        lost = await self._jobs.renew([job for job, _ in held])
+        for job, lease in held:
+            if job.token in lost:
+                lease.lose()
+            else:
+                lease.until_s = asked_s + self._lease_s
 
     async def _keep_turning(self) -> None:
         while True:
-            await asyncio.sleep(await answered(self._jobs.turn))
+            await asyncio.sleep(await self._patience.answered(self._jobs.turn))
 
     async def _hand_back(self) -> None:
         """Give up what still runs: somebody else shall do it, and look again when none of our PUTs can be under way."""
-        unfinished = dict(self._running)
-        await cancel(unfinished)
-        for job, _ in unfinished.values():
-            await self._jobs.finish(job, dict.fromkeys(job.destinations, Verdict(Step.BACK)), look=True)
+        held = dict(self._running)
+        await cancel(held)
+        unfinished = [job for task, (job, _) in held.items() if task.cancelled()]
+        back = [
+            self._jobs.finish(job, dict.fromkeys(job.destinations, Verdict(Step.BACK)), look=True) for job in unfinished
+        ]
+        try:
+            await asyncio.gather(*back)
+        except RedisUnavailable as error:
+            log.warning("route %s: %s; %d jobs are taken over when their leases lapse",
+                        self._route, error, len(unfinished))  # fmt: skip
 
     # -- one job
 
-    async def _work(self, job: Job, lease: Lease) -> None:
-        parked = self.circuits.parked(job)
-        wanted = [name for name in job.destinations if name in self._destinations and name not in parked]
+    async def _work(self, job: Job, lease: Lease, parked: Mapping[str, str]) -> None:
+        known = [name for name in job.destinations if name in self._destinations]
         began_s = lease_clock_s()
-        outcomes = await self._copy(job, wanted, lease) if wanted else []
+        outcomes = await self._outcomes(job, [name for name in known if name not in parked], lease)
         took_s = lease_clock_s() - began_s
-        await answered(partial(self.circuits.learn, outcomes))
+        await self.circuits.learn(outcomes)
         # A destination that the configuration no longer has is done with.
-        verdicts = {name: Verdict(Step.DONE) for name in job.destinations if name not in self._destinations}
+        verdicts = {name: Verdict(Step.DONE) for name in job.destinations if name not in known}
         for outcome in outcomes:
             verdicts[outcome.destination] = self._judge(job, outcome)
         for name, store in parked.items():
             verdicts[name] = self._park(job, name, store)
         if self._copied is not None and any(outcome.result is Result.COPIED for outcome in outcomes):
-            await answered(partial(self._copied, job.key))
+            await self._patience.answered(partial(self._copied, job.key))
         look = any(outcome.unanswered for outcome in outcomes)
-        await answered(partial(self._jobs.finish, job, verdicts, look))
+        await self._patience.answered(partial(self._jobs.finish, job, verdicts, look))
         if self._finished is not None:
             self._finished(job, outcomes, took_s)
+
+    async def _outcomes(self, job: Job, wanted: Sequence[str], lease: Lease) -> Sequence[Outcome]:
+        """Copy. What a defect of ours breaks counts as failed: it ends as a dead letter, and nobody waits for ever."""
+        if not wanted:
+            return []
+        try:
+            return _of_each(wanted, await self._copy(job, wanted, lease))
+        except Exception as error:
+            log.exception("route %s: %r", self._route, job.key)
+            reason = f"a defect of s3s3: {error!r}"
+            return [Outcome(name, job.key, Result.FAILED, reason, error=error, unanswered=True) for name in wanted]
 
     def _park(self, job: Job, destination: str, store: str) -> Verdict:
         verdict = Verdict(Step.PARK, circuit=store)
@@ -195,3 +233,11 @@ class Worker:
         if not job.runs:
             return verdict
         return dataclasses.replace(verdict, event=event_of(self._route, outcome, verdict.step))
+
+
+def _of_each(wanted: Sequence[str], outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+    """Return the outcomes; the queue would forget a destination that has none."""
+    told_of = [outcome.destination for outcome in outcomes]
+    if sorted(told_of) != sorted(wanted):
+        raise RuntimeError(f"copying to {wanted} brought outcomes of {told_of}")
+    return outcomes

@@ -96,6 +96,19 @@ async def test_nothing_more_is_read_when_every_taker_has_given_up() -> None:
     assert chunks.closed
 
 
+async def test_a_taker_that_gives_up_while_it_is_waited_for_ends_the_waiting() -> None:
+    chunks, steady = Chunks(100), Taker()
+
+    async def give_up(stream: Stream) -> None:
+        await stream().__anext__()
+        await asyncio.sleep(0.05)
+
+    await asyncio.wait_for(fan_out(chunks(), [give_up], lag_bytes=2), 5)
+    await asyncio.wait_for(fan_out(chunks(), [give_up, steady.take], lag_bytes=2), 2)
+
+    assert steady.ended == "whole"
+
+
 async def test_the_reading_is_never_further_ahead_than_the_lag() -> None:
     chunks, slow = Chunks(60), Taker(0.001)
     ahead: list[int] = []

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from s3s3.demo.objects import Sample
+from s3s3.demo.process import ServerFailed
 from s3s3.model import Endpoint
 
 if TYPE_CHECKING:
@@ -48,7 +52,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Bucket:
-    """One bucket of a store.
+    """One bucket of a store. Every method raises `ServerFailed` where boto3 gets no good answer.
 
     Attributes:
         kind: what store it is, for people.
@@ -67,16 +71,22 @@ class Bucket:
     def address(self) -> str:
         return f"{self.endpoint.host}:{self.endpoint.port}"
 
+    def create(self) -> None:
+        """Make the bucket."""
+        with self._translated():
+            self.client.create_bucket(Bucket=self.endpoint.bucket_name)
+
     def put(self, sample: Sample) -> None:
         """Put an object there, as a producer would."""
-        self.client.put_object(
-            Bucket=self.endpoint.bucket_name,
-            Key=sample.key,
-            Body=sample.body,
-            ContentType=sample.content_type,
-            CacheControl=sample.cache_control,
-            Metadata=dict(sample.metadata),
-        )
+        with self._translated():
+            self.client.put_object(
+                Bucket=self.endpoint.bucket_name,
+                Key=sample.key,
+                Body=sample.body,
+                ContentType=sample.content_type,
+                CacheControl=sample.cache_control,
+                Metadata=dict(sample.metadata),
+            )
 
     def held(self, expected: Mapping[str, Sample]) -> Held:
         """Return what a listing shows of the expected objects; one whose ETag is not its MD5 does not count."""
@@ -86,7 +96,8 @@ class Bucket:
 
     def _etags(self) -> dict[str, str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.endpoint.bucket_name)
-        return {entry["Key"]: entry["ETag"].strip('"') for page in pages for entry in page.get("Contents", [])}
+        with self._translated():
+            return {entry["Key"]: entry["ETag"].strip('"') for page in pages for entry in page.get("Contents", [])}
 
     def judge(
         self, expected: Mapping[str, Sample], seen: Callable[[Judgement], None] = lambda judgement: None
@@ -105,8 +116,9 @@ class Bucket:
         return judgement
 
     def _read(self, key: str) -> Copy:
-        answer = self.client.get_object(Bucket=self.endpoint.bucket_name, Key=key)
-        body = answer["Body"].read()
+        with self._translated():
+            answer = self.client.get_object(Bucket=self.endpoint.bucket_name, Key=key)
+            body = answer["Body"].read()
         headers = {
             "Content-Type": answer.get("ContentType"),
             "Cache-Control": answer.get("CacheControl"),
@@ -114,6 +126,13 @@ class Bucket:
             **{name.lower(): text for name, text in answer["Metadata"].items()},
         }
         return Copy(len(body), hashlib.md5(body, usedforsecurity=False).hexdigest(), headers)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (BotoCoreError, ClientError) as error:
+            raise ServerFailed(f"{self.name}, {self.kind} at {self.address}: {error}") from error
 
 
 def _compare(judgement: Judgement, sample: Sample, copy: Copy, what: str) -> None:

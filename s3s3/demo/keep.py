@@ -16,13 +16,22 @@ from s3s3.demo.screen import Screen
 def keep_running(parts: Parts, screen: Screen) -> None:
     """Say what runs where and what to try, and return at a Ctrl-C (or a SIGTERM)."""
     rclone_config = parts.folder / "rclone.conf"
-    rclone_config.write_text("\n".join(_rclone_remote(bucket) for bucket in (parts.source, *parts.destinations)))
+    rclone_config.write_text("\n".join(map(_rclone_remote, parts.buckets)))
     screen.step("Everything stays as it is", "A listener runs. Ctrl-C here ends all of it and removes its folders.")
-    rows = [("redis", parts.redis.url, f"channel {CHANNEL}")]
-    rows += [_row(bucket) for bucket in (parts.source, *parts.destinations)]
-    screen.columns([*rows, ("metrics", parts.metrics_url, "also /healthz, /readyz")])
-    screen.columns([("configuration", str(parts.config)), ("logs", str(parts.folder))])
-    screen.line("In another terminal:")
+    screen.columns(
+        [_row(bucket) for bucket in parts.buckets], heading=("", "address/bucket (http)", "access key / secret")
+    )
+    screen.gap()
+    screen.columns(
+        [
+            ("redis", f"{parts.redis.url}, channel {CHANNEL}"),
+            ("metrics", f"{parts.metrics_url}, also /healthz and /readyz"),
+            ("configuration", str(parts.config)),
+        ]
+    )
+    screen.gap()
+    screen.line("To try in another terminal:")
+    screen.gap()
     settings = {
         "PATH": f"{shlex.quote(str(Path(sys.executable).parent))}:$PATH",
         "S3S3_CONFIG": shlex.quote(str(parts.config)),
@@ -53,11 +62,11 @@ def commands(parts: Parts) -> list[str]:
     ]
 
 
-def _row(bucket: Bucket) -> tuple[str, ...]:
+def _row(bucket: Bucket) -> tuple[str, str, str]:
     endpoint = bucket.endpoint
     return (
         bucket.name,
-        f"http://{bucket.address}/{endpoint.bucket_name}",
+        f"{bucket.address}/{endpoint.bucket_name}",
         f"{endpoint.access_key_id} / {endpoint.secret_access_key}",
     )
 

@@ -7,9 +7,10 @@ import hashlib
 import io
 import itertools
 import mimetypes
+import os
 import sysconfig
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +26,7 @@ ODD_NAMES = (
 )
 """Among them what signatures and XML trip over. `rclone serve s3` takes them all; it would not take `//` or `..`."""
 
-_NOT_SOURCES = frozenset({"__pycache__", "dist-packages", "site-packages", "test", "tests"})
+_NOT_SOURCES = frozenset({"__pycache__", "dist-packages", "idlelib", "site-packages", "test", "tests"})
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,10 @@ class Sample:
 
 def first_samples(files: Iterator[Sample], count: int) -> list[Sample]:
     """Return `count` objects, the bigger ones near the middle, so that some are under way when it is reached."""
-    special = [*_oddly_named(), *_bigger()][: count // 3]
-    small = list(itertools.islice(files, count - len(special)))
+    odd = [_sample(name, f"The name of this object is {name!r}.\n".encode(), "odd names") for name in ODD_NAMES]
+    small = [*odd, *itertools.islice(files, count - len(odd) - len(BIGGER_BYTES))]
     middle = len(small) // 3
-    return [*small[:middle], *special, *small[middle:]]
+    return [*small[:middle], *(_archive(small, size_bytes) for size_bytes in BIGGER_BYTES), *small[middle:]]
 
 
 def real_files() -> Iterator[Sample]:
@@ -73,8 +74,11 @@ def real_files() -> Iterator[Sample]:
 
 
 def _sources(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*.py") if _NOT_SOURCES.isdisjoint(path.relative_to(folder).parts))
-    return sorted(path for path in found if path.is_file())
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in _NOT_SOURCES]
+        found += [Path(place, name) for name in files if name.endswith(".py")]
+    return sorted(found)
 
 
 def _sample(key: str, body: bytes, part: str) -> Sample:
@@ -82,25 +86,14 @@ def _sample(key: str, body: bytes, part: str) -> Sample:
     return Sample(key, body, content_type, {"part-of": part, "lines": str(body.count(b"\n"))})
 
 
-def _oddly_named() -> list[Sample]:
-    return [_sample(name, f"The name of this object is {name!r}.\n".encode(), "odd names") for name in ODD_NAMES]
-
-
-def _bigger() -> list[Sample]:
-    """Return archives of sources, each at least as large as `BIGGER_BYTES` says."""
-    return [
-        _sample(f"archives/sources-{size_bytes // 1024**2}-MiB.tar", _archive(size_bytes), "archives")
-        for size_bytes in BIGGER_BYTES
-    ]
-
-
-def _archive(size_bytes: int) -> bytes:
+def _archive(samples: Sequence[Sample], size_bytes: int) -> Sample:
+    """Return an archive of the samples, each as often as it takes to make it as large as that."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for file in real_files():
-            member = tarfile.TarInfo(file.key)
-            member.size = len(file.body)
-            archive.addfile(member, io.BytesIO(file.body))
+        for number, sample in enumerate(itertools.cycle(samples)):
+            member = tarfile.TarInfo(f"{number // len(samples)}/{sample.key}")
+            member.size = sample.size_bytes
+            archive.addfile(member, io.BytesIO(sample.body))
             if buffer.tell() >= size_bytes:
                 break
-    return buffer.getvalue()
+    return _sample(f"archives/sources-{size_bytes // 1024**2}-MiB.tar", buffer.getvalue(), "archives")

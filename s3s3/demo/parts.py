@@ -1,13 +1,10 @@
-"""The real parts of the demonstration: servers, buckets, a configuration file, and s3s3's own processes."""
+"""The real parts of the demonstration: servers, buckets, a configuration file, listeners."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import signal
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -15,27 +12,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import redis
-from prometheus_client.parser import text_string_to_metric_families
 
+from s3s3.broker import translated
 from s3s3.config import DEFAULT_ROUTE
+from s3s3.demo.commands import Listener
 from s3s3.demo.folder import Folder
-from s3s3.demo.judge import Bucket, Held
-from s3s3.demo.process import Process, ServerFailed
+from s3s3.demo.judge import Bucket
 from s3s3.demo.rclone_server import RcloneServer, find_rclone
 from s3s3.demo.redis_server import RedisServer, find_redis_server
-from s3s3.demo.servers import HOST, ServerMissing, StoreServer, free_ports, http_status
+from s3s3.demo.servers import HOST, ServerMissing, StoreServer, free_ports
 from s3s3.demo.swift_server import SwiftServer
 from s3s3.model import Endpoint, Lane
 from s3s3.notices.ear import LEASE_S as EAR_LEASE_S
 
-__all__ = ["CHANNEL", "EAR_LEASE_S", "LEASE_S", "BucketRun", "Listener", "Parts", "Queue", "started_parts"]
+__all__ = ["CHANNEL", "EAR_LEASE_S", "LEASE_S", "Parts", "Queue", "check_installed", "started_parts"]
 
 CHANNEL = "backup"
 LEASE_S = 5
-BUCKET_TIMEOUT_S = 120
-LAST_LINES = 10
 
-_COMMAND = (sys.executable, "-m", "s3s3.scripts.main")
 _STREAM = f"s3s3:{{{DEFAULT_ROUTE}}}:{Lane.FRESH.value}"
 _GROUP = "s3s3"
 
@@ -45,54 +39,6 @@ class Queue(NamedTuple):
 
     keys: int
     claimed: int
-
-
-class BucketRun(NamedTuple):
-    """What `s3s3 bucket` said. `counts` are outcomes by destination, of its report's summary."""
-
-    status: int
-    output: str
-    counts: dict[str, dict[str, int]]
-
-
-class Listener:
-    """A process `s3s3 listen`."""
-
-    def __init__(self, config: Path, port: int, log: Path) -> None:
-        self._url = f"http://{HOST}:{port}/metrics"
-        self._told_lines = 0
-        self.process = Process(
-            "s3s3 listen",
-            [*_COMMAND, "listen", "--config", config],
-            log=log,
-            ready=lambda: http_status(port, "/healthz") == 200,
-        )
-
-    def copied(self) -> dict[str, Held]:
-        """Return how much it has copied to each destination since its start, as its metrics tell."""
-        try:
-            with urllib.request.urlopen(self._url, timeout=10) as answer:  # noqa: S310  an address of our own
-                page = answer.read().decode()
-        except OSError as error:
-            raise ServerFailed(self.obituary("does not answer any more")) from error
-        figures: dict[str, dict[str, int]] = {"s3s3_copies_total": {}, "s3s3_copy_bytes_total": {}}
-        for family in text_string_to_metric_families(page):
-            for sample in family.samples:
-                if sample.name in figures and sample.labels.get("outcome", "copied") == "copied":
-                    figures[sample.name][sample.labels["destination"]] = int(sample.value)
-        objects, size_bytes = figures.values()
-        return {name: Held(count, size_bytes.get(name, 0)) for name, count in objects.items()}
-
-    def obituary(self, what: str) -> str:
-        """Return what is to be said of it when something is wrong, with the end of its log, which goes with all else."""
-        lines = self.process.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
-        return "\n".join([f"s3s3 listen {what}; the end of its log:", *(f"    {line}" for line in lines)])
-
-    def new_messages(self) -> list[str]:
-        """Return what it has logged since this was last asked, without times and levels."""
-        lines = self.process.log.read_text().splitlines()
-        new, self._told_lines = lines[self._told_lines :], len(lines)
-        return [line.split(" ", 3)[-1] for line in new]
 
 
 @dataclass
@@ -110,9 +56,10 @@ class Parts:
 
     def __post_init__(self) -> None:
         self._client: Any = redis.Redis.from_url(self.redis.url)
-        self.config.write_text(self._config_text())
-        for bucket in (self.source, *self.destinations):
-            bucket.client.create_bucket(Bucket=bucket.endpoint.bucket_name)
+
+    @property
+    def buckets(self) -> tuple[Bucket, ...]:
+        return (self.source, *self.destinations)
 
     @property
     def config(self) -> Path:
@@ -139,15 +86,24 @@ class Parts:
 
     @property
     def redis_version(self) -> str:
-        return str(self._client.info("server")["redis_version"])
+        with translated():
+            return str(self._client.info("server")["redis_version"])
+
+    def prepare(self) -> None:
+        """Make the buckets and write the configuration."""
+        for bucket in self.buckets:
+            bucket.create()
+        self.config.write_text(self._config_text())
 
     def publish(self, keys: Iterable[str]) -> int:
         """Publish keys as a producer does; return how often somebody heard it."""
-        return sum(int(self._client.publish(CHANNEL, key)) for key in keys)
+        with translated():
+            return sum(int(self._client.publish(CHANNEL, key)) for key in keys)
 
     def queue(self) -> Queue:
         """Count what is on the queue for notices."""
-        return Queue(self._client.xlen(_STREAM), self._client.xpending(_STREAM, _GROUP)["pending"])
+        with translated():
+            return Queue(self._client.xlen(_STREAM), self._client.xpending(_STREAM, _GROUP)["pending"])
 
     def start_listener(self) -> Listener:
         """Start a listener, and return when it is subscribed."""
@@ -158,25 +114,14 @@ class Parts:
         listener.process.wait_ready()
         return listener
 
-    def run_bucket(self) -> BucketRun:
-        """Run `s3s3 bucket` to its end."""
-        report = self.folder / "report.jsonl"
-        run = subprocess.run(
-            [*_COMMAND, "bucket", "--config", str(self.config), "--report", str(report)],
-            capture_output=True, text=True, timeout=BUCKET_TIMEOUT_S, check=False,
-        )  # fmt: skip
-        last_line = report.read_text().splitlines()[-1:] if report.exists() else []
-        summary = json.loads(last_line[0]).get("summary", {}) if last_line else {}
-        return BucketRun(run.returncode, run.stdout or run.stderr, summary.get("destinations", {}))
-
     def close(self) -> None:
-        """End s3s3's own processes."""
+        """End the listeners."""
         for listener in self.listeners:
             listener.process.kill()
         self._client.close()
 
     def _config_text(self) -> str:
-        tables = [_endpoint_table(bucket) for bucket in (self.source, *self.destinations)]
+        tables = [_endpoint_table(bucket) for bucket in self.buckets]
         return "\n".join([*tables, _SETTINGS.format(
             redis_url=self.redis.url, channel=CHANNEL, lease_s=LEASE_S, host=HOST, http_port=self.http_port
         )])  # fmt: skip
@@ -188,7 +133,7 @@ url = "{redis_url}"
 channel = "{channel}"
 
 [worker]
-lease_s = {lease_s}  # what a dead process had begun is taken over after {lease_s} s; the default is 60
+lease_s = {lease_s}  # 60 if left out; this demo has no time to wait
 
 [http]
 bind = "{host}:{http_port}"
@@ -219,7 +164,7 @@ def started_parts() -> Iterator[Parts]:
         ServerMissing: something is not installed; the message says what to do.
         ServerFailed: a server did not start.
     """
-    _check_installed()
+    check_installed()
     stack = ExitStack()
     try:
         folder = Folder("demo")
@@ -233,13 +178,14 @@ def started_parts() -> Iterator[Parts]:
             rclone,
             _bucket(swift, "library", "source", "OpenStack Swift"),
             (
-                _bucket(swift, "library-backup", "dest-swift", "OpenStack Swift, another account", account=1),
-                _bucket(rclone, "library-backup", "dest-rclone", "rclone serve s3, V4 signatures only"),
+                _bucket(swift, "copies", "dest-swift", "OpenStack Swift, another account", account=1),
+                _bucket(rclone, "copies", "dest-rclone", "rclone serve s3, V4 signatures only"),
             ),
             folder.path,
-            *free_ports(1),
+            http_port=free_ports(1)[0],
         )
         stack.callback(parts.close)
+        parts.prepare()
         yield parts
     finally:
         with _uninterrupted():
@@ -250,7 +196,8 @@ def _bucket(server: StoreServer, bucket_name: str, name: str, kind: str, account
     return Bucket(server.endpoint(bucket_name, name, account=account), server.boto3_client(account), kind)
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Raise `ServerMissing`, with the one command that cures it, unless all that is needed is installed."""
     wrong = [] if importlib.util.find_spec("swift") else ["OpenStack Swift (the package swift) is not installed"]
     for find in (find_rclone, find_redis_server):
         try:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from rich.console import Console, RenderableType
+from rich.console import Console
+from rich.live import Live
 from rich.padding import Padding
 from rich.progress import BarColumn, Progress, ProgressColumn, Task
-from rich.table import Table
+from rich.spinner import Spinner
 from rich.text import Text
 
 from s3s3.scripts.progress import size_text
 
+MARGIN = 1
 INDENT = 4
 WIDEST = 88
 BAR_WIDTH = 26
@@ -31,83 +34,94 @@ class Screen:
 
     def title(self, text: str, explanation: str) -> None:
         """Say what this is."""
-        self.console.print()
-        self._print(Text(text, "bold"), indent=1)
-        self._print(Text(explanation, "dim"), indent=1)
+        self.gap()
+        self._print(text, "bold", MARGIN)
+        self._print(explanation, "dim", MARGIN)
 
     def step(self, title: str, explanation: str) -> None:
         """Begin the next step."""
         self._steps += 1
-        self.console.print()
-        self._print(Text.assemble((f"{self._steps}  ", "cyan"), (title, "bold")), indent=1)
-        self._print(Text(explanation, "dim"))
-        self.console.print()
+        self.gap()
+        self._print(f"{self._steps:<{INDENT - MARGIN}}{title}", "bold", MARGIN)
+        self._print(explanation, "dim")
+        self.gap()
 
     def line(self, text: str, style: str = "") -> None:
         """Say what happened."""
-        self._print(Text(text, style))
+        self._print(text, style)
+
+    def message(self, text: str) -> None:
+        """Show a line of a log."""
+        self._print(f"log: {text}", "dim", hanging=len("log: "))
+
+    def end(self, text: str) -> None:
+        """Say the last word."""
+        self.gap()
+        self._print(text, "bold", MARGIN)
 
     def gap(self) -> None:
         """Leave a line empty."""
         self.console.print()
 
-    def end(self, text: str) -> None:
-        """Say the last word."""
-        self.console.print()
-        self._print(Text(text, "bold"), indent=1)
-
-    def columns(self, rows: Sequence[Sequence[str]]) -> None:
-        """Print words below each other."""
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            self.verbatim("  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip())
+    def verbatim(self, text: str, style: str = "") -> None:
+        """Print a line as it is, however long: people may want to copy it."""
+        self._print_line(" " * INDENT + text, style)
 
     def file(self, path: Path) -> None:
         """Show a file."""
-        self.gap()
         self.verbatim(f"{path}:")
         self.gap()
-        self._print(Text(path.read_text().rstrip(), "cyan"), indent=INDENT + 2)
+        for line in path.read_text().splitlines():
+            self.verbatim(f"  {line}".rstrip(), "cyan")
 
-    def verbatim(self, text: str) -> None:
-        """Print a line that people may want to copy: it is not broken, however long it is."""
-        self.console.print(" " * INDENT + text, soft_wrap=True, markup=False)
-
-    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table; the columns from the third on hold numbers."""
-        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-        for number, heading in enumerate(headings):
-            table.add_column(heading, justify="right" if number > 1 else "left")
-        for row in rows:
-            table.add_row(*row)
-        self._print(table)
+    def columns(self, rows: Sequence[Sequence[str]], *, heading: Sequence[str] = (), numbers: int = 0) -> None:
+        """Print words below each other, the last columns, that many, being numbers."""
+        widths = [max(map(len, column)) for column in zip(*rows, *[heading] * bool(heading), strict=True)]
+        first_number = len(widths) - numbers
+        for row in [heading, *rows] if heading else rows:
+            words = [
+                word.rjust(width) if place >= first_number else word.ljust(width)
+                for place, (word, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            self.verbatim("  ".join(words).rstrip(), "dim" if row is heading else "")
 
     def busy(self, text: str) -> AbstractContextManager[object]:
         """Show that something goes on, while it does."""
-        return self.console.status(f"{'':{INDENT - 2}}{text}", spinner="dots")
+        spinner = Spinner("dots" if self.console.encoding.startswith("utf") else "line", text)
+        shown = Padding(spinner, (0, 0, 0, INDENT))
+        return Live(shown, console=self.console, transient=True) if self.console.is_terminal else nullcontext()
 
     @contextmanager
     def bars(self, totals: Mapping[str, int]) -> Iterator[Bars]:
         """Show a bar for each name while the block runs, and leave it there as it was at the end."""
-        live = self.console.is_terminal
-        with Progress(_Row(), BarColumn(BAR_WIDTH), _Figures(), console=self.console, disable=not live) as progress:
-            bars = Bars(self, progress, totals, plain=not live)
+        plain = not self.console.is_terminal
+        with Progress(_Row(), BarColumn(BAR_WIDTH), _Figures(), console=self.console, disable=plain) as progress:
+            bars = Bars(self, progress, totals)
             yield bars
         bars.tell()
 
-    def _print(self, what: RenderableType, indent: int = INDENT) -> None:
-        self.console.print(Padding(what, (0, 0, 0, indent)), width=self._width)
+    def _print(self, text: str, style: str = "", indent: int = INDENT, *, hanging: int = 0) -> None:
+        first, others = " " * indent, " " * (indent + hanging)
+        for line in textwrap.wrap(
+            text, self._width, initial_indent=first, subsequent_indent=others, break_on_hyphens=False
+        ):
+            self._print_line(line, style)
+
+    def _print_line(self, line: str, style: str) -> None:
+        encoding = self.console.encoding  # of a terminal that need not be able to show every key
+        shown = line.encode(encoding, "backslashreplace").decode(encoding)
+        self.console.print(Text(shown, style), soft_wrap=True)
 
 
 class Bars:
     """How far each of several things is. Call it with a thing's name, its objects and its bytes so far."""
 
-    def __init__(self, screen: Screen, progress: Progress, totals: Mapping[str, int], *, plain: bool) -> None:
+    def __init__(self, screen: Screen, progress: Progress, totals: Mapping[str, int]) -> None:
         self._screen = screen
         self._progress = progress
         self._totals = totals
         self._ids = {name: progress.add_task(name, total=total, size_bytes=0) for name, total in totals.items()}
-        self._plain = plain
+        self._told: dict[str, float] = {}
         self._told_s = time.monotonic()
 
     def __call__(self, name: str, objects: int, size_bytes: int) -> None:
@@ -116,10 +130,11 @@ class Bars:
             self.tell()
 
     def tell(self) -> None:
-        """Where no bars can be shown, print how far each thing is."""
+        """Where no bars can be shown, print how far each thing is that has moved."""
         self._told_s = time.monotonic()
-        if self._plain:
-            for task in self._progress.tasks:
+        for task in self._progress.tasks if self._progress.disable else ():
+            if self._told.get(task.description) != task.completed:
+                self._told[task.description] = task.completed
                 self._screen.line(f"{task.description:<12} {_figures(task)}")
 
 

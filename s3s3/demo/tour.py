@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
+from s3s3.demo.commands import Listener, run_bucket
 from s3s3.demo.judge import Bucket, Judgement, at_once
 from s3s3.demo.objects import Sample, first_samples, real_files
-from s3s3.demo.parts import CHANNEL, EAR_LEASE_S, LEASE_S, Listener, Parts, started_parts
+from s3s3.demo.parts import CHANNEL, EAR_LEASE_S, LEASE_S, Parts, started_parts
 from s3s3.demo.screen import Bars, Screen
-from s3s3.demo.watch import watch
+from s3s3.demo.watch import Watch
 from s3s3.model import Result
 from s3s3.scripts.progress import size_text
 
-OBJECTS = 400
+OBJECTS = 300
 FEWEST_OBJECTS = 30
 KILL_AT = 0.4
 """The part of the objects that has to be at both destinations when the listener is killed."""
@@ -45,6 +47,7 @@ def tour(
         ServerMissing: something is not installed.
         ServerFailed: a server or a listener ended, or does nothing any more.
     """
+    began_s = time.monotonic()
     screen.title(
         "s3s3 demo: real servers on this machine, and nothing to configure",
         "Everything listens on 127.0.0.1 only, and is gone when this ends.",
@@ -60,7 +63,7 @@ def tour(
         run = _Tour(parts, screen, objects)
         run.show()
         before_judging(parts, screen)
-        verified = run.judge()
+        verified = run.judge(began_s)
         at_the_end(parts, screen)
     return verified
 
@@ -87,8 +90,9 @@ class _Tour:
     def _show_parts(self) -> None:
         parts = self._parts
         rows = [("redis", parts.redis_address, f"Redis {parts.redis_version}, appendonly")]
-        rows += [(bucket.name, bucket.address, bucket.kind) for bucket in (parts.source, *parts.destinations)]
+        rows += [(bucket.name, bucket.address, bucket.kind) for bucket in parts.buckets]
         self._screen.columns(rows)
+        self._screen.gap()
         self._screen.file(parts.config)
 
     def _fill_source(self) -> None:
@@ -117,9 +121,10 @@ class _Tour:
             f"A producer says `PUBLISH {CHANNEL} KEY` to Redis, no more. The listener reads each object once, "
             "and writes and verifies both copies.",
         )
-        listener = self._parts.start_listener()
+        listener = self._start_listener()
+        watch = Watch(self._parts.destinations, self._expected, listener)
         self._parts.publish(self._expected)
-        self._watch(listener, enough=KILL_AT)
+        watch.until(listener, self._screen, enough=KILL_AT)
         listener.process.kill()
         self._screen.step("Kill it in the middle", "SIGKILL: it can neither finish anything nor tell anybody.")
         for bucket in self._parts.destinations:
@@ -141,10 +146,15 @@ class _Tour:
     def _recover(self) -> None:
         self._screen.step(
             "Start a new listener",
-            f"It goes on with the queue, and takes over what was under way when the dead one's lease of {LEASE_S} s "
-            f"ends. What was published to nobody it finds by itself, {EAR_LEASE_S:.0f} s after the dead one's last word.",
+            f"It goes on with the queue, takes over what was under way when the dead one's lease of {LEASE_S} s ends, "
+            f"and finds by itself what was published to nobody, about {EAR_LEASE_S:.0f} s after the kill.",
         )
-        self._watch(self._parts.start_listener(), tell_messages=True)
+        watch = Watch(self._parts.destinations, self._expected)
+        watch.until(self._start_listener(), self._screen, tell_messages=True)
+
+    def _start_listener(self) -> Listener:
+        with self._screen.busy("starting s3s3 listen"):
+            return self._parts.start_listener()
 
     def _change_some(self) -> None:
         self._screen.step(
@@ -154,8 +164,10 @@ class _Tour:
         every = len(self._expected) // self._few
         changed = [sample.changed() for sample in list(self._expected.values())[::every]][: self._few]
         self._put(changed)
+        listener = self._parts.listeners[-1]
+        watch = Watch(self._parts.destinations, self._expected, listener)
         self._parts.publish(sample.key for sample in changed)
-        self._watch(self._parts.listeners[-1])
+        watch.until(listener, self._screen)
 
     def _compare(self) -> None:
         self._screen.step(
@@ -163,13 +175,13 @@ class _Tour:
             "It compares the whole source with both destinations and copies what differs: nothing should.",
         )
         with self._screen.busy("s3s3 bucket"):
-            run = self._parts.run_bucket()
+            run = run_bucket(self._parts.config)
         for line in run.output.splitlines():
             self._screen.verbatim(line)
         same = {bucket.name: {Result.SAME.value: len(self._expected)} for bucket in self._parts.destinations}
         self._nothing_to_do = run.status == 0 and run.counts == same
 
-    def judge(self) -> bool:
+    def judge(self, began_s: float) -> bool:
         """Read every copy back without s3s3, print what was found, and return whether all is as it should be."""
         self._screen.step(
             "Verify without s3s3",
@@ -177,13 +189,18 @@ class _Tour:
         )
         found = self._judgements()
         self._screen.gap()
-        self._screen.table(
-            ("destination", "store", "objects", "bytes", "MD5 equal", "metadata equal"),
+        self._screen.columns(
             [_row(bucket, judgement) for bucket, judgement in zip(self._parts.destinations, found, strict=True)],
+            heading=("destination", "store", "objects", "bytes", "MD5 equal", "metadata equal"),
+            numbers=4,
         )
         faults = [] if self._nothing_to_do else ["s3s3 bucket did not find everything to be the same."]
         faults += [fault for judgement in found for fault in judgement.faults]
-        self._tell(faults)
+        self._tell_faults(faults)
+        if not faults:
+            copies, took_s = sum(judgement.md5_equal for judgement in found), time.monotonic() - began_s
+            self._screen.line(f"Nothing lost, nothing stale, nothing damaged: {copies} copies verified, {took_s:.0f} s "
+                              "after the start.", "bold green")  # fmt: skip
         return not faults
 
     def _judgements(self) -> list[Judgement]:
@@ -191,20 +208,12 @@ class _Tour:
         with self._screen.bars({bucket.name: len(self._expected) for bucket in destinations}) as bars:
             return [bucket.judge(self._expected, partial(_show, bars, bucket.name)) for bucket in destinations]
 
-    def _tell(self, faults: Sequence[str]) -> None:
+    def _tell_faults(self, faults: Sequence[str]) -> None:
         self._screen.gap()
         for fault in faults[:FAULTS_SHOWN]:
             self._screen.line(fault, "red")
         if len(faults) > FAULTS_SHOWN:
             self._screen.line(f"... and {len(faults) - FAULTS_SHOWN} more.", "red")
-        if not faults:
-            self._screen.line("Nothing lost, nothing stale, nothing damaged.", "bold green")
-
-    def _watch(self, listener: Listener, *, enough: float = 1.0, tell_messages: bool = False) -> None:
-        watch(
-            self._screen, listener, self._parts.destinations, self._expected,
-            enough=enough, tell_messages=tell_messages,
-        )  # fmt: skip
 
 
 def _show(bars: Bars, name: str, judgement: Judgement) -> None:

@@ -5,80 +5,78 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
+from s3s3.demo.commands import Listener
 from s3s3.demo.judge import Bucket, Held
 from s3s3.demo.objects import Sample
-from s3s3.demo.parts import Listener
 from s3s3.demo.process import ServerFailed
 from s3s3.demo.screen import Screen
 
 POLL_S = 0.1
 LIST_EVERY_S = 3.0
+LIST_AT_THE_END_EVERY_S = 0.5
+"""Listings are rare, for each costs the stores more than a dozen copies."""
+
 STUCK_AFTER_S = 90.0
 
 
 class Watch:
-    """How much of what is expected is at each destination."""
+    """How much of what is expected is at each destination. Make it before there is anything to copy.
 
-    def __init__(self, listener: Listener, destinations: Sequence[Bucket], expected: Mapping[str, Sample]) -> None:
-        self._listener = listener
+    Args:
+        listener: the one that will copy; None if it is yet to be started.
+    """
+
+    def __init__(
+        self, destinations: Sequence[Bucket], expected: Mapping[str, Sample], listener: Listener | None = None
+    ) -> None:
         self._destinations = destinations
         self._expected = expected
-        self._changed_s = time.monotonic()
-        self._last: dict[str, Held] = {}
-        self._before: dict[str, Held] = {}
-        self.listed_s = 0.0
-        self.listed()
+        self._copied_before = listener.copied() if listener else {}
+        self._at_first = self._listed = self._list()
+        self._listed_s = time.monotonic()
 
-    def listed(self) -> dict[str, Held]:
-        """Ask the destinations, which costs them much more than `reckoned` costs anybody."""
-        held = {bucket.name: bucket.held(self._expected) for bucket in self._destinations}
-        copied = self._listener.copied()
-        self._before = {name: Held(objects - copied[name].objects, size_bytes - copied[name].size_bytes)
-                        for name, (objects, size_bytes) in held.items()}  # fmt: skip
-        self.listed_s = time.monotonic()
-        return held
-
-    def reckoned(self) -> dict[str, Held]:
-        """Reckon it from the last listing and what the listener says that it has copied since.
+    def until(self, listener: Listener, screen: Screen, *, enough: float = 1.0, tell_messages: bool = False) -> None:
+        """Show the copying until this part of what is expected is at every destination.
 
         Raises:
-            ServerFailed: the listener has ended, or nothing has changed for `STUCK_AFTER_S`.
+            ServerFailed: the listener has ended, or nothing has arrived for `STUCK_AFTER_S`.
         """
-        copied = self._listener.copied()
-        there = {name: Held(objects + copied[name].objects, size_bytes + copied[name].size_bytes)
-                 for name, (objects, size_bytes) in self._before.items()}  # fmt: skip
-        if there != self._last:
-            self._last, self._changed_s = there, time.monotonic()
-        elif time.monotonic() - self._changed_s > STUCK_AFTER_S:
-            raise ServerFailed(self._listener.obituary(f"has copied nothing for {STUCK_AFTER_S:g} s"))
-        return there
+        last, moved_s = self._at_first, time.monotonic()
+        with screen.bars({bucket.name: len(self._expected) for bucket in self._destinations}) as bars:
+            while True:
+                for message in listener.new_messages() if tell_messages else ():
+                    screen.message(message)
+                there = self._look(listener)
+                for name, held in there.items():
+                    bars(name, *held)
+                if self._holds(self._listed if enough == 1.0 else there, enough):
+                    return
+                if there != last:
+                    last, moved_s = there, time.monotonic()
+                elif time.monotonic() - moved_s > STUCK_AFTER_S:
+                    raise ServerFailed(listener.obituary(f"has copied nothing for {STUCK_AFTER_S:g} s"))
+                time.sleep(POLL_S)
+
+    def _look(self, listener: Listener) -> dict[str, Held]:
+        """Return what the last listing showed or, if that is more, what there was at first and is copied since."""
+        copied = listener.copied()
+        reckoned = {name: _more(held, copied[name], self._copied_before.get(name, Held(0, 0)))
+                    for name, held in self._at_first.items()}  # fmt: skip
+        every_s = LIST_AT_THE_END_EVERY_S if self._holds(reckoned, 1.0) else LIST_EVERY_S
+        if time.monotonic() - self._listed_s > every_s:
+            self._listed = self._list()
+            self._listed_s = time.monotonic()
+        return {name: max(held, self._listed[name]) for name, held in reckoned.items()}
+
+    def _list(self) -> dict[str, Held]:
+        return {bucket.name: bucket.held(self._expected) for bucket in self._destinations}
+
+    def _holds(self, held: Mapping[str, Held], part: float) -> bool:
+        return all(there.objects >= part * len(self._expected) for there in held.values())
 
 
-def watch(
-    screen: Screen,
-    listener: Listener,
-    destinations: Sequence[Bucket],
-    expected: Mapping[str, Sample],
-    *,
-    enough: float = 1.0,
-    tell_messages: bool = False,
-) -> None:
-    """Show the copying until this part of what is expected is at every destination."""
-    wanted = enough * len(expected)
-    with screen.bars({bucket.name: len(expected) for bucket in destinations}) as bars:
-        watched = Watch(listener, destinations, expected)
-        while True:
-            for message in listener.new_messages() if tell_messages else ():
-                screen.line(f"log: {message}", "dim")
-            held = watched.reckoned()
-            if enough == 1.0 and (_all_hold(held, wanted) or time.monotonic() - watched.listed_s > LIST_EVERY_S):
-                held = watched.listed()
-            for name, there in held.items():
-                bars(name, *there)
-            if _all_hold(held, wanted):
-                return
-            time.sleep(POLL_S)
-
-
-def _all_hold(held: Mapping[str, Held], wanted: float) -> bool:
-    return all(there.objects >= wanted for there in held.values())
+def _more(held: Held, copied: Held, copied_before: Held) -> Held:
+    return Held(
+        held.objects + copied.objects - copied_before.objects,
+        held.size_bytes + copied.size_bytes - copied_before.size_bytes,
+    )

@@ -23,6 +23,13 @@ from ..model import Job, Lane
 
 __all__ = ["Claims", "Counts", "DeadLetter", "Jobs", "Put", "Step", "Verdict"]
 
+FIRST_PROBE_S = 1.0
+"""How long a circuit is open before a first key is tried; each probe that fails doubles it."""
+
+LONGEST_PAUSE_BETWEEN_PROBES_S = 30.0
+LONGEST_TURN_S = 5.0
+"""How long a turn may wait for the next: what others put is not known here."""
+
 
 class Put(NamedTuple):
     """A key to look at, at these destinations. `noticed_ms` None is now."""
@@ -111,7 +118,7 @@ class Counts:
 
     @property
     def pending(self) -> int:
-        """Jobs that are not done yet. A parked one is among the waiting only while it has a retry due, too."""
+        """Jobs that are not done yet; one that is parked and has a retry due as well counts as two."""
         return self.fresh + self.bulk + self.waiting + sum(self.parked.values())
 
 
@@ -128,7 +135,8 @@ class Jobs(Protocol):
     async def claim(self, free: int, bulk_first: int, bulk_most: int, wait_s: float) -> Claims:
         """Take up to `free` jobs, waiting up to `wait_s` for the first. Takes over lapsed ones, too.
 
-        `bulk_first` of them come from the bulk lane before fresh ones are taken, and at most `bulk_most` in all.
+        `bulk_first` of them come from the bulk lane before fresh ones are taken, and at most `bulk_most` in all;
+        with `bulk_most` 0 the bulk lane is not waited for.
         """
 
     async def renew(self, jobs: Sequence[Job]) -> set[str]:
@@ -137,6 +145,7 @@ class Jobs(Protocol):
     async def finish(self, job: Job, verdicts: Mapping[str, Verdict], look: bool = False) -> bool:
         """Say what became of a claimed job, and with `look` ask for another look at it later.
 
+        There has to be a verdict for each of the job's destinations: one that is not mentioned is forgotten.
         Returns False if it was taken over meanwhile: then everything about it is looked at again.
         """
 

@@ -1,60 +1,70 @@
--- ARGV: all destinations, then for each job: key, token, look_delay_ms ('' for no look), number of verdicts,
---       and for each verdict: destination, done|retry|park|bury|back, delay_ms, event for its runs,
---       and the dead letter (bury) or the name of the circuit that it waits for (park)
+-- ARGV: all destinations,
+--       JSON: for each job {key, token, 1 to leave a look or 0, destinations that are done, further verdicts},
+--       a verdict being {destination, done|retry|park|bury|back, delay_ms, event for its runs,
+--       the dead letter (bury) or the name of the circuit that it waits for (park)}
 -- Returns the tokens that were not the owner's any more.
+local all, jobs = ARGV[2], cjson.decode(ARGV[3])
 local RUN_KEPT_S = 3600
 
-local function verdicts_at(position, count)
-  local verdicts = {}
-  for i = 1, count do
-    verdicts[i] = {destination = ARGV[position], word = ARGV[position + 1], delay_ms = tonumber(ARGV[position + 2]),
-                   event = ARGV[position + 3], text = ARGV[position + 4]}
-    position = position + 5
-  end
-  return verdicts
+local function tries_of(text)
+  local tries = {}
+  for name, count in text:gmatch('([^ ]+)=(%d+)') do tries[name] = tonumber(count) end
+  return tries
+end
+
+local function tries_text(tries)
+  local parts = {}
+  for name, count in pairs(tries) do parts[#parts + 1] = name .. '=' .. count end
+  table.sort(parts)
+  return table.concat(parts, ' ')
 end
 
 local function tell(runs, event)
   if event == '' then return end
-  for run in runs:gmatch('%S+') do
+  for run in each(runs) do
     redis.call('RPUSH', P .. 'run:' .. run, event)
     redis.call('EXPIRE', P .. 'run:' .. run, RUN_KEPT_S)
   end
 end
 
-local function settle(key, record, verdicts)
+-- Returns the destinations that are left over, when the first of their retries is due, whether any goes back untried,
+-- and the tries.
+local function settle(key, record, done, verdicts)
   local tries = tries_of(record.tries)
   local left, due, back = '', nil, false
+  for name in each(done) do
+    tries[name] = nil
+    redis.call('HDEL', P .. 'dead:' .. name, key)
+  end
   for _, verdict in ipairs(verdicts) do
-    local name = verdict.destination
-    if verdict.word == 'done' or verdict.word == 'bury' then
+    local name, word, delay_ms, event, text = unpack(verdict)
+    if word == 'done' then
       tries[name] = nil
-      if verdict.word == 'done' then
-        redis.call('HDEL', P .. 'dead:' .. name, key)
-      else
-        redis.call('HSET', P .. 'dead:' .. name, key, verdict.text)
-      end
+      redis.call('HDEL', P .. 'dead:' .. name, key)
+    elseif word == 'bury' then
+      tries[name] = nil
+      redis.call('HSET', P .. 'dead:' .. name, key, text)
     else
       left = union(left, name)
-      if verdict.word == 'retry' then
+      if word == 'retry' then
         tries[name] = (tries[name] or 0) + 1
-        due = math.min(due or math.huge, now + verdict.delay_ms)
-      elseif verdict.word == 'park' then
-        redis.call('SADD', P .. 'parked:' .. verdict.text, key)
+        due = math.min(due or math.huge, now + delay_ms)
+      elseif word == 'park' then
+        redis.call('SADD', P .. 'parked:' .. text, key)
       else
         back = true
       end
     end
-    tell(record.runs, verdict.event)
+    tell(record.runs, event)
   end
   return left, due, back, tries_text(tries)
 end
 
 -- Noticed while it ran: one more look, from the end of the lane, for that and for whatever is left over.
 -- The runs that wait for what is left over go along.
-local function finish(key, record, verdicts)
+local function finish(key, record, done, verdicts)
   forget_entry(record.lane, record.entry)
-  local left, due, back, tries = settle(key, record, verdicts)
+  local left, due, back, tries = settle(key, record, done, verdicts)
   if record.again ~= '' then
     local lane = record.again_lane ~= '' and record.again_lane or 'bulk'
     enqueue(key, lane, union(record.again, left), '', record.again_noticed, tries,
@@ -70,19 +80,17 @@ local function finish(key, record, verdicts)
   end
 end
 
-local lost, position = {}, 2
-while position <= #ARGV do
-  local key, token, look, count = ARGV[position], ARGV[position + 1], ARGV[position + 2], tonumber(ARGV[position + 3])
-  local verdicts = verdicts_at(position + 4, count)
+local lost = {}
+for _, finished in ipairs(jobs) do
+  local key, token, look, done, verdicts = unpack(finished)
   local record = read(key)
-  if look ~= '' then leave_look(key, tonumber(look)) end
+  if look == 1 then leave_look(key) end
   if record.phase == 'running' and record.token == token then
-    finish(key, record, verdicts)
+    finish(key, record, done, verdicts)
   else
     -- Somebody took it over. What was done here may have come too late or too early: let everything be looked at.
-    put(key, ARGV[1], 'bulk', tostring(now), '', '')
+    put(key, all, 'bulk', tostring(now), '', '')
     lost[#lost + 1] = token
   end
-  position = position + 4 + count * 5
 end
 return lost

@@ -1,6 +1,7 @@
 -- ARGV: lane, run ('' for none), '1' to copy without a look,
---       then for each key: key, destinations, noticed_ms ('' for now)
-for i = 4, #ARGV, 3 do
-  put(ARGV[i], ARGV[i + 1], ARGV[1], ARGV[i + 2] ~= '' and ARGV[i + 2] or tostring(now), ARGV[2], ARGV[3])
+--       JSON: for each key, one after the other: key, destinations, noticed_ms ('' for now)
+local lane, run, unseen, puts = ARGV[2], ARGV[3], ARGV[4], cjson.decode(ARGV[5])
+for i = 1, #puts, 3 do
+  put(puts[i], puts[i + 1], lane, puts[i + 2] ~= '' and puts[i + 2] or tostring(now), run, unseen)
 end
-return now
+return #puts / 3

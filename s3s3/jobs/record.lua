@@ -2,34 +2,39 @@
 --
 -- KEYS[1] is the route's prefix, "s3s3:{ROUTE}:". Every other key is made from it here; all share its hash tag,
 -- so they live in one slot of a cluster, and a script may touch them all.
--- redis.py says what each key holds.
+-- ARGV[1] is the look's delay in ms, for every script. redis.py says what each key holds.
 
 local P = KEYS[1]
+local LOOK_MS = tonumber(ARGV[1])
 local GROUP = 's3s3'
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 -- Sets of destinations are strings of names with a space between: short, ordered, and readable in redis-cli.
+local function each(names) return names:gmatch('[^ ]+') end
+
+local function holds(names, wanted)
+  for name in each(names) do
+    if name == wanted then return true end
+  end
+  return false
+end
+
 local function union(a, b)
   if a == b or b == '' then return a end
-  local seen, names = {}, {}
-  for name in (a .. ' ' .. b):gmatch('%S+') do
-    if not seen[name] then
-      seen[name] = true
-      names[#names + 1] = name
-    end
+  for name in each(b) do
+    if not holds(a, name) then a = a == '' and name or a .. ' ' .. name end
   end
-  return table.concat(names, ' ')
+  return a
 end
 
 local function job(key) return P .. 'job:' .. key end
 
-local FIELDS = {'phase', 'want', 'again', 'lane', 'entry', 'token', 'unseen', 'noticed', 'tries', 'runs',
-                'again_lane', 'again_noticed', 'again_runs'}
+local ABSENT_IS_EMPTY = {__index = function() return '' end}
 
 local function read(key)
-  local values, record = redis.call('HMGET', job(key), unpack(FIELDS)), {}
-  for i, field in ipairs(FIELDS) do record[field] = values[i] or '' end
+  local fields, record = redis.call('HGETALL', job(key)), setmetatable({}, ABSENT_IS_EMPTY)
+  for i = 1, #fields, 2 do record[fields[i]] = fields[i + 1] end
   return record
 end
 
@@ -46,6 +51,11 @@ local function enqueue(key, lane, want, unseen, noticed, tries, runs)
              'noticed', noticed, 'tries', tries, 'runs', runs)
 end
 
+-- A look is due after the longest time that an old PUT could still be in flight; neither put nor finish touches it.
+local function leave_look(key)
+  redis.call('ZADD', P .. 'looks', 'GT', now + LOOK_MS, key)
+end
+
 -- put(key, destinations): somebody says that the key is worth a look at these destinations.
 -- What each phase makes of it is the heart of the queue's rule.
 -- unseen is '1' where the copy is to go out without a look at the destinations first.
@@ -53,6 +63,7 @@ local function put(key, want, lane, noticed, run, unseen)
   local record = read(key)
   local phase = record.phase
   if (phase == 'queued' or phase == 'running') and not has_entry(record) then
+    if phase == 'running' then leave_look(key) end
     enqueue(key, lane, union(want, union(record.want, record.again)), '', noticed, record.tries,
             union(record.runs, union(record.again_runs, run)))
   elseif phase == 'queued' then
@@ -75,25 +86,7 @@ local function put(key, want, lane, noticed, run, unseen)
   end
 end
 
--- A look is due after the longest time that an old PUT could still be in flight; neither put nor finish touches it.
-local function leave_look(key, delay_ms)
-  redis.call('ZADD', P .. 'looks', 'GT', now + delay_ms, key)
-end
-
 local function forget_entry(lane, entry)
   redis.call('XACK', P .. lane, GROUP, entry)
   redis.call('XDEL', P .. lane, entry)
-end
-
-local function tries_of(text)
-  local tries = {}
-  for name, count in text:gmatch('(%S+)=(%d+)') do tries[name] = tonumber(count) end
-  return tries
-end
-
-local function tries_text(tries)
-  local parts = {}
-  for name, count in pairs(tries) do parts[#parts + 1] = name .. '=' .. count end
-  table.sort(parts)
-  return table.concat(parts, ' ')
 end

@@ -1,15 +1,16 @@
 -- What time alone brings about: retries and looks that are due, probes of open circuits, what waited for closed ones.
--- ARGV: all destinations, all circuits, at most so many keys of each kind, probe_timeout_ms
--- Returns {keys moved, milliseconds until the next is due, or -1}.
-local all, circuits, limit, probe_timeout_ms = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local moved, next_ms = 0, nil
+-- ARGV: all destinations, all stores (the source first), at most so many keys of each kind, probe_timeout_ms
+-- Returns {keys dealt with, milliseconds until the next is due, or -1}.
+local all, stores, limit, probe_timeout_ms = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local source = each(stores)()
+local dealt_with, next_ms = 0, nil
 
-local function wake(key)
-  local record = read(key)
-  if record.phase ~= 'waiting' then return end
+local function wake(key, record)
   redis.call('ZREM', P .. 'waiting', key)
-  enqueue(key, record.lane, record.want, '', record.noticed, record.tries, record.runs)
-  moved = moved + 1
+  if record.phase == 'waiting' then
+    enqueue(key, record.lane, record.want, '', record.noticed, record.tries, record.runs)
+  end
+  dealt_with = dealt_with + 1
 end
 
 local function sooner(at_ms)
@@ -23,32 +24,37 @@ local function due(set)
   return keys
 end
 
--- While it is open, one key at a time shows whether the destination is back.
+-- While it is open, one key at a time shows whether the store is back. What is parked may long be done with by now.
 local function probe(name)
-  local key = redis.call('SRANDMEMBER', P .. 'parked:' .. name)
-  if not key then
-    redis.call('DEL', P .. 'circuit:' .. name)
-    return
+  for _ = 1, limit do
+    local key = redis.call('SPOP', P .. 'parked:' .. name)
+    if not key then
+      redis.call('DEL', P .. 'circuit:' .. name)
+      return
+    end
+    local record = read(key)
+    if record.phase == 'waiting' and (name == source or holds(record.want, name)) then
+      redis.call('HSET', P .. 'circuit:' .. name, 'probe', key, 'probe_at', now + probe_timeout_ms)
+      sooner(now + probe_timeout_ms)
+      wake(key, record)
+      return
+    end
+    dealt_with = dealt_with + 1
   end
-  redis.call('SREM', P .. 'parked:' .. name, key)
-  redis.call('HSET', P .. 'circuit:' .. name, 'probe', key, 'probe_at', now + probe_timeout_ms)
-  wake(key)
 end
 
-for _, key in ipairs(due('waiting')) do wake(key) end
+for _, key in ipairs(due('waiting')) do wake(key, read(key)) end
 for _, key in ipairs(due('looks')) do
   redis.call('ZREM', P .. 'looks', key)
   put(key, all, 'bulk', tostring(now), '', '')
-  moved = moved + 1
+  dealt_with = dealt_with + 1
 end
-for name in circuits:gmatch('%S+') do
-  local circuit = redis.call('HMGET', P .. 'circuit:' .. name, 'since', 'probe_at', 'held')
-  if circuit[1] then
-    if not circuit[3] then
-      if tonumber(circuit[2]) <= now then probe(name) else sooner(tonumber(circuit[2])) end
-    end
-  else
-    for _, key in ipairs(redis.call('SPOP', P .. 'parked:' .. name, limit)) do wake(key) end
+for name in each(stores) do
+  local since, probe_at, held = unpack(redis.call('HMGET', P .. 'circuit:' .. name, 'since', 'probe_at', 'held'))
+  if not since then
+    for _, key in ipairs(redis.call('SPOP', P .. 'parked:' .. name, limit)) do wake(key, read(key)) end
+  elseif not held then
+    if tonumber(probe_at) <= now then probe(name) else sooner(tonumber(probe_at)) end
   end
 end
-return {moved, next_ms or -1}
+return {dealt_with, next_ms or -1}

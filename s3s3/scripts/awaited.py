@@ -16,6 +16,7 @@ from ..jobs import Jobs, Put
 from ..lease import lease_clock_s
 from ..model import Lane, Result, Route
 from .either import either
+from .tables import counted
 
 log = logging.getLogger(__name__)
 
@@ -144,13 +145,13 @@ class Awaited:
         """The queue is empty. Unless an outcome came at the last moment, it lost what is waited for: put it again."""
         if await self._hear(0):
             return
-        log.warning("route %s: the queue does not know %d keys any more, has Redis lost data? They are put again",
-                    self.route.name, len(self._outstanding))  # fmt: skip
+        log.warning("route %s: %s not on the queue any more: Redis has lost data; put again",
+                    self.route.name, counted(len(self._outstanding), "key"))  # fmt: skip
         await answered(partial(self._put, list(self._outstanding), Lane.BULK))
 
     def summary(self) -> list[str]:
         """Return what became of it, a line for each destination."""
-        lines = [f"route {self.route.name}: {self.keys:,} keys"]
+        lines = [f"route {self.route.name}: {counted(self.keys, 'key')}"]
         for destination, counts in self.counts.items():
             words = [f"{count:,} {word}" for word, count in sorted(counts.items())]
             if left := sum(destination in names for names in self._outstanding.values()):

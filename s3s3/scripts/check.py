@@ -51,7 +51,7 @@ async def _check(arguments: argparse.Namespace) -> int:
                           "redis": dataclasses.asdict(redis) if redis else None}, indent=2))  # fmt: skip
     else:
         _show(found, redis)
-    everything = [*(store for one in found for store in one.stores), *([redis] if redis else [])]
+    everything = _everything(found, redis)
     if not all(one.reachable for one in everything):
         return options.OUT_OF_REACH
     return options.SOME_FAILED if any(one.wrong for one in everything) else options.OK
@@ -63,6 +63,11 @@ class RouteFindings:
 
     route: str
     stores: Sequence[Findings]
+
+
+def _everything(found: Sequence[RouteFindings], redis: RedisFindings | None) -> list[Findings | RedisFindings]:
+    stores: list[Findings | RedisFindings] = [store for one in found for store in one.stores]
+    return [*stores, redis] if redis else stores
 
 
 async def _check_route(route: Route, *, writes: bool) -> RouteFindings:
@@ -107,7 +112,7 @@ def _show(found: Sequence[RouteFindings], redis: RedisFindings | None) -> None:
     else:
         print_table(("Redis", shown(redis.address)), list(_redis_column(redis).items()))
         print()
-    everything = [*(store for one in found for store in one.stores), *([redis] if redis else [])]
+    everything = _everything(found, redis)
     advice = [("wrong:", text) for one in everything for text in one.wrong]
     advice += [("note:", text) for one in everything for text in one.notes]
     print_labelled([(label, shown(text)) for label, text in advice])
@@ -130,7 +135,7 @@ def _store_column(store: Findings) -> dict[str, str]:
         "Content-MD5 enforced": _word(store.content_md5_enforced),
         "ETag is MD5": _word(store.etag_is_md5),
         "listing": listing or "-",
-        "clock": "-" if store.clock_skew_s is None else f"{store.clock_skew_s:+,} s",
+        "clock": "-" if store.clock_skew_s is None else _skew_text(store.clock_skew_s),
         "may read": _word(store.may_read),
         "may write": _word(store.may_write),
     }
@@ -144,6 +149,10 @@ def _redis_column(redis: RedisFindings) -> dict[str, str]:
         "maxmemory-policy": redis.maxmemory_policy or "-",
         f"subscribers of {shown(redis.channel)}": "-" if redis.subscribers is None else str(redis.subscribers),
     }
+
+
+def _skew_text(skew_s: int) -> str:
+    return f"{skew_s:+,} s" if abs(skew_s) > 1 else "right"  # stores tell whole seconds
 
 
 def _word(answer: bool | None) -> str:

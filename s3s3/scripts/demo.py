@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -20,32 +21,27 @@ from . import options
 def main(argv: list[str] | None = None) -> int:
     """Show everything; return the exit status."""
     arguments = _parser().parse_args(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
     screen = Screen()
-    began_s = time.monotonic()
-    try:
-        verified = tour(screen, objects=arguments.objects, at_the_end=keep_running if arguments.keep else nothing)
-    except KeyboardInterrupt:
-        screen.end("Interrupted. The servers are stopped, and their folders removed.")
-        return options.SOME_FAILED
-    except ServerMissing as error:
-        print(f"s3s3: {error}", file=sys.stderr)
-        return options.WRONG_USAGE
-    except S3S3Error as error:
-        print(f"s3s3: {error}", file=sys.stderr)
-        return options.SOME_FAILED
-    result = "Done" if verified else "Not everything is as it should be"
-    screen.end(
-        f"{result}, after {time.monotonic() - began_s:.0f} s. The servers are stopped, and their folders removed."
-    )
+    with _interruptible():
+        try:
+            verified = tour(screen, objects=arguments.objects, at_the_end=keep_running if arguments.keep else nothing)
+        except KeyboardInterrupt:
+            screen.end("Interrupted. The servers are stopped, and their folders removed.")
+            return options.SOME_FAILED
+        except ServerMissing as error:
+            print(f"s3s3: {error}", file=sys.stderr)
+            return options.WRONG_USAGE
+        except S3S3Error as error:
+            print(f"s3s3: {error}", file=sys.stderr)
+            return options.SOME_FAILED
+    screen.end("The servers are stopped, and their folders removed.")
     return options.OK if verified else options.SOME_FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="s3s3 demo",
-        description="Show everything on this machine, with real servers and no configuration, and leave nothing behind.",
+        description="Show everything on this machine, with real servers and no configuration. Leaves nothing behind.",
         epilog="exit status: 0 if every copy was verified, 1 if not, 2 if something is not installed",
     )
     parser.add_argument(
@@ -61,6 +57,17 @@ def _objects(text: str) -> int:
     if not text.isdecimal() or int(text) < FEWEST_OBJECTS:
         raise argparse.ArgumentTypeError(f"{text!r} should be a number, {FEWEST_OBJECTS} or more")
     return int(text)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM, and the end of the terminal, do what a Ctrl-C does."""
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, how in before.items():
+            signal.signal(number, how)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

@@ -18,7 +18,7 @@ from ..model import Route
 from . import options
 from .progress import span_text
 from .queues import chosen, connected_queues, destinations_of
-from .tables import print_table, shown
+from .tables import counted, print_indented, print_table, shown
 
 KEYS_AT_ONCE = 500
 
@@ -89,7 +89,7 @@ async def _move(arguments: argparse.Namespace, queues: Sequence[Queue]) -> int:
                 missed -= set(keys) if count else set()
             if moved or arguments.all:
                 done = "put back to work" if retry else "dropped"
-                print(f"route {route.name}: {destination}: {moved:,} dead letters {done}")
+                print(f"route {route.name}: {destination}: {counted(moved, 'dead letter')} {done}")
     for key in sorted(missed):
         print(f"no dead letter: {shown(key)}")
     return options.SOME_FAILED if missed else options.OK
@@ -164,8 +164,8 @@ def _as_fields(route: Route, counts: Counts, letters: dict[str, list[DeadLetter]
 def _show(route: Route, counts: Counts, letters: dict[str, list[DeadLetter]]) -> None:
     print(f"route {route.name}: {'PAUSED; ' if counts.paused else ''}{counts.pending:,} pending"
           + (f", the oldest for {span_text(counts.oldest_s)}" if counts.oldest_s else ""))  # fmt: skip
-    print(f"  {counts.fresh:,} from notices, {counts.bulk:,} from comparisons and retries, "
-          f"{counts.waiting:,} wait for another try, {counts.looks:,} for a later look")  # fmt: skip
+    lanes = f"{counts.fresh:,} from notices, {counts.bulk:,} from comparisons and retries"
+    print_indented(f"{lanes}, {counts.waiting:,} wait for another try, {counts.looks:,} for a later look", 2)
     names = dict.fromkeys((*counts.parked, *counts.dead_letters))
     rows = [
         (name, f"{counts.parked.get(name, 0):,}", f"{counts.dead_letters.get(name, 0):,}", _state(name, counts))
@@ -174,17 +174,19 @@ def _show(route: Route, counts: Counts, letters: dict[str, list[DeadLetter]]) ->
     ]
     print()
     print_table(("store", "parked", "dead letters", "state"), rows)
-    dead = [
-        (name, shown(letter.key), str(letter.tries), _time_text(letter.buried_ms), shown(letter.reason))
-        for name, some in letters.items()
-        for letter in some
-    ]
-    if dead:
-        print()
-        print_table(("destination", "key", "tries", "since (UTC)", "reason"), dead)
     for name, some in letters.items():
-        if (more := counts.dead_letters.get(name, 0) - len(some)) > 0:
-            print(f"... and {more:,} more of {name}; --limit 0 lists all")
+        if some:
+            _show_letters(name, some, more=counts.dead_letters.get(name, 0) - len(some))
+
+
+def _show_letters(destination: str, letters: Sequence[DeadLetter], more: int) -> None:
+    print(f"\ndead letters of {destination}:")
+    for letter in letters:
+        tries = f", {letter.tries:,} tries" if letter.tries > 1 else ""
+        print_indented(shown(letter.key), 2)
+        print_indented(f"{_time_text(letter.buried_ms)}{tries}: {shown(letter.reason)}", 6)
+    if more > 0:
+        print(f"  ... and {more:,} more; --limit 0 lists all")
 
 
 def _state(name: str, counts: Counts) -> str:
@@ -197,4 +199,4 @@ def _state(name: str, counts: Counts) -> str:
 
 
 def _time_text(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(at_ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Protocol
 
@@ -24,6 +23,7 @@ from . import options
 from .awaited import Awaited
 from .keys import checked, of_arguments, of_input
 from .queues import chosen, connected_queues, listeners
+from .tables import counted
 
 MOST_FAULTS_SHOWN = 20
 
@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
 class Publisher(Protocol):
     """Where keys go."""
 
+    def keepers(self) -> list[Coroutine[Any, Any, None]]:
+        """Return what is to run beside the publishing."""
+
     async def publish(self, keys: Sequence[str]) -> None:
         """Publish keys that at least one route is about."""
 
@@ -68,25 +71,26 @@ class Publisher(Protocol):
 async def _publish(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     settings = config.load(arguments.config)
     routes = chosen(settings, arguments.route)
-    about = [matcher(route) for route in routes]
-    async with connected_queues(settings, routes) as (client, queues), AsyncExitStack() as stack:
-        publisher: Publisher
+    async with connected_queues(settings, routes) as (client, queues):
+        publisher: Publisher = _Queues(queues)
         if arguments.pubsub:
             publisher = _Channel(client, settings.pubsub.channel)
         elif arguments.wait:
             publisher = _Awaited(queues, partial(listeners, client, settings.pubsub.channel), stop)
-            await stack.enter_async_context(beside(*publisher.hearing()))
-        else:
-            publisher = _Queues(queues)
-        refused = await _publish_all(arguments, publisher, lambda key: any(matches(key) for matches in about), stop)
-        well = await publisher.finish()
+        work = _publish_all(arguments, publisher, _any_of(routes), stop)
+        refused, well = await beside(work, *publisher.keepers())
     return options.OK if well and not refused and not stop.is_set() else options.SOME_FAILED
+
+
+def _any_of(routes: Sequence[Route]) -> Callable[[str], bool]:
+    about = [matcher(route) for route in routes]
+    return lambda key: any(matches(key) for matches in about)
 
 
 async def _publish_all(
     arguments: argparse.Namespace, publisher: Publisher, wanted: Callable[[str], bool], stop: asyncio.Event
-) -> int:
-    """Publish everything that is named; return how many lines were refused.
+) -> tuple[int, bool]:
+    """Publish everything that is named; return how many lines were refused, and what `finish` says.
 
     Raises:
         ConfigError: an argument is no possible key. Nothing was published.
@@ -96,7 +100,7 @@ async def _publish_all(
         if faults:
             raise ConfigError(faults)
         await publisher.publish(keys)
-        return 0
+        return 0, await publisher.finish()
     refused = 0
     async for named in of_input(sys.stdin.fileno(), b"\0" if arguments.null else b"\n", stop):
         keys, faults = checked(named, wanted)
@@ -109,8 +113,8 @@ async def _publish_all(
             print(f"what stands before {named[0].place} was published", file=sys.stderr)
             raise
     if refused:
-        print(f"{refused:,} lines were refused; the others were published", file=sys.stderr)
-    return refused
+        print(f"{counted(refused, 'line')} refused; the others were published", file=sys.stderr)
+    return refused, await publisher.finish()
 
 
 class _Queues:
@@ -120,6 +124,9 @@ class _Queues:
         self._queues = [(route, matcher(route), jobs) for route, jobs in queues]
         self._counts = {route.name: 0 for route, _ in queues}
 
+    def keepers(self) -> list[Coroutine[Any, Any, None]]:
+        return []
+
     async def publish(self, keys: Sequence[str]) -> None:
         for route, matches, jobs in self._queues:
             puts = [Put(key, route.destination_names) for key in keys if matches(key)]
@@ -128,7 +135,7 @@ class _Queues:
 
     async def finish(self) -> bool:
         for name, count in self._counts.items():
-            print(f"route {name}: {count:,} keys put on the queue")
+            print(f"route {name}: {counted(count, 'key')} put on the queue")
         return True
 
 
@@ -140,8 +147,7 @@ class _Awaited:
     ) -> None:
         self._queues = [(matcher(route), Awaited(route, jobs, listeners, print, stop)) for route, jobs in queues]
 
-    def hearing(self) -> list[Coroutine[Any, Any, None]]:
-        """Return what takes the outcomes as they come."""
+    def keepers(self) -> list[Coroutine[Any, Any, None]]:
         return [awaited.keep_hearing() for _, awaited in self._queues]
 
     async def publish(self, keys: Sequence[str]) -> None:
@@ -164,6 +170,9 @@ class _Channel:
         self._name = name
         self._published = self._unheard = 0
 
+    def keepers(self) -> list[Coroutine[Any, Any, None]]:
+        return []
+
     async def publish(self, keys: Sequence[str]) -> None:
         for key in keys:
             with translated():
@@ -172,11 +181,11 @@ class _Channel:
             self._unheard += not heard
 
     async def finish(self) -> bool:
-        print(f"{self._published:,} keys published on channel {self._name!r}")
+        print(f"{counted(self._published, 'key')} published on channel {self._name!r}")
         if not self._unheard or isinstance(self._client, RedisCluster):  # a node counts its own subscribers only
             return True
         print(
-            f"nobody was subscribed to channel {self._name!r} for {self._unheard:,} of them, so they were lost: "
+            f"nobody was subscribed to channel {self._name!r} for {self._unheard:,} of them, which nobody copies now: "
             "start `s3s3 listen`, or publish without --pubsub, which keeps them until somebody does",
             file=sys.stderr,
         )

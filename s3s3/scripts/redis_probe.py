@@ -49,25 +49,23 @@ async def probe_redis(client: Redis, findings: RedisFindings) -> None:
         _look_at(node, findings)
     findings.subscribers = await listeners(client, findings.channel)
     if not findings.subscribers:
-        findings.notes.append(f"nobody is subscribed to channel {findings.channel!r}: no `s3s3 listen` runs")
+        findings.notes.append(f"Redis: nobody is subscribed to channel {findings.channel!r}: no `s3s3 listen` runs")
 
 
 def _look_at(node: dict[str, Any], findings: RedisFindings) -> None:
     """Take what one server says of itself (redis.io, "INFO")."""
     if "aof_enabled" in node:
         findings.append_only_file = bool(node["aof_enabled"]) and findings.append_only_file is not False
-        if not node["aof_enabled"]:
-            _note(findings.notes, "it has no append-only file, so a crash of Redis loses what is queued; to cure it: "
-                                  "redis-cli CONFIG SET appendonly yes, then redis-cli CONFIG REWRITE")  # fmt: skip
+    if findings.append_only_file is False:
+        _tell(findings.notes, "Redis has no append-only file, so its crash loses what is queued", "appendonly yes")
     findings.maxmemory_policy = node.get("maxmemory_policy")
     findings.maxmemory_bytes = node.get("maxmemory")
-    if findings.maxmemory_policy in (None, "noeviction"):
-        return
-    text = (f"its maxmemory-policy is {findings.maxmemory_policy}: when memory is short, it throws queued keys away; "
-            "to cure it: redis-cli CONFIG SET maxmemory-policy noeviction, then redis-cli CONFIG REWRITE")  # fmt: skip
-    _note(findings.wrong if findings.maxmemory_bytes else findings.notes, text)
+    if findings.maxmemory_policy not in (None, "noeviction"):
+        what = f"Redis throws queued keys away when memory is short (maxmemory-policy {findings.maxmemory_policy})"
+        _tell(findings.wrong if findings.maxmemory_bytes else findings.notes, what, "maxmemory-policy noeviction")
 
 
-def _note(notes: list[str], text: str) -> None:
-    if text not in notes:  # several nodes have the same to say
-        notes.append(text)
+def _tell(lines: list[str], what: str, setting: str) -> None:
+    line = f"{what}; to cure it: redis-cli CONFIG SET {setting}, then redis-cli CONFIG REWRITE"
+    if line not in lines:  # several nodes of a cluster have the same to say
+        lines.append(line)

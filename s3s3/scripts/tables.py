@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -31,6 +32,14 @@ def print_labelled(rows: Sequence[tuple[str, str]]) -> None:
             print(label, text)
 
 
+def print_indented(text: str, indent: int) -> None:
+    """Print a text that begins further to the right; on a terminal all its lines do."""
+    if sys.stdout.isatty():
+        Console().print(Padding(Text(text, overflow="fold"), (0, 0, 0, indent)))
+    else:
+        print(f"{'':{indent}}{text}")
+
+
 def plain_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield the lines of a table in aligned columns, a row a line."""
     widths = [max(map(len, texts)) for texts in zip(columns, *rows, strict=True)]
@@ -38,6 +47,11 @@ def plain_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterat
     for row in (columns, *rows):
         cells = zip(row, widths, to_the_right, strict=True)
         yield "  ".join(text.rjust(width) if right else text.ljust(width) for text, width, right in cells).rstrip()
+
+
+def counted(count: int, what: str) -> str:
+    """Return "1 key", "2,000 keys"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def shown(text: str) -> str:

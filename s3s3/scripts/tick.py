@@ -40,10 +40,11 @@ def main(argv: list[str] | None = None) -> int:
         print("s3s3tick is started by supervisord, as an [eventlistener]; by hand: s3s3 bucket", file=sys.stderr)
         return options.WRONG_USAGE
     command = [sys.executable, "-m", "s3s3.scripts.main", "bucket", *of_bucket]
-    return options.run(lambda stop: _answer_ticks(command, arguments.limit_s, stop))
+    return options.run(lambda stop: answer_ticks(command, arguments.limit_s, stop))
 
 
-async def _answer_ticks(command: Sequence[str], limit_s: float, stop: asyncio.Event) -> int:
+async def answer_ticks(command: Sequence[str], limit_s: float, stop: asyncio.Event) -> int:
+    """Run the command at each tick, until `stop` is set or supervisord has gone; return the exit status."""
     events = await _supervisord()
     stopped = asyncio.create_task(stop.wait())
     ended_at_s = 0.0

@@ -24,9 +24,9 @@ from ..errors import (
     TooLarge,
 )
 from ..model import Endpoint
+from .broken import BodyWrong, Broken, ConnectFailed, NotHTTP, Silent, TooEarly, WireError
 from .connection import Address
 from .times import http_date_ms
-from .wire import BodyWrong, Broken, ConnectFailed, NotHTTP, Silent, TooEarly, WireError
 
 ERROR_BODY_LIMIT_BYTES = 64 * 1024
 _SHOWN_CHARACTERS = 300

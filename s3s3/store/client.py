@@ -10,12 +10,12 @@ from typing import Literal
 from ..errors import NoSuchKey, StoreError, StoreRefused
 from ..model import Endpoint
 from .answers import ERROR_BODY_LIMIT_BYTES, error_of_answer
+from .broken import WireError
 from .exchange import Body, Exchange, Permit, again, always
 from .lister import Lister, Page
 from .names import KeyMap
 from .pool import Timeouts
 from .reading import Answer, Held, Reading, Written, encrypted, held
-from .wire import WireError
 
 
 class Store:

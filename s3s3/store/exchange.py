@@ -11,6 +11,7 @@ from typing import TypeVar
 from ..errors import Damaged, StoreError, StoreRefused, StoreUnavailable
 from ..model import Endpoint
 from .answers import ERROR_BODY_LIMIT_BYTES, error_of_answer, error_of_failure
+from .broken import WireError
 from .connection import KeySource, address_of
 from .framing import Head
 from .names import Query, encode_key, encode_query
@@ -18,7 +19,7 @@ from .pool import Pool, Timeouts
 from .reading import Answer
 from .signing import Keys, Signer, Target, signer
 from .times import http_date_ms
-from .wire import Connection, WireError
+from .wire import Connection
 
 ATTEMPTS = 3
 FIRST_PAUSE_S = 0.5
@@ -118,8 +119,9 @@ class Exchange:
                 raise self.failure(operation, key, error) from error
             raise
         answer = Answer(head, connection, self._pool)
-        if head.headers.get("date", "") != self._date:
-            self._learn_time(head.headers["date"])
+        date = head.headers.get("date", self._date)
+        if date != self._date:
+            self._learn_time(date)
         if head.status in (200, 204) or (head.status == 404 and method == "HEAD"):
             return answer
         raise await self.refusal(operation, key, answer)

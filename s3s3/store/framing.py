@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 HEAD_LIMIT_BYTES = 64 * 1024
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 _TOO_MUCH = "more bytes than the answer announced"
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """Status and headers of an answer: names in lower case, values as the bytes they came as (surrogateescape).
 
     `persistent`: the connection may serve another exchange after this one.
@@ -25,23 +24,34 @@ class Head:
 def parse_head(raw: bytes) -> Head:
     """Parse the status line and the header lines. Raises ValueError for what is no HTTP/1.x."""
     lines = raw.decode("utf-8", "surrogateescape").split("\r\n")
-    line = lines[0]
+    line = lines.pop(0)
     if not line.startswith("HTTP/1.") or not line[9:12].isdigit():
         raise ValueError(f"the answer begins with {line[:40]!r}")
     headers: dict[str, str] = {}
-    for header in lines[1:]:
+    for header in lines:
         name, colon, value = header.partition(":")
         if not colon or name[:1] in " \t":
             raise ValueError("a header line without a name")
+        headers[name.lower()] = value.strip(" \t")
+    if len(headers) != len(lines):
+        headers = _joined(lines)
+    connection = headers.get("connection", "").lower()
+    persistent = "close" not in connection if line[7] == "1" else "keep-alive" in connection
+    return Head(int(line[9:12]), headers, persistent)
+
+
+def _joined(lines: list[str]) -> dict[str, str]:
+    """Return headers of which some come more than once (RFC 9110, 5.2)."""
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
         name, value = name.lower(), value.strip(" \t")
         known = headers.get(name)
         if known is None or (known == value and name == "content-length"):
             headers[name] = value
         else:
             headers[name] = f"{known}, {value}"
-    connection = headers.get("connection", "").lower()
-    persistent = "close" not in connection if line[7] == "1" else "keep-alive" in connection
-    return Head(int(line[9:12]), headers, persistent)
+    return headers
 
 
 class Body:

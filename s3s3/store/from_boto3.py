@@ -32,6 +32,7 @@ def endpoint_of(client: S3Client, bucket_name: str, name: str) -> Endpoint:
     """
     settings: Any = client.meta.config
     parts = urlsplit(client.meta.endpoint_url)
+    signature_version = _signature_version(settings.signature_version, name)
     key_id, secret, token = _keys(client, name)
     return Endpoint(
         name=name,
@@ -43,7 +44,7 @@ def endpoint_of(client: S3Client, bucket_name: str, name: str) -> Endpoint:
         secret_access_key=secret,
         session_token=token,
         path_style=(settings.s3 or {}).get("addressing_style") != "virtual",
-        signature_version=_signature_version(settings.signature_version, name),
+        signature_version=signature_version,
         region=client.meta.region_name or "us-east-1",
     )
 

@@ -10,10 +10,10 @@ from typing import Literal
 
 from ..errors import ListingOutOfOrder, StoreRefused
 from ..model import Endpoint, Entry
+from .broken import WireError
 from .exchange import Exchange, again
 from .listing import Listed, parse_page
 from .names import KeyMap
-from .wire import WireError
 
 Page = list[Entry]
 

@@ -7,7 +7,8 @@ import ssl
 from collections import deque
 from dataclasses import dataclass
 
-from .wire import ConnectFailed, Connection
+from .broken import ConnectFailed
+from .wire import Connection
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import secrets
 import time
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..errors import StoreError, StoreUnavailable
-from ..model import Endpoint, Entry
+from ..errors import (
+    Damaged,
+    ListingOutOfOrder,
+    NoSuchBucket,
+    NoSuchKey,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
+from ..model import Endpoint, Entry, md5_of_etag
+from .client import Store
 from .connection import address_of
 from .exchange import Exchange, again
+from .listing import Listed, parse_page
 from .pool import Timeouts
+from .broken import WireError
 
 KEY_PREFIX = "s3s3-check-"
 CLOCK_SKEW_LIMIT_S = 300
@@ -60,8 +74,9 @@ async def probe(endpoint: Endpoint, *, writes: bool) -> Findings:
     """
     findings = Findings(endpoint.name, str(address_of(endpoint)), endpoint.bucket_name)
     try:
-        entries = await _look(endpoint, findings)
-        await (_write(endpoint, findings) if writes else _read(endpoint, findings, entries))
+        entries, error = await _look(endpoint, findings)
+        if _may_be_of_listing_alone(error):
+            await (_write(endpoint, findings) if writes else _read(endpoint, findings, entries))
     except StoreUnavailable as error:
         findings.wrong.append(str(error))
     _judge(findings)
@@ -71,8 +86,8 @@ async def probe(endpoint: Endpoint, *, writes: bool) -> Findings:
 # -- listing, by both signatures
 
 
-async def _look(endpoint: Endpoint, findings: Findings) -> Sequence[Entry]:
-    """List the beginning of the bucket and return it. Raises StoreUnavailable."""
+async def _look(endpoint: Endpoint, findings: Findings) -> tuple[Sequence[Entry], StoreError | None]:
+    """List the beginning of the bucket; return it, and what the store says against it. Raises StoreUnavailable."""
     own = endpoint.signature_version
     other: Literal["s3", "s3v4"] = "s3v4" if own == "s3" else "s3"
     listed, error, skew_s = await _list(endpoint)
@@ -87,11 +102,11 @@ async def _look(endpoint: Endpoint, findings: Findings) -> Sequence[Entry]:
         cure = f'; signature_version = "{other}" in [{findings.name}] works' if accepted[other] else ""
         findings.wrong.append(f"{error}{cure if accepted[own] is False else ''}")
     if listed is None:
-        return ()
+        return (), error
     findings.list_version = 2 if listed.is_v2 else 1
     keys = [entry.key for entry in listed.entries]
     findings.list_in_order = keys == sorted(keys) if len(keys) > 1 else None
-    return listed.entries
+    return listed.entries, None
 
 
 async def _list(endpoint: Endpoint) -> tuple[Listed | None, StoreError | None, float]:
@@ -123,9 +138,14 @@ def _accepted(error: StoreError | None) -> bool | None:
     """Tell whether a signature was accepted; None where the answer does not tell."""
     if error is None or isinstance(error, NoSuchBucket):
         return True
-    if isinstance(error, StoreUnavailable) or error.code == "AccessDenied":
-        return None  # it may be about listing alone
+    if isinstance(error, StoreUnavailable) or _may_be_of_listing_alone(error):
+        return None
     return False
+
+
+def _may_be_of_listing_alone(error: StoreError | None) -> bool:
+    """Tell whether reading and writing may work in spite of it."""
+    return error is None or error.code == "AccessDenied"
 
 
 # -- reading what is there
@@ -144,9 +164,8 @@ async def _read(endpoint: Endpoint, findings: Findings, entries: Sequence[Entry]
         except StoreUnavailable:
             raise
         except StoreError as error:
-            if findings.list_version is not None:  # otherwise it has been said why
-                findings.may_read = False
-                findings.wrong.append(str(error))
+            findings.may_read = False
+            findings.wrong.append(str(error))
         else:
             findings.may_read = True
             if content is not None and md5_of_etag(reading.entry.etag):

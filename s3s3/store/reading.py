@@ -8,10 +8,11 @@ from types import TracebackType
 
 from ..errors import Damaged, StoreError, StoreUnavailable
 from ..model import Entry
+from .broken import Broken, WireError
 from .framing import Head
 from .pool import Pool
 from .times import http_date_ms
-from .wire import Broken, Connection, WireError
+from .wire import Connection
 
 RECORDED_ETAG = "x-amz-meta-s3s3-source-etag"
 """User metadata in which s3s3 records the source's ETag where ETags alone cannot tell that two objects are equal."""

@@ -19,7 +19,7 @@ from binascii import b2a_base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
 from ..model import Secret
@@ -50,8 +50,7 @@ class Keys:
     session_token: Secret | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What a request is addressed to.
 
     Attributes:

@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 
+from .broken import BodyWrong, Broken, NotHTTP, Silent, TooEarly, WireError
 from .framing import HEAD_LIMIT_BYTES, Body, Head, body_of, parse_head
 
 _READ_AHEAD_BYTES = 512 * 1024
@@ -18,44 +19,6 @@ _WRITE_BUFFER_BYTES = 256 * 1024
 _SMALL_BODY_BYTES = 64 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _NO_BODY = Body(0)
-
-
-class WireError(Exception):
-    """An exchange that did not end with a whole answer.
-
-    Attributes:
-        sent: something of the request had been handed to the connection.
-        answered: the head of an answer had come.
-        kept: the connection had served an exchange before this one, so it may simply have been too old.
-    """
-
-    sent = False
-    answered = False
-    kept = False
-
-
-class ConnectFailed(WireError):
-    """No connection; `__cause__` says why."""
-
-
-class Broken(WireError):
-    """The connection was lost in the middle; `__cause__` says how, None means that the peer closed it."""
-
-
-class Silent(WireError):
-    """No byte moved for too long, or the exchange took longer than it may."""
-
-
-class NotHTTP(WireError):
-    """What came is not HTTP/1.x."""
-
-
-class TooEarly(WireError):
-    """A store that praised a body before it had all of it."""
-
-
-class BodyWrong(WireError):
-    """A body to be sent has more or fewer bytes than was promised. The connection was reset."""
 
 
 class Connection(asyncio.Protocol):
@@ -101,7 +64,7 @@ class Connection(asyncio.Protocol):
         """Drop the connection at once. A request under way is reset, so that nobody takes it for complete."""
         if self._closed:
             return
-        if not self._sent_whole:
+        if not self._sent_whole and not self._transport.is_closing():
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._closed = True
         if self._error is None:
@@ -142,11 +105,21 @@ class Connection(asyncio.Protocol):
         self._begin(without_body=False)
         self._sent_whole = False
         self._transport.write(head)
-        try:
-            await self._stream_body(body, size_bytes)
-        except BaseException:
-            self.abort()
-            raise
+        left, ready = size_bytes, b""
+        async for chunk in body:
+            left -= len(chunk)
+            if left < 0 and self._head is None:
+                raise self._wire_error(BodyWrong(f"more than the promised {size_bytes} bytes came to be sent"))
+            if ready:
+                await self._write(ready)
+                if self._head is not None:
+                    return
+            ready = chunk
+        if left and self._head is None:
+            raise self._wire_error(BodyWrong(f"{left} of the promised {size_bytes} bytes are missing"))
+        if self._head is None:
+            self._sent_whole = True
+            await self._write(ready)
 
     async def head(self) -> Head:
         """Return the head of the answer when it is there. Raises WireError."""
@@ -167,23 +140,6 @@ class Connection(asyncio.Protocol):
         self._pending = 0
         self._resume_reading()
         return taken
-
-    async def _stream_body(self, body: AsyncIterator[bytes], size_bytes: int) -> None:
-        left, ready = size_bytes, b""
-        async for chunk in body:
-            left -= len(chunk)
-            if left < 0 and self._head is None:
-                raise self._wire_error(BodyWrong(f"more than the promised {size_bytes} bytes came to be sent"))
-            if ready:
-                await self._write(ready)
-                if self._head is not None:
-                    return
-            ready = chunk
-        if left and self._head is None:
-            raise self._wire_error(BodyWrong(f"{left} of the promised {size_bytes} bytes are missing"))
-        if self._head is None:
-            self._sent_whole = True
-            await self._write(ready)
 
     def _begin(self, without_body: bool) -> None:
         if self._closed:

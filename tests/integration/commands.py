@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,14 @@ def run(verb: str, *arguments: str | Path, status: int = 0, **settings: Any) -> 
     return done
 
 
-def eventually(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:
-    """Return the condition's first true answer."""
+def eventually(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S, every_s: float = 0.05) -> Any:
+    """Return the condition's first true answer. `every_s`: more for one that costs the machine something."""
     deadline_s = time.monotonic() + patience_s
     while True:
         if answer := condition():
             return answer
         assert time.monotonic() < deadline_s, f"not within {patience_s:g} s: {what}"
-        time.sleep(0.05)
+        time.sleep(every_s)
 
 
 class Listener:
@@ -89,10 +90,22 @@ class Listener:
         self._environment = {**os.environ, **(environment or {})}
 
     def __enter__(self) -> Listener:
+        self._start()
+        eventually(self._is_subscribed, "the listener subscribes")
+        return self
+
+    def _start(self) -> None:
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(self._command, stdout=output, stderr=output, env=self._environment)
-        eventually(self._is_subscribed, f"the listener subscribes; its log:\n{self.log.read_text()}")
-        return self
+
+    @contextmanager
+    def started(self) -> Iterator[Listener]:
+        """Started, and not waited for."""
+        self._start()
+        try:
+            yield self
+        finally:
+            self.__exit__()
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:

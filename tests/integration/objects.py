@@ -63,7 +63,10 @@ class Thing:
     headers: dict[str, Any] = field(default_factory=dict)
 
     def content(self) -> bytes:
-        return random.Random(self.seed).randbytes(self.size_bytes)
+        block = random.Random(self.seed).randbytes(min(self.size_bytes, MIB))
+        blocks = (number.to_bytes(8, "big") + block[8:] for number in range(1, self.size_bytes // MIB))
+        whole = block + b"".join(blocks)
+        return whole + block[: self.size_bytes - len(whole)]
 
 
 def things(count: int, biggest_bytes: int) -> list[Thing]:

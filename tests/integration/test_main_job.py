@@ -49,10 +49,10 @@ def test_what_is_published_is_copied_and_what_is_not_is_found(
 
     with Listener(config) as listener:
         publish(redis_url, [thing.key for thing in wanted])
+        eventually(lambda: pending(redis_url) == 0, "the queue is empty", 200, every_s=1)
         for store, bucket in zip(stores, buckets, strict=True):
             client = store.boto3_client(account=1)
-            eventually(lambda c=client, b=bucket: len(keys_of(c, b)) == COUNT, f"{COUNT} objects in {store.name}", 150)
-        eventually(lambda: pending(redis_url) == 0, "the queue is empty")
+            eventually(lambda c=client, b=bucket: len(keys_of(c, b)) == COUNT, f"{COUNT} objects there", every_s=2)
         assert listener.stop() == 0
     for store, bucket in zip(stores, buckets, strict=True):
         assert differences(store.boto3_client(account=1), bucket, wanted) == []

@@ -288,7 +288,7 @@ async def test_a_reading_closed_unread_costs_its_connection_only() -> None:
         await reading.close()
         with pytest.raises(StoreUnavailable, match="closed before its end"):
             await reading.body()
-    assert server.connections == 4
+    assert server.connections == len(server.talks) == 4
 
 
 async def test_a_slow_reader_holds_the_store_back() -> None:
@@ -513,6 +513,9 @@ async def test_an_answer_before_the_body_ends_wins(goes: bool) -> None:
             await put(store, body=endless, size_bytes=1024**4)
         assert not caught.value.unanswered
         assert taken < 200
+        server._scripts[0] = says(answer(etag='"e"'))
+        assert (await asyncio.wait_for(put(store), 5)).etag == "e"  # on another connection
+        assert server.connections == len(server.talks) == 2
 
 
 async def test_a_200_before_the_body_ends_is_no_success() -> None:
@@ -583,6 +586,20 @@ async def test_a_slow_store_is_waited_for_while_bytes_move() -> None:
 
     async with RawServer([drip]) as server, server.store(timeouts=Timeouts(read_s=0.4)) as store:
         assert (await store.fetch("key", 10))[1] == b"x" * 8
+
+
+async def test_a_slow_upload_is_waited_for_while_bytes_move() -> None:
+    async def read_slowly(talk: Talk) -> None:
+        while len(talk.body) < 64_000_000 and not talk.broke_off:
+            for _ in range(16):
+                talk.body += await talk.reader.read(262_144)
+            await asyncio.sleep(0.1)
+        await talk.read_body()
+        talk.say(answer(etag='"e"'))
+
+    async with RawServer([read_slowly]) as server, server.store(timeouts=Timeouts(read_s=0.4)) as store:
+        assert (await asyncio.wait_for(put(store, b"x" * 64_000_000), 20)).etag == "e"
+    assert len(server.talks) == 1
 
 
 async def test_a_put_in_memory_ends_in_time_even_while_bytes_move() -> None:

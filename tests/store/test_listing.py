@@ -82,7 +82,9 @@ def test_the_quick_way_and_the_xml_parser_read_the_same(names, write) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.text(st.characters(codec="utf-8", min_codepoint=32, exclude_characters="\x7f\ufffe\uffff")), max_size=5))
+@given(
+    st.lists(st.text(st.characters(codec="utf-8", min_codepoint=32, exclude_characters="\x7f\ufffe\uffff")), max_size=5)
+)
 def test_keys_that_a_store_does_not_encode_are_read_as_they_are(names) -> None:
     contents = [ceph("k").replace("<Key>k<", f"<Key>{escape(name)}<") for name in names]
     for written in (contents, [text.replace("<Size>", " <Size>") for text in contents]):

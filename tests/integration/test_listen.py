@@ -1,0 +1,257 @@
+"""The daemon among real servers, some of which are away, wrong, or killed under it."""
+
+from __future__ import annotations
+
+import dataclasses
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+
+from s3s3.demo.redis_server import RedisServer
+from s3s3.demo.servers import StoreServer, free_ports
+from s3s3.demo.swift_server import SwiftServer
+
+from .commands import Listener, eventually, run, write_config
+from .objects import MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.real
+
+QUICK = {"lease_s": 2}
+
+
+class Place:
+    """A source and a destination in one Swift, and a configuration between them."""
+
+    def __init__(self, swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, folder: Path) -> None:
+        self.source = swift.endpoint(new_bucket(swift))
+        self.there = swift.endpoint(new_bucket(swift, 1), "destination", account=1)
+        self.redis_url = redis_url
+        self.folder = folder
+        self.source_client, self.client = swift.boto3_client(), swift.boto3_client(1)
+        (self.port,) = free_ports(1)
+
+    def config(self, **settings: dict[str, object]) -> Path:
+        bind = f"127.0.0.1:{self.port}"
+        return write_config(self.folder, self.source, [self.there], self.redis_url, bind=bind, **settings)
+
+    def put(self, key: str, content: bytes = b"content") -> None:
+        self.source_client.put_object(Bucket=self.source.bucket_name, Key=key, Body=content)
+
+    def publish(self, *messages: str | bytes) -> None:
+        with redis.Redis.from_url(self.redis_url) as client:
+            for message in messages:
+                client.publish("backup", message)
+
+    def content(self, key: str) -> bytes | None:
+        try:
+            return self.client.get_object(Bucket=self.there.bucket_name, Key=key)["Body"].read()
+        except self.client.exceptions.NoSuchKey:
+            return None
+
+    def arrives(self, key: str, content: bytes = b"content", patience_s: float = 30) -> None:
+        eventually(lambda: self.content(key) == content, f"{key!r} at the destination", patience_s, every_s=0.1)
+
+    def http(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+
+@pytest.fixture
+def place(swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path) -> Place:
+    return Place(swift, new_bucket, redis_url, tmp_path)
+
+
+def dead_letters(place: Place) -> dict[str, str]:
+    with redis.Redis.from_url(place.redis_url, decode_responses=True) as client:
+        return {
+            key: text
+            for name in client.scan_iter("s3s3:{default}:dead:*")
+            for key, text in client.hgetall(name).items()
+        }
+
+
+# -- the source refuses: nothing can be done but to say so
+
+
+def test_a_source_without_the_bucket_ends_the_listener_with_3_and_says_which_setting(place: Place) -> None:
+    place.source = dataclasses.replace(place.source, bucket_name="nowhere")
+    said = run("listen", "--config", place.config(), status=3).stderr
+    assert "source" in said
+    assert "bucket_name" in said
+    assert "nowhere" in said
+
+
+def test_a_source_that_refuses_the_secret_ends_the_listener_with_3_and_says_which_setting(place: Place) -> None:
+    place.source = dataclasses.replace(place.source, secret_access_key="not-the-secret")
+    said = run("listen", "--config", place.config(), status=3).stderr
+    assert "[source]" in said
+    assert "aws_secret_access_key" in said
+    assert "not-the-secret" not in said
+
+
+def test_a_configuration_fault_ends_the_listener_with_2(place: Place) -> None:
+    path = place.config()
+    path.write_text(path.read_text().replace("bucket_name", "buket_name", 1))
+    said = run("listen", "--config", path, status=2).stderr
+    assert "buket_name" in said
+    assert "bucket_name" in said
+
+
+# -- something is away: it runs, is not ready, and says so
+
+
+def test_a_destination_that_is_away_at_the_start_leaves_the_listener_running_and_not_ready(
+    place: Place, swift: SwiftServer
+) -> None:
+    port = place.there.port
+    place.there = dataclasses.replace(place.there, port=free_ports(1)[0])
+    with Listener(place.config()) as listener:
+        assert place.http("/healthz") == (200, "ok\n")
+        status, said = place.http("/readyz")
+        assert status == 503
+        assert "destination" in said
+        assert f":{place.there.port}" in said
+        assert "not ready" in listener.log.read_text()
+    place.there = dataclasses.replace(place.there, port=port)
+    with Listener(place.config()):
+        assert place.http("/readyz") == (200, "ok\n")
+
+
+def test_a_redis_that_is_away_at_the_start_is_waited_for(place: Place, redis_server: RedisServer) -> None:
+    place.put("late")
+    redis_server.stop()
+    listener = Listener(place.config())
+    with listener.started():
+        eventually(lambda: "Redis cannot be reached" in listener.log.read_text(), "it says that Redis is away")
+        assert place.http("/healthz")[0] == 503
+        assert place.http("/readyz")[0] == 503
+        redis_server.start()
+        eventually(lambda: ": subscribed" in listener.log.read_text(), "it subscribes")
+        place.publish("late")
+        place.arrives("late")
+        assert place.http("/healthz") == (200, "ok\n")
+
+
+def test_a_port_that_is_taken_is_a_warning(place: Place) -> None:
+    place.put("a")
+    with Listener(place.config()), Listener(place.config()) as second:
+        assert f"127.0.0.1:{place.port} cannot be had" in second.log.read_text()
+        place.publish("a")
+        place.arrives("a")
+
+
+# -- bad input
+
+
+def test_a_key_that_is_gone_and_messages_that_are_no_keys_do_not_disturb_the_rest(place: Place) -> None:
+    place.put("good")
+    with Listener(place.config()) as listener:
+        place.publish("gone", b"\xff\xfe", b"", b"k" * 1025, "good")
+        place.arrives("good")
+        eventually(lambda: len(dead_letters(place)) == 3, "three dead letters")
+        metrics = place.http("/metrics")[1]
+        assert 's3s3_copies_total{destination="destination",outcome="source gone",route="default"} 1.0' in metrics
+        assert 's3s3_notices_total{kind="no UTF-8",route="default"} 1.0' in metrics
+        assert listener.process.poll() is None
+    assert "gone" not in dead_letters(place)
+
+
+# -- nothing is lost
+
+
+def test_a_listener_that_is_killed_in_the_middle_of_a_copy_is_taken_over_from(place: Place) -> None:
+    content = b"x" * 64 * MIB
+    place.put("big", content)
+    config = place.config(worker=QUICK)
+    with Listener(config) as first:
+        place.publish("big")
+        eventually(lambda: running(place, "big"), "it is claimed", every_s=0.001)
+        first.kill()
+    with Listener(config):
+        place.arrives("big", content)
+
+
+def running(place: Place, key: str) -> bool:
+    with redis.Redis.from_url(place.redis_url, decode_responses=True) as client:
+        return client.hget(f"s3s3:{{default}}:job:{key}", "phase") == "running"
+
+
+def test_what_is_published_while_nobody_listens_is_found_without_being_asked_for(place: Place) -> None:
+    config = place.config()
+    with Listener(config):
+        place.put("before")
+        place.publish("before")
+        place.arrives("before")
+        eventually(lambda: watermark(place), "the watermark")
+    place.put("meanwhile")
+    place.publish("meanwhile")  # nobody hears it
+    with Listener(config):
+        place.arrives("meanwhile")
+
+
+def watermark(place: Place) -> str | None:
+    with redis.Redis.from_url(place.redis_url, decode_responses=True) as client:
+        answer: str | None = client.get("s3s3:{default}:watermark")
+        return answer
+
+
+def test_a_listener_that_is_told_to_stop_finishes_what_it_copies_and_exits_with_0(place: Place) -> None:
+    content = b"x" * 48 * MIB
+    place.put("big", content)
+    with Listener(place.config()) as listener:
+        place.publish("big")
+        eventually(lambda: running(place, "big"), "it is claimed", every_s=0.001)
+        assert listener.stop() == 0
+        assert place.content("big") == content
+
+
+def test_a_changed_object_replaces_its_copy(place: Place) -> None:
+    with Listener(place.config()):
+        for content in (b"one", b"two", b"three"):
+            place.put("key", content)
+            place.publish("key")
+            place.arrives("key", content)
+
+
+# -- what the predecessor's users rely on
+
+
+def test_mark_done_leaves_the_predecessor_s_mark_in_redis(place: Place) -> None:
+    place.put("a/b")
+    with Listener(place.config(pubsub={"mark_done": True})):
+        place.publish("a/b")
+        place.arrives("a/b")
+        with redis.Redis.from_url(place.redis_url) as client:
+            eventually(lambda: client.get("backup=>a/b") == b"True", "the mark")
+
+
+def test_a_prefix_is_replaced_and_what_is_outside_it_is_left_alone(place: Place) -> None:
+    place.source = dataclasses.replace(place.source, prefix="raw/")
+    place.there = dataclasses.replace(place.there, prefix="copies/2026/")
+    for key in ("raw/a", "other/b"):
+        place.put(key)
+    config = place.config()
+    with Listener(config):
+        place.publish("other/b", "raw/a")
+        place.arrives("copies/2026/a")
+    run("bucket", "--config", config)
+    listed = place.client.list_objects_v2(Bucket=place.there.bucket_name)["Contents"]
+    assert [entry["Key"] for entry in listed] == ["copies/2026/a"]
+
+
+def test_a_store_that_takes_v4_only_says_which_setting_cures_it(
+    place: Place, rclone_store: StoreServer, new_bucket: Callable[..., str]
+) -> None:
+    place.source = rclone_store.endpoint(new_bucket(rclone_store), signature_version="s3")
+    said = run("listen", "--config", place.config(), status=3).stderr
+    assert 'signature_version = "s3v4"' in said

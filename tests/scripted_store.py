@@ -1,0 +1,166 @@
+"""A store in memory that fails as it is told to, for what real stores do too rarely to wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from s3s3.errors import Damaged, NoSuchKey, StoreError, StoreUnavailable
+from s3s3.model import Endpoint, Entry
+from s3s3.store import RECORDED_ETAG, Held, Written
+
+
+@dataclass(frozen=True)
+class Object:
+    """What a scripted store holds. `etag` "" stands for the MD5 of the content."""
+
+    content: bytes
+    etag: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    encrypted: bool = False
+    recorded_etag: str | None = None
+    size_bytes: int | None = None
+
+    def held(self, key: str) -> Held:
+        size_bytes = len(self.content) if self.size_bytes is None else self.size_bytes
+        entry = Entry(key, size_bytes, self.etag or hashlib.md5(self.content).hexdigest())
+        return Held(entry, dict(self.headers), self.encrypted, self.recorded_etag)
+
+
+class ScriptedReading:
+    """What `Reading` is. A content that is shorter than announced ends in Damaged, as a real one does."""
+
+    def __init__(self, store: ScriptedStore, key: str, stored: Object) -> None:
+        held = stored.held(key)
+        self.entry, self.headers = held.entry, held.headers
+        self.encrypted, self.recorded_etag = held.encrypted, held.recorded_etag
+        self._store, self._content = store, stored.content
+        store.open_readings += 1
+        self._closed = False
+
+    async def chunks(self, size_bytes: int) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._content), size_bytes):
+            await asyncio.sleep(0)
+            assert not self._closed
+            self._store.bytes_read += len(self._content[start : start + size_bytes])
+            yield self._content[start : start + size_bytes]
+        if len(self._content) < self.entry.size_bytes:
+            await self.close()
+            raise Damaged("the content ended early", store=self._store.name, operation="GET", key=self.entry.key)
+        await self.close()
+
+    async def body(self) -> bytes:
+        return b"".join([chunk async for chunk in self.chunks(64 * 1024)])
+
+    async def close(self) -> None:
+        self._store.open_readings -= not self._closed
+        self._closed = True
+
+    async def __aenter__(self) -> ScriptedReading:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+@dataclass
+class ScriptedStore:
+    """What `Store` is.
+
+    Attributes:
+        serves: what GETs of a key give, one after the other; the last one for ever.
+        answers: called with what was to be stored; raises or returns the receipt. None: all is well.
+        pause_s: between two chunks of a PUT.
+        requests: what was asked, in order.
+        puts: every body that was stored, with its headers, in order.
+    """
+
+    name: str
+    objects: dict[str, Object] = field(default_factory=dict)
+    serves: dict[str, list[Object | Exception]] = field(default_factory=dict)
+    answers: Callable[[Object], Written] | None = None
+    head_error: StoreError | None = None
+    get_error: StoreError | None = None
+    ignores_content_md5: bool = False
+    answers_after: int | None = None
+    pause_s: float = 0.0
+    verify_md5: bool = False
+    requests: list[str] = field(default_factory=list)
+    cut_off: int = 0
+    open_readings: int = 0
+    bytes_read: int = 0
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint(self.name, "bucket", verify_md5=self.verify_md5)
+
+    async def get(self, key: str) -> ScriptedReading:
+        self.requests.append("GET")
+        await asyncio.sleep(0)
+        if self.get_error is not None:
+            raise self.get_error
+        if key in self.serves:
+            served = self.serves[key].pop(0) if len(self.serves[key]) > 1 else self.serves[key][0]
+            if isinstance(served, Exception):
+                raise served
+            return ScriptedReading(self, key, served)
+        if key not in self.objects:
+            raise NoSuchKey("no such key", store=self.name, operation="GET", key=key, status=404, code="NoSuchKey")
+        return ScriptedReading(self, key, self.objects[key])
+
+    async def fetch(self, key: str, limit_bytes: int) -> tuple[ScriptedReading, bytes | None]:
+        reading = await self.get(key)
+        return reading, await reading.body() if reading.entry.size_bytes <= limit_bytes else None
+
+    async def head(self, key: str) -> Held | None:
+        self.requests.append("HEAD")
+        await asyncio.sleep(0)
+        if self.head_error is not None:
+            raise self.head_error
+        return self.objects[key].held(key) if key in self.objects else None
+
+    async def put(
+        self,
+        key: str,
+        body: bytes | Callable[[], AsyncIterator[bytes]],
+        *,
+        size_bytes: int,
+        md5: bytes,
+        headers: Mapping[str, str],
+        permit: Callable[[], None],
+    ) -> Written:
+        permit()
+        self.requests.append("PUT")
+        try:
+            content = body if isinstance(body, bytes) else await self._receive(body)
+        except BaseException:
+            self.cut_off += 1
+            raise
+        headers = dict(headers)
+        stored = Object(content, headers=headers, recorded_etag=headers.pop(RECORDED_ETAG, None))
+        if self.answers_after is not None:
+            return Written(md5.hex(), False, False)
+        assert len(content) == size_bytes
+        if hashlib.md5(content).digest() != md5 and not self.ignores_content_md5:
+            raise Damaged("bad digest", store=self.name, operation="PUT", key=key, status=400, code="BadDigest")
+        written = self.answers(stored) if self.answers else Written(stored.held(key).entry.etag, False, False)
+        self.objects[key] = replace(stored, etag=written.etag, encrypted=written.encrypted)
+        return written
+
+    async def _receive(self, body: Callable[[], AsyncIterator[bytes]]) -> bytes:
+        """As the real one does, give up at an early answer, and take the last chunk only after the iterator's end."""
+        chunks: list[bytes] = []
+        async for chunk in body():
+            chunks.append(chunk)
+            await asyncio.sleep(self.pause_s)
+            if self.answers_after is not None and len(chunks) >= self.answers_after:
+                break
+        return b"".join(chunks)
+
+
+def unavailable(store: str, *, unanswered: bool = False) -> StoreUnavailable:
+    error = StoreUnavailable("did not answer in time", store=store, operation="PUT")
+    error.unanswered = unanswered
+    return error

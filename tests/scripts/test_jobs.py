@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from s3s3.broker import connected
+from s3s3.jobs import DeadLetter, Put, Step, Verdict
+from s3s3.jobs.redis import RedisJobs
+from s3s3.model import Lane
+from s3s3.scripts.jobs import main
+from tests.scripts.command import config_file, run
+
+pytestmark = pytest.mark.real
+
+DESTINATIONS = ("dest-ceph", "dest-swift")
+LONG_KEY = "x" * 300
+
+
+@pytest.fixture
+def config(tmp_path: Path, redis_url: str) -> Path:
+    return config_file(tmp_path, redis_url)
+
+
+def with_jobs(url: str, do: Callable[[RedisJobs], Awaitable[Any]]) -> Any:
+    async def work() -> Any:
+        async with connected(url) as client:
+            return await do(RedisJobs(client, "default", DESTINATIONS))
+
+    return asyncio.run(work())
+
+
+def bury(url: str, *keys: str, destination: str = "dest-ceph", reason: str = "403 AccessDenied") -> None:
+    """Make keys dead letters of a destination, in the way that a worker does."""
+
+    async def do(jobs: RedisJobs) -> None:
+        await jobs.put([Put(key, (destination,)) for key in keys], Lane.FRESH)
+        for job in (await jobs.claim(len(keys), 0, 0, 0)).jobs:
+            await jobs.finish(job, {destination: Verdict(Step.BURY, reason=reason)})
+
+    with_jobs(url, do)
+
+
+def letters(url: str, destination: str = "dest-ceph") -> set[str]:
+    async def do(jobs: RedisJobs) -> set[str]:
+        return {letter.key async for letter in jobs.dead_letters(destination)}
+
+    return with_jobs(url, do)
+
+
+def bury_message(url: str) -> None:
+    with_jobs(url, lambda jobs: jobs.bury_notice("\\xff", "no UTF-8"))
+
+
+def queued(url: str) -> dict[str, dict[str, str]]:
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        return {name.partition("job:")[2]: client.hgetall(name) for name in client.scan_iter("s3s3:{default}:job:*")}
+
+
+def test_an_idle_queue_is_listed(config: Path) -> None:
+    done = run(main, "--config", config)
+    assert done.status == 0
+    assert done.out.startswith("route default: 0 pending\n")
+    assert [line.split()[0] for line in done.out.splitlines()[4:]] == ["source", *DESTINATIONS, "(notice)"]
+
+
+def test_the_list_shows_dead_letters_whole_with_their_reason(config: Path, redis_url: str) -> None:
+    bury(redis_url, LONG_KEY, "a b", reason="403 AccessDenied: the owner must permit it (see [dest-ceph])")
+    bury_message(redis_url)
+    done = run(main, "--config", config, "list")
+    assert done.status == 0
+    lines = done.out.splitlines()
+    assert lines[lines.index("dead letters of dest-ceph:") + 1 :][0] in (f"  {LONG_KEY}", "  a b")
+    reasons = [line for line in lines if "AccessDenied" in line]
+    assert len(reasons) == 2
+    assert all(line.endswith("UTC: 403 AccessDenied: the owner must permit it (see [dest-ceph])") for line in reasons)
+    assert lines[lines.index("dead letters of (notice):") + 1] == r"  \xff"
+    assert lines[-1].endswith(": no UTF-8")
+
+
+def test_a_key_moves_no_cursor(config: Path, redis_url: str) -> None:
+    bury(redis_url, "a\x1b[2Jb\n", reason="odd\x1b[2J")
+    done = run(main, "--config", config)
+    assert "\x1b" not in done.out
+    assert r"a\x1b[2Jb\n" in done.out
+
+
+def test_the_list_shows_what_is_paused_and_what_is_down(config: Path, redis_url: str) -> None:
+    async def do(jobs: RedisJobs) -> None:
+        await jobs.pause()
+        await jobs.pause("dest-swift")
+        await jobs.trip("dest-ceph", "nothing listens on 127.0.0.1:9", "a")
+
+    with_jobs(redis_url, do)
+    done = run(main, "--config", config)
+    assert done.out.startswith("route default: PAUSED; 0 pending")
+    rows = {line.split()[0]: line for line in done.out.splitlines() if line.startswith("dest-")}
+    assert rows["dest-ceph"].endswith("down: nothing listens on 127.0.0.1:9")
+    assert rows["dest-swift"].endswith("paused by hand")
+
+
+def test_json_holds_counts_and_letters(config: Path, redis_url: str) -> None:
+    bury(redis_url, "a", "b", "c")
+    with_jobs(redis_url, lambda jobs: jobs.put([Put("d", DESTINATIONS)], Lane.BULK))
+    (route,) = run(main, "--config", config, "--json", "--limit", "2").json["routes"]
+    assert (route["route"], route["pending"], route["bulk"], route["paused"]) == ("default", 1, 1, False)
+    assert route["dead_letters"]["dest-ceph"] == 3
+    assert len(route["letters"]["dest-ceph"]) == 2
+    assert route["letters"]["dest-ceph"][0]["reason"] == "403 AccessDenied"
+    (route,) = run(main, "--config", config, "--json", "--limit", "0").json["routes"]
+    assert {letter["key"] for letter in route["letters"]["dest-ceph"]} == {"a", "b", "c"}
+
+
+def test_a_limit_tells_how_many_it_left_out(config: Path, redis_url: str) -> None:
+    bury(redis_url, "a", "b", "c")
+    assert "  ... and 1 more; --limit 0" in run(main, "--config", config, "--limit", "2").out
+    assert "more;" not in run(main, "--config", config).out
+
+
+def test_retry_puts_a_dead_letter_back_to_work(config: Path, redis_url: str) -> None:
+    bury(redis_url, "a", "b")
+    done = run(main, "--config", config, "retry", "a")
+    assert (done.status, done.out) == (0, "route default: dest-ceph: 1 dead letter put back to work\n")
+    assert letters(redis_url) == {"b"}
+    assert queued(redis_url)["a"]["want"] == "dest-ceph"
+
+
+def test_a_key_that_is_no_dead_letter_is_told_of(config: Path, redis_url: str) -> None:
+    bury(redis_url, "a")
+    done = run(main, "--config", config, "retry", "b", "--destination", "dest-ceph", "a")
+    assert done.status == 1
+    assert "no dead letter: b\n" in done.out
+    assert letters(redis_url) == set()
+
+
+def test_retry_all_takes_every_destination_but_no_messages(config: Path, redis_url: str) -> None:
+    bury(redis_url, *map(str, range(600)))
+    bury(redis_url, "a", destination="dest-swift")
+    bury_message(redis_url)
+    done = run(main, "--config", config, "retry", "--all")
+    assert done.status == 0
+    assert "dest-ceph: 600 dead letters put back" in done.out
+    assert len(queued(redis_url)) == 601
+    assert letters(redis_url, DeadLetter.NOTICES) == {"\\xff"}
+
+
+@pytest.mark.parametrize("arguments", [["drop"], ["retry"], ["drop", "a", "--all"], ["list", "a"], ["pause", "--all"]])
+def test_nothing_is_moved_by_accident(config: Path, redis_url: str, arguments: list[str]) -> None:
+    bury(redis_url, "a")
+    assert run(main, "--config", config, *arguments).status == 2
+    assert letters(redis_url) == {"a"}
+    assert not queued(redis_url)
+
+
+def test_drop_throws_dead_letters_away_where_it_is_told_to(config: Path, redis_url: str) -> None:
+    bury(redis_url, "a", "b")
+    bury(redis_url, "a", destination="dest-swift")
+    bury_message(redis_url)
+    assert run(main, "--config", config, "drop", "a", "--destination", "dest-ceph").status == 0
+    assert (letters(redis_url), letters(redis_url, "dest-swift")) == ({"b"}, {"a"})
+    assert run(main, "--config", config, "drop", "--all", "--destination", DeadLetter.NOTICES).status == 0
+    assert letters(redis_url, DeadLetter.NOTICES) == set()
+    assert run(main, "--config", config, "drop", "--all").status == 0
+    assert (letters(redis_url), letters(redis_url, "dest-swift")) == (set(), set())
+    assert not queued(redis_url)
+
+
+def test_a_route_is_held_and_goes_on(config: Path, redis_url: str) -> None:
+    done = run(main, "--config", config, "pause")
+    assert (done.status, done.out) == (0, "route default: paused; notices are kept, nothing is copied\n")
+    with_jobs(redis_url, lambda jobs: jobs.put([Put("a", DESTINATIONS)], Lane.FRESH))
+    assert with_jobs(redis_url, lambda jobs: jobs.claim(1, 0, 0, 0)).paused
+    assert run(main, "--config", config, "resume").out == "route default: goes on\n"
+    assert [job.key for job in with_jobs(redis_url, lambda jobs: jobs.claim(1, 0, 0, 0)).jobs] == ["a"]
+
+
+def test_one_destination_is_held_alone(config: Path, redis_url: str) -> None:
+    assert run(main, "--config", config, "pause", "--destination", "dest-ceph").status == 0
+    claims = with_jobs(redis_url, lambda jobs: jobs.claim(1, 0, 0, 0))
+    assert (claims.paused, set(claims.circuits)) == (False, {"dest-ceph"})
+    assert run(main, "--config", config, "resume", "--destination", "dest-ceph").status == 0
+    assert not with_jobs(redis_url, lambda jobs: jobs.claim(1, 0, 0, 0)).circuits
+
+
+@pytest.mark.parametrize("action", ["list", "retry", "pause"])
+def test_an_unknown_destination_is_wrong_usage(config: Path, action: str) -> None:
+    done = run(main, "--config", config, action, "--destination", "swift", *(["--all"] if action == "retry" else []))
+    assert done.status == 2
+    assert "--destination swift: there is no such destination; there are" in done.err
+    assert "dest-swift" in done.err
+
+
+def test_a_redis_that_is_away_is_out_of_reach(tmp_path: Path) -> None:
+    assert run(main, "--config", config_file(tmp_path, "redis://127.0.0.1:9/0")).status == 3

@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+from redis.asyncio import Redis
+
+from s3s3.broker import connected
+from s3s3.errors import InvalidKey, StoreUnavailable
+from s3s3.jobs.redis import RedisJobs
+from s3s3.model import Endpoint, Job, Outcome, Result, Route
+from s3s3.scripts import awaited
+from s3s3.scripts.awaited import Awaited
+from s3s3.scripts.publish import main
+from s3s3.worker import Worker
+from tests.scripts.command import config_file, run
+from tests.waiting import running, until
+
+pytestmark = pytest.mark.real
+
+ROUTE = Route("default", Endpoint("source", "images"), (Endpoint("dest-ceph", "ceph"), Endpoint("dest-swift", "swift")))
+
+
+@pytest.fixture
+def config(tmp_path: Path, redis_url: str) -> Path:
+    return config_file(tmp_path, redis_url)
+
+
+def _outcome(key: str, destination: str) -> Outcome:
+    if key.startswith("gone"):
+        return Outcome(destination, key, Result.SOURCE_GONE)
+    if key.startswith("refused") and destination == "dest-ceph":
+        return Outcome(destination, key, Result.FAILED, "no such names here", error=InvalidKey("no such names here"))
+    if key.startswith("down") and destination == "dest-ceph":
+        return Outcome(destination, key, Result.FAILED, "nothing listens", error=StoreUnavailable("nothing listens"))
+    return Outcome(destination, key, Result.COPIED)
+
+
+def new_worker(client: Redis, keys: list[str]) -> Worker:
+    """A worker that copies nothing, and notes the keys that it was given."""
+
+    async def copy(job: Job, destinations: Sequence[str], permit: object) -> list[Outcome]:
+        keys.append(job.key)
+        return [_outcome(job.key, name) for name in destinations]
+
+    return Worker(ROUTE, RedisJobs(client, "default", ROUTE.destination_names), copy)
+
+
+@contextmanager
+def worker(url: str) -> Iterator[list[str]]:
+    """A worker in a thread of its own."""
+    keys: list[str] = []
+    ended = threading.Event()
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        async with connected(url) as client, running(new_worker(client, keys).run(stop, 0)):
+            await asyncio.to_thread(ended.wait)
+
+    thread = threading.Thread(target=lambda: asyncio.run(work()))
+    thread.start()
+    try:
+        yield keys
+    finally:
+        ended.set()
+        thread.join()
+
+
+def awaited_keys(client: Redis, stop: asyncio.Event) -> Awaited:
+    async def one_listener() -> int:
+        return 1
+
+    return Awaited(ROUTE, RedisJobs(client, "default", ROUTE.destination_names), one_listener, print, stop)
+
+
+def queued(url: str) -> dict[str, dict[str, str]]:
+    """The records of the queue, by key."""
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        return {name.partition("job:")[2]: client.hgetall(name) for name in client.scan_iter("s3s3:{default}:job:*")}
+
+
+def test_keys_are_queued_for_every_destination_in_front_of_what_comparisons_found(config: Path, redis_url: str) -> None:
+    done = run(main, "--config", config, "a", "b c")
+    assert (done.status, done.out) == (0, "route default: 2 keys put on the queue\n")
+    records = queued(redis_url)
+    assert set(records) == {"a", "b c"}
+    assert {(record["lane"], record["want"]) for record in records.values()} == {("fresh", "dest-ceph dest-swift")}
+
+
+@pytest.mark.parametrize(("key", "why"), [("", "empty"), ("x" * 1025, "1,025 bytes"), (os.fsdecode(b"\xff"), "UTF-8")])
+def test_one_argument_that_is_no_key_keeps_all_of_them_off_the_queue(
+    config: Path, redis_url: str, key: str, why: str
+) -> None:
+    done = run(main, "--config", config, "good", key)
+    assert done.status == 2
+    assert done.err.startswith("argument 2: ")
+    assert why in done.err
+    assert not queued(redis_url)
+
+
+def test_lines_that_are_no_keys_are_named_and_the_others_are_queued(config: Path, redis_url: str) -> None:
+    done = run(main, "--config", config, stdin=b"a\n\n" + b"x" * 200_000 + b"\n\xff\nb")
+    assert done.status == 1
+    assert [line.split(":")[0] for line in done.err.splitlines()[:3]] == ["line 2", "line 3", "line 4"]
+    assert "3 lines refused" in done.err
+    assert set(queued(redis_url)) == {"a", "b"}
+
+
+def test_keys_with_line_breaks_come_with_nuls_between(config: Path, redis_url: str) -> None:
+    assert run(main, "--config", config, "--null", "-", stdin=b"a\nb\0 c\0").status == 0
+    assert set(queued(redis_url)) == {"a\nb", " c"}
+
+
+def test_a_producer_that_never_ends_is_followed_line_by_line(config: Path, redis_url: str) -> None:
+    reading, writing = os.pipe()
+
+    def produce() -> None:
+        try:
+            for key in ("first", "second"):
+                os.write(writing, f"{key}\n".encode())
+                deadline_s = time.monotonic() + 10
+                while key not in queued(redis_url) and time.monotonic() < deadline_s:
+                    time.sleep(0.01)
+                seen.append(key in queued(redis_url))
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            ended.wait(10)
+            os.close(writing)
+
+    seen: list[bool] = []
+    ended = threading.Event()
+    thread = threading.Thread(target=produce)
+    thread.start()
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
+        done = run(main, "--config", config, stdin=pipe)
+    ended.set()
+    thread.join()
+    assert seen == [True, True]
+    assert done.status == 1  # interrupted
+
+
+def test_keys_that_no_route_is_about_are_refused(tmp_path: Path, redis_url: str) -> None:
+    config = config_file(tmp_path, redis_url, Endpoint("source", "images", host="127.0.0.1", prefix="raw/"))
+    done = run(main, "--config", config, "other/a")
+    assert done.status == 2
+    assert "no route is about 'other/a'" in done.err
+    assert run(main, "--config", config, "raw/a").status == 0
+    assert set(queued(redis_url)) == {"raw/a"}
+
+
+def test_pubsub_says_that_nobody_was_subscribed(config: Path, redis_url: str) -> None:
+    done = run(main, "--config", config, "--pubsub", "a")
+    assert done.status == 1
+    assert "nobody was subscribed to channel 'backup'" in done.err
+    assert not queued(redis_url)
+
+
+def test_pubsub_publishes_the_bare_key(config: Path, redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client, client.pubsub() as channel:
+        channel.subscribe("backup")
+        assert channel.get_message(timeout=5) is not None
+        done = run(main, "--config", config, "--pubsub", "schlüssel 1")
+        message = channel.get_message(timeout=5)
+    assert (done.status, done.err) == (0, "")
+    assert message is not None
+    assert message["data"] == "schlüssel 1".encode()
+
+
+@pytest.mark.parametrize("option", [["--wait"], ["--route", "default"]])
+def test_what_pubsub_cannot_do_is_refused(config: Path, option: list[str]) -> None:
+    assert run(main, "--config", config, "--pubsub", *option, "a").status == 2
+
+
+def test_wait_ends_when_every_key_has_its_outcome_everywhere(config: Path, redis_url: str) -> None:
+    with worker(redis_url) as given:
+        done = run(main, "--config", config, "--wait", stdin=b"".join(b"key %d\n" % n for n in range(300)) + b"gone\n")
+    assert done.status == 0
+    assert len(given) == 301
+    assert done.out.splitlines() == [
+        "route default: 301 keys",
+        "  dest-ceph: 300 copied, 1 source gone",
+        "  dest-swift: 300 copied, 1 source gone",
+    ]
+
+
+def test_wait_tells_of_every_failure_and_fails(config: Path, redis_url: str) -> None:
+    with worker(redis_url):
+        done = run(main, "--config", config, "--wait", "a", "refused 1")
+    assert done.status == 1
+    assert done.out.splitlines() == [
+        "failed: dest-ceph: 'refused 1': no such names here",
+        "route default: 2 keys",
+        "  dest-ceph: 1 copied, 1 failed",
+        "  dest-swift: 2 copied",
+    ]
+
+
+def interrupt_when(condition: threading.Event) -> threading.Thread:
+    def interrupt() -> None:
+        condition.wait(20)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    return thread
+
+
+def test_wait_says_that_nobody_listens_goes_on_and_can_be_interrupted(
+    config: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = threading.Event()
+    monkeypatch.setattr(awaited, "QUIET_S", 0.1)
+    monkeypatch.setattr(awaited.log, "warning", lambda text, *args: (said.append(text % args), told.set()))
+    said: list[str] = []
+    thread = interrupt_when(told)
+    done = run(main, "--config", config, "--wait", "a")
+    thread.join()
+    assert done.status == 1
+    assert "no listener seems to be working" in said[0]
+    assert "dest-ceph: 1 not done yet, and still on the queue" in done.out
+    assert set(queued(redis_url)) == {"a"}
+
+
+@pytest.mark.parametrize(("held", "says"), [(None, "route default is paused"), ("dest-ceph", "dest-ceph is held")])
+async def test_wait_says_what_is_held(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, held: str | None, says: str
+) -> None:
+    monkeypatch.setattr(awaited, "QUIET_S", 0.1)
+    async with connected(redis_url) as client:
+        await RedisJobs(client, "default", ROUTE.destination_names).pause(held)
+        waiting = awaited_keys(client, asyncio.Event())
+        await waiting.put(["a"])
+        async with running(waiting.keep_hearing()):
+            await until(lambda: says in caplog.text)
+
+
+async def test_wait_says_why_a_copy_takes_so_long(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(awaited, "QUIET_S", 0.1)
+    async with connected(redis_url) as client:
+        waiting = awaited_keys(client, asyncio.Event())
+        await waiting.put(["down"])
+        async with running(waiting.keep_hearing()), running(new_worker(client, []).run(asyncio.Event(), 0)):
+            await until(lambda: "dest-ceph: 'down' is to be tried again: nothing listens" in caplog.text)
+    assert waiting.summary()[1:] == ["  dest-ceph: 1 not done yet, and still on the queue", "  dest-swift: 1 copied"]
+
+
+async def test_what_redis_lost_is_put_again(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(awaited, "QUIET_S", 0.1)
+    keys: list[str] = []
+    async with connected(redis_url) as client:
+        waiting = awaited_keys(client, asyncio.Event())
+        await waiting.put(["a"])
+        await client.flushall()
+        async with running(waiting.keep_hearing()), running(new_worker(client, keys).run(asyncio.Event(), 0)):
+            await asyncio.wait_for(waiting.fewer_than(1), 20)
+    assert keys == ["a"]
+    assert waiting.summary()[1:] == ["  dest-ceph: 1 copied", "  dest-swift: 1 copied"]
+
+
+async def test_memory_for_what_is_waited_for_is_bounded(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(awaited, "MOST_OUTSTANDING", 10)
+    stop = asyncio.Event()
+    async with connected(redis_url) as client:
+        waiting = awaited_keys(client, stop)
+        await waiting.put(map(str, range(10)))
+        more = asyncio.create_task(waiting.put(["more"]))
+        await asyncio.sleep(0.2)
+        assert not more.done()
+        stop.set()
+        await asyncio.wait_for(more, 5)
+
+
+def test_an_unknown_route_and_no_redis_are_faults_of_the_configuration(tmp_path: Path, redis_url: str) -> None:
+    done = run(main, "--config", config_file(tmp_path, redis_url), "--route", "raw", "a")
+    assert (done.status, done.err) == (2, "--route raw: there is no such route; the configuration has default\n")
+    done = run(main, "--config", config_file(tmp_path, ""), "a")
+    assert done.status == 2
+    assert "without Redis" in done.err
+
+
+def test_a_redis_that_is_away_is_out_of_reach(tmp_path: Path) -> None:
+    done = run(main, "--config", config_file(tmp_path, "redis://:sekret@127.0.0.1:9/0"), "a")
+    assert done.status == 3
+    assert "sekret" not in done.err

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import configparser
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from s3s3 import config
+from s3s3.schema import TABLES
+from s3s3.scripts.templates import echo_supervisord_conf, echo_toml_template, supervisord_conf, toml_template
+
+HERE = Path(__file__).parents[2]
+
+
+def test_the_template_can_be_loaded_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert echo_toml_template([]) == 0
+    file = tmp_path / "s3s3.toml"
+    file.write_text(capsys.readouterr().out)
+    loaded = config.load(file, environ={})
+    assert loaded.routes[0].destination_names == ("destination",)
+
+
+def test_every_line_of_the_template_that_is_commented_out_can_be_put_in_force(tmp_path: Path) -> None:
+    file = tmp_path / "s3s3.toml"
+    file.write_text(re.sub(r"^#(?=\w+ = )", "", toml_template(), flags=re.MULTILINE))
+    route = config.load(file, environ={}).routes[0]
+    assert (route.include, route.source.port) == (("*.fits",), 7480)
+    assert route.destinations[0].bucket_name == "images-copy"
+
+
+def test_the_template_shows_the_defaults_that_hold_without_it(tmp_path: Path) -> None:
+    as_printed, in_force = tmp_path / "printed.toml", tmp_path / "force.toml"
+    as_printed.write_text(toml_template())
+    in_force.write_text(re.sub(r"^#(?=\w+ = )", "", toml_template(), flags=re.MULTILINE))
+    printed, forced = config.load(as_printed, environ={}), config.load(in_force, environ={})
+    assert (printed.pubsub, printed.worker, printed.http) == (forced.pubsub, forced.worker, forced.http)
+
+
+def test_the_template_has_every_key_that_there_is_and_none_of_later_versions() -> None:
+    for table in TABLES:
+        part = toml_template().partition(f"[{table.name}]\n")[2].partition("\n[")[0]
+        shown = set(re.findall(r"^#?(\w+) = ", part, flags=re.MULTILINE))
+        assert shown == {key.name for key in table.keys if not key.later}
+
+
+def test_the_template_fits_a_terminal_of_100_columns() -> None:
+    assert max(map(len, toml_template().splitlines())) <= 100
+
+
+def test_the_file_in_conf_is_what_the_command_prints() -> None:
+    assert (HERE / "conf" / "s3s3.toml").read_text() == toml_template(), "echo_s3s3_toml_template > conf/s3s3.toml"
+
+
+def test_the_file_in_supervisord_is_what_the_command_prints() -> None:
+    assert (HERE / "supervisord" / "supervisord.conf").read_text() == supervisord_conf()
+
+
+@pytest.mark.parametrize("path", sorted((HERE / "conf").glob("*.toml")), ids=lambda path: path.name)
+def test_every_configuration_in_conf_can_be_loaded(path: Path) -> None:
+    assert config.load(path, environ={}).routes[0].destinations
+
+
+def test_the_supervisord_conf_has_time_to_drain(capsys: pytest.CaptureFixture[str]) -> None:
+    assert echo_supervisord_conf([]) == 0
+    conf = configparser.RawConfigParser(inline_comment_prefixes=(";",))
+    conf.read_string(capsys.readouterr().out)
+    programs = [name for name in conf.sections() if name.startswith(("program:", "eventlistener:"))]
+    assert "program:s3s3listen" in programs
+    assert all(conf.getint(program, "stopwaitsecs") > 60 for program in programs)
+
+
+@pytest.mark.parametrize("function", ["echo_toml_template", "echo_supervisord_conf"])
+def test_the_commands_end_with_exit_status_0(function: str) -> None:
+    code = f"import sys; from s3s3.scripts.templates import {function}; sys.exit({function}())"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+
+import s3s3.api
+import s3s3.client
+import s3s3.config
+import s3s3.scripts.bucket
+import s3s3.scripts.listen
+from s3s3 import api
+from s3s3.demo.servers import HOST, StoreServer
+from s3s3.demo.swift_server import SwiftServer
+from s3s3.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3ServiceResource
+    from mypy_boto3_s3.service_resource import Bucket
+
+NewBucket = Callable[..., str]
+CONTENT = os.urandom(100_000)
+
+
+def connection_args(store: StoreServer, account: int = 0) -> dict[str, Any]:
+    key_id, secret = store.accounts[account]
+    return {"host": HOST, "port": store.port, "is_secure": False, "aws_access_key_id": key_id,
+            "aws_secret_access_key": secret}  # fmt: skip
+
+
+@pytest.fixture
+def ours(swift: SwiftServer) -> S3ServiceResource:
+    return api.create_connection(connection_args(swift))
+
+
+@pytest.fixture
+def theirs(swift: SwiftServer) -> S3ServiceResource:
+    return api.create_connection(connection_args(swift, account=1))
+
+
+@pytest.fixture
+def source(swift: SwiftServer, ours: S3ServiceResource, new_bucket: NewBucket) -> Bucket:
+    return ours.Bucket(new_bucket(swift))
+
+
+@pytest.fixture
+def there(swift: SwiftServer, theirs: S3ServiceResource, new_bucket: NewBucket) -> Bucket:
+    return theirs.Bucket(new_bucket(swift, 1))
+
+
+@pytest.fixture
+def elsewhere(swift: SwiftServer, theirs: S3ServiceResource, new_bucket: NewBucket) -> Bucket:
+    return theirs.Bucket(new_bucket(swift, 1))
+
+
+def content(bucket: Bucket, key: str) -> bytes:
+    return bucket.Object(key).get()["Body"].read()
+
+
+def parameters(what: Callable[..., Any]) -> str:
+    plain = [parameter.replace(annotation=parameter.empty) for parameter in inspect.signature(what).parameters.values()]
+    return str(inspect.Signature(plain))
+
+
+def test_the_public_names_and_their_parameters_stay() -> None:
+    assert parameters(s3s3.api.create_connection) == "(connection_args)"
+    assert parameters(s3s3.api.upload) == "(source_key, dest_key, verify_md5=False, force=False)"
+    assert parameters(s3s3.api.duplicate_bucket) == "(source_bucket, dest_bucket, verify_md5=False)"
+    assert parameters(s3s3.client.ListenClient) == "(config=None)"
+    assert parameters(s3s3.client.ListenClient.listen) == "(self)"
+    assert parameters(s3s3.client.BucketClient).startswith("(config=None, *, ")
+    assert parameters(s3s3.client.BucketClient.duplicate) == "(self)"
+    assert parameters(s3s3.client.on_notify) == "(source_connection, destination_connections, key)"
+    assert parameters(s3s3.config.load).startswith("(path=None")
+    assert parameters(s3s3.scripts.listen.main) == parameters(s3s3.scripts.bucket.main) == "(argv=None)"
+
+
+def test_an_empty_list_of_destinations_is_refused(swift: SwiftServer, source: Bucket) -> None:
+    with pytest.raises(ConfigError, match="nowhere to copy to"):
+        api.upload(source.Object("k"), [])
+
+
+@pytest.mark.real
+class TestUpload:
+    def test_two_missing_destinations_become_byte_identical_whatever_their_keys(
+        self, source: Bucket, there: Bucket, elsewhere: Bucket
+    ) -> None:
+        source.put_object(Key="in/k", Body=CONTENT, ContentType="image/fits", Metadata={"filter": "r"})
+        assert api.upload(source.Object("in/k"), [there.Object("out/k"), elsewhere.Object("in/k")])
+        for bucket, key in ((there, "out/k"), (elsewhere, "in/k")):
+            got = bucket.Object(key).get()
+            assert got["Body"].read() == CONTENT
+            assert (got["ContentType"], got["Metadata"]) == ("image/fits", {"filter": "r"})
+
+    def test_what_is_there_already_is_copied_only_by_force(self, source: Bucket, there: Bucket) -> None:
+        source.put_object(Key="k", Body=b"same", Metadata={"from": "source"})
+        there.put_object(Key="k", Body=b"same", Metadata={"from": "before"})
+        assert api.upload(source.Object("k"), there.Object("k"))
+        assert there.Object("k").metadata == {"from": "before"}
+        assert api.upload(source.Object("k"), there.Object("k"), force=True)
+        assert there.Object("k").metadata == {"from": "source"}
+
+    def test_what_changed_is_replaced(self, source: Bucket, there: Bucket) -> None:
+        source.put_object(Key="k", Body=b"new")
+        there.put_object(Key="k", Body=b"old")
+        assert api.upload(source.Object("k"), there.Object("k"), verify_md5=True)
+        assert content(there, "k") == b"new"
+
+    def test_a_source_that_is_gone_is_no_success_and_harms_nothing(
+        self, source: Bucket, there: Bucket, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        there.put_object(Key="k", Body=b"old")
+        assert api.upload(source.Object("k"), there.Object("k")) is False
+        assert content(there, "k") == b"old"
+        assert "'k': the source has no such object" in caplog.text
+
+    def test_one_destination_that_refuses_does_not_hold_up_the_other(
+        self, source: Bucket, there: Bucket, theirs: S3ServiceResource, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        source.put_object(Key="k", Body=CONTENT)
+        assert api.upload(source.Object("k"), [theirs.Object("nowhere", "k"), there.Object("k")]) is False
+        assert content(there, "k") == CONTENT
+        assert "destination: PUT of 'k': 404 NoSuchBucket" in caplog.text
+
+    async def test_it_works_in_a_notebook(self, source: Bucket, there: Bucket) -> None:
+        assert asyncio.get_running_loop().is_running()
+        source.put_object(Key="k", Body=b"1")
+        assert api.upload(source.Object("k"), there.Object("k"))
+
+    def test_any_boto3_resource_will_do(self, swift: SwiftServer, source: Bucket, there: Bucket) -> None:
+        args = connection_args(swift)
+        plain = boto3.resource(
+            "s3",
+            endpoint_url=f"http://{args['host']}:{args['port']}",
+            aws_access_key_id=args["aws_access_key_id"],
+            aws_secret_access_key=args["aws_secret_access_key"],
+            region_name="us-east-1",
+        )
+        source.put_object(Key="k", Body=b"1")
+        assert api.upload(plain.Object(source.name, "k"), there.Object("k"))
+        assert content(there, "k") == b"1"
+
+    def test_it_works_in_a_plain_script(self, swift: SwiftServer, source: Bucket, there: Bucket) -> None:
+        source.put_object(Key="k", Body=b"1")
+        script = f"""if True:
+            from s3s3.api import create_connection, upload
+            source = create_connection({connection_args(swift)!r})
+            there = create_connection({connection_args(swift, 1)!r})
+            print(upload(source.Object({source.name!r}, "k"), there.Object({there.name!r}, "k")))
+        """
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+@pytest.mark.real
+class TestDuplicateBucket:
+    def test_more_than_one_page_of_keys_arrives(self, source: Bucket, there: Bucket) -> None:
+        contents = {f"k{number:04}": str(number).encode() for number in range(1001)}
+        with ThreadPoolExecutor(8) as threads:
+            list(threads.map(lambda item: source.put_object(Key=item[0], Body=item[1]), contents.items()))
+        assert api.duplicate_bucket(source, there)
+        held = {entry.key: entry.e_tag.strip('"') for entry in there.objects.all()}
+        assert held == {key: hashlib.md5(body).hexdigest() for key, body in contents.items()}
+
+    def test_several_destinations_are_made_equal_and_nothing_is_deleted(
+        self, source: Bucket, there: Bucket, elsewhere: Bucket
+    ) -> None:
+        for key in ("a", "b"):
+            source.put_object(Key=key, Body=key.encode())
+        there.put_object(Key="a", Body=b"another")
+        elsewhere.put_object(Key="z", Body=b"z")
+        assert api.duplicate_bucket(source, [there, elsewhere])
+        assert [content(there, key) for key in ("a", "b")] == [b"a", b"b"]
+        assert [content(elsewhere, key) for key in ("a", "b", "z")] == [b"a", b"b", b"z"]
+
+    def test_a_destination_that_is_not_there_is_no_success(
+        self, source: Bucket, there: Bucket, theirs: S3ServiceResource, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        source.put_object(Key="a", Body=b"a")
+        assert api.duplicate_bucket(source, [theirs.Bucket("nowhere"), there]) is False
+        assert content(there, "a") == b"a"
+        assert "NoSuchBucket" in caplog.text
+
+    async def test_it_works_in_a_notebook(self, source: Bucket, there: Bucket) -> None:
+        source.put_object(Key="a", Body=b"a")
+        assert api.duplicate_bucket(source, there)

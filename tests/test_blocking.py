@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from s3s3.blocking import Stop, complete
+
+
+async def _answer() -> int:
+    await asyncio.sleep(0)
+    return 42
+
+
+def test_a_coroutine_is_run_to_its_end() -> None:
+    assert complete(_answer()) == 42
+
+
+async def test_a_loop_that_runs_in_the_calling_thread_does_not_matter() -> None:
+    assert complete(_answer()) == 42
+
+
+def test_what_it_raises_comes_out() -> None:
+    async def fail() -> None:
+        raise KeyError("k")
+
+    with pytest.raises(KeyError, match="k"):
+        complete(fail())
+
+
+def test_an_interrupt_ends_the_coroutine_before_it_is_raised() -> None:
+    ended: list[str] = []
+
+    async def wait() -> None:
+        try:
+            threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(0.1)
+            ended.append("yes")
+
+    with pytest.raises(KeyboardInterrupt):
+        complete(wait())
+    assert ended == ["yes"]
+
+
+async def _heed(stop: Stop) -> None:
+    with stop.heeded() as event:
+        await asyncio.wait_for(event.wait(), 10)
+
+
+def test_a_stop_is_heeded_in_another_thread() -> None:
+    stop = Stop()
+    thread = threading.Thread(target=lambda: complete(_heed(stop)))
+    thread.start()
+    time.sleep(0.1)
+    assert thread.is_alive()
+    stop.say()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_stop_that_was_said_before_is_heeded_once() -> None:
+    stop = Stop()
+    stop.say()
+    complete(_heed(stop))
+
+    async def is_set() -> bool:
+        with stop.heeded() as event:
+            return event.is_set()
+
+    assert complete(is_set()) is False
+
+
+def test_signals_say_it_in_the_main_thread_and_are_given_back() -> None:
+    stop, before = Stop(), signal.getsignal(signal.SIGTERM)
+    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+    with stop.on_signals():
+        complete(_heed(stop))
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_another_thread_leaves_signals_alone() -> None:
+    seen: list[object] = []
+
+    def look() -> None:
+        with Stop().on_signals():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == [signal.getsignal(signal.SIGTERM)]

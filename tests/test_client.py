@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from s3s3 import api, config
+from s3s3.client import BucketClient, ListenClient, on_notify
+from s3s3.demo.servers import HOST, StoreServer
+from s3s3.demo.swift_server import SwiftServer
+from s3s3.errors import ConfigError
+from tests.scripts.command import config_file
+
+pytestmark = pytest.mark.real
+
+NewBucket = Callable[..., str]
+
+
+class Buckets:
+    """A source with objects `a` and `b`, and a destination in another account, as a configuration has them."""
+
+    def __init__(self, store: StoreServer, new_bucket: NewBucket) -> None:
+        self.store = store
+        self.source, self.there = new_bucket(store), new_bucket(store, 1)
+        for key in ("a", "b"):
+            self.put(key, key.encode())
+
+    def put(self, key: str, body: bytes) -> None:
+        self.store.boto3_client().put_object(Bucket=self.source, Key=key, Body=body)
+
+    def copies(self, bucket: str | None = None) -> dict[str, bytes]:
+        client, name = self.store.boto3_client(1), bucket or self.there
+        entries = client.list_objects_v2(Bucket=name).get("Contents", [])
+        return {entry["Key"]: client.get_object(Bucket=name, Key=entry["Key"])["Body"].read() for entry in entries}
+
+    def config(self, folder: Path, redis_url: str) -> Path:
+        there = self.store.endpoint(self.there, "swift", account=1)
+        return config_file(folder, redis_url, self.store.endpoint(self.source), [there])
+
+    def arguments(self, account: int = 0, **more: Any) -> dict[str, Any]:
+        key_id, secret = self.store.accounts[account]
+        return {"host": HOST, "port": self.store.port, "is_secure": False, "aws_access_key_id": key_id,
+                "aws_secret_access_key": secret, **more}  # fmt: skip
+
+
+@pytest.fixture
+def buckets(swift: SwiftServer, new_bucket: NewBucket) -> Buckets:
+    return Buckets(swift, new_bucket)
+
+
+def eventually(condition: Callable[[], bool], patience_s: float = 20) -> None:
+    deadline_s = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+class TestBucketClient:
+    @pytest.mark.parametrize("with_redis", [True, False])
+    def test_everything_is_copied(self, tmp_path: Path, redis_url: str, buckets: Buckets, with_redis: bool) -> None:
+        path = buckets.config(tmp_path, redis_url if with_redis else "")
+        assert BucketClient(path).duplicate() is True
+        assert buckets.copies() == {"a": b"a", "b": b"b"}
+        assert BucketClient(config.load(path)).duplicate() is True
+
+    def test_other_buckets_can_be_named(
+        self, tmp_path: Path, buckets: Buckets, swift: SwiftServer, new_bucket: NewBucket
+    ) -> None:
+        other = new_bucket(swift, 1)
+        client = BucketClient(buckets.config(tmp_path, ""), dest_bucket=other)
+        assert client.duplicate() is True
+        assert (buckets.copies(), buckets.copies(other)) == ({}, {"a": b"a", "b": b"b"})
+
+    def test_what_cannot_be_copied_is_no_success(self, tmp_path: Path, buckets: Buckets) -> None:
+        assert BucketClient(buckets.config(tmp_path, ""), dest_bucket="nowhere").duplicate() is False
+
+    def test_a_faulty_configuration_is_told_when_it_is_made(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError):
+            BucketClient(tmp_path / "nothing.toml")
+
+
+class TestListenClient:
+    def test_it_copies_what_is_published_until_another_thread_stops_it(
+        self, tmp_path: Path, redis_url: str, buckets: Buckets
+    ) -> None:
+        client = ListenClient(buckets.config(tmp_path, redis_url))
+        thread = threading.Thread(target=client.listen)
+        thread.start()
+        try:
+            with redis.Redis.from_url(redis_url) as producer:
+                eventually(lambda: producer.pubsub_numsub("backup")[0][1] == 1)
+                producer.publish("backup", "a")
+                eventually(lambda: "a" in buckets.copies())
+        finally:
+            client.stop()
+            thread.join(20)
+        assert not thread.is_alive()
+        assert buckets.copies() == {"a": b"a"}
+
+    def test_a_stop_that_comes_first_is_heeded(self, tmp_path: Path, redis_url: str, buckets: Buckets) -> None:
+        client = ListenClient(buckets.config(tmp_path, redis_url))
+        client.stop()
+        thread = threading.Thread(target=client.listen, daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
+
+    def test_sigterm_ends_a_script_in_order(self, tmp_path: Path, redis_url: str, buckets: Buckets) -> None:
+        path = buckets.config(tmp_path, redis_url)
+        script = f"from s3s3.client import ListenClient; ListenClient({str(path)!r}).listen(); print('ended')"
+        with (
+            subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process,
+            redis.Redis.from_url(redis_url) as client,
+        ):
+            try:
+                eventually(lambda: client.pubsub_numsub("backup")[0][1] == 1)
+                process.send_signal(signal.SIGTERM)
+                out, _ = process.communicate(timeout=20)
+            finally:
+                process.kill()
+        assert (process.returncode, out) == (0, "ended\n")
+
+    def test_without_redis_there_is_nothing_to_listen_to(self, tmp_path: Path, buckets: Buckets) -> None:
+        with pytest.raises(ConfigError, match="needs Redis"):
+            ListenClient(buckets.config(tmp_path, "")).listen()
+
+
+class TestOnNotify:
+    def test_connections_come_in_every_form(self, buckets: Buckets, swift: SwiftServer, new_bucket: NewBucket) -> None:
+        source = buckets.arguments(bucket_name=buckets.source)
+        names = [new_bucket(swift, 1) for _ in range(3)]
+        resource = api.create_connection(buckets.arguments(1, bucket_name=names[1]))
+        connections = [buckets.arguments(1, bucket_name=names[0]), resource, resource.Bucket(names[2])]
+        assert on_notify(source, connections, "a") is True
+        assert [buckets.copies(name) for name in names] == [{"a": b"a"}] * 3
+
+    def test_one_connection_need_not_be_a_list(self, buckets: Buckets) -> None:
+        there = api.create_connection(buckets.arguments(1)).Bucket(buckets.there)
+        assert on_notify(api.create_connection(buckets.arguments(bucket_name=buckets.source)), there, "b") is True
+        assert buckets.copies() == {"b": b"b"}
+
+    def test_prefixes_take_each_others_place(self, buckets: Buckets) -> None:
+        buckets.put("raw/k", b"1")
+        there = buckets.arguments(1, bucket_name=buckets.there, prefix="copy/")
+        assert on_notify(buckets.arguments(bucket_name=buckets.source, prefix="raw/"), there, "raw/k") is True
+        assert buckets.copies() == {"copy/k": b"1"}
+
+    def test_a_key_that_is_gone_is_no_success(self, buckets: Buckets) -> None:
+        there = buckets.arguments(1, bucket_name=buckets.there)
+        assert on_notify(buckets.arguments(bucket_name=buckets.source), there, "gone") is False
+
+    def test_a_connection_without_a_bucket_is_refused(self, buckets: Buckets) -> None:
+        there = buckets.arguments(1, bucket_name=buckets.there)
+        with pytest.raises(ConfigError, match="source: which bucket"):
+            on_notify(buckets.arguments(), there, "a")
+        with pytest.raises(ConfigError, match="destination-2: which bucket"):
+            on_notify(there, [there, api.create_connection(buckets.arguments())], "a")

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from s3s3 import config
+from s3s3.schema import LATER_TABLES
+from tests.configurations import SOUND, SOURCE, faults_of, loaded
+
+
+def only_fault(text: str, environ: dict[str, str] | None = None) -> str:
+    faults = faults_of(text, environ)
+    assert len(faults) == 1, faults
+    return faults[0].partition(": ")[2]
+
+
+def in_destination(line: str, environ: dict[str, str] | None = None) -> str:
+    return only_fault(f"{SOUND}{line}\n", environ)
+
+
+def test_a_missing_table_is_a_fault() -> None:
+    assert faults_of("") == [
+        "s3s3.toml: no [source] table: the bucket that is copied from",
+        "s3s3.toml: no [destination] table: a bucket that is copied to",
+    ]
+
+
+def test_a_table_that_is_none_of_ours_gets_the_nearest_one() -> None:
+    assert only_fault(SOUND + "[pubsubs]") == "[pubsubs]: unknown table; did you mean [pubsub]?"
+    assert "the tables are [source], [destination], [pubsub], [worker], [http]" in only_fault(SOUND + "[zzzzz]")
+
+
+def test_a_misspelt_table_is_not_called_missing_too() -> None:
+    assert only_fault(SOUND.replace("[source]", "[sorce]")) == "[sorce]: unknown table; did you mean [source]?"
+
+
+@pytest.mark.parametrize("table", LATER_TABLES)
+def test_a_table_of_a_later_version_is_told_to_be_one(table: str) -> None:
+    assert only_fault(f"{SOUND}[{table}]\n") == f"[{table}]: not available in this version yet; leave it out"
+    assert "not available" in only_fault(f"{SOUND}[{table}.x]\nhost = 1\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("source = 1\n", "[source]: must be a table, [source], not a number"),
+        ("[[source]]\n", "[source]: must be a table, [source], not a list"),
+        ("host = 1\n" + SOURCE, "host stands outside of every table; it belongs into [source]"),
+    ],
+)
+def test_what_is_no_table_is_told_so_once(text: str, expected: str) -> None:
+    assert only_fault(text + SOUND.removeprefix(SOURCE)) == expected
+
+
+@pytest.mark.parametrize("name", ["dest ä", "dest/a", "destination:x", "dest{a}"])
+def test_a_destination_s_name_is_made_of_letters_digits_and_few_signs(name: str) -> None:
+    assert "letters, digits, _ . and - only" in only_fault(SOUND.replace("[destination]", f'["{name}"]'))
+
+
+@pytest.mark.parametrize("name", ["dest", "dest-1", '"dest.a"', "destination_Swift"])
+def test_every_table_whose_name_starts_with_dest_is_a_destination(name: str) -> None:
+    (destination,) = loaded(SOUND.replace("[destination]", f"[{name}]")).routes[0].destinations
+    assert destination.name == name.strip('"')
+
+
+def test_a_dotted_destination_without_quotes_is_explained() -> None:
+    faults = faults_of(SOUND.replace("[destination]", "[dest.a]"))
+    assert "[dest] a: unknown table within [dest]; write ['dest.a'] for a name with a dot" in faults[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("prot = 1", "[destination] prot: unknown key; did you mean port?"),
+        ("PORT = 1", "[destination] PORT: unknown key; did you mean port?"),
+        ("aws_secret_access_key_fil = 'x'", "did you mean aws_secret_access_key_file?"),
+        ("include = ['*']", "[destination] include: unknown key here; it belongs into [source]"),
+        ("lease_s = 1", "[destination] lease_s: unknown key here; it belongs into [worker]"),
+        ("zzzzz = 1", "[destination] zzzzz: unknown key; echo_s3s3_toml_template prints them all"),
+    ],
+)
+def test_an_unknown_key_gets_the_nearest_one_or_its_own_table(line: str, expected: str) -> None:
+    assert expected in faults_of(f"{SOUND}{line}\n")[0]
+
+
+@pytest.mark.parametrize("name", ["storage_class", "acl", "bucket_suffix", "delete"])
+def test_a_destination_s_key_in_the_source_is_told_to_belong_to_a_destination(name: str) -> None:
+    assert only_fault(f"{SOURCE}{name} = 1\n{SOUND.removeprefix(SOURCE)}").endswith("it belongs into [destination]")
+
+
+@pytest.mark.parametrize("name", ["redis", "host", "port", "db"])
+def test_the_predecessor_s_redis_gets_the_url_that_takes_its_place(name: str) -> None:
+    message = only_fault(f'{SOUND}[pubsub]\n{name} = "localhost"\n')
+    assert message == f'[pubsub] {name}: unknown key; write url = "redis://HOST:6379/0", or url = "" for no Redis'
+
+
+def test_sns_and_a_redis_password_get_a_hint_that_shows_no_value() -> None:
+    assert "s3s3 takes no notices from SNS" in only_fault(SOUND + "[pubsub]\nsns = false\n")
+    message = only_fault(SOUND + '[pubsub]\npassword = "hunter2"\n')
+    assert "url_file" in message
+    assert "hunter2" not in message
+
+
+@pytest.mark.parametrize("name", ["bucket_name", "host"])
+def test_a_misspelt_key_is_the_only_fault_though_the_right_one_is_missing(name: str) -> None:
+    text = SOUND.replace('host = "s', 'port = 1\nhost = "s').replace(f'\n{name} = "s', f'\n{name}x = "s')
+    text = text if f"{name}x" in text else text[::-1].replace(name[::-1], f"x{name[::-1]}", 1)[::-1]
+    assert only_fault(text) == f"[destination] {name}x: unknown key; did you mean {name}?"
+
+
+def test_a_missing_bucket_name_is_told_at_its_table() -> None:
+    assert faults_of(SOURCE + '[destination]\nhost = "x"\n') == ["s3s3.toml:5: [destination]: bucket_name is missing"]
+
+
+def test_half_a_pair_of_keys_whose_other_half_is_misspelt_is_one_fault() -> None:
+    message = in_destination("aws_access_key_id = 'A'\naws_secret_acces_key = 'B'")
+    assert message == "[destination] aws_secret_acces_key: unknown key; did you mean aws_secret_access_key?"
+
+
+LATER = ["multipart = true", "multipart_threshold = '1 GiB'", "delete = true", "max_delete = 0.2",
+         "copy_tags = true", "copy_acl = true", "max_bytes_per_s = '20 MiB'", "max_requests_per_s = 5",
+         "store = 'ceph'", "store_file = 'x'",
+         "max_bytes_per_s = {'08:00-18:00' = '20 MiB'}", "delete = 0", "delete = 'no'", "delete = '${DELETE}'",
+         "max_requests_per_s = 0"]  # fmt: skip
+OFF = ["multipart = false", "multipart_threshold = '5 GiB'", "delete = false", "max_delete = 0.1", "copy_tags = false",
+       "copy_acl = false"]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", LATER)
+def test_a_key_of_a_later_version_is_never_silently_ignored(line: str) -> None:
+    name = line.partition(" ")[0]
+    assert in_destination(line).startswith(f"[destination] {name}: not available in this version yet; leave it out")
+
+
+@pytest.mark.parametrize("line", OFF)
+def test_a_key_of_a_later_version_may_say_what_holds_anyhow(line: str) -> None:
+    assert loaded(f"{SOUND}{line}\n") is not None
+
+
+def test_a_variable_is_taken_from_the_environment_and_converted() -> None:
+    environ = {"SECRET": "hunter2", "PORT": "7480", "SECURE": "False", "SIZE": "1 GiB"}
+    text = """port = "${PORT}"\nis_secure = "${SECURE}"\naws_access_key_id = "A"\naws_secret_access_key = "${SECRET}"
+        [worker]\nspool_bytes = "${SIZE}"\n"""
+    settings = loaded(SOUND + text, environ)
+    destination = settings.routes[0].destinations[0]
+    assert (destination.port, destination.is_secure, destination.secret_access_key) == (7480, False, "hunter2")
+    assert settings.worker.spool_bytes == 1024**3
+
+
+def test_a_variable_s_text_is_not_expanded_again() -> None:
+    destination = loaded(SOUND + 'prefix = "${A}"', {"A": "${B}", "B": "x"}).routes[0].destinations[0]
+    assert destination.prefix == "${B}"
+
+
+@pytest.mark.parametrize(
+    ("line", "environ", "expected"),
+    [
+        ('port = "${P}"', {}, "port: environment variable P is not set"),
+        ('port = "${P}"', {"P": "hunter2"}, "port: must be a whole number (environment variable P)"),
+        ('is_secure = "${P}"', {"P": "hunter2"}, "is_secure: must be true or false (environment variable P)"),
+        ('region = "${P}"', {"P": ""}, "region: must be at least one character (environment variable P)"),
+        ('region = "${P}"', {"P": "\udcff"}, "region: environment variable P is not UTF-8"),
+        ('region = "eu-${P}"', {"P": "1"}, 'region: "${NAME}" is replaced only where it is the whole value'),
+    ],
+)
+def test_a_variable_that_does_not_serve_is_named_and_its_text_not_shown(
+    line: str, environ: dict[str, str], expected: str
+) -> None:
+    assert in_destination(line, environ) == f"[destination] {expected}"
+
+
+def test_a_url_with_a_variable_inside_is_a_fault_rather_than_a_password() -> None:
+    message = only_fault(SOUND + '[pubsub]\nurl = "redis://:${PW}@localhost"\n', {"PW": "x"})
+    assert message == '[pubsub] url: "${NAME}" is replaced only where it is the whole value'
+
+
+def test_a_list_does_not_take_variables() -> None:
+    text = SOURCE + 'include = ["${GLOB}"]\n' + SOUND.removeprefix(SOURCE)
+    assert "replaced only where" in only_fault(text, {"GLOB": "*"})
+
+
+def test_a_secret_may_hold_what_looks_like_a_variable() -> None:
+    settings = loaded(SOUND + 'aws_access_key_id = "A"\naws_secret_access_key = "a${B}c"')
+    assert settings.routes[0].destinations[0].secret_access_key == "a${B}c"
+
+
+def with_files(folder: Path, lines: str) -> Path:
+    path = folder / "s3s3.toml"
+    path.write_text(SOUND + lines)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "secret"), [("s\n", "s"), ("s", "s"), ("s\r\n", "s"), ("s\n\n", "s\n"), ("${X}", "${X}")]
+)
+def test_a_secret_is_read_from_a_file_without_one_newline_at_its_end(tmp_path: Path, content: str, secret: str) -> None:
+    (tmp_path / "secret").write_bytes(content.encode())
+    path = with_files(tmp_path, 'aws_access_key_id = "A"\naws_secret_access_key_file = "secret"\n')
+    if secret == "s\n":  # what is left cannot be part of a secret
+        with pytest.raises(config.ConfigError, match="control characters"):
+            config.load(path, {})
+    else:
+        assert config.load(path, {}).routes[0].destinations[0].secret_access_key == secret
+
+
+def test_any_text_can_come_from_a_file_that_a_variable_names(tmp_path: Path) -> None:
+    (tmp_path / "id").write_text("A\n")
+    (tmp_path / "key").write_text("B\n")
+    (tmp_path / "url").write_text("redis://:pw@redis:6379/0\n")
+    path = with_files(
+        tmp_path, 'aws_access_key_id_file = "id"\naws_secret_access_key_file = "${KEY}"\n[pubsub]\nurl_file = "url"\n'
+    )
+    settings = config.load(path, {"KEY": str(tmp_path / "key")})
+    destination = settings.routes[0].destinations[0]
+    assert (destination.access_key_id, destination.secret_access_key) == ("A", "B")
+    assert settings.pubsub.url == "redis://:pw@redis:6379/0"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('aws_access_key_id_file = "nope"', "the file that it names cannot be read: No such file or directory"),
+        ('aws_access_key_id_file = "."', "the file that it names cannot be read: Is a directory"),
+        ('aws_access_key_id_file = "bytes"', "the file that it names is not UTF-8"),
+        ('aws_access_key_id_file = ""', "must be the path of a file"),
+        ('aws_access_key_id_file = "a\\u0000b"', "must be the path of a file"),
+        ("aws_access_key_id_file = 5", "must be the path of a file, not a number"),
+        ('aws_access_key_id_file = "${NOPE}"', "environment variable NOPE is not set"),
+    ],
+)
+def test_a_secret_file_that_does_not_serve_is_a_fault(tmp_path: Path, line: str, expected: str) -> None:
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    path = with_files(tmp_path, f'aws_secret_access_key = "B"\n{line}\n')
+    with pytest.raises(config.ConfigError) as raised:
+        config.load(path, {})
+    assert [fault.partition(": ")[2] for fault in raised.value.faults] == [
+        f"[destination] aws_access_key_id_file: {expected}"
+    ]
+
+
+def test_a_secret_written_where_its_file_s_path_belongs_is_not_shown() -> None:
+    assert "hunter2" not in in_destination('aws_access_key_id = "A"\naws_secret_access_key_file = "hunter2"')
+
+
+def test_both_a_value_and_its_file_are_a_fault() -> None:
+    message = only_fault(SOUND + '[pubsub]\nurl = ""\nurl_file = "x"\n')
+    assert message == "[pubsub] url: url and url_file are both given; one of them has to go"
+
+
+@pytest.mark.parametrize("line", ["port_file = 'x'", "is_secure_file = 'x'"])
+def test_numbers_and_truths_cannot_come_from_a_file(line: str) -> None:
+    assert "unknown key" in in_destination(line)
+
+
+def test_a_secret_of_a_wrong_type_is_not_shown() -> None:
+    message = in_destination("aws_access_key_id = 'A'\naws_secret_access_key = 12345")
+    assert message == "[destination] aws_secret_access_key: must be text in quotes, not a number"

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3s3.config_values import Wrong, from_text, nearest, parse, shown, type_of
+from s3s3.model import Secret
+from s3s3.schema import DESTINATION, HTTP, PUBSUB, SOURCE, WORKER, Key, Table
+
+
+def key_of(table: Table, name: str) -> Key:
+    key = table.key(name)
+    assert key is not None
+    return key
+
+
+CONCURRENCY = key_of(WORKER, "concurrency")
+LEASE = key_of(WORKER, "lease_s")
+SPOOL = key_of(WORKER, "spool_bytes")
+IS_SECURE = key_of(SOURCE, "is_secure")
+PREFIX = key_of(SOURCE, "prefix")
+BIND = key_of(HTTP, "bind")
+
+
+def wrong(key: Key, value: object) -> str:
+    with pytest.raises(Wrong) as raised:
+        parse(key, value)
+    return raised.value.message(found=shown(value))
+
+
+@pytest.mark.parametrize(
+    ("value", "size_bytes"),
+    [("8 GiB", 8 * 1024**3), ("512MiB", 512 * 1024**2), ("1.5 KiB", 1536), ("20 MB", 20_000_000), ("7 B", 7),
+     ("1024", 1024), (4096, 4096), ("1 tib", 1024**4)],
+)  # fmt: skip
+def test_a_size_is_a_number_and_a_unit_or_a_number_of_bytes(value: object, size_bytes: int) -> None:
+    assert parse(SPOOL, value) == size_bytes
+
+
+@pytest.mark.parametrize(
+    "value", ["8 G", "GiB", "-1 GiB", "8  GiB", "8 GiB ", "1e3", "", 0, -1, "0.1 B", 1.5, True, []]
+)
+def test_other_sizes_are_refused(value: object) -> None:
+    assert "must be a size" in wrong(SPOOL, value)
+
+
+@given(st.integers(1, 2**40), st.sampled_from([("KiB", 1024), ("MiB", 1024**2), ("GB", 10**9)]))
+def test_sizes_are_exact_however_large(number: int, unit: tuple[str, int]) -> None:
+    assert parse(SPOOL, f"{number} {unit[0]}") == number * unit[1]
+
+
+@pytest.mark.parametrize("value", [True, False, 1.0, "32", None, 0, 10_001, 10**400])
+def test_what_is_no_whole_number_in_range_is_refused(value: object) -> None:
+    assert wrong(CONCURRENCY, value).startswith("must be a whole number")
+
+
+def test_true_is_no_number_and_1_is_no_truth() -> None:
+    assert wrong(CONCURRENCY, True) == "must be a whole number, not true"
+    assert wrong(IS_SECURE, 1) == "must be true or false, not 1"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.5, True, "60", 10**400])
+def test_a_number_is_finite_and_in_range(value: object) -> None:
+    assert wrong(LEASE, value).startswith("must be a number")
+
+
+def test_a_number_may_have_decimals() -> None:
+    assert parse(LEASE, 1.5) == 1.5
+
+
+def test_a_word_that_is_no_choice_gets_the_nearest_one() -> None:
+    calling_format, signature = key_of(SOURCE, "calling_format"), key_of(SOURCE, "signature_version")
+    assert wrong(signature, "v4") == 'must be "s3" or "s3v4", not "v4"; did you mean "s3v4"?'
+    assert 'did you mean "OrdinaryCallingFormat"?' in wrong(calling_format, "boto.s3.connection.OrdinaryCallingFormat")
+    assert wrong(signature, "xyz").endswith('not "xyz"')
+
+
+def test_text_may_be_empty_only_where_that_means_something() -> None:
+    assert parse(PREFIX, "") == ""
+    assert wrong(key_of(SOURCE, "region"), "") == 'must be at least one character, not ""; leave it out for the default'
+    assert wrong(key_of(SOURCE, "bucket_name"), "") == 'must be at least one character, not ""'
+
+
+def test_a_prefix_takes_every_character_up_to_1024_bytes() -> None:
+    assert parse(PREFIX, "ü\n" * 341) == "ü\n" * 341
+    assert "at most 1,024 bytes" in wrong(PREFIX, "ü" * 513)
+
+
+@pytest.mark.parametrize("name", ["aws_access_key_id", "bucket_name", "region", "host"])
+def test_what_goes_into_a_header_has_no_control_characters(name: str) -> None:
+    assert "control characters" in wrong(key_of(SOURCE, name), "a\nb")
+
+
+def test_a_bucket_s_name_and_suffix_have_no_slash() -> None:
+    assert "belongs into prefix" in wrong(key_of(SOURCE, "bucket_name"), "images/raw")
+    assert "belongs into prefix" in wrong(key_of(DESTINATION, "bucket_suffix"), "/raw")
+
+
+@pytest.mark.parametrize(
+    ("value", "host"), [("ceph", "ceph"), ("[::1]", "::1"), ("::1", "::1"), ("10.0.0.1", "10.0.0.1")]
+)
+def test_a_host_stands_without_brackets(value: str, host: str) -> None:
+    assert parse(key_of(SOURCE, "host"), value) == host
+
+
+@pytest.mark.parametrize(
+    ("value", "address"),
+    [
+        ("127.0.0.1:9180", ("127.0.0.1", 9180)),
+        ("[::1]:9180", ("::1", 9180)),
+        ("localhost:1", ("localhost", 1)),
+        ("", None),
+    ],
+)
+def test_an_address_is_host_and_port_or_none(value: str, address: object) -> None:
+    assert parse(BIND, value) == address
+
+
+@pytest.mark.parametrize(
+    "value", ["9180", ":9180", "localhost", "localhost:0", "localhost:65536", "::1:9180", "a b:1", 9180]
+)
+def test_other_addresses_are_refused(value: object) -> None:
+    assert wrong(BIND, value).startswith("must be ")
+
+
+@pytest.mark.parametrize("value", ["*.fits", ["*.fits", 1], [""], {}, 5])
+def test_globs_are_a_list_of_texts(value: object) -> None:
+    assert 'include = ["*.fits"]' in wrong(key_of(SOURCE, "include"), value)
+
+
+def test_secrets_and_redis_urls_become_secrets() -> None:
+    assert isinstance(parse(key_of(SOURCE, "aws_secret_access_key"), "hunter2"), Secret)
+    assert isinstance(parse(key_of(PUBSUB, "url"), "redis://:pw@localhost"), Secret)
+    assert parse(key_of(PUBSUB, "url"), "") == ""
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [(IS_SECURE, "False", False), (IS_SECURE, "true", True), (IS_SECURE, "yes", "yes"), (CONCURRENCY, "12", 12),
+     (CONCURRENCY, "1.5", "1.5"), (CONCURRENCY, "-3", -3), (LEASE, "1.5", 1.5), (LEASE, "nan", "nan"),
+     (SPOOL, "12", 12), (SPOOL, "1 GiB", "1 GiB"), (PREFIX, "12", "12"), (PREFIX, "true", "true"),
+     (CONCURRENCY, "9" * 50, "9" * 50)],
+)  # fmt: skip
+def test_text_from_the_environment_becomes_what_the_key_takes(key: Key, text: str, value: object) -> None:
+    assert from_text(key, text) == value
+    assert type(from_text(key, text)) is type(value)
+
+
+def test_values_are_shown_short_and_printable() -> None:
+    assert shown("a" * 100) == f'"{"a" * 40}..."'
+    assert shown("\x1b[31m") == "'\\x1b[31m'"
+    assert shown(10**5000) == "a number of more than 64 bits"
+    assert (shown(True), shown(1.5), shown([1]), shown({})) == ("true", "1.5", "a list", "a table")
+
+
+def test_every_kind_of_toml_value_has_a_name() -> None:
+    assert [type_of(value) for value in ("", True, 1, 1.5, [], {}, None)] == [
+        "text", "true or false", "a number", "a number", "a list", "a table", "a date or time",
+    ]  # fmt: skip
+
+
+def test_the_nearest_word_ignores_case_and_bears_any_length() -> None:
+    assert nearest("Host", ["host", "port"]) == "host"
+    assert nearest("zzz", ["host", "port"]) is None
+    assert nearest("p" * 1_000_000, ["host", "port"]) is None

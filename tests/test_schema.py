@@ -1,0 +1,66 @@
+"""The declaration is whole and sound: what is made from it can rely on that."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from s3s3.config import PubSub, WorkerSettings
+from s3s3.config_values import parse
+from s3s3.schema import DESTINATION, LATER_TABLES, PUBSUB, SOURCE, TABLES, WORKER, Key, Kind, Table, table_of
+
+ALL_KEYS = [(table, key) for table in TABLES for key in table.keys]
+IN_USE = [(table, key) for table, key in ALL_KEYS if not key.later]
+
+
+def id_of(value: object) -> str:
+    return value.name if isinstance(value, Table | Key) else str(value)
+
+
+@pytest.mark.parametrize(("table", "key"), ALL_KEYS, ids=id_of)
+def test_every_key_has_a_line_of_documentation(table: Table, key: Key) -> None:
+    assert key.doc.endswith((".", '"')) and "\n" not in key.doc
+
+
+@pytest.mark.parametrize(("table", "key"), IN_USE, ids=id_of)
+def test_every_default_and_example_is_a_value_that_the_key_takes(table: Table, key: Key) -> None:
+    for value in (key.default, key.example):
+        if value is not None:
+            parse(key, value)
+
+
+@pytest.mark.parametrize(("table", "key"), IN_USE, ids=id_of)
+def test_every_key_without_a_default_has_an_example(table: Table, key: Key) -> None:
+    assert key.default is not None or key.example is not None
+
+
+@pytest.mark.parametrize(("table", "key"), ALL_KEYS, ids=id_of)
+def test_every_number_in_use_has_bounds(table: Table, key: Key) -> None:
+    if key.kind in (Kind.INTEGER, Kind.NUMBER) and not key.later:
+        assert key.at_least is not None and key.at_most is not None
+
+
+@pytest.mark.parametrize("table", TABLES, ids=id_of)
+def test_no_key_is_declared_twice_in_a_table_or_looks_like_another_key_s_file(table: Table) -> None:
+    names = [
+        name for key in table.keys for name in ({key.name, f"{key.name}_file"} if key.kind.is_text else {key.name})
+    ]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("table", TABLES, ids=id_of)
+def test_hints_are_for_names_that_are_no_keys(table: Table) -> None:
+    assert not set(table.hints) & set(table.key_names)
+
+
+@pytest.mark.parametrize(("table", "record"), [(PUBSUB, PubSub), (WORKER, WorkerSettings)])
+def test_the_records_of_the_configuration_have_the_keys_of_their_table(table: Table, record: type) -> None:
+    assert {field.name for field in fields(record)} == set(table.key_names)
+
+
+def test_every_table_whose_name_starts_with_dest_is_a_destination() -> None:
+    assert [table_of(name) for name in ("dest", "dest-a", "destination.b")] == [DESTINATION] * 3
+    assert table_of("source") is SOURCE
+    assert table_of("des") is None
+    assert not [name for name in LATER_TABLES if table_of(name)]

@@ -1,0 +1,711 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from s3s3 import transfer as transfer_module
+from s3s3.errors import (
+    AccessDenied,
+    Damaged,
+    LeaseLost,
+    NoSuchBucket,
+    SpoolTooSmall,
+    SpoolUnavailable,
+    StoreUnavailable,
+    TooLarge,
+)
+from s3s3.fanout import fan_out
+from s3s3.metrics import Metrics
+from s3s3.model import SINGLE_PUT_LIMIT_BYTES, Outcome, Proof, Result
+from s3s3.spool import Need, Room
+from s3s3.store import Written
+from s3s3.transfer import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, Transfer
+from tests.scripted_store import Object, ScriptedStore, unavailable
+
+KEY = "some/key"
+TINY, SMALL, BIG = b"content", os.urandom(AT_ONCE_BYTES + 1), os.urandom(SMALL_BYTES + 1)
+SIZES = pytest.mark.parametrize("content", [b"", TINY, SMALL, BIG], ids=["empty", "tiny", "small", "big"])
+WHOLE_ROOM = Need(STREAM_BYTES, len(BIG))
+PARTS = "0123456789abcdef0123456789abcdef-2"
+LOOKS_LIKE_AN_MD5 = "0123456789abcdef0123456789abcdef"
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
+
+
+def damaged(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+def permitted() -> None:
+    """Nobody else has the job."""
+
+
+class Permit:
+    """Permits so many writes and then no more."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __call__(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise LeaseLost("the lease is over")
+
+
+class Scene:
+    """A source with one object, destinations, and what copies between them."""
+
+    def __init__(
+        self, content: bytes = TINY, *, destinations: int = 1, room: Room | None = None, **about: object
+    ) -> None:
+        self.source = ScriptedStore("ceph", {KEY: Object(content, **about)})  # type: ignore[arg-type]
+        self.destinations = [ScriptedStore(f"swift-{number}") for number in range(destinations)]
+        self.destination = self.destinations[0]
+        self.metrics = Metrics()
+        self.room = room or Room(spool_bytes=WHOLE_ROOM.disk_bytes, memory_bytes=WHOLE_ROOM.memory_bytes)
+        self.transfer = Transfer(self.source, self.room, metrics=self.metrics, route="default")  # type: ignore[arg-type]
+
+    async def copy(self, *, look: bool = False, permit: Callable[[], None] = permitted) -> list[Outcome]:
+        outcomes = await self.transfer.copy(KEY, self.destinations, permit=permit, look=look)  # type: ignore[arg-type]
+        assert [outcome.destination for outcome in outcomes] == [store.name for store in self.destinations]
+        assert self.source.open_readings == 0, "an open reading holds a connection for ever"
+        return outcomes
+
+    async def outcome(self, *, look: bool = False, permit: Callable[[], None] = permitted) -> Outcome:
+        [outcome] = await self.copy(look=look, permit=permit)
+        return outcome
+
+    def held(self, number: int = 0) -> Object:
+        return self.destinations[number].objects[KEY]
+
+    def mismatches(self) -> dict[str, float]:
+        return {labels[1]: count for labels, count in self.metrics.verify_mismatch.items() if count}
+
+
+# a fresh notice
+
+
+@SIZES
+@pytest.mark.parametrize("etag", ["", PARTS])
+async def test_the_source_is_read_once_and_written_to_every_destination(content: bytes, etag: str) -> None:
+    scene = Scene(content, destinations=3, etag=etag, headers={"content-type": "image/fits", "x-amz-meta-a-b": "1"})
+
+    outcomes = await scene.copy()
+
+    assert [outcome.result for outcome in outcomes] == [Result.COPIED] * 3
+    assert scene.source.requests == ["GET"]
+    for number, store in enumerate(scene.destinations):
+        assert store.requests == ["PUT"]
+        assert scene.held(number).content == content
+        assert scene.held(number).headers == {"content-type": "image/fits", "x-amz-meta-a-b": "1"}
+
+
+@SIZES
+async def test_an_outcome_tells_sizes_and_md5s_of_both_sides(content: bytes) -> None:
+    outcome = await Scene(content).outcome()
+
+    assert (outcome.key, outcome.result, outcome.error) == (KEY, Result.COPIED, None)
+    assert (outcome.source_size_bytes, outcome.destination_size_bytes) == (len(content), len(content))
+    assert (outcome.source_md5, outcome.destination_md5) == (md5(content), md5(content))
+
+
+async def test_an_object_that_the_source_has_no_more_is_gone_for_every_destination() -> None:
+    scene = Scene(destinations=2)
+    scene.source.objects.clear()
+
+    outcomes = await scene.copy()
+
+    assert [outcome.result for outcome in outcomes] == [Result.SOURCE_GONE] * 2
+    assert [store.requests for store in scene.destinations] == [[], []]
+
+
+async def test_any_other_error_of_the_source_fails_every_destination_and_names_the_source() -> None:
+    scene = Scene(destinations=2)
+    scene.source.get_error = NoSuchBucket("no such bucket", store="ceph", operation="GET", key=KEY)
+
+    for outcome in await scene.copy():
+        assert outcome.result is Result.FAILED
+        assert outcome.error is scene.source.get_error
+        assert outcome.reason == "ceph: GET of 'some/key': no such bucket"
+
+
+@SIZES
+@pytest.mark.parametrize("etag", ["", PARTS])
+async def test_one_destinations_failure_leaves_the_others_alone(content: bytes, etag: str) -> None:
+    scene = Scene(content, destinations=2, etag=etag)
+
+    def refuse(_: Object) -> Written:
+        raise AccessDenied("no", store="swift-0", operation="PUT", key=KEY)
+
+    scene.destination.answers = refuse
+
+    refused, copied = await scene.copy()
+
+    assert (refused.result, copied.result) == (Result.FAILED, Result.COPIED)
+    assert isinstance(refused.error, AccessDenied)
+    assert scene.held(1).content == content
+
+
+# never wrong
+
+
+@pytest.mark.parametrize("content", [TINY, SMALL, BIG], ids=["tiny", "small", "big"])
+async def test_a_short_read_never_becomes_an_object(content: bytes) -> None:
+    scene = Scene(content[:-1], size_bytes=len(content), etag=md5(content), destinations=2)
+
+    for number, outcome in enumerate(await scene.copy()):
+        assert isinstance(outcome.error, Damaged)
+        assert scene.destinations[number].objects == {}
+    assert scene.mismatches() == {"ceph": 1}
+
+
+@pytest.mark.parametrize("content", [SMALL, BIG], ids=["small", "big"])
+async def test_a_short_read_of_an_object_without_an_md5_never_becomes_an_object(content: bytes) -> None:
+    scene = Scene(content[:-1], size_bytes=len(content), etag=PARTS)
+
+    assert isinstance((await scene.outcome()).error, Damaged)
+    assert scene.destination.objects == {}
+
+
+@pytest.mark.parametrize("content", [TINY, SMALL, BIG], ids=["tiny", "small", "big"])
+async def test_bytes_damaged_differently_each_time_never_become_an_object(content: bytes) -> None:
+    scene = Scene()
+    etag = md5(content)
+    scene.source.serves[KEY] = [Object(damaged(content), etag), Object(b"x" + content[1:], etag)]
+
+    outcome = await scene.outcome()
+
+    assert isinstance(outcome.error, Damaged) and outcome.error.retriable
+    assert "read twice" in outcome.reason
+    assert not outcome.unanswered
+    assert scene.destination.objects == {}
+    assert scene.mismatches() == {"ceph": 1}
+
+
+@pytest.mark.parametrize("content", [TINY, SMALL], ids=["tiny", "small"])
+async def test_bytes_damaged_once_are_read_again_and_copied(content: bytes) -> None:
+    scene = Scene()
+    scene.source.serves[KEY] = [Object(damaged(content), md5(content)), Object(content)]
+
+    assert (await scene.outcome()).result is Result.COPIED
+    assert (scene.held().content, scene.held().recorded_etag) == (content, None)
+
+
+async def test_a_streamed_object_whose_bytes_are_damaged_resets_the_put_even_at_a_store_that_checks_nothing() -> None:
+    scene = Scene()
+    scene.source.serves[KEY] = [Object(damaged(BIG), md5(BIG)), Object(b"x" + BIG[1:], md5(BIG))]
+    scene.destination.ignores_content_md5 = True
+
+    assert isinstance((await scene.outcome()).error, Damaged)
+    assert scene.destination.objects == {}
+    assert scene.destination.cut_off == 2
+
+
+@pytest.mark.parametrize("content", [TINY, SMALL, BIG], ids=["tiny", "small", "big"])
+async def test_an_etag_that_looks_like_an_md5_and_is_none_is_known_by_reading_twice_the_same(content: bytes) -> None:
+    scene = Scene(content, etag=LOOKS_LIKE_AN_MD5)
+
+    outcome = await scene.outcome()
+
+    assert outcome.result is Result.COPIED
+    assert outcome.source_md5 == md5(content)
+    assert scene.source.requests == ["GET", "GET"]
+    assert (scene.held().content, scene.held().recorded_etag) == (content, LOOKS_LIKE_AN_MD5)
+    assert scene.mismatches() == {}
+    assert (await scene.outcome(look=True)).proof is Proof.RECORDED_ETAG
+
+
+async def test_a_destination_that_failed_at_the_first_reading_is_not_asked_at_the_second() -> None:
+    scene = Scene(BIG, etag=LOOKS_LIKE_AN_MD5, destinations=2)
+    refused = AccessDenied("no", store="swift-0", operation="PUT", key=KEY)
+    tries: list[str] = []
+
+    async def refuse(key: str, *_: object, **__: object) -> Written:
+        tries.append(key)
+        raise refused
+
+    scene.destination.put = refuse  # type: ignore[method-assign, assignment]
+
+    failed, copied = await scene.copy()
+
+    assert (failed.error, tries) == (refused, [KEY])
+    assert copied.result is Result.COPIED
+
+
+async def test_the_etag_of_an_encrypted_object_is_recorded_even_if_it_happens_to_be_the_md5() -> None:
+    scene = Scene(encrypted=True)
+
+    await scene.copy()
+
+    assert scene.held().recorded_etag == md5(TINY)
+    assert (await scene.outcome(look=True)).proof is Proof.RECORDED_ETAG
+
+
+@SIZES
+async def test_the_etag_of_an_encrypted_object_is_not_held_against_anything(content: bytes) -> None:
+    scene = Scene(content, etag=LOOKS_LIKE_AN_MD5, encrypted=True)
+
+    assert (await scene.outcome()).result is Result.COPIED
+    assert scene.source.requests == ["GET"]
+    assert (scene.held().content, scene.held().recorded_etag) == (content, LOOKS_LIKE_AN_MD5)
+
+
+@SIZES
+@pytest.mark.parametrize("etag", ["", PARTS])
+async def test_a_destination_that_says_200_with_another_etag_is_caught(content: bytes, etag: str) -> None:
+    scene = Scene(content, etag=etag)
+    scene.destination.answers = lambda _: Written(LOOKS_LIKE_AN_MD5, False, False)
+
+    outcome = await scene.outcome()
+
+    assert isinstance(outcome.error, Damaged) and outcome.error.retriable
+    assert md5(content) in outcome.reason and LOOKS_LIKE_AN_MD5 in outcome.reason
+    assert scene.mismatches() == {"swift-0": 1}
+
+
+async def test_a_destination_that_says_200_before_it_has_everything_is_caught() -> None:
+    scene = Scene(BIG)
+    scene.destination.answers_after = 3
+
+    outcome = await scene.outcome()
+
+    assert isinstance(outcome.error, Damaged)
+    assert "before it had the whole object" in outcome.reason
+
+
+@pytest.mark.parametrize("content", [TINY, BIG], ids=["tiny", "big"])
+async def test_a_destination_that_encrypts_may_answer_any_etag(content: bytes) -> None:
+    scene = Scene(content)
+    scene.destination.answers = lambda _: Written(LOOKS_LIKE_AN_MD5, True, False)
+
+    outcome = await scene.outcome()
+
+    assert (outcome.result, outcome.destination_md5) == (Result.COPIED, None)
+
+
+async def test_an_object_rewritten_between_two_readings_is_copied_as_it_is_now() -> None:
+    scene = Scene()
+    new = os.urandom(SMALL_BYTES + 7)
+    scene.source.serves[KEY] = [Object(damaged(BIG), md5(BIG)), Object(new)]
+
+    assert (await scene.outcome()).result is Result.COPIED
+    assert scene.held().content == new
+
+
+async def test_an_object_deleted_between_two_readings_is_gone() -> None:
+    scene = Scene()
+    scene.source.serves[KEY] = [Object(damaged(TINY), md5(TINY))]
+    serve = scene.source.get
+
+    async def get_once(key: str) -> object:
+        reading = await serve(key)
+        scene.source.serves.clear()
+        scene.source.objects.clear()
+        return reading
+
+    scene.source.get = get_once  # type: ignore[assignment, method-assign]
+
+    assert (await scene.outcome()).result is Result.SOURCE_GONE
+
+
+# what is recorded
+
+
+async def test_nothing_is_recorded_where_both_etags_are_md5s() -> None:
+    scene = Scene(recorded_etag="from another copy")
+
+    await scene.copy()
+
+    assert scene.held().recorded_etag is None
+
+
+@SIZES
+async def test_an_etag_of_parts_is_recorded(content: bytes) -> None:
+    scene = Scene(content, etag=PARTS)
+
+    await scene.copy()
+
+    assert scene.held().recorded_etag == PARTS
+
+
+async def test_a_destination_whose_etags_are_no_md5s_is_remembered() -> None:
+    scene = Scene(destinations=2)
+    scene.destination.answers = lambda _: Written("W-17", False, False)
+
+    await scene.copy()
+    await scene.copy()
+
+    assert [scene.held(number).recorded_etag for number in (0, 1)] == [md5(TINY), None]
+
+
+async def test_another_process_learns_from_a_look_that_a_destinations_etags_are_no_md5s() -> None:
+    scene = Scene()
+    scene.destination.answers = lambda _: Written("W-17", False, False)
+    await scene.copy()
+    assert scene.held().recorded_etag is None
+    scene.transfer.without_md5.clear()
+
+    unproven = await scene.outcome(look=True)
+    same = await scene.outcome(look=True)
+
+    assert (unproven.result, unproven.reason) == (Result.COPIED, "unproven")
+    assert (same.result, same.proof) == (Result.SAME, Proof.RECORDED_ETAG)
+
+
+# looking first
+
+
+@SIZES
+async def test_a_look_copies_nothing_that_is_the_same(content: bytes) -> None:
+    scene = Scene(content, destinations=2)
+    for store in scene.destinations:
+        store.objects[KEY] = Object(content)
+
+    outcomes = await scene.copy(look=True)
+
+    for outcome in outcomes:
+        assert (outcome.result, outcome.reason, outcome.proof) == (Result.SAME, "same", Proof.ETAG)
+        assert (outcome.source_md5, outcome.destination_md5) == (md5(content), md5(content))
+        assert (outcome.source_size_bytes, outcome.destination_size_bytes) == (len(content), len(content))
+    assert [store.requests for store in scene.destinations] == [["HEAD"], ["HEAD"]]
+    assert scene.source.bytes_read == (len(content) if len(content) <= AT_ONCE_BYTES else 0)
+
+
+@pytest.mark.parametrize("content", [TINY, SMALL, BIG], ids=["tiny", "small", "big"])
+async def test_a_look_copies_only_where_something_differs(content: bytes) -> None:
+    scene = Scene(content, destinations=4)
+    scene.destinations[0].objects[KEY] = Object(content)
+    scene.destinations[2].objects[KEY] = Object(damaged(content))
+    scene.destinations[3].objects[KEY] = Object(content + b"more")
+
+    outcomes = await scene.copy(look=True)
+
+    found = [(outcome.result.value, outcome.reason) for outcome in outcomes]
+    assert found == [("same", "same"), ("copied", "missing"), ("copied", "etag"), ("copied", "size")]
+    assert scene.source.requests == ["GET"]
+    assert [len(store.requests) for store in scene.destinations] == [1, 2, 2, 2]
+    assert all(scene.held(number).content == content for number in range(4))
+
+
+async def test_a_destination_that_cannot_be_looked_at_fails_alone() -> None:
+    scene = Scene(destinations=2)
+    scene.destination.head_error = unavailable("swift-0")
+
+    failed, copied = await scene.copy(look=True)
+
+    assert failed.error is scene.destination.head_error
+    assert copied.result is Result.COPIED
+    assert scene.destination.requests == ["HEAD"]
+
+
+async def test_a_source_that_is_gone_is_not_looked_for_at_the_destinations() -> None:
+    scene = Scene()
+    scene.source.objects.clear()
+
+    assert (await scene.outcome(look=True)).result is Result.SOURCE_GONE
+    assert scene.destination.requests == []
+
+
+@pytest.mark.parametrize("verifying", ["source", "destination"])
+@SIZES
+async def test_contents_decide_where_either_side_wants_them_verified(content: bytes, verifying: str) -> None:
+    scene = Scene(content, etag=PARTS, destinations=3)
+    scene.source.verify_md5 = verifying == "source"
+    for store in scene.destinations:
+        store.verify_md5 = verifying == "destination"
+    scene.destinations[0].objects[KEY] = Object(content, "other-parts-5")
+    scene.destinations[1].objects[KEY] = Object(content)
+    scene.destinations[2].objects[KEY] = Object(damaged(content) if content else b"", "other-parts-5")
+
+    outcomes = await scene.copy(look=True)
+
+    same = ("same", "same", Proof.CONTENT)
+    last = ("copied", "content", None) if content else same
+    assert [(outcome.result.value, outcome.reason, outcome.proof) for outcome in outcomes] == [same, same, last]
+    assert scene.destinations[1].requests == ["HEAD"], "its ETag is an MD5: there is nothing to read"
+    assert all(outcome.source_md5 == outcome.destination_md5 == md5(content) for outcome in outcomes)
+    assert all(scene.held(number).content == content for number in range(3))
+
+
+async def test_contents_decide_where_the_destination_encrypts() -> None:
+    scene = Scene()
+    scene.destination.verify_md5 = True
+    scene.destination.objects[KEY] = Object(TINY, LOOKS_LIKE_AN_MD5, encrypted=True)
+
+    assert (await scene.outcome(look=True)).proof is Proof.CONTENT
+
+
+async def test_only_the_destination_is_read_where_the_sources_etag_is_an_md5() -> None:
+    scene = Scene(BIG)
+    scene.source.verify_md5 = True
+    scene.destination.objects[KEY] = Object(BIG, PARTS)
+
+    assert (await scene.outcome(look=True)).proof is Proof.CONTENT
+    assert scene.source.bytes_read == 0
+
+
+async def test_a_big_object_whose_md5_was_worked_out_for_a_comparison_need_not_be_spooled() -> None:
+    scene = Scene(BIG, etag=PARTS, room=Room(spool_dir="/no/such/directory"))
+    scene.source.verify_md5 = True
+    scene.destination.objects[KEY] = Object(damaged(BIG), "other-parts-5")
+
+    assert (await scene.outcome(look=True)).result is Result.COPIED
+    assert scene.held().recorded_etag == PARTS
+
+
+async def test_a_destination_whose_content_cannot_be_read_fails_alone() -> None:
+    scene = Scene(etag=PARTS, destinations=2)
+    scene.source.verify_md5 = True
+    for store in scene.destinations:
+        store.objects[KEY] = Object(TINY, "other-parts-5")
+    scene.destination.get_error = unavailable("swift-0")
+
+    failed, same = await scene.copy(look=True)
+
+    assert failed.error is scene.destination.get_error
+    assert scene.room.take_now(WHOLE_ROOM)
+    assert same.proof is Proof.CONTENT
+
+
+# leases
+
+
+@SIZES
+@pytest.mark.parametrize("etag", ["", PARTS])
+async def test_nothing_is_written_once_the_lease_is_over(content: bytes, etag: str) -> None:
+    scene = Scene(content, etag=etag)
+
+    outcome = await scene.outcome(permit=Permit(0))
+
+    assert isinstance(outcome.error, LeaseLost)
+    assert not outcome.unanswered
+    assert scene.destination.objects == {}
+
+
+@pytest.mark.parametrize("etag", ["", PARTS])
+async def test_a_lease_that_ends_during_a_long_put_keeps_the_object_from_being_complete(etag: str) -> None:
+    scene = Scene(BIG, etag=etag)
+
+    outcome = await scene.outcome(permit=Permit(1))
+
+    assert isinstance(outcome.error, LeaseLost)
+    assert scene.destination.objects == {}
+    assert scene.destination.cut_off == 1
+
+
+# writes without an answer
+
+
+@SIZES
+@pytest.mark.parametrize("etag", ["", PARTS])
+async def test_a_put_that_was_sent_whole_and_got_no_answer_is_told(content: bytes, etag: str) -> None:
+    scene = Scene(content, etag=etag)
+
+    def break_off(_: Object) -> Written:
+        raise unavailable("swift-0", unanswered=True)
+
+    scene.destination.answers = break_off
+
+    outcome = await scene.outcome()
+
+    assert isinstance(outcome.error, StoreUnavailable)
+    assert outcome.unanswered
+
+
+async def test_a_put_of_which_the_end_was_never_sent_cannot_be_carried_out_later() -> None:
+    scene = Scene(BIG)
+
+    async def break_off(*_: object, **__: object) -> Written:
+        raise unavailable("swift-0", unanswered=True)
+
+    scene.destination.put = break_off  # type: ignore[method-assign, assignment]
+
+    assert not (await scene.outcome()).unanswered
+
+
+async def test_an_attempt_without_an_answer_before_the_one_that_succeeded_is_told() -> None:
+    scene = Scene()
+    scene.destination.answers = lambda stored: Written(md5(stored.content), False, True)
+
+    outcome = await scene.outcome()
+
+    assert (outcome.result, outcome.unanswered) == (Result.COPIED, True)
+
+
+async def test_a_lease_that_ended_between_two_attempts_does_not_hide_the_first_one() -> None:
+    scene = Scene()
+    put = scene.destination.put
+
+    async def put_twice(*arguments: object, **named: object) -> Written:
+        await put(*arguments, **named)  # type: ignore[arg-type]  # sent, and no answer came
+        return await put(*arguments, **named)  # type: ignore[arg-type]
+
+    scene.destination.put = put_twice  # type: ignore[method-assign, assignment]
+
+    outcome = await scene.outcome(permit=Permit(1))
+
+    assert isinstance(outcome.error, LeaseLost)
+    assert outcome.unanswered
+
+
+# limits
+
+
+async def test_an_object_over_a_single_puts_limit_names_the_setting_and_is_not_read() -> None:
+    scene = Scene(b"", size_bytes=SINGLE_PUT_LIMIT_BYTES + 1, destinations=2)
+
+    for outcome in await scene.copy():
+        assert isinstance(outcome.error, TooLarge) and not outcome.error.retriable
+        assert "multipart = true in [swift-" in outcome.reason and "not available" in outcome.reason
+        assert outcome.source_size_bytes == SINGLE_PUT_LIMIT_BYTES + 1
+    assert scene.source.bytes_read == 0
+    assert scene.destination.requests == []
+
+
+async def test_an_object_over_the_limit_is_not_said_to_be_too_large_for_the_spool() -> None:
+    scene = Scene(b"", etag=PARTS, size_bytes=SINGLE_PUT_LIMIT_BYTES + 1, room=Room(spool_bytes=SMALL_BYTES))
+
+    assert isinstance((await scene.outcome()).error, TooLarge)
+
+
+async def test_an_object_over_the_limit_that_is_there_already_is_the_same() -> None:
+    huge = Object(b"", PARTS, size_bytes=SINGLE_PUT_LIMIT_BYTES + 1)
+    scene = Scene(destinations=2)
+    scene.source.objects[KEY] = scene.destination.objects[KEY] = huge
+
+    same, too_large = await scene.copy(look=True)
+
+    assert same.result is Result.SAME
+    assert isinstance(too_large.error, TooLarge)
+
+
+async def test_an_object_that_the_spool_can_never_hold_names_the_setting_and_is_not_read() -> None:
+    scene = Scene(BIG, etag=PARTS, room=Room(spool_bytes=SMALL_BYTES))
+
+    outcome = await scene.outcome()
+
+    assert isinstance(outcome.error, SpoolTooSmall)
+    assert "spool_bytes" in outcome.reason
+    assert scene.source.bytes_read == 0
+
+
+async def test_a_spool_that_cannot_be_written_is_tried_again_later() -> None:
+    outcome = await Scene(BIG, etag=PARTS, room=Room(spool_dir="/no/such/directory")).outcome()
+
+    assert isinstance(outcome.error, SpoolUnavailable) and outcome.error.retriable
+    assert "spool_dir" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("content", "etag"), [(SMALL, ""), (BIG, ""), (BIG, PARTS)], ids=["small", "streamed", "spooled"]
+)
+async def test_a_copy_waits_for_room_without_holding_a_connection(content: bytes, etag: str) -> None:
+    room = Room(spool_bytes=len(BIG), memory_bytes=STREAM_BYTES)
+    scene = Scene(content, etag=etag, room=room)
+    await room.take(Need(STREAM_BYTES, len(BIG)))
+    copying = asyncio.create_task(scene.outcome())
+    await asyncio.sleep(0.05)
+
+    assert (scene.source.open_readings, scene.source.bytes_read, scene.destination.requests) == (0, 0, [])
+
+    room.give(Need(STREAM_BYTES, len(BIG)))
+    assert (await copying).result is Result.COPIED
+    assert scene.held().content == content
+
+
+async def test_what_comes_with_the_get_needs_no_room() -> None:
+    room = Room(memory_bytes=STREAM_BYTES)
+    await room.take(Need(STREAM_BYTES))
+
+    assert (await asyncio.wait_for(Scene(TINY, room=room).outcome(), 5)).result is Result.COPIED
+
+
+@SIZES
+@pytest.mark.parametrize("etag", ["", PARTS])
+async def test_a_copy_gives_back_all_the_room_it_took(content: bytes, etag: str) -> None:
+    room = Room(spool_bytes=len(BIG), memory_bytes=STREAM_BYTES)
+    scene = Scene(content, etag=etag, room=room)
+    for _ in range(2):
+        await scene.copy()
+
+    def refuse(_: Object) -> Written:
+        raise AccessDenied("no", store="swift-0")
+
+    scene.destination.answers = refuse
+    await scene.copy()
+    scene.source.objects[KEY] = replace(scene.source.objects[KEY], size_bytes=len(content) + 1)
+    await scene.copy()
+
+    assert room.take_now(Need(STREAM_BYTES, len(BIG)))
+
+
+async def test_an_object_that_grew_while_its_copy_waited_for_room_takes_what_it_needs_now() -> None:
+    room = Room(memory_bytes=STREAM_BYTES)
+    scene = Scene(SMALL, room=room)
+    await room.take(Need(STREAM_BYTES))
+    copying = asyncio.create_task(scene.outcome())
+    await asyncio.sleep(0.02)
+    scene.source.objects[KEY] = Object(BIG)
+    room.give(Need(STREAM_BYTES))
+
+    assert (await copying).result is Result.COPIED
+    assert scene.held().content == BIG
+    assert room.take_now(Need(STREAM_BYTES))
+
+
+# slow destinations
+
+
+async def test_a_slow_destination_of_a_streamed_object_is_cut_loose_and_gets_an_attempt_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transfer_module, "fan_out", partial(fan_out, patience_s=0.05))
+    scene = Scene(os.urandom(8 * 1024 * 1024), destinations=3)
+    scene.destinations[1].pause_s = 0.05
+
+    outcomes = await scene.copy()
+
+    assert [outcome.result for outcome in outcomes] == [Result.COPIED] * 3
+    assert scene.source.requests == ["GET", "GET"]
+    assert [store.requests for store in scene.destinations] == [["PUT"], ["PUT", "PUT"], ["PUT"]]
+    assert scene.destinations[1].cut_off == 1
+    assert len({scene.held(number).content for number in range(3)}) == 1
+
+
+async def test_a_slow_destination_whose_own_attempt_meets_a_failing_source_fails_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transfer_module, "fan_out", partial(fan_out, patience_s=0.05))
+    content = os.urandom(8 * 1024 * 1024)
+    scene = Scene(destinations=2)
+    scene.source.serves[KEY] = [Object(content), unavailable("ceph")]
+    scene.destinations[1].pause_s = 0.05
+
+    quick, slow = await scene.copy()
+
+    assert quick.result is Result.COPIED
+    assert isinstance(slow.error, StoreUnavailable) and slow.error.store == "ceph"
+
+
+async def test_a_cancelled_copy_leaves_nothing_open() -> None:
+    room = Room(memory_bytes=STREAM_BYTES)
+    scene = Scene(BIG, destinations=2, room=room)
+    for store in scene.destinations:
+        store.pause_s = 10
+    copying = asyncio.create_task(scene.copy())
+    await asyncio.sleep(0.05)
+    copying.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await copying
+    assert scene.source.open_readings == 0
+    assert [store.cut_off for store in scene.destinations] == [1, 1]
+    assert room.take_now(Need(STREAM_BYTES))
