@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeAlias
@@ -71,7 +72,7 @@ class Reconcile:
         self._source = source
         self._destinations = destinations
         self._jobs = jobs
-        self._force = options.force
+        self._options = options
         self._seen = seen
         self._run = secrets.token_hex(8)
         self._outstanding: dict[str, set[str]] = {}
@@ -94,12 +95,15 @@ class Reconcile:
         while self._outstanding:
             await self._take_outcomes()
         self.tally.seconds = lease_clock_s() - began_s
+        if not self._options.dry_run and self._options.since_ms is None:
+            summary = {**self.tally.summary()["summary"], "ended_s": round(time.time())}
+            await self._jobs.note_reconcile(json.dumps(summary))
         return self.tally
 
     async def _put(self, puts: Sequence[Put]) -> None:
         for put in puts:
             self._outstanding.setdefault(put.key, set()).update(put.destinations)
-        await self._jobs.put(puts, Lane.BULK, self._run, unseen=self._force)
+        await self._jobs.put(puts, Lane.BULK, self._run, unseen=self._options.force)
 
     async def _take_outcomes(self) -> None:
         events = await self._jobs.outcomes(self._run, WAIT_S)
@@ -126,6 +130,12 @@ class Reconcile:
         self.tally.tell_fields(fields)
 
 
+async def last_entries(jobs: Jobs) -> int | None:
+    """Return how many entries the source had when everything was compared last, if it ever was."""
+    summary = await jobs.last_reconcile()
+    return int(json.loads(summary)["source_entries"]) if summary else None
+
+
 @asynccontextmanager
 async def queue_of(route: Route, config: Config, without_redis: bool = False) -> AsyncIterator[Jobs]:
     """Yield the route's queue: in Redis where one is configured, else in memory for this run only.
@@ -136,7 +146,7 @@ async def queue_of(route: Route, config: Config, without_redis: bool = False) ->
     if without_redis or not config.pubsub.url:
         log.warning("route %s: without Redis, this run knows nothing of listeners that copy the same objects, "
                     "and what fails is not tried again", route.name)  # fmt: skip
-        yield MemoryJobs(route.destination_names)
+        yield MemoryJobs(route.destination_names, source=route.source.name)
         return
     async with connected(config.pubsub.url) as client:
         yield RedisJobs(

@@ -73,7 +73,7 @@ def _refuse_table(name: str, content: object, faults: Faults) -> str | None:
     meant = nearest(name, [table.name for table in TABLES])
     owner = next((table for table in TABLES if table.key(name)), None)
     if owner and not isinstance(content, dict):
-        faults.add((), f"{name} stands outside of every table; it belongs into [{owner.name}]")
+        faults.add((), f"{name} stands outside of every table; it belongs in [{owner.name}]")
         return None
     tables = ", ".join(f"[{table.name}]" for table in TABLES)
     faults.add((name,), "unknown table; " + (f"did you mean [{meant}]?" if meant else f"the tables are {tables}"))
@@ -124,7 +124,7 @@ class _TableReader:
             return f"unknown table within [{named(self._name)}]; write [{whole}] for a name with a dot"
         owner = next((table for table in TABLES if table.key(name)), None)
         if owner:
-            return f"unknown key here; it belongs into [{owner.name}]"
+            return f"unknown key here; it belongs in [{owner.name}]"
         meant = nearest(name, known)
         return (
             f"unknown key; did you mean {meant}?" if meant else "unknown key; echo_s3s3_toml_template prints them all"

@@ -97,7 +97,7 @@ def _text(key: Key, value: object) -> str:
     if not key.any_characters and _CONTROL_CHARACTER.search(value):
         raise Wrong("text without control characters")
     if key.no_slash and "/" in value:
-        raise Wrong('a name without "/"', "what follows the bucket's name belongs into prefix")
+        raise Wrong('a name without "/"', "what follows the bucket's name belongs in prefix")
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -159,6 +160,9 @@ class RouteListener:
     async def measure(self) -> None:
         """Bring the gauges up to date."""
         self.observer.measure(await self.jobs.counts(), self.worker.running)
+        summary = await self.jobs.last_reconcile()
+        if summary:
+            self.metrics.last_reconcile_timestamp_seconds[self.route.name] = json.loads(summary)["ended_s"]
 
 
 @asynccontextmanager

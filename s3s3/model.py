@@ -95,7 +95,7 @@ def md5_of_etag(etag: str) -> str | None:
 
     Whether it *is* one the answer's encryption header tells: SSE-KMS and SSE-C ETags look alike and are none.
     """
-    return etag if len(etag) == 32 and all(digit in "0123456789abcdef" for digit in etag) else None
+    return etag if len(etag) == 32 and not etag.strip("0123456789abcdef") else None
 
 
 class Lane(str, Enum):

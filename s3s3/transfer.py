@@ -171,20 +171,24 @@ class _Copy:
         """Read the source once and write it to all targets; a slow one may be cut loose, and is open still."""
         if not targets:
             return
-        async with self._reading(opened) as (reading, content):
+        reading, content = opened or await self._fetch()
+        if content is not None:  # by far the most frequent: all of it is here, and nothing is left open
+            await self._put_content(targets, reading, content)
+            return
+        async with self._with_room(reading) as (reading, content):
             size_bytes = reading.entry.size_bytes
             if size_bytes > SINGLE_PUT_LIMIT_BYTES:
                 for target in targets:
                     target.fail(_too_large(target, size_bytes), reading.entry)
             elif size_bytes <= SMALL_BYTES:
-                await self._put_small(targets, reading, await reading.body() if content is None else content)
+                await self._put_content(targets, reading, await reading.body() if content is None else content)
             elif promised := self._promised_md5(reading):
                 await fan_out(self._verified(reading, promised), [self._put(t, reading, promised) for t in targets])
             else:
                 with await self._room.spool(reading.chunks(CHUNK_BYTES)) as file:
                     await together(self._put(target, reading, file.md5)(file.chunks) for target in targets)
 
-    async def _put_small(self, targets: Sequence[Target], reading: Reading, content: bytes) -> None:
+    async def _put_content(self, targets: Sequence[Target], reading: Reading, content: bytes) -> None:
         md5 = await md5_of(content)
         promised = self._promised_md5(reading)
         if promised is not None and md5 != promised and md5.hex() != md5_in_etag(reading):
@@ -214,10 +218,9 @@ class _Copy:
         return await self._source.fetch(self._key, AT_ONCE_BYTES)
 
     @asynccontextmanager
-    async def _reading(self, opened: Opened | None) -> AsyncIterator[Opened]:
-        """Open the source where it is not yet, with the room that its copy takes."""
-        taken = Need()
-        reading, content = opened or await self._fetch()
+    async def _with_room(self, reading: Reading) -> AsyncIterator[Opened]:
+        """Take the room that copying this takes; where that means waiting, open the source again afterwards."""
+        taken, content = Need(), None
         try:
             while (need := self._need(reading, content)) != taken:
                 self._room.give(taken)
@@ -226,7 +229,7 @@ class _Copy:
                     await reading.close()  # left idle, the store would drop it before our turn comes
                     await self._room.take(need)
                     taken = need
-                    reading, content = await self._fetch()  # which may be another object by now
+                    reading, content = await self._fetch()  # it may have been rewritten
                 taken = need
             yield reading, content
         finally:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -19,6 +18,7 @@ import s3s3.config
 import s3s3.scripts.bucket
 import s3s3.scripts.listen
 from s3s3 import api
+from s3s3.demo.rclone_server import RcloneServer
 from s3s3.demo.servers import HOST, StoreServer
 from s3s3.demo.swift_server import SwiftServer
 from s3s3.errors import ConfigError
@@ -33,8 +33,14 @@ CONTENT = os.urandom(100_000)
 
 def connection_args(store: StoreServer, account: int = 0) -> dict[str, Any]:
     key_id, secret = store.accounts[account]
-    return {"host": HOST, "port": store.port, "is_secure": False, "aws_access_key_id": key_id,
-            "aws_secret_access_key": secret}  # fmt: skip
+    return {
+        "host": HOST,
+        "port": store.port,
+        "is_secure": False,
+        "aws_access_key_id": key_id,
+        "aws_secret_access_key": secret,
+        "signature_version": store.signature_version,
+    }
 
 
 @pytest.fixture
@@ -163,10 +169,12 @@ class TestUpload:
 
 @pytest.mark.real
 class TestDuplicateBucket:
-    def test_more_than_one_page_of_keys_arrives(self, source: Bucket, there: Bucket) -> None:
+    def test_more_than_one_page_of_keys_arrives(self, rclone_store: RcloneServer, new_bucket: NewBucket) -> None:
+        resource = api.create_connection(connection_args(rclone_store))
+        source, there = resource.Bucket(new_bucket(rclone_store)), resource.Bucket(new_bucket(rclone_store))
         contents = {f"k{number:04}": str(number).encode() for number in range(1001)}
-        with ThreadPoolExecutor(8) as threads:
-            list(threads.map(lambda item: source.put_object(Key=item[0], Body=item[1]), contents.items()))
+        for key, body in contents.items():
+            source.put_object(Key=key, Body=body)
         assert api.duplicate_bucket(source, there)
         held = {entry.key: entry.e_tag.strip('"') for entry in there.objects.all()}
         assert held == {key: hashlib.md5(body).hexdigest() for key, body in contents.items()}

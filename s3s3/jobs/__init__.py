@@ -161,5 +161,11 @@ class Jobs(Protocol):
     async def outcomes(self, run: str, wait_s: float) -> list[str]:
         """Return the events for a run that have come, waiting up to `wait_s` for the first."""
 
+    async def note_reconcile(self, summary: str) -> None:
+        """Keep the summary (JSON) of a run that compared everything."""
+
+    async def last_reconcile(self) -> str | None:
+        """Return the summary that was kept last."""
+
     async def counts(self) -> Counts:
         """Count."""

@@ -77,6 +77,7 @@ class MemoryJobs:
         self._circuits: dict[str, Circuit] = {}
         self._dead: dict[str, dict[str, DeadLetter]] = {name: {} for name in destinations}
         self._events: dict[str, list[str]] = defaultdict(list)
+        self._last_reconcile: str | None = None
         self._tokens = count(1)
         self._changed = Event()
 
@@ -231,6 +232,12 @@ class MemoryJobs:
     async def outcomes(self, run: str, wait_s: float) -> list[str]:
         await self._until(lambda: run in self._events, wait_s)
         return self._events.pop(run, [])
+
+    async def note_reconcile(self, summary: str) -> None:
+        self._last_reconcile = summary
+
+    async def last_reconcile(self) -> str | None:
+        return self._last_reconcile
 
     async def counts(self) -> Counts:
         active = [record for record in self._records.values() if record.phase != "waiting"]

@@ -20,6 +20,7 @@ Keys, each beginning with `s3s3:{ROUTE}:` (the braces make a cluster keep them i
     circuit:STORE   hash: since, reason, pause_ms, probe_at, probe, held (paused by a person); absent when all is well
     dead:DEST       hash: KEY to a dead letter's JSON
     run:ID          list: events for a run, kept an hour
+    reconcile       the summary of the last run that compared everything, JSON
     paused          present: nothing of this route is claimed
 
 A record is changed by the scripts beside this file and by nothing else. All times are Redis's own. A clock of it that

@@ -41,6 +41,15 @@ class Upkeep:
         with translated():
             await self.client.ping()
 
+    async def note_reconcile(self, summary: str) -> None:
+        with translated():
+            await self.client.set(self._prefix + "reconcile", summary)
+
+    async def last_reconcile(self) -> str | None:
+        with translated():
+            summary: str | None = await self.client.get(self._prefix + "reconcile")
+            return summary
+
     async def counts(self) -> Counts:
         """Count."""
         with translated():

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from .. import config
-from ..bucket import queue_of, reconcile_with_worker
+from ..bucket import last_entries, queue_of, reconcile_with_worker
 from ..comparison import Options
 from ..config import Config
 from ..errors import ConfigError, S3S3Error
@@ -108,9 +108,7 @@ def _with_buckets(route: Route, arguments: argparse.Namespace) -> Route:
     return dataclasses.replace(route, source=source, destinations=destinations)
 
 
-async def _run_once(
-    arguments: argparse.Namespace, settings: Config, routes: list[Route], stop: asyncio.Event
-) -> int:
+async def _run_once(arguments: argparse.Namespace, settings: Config, routes: list[Route], stop: asyncio.Event) -> int:
     wanted = Options(dry_run=arguments.dry_run, force=arguments.force, since_ms=arguments.since)
     tallies, complete = [], True
     with _lines(arguments.report) as lines:
@@ -119,7 +117,7 @@ async def _run_once(
                 queue_of(route, settings, arguments.without_redis) as jobs,
                 opened(route, settings.worker, Metrics()) as stores,
             ):
-                with Progress() as progress:
+                with Progress(await last_entries(jobs)) as progress:
                     tally, ended = await reconcile_with_worker(
                         stores, jobs, settings, wanted, stop, lines=lines, seen=progress
                     )

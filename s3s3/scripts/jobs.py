@@ -16,6 +16,7 @@ from ..jobs import Counts, DeadLetter
 from ..jobs.redis import RedisJobs
 from ..model import Route
 from . import options
+from .keys import parsed
 from .progress import span_text
 from .queues import chosen, connected_queues, destinations_of
 from .tables import counted, print_indented, print_table, shown
@@ -29,7 +30,7 @@ Move = Callable[[str, Sequence[str]], Awaitable[int]]
 def main(argv: list[str] | None = None) -> int:
     """Do what the arguments say; return the exit status."""
     parser = _parser()
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = parsed(parser, argv)
     if arguments.action in ("retry", "drop"):
         if bool(arguments.keys) == arguments.all:
             parser.error(f"{arguments.action}: which dead letters? Name their keys, or say --all")

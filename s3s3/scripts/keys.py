@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -20,6 +22,15 @@ class Named(NamedTuple):
 
     place: str
     message: bytes
+
+
+def parsed(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """Parse arguments whose `keys` may stand before, between and after options; all that follows -- are keys."""
+    argv = sys.argv[1:] if argv is None else argv
+    end = argv.index("--") if "--" in argv else len(argv)
+    arguments = parser.parse_intermixed_args(argv[:end])
+    arguments.keys += argv[end + 1 :]  # parse_intermixed_args itself takes them for options, up to Python 3.13
+    return arguments
 
 
 def of_arguments(arguments: Sequence[str]) -> list[Named]:

@@ -20,7 +20,12 @@ VERBS = {
 
 def usage() -> str:
     """Return what `s3s3 --help` prints."""
-    lines = ["usage: s3s3 VERB [options]", "", "Copies named objects from one S3-compatible store to others, verified.", ""]
+    lines = [
+        "usage: s3s3 VERB [options]",
+        "",
+        "Copies named objects from one S3-compatible store to others, verified.",
+        "",
+    ]
     lines += [f"  {verb:<9}{does}" for verb, does in VERBS.items()]
     return "\n".join([*lines, "", "`s3s3 VERB --help` explains each.", "", EXIT_STATUSES])
 

@@ -21,7 +21,7 @@ from ..model import Lane, Route
 from ..tasks import beside
 from . import options
 from .awaited import Awaited
-from .keys import checked, of_arguments, of_input
+from .keys import checked, of_arguments, of_input, parsed
 from .queues import chosen, connected_queues, listeners
 from .tables import counted
 
@@ -31,7 +31,7 @@ MOST_FAULTS_SHOWN = 20
 def main(argv: list[str] | None = None) -> int:
     """Publish; return the exit status."""
     parser = _parser()
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = parsed(parser, argv)
     if arguments.pubsub and (arguments.wait or arguments.route):
         parser.error("--pubsub goes to whoever listens, on every route: neither --wait nor --route is possible with it")
     if "-" in arguments.keys and arguments.keys != ["-"]:

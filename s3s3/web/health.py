@@ -55,9 +55,7 @@ def application(watched: Sequence[Watched], metrics: Metrics) -> web.Application
         return web.Response(body=metrics.page(), headers={"Content-Type": CONTENT_TYPE})
 
     app = web.Application()
-    app.add_routes(
-        [web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", show_metrics)]
-    )
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", show_metrics)])
     return app
 
 

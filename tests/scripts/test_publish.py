@@ -95,6 +95,11 @@ def test_keys_are_queued_for_every_destination_in_front_of_what_comparisons_foun
     assert {(record["lane"], record["want"]) for record in records.values()} == {("fresh", "dest-ceph dest-swift")}
 
 
+def test_keys_stand_anywhere_among_the_options_and_after_two_dashes(config: Path, redis_url: str) -> None:
+    assert run(main, "a", "--config", config, "b", "--", "--wait", "-c").status == 0
+    assert set(queued(redis_url)) == {"a", "b", "--wait", "-c"}
+
+
 @pytest.mark.parametrize(("key", "why"), [("", "empty"), ("x" * 1025, "1,025 bytes"), (os.fsdecode(b"\xff"), "UTF-8")])
 def test_one_argument_that_is_no_key_keeps_all_of_them_off_the_queue(
     config: Path, redis_url: str, key: str, why: str

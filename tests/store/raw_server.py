@@ -150,3 +150,12 @@ def says(raw: bytes) -> Script:
         talk.say(raw)
 
     return script
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until it holds; fail where it does not within seconds."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came to hold")

@@ -14,7 +14,7 @@ import pytest
 from s3s3.errors import AccessDenied, ListingOutOfOrder, NoSuchBucket, StoreRefused, StoreUnavailable
 from s3s3.store import Store
 
-from .raw_server import RawServer, Talk, answer, error, says
+from .raw_server import RawServer, Talk, answer, error, eventually, says
 
 
 @dataclass
@@ -180,11 +180,11 @@ async def test_one_page_is_fetched_ahead_and_no_more() -> None:
     async with RawServer([bucket]) as server, server.store() as store:
         async with aclosing(store.pages()) as pages:
             async for _ in pages:
-                await asyncio.sleep(0.1)
-                assert len(bucket.asked) == 2
+                await eventually(lambda: len(bucket.asked) == 2)
                 break
             await anext(pages)
-            await asyncio.sleep(0.1)
+            await eventually(lambda: len(bucket.asked) == 3)
+            await asyncio.sleep(0.05)
             assert len(bucket.asked) == 3
         assert len(asyncio.all_tasks()) == 1 + len(server._tasks)
 

@@ -12,7 +12,7 @@ from s3s3.store.broken import ConnectFailed
 from s3s3.store.pool import Pool, Timeouts
 
 from .loops import event_loop_policy  # noqa: F401
-from .raw_server import RawServer, answer, says
+from .raw_server import RawServer, answer, eventually, says
 
 
 @asynccontextmanager
@@ -68,8 +68,7 @@ async def test_a_connection_that_rested_too_long_is_not_used_again() -> None:
         second = await pool.acquire()
         assert second is not first
         pool.release(second)
-        await asyncio.sleep(0.3)  # nobody asks for it, and it is dropped all the same
-        assert not second.reusable
+        await eventually(lambda: not second.reusable)  # nobody asks for it, and it is dropped all the same
 
 
 async def test_a_connection_that_the_peer_closed_while_it_rested_is_not_used_again() -> None:
@@ -78,7 +77,7 @@ async def test_a_connection_that_the_peer_closed_while_it_rested_is_not_used_aga
         pool.release(first)
         for task in tuple(server._tasks):
             task.cancel()
-        await asyncio.sleep(0.05)
+        await eventually(lambda: not first.reusable)
         second = await pool.acquire()
         assert second is not first
         pool.release(second)

@@ -240,3 +240,14 @@ async def test_a_wrong_secret_is_told_once(swift: StoreServer, new_bucket: Any) 
     assert (findings.signature_v2, findings.signature_v4) == (False, False)
     assert len(findings.wrong) == 1
     assert "aws_secret_access_key" in findings.wrong[0]
+
+
+@pytest.mark.real
+async def test_a_real_store_that_takes_v4_only_is_told_with_the_setting(
+    rclone_store: StoreServer, new_bucket: Any
+) -> None:
+    endpoint = rclone_store.endpoint(new_bucket(rclone_store), signature_version="s3")
+    findings = await probe(endpoint, writes=True)
+    assert (findings.reachable, findings.signature_v2, findings.signature_v4) == (True, False, True)
+    assert len(findings.wrong) == 1
+    assert findings.wrong[0].endswith('signature_version = "s3v4" in [source] works')

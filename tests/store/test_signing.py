@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import random
 from unittest import mock
 from urllib.parse import parse_qsl, urlsplit
 
@@ -48,8 +49,6 @@ queries = st.dictionaries(query_names, query_values, max_size=4).map(lambda quer
 tokens = st.one_of(st.none(), st.just("token/with+odd=characters"))
 methods = st.sampled_from(["GET", "PUT", "HEAD", "DELETE"])
 
-many = settings(max_examples=800, deadline=None)
-
 
 class Case:
     """One request, as we and as botocore see it."""
@@ -79,9 +78,7 @@ def lower(headers):
     return {name.lower(): value for name, value in headers.items()}
 
 
-@many
-@given(methods, cases)
-def test_a_v2_signature_is_what_botocore_makes_of_the_same_request(method, case):
+def check_v2(method, case):
     request = case.aws_request(method, with_host=False)
     with mock.patch.object(HmacV1Auth, "_get_date", lambda self: DATE), mock.patch("time.time", lambda: NOW):
         HmacV1Auth(case.credentials).add_auth(request)
@@ -91,9 +88,7 @@ def test_a_v2_signature_is_what_botocore_makes_of_the_same_request(method, case)
     assert ours.get("x-amz-security-token") == request.headers.get("x-amz-security-token")
 
 
-@many
-@given(st.sampled_from(["GET", "PUT"]), cases)
-def test_a_v2_presigned_query_is_what_botocore_makes_of_the_same_request(method, case):
+def check_v2_presigned(method, case):
     signed = {name: value for name, value in case.headers.items() if name.startswith(("x-amz-", "content-"))}
     case.headers = signed
     request = case.aws_request(method, with_host=False)
@@ -105,9 +100,7 @@ def test_a_v2_presigned_query_is_what_botocore_makes_of_the_same_request(method,
     assert set(parse_qsl(ours, keep_blank_values=True)) == theirs
 
 
-@many
-@given(methods, cases)
-def test_a_v4_signature_is_what_botocore_makes_of_the_same_request(method, case):
+def check_v4(method, case):
     request = case.aws_request(method, with_host=True)
     request.context["payload_signing_enabled"] = False
     request.context["client_config"] = mock.Mock(s3={"payload_signing_enabled": False})
@@ -119,9 +112,7 @@ def test_a_v4_signature_is_what_botocore_makes_of_the_same_request(method, case)
     assert {name: theirs[name] for name in ours} == ours
 
 
-@many
-@given(st.sampled_from(["GET", "PUT"]), cases)
-def test_a_v4_presigned_query_is_what_botocore_makes_of_the_same_request(method, case):
+def check_v4_presigned(method, case):
     request = case.aws_request(method, with_host=True)
     now = datetime.datetime.fromtimestamp(NOW, datetime.timezone.utc)
     with mock.patch("botocore.auth.get_current_datetime", lambda *_: now):
@@ -129,6 +120,44 @@ def test_a_v4_presigned_query_is_what_botocore_makes_of_the_same_request(method,
     ours = SignerV4(case.keys, "eu-west-1").presign(method, case.target, case.headers, 600, now_s=NOW)
     theirs = urlsplit(request.url).query
     assert set(parse_qsl(ours, keep_blank_values=True)) == set(parse_qsl(theirs, keep_blank_values=True))
+
+
+CHECKS = [check_v2, check_v2_presigned, check_v4, check_v4_presigned]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@settings(max_examples=150, deadline=None)
+@given(method=methods, case=cases)
+def test_a_signature_is_what_botocore_makes_of_the_same_request(check, method, case):
+    check(method, case)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_thousand_signatures_are_what_botocore_makes_of_the_same_requests(check):
+    """Cheaper than hypothesis's, so there can be many; its own find the corners."""
+    chance = random.Random(2006)
+    for _ in range(1000):
+        check(chance.choice(["GET", "PUT", "HEAD", "DELETE"]), random_case(chance))
+
+
+def random_case(chance: random.Random) -> Case:
+    def text(most: int) -> str:
+        return "".join(chance.choice("ab/ +%?&=#;.~-_\n\tü😀\x01") for _ in range(chance.randint(0, most)))
+
+    def value() -> str:
+        return " ".join("".join(chance.choices("!#+,-.:;=\"ab'/~", k=chance.randint(0, 5))) for _ in range(3)).strip()
+
+    names = chance.sample([*SUBRESOURCES, "prefix", "list-type", "marker"], chance.randint(0, 4))
+    query = tuple((name, chance.choice([None, text(8)])) for name in names)
+    meta = {"x-amz-meta-" + "".join(chance.choices("ab-1", k=3)): value() for _ in range(chance.randint(0, 5))}
+    standard = {
+        "content-md5": "1B2M2Y8AsgTpgAmY7PhCfg==",
+        "content-type": value(),
+        "x-amz-acl": "private",
+        "expires": "x",
+    }
+    headers = {**dict(chance.sample([*standard.items()], chance.randint(0, 4))), **meta}
+    return Case("k" + text(30), query, headers, chance.choice([None, "token/with+odd="]), chance.random() < 0.5)
 
 
 def test_the_signed_subresources_are_botocores():
