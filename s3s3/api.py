@@ -150,7 +150,7 @@ async def _duplicate(route: Route) -> bool:
     async with opened(route, settings.worker, Metrics()) as stores:
         tally, ended = await reconcile_with_worker(
             stores,
-            MemoryJobs(route.destination_names),
+            MemoryJobs(route.destination_names, source=route.source.name),
             settings,
             Options(),
             asyncio.Event(),

@@ -92,10 +92,8 @@ def read(path: str | Path | None, environ: Mapping[str, str]) -> ConfigFile:
         raise ConfigError([f"{found}:{line}: not UTF-8: byte 0x{content[error.start]:02x}"]) from None
     try:
         return ConfigFile(found, text, tomllib.loads(text))
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # the errors of an absurd number or nesting have no class of their own
+    except (ValueError, RecursionError) as error:
+        # An absurd number, or absurd nesting, has no error of tomllib's own.
         raise ConfigError([_syntax_fault(found, text, error)]) from None
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3s3.digest import HASHED_AT_ONCE_BYTES, Digest, md5_of, md5_of_chunks
@@ -19,6 +19,7 @@ async def of(*chunks: bytes) -> AsyncIterator[bytes]:
         yield chunk
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary()))
 def test_the_digest_of_chunks_is_the_md5_of_the_whole(chunks) -> None:
     assert asyncio.run(md5_of_chunks(of(*chunks))) == hashlib.md5(b"".join(chunks)).digest()

@@ -5,7 +5,7 @@ import tracemalloc
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3s3.errors import ListingOutOfOrder, StoreUnavailable
@@ -104,6 +104,7 @@ KNOWN = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(ENTRIES, ENTRIES, KNOWN)
 def test_every_decision_is_one_that_its_facts_allow(source, destination, known) -> None:
     decision = decide(source, destination, **known)
@@ -124,6 +125,7 @@ def test_every_decision_is_one_that_its_facts_allow(source, destination, known) 
     assert (decision.action is Action.NEEDS_CONTENT) <= (known["contents_equal"] is None and known["verify_md5"])
 
 
+@settings(deadline=None)
 @given(ENTRIES, ENTRIES, KNOWN)
 def test_whoever_answers_what_decide_asks_gets_an_answer(source, destination, known) -> None:
     if decide(source, destination, **known).action is Action.NEEDS_HEAD:
@@ -167,6 +169,7 @@ LISTINGS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(LISTINGS, st.lists(st.integers(1, 5), min_size=4, max_size=4))
 def test_a_merge_of_pages_is_the_join_of_whole_listings(listings, page_sizes) -> None:
     batches = asyncio.run(merged([pages_of(*pair) for pair in zip(listings, page_sizes, strict=False)]))
@@ -175,6 +178,7 @@ def test_a_merge_of_pages_is_the_join_of_whole_listings(listings, page_sizes) ->
     assert not any(batch.failed for batch in batches)
 
 
+@settings(deadline=None)
 @given(st.sets(KEYS, min_size=1))
 def test_str_order_is_the_order_of_the_utf8_bytes(keys) -> None:
     assert sorted(keys) == sorted(keys, key=str.encode)

@@ -47,8 +47,8 @@ class Upkeep:
 
     async def last_reconcile(self) -> str | None:
         with translated():
-            summary: str | None = await self.client.get(self._prefix + "reconcile")
-            return summary
+            summary: Any = await self.client.get(self._prefix + "reconcile")
+            return None if summary is None else str(summary)
 
     async def counts(self) -> Counts:
         """Count."""

@@ -16,6 +16,7 @@ from ..jobs import Jobs, Put
 from ..lease import lease_clock_s
 from ..model import Lane, Result, Route
 from .either import either
+from .queues import PAUSED
 from .tables import counted
 
 log = logging.getLogger(__name__)
@@ -130,7 +131,7 @@ class Awaited:
         if counts.paused:
             said = f"route {self.route.name} is paused; `s3s3 jobs resume` lets it go on"
         elif counts.circuits:
-            said = "; ".join(f"{store} is held or down: {reason}" for store, reason in counts.circuits.items())
+            said = "; ".join(_held_text(store, reason) for store, reason in counts.circuits.items())
         elif not await answered(self._listeners):
             said = (
                 f"route {self.route.name}: no listener seems to be working; start `s3s3 listen`, this goes on waiting"
@@ -158,3 +159,9 @@ class Awaited:
                 words.append(f"{left:,} not done yet, and still on the queue")
             lines.append(f"  {destination}: {', '.join(words) or 'nothing'}")
         return lines
+
+
+def _held_text(store: str, reason: str) -> str:
+    if reason == PAUSED:
+        return f"{store} is paused; `s3s3 jobs resume --destination {store}` lets it go on"
+    return f"{store} is down: {reason}"

@@ -18,7 +18,7 @@ from ..model import Route
 from . import options
 from .keys import parsed
 from .progress import span_text
-from .queues import chosen, connected_queues, destinations_of
+from .queues import PAUSED, chosen, connected_queues, destinations_of
 from .tables import counted, print_indented, print_table, shown
 
 KEYS_AT_ONCE = 500
@@ -196,7 +196,7 @@ def _state(name: str, counts: Counts) -> str:
     reason = counts.circuits.get(name)
     if reason is None:
         return "in use"
-    return "paused by hand" if reason == "paused" else f"down: {shown(reason)}"
+    return "paused by hand" if reason == PAUSED else f"down: {shown(reason)}"
 
 
 def _time_text(at_ms: int) -> str:

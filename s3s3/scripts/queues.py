@@ -14,6 +14,10 @@ from ..jobs.redis import RedisJobs
 from ..model import Route
 
 
+PAUSED = "paused"
+"""The reason of a circuit that a person opened (`RedisJobs.pause`)."""
+
+
 def chosen(settings: Config, route: str | None, destination: str | None = None, *others: str) -> list[Route]:
     """Return the routes of that name that have such a destination; None means any.
 

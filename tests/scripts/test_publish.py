@@ -234,7 +234,9 @@ def test_wait_says_that_nobody_listens_goes_on_and_can_be_interrupted(
     assert set(queued(redis_url)) == {"a"}
 
 
-@pytest.mark.parametrize(("held", "says"), [(None, "route default is paused"), ("dest-ceph", "dest-ceph is held")])
+@pytest.mark.parametrize(
+    ("held", "says"), [(None, "route default is paused"), ("dest-ceph", "resume --destination dest-ceph")]
+)
 async def test_wait_says_what_is_held(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, held: str | None, says: str
 ) -> None:
