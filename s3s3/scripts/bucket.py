@@ -105,6 +105,12 @@ def _with_buckets(route: Route, arguments: argparse.Namespace) -> Route:
         source = dataclasses.replace(source, bucket_name=arguments.source_bucket)
     if arguments.dest_bucket:
         destinations = tuple(dataclasses.replace(there, bucket_name=arguments.dest_bucket) for there in destinations)
+    overlapping = [there.name for there in destinations if config.overlap(source, there)]
+    if overlapping:
+        raise ConfigError(
+            [f"--source-bucket, --dest-bucket: {name} would be the source itself; name another bucket"
+             for name in overlapping]
+        )  # fmt: skip
     return dataclasses.replace(route, source=source, destinations=destinations)
 
 

@@ -6,8 +6,10 @@ import argparse
 import asyncio
 import json
 import logging
+import shutil
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -86,13 +88,23 @@ def run(command: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
     return exit_status(lambda: uvloop.run(until_stopped()))
 
 
+def _wrapped(fault: str) -> str:
+    """Return a line as a terminal shows it best; a file gets it whole, for whoever searches it."""
+    if not sys.stderr.isatty():
+        return fault
+    columns = shutil.get_terminal_size().columns
+    return textwrap.fill(
+        fault, columns, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False, tabsize=4
+    )
+
+
 def exit_status(command: Callable[[], int]) -> int:
     """Return the command's exit status, or the one that its error means, after telling the error."""
     try:
         return command()
     except ConfigError as error:
         for fault in error.faults:
-            print(fault, file=sys.stderr)
+            print(_wrapped(fault), file=sys.stderr)
         return WRONG_USAGE
     except (StoreError, Unavailable, RedisTooOld) as error:
         print(f"s3s3: {error}", file=sys.stderr)
