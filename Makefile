@@ -11,7 +11,7 @@ help:
 	@echo "make test-all  the tests that need no server, on every Python from 3.10 to 3.13 found here"
 
 demo:
-	@sh .ci/venv $(VENV) demo
+	@GOAL="$(MAKECMDGOALS)" sh .ci/venv $(VENV) demo
 	@$(IN_VENV) -m s3s3.scripts.main demo $(ARGS)
 
 test: environment
@@ -27,6 +27,6 @@ test-all:
 	@sh .ci/test-all $(ARGS)
 
 environment:
-	@sh .ci/venv $(VENV) demo,test
+	@GOAL="$(MAKECMDGOALS)" sh .ci/venv $(VENV) demo,test
 
 .PHONY: help demo test check test-all environment

@@ -114,6 +114,7 @@ class Module:
         return row_of(self.name)
 
 
+@cache
 def rows() -> dict[str, set[str]]:
     """The table, as row -> rows that it imports."""
     found = {}
@@ -248,7 +249,6 @@ for library in libraries:
         pass  # of another Python than this, or an extra that is not installed
 OF_WORK = ("socket.", "subprocess.", "_thread.", "os.exec", "os.fork", "os.mkdir", "os.remove", "tempfile.", "signal.")
 def told(event, arguments):
-    if event=="open" and "/tmp/" in str(arguments[0]): import traceback; traceback.print_stack(file=sys.stdout)
     if event.startswith(OF_WORK):
         print(event, arguments)
     elif event == "open" and not str(arguments[0]).endswith((".py", ".pyc", ".so")):

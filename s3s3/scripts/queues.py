@@ -13,7 +13,6 @@ from ..errors import ConfigError
 from ..jobs.redis import RedisJobs
 from ..model import Route
 
-
 PAUSED = "paused"
 """The reason of a circuit that a person opened (`RedisJobs.pause`)."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -32,7 +33,7 @@ class Done:
 def run(main: Main, *arguments: str | Path, stdin: bytes | IO[bytes] = b"") -> Done:
     """Run a command's main function; also what argparse ends with is a status."""
     out, err = io.StringIO(), io.StringIO()
-    with _unchanged_log(), _stdin(stdin), redirect_stdout(out), redirect_stderr(err):
+    with _unchanged_log(), _unchanged_signals(), _stdin(stdin), redirect_stdout(out), redirect_stderr(err):
         try:
             status = main([str(argument) for argument in arguments])
         except SystemExit as exit_:
@@ -49,6 +50,17 @@ def _unchanged_log() -> Iterator[None]:
     finally:
         root.handlers[:], root.level = before[0], before[1]
         ours.setLevel(before[2])
+
+
+@contextmanager
+def _unchanged_signals() -> Iterator[None]:
+    """uvloop leaves its handlers behind when a loop ends, which a command, whose process ends then, does not mind."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
