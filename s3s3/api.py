@@ -48,9 +48,6 @@ Connection: TypeAlias = "S3ServiceResource | Bucket | Mapping[str, Any]"
 OF_THE_BUCKET = ("bucket_name", "prefix", "verify_md5")
 """Connection arguments that say what is meant in the store, rather than how to speak with it."""
 
-_WORKER = WorkerSettings(
-    concurrency=32, max_tries=8, lease_s=60.0, spool_dir=Path(tempfile.gettempdir()), spool_bytes=8 * 1024**3
-)
 _ROUTE = "api"
 
 
@@ -140,13 +137,19 @@ def copy_one(route: Route, key: str, *, unseen: bool) -> bool:
 
 
 async def _copy_one(route: Route, job: Job) -> list[Outcome]:
-    async with opened(route, _WORKER, Metrics()) as stores:
+    async with opened(route, _worker_settings(), Metrics()) as stores:
         return await stores.copy(job, job.destinations, _always)
+
+
+def _worker_settings() -> WorkerSettings:
+    """Return what a configuration without [worker] means."""
+    spool_dir = Path(tempfile.gettempdir())  # which tries it out, so not before it is wanted
+    return WorkerSettings(concurrency=32, max_tries=8, lease_s=60.0, spool_dir=spool_dir, spool_bytes=8 * 1024**3)
 
 
 async def _duplicate(route: Route) -> bool:
     nowhere = PubSub(url=Secret(""), channel="", mark_done=False, heal=False, heal_margin_s=0.0)
-    settings = Config(path=Path(), routes=(route,), pubsub=nowhere, worker=_WORKER, http=None)
+    settings = Config(path=Path(), routes=(route,), pubsub=nowhere, worker=_worker_settings(), http=None)
     async with opened(route, settings.worker, Metrics()) as stores:
         tally, ended = await reconcile_with_worker(
             stores,

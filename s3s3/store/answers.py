@@ -77,6 +77,8 @@ def error_of_answer(
     """Return the error that an answer amounts to. `body` is its beginning."""
     said = _read(body)
     kind = _KINDS.get(said.code) or _STATUSES.get(status)
+    if _wants_v4(endpoint, said):
+        kind = AccessDenied
     if kind is None:
         kind = StoreUnavailable if status >= 500 or status == 200 else StoreRefused
     if said.code in ("", "NotFound") and status == 404:
@@ -132,10 +134,16 @@ def _without_secrets(text: str, endpoint: Endpoint) -> str:
     return text[:_SHOWN_CHARACTERS]
 
 
+def _wants_v4(endpoint: Endpoint, said: Said) -> bool:
+    """Whether a V2 signature was refused for what it is: AWS names V4 in its message, `rclone serve s3` has a code."""
+    refused = "AWS4-HMAC-SHA256" in said.message or said.code == "UnsupportedAlgorithm"
+    return refused and endpoint.signature_version == "s3"
+
+
 def _advice(endpoint: Endpoint, status: int, headers: Mapping[str, str], said: Said) -> str:
     table = f"[{endpoint.name}]"
     region = headers.get("x-amz-bucket-region") or said.region
-    if "AWS4-HMAC-SHA256" in said.message and endpoint.signature_version == "s3":
+    if _wants_v4(endpoint, said):
         return f'the store takes V4 signatures only: set signature_version = "s3v4" in {table}'
     if region and region != endpoint.region:
         return f'the bucket is in another region: set region = "{region}" in {table}'

@@ -22,8 +22,9 @@ from s3s3.errors import (
     StoreUnavailable,
     TooLarge,
 )
-from s3s3.model import Secret
+from s3s3.model import Endpoint, Secret
 from s3s3.store import Timeouts
+from s3s3.store.answers import error_of_answer
 
 from .loops import event_loop_policy  # noqa: F401
 from .raw_server import RawServer, Talk, answer, error, eventually, says
@@ -85,7 +86,7 @@ async def test_codes_and_statuses_become_errors(status: int, code: str, kind: ty
             error(
                 400,
                 "InvalidRequest",
-                "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
+                "The mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
             ),
             {},
             'set signature_version = "s3v4" in',
@@ -285,3 +286,18 @@ async def test_an_answer_that_cannot_be_trusted_to_end_is_an_error(head: bytes) 
     async with RawServer([says(head)]) as server, server.store() as store:
         with pytest.raises(StoreUnavailable, match="does not speak HTTP"):
             await asyncio.wait_for(store.fetch("key", 10), 5)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("InvalidRequest", "The mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."),
+        ("UnsupportedAlgorithm", "Encountered an unsupported algorithm."),
+    ],
+)
+def test_a_store_that_takes_v4_only_is_a_refusal_that_names_the_setting(code: str, message: str) -> None:
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+    endpoint = Endpoint("source", "bucket", signature_version="s3")
+    error = error_of_answer(endpoint, "LIST", None, status=400, headers={}, body=body)
+    assert isinstance(error, AccessDenied)
+    assert 'signature_version = "s3v4" in [source]' in str(error)
