@@ -25,11 +25,11 @@ from . import store
 from .blocking import complete
 from .bucket import reconcile_with_worker
 from .comparison import Options
-from .config import Config, PubSub, WorkerSettings
+from .config import WorkerSettings
 from .errors import ConfigError
 from .jobs.memory import MemoryJobs
 from .metrics import Metrics
-from .model import Endpoint, Job, Lane, Outcome, Result, Route, Secret
+from .model import Endpoint, Job, Lane, Outcome, Result, Route
 from .report import Tally
 from .store.from_boto3 import endpoint_of
 from .stores import opened
@@ -148,9 +148,8 @@ def _worker_settings() -> WorkerSettings:
 
 
 async def _duplicate(route: Route) -> bool:
-    nowhere = PubSub(url=Secret(""), channel="", mark_done=False, heal=False, heal_margin_s=0.0)
-    settings = Config(path=Path(), routes=(route,), pubsub=nowhere, worker=_worker_settings(), http=None)
-    async with opened(route, settings.worker, Metrics()) as stores:
+    settings = _worker_settings()
+    async with opened(route, settings, Metrics()) as stores:
         tally, ended = await reconcile_with_worker(
             stores,
             MemoryJobs(route.destination_names, source=route.source.name),

@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 from .broker import connected
 from .comparison import Comparison, Options
-from .config import Config
+from .config import Config, WorkerSettings
 from .jobs import Jobs, Put
 from .jobs.memory import MemoryJobs
 from .jobs.redis import RedisJobs
@@ -157,7 +157,7 @@ async def queue_of(route: Route, config: Config, without_redis: bool = False) ->
 async def reconcile_with_worker(
     stores: RouteStores,
     jobs: Jobs,
-    config: Config,
+    settings: WorkerSettings,
     options: Options,
     stop: asyncio.Event,
     *,
@@ -179,9 +179,9 @@ async def reconcile_with_worker(
         route,
         jobs,
         stores.copy,
-        concurrency=config.worker.concurrency,
-        max_tries=config.worker.max_tries,
-        lease_s=config.worker.lease_s,
+        concurrency=settings.concurrency,
+        max_tries=settings.max_tries,
+        lease_s=settings.lease_s,
     )
     worker_stop = asyncio.Event()
     run = asyncio.create_task(reconcile.run())

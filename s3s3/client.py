@@ -21,6 +21,7 @@ from .blocking import Stop, complete
 from .bucket import queue_of, reconcile_with_worker
 from .comparison import Options
 from .config import Config
+from .errors import ConfigError
 from .listener import listen, route_listeners
 from .metrics import Metrics
 from .model import Result, Route
@@ -108,7 +109,7 @@ class BucketClient:
         for configured in self.config.routes:
             route = with_buckets(configured, self._source_bucket, self._dest_bucket)
             async with queue_of(route, self.config) as jobs, opened(route, self.config.worker, Metrics()) as stores:
-                tally, ended = await reconcile_with_worker(stores, jobs, self.config, Options(), asyncio.Event())
+                tally, ended = await reconcile_with_worker(stores, jobs, self.config.worker, Options(), asyncio.Event())
             log.info("route %s: compared %d objects: %d copied, %d failed", route.name, tally.source_entries,
                      tally.total(Result.COPIED), tally.total(Result.FAILED))  # fmt: skip
             tell_what_broke_off(tally)
@@ -117,12 +118,21 @@ class BucketClient:
 
 
 def with_buckets(route: Route, source_bucket: str | None, dest_bucket: str | None) -> Route:
-    """Return the route with another source bucket, and another bucket at every destination, where they are given."""
+    """Return the route with another source bucket, and another bucket at every destination, where they are given.
+
+    Raises:
+        ConfigError: a destination would be the source itself.
+    """
     source, destinations = route.source, route.destinations
     if source_bucket:
         source = dataclasses.replace(source, bucket_name=source_bucket)
     if dest_bucket:
         destinations = tuple(dataclasses.replace(there, bucket_name=dest_bucket) for there in destinations)
+    circles = [there.name for there in destinations if configuration.overlap(source, there)]
+    if circles:
+        raise ConfigError(
+            [f"with bucket {source.bucket_name!r}, {name} is the source itself; name another" for name in circles]
+        )
     return dataclasses.replace(route, source=source, destinations=destinations)
 
 

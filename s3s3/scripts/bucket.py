@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from .. import config
 from ..bucket import last_entries, queue_of, reconcile_with_worker
+from ..client import with_buckets
 from ..comparison import Options
 from ..config import Config
 from ..errors import ConfigError, S3S3Error
@@ -26,6 +26,7 @@ from ..report import Lines, Tally
 from ..stores import opened
 from . import options
 from .progress import Progress, span_text, summary_table
+from .queues import chosen
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,7 +70,10 @@ def _time_ms(text: str) -> int:
 
 async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     settings = config.load(arguments.config)
-    routes = [_with_buckets(route, arguments) for route in _chosen(settings, arguments.route)]
+    routes = [
+        with_buckets(route, arguments.source_bucket, arguments.dest_bucket)
+        for route in chosen(settings, arguments.route)
+    ]
     while True:
         began_s = lease_clock_s()
         try:
@@ -89,31 +93,6 @@ async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         return options.OK
 
 
-def _chosen(settings: Config, name: str | None) -> list[Route]:
-    if name is None:
-        return list(settings.routes)
-    found = [route for route in settings.routes if route.name == name]
-    if not found:
-        names = ", ".join(route.name for route in settings.routes)
-        raise ConfigError([f"--route {name}: there is no such route; the configuration has {names}"])
-    return found
-
-
-def _with_buckets(route: Route, arguments: argparse.Namespace) -> Route:
-    source, destinations = route.source, route.destinations
-    if arguments.source_bucket:
-        source = dataclasses.replace(source, bucket_name=arguments.source_bucket)
-    if arguments.dest_bucket:
-        destinations = tuple(dataclasses.replace(there, bucket_name=arguments.dest_bucket) for there in destinations)
-    overlapping = [there.name for there in destinations if config.overlap(source, there)]
-    if overlapping:
-        raise ConfigError(
-            [f"--source-bucket, --dest-bucket: {name} would be the source itself; name another bucket"
-             for name in overlapping]
-        )  # fmt: skip
-    return dataclasses.replace(route, source=source, destinations=destinations)
-
-
 async def _run_once(arguments: argparse.Namespace, settings: Config, routes: list[Route], stop: asyncio.Event) -> int:
     wanted = Options(dry_run=arguments.dry_run, force=arguments.force, since_ms=arguments.since)
     tallies, complete = [], True
@@ -125,7 +104,7 @@ async def _run_once(arguments: argparse.Namespace, settings: Config, routes: lis
             ):
                 with Progress(await last_entries(jobs)) as progress:
                     tally, ended = await reconcile_with_worker(
-                        stores, jobs, settings, wanted, stop, lines=lines, seen=progress
+                        stores, jobs, settings.worker, wanted, stop, lines=lines, seen=progress
                     )
             tallies.append(tally)
             complete = complete and ended

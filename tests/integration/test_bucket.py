@@ -1,0 +1,159 @@
+"""`s3s3 bucket` as a person runs it, on a real Swift."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from s3s3.demo.servers import free_ports
+from s3s3.demo.swift_server import SwiftServer
+
+from .commands import command, eventually, report_lines, run
+from .objects import MIB
+from .test_listen import Place
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def place(swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path) -> Place:
+    one = Place(swift, new_bucket, redis_url, tmp_path)
+    for number in range(20):
+        one.put(f"key {number:02}")
+    return one
+
+
+def test_it_copies_what_is_missing_and_the_second_time_nothing(place: Place) -> None:
+    config = place.config()
+    assert "20" in run("bucket", "--config", config).stdout
+    said = run("bucket", "--config", config).stdout
+    assert "copied" not in said
+    assert "20 objects compared" in said
+
+
+def test_a_dry_run_copies_nothing_reports_what_it_would_and_exits_with_1(place: Place) -> None:
+    report = place.folder / "report.jsonl"
+    run("bucket", "--config", place.config(), "--dry-run", "--report", report, status=1)
+    lines, summary = report_lines(report)
+    assert {line["outcome"] for line in lines} == {"would copy"}
+    assert {line["reason"] for line in lines} == {"missing"}
+    assert summary["destinations"] == {"destination": {"would copy": 20}}
+    assert place.content("key 00") is None
+    run("bucket", "--config", place.config())
+    run("bucket", "--config", place.config(), "--dry-run")
+
+
+def test_a_report_has_a_line_for_each_object_with_both_sizes_both_md5s_and_the_proof(place: Place) -> None:
+    run("bucket", "--config", place.config())
+    said = run("bucket", "--config", place.config(), "--report", "-")
+    *lines, last = [json.loads(line) for line in said.stdout.splitlines()]
+    assert len(lines) == 20
+    assert last["summary"]["destinations"] == {"destination": {"same": 20}}
+    assert lines[0] == {
+        "route": "default", "destination": "destination", "key": "key 00", "outcome": "same", "reason": "same",
+        "source_size_bytes": 7, "destination_size_bytes": 7, "source_md5": "9a0364b9e99bb480dd25e1f0284c8555",
+        "destination_md5": "9a0364b9e99bb480dd25e1f0284c8555", "proof": "etag",
+    }  # fmt: skip
+
+
+def test_force_copies_what_is_the_same_too(place: Place) -> None:
+    run("bucket", "--config", place.config())
+    report = place.folder / "report.jsonl"
+    run("bucket", "--config", place.config(), "--force", "--report", report)
+    assert report_lines(report)[1]["destinations"] == {"destination": {"copied": 20}}
+
+
+def test_since_looks_only_at_what_the_source_changed_since_then(place: Place) -> None:
+    report = place.folder / "report.jsonl"
+    run("bucket", "--config", place.config(), "--since", "2099-01-01", "--report", report)
+    assert report_lines(report)[0] == []
+    run("bucket", "--config", place.config(), "--since", "1h")
+    assert place.content("key 19") == b"content"
+    assert "no time" in run("bucket", "--config", place.config(), "--since", "yesterday", status=2).stderr
+
+
+def test_it_works_without_redis_and_warns(place: Place) -> None:
+    place.redis_url = ""
+    said = run("bucket", "--config", place.config())
+    assert "without Redis" in said.stderr
+    assert place.content("key 00") == b"content"
+
+
+def test_a_redis_that_is_configured_and_away_is_3_unless_it_is_to_be_done_without(place: Place) -> None:
+    place.redis_url = f"redis://:hunter2@127.0.0.1:{free_ports(1)[0]}/0"
+    said = run("bucket", "--config", place.config(), status=3).stderr
+    assert "Redis cannot be reached" in said
+    assert "hunter2" not in said
+    run("bucket", "--config", place.config(), "--without-redis")
+    assert place.content("key 00") == b"content"
+
+
+def test_a_destination_that_is_away_is_3_and_names_it(place: Place) -> None:
+    place.there = dataclasses.replace(place.there, port=free_ports(1)[0])
+    said = run("bucket", "--config", place.config(), status=3)
+    assert "destination could not be compared" in said.stdout
+
+
+def test_a_source_that_is_away_is_3_and_names_it(place: Place) -> None:
+    place.source = dataclasses.replace(place.source, port=free_ports(1)[0])
+    assert (
+        f"nothing listens on 127.0.0.1:{place.source.port}"
+        in run("bucket", "--config", place.config(), status=3).stderr
+    )
+
+
+def test_what_fails_is_told_and_is_1(place: Place, swift: SwiftServer) -> None:
+    place.there = dataclasses.replace(place.there, storage_class=None, bucket_name="nowhere")
+    said = run("bucket", "--config", place.config(), status=3)
+    assert "nowhere" in said.stdout
+
+
+def test_other_buckets_can_be_named_but_not_the_source_itself(
+    place: Place, swift: SwiftServer, new_bucket: Callable[..., str]
+) -> None:
+    other = new_bucket(swift, 1)
+    run("bucket", "--config", place.config(), "--dest-bucket", other)
+    assert place.client.get_object(Bucket=other, Key="key 00")["Body"].read() == b"content"
+    place.there = dataclasses.replace(place.source, name="destination", bucket_name=place.there.bucket_name)
+    said = run("bucket", "--config", place.config(), "--dest-bucket", place.source.bucket_name, status=2).stderr
+    assert "the source itself" in said
+
+
+def test_an_interval_runs_it_again_and_again_until_it_is_told_to_stop(place: Place) -> None:
+    with subprocess.Popen(command("bucket", "--config", place.config(), "--interval", "1")) as process:
+        place.arrives("key 19")
+        place.put("later")
+        place.arrives("later")
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_interrupted_it_ends_soon_says_so_and_exits_with_1(place: Place) -> None:
+    for number in range(12):
+        place.put(f"big {number}", b"x" * 16 * MIB)
+    process = subprocess.Popen(
+        command("bucket", "--config", place.config()), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    eventually(lambda: place.content("big 0"), "it copies")
+    process.send_signal(signal.SIGINT)
+    stopped_s = time.monotonic()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode in (0, 1)  # 0: it had just ended
+    assert process.returncode == 0 or "interrupted" in said
+    assert time.monotonic() - stopped_s < 50
+
+
+def test_1001_keys_and_more_are_all_compared(place: Place) -> None:
+    for number in range(1200):
+        place.put(f"many/{number:04}", b"")
+    run("bucket", "--config", place.config())
+    report = place.folder / "report.jsonl"
+    run("bucket", "--config", place.config(), "--report", report)
+    assert report_lines(report)[1]["destinations"] == {"destination": {"same": 1220}}
