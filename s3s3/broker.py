@@ -49,9 +49,11 @@ SENTINEL_PORT = 26379
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 
-_NOT_NOW = re.compile(r"\b(LOADING|OOM|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|MISCONF|NOREPLICAS|UNKILLABLE)\b")
-"""Said by a server that is loading, full, failing over, or cannot write to its disk; in the middle of the text where
-a script met it (Redis 6.2)."""
+_NOT_NOW = re.compile(
+    r"\b(LOADING|OOM|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|MISCONF|NOREPLICAS|UNBLOCKED|UNKILLABLE)\b"
+)
+"""Said by a server that is loading, full, failing over (UNBLOCKED: to blocking reads), or cannot write to its disk; in
+the middle of the text where a script met it (Redis 6.2)."""
 
 OLDEST_VERSION = (6, 2)
 """XAUTOCLAIM and ZADD GT came with Redis 6.2 (redis.io command pages)."""

@@ -230,7 +230,7 @@ class Worker:
         return self._told(job, outcome, verdict)
 
     def _told(self, job: Job, outcome: Outcome, verdict: Verdict) -> Verdict:
-        if not job.runs:
+        if not job.runs or verdict.step == Step.BACK:  # what is handed back has no outcome yet
             return verdict
         return dataclasses.replace(verdict, event=event_of(self._route, outcome, verdict.step))
 

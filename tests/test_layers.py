@@ -63,11 +63,11 @@ LAYERS = """
 
     what users see
         api             blocking bucket comparison config errors jobs metrics model report store stores
-        client          api blocking bucket comparison config listener metrics model stores
+        client          api blocking bucket comparison config errors listener metrics model stores
         web             config errors metrics
         scripts.progress model report
         demo            broker config errors model notices scripts.progress
-        scripts         broker bucket comparison config demo errors jobs lease listener matching metrics model notices \
+        scripts         broker bucket client comparison config demo errors jobs lease listener matching metrics model notices \
                         report schema scripts.progress store stores tasks web
 """
 """Each module or package, and all that it imports of ours: only what stands above it."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 from redis.asyncio import Redis
 
 from ..broker import translated
-from ..model import Lane
 from . import Counts, DeadLetter
 from .scripts import Scripts
 
@@ -41,43 +39,33 @@ class Upkeep:
         with translated():
             await self.client.ping()
 
-    async def note_reconcile(self, summary: str) -> None:
-        with translated():
-            await self.client.set(self._prefix + "reconcile", summary)
-
-    async def last_reconcile(self) -> str | None:
-        with translated():
-            summary: Any = await self.client.get(self._prefix + "reconcile")
-            return None if summary is None else str(summary)
-
     async def counts(self) -> Counts:
         """Count."""
-        with translated():
-            pipe: Any = self.client.pipeline(transaction=False)
-            pipe.time().exists(self._prefix + "paused").zcard(self._prefix + "waiting").zcard(self._prefix + "looks")
-            for lane in Lane:
-                pipe.xlen(self._prefix + lane.value).xrange(self._prefix + lane.value, count=1)
-            for name in (DeadLetter.NOTICES, *self.destinations):
-                pipe.hlen(self._prefix + "dead:" + name)
-            for name in self._stores:
-                pipe.scard(self._prefix + "parked:" + name).hget(self._prefix + "circuit:" + name, "reason")
-            answers: Iterator[Any] = iter(await pipe.execute())
-        (seconds, microseconds), paused, waiting, looks, fresh, first_fresh, bulk, first_bulk = islice(answers, 8)
-        now_s = seconds + microseconds / 1e6
-        dead_letters = {name: next(answers) for name in (DeadLetter.NOTICES, *self.destinations)}
-        circuits = {name: (next(answers), next(answers)) for name in self._stores}
-        put_at_s = min((int(entry.split("-")[0]) / 1000 for entry, _ in (*first_fresh, *first_bulk)), default=now_s)
+        names = (*self._stores, DeadLetter.NOTICES)
+        fresh, bulk, waiting, looks, paused, oldest_ms, found = await self._scripts.run("counts", *names)
+        by_name = dict(zip(names, found, strict=True))
         return Counts(
             fresh,
             bulk,
             waiting,
             looks,
-            parked={name: parked for name, (parked, _) in circuits.items()},
-            dead_letters=dead_letters,
-            circuits={name: reason for name, (_, reason) in circuits.items() if reason is not None},
-            oldest_s=max(now_s - put_at_s, 0.0),
+            parked={name: by_name[name][0] for name in self._stores},
+            dead_letters={name: by_name[name][1] for name in (DeadLetter.NOTICES, *self.destinations)},
+            circuits={name: by_name[name][2] for name in self._stores if by_name[name][2] is not None},
+            oldest_s=oldest_ms / 1000,
             paused=bool(paused),
         )
+
+    async def note_reconcile(self, summary: str) -> None:
+        """Keep the summary (JSON) of a run that compared everything."""
+        with translated():
+            await self.client.set(self._prefix + "reconcile", summary)
+
+    async def last_reconcile(self) -> str | None:
+        """Return the summary that was kept last."""
+        with translated():
+            summary: Any = await self.client.get(self._prefix + "reconcile")
+        return None if summary is None else str(summary)
 
     # -- dead letters
 

@@ -146,6 +146,8 @@ class Exchange:
             finally:
                 if isinstance(chunks, AsyncGenerator):
                     await chunks.aclose()
+            # From here on it can be carried out whole, so it must be over before anybody else may write.
+            connection.deadline_s = asyncio.get_running_loop().time() + self._timeouts.write_s
             return await connection.head()
         if method in ("PUT", "DELETE"):
             connection.deadline_s = asyncio.get_running_loop().time() + self._timeouts.write_s

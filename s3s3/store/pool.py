@@ -18,7 +18,8 @@ class Timeouts:
     Attributes:
         connect_s: for a connection, TLS and name look-up included.
         read_s: while no byte moves in either direction.
-        write_s: for a whole PUT of a body in memory, and a DELETE: so long can a write be under way.
+        write_s: for a whole PUT of a body in memory, for a streamed one's answer after its last chunk, and for a
+            DELETE: so long can a write be under way that nobody can stop any more.
         keep_s: for the next request on a kept connection. Below what servers allow (Ceph 65 s, Swift 60 s), so that
             a request seldom meets a connection that the server is about to close.
     """

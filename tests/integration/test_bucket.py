@@ -109,10 +109,9 @@ def test_a_source_that_is_away_is_3_and_names_it(place: Place) -> None:
     )
 
 
-def test_what_fails_is_told_and_is_1(place: Place, swift: SwiftServer) -> None:
-    place.there = dataclasses.replace(place.there, storage_class=None, bucket_name="nowhere")
-    said = run("bucket", "--config", place.config(), status=3)
-    assert "nowhere" in said.stdout
+def test_a_destination_without_the_bucket_is_3_and_names_it(place: Place) -> None:
+    place.there = dataclasses.replace(place.there, bucket_name="nowhere")
+    assert "nowhere" in run("bucket", "--config", place.config(), status=3).stdout
 
 
 def test_other_buckets_can_be_named_but_not_the_source_itself(
@@ -123,7 +122,7 @@ def test_other_buckets_can_be_named_but_not_the_source_itself(
     assert place.client.get_object(Bucket=other, Key="key 00")["Body"].read() == b"content"
     place.there = dataclasses.replace(place.source, name="destination", bucket_name=place.there.bucket_name)
     said = run("bucket", "--config", place.config(), "--dest-bucket", place.source.bucket_name, status=2).stderr
-    assert "the source itself" in said
+    assert "is the source itself" in said
 
 
 def test_an_interval_runs_it_again_and_again_until_it_is_told_to_stop(place: Place) -> None:
@@ -148,12 +147,3 @@ def test_interrupted_it_ends_soon_says_so_and_exits_with_1(place: Place) -> None
     assert process.returncode in (0, 1)  # 0: it had just ended
     assert process.returncode == 0 or "interrupted" in said
     assert time.monotonic() - stopped_s < 50
-
-
-def test_1001_keys_and_more_are_all_compared(place: Place) -> None:
-    for number in range(1200):
-        place.put(f"many/{number:04}", b"")
-    run("bucket", "--config", place.config())
-    report = place.folder / "report.jsonl"
-    run("bucket", "--config", place.config(), "--report", report)
-    assert report_lines(report)[1]["destinations"] == {"destination": {"same": 1220}}

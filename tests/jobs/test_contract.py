@@ -616,6 +616,13 @@ async def test_counts_tell_the_age_of_the_oldest_job(jobs: Jobs) -> None:
     assert 0.1 <= (await jobs.counts()).oldest_s < 5
 
 
+async def test_the_last_summary_of_a_whole_comparison_is_kept(jobs: Jobs) -> None:
+    assert await jobs.last_reconcile() is None
+    await jobs.note_reconcile('{"first": 1}')
+    await jobs.note_reconcile('{"second": "\u00fc"}')
+    assert await jobs.last_reconcile() == '{"second": "\u00fc"}'
+
+
 # -- keys
 
 ODD_KEYS = [

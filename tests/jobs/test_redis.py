@@ -360,9 +360,7 @@ async def test_a_stream_that_is_lost_under_a_waiting_claim_is_made_again(fleet: 
     assert [job.key for job in found] == ["k"]
 
 
-async def test_a_lost_group_is_made_again_and_nobody_runs_what_somebody_else_runs(
-    fleet: Fleet, client: Redis
-) -> None:
+async def test_a_lost_group_is_made_again_and_nobody_runs_what_somebody_else_runs(fleet: Fleet, client: Redis) -> None:
     first, second = fleet(lease_s=1.0), fleet(lease_s=1.0)
     await notice(first, "runs", "waits")
     (job,) = await claim(first, 1)
@@ -528,9 +526,7 @@ async def test_a_paused_route_is_not_worked_on_until_it_is_resumed(fleet: Fleet)
     assert [job.key for job in await claim(jobs)] == ["waits"]
 
 
-async def test_what_was_delivered_is_claimed_though_the_route_is_paused_meanwhile(
-    fleet: Fleet, client: Redis
-) -> None:
+async def test_what_was_delivered_is_claimed_though_the_route_is_paused_meanwhile(fleet: Fleet, client: Redis) -> None:
     jobs = fleet()
     claiming = asyncio.create_task(jobs.claim(5, 2, 5, 4.0))
     await blocked(client)
@@ -602,9 +598,7 @@ async def test_a_message_that_names_no_key_is_kept_and_can_be_dropped_but_not_re
     assert await jobs.drop(DeadLetter.NOTICES, [message]) == 1
 
 
-async def test_messages_that_name_no_key_are_kept_up_to_a_number(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_messages_that_name_no_key_are_kept_up_to_a_number(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s3s3.jobs.upkeep.LETTERS_OF_NOTICES_KEPT", 3)
     jobs = fleet()
     for number in range(5):

@@ -1,0 +1,282 @@
+"""Whatever happens in whatever order: no put is lost, and a key never has two owners."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from redis.asyncio import Redis
+
+from s3s3.broker import connect
+from s3s3.demo.redis_server import RedisServer
+from s3s3.jobs import Jobs, Put, Step, Verdict
+from s3s3.jobs.memory import MemoryJobs
+from s3s3.jobs.redis import RedisJobs
+from s3s3.model import Job, Lane
+from tests.jobs.conftest import SERVERS
+from tests.jobs.work import DESTINATIONS
+
+Answer = TypeVar("Answer")
+
+P = "s3s3:{default}:"
+KEYS = ("a", "b b=2", "c\n*")
+STORES = ("source", *DESTINATIONS)
+LONG_AGO_MS = 3600 * 1000
+
+steps = st.sampled_from([Step.DONE, Step.DONE, Step.RETRY, Step.PARK, Step.BURY, Step.BACK])
+pick = st.integers(min_value=0, max_value=1000)
+
+
+@dataclass(eq=False)
+class Held:
+    """A job that somebody claimed and has not finished, and when, counted in things that happened."""
+
+    job: Job
+    jobs: Jobs
+    at: int
+
+
+class Anything(RuleBasedStateMachine):
+    """What may happen to a queue, whichever it is. `owed` is when a key was last put for a destination."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.happened = itertools.count(1)
+        self.owed: dict[tuple[str, str], int] = {}
+        self.owed_to_runs: dict[tuple[str, str, str], int] = {}
+        self.held: list[Held] = []
+        self.runs: list[str] = []
+        self.processes = self.ask(self.join())
+
+    def ask(self, question: Coroutine[Any, Any, Answer]) -> Answer:
+        return self.loop.run_until_complete(question)
+
+    async def join(self) -> list[Jobs]:
+        raise NotImplementedError
+
+    async def let_time_pass(self) -> None:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Say goodbye."""
+
+    # -- what may happen
+
+    @rule(
+        key=st.sampled_from(KEYS),
+        destinations=st.lists(st.sampled_from(DESTINATIONS), min_size=1, unique=True),
+        lane=st.sampled_from(Lane),
+        process=pick,
+        with_run=st.booleans(),
+    )
+    def put(self, key: str, destinations: list[str], lane: Lane, process: int, with_run: bool) -> None:
+        run = f"run{len(self.runs)}" if with_run else ""
+        self.ask(self.a(process).put([Put(key, tuple(destinations))], lane, run))
+        at = next(self.happened)
+        for destination in destinations:
+            self.owed[key, destination] = at
+            if run:
+                self.owed_to_runs[run, key, destination] = at
+        if run:
+            self.runs.append(run)
+
+    @rule(process=pick, free=st.integers(1, 3), bulk_first=st.integers(0, 3), bulk_most=st.integers(0, 3))
+    def claim(self, process: int, free: int, bulk_first: int, bulk_most: int) -> None:
+        jobs = self.a(process)
+        claims = self.ask(jobs.claim(free, bulk_first, bulk_most, 0))
+        assert len(claims.jobs) <= free
+        at = next(self.happened)
+        self.held += [Held(job, jobs, at) for job in claims.jobs]
+
+    @precondition(lambda self: self.held)
+    @rule(which=pick, verdicts=st.fixed_dictionaries(dict.fromkeys(DESTINATIONS, steps)), look=st.booleans())
+    def finish(self, which: int, verdicts: dict[str, str], look: bool) -> None:
+        held = self.held.pop(which % len(self.held))
+        self.finish_one(held, verdicts, look)
+
+    def finish_one(self, held: Held, steps: dict[str, str], look: bool = False) -> None:
+        job = held.job
+        verdicts = {name: self.verdict(held, name, steps[name]) for name in job.destinations}
+        owned = self.ask(self.is_valid(held))
+        assert self.ask(held.jobs.finish(job, verdicts, look)) == owned
+        if not owned:
+            return
+        for name in job.destinations:
+            if steps[name] in (Step.DONE, Step.BURY) and self.owed.get((job.key, name), 0) < held.at:
+                self.owed.pop((job.key, name), None)
+
+    def verdict(self, held: Held, destination: str, step: str) -> Verdict:
+        event = json.dumps([held.job.key, destination, held.at]) if step != Step.BACK else ""
+        return Verdict(step, 1800.0, event, "no", STORES[held.at % len(STORES)])
+
+    @precondition(lambda self: self.held)
+    @rule(which=pick)
+    def crash(self, which: int) -> None:
+        self.held.pop(which % len(self.held))
+
+    @rule(store=st.sampled_from(STORES), key=st.sampled_from(KEYS), process=pick)
+    def trip(self, store: str, key: str, process: int) -> None:
+        self.ask(self.a(process).trip(store, "down", key))
+
+    @rule(store=st.sampled_from(STORES), process=pick)
+    def close_circuit(self, store: str, process: int) -> None:
+        self.ask(self.a(process).close_circuit(store))
+
+    @rule(process=pick)
+    def turn(self, process: int) -> None:
+        assert 0 <= self.ask(self.a(process).turn()) <= 5
+
+    @rule()
+    def time_passes(self) -> None:
+        self.ask(self.let_time_pass())
+
+    # -- what always holds
+
+    def a(self, process: int) -> Jobs:
+        return self.processes[process % len(self.processes)]
+
+    async def is_valid(self, held: Held) -> bool:
+        raise NotImplementedError
+
+    @invariant()
+    def a_key_has_one_owner_at_most(self) -> None:
+        owned = [held.job.key for held in self.held if self.ask(self.is_valid(held))]
+        assert len(owned) == len(set(owned))
+
+    def teardown(self) -> None:
+        try:
+            self.everything_ends()
+        finally:
+            self.ask(self.close())
+            self.loop.close()
+
+    def everything_ends(self) -> None:
+        """Whoever holds something dies; the others work until nothing is left."""
+        self.held.clear()
+        for store in STORES:
+            self.ask(self.a(0).close_circuit(store))
+        for _ in range(8):
+            self.ask(self.let_time_pass())
+            self.turn(0)
+            self.claim(0, 100, 100, 100)
+            while self.held:
+                self.finish_one(self.held.pop(), dict.fromkeys(DESTINATIONS, Step.DONE))
+        counts = self.ask(self.a(0).counts())
+        assert (counts.pending, counts.looks) == (0, 0)
+        assert self.owed == {}
+        for run in self.runs:
+            for event in self.ask(self.a(0).outcomes(run, 0)):
+                key, destination, at = json.loads(event)
+                if self.owed_to_runs.get((run, key, destination), at) < at:
+                    del self.owed_to_runs[run, key, destination]
+        assert self.owed_to_runs == {}
+
+
+class AnythingInMemory(Anything):
+    """One process, whose jobs do not lapse: what it holds, it finishes."""
+
+    jobs: MemoryJobs
+
+    async def join(self) -> list[Jobs]:
+        self.jobs = MemoryJobs(DESTINATIONS)
+        return [self.jobs]
+
+    async def let_time_pass(self) -> None:
+        for times_s in (self.jobs._due_s, self.jobs._looks_s):
+            times_s.update(dict.fromkeys(times_s, 0.0))
+        for circuit in self.jobs._circuits.values():
+            circuit.probe_at_s = 0.0
+
+    async def is_valid(self, held: Held) -> bool:
+        return not await self.jobs.renew([held.job])
+
+    @precondition(lambda self: False)
+    @rule(which=pick)
+    def crash(self, which: int) -> None:
+        """There is nobody left who could take over."""
+
+    def everything_ends(self) -> None:
+        while self.held:
+            self.finish_one(self.held.pop(), dict.fromkeys(DESTINATIONS, Step.BACK))
+        super().everything_ends()
+
+
+class AnythingInRedis(Anything):
+    """Three processes, of which some die, and a Redis that loses its consumer groups."""
+
+    url: str
+
+    async def join(self) -> list[Jobs]:
+        self.client: Redis = connect(self.url)
+        await self.client.flushall()
+        return [RedisJobs(self.client, "default", DESTINATIONS) for _ in range(3)]
+
+    async def let_time_pass(self) -> None:
+        """Without waiting: make what Redis knows of the past an hour older."""
+        for name in ("waiting", "looks"):
+            for key in await self.client.zrange(P + name, 0, -1):
+                await self.client.zadd(P + name, {key: 1})
+        for store in STORES:
+            if await self.client.exists(P + "circuit:" + store):
+                await self.client.hset(P + "circuit:" + store, "probe_at", "1")
+        for lane in Lane:
+            await self.let_lapse(lane.value)
+        for jobs in self.processes:
+            assert isinstance(jobs, RedisJobs)
+            jobs._took_over_at_s = 0.0
+
+    async def let_lapse(self, lane: str) -> None:
+        if not await self.client.exists(P + lane) or not await self.client.xinfo_groups(P + lane):
+            return
+        for pending in await self.client.xpending_range(P + lane, "s3s3", "-", "+", 1000):
+            await self.client.xclaim(
+                P + lane, "s3s3", pending["consumer"], 0, [pending["message_id"]], idle=LONG_AGO_MS, justid=True
+            )
+
+    async def is_valid(self, held: Held) -> bool:
+        return bool(await self.client.hget(P + "job:" + held.job.key, "token") == held.job.token)
+
+    @rule(lane=st.sampled_from(Lane))
+    def group_is_lost(self, lane: Lane) -> None:
+        if self.ask(self.client.exists(P + lane.value)):
+            self.ask(self.client.xgroup_destroy(P + lane.value, "s3s3"))
+
+    @rule(process=pick)
+    def leave(self, process: int) -> None:
+        jobs = self.a(process)
+        assert isinstance(jobs, RedisJobs)
+        self.ask(jobs.leave())
+
+    async def close(self) -> None:
+        await self.client.aclose()
+
+
+QUICK = settings(
+    max_examples=15,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def test_in_memory() -> None:
+    run_state_machine_as_test(AnythingInMemory, settings=settings(QUICK, max_examples=50))
+
+
+@pytest.mark.parametrize("server_fixture", SERVERS)
+def test_in_redis(server_fixture: str, request: pytest.FixtureRequest) -> None:
+    server: RedisServer = request.getfixturevalue(server_fixture)
+
+    class Machine(AnythingInRedis):
+        url = server.url
+
+    run_state_machine_as_test(Machine, settings=QUICK)
