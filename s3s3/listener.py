@@ -27,7 +27,7 @@ from .model import Result
 from .notices.ear import Ear
 from .observer import Observer
 from .report import Tally
-from .stores import RouteStores, opened, refused
+from .stores import RouteStores, opened, refused, room_of
 from .tasks import beside
 from .worker import Worker
 
@@ -182,9 +182,10 @@ async def route_listeners(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(speaking.aclose)
         stack.push_async_callback(hearing.aclose)
+        room = room_of(config.worker)
         listeners = []
         for route in config.routes:
-            stores = await stack.enter_async_context(opened(route, config.worker, metrics))
+            stores = await stack.enter_async_context(opened(route, config.worker, metrics, room))
             await _heed_refusals(stores)
             metrics.begin_at_zero(route)
             listeners.append(RouteListener(stores, config, speaking, hearing, metrics, periodic))

@@ -36,9 +36,19 @@ class RouteStores:
         return await self._transfer.copy(job.key, stores, permit=permit, look=not job.unseen)
 
 
+def room_of(settings: WorkerSettings) -> Room:
+    """Return the room that a process may take for its copies."""
+    return Room(spool_dir=str(settings.spool_dir), spool_bytes=settings.spool_bytes)
+
+
 @asynccontextmanager
-async def opened(route: Route, settings: WorkerSettings, metrics: Metrics) -> AsyncIterator[RouteStores]:
-    """Open a route's stores; close them at the end. Nothing is sent yet."""
+async def opened(
+    route: Route, settings: WorkerSettings, metrics: Metrics, room: Room | None = None
+) -> AsyncIterator[RouteStores]:
+    """Open a route's stores; close them at the end. Nothing is sent yet.
+
+    `room`: what the copies of several routes share; None: a room of their own.
+    """
     timeouts = Timeouts(write_s=settings.lease_s)
     connections = settings.concurrency + CONNECTIONS_BESIDE_COPIES
     async with AsyncExitStack() as stack:
@@ -48,8 +58,7 @@ async def opened(route: Route, settings: WorkerSettings, metrics: Metrics) -> As
             )
             for endpoint in (route.source, *route.destinations)
         ]
-        room = Room(spool_dir=str(settings.spool_dir), spool_bytes=settings.spool_bytes)
-        transfer = Transfer(source, room, metrics=metrics, route=route.name)
+        transfer = Transfer(source, room or room_of(settings), metrics=metrics, route=route.name)
         yield RouteStores(route, source, destinations, transfer)
 
 

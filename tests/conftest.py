@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
+import hypothesis
 import pytest
 import redis
 
@@ -16,6 +17,10 @@ from s3s3.demo.redis_server import RedisServer
 from s3s3.demo.servers import Server, ServerMissing, StoreServer
 from s3s3.demo.swift_server import SwiftServer
 from tests.real.ceph_server import CephServer
+
+# An example that takes long says something of the machine, nothing of the code.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 SomeServer = TypeVar("SomeServer", bound=Server)
 

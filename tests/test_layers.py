@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,8 +68,8 @@ LAYERS = """
         web             config errors metrics
         scripts.progress model report
         demo            broker config errors model notices scripts.progress
-        scripts         broker bucket client comparison config demo errors jobs lease listener matching metrics model notices \
-                        report schema scripts.progress store stores tasks web
+        scripts         broker bucket client comparison config demo errors jobs lease listener matching metrics model \
+                        notices report schema scripts.progress store stores tasks web
 """
 """Each module or package, and all that it imports of ours: only what stands above it."""
 
@@ -201,6 +202,11 @@ def test_a_row_says_what_its_modules_import(row: str) -> None:
     mine = [module for module in modules().values() if module.row == row]
     imported = {row_of(name) for module in mine for name in module.ours if name} - {row}
     assert imported == rows()[row], "LAYERS and the code differ: does the code go a way that it should not?"
+
+
+def test_the_map_for_people_has_every_module() -> None:
+    listed = re.findall(r"`([a-z_0-9]+)/?`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert {row.partition(".")[0] for row in rows()} <= set(listed)
 
 
 def test_libraries_are_known_only_where_the_table_says() -> None:

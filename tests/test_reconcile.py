@@ -37,6 +37,8 @@ def entry(etag: str = MD5, size_bytes: int = 3) -> Entry:
         (entry(), entry(OTHER_MD5), {"recorded_etag": OTHER_MD5}, (COPY, Reason.ETAG, None)),
         (entry(), entry(OTHER_MD5), {"recorded_etag": MD5}, (*SAME, Proof.RECORDED_ETAG)),
         (entry(PARTS), entry(), {}, (Action.NEEDS_HEAD, Reason.UNPROVEN, None)),
+        (entry(), entry(f"{MD5[:15]}z{MD5[16:]}"), {}, (Action.NEEDS_HEAD, Reason.UNPROVEN, None)),
+        (entry(), entry(OTHER_MD5.upper()), {}, (Action.NEEDS_HEAD, Reason.UNPROVEN, None)),
         (entry(), entry(PARTS), {"verify_md5": True}, (Action.NEEDS_HEAD, Reason.UNPROVEN, None)),
         (entry(PARTS), entry(), {"recorded_etag": PARTS}, (*SAME, Proof.RECORDED_ETAG)),
         (entry(), entry(PARTS), {"recorded_etag": MD5}, (*SAME, Proof.RECORDED_ETAG)),
