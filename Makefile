@@ -15,7 +15,7 @@ demo:
 	@$(IN_VENV) -m s3s3.scripts.main demo $(ARGS)
 
 test: environment
-	@$(IN_VENV) -m pytest $(ARGS)
+	@$(IN_VENV) -m pytest -n 2 $(ARGS)
 
 check: environment
 	@$(IN_VENV) -m ruff check .

@@ -44,9 +44,10 @@ class Circuits:
         """Open and close circuits by what became of a job, and tell the fleet, however long Redis is away."""
         for outcome in outcomes:
             if outcome.result is not Result.FAILED:
-                await self._works(self._source)
-                if outcome.result is not Result.SOURCE_GONE:
-                    await self._works(outcome.destination)
+                if self.opened or self._failed_keys:  # hardly ever
+                    await self._works(self._source)
+                    if outcome.result is not Result.SOURCE_GONE:
+                        await self._works(outcome.destination)
             elif store := sick_store(outcome.error):
                 await self._fails(store, outcome)
 

@@ -14,6 +14,7 @@ from .report import outcome_fields
 FIRST_RETRY_S = 5.0
 LONGEST_RETRY_S = 900.0
 
+_DONE = Verdict(Step.DONE)
 _OF_THE_WHOLE_STORE = (StoreUnavailable, AccessDenied, NoSuchBucket)
 
 
@@ -40,7 +41,7 @@ def verdict_of(outcome: Outcome, *, tries: int, max_tries: int, open_circuits: C
         open_circuits: stores that are known to be down: what fails because of them waits for them, uncounted.
     """
     if outcome.result is not Result.FAILED:
-        return Verdict(Step.DONE)
+        return _DONE
     if isinstance(outcome.error, LeaseLost):
         return Verdict(Step.BACK)
     store = sick_store(outcome.error)

@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 LONGEST_WAIT_S = 1.0
 """How long a claim waits for work. A stop lets it end, so this is also how long a stop may take."""
 
+HANDFUL_WAIT_S = 0.005
+"""How long a claim for the last few slots waits for more of them: a handful of jobs costs little more than one."""
+
 FULL_OF_BULK_WAIT_S = 0.1
 """How long a fresh job may wait while bulk jobs have all the slots they may have, and none of them ends."""
 
@@ -99,11 +102,7 @@ class Worker:
         await self._hand_back()
 
     async def _claim_until(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            self._slot_freed.clear()
-            if self.full:
-                await self._slot_freed.wait()
-                continue
+        while await self._has_slots(stop):
             bulk_first, bulk_most = self._bulk_shares()
             try:
                 claims = await self._claim(stop, bulk_first, bulk_most)
@@ -115,6 +114,15 @@ class Worker:
                 self._start(job, claims)
             if not claims.jobs and not bulk_most:
                 await wait_at_most(self._slot_freed, FULL_OF_BULK_WAIT_S)
+
+    async def _has_slots(self, stop: asyncio.Event) -> bool:
+        """Wait for free slots; return False after a stop."""
+        self._slot_freed.clear()
+        if self.full and not stop.is_set():
+            await self._slot_freed.wait()
+        if self._concurrency - self.running < self._concurrency // 8:
+            await asyncio.sleep(HANDFUL_WAIT_S)
+        return not stop.is_set()
 
     async def _wake_to(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -133,7 +141,7 @@ class Worker:
 
     async def _claim(self, stop: asyncio.Event, bulk_first: int, bulk_most: int) -> Claims:
         """Claim. A claim that is under way is never cancelled: its answer may hold jobs that are ours by then."""
-        free = self._concurrency - len(self._running)
+        free = self._concurrency - self.running
         wait_s = LONGEST_WAIT_S if bulk_most else 0  # else a slot that is freed may be what there is to wait for
         return await self._patience.answered(lambda: self._jobs.claim(free, bulk_first, bulk_most, wait_s), stop)
 

@@ -93,6 +93,7 @@ def reader(fresh_copy: Path, ceph: CephServer, swift: StoreServer, redis_url: st
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3S3_", "VIRTUAL_ENV"))},
         "HOME": str(home),
+        "PIP_NO_COMPILE": "1",  # half of what installing costs
         "PATH": f"{Path(sys.executable).resolve().parent}:/usr/bin:/bin",
         "CEPH_KEY": source_key,
         "CEPH_SECRET": source_secret,

@@ -186,8 +186,8 @@ async def test_a_slot_that_is_freed_is_filled_at_once(jobs: Jobs) -> None:
     worker = Worker(ROUTE, jobs, copies, concurrency=2)
     async with working(worker):
         await notice(jobs, "a", "b", "c")
-        await until(lambda: worker.full)
-        assert len(copies.asked) == 2
+        await until(lambda: len(copies.asked) == 2)
+        assert worker.full
         gates["a"].set()
         await until(lambda: copies.times("c"))
         gates["b"].set()

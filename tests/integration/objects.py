@@ -107,10 +107,13 @@ def differences(client: S3Client, bucket: str, wanted: list[Thing]) -> list[str]
     there = keys_of(client, bucket)
     wrong = [f"missing: {thing.key!r}" for thing in wanted if thing.key not in there]
     wrong += [f"should not be there: {key!r}" for key in there - {thing.key for thing in wanted}]
+    return wrong + content_differences(client, bucket, [thing for thing in wanted if thing.key in there])
+
+
+def content_differences(client: S3Client, bucket: str, wanted: list[Thing]) -> list[str]:
+    """What is wrong with content and metadata of these."""
     with ThreadPoolExecutor(8) as pool:
-        present = [thing for thing in wanted if thing.key in there]
-        wrong += [line for line in pool.map(lambda thing: _difference(client, bucket, thing), present) if line]
-    return wrong
+        return [line for line in pool.map(lambda thing: _difference(client, bucket, thing), wanted) if line]
 
 
 def _difference(client: S3Client, bucket: str, thing: Thing) -> str:

@@ -8,6 +8,7 @@ import pytest
 from s3s3.jobs import batch
 from s3s3.jobs.batch import Batch
 from s3s3.tasks import cancel
+from tests.waiting import until
 
 
 class Call:
@@ -26,7 +27,7 @@ class Call:
         return sum(items)
 
 
-async def test_a_lone_item_goes_at_once() -> None:
+async def test_a_lone_item_goes_alone() -> None:
     call = Call()
     call.let.set()
     assert await Batch(call).add(5) == 5
@@ -39,7 +40,7 @@ async def test_what_comes_while_a_call_is_under_way_goes_in_one() -> None:
     adding = []
     for item in range(5):
         adding.append(asyncio.create_task(items.add(item)))
-        await asyncio.sleep(0.001)
+        await until(lambda: call.calls)
     call.let.set()
     assert await asyncio.gather(*adding) == [0, 10, 10, 10, 10]
     assert call.calls == [[0], [1, 2, 3, 4]]
@@ -78,7 +79,7 @@ async def test_whoever_is_cancelled_takes_nothing_away_from_the_others() -> None
     call = Call()
     items = Batch(call)
     first, second = asyncio.create_task(items.add(1)), asyncio.create_task(items.add(2))
-    await asyncio.sleep(0.001)
+    await until(lambda: call.calls)
     third = asyncio.create_task(items.add(3))
     await asyncio.sleep(0.001)
     await cancel([first, third])

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 
 import pytest
 
@@ -130,25 +131,30 @@ async def test_a_streamed_body_is_stored_whole_or_the_old_object_stays(endpoint:
         assert b"".join([chunk async for chunk in reading.chunks(1_000_000)]) == body
 
 
-@pytest.mark.parametrize("signature_version", ["s3", "s3v4"])
-async def test_a_listing_is_complete_and_sorted(endpoint: Endpoint, signature_version, server: StoreServer) -> None:
-    endpoint = dataclasses.replace(endpoint, signature_version=signature_version, prefix="p+ /")
+async def test_a_listing_is_complete_and_sorted(endpoint: Endpoint, server: StoreServer) -> None:
+    endpoint = dataclasses.replace(endpoint, prefix="p+ /")
     keys = [f"p+ /{key}" for key in ODD_KEYS if len(key.encode()) < 1000] + [f"p+ /{n:04}" for n in range(1100)]
+    in_order = sorted(keys, key=str.encode)
     client = server.boto3_client()
     client.put_object(Bucket=endpoint.bucket_name, Key="outside", Body=b"")
     async with Store(endpoint, source_prefix="p+ /") as store:
         for at in range(0, len(keys), 32):
             await asyncio.gather(*(put(store, key, b"x") for key in keys[at : at + 32]))
+    for signature_version in ("s3", "s3v4"):
+        signed = dataclasses.replace(endpoint, signature_version=signature_version)
         for list_version in (1, 2):
-            async with Store(endpoint, source_prefix="p+ /", list_version=list_version) as lister:
+            async with Store(signed, source_prefix="p+ /", list_version=list_version) as lister:
                 entries = [entry async for page in lister.pages() for entry in page]
-                assert [entry.key for entry in entries] == sorted(keys, key=str.encode)
+                assert [entry.key for entry in entries] == in_order
                 assert {(entry.size_bytes, entry.etag) for entry in entries} == {(1, hashlib.md5(b"x").hexdigest())}
-                assert all(abs(entry.modified_ms - store.source_time_ms()) < 60_000 for entry in entries)
+                assert all(abs(entry.modified_ms - lister.source_time_ms()) < 600_000 for entry in entries)
                 # every key can be the one that a page ends with
                 for key in sorted(keys[:30], key=str.encode):
-                    after = [entry.key async for page in lister.pages(start_after=key) for entry in page]
-                    assert after == [other for other in sorted(keys, key=str.encode) if other > key]
+                    async with aclosing(lister.pages(start_after=key)) as pages:
+                        after = [entry.key for entry in await anext(pages, [])]
+                    rest = in_order[in_order.index(key) + 1 :]
+                    assert after == rest[: len(after)]
+                    assert len(after) >= min(len(rest), 900)
 
 
 async def test_what_the_store_refuses_is_said_in_our_words(endpoint: Endpoint) -> None:
