@@ -276,16 +276,16 @@ def library_modules() -> set[str]:
     return {name for name in found if name.split(".")[0] not in ("s3s3", "__future__")}
 
 
-def import_all(names: list[str], directory: Path) -> str:
-    """Import these in a new interpreter; return what they did beside being read."""
-    command = [sys.executable, "-B", "-c", IMPORT_ALL, " ".join(sorted(library_modules())), " ".join(names)]
+def import_all(names: list[str], directory: Path, libraries: set[str]) -> str:
+    """Import the libraries, then these, in a new interpreter; return what these did beside being read."""
+    command = [sys.executable, "-B", "-c", IMPORT_ALL, " ".join(sorted(libraries)), " ".join(names)]
     imported = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60, check=False)
     assert imported.returncode == 0, imported.stderr
     return imported.stdout
 
 
 def test_importing_opens_no_file_and_no_socket_and_starts_nothing() -> None:
-    assert import_all([f"s3s3.{name}".rstrip(".") for name in modules()], ROOT) == ""
+    assert import_all([f"s3s3.{name}".rstrip(".") for name in modules()], ROOT, library_modules()) == ""
 
 
 def test_a_module_that_works_at_import_would_be_seen(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_a_module_that_works_at_import_would_be_seen(tmp_path: Path) -> None:
     (tmp_path / "listens.py").write_text("import socket; socket.socket().close()")
     (tmp_path / "starts.py").write_text("import threading; threading.Thread(target=print).start()")
     for name, event in (("reads", "open"), ("listens", "socket."), ("starts", "_thread.")):
-        done = import_all([name], tmp_path)
+        done = import_all([name], tmp_path, set())
         # Python 3.10 and 3.11 do not tell of threads.
         assert event in done or (name == "starts" and sys.version_info < (3, 12))
 
