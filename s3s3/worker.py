@@ -12,7 +12,7 @@ from typing import Protocol
 
 from .broker import Patience
 from .circuits import Circuits
-from .errors import RedisUnavailable
+from .errors import LeaseLost, RedisUnavailable
 from .jobs import Claims, Jobs, Step, Verdict
 from .lease import Lease, lease_clock_s
 from .model import Job, Lane, Outcome, Result, Route
@@ -207,7 +207,8 @@ class Worker:
             verdicts[name] = self._park(job, name, store)
         if self._copied is not None and any(outcome.result is Result.COPIED for outcome in outcomes):
             await self._patience.answered(partial(self._copied, job.key))
-        look = any(outcome.unanswered for outcome in outcomes)
+        # A lease that ended between two attempts at a PUT does not say what became of the first.
+        look = any(outcome.unanswered or isinstance(outcome.error, LeaseLost) for outcome in outcomes)
         await self._patience.answered(partial(self._jobs.finish, job, verdicts, look))
         if self._finished is not None:
             self._finished(job, outcomes, took_s)

@@ -412,6 +412,7 @@ async def test_a_job_that_is_handed_back_has_no_outcome_yet(jobs: Jobs) -> None:
         events = await until(lambda: jobs.outcomes("run1", 1))
         await done(jobs)
     assert [json.loads(event)["outcome"] for event in events] == ["copied"]
+    assert (await jobs.counts()).looks == 1, "an earlier attempt at its PUT may have been sent"
 
 
 async def test_outcomes_are_told_once_the_queue_knows_them_and_done_marks_are_set_before(jobs: Jobs) -> None:
