@@ -74,7 +74,7 @@ def connect(url: str, *, decode: bool = True) -> Redis:
         "socket_timeout": ANSWER_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "socket_keepalive": True,
-        "retry": Retry(NoBackoff(), 0),
+        "retry": _no_retry(),
         "protocol": 2,
     }
     try:
@@ -93,6 +93,10 @@ def connect(url: str, *, decode: bool = True) -> Redis:
         raise ConfigError([f"[pubsub] url = {redacted(url)!r}: {advice}"]) from None
 
 
+def _no_retry() -> Retry:
+    return Retry(NoBackoff(), 0)
+
+
 def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
     parts = urlsplit(url)
     hosts = parts.netloc.rpartition("@")[2]
@@ -102,7 +106,9 @@ def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
     addresses = [urlsplit(f"//{address}") for address in hosts.split(",")]
     sentinels = [(address.hostname, address.port or SENTINEL_PORT) for address in addresses]
     make_sentinel: Any = Sentinel
-    watch = make_sentinel(sentinels, sentinel_kwargs={"socket_timeout": CONNECT_TIMEOUT_S}, **options)
+    # A sentinel that is away costs no more than one try: the next one is asked.
+    asking = {"socket_timeout": CONNECT_TIMEOUT_S, "socket_connect_timeout": CONNECT_TIMEOUT_S, "retry": _no_retry()}
+    watch = make_sentinel(sentinels, sentinel_kwargs=asking, **options)
     master: Redis = watch.master_for(
         service,
         db=int(database or 0),

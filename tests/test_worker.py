@@ -5,7 +5,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -208,6 +208,19 @@ async def test_fresh_jobs_find_slots_that_bulk_jobs_may_not_take(jobs: Jobs) -> 
         await until(lambda: copies.times("fresh"))
         copies.gate.set()
         await done(jobs)
+
+
+async def test_bulk_jobs_follow_each_other_though_fresh_ones_would_find_a_slot(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it waits for a fresh one, a worker must not overlook that bulk jobs have ended."""
+    monkeypatch.setattr("s3s3.worker.LONGEST_WAIT_S", 4.0)
+    copies, stop = Copies(), asyncio.Event()
+    async with working(Worker(ROUTE, jobs, copies, concurrency=8), stop):
+        began_s = time.monotonic()
+        await bulk(jobs, *(f"b{number}" for number in range(60)))
+        await until(lambda: len(copies.asked) == 60, patience_s=60)
+        assert time.monotonic() - began_s < 20, "34 s if it waited each time"
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 3])
@@ -480,6 +493,8 @@ async def test_a_store_that_is_down_is_left_alone_but_for_probes_and_all_is_made
 
         await until(all_parked)
         tried = sick.tried
+        await notice(jobs, *(f"late{number}" for number in range(50)))
+        keys += [f"late{number}" for number in range(50)]
         await asyncio.sleep(1.0)
         assert sick.tried - tried <= 10  # probes after 0.1, 0.2, 0.4 s
         assert list((await jobs.counts()).circuits) == [store]
@@ -561,10 +576,11 @@ async def test_a_worker_that_is_stopped_before_it_begins_does_nothing(jobs: Jobs
     assert copies.asked == []
 
 
-async def test_what_does_not_end_in_time_is_handed_back_with_a_look(jobs: Jobs) -> None:
+@pytest.mark.parametrize("concurrency", [2, 8])
+async def test_what_does_not_end_in_time_is_handed_back_with_a_look(jobs: Jobs, concurrency: int) -> None:
     copies, stop = Copies(), asyncio.Event()
     copies.gate.clear()
-    worker = Worker(ROUTE, jobs, copies)
+    worker = Worker(ROUTE, jobs, copies, concurrency=concurrency)
     async with working(worker, stop, drain_s=0.1):
         await jobs.put([Put("k1", (A,)), Put("k2", BOTH)], Lane.FRESH)
         await until(lambda: worker.running == 2)
@@ -576,6 +592,21 @@ async def test_what_does_not_end_in_time_is_handed_back_with_a_look(jobs: Jobs) 
         ("k2", BOTH, {}),
     ]
     assert (await jobs.counts()).looks == 2
+
+
+async def test_what_ends_at_the_last_moment_is_not_handed_back(jobs: Jobs) -> None:
+    async def ends_when_cancelled(job: Job, name: str) -> Outcome:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return copied(job, name)
+
+    copies, stop = Copies(ends_when_cancelled), asyncio.Event()
+    async with working(Worker(ROUTE, jobs, copies), stop, drain_s=0.1):
+        await jobs.put([Put("k", (A,))], Lane.FRESH)
+        await until(lambda: copies.running)
+        stop.set()
+    counts = await jobs.counts()
+    assert (counts.pending, counts.looks) == (0, 0)
 
 
 # -- leases
@@ -603,7 +634,7 @@ async def test_a_job_that_takes_longer_than_its_lease_is_not_taken_over(redis_qu
 async def test_a_worker_whose_job_was_taken_over_writes_nothing_more_and_has_it_looked_at(
     redis_queue: NewQueue,
 ) -> None:
-    lease_s = 1.0
+    lease_s = 6.0
     jobs, thief = redis_queue(lease_s=lease_s), redis_queue(lease_s=lease_s)
     assert isinstance(jobs, RedisJobs)
     writes: list[str] = []
@@ -622,6 +653,7 @@ async def test_a_worker_whose_job_was_taken_over_writes_nothing_more_and_has_it_
     async with working(Worker(ROUTE, jobs, copies, lease_s=lease_s), stop):
         await jobs.put([Put("k", (A,))], Lane.FRESH)
         await until(lambda: writes)
+        began_s = lease_clock_s()
         job = copies.jobs[0]
         await jobs.client.xclaim(
             "s3s3:{default}:fresh", "s3s3", jobs.consumer, 0, [job.entry], idle=3600_000, justid=True
@@ -630,6 +662,7 @@ async def test_a_worker_whose_job_was_taken_over_writes_nothing_more_and_has_it_
         assert stolen.token != job.token
         stop.set()
         await until(lambda: not copies.running)
+        assert lease_clock_s() - began_s < 0.8 * lease_s  # it learned it when it renewed, not when its time was over
         assert await thief.finish(stolen, {})
     (again,) = (await thief.claim(5, 5, 5, 0)).jobs
     assert (again.key, again.destinations, again.lane) == ("k", BOTH, Lane.BULK)

@@ -76,8 +76,10 @@ local function put(key, want, lane, noticed, run, unseen)
     end
   elseif phase == 'running' then
     redis.call('HSET', job(key), 'again', union(record.again, want), 'again_runs', union(record.again_runs, run))
+    if record.again_noticed == '' or (lane == 'fresh' and record.again_lane == '') then
+      redis.call('HSET', job(key), 'again_noticed', noticed)
+    end
     if lane == 'fresh' then redis.call('HSET', job(key), 'again_lane', 'fresh') end
-    if record.again_noticed == '' then redis.call('HSET', job(key), 'again_noticed', noticed) end
   elseif phase == 'waiting' then
     redis.call('ZREM', P .. 'waiting', key)
     enqueue(key, lane, union(record.want, want), unseen, noticed, record.tries, union(record.runs, run))

@@ -120,6 +120,16 @@ async def test_a_burst_of_notices_while_a_key_runs_costs_one_more_job_that_looks
     assert (what(again), again.lane, again.unseen) == (("k", DESTINATIONS), Lane.FRESH, False)
 
 
+async def test_a_key_that_ran_meanwhile_was_noticed_when_its_first_notice_came(jobs: Jobs) -> None:
+    await notice(jobs, "k")
+    job = await claim_one(jobs)
+    for lane, noticed_ms in [(Lane.BULK, 1), (Lane.FRESH, 2), (Lane.FRESH, 3), (Lane.BULK, 4)]:
+        await jobs.put([Put("k", DESTINATIONS, noticed_ms)], lane)
+    await jobs.finish(job, ALL_DONE)
+    again = await claim_one(jobs)
+    assert (again.lane, again.noticed_ms) == (Lane.FRESH, 2)
+
+
 async def test_a_notice_of_a_waiting_key_queues_it_at_once_with_all_destinations(jobs: Jobs) -> None:
     await notice(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: LATER})
@@ -439,6 +449,16 @@ async def test_what_is_parked_waits_while_the_circuit_is_open_and_all_of_it_wake
     await jobs.turn()
     assert sorted(job.key for job in await claim(jobs, 1000)) == sorted(keys)
     assert (await jobs.counts()).circuits == {}
+
+
+async def test_what_was_parked_once_and_runs_by_now_is_left_to_whoever_runs_it(jobs: Jobs) -> None:
+    await park(jobs, B, "k")
+    await notice(jobs, "k")
+    job = await claim_one(jobs)
+    await jobs.turn()
+    assert await claim(jobs) == []
+    assert await jobs.finish(job, ALL_DONE)
+    assert await claim(jobs) == []
 
 
 async def test_a_claim_tells_which_stores_are_down(jobs: Jobs) -> None:

@@ -241,6 +241,22 @@ async def test_a_stray_entry_is_dropped(fleet: Fleet, client: Redis) -> None:
     assert (await client.xlen(P + "fresh"), await pending(client, "fresh"), await pending(client, "bulk")) == (0, 0, 0)
 
 
+async def test_a_lane_full_of_strays_is_cleared_by_and_by(fleet: Fleet, client: Redis) -> None:
+    """All of it in one step would keep Redis from answering anybody else."""
+    jobs = fleet()
+    keys = [f"k{number}" for number in range(300)]
+    await jobs.put([Put(key, DESTINATIONS) for key in keys], Lane.BULK)
+    await notice(jobs, *keys)
+    await client.delete(P + "fresh")
+    await jobs.put([Put("last", DESTINATIONS)], Lane.BULK)
+    assert (await jobs.claim(1, 1, 1, 0)).jobs == []
+    assert 0 < await client.xlen(P + "bulk") < 301
+    found = list((await jobs.claim(1, 1, 1, 0)).jobs)
+    while not found:
+        found += (await jobs.claim(1, 1, 1, 0)).jobs
+    assert [job.key for job in found] == ["last"]
+
+
 async def test_a_stray_entry_that_somebody_took_and_left_is_dropped(fleet: Fleet, client: Redis) -> None:
     jobs = fleet(lease_s=LEASE_S)
     await notice(jobs, "k")
@@ -497,6 +513,17 @@ async def test_a_destination_that_a_person_holds_is_tried_by_nobody_until_it_is_
     assert [job.key for job in await claim(jobs)] == ["k"]
     assert (await jobs.counts()).circuits == {}
     await jobs.resume(B)
+
+
+async def test_a_store_that_is_held_is_not_probed(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_redis, "FIRST_PROBE_S", 0.0)
+    jobs = fleet()
+    await jobs.trip(B, "down", "k")
+    await jobs.pause(B)
+    await notice(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: DONE, B: parked(B)})
+    await jobs.turn()
+    assert await claim(jobs) == []
 
 
 async def test_the_probe_of_a_store_that_is_held_does_not_pass_to_others(fleet: Fleet) -> None:

@@ -1,0 +1,109 @@
+"""What `make` says where this machine lacks something: what it is, and the one command that cures it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parents[1]
+TOOLS = ["sh", "cat", "cksum", "cut", "dirname", "grep", "head", "id", "mkdir", "sed", "tail", "tr"]
+
+OLD_PYTHON = """#!/bin/sh
+[ "$1" = --version ] && echo "Python 3.8.18"
+[ "$1" = --version ]
+"""
+WITHOUT_ENSUREPIP = f"""#!/bin/sh
+case "$2" in *ensurepip*) exit 1 ;; esac
+exec '{sys.executable}' "$@"
+"""
+
+
+class Checkout:
+    """What is needed of a checkout, in a folder with a space in its name, on a machine of few programs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "check out"
+        (self.folder / ".ci").mkdir(parents=True)
+        for name in (".ci/venv", "setup.cfg", "pyproject.toml"):
+            shutil.copy(HERE / name, self.folder / name)
+        self.programs = folder / "bin"
+        self.programs.mkdir()
+        for tool in TOOLS:
+            (self.programs / tool).symlink_to(shutil.which(tool) or tool)
+
+    def install(self, name: str, text: str) -> None:
+        program = self.programs / name
+        program.write_text(text)
+        program.chmod(0o755)
+
+    def make_demo(self, **environment: str) -> str:
+        """What is said instead of making the environment."""
+        made = subprocess.run(
+            ["/bin/sh", self.folder / ".ci" / "venv", ".venv", "demo"],
+            env={"PATH": str(self.programs), "GOAL": "demo", "PIP_CONFIG_FILE": os.devnull, **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert made.returncode == 1
+        assert "Traceback" not in made.stderr
+        assert not (self.folder / ".venv" / "installed-demo").exists()
+        return made.stderr
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+def command_in(message: str) -> str:
+    """The one command that a message names."""
+    (command,) = (line.strip() for line in message.splitlines() if line.startswith("    "))
+    return command
+
+
+def test_no_python_at_all(checkout: Checkout) -> None:
+    said = checkout.make_demo()
+    assert "s3s3 needs Python 3.10 or newer, and what is here is: none" in said
+    assert command_in(said).startswith("make demo PYTHON=")
+
+
+def test_an_old_python_where_apt_has_a_newer_one(checkout: Checkout) -> None:
+    checkout.install("python3", OLD_PYTHON)
+    checkout.install("apt-cache", '#!/bin/sh\n[ "$2" = python3.11-venv ]\n')
+    said = checkout.make_demo()
+    assert "what is here is: Python 3.8.18" in said
+    assert command_in(said) == "apt install python3.11-venv"
+
+
+def test_an_old_python_is_passed_over_for_a_newer_one_which_lacks_the_venv_module(checkout: Checkout) -> None:
+    checkout.install("python3", OLD_PYTHON)
+    checkout.install("python3.12", WITHOUT_ENSUREPIP)
+    said = checkout.make_demo()
+    assert "cannot make virtual environments, its module ensurepip is missing" in said
+    assert command_in(said).startswith("make demo PYTHON=")
+
+
+def test_a_python_that_is_named_and_not_there(checkout: Checkout) -> None:
+    said = checkout.make_demo(PYTHON="/no/such/python")
+    assert "PYTHON=/no/such/python is no program that can be run" in said
+    assert command_in(said) == "make demo"
+
+
+def test_a_python_that_is_named_and_too_old(checkout: Checkout) -> None:
+    checkout.install("old python", OLD_PYTHON)
+    said = checkout.make_demo(PYTHON="old python")
+    assert "PYTHON=old python is Python 3.8.18; s3s3 needs 3.10 or newer" in said
+
+
+def test_a_package_index_that_cannot_be_reached(checkout: Checkout) -> None:
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:1/simple", "PIP_RETRIES": "1"}
+    said = checkout.make_demo(PYTHON=sys.executable, **nowhere)
+    assert "the package index could not be reached ([Errno 111] Connection refused)" in said
+    assert command_in(said) == "make demo PIP_INDEX_URL=https://HOST/simple"
