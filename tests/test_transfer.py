@@ -9,7 +9,6 @@ from functools import partial
 
 import pytest
 
-from s3s3 import transfer as transfer_module
 from s3s3.errors import (
     AccessDenied,
     Damaged,
@@ -25,7 +24,7 @@ from s3s3.metrics import Metrics
 from s3s3.model import SINGLE_PUT_LIMIT_BYTES, Outcome, Proof, Result
 from s3s3.spool import Need, Room
 from s3s3.store import Written
-from s3s3.transfer import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, Transfer
+from s3s3.transfer import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, Transfer, ordinary
 from tests.scripted_store import Object, ScriptedStore, unavailable
 
 KEY = "some/key"
@@ -667,7 +666,7 @@ async def test_an_object_that_grew_while_its_copy_waited_for_room_takes_what_it_
 async def test_a_slow_destination_of_a_streamed_object_is_cut_loose_and_gets_an_attempt_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transfer_module, "fan_out", partial(fan_out, patience_s=0.05))
+    monkeypatch.setattr(ordinary, "fan_out", partial(fan_out, patience_s=0.05))
     scene = Scene(os.urandom(8 * 1024 * 1024), destinations=3)
     scene.destinations[1].pause_s = 0.05
 
@@ -683,7 +682,7 @@ async def test_a_slow_destination_of_a_streamed_object_is_cut_loose_and_gets_an_
 async def test_a_slow_destination_whose_own_attempt_meets_a_failing_source_fails_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transfer_module, "fan_out", partial(fan_out, patience_s=0.05))
+    monkeypatch.setattr(ordinary, "fan_out", partial(fan_out, patience_s=0.05))
     content = os.urandom(8 * 1024 * 1024)
     scene = Scene(destinations=2)
     scene.source.serves[KEY] = [Object(content), unavailable("ceph")]

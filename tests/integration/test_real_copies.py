@@ -12,7 +12,6 @@ from functools import partial
 
 import pytest
 
-from s3s3 import transfer as transfer_module
 from s3s3.demo.servers import HOST, StoreServer
 from s3s3.errors import Damaged, LeaseLost
 from s3s3.fanout import fan_out
@@ -20,7 +19,7 @@ from s3s3.metrics import Metrics
 from s3s3.model import Endpoint, Outcome, Proof, Result
 from s3s3.spool import Need, Room
 from s3s3.store import RECORDED_ETAG, Store
-from s3s3.transfer import SMALL_BYTES, STREAM_BYTES, Transfer
+from s3s3.transfer import SMALL_BYTES, STREAM_BYTES, Transfer, ordinary
 
 NewBucket = Callable[..., str]
 Client = object
@@ -239,7 +238,7 @@ async def test_a_lease_that_ends_before_the_last_chunk_leaves_the_old_object_sta
 async def test_a_slow_destination_does_not_hold_up_the_quick_one(
     server: StoreServer, buckets: Buckets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer_module, "fan_out", partial(fan_out, patience_s=0.3))
+    monkeypatch.setattr(ordinary, "fan_out", partial(fan_out, patience_s=0.3))
     buckets.write(buckets.source, "big", BIG)
     quick, slow = buckets.destinations
     done: list[str] = []

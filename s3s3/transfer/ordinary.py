@@ -1,13 +1,11 @@
-"""The one road of every copy: GET once, PUT to each destination, verify.
+"""The ordinary road of a copy: GET once, PUT to each destination, verify.
 
-    what is read                                       how it goes
-    up to 256 KiB                                      comes with the GET, goes out from memory
-    up to 4 MiB                                        through memory, within the room
-    more, and its MD5 is known (the ETag is one)       streamed: each chunk goes out while the next one comes in
-    more, and its MD5 is not known                     into a temporary file first
-    more than a single PUT takes                       refused, unread
-
-Nothing is tried again here: the store does so for seconds, the queue for days.
+what is read                                       how it goes
+up to 256 KiB                                      comes with the GET, goes out from memory
+up to 4 MiB                                        through memory, within the room
+more, and its MD5 is known (the ETag is one)       streamed: each chunk goes out while the next one comes in
+more, and its MD5 is not known                     into a temporary file first
+more than a single PUT takes                       refused, unread
 """
 
 from __future__ import annotations
@@ -17,15 +15,14 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeAlias
 
-from .digest import Digest, md5_of, md5_of_chunks
-from .errors import Damaged, NoSuchKey, S3S3Error, TooLarge
-from .fanout import LAG_BYTES, fan_out, together
-from .metrics import Metrics
-from .model import SINGLE_PUT_LIMIT_BYTES, Outcome
-from .reconcile import NEEDS_CONTENT
-from .spool import Need, Room
-from .store import Reading, Store
-from .target import Chunks, Permit, Target, md5_in_etag
+from ..digest import Digest, md5_of, md5_of_chunks
+from ..errors import Damaged, NoSuchKey, S3S3Error, TooLarge
+from ..fanout import LAG_BYTES, fan_out, together
+from ..model import SINGLE_PUT_LIMIT_BYTES
+from ..reconcile import NEEDS_CONTENT
+from ..spool import Need, Room
+from ..store import Reading, Store
+from ..target import Chunks, Permit, Target, md5_in_etag
 
 AT_ONCE_BYTES = 256 * 1024
 SMALL_BYTES = 4 * 1024 * 1024
@@ -46,54 +43,17 @@ class Refuted(S3S3Error):
         self.md5 = md5
 
 
-class Transfer:
-    """Copies keys from one source.
+class OrdinaryRoad:
+    """One key on its way.
 
     Args:
-        source: where they are.
-        room: shared by everything that copies in this process.
-        metrics: count what does not verify, under the name `route`.
+        without_md5: names of the destinations whose ETags are known to be no MD5s; it may grow.
     """
 
-    def __init__(self, source: Store, room: Room, *, metrics: Metrics, route: str) -> None:
-        self.source = source
-        self.room = room
-        self.without_md5: set[str] = set()
-        self._metrics = metrics
-        self._route = route
-
-    async def copy(self, key: str, destinations: Sequence[Store], *, permit: Permit, look: bool) -> list[Outcome]:
-        """Make the destinations hold what the source holds under `key` now; return the outcome of each, in order.
-
-        Cancelled, it ends its requests; a PUT from memory may have been sent whole by then, and may yet be carried out.
-
-        Args:
-            permit: called before each write; raises LeaseLost where it is not ours any more.
-            look: compare first, and copy only what differs. Without, it is copied unseen.
-        """
-        targets = [Target(store, key) for store in destinations]
-        copy = _Copy(self, key, permit)
-        await copy.settle(targets, copy.look if look else copy.run)
-        outcomes = [target.outcome for target in targets if target.outcome is not None]
-        assert len(outcomes) == len(targets), "a copy that ends leaves nothing open"
-        self._count_damage(outcomes)
-        return outcomes
-
-    def _count_damage(self, outcomes: Sequence[Outcome]) -> None:
-        """Count bytes, lengths and MD5s that were not as promised; once where the source alone failed all."""
-        errors = {id(outcome.error): outcome.error for outcome in outcomes if outcome.error is not None}
-        for error in errors.values():
-            if isinstance(error, Damaged):
-                self._metrics.verify_mismatch[self._route, error.store] += 1
-
-
-class _Copy:
-    """One key on its way."""
-
-    def __init__(self, transfer: Transfer, key: str, permit: Permit) -> None:
-        self._source = transfer.source
-        self._room = transfer.room
-        self._without_md5 = transfer.without_md5
+    def __init__(self, source: Store, room: Room, without_md5: set[str], key: str, permit: Permit) -> None:
+        self._source = source
+        self._room = room
+        self._without_md5 = without_md5
         self._key = key
         self._permit = permit
         self._known_md5: dict[str, bytes] = {}  # of contents that were read to their end, by the ETag they came with

@@ -1,0 +1,59 @@
+"""One key copied: what the source holds under it now is made to be what the destinations hold.
+
+`ordinary` is the road of every copy. Nothing is tried again here: the store does so for seconds, the queue for days.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import Damaged
+from ..metrics import Metrics
+from ..model import Outcome
+from ..spool import Room
+from ..store import Store
+from ..target import Permit, Target
+from .ordinary import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, OrdinaryRoad
+
+__all__ = ["AT_ONCE_BYTES", "SMALL_BYTES", "STREAM_BYTES", "Transfer"]
+
+
+class Transfer:
+    """Copies keys from one source.
+
+    Args:
+        source: where they are.
+        room: shared by everything that copies in this process.
+        metrics: count what does not verify, under the name `route`.
+    """
+
+    def __init__(self, source: Store, room: Room, *, metrics: Metrics, route: str) -> None:
+        self.source = source
+        self.room = room
+        self.without_md5: set[str] = set()
+        self._metrics = metrics
+        self._route = route
+
+    async def copy(self, key: str, destinations: Sequence[Store], *, permit: Permit, look: bool) -> list[Outcome]:
+        """Make the destinations hold what the source holds under `key` now; return the outcome of each, in order.
+
+        Cancelled, it ends its requests; a PUT from memory may have been sent whole by then, and may yet be carried out.
+
+        Args:
+            permit: called before each write; raises LeaseLost where it is not ours any more.
+            look: compare first, and copy only what differs. Without, it is copied unseen.
+        """
+        targets = [Target(store, key) for store in destinations]
+        road = OrdinaryRoad(self.source, self.room, self.without_md5, key, permit)
+        await road.settle(targets, road.look if look else road.run)
+        outcomes = [target.outcome for target in targets if target.outcome is not None]
+        assert len(outcomes) == len(targets), "a copy that ends leaves nothing open"
+        self._count_damage(outcomes)
+        return outcomes
+
+    def _count_damage(self, outcomes: Sequence[Outcome]) -> None:
+        """Count bytes, lengths and MD5s that were not as promised; once where the source alone failed all."""
+        errors = {id(outcome.error): outcome.error for outcome in outcomes if outcome.error is not None}
+        for error in errors.values():
+            if isinstance(error, Damaged):
+                self._metrics.verify_mismatch[self._route, error.store] += 1
