@@ -8,6 +8,7 @@ help:
 	@echo "make demo      the main job with real parts on this machine, nothing configured"
 	@echo "make test      the whole test suite; what needs Ceph is skipped where there is none"
 	@echo "make check     linter, formatter, type checker, and who may import whom"
+	@echo "make bench     s3s3 beside rclone and others; ARGS=--quick: a minute of it"
 	@echo "make test-all  the tests that need no server, on every Python from 3.10 to 3.13 found here"
 
 demo:
@@ -23,10 +24,16 @@ check: environment
 	@$(IN_VENV) -m mypy
 	@$(IN_VENV) -m pytest tests/test_layers.py
 
+bench: environment-bench
+	@$(IN_VENV) -m bench $(ARGS)
+
 test-all:
 	@sh .ci/test-all $(ARGS)
 
 environment:
 	@GOAL="$(MAKECMDGOALS)" sh .ci/venv $(VENV) demo,test
 
-.PHONY: help demo test check test-all environment
+environment-bench:
+	@GOAL="$(MAKECMDGOALS)" sh .ci/venv $(VENV) demo,bench
+
+.PHONY: help demo test check bench test-all environment environment-bench

@@ -1,0 +1,125 @@
+"""From what was measured to ratios and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from .cost import Cost
+from .objects import GIB, MIB
+from .workloads import Measured
+
+YARDSTICK = "rclone, tuned"
+BIG_BYTES = 64 * MIB
+"""From this size of an object on, costs are told by the GiB."""
+
+Figure = Callable[[Cost], float]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The least, the middle and the most of several figures."""
+
+    least: float
+    middle: float
+    most: float
+
+    def shown(self, digits: int = 2) -> str:
+        """Return all three as text, or one where they are one."""
+        if self.least == self.most:
+            return f"{self.middle:.{digits}f}"
+        return f"{self.middle:.{digits}f} ({self.least:.{digits}f} to {self.most:.{digits}f})"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One peer at one piece of work.
+
+    Attributes:
+        cpu: ms for each object, or s for each GiB where `by_gib`.
+        rate: objects, or MiB, a second.
+        cpu_ratio, rate_ratio: to the yardstick, run by run; None where it did not run.
+    """
+
+    work: str
+    server: str
+    peer: str
+    runs: int
+    by_gib: bool
+    cpu: Spread
+    rate: Spread
+    peak_mib: float
+    redis_cpu_ms: float
+    cpu_ratio: Spread | None
+    rate_ratio: Spread | None
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Return the spread of at least one value."""
+    ordered = sorted(values)
+    return Spread(ordered[0], median(ordered), ordered[-1])
+
+
+def rows(measured: Sequence[Measured]) -> list[Row]:
+    """Return a row for each piece of work and peer, in the order in which they came first."""
+    costs: dict[tuple[str, str, str], dict[int, Cost]] = {}
+    for one in measured:
+        costs.setdefault((one.work, one.server, one.peer), {})[one.run] = one.cost
+    works = dict.fromkeys((work, server) for work, server, _ in costs)
+    found = []
+    for work in works:
+        of_work = {peer: runs for (*name, peer), runs in costs.items() if tuple(name) == work}
+        found += [_row(work, peer, runs, of_work.get(YARDSTICK)) for peer, runs in of_work.items()]
+    return found
+
+
+def _row(work: tuple[str, str], peer: str, runs: dict[int, Cost], yardstick: dict[int, Cost] | None) -> Row:
+    some = next(iter(runs.values()))
+    by_gib = some.size_bytes / some.objects >= BIG_BYTES
+    cpu: Figure = (lambda cost: cost.cpu_s * GIB / cost.size_bytes) if by_gib else _cpu_ms
+    rate: Figure = (lambda cost: cost.size_bytes / MIB / cost.wall_s) if by_gib else _objects_a_second
+    return Row(
+        *work,
+        peer,
+        len(runs),
+        by_gib,
+        spread(map(cpu, runs.values())),
+        spread(map(rate, runs.values())),
+        max(cost.peak_bytes for cost in runs.values()) / MIB,
+        median(cost.redis_cpu_s / cost.objects * 1000 for cost in runs.values()),
+        _ratio(runs, yardstick, cpu),
+        _ratio(runs, yardstick, rate),
+    )
+
+
+def _cpu_ms(cost: Cost) -> float:
+    return 1000 * cost.cpu_s / cost.objects
+
+
+def _objects_a_second(cost: Cost) -> float:
+    return cost.objects / cost.wall_s
+
+
+def _ratio(runs: dict[int, Cost], yardstick: dict[int, Cost] | None, figure: Figure) -> Spread | None:
+    pairs = [(cost, yardstick[run]) for run, cost in runs.items() if run in yardstick] if yardstick else []
+    return spread(figure(cost) / figure(other) for cost, other in pairs) if pairs else None
+
+
+def table(found: Sequence[Row]) -> str:
+    """Return the rows as a table in Markdown."""
+    lines = [
+        "| work | server | who | CPU | to rclone's | a second | to rclone's | memory | runs |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in found:
+        cpu = f"{row.cpu.middle:.2f} s/GiB" if row.by_gib else f"{row.cpu.middle:.4g} ms"
+        if row.redis_cpu_ms:
+            cpu += f" (Redis {row.redis_cpu_ms:.2f})"
+        rate = f"{row.rate.middle:.0f} MiB" if row.by_gib else f"{row.rate.middle:,.0f}"
+        ratios = [ratio.shown() if ratio and row.peer != YARDSTICK else "" for ratio in (row.cpu_ratio, row.rate_ratio)]
+        lines.append(
+            f"| {row.work} | {row.server} | {row.peer} | {cpu} | {ratios[0]} | {rate} | {ratios[1]} | "
+            f"{row.peak_mib:.0f} MiB | {row.runs} |"
+        )
+    return "\n".join(lines) + "\n"

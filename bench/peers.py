@@ -1,0 +1,170 @@
+"""Who copies: s3s3 and what one would otherwise run, each with the same objects on the same server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from s3s3.demo.rclone_server import find_rclone
+from s3s3.demo.servers import HOST, ServerMissing, StoreServer
+
+from . import ready_requests
+from .cost import Cost, run_to_end
+from .objects import Copying, check, content_of
+from .s3s3_commands import whole_road
+
+TUNED = (
+    "--transfers=32", "--checkers=32", "--fast-list", "--no-check-dest", "--s3-no-head", "--s3-no-check-bucket",
+    "--disable=copy", "--s3-upload-cutoff=5G", "--s3-use-unsigned-payload=true",
+)  # fmt: skip
+"""rclone as lean as it can be made: nothing is asked of the destination, and every object is one PUT. The last flag
+spares it a SHA-256 over each body. (`--disable=copy`: it is not to ask the server to copy inside itself.)"""
+
+AS_IT_COMES = ("--disable=copy",)
+WRK_CONNECTIONS = 32
+WRK_S = 5
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Something that copies.
+
+    Attributes:
+        copy: does the work and returns what it took. Raises PeerFailed.
+        missing: returns why it cannot run here and how to get it, or "".
+        share: how much of the objects it gets, where all would take too long: costs are told for each object.
+    """
+
+    name: str
+    copy: Callable[[Copying], Cost]
+    missing: Callable[[], str] = lambda: ""
+    share: float = 1.0
+
+
+def _whole_road(work: Copying, *arguments: str) -> Cost:
+    cost = whole_road(work, *arguments)
+    check(work)
+    return cost
+
+
+def s3s3_with(processes: int) -> Peer:
+    """Return s3s3 with several processes."""
+    return Peer(f"s3s3 --processes {processes}", lambda work: _whole_road(work, f"--processes={processes}"))
+
+
+# -- rclone
+
+
+def rclone_environment(server: StoreServer, port: int) -> dict[str, str]:
+    """Return what makes `bench:` a remote of rclone's."""
+    account = server.accounts[0]
+    settings = {
+        "TYPE": "s3",
+        "PROVIDER": "Ceph" if server.name == "ceph" else "Other",
+        "ENDPOINT": f"http://{HOST}:{port}",
+        "ACCESS_KEY_ID": account.access_key_id,
+        "SECRET_ACCESS_KEY": account.secret_access_key,
+        "REGION": "us-east-1",
+        "FORCE_PATH_STYLE": "true",
+    }
+    return {"RCLONE_CONFIG": os.devnull, **{f"RCLONE_CONFIG_BENCH_{name}": text for name, text in settings.items()}}
+
+
+def _rclone_missing() -> str:
+    try:
+        find_rclone()
+    except ServerMissing as error:
+        return str(error)
+    return ""
+
+
+def _rclone(work: Copying, flags: Sequence[str]) -> Cost:
+    """`rclone copy`, once for each destination."""
+    costs = []
+    for bucket in work.destinations:
+        command: list[str | Path] = [find_rclone(), "copy", f"bench:{work.source}", f"bench:{bucket}", *flags]
+        environment = rclone_environment(work.server, work.port)
+        costs.append(run_to_end(command, log=work.folder / "rclone.log", environment=environment))
+    check(work)
+    return _of_all(work, costs)
+
+
+def _of_all(work: Copying, costs: Sequence[Cost]) -> Cost:
+    """Return what programs that ran one after the other took together."""
+    return Cost(
+        len(work.keys),
+        work.total_bytes,
+        wall_s=sum(cost.wall_s for cost in costs),
+        cpu_s=sum(cost.cpu_s for cost in costs),
+        peak_bytes=max(cost.peak_bytes for cost in costs),
+    )
+
+
+# -- the straightforward program
+
+
+def _boto3(work: Copying) -> Cost:
+    account = work.server.accounts[0]
+    script = Path(__file__).with_name("boto3_copy.py")
+    (bucket,) = work.destinations
+    command: list[str | Path] = [sys.executable, script, f"http://{HOST}:{work.port}", work.source, bucket]
+    environment = {
+        "AWS_ACCESS_KEY_ID": account.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": account.secret_access_key,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    cost = run_to_end(command, log=work.folder / "boto3.log", environment=environment)
+    check(work)
+    return _of_all(work, [cost])
+
+
+# -- the limit: the same requests, ready made, sent by a program in C
+
+
+def _wrk(work: Copying) -> Cost:
+    """GET and PUT in turn for some seconds; a pair counts as an object."""
+    requests = work.folder / "requests"
+    ready_requests.write(requests, work)
+    script = Path(__file__).with_name("ready_requests.lua")
+    url = f"http://{HOST}:{work.port}"
+    command: list[str | Path] = ["wrk", "-t2", f"-c{WRK_CONNECTIONS}", f"-d{WRK_S}s", "-s", script, url, "--", requests]
+    cost = run_to_end(command, log=work.folder / "wrk.log")
+    pairs = ready_requests.pairs_in(work.folder / "wrk.log")
+    return replace(cost, objects=pairs, size_bytes=pairs * work.size_bytes, wall_s=WRK_S)
+
+
+# -- big objects: what the tools of every system do
+
+
+def _curl(work: Copying) -> Cost:
+    """`curl GET | curl PUT` for each object, and `md5sum` of as many bytes."""
+    content = work.folder / "content"
+    content.write_bytes(content_of(work.size_bytes))
+    script = Path(__file__).with_name("curl_copy.sh")
+    costs = []
+    for key in work.keys:
+        source, there, md5 = ready_requests.presigned(work, key)
+        command: list[str | Path] = ["bash", script, source, there, str(work.size_bytes), md5, content]
+        costs.append(run_to_end(command, log=work.folder / "curl.log"))
+    content.unlink()
+    check(work)
+    return _of_all(work, costs)
+
+
+def _program_missing(program: str) -> Callable[[], str]:
+    def missing() -> str:
+        return "" if shutil.which(program) else f"there is no {program} here: apt-get install {program}"
+
+    return missing
+
+
+S3S3 = Peer("s3s3", _whole_road)
+RCLONE_TUNED = Peer("rclone, tuned", lambda work: _rclone(work, TUNED), _rclone_missing)
+RCLONE = Peer("rclone", lambda work: _rclone(work, AS_IT_COMES), _rclone_missing, share=0.2)
+BOTO3 = Peer("boto3, 16 threads", _boto3, share=0.2)
+WRK = Peer("wrk", _wrk, _program_missing("wrk"))
+CURL = Peer("curl | curl, md5sum", _curl, _program_missing("curl"))

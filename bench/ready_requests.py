@@ -1,0 +1,76 @@
+"""Signed requests, ready to be sent: the client that sends them has nothing else to do."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from base64 import b64encode
+from pathlib import Path
+
+from s3s3.demo.servers import HOST
+from s3s3.store.names import encode_key
+from s3s3.store.signing import Keys, Signer, Target, signer
+
+from .cost import PeerFailed
+from .objects import Copying, content_of
+
+_MOST = 4000
+"""So many different objects: more would only make the program that sends them larger."""
+
+
+def _signer(work: Copying) -> Signer:
+    endpoint = work.server.endpoint(work.source)
+    assert endpoint.access_key_id and endpoint.secret_access_key
+    keys = Keys(endpoint.access_key_id, endpoint.secret_access_key)
+    return signer(endpoint.signature_version, keys, endpoint.region)
+
+
+def _target(bucket: str, key: str) -> Target:
+    path = f"/{bucket}/{encode_key(key)}"
+    return Target(path, path)
+
+
+def _md5(content: bytes) -> str:
+    return b64encode(hashlib.md5(content, usedforsecurity=False).digest()).decode()
+
+
+def write(path: Path, work: Copying) -> None:
+    """Write the GET and the PUT of each object, in turn, each with its length in a line before it."""
+    sign, content = _signer(work), content_of(work.size_bytes)
+    host = f"{HOST}:{work.port}"
+    put_headers = {"host": host, "content-md5": _md5(content), "content-type": "application/octet-stream"}
+    with path.open("wb") as file:
+        for key in work.keys[:_MOST]:
+            get = _request(sign, "GET", _target(work.source, key), {"host": host})
+            put = _request(
+                sign, "PUT", _target(work.destinations[0], key), put_headers, f"content-length: {len(content)}\r\n"
+            )
+            for request in (get, put + content):
+                file.write(b"%d\n" % len(request) + request)
+
+
+def _request(sign: Signer, method: str, target: Target, headers: dict[str, str], unsigned: str = "") -> bytes:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in {**headers, **sign.sign(method, target, headers)}.items())
+    return f"{method} {target.path} HTTP/1.1\r\n{lines}{unsigned}\r\n".encode()
+
+
+def pairs_in(log: Path) -> int:
+    """Return how many pairs of requests wrk says that it sent. Raises PeerFailed where answers were errors."""
+    text = log.read_text()
+    said = re.search(r"(\d+) requests in", text)
+    if said is None or "Non-2xx" in text or "Socket errors" in text:
+        raise PeerFailed(f"wrk: {text}")
+    return int(said[1]) // 2
+
+
+def presigned(work: Copying, key: str) -> tuple[str, str, str]:
+    """Return a URL to GET an object, a URL to PUT it, and the Content-MD5 to send with that."""
+    sign, md5 = _signer(work), _md5(content_of(work.size_bytes))
+    headers = {"host": f"{HOST}:{work.port}"}
+    source, there = _target(work.source, key), _target(work.destinations[0], key)
+    base = f"http://{HOST}:{work.port}"
+    return (
+        f"{base}{source.path}?{sign.presign('GET', source, headers, 3600)}",
+        f"{base}{there.path}?{sign.presign('PUT', there, {**headers, 'content-md5': md5}, 3600)}",
+        md5,
+    )

@@ -1,0 +1,121 @@
+"""s3s3 as it is run: its configuration, `s3s3 listen` as a daemon, `s3s3 bucket` as a command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import redis
+
+from s3s3.model import Endpoint
+
+from .cost import Cost, PeakMemory, PeerFailed, cpu_s_of, end_of
+from .objects import Copying, listed
+
+PATIENCE_S = 600.0
+_POLL_S = 0.02
+_SETTLED_S = 1.5  # after the subscription: the listener takes the ear, the sockets are warm
+
+
+def command(verb: str, *arguments: str | Path) -> list[str]:
+    """Return the command line of a verb."""
+    return [sys.executable, "-m", "s3s3.scripts.main", verb, *map(str, arguments)]
+
+
+def write_config(folder: Path, endpoints: Sequence[Endpoint], redis_url: str, *, mark_done: bool = False) -> Path:
+    """Write a configuration of the source and its destinations; return its path."""
+    tables = [_table(endpoint) for endpoint in endpoints]
+    tables.append(f'[pubsub]\nurl = "{redis_url}"\nmark_done = {str(mark_done).lower()}\n[http]\nbind = ""\n')
+    path = folder / "s3s3.toml"
+    path.touch(0o600)
+    path.write_text("\n".join(tables))
+    return path
+
+
+def config_of(work: Copying, *, mark_done: bool = False) -> Path:
+    """Write the configuration for this copying."""
+    source = work.server.endpoint(work.source, "source", port=work.port)
+    there = [work.server.endpoint(name, f"dest-{number}", port=work.port)
+             for number, name in enumerate(work.destinations)]  # fmt: skip
+    return write_config(work.folder, [source, *there], work.redis.url, mark_done=mark_done)
+
+
+def _table(endpoint: Endpoint) -> str:
+    return (
+        f'[{endpoint.name}]\nhost = "{endpoint.host}"\nport = {endpoint.port}\nis_secure = false\n'
+        f'aws_access_key_id = "{endpoint.access_key_id}"\naws_secret_access_key = "{endpoint.secret_access_key!s}"\n'
+        f'bucket_name = "{endpoint.bucket_name}"\nsignature_version = "{endpoint.signature_version}"\n'
+    )
+
+
+class Listening:
+    """`s3s3 listen`, started and subscribed; a context manager."""
+
+    def __init__(self, work: Copying, *arguments: str, mark_done: bool = False) -> None:
+        self._work = work
+        self._log = work.folder / "listen.log"
+        self._command = [*command("listen", "--config", config_of(work, mark_done=mark_done)), *arguments]
+        self.redis = redis.Redis.from_url(work.redis.url)
+
+    def __enter__(self) -> Listening:
+        self.redis.flushall()
+        with self._log.open("wb") as output:
+            self.process = subprocess.Popen(self._command, stdout=output, stderr=output)
+        self._wait(lambda: "puts the notices" in self._log.read_text(), "the listener listens")
+        self._wait(lambda: ": subscribed" in self._log.read_text(), "the listener subscribes")
+        time.sleep(_SETTLED_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(PATIENCE_S)
+        self.redis.close()
+
+    def publish(self, keys: Sequence[str]) -> None:
+        """Publish the keys as producers do."""
+        with self.redis.pipeline(transaction=False) as pipeline:
+            for key in keys:
+                pipeline.publish("backup", key)
+            pipeline.execute()
+
+    def spent(self) -> tuple[float, float, float]:
+        """Return the time now, and the CPU time that the listener and its Redis took so far."""
+        (redis_pid,) = self._work.redis.pids
+        return time.monotonic(), cpu_s_of(self.process.pid), cpu_s_of(redis_pid)
+
+    def wait_until_done(self) -> tuple[float, float, float]:
+        """Return what was spent when the queue was empty and every destination had every key."""
+        self._wait(lambda: self._pending() > 0, "the first notice is on the queue", longest_s=2.0)
+        while True:
+            self._wait(lambda: self._pending() == 0, "the queue is empty")
+            spent = self.spent()
+            if all(len(listed(self._work.server, bucket)) >= len(self._work.keys)
+                   for bucket in self._work.destinations):  # fmt: skip
+                return spent
+
+    def _pending(self) -> int:
+        return int(self.redis.xlen("s3s3:{default}:fresh"))
+
+    def _wait(self, condition: Callable[[], bool], what: str, longest_s: float = PATIENCE_S) -> None:
+        until_s = time.monotonic() + longest_s
+        while not condition():
+            if self.process.poll() is not None:
+                raise PeerFailed(f"s3s3 listen ended: {end_of(self._log)}")
+            if time.monotonic() > until_s:
+                if longest_s < PATIENCE_S:
+                    return  # it was done before anybody looked
+                raise PeerFailed(f"not within {longest_s:g} s: {what}: {end_of(self._log)}")
+            time.sleep(_POLL_S)
+
+
+def whole_road(work: Copying, *arguments: str) -> Cost:
+    """Publish every key and return what it took s3s3 until the last one was acked. Its start is not counted."""
+    with Listening(work, *arguments) as listening, PeakMemory(listening.process.pid) as peak:
+        before = listening.spent()
+        listening.publish(work.keys)
+        after = listening.wait_until_done()
+    wall_s, cpu_s, redis_cpu_s = (end - start for start, end in zip(before, after, strict=True))
+    return Cost(len(work.keys), work.total_bytes, wall_s, cpu_s, peak.size_bytes, redis_cpu_s)

@@ -1,0 +1,51 @@
+"""The servers that the work is done on: real ones, and two of the bench's own for what no real one can show."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from s3s3.demo.rclone_server import RcloneServer
+from s3s3.demo.servers import Account, Process, Server, StoreServer, accepts, free_ports
+from s3s3.demo.swift_server import SwiftServer
+from tests.real.ceph_server import CephServer
+
+STORES: Mapping[str, Callable[[], StoreServer]] = {
+    "Ceph 16.2, radosgw": CephServer,
+    "Swift 2.38, s3api": SwiftServer,
+    "light: rclone serve s3": RcloneServer,
+}
+CEPH, SWIFT, LIGHT = STORES
+
+
+class ListingServer(StoreServer):
+    """Buckets `a` and `b` that hold the same keys, so many as no store here could be filled with in time."""
+
+    name = "listing"
+    accounts = (Account("any-access-key", "any-secret"),)
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        (self.port,) = free_ports(1)
+        self.processes = [_own(self, "listing_server.py", self.port, count)]
+
+
+class Relay(Server):
+    """Stands before a store and holds every answer back for a while, like a store that is far away."""
+
+    name = "relay"
+
+    def __init__(self, target_port: int, delay_ms: int) -> None:
+        super().__init__()
+        (self.port,) = free_ports(1)
+        self.processes = [_own(self, "relay.py", self.port, target_port, delay_ms)]
+
+
+def _own(server: ListingServer | Relay, script: str, *arguments: int) -> Process:
+    return Process(
+        script,
+        [sys.executable, str(Path(__file__).with_name(script)), *map(str, arguments)],
+        log=server.folder / "log",
+        ready=lambda: accepts(server.port),
+    )
