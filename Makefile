@@ -6,7 +6,7 @@ IN_VENV = $(VENV)/bin/python
 
 help:
 	@echo "make demo      the main job with real parts on this machine, nothing configured"
-	@echo "make test      the whole test suite; what needs Ceph is skipped where there is none"
+	@echo "make test      the test suite; what needs Ceph is skipped where there is none; ARGS=--long for all of it"
 	@echo "make check     linter, formatter, type checker, and who may import whom"
 	@echo "make bench     s3s3 beside rclone and others; ARGS=--quick: a minute of it"
 	@echo "make test-all  the tests that need no server, on every Python from 3.10 to 3.13 found here"

@@ -27,6 +27,17 @@ SomeServer = TypeVar("SomeServer", bound=Server)
 SMALL_BYTES = 1024 * 1024
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the tests marked long, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes long: --long runs it, as .ci/run does"))
+
+
 def missing(reason: str) -> NoReturn:
     """Skip what needs a real part that this machine lacks; fail instead where S3S3_REQUIRE_REAL=1."""
     if os.environ.get("S3S3_REQUIRE_REAL") == "1":

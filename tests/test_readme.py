@@ -115,6 +115,7 @@ def reader(fresh_copy: Path, ceph: CephServer, swift: StoreServer, redis_url: st
     one.leave()
 
 
+@pytest.mark.long
 def test_a_newcomer_who_follows_the_readme_ends_with_every_object_copied(
     reader: Reader, ceph: CephServer, swift: StoreServer
 ) -> None:

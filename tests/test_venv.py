@@ -102,6 +102,7 @@ def test_a_python_that_is_named_and_too_old(checkout: Checkout) -> None:
     assert "PYTHON=old python is Python 3.8.18; s3s3 needs 3.10 or newer" in said
 
 
+@pytest.mark.long
 def test_a_package_index_that_cannot_be_reached(checkout: Checkout) -> None:
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:1/simple", "PIP_RETRIES": "1"}
     said = checkout.make_demo(PYTHON=sys.executable, **nowhere)

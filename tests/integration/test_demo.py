@@ -141,6 +141,7 @@ def test_an_interrupted_demonstration_leaves_nothing_behind_either(start: Callab
 
 
 @pytest.mark.real
+@pytest.mark.long
 def test_damage_done_behind_its_back_is_found(
     installed: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,6 +185,7 @@ def test_damage_done_behind_its_back_is_found(
 
 
 @pytest.mark.real
+@pytest.mark.long
 def test_what_keep_says_to_try_works_until_it_is_told_to_end(
     start: Callable[..., Demonstration], tmp_path: Path
 ) -> None:

@@ -25,8 +25,11 @@ BIGGEST_BYTES = 300 * MIB
 
 @pytest.mark.parametrize(
     ("source_name", "destination_names"),
-    [("ceph", ["swift"]), ("swift", ["ceph"]), ("ceph", ["ceph", "swift"])],
-    ids=["Ceph to Swift", "Swift to Ceph", "Ceph to Ceph and Swift"],
+    [
+        pytest.param("ceph", ["swift"], id="Ceph to Swift", marks=pytest.mark.long),
+        pytest.param("swift", ["ceph"], id="Swift to Ceph", marks=pytest.mark.long),
+        pytest.param("ceph", ["ceph", "swift"], id="Ceph to Ceph and Swift"),
+    ],
 )
 def test_what_is_published_is_copied_and_what_is_not_is_found(
     source_name: str,

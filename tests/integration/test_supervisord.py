@@ -162,6 +162,7 @@ def with_head(part: str, folder: Path) -> str:
     return head + text.replace(';environment=CEPH_SECRET="..."', usual_place)
 
 
+@pytest.mark.long
 def test_several_listeners_of_one_program_share_the_work(supervised: Callable[[str], Supervised], folder: Path) -> None:
     one = supervised(with_head("s3s3listen.conf", folder).replace("numprocs=1", "numprocs=2"))
     eventually(lambda: one.listeners() == 2, "both are subscribed")
@@ -172,6 +173,7 @@ def test_several_listeners_of_one_program_share_the_work(supervised: Callable[[s
     eventually(lambda: one.hold(*things), "all are copied")
 
 
+@pytest.mark.long
 def test_a_bucket_program_compares_at_once_and_ends_when_told_to(
     supervised: Callable[[str], Supervised], folder: Path
 ) -> None:
@@ -185,6 +187,7 @@ def test_a_bucket_program_compares_at_once_and_ends_when_told_to(
     assert "SIGKILL" not in one.log("supervisord.log")
 
 
+@pytest.mark.long
 def test_a_run_that_fails_is_said_to_supervisord_and_tried_at_the_next_tick(
     supervised: Callable[[str], Supervised], folder: Path
 ) -> None:

@@ -356,6 +356,18 @@ async def test_whoever_finishes_a_job_that_is_not_his_any_more_has_everything_lo
     assert (what(again), again.lane, again.unseen) == (("k", DESTINATIONS), Lane.BULK, False)
 
 
+async def test_an_old_claim_ends_nothing_that_was_claimed_since(jobs: Jobs) -> None:
+    await notice(jobs, "k")
+    old = await claim_one(jobs)
+    await jobs.finish(old, ALL_DONE)
+    await notice(jobs, "k")
+    job = await claim_one(jobs)
+    assert not await jobs.finish(old, {A: buried("no"), B: buried("no")})
+    assert (await letters(jobs, A), await jobs.renew([job])) == ([], set())
+    assert await jobs.finish(job, ALL_DONE)
+    assert what(await claim_one(jobs)) == ("k", DESTINATIONS)
+
+
 # -- looks
 
 

@@ -224,6 +224,24 @@ async def test_an_entry_that_was_delivered_is_claimed_though_redis_went_away_in_
     assert (await jobs.claim(5, 1, 5, 0)).jobs == []
 
 
+async def test_a_blocking_read_that_brings_one_of_each_lane_fills_no_more_than_the_free_slot(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = fleet()
+    real_wait = jobs._wait
+
+    async def late_wait(*args: object) -> None:
+        await notice(jobs, "fresh")
+        await jobs.put([Put("bulk", DESTINATIONS)], Lane.BULK)
+        await real_wait(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(jobs, "_wait", late_wait)
+    first = (await jobs.claim(1, 1, 1, 4.0)).jobs
+    second = (await jobs.claim(1, 1, 1, 0)).jobs
+    assert (len(first), len(second)) == (1, 1)
+    assert {first[0].key, second[0].key} == {"fresh", "bulk"}
+
+
 # -- entries that are not the record's, or are gone
 
 
