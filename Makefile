@@ -8,6 +8,7 @@ help:
 	@echo "make demo      the main job with real parts on this machine, nothing configured"
 	@echo "make test      the test suite; what needs Ceph is skipped where there is none; ARGS=--long for all of it"
 	@echo "make check     linter, formatter, type checker, and who may import whom"
+	@echo "make faults    the tests in tests/faults for FAULT_MINUTES (10): FAULT_MINUTES=60 for a night"
 	@echo "make bench     s3s3 beside rclone and others; ARGS=--quick: a minute of it"
 	@echo "make test-all  the tests that need no server, on every Python from 3.10 to 3.13 found here"
 
@@ -17,6 +18,9 @@ demo:
 
 test: environment
 	@$(IN_VENV) -m pytest -n 2 $(ARGS)
+
+faults: environment
+	@FAULT_MINUTES=$${FAULT_MINUTES:-10} $(IN_VENV) -m pytest -s --long tests/faults $(ARGS)
 
 check: environment
 	@$(IN_VENV) -m ruff check .
@@ -36,4 +40,4 @@ environment:
 environment-bench:
 	@GOAL="$(MAKECMDGOALS)" sh .ci/venv $(VENV) demo,bench
 
-.PHONY: help demo test check bench test-all environment environment-bench
+.PHONY: help demo test faults check bench test-all environment environment-bench

@@ -1,0 +1,256 @@
+"""The proxy injects what it says, counts it, and otherwise changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from .kinds import (
+    ERROR_IN_200,
+    SLOW_DOWN,
+    Bandwidth,
+    Cut,
+    Fault,
+    Flip,
+    HalfOpen,
+    Hang,
+    Latency,
+    Reset,
+    ResetAll,
+    Says,
+    Truncated,
+    getting,
+    putting,
+)  # fmt: skip
+from .messages import Towards
+from .proxy import Proxy
+
+CONTENT = bytes(range(256)) * 1024
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Answers a GET with CONTENT (/chunked: in chunks), a PUT with the MD5 of what came."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        if self.path == "/chunked":
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for start in range(0, len(CONTENT), 10_000):
+                chunk = CONTENT[start : start + 10_000]
+                self.wfile.write(b"%X\r\n%b\r\n" % (len(chunk), chunk))
+            self.wfile.write(b"0\r\n\r\n")
+        else:
+            self.send_header("Content-Length", str(len(CONTENT)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(CONTENT)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        digest = hashlib.md5(body).hexdigest().encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(digest)))
+        self.end_headers()
+        self.wfile.write(digest)
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    with Proxy(server.server_address[1]) as proxy:
+        yield proxy
+    server.shutdown()
+    server.server_close()
+
+
+class Client:
+    """One connection through the proxy."""
+
+    def __init__(self, proxy: Proxy, timeout_s: float = 10) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=timeout_s)
+
+    def ask(self, method: str, path: str = "/", body: bytes | None = None) -> tuple[int, bytes]:
+        self._connection.request(method, path, body)
+        answer = self._connection.getresponse()
+        return answer.status, answer.read()
+
+
+def md5(content: bytes) -> bytes:
+    return hashlib.md5(content).hexdigest().encode()
+
+
+def bits_that_differ(one: bytes, other: bytes) -> int:
+    return sum((a ^ b).bit_count() if hasattr(int, "bit_count") else bin(a ^ b).count("1")
+               for a, b in zip(one, other, strict=True))  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/", "/chunked"])
+def test_without_a_fault_everything_passes_unchanged_on_one_connection(proxy: Proxy, path: str) -> None:
+    client = Client(proxy)
+    for _ in range(2):
+        assert client.ask("GET", path) == (200, CONTENT)
+        assert client.ask("HEAD") == (200, b"")
+        assert client.ask("PUT", body=CONTENT) == (200, md5(CONTENT))
+    assert len(proxy.links) == 1
+    assert proxy.requests == {"GET": 2, "HEAD": 2, "PUT": 2}
+    assert not proxy.injected
+
+
+@pytest.mark.parametrize("path", ["/", "/chunked"])
+def test_one_bit_of_an_answer_is_flipped_and_its_length_is_not(proxy: Proxy, path: str) -> None:
+    client = Client(proxy)
+    with proxy.injecting(Flip(of=getting)):
+        assert bits_that_differ(client.ask("GET", path)[1], CONTENT) == 1
+        assert client.ask("PUT", body=b"x") == (200, md5(b"x"))
+        assert client.ask("HEAD") == (200, b"")
+    assert proxy.injected == {"Flip": 1}
+    assert client.ask("GET", path) == (200, CONTENT)
+
+
+def test_a_bit_of_a_request_s_body_is_flipped(proxy: Proxy) -> None:
+    client = Client(proxy)
+    with proxy.injecting(Flip(Towards.SERVER, of=putting)):
+        status, digest = client.ask("PUT", body=b"\0")
+        assert (status, digest) != (200, md5(b"\0"))
+        assert digest in {md5(bytes([1 << bit])) for bit in range(8)}
+        client.ask("PUT", body=b"")  # has nothing to flip
+    assert proxy.injected == {"Flip": 1}
+
+
+@pytest.mark.parametrize("path", ["/", "/chunked"])
+def test_a_truncated_answer_looks_complete(proxy: Proxy, path: str) -> None:
+    client = Client(proxy)
+    with proxy.injecting(Truncated(kept_bytes=20_001)):
+        assert client.ask("GET", path) == (200, CONTENT[:20_001])
+    assert client.ask("GET", path) == (200, CONTENT), "and the connection goes on"
+    assert proxy.injected == {"Truncated": 1}
+
+
+def test_a_truncated_request_looks_complete(proxy: Proxy) -> None:
+    with proxy.injecting(Truncated(Towards.SERVER, kept_bytes=100)):
+        assert Client(proxy).ask("PUT", body=CONTENT) == (200, md5(CONTENT[:100]))
+
+
+def test_a_storm_of_503_hits_a_share_of_the_requests_and_reaches_no_server(proxy: Proxy) -> None:
+    client = Client(proxy)
+    with proxy.injecting(Says(SLOW_DOWN, share=0.5)):
+        statuses = [client.ask("PUT", body=b"x" * 1000)[0] for _ in range(40)]
+    assert 2 < statuses.count(503) < 38
+    assert proxy.injected == {"Says": statuses.count(503)}
+    assert set(statuses) == {200, 503}
+
+
+@pytest.mark.parametrize("reaches", [False, True])
+def test_an_error_may_come_with_a_200_whether_or_not_the_server_saw_the_request(proxy: Proxy, reaches: bool) -> None:
+    client = Client(proxy)
+    with proxy.injecting(Says(ERROR_IN_200, reaches=reaches)):
+        status, body = client.ask("PUT", body=b"x")
+        assert status == 200
+        assert b"<Code>InternalError</Code>" in body
+        assert client.ask("HEAD") == (200, b"")
+    assert client.ask("PUT", body=b"x") == (200, md5(b"x"))
+
+
+@pytest.mark.parametrize("fault", [Reset(), Cut(Towards.SERVER, 1000), Cut(Towards.CLIENT, 1000)])
+def test_a_reset_is_a_reset_and_the_next_connection_lives(proxy: Proxy, fault: Fault) -> None:
+    with proxy.injecting(fault), pytest.raises(ConnectionResetError):
+        Client(proxy).ask("PUT" if fault.fits(_put()) else "GET", body=CONTENT)
+    assert proxy.injected[fault.name] == 1
+    assert Client(proxy).ask("GET") == (200, CONTENT)
+
+
+def _put() -> Any:
+    from .messages import Message  # noqa: PLC0415
+
+    return Message(Towards.SERVER, "PUT / HTTP/1.1")
+
+
+def test_a_cut_answer_has_exactly_so_many_bytes_and_may_end_in_good_order(proxy: Proxy) -> None:
+    with proxy.injecting(Cut(Towards.CLIENT, 70_000, with_reset=False)):
+        with pytest.raises(http.client.IncompleteRead) as raised:
+            Client(proxy).ask("GET")
+        assert raised.value.partial == CONTENT[:70_000]
+
+
+def test_open_connections_are_reset_once(proxy: Proxy) -> None:
+    old = Client(proxy)
+    old.ask("GET")
+    with proxy.injecting(ResetAll()):
+        with pytest.raises((ConnectionResetError, http.client.RemoteDisconnected)):
+            old.ask("GET")
+        assert Client(proxy).ask("GET") == (200, CONTENT)
+    assert proxy.injected == {"ResetAll": 1}
+
+
+def test_what_hangs_goes_on_when_the_fault_ends(proxy: Proxy) -> None:
+    hang = Hang()
+    proxy.inject(hang)
+    threading.Timer(0.2, proxy.inject).start()
+    began_s = time.monotonic()
+    assert Client(proxy).ask("GET") == (200, CONTENT)
+    assert time.monotonic() - began_s >= 0.2
+
+
+def test_a_half_open_connection_is_silent_for_ever_and_new_ones_live(proxy: Proxy) -> None:
+    old = Client(proxy, timeout_s=0.3)
+    old.ask("GET")
+    with proxy.injecting(HalfOpen()):
+        pass
+    with pytest.raises(TimeoutError):
+        old.ask("GET")
+    assert Client(proxy).ask("GET") == (200, CONTENT)
+    assert proxy.injected == {"HalfOpen": 1}
+
+
+def test_latency_and_bandwidth_take_their_time(proxy: Proxy) -> None:
+    client = Client(proxy)
+    for fault, least_s in ((Latency(late_s=0.1), 0.2), (Bandwidth(bytes_per_s=1 << 20), 0.24)):
+        with proxy.injecting(fault):
+            began_s = time.monotonic()
+            assert client.ask("GET") == (200, CONTENT)
+            assert time.monotonic() - began_s >= least_s
+
+
+def test_what_is_no_http_passes_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, Proxy(listening.getsockname()[1], http=False) as proxy:
+        client = socket.create_connection(("127.0.0.1", proxy.port), timeout=10)
+        server, _ = listening.accept()
+        server.settimeout(10)
+        client.sendall(b"PING\r\n")
+        assert server.recv(100) == b"PING\r\n"
+        server.sendall(b"+PONG\r\n")
+        assert client.recv(100) == b"+PONG\r\n"
+        server.shutdown(socket.SHUT_WR)
+        assert client.recv(100) == b""
+        client.sendall(b"half open still")
+        assert server.recv(100) == b"half open still"
+        with suppress(OSError):
+            client.close()
+        server.close()
+
+
+def test_a_server_that_is_away_is_a_reset(proxy: Proxy) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        proxy.target_port = listening.getsockname()[1]
+    with pytest.raises((ConnectionResetError, http.client.RemoteDisconnected)):
+        Client(proxy).ask("GET")
