@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
-from .schema import TABLES
+from .schema import all_tables
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,9 +29,11 @@ _INI_ADVICE = (
     'url = "redis://HOST:6379/0", and name the file s3s3.toml; echo_s3s3_toml_template prints an example'
 )
 
-_TEXT_KEYS = "|".join(sorted({key.name for table in TABLES for key in table.keys if key.kind.is_text}))
+_TEXT_KEYS = "|".join(sorted({key.name for table in all_tables() for key in table.keys if key.kind.is_text}))
 _UNQUOTED_TEXT = re.compile(rf"^\s*({_TEXT_KEYS})\s*[=:]\s*[^\s\"'\[]", re.MULTILINE)
 _QUOTED_TEXT = re.compile(r"=\s*[\"']")
+_DEEPEST = 8
+"""No name of the schema has more parts; a file's may have any number."""
 _PLACE = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
 
 
@@ -45,7 +47,7 @@ class ConfigFile:
 
     @cached_property
     def lines(self) -> Mapping[tuple[str, ...], int]:
-        """The line where each table and each key of a table first stands, by (table,) and (table, key)."""
+        """The line where each table and each key first stands, by the names that lead there: (table, table, key)."""
         lines: dict[tuple[str, ...], int] = {}
         for line, path in _statements(self.text):
             for depth in range(1, len(path) + 1):
@@ -60,12 +62,14 @@ class Faults:
     file: ConfigFile
     found: list[tuple[int, str]] = field(default_factory=list)
 
-    def add(self, where: tuple[str, ...], message: str) -> None:
-        """Add a fault of a table, `where` (table,), or of its key, (table, key); () is the file itself."""
-        line = self.file.lines.get(where) or self.file.lines.get(where[:1]) or 0
+    def add(self, table: tuple[str, ...], message: str, key: str = "") -> None:
+        """Add a fault of a table, or of its key; a table's name is all names that lead to it, () is the file itself."""
+        way = (*table, key) if key else table
+        lines = (self.file.lines.get(way[:depth]) for depth in range(len(way), 0, -1))
+        line = next(filter(None, lines), 0)
         place = f"{self.file.path}:{line}" if line else str(self.file.path)
-        label = "".join(f" {part}" for part in (f"[{named(where[0])}]", *map(named, where[1:]))) + ":" if where else ""
-        self.found.append((line, f"{place}:{label} {message}"))
+        label = (f" [{dotted(table)}]" if table else "") + (f" {named(key)}" if key else "")
+        self.found.append((line, f"{place}:{label}{':' if label else ''} {message}"))
 
     def raise_any(self) -> None:
         """Raise ConfigError with every fault, in the file's order, if there is one."""
@@ -76,6 +80,11 @@ class Faults:
 def named(name: str) -> str:
     """Return a table's or key's name as TOML writes it, short and safe to print."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name) else repr(name[:60])
+
+
+def dotted(table: tuple[str, ...]) -> str:
+    """Return a table's whole name as TOML writes it between brackets."""
+    return ".".join(map(named, table))
 
 
 def read(path: str | Path | None, environ: Mapping[str, str]) -> ConfigFile:
@@ -159,10 +168,10 @@ def _statements(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
         taken, first = [], number + 1
 
 
-def _paths(content: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Yield the names in a statement, two deep: no table of the schema goes deeper."""
+def _paths(content: Mapping[str, Any], depth: int = _DEEPEST) -> Iterator[tuple[str, ...]]:
+    """Yield the full names in a statement."""
     for name, value in content.items():
-        if isinstance(value, dict) and value:
-            yield from ((name, key) for key in value)
+        if isinstance(value, dict) and value and depth > 1:
+            yield from ((name, *path) for path in _paths(value, depth - 1))
         else:
             yield (name,)

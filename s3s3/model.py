@@ -56,6 +56,7 @@ class Route:
 
     An object has one name everywhere in s3s3, its key in the source's bucket. Only `s3s3.store` knows that a
     destination may hold it under another prefix. `include` and `exclude` are globs on the key after the prefix.
+    `channel` is where its keys are published; "" where they are not.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Route:
     destinations: tuple[Endpoint, ...]
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    channel: str = ""
 
     @property
     def destination_names(self) -> tuple[str, ...]:

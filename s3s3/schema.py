@@ -6,7 +6,7 @@ From this come the checks (`s3s3.config_file`), the template (`s3s3.scripts.temp
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from .model import KEY_LIMIT_BYTES
@@ -70,27 +70,52 @@ class Key:
     later: bool = False
 
 
+class Absent(str, Enum):
+    """What it means that a table is not in the file."""
+
+    A_FAULT = "a fault"
+    DEFAULTS = "its keys have their defaults"
+    OFF = "what it is about is off"
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table, or (`[destination*]`) one kind of table.
+    """One table; or, where its name is free, one kind of table, as `[destination*]`.
 
     Attributes:
         hints: advice for keys that there are not, and that people write all the same.
+        tables: those that may stand within it.
+        begins: the name is free: every table is one whose name begins so ("": every one there). It is `name` then
+            that messages and the template show, as an example. None: only the table called `name` is one.
+        alternatives: where one of these is within it, those within it whose absence is a fault may all be absent.
     """
 
     name: str
     doc: str
-    keys: tuple[Key, ...]
+    keys: tuple[Key, ...] = ()
     hints: Mapping[str, str] = field(default_factory=dict)
+    tables: tuple[Table, ...] = ()
+    begins: str | None = None
+    absent: Absent = Absent.DEFAULTS
+    alternatives: tuple[str, ...] = ()
 
     def key(self, name: str) -> Key | None:
         """Return the key called `name`, or None."""
         return next((key for key in self.keys if key.name == name), None)
 
+    def inner(self, name: str) -> Table | None:
+        """Return what describes the table within this one that is called `name`, or None."""
+        return next(
+            (table for table in self.tables
+             if (name == table.name if table.begins is None else name.startswith(table.begins))), None)  # fmt: skip
+
     @property
     def key_names(self) -> tuple[str, ...]:
         return tuple(key.name for key in self.keys)
 
+
+STORE_KEY = "store"
+"""The key by which a table shares the keys of another."""
 
 _ENDPOINT_KEYS = (
     Key("host", Kind.HOST, None, "The store's host name, without scheme and port. Left out: AWS, in `region`.",
@@ -117,7 +142,8 @@ _ENDPOINT_KEYS = (
     Key("region", Kind.TEXT, "us-east-1", "For AWS and for V4 signatures."),
     Key("verify_md5", Kind.BOOLEAN, False,
         "Compare contents too where no MD5 is to be had from a HEAD. Counts when either side says true."),
-    Key("store", Kind.TEXT, None, "The [stores.NAME] whose keys this endpoint shares.", later=True),
+    Key(STORE_KEY, Kind.TEXT, None, "The NAME of the [stores.NAME] whose keys are this table's, too; its own win.",
+        example="ceph"),
 )  # fmt: skip
 
 SOURCE = Table(
@@ -128,6 +154,7 @@ SOURCE = Table(
         Key("include", Kind.GLOBS, (), "Only these: globs on the key after the prefix.", example=("*.fits",)),
         Key("exclude", Kind.GLOBS, (), "All but these: globs on the key after the prefix.", example=("tmp/*",)),
     ),
+    absent=Absent.A_FAULT,
 )
 
 DESTINATION = Table(
@@ -150,6 +177,8 @@ DESTINATION = Table(
         Key("max_bytes_per_s", Kind.SIZE, None, "A bound on the rate, or a table of hours of the day.", later=True),
         Key("max_requests_per_s", Kind.NUMBER, None, "The same for requests.", later=True),
     ),
+    begins="dest",
+    absent=Absent.A_FAULT,
 )  # fmt: skip
 
 PUBSUB = Table(
@@ -195,14 +224,42 @@ HTTP = Table(
     (Key("bind", Kind.ADDRESS, "127.0.0.1:9180", 'Address and port; "" for none.', may_be_empty=True),),
 )
 
-TABLES = (SOURCE, DESTINATION, PUBSUB, WORKER, HTTP)
+STORE = Table(
+    "ceph",
+    'Keys that several sources and destinations share: those that say store = "ceph", this one\'s name.',
+    tuple(replace(key, required=False, shown=False) for key in _ENDPOINT_KEYS if key.name != STORE_KEY),
+    begins="",
+)
 
-LATER_TABLES = ("routes", "stores", "stream", "sqs", "webhook", "mirror")
+ROUTE = Table(
+    "raw",
+    "One more route, beside the one of [source] and [destination*]: a source, its destinations, and what is published "
+    "about it. The name stands in reports, metrics and Redis: keep it.",
+    (Key("channel", Kind.TEXT, None, "Where producers PUBLISH its keys. Left out: the channel of [pubsub].",
+         example="raw"),),
+    tables=(SOURCE, DESTINATION),
+    begins="",
+)  # fmt: skip
+
+STORES = Table("stores", "Stores by name.", tables=(STORE,), absent=Absent.OFF)
+ROUTES = Table("routes", "Routes by name.", tables=(ROUTE,), absent=Absent.OFF)
+
+FILE = Table(
+    "",
+    "The whole file.",
+    tables=(SOURCE, DESTINATION, PUBSUB, WORKER, HTTP, STORES, ROUTES),
+    alternatives=(ROUTES.name,),
+)
+
+LATER_TABLES = ("stream", "sqs", "webhook", "mirror")
 """Tables that are not available in this version yet."""
 
 
-def table_of(name: str) -> Table | None:
-    """Return what describes the table called `name` in the file, or None."""
-    if name.startswith("dest"):
-        return DESTINATION
-    return next((table for table in TABLES if table.name == name and table is not DESTINATION), None)
+def all_tables() -> list[Table]:
+    """Return every kind of table that may be in a file, each once, the outer ones first."""
+    found: list[Table] = []
+    level = [FILE]
+    while level:
+        level = [inner for table in level for inner in table.tables]
+        found += [table for table in level if not any(table is one for one in found)]
+    return found

@@ -15,7 +15,7 @@ from s3s3 import config
 from s3s3.config import Config, HttpSettings, PubSub, WorkerSettings
 from s3s3.config_file import named
 from s3s3.model import Endpoint, Route, Secret
-from s3s3.schema import DESTINATION, HTTP, LATER_TABLES, PUBSUB, SOURCE, TABLES, WORKER, Key, Kind, Table
+from s3s3.schema import DESTINATION, HTTP, LATER_TABLES, PUBSUB, SOURCE, STORE_KEY, WORKER, Key, Kind, Table, all_tables
 from tests.configurations import SOUND, faults_of, loaded
 
 HERE = Path(__file__).parents[1]
@@ -27,7 +27,7 @@ def test_the_smallest_file_gets_every_default() -> None:
     source = Endpoint("source", "a", host=None, port=None, is_secure=True, path_style=True, signature_version="s3",
                       region="us-east-1", verify_md5=False)  # fmt: skip
     assert loaded_config.routes == (
-        Route("default", source, (dataclasses.replace(source, name="destination", bucket_name="b"),)),
+        Route("default", source, (dataclasses.replace(source, name="destination", bucket_name="b"),), channel="backup"),
     )
     assert loaded_config.pubsub == PubSub(Secret("redis://localhost:6379/0"), "backup", False, True, 3600)
     assert loaded_config.worker == WorkerSettings(32, 8, 60, Path(tempfile.gettempdir()), 8 * 1024**3)
@@ -88,6 +88,7 @@ bind = "[::1]:8080"
                 ),
                 ("*.fits", "*.txt"),
                 ("tmp/*",),
+                "other",
             ),
         ),
         pubsub=PubSub(Secret("rediss://:pw@redis/1"), "other", True, False, 1.5),
@@ -277,7 +278,8 @@ def values_of(key: Key) -> st.SearchStrategy[Any]:
 @st.composite
 def table_contents(draw: st.DrawFn, table: Table, number: int) -> dict[str, Any]:
     """The keys of one table, with values. The number keeps endpoints apart."""
-    chosen = [key for key in table.keys if not key.later and (key.required or draw(st.booleans()))]
+    keys = [key for key in table.keys if not key.later and key.name != STORE_KEY]
+    chosen = [key for key in keys if key.required or draw(st.booleans())]
     content = {key.name: draw(values_of(key)) for key in chosen}
     if table in (SOURCE, DESTINATION):
         content["bucket_name"] = f"bucket{number}."
@@ -298,7 +300,7 @@ def sound_tables(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
 
 
 def table_named(name: str) -> Table:
-    return DESTINATION if name.startswith("dest") else next(table for table in TABLES if table.name == name)
+    return DESTINATION if name.startswith("dest") else next(table for table in all_tables() if table.name == name)
 
 
 @EXAMPLES
@@ -361,7 +363,7 @@ def test_a_misspelt_key_is_exactly_one_fault_that_names_the_right_one(
 @EXAMPLES
 @given(sound_tables(), (UNICODE | WORDS).filter(lambda name: not name.startswith("dest")))
 def test_an_unknown_table_is_exactly_one_fault_that_names_it(tables: dict[str, dict[str, Any]], name: str) -> None:
-    if name not in {table.name for table in TABLES} | set(LATER_TABLES):
+    if name not in {table.name for table in all_tables()} | set(LATER_TABLES):
         (fault,) = faults_of(toml({**tables, name: {}}))
         assert f": [{named(name)}]: unknown table; " in fault
 
@@ -372,9 +374,9 @@ ANYTHING: st.SearchStrategy[Any] = st.recursive(
     max_leaves=5,
 )  # fmt: skip
 NAMES = st.sampled_from(
-    sorted({name for table in TABLES for key in table.keys for name in (key.name, f"{key.name}_file")})
+    sorted({name for table in all_tables() for key in table.keys for name in (key.name, f"{key.name}_file")})
 )
-TABLE_NAMES = st.sampled_from([*(table.name for table in TABLES), *LATER_TABLES, "dest.a"])
+TABLE_NAMES = st.sampled_from([*(table.name for table in all_tables()), *LATER_TABLES, "dest.a"])
 ANY_TABLES = st.dictionaries(
     TABLE_NAMES | UNICODE, st.dictionaries(NAMES | UNICODE, ANYTHING, max_size=8) | ANYTHING, max_size=5
 )

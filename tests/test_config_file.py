@@ -188,7 +188,7 @@ def test_keys_given_by_dots_or_inline_have_lines_too() -> None:
 def test_faults_come_in_the_order_of_the_file_those_of_the_whole_file_first() -> None:
     faults = Faults(ConfigFile(Path("s3s3.toml"), "[a]\nx = 1\n[b]\n", {}))
     faults.add(("b",), "third")
-    faults.add(("a", "x"), "second")
+    faults.add(("a",), "second", "x")
     faults.add((), "first")
     with pytest.raises(ConfigError) as raised:
         faults.raise_any()

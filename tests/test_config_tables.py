@@ -28,7 +28,9 @@ def test_a_missing_table_is_a_fault() -> None:
 
 def test_a_table_that_is_none_of_ours_gets_the_nearest_one() -> None:
     assert only_fault(SOUND + "[pubsubs]") == "[pubsubs]: unknown table; did you mean [pubsub]?"
-    assert "the tables are [source], [destination], [pubsub], [worker], [http]" in only_fault(SOUND + "[zzzzz]")
+    assert "the tables are [source], [destination], [pubsub], [worker], [http], [stores], [routes]" in only_fault(
+        SOUND + "[zzzzz]"
+    )
 
 
 def test_a_misspelt_table_is_not_called_missing_too() -> None:
@@ -120,7 +122,6 @@ def test_half_a_pair_of_keys_whose_other_half_is_misspelt_is_one_fault() -> None
 
 LATER = ["multipart = true", "multipart_threshold = '1 GiB'", "delete = true", "max_delete = 0.2",
          "copy_tags = true", "copy_acl = true", "max_bytes_per_s = '20 MiB'", "max_requests_per_s = 5",
-         "store = 'ceph'", "store_file = 'x'",
          "max_bytes_per_s = {'08:00-18:00' = '20 MiB'}", "delete = 0", "delete = 'no'", "delete = '${DELETE}'",
          "max_requests_per_s = 0"]  # fmt: skip
 OFF = ["multipart = false", "multipart_threshold = '5 GiB'", "delete = false", "max_delete = 0.1", "copy_tags = false",

@@ -29,8 +29,10 @@ LAYERS = """
         schema          model
         config_file     errors schema
         config_values   addresses model schema
-        config_tables   addresses config_file config_values schema
-        config          addresses config_file config_tables config_values errors model schema
+        config_keys     addresses config_file config_values schema
+        config_tables   config_file config_keys config_values schema
+        config_routes   addresses config_file config_tables model schema
+        config          addresses config_file config_routes config_tables config_values errors model schema
 
     figures, and rules that do no I/O
         metrics         model

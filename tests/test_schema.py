@@ -8,9 +8,9 @@ import pytest
 
 from s3s3.config import PubSub, WorkerSettings
 from s3s3.config_values import parse
-from s3s3.schema import DESTINATION, LATER_TABLES, PUBSUB, SOURCE, TABLES, WORKER, Key, Kind, Table, table_of
+from s3s3.schema import DESTINATION, FILE, LATER_TABLES, PUBSUB, SOURCE, WORKER, Key, Kind, Table, all_tables
 
-ALL_KEYS = [(table, key) for table in TABLES for key in table.keys]
+ALL_KEYS = [(table, key) for table in all_tables() for key in table.keys]
 IN_USE = [(table, key) for table, key in ALL_KEYS if not key.later]
 
 
@@ -41,7 +41,7 @@ def test_every_number_in_use_has_bounds(table: Table, key: Key) -> None:
         assert key.at_least is not None and key.at_most is not None
 
 
-@pytest.mark.parametrize("table", TABLES, ids=id_of)
+@pytest.mark.parametrize("table", all_tables(), ids=id_of)
 def test_no_key_is_declared_twice_in_a_table_or_looks_like_another_key_s_file(table: Table) -> None:
     names = [
         name for key in table.keys for name in ({key.name, f"{key.name}_file"} if key.kind.is_text else {key.name})
@@ -49,7 +49,7 @@ def test_no_key_is_declared_twice_in_a_table_or_looks_like_another_key_s_file(ta
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("table", TABLES, ids=id_of)
+@pytest.mark.parametrize("table", all_tables(), ids=id_of)
 def test_hints_are_for_names_that_are_no_keys(table: Table) -> None:
     assert not set(table.hints) & set(table.key_names)
 
@@ -60,7 +60,7 @@ def test_the_records_of_the_configuration_have_the_keys_of_their_table(table: Ta
 
 
 def test_every_table_whose_name_starts_with_dest_is_a_destination() -> None:
-    assert [table_of(name) for name in ("dest", "dest-a", "destination.b")] == [DESTINATION] * 3
-    assert table_of("source") is SOURCE
-    assert table_of("des") is None
-    assert not [name for name in LATER_TABLES if table_of(name)]
+    assert [FILE.inner(name) for name in ("dest", "dest-a", "destination.b")] == [DESTINATION] * 3
+    assert FILE.inner("source") is SOURCE
+    assert FILE.inner("des") is None
+    assert not [name for name in LATER_TABLES if FILE.inner(name)]

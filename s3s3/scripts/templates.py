@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import resources
 
-from ..schema import DESTINATION, SOURCE, TABLES, Key, Table, Value
+from ..schema import DESTINATION, FILE, SOURCE, Absent, Key, Table, Value
 
 _HEAD = """\
 # The configuration of s3s3. s3s3 reads one file: --config FILE, else $S3S3_CONFIG, ./s3s3.toml,
@@ -30,31 +30,59 @@ _EXAMPLES = {
 }
 
 
+_TYPICAL: Mapping[tuple[str, ...], Mapping[str, str]] = {
+    ("stores", "ceph"): {
+        "host": "ceph.example.org",
+        "aws_access_key_id": "ACCESS-KEY",
+        "aws_secret_access_key": "SECRET-KEY",
+    },
+    ("routes", "raw", "source"): {"store": "ceph", "bucket_name": "raw"},
+    ("routes", "raw", "destination"): {"store": "ceph", "bucket_name": "raw-copy"},
+}
+"""Tables whose keys another table shows already: what of them stands in the template."""
+
+
 def toml_template() -> str:
     """Return a whole configuration, every key explained; it can be loaded as it is."""
-    return "\n".join([_HEAD, *(line for table in TABLES for line in _table_lines(table))])
+    return "\n".join([_HEAD, *(line for table in FILE.tables for line in _table_lines(table, (table.name,)))])
 
 
-def _table_lines(table: Table) -> Iterator[str]:
-    yield from _comment(table.doc)
-    yield f"[{table.name}]"
+def _table_lines(table: Table, path: tuple[str, ...], in_force: bool = True) -> Iterator[str]:
+    in_force = in_force and table.absent is not Absent.OFF
+    typical = _TYPICAL.get(path)
+    if table.keys:
+        if typical is None or table not in (SOURCE, DESTINATION):
+            yield from _comment(table.doc)
+        yield f"{'' if in_force else '#'}[{'.'.join(path)}]"
+        yield from _key_lines(table, in_force) if typical is None else _typical_lines(typical)
+        yield ""
+    for inner in table.tables:
+        yield from _table_lines(inner, (*path, inner.name), in_force)
+
+
+def _key_lines(table: Table, in_force: bool) -> Iterator[str]:
     if table is DESTINATION:
         yield "# The keys of [source], but for include and exclude:"
     for key in table.keys:
         if not key.later:
             if table is not DESTINATION or SOURCE.key(key.name) is None:
                 yield from _comment(key.doc)
-            yield _key_line(table, key)
-    yield ""
+            yield _key_line(table, key, in_force)
+
+
+def _typical_lines(keys: Mapping[str, str]) -> Iterator[str]:
+    yield "# Every key of such tables, as above; for example:"
+    for name, value in keys.items():
+        yield f"#{name} = {_toml(value)}"
 
 
 def _comment(text: str) -> list[str]:
     return textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
 
 
-def _key_line(table: Table, key: Key) -> str:
+def _key_line(table: Table, key: Key, in_force: bool) -> str:
     value = key.default if key.example is None else key.example
-    return f"{'' if key.shown else '#'}{key.name} = {_toml(_EXAMPLES.get((table.name, key.name), value))}"
+    return f"{'' if key.shown and in_force else '#'}{key.name} = {_toml(_EXAMPLES.get((table.name, key.name), value))}"
 
 
 def _toml(value: Value) -> str:

@@ -1,0 +1,210 @@
+"""The routes that a configuration file makes: [source] with every [dest*], and each [routes.NAME].
+
+What one destination holds no other may write, and no object may come back to where it was copied from: not by its
+own route, not by way of others. A chain that does not close is all right: one route's destination may be another's
+source. Prefixes decide, whatever `include` and `exclude` say.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from .addresses import is_ip
+from .config_file import Faults, dotted
+from .config_tables import Settings
+from .model import Endpoint, Route
+from .schema import DESTINATION, ROUTES, SOURCE, STORES
+
+DEFAULT_ROUTE = "default"
+"""The route that [source] and the [dest*] tables make."""
+
+_PLACE_KEYS = frozenset({"host", "port", "is_secure", "bucket_name", "bucket_suffix", "prefix"})
+_PAIR = ("aws_access_key_id", "aws_secret_access_key")
+
+
+@dataclass(frozen=True)
+class RouteSettings:
+    """What a file says of one route. `source` is None where that has a fault: it is missing."""
+
+    name: str
+    path: tuple[str, ...]
+    source: Settings | None
+    destinations: Sequence[Settings]
+    channel: str | None = None
+
+    @property
+    def endpoints(self) -> list[Settings]:
+        return [*([self.source] if self.source else []), *self.destinations]
+
+
+def routes_in(file: Settings) -> list[RouteSettings]:
+    """Return the routes of a file, the default one first where there is one."""
+    default = _route_in(file, DEFAULT_ROUTE)
+    named = file.tables[ROUTES.name].tables if ROUTES.name in file.tables else {}
+    others = [_route_in(table, name) for name, table in named.items()]
+    return [default, *others] if default.endpoints else others
+
+
+def _route_in(table: Settings, name: str) -> RouteSettings:
+    return RouteSettings(
+        name,
+        table.path,
+        next((inner for inner in table.tables.values() if inner.table is SOURCE), None),
+        [inner for inner in table.tables.values() if inner.table is DESTINATION],
+        table.values.get("channel"),
+    )
+
+
+def made_routes(routes: Sequence[RouteSettings], default_channel: str) -> tuple[Route, ...]:
+    """Return the routes of a file that has no fault."""
+    return tuple(
+        Route(
+            name=route.name,
+            source=_endpoint(route.source),
+            destinations=tuple(map(_endpoint, route.destinations)),
+            include=route.source.values["include"],
+            exclude=route.source.values["exclude"],
+            channel=route.channel or default_channel,
+        )
+        for route in routes
+        if route.source is not None
+    )
+
+
+def _endpoint(settings: Settings) -> Endpoint:
+    values = settings.values
+    return Endpoint(
+        name=settings.name,
+        bucket_name=_bucket_name(settings),
+        host=values["host"],
+        port=values["port"],
+        is_secure=values["is_secure"],
+        access_key_id=values["aws_access_key_id"],
+        secret_access_key=values["aws_secret_access_key"],
+        prefix=values["prefix"],
+        path_style=values["calling_format"] == "OrdinaryCallingFormat",
+        signature_version=values["signature_version"],
+        region=values["region"],
+        verify_md5=values["verify_md5"],
+        storage_class=values.get("storage_class"),
+        acl=values.get("acl"),
+        server_side_encryption=values.get("server_side_encryption"),
+    )
+
+
+def _bucket_name(settings: Settings) -> str:
+    return f"{settings.values['bucket_name']}{settings.values.get('bucket_suffix', '')}"
+
+
+# -- one endpoint
+
+
+def check_endpoints(file: Settings, routes: Sequence[RouteSettings], faults: Faults) -> None:
+    """Add what is wrong with a source, a destination or a store by itself."""
+    endpoints = [settings for route in routes for settings in route.endpoints]
+    stores = file.tables[STORES.name].tables.values() if STORES.name in file.tables else ()
+    for settings in (*stores, *endpoints):
+        for given, other in (_PAIR, _PAIR[::-1]):
+            if given in settings.own and other not in settings.own | settings.meant:
+                message = f"given without {other}; give both, or neither for boto3's own chain"
+                faults.add(settings.path, message, given)
+    for settings in endpoints:
+        if "port" in settings.written and "host" not in settings.written | settings.meant:
+            faults.add(settings.path, "given without host; AWS, which no host means, has no other port", "port")
+        if settings.values["calling_format"] == "SubdomainCallingFormat" and is_ip(settings.values["host"] or ""):
+            message = "a bucket cannot be put before an IP address; leave it out"
+            faults.add(settings.path, message, "calling_format")
+
+
+# -- what they must not do to each other
+
+
+def check_routes(routes: Sequence[RouteSettings], faults: Faults) -> None:
+    """Add a fault for each two endpoints, and each circle of routes, that would write the same keys again."""
+    if [route.name for route in routes].count(DEFAULT_ROUTE) > 1:
+        name = dotted((ROUTES.name, DEFAULT_ROUTE))
+        faults.add((ROUTES.name, DEFAULT_ROUTE), f"[{SOURCE.name}] makes a route of this name; rename [{name}]")
+    for route in routes:
+        for source, destination in ((route.source, there) for there in route.destinations if route.source):
+            if source and _overlap(source, destination):
+                _refuse(source, destination, faults)
+    for one, other in combinations([there for route in routes for there in route.destinations], 2):
+        if _overlap(one, other):
+            _refuse(one, other, faults)
+    for circle in _circles(routes):
+        names = ", ".join(route.name for route in circle)
+        hops = ", ".join(_hop(one, other) for one, other in zip(circle, [*circle[1:], circle[0]], strict=True))
+        message = f"the routes {names} make a circle: {hops}; take one out, or give it a bucket or a prefix of its own"
+        faults.add(max((route.path for route in circle), key=len), message)
+
+
+def _refuse(one: Settings, other: Settings, faults: Faults) -> None:
+    same = one.values["prefix"] == other.values["prefix"]
+    what = "is the bucket and prefix of" if same else "overlaps, within one bucket, with"
+    faults.add(other.path, f"{what} [{dotted(one.path)}]; give it a bucket or a prefix of its own")
+
+
+def _hop(one: RouteSettings, other: RouteSettings) -> str:
+    """Return in words how one route writes what the other copies."""
+    assert other.source
+    there = next(there for there in one.destinations if _overlap(there, other.source))
+    return f"[{dotted(there.path)}] overlaps [{dotted(other.source.path)}]"
+
+
+def _circles(routes: Sequence[RouteSettings]) -> Iterator[list[RouteSettings]]:
+    """Yield, for each route that its own copies come back to, the shortest way; each circle once."""
+    following = {
+        route.name: [other for other in routes if other is not route and _feeds(route, other)] for route in routes
+    }
+    told: set[frozenset[str]] = set()
+    for route in routes:
+        way = _way_back(route, following)
+        names = frozenset(one.name for one in way)
+        if way and names not in told:
+            told.add(names)
+            yield way
+
+
+def _feeds(one: RouteSettings, other: RouteSettings) -> bool:
+    """Whether one route writes what the other copies."""
+    return other.source is not None and any(_overlap(there, other.source) for there in one.destinations)
+
+
+def _way_back(start: RouteSettings, following: Mapping[str, Sequence[RouteSettings]]) -> list[RouteSettings]:
+    """Return the shortest way from a route to itself, without its end; [] where there is none."""
+    ways = deque([[start]])
+    reached = {start.name}
+    while ways:
+        way = ways.popleft()
+        for route in following[way[-1].name]:
+            if route is start:
+                return way
+            if route.name not in reached:
+                reached.add(route.name)
+                ways.append([*way, route])
+    return []
+
+
+def _overlap(one: Settings, other: Settings) -> bool:
+    """Whether two tables are about the same keys; what has a fault cannot be told."""
+    if any((settings.broken | settings.meant) & _PLACE_KEYS for settings in (one, other)):
+        return False
+    return overlap(_endpoint(one), _endpoint(other))
+
+
+def overlap(one: Endpoint, other: Endpoint) -> bool:
+    """Whether a key can be in both: the same bucket of the same store, and one prefix begins the other."""
+    if _bucket(one) != _bucket(other):
+        return False
+    return one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix)
+
+
+def _bucket(endpoint: Endpoint) -> tuple[str, int, str]:
+    """Return host, port and bucket. All of AWS counts as one host: a bucket's name is unique there."""
+    host = (endpoint.host or "amazonaws.com").lower().rstrip(".")
+    if f".{host}".endswith(".amazonaws.com"):
+        return "amazonaws.com", 443, endpoint.bucket_name
+    return host, endpoint.port or (443 if endpoint.is_secure else 80), endpoint.bucket_name

@@ -1,0 +1,209 @@
+"""Stores and routes by name, and what routes must not do to each other."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+
+from tests.configurations import SOUND, faults_of, loaded
+
+STORES = """
+[stores.ceph]
+host = "ceph.example.org"
+port = 7480
+is_secure = false
+aws_access_key_id = "A"
+aws_secret_access_key = "B"
+bucket_name = "images"
+verify_md5 = true
+[stores.swift]
+host = "swift.example.org"
+aws_access_key_id = "C"
+aws_secret_access_key = "${SECRET}"
+"""
+
+
+def route(name: str, source: str, *destinations: str, keys: str = "") -> str:
+    """A route between places such as "a/x/": bucket and prefix."""
+    return f"[routes.{name}]\n{keys}\n" + "".join(
+        f'[routes.{name}.{table}]\nhost = "ceph"\nbucket_name = "{place.partition("/")[0]}"\n'
+        f'prefix = "{place.partition("/")[2]}"\n'
+        for table, place in [("source", source), *((f"dest-{n}", place) for n, place in enumerate(destinations))]
+    )
+
+
+def only_fault(text: str) -> str:
+    faults = faults_of(text, {"SECRET": "D"})
+    assert len(faults) == 1, faults
+    return faults[0].partition(": ")[2]
+
+
+# -- stores
+
+
+def test_endpoints_share_the_keys_of_their_store_and_their_own_win() -> None:
+    text = f"""{STORES}
+[source]
+store = "ceph"
+prefix = "raw/"
+[destination]
+store = "swift"
+bucket_name = "copy"
+is_secure = false
+[destination-near]
+store = "ceph"
+bucket_name = "near"
+verify_md5 = false
+"""
+    (one,) = loaded(text, {"SECRET": "D"}).routes
+    source, (far, near) = one.source, one.destinations
+    assert (source.host, source.port, source.bucket_name) == ("ceph.example.org", 7480, "images")
+    assert (source.access_key_id, source.secret_access_key) == ("A", "B")
+    assert (source.is_secure, source.prefix, source.verify_md5) == (False, "raw/", True)
+    assert (far.host, far.port, far.is_secure, far.bucket_name) == ("swift.example.org", None, False, "copy")
+    assert (far.access_key_id, far.secret_access_key) == ("C", "D")
+    assert (near.bucket_name, near.verify_md5, near.port) == ("near", False, 7480)
+
+
+def test_a_store_may_stand_below_those_that_share_it() -> None:
+    text = SOUND + 'store = "late"\n[stores.late]\nport = 81\n'
+    assert loaded(text).routes[0].destinations[0].port == 81
+
+
+def test_a_store_that_there_is_not_gets_the_nearest_one_and_nothing_is_called_missing() -> None:
+    text = STORES + '[source]\nstore = "cehp"\n[destination]\nbucket_name = "b"\nstore = "cloud"\n'
+    first, second = faults_of(text, {"SECRET": "D"})
+    assert first.endswith('[source] store: there is no [stores.cehp]; did you mean "ceph"?')
+    assert second.endswith("[destination] store: there is no [stores.cloud]; add [stores.cloud]")
+
+
+def test_a_fault_in_a_store_is_told_once_and_there() -> None:
+    text = (
+        SOUND
+        + 'store = "x"\n[destination-2]\nbucket_name = "c"\nstore = "x"\n[stores.x]\nhost = "h"\nport = "y"\nprot = 1\n'
+    )
+    assert [fault.partition(": ")[2] for fault in faults_of(text)] == [
+        '[stores.x] port: must be a whole number, not "y"',
+        "[stores.x] prot: unknown key; did you mean port?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("include = ['*']", "[stores.x] include: unknown key here; it belongs in [source]"),
+        ("acl = 'private'", "[stores.x] acl: unknown key here; it belongs in [destination]"),
+        ("store = 'x'", "[stores.x] store: unknown key here; it belongs in [source]"),
+        ("[stores.x.y]", "[stores.x] y: unknown key; echo_s3s3_toml_template prints them all"),
+        ("aws_access_key_id = 'A'", "[stores.x] aws_access_key_id: given without aws_secret_access_key; "
+                                    "give both, or neither for boto3's own chain"),
+    ],
+)  # fmt: skip
+def test_what_a_store_does_not_take_is_told(keys: str, expected: str) -> None:
+    assert only_fault(f'{SOUND}store = "x"\n[stores.x]\n{keys}\n') == expected
+
+
+def test_half_a_pair_of_credentials_is_not_filled_up_from_a_store() -> None:
+    store = '[stores.x]\naws_access_key_id = "B"\naws_secret_access_key = "C"\n'
+    text = f'{SOUND}store = "x"\naws_access_key_id = "A"\n{store}'
+    assert only_fault(text).startswith("[destination] aws_access_key_id: given without aws_secret_access_key")
+
+
+# -- routes
+
+
+def test_routes_stand_beside_the_default_one_with_channels_of_their_own() -> None:
+    text = SOUND + route("raw", "a/x/", "b/y/", "c", keys='channel = "new"')
+    text += route("old.1", "a/z/", "d").replace("routes.old.1", 'routes."old.1"') + '[pubsub]\nchannel = "all"\n'
+    routes = loaded(text).routes
+    assert [(one.name, one.channel, one.destination_names) for one in routes] == [
+        ("default", "all", ("destination",)),
+        ("raw", "new", ("dest-0", "dest-1")),
+        ("old.1", "all", ("dest-0",)),
+    ]
+    assert [one.prefix for one in (routes[1].source, *routes[1].destinations)] == ["x/", "y/", ""]
+
+
+def test_a_file_of_named_routes_needs_no_other() -> None:
+    (one,) = loaded(route("default", "a", "b")).routes
+    assert one.name == "default"
+    assert "[source] makes a route of this name" in only_fault(SOUND + route("default", "a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[routes.raw]", ["[routes.raw]: no [routes.raw.source] table: the bucket that is copied from",
+                          "[routes.raw]: no [routes.raw.destination] table: a bucket that is copied to"]),
+        ("[routes.raw.sorce]\nbucket_name='a'\n[routes.raw.dest]\nbucket_name='b'",
+         ["[routes.raw.sorce]: unknown table; did you mean [routes.raw.source]?"]),
+        ("[routes]\nraw = 1", ["[routes.raw]: must be a table, [routes.raw], not a number"]),
+        ("[routes.'ä'.source]\nbucket_name='a'\n[routes.'ä'.dest]\nbucket_name='b'",
+         ["[routes.'ä']: a name has letters, digits, _ . and - only"]),
+        ("[routes.raw]\nhost='x'\n[routes.raw.source]\nbucket_name='a'\n[routes.raw.dest]\nbucket_name='b'",
+         ["[routes.raw] host: unknown key here; it belongs in [routes.raw.source]"]),
+        ("[routes.raw]\nchanel='x'\n[routes.raw.source]\nbucket_name='a'\n[routes.raw.dest]\nprot=1",
+         ["[routes.raw] chanel: unknown key; did you mean channel?", "[routes.raw.dest]: bucket_name is missing",
+          "[routes.raw.dest] prot: unknown key; did you mean port?"]),
+        ("[routes.raw.source]\nbucket_name='a'\n[routes.raw.dest.x]\nbucket_name='b'",
+         ["[routes.raw.dest] x: unknown table within [routes.raw.dest]; "
+          "write [routes.raw.'dest.x'] for a name with a dot", "[routes.raw.dest]: bucket_name is missing"]),
+    ],
+)  # fmt: skip
+def test_faults_in_a_route_are_told_with_its_whole_name(text: str, expected: list[str]) -> None:
+    faults = faults_of(f"{SOUND}{text}\n")
+    assert [fault.partition(": ")[2] for fault in faults] == expected
+    assert all(int(fault.split(":")[1]) > SOUND.count("\n") for fault in faults)
+
+
+# -- what they must not do to each other
+
+
+def test_two_routes_that_write_the_same_keys_are_refused_by_both_names() -> None:
+    message = only_fault(route("one", "a", "x/y/") + route("two", "b", "z", "x/y/"))
+    assert message == (
+        "[routes.two.dest-1]: is the bucket and prefix of [routes.one.dest-0]; give it a bucket or a prefix of its own"
+    )
+    message = only_fault(SOUND + '[routes.r.source]\nbucket_name = "b"\n[routes.r.dest]\nhost = "swift.example.org"\n'
+                         'bucket_name = "images"\nprefix = "r/"\n')  # fmt: skip
+    assert message.startswith("[routes.r.dest]: overlaps, within one bucket, with [destination]; give it")
+
+
+CIRCLES = [
+    [("one", "a", "b"), ("two", "b", "a")],
+    [("one", "a/x/", "b"), ("two", "b/y/", "a/x/z/")],
+    [("one", "a", "b"), ("two", "b", "c"), ("three", "c", "a")],
+    [("one", "a", "b"), ("two", "b", "c"), ("three", "c", "d"), ("four", "d/p/", "a/q/")],
+    [("one", "a", "n", "b"), ("two", "b", "m", "a")],
+]
+
+
+@pytest.mark.parametrize("circle", CIRCLES)
+def test_a_circle_of_routes_is_refused_by_the_names_of_all(circle: list[tuple[str, ...]]) -> None:
+    for order in permutations(circle):
+        message = only_fault("".join(route(*one) for one in [*order, ("other", "o", "p")]))
+        assert "make a circle" in message
+        assert all(f" {name}," in message or f" {name} make" in message for name, *_ in circle)
+        assert message.count("overlaps [routes.") == len(circle)
+        assert "other" not in message
+
+
+def test_two_circles_are_two_faults() -> None:
+    text = route("one", "a", "b", "c") + route("two", "b", "a/2/") + route("three", "c", "a/3/")
+    assert len(faults_of(text)) == 2
+
+
+CHAINS = [
+    [("one", "a", "b"), ("two", "b", "c")],
+    [("one", "a", "b/in/"), ("two", "b", "c")],
+    [("one", "a", "b"), ("two", "b/in/", "c"), ("three", "b/other/", "d"), ("four", "c", "e")],
+    [("one", "a/x/", "b/x/"), ("two", "b/y/", "a/y/")],
+    [("one", "a", "b"), ("two", "a", "c"), ("three", "a/x/", "d")],
+]
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_chain_that_does_not_close_and_sources_that_overlap_are_accepted(chain: list[tuple[str, ...]]) -> None:
+    for order in permutations(chain):
+        assert len(loaded("".join(route(*one) for one in order)).routes) == len(chain)
