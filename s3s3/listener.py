@@ -64,7 +64,7 @@ class RouteListener:
 
         async def mark_done(key: str) -> None:
             with broker.translated():
-                await speaking.set(f"{config.pubsub.channel}=>{key}", "True")
+                await speaking.set(f"{route.channel}=>{key}", "True")
 
         self.worker = Worker(
             route,
@@ -78,7 +78,7 @@ class RouteListener:
         )
         self.ear = Ear(
             route,
-            config.pubsub.channel,
+            route.channel,
             self.jobs,
             hearing,
             source_time_ms=stores.source.source_time_ms,

@@ -38,7 +38,7 @@ async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     async with route_listeners(settings, metrics, periodic) as listeners:
         for listener in listeners:
             log.info("s3s3 %s: route %s: channel %s, %s to %s", __version__, listener.route.name,
-                     settings.pubsub.channel, listener.route.source.name,
+                     listener.route.channel, listener.route.source.name,
                      ", ".join(listener.route.destination_names))  # fmt: skip
         async with served(application(listeners, metrics), settings.http):
             await listen(listeners, settings, stop, arguments.drain_s)
