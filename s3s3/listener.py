@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from .matching import matcher
 from .metrics import Metrics
 from .model import Result
 from .notices.ear import Ear
+from .notices.routing import Routing, Target
 from .observer import Observer
 from .report import Tally
 from .stores import RouteStores, opened, refused, room_of
@@ -206,6 +207,11 @@ async def _heed_refusals(stores: RouteStores) -> None:
 def _is_definite(error: NoSuchBucket | AccessDenied) -> bool:
     """Whether a refused LIST means that GETs are refused, too: a bare AccessDenied may be about listing only."""
     return error.code != "AccessDenied"
+
+
+def routing_to(listeners: Sequence[RouteListener]) -> Routing:
+    """Return what gives notices to these routes, for the sources that serve all of them."""
+    return Routing([Target(one.route, one.jobs, one.observer.noticed) for one in listeners])
 
 
 async def listen(listeners: list[RouteListener], config: Config, stop: asyncio.Event, drain_s: float = 60.0) -> None:

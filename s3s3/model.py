@@ -73,10 +73,18 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something arrived that names a key. It says that the key is worth a look, never what to do."""
+    """Something arrived that names a key. It says that the key is worth a look, never what to do.
+
+    Attributes:
+        bucket: of the source; None where the notice does not tell, as on a channel.
+        channel: where it was published; None where it came by another way.
+        noticed_ms: when it was sent, by Redis's clock (Unix time), as a stream's ids tell; None is now.
+    """
 
     key: str
-    received_ms: int
+    bucket: str | None = None
+    channel: str | None = None
+    noticed_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ LAYERS = """
     the queue, what fills it, and who works on it
         broker          addresses errors tasks
         jobs            broker lease model tasks
-        notices         broker errors jobs lease model tasks
+        notices         broker errors jobs lease matching model tasks
         verdicts        errors jobs model report
         circuits        broker jobs model verdicts
         worker          broker circuits errors jobs lease model tasks verdicts
