@@ -1,0 +1,165 @@
+"""What s3s3 is shipped as: wheel and sdist, the image, what Compose and Kubernetes run."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from configparser import RawConfigParser
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from s3s3 import __version__
+from s3s3.scripts.main import VERBS
+
+ROOT = Path(__file__).parents[1]
+CONTAINER = ROOT / "conf" / "container"
+MANIFESTS = sorted((ROOT / "conf" / "kubernetes").glob("*.yaml"))
+NOT_CODE = ["py.typed", "templates/supervisord.conf", "jobs/claim.lua"]
+
+OLDEST_AND_NEWEST_KUBERNETES = ["1.25", "1.33"]
+
+
+def setup_cfg() -> RawConfigParser:
+    parsed = RawConfigParser()
+    parsed.read(ROOT / "setup.cfg")
+    return parsed
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The image's instructions, as (name, rest)."""
+    lines = [line for line in (CONTAINER / "Containerfile").read_text().splitlines() if line and line[0] != "#"]
+    return [(name, rest) for name, _, rest in (line.partition(" ") for line in lines)]
+
+
+def documents() -> list[dict[str, Any]]:
+    return [document for path in MANIFESTS for document in yaml.safe_load_all(path.read_text())]
+
+
+def pod(document: dict[str, Any]) -> dict[str, Any]:
+    spec = document["spec"]
+    if document["kind"] == "CronJob":
+        spec = spec["jobTemplate"]["spec"]
+    found: dict[str, Any] = spec["template"]["spec"]
+    return found
+
+
+def services() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load((CONTAINER / "compose.yml").read_text())["services"]
+    return found
+
+
+def of_s3s3() -> dict[str, dict[str, Any]]:
+    return {name: service for name, service in services().items() if service["image"] == "s3s3"}
+
+
+# -- wheel and sdist
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_the_wheel_that_the_sdist_gives_installs_and_runs(tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in listed.splitlines():
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, checkout / name)
+    subprocess.run([sys.executable, "-m", "build", "--outdir", tmp_path, checkout], check=True)
+    (sdist,), (wheel,) = tmp_path.glob("*.tar.gz"), tmp_path.glob("*.whl")
+    with tarfile.open(sdist) as archive:
+        assert {f"s3s3-{__version__}/s3s3/{name}" for name in NOT_CODE} <= set(archive.getnames())
+    packed = zipfile.ZipFile(wheel).namelist()
+    assert {f"s3s3/{name}" for name in NOT_CODE} <= set(packed)
+    assert not [name for name in packed if name.startswith(("tests/", "bench/"))]
+
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    for what in (["--requirement", CONTAINER / "requirements.txt"], ["--no-deps", wheel]):
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *what], check=True)
+    subprocess.run([python, "-m", "pip", "check"], check=True)
+    shown = subprocess.run([tmp_path / "venv/bin/s3s3", "--version"], capture_output=True, text=True, check=True)
+    assert shown.stdout == f"s3s3 {__version__}\n"
+    for name in setup_cfg()["options.entry_points"]["console_scripts"].split("\n")[1:]:
+        command = tmp_path / "venv/bin" / name.partition(" = ")[0]
+        subprocess.run([command, "--help"], cwd=tmp_path, check=True, capture_output=True)
+
+
+# -- the image
+
+
+def test_the_image_has_all_that_s3s3_needs_at_versions_that_suit_it() -> None:
+    lines = (CONTAINER / "requirements.txt").read_text().splitlines()[1:]
+    pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    wanted = [Requirement(line) for line in setup_cfg()["options"]["install_requires"].split("\n")[1:]]
+    of_the_image = {"python_version": re.search(r"python:(\d\.\d+)", (CONTAINER / "Containerfile").read_text())[1]}  # type: ignore[index]
+    for one in wanted:
+        if one.marker is None or one.marker.evaluate(of_the_image):
+            assert one.specifier.contains(pins[canonicalize_name(one.name)]), one
+
+
+def test_what_the_image_copies_is_there_and_what_it_runs_is_installed() -> None:
+    for name, rest in instructions():
+        if name == "COPY" and not rest.startswith("--from"):
+            *sources, _ = rest.split()
+            assert [source for source in sources if not (ROOT / source).exists()] == []
+    found = dict(instructions())
+    assert found["ENTRYPOINT"] == '["s3s3"]'
+    assert found["CMD"] == '["listen"]'
+
+
+def test_the_image_is_not_roots() -> None:
+    names = [name for name, _ in instructions()]
+    assert names.index("USER") < names.index("ENTRYPOINT")
+    assert int(dict(instructions())["USER"].partition(":")[0]) > 0
+
+
+# -- Compose
+
+
+def test_compose_runs_verbs_of_s3s3_with_nothing_that_can_be_written() -> None:
+    assert {"listen", "bucket"} <= set(of_s3s3())
+    for service in of_s3s3().values():
+        assert service["command"][0] in VERBS
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["build"]["context"] == "../.."
+        assert service["stop_grace_period"] == "90s"
+
+
+def test_the_queue_that_compose_keeps_outlives_a_restart() -> None:
+    command = services()["redis"]["command"]
+    assert command[command.index("--appendonly") + 1] == "yes"
+    assert command[command.index("--maxmemory-policy") + 1] == "noeviction"
+
+
+# -- Kubernetes
+
+
+@pytest.mark.parametrize("version", OLDEST_AND_NEWEST_KUBERNETES)
+def test_the_manifests_are_what_kubernetes_takes(version: str) -> None:
+    assert {document["kind"] for document in documents()} >= {"Deployment", "CronJob"}
+    for document in documents():
+        kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_every_pod_runs_a_verb_of_this_version_as_nobody_and_writes_to_its_spool_alone() -> None:
+    for document in documents():
+        spec = pod(document)
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["terminationGracePeriodSeconds"] > 60
+        volumes = {volume["name"] for volume in spec["volumes"]}
+        for container in spec["containers"]:
+            assert container["image"] == f"s3s3:{__version__}"
+            assert container["args"][0] in VERBS
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
