@@ -163,9 +163,11 @@ async def _duplicate(route: Route) -> bool:
 
 
 def tell_what_broke_off(tally: Tally) -> None:
-    """Log the stores whose listing broke off."""
+    """Log the stores whose listing broke off, and where nothing was deleted for safety's sake."""
     for name, error in tally.errors.items():
         log.warning("%s could not be compared: %s", name, error)
+    for name, why in tally.kept.items():
+        log.warning("nothing was deleted, because of %s: %s", name, why)
 
 
 def _warn_of_failures(line: Mapping[str, Any]) -> None:

@@ -19,13 +19,14 @@ from typing import TypeAlias
 from .broker import connected
 from .comparison import Comparison, Options
 from .config import Config, WorkerSettings
+from .deletions import Candidates, refusal
 from .jobs import Jobs, Put
 from .jobs.memory import MemoryJobs
 from .jobs.redis import RedisJobs
 from .lease import lease_clock_s
 from .matching import matcher
-from .model import Lane, Route
-from .reconcile import merge
+from .model import Entry, Lane, Outcome, Result, Route, md5_of_etag
+from .reconcile import Reason, merge
 from .report import Lines, Tally
 from .store import Store
 from .stores import RouteStores
@@ -52,6 +53,7 @@ class Reconcile:
     """One run over one route.
 
     Args:
+        settings: say where what may have to be deleted is kept meanwhile, and how much room it may take.
         matches: whether the route is about this key.
         lines: takes a report line for every object and destination.
         seen: called every page and every second with the tally so far and the number of jobs outstanding.
@@ -65,6 +67,7 @@ class Reconcile:
         jobs: Jobs,
         options: Options,
         *,
+        settings: WorkerSettings,
         matches: Callable[[str], bool],
         lines: Lines | None = None,
         seen: Seen = unseen,
@@ -78,20 +81,27 @@ class Reconcile:
         self._outstanding: dict[str, set[str]] = {}
         self._heard_at_s = 0.0
         self.tally = Tally(route.name, route.destination_names, lines)
-        self._comparison = Comparison(destinations, options, matches, self.tally)
+        self._candidates = Candidates(str(settings.spool_dir), settings.spool_bytes)
+        gone = self._candidates.add if options.since_ms is None else None
+        self._comparison = Comparison(destinations, options, matches, self.tally, gone)
 
     async def run(self) -> Tally:
         """Compare everything, wait for every outcome, and return what was counted.
 
         Raises:
-            S3S3Error: the source's listing broke off, or Redis went away.
+            S3S3Error: the source's listing broke off, or Redis went away. Nothing was deleted then.
         """
+        with self._candidates:
+            return await self._compare_all()
+
+    async def _compare_all(self) -> Tally:
         began_s = self._heard_at_s = lease_clock_s()
         async for batch in merge(self._source.pages(), [store.pages() for store in self._destinations]):
             await self._put(await self._comparison.differing(batch))
             self._seen(self.tally, len(self._outstanding))
             while len(self._outstanding) > MOST_AHEAD:
                 await self._take_outcomes()
+        await self._delete()
         while self._outstanding:
             await self._take_outcomes()
         self.tally.seconds = lease_clock_s() - began_s
@@ -99,6 +109,28 @@ class Reconcile:
             summary = {**self.tally.summary()["summary"], "ended_s": round(time.time())}
             await self._jobs.note_reconcile(json.dumps(summary))
         return self.tally
+
+    async def _delete(self) -> None:
+        """Have deleted what only destinations have, now that all listings have ended; or none of it, and say why.
+
+        A job to delete is a job like any other: the key goes only if a GET at the source, too, says that it is gone.
+        """
+        for store in self._destinations:
+            count = self._candidates.counts.get(store.name, 0)
+            if store.name not in self.tally.errors and (why := refusal(
+                store.endpoint, count, entries=self._comparison.entries[store.name],
+                source_entries=self.tally.source_entries, allow_empty=self._options.allow_empty,
+            )):  # fmt: skip
+                self.tally.kept[store.name] = why
+        for name, there in self._candidates:
+            if self.tally.kept or name in self.tally.errors:
+                self.tally.tell(_of_candidate(name, there, Result.LEFT))
+            elif self._options.dry_run:
+                self.tally.tell(_of_candidate(name, there, Result.WOULD_DELETE))
+            else:
+                await self._put([Put(there.key, (name,))])
+            while len(self._outstanding) > MOST_AHEAD:
+                await self._take_outcomes()
 
     async def _put(self, puts: Sequence[Put]) -> None:
         for put in puts:
@@ -128,6 +160,13 @@ class Reconcile:
         if not waited:
             del self._outstanding[fields["key"]]
         self.tally.tell_fields(fields)
+
+
+def _of_candidate(destination: str, there: Entry, result: Result) -> Outcome:
+    return Outcome(
+        destination, there.key, result, Reason.SOURCE_GONE.value,
+        destination_size_bytes=there.size_bytes, destination_md5=md5_of_etag(there.etag),
+    )  # fmt: skip
 
 
 async def last_entries(jobs: Jobs) -> int | None:
@@ -173,8 +212,9 @@ async def reconcile_with_worker(
     """
     route = stores.route
     reconcile = Reconcile(
-        route, stores.source, stores.destinations, jobs, options, matches=matcher(route), lines=lines, seen=seen
-    )
+        route, stores.source, stores.destinations, jobs, options, settings=settings, matches=matcher(route),
+        lines=lines, seen=seen,
+    )  # fmt: skip
     worker = Worker(
         route,
         jobs,

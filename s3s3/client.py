@@ -110,8 +110,9 @@ class BucketClient:
             route = with_buckets(configured, self._source_bucket, self._dest_bucket)
             async with queue_of(route, self.config) as jobs, opened(route, self.config.worker, Metrics()) as stores:
                 tally, ended = await reconcile_with_worker(stores, jobs, self.config.worker, Options(), asyncio.Event())
-            log.info("route %s: compared %d objects: %d copied, %d failed", route.name, tally.source_entries,
-                     tally.total(Result.COPIED), tally.total(Result.FAILED))  # fmt: skip
+            log.info("route %s: compared %d objects: %d copied, %d deleted, %d failed", route.name,
+                     tally.source_entries, tally.total(Result.COPIED), tally.total(Result.DELETED),
+                     tally.total(Result.FAILED))  # fmt: skip
             tell_what_broke_off(tally)
             complete_routes.append(ended and tally.complete)
         return all(complete_routes)

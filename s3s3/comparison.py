@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .deletions import Candidate
 from .errors import S3S3Error
 from .jobs import Put
 from .model import Entry, Outcome, Result, md5_of_etag
@@ -24,12 +25,14 @@ class Options:
     Attributes:
         dry_run: copy nothing; say what would be.
         force: copy every object, whatever the comparison says.
-        since_ms: look only at objects that the source changed since then, by its clock.
+        since_ms: look only at objects that the source changed since then, by its clock; nothing is deleted.
+        allow_empty: delete also where the source is empty.
     """
 
     dry_run: bool = False
     force: bool = False
     since_ms: int | None = None
+    allow_empty: bool = False
 
 
 class Pair(NamedTuple):
@@ -46,10 +49,19 @@ class Comparison:
 
     Args:
         matches: whether the route is about this key.
+        gone: takes what is to be deleted once all listings are known to be whole; None: nothing is.
+
+    Attributes:
+        entries: how many objects each destination was seen to hold.
     """
 
     def __init__(
-        self, destinations: Sequence[Store], options: Options, matches: Callable[[str], bool], tally: Tally
+        self,
+        destinations: Sequence[Store],
+        options: Options,
+        matches: Callable[[str], bool],
+        tally: Tally,
+        gone: Callable[[Candidate], None] | None = None,
     ) -> None:
         self._stores = {store.name: store for store in destinations}
         self._names = tuple(self._stores)
@@ -57,6 +69,9 @@ class Comparison:
         self._matches = matches
         self._tally = tally
         self._heads = asyncio.Semaphore(HEADS_AT_ONCE)
+        self._gone = gone
+        self._deleting = {store.name for store in destinations if gone is not None and store.endpoint.delete}
+        self.entries = dict.fromkeys(self._names, 0)
 
     async def differing(self, batch: Batch) -> list[Put]:
         """Return what is to be copied where; for a dry run nothing."""
@@ -65,7 +80,7 @@ class Comparison:
         wanted: dict[str, list[str]] = {}
         unclear: list[Pair] = []
         for pair in self._pairs(batch):
-            decision = decide(pair.source, pair.there)
+            decision = decide(pair.source, pair.there, delete=pair.destination in self._deleting)
             if decision.action is Action.NEEDS_HEAD and not self._options.force:
                 unclear.append(pair)
             else:
@@ -101,6 +116,9 @@ class Comparison:
         for name, count in zip(self._names, same, strict=True):
             if count:
                 self._tally.count(name, Result.SAME.value, count)
+                self.entries[name] += count
+        for pair in pairs:
+            self.entries[pair.destination] += pair.there is not None
         return pairs
 
     def _settle(self, pair: Pair, decision: Decision, wanted: dict[str, list[str]]) -> None:
@@ -113,6 +131,8 @@ class Comparison:
                 wanted.setdefault(pair.key, []).append(pair.destination)
         elif decision.action is Action.SAME:
             self._tally.tell(_outcome(pair, Result.SAME, decision))
+        elif decision.action is Action.DELETE and self._gone is not None and pair.there is not None:
+            self._gone(Candidate(pair.destination, pair.there))
         else:
             self._tally.tell(_outcome(pair, Result.LEFT, decision))
 

@@ -7,17 +7,21 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
 
-from .errors import S3S3Error
+from .errors import S3S3Error, StoreUnavailable
 from .jobs import Put
 from .jobs.redis import RedisJobs
 from .model import Lane, Route
 from .notices.ear import Ear
+from .report import Tally
 from .store import Store
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 2.0
 PAUSE_AFTER_FAILURE_S = 30.0
+"""After a first failure; it doubles with each further one, as a heal may compare whole buckets."""
+
+LONGEST_PAUSE_S = 300.0
 MOST_AHEAD = 1000
 """Bulk jobs on the queue at once: a heal of a huge bucket waits for the worker, not Redis's memory for it."""
 
@@ -29,6 +33,9 @@ class Healer:
         reconcile: compares everything; for a Redis that has lost what it knew, when no gap can be told.
         margin_s: how much older than the gap an object may be: its upload began earlier, or clocks differ.
         matches: whether the route is about this key.
+
+    What was deleted during a gap no listing of the source tells: where deletions are carried over, everything is
+    compared too.
     """
 
     def __init__(
@@ -37,7 +44,7 @@ class Healer:
         ear: Ear,
         source: Store,
         jobs: RedisJobs,
-        reconcile: Callable[[], Awaitable[object]],
+        reconcile: Callable[[], Awaitable[Tally]],
         *,
         margin_s: float,
         matches: Callable[[str], bool],
@@ -49,6 +56,9 @@ class Healer:
         self._reconcile = reconcile
         self._margin_ms = int(margin_s * 1000)
         self._matches = matches
+        self._deletes = any(destination.delete for destination in route.destinations)
+        self._put_generation = ""
+        self._failures = 0
 
     async def run(self) -> None:
         """Heal for ever. A heal that fails is begun again: the gap stays on record until it is healed."""
@@ -60,17 +70,30 @@ class Healer:
                 gap = await self._ear.gap()
                 if gap is not None:
                     await self._heal(*gap)
+                    self._failures = 0
             except S3S3Error as error:
                 log.warning("route %s: what nobody listened to cannot be looked at yet: %s", self._route.name, error)
-                await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
+                await asyncio.sleep(min(PAUSE_AFTER_FAILURE_S * 2.0**self._failures, LONGEST_PAUSE_S))
+                self._failures = min(self._failures + 1, 30)
 
     async def _heal(self, from_ms: int, generation: str) -> None:
-        if from_ms:
-            await self._put_changed_since(from_ms - self._margin_ms)
-        else:
+        if not from_ms:
             log.warning("route %s: Redis has lost what it knew; comparing everything", self._route.name)
             await self._reconcile()
+        else:
+            if generation != self._put_generation:  # else it is deletions that are to be found still
+                await self._put_changed_since(from_ms - self._margin_ms)
+                self._put_generation = generation
+            if self._deletes:
+                await self._compare_for_deletions()
         await self._ear.healed(generation)
+
+    async def _compare_for_deletions(self) -> None:
+        """Compare everything. Raises StoreUnavailable where a destination that is to lose objects was not listed."""
+        tally = await self._reconcile()
+        for destination in self._route.destinations:
+            if destination.delete and destination.name in tally.errors:
+                raise StoreUnavailable(f"what was deleted is not carried over yet: {tally.errors[destination.name]}")
 
     async def _put_changed_since(self, since_ms: int) -> None:
         found = 0

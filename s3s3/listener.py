@@ -58,6 +58,7 @@ class RouteListener:
         self.metrics = metrics
         self.observer = Observer(route.name, metrics)
         self._periodic = periodic
+        self._settings = settings
         self._matches = matcher(route)
         self.jobs = RedisJobs(
             speaking, route.name, route.destination_names, source=route.source.name, lease_s=settings.lease_s
@@ -115,10 +116,14 @@ class RouteListener:
     async def reconcile(self) -> Tally:
         """Compare everything and have what differs copied; the workers of the fleet do it."""
         tally = await Reconcile(
-            self.route, self.stores.source, self.stores.destinations, self.jobs, Options(), matches=self._matches
-        ).run()
-        log.info("route %s: compared %d objects: %d copied, %d failed", self.route.name, tally.source_entries,
-                 tally.total(Result.COPIED), tally.total(Result.FAILED))  # fmt: skip
+            self.route, self.stores.source, self.stores.destinations, self.jobs, Options(),
+            settings=self._settings, matches=self._matches,
+        ).run()  # fmt: skip
+        log.info("route %s: compared %d objects: %d copied, %d deleted, %d failed", self.route.name,
+                 tally.source_entries, tally.total(Result.COPIED), tally.total(Result.DELETED),
+                 tally.total(Result.FAILED))  # fmt: skip
+        for name, why in tally.kept.items():
+            log.warning("route %s: nothing was deleted, because of %s: %s", self.route.name, name, why)
         return tally
 
     async def _keep_reconciling(self) -> None:

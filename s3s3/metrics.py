@@ -157,11 +157,13 @@ class Metrics(Collector):
     def begin_at_zero(self, route: Route) -> None:
         """Show the counters of a route before anything happens: Prometheus overlooks a step from nothing to 1."""
         self.verify_mismatch[route.name, route.source.name] += 0
-        for destination in route.destination_names:
+        for destination in route.destinations:
             for result in (Result.COPIED, Result.SAME, Result.FAILED, Result.SOURCE_GONE):
-                self.copies[route.name, destination, result.value] += 0
+                self.copies[route.name, destination.name, result.value] += 0
+            if destination.delete:
+                self.copies[route.name, destination.name, Result.DELETED.value] += 0
             for counter in (self.copy_bytes, self.retries, self.verify_mismatch):
-                counter[route.name, destination] += 0
+                counter[route.name, destination.name] += 0
 
     def count_outcome(self, route: str, outcome: Outcome, duration_s: float) -> None:
         """Count what became of a job at one destination, `duration_s` after it was begun."""

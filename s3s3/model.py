@@ -48,6 +48,8 @@ class Endpoint:
     storage_class: str | None = None
     acl: str | None = None
     server_side_encryption: str | None = None
+    delete: bool = False
+    max_delete: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)

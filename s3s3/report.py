@@ -32,12 +32,14 @@ class Tally:
     Attributes:
         counts: by destination and the outcome's word.
         errors: by store, a listing that broke off: what could not be compared is in no count.
+        kept: by destination, why nothing was deleted there although the source lacks some of it.
     """
 
     def __init__(self, route: str, destinations: tuple[str, ...], lines: Lines | None = None) -> None:
         self.route = route
         self.counts: dict[str, dict[str, int]] = {name: {} for name in destinations}
         self.errors: dict[str, str] = {}
+        self.kept: dict[str, str] = {}
         self.source_entries = 0
         self.copied_bytes = 0
         self.seconds = 0.0
@@ -72,7 +74,9 @@ class Tally:
     @property
     def complete(self) -> bool:
         """Whether every object is where it belongs now."""
-        return not self.errors and not self.total(Result.FAILED, Result.WOULD_COPY, Result.WOULD_DELETE)
+        return (
+            not self.errors and not self.kept and not self.total(Result.FAILED, Result.WOULD_COPY, Result.WOULD_DELETE)
+        )
 
     def summary(self) -> dict[str, Any]:
         """Return the last line of a report."""
@@ -83,6 +87,7 @@ class Tally:
                 "destinations": self.counts,
                 "copied_bytes": self.copied_bytes,
                 "errors": self.errors,
+                "kept": self.kept,
                 "seconds": round(self.seconds, 3),
             }
         }

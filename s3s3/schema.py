@@ -169,9 +169,12 @@ DESTINATION = Table(
         Key("server_side_encryption", Kind.TEXT, None, "Asked for with every object.", example="AES256"),
         Key("multipart", Kind.BOOLEAN, False, "Objects over multipart_threshold go in parts.", later=True),
         Key("multipart_threshold", Kind.SIZE, "5 GiB", "The largest object sent by one PUT.", later=True),
-        Key("delete", Kind.BOOLEAN, False, "Carry deletions over.", later=True),
+        Key("delete", Kind.BOOLEAN, False,
+            "Carry deletions over: what the source, asked for it, says that it has not is deleted here. So is, "
+            "by s3s3 bucket, whatever was not copied from it but lies where its copies would."),
         Key("max_delete", Kind.NUMBER, 0.1,
-            "A run that would delete more than this part of the destination deletes nothing.", later=True),
+            "With delete = true, a run of s3s3 bucket that would delete more than this part of the destination "
+            "deletes nothing and exits with 1. 1 is no bound.", at_least=0, at_most=1),
         Key("copy_tags", Kind.BOOLEAN, False, "Copy the objects' tags.", later=True),
         Key("copy_acl", Kind.BOOLEAN, False, "Copy the objects' ACLs.", later=True),
         Key("max_bytes_per_s", Kind.SIZE, None, "A bound on the rate, or a table of hours of the day.", later=True),

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from .config import WorkerSettings
 from .errors import S3S3Error
+from .matching import matcher
 from .metrics import Metrics
 from .model import Job, Outcome, Route
 from .spool import Room
@@ -58,7 +59,9 @@ async def opened(
             )
             for endpoint in (route.source, *route.destinations)
         ]
-        transfer = Transfer(source, room or room_of(settings), metrics=metrics, route=route.name)
+        transfer = Transfer(
+            source, room or room_of(settings), metrics=metrics, route=route.name, matches=matcher(route)
+        )
         yield RouteStores(route, source, destinations, transfer)
 
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from .errors import Damaged, LeaseLost, S3S3Error, StoreError
 from .model import Entry, Outcome, Result, md5_of_etag
-from .reconcile import Action, Decision, decide
+from .reconcile import Action, Decision, Reason, decide
 from .store import RECORDED_ETAG, Held, Reading, Store, Written
 
 Chunks: TypeAlias = Callable[[], AsyncIterator[bytes]]
@@ -125,9 +125,37 @@ class Target:
             unanswered=unanswered,
         )
 
+    async def delete(self, permit: Permit, *, look: bool) -> None:
+        """Delete it, for the source has it no more. Its end is the outcome, as for `put`.
+
+        Args:
+            permit: raises LeaseLost where nothing more may be written.
+            look: ask first whether it is there. Where versions are kept, each DELETE leaves another mark.
+        """
+        sending = _Sending(b"", permit)
+        try:
+            if look:
+                self.held = await self.store.head(self.key)
+                if self.held is None:
+                    self.source_is_gone()
+                    return
+            unanswered = await self.store.delete(self.key, permit=sending.permit)
+        except S3S3Error as error:
+            self.fail(error, unanswered=sending.unanswered(error))
+        else:
+            self.outcome = Outcome(
+                self.store.name,
+                self.key,
+                Result.DELETED,
+                Reason.SOURCE_GONE.value,
+                destination_size_bytes=self.held.entry.size_bytes if self.held else None,
+                destination_md5=md5_in_etag(self.held) if self.held else None,
+                unanswered=unanswered,
+            )
+
     def source_is_gone(self) -> None:
-        """Say that the source has no such object any more."""
-        self.outcome = Outcome(self.store.name, self.key, Result.SOURCE_GONE, Result.SOURCE_GONE.value)
+        """Say that the source has no such object any more, and that nothing is done about it here."""
+        self.outcome = Outcome(self.store.name, self.key, Result.SOURCE_GONE, Reason.SOURCE_GONE.value)
 
     def _copied(self, source: Entry, written: Written, md5: str, etag_md5: str | None) -> None:
         self.outcome = Outcome(

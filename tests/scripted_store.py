@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from s3s3.errors import Damaged, NoSuchKey, StoreError, StoreUnavailable
 from s3s3.model import Endpoint, Entry
@@ -72,6 +73,8 @@ class ScriptedStore:
     Attributes:
         serves: what GETs of a key give, one after the other; the last one for ever.
         answers: called with what was to be stored; raises or returns the receipt. None: all is well.
+        settings: further fields of its endpoint.
+        deletes_late: an attempt at a DELETE got no answer before one succeeded.
         pause_s: between two chunks of a PUT.
         requests: what was asked, in order.
         puts: every body that was stored, with its headers, in order.
@@ -82,11 +85,14 @@ class ScriptedStore:
     serves: dict[str, list[Object | Exception]] = field(default_factory=dict)
     answers: Callable[[Object], Written] | None = None
     head_error: StoreError | None = None
+    delete_error: Exception | None = None
+    deletes_late: bool = False
     get_error: StoreError | None = None
     ignores_content_md5: bool = False
     answers_after: int | None = None
     pause_s: float = 0.0
     verify_md5: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     cut_off: int = 0
     open_readings: int = 0
@@ -94,7 +100,7 @@ class ScriptedStore:
 
     @property
     def endpoint(self) -> Endpoint:
-        return Endpoint(self.name, "bucket", verify_md5=self.verify_md5)
+        return Endpoint(self.name, "bucket", verify_md5=self.verify_md5, **self.settings)
 
     async def get(self, key: str) -> ScriptedReading:
         self.requests.append("GET")
@@ -148,6 +154,15 @@ class ScriptedStore:
         written = self.answers(stored) if self.answers else Written(stored.held(key).entry.etag, False, False)
         self.objects[key] = replace(stored, etag=written.etag, encrypted=written.encrypted)
         return written
+
+    async def delete(self, key: str, *, permit: Callable[[], None]) -> bool:
+        permit()
+        self.requests.append("DELETE")
+        await asyncio.sleep(0)
+        if self.delete_error is not None:
+            raise self.delete_error
+        self.objects.pop(key, None)
+        return self.deletes_late
 
     async def _receive(self, body: Callable[[], AsyncIterator[bytes]]) -> bytes:
         """As the real one does, give up at an early answer, and take the last chunk only after the iterator's end."""

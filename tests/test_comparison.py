@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from s3s3.comparison import Comparison, Options
+from s3s3.deletions import Candidate
 from s3s3.errors import StoreUnavailable
 from s3s3.model import Endpoint, Entry
 from s3s3.reconcile import Batch
@@ -22,6 +23,7 @@ class Destination:
     """What a comparison asks of a store: a HEAD."""
 
     name: str = "dest"
+    delete: bool = False
     recorded: dict[str, str | None] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
     error: StoreUnavailable | None = None
@@ -29,7 +31,7 @@ class Destination:
 
     @property
     def endpoint(self) -> Endpoint:
-        return Endpoint(self.name, "bucket")
+        return Endpoint(self.name, "bucket", delete=self.delete)
 
     async def head(self, key: str) -> Held | None:
         self.asked.append(key)
@@ -133,3 +135,34 @@ async def test_equal_objects_are_counted_alike_whether_or_not_anybody_reads_line
     _, rest, tally = await compare(rows, lines=lines)
     assert tally.counts == {"dest": {"same": 7}}
     assert len(rest) == (7 if lines else 0)
+
+
+async def test_what_only_a_destination_has_is_a_candidate_where_deletions_are_carried_over() -> None:
+    gone: list[Candidate] = []
+    tally = Tally("default", ("keeps", "deletes"))
+    stores = [Destination("keeps"), Destination("deletes", delete=True)]
+    comparison = Comparison(stores, Options(force=True), lambda key: key != "no", tally, gone.append)  # type: ignore[arg-type]
+    rows = [
+        ("a", None, (entry("a"), entry("a"))),
+        ("b", entry("b"), (entry("b"), None)),
+        ("no", None, (entry("no"),) * 2),
+    ]
+
+    puts = await comparison.differing(Batch(rows, {}))
+
+    assert gone == [Candidate("deletes", entry("a"))]
+    assert [put.key for put in puts] == ["b"]
+    assert tally.counts["keeps"] == {"left": 1}
+    assert comparison.entries == {"keeps": 2, "deletes": 1}
+
+
+@pytest.mark.parametrize("lines", [True, False])
+async def test_a_destination_s_objects_are_counted_however_they_compare(lines: bool) -> None:
+    tally = Tally("default", ("dest",), (lambda _: None) if lines else None)
+    comparison = Comparison([Destination()], Options(), lambda key: key != "no", tally)  # type: ignore[list-item]
+    pairs = [(entry("a"), entry("a")), (entry("b"), entry("b", MD5_B)), (entry("c"), None), (None, entry("d")),
+             (None, entry("no"))]  # fmt: skip
+
+    await comparison.differing(Batch([((s or d).key, s, (d,)) for s, d in pairs], {}))  # type: ignore[union-attr]
+
+    assert comparison.entries == {"dest": 3}

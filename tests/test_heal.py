@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -12,6 +12,7 @@ from s3s3.errors import StoreUnavailable
 from s3s3.heal import Healer
 from s3s3.jobs.redis import RedisJobs
 from s3s3.model import Endpoint, Entry, Route
+from s3s3.report import Tally
 from tests.waiting import running, until
 
 pytestmark = pytest.mark.real
@@ -54,11 +55,16 @@ class Source:
 class Reconciles:
     """Counts how often everything was compared."""
 
-    def __init__(self) -> None:
+    def __init__(self, failing: Sequence[int] = ()) -> None:
+        self.failing = failing
         self.runs = 0
 
-    async def __call__(self) -> None:
+    async def __call__(self) -> Tally:
         self.runs += 1
+        tally = Tally("default", ROUTE.destination_names)
+        if self.runs in self.failing:
+            tally.errors["dest"] = "dest: away"
+        return tally
 
 
 @pytest.fixture(autouse=True)
@@ -74,8 +80,15 @@ async def jobs(redis_url: str) -> AsyncIterator[RedisJobs]:
     await client.aclose()
 
 
-def healer(ear: ToldEar, source: Source, jobs: RedisJobs, reconcile: Reconciles, margin_s: float = 3600) -> Healer:
-    return Healer(ROUTE, ear, source, jobs, reconcile, margin_s=margin_s, matches=lambda key: not key.startswith("no/"))  # type: ignore[arg-type]
+def healer(
+    ear: ToldEar,
+    source: Source,
+    jobs: RedisJobs,
+    reconcile: Reconciles,
+    margin_s: float = 3600,
+    route: Route = ROUTE,
+) -> Healer:
+    return Healer(route, ear, source, jobs, reconcile, margin_s=margin_s, matches=lambda key: not key.startswith("no/"))  # type: ignore[arg-type]
 
 
 async def claimed_keys(jobs: RedisJobs) -> list[str]:
@@ -144,3 +157,28 @@ async def test_a_heal_puts_no_more_than_a_bounded_number_of_jobs_ahead(
 
 async def has_bulk(jobs: RedisJobs, count: int) -> bool:
     return (await jobs.counts()).bulk == count
+
+
+DELETING = Route("default", Endpoint("source", "images"), (Endpoint("dest", "copies", delete=True),))
+
+
+async def test_where_deletions_are_carried_over_a_heal_compares_everything_too(jobs: RedisJobs) -> None:
+    ear, reconcile = ToldEar(HOUR_MS), Reconciles()
+    source = Source([[Entry("a", 1, "e", HOUR_MS)]])
+    async with running(healer(ear, source, jobs, reconcile, route=DELETING).run()):
+        await until(lambda: ear.healed_generations == ["1"])
+    assert reconcile.runs == 1
+    assert await claimed_keys(jobs) == ["a"]
+
+
+async def test_a_heal_waits_for_a_destination_that_is_to_lose_objects_without_putting_jobs_again(
+    jobs: RedisJobs,
+) -> None:
+    ear, reconcile = ToldEar(HOUR_MS), Reconciles(failing=[1, 2])
+    source = Source([[Entry("a", 1, "e", HOUR_MS)]])
+    async with running(healer(ear, source, jobs, reconcile, route=DELETING).run()):
+        await until(lambda: reconcile.runs == 1)
+        assert await claimed_keys(jobs) == ["a"]
+        await until(lambda: ear.healed_generations == ["1"])
+    assert reconcile.runs == 3
+    assert await claimed_keys(jobs) == []

@@ -46,7 +46,7 @@ LAYERS = """
         spool           digest errors
         target          errors model reconcile store
         transfer        digest errors fanout metrics model reconcile spool store target
-        stores          config errors metrics model spool store transfer
+        stores          config errors matching metrics model spool store transfer
 
     the queue, what fills it, and who works on it
         broker          addresses errors tasks
@@ -57,9 +57,11 @@ LAYERS = """
         worker          broker circuits errors jobs lease model tasks verdicts
 
     whole buckets, and the daemon
-        comparison      errors jobs model reconcile report store
-        bucket          broker comparison config jobs lease matching model reconcile report store stores tasks worker
-        heal            errors jobs model notices store
+        deletions       errors model
+        comparison      deletions errors jobs model reconcile report store
+        bucket          broker comparison config deletions jobs lease matching model reconcile report store stores \
+                        tasks worker
+        heal            errors jobs model notices report store
         observer        jobs metrics model
         listener        broker bucket comparison config errors heal jobs lease matching metrics model notices \
                         observer report stores tasks worker

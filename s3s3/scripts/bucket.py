@@ -21,7 +21,7 @@ from ..config import Config
 from ..errors import ConfigError, S3S3Error
 from ..lease import lease_clock_s
 from ..metrics import Metrics
-from ..model import Result, Route
+from ..model import Route
 from ..report import Lines, Tally
 from ..stores import opened
 from . import options
@@ -48,6 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--since", type=_time_ms, metavar="T",
         help="only objects that the source changed since then: 2026-03-01, 2026-03-01T12:00 (UTC), or 90m, 36h, 7d ago",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-empty", action="store_true",
+        help="with delete = true, empty a destination of which the source is empty; max_delete does not count then",
     )  # fmt: skip
     parser.add_argument("--without-redis", action="store_true", help="do not use the Redis that is configured")
     return parser
@@ -94,7 +98,8 @@ async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
 
 
 async def _run_once(arguments: argparse.Namespace, settings: Config, routes: list[Route], stop: asyncio.Event) -> int:
-    wanted = Options(dry_run=arguments.dry_run, force=arguments.force, since_ms=arguments.since)
+    wanted = Options(dry_run=arguments.dry_run, force=arguments.force, since_ms=arguments.since,
+                     allow_empty=arguments.allow_empty)  # fmt: skip
     tallies, complete = [], True
     with _lines(arguments.report) as lines:
         for route in routes:
@@ -140,6 +145,8 @@ def _tell(tallies: list[Tally], complete: bool, to_stderr: bool) -> None:
                       highlight=False)  # fmt: skip
         for store, error in tally.errors.items():
             console.print(f"route {tally.route}: {store} could not be compared: {error}", highlight=False)
+        for store, why in tally.kept.items():
+            console.print(f"route {tally.route}: nothing was deleted, because of {store}: {why}", highlight=False)
     if not complete:
         console.print("interrupted: the rest was not compared; run it again", highlight=False)
 
@@ -147,5 +154,4 @@ def _tell(tallies: list[Tally], complete: bool, to_stderr: bool) -> None:
 def _status(tallies: list[Tally], complete: bool) -> int:
     if any(tally.errors for tally in tallies):
         return options.OUT_OF_REACH
-    differ = any(tally.total(Result.FAILED, Result.WOULD_COPY, Result.WOULD_DELETE) for tally in tallies)
-    return options.SOME_FAILED if differ or not complete else options.OK
+    return options.OK if complete and all(tally.complete for tally in tallies) else options.SOME_FAILED

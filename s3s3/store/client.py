@@ -140,23 +140,27 @@ class Store:
 
         return await (again(attempt) if isinstance(body, bytes) else attempt())
 
-    async def delete(self, key: str, *, permit: Permit = always) -> None:
-        """Delete an object; one that is not there is as good as deleted. `permit` and errors as for `put`."""
+    async def delete(self, key: str, *, permit: Permit = always) -> bool:
+        """Delete an object; one that is not there is as good as deleted. `permit` and errors as for `put`.
+
+        Returns whether an attempt before the one that succeeded got no answer: it may yet be carried out.
+        """
         held_key = self._names.held(key)
         unanswered = False
 
-        async def attempt() -> None:
+        async def attempt() -> bool:
             nonlocal unanswered
             try:
                 answer = await self._exchange.ask("DELETE", key, held_key, permit=permit)
                 await self._carried_out("DELETE", key, answer)
             except NoSuchKey:
-                return
+                pass
             except StoreError as error:
                 unanswered = error.unanswered = error.unanswered or unanswered
                 raise
+            return unanswered
 
-        await again(attempt)
+        return await again(attempt)
 
     def pages(self, *, start_after: str = "") -> AsyncGenerator[Page, None]:
         """Yield what is held under the prefix, sorted, in pages; the next one is fetched while one is looked at.

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..errors import Damaged
+from ..fanout import together
 from ..metrics import Metrics
 from ..model import Outcome
 from ..spool import Room
@@ -18,6 +19,11 @@ from .ordinary import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, OrdinaryRoad
 __all__ = ["AT_ONCE_BYTES", "SMALL_BYTES", "STREAM_BYTES", "Transfer"]
 
 
+def _any(_: str) -> bool:
+    """The route is about every key."""
+    return True
+
+
 class Transfer:
     """Copies keys from one source.
 
@@ -25,14 +31,18 @@ class Transfer:
         source: where they are.
         room: shared by everything that copies in this process.
         metrics: count what does not verify, under the name `route`.
+        matches: whether the route is about this key; what it is not about is never deleted.
     """
 
-    def __init__(self, source: Store, room: Room, *, metrics: Metrics, route: str) -> None:
+    def __init__(
+        self, source: Store, room: Room, *, metrics: Metrics, route: str, matches: Callable[[str], bool] = _any
+    ) -> None:
         self.source = source
         self.room = room
         self.without_md5: set[str] = set()
         self._metrics = metrics
         self._route = route
+        self._matches = matches
 
     async def copy(self, key: str, destinations: Sequence[Store], *, permit: Permit, look: bool) -> list[Outcome]:
         """Make the destinations hold what the source holds under `key` now; return the outcome of each, in order.
@@ -46,10 +56,22 @@ class Transfer:
         targets = [Target(store, key) for store in destinations]
         road = OrdinaryRoad(self.source, self.room, self.without_md5, key, permit)
         await road.settle(targets, road.look if look else road.run)
+        if road.gone:
+            await self._carry_deletion_over(road.gone, permit, look)
         outcomes = [target.outcome for target in targets if target.outcome is not None]
         assert len(outcomes) == len(targets), "a copy that ends leaves nothing open"
         self._count_damage(outcomes)
         return outcomes
+
+    async def _carry_deletion_over(self, targets: Sequence[Target], permit: Permit, look: bool) -> None:
+        """Delete what a GET at the source said that there is no more, where that is asked for."""
+        deleting = []
+        for target in targets:
+            if target.store.endpoint.delete and self._matches(target.key):
+                deleting.append(target.delete(permit, look=look))
+            else:
+                target.source_is_gone()
+        await together(deleting)
 
     def _count_damage(self, outcomes: Sequence[Outcome]) -> None:
         """Count bytes, lengths and MD5s that were not as promised; once where the source alone failed all."""

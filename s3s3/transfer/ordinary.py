@@ -46,6 +46,9 @@ class Refuted(S3S3Error):
 class OrdinaryRoad:
     """One key on its way.
 
+    Attributes:
+        gone: targets for which a GET at the source said that there is no such key; they are open still.
+
     Args:
         without_md5: names of the destinations whose ETags are known to be no MD5s; it may grow.
     """
@@ -56,15 +59,15 @@ class OrdinaryRoad:
         self._without_md5 = without_md5
         self._key = key
         self._permit = permit
+        self.gone: list[Target] = []
         self._known_md5: dict[str, bytes] = {}  # of contents that were read to their end, by the ETag they came with
 
     async def settle(self, targets: Sequence[Target], road: Callable[[Sequence[Target]], Awaitable[None]]) -> None:
         """Go down a road. Where the source fails on it, that is the outcome of every target that is still open."""
         try:
             await road(targets)
-        except NoSuchKey:
-            for target in _open(targets):
-                target.source_is_gone()
+        except NoSuchKey:  # of the source alone, and of a GET: what a target is told is an outcome already
+            self.gone += _open(targets)
         except S3S3Error as error:
             for target in _open(targets):
                 target.fail(error)
