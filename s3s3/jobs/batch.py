@@ -12,9 +12,10 @@ Answer = TypeVar("Answer")
 MOST_IN_ONE_CALL = 100
 """Redis runs a script alone, so a long one would make everybody else wait."""
 
-
-GATHER_S = 0.002
-"""How long the first of them waits for more: on a busy machine a call costs more CPU time than all that is in it."""
+ENOUGH = 8
+GATHER_S = 0.01
+"""Until there are enough, the first of them waits so long for more: a call costs more CPU time than all that is in it.
+"""
 
 
 class Batch(Generic[Item, Answer]):
@@ -27,11 +28,14 @@ class Batch(Generic[Item, Answer]):
         self._call = call
         self._gathered: list[tuple[Item, asyncio.Future[Answer]]] = []
         self._sending: asyncio.Task[None] | None = None
+        self._enough = asyncio.Event()
 
     async def add(self, item: Item) -> Answer:
         """Send the item with others; return what the call answered."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._gathered.append((item, answer))
+        if len(self._gathered) == ENOUGH:
+            self._enough.set()
         if self._sending is None:
             self._sending = asyncio.create_task(self._send())
         return await answer
@@ -39,12 +43,20 @@ class Batch(Generic[Item, Answer]):
     async def _send(self) -> None:
         try:
             while self._gathered:
-                await asyncio.sleep(GATHER_S)
+                await self._gather()
                 items = self._gathered[:MOST_IN_ONE_CALL]
                 del self._gathered[:MOST_IN_ONE_CALL]
                 await self._send_one(items)
         finally:
             self._sending = None
+
+    async def _gather(self) -> None:
+        if len(self._gathered) >= ENOUGH:
+            return
+        self._enough.clear()
+        in_time = asyncio.get_running_loop().call_later(GATHER_S, self._enough.set)
+        await self._enough.wait()
+        in_time.cancel()
 
     async def _send_one(self, items: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:

@@ -23,14 +23,16 @@ class Head(NamedTuple):
 
 def parse_head(raw: bytes) -> Head:
     """Parse the status line and the header lines. Raises ValueError for what is no HTTP/1.x."""
-    lines = raw.decode("utf-8", "surrogateescape").split("\r\n")
-    line = lines.pop(0)
+    text = raw.decode("utf-8", "surrogateescape")
+    line, *lines = text.split("\r\n")
     if not line.startswith("HTTP/1.") or not line[9:12].isdigit():
         raise ValueError(f"the answer begins with {line[:40]!r}")
+    if "\r\n " in text or "\r\n\t" in text or "\r\n:" in text:
+        raise ValueError("a header line without a name")
     headers: dict[str, str] = {}
     for header in lines:
         name, colon, value = header.partition(":")
-        if not colon or name[:1] in " \t":
+        if not colon:
             raise ValueError("a header line without a name")
         headers[name.lower()] = value.strip(" \t")
     if len(headers) != len(lines):

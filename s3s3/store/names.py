@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
 from ..errors import InvalidKey
 from ..model import KEY_LIMIT_BYTES, Endpoint
+
+_PLAIN = re.compile(r"[A-Za-z0-9._~/-]*").fullmatch
 
 Query = Sequence[tuple[str, "str | None"]]
 """Names and values as they are meant, not encoded. None is a name without "=" (`?acl`)."""
@@ -17,7 +20,7 @@ def encode_key(key: str) -> str:
 
     Dot segments, empty segments and a leading slash stay: they are part of the name.
     """
-    return quote(key, safe="/")
+    return key if _PLAIN(key) else quote(key, safe="/")
 
 
 def encode_query(query: Query) -> str:

@@ -54,6 +54,16 @@ async def test_what_comes_together_goes_in_one() -> None:
     assert call.calls == [[0, 1, 2, 3, 4]]
 
 
+async def test_enough_of_them_do_not_wait_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "GATHER_S", 60.0)
+    call = Call()
+    call.let.set()
+    items = Batch(call)
+    for _ in range(2):
+        adding = [asyncio.create_task(items.add(1)) for _ in range(batch.ENOUGH)]
+        assert await asyncio.wait_for(asyncio.gather(*adding), 10) == [batch.ENOUGH] * batch.ENOUGH
+
+
 async def test_a_call_has_a_bounded_number_of_items(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch, "MOST_IN_ONE_CALL", 2)
     call = Call()
