@@ -165,6 +165,7 @@ class RouteListener:
 
     async def measure(self) -> None:
         """Bring the gauges up to date."""
+        self.metrics.consuming[self.route.name] = not self.ailment()
         self.observer.measure(await self.jobs.counts(), self.worker.running)
         summary = await self.jobs.last_reconcile()
         if summary:

@@ -125,6 +125,7 @@ class Metrics(Collector):
         self.pending_jobs = Gauge("pending_jobs", "Jobs not done: fresh, bulk, waiting or parked.", "route", "state")
         self.oldest_pending_seconds = Gauge("oldest_pending_seconds", "Age of the oldest pending job.", "route")
         self.running_jobs = Gauge("running_jobs", "Jobs that this process works on.", "route")
+        self.consuming = Gauge("consuming", "1 while this process works on the route's queue as it should.", "route")
         self.retries = Counter("retries", "Failures that are to be tried again.", *by_destination)
         self.dead_letters = Gauge("dead_letters", "Keys not tried again until revived.", *by_destination)
         self.circuit_open = Gauge("circuit_open", "1 while a destination counts as down.", *by_destination)

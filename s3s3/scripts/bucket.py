@@ -138,17 +138,17 @@ def _lines(report: str | None) -> Iterator[Lines | None]:
 
 
 def _tell(tallies: list[Tally], complete: bool, to_stderr: bool) -> None:
-    console = Console(stderr=to_stderr)
+    output = sys.stderr if to_stderr else sys.stdout
+    console = Console(file=output, markup=False, highlight=False, soft_wrap=not output.isatty())
     console.print(summary_table(tallies))
     for tally in tallies:
-        console.print(f"route {tally.route}: {tally.source_entries:,} objects compared in {span_text(tally.seconds)}",
-                      highlight=False)  # fmt: skip
+        console.print(f"route {tally.route}: {tally.source_entries:,} objects compared in {span_text(tally.seconds)}")
         for store, error in tally.errors.items():
-            console.print(f"route {tally.route}: {store} could not be compared: {error}", highlight=False)
+            console.print(f"route {tally.route}: {store} could not be compared: {error}")
         for store, why in tally.kept.items():
-            console.print(f"route {tally.route}: nothing was deleted, because of {store}: {why}", highlight=False)
+            console.print(f"route {tally.route}: nothing was deleted, because of {store}: {why}")
     if not complete:
-        console.print("interrupted: the rest was not compared; run it again", highlight=False)
+        console.print("interrupted: the rest was not compared; run it again")
 
 
 def _status(tallies: list[Tally], complete: bool) -> int:

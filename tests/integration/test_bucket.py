@@ -99,6 +99,7 @@ def test_a_destination_that_is_away_is_3_and_names_it(place: Place) -> None:
     place.there = dataclasses.replace(place.there, port=free_ports(1)[0])
     said = run("bucket", "--config", place.config(), status=3)
     assert "destination could not be compared" in said.stdout
+    assert "(check host and port in [destination])" in said.stdout
 
 
 def test_a_source_that_is_away_is_3_and_names_it(place: Place) -> None:
