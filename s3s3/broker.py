@@ -55,6 +55,10 @@ _NOT_NOW = re.compile(
 """Said by a server that is loading, full, failing over (UNBLOCKED: to blocking reads), or cannot write to its disk; in
 the middle of the text where a script met it (Redis 6.2)."""
 
+_LOST_IN_UVLOOP = "the handler is closed"
+"""Said by uvloop (`UVHandle._ensure_alive`) to whoever writes on a connection that was reset a moment before; asyncio's
+own loop has a ConnectionResetError for it."""
+
 OLDEST_VERSION = (6, 2)
 """XAUTOCLAIM and ZADD GT came with Redis 6.2 (redis.io command pages)."""
 
@@ -132,6 +136,10 @@ def translated() -> Iterator[None]:
         raise RedisUnavailable("Redis is full (maxmemory): give it more memory, or drop dead letters") from error
     except (ConnectionError, TimeoutError, ReadOnlyError, RedisClusterException, OSError) as error:
         raise RedisUnavailable(f"Redis cannot be reached: {error}") from error
+    except RuntimeError as error:
+        if _LOST_IN_UVLOOP not in str(error):
+            raise
+        raise RedisUnavailable("Redis cannot be reached: the connection was lost") from error
     except ResponseError as error:
         if _NOT_NOW.search(str(error)):
             raise RedisUnavailable(f"Redis refuses work for now: {error}") from error

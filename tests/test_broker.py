@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -114,6 +115,27 @@ def jobs_put(redis_url: str) -> Callable[[], Any]:
 
 
 @real
+def test_a_connection_that_is_lost_before_the_first_word_is_unavailable(redis_server: RedisServer) -> None:
+    """uvloop has a RuntimeError for it, where asyncio's own loop has a ConnectionResetError."""
+
+    async def write_on_a_lost_connection() -> None:
+        _, writer = await asyncio.open_connection(HOST, redis_server.port)
+        writer.transport.abort()
+        await asyncio.sleep(0.1)
+        with translated():
+            writer.writelines([b"PING\r\n"])
+            await writer.drain()
+
+    for run in (asyncio.run, uvloop.run):
+        with pytest.raises(RedisUnavailable, match="cannot be reached"):
+            run(write_on_a_lost_connection())
+
+
+def test_a_defect_is_not_taken_for_an_outage() -> None:
+    with pytest.raises(RuntimeError, match="of ours"), translated():
+        raise RuntimeError("a defect of ours")
+
+
 async def test_a_redis_that_is_full_is_unavailable(redis_url: str, jobs_put: Callable[[], Any]) -> None:
     async with client_of(redis_url) as client:
         await client.config_set("maxmemory", 1)
