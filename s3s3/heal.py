@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
 
-from .errors import S3S3Error, StoreUnavailable
+from .errors import RedisUnavailable, S3S3Error, StoreUnavailable
 from .jobs import Put
 from .jobs.redis import RedisJobs
 from .model import Lane, Route
@@ -18,10 +18,10 @@ from .store import Store
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 2.0
-PAUSE_AFTER_FAILURE_S = 30.0
-"""After a first failure; it doubles with each further one, as a heal may compare whole buckets."""
-
 LONGEST_PAUSE_S = 300.0
+"""Between two tries of a heal that goes on failing, as it may compare whole buckets. It grows up to that from a look's
+pause: most of what fails has failed for a moment only."""
+
 MOST_AHEAD = 1000
 """Bulk jobs on the queue at once: a heal of a huge bucket waits for the worker, not Redis's memory for it."""
 
@@ -58,23 +58,28 @@ class Healer:
         self._matches = matches
         self._deletes = any(destination.delete for destination in route.destinations)
         self._put_generation = ""
-        self._failures = 0
 
     async def run(self) -> None:
         """Heal for ever. A heal that fails is begun again: the gap stays on record until it is healed."""
+        pause_s = LOOK_EVERY_S
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(pause_s)
             if not self._ear.leads:
                 continue
             try:
                 gap = await self._ear.gap()
                 if gap is not None:
                     await self._heal(*gap)
-                    self._failures = 0
+                pause_s = LOOK_EVERY_S
+            except RedisUnavailable as error:
+                self._say_not_yet(error)
+                pause_s = LOOK_EVERY_S  # while it is away, asking costs no store anything
             except S3S3Error as error:
-                log.warning("route %s: what nobody listened to cannot be looked at yet: %s", self._route.name, error)
-                await asyncio.sleep(min(PAUSE_AFTER_FAILURE_S * 2.0**self._failures, LONGEST_PAUSE_S))
-                self._failures = min(self._failures + 1, 30)
+                self._say_not_yet(error)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _say_not_yet(self, error: S3S3Error) -> None:
+        log.warning("route %s: what nobody listened to cannot be looked at yet: %s", self._route.name, error)
 
     async def _heal(self, from_ms: int, generation: str) -> None:
         if not from_ms:

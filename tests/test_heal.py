@@ -13,6 +13,7 @@ from s3s3.heal import Healer
 from s3s3.jobs.redis import RedisJobs
 from s3s3.model import Endpoint, Entry, Route
 from s3s3.report import Tally
+from s3s3.tasks import cancel
 from tests.waiting import running, until
 
 pytestmark = pytest.mark.real
@@ -70,7 +71,6 @@ class Reconciles:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heal, "LOOK_EVERY_S", 0.02)
-    monkeypatch.setattr(heal, "PAUSE_AFTER_FAILURE_S", 0.02)
 
 
 @pytest.fixture
@@ -131,6 +131,26 @@ async def test_a_heal_that_breaks_off_is_begun_again_and_only_its_end_heals_the_
         assert ear.healed_generations == []
         await until(lambda: ear.healed_generations == ["1"])
     assert await claimed_keys(jobs) == ["a", "b"]
+
+
+async def test_each_failure_doubles_the_pause_and_a_heal_ends_that(
+    jobs: RedisJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heal, "LONGEST_PAUSE_S", 0.1)
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def slept(pause_s: float) -> None:
+        pauses.append(pause_s)
+        await sleep(0)
+
+    source, ear = Source([[Entry("a", 1, "e", HOUR_MS)]], failures=4), ToldEar(HOUR_MS)
+    monkeypatch.setattr(heal.asyncio, "sleep", slept)
+    task = asyncio.create_task(healer(ear, source, jobs, Reconciles()).run())
+    while not ear.healed_generations:
+        await sleep(0.01)
+    await cancel([task])
+    assert pauses[:6] == [0.02, 0.04, 0.08, 0.1, 0.1, 0.02]
 
 
 async def test_a_listener_that_does_not_lead_heals_nothing(jobs: RedisJobs) -> None:
