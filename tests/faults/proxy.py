@@ -161,6 +161,12 @@ class Link:
         for end in (client, server):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+    @property
+    def server_port(self) -> int:
+        """The port under which the server knows this connection."""
+        port: int = self._server.getsockname()[1]
+        return port
+
     def count(self, name: str) -> None:
         self._proxy.count(self._proxy.injected, name)
 

@@ -1,0 +1,140 @@
+"""Keys that cannot succeed: each ends with a plain reason, in the way of nobody, and is revived when it can."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from s3s3.demo.redis_server import RedisServer
+from s3s3.demo.servers import StoreServer
+from s3s3.model import SINGLE_PUT_LIMIT_BYTES
+from tests.integration.commands import command
+
+from .extent import minutes
+from .fleet import Bucket, Fleet
+from .kinds import Says
+from .messages import Message
+from .proxy import Proxy
+from .results import report
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+
+ELSEWHERE = b"HTTP/1.1 301 Moved Permanently\r\nlocation: http://127.0.0.1:1/elsewhere\r\ncontent-length: 0\r\n\r\n"
+HUGE = (
+    b'HTTP/1.1 200 OK\r\netag: "%b"\r\nlast-modified: Sat, 21 Nov 2026 06:00:00 GMT\r\ncontent-length: %d\r\n\r\n'
+    % (b"0" * 32, SINGLE_PUT_LIMIT_BYTES + 1)
+)
+BROKEN = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"
+MAX_TRIES = 2
+
+
+def about(key: str) -> Callable[[Message], bool]:
+    return lambda message: key in message.target
+
+
+@pytest.fixture
+def to_source(gateway: StoreServer) -> Iterator[Proxy]:
+    with Proxy(gateway.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, own_redis: RedisServer, gateway: StoreServer, to_source: Proxy) -> Iterator[Fleet]:
+    source = Bucket.new(gateway)
+    with Fleet(
+        tmp_path,
+        own_redis.url,
+        source,
+        {name: Bucket.new(gateway) for name in ("dest-one", "dest-two")},
+        size=1,
+        worker={"lease_s": 2, "max_tries": MAX_TRIES},
+        pubsub={"heal": False},
+        direct=["dest-two"],
+        source_endpoint=to_source.through(gateway.endpoint(source.name)),
+    ) as fleet:
+        yield fleet
+
+
+def copied_everywhere(fleet: Fleet, key: str) -> bool:
+    return all(bucket.content(key) == key.encode() for bucket in fleet.destinations.values())
+
+
+def test_what_cannot_succeed_becomes_a_dead_letter_that_says_why_and_is_revived(fleet: Fleet, to_source: Proxy) -> None:
+    for key in ("elsewhere", "huge", "broken", "good"):
+        fleet.source.put(key, key.encode())
+    to_source.inject(Says(ELSEWHERE, of=about("elsewhere")), Says(HUGE, of=about("huge")))
+    fleet.proxies["dest-one"].inject(Says(BROKEN, of=about("broken")))
+    fleet.publish("elsewhere", "huge", "broken", "good")
+    fleet.arrives("good", b"good", 20)
+    fleet.settle_heard()
+    one, two = (fleet.dead_letters(name) for name in fleet.destinations)
+    assert (sorted(one), sorted(two)) == (["broken", "elsewhere", "huge"], ["elsewhere", "huge"])
+    for letters in (one, two):
+        assert "sends us elsewhere, to http://127.0.0.1:1/elsewhere" in letters["elsewhere"].reason
+        assert "more than a single PUT takes (5 GiB)" in letters["huge"].reason
+        assert "multipart" in letters["huge"].reason
+    assert f"tried {MAX_TRIES} times" in one["broken"].reason
+    assert "500" in one["broken"].reason
+
+    to_source.inject()
+    fleet.proxies["dest-one"].inject()
+    subprocess.run(command("jobs", "retry", "--all", "--config", fleet.config), check=True, capture_output=True)
+    fleet.settle()
+    assert all(copied_everywhere(fleet, key) for key in ("elsewhere", "huge", "broken"))
+    assert not any(fleet.dead_letters(name) for name in fleet.destinations)
+
+
+def test_notices_of_keys_that_do_not_exist_end_as_source_gone_and_let_the_others_through(fleet: Fleet) -> None:
+    gone, good = (100_000, 1000) if minutes() else (2000, 20)
+    for number in range(good):
+        fleet.source.put(f"good-{number}", f"good-{number}".encode())
+    began_s = time.monotonic()
+    each = gone // good
+    for number in range(good):
+        fleet.publish(*(f"gone-{number}-{other}" for other in range(each)), f"good-{number}")
+    published_s = time.monotonic() - began_s
+    fleet.settle_heard(600)
+    (member,) = fleet.members
+    metrics = member.metrics()
+    report(
+        "notices of keys that do not exist",
+        gone=gone,
+        good=good,
+        published_in_s=round(published_s, 1),
+        done_in_s=round(time.monotonic() - began_s, 1),
+        good_within_s={f"{share:.0%}": _within_s(metrics, share) for share in (0.5, 0.9, 0.99)},
+        good_alone_within_s=_alone_s(fleet),
+    )
+    for name in fleet.destinations:
+        assert metrics["s3s3_copies_total", f"{name} source gone"] == gone
+        assert metrics["s3s3_copies_total", f"{name} copied"] == good
+        assert not fleet.dead_letters(name)
+    assert copied_everywhere(fleet, "good-0")
+    assert copied_everywhere(fleet, f"good-{good - 1}")
+
+
+def _within_s(metrics: dict[tuple[str, str], float], share: float) -> str:
+    """Return within what time this share of the notices of good keys became copies (a bound of the histogram)."""
+    name = "s3s3_notice_to_copy_seconds_bucket"
+    counts = {
+        label.split()[1]: count for (metric, label), count in metrics.items() if metric == name and "dest-one" in label
+    }
+    return next(bound for bound, count in counts.items() if count >= share * counts["+Inf"])
+
+
+def _alone_s(fleet: Fleet) -> float:
+    """Return how long a good key takes when nothing else is there."""
+    taken_s = []
+    for number in range(5):
+        key = f"alone-{number}"
+        fleet.source.put(key, key.encode())
+        began_s = time.monotonic()
+        fleet.publish(key)
+        fleet.arrives(key, key.encode())
+        taken_s.append(time.monotonic() - began_s)
+    return round(statistics.median(taken_s), 3)
