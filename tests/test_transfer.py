@@ -213,6 +213,19 @@ async def test_a_streamed_object_whose_bytes_are_damaged_resets_the_put_even_at_
 
 
 @pytest.mark.parametrize("content", [TINY, SMALL, BIG], ids=["tiny", "small", "big"])
+async def test_bytes_that_are_cut_short_the_same_way_each_time_never_become_an_object(content: bytes) -> None:
+    scene = Scene(content)
+    scene.source.serves[KEY] = [Object(content[:-1], md5(content))]
+
+    outcome = await scene.outcome()
+
+    assert isinstance(outcome.error, Damaged) and outcome.error.retriable
+    assert f"a HEAD says that it has {len(content)}" in outcome.reason
+    assert scene.destination.objects == {}
+    assert scene.mismatches() == {"ceph": 1}
+
+
+@pytest.mark.parametrize("content", [TINY, SMALL, BIG], ids=["tiny", "small", "big"])
 async def test_an_etag_that_looks_like_an_md5_and_is_none_is_known_by_reading_twice_the_same(content: bytes) -> None:
     scene = Scene(content, etag=LOOKS_LIKE_AN_MD5)
 
@@ -220,7 +233,7 @@ async def test_an_etag_that_looks_like_an_md5_and_is_none_is_known_by_reading_tw
 
     assert outcome.result is Result.COPIED
     assert outcome.source_md5 == md5(content)
-    assert scene.source.requests == ["GET", "GET"]
+    assert scene.source.requests == ["GET", "HEAD", "GET"]
     assert (scene.held().content, scene.held().recorded_etag) == (content, LOOKS_LIKE_AN_MD5)
     assert scene.mismatches() == {}
     assert (await scene.outcome(look=True)).proof is Proof.RECORDED_ETAG
