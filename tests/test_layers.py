@@ -24,6 +24,7 @@ LAYERS = """
         digest          -
         fanout          -
         blocking        -
+        merged          -
 
     the configuration
         schema          model
@@ -63,17 +64,18 @@ LAYERS = """
                         tasks worker
         heal            errors jobs model notices report store
         observer        jobs metrics model
+        processes       lease tasks
         listener        broker bucket comparison config errors heal jobs lease matching metrics model notices \
                         observer report stores tasks worker
 
     what users see
         api             blocking bucket comparison config errors jobs metrics model report store stores
         client          api blocking bucket comparison config errors listener metrics model stores
-        web             config errors metrics
+        web             config errors merged metrics
         scripts.progress model report
         demo            broker config errors model notices scripts.progress
         scripts         broker bucket client comparison config demo errors jobs lease listener matching metrics model \
-                        notices report schema scripts.progress store stores tasks web
+                        notices processes report schema scripts.progress store stores tasks web
 """
 """Each module or package, and all that it imports of ours: only what stands above it."""
 
@@ -81,7 +83,7 @@ LIBRARIES = {
     "aiohttp": "web",
     "boto3": "store demo",
     "botocore": "store demo",
-    "prometheus_client": "metrics demo",
+    "prometheus_client": "metrics merged demo",
     "redis": "broker jobs notices listener scripts demo",
     "rich": "scripts scripts.progress demo",
     "supervisor": "scripts",
