@@ -105,6 +105,7 @@ class BucketClient:
         return complete(self._duplicate())
 
     async def _duplicate(self) -> bool:
+        self.config.need_routes()
         complete_routes = []
         for configured in self.config.routes:
             route = with_buckets(configured, self._source_bucket, self._dest_bucket)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import config_file
 from .addresses import redacted
 from .config_file import Faults
+from .config_mirror import MirrorSettings, mirror_settings, mirrors_in
 from .config_routes import DEFAULT_ROUTE, check_endpoints, check_routes, made_routes, overlap, routes_in
 from .config_tables import Settings, read_tables
 from .config_values import shown
@@ -58,13 +59,22 @@ class HttpSettings:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All that a configuration file says. `http` is None where no status page is wanted."""
+    """All that a configuration file says.
+
+    `http` is None where no status page is wanted. `routes` is empty where there is nothing but mirrors.
+    """
 
     path: Path
     routes: tuple[Route, ...]
     pubsub: PubSub
     worker: WorkerSettings
     http: HttpSettings | None
+    mirror: MirrorSettings = field(default_factory=MirrorSettings)
+
+    def need_routes(self) -> None:
+        """Raise ConfigError where there is nothing but mirrors."""
+        if not self.routes:
+            raise ConfigError([f"{self.path}: no route: add tables [source] and [destination], or [routes.NAME]"])
 
 
 def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
@@ -82,8 +92,9 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ
     faults = Faults(file)
     settings = read_tables(file.tables, environ, faults)
     routes = routes_in(settings)
-    check_endpoints(settings, routes, faults)
-    check_routes(routes, faults)
+    mirrors = mirrors_in(settings, faults)
+    check_endpoints(settings, [*routes, *mirrors], faults)
+    check_routes([*routes, *mirrors], faults)
     tables = settings.tables
     spool_dir = _spool_dir(tables[WORKER.name], file.path.parent, faults)
     faults.raise_any()
@@ -94,6 +105,7 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ
         pubsub=PubSub(**tables[PUBSUB.name].values),
         worker=WorkerSettings(**{**tables[WORKER.name].values, "spool_dir": spool_dir}),
         http=HttpSettings(*address) if address else None,
+        mirror=mirror_settings(settings),
     )
 
 

@@ -63,8 +63,8 @@ def made_routes(routes: Sequence[RouteSettings], default_channel: str) -> tuple[
     return tuple(
         Route(
             name=route.name,
-            source=_endpoint(route.source),
-            destinations=tuple(map(_endpoint, route.destinations)),
+            source=endpoint_of(route.source),
+            destinations=tuple(map(endpoint_of, route.destinations)),
             include=route.source.values["include"],
             exclude=route.source.values["exclude"],
             channel=route.channel or default_channel,
@@ -74,7 +74,8 @@ def made_routes(routes: Sequence[RouteSettings], default_channel: str) -> tuple[
     )
 
 
-def _endpoint(settings: Settings) -> Endpoint:
+def endpoint_of(settings: Settings) -> Endpoint:
+    """Return the endpoint of a table that has no fault."""
     values = settings.values
     return Endpoint(
         name=settings.name,
@@ -88,11 +89,10 @@ def _endpoint(settings: Settings) -> Endpoint:
         path_style=values["calling_format"] == "OrdinaryCallingFormat",
         signature_version=values["signature_version"],
         region=values["region"],
-        verify_md5=values["verify_md5"],
+        verify_md5=values.get("verify_md5", False),
         storage_class=values.get("storage_class"),
         acl=values.get("acl"),
         server_side_encryption=values.get("server_side_encryption"),
-        server_side_copy=values.get("server_side_copy", True),
         delete=values.get("delete", False),
         max_delete=values.get("max_delete", 0.1),
     )
@@ -195,7 +195,7 @@ def _overlap(one: Settings, other: Settings) -> bool:
     """Whether two tables are about the same keys; what has a fault cannot be told."""
     if any((settings.broken | settings.meant) & _PLACE_KEYS for settings in (one, other)):
         return False
-    return overlap(_endpoint(one), _endpoint(other))
+    return overlap(endpoint_of(one), endpoint_of(other))
 
 
 def overlap(one: Endpoint, other: Endpoint) -> bool:

@@ -97,7 +97,9 @@ class _TableReader:
                     settings[name] = self._inner(table, name, content)
                 else:
                     whole = (*self._path, name)
-                    self._faults.add(whole, f"must be a table, [{dotted(whole)}], not {type_of(content)}")
+                    meant = nearest(name, self._known)
+                    key = f"; did you mean the key {meant}?" if meant else ""
+                    self._faults.add(whole, f"must be a table, [{dotted(whole)}], not {type_of(content)}{key}")
                 self._tables_meant.append(table)
         for table in self._table.tables:
             if table.absent is Absent.DEFAULTS and table.begins is None and table.name not in settings:

@@ -9,6 +9,8 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from fractions import Fraction
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from urllib.parse import urlsplit
 
 from .addresses import host_advice, is_host, is_ipv6, is_port, redis_url_advice
 from .model import Secret
@@ -142,6 +144,48 @@ def _globs(key: Key, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _patterns(key: Key, value: object) -> tuple[re.Pattern[str], ...]:
+    texts = _globs(key, value)
+    if not texts:
+        raise Wrong("a list with at least one pattern")
+    patterns = []
+    for text in texts:
+        # Anchored at both ends: "^https://a.example" would let https://a.example.evil.org/ pass.
+        if not (text.startswith("^") and text.endswith("/")):
+            raise Wrong('a list of patterns that begin with "^" and end with "/"', f"write {shown(_anchored(text))}")
+        try:
+            patterns.append(re.compile(text))
+        except re.error as error:
+            raise Wrong("a list of regular expressions", f"{shown(text)}: {error}") from None
+    return tuple(patterns)
+
+
+def _anchored(text: str) -> str:
+    return "^" + text.removeprefix("^").rstrip("/$") + "/"
+
+
+def _networks(_key: Key, value: object) -> tuple[IPv4Network | IPv6Network, ...]:
+    if isinstance(value, bool):
+        return (ip_network("0.0.0.0/0"), ip_network("::/0")) if value else ()
+    expected = 'true, false or a list of networks, as in ["10.1.0.0/16"]'
+    if not isinstance(value, list | tuple) or not all(isinstance(network, str) for network in value):
+        raise Wrong(expected)
+    try:
+        return tuple(ip_network(network) for network in value)
+    except ValueError as error:
+        raise Wrong(expected, str(error)) from None
+
+
+def _url(key: Key, value: object) -> str:
+    text = _text(key, value)
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query or " " in text:
+        raise Wrong("a URL", "without user, password and query, as in https://origin.example.org/files/")
+    if not parts.path.endswith("/"):
+        raise Wrong('a URL that ends with "/"', "the key follows it")
+    return text
+
+
 def _host(key: Key, value: object) -> str:
     text = _text(key, value)
     if is_ipv6(text):
@@ -173,6 +217,9 @@ _PARSERS: dict[Kind, Callable[[Key, object], object]] = {
     Kind.TEXT: _text,
     Kind.SECRET: _secret,
     Kind.REDIS_URL: _redis_url,
+    Kind.PATTERNS: _patterns,
+    Kind.NETWORKS: _networks,
+    Kind.URL: _url,
     Kind.HOST: _host,
     Kind.ADDRESS: _address,
     Kind.BOOLEAN: _boolean,

@@ -12,7 +12,9 @@
     │   ├── NoSuchBucket
     │   ├── AccessDenied         wrong key or secret, no permission, clock skew, wrong signature version
     │   ├── TooLarge             more than a single PUT takes
-    │   └── InvalidKey           a key that this store does not take
+    │   ├── InvalidKey           a key that this store does not take
+    │   ├── UpstreamRefused      an HTTP origin answered, and what it answered cannot be copied
+    │   └── UrlForbidden         a URL, or a hop of its redirects, that s3s3 is not to ask for
     ├── Damaged                  bytes, length or MD5 differ from what was promised; try again
     ├── LeaseLost                the job belongs to somebody else now
     └── ListingOutOfOrder        a listing whose keys do not ascend: nothing can be compared with it
@@ -142,6 +144,21 @@ class TooLarge(StoreRefused):
 
 class InvalidKey(StoreRefused):
     """The store does not take such a key."""
+
+
+class UpstreamRefused(StoreRefused):
+    """An HTTP origin answered with a status, or without a header, that leaves nothing to copy.
+
+    Trying again can help where it says so itself: 408, 429 and what begins with 5 (RFC 9110, 15).
+    """
+
+    def __init__(self, message: str, *, key: str, status: int) -> None:
+        super().__init__(message, operation="GET", key=key, status=status)
+        self.retriable = status in (408, 429) or status >= 500
+
+
+class UrlForbidden(StoreRefused):
+    """A URL, or a hop of its redirects, that the configuration does not let s3s3 ask for."""
 
 
 class Damaged(StoreError):

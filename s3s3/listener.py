@@ -184,6 +184,7 @@ async def route_listeners(
     """
     if not config.pubsub.url:
         raise ConfigError(['[pubsub] url = "": listening needs Redis; leave url out for redis://localhost:6379/0'])
+    config.need_routes()
     speaking = broker.connect(config.pubsub.url)
     hearing = broker.connect(config.pubsub.url, decode=False)
     async with AsyncExitStack() as stack:

@@ -146,6 +146,17 @@ class Metrics(Collector):
         self.last_reconcile_timestamp_seconds = Gauge(
             "last_reconcile_timestamp_seconds", "Unix time at which the last whole reconcile ended.", "route"
         )
+        self.mirror_requests = Counter(
+            "mirror_requests", "Requests to a mirror, by how they were answered.", "mirror", "outcome"
+        )
+        self.mirror_answer_seconds = Histogram(
+            "mirror_answer_seconds", "From a request to its answer.", COPY_SECONDS, "mirror", "outcome"
+        )
+        self.mirror_too_large = Counter(
+            "mirror_too_large", "Copies not made since a single PUT does not take the object.", "mirror"
+        )
+        self.mirror_waiting = Gauge("mirror_waiting", "Requests that wait for a copy.", "mirror")
+        self.mirror_connections = Gauge("mirror_connections", "Connections of clients.", "mirror")
         self.build_info[__version__, platform.python_version()] = 1
 
         self.registry = CollectorRegistry()

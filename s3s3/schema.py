@@ -25,6 +25,9 @@ class Kind(str, Enum):
     NUMBER = "a number"
     SIZE = "a size"
     GLOBS = "a list of texts"
+    PATTERNS = "a list of patterns"
+    NETWORKS = "true, false or a list of networks"
+    URL = "a URL"
 
     @property
     def is_text(self) -> bool:
@@ -32,7 +35,7 @@ class Kind(str, Enum):
         return self in _TEXT_KINDS
 
 
-_TEXT_KINDS = frozenset({Kind.TEXT, Kind.SECRET, Kind.REDIS_URL, Kind.HOST, Kind.ADDRESS})
+_TEXT_KINDS = frozenset({Kind.TEXT, Kind.SECRET, Kind.REDIS_URL, Kind.HOST, Kind.ADDRESS, Kind.URL})
 
 Value = str | bool | int | float | tuple[str, ...] | None
 
@@ -167,9 +170,6 @@ DESTINATION = Table(
         Key("storage_class", Kind.TEXT, None, "Asked for with every object.", example="STANDARD_IA"),
         Key("acl", Kind.TEXT, None, "A canned ACL, asked for with every object.", example="private"),
         Key("server_side_encryption", Kind.TEXT, None, "Asked for with every object.", example="AES256"),
-        Key("server_side_copy", Kind.BOOLEAN, True,
-            "Where the source is in the same store, with the same access key, let the store copy by itself; what it "
-            "says that it holds then has to have the source's ETag."),
         Key("multipart", Kind.BOOLEAN, False, "Objects over multipart_threshold go in parts.", later=True),
         Key("multipart_threshold", Kind.SIZE, "5 GiB", "The largest object sent by one PUT.", later=True),
         Key("delete", Kind.BOOLEAN, False,
@@ -226,7 +226,7 @@ WORKER = Table(
 
 HTTP = Table(
     "http",
-    "The status page, /metrics, /healthz and /readyz of s3s3 listen.",
+    "The status page, /metrics, /healthz and /readyz of s3s3 listen and s3s3 mirror.",
     (Key("bind", Kind.ADDRESS, "127.0.0.1:9180", 'Address and port; "" for none.', may_be_empty=True),),
 )
 
@@ -247,17 +247,86 @@ ROUTE = Table(
     begins="",
 )  # fmt: skip
 
+_MIRRORED = Table(
+    "destination",
+    "Where the copies are kept. Location is presigned, unless acl lets everybody read them.",
+    (
+        *(replace(key, shown=False) for key in _ENDPOINT_KEYS if key.name != "verify_md5"),
+        Key("storage_class", Kind.TEXT, None, "Asked for with every object.", example="STANDARD_IA"),
+        Key("acl", Kind.TEXT, None, "A canned ACL, asked for with every object.", example="public-read"),
+        Key("server_side_encryption", Kind.TEXT, None, "Asked for with every object.", example="AES256"),
+    ),
+    absent=Absent.A_FAULT,
+)
+
+_ALLOW_PRIVATE = Key(
+    "allow_private", Kind.NETWORKS, False,
+    "Whether private, loopback and link-local addresses may be asked: true, or a list of networks.",
+    example=("10.1.0.0/16",),
+)  # fmt: skip
+
+MIRROR_REDIRECT = Table(
+    "redirect",
+    "The redirect front of s3s3 mirror: GET /v1/redirect/SERVICE/REGION/URL leads to a copy of what the URL holds.",
+    (
+        Key("bind", Kind.ADDRESS, "127.0.0.1:9190", "Address and port."),
+        Key("allowed_patterns", Kind.PATTERNS, None,
+            "Which URLs there are copies of, redirects included: regular expressions from ^ to a /.",
+            example=("^https://artifacts\\.example\\.org/",), required=True),
+        Key("https_only", Kind.BOOLEAN, True, "Refuse URLs that are not https."),
+        _ALLOW_PRIVATE,
+        Key("max_wait_s", Kind.NUMBER, 28, "How long a client waits for a copy, before it is sent to the URL itself.",
+            at_least=0, at_most=3600),
+        Key("purge_token", Kind.SECRET, None, "Who sends it as Bearer may purge copies. Left out: nobody may.",
+            example="TOKEN"),
+        Key("lifespan_days", Kind.INTEGER, 1, "After so long a copy is made anew.", at_least=1, at_most=3650),
+        Key("force_https", Kind.BOOLEAN, False,
+            "Behind a proxy that speaks TLS and sets X-Forwarded-Proto: who came to it without is sent to https."),
+    ),
+    tables=(
+        Table(
+            "s3",
+            "A service: the first part of the paths that are asked for.",
+            tables=(
+                replace(_MIRRORED, name="us-west-1", begins="", absent=Absent.OFF,
+                        doc="A region, the second part of the paths, and where its copies are kept. Location is "
+                        "presigned, unless acl lets everybody read them."),
+            ),
+            begins="",
+            absent=Absent.OFF,
+        ),
+    ),
+    absent=Absent.OFF,
+)  # fmt: skip
+
+MIRROR_PROXY = Table(
+    "proxy",
+    "The copy-proxy of s3s3 mirror: a path is a key, what the destination lacks is copied from the source.",
+    (
+        Key("bind", Kind.ADDRESS, "127.0.0.1:9191", "Address and port."),
+        Key("source", Kind.URL, None, "A URL; the key follows it.", example="https://origin.example.org/files/",
+            required=True),
+        Key("max_wait_s", Kind.NUMBER, 90, "How long a client waits for a copy, before it is sent to the source.",
+            at_least=0, at_most=3600),
+        replace(_ALLOW_PRIVATE, doc="Whether the source's redirects may lead to private, loopback and link-local "
+                "addresses other than its own: true, or a list of networks."),
+    ),
+    tables=(_MIRRORED,),
+    absent=Absent.OFF,
+)  # fmt: skip
+
 STORES = Table("stores", "Stores by name.", tables=(STORE,), absent=Absent.OFF)
 ROUTES = Table("routes", "Routes by name.", tables=(ROUTE,), absent=Absent.OFF)
+MIRROR = Table("mirror", "HTTP fronts.", tables=(MIRROR_REDIRECT, MIRROR_PROXY), absent=Absent.OFF)
 
 FILE = Table(
     "",
     "The whole file.",
-    tables=(SOURCE, DESTINATION, PUBSUB, WORKER, HTTP, STORES, ROUTES),
-    alternatives=(ROUTES.name,),
+    tables=(SOURCE, DESTINATION, PUBSUB, WORKER, HTTP, STORES, ROUTES, MIRROR),
+    alternatives=(ROUTES.name, MIRROR.name),
 )
 
-LATER_TABLES = ("stream", "sqs", "webhook", "mirror")
+LATER_TABLES = ("stream", "sqs", "webhook")
 """Tables that are not available in this version yet."""
 
 

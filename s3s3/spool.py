@@ -164,13 +164,17 @@ class SpooledFile:
             offset += len(chunk)
             yield chunk
 
+    def close(self) -> None:
+        """Remove it. Closing twice does nothing."""
+        self._file.close()
+
     def __enter__(self) -> SpooledFile:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self.close()
 
 
 def _write(file: FileIO, chunk: bytes) -> None:

@@ -24,7 +24,6 @@ LAYERS = """
         digest          -
         fanout          -
         blocking        -
-        merged          -
 
     the configuration
         schema          model
@@ -33,7 +32,9 @@ LAYERS = """
         config_keys     addresses config_file config_values schema
         config_tables   config_file config_keys config_values schema
         config_routes   addresses config_file config_tables model schema
-        config          addresses config_file config_routes config_tables config_values errors model schema
+        config_mirror   config_file config_routes config_tables model schema
+        config          addresses config_file config_mirror config_routes config_tables config_values errors model \
+                        schema
 
     figures, and rules that do no I/O
         metrics         model
@@ -64,27 +65,28 @@ LAYERS = """
                         tasks worker
         heal            errors jobs model notices report store
         observer        jobs metrics model
-        processes       lease tasks
         listener        broker bucket comparison config errors heal jobs lease matching metrics model notices \
                         observer report stores tasks worker
 
     what users see
         api             blocking bucket comparison config errors jobs metrics model report store stores
         client          api blocking bucket comparison config errors listener metrics model stores
-        web             config errors merged metrics
+        web             config errors metrics
+        mirror          broker config config_mirror errors jobs lease metrics model observer spool store stores tasks \
+                        transfer web worker
         scripts.progress model report
         demo            broker config errors model notices scripts.progress
-        scripts         broker bucket client comparison config demo errors jobs lease listener matching metrics model \
-                        notices processes report schema scripts.progress store stores tasks web
+        scripts         broker bucket client comparison config demo errors jobs lease listener matching metrics mirror \
+                        model notices report schema scripts.progress store stores tasks web
 """
 """Each module or package, and all that it imports of ours: only what stands above it."""
 
 LIBRARIES = {
-    "aiohttp": "web",
+    "aiohttp": "mirror web",
     "boto3": "store demo",
     "botocore": "store demo",
-    "prometheus_client": "metrics merged demo",
-    "redis": "broker jobs notices listener scripts demo",
+    "prometheus_client": "metrics demo",
+    "redis": "broker jobs notices listener mirror scripts demo",
     "rich": "scripts scripts.progress demo",
     "supervisor": "scripts",
     "tomli": "config_file",

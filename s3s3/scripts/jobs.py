@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
 async def _jobs(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
+    settings = dataclasses.replace(settings, routes=(*settings.routes, *settings.mirror.routes))
     # A message that names no key is a dead letter as well, but it cannot be tried again, and goes nowhere.
     others = (DeadLetter.NOTICES,) if arguments.action in ("list", "drop") else ()
     routes = chosen(settings, arguments.route, arguments.destination, *others)

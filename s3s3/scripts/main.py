@@ -13,6 +13,7 @@ VERBS = {
     "bucket": "compare whole buckets and copy what differs",
     "publish": "put keys on the queue",
     "jobs": "look at the queue and its dead letters, retry, drop, pause, resume",
+    "mirror": "serve copies over HTTP, and make those that are missing",
     "check": "try every store and Redis, and say what is wrong",
     "demo": "show everything on this machine, with real parts and no configuration",
 }

@@ -26,6 +26,7 @@ def chosen(settings: Config, route: str | None, destination: str | None = None, 
     Raises:
         ConfigError: there is none.
     """
+    settings.need_routes()
     named = [one for one in settings.routes if route in (None, one.name)]
     if not named:
         names = ", ".join(one.name for one in settings.routes)

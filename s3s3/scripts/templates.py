@@ -38,6 +38,8 @@ _TYPICAL: Mapping[tuple[str, ...], Mapping[str, str]] = {
     },
     ("routes", "raw", "source"): {"store": "ceph", "bucket_name": "raw"},
     ("routes", "raw", "destination"): {"store": "ceph", "bucket_name": "raw-copy"},
+    ("mirror", "redirect", "s3", "us-west-1"): {"store": "ceph", "bucket_name": "artifacts"},
+    ("mirror", "proxy", "destination"): {"store": "ceph", "bucket_name": "files", "acl": "public-read"},
 }
 """Tables whose keys another table shows already: what of them stands in the template."""
 
@@ -88,7 +90,8 @@ def _key_line(table: Table, key: Key, in_force: bool) -> str:
 def _toml(value: Value) -> str:
     """Return a value as TOML writes it."""
     if isinstance(value, str):
-        return f'"{value}"'
+        escaped = value.replace("\\", "\\\\")
+        return f'"{escaped}"'
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
     return str(value).lower()

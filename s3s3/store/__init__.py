@@ -3,7 +3,28 @@
 from .client import Store
 from .connection import create_resource
 from .lister import Page
+from .origin import Fetched, Hop, Kept, Origin
 from .pool import Timeouts
-from .reading import RECORDED_ETAG, Held, Reading, Written
+from .reading import RECORDED_ETAG, Content, Held, Reading, Source, Written
+from .url_rules import EVERY_ADDRESS, Place, UrlRules, place_of
 
-__all__ = ["RECORDED_ETAG", "Held", "Page", "Reading", "Store", "Timeouts", "Written", "create_resource"]
+__all__ = [
+    "EVERY_ADDRESS",
+    "RECORDED_ETAG",
+    "Content",
+    "Fetched",
+    "Held",
+    "Hop",
+    "Kept",
+    "Origin",
+    "Page",
+    "Place",
+    "Reading",
+    "Source",
+    "Store",
+    "Timeouts",
+    "UrlRules",
+    "Written",
+    "create_resource",
+    "place_of",
+]

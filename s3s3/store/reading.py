@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 from ..errors import Damaged, StoreError, StoreUnavailable
-from ..model import Entry
+from ..model import Endpoint, Entry
 from .broken import Broken, WireError
 from .framing import Head
-from .pool import Pool
 from .times import http_date_ms
 from .wire import Connection
 
@@ -22,12 +23,29 @@ KEPT_HEADERS = frozenset(
 )
 
 
+class Lender(Protocol):
+    """Where a connection goes back to: a pool, most often."""
+
+    def release(self, connection: Connection) -> None:
+        """Take a connection back."""
+
+
+class Content(Protocol):
+    """What a reading reads: the body of an answer, or what was kept of one."""
+
+    async def take(self, size_bytes: int) -> bytes:
+        """Return the next `size_bytes` or more, less at the end only, b"" after that. Raises WireError."""
+
+    def close(self, *, drop: bool = False) -> None:
+        """Give back what it holds. Closing twice does nothing."""
+
+
 class Answer:
     """An answer whose head is there. Its connection goes back when the body has been read or it is closed."""
 
     __slots__ = ("_connection", "_pool", "headers", "status")
 
-    def __init__(self, head: Head, connection: Connection, pool: Pool) -> None:
+    def __init__(self, head: Head, connection: Connection, pool: Lender) -> None:
         self.status = head.status
         self.headers = head.headers
         self._connection: Connection | None = connection
@@ -67,12 +85,14 @@ class Held:
         headers: the object's own headers, to be kept with it (lower-case names, values as the bytes they came as).
         encrypted: the ETag is no MD5 although it may look like one (SSE-KMS, SSE-C).
         recorded_etag: the source's ETag, where s3s3 recorded it; never among `headers`.
+        expires_ms: when a lifecycle rule of the bucket will delete it (Unix, ms), where the store says so.
     """
 
     entry: Entry
     headers: Mapping[str, str]
     encrypted: bool
     recorded_etag: str | None
+    expires_ms: int | None = None
 
 
 def held(key: str, headers: Mapping[str, str]) -> Held:
@@ -84,7 +104,15 @@ def held(key: str, headers: Mapping[str, str]) -> Held:
     recorded = kept.pop(RECORDED_ETAG, None)
     modified_ms = http_date_ms(headers.get("last-modified", "")) or 0
     entry = Entry(key, int(length), headers.get("etag", "").strip('"'), modified_ms)
-    return Held(entry, kept, encrypted(headers), recorded)
+    expiration = headers.get("x-amz-expiration")
+    expires_ms = _expires_ms(expiration) if expiration else None
+    return Held(entry, kept, encrypted(headers), recorded, expires_ms)
+
+
+def _expires_ms(expiration: str) -> int | None:
+    """Read `expiry-date="Fri, 23 Dec 2012 00:00:00 GMT", rule-id="..."` (S3 API reference, "HeadObject")."""
+    found = re.search(r'expiry-date="([^"]*)"', expiration)
+    return http_date_ms(found[1]) if found else None
 
 
 def encrypted(headers: Mapping[str, str]) -> bool:
@@ -95,6 +123,19 @@ def encrypted(headers: Mapping[str, str]) -> bool:
     )
 
 
+class Source(Protocol):
+    """What objects are copied from: a store, or an origin."""
+
+    name: str
+    endpoint: Endpoint
+
+    async def get(self, key: str) -> Reading:
+        """Open an object. Raises NoSuchKey and the rest of StoreError's tree."""
+
+    async def fetch(self, key: str, limit_bytes: int) -> tuple[Reading, bytes | None]:
+        """Open an object and, where it has at most `limit_bytes`, read it too; the reading is open otherwise."""
+
+
 class Reading:
     """An object that is being read: what `Held` says, and the content.
 
@@ -103,7 +144,7 @@ class Reading:
 
     __slots__ = ("_answer", "_failed", "_left", "encrypted", "entry", "headers", "recorded_etag")
 
-    def __init__(self, about: Held, answer: Answer, failed: Callable[[WireError], StoreError]) -> None:
+    def __init__(self, about: Held, answer: Content, failed: Callable[[WireError], StoreError]) -> None:
         self.entry = about.entry
         self.headers = about.headers
         self.encrypted = about.encrypted

@@ -1,0 +1,152 @@
+"""What the tables [mirror.redirect] and [mirror.proxy] say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Network, IPv6Network
+
+from .config_file import Faults, dotted
+from .config_routes import RouteSettings, endpoint_of
+from .config_tables import Settings
+from .model import Endpoint, Route, Secret
+from .schema import MIRROR, MIRROR_PROXY, MIRROR_REDIRECT, ROUTES
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """The copy-proxy. `source` ends as written: a key follows it.
+
+    Attributes:
+        private: networks that a redirect of the source may lead to although they are private.
+    """
+
+    host: str
+    port: int
+    source: str
+    max_wait_s: float
+    private: tuple[IPv4Network | IPv6Network, ...]
+    destination: Endpoint
+
+    @property
+    def route(self) -> Route:
+        """The route by which misses are copied; its name stands in Redis."""
+        return _route("mirror.proxy", self.destination)
+
+
+@dataclass(frozen=True, slots=True)
+class RedirectSettings:
+    """The redirect front. `destinations` go by service and region, as its paths name them.
+
+    Attributes:
+        private: networks that may be asked although they are private.
+        force_https: clients that came to the front's own proxy without TLS are sent to https.
+    """
+
+    host: str
+    port: int
+    patterns: tuple[re.Pattern[str], ...]
+    https_only: bool
+    private: tuple[IPv4Network | IPv6Network, ...]
+    max_wait_s: float
+    purge_token: Secret | None
+    lifespan_days: int
+    force_https: bool
+    destinations: Mapping[tuple[str, str], Endpoint]
+
+    @property
+    def routes(self) -> dict[tuple[str, str], Route]:
+        """The routes by which misses are copied, one for each destination; their names stand in Redis."""
+        return {place: _route(endpoint.name, endpoint) for place, endpoint in self.destinations.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorSettings:
+    """Which fronts there are. None is one that is not wanted."""
+
+    redirect: RedirectSettings | None = None
+    proxy: ProxySettings | None = None
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The routes of all fronts, for whoever looks after their queues."""
+        of_redirect = tuple(self.redirect.routes.values()) if self.redirect else ()
+        return (*of_redirect, *([self.proxy.route] if self.proxy else []))
+
+
+def _route(name: str, destination: Endpoint) -> Route:
+    return Route(name, Endpoint(f"{name}.source", ""), (destination,))
+
+
+def mirrors_in(file: Settings, faults: Faults) -> list[RouteSettings]:
+    """Return the mirrors of a file as routes, so that what holds for routes' destinations is held against theirs."""
+    for name, table in (file.tables[ROUTES.name].tables if ROUTES.name in file.tables else {}).items():
+        if name.startswith(f"{MIRROR.name}."):
+            faults.add(table.path, f'names that begin with "{MIRROR.name}." are those of mirrors; rename it')
+    found = [RouteSettings(".".join(table.path), table.path, None, [table]) for table in _destinations(file)]
+    redirect = _front(file, MIRROR_REDIRECT.name)
+    if redirect and not any(table.path[:2] == redirect.path for table in _destinations(file)):
+        faults.add(redirect.path, f"no [{dotted((*redirect.path, 's3', 'REGION'))}] table: where copies are kept")
+    return found
+
+
+def mirror_settings(file: Settings) -> MirrorSettings:
+    """Return what a file that has no fault says."""
+    redirect, proxy = (_front(file, table.name) for table in (MIRROR_REDIRECT, MIRROR_PROXY))
+    return MirrorSettings(_redirect(redirect) if redirect else None, _proxy(proxy) if proxy else None)
+
+
+def _front(file: Settings, name: str) -> Settings | None:
+    return file.tables[MIRROR.name].tables.get(name) if MIRROR.name in file.tables else None
+
+
+def _destinations(file: Settings) -> list[Settings]:
+    redirect, proxy = (_front(file, table.name) for table in (MIRROR_REDIRECT, MIRROR_PROXY))
+    found = list(proxy.tables.values()) if proxy else []
+    for service in redirect.tables.values() if redirect else ():
+        found += service.tables.values()
+    return found
+
+
+def _endpoint(settings: Settings) -> Endpoint:
+    """Return an endpoint whose name is the table's own, since messages and Redis name it by that."""
+    return replace(endpoint_of(settings), name=".".join(settings.path))
+
+
+def _proxy(settings: Settings) -> ProxySettings:
+    values = settings.values
+    (destination,) = settings.tables.values()
+    host, port = values["bind"]
+    return ProxySettings(
+        host=host,
+        port=port,
+        source=values["source"],
+        max_wait_s=values["max_wait_s"],
+        private=values["allow_private"],
+        destination=_endpoint(destination),
+    )
+
+
+def _redirect(settings: Settings) -> RedirectSettings:
+    values = settings.values
+    destinations = {}
+    for service in settings.tables.values():
+        for region in service.tables.values():
+            endpoint = _endpoint(region)
+            if "region" not in region.written and endpoint.host is None:
+                endpoint = replace(endpoint, region=region.name)  # AWS: the path names it already
+            destinations[service.name, region.name] = endpoint
+    host, port = values["bind"]
+    return RedirectSettings(
+        host=host,
+        port=port,
+        patterns=values["allowed_patterns"],
+        https_only=values["https_only"],
+        private=values["allow_private"],
+        max_wait_s=values["max_wait_s"],
+        purge_token=values["purge_token"],
+        lifespan_days=values["lifespan_days"],
+        force_https=values["force_https"],
+        destinations=destinations,
+    )

@@ -1,0 +1,136 @@
+"""One mirrored destination: the queue of its misses, a worker on it, and who waits for what."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from ..config import WorkerSettings
+from ..errors import S3S3Error
+from ..jobs.redis import RedisJobs
+from ..lease import lease_clock_s
+from ..metrics import Metrics
+from ..model import Endpoint, Job, Outcome, Route
+from ..observer import Observer
+from ..spool import Room
+from ..store import Source, Store, Timeouts
+from ..stores import CONNECTIONS_BESIDE_COPIES, refused
+from ..tasks import beside
+from ..transfer import Transfer
+from ..worker import Worker
+from .copying import MirrorCopy, Settled
+from .misses import Misses
+
+log = logging.getLogger(__name__)
+
+STALLED_AFTER_S = 60.0
+ASKING = Timeouts(connect_s=3, read_s=5, write_s=5)
+"""For what a client waits for."""
+ASKING_CONNECTIONS = 64
+
+Told = Callable[[Sequence[Outcome], float], None]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all mirrors of a process share."""
+
+    client: Redis
+    worker: WorkerSettings
+    room: Room
+    metrics: Metrics
+
+
+class MirrorRoute:
+    """A destination that misses fill. `run` has to run beside whoever asks it.
+
+    Attributes:
+        store: the destination, asked while a client waits.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        source: Source,
+        writing: Store,
+        asking: Store,
+        shared: Shared,
+        *,
+        settled: Settled | None = None,
+        fresh_for_s: float | None = None,
+        told: Told | None = None,
+    ) -> None:
+        settings = shared.worker
+        self.name = route.name
+        self.store = asking
+        self.jobs = RedisJobs(
+            shared.client, route.name, route.destination_names, source=route.source.name, lease_s=settings.lease_s
+        )
+        self.misses = Misses(self.jobs, writing.name)
+        self._observer = Observer(route.name, shared.metrics)
+        self._told = told
+        transfer = Transfer(source, shared.room, metrics=shared.metrics, route=route.name)
+        self._worker = Worker(
+            route,
+            self.jobs,
+            MirrorCopy(writing, transfer, settled=settled, fresh_for_s=fresh_for_s),
+            concurrency=settings.concurrency,
+            max_tries=settings.max_tries,
+            lease_s=settings.lease_s,
+            finished=self._finished,
+        )
+
+    def _finished(self, job: Job, outcomes: Sequence[Outcome], took_s: float) -> None:
+        self._observer.finished(job, outcomes, took_s)
+        if self._told is not None:
+            self._told(outcomes, took_s)
+
+    async def run(self, stop: asyncio.Event, drain_s: float) -> None:
+        """Work on misses until `stop` is set, and leave the queue as one ought to."""
+        await beside(self._work(stop, drain_s), self.misses.run())
+
+    async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
+        await self._worker.run(stop, drain_s)
+        self.misses.give_up()
+        try:
+            await self.jobs.leave()
+        except S3S3Error as error:
+            log.warning("%s: could not sign off: %s", self.name, error)
+
+    # -- health
+
+    def ailment(self) -> str:
+        """Return why its misses are not being worked on, or "" while they are."""
+        silent_s = lease_clock_s() - self._worker.claimed_at_s
+        if silent_s > STALLED_AFTER_S and not self._worker.full:
+            return f"{self.name}: the queue has not answered for {silent_s:.0f} s"
+        return ""
+
+    async def unready(self) -> list[str]:
+        """Ask Redis and the destination; return what is wrong, a line each."""
+        error = await refused(self.store)
+        wrong = [f"{self.name}: {error}"] if error is not None else []
+        try:
+            await self.jobs.check()
+        except S3S3Error as failure:
+            wrong.append(str(failure))
+        return wrong
+
+    async def measure(self) -> None:
+        """Bring the gauges up to date."""
+        self._observer.measure(await self.jobs.counts(), self._worker.running)
+
+
+@asynccontextmanager
+async def destination_stores(endpoint: Endpoint, settings: WorkerSettings) -> AsyncIterator[tuple[Store, Store]]:
+    """Open a destination twice: to write to it, and to ask it while a client waits."""
+    connections = settings.concurrency + CONNECTIONS_BESIDE_COPIES
+    writing = Store(endpoint, connections=connections, timeouts=Timeouts(write_s=settings.lease_s))
+    asking = Store(endpoint, connections=ASKING_CONNECTIONS, timeouts=ASKING)
+    async with writing, asking:
+        yield writing, asking

@@ -1,0 +1,91 @@
+"""`s3s3 mirror`: the HTTP fronts, and the copying of what they miss."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import resource
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from .. import __version__, broker, config
+from ..config import Config
+from ..errors import ConfigError
+from ..metrics import Metrics
+from ..mirror.figures import Line
+from ..mirror.fronts import Front, fronts, run
+from ..mirror.influx import Influx
+from ..mirror.route import Shared
+from ..stores import room_of
+from ..web import access_log
+from ..web.health import application, served
+from . import options
+
+log = logging.getLogger(__name__)
+
+MOST_FILES = 65_536
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit status."""
+    parser = options.parser("mirror", "Serve copies over HTTP, and make those that are missing, until told to stop.")
+    parser.add_argument("--access-log", action="store_true", help="a JSON line on standard output for each request")
+    parser.add_argument(
+        "--drain-s", type=float, default=60.0, metavar="S",
+        help="when told to stop, hand back what still runs after S seconds (default: 60)",
+    )  # fmt: skip
+    arguments = parser.parse_args(argv)
+    options.start_log(arguments)
+    if arguments.access_log:
+        access_log.start()
+    return options.run(lambda stop: _mirror(arguments, stop))
+
+
+async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
+    settings = config.load(arguments.config)
+    if settings.mirror.redirect is None and settings.mirror.proxy is None:
+        raise ConfigError([f"{settings.path}: nothing to serve: add a table [mirror.redirect] or [mirror.proxy]"])
+    if not settings.pubsub.url:
+        raise ConfigError(['[pubsub] url = "": mirrors need Redis; leave url out for redis://localhost:6379/0'])
+    _allow_more_files()
+    metrics = Metrics(process=True)
+    async with _opened(settings, metrics, with_access_log=arguments.access_log) as opened:
+        log.info("s3s3 %s: serving %s", __version__, ", ".join(front.name for front in opened))
+        async with served(application(opened, metrics), settings.http):
+            await run(opened, stop, arguments.drain_s)
+    log.info("stopped")
+    return options.OK
+
+
+@asynccontextmanager
+async def _opened(settings: Config, metrics: Metrics, *, with_access_log: bool) -> AsyncIterator[list[Front]]:
+    async with AsyncExitStack() as stack:
+        client = broker.connect(settings.pubsub.url)
+        stack.push_async_callback(client.aclose)
+        shared = Shared(client, settings.worker, room_of(settings.worker), metrics)
+        line = await _influx_line(os.environ.get("INFLUXDB_URL", ""), stack)
+        yield await stack.enter_async_context(
+            fronts(settings.mirror, shared, line=line, with_access_log=with_access_log)
+        )
+
+
+async def _influx_line(url: str, stack: AsyncExitStack) -> Line | None:
+    """Return what takes figures for InfluxDB, None where there is none."""
+    if not url:
+        return None
+    try:
+        influx = Influx(url)
+    except ValueError:
+        log.warning("INFLUXDB_URL is no URL, as in http://USER:PASSWORD@HOST:8086/DATABASE; no figures go there")
+        return None
+    return (await stack.enter_async_context(influx)).line
+
+
+def _allow_more_files() -> None:
+    """A connection is an open file; most systems allow 1,024 of them unless one asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

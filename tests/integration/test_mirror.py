@@ -1,0 +1,137 @@
+"""`s3s3 mirror` as processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from s3s3.demo.servers import free_ports
+from s3s3.demo.swift_server import SwiftServer
+from s3s3.model import Endpoint
+from tests.mirror.origin_server import OriginServer, answer
+
+from .commands import command, endpoint_table, eventually, run
+
+pytestmark = pytest.mark.real
+
+
+def proxy_config(path: Path, origin: str, there: Endpoint, redis_url: str, port: int, http_port: int = 0) -> Path:
+    path.write_text(
+        f'[mirror.proxy]\nbind = "127.0.0.1:{port}"\nsource = "{origin}"\nmax_wait_s = 30\n'
+        + endpoint_table(there).replace("verify_md5 = false\n", "")
+        + f'[pubsub]\nurl = "{redis_url}"\n[worker]\nlease_s = 2\n'
+        + f'[http]\nbind = "{f"127.0.0.1:{http_port}" if http_port else ""}"\n'
+    )
+    return path
+
+
+@contextmanager
+def mirroring(config: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    log = config.with_suffix(".log")
+    with log.open("wb") as output, config.with_suffix(".out").open("wb") as told:
+        process = subprocess.Popen([*command("mirror", "--config", config), *arguments], stdout=told, stderr=output)
+    try:
+        eventually(lambda: "serving" in log.read_text() or process.poll() is not None, "the mirror serves")
+        assert process.poll() is None, log.read_text()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def ask(http: aiohttp.ClientSession, port: int, path: str) -> tuple[int, str]:
+    async with http.get(f"http://127.0.0.1:{port}{path}", allow_redirects=False) as got:
+        return got.status, got.headers["Location"].partition("?")[0]
+
+
+@pytest.fixture
+def there(swift: SwiftServer, new_bucket: Callable[..., str]) -> Endpoint:
+    return swift.endpoint(new_bucket(swift), "mirror.proxy.destination")
+
+
+async def test_three_processes_make_one_copy_of_each_key_however_many_ask(
+    there: Endpoint, redis_url: str, tmp_path: Path
+) -> None:
+    ports = free_ports(3)
+    async with OriginServer(pause_s=0.5) as origin, aiohttp.ClientSession() as http:
+        for number in range(5):
+            origin.answers[f"/key-{number}"] = answer(b"content of %d" % number)
+        with ExitStack() as stack:
+            for port in ports:
+                config = proxy_config(tmp_path / f"{port}.toml", origin.url, there, redis_url, port)
+                await asyncio.to_thread(stack.enter_context, mirroring(config))
+            answers = await asyncio.gather(
+                *(ask(http, ports[number % 3], f"/key-{number % 5}") for number in range(200))
+            )
+    copies = Counter(f"http://127.0.0.1:{there.port}/{there.bucket_name}/key-{number}" for number in range(5))
+    assert Counter(answers) == {(302, url): 40 for url in copies}
+    assert Counter(asked.target for asked in origin.asked) == {f"/key-{number}": 1 for number in range(5)}
+
+
+async def test_a_process_that_is_killed_leaves_nobody_waiting_for_its_copy(
+    there: Endpoint, redis_url: str, tmp_path: Path
+) -> None:
+    killed_port, port = free_ports(2)
+    async with OriginServer(pause_s=1.5) as origin, aiohttp.ClientSession() as http:
+        origin.answers["/key"] = answer(b"content")
+        killed = proxy_config(tmp_path / "killed.toml", origin.url, there, redis_url, killed_port)
+        with ExitStack() as stack:
+            process = await asyncio.to_thread(stack.enter_context, mirroring(killed))
+            asking = asyncio.gather(ask(http, killed_port, "/key"), return_exceptions=True)
+            while not origin.asked:
+                await asyncio.sleep(0.05)
+            process.kill()
+            await asking
+            config = proxy_config(tmp_path / "other.toml", origin.url, there, redis_url, port)
+            await asyncio.to_thread(stack.enter_context, mirroring(config))
+            began_s = time.monotonic()
+            _, location = await ask(http, port, "/key")
+    assert location.endswith(f"/{there.bucket_name}/key")
+    assert time.monotonic() - began_s < 15
+
+
+async def test_health_metrics_the_access_log_and_a_stop(there: Endpoint, redis_url: str, tmp_path: Path) -> None:
+    port, http_port = free_ports(2)
+    async with OriginServer() as origin, aiohttp.ClientSession() as http:
+        origin.answers["/key"] = answer(b"content")
+        config = proxy_config(tmp_path / "s3s3.toml", origin.url, there, redis_url, port, http_port)
+        stack = ExitStack()
+        process = await asyncio.to_thread(stack.enter_context, mirroring(config, "--access-log"))
+        with stack:
+            await ask(http, port, "/key?signature=secret")
+            pages = {}
+            for path in ("healthz", "readyz", "metrics"):
+                async with http.get(f"http://127.0.0.1:{http_port}/{path}") as got:
+                    pages[path] = (got.status, await got.text())
+            process.terminate()
+            assert await asyncio.to_thread(process.wait, 30) == 0
+    assert pages["healthz"] == pages["readyz"] == (200, "ok\n")
+    for series in ('s3s3_mirror_requests_total{mirror="mirror.proxy",outcome="waited"} 1.0',
+                   's3s3_copies_total{destination="mirror.proxy.destination",outcome="copied"',
+                   's3s3_mirror_connections{mirror="mirror.proxy"}', "process_open_fds"):  # fmt: skip
+        assert series in pages["metrics"][1]
+    (line,) = map(json.loads, config.with_suffix(".out").read_text().splitlines())
+    assert (line["method"], line["path"], line["status"], line["outcome"]) == ("GET", "/key", 302, "waited")
+    assert "secret" not in config.with_suffix(".log").read_text()
+
+
+def test_what_stands_in_the_way_is_said(there: Endpoint, redis_url: str, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        taken = server.getsockname()[1]
+        config = proxy_config(tmp_path / "s3s3.toml", "http://origin.example.org/", there, redis_url, taken)
+        ended = run("mirror", "--config", config, status=2)
+        assert f"[mirror.proxy] bind: 127.0.0.1:{taken} cannot be had" in ended.stderr
+    config.write_text(config.read_text().replace(redis_url, ""))
+    assert "mirrors need Redis" in run("mirror", "--config", config, status=2).stderr
+    assert "mirror.proxy" in run("jobs", "--config", proxy_config(config, "http://o/", there, redis_url, 1)).stdout

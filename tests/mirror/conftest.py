@@ -1,0 +1,79 @@
+"""Fronts over real sockets, between an origin that says what a test wants and a real store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yarl
+
+from s3s3 import broker
+from s3s3.config import WorkerSettings
+from s3s3.config_mirror import MirrorSettings
+from s3s3.metrics import Metrics
+from s3s3.mirror.fronts import Front, fronts, run
+from s3s3.mirror.route import Shared
+from s3s3.spool import Room
+from s3s3.tasks import cancel
+
+from .origin_server import OriginServer
+
+
+@pytest.fixture
+async def origin() -> AsyncIterator[OriginServer]:
+    async with OriginServer() as server:
+        yield server
+
+
+class Mirror:
+    """One process's fronts, and a client that follows nothing by itself."""
+
+    def __init__(self, opened: list[Front], metrics: Metrics, http: aiohttp.ClientSession) -> None:
+        self.fronts = opened
+        self.metrics = metrics
+        self.http = http
+
+    async def ask(self, path: str, method: str = "GET", **options: Any) -> tuple[int, str, str]:
+        """Status, Location and body."""
+        url = f"http://127.0.0.1:{self.fronts[0].port}{path}"
+        async with self.http.request(method, yarl.URL(url, encoded=True), allow_redirects=False,
+                                     **options) as got:  # fmt: skip
+            return got.status, got.headers.get("Location", ""), await got.text()
+
+    async def content(self, location: str) -> tuple[bytes, aiohttp.typedefs.LooseHeaders]:
+        """What a client gets that follows a redirect."""
+        async with self.http.get(yarl.URL(location, encoded=True), auto_decompress=False) as got:
+            assert got.status == 200, await got.text()
+            return await got.read(), got.headers
+
+
+@pytest.fixture
+async def mirrored(redis_url: str, tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    """`await mirrored(settings)` starts a process's worth of fronts on the same Redis as all others of the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start(settings: MirrorSettings, **options: Any) -> Mirror:
+            return await stack.enter_async_context(_started(settings, redis_url, tmp_path, options))
+
+        yield start
+
+
+@asynccontextmanager
+async def _started(
+    settings: MirrorSettings, redis_url: str, folder: Path, options: dict[str, Any]
+) -> AsyncIterator[Mirror]:
+    metrics = Metrics()
+    worker = WorkerSettings(concurrency=8, max_tries=2, lease_s=5, spool_dir=folder, spool_bytes=64 * 1024**2)
+    async with broker.connected(redis_url) as client, aiohttp.ClientSession() as http:
+        shared = Shared(client, worker, Room(spool_dir=str(folder), spool_bytes=worker.spool_bytes), metrics)
+        async with fronts(settings, shared, **options) as opened:
+            working = asyncio.create_task(run(opened, asyncio.Event(), 0))
+            try:
+                yield Mirror(opened, metrics, http)
+            finally:
+                await cancel([working])

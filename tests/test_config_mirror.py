@@ -1,0 +1,120 @@
+"""The tables of the HTTP fronts."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from tests.configurations import SOUND, faults_of, loaded
+
+PROXY = """
+[mirror.proxy]
+source = "https://origin.example.org/files/"
+[mirror.proxy.destination]
+host = "ceph.example.org"
+bucket_name = "files"
+"""
+
+REDIRECT = """
+[mirror.redirect]
+allowed_patterns = ["^https://artifacts\\\\.example\\\\.org/"]
+purge_token = "${TOKEN}"
+[mirror.redirect.s3.us-west-1]
+bucket_name = "artifacts"
+[mirror.redirect.ceph.here]
+host = "ceph.example.org"
+bucket_name = "artifacts"
+acl = "public-read"
+"""
+
+TOKEN = {"TOKEN": "t"}
+
+
+def only_fault(text: str) -> str:
+    faults = faults_of(text, TOKEN)
+    assert len(faults) == 1, faults
+    return faults[0]
+
+
+def test_a_file_may_hold_nothing_but_mirrors() -> None:
+    config = loaded(PROXY)
+    assert config.routes == ()
+    proxy = config.mirror.proxy
+    assert proxy is not None and config.mirror.redirect is None
+    assert (proxy.host, proxy.port, proxy.max_wait_s, proxy.private) == ("127.0.0.1", 9191, 90, ())
+    assert proxy.destination.name == "mirror.proxy.destination"
+    assert proxy.route.name == "mirror.proxy"
+
+
+def test_a_command_that_needs_a_route_says_so() -> None:
+    config = loaded(PROXY)
+    with pytest.raises(Exception, match=r"no route: add tables \[source\]"):
+        config.need_routes()
+    loaded(SOUND + PROXY).need_routes()
+
+
+def test_a_redirect_front_has_destinations_by_service_and_region() -> None:
+    redirect = loaded(REDIRECT, TOKEN).mirror.redirect
+    assert redirect is not None
+    aws, ceph = redirect.destinations["s3", "us-west-1"], redirect.destinations["ceph", "here"]
+    assert (aws.region, aws.name) == ("us-west-1", "mirror.redirect.s3.us-west-1")
+    assert (ceph.region, ceph.acl) == ("us-east-1", "public-read")
+    assert (redirect.https_only, redirect.max_wait_s, redirect.lifespan_days, str(redirect.purge_token)) == (
+        True, 28, 1, "t")  # fmt: skip
+    assert redirect.patterns[0].match("https://artifacts.example.org/x")
+    assert not redirect.patterns[0].match("https://artifacts.example.org.evil.org/x")
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [("true", ("0.0.0.0/0", "::/0")), ("false", ()), ('["127.0.0.1/32", "fd00::/8"]', ("127.0.0.1/32", "fd00::/8"))],
+)
+def test_private_addresses_are_allowed_altogether_or_by_network(written: str, read: tuple[str, ...]) -> None:
+    text = PROXY.replace("[mirror.proxy.dest", f"allow_private = {written}\n[mirror.proxy.dest")
+    proxy = loaded(text).mirror.proxy
+    assert proxy is not None and proxy.private == tuple(map(ip_network, read))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ('"^https://artifacts\\\\.example\\\\.org/"', '"https://artifacts/"', 'begin with "^" and end with "/"'),
+        ('"^https://artifacts\\\\.example\\\\.org/"', '"^https://artifacts"', 'write "^https://artifacts/"'),
+        ('"^https://artifacts\\\\.example\\\\.org/"', '"^https://(artifacts/"', "unterminated subpattern"),
+        ('["^https://artifacts\\\\.example\\\\.org/"]', "[]", "at least one pattern"),
+        ("[mirror.redirect]", "[mirror.redirect]\nallow_private = 1", "true, false or a list of networks"),
+        ("[mirror.redirect]", '[mirror.redirect]\nallow_private = ["10.0.0.1/8"]', "has host bits set"),
+        ("[mirror.redirect]", "[mirror.redirect]\nmax_wait = 5", "did you mean the key max_wait_s?"),
+        ('bucket_name = "artifacts"\n[', "[", "bucket_name is missing"),
+    ],
+)
+def test_faults_of_a_redirect_front(old: str, new: str, fault: str) -> None:
+    assert old in REDIRECT
+    assert fault in only_fault(REDIRECT.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [("ftp://origin/", "must be a URL"), ("https://u:p@origin/", "must be a URL"), ("origin/", "must be a URL"),
+     ("https://origin/files", 'ends with "/"')],
+)  # fmt: skip
+def test_faults_of_a_proxys_source(source: str, fault: str) -> None:
+    assert fault in only_fault(PROXY.replace("https://origin.example.org/files/", source))
+
+
+def test_a_front_without_a_destination_has_nowhere_to_put_copies() -> None:
+    assert "no [mirror.proxy.destination] table" in only_fault(PROXY.partition("[mirror.proxy.dest")[0])
+    assert "no [mirror.redirect.s3.REGION] table" in only_fault(REDIRECT.partition("[mirror.redirect.s3")[0])
+
+
+def test_a_mirror_writes_to_no_place_that_another_writes_to() -> None:
+    other = REDIRECT.replace('bucket_name = "artifacts"\nacl', 'bucket_name = "files"\nacl')
+    assert "is the bucket and prefix of [mirror.proxy.destination]" in only_fault(PROXY + other)
+    taken = SOUND.replace("swift.example.org", "ceph.example.org").replace('"images"', '"files"')
+    assert any("is the bucket and prefix of" in fault for fault in faults_of(taken + PROXY))
+
+
+def test_no_route_takes_a_mirrors_name() -> None:
+    named = SOUND.replace("[", '[routes."mirror.x".')
+    assert 'names that begin with "mirror." are those of mirrors' in only_fault(named)
