@@ -7,7 +7,8 @@ IN_VENV = $(VENV)/bin/python
 help:
 	@echo "make demo      the main job with real parts on this machine, nothing configured"
 	@echo "make test      the test suite; what needs Ceph is skipped where there is none; ARGS=--long for all of it"
-	@echo "make check     linter, formatter, type checker, and who may import whom"
+	@echo "make check     linter, formatter, type checker, who may import whom, and that the documentation builds"
+	@echo "make docs      the documentation, into docs/_build/html"
 	@echo "make faults    the tests in tests/faults for FAULT_MINUTES (10): FAULT_MINUTES=60 for a night"
 	@echo "make bench     s3s3 beside rclone and others; ARGS=--quick: a minute of it"
 	@echo "make test-all  the tests that need no server, on every Python from 3.10 to 3.13 found here"
@@ -22,11 +23,15 @@ test: environment
 faults: environment
 	@FAULT_MINUTES=$${FAULT_MINUTES:-10} $(IN_VENV) -m pytest -s --long tests/faults $(ARGS)
 
-check: environment
+check: environment-docs
 	@$(IN_VENV) -m ruff check .
 	@$(IN_VENV) -m ruff format --check .
 	@$(IN_VENV) -m mypy
 	@$(IN_VENV) -m pytest tests/test_layers.py
+	@$(MAKE) --no-print-directory docs
+
+docs: environment-docs
+	@$(IN_VENV) -m sphinx -W --keep-going --quiet docs docs/_build/html
 
 bench: environment-bench
 	@$(IN_VENV) -m bench $(ARGS)
@@ -37,7 +42,10 @@ test-all:
 environment:
 	@GOAL="$(MAKECMDGOALS)" sh .ci/venv $(VENV) demo,test
 
+environment-docs:
+	@GOAL="$(MAKECMDGOALS)" sh .ci/venv $(VENV) demo,test,docs
+
 environment-bench:
 	@GOAL="$(MAKECMDGOALS)" sh .ci/venv $(VENV) demo,bench
 
-.PHONY: help demo test faults check bench test-all environment environment-bench
+.PHONY: help demo test faults check docs bench test-all environment environment-docs environment-bench

@@ -1,0 +1,25 @@
+"""How Sphinx makes the documentation: `make docs`. What the code knows is written anew from it each time."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from generated import write_reference
+
+from s3s3 import __version__
+
+project = "s3s3"
+author = "the s3s3 contributors"
+version = release = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"s3s3 {__version__}"
+myst_heading_anchors = 3
+myst_enable_extensions = ["deflist"]
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+nitpicky = False
+
+write_reference(Path(__file__).parent / "reference")

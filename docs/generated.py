@@ -1,0 +1,143 @@
+"""The pages of the reference, written from the code: configuration, commands, metrics, keys in Redis."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from s3s3.metrics import Counter, Gauge, Histogram, Metrics
+from s3s3.schema import DESTINATION, FILE, SOURCE, Key, Table, Value
+from s3s3.scripts.main import VERBS
+
+HOW_IT_IS_READ = """\
+One TOML file: `--config FILE`, else `$S3S3_CONFIG`, `./s3s3.toml`, `/usr/local/etc/s3s3.toml`,
+`/etc/s3s3/s3s3.toml`: the first that exists, alone. All that is wrong with it is said at once.
+
+`"${NAME}"` as a whole value is taken from the environment. For any text, `NAME_file = "PATH"` reads it from a file,
+whose path is relative to the configuration's."""
+
+KEEPERS_OF_KEYS = ("s3s3.jobs.redis", "s3s3.notices.ear")
+"""Modules whose docstrings have the Redis keys that they own."""
+
+SUFFIXES = {Counter: "_total", Gauge: "", Histogram: "_bucket, _sum, _count"}
+
+
+def write_reference(folder: Path) -> None:
+    """Write the pages into a folder, each only if it changed."""
+    pages = {"configuration": _configuration, "commands": _commands, "metrics": _metrics, "redis": _redis}
+    for name, lines in pages.items():
+        text = "\n".join(lines()) + "\n"
+        path = folder / f"{name}.md"
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+def _configuration() -> Iterator[str]:
+    yield "# Configuration"
+    yield ""
+    yield HOW_IT_IS_READ
+    for table in FILE.tables:
+        yield from _table(table, ())
+
+
+def _table(table: Table, outer: tuple[str, ...]) -> Iterator[str]:
+    path = (*outer, table.name)
+    yield ""
+    yield f"{'#' * (len(path) + 1)} `[{'.'.join(path)}]`"
+    yield ""
+    yield table.doc
+    keys = [key for key in table.keys if not key.later]
+    if table is DESTINATION:
+        yield ""
+        yield "The keys of `[source]`, but for `include` and `exclude`, and:"
+        keys = [key for key in keys if key not in SOURCE.keys]
+    if keys:
+        yield ""
+        yield "| key | value | default | meaning |"
+        yield "|---|---|---|---|"
+        for key in keys:
+            yield f"| `{key.name}` | {_kind(key)} | {_default(key)} | {_cell(key.doc)} |"
+    for inner in table.tables:
+        if inner in FILE.tables:
+            yield f"\nWithin it, `[{'.'.join((*path, inner.name))}]` has the keys of `[{inner.name}]`."
+        else:
+            yield from _table(inner, path)
+
+
+def _kind(key: Key) -> str:
+    if key.choices:
+        return " or ".join(f'`"{choice}"`' for choice in key.choices)
+    return key.kind.value
+
+
+def _default(key: Key) -> str:
+    if key.required:
+        return "required"
+    return "" if key.default is None else f"`{_toml(key.default)}`"
+
+
+def _toml(value: Value) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return str(value).lower()
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*")
+
+
+def _commands() -> Iterator[str]:
+    yield "# Commands"
+    for verb in ("", *VERBS):
+        yield ""
+        yield f"## `s3s3 {verb}`" if verb else "## `s3s3`"
+        yield ""
+        yield "```text"
+        yield _help(verb)
+        yield "```"
+
+
+def _help(verb: str) -> str:
+    command = [sys.executable, "-m", "s3s3.scripts.main", *filter(None, [verb]), "--help"]
+    environment = {**os.environ, "COLUMNS": "100"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.rstrip()
+
+
+def _metrics() -> Iterator[str]:
+    yield "# Metrics"
+    yield ""
+    yield "What `[http] bind` serves as `/metrics`, for Prometheus. A key is never a label. Beside these stand the"
+    yield "`process_` and `python_` series of the Prometheus client."
+    yield ""
+    yield "| series | labels | what it says |"
+    yield "|---|---|---|"
+    for series in vars(Metrics()).values():
+        if isinstance(series, (Counter, Gauge, Histogram)):
+            labels = ", ".join(f"`{label}`" for label in series.labels)
+            yield f"| `{series.name}`{_suffix(series)} | {labels} | {_cell(series.documentation)} |"
+
+
+def _suffix(series: Counter | Gauge | Histogram) -> str:
+    suffix = SUFFIXES[type(series)]
+    return f" `{suffix}`" if suffix else ""
+
+
+def _redis() -> Iterator[str]:
+    yield "# Keys in Redis"
+    yield ""
+    yield "For whoever looks at a queue from outside. Nothing but s3s3 may change them."
+    for name in KEEPERS_OF_KEYS:
+        summary, _, rest = inspect.cleandoc(importlib.import_module(name).__doc__ or "").partition("\n\n")
+        yield ""
+        yield f"## {summary.splitlines()[0].rstrip('.')}"
+        yield ""
+        yield "```text"
+        yield rest
+        yield "```"
