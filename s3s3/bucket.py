@@ -179,9 +179,15 @@ async def last_entries(jobs: Jobs) -> int | None:
 async def queue_of(route: Route, config: Config, without_redis: bool = False) -> AsyncIterator[Jobs]:
     """Yield the route's queue: in Redis where one is configured, else in memory for this run only.
 
+    It is in memory, too, for a route with other buckets than the configuration's: what stands on the queue in Redis,
+    listeners copy between the buckets that they know.
+
     Raises:
         RedisUnavailable: it is configured and cannot be reached.
     """
+    if route not in config.routes:
+        yield MemoryJobs(route.destination_names, source=route.source.name)
+        return
     if without_redis or not config.pubsub.url:
         log.warning("route %s: without Redis, this run knows nothing of listeners that copy the same objects, "
                     "and what fails is not tried again", route.name)  # fmt: skip

@@ -13,6 +13,7 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from . import config as configuration
@@ -25,6 +26,7 @@ from .errors import ConfigError
 from .listener import listen, route_listeners
 from .metrics import Metrics
 from .model import Result, Route
+from .run_lock import run_alone
 from .stores import opened
 
 __all__ = ["BucketClient", "ListenClient", "on_notify"]
@@ -100,6 +102,7 @@ class BucketClient:
 
         Raises:
             RedisUnavailable: a Redis is configured and cannot be reached.
+            RunUnderWay: another process compares the same route just now.
             StoreError: a source could not be listed.
         """
         return complete(self._duplicate())
@@ -110,7 +113,8 @@ class BucketClient:
         for configured in self.config.routes:
             route = with_buckets(configured, self._source_bucket, self._dest_bucket)
             async with queue_of(route, self.config) as jobs, opened(route, self.config.worker, Metrics()) as stores:
-                tally, ended = await reconcile_with_worker(stores, jobs, self.config.worker, Options(), asyncio.Event())
+                run = partial(reconcile_with_worker, stores, jobs, self.config.worker, Options(), asyncio.Event())
+                tally, ended = await run_alone(route.name, jobs, run)
             log.info("route %s: compared %d objects: %d copied, %d deleted, %d failed", route.name,
                      tally.source_entries, tally.total(Result.COPIED), tally.total(Result.DELETED),
                      tally.total(Result.FAILED))  # fmt: skip

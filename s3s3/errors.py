@@ -17,6 +17,7 @@
     │   └── UrlForbidden         a URL, or a hop of its redirects, that s3s3 is not to ask for
     ├── Damaged                  bytes, length or MD5 differ from what was promised; try again
     ├── LeaseLost                the job belongs to somebody else now
+    ├── RunUnderWay              another process compares the whole route just now
     └── ListingOutOfOrder        a listing whose keys do not ascend: nothing can be compared with it
 
 Libraries' exceptions are translated into these once: in `s3s3.store` for S3, in
@@ -169,6 +170,12 @@ class Damaged(StoreError):
 
 class LeaseLost(S3S3Error):
     """The job belongs to somebody else now; whoever notices it writes nothing more."""
+
+    retriable = True
+
+
+class RunUnderWay(S3S3Error):
+    """Another process compares the whole route just now; a second comparison would do the same work."""
 
     retriable = True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from .broker import answered
 from .bucket import Reconcile
 from .comparison import Options
 from .config import Config
-from .errors import AccessDenied, ConfigError, NoSuchBucket, S3S3Error
+from .errors import AccessDenied, ConfigError, NoSuchBucket, RedisUnavailable, RunUnderWay, S3S3Error
 from .heal import Healer
 from .jobs.redis import RedisJobs
 from .lease import lease_clock_s
@@ -28,6 +29,7 @@ from .notices.ear import Ear
 from .notices.routing import Routing, Target
 from .observer import Observer
 from .report import Tally
+from .run_lock import run_alone
 from .stores import RouteStores, opened, refused, room_of
 from .tasks import beside
 from .worker import Worker
@@ -92,7 +94,7 @@ class RouteListener:
             self.ear,
             stores.source,
             self.jobs,
-            self.reconcile,
+            partial(self.reconcile, waits=True),
             margin_s=config.pubsub.heal_margin_s,
             matches=self._matches,
         )
@@ -113,12 +115,20 @@ class RouteListener:
         except S3S3Error as error:
             log.warning("route %s: could not sign off: %s", self.route.name, error)
 
-    async def reconcile(self) -> Tally:
-        """Compare everything and have what differs copied; the workers of the fleet do it."""
-        tally = await Reconcile(
+    async def reconcile(self, waits: bool = False) -> Tally:
+        """Compare everything and have what differs copied; the workers of the fleet do it.
+
+        Args:
+            waits: for the end of another process's run.
+
+        Raises:
+            RunUnderWay: another process does so just now.
+        """
+        reconcile = Reconcile(
             self.route, self.stores.source, self.stores.destinations, self.jobs, Options(),
             settings=self._settings, matches=self._matches,
-        ).run()  # fmt: skip
+        )  # fmt: skip
+        tally = await run_alone(self.route.name, self.jobs, reconcile.run, waits=waits)
         log.info("route %s: compared %d objects: %d copied, %d deleted, %d failed", self.route.name,
                  tally.source_entries, tally.total(Result.COPIED), tally.total(Result.DELETED),
                  tally.total(Result.FAILED))  # fmt: skip
@@ -137,9 +147,23 @@ class RouteListener:
             began_s = lease_clock_s()
             try:
                 await self.reconcile()
+            except RunUnderWay as error:
+                log.info("%s: not begun a second time", error)
             except S3S3Error as error:
                 log.warning("route %s: the comparison broke off: %s", self.route.name, error)
             await asyncio.sleep(max(every_s - (lease_clock_s() - began_s), 1.0))
+            while (rest_s := await self._until_due_s(every_s)) > 0:
+                await asyncio.sleep(rest_s)
+
+    async def _until_due_s(self, every_s: float) -> float:
+        """Return how long the comparison that any process of the fleet began last will do: one of them is enough."""
+        try:
+            summary = await self.jobs.last_reconcile()
+        except RedisUnavailable:
+            return 0.0
+        began_s = json.loads(summary)["ended_s"] - json.loads(summary)["seconds"] if summary else 0.0
+        # What a listener itself began is as long ago as its interval: a second's rounding is no reason to wait again.
+        return min(began_s + every_s - time.time() - 1.5, every_s)
 
     # -- health
 

@@ -30,7 +30,7 @@ class Upkeep:
     def __init__(self, client: Redis, prefix: str, stores: Sequence[str], scripts: Scripts) -> None:
         self.client = client
         self.destinations = tuple(stores[1:])
-        self._prefix = prefix
+        self._prefix = self.prefix = prefix
         self._stores = tuple(stores)
         self._scripts = scripts
 

@@ -18,11 +18,12 @@ from ..bucket import last_entries, queue_of, reconcile_with_worker
 from ..client import with_buckets
 from ..comparison import Options
 from ..config import Config
-from ..errors import ConfigError, S3S3Error
+from ..errors import ConfigError, RunUnderWay, S3S3Error
 from ..lease import lease_clock_s
 from ..metrics import Metrics
 from ..model import Route
 from ..report import Lines, Tally
+from ..run_lock import run_alone
 from ..stores import opened
 from . import options
 from .progress import Progress, span_text, summary_table
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         "--allow-empty", action="store_true",
         help="with delete = true, empty a destination of which the source is empty; max_delete does not count then",
     )  # fmt: skip
+    parser.add_argument("--wait", action="store_true", help="wait where another process compares the same route now")
     parser.add_argument("--without-redis", action="store_true", help="do not use the Redis that is configured")
     return parser
 
@@ -98,19 +100,15 @@ async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
 
 
 async def _run_once(arguments: argparse.Namespace, settings: Config, routes: list[Route], stop: asyncio.Event) -> int:
-    wanted = Options(dry_run=arguments.dry_run, force=arguments.force, since_ms=arguments.since,
-                     allow_empty=arguments.allow_empty)  # fmt: skip
-    tallies, complete = [], True
+    tallies, complete, others_run = [], True, False
     with _lines(arguments.report) as lines:
         for route in routes:
-            async with (
-                queue_of(route, settings, arguments.without_redis) as jobs,
-                opened(route, settings.worker, Metrics()) as stores,
-            ):
-                with Progress(await last_entries(jobs)) as progress:
-                    tally, ended = await reconcile_with_worker(
-                        stores, jobs, settings.worker, wanted, stop, lines=lines, seen=progress
-                    )
+            try:
+                tally, ended = await _compare(arguments, settings, route, stop, lines)
+            except RunUnderWay as error:
+                print(f"s3s3: {error}", file=sys.stderr)
+                others_run = True
+                continue
             tallies.append(tally)
             complete = complete and ended
             if lines is not None:
@@ -118,7 +116,29 @@ async def _run_once(arguments: argparse.Namespace, settings: Config, routes: lis
             if not ended:
                 break
     _tell(tallies, complete, arguments.report == "-")
-    return _status(tallies, complete)
+    return max(_status(tallies, complete), options.SOME_FAILED if others_run else options.OK)
+
+
+async def _compare(
+    arguments: argparse.Namespace, settings: Config, route: Route, stop: asyncio.Event, lines: Lines | None
+) -> tuple[Tally, bool]:
+    """Compare one route, and have what differs copied. Raises RunUnderWay where another process does just that."""
+    wanted = Options(dry_run=arguments.dry_run, force=arguments.force, since_ms=arguments.since,
+                     allow_empty=arguments.allow_empty)  # fmt: skip
+    async with (
+        queue_of(route, settings, arguments.without_redis) as jobs,
+        opened(route, settings.worker, Metrics()) as stores,
+    ):
+        with Progress(await last_entries(jobs)) as progress:
+
+            async def run() -> tuple[Tally, bool]:
+                return await reconcile_with_worker(
+                    stores, jobs, settings.worker, wanted, stop, lines=lines, seen=progress
+                )
+
+            if arguments.dry_run:  # it does nobody's work
+                return await run()
+            return await run_alone(route.name, jobs, run, waits=arguments.wait, stop=stop)
 
 
 @contextmanager

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import redis
 
 from s3s3.demo.servers import free_ports
 from s3s3.demo.swift_server import SwiftServer
 
-from .commands import command, eventually, report_lines, run
+from .commands import Listener, command, eventually, report_lines, run
 from .objects import MIB
 from .test_listen import Place
 
@@ -148,3 +149,46 @@ def test_interrupted_it_ends_soon_says_so_and_exits_with_1(place: Place) -> None
     assert process.returncode in (0, 1)  # 0: it had just ended
     assert process.returncode == 0 or "interrupted" in said
     assert time.monotonic() - stopped_s < 50
+
+
+def another_runs(place: Place, lease_ms: int) -> None:
+    with redis.Redis.from_url(place.redis_url) as client:
+        client.hset("s3s3:{default}:comparing", mapping={"id": "x", "host": "elsewhere", "pid": 7, "since_ms": 1})
+        client.pexpire("s3s3:{default}:comparing", lease_ms)
+
+
+def test_a_run_beside_another_one_exits_with_1_at_once_and_names_it_but_a_dry_run_goes_on(place: Place) -> None:
+    another_runs(place, 60_000)
+    said = run("bucket", "--config", place.config(), status=1).stderr
+    assert "route default is being compared by process 7 on elsewhere since 1970" in said
+    assert "--wait" in said
+    assert place.content("key 00") is None
+    assert "would copy" in run("bucket", "--config", place.config(), "--dry-run", status=1).stdout
+    run("bucket", "--config", place.config(), "--without-redis")
+    assert place.content("key 00") == b"content"
+
+
+def test_with_wait_it_runs_when_the_other_one_is_gone(place: Place) -> None:
+    another_runs(place, 2500)
+    began_s = time.monotonic()
+    assert "waiting for its end" in run("bucket", "--config", place.config(), "--wait").stderr
+    assert time.monotonic() - began_s > 2
+    assert place.content("key 00") == b"content"
+
+
+def test_a_run_between_other_buckets_leaves_the_queue_that_listeners_work_on_alone(
+    place: Place, swift: SwiftServer, new_bucket: Callable[..., str]
+) -> None:
+    other = new_bucket(swift, 1)
+    with Listener(place.config()):
+        run("bucket", "--config", place.config(), "--dest-bucket", other)
+    assert len(place.client.list_objects_v2(Bucket=other)["Contents"]) == 20
+    assert place.content("key 00") is None
+
+
+def test_a_listeners_own_comparison_is_not_begun_beside_another_run(place: Place) -> None:
+    another_runs(place, 3000)
+    with Listener(place.config(), "--reconcile-interval", "1") as listener:
+        eventually(lambda: "not begun a second time" in listener.log.read_text(), "the listener says why it waits")
+        assert place.content("key 00") is None
+        place.arrives("key 00")
