@@ -50,14 +50,17 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 
 _NOT_NOW = re.compile(
-    r"\b(LOADING|OOM|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|MISCONF|NOREPLICAS|UNBLOCKED|UNKILLABLE)\b"
+    r"\b(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|MISCONF|NOREPLICAS|UNBLOCKED|UNKILLABLE)\b"
 )
-"""Said by a server that is loading, full, failing over (UNBLOCKED: to blocking reads), or cannot write to its disk; in
+"""Said by a server that is loading, failing over (UNBLOCKED: to blocking reads), or cannot write to its disk; in
 the middle of the text where a script met it (Redis 6.2)."""
 
 _LOST_IN_UVLOOP = "the handler is closed"
 """Said by uvloop (`UVHandle._ensure_alive`) to whoever writes on a connection that was reset a moment before; asyncio's
 own loop has a ConnectionResetError for it."""
+
+_FULL = re.compile(r"\bOOM\b")
+"""How a script's error says it; of a plain command, redis-py makes an OutOfMemoryError."""
 
 OLDEST_VERSION = (6, 2)
 """XAUTOCLAIM and ZADD GT came with Redis 6.2 (redis.io command pages)."""
@@ -133,7 +136,7 @@ def translated() -> Iterator[None]:
     except AuthenticationError as error:
         raise RedisUnavailable(f"Redis refuses the password ({error}): look at [pubsub] url") from error
     except OutOfMemoryError as error:
-        raise RedisUnavailable("Redis is full (maxmemory): give it more memory, or drop dead letters") from error
+        raise _full() from error
     except (ConnectionError, TimeoutError, ReadOnlyError, RedisClusterException, OSError) as error:
         raise RedisUnavailable(f"Redis cannot be reached: {error}") from error
     except RuntimeError as error:
@@ -141,9 +144,15 @@ def translated() -> Iterator[None]:
             raise
         raise RedisUnavailable("Redis cannot be reached: the connection was lost") from error
     except ResponseError as error:
+        if _FULL.search(str(error)):
+            raise _full() from error
         if _NOT_NOW.search(str(error)):
             raise RedisUnavailable(f"Redis refuses work for now: {error}") from error
         raise
+
+
+def _full() -> RedisUnavailable:
+    return RedisUnavailable("Redis is full (maxmemory): give it more memory, or drop dead letters")
 
 
 class Patience:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import html
 import re
 import socket
@@ -195,6 +196,11 @@ def _failure(endpoint: Endpoint, address: Address, error: WireError) -> tuple[st
     return f"the connection to {address} was {how} before the answer was complete", hint
 
 
+_MORE_DESCRIPTORS = (
+    "raise the number of file descriptors: LimitNOFILE in systemd, minfds in supervisord, ulimit -n in a shell"
+)
+
+
 def _no_connection(address: Address, cause: BaseException | None, table: str) -> tuple[str, str]:
     check = f"check host and port in {table}"
     if isinstance(cause, socket.gaierror | UnicodeError):
@@ -208,5 +214,6 @@ def _no_connection(address: Address, cause: BaseException | None, table: str) ->
         why = getattr(cause, "reason", None) or str(cause) or "the connection was closed"
         return f"no TLS with {address}: {why}", f"if it speaks plain HTTP there, set is_secure = false in {table}"
     if isinstance(cause, OSError) and not isinstance(cause, TimeoutError):
-        return f"no connection to {address}: {cause}", check
+        is_ours = cause.errno in (errno.EMFILE, errno.ENFILE)
+        return f"no connection to {address}: {cause}", _MORE_DESCRIPTORS if is_ours else check
     return f"no connection to {address} in time", check

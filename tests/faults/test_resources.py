@@ -1,0 +1,130 @@
+"""A machine that runs out of something: a clear message, back to work when it ends, and nothing lost."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from s3s3.demo.swift_server import SwiftServer
+from tests.conftest import missing
+from tests.integration.commands import Listener, eventually
+from tests.integration.objects import MIB
+from tests.integration.test_listen import Place, dead_letters
+
+from .reporting import tell
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+
+QUICK: dict[str, object] = {"lease_s": 5, "concurrency": 16}
+COUNT = 40
+
+
+@pytest.fixture
+def place(swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path) -> Place:
+    return Place(swift, new_bucket, redis_url, tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(mounting, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        missing("there is no mount command here")
+    if done.returncode:
+        missing(f"a small file system needs root and the right to mount: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def says(listener: Listener, *words: str) -> str:
+    """Wait for a line of the log that has all these words."""
+
+    def line() -> str | None:
+        lines = listener.log.read_text().splitlines()
+        return next((line for line in lines if all(word in line for word in words)), None)
+
+    found: str = eventually(line, f"a line with {words}", every_s=0.2)
+    return found
+
+
+def put_in_parts(place: Place, key: str) -> bytes:
+    """Its ETag is no MD5, so it has to be spooled."""
+    content, at = b"p" * 6 * MIB, {"Bucket": place.source.bucket_name, "Key": key}
+    client = place.source_client
+    upload = client.create_multipart_upload(**at)["UploadId"]
+    part = client.upload_part(**at, UploadId=upload, PartNumber=1, Body=content)
+    parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    client.complete_multipart_upload(**at, UploadId=upload, MultipartUpload=parts)
+    return content
+
+
+def test_a_full_disk_in_spool_dir_holds_up_what_must_be_spooled_and_nothing_else(
+    place: Place, small_disk: Path
+) -> None:
+    content = put_in_parts(place, "in parts")
+    place.put("small")
+    with Listener(place.config(worker={**QUICK, "spool_dir": str(small_disk)})) as listener:
+        place.publish("in parts")
+        said = says(listener, "No space left on device")
+        assert "'in parts'" in said
+        assert str(small_disk) in said
+        assert "spool_dir" in said
+        place.publish("small")
+        place.arrives("small")
+        assert place.content("in parts") is None
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+        place.arrives("in parts", content)
+    assert dead_letters(place) == {}
+    assert list(small_disk.iterdir()) == []
+    tell("full disk", said)
+
+
+def test_a_process_without_file_descriptors_says_so_and_copies_everything_once_it_has_some(place: Place) -> None:
+    keys = [f"key-{number}" for number in range(COUNT)]
+    for key in keys:
+        place.put(key)
+    with Listener(place.config(worker=QUICK)) as listener:
+        pid = listener.process.pid
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")), before[1]))  # noqa: PTH208
+        place.publish(*keys)
+        said = says(listener, "Too many open files")
+        assert "LimitNOFILE" in said
+        assert "host" not in said
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        for key in keys:
+            place.arrives(key)
+    assert dead_letters(place) == {}
+    tell("no file descriptors", said)
+
+
+def test_a_redis_that_is_full_is_told_of_and_nothing_that_was_published_meanwhile_is_lost(place: Place) -> None:
+    keys = [f"key-{number}" for number in range(COUNT)]
+    for key in keys:
+        place.put(key)
+    with Listener(place.config(worker=QUICK)) as listener, redis.Redis.from_url(place.redis_url) as client:
+        place.publish(*keys[: COUNT // 2])
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 1)
+        try:
+            place.publish(*keys[COUNT // 2 :])
+            said = says(listener, "Redis is full")
+            assert "maxmemory" in said
+        finally:
+            client.config_set("maxmemory", 0)
+        says(listener, "Redis answers again")
+        for key in keys:
+            place.arrives(key)
+        eventually(lambda: not list(client.scan_iter("s3s3:{default}:job:*")), "an empty queue")
+    assert dead_letters(place) == {}
+    tell("Redis at maxmemory", said)
