@@ -93,6 +93,7 @@ def endpoint_of(settings: Settings) -> Endpoint:
         storage_class=values.get("storage_class"),
         acl=values.get("acl"),
         server_side_encryption=values.get("server_side_encryption"),
+        server_side_copy=values.get("server_side_copy", True),
         delete=values.get("delete", False),
         max_delete=values.get("max_delete", 0.1),
     )

@@ -50,6 +50,7 @@ class Endpoint:
     server_side_encryption: str | None = None
     delete: bool = False
     max_delete: float = 0.1
+    server_side_copy: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,6 +170,9 @@ DESTINATION = Table(
         Key("storage_class", Kind.TEXT, None, "Asked for with every object.", example="STANDARD_IA"),
         Key("acl", Kind.TEXT, None, "A canned ACL, asked for with every object.", example="private"),
         Key("server_side_encryption", Kind.TEXT, None, "Asked for with every object.", example="AES256"),
+        Key("server_side_copy", Kind.BOOLEAN, True,
+            "Where the source is in the same store, with the same access key, let the store copy by itself; what it "
+            "says that it holds then has to have the source's ETag."),
         Key("multipart", Kind.BOOLEAN, False, "Objects over multipart_threshold go in parts.", later=True),
         Key("multipart_threshold", Kind.SIZE, "5 GiB", "The largest object sent by one PUT.", later=True),
         Key("delete", Kind.BOOLEAN, False,

@@ -13,7 +13,7 @@ from .metrics import Metrics
 from .model import Job, Outcome, Route
 from .spool import Room
 from .store import Store, Timeouts
-from .transfer import Transfer
+from .transfer import Transfer, one_store
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +59,16 @@ async def opened(
             )
             for endpoint in (route.source, *route.destinations)
         ]
+        within = [
+            there.name for there in route.destinations if there.server_side_copy and one_store(route.source, there)
+        ]
         transfer = Transfer(
-            source, room or room_of(settings), metrics=metrics, route=route.name, matches=matcher(route)
+            source,
+            room or room_of(settings),
+            metrics=metrics,
+            route=route.name,
+            matches=matcher(route),
+            within=within,
         )
         yield RouteStores(route, source, destinations, transfer)
 

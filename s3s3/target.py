@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TypeAlias
 
-from .errors import Damaged, LeaseLost, S3S3Error, StoreError
+from .errors import Damaged, LeaseLost, S3S3Error, StoreError, StoreRefused
 from .model import Entry, Outcome, Result, md5_of_etag
 from .reconcile import Action, Decision, Reason, decide
 from .store import RECORDED_ETAG, Held, Reading, Store, Written
@@ -40,7 +40,7 @@ class Target:
         self.verify_md5 = False
         self.outcome: Outcome | None = None
 
-    async def look(self, source: Reading, source_verify_md5: bool) -> None:
+    async def look(self, source: Held | Reading, source_verify_md5: bool) -> None:
         """Ask the destination what it has, and decide. Equal copies and failures are outcomes already."""
         try:
             self.held = await self.store.head(self.key)
@@ -50,7 +50,7 @@ class Target:
             self.verify_md5 = source_verify_md5 or self.store.endpoint.verify_md5
             self.decide(source, (md5_in_etag(source), md5_in_etag(self.held) if self.held else None))
 
-    def decide(self, source: Reading, md5s: MD5s, *, contents_equal: bool | None = None) -> None:
+    def decide(self, source: Held | Reading, md5s: MD5s, *, contents_equal: bool | None = None) -> None:
         """Decide whether it is to be copied; where not, that is the outcome.
 
         Args:
@@ -111,6 +111,33 @@ class Target:
         else:
             self._copied(source.entry, written, md5.hex(), etag_md5)
 
+    async def copy_within(self, source: Held, source_bucket: str, permit: Permit) -> StoreError | None:
+        """Have the store copy it by itself. Done, or failed so that it has to be tried again, that is the outcome.
+
+        Returns why it is open still: the store refused, or what it says that it holds is not what the source has.
+        """
+        sending = _Sending(b"", permit)
+        headers = source.headers if source.recorded_etag else None  # a record is never copied onward
+        etag = source.entry.etag
+        try:
+            written = await self.store.copy(self.key, source_bucket, etag=etag, headers=headers, permit=sending.permit)
+        except StoreRefused as error:
+            if not error.unanswered:
+                return error
+            self.fail(error, source.entry, unanswered=True)
+        except S3S3Error as error:
+            self.fail(error, source.entry, unanswered=sending.unanswered(error))
+        else:
+            if written.encrypted or written.etag != etag:
+                wrong = Damaged(f"the source has the ETag {etag}, but the store's own copy {written.etag or 'none'}",
+                                store=self.store.name, operation="COPY", key=self.key)  # fmt: skip
+                if not written.unanswered:
+                    return wrong
+                self.fail(wrong, source.entry, unanswered=True)
+            else:
+                self._copied(source.entry, written, md5_in_etag(source), md5_of_etag(etag))
+        return None
+
     def fail(self, error: S3S3Error, source: Entry | None = None, *, unanswered: bool = False) -> None:
         """Say that it failed, and why."""
         self.outcome = Outcome(
@@ -157,7 +184,7 @@ class Target:
         """Say that the source has no such object any more, and that nothing is done about it here."""
         self.outcome = Outcome(self.store.name, self.key, Result.SOURCE_GONE, Reason.SOURCE_GONE.value)
 
-    def _copied(self, source: Entry, written: Written, md5: str, etag_md5: str | None) -> None:
+    def _copied(self, source: Entry, written: Written, md5: str | None, etag_md5: str | None) -> None:
         self.outcome = Outcome(
             self.store.name,
             self.key,

@@ -74,6 +74,7 @@ class ScriptedStore:
         serves: what GETs of a key give, one after the other; the last one for ever.
         answers: called with what was to be stored; raises or returns the receipt. None: all is well.
         settings: further fields of its endpoint.
+        copies: returns what the store copies from another of its buckets, or the receipt alone; or raises.
         deletes_late: an attempt at a DELETE got no answer before one succeeded.
         pause_s: between two chunks of a PUT.
         requests: what was asked, in order.
@@ -87,6 +88,7 @@ class ScriptedStore:
     head_error: StoreError | None = None
     delete_error: Exception | None = None
     deletes_late: bool = False
+    copies: Callable[[], Object | Written] | None = None
     get_error: StoreError | None = None
     ignores_content_md5: bool = False
     answers_after: int | None = None
@@ -154,6 +156,25 @@ class ScriptedStore:
         written = self.answers(stored) if self.answers else Written(stored.held(key).entry.etag, False, False)
         self.objects[key] = replace(stored, etag=written.etag, encrypted=written.encrypted)
         return written
+
+    async def copy(
+        self,
+        key: str,
+        source_bucket: str,
+        *,
+        etag: str,
+        headers: Mapping[str, str] | None = None,
+        permit: Callable[[], None],
+    ) -> Written:
+        permit()
+        self.requests.append("COPY")
+        await asyncio.sleep(0)
+        assert self.copies is not None, "nobody said that this store makes copies"
+        copied = self.copies()
+        if isinstance(copied, Written):
+            return copied
+        self.objects[key] = replace(copied, headers=headers or copied.headers)
+        return Written(copied.held(key).entry.etag, copied.encrypted, False)
 
     async def delete(self, key: str, *, permit: Callable[[], None]) -> bool:
         permit()

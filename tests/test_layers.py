@@ -24,6 +24,7 @@ LAYERS = """
         digest          -
         fanout          -
         blocking        -
+        merged          -
 
     the configuration
         schema          model
@@ -66,19 +67,20 @@ LAYERS = """
                         tasks worker
         heal            errors jobs model notices report store
         observer        jobs metrics model
+        processes       lease tasks
         listener        broker bucket comparison config errors heal jobs lease matching metrics model notices \
                         observer report run_lock stores tasks worker
 
     what users see
         api             blocking bucket comparison config errors jobs metrics model report store stores
         client          api blocking bucket comparison config errors listener metrics model run_lock stores
-        web             config errors metrics
+        web             config errors merged metrics
         mirror          broker config config_mirror errors jobs lease metrics model observer spool store stores tasks \
                         transfer web worker
         scripts.progress model report
         demo            broker config errors model notices scripts.progress
         scripts         broker bucket client comparison config demo errors jobs lease listener matching metrics mirror \
-                        model notices report run_lock schema scripts.progress store stores tasks web
+                        model notices processes report run_lock schema scripts.progress store stores tasks web
 """
 """Each module or package, and all that it imports of ours: only what stands above it."""
 
@@ -86,7 +88,7 @@ LIBRARIES = {
     "aiohttp": "mirror web",
     "boto3": "store demo",
     "botocore": "store demo",
-    "prometheus_client": "metrics demo",
+    "prometheus_client": "metrics merged demo",
     "redis": "broker jobs notices listener mirror scripts demo",
     "rich": "scripts scripts.progress demo",
     "supervisor": "scripts",

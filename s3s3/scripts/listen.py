@@ -1,18 +1,27 @@
-"""`s3s3 listen`: the daemon."""
+"""`s3s3 listen`: the daemon, as one process or as several."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
 from .. import __version__, config
 from ..listener import Periodic, listen, route_listeners
 from ..metrics import Metrics
+from ..processes import Processes
 from ..web.health import application, served
+from ..web.several import Several, socket_of
 from . import options
 
 log = logging.getLogger(__name__)
+
+ENDED_AFTER_DRAIN_S = 30.0
+"""What a process may take to end once it has drained, before it is killed."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,21 +35,60 @@ def main(argv: list[str] | None = None) -> int:
         "--drain-s", type=float, default=60.0, metavar="S",
         help="when told to stop, hand back what still runs after S seconds (default: 60)",
     )  # fmt: skip
+    parser.add_argument(
+        "--processes", type=_at_least_one, default=1, metavar="N",
+        help="so many processes, to use more than one core; each does [worker] concurrency jobs at once (default: 1)",
+    )  # fmt: skip
+    parser.add_argument("--as-one-of-several", type=Path, metavar="SOCKET", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     options.start_log(arguments)
+    if arguments.processes > 1:
+        given = sys.argv[1:] if argv is None else argv
+        return options.run(lambda stop: _several(arguments, given, stop))
     return options.run(lambda stop: _listen(arguments, stop))
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} processes would do nothing")
+    return number
 
 
 async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     settings = config.load(arguments.config)
     metrics = Metrics(process=True)
-    periodic = Periodic(arguments.reconcile_interval, initial=not arguments.no_initial)
+    periodic = Periodic(arguments.reconcile_interval or None, initial=not arguments.no_initial)
+    where = arguments.as_one_of_several or settings.http
+    if arguments.as_one_of_several:
+        await options.stop_with_standard_input(stop)
     async with route_listeners(settings, metrics, periodic) as listeners:
         for listener in listeners:
             log.info("s3s3 %s: route %s: channel %s, %s to %s", __version__, listener.route.name,
                      listener.route.channel, listener.route.source.name,
                      ", ".join(listener.route.destination_names))  # fmt: skip
-        async with served(application(listeners, metrics), settings.http):
+        async with served(application(listeners, metrics), where):
             await listen(listeners, settings, stop, arguments.drain_s)
     log.info("stopped")
     return options.OK
+
+
+async def _several(arguments: argparse.Namespace, given: Sequence[str], stop: asyncio.Event) -> int:
+    """Keep several processes listening; one page tells of them all."""
+    settings = config.load(arguments.config)
+    with tempfile.TemporaryDirectory(prefix="s3s3-listen-") as folder:
+        sockets = Path(folder)
+        processes = Processes(arguments.processes, lambda number: _command(number, given, socket_of(sockets, number)))
+        pages = Several(processes.members, sockets)
+        async with served(pages.application(), settings.http):
+            status = await processes.run(stop, arguments.drain_s + ENDED_AFTER_DRAIN_S)
+    log.info("all %d processes have stopped", arguments.processes)
+    return status
+
+
+def _command(number: int, given: Sequence[str], socket: Path) -> list[str]:
+    """Return the command line of one of several: ours, but for what one alone has to do."""
+    alone = ["--processes=1", "--as-one-of-several", str(socket)]
+    if number > 1:  # only the first compares whole buckets
+        alone.append("--reconcile-interval=0")
+    return [sys.executable, "-m", "s3s3.scripts.main", "listen", *given, *alone]

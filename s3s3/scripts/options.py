@@ -92,6 +92,16 @@ def run(command: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
     return exit_status(lambda: uvloop.run(until_stopped()))
 
 
+async def stop_with_standard_input(stop: asyncio.Event) -> None:
+    """Set the event when standard input ends: whoever holds its other end has gone."""
+
+    class _Input(asyncio.Protocol):
+        def connection_lost(self, exc: Exception | None) -> None:
+            stop.set()
+
+    await asyncio.get_running_loop().connect_read_pipe(_Input, sys.stdin)
+
+
 def _collect_seldom() -> None:
     """Look for cycles of garbage less often: there are next to none, and the search was a seventh of a copy's CPU."""
     gc.freeze()  # what is imported stays

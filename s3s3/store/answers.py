@@ -109,6 +109,15 @@ def error_of_failure(
     return failed
 
 
+def etag_said(body: bytes) -> str:
+    """Return the ETag that a CopyObjectResult or CompleteMultipartUploadResult says, without quotes; "" for none.
+
+    Ceph (16) leaves it empty in the latter.
+    """
+    found = re.search(rb"<ETag>([^<]*)</ETag>", body)
+    return html.unescape(found[1].decode("utf-8", "replace")).strip().strip('"') if found else ""
+
+
 def _read(body: bytes) -> Said:
     """Read an error body: S3's XML, or whatever a proxy says."""
     text = body.strip()

@@ -9,11 +9,11 @@ from typing import Literal
 
 from ..errors import NoSuchKey, StoreError, StoreRefused
 from ..model import Endpoint
-from .answers import ERROR_BODY_LIMIT_BYTES, error_of_answer
+from .answers import ERROR_BODY_LIMIT_BYTES, error_of_answer, etag_said
 from .broken import WireError
 from .exchange import Body, Exchange, Permit, again, always
 from .lister import Lister, Page
-from .names import KeyMap
+from .names import KeyMap, encode_key
 from .pool import Timeouts
 from .reading import Answer, Held, Reading, Written, encrypted, held
 
@@ -149,6 +149,50 @@ class Store:
 
         return await (again(attempt) if isinstance(body, bytes) else attempt())
 
+    async def copy(
+        self,
+        key: str,
+        source_bucket: str,
+        *,
+        etag: str,
+        headers: Mapping[str, str] | None = None,
+        permit: Permit = always,
+    ) -> Written:
+        """Have the store copy an object from another of its buckets, by one PUT without a body.
+
+        Whoever calls compares what `Written` says with what was to be copied: Ceph (16) heeds no condition.
+
+        Args:
+            key: its name in the source.
+            source_bucket: where that is, in this same store.
+            etag: only what has this ETag is to be copied.
+            headers: the copy's own, in place of the source's; None: as the source has them.
+            permit, and errors: as for `put`.
+        """
+        held_key = self._names.held(key)
+        signed = {
+            **(headers or {}),
+            **self._put_headers,
+            # Encoded like a path (S3 API reference, "CopyObject").
+            "x-amz-copy-source": f"/{encode_key(source_bucket)}/{encode_key(key)}",
+            "x-amz-copy-source-if-match": f'"{etag}"',
+        }
+        if headers is not None:
+            signed["x-amz-metadata-directive"] = "REPLACE"
+        unanswered = False
+
+        async def attempt() -> Written:
+            nonlocal unanswered
+            try:
+                answer = await self._exchange.ask("PUT", key, held_key, headers=signed, permit=permit)
+                said = await self._carried_out("PUT", key, answer)
+            except StoreError as error:
+                unanswered = error.unanswered = error.unanswered or unanswered
+                raise
+            return Written(etag_said(said), encrypted(answer.headers), unanswered)
+
+        return await again(attempt)
+
     async def delete(self, key: str, *, permit: Permit = always) -> bool:
         """Delete an object; one that is not there is as good as deleted. `permit` and errors as for `put`.
 
@@ -197,8 +241,8 @@ class Store:
                 f"the store answered with {error}", store=self.name, operation=operation, key=key, status=answer.status
             ) from error
 
-    async def _carried_out(self, operation: str, key: str, answer: Answer) -> None:
-        """Read what follows a 200: S3 may put an error there (S3 API reference, "CopyObject")."""
+    async def _carried_out(self, operation: str, key: str, answer: Answer) -> bytes:
+        """Return what follows a 200. Raises what S3 may put there (S3 API reference, "CopyObject")."""
         try:
             said = await answer.beginning(ERROR_BODY_LIMIT_BYTES)
         except WireError as error:
@@ -207,6 +251,7 @@ class Store:
             raise error_of_answer(
                 self.endpoint, operation, key, status=answer.status, headers=answer.headers, body=said
             )
+        return said
 
 
 def _put_headers(endpoint: Endpoint) -> dict[str, str]:

@@ -97,6 +97,10 @@ class Origin:
             return reading, None
         return reading, await reading.body()
 
+    async def head(self, key: str) -> Held | None:
+        """Return None: what a server says to a HEAD need not be what it says to a GET, so it is not asked."""
+        return None
+
     async def get(self, key: str) -> Reading:
         """Open an object.
 

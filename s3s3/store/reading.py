@@ -135,6 +135,9 @@ class Source(Protocol):
     async def fetch(self, key: str, limit_bytes: int) -> tuple[Reading, bytes | None]:
         """Open an object and, where it has at most `limit_bytes`, read it too; the reading is open otherwise."""
 
+    async def head(self, key: str) -> Held | None:
+        """Describe an object; None where there is none, or nothing can be said of it."""
+
 
 class Reading:
     """An object that is being read: what `Held` says, and the content.

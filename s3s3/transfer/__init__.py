@@ -1,11 +1,12 @@
 """One key copied: what the source holds under it now is made to be what the destinations hold.
 
-`ordinary` is the road of every copy. Nothing is tried again here: the store does so for seconds, the queue for days.
+`ordinary` is the road of every copy, `within` a short cut where source and destination are in one store. Nothing is
+tried again here: the store does so for seconds, the queue for days.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ..errors import Damaged
 from ..fanout import together
@@ -15,8 +16,9 @@ from ..spool import Room
 from ..store import Source, Store
 from ..target import Permit, Target
 from .ordinary import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, OrdinaryRoad
+from .within import WithinStore, one_store
 
-__all__ = ["AT_ONCE_BYTES", "SMALL_BYTES", "STREAM_BYTES", "Transfer"]
+__all__ = ["AT_ONCE_BYTES", "SMALL_BYTES", "STREAM_BYTES", "Transfer", "one_store"]
 
 
 def _any(_: str) -> bool:
@@ -32,10 +34,18 @@ class Transfer:
         room: shared by everything that copies in this process.
         metrics: count what does not verify, under the name `route`.
         matches: whether the route is about this key; what it is not about is never deleted.
+        within: names of the destinations that are in the source's own store, and are to be copied to by that.
     """
 
     def __init__(
-        self, source: Source, room: Room, *, metrics: Metrics, route: str, matches: Callable[[str], bool] = _any
+        self,
+        source: Source,
+        room: Room,
+        *,
+        metrics: Metrics,
+        route: str,
+        matches: Callable[[str], bool] = _any,
+        within: Collection[str] = (),
     ) -> None:
         self.source = source
         self.room = room
@@ -43,6 +53,7 @@ class Transfer:
         self._metrics = metrics
         self._route = route
         self._matches = matches
+        self._within = WithinStore(source, within) if within else None
 
     async def copy(self, key: str, destinations: Sequence[Store], *, permit: Permit, look: bool) -> list[Outcome]:
         """Make the destinations hold what the source holds under `key` now; return the outcome of each, in order.
@@ -55,7 +66,12 @@ class Transfer:
         """
         targets = [Target(store, key) for store in destinations]
         road = OrdinaryRoad(self.source, self.room, self.without_md5, key, permit)
-        await road.settle(targets, road.look if look else road.run)
+        ahead = targets
+        if self._within is not None:
+            await self._within.copy(key, targets, permit, look=look)
+            ahead = [target for target in targets if target.outcome is None]
+        if ahead:
+            await road.settle(ahead, road.look if look else road.run)
         if road.gone:
             await self._carry_deletion_over(road.gone, permit, look)
         outcomes = [target.outcome for target in targets if target.outcome is not None]

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from ..digest import Digest, md5_of, md5_of_chunks
 from ..errors import Damaged, NoSuchKey, S3S3Error, TooLarge
 from ..fanout import LAG_BYTES, fan_out, together
-from ..model import SINGLE_PUT_LIMIT_BYTES
+from ..model import SINGLE_PUT_LIMIT_BYTES, Entry
 from ..reconcile import NEEDS_CONTENT
 from ..spool import Need, Room
 from ..store import Reading, Source
@@ -37,9 +37,9 @@ Opened: TypeAlias = "tuple[Reading, bytes | None]"
 class Refuted(S3S3Error):
     """The bytes read do not have the MD5 that the source's ETag, or an earlier reading, promised."""
 
-    def __init__(self, etag: str, md5: bytes) -> None:
-        super().__init__(f"the ETag is {etag}, but the MD5 of what was read is {md5.hex()}")
-        self.etag = etag
+    def __init__(self, read: Entry, md5: bytes) -> None:
+        super().__init__(f"the ETag is {read.etag}, but the MD5 of what was read is {md5.hex()}")
+        self.read = read
         self.md5 = md5
 
 
@@ -117,18 +117,26 @@ class OrdinaryRoad:
             await self._read_and_put(targets, opened)
         except Refuted as refuted:
             # Either the bytes were damaged on their way, or the ETag is no MD5: then they come the same once more.
-            self._known_md5[refuted.etag] = refuted.md5
+            await self._check_length(refuted)
+            self._known_md5[refuted.read.etag] = refuted.md5
             try:
                 await self._read_and_put(_open(targets))
             except Refuted as again:
-                raise Damaged(
-                    f"it was read twice, and what came was not the same: {again}",
-                    store=self._source.name,
-                    operation="GET",
-                    key=self._key,
-                ) from again
+                raise self._damaged(f"it was read twice, and what came was not the same: {again}") from again
         if cut_loose := _open(targets):
             await together(self.settle([target], self.run) for target in cut_loose)
+
+    async def _check_length(self, refuted: Refuted) -> None:
+        """Ask the source once more how long it is: what is always cut short at the same place comes the same twice."""
+        held = await self._source.head(self._key)
+        if held is not None and held.entry.etag == refuted.read.etag:
+            size_bytes = held.entry.size_bytes
+            if size_bytes != refuted.read.size_bytes:
+                said = f"a GET brought {refuted.read.size_bytes} bytes, and a HEAD says that it has {size_bytes}"
+                raise self._damaged(f"{refuted}; {said}") from refuted
+
+    def _damaged(self, message: str) -> Damaged:
+        return Damaged(message, store=self._source.name, operation="GET", key=self._key)
 
     async def _read_and_put(self, targets: Sequence[Target], opened: Opened | None = None) -> None:
         """Read the source once and write it to all targets; a slow one may be cut loose, and is open still."""
@@ -155,7 +163,7 @@ class OrdinaryRoad:
         md5 = await md5_of(content)
         promised = self._promised_md5(reading)
         if promised is not None and md5 != promised and md5.hex() != md5_in_etag(reading):
-            raise Refuted(reading.entry.etag, md5)
+            raise Refuted(reading.entry, md5)
         puts = [self._put(target, reading, md5)(content) for target in targets]
         if len(puts) == 1:
             await puts[0]
@@ -170,7 +178,7 @@ class OrdinaryRoad:
             yield chunk
         md5 = await digest.end()
         if md5 != promised:
-            raise Refuted(reading.entry.etag, md5)
+            raise Refuted(reading.entry, md5)
 
     def _put(
         self, target: Target, reading: Reading, md5: bytes

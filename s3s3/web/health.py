@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
@@ -37,14 +38,14 @@ def application(watched: Sequence[Watched], metrics: Metrics) -> web.Application
     """Return the application: `/healthz` (alive and consuming), `/readyz` (reaches what it needs), `/metrics`."""
 
     async def healthz(request: web.Request) -> web.Response:
-        return _answer([ailment for part in watched if (ailment := part.ailment())])
+        return answer_of([ailment for part in watched if (ailment := part.ailment())])
 
     async def readyz(request: web.Request) -> web.Response:
         try:
             found = await asyncio.wait_for(asyncio.gather(*(part.unready() for part in watched)), READY_WITHIN_S)
         except asyncio.TimeoutError:
-            return _answer([f"a store or Redis has not answered within {READY_WITHIN_S:g} s"])
-        return _answer([line for lines in found for line in lines])
+            return answer_of([f"a store or Redis has not answered within {READY_WITHIN_S:g} s"])
+        return answer_of([line for lines in found for line in lines])
 
     async def show_metrics(request: web.Request) -> web.Response:
         for part in watched:
@@ -59,24 +60,35 @@ def application(watched: Sequence[Watched], metrics: Metrics) -> web.Application
     return app
 
 
-def _answer(wrong: Sequence[str]) -> web.Response:
+def answer_of(wrong: Sequence[str]) -> web.Response:
+    """Return 200 where nothing is wrong, else 503 and what is, a line each."""
     return web.Response(status=503 if wrong else 200, text="\n".join(wrong or ["ok"]) + "\n")
 
 
 @asynccontextmanager
-async def served(app: web.Application, settings: HttpSettings | None) -> AsyncIterator[None]:
-    """Serve the application beside the block. A port that is taken is a warning: the copying matters more."""
-    if settings is None:
+async def served(app: web.Application, where: HttpSettings | Path | None) -> AsyncIterator[None]:
+    """Serve the application beside the block, at a port or a Unix socket.
+
+    A port that is taken is a warning: the copying matters more.
+    """
+    if where is None:
         yield
         return
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, settings.host, settings.port).start()
+            await _site(runner, where).start()
         except OSError as error:
-            log.warning("[http] bind: %s:%d cannot be had, so there is no status page and there are no metrics: %s",
-                        settings.host, settings.port, error)  # fmt: skip
+            log.warning("[http] bind: %s cannot be had, so there is no status page and there are no metrics: %s",
+                        where if isinstance(where, Path) else f"{where.host}:{where.port}", error)  # fmt: skip
         yield
     finally:
         await runner.cleanup()
+
+
+def _site(runner: web.AppRunner, where: HttpSettings | Path) -> web.BaseSite:
+    if isinstance(where, Path):
+        where.unlink(missing_ok=True)  # of the process before, if that was killed
+        return web.UnixSite(runner, where)
+    return web.TCPSite(runner, where.host, where.port)

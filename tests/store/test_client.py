@@ -443,6 +443,23 @@ async def test_a_delete_of_what_is_not_there_is_done() -> None:
             await store.delete("key")
 
 
+@pytest.mark.parametrize("etag", ['"abc"', "abc", "&quot;abc&quot;", "&#34;abc&#34;\n"])
+async def test_a_copy_within_the_store_tells_its_etag(etag: str) -> None:
+    said = f"<CopyObjectResult><ETag>{etag}</ETag></CopyObjectResult>".encode()
+    async with RawServer([says(answer(body=said))]) as server, server.store() as store:
+        assert (await store.copy("a/key +%", "bucket", etag="e")).etag == "abc"
+    sent = server.talks[0].headers
+    assert sent["x-amz-copy-source"] == b"/bucket/a/key%20%2B%25"
+    assert sent["x-amz-copy-source-if-match"] == b'"e"'
+    assert "x-amz-metadata-directive" not in sent
+
+
+async def test_a_copy_within_the_store_whose_200_holds_an_error_has_failed() -> None:
+    async with RawServer([says(error(200, "NoSuchBucket"))]) as server, server.store() as store:
+        with pytest.raises(NoSuchBucket):
+            await store.copy("key", "bucket", etag="e")
+
+
 async def test_a_200_with_an_error_in_it_is_that_error() -> None:
     scripts = [says(error(200, "InternalError")), says(answer(etag='"e"'))]
     async with RawServer(scripts) as server, server.store() as store:

@@ -1,0 +1,198 @@
+"""Flipped bits, cut and truncated bodies, errors dressed as success: nothing wrong is ever seen at a destination."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from s3s3.bucket import Reconcile
+from s3s3.comparison import Options
+from s3s3.config import WorkerSettings
+from s3s3.demo.servers import StoreServer
+from s3s3.errors import S3S3Error
+from s3s3.jobs import Put
+from s3s3.jobs.memory import MemoryJobs
+from s3s3.matching import matcher
+from s3s3.metrics import Metrics
+from s3s3.model import Lane, Route
+from s3s3.store import exchange
+from s3s3.stores import RouteStores, opened
+from s3s3.worker import Worker
+from tests.integration.objects import KIB, MIB
+from tests.waiting import running, until
+
+from . import extent
+from .kinds import ERROR_IN_200, SLOW_DOWN, Cut, Fault, Flip, Says, Truncated, getting, listing, putting
+from .messages import Towards
+from .proxy import Proxy
+from .reporting import tell
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+
+SETTINGS = WorkerSettings(concurrency=8, max_tries=8, lease_s=5, spool_dir=Path(), spool_bytes=64 * MIB)
+SIZES_BYTES = {"small": 4 * KIB, "in memory": MIB, "streamed": 5 * MIB}
+
+
+@dataclass
+class Road:
+    """A source and a destination with a proxy before each, and every content that the source ever had."""
+
+    source: Proxy
+    there: Proxy
+    route: Route
+    source_client: S3Client
+    client: S3Client
+    metrics: Metrics = field(default_factory=Metrics)
+    contents: dict[str, list[bytes]] = field(default_factory=dict)
+    seen: int = 0
+
+    def write(self, key: str, content: bytes) -> None:
+        self.contents.setdefault(key, []).append(content)
+        self.source_client.put_object(Bucket=self.route.source.bucket_name, Key=key, Body=content)
+
+    def held(self, key: str) -> bytes | None:
+        """What the destination shows; that it is nothing but what the source once had is checked each time."""
+        try:
+            got = self.client.get_object(Bucket=self.route.destinations[0].bucket_name, Key=key)["Body"].read()
+        except self.client.exceptions.NoSuchKey:
+            return None
+        self.seen += 1
+        assert got in self.contents[key], f"{key}: what the source never had, {len(got)} bytes"
+        return got
+
+    async def arrives(self) -> None:
+        while not await asyncio.to_thread(self.is_there):
+            await asyncio.sleep(0.2)
+
+    def is_there(self) -> bool:
+        return [self.held(key) for key in self.contents] == [contents[-1] for contents in self.contents.values()]
+
+    @property
+    def mismatches(self) -> float:
+        return sum(self.metrics.verify_mismatch.values())
+
+    @property
+    def injected(self) -> int:
+        return self.source.injected.total() + self.there.injected.total()
+
+
+@pytest.fixture(params=["swift", pytest.param("ceph", marks=pytest.mark.long)])
+def store(request: pytest.FixtureRequest) -> StoreServer:
+    found: StoreServer = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def road(store: StoreServer, new_bucket: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Road]:
+    monkeypatch.setattr(exchange, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("s3s3.verdicts.FIRST_RETRY_S", 0.2)
+    monkeypatch.setattr("s3s3.jobs.memory.FIRST_PROBE_S", 0.3)
+    monkeypatch.setattr("s3s3.jobs.memory.LONGEST_TURN_S", 0.2)
+    with Proxy(store.port) as source, Proxy(store.port) as there:
+        route = Route(
+            "default",
+            source.through(store.endpoint(new_bucket(store))),
+            (there.through(store.endpoint(new_bucket(store, 1), "destination", account=1)),),
+        )
+        yield Road(source, there, route, store.boto3_client(), store.boto3_client(1))
+
+
+@asynccontextmanager
+async def copying(road: Road, max_tries: int = 1000) -> AsyncIterator[tuple[RouteStores, MemoryJobs]]:
+    """A worker on the road, which never gives up."""
+    async with opened(road.route, SETTINGS, road.metrics) as stores:
+        jobs = MemoryJobs(road.route.destination_names)
+        worker = Worker(road.route, jobs, stores.copy, max_tries=max_tries, lease_s=5)
+        stop = asyncio.Event()
+        async with running(worker.run(stop, drain_s=5)):
+            yield stores, jobs
+
+
+FAULTS: list[tuple[str, str, Callable[[], Fault], bool]] = [
+    ("a bit of what is read", "source", lambda: Flip(of=getting), True),
+    ("a bit of what is written", "there", lambda: Flip(Towards.SERVER, of=putting), True),
+    ("a short answer that looks whole", "source", lambda: Truncated(of=getting, kept_bytes=1000), True),
+    ("a short request that looks whole", "there", lambda: Truncated(Towards.SERVER, of=putting, kept_bytes=1000), True),
+    ("an answer cut off", "source", lambda: Cut(Towards.CLIENT, 1000, with_reset=False, of=getting), True),
+    ("a request cut off", "there", lambda: Cut(Towards.SERVER, 1000, of=putting), False),
+    ("an error with 200, not stored", "there", lambda: Says(ERROR_IN_200, of=putting), False),
+    ("an error with 200, stored", "there", lambda: Says(ERROR_IN_200, of=putting, reaches=True), False),
+    ("a storm of 503", "there", lambda: Says(SLOW_DOWN, of=putting), False),
+]
+
+
+@pytest.mark.parametrize(("name", "side", "fault", "is_counted"), FAULTS, ids=[name for name, *_ in FAULTS])
+async def test_no_wrong_object_is_ever_seen_and_the_right_one_arrives_when_the_fault_ends(
+    road: Road, name: str, side: str, fault: Callable[[], Fault], is_counted: bool
+) -> None:
+    proxy: Proxy = getattr(road, side)
+    keys = list(SIZES_BYTES)
+    rounds = extent.examples(1, each_minute=1)
+    async with copying(road) as (_, jobs):
+        for number in range(rounds):
+            before, injected = road.mismatches, proxy.injected.total()
+            for key in keys:
+                road.write(key, hashlib.md5(f"{key}{number}".encode()).digest() * (SIZES_BYTES[key] // 16))
+            with proxy.injecting(fault()):
+                await jobs.put([Put(key, ("destination",)) for key in keys], Lane.FRESH)
+                await until(lambda hit=injected: proxy.injected.total() >= hit + 2 * len(keys), 60)
+                await asyncio.to_thread(road.is_there)
+            await asyncio.wait_for(road.arrives(), 60)
+            assert (road.mismatches > before) is is_counted
+    tell(f"damage: {name}", f"{dict(proxy.injected)}, {road.mismatches:g} mismatches counted, {road.seen} looks")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda: Flip(of=listing),
+        lambda: Truncated(of=listing, kept_bytes=700),
+        lambda: Cut(Towards.CLIENT, 700, of=listing),
+    ],
+    ids=["a bit", "truncated", "cut"],
+)
+@pytest.mark.parametrize("side", ["source", "there"])
+async def test_a_damaged_listing_puts_no_wrong_object_anywhere_and_the_next_run_is_right(
+    road: Road, side: str, fault: Callable[[], Fault]
+) -> None:
+    for number in range(20):
+        road.write(f"key-{number:03}", f"content {number}".encode())
+    proxy: Proxy = getattr(road, side)
+    matches = matcher(road.route)
+    broke_off = 0
+    async with copying(road, max_tries=2) as (stores, jobs):
+
+        async def compared() -> None:
+            await Reconcile(
+                road.route, stores.source, stores.destinations, jobs, Options(), settings=SETTINGS, matches=matches
+            ).run()
+
+        with proxy.injecting(fault()):
+            for _ in range(extent.examples(3, each_minute=5)):
+                try:
+                    await compared()
+                except S3S3Error:
+                    broke_off += 1
+                await asyncio.to_thread(held_keys, road)
+        await compared()
+        await asyncio.wait_for(road.arrives(), 60)
+    assert set(held_keys(road)) <= set(road.contents)
+    tell("damaged listing", f"{dict(proxy.injected)} at {side}, {broke_off} runs broke off, {road.seen} looks")
+
+
+def held_keys(road: Road) -> list[str]:
+    """The keys at the destination; what they hold is checked, and so is that the source has them."""
+    listed = road.client.list_objects_v2(Bucket=road.route.destinations[0].bucket_name).get("Contents", [])
+    for entry in listed:
+        road.held(entry["Key"])
+    return [entry["Key"] for entry in listed]

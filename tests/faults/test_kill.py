@@ -1,0 +1,181 @@
+"""kill -9 at every step of a copy: whoever takes over brings it to the right end, within the lease time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import redis
+
+from s3s3 import config
+from s3s3.broker import connected
+from s3s3.demo.swift_server import SwiftServer
+from s3s3.jobs import Put
+from s3s3.jobs.redis import RedisJobs
+from s3s3.listener import listen, route_listeners
+from s3s3.metrics import Metrics
+from s3s3.model import Endpoint, Lane
+from tests.integration.commands import eventually, write_config
+from tests.integration.objects import KIB, MIB
+from tests.waiting import running, until
+
+from .dying import STEPS
+from .reporting import tell
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+
+LEASE_S = 2
+KEYS = LEFT_ALONE, OVERWRITTEN = "left alone", "overwritten"
+SOME_STEPS = [("delivered", "small"), ("claimed", "small"), ("put half sent", "streamed"), ("put sent", "small"),
+              ("verify", "small"), ("finish", "small"), ("finished", "small")]  # fmt: skip
+SIZES_BYTES = {"small": 4 * KIB, "streamed": 5 * MIB}
+
+
+@dataclass
+class Victim:
+    """A queue of its own for one step (a database of Redis), so that nobody touches what its listener leaves."""
+
+    step: str
+    size: str
+    source: Endpoint
+    there: Endpoint
+    redis_url: str
+    folder: Path
+    source_client: S3Client
+    client: S3Client
+
+    def config(self) -> Path:
+        self.folder.mkdir(exist_ok=True)
+        return write_config(self.folder, self.source, [self.there], self.redis_url, worker={"lease_s": LEASE_S})
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "listen.log"
+
+    def content(self, key: str, version: int) -> bytes:
+        return f"{self.step} {key} {version} ".encode().ljust(SIZES_BYTES[self.size], b"x")
+
+    def write(self, key: str, version: int) -> None:
+        self.source_client.put_object(Bucket=self.source.bucket_name, Key=key, Body=self.content(key, version))
+
+    def publish(self, *keys: str) -> None:
+        async def put() -> None:
+            async with connected(self.redis_url) as client:
+                jobs = RedisJobs(client, "default", ["destination"], lease_s=LEASE_S)
+                await jobs.put([Put(key, ("destination",)) for key in keys], Lane.FRESH)
+
+        asyncio.run(put())
+
+    def held(self, key: str) -> bytes | None:
+        try:
+            return self.client.get_object(Bucket=self.there.bucket_name, Key=key)["Body"].read()
+        except self.client.exceptions.NoSuchKey:
+            return None
+
+    def left_over(self) -> list[str]:
+        with redis.Redis.from_url(self.redis_url, decode_responses=True) as client:
+            kinds = ("job:*", "looks", "waiting", "dead:*", "parked:*")
+            return [key for kind in kinds for key in client.scan_iter(f"s3s3:{{default}}:{kind}")]
+
+
+@pytest.fixture(params=["some steps", pytest.param("every step", marks=pytest.mark.long)])
+def victims(
+    request: pytest.FixtureRequest, swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path
+) -> list[Victim]:
+    """Small objects for every step, large ones for those that go another way."""
+    wanted = [(step, "small") for step in STEPS if step != "put half sent"]
+    wanted += [(step, "streamed") for step in ("hash", "put half sent", "put sent")]
+    if request.param == "some steps":  # one of each kind of state that is left behind
+        wanted = [(step, size) for step, size in wanted if (step, size) in SOME_STEPS]
+    clients = swift.boto3_client(), swift.boto3_client(1)
+    made = []
+    for number, (step, size) in enumerate(wanted, 1):
+        source = swift.endpoint(new_bucket(swift))
+        there = swift.endpoint(new_bucket(swift, 1), "destination", account=1)
+        url = redis_url.removesuffix("0") + str(number)
+        made.append(Victim(step, size, source, there, url, tmp_path / str(number), *clients))
+        for key in KEYS:
+            made[-1].write(key, 1)
+    return made
+
+
+@pytest.fixture
+def dying(victims: list[Victim], tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A listener for each step, which kills itself there."""
+    steps = tmp_path / "steps"
+    lines = [{"step": v.step, "config": str(v.config()), "log": str(v.log)} for v in victims]
+    steps.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with steps.open() as file, subprocess.Popen(
+        [sys.executable, "-m", "tests.faults.dying"],
+        stdin=file, stdout=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        yield process
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@asynccontextmanager
+async def listening(victims: list[Victim]) -> AsyncIterator[None]:
+    """A listener for each queue, alive and well."""
+    async with AsyncExitStack() as stack:
+        runs = []
+        for victim in victims:
+            settings = config.load(victim.config())
+            listeners = await stack.enter_async_context(route_listeners(settings, Metrics()))
+            runs.append(listen(listeners, settings, asyncio.Event()))
+        async with running(asyncio.wait({asyncio.create_task(run) for run in runs})):
+            yield
+
+
+def test_a_listener_killed_at_any_step_leaves_nothing_that_another_does_not_bring_to_its_end(
+    victims: list[Victim], dying: subprocess.Popen[str]
+) -> None:
+    for victim in victims:
+        eventually(
+            lambda v=victim: v.log.exists() and ": subscribed" in v.log.read_text(), f"{victim.step}: it listens"
+        )
+        victim.publish(*KEYS)
+    for victim, status in zip(victims, dying.communicate(timeout=60)[0].split(), strict=True):
+        assert int(status) == -signal.SIGKILL, f"{victim.step}\n{victim.log.read_text()}"
+        victim.write(OVERWRITTEN, 2)
+        victim.publish(OVERWRITTEN)
+    took_s = asyncio.run(taken_over(victims))
+    assert took_s < 3 * LEASE_S + 15, "the lease, a look, and a busy machine"
+    tell("kill -9", f"{len(victims)} steps; all right {took_s:.1f} s after others came, lease_s = {LEASE_S}")
+
+
+async def taken_over(victims: list[Victim]) -> float:
+    """Let others take over; return the seconds until everything is as it ought to be."""
+    began_s = time.monotonic()
+
+    def wrong() -> list[str]:
+        wanted = ((LEFT_ALONE, 1), (OVERWRITTEN, 2))
+        return [
+            f"{victim.step} {victim.size} {key}"
+            for victim in victims
+            for key, version in wanted
+            if victim.held(key) != victim.content(key, version)
+        ]
+
+    async with listening(victims):
+        while (found := await asyncio.to_thread(wrong)) and time.monotonic() - began_s < 60:
+            await asyncio.sleep(0.1)
+        assert found == []
+        took_s = time.monotonic() - began_s
+        await until(lambda: not any(victim.left_over() for victim in victims), patience_s=30)
+    assert wrong() == [], "nor did a look spoil it"
+    return took_s
