@@ -8,7 +8,7 @@ help:
 	@echo "make demo      the main job with real parts on this machine, nothing configured"
 	@echo "make test      the test suite; what needs Ceph is skipped where there is none; ARGS=--long for all of it"
 	@echo "make check     linter, formatter, type checker, who may import whom, and that the documentation builds"
-	@echo "make docs      the documentation, into docs/_build/html"
+	@echo "make docs      the documentation, into docs/_build/html, and man pages, into docs/_build/man"
 	@echo "make faults    the tests in tests/faults for FAULT_MINUTES (10): FAULT_MINUTES=60 for a night"
 	@echo "make bench     s3s3 beside rclone and others; ARGS=--quick: a minute of it"
 	@echo "make test-all  the tests that need no server, on every Python from 3.10 to 3.13 found here"
@@ -32,6 +32,7 @@ check: environment-docs
 
 docs: environment-docs
 	@$(IN_VENV) -m sphinx -W --keep-going --quiet docs docs/_build/html
+	@$(IN_VENV) -m sphinx -W --keep-going --quiet -b man docs docs/_build/man
 
 bench: environment-bench
 	@$(IN_VENV) -m bench $(ARGS)

@@ -18,6 +18,10 @@ html_theme = "furo"
 html_title = f"s3s3 {__version__}"
 myst_heading_anchors = 3
 myst_enable_extensions = ["deflist"]
+man_pages = [
+    ("reference/commands", "s3s3", "copies named objects between S3-compatible stores, verified", author, 1),
+    ("reference/configuration", "s3s3.toml", "what s3s3 copies where", author, 5),
+]
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 nitpicky = False

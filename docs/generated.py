@@ -56,12 +56,10 @@ def _table(table: Table, outer: tuple[str, ...]) -> Iterator[str]:
         yield ""
         yield "The keys of `[source]`, but for `include` and `exclude`, and:"
         keys = [key for key in keys if key not in SOURCE.keys]
-    if keys:
+    for key in keys:
         yield ""
-        yield "| key | value | default | meaning |"
-        yield "|---|---|---|---|"
-        for key in keys:
-            yield f"| `{key.name}` | {_kind(key)} | {_default(key)} | {_cell(key.doc)} |"
+        yield f"`{key.name}`"
+        yield f": {key.doc} {_takes(key)}"
     for inner in table.tables:
         if inner in FILE.tables:
             yield f"\nWithin it, `[{'.'.join((*path, inner.name))}]` has the keys of `[{inner.name}]`."
@@ -69,16 +67,12 @@ def _table(table: Table, outer: tuple[str, ...]) -> Iterator[str]:
             yield from _table(inner, path)
 
 
-def _kind(key: Key) -> str:
-    if key.choices:
-        return " or ".join(f'`"{choice}"`' for choice in key.choices)
-    return key.kind.value
-
-
-def _default(key: Key) -> str:
+def _takes(key: Key) -> str:
+    """Return what a value is, and what it is if left out."""
+    kind = " or ".join(f"`{_toml(choice)}`" for choice in key.choices) or key.kind.value
     if key.required:
-        return "required"
-    return "" if key.default is None else f"`{_toml(key.default)}`"
+        return f"({kind}; required)"
+    return f"({kind})" if key.default is None else f"({kind}; default `{_toml(key.default)}`)"
 
 
 def _toml(value: Value) -> str:
@@ -106,7 +100,7 @@ def _commands() -> Iterator[str]:
 
 def _help(verb: str) -> str:
     command = [sys.executable, "-m", "s3s3.scripts.main", *filter(None, [verb]), "--help"]
-    environment = {**os.environ, "COLUMNS": "100"}
+    environment = {**os.environ, "COLUMNS": "78"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.rstrip()
 
 
