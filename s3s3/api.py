@@ -138,7 +138,7 @@ def copy_one(route: Route, key: str, *, unseen: bool) -> bool:
 
 async def _copy_one(route: Route, job: Job) -> list[Outcome]:
     async with opened(route, _worker_settings(), Metrics()) as stores:
-        return await stores.copy(job, job.destinations, _always)
+        return await stores.copy(job, job.destinations, _always, wait_for_all=True)
 
 
 def _worker_settings() -> WorkerSettings:

@@ -16,6 +16,7 @@
     │   ├── UpstreamRefused      an HTTP origin answered, and what it answered cannot be copied
     │   └── UrlForbidden         a URL, or a hop of its redirects, that s3s3 is not to ask for
     ├── Damaged                  bytes, length or MD5 differ from what was promised; try again
+    ├── LeftBehind               a destination that held up the others; it goes on by itself
     ├── LeaseLost                the job belongs to somebody else now
     ├── RunUnderWay              another process compares the whole route just now
     └── ListingOutOfOrder        a listing whose keys do not ascend: nothing can be compared with it
@@ -164,6 +165,12 @@ class UrlForbidden(StoreRefused):
 
 class Damaged(StoreError):
     """Bytes, length or MD5 differ from what was promised. Nothing was made visible by it."""
+
+    retriable = True
+
+
+class LeftBehind(S3S3Error):
+    """A destination held up the others of its job; it gets a job of its own."""
 
     retriable = True
 

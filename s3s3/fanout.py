@@ -14,6 +14,9 @@ PATIENCE_S = 3.0
 """How long one taker may hold up others. It grows back while the taker keeps up, at the same rate: so one that makes
 the others more than twice as slow is cut loose sooner or later, one that is a little slower never is."""
 
+STRAGGLER_PATIENCE_S = 1.0
+"""How long one destination may hold up the others of a small object beyond twice the time that the quickest took."""
+
 T = TypeVar("T")
 Take: TypeAlias = Callable[[Callable[[], AsyncIterator[bytes]]], Coroutine[Any, Any, None]]
 """Is called with what opens a stream, and takes it."""
@@ -30,6 +33,32 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
             task.cancel()
         if unfinished:
             await asyncio.wait(unfinished)
+
+
+async def ahead_of_stragglers(
+    coroutines: Iterable[Coroutine[Any, Any, None]], somebody_is_through: Callable[[], bool]
+) -> None:
+    """Wait until all have ended; once somebody is through, the others get as long again and STRAGGLER_PATIENCE_S more.
+
+    Who has not ended by then is cancelled, and its end waited for; so are all when we are cancelled.
+    """
+    now_s = asyncio.get_running_loop().time
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    began_s, pending = now_s(), set(tasks)
+    try:
+        while pending and not somebody_is_through():
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        if pending:
+            _, pending = await asyncio.wait(pending, timeout=now_s() - began_s + STRAGGLER_PATIENCE_S)
+    finally:
+        unfinished = [task for task in tasks if not task.done()]
+        for task in unfinished:
+            task.cancel()
+        if unfinished:
+            await asyncio.wait(unfinished)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
 
 
 async def fan_out(

@@ -31,10 +31,15 @@ class RouteStores:
         self._by_name = {store.name: store for store in destinations}
         self._transfer = transfer
 
-    async def copy(self, job: Job, destinations: Sequence[str], permit: Callable[[], None]) -> list[Outcome]:
-        """Do a job: make these destinations hold what the source holds. This is a worker's `Copy`."""
+    async def copy(
+        self, job: Job, destinations: Sequence[str], permit: Callable[[], None], *, wait_for_all: bool = False
+    ) -> list[Outcome]:
+        """Do a job: make these destinations hold what the source holds. This is a worker's `Copy`.
+
+        `wait_for_all`: none is left behind, however long it holds up the others; for who has no queue.
+        """
         stores = [self._by_name[name] for name in destinations]
-        return await self._transfer.copy(job.key, stores, permit=permit, look=not job.unseen)
+        return await self._transfer.copy(job.key, stores, permit=permit, look=not job.unseen, wait_for_all=wait_for_all)
 
 
 def room_of(settings: WorkerSettings) -> Room:

@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Container
 
-from .errors import AccessDenied, LeaseLost, NoSuchBucket, S3S3Error, StoreError, StoreUnavailable
+from .errors import AccessDenied, LeaseLost, LeftBehind, NoSuchBucket, S3S3Error, StoreError, StoreUnavailable
 from .jobs import Step, Verdict
 from .model import Outcome, Result
 from .report import outcome_fields
@@ -42,8 +42,8 @@ def verdict_of(outcome: Outcome, *, tries: int, max_tries: int, open_circuits: C
     """
     if outcome.result is not Result.FAILED:
         return _DONE
-    if isinstance(outcome.error, LeaseLost):
-        return Verdict(Step.BACK)
+    if isinstance(outcome.error, (LeaseLost, LeftBehind)):
+        return Verdict(Step.BACK if isinstance(outcome.error, LeaseLost) else Step.ASIDE)
     store = sick_store(outcome.error)
     if store and store in open_circuits:
         return Verdict(Step.PARK, circuit=store)

@@ -16,6 +16,7 @@ from .errors import LeaseLost, RedisUnavailable
 from .jobs import Claims, Jobs, Step, Verdict
 from .lease import Lease, lease_clock_s
 from .model import Job, Lane, Outcome, Result, Route
+from .stragglers import Stragglers
 from .tasks import beside, cancel, wait_at_most
 from .verdicts import event_of, verdict_of
 
@@ -70,6 +71,7 @@ class Worker:
         self._running: dict[asyncio.Task[None], tuple[Job, Lease]] = {}
         self._slot_freed = asyncio.Event()
         self._patience = Patience()
+        self._stragglers = Stragglers()
         self.circuits = Circuits(jobs, route.source.name, self._patience)
         self.claimed_at_s = lease_clock_s()
         """When the queue last answered a claim: a worker that is alive, and not full, claims every few seconds."""
@@ -196,13 +198,17 @@ class Worker:
     async def _work(self, job: Job, lease: Lease, parked: Mapping[str, str]) -> None:
         known = [name for name in job.destinations if name in self._destinations]
         began_s = lease_clock_s()
-        outcomes = await self._outcomes(job, [name for name in known if name not in parked], lease)
+        wanted = [name for name in known if name not in parked]
+        apart = self._stragglers.apart(wanted)
+        outcomes = await self._outcomes(job, [name for name in wanted if name not in apart], lease)
         took_s = lease_clock_s() - began_s
+        self._stragglers.learn(outcomes)
         await self.circuits.learn(outcomes)
         # A destination that the configuration no longer has is done with.
         verdicts = {name: Verdict(Step.DONE) for name in job.destinations if name not in known}
         for outcome in outcomes:
             verdicts[outcome.destination] = self._judge(job, outcome)
+        verdicts |= dict.fromkeys(apart, Verdict(Step.ASIDE))
         for name, store in parked.items():
             verdicts[name] = self._park(job, name, store)
         if self._copied is not None and any(outcome.result is Result.COPIED for outcome in outcomes):
@@ -239,7 +245,7 @@ class Worker:
         return self._told(job, outcome, verdict)
 
     def _told(self, job: Job, outcome: Outcome, verdict: Verdict) -> Verdict:
-        if not job.runs or verdict.step == Step.BACK:  # what is handed back has no outcome yet
+        if not job.runs or verdict.step in (Step.BACK, Step.ASIDE):  # what is handed back has no outcome yet
             return verdict
         return dataclasses.replace(verdict, event=event_of(self._route, outcome, verdict.step))
 

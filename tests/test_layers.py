@@ -57,7 +57,8 @@ LAYERS = """
         notices         broker errors jobs lease matching model tasks
         verdicts        errors jobs model report
         circuits        broker jobs model verdicts
-        worker          broker circuits errors jobs lease model tasks verdicts
+        stragglers      errors lease model
+        worker          broker circuits errors jobs lease model stragglers tasks verdicts
         run_lock        broker errors jobs lease tasks
 
     whole buckets, and the daemon

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from s3s3 import fanout
 from s3s3.errors import (
     AccessDenied,
     Damaged,
     LeaseLost,
+    LeftBehind,
     NoSuchBucket,
     NoSuchKey,
     SpoolTooSmall,
@@ -76,8 +78,16 @@ class Scene:
         self.room = room or Room(spool_bytes=WHOLE_ROOM.disk_bytes, memory_bytes=WHOLE_ROOM.memory_bytes)
         self.transfer = Transfer(self.source, self.room, metrics=self.metrics, route="default")  # type: ignore[arg-type]
 
-    async def copy(self, *, look: bool = False, permit: Callable[[], None] = permitted) -> list[Outcome]:
-        outcomes = await self.transfer.copy(KEY, self.destinations, permit=permit, look=look)  # type: ignore[arg-type]
+    async def copy(
+        self, *, look: bool = False, permit: Callable[[], None] = permitted, wait_for_all: bool = True
+    ) -> list[Outcome]:
+        outcomes = await self.transfer.copy(
+            KEY,
+            self.destinations,  # type: ignore[arg-type]
+            permit=permit,
+            look=look,
+            wait_for_all=wait_for_all,
+        )
         assert [outcome.destination for outcome in outcomes] == [store.name for store in self.destinations]
         assert self.source.open_readings == 0, "an open reading holds a connection for ever"
         return outcomes
@@ -91,6 +101,54 @@ class Scene:
 
     def mismatches(self) -> dict[str, float]:
         return {labels[1]: count for labels, count in self.metrics.verify_mismatch.items() if count}
+
+
+# who holds up the others
+
+
+class Late(ScriptedStore):
+    """Stores what it gets, after a while."""
+
+    late_s = 0.4
+
+    async def put(self, *arguments: Any, **named: Any) -> Written:
+        await asyncio.sleep(self.late_s)
+        return await super().put(*arguments, **named)
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    monkeypatch.setattr(fanout, "STRAGGLER_PATIENCE_S", 0.05)
+    scene = Scene(destinations=3)
+    scene.destinations[1] = Late("swift-1")
+    return scene
+
+
+@pytest.mark.parametrize("look", [False, True])
+async def test_a_destination_that_holds_up_the_others_is_left_behind_and_its_put_may_be_under_way(
+    late: Scene, look: bool
+) -> None:
+    first, second, third = await late.copy(look=look, wait_for_all=False)
+    assert (first.result, third.result) == (Result.COPIED, Result.COPIED)
+    assert isinstance(second.error, LeftBehind)
+    assert second.unanswered
+    assert "swift-1" in second.reason
+    assert late.destinations[1].requests.count("PUT") == 0
+
+
+async def test_who_has_no_queue_waits_for_all(late: Scene) -> None:
+    assert [outcome.result for outcome in await late.copy()] == [Result.COPIED] * 3
+
+
+async def test_a_destination_that_fails_at_once_hurries_nobody(late: Scene) -> None:
+    for number in (0, 2):
+        late.destinations[number].answers = refuses
+    results = [outcome.result for outcome in await late.copy(wait_for_all=False)]
+    assert results == [Result.FAILED, Result.COPIED, Result.FAILED]
+
+
+def refuses(_: Object) -> Written:
+    raise AccessDenied("no", store="swift", operation="PUT")
 
 
 # a fresh notice

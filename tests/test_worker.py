@@ -12,7 +12,7 @@ import pytest
 
 from s3s3.broker import connect
 from s3s3.demo.redis_server import RedisServer
-from s3s3.errors import Damaged, LeaseLost, RedisUnavailable, StoreUnavailable, TooLarge
+from s3s3.errors import Damaged, LeaseLost, LeftBehind, RedisUnavailable, StoreUnavailable, TooLarge
 from s3s3.jobs import DeadLetter, Jobs, Put
 from s3s3.jobs.memory import MemoryJobs
 from s3s3.jobs.redis import RedisJobs
@@ -450,6 +450,28 @@ async def test_outcomes_are_told_once_the_queue_knows_them_and_done_marks_are_se
         ("new", [Result.COPIED, Result.SAME], True),
         ("same", [Result.SAME, Result.SAME], True),
     ]
+
+
+# -- a destination that holds up the others
+
+
+async def test_who_is_left_behind_gets_a_job_of_its_own_and_so_does_everything_after_it(jobs: Jobs) -> None:
+    async with working(Worker(ROUTE, jobs, copies := Copies(fails_at(B, LeftBehind("slow"), times=1)))):
+        await notice(jobs, "first")
+        await done(jobs)
+        await notice(jobs, "second")
+        await done(jobs)
+    assert copies.asked == [("first", BOTH), ("first", (B,)), ("second", (A,)), ("second", (B,))]
+    assert [job.lane for job in copies.jobs] == [Lane.FRESH, Lane.BULK] * 2
+
+
+async def test_runs_that_wait_hear_of_a_destination_that_was_left_behind_once_it_is_done(jobs: Jobs) -> None:
+    async with working(Worker(ROUTE, jobs, Copies(fails_at(B, LeftBehind("slow"), times=1)))):
+        await bulk(jobs, "k", run="run1")
+        told: list[dict[str, Any]] = []
+        while len(told) < 2:
+            told += [json.loads(event) for event in await jobs.outcomes("run1", 5)]
+    assert [(event["destination"], event["outcome"]) for event in told] == [(A, "copied"), (B, "copied")]
 
 
 # -- stores that are down

@@ -47,6 +47,7 @@ class Step:
     PARK = "park"
     BURY = "bury"
     BACK = "back"
+    ASIDE = "aside"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ class Verdict:
     """What a worker says of one destination of its job.
 
     Attributes:
-        step: one of `Step`. BACK hands it back untried, as a worker does that is told to stop.
+        step: one of `Step`. BACK hands it back untried, as a worker does that is told to stop; ASIDE does so
+            to the bulk lane, where it holds up nobody's notices.
         delay_s: for RETRY, how long to wait.
         event: for the runs that wait for the job: a JSON object, "" for nothing.
         reason: for BURY, why, in plain words.

@@ -1,6 +1,6 @@
 -- ARGV: all destinations,
 --       JSON: for each job {key, token, 1 to leave a look or 0, destinations that are done, further verdicts},
---       a verdict being {destination, done|retry|park|bury|back, delay_ms, event for its runs,
+--       a verdict being {destination, done|retry|park|bury|back|aside, delay_ms, event for its runs,
 --       the dead letter (bury) or the name of the circuit that it waits for (park)}
 -- Returns the tokens that were not the owner's any more.
 local all, jobs = ARGV[2], cjson.decode(ARGV[3])
@@ -27,11 +27,11 @@ local function tell(runs, event)
   end
 end
 
--- Returns the destinations that are left over, when the first of their retries is due, whether any goes back untried,
--- and the tries.
+-- Returns the destinations that are left over, when the first of their retries is due, the lane to which any goes back
+-- untried (nil where none does), and the tries.
 local function settle(key, record, done, verdicts)
   local tries = tries_of(record.tries)
-  local left, due, back = '', nil, false
+  local left, due, back = '', nil, nil
   for name in each(done) do
     tries[name] = nil
     redis.call('HDEL', P .. 'dead:' .. name, key)
@@ -51,8 +51,10 @@ local function settle(key, record, done, verdicts)
         due = math.min(due or math.huge, now + delay_ms)
       elseif word == 'park' then
         redis.call('SADD', P .. 'parked:' .. text, key)
+      elseif word == 'aside' then
+        back = 'bulk'
       else
-        back = true
+        back = back or record.lane
       end
     end
     tell(record.runs, event)
@@ -70,7 +72,7 @@ local function finish(key, record, done, verdicts)
     enqueue(key, lane, union(record.again, left), '', record.again_noticed, tries,
             union(left ~= '' and record.runs or '', record.again_runs))
   elseif back then
-    enqueue(key, record.lane, left, '', record.noticed, tries, record.runs)
+    enqueue(key, back, left, '', record.noticed, tries, record.runs)
   elseif left ~= '' then
     redis.call('HSET', job(key), 'phase', 'waiting', 'want', left, 'tries', tries)
     redis.call('HDEL', job(key), 'entry', 'token', 'unseen')

@@ -153,7 +153,9 @@ class MemoryJobs:
             again.runs |= record.runs if record.want else {}
             again.tries = record.tries
             self._enqueue(job.key, again)
-        elif Step.BACK in steps:
+        elif Step.ASIDE in steps or Step.BACK in steps:
+            if Step.ASIDE in steps:
+                record.lane = Lane.BULK
             self._enqueue(job.key, record)
         elif record.want:
             record.phase, record.token = "waiting", ""
@@ -202,6 +204,7 @@ class MemoryJobs:
         record = self._records.get(key)
         if record is None or record.phase != "waiting":
             return False
+        record.lane = Lane.BULK  # who has waited already shall not hold up others
         self._enqueue(key, record)
         return True
 

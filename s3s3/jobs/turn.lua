@@ -5,10 +5,11 @@ local all, stores, limit, probe_timeout_ms = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local source = each(stores)()
 local dealt_with, next_ms = 0, nil
 
+-- What has waited goes to the bulk lane: a destination that is back, or is slow, shall not hold up fresh notices.
 local function wake(key, record)
   redis.call('ZREM', P .. 'waiting', key)
   if record.phase == 'waiting' then
-    enqueue(key, record.lane, record.want, '', record.noticed, record.tries, record.runs)
+    enqueue(key, 'bulk', record.want, '', record.noticed, record.tries, record.runs)
   end
   dealt_with = dealt_with + 1
 end

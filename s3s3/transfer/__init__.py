@@ -55,7 +55,9 @@ class Transfer:
         self._matches = matches
         self._within = WithinStore(source, within) if within else None
 
-    async def copy(self, key: str, destinations: Sequence[Store], *, permit: Permit, look: bool) -> list[Outcome]:
+    async def copy(
+        self, key: str, destinations: Sequence[Store], *, permit: Permit, look: bool, wait_for_all: bool = True
+    ) -> list[Outcome]:
         """Make the destinations hold what the source holds under `key` now; return the outcome of each, in order.
 
         Cancelled, it ends its requests; a PUT from memory may have been sent whole by then, and may yet be carried out.
@@ -63,9 +65,10 @@ class Transfer:
         Args:
             permit: called before each write; raises LeaseLost where it is not ours any more.
             look: compare first, and copy only what differs. Without, it is copied unseen.
+            wait_for_all: without, a destination that holds up the others fails with LeftBehind.
         """
         targets = [Target(store, key) for store in destinations]
-        road = OrdinaryRoad(self.source, self.room, self.without_md5, key, permit)
+        road = OrdinaryRoad(self.source, self.room, self.without_md5, key, permit, wait_for_all)
         ahead = targets
         if self._within is not None:
             await self._within.copy(key, targets, permit, look=look)

@@ -16,9 +16,9 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from ..digest import Digest, md5_of, md5_of_chunks
-from ..errors import Damaged, NoSuchKey, S3S3Error, TooLarge
-from ..fanout import LAG_BYTES, fan_out, together
-from ..model import SINGLE_PUT_LIMIT_BYTES, Entry
+from ..errors import Damaged, LeftBehind, NoSuchKey, S3S3Error, TooLarge
+from ..fanout import LAG_BYTES, ahead_of_stragglers, fan_out, together
+from ..model import SINGLE_PUT_LIMIT_BYTES, Entry, Result
 from ..reconcile import NEEDS_CONTENT
 from ..spool import Need, Room
 from ..store import Reading, Source
@@ -51,14 +51,18 @@ class OrdinaryRoad:
 
     Args:
         without_md5: names of the destinations whose ETags are known to be no MD5s; it may grow.
+        wait_for_all: without, a destination that holds up the others fails with LeftBehind.
     """
 
-    def __init__(self, source: Source, room: Room, without_md5: set[str], key: str, permit: Permit) -> None:
+    def __init__(
+        self, source: Source, room: Room, without_md5: set[str], key: str, permit: Permit, wait_for_all: bool
+    ) -> None:
         self._source = source
         self._room = room
         self._without_md5 = without_md5
         self._key = key
         self._permit = permit
+        self._wait_for_all = wait_for_all
         self.gone: list[Target] = []
         self._known_md5: dict[str, bytes] = {}  # of contents that were read to their end, by the ETag they came with
 
@@ -124,7 +128,11 @@ class OrdinaryRoad:
             except Refuted as again:
                 raise self._damaged(f"it was read twice, and what came was not the same: {again}") from again
         if cut_loose := _open(targets):
-            await together(self.settle([target], self.run) for target in cut_loose)
+            if self._wait_for_all or len(cut_loose) == len(targets):
+                await together(self.settle([target], self.run) for target in cut_loose)
+            else:
+                for target in cut_loose:
+                    target.fail(_left_behind(target), unanswered=True)
 
     async def _check_length(self, refuted: Refuted) -> None:
         """Ask the source once more how long it is: what is always cut short at the same place comes the same twice."""
@@ -167,8 +175,10 @@ class OrdinaryRoad:
         puts = [self._put(target, reading, md5)(content) for target in targets]
         if len(puts) == 1:
             await puts[0]
-        else:
+        elif self._wait_for_all:
             await together(puts)
+        else:
+            await ahead_of_stragglers(puts, lambda: any(_is_copied(target) for target in targets))
 
     async def _verified(self, reading: Reading, promised: bytes) -> AsyncGenerator[bytes, None]:
         """Yield the content, and end only if it had the MD5 that was promised."""
@@ -228,6 +238,16 @@ class OrdinaryRoad:
 
 def _open(targets: Sequence[Target]) -> list[Target]:
     return [target for target in targets if target.outcome is None]
+
+
+def _is_copied(target: Target) -> bool:
+    return target.outcome is not None and target.outcome.result is Result.COPIED
+
+
+def _left_behind(target: Target) -> LeftBehind:
+    return LeftBehind(
+        f"{target.store.name}: PUT of {target.key!r}: it holds up the other destinations, and is tried alone"
+    )
 
 
 def _too_large(target: Target, size_bytes: int) -> TooLarge:

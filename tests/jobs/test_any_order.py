@@ -31,7 +31,7 @@ KEYS = ("a", "b b=2", "c\n*")
 STORES = ("source", *DESTINATIONS)
 LONG_AGO_MS = 3600 * 1000
 
-steps = st.sampled_from([Step.DONE, Step.DONE, Step.RETRY, Step.PARK, Step.BURY, Step.BACK])
+steps = st.sampled_from([Step.DONE, Step.DONE, Step.RETRY, Step.PARK, Step.BURY, Step.BACK, Step.ASIDE])
 pick = st.integers(min_value=0, max_value=1000)
 
 
@@ -115,7 +115,7 @@ class Anything(RuleBasedStateMachine):
                 self.owed.pop((job.key, name), None)
 
     def verdict(self, held: Held, destination: str, step: str) -> Verdict:
-        event = json.dumps([held.job.key, destination, held.at]) if step != Step.BACK else ""
+        event = json.dumps([held.job.key, destination, held.at]) if step not in (Step.BACK, Step.ASIDE) else ""
         return Verdict(step, 1800.0, event, "no", STORES[held.at % len(STORES)])
 
     @precondition(lambda self: self.held)

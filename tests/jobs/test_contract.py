@@ -13,6 +13,7 @@ from s3s3.jobs import DeadLetter, Jobs, Put, Step, Verdict
 from s3s3.model import Job, Lane
 from tests.jobs.work import (
     ALL_DONE,
+    ASIDE,
     BACK,
     DESTINATIONS,
     DONE,
@@ -305,6 +306,28 @@ async def test_what_is_handed_back_is_queued_at_once_and_no_try_is_counted(jobs:
     await jobs.finish(await claim_one(jobs), {A: DONE, B: BACK})
     job = await claim_one(jobs)
     assert (what(job), job.unseen, dict(job.tries)) == (("k", (B,)), False, {})
+
+
+async def test_what_is_put_aside_is_queued_at_once_in_the_bulk_lane_and_no_try_is_counted(jobs: Jobs) -> None:
+    await notice(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: DONE, B: ASIDE})
+    job = await claim_one(jobs)
+    assert (what(job), job.lane, job.unseen, dict(job.tries)) == (("k", (B,)), Lane.BULK, False, {})
+
+
+async def test_a_notice_while_it_ran_brings_back_what_was_put_aside(jobs: Jobs) -> None:
+    await notice(jobs, "k")
+    job = await claim_one(jobs)
+    await notice(jobs, "k")
+    await jobs.finish(job, {A: DONE, B: ASIDE})
+    again = await claim_one(jobs)
+    assert (what(again), again.lane) == (("k", (A, B)), Lane.FRESH)
+
+
+async def test_a_retry_waits_in_the_bulk_lane_where_it_holds_up_no_notice(jobs: Jobs) -> None:
+    await notice(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: DONE, B: SOON})
+    assert (await woken(jobs)).lane is Lane.BULK
 
 
 async def test_what_is_handed_back_takes_along_what_was_to_be_retried(jobs: Jobs) -> None:

@@ -490,7 +490,7 @@ async def test_a_probe_that_stands_in_line_gives_way_to_a_job_that_is_here(
     assert ([job.key for job in claims.jobs], claims.circuits) == (["only a"], {B: "parked"})
     claims = await jobs.claim(2, 0, 0, 0)
     assert ([job.key for job in claims.jobs], claims.circuits) == (["before", "before too"], {B: "before"})
-    claims = await jobs.claim(1, 0, 0, 0)
+    claims = await jobs.claim(1, 0, 1, 0)
     assert ([job.key for job in claims.jobs], claims.circuits) == (["parked"], {B: "before"})
 
 

@@ -11,6 +11,7 @@ A, B = DESTINATIONS = ("dest-a", "dest-b")
 
 DONE = Verdict(Step.DONE)
 BACK = Verdict(Step.BACK)
+ASIDE = Verdict(Step.ASIDE)
 LATER = Verdict(Step.RETRY, delay_s=60.0)
 SOON = Verdict(Step.RETRY, delay_s=0.0)
 ALL_DONE: Mapping[str, Verdict] = {A: DONE, B: DONE}

@@ -1,0 +1,126 @@
+"""One destination of three is sick: the others go on as if it were not there, and it gets all when it is well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from s3s3.demo.redis_server import RedisServer
+from s3s3.demo.servers import StoreServer
+from tests.integration.commands import eventually
+
+from .extent import duration_s, minutes
+from .fleet import Bucket, Fleet, differing
+from .kinds import SLOW_DOWN, Fault, Hang, Latency, Reset, Says
+from .results import report
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+
+HEALTHY = ("dest-one", "dest-two")
+SICK = "dest-three"
+SICKNESSES: dict[str, Fault] = {
+    "hangs": Hang(),
+    "resets every connection": Reset(),
+    "answers late": Latency(late_s=2),
+    "answers 503": Says(SLOW_DOWN),
+}
+A_BATCH = 2000 if minutes() else 150
+WELL_WITHIN_S = 20.0
+"""How long a batch may take at the healthy destinations in the short form: by far less than a time-out of the sick one
+(the lease's length, a minute by default)."""
+
+
+class Batch(NamedTuple):
+    """Objects that are noticed together."""
+
+    prefix: str
+    contents: dict[str, bytes]
+
+
+def batch_of(source: Bucket, name: str) -> Batch:
+    contents = {f"{name}/{number:05}": f"{name} {number} ".encode() * 100 for number in range(A_BATCH)}
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda item: source.put(*item), contents.items()))
+    return Batch(f"{name}/", contents)
+
+
+def held(bucket: Bucket, prefix: str) -> int:
+    pages = bucket.client.get_paginator("list_objects_v2").paginate(Bucket=bucket.name, Prefix=prefix)
+    return sum(page["KeyCount"] for page in pages)
+
+
+def _has_all(bucket: Bucket, batch: Batch) -> bool:
+    return held(bucket, batch.prefix) == len(batch.contents)
+
+
+def rate(fleet: Fleet, batch: Batch, patience_s: float) -> float:
+    """Have a batch copied; return how many objects a second the slower one of the healthy destinations got."""
+    began_s = time.monotonic()
+    fleet.put(batch.contents)
+    for name in HEALTHY:
+        has_all = partial(_has_all, fleet.destinations[name], batch)
+        eventually(has_all, f"all of a batch in {name}", patience_s, every_s=0.2)
+    return A_BATCH / (time.monotonic() - began_s)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, own_redis: RedisServer, gateway: StoreServer) -> Iterator[Fleet]:
+    """With the default lease: that is how long a write may be waited for."""
+    destinations = {name: Bucket.new(gateway) for name in (*HEALTHY, SICK)}
+    with Fleet(
+        tmp_path,
+        own_redis.url,
+        Bucket.new(gateway),
+        destinations,
+        size=1,
+        worker={"lease_s": 60},
+        pubsub={"heal": False},
+        direct=HEALTHY,
+    ) as fleet:
+        yield fleet
+
+
+@pytest.mark.parametrize(
+    "sickness",
+    [
+        "hangs",
+        "answers late",
+        pytest.param("resets every connection", marks=pytest.mark.long),
+        pytest.param("answers 503", marks=pytest.mark.long),
+    ],
+)
+def test_the_healthy_destinations_go_on_as_if_nothing_were(fleet: Fleet, sickness: str) -> None:
+    batches = [batch_of(fleet.source, "healthy")]
+    healthy_rate = rate(fleet, batches[0], WELL_WITHIN_S * 3)
+    began_s = time.monotonic()
+    sick_rates: list[float] = []
+    rss_bytes: list[int] = []
+    with fleet.proxies[SICK].injecting(SICKNESSES[sickness]):
+        while not sick_rates or time.monotonic() - began_s < duration_s(0, share=1 / 24):
+            batches.append(batch_of(fleet.source, f"sick-{len(batches)}"))
+            sick_rates.append(rate(fleet, batches[-1], WELL_WITHIN_S))
+            rss_bytes.append(fleet.members[0].rss_bytes)
+    well_s = time.monotonic()
+    eventually(lambda: not fleet.counts().pending, "the queue drains", 300, every_s=0.2)
+    drained_s = time.monotonic() - well_s
+    wanted = {key: content for batch in batches for key, content in batch.contents.items()}
+    sent = {name: round(fleet.copies(name)) for name in HEALTHY}
+    report(
+        "a sick destination",
+        sickness=sickness,
+        sick_for_s=round(well_s - began_s),
+        objects=len(wanted),
+        healthy_per_s=round(healthy_rate),
+        while_sick_per_s=[round(each) for each in sick_rates],
+        rss_mib=[round(each / 2**20) for each in rss_bytes],
+        drained_after_s=round(drained_s, 1),
+    )
+    assert not differing(fleet.destinations, dict(list(wanted.items())[:: len(wanted) // 50]))
+    assert [held(bucket, "") for bucket in fleet.destinations.values()] == [len(wanted)] * 3
+    assert sent == dict.fromkeys(HEALTHY, len(wanted)), "nothing is sent to a healthy one twice"
