@@ -15,7 +15,7 @@ from itertools import combinations
 from .addresses import is_ip
 from .config_file import Faults, dotted
 from .config_tables import Settings
-from .model import Endpoint, Route
+from .model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Route
 from .schema import DESTINATION, ROUTES, SOURCE, STORES
 
 DEFAULT_ROUTE = "default"
@@ -94,6 +94,10 @@ def endpoint_of(settings: Settings) -> Endpoint:
         acl=values.get("acl"),
         server_side_encryption=values.get("server_side_encryption"),
         server_side_copy=values.get("server_side_copy", True),
+        multipart=values.get("multipart", False),
+        multipart_threshold_bytes=min(
+            values.get("multipart_threshold") or SINGLE_PUT_LIMIT_BYTES, SINGLE_PUT_LIMIT_BYTES
+        ),
         delete=values.get("delete", False),
         max_delete=values.get("max_delete", 0.1),
     )

@@ -75,7 +75,7 @@ class StoreError(S3S3Error):
 
     Attributes:
         store: the endpoint's name in the configuration.
-        operation: GET, PUT, HEAD, LIST, DELETE or COPY.
+        operation: GET, PUT, POST, HEAD, LIST, DELETE or COPY.
         key: the object concerned, None for a bucket.
         status: the HTTP status, None if there was no answer.
         code: the S3 error code, such as "NoSuchKey"; "" if there was none.

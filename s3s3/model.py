@@ -10,6 +10,9 @@ from typing import Literal
 SINGLE_PUT_LIMIT_BYTES = 5 * 1024**3
 """The largest object that one PUT takes: 5 GiB, on AWS, Ceph and Swift alike (S3 user guide, "Uploading objects")."""
 
+PART_AT_LEAST_BYTES = 5 * 1024**2
+"""The smallest part of a multipart upload, but for the last one: 5 MiB ("Multipart upload limits", same guide)."""
+
 KEY_LIMIT_BYTES = 1024
 """The longest key in UTF-8 bytes (S3 user guide, "Naming objects"); Ceph and Swift refuse 1,025."""
 
@@ -51,6 +54,8 @@ class Endpoint:
     delete: bool = False
     max_delete: float = 0.1
     server_side_copy: bool = True
+    multipart: bool = False
+    multipart_threshold_bytes: int = SINGLE_PUT_LIMIT_BYTES
 
 
 @dataclass(frozen=True, slots=True)

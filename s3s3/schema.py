@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from .model import KEY_LIMIT_BYTES
+from .model import KEY_LIMIT_BYTES, PART_AT_LEAST_BYTES
 
 
 class Kind(str, Enum):
@@ -173,8 +173,9 @@ DESTINATION = Table(
         Key("server_side_copy", Kind.BOOLEAN, True,
             "Where the source is in the same store, with the same access key, let the store copy by itself; what it "
             "says that it holds then has to have the source's ETag."),
-        Key("multipart", Kind.BOOLEAN, False, "Objects over multipart_threshold go in parts.", later=True),
-        Key("multipart_threshold", Kind.SIZE, "5 GiB", "The largest object sent by one PUT.", later=True),
+        Key("multipart", Kind.BOOLEAN, False, "Objects over multipart_threshold go in parts."),
+        Key("multipart_threshold", Kind.SIZE, "5 GiB",
+            "The largest object that goes in one PUT, which takes 5 GiB at most.", at_least=PART_AT_LEAST_BYTES),
         Key("delete", Kind.BOOLEAN, False,
             "Carry deletions over: what the source, asked for it, says that it has not is deleted here. So is, "
             "by s3s3 bucket, whatever was not copied from it but lies where its copies would."),

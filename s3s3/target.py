@@ -109,7 +109,7 @@ class Target:
         except S3S3Error as error:
             self.fail(error, source.entry, unanswered=sending.unanswered(error))
         else:
-            self._copied(source.entry, written, md5.hex(), etag_md5)
+            self.copied(source.entry, md5.hex(), etag_md5, unanswered=written.unanswered)
 
     async def copy_within(self, source: Held, source_bucket: str, permit: Permit) -> StoreError | None:
         """Have the store copy it by itself. Done, or failed so that it has to be tried again, that is the outcome.
@@ -135,7 +135,7 @@ class Target:
                     return wrong
                 self.fail(wrong, source.entry, unanswered=True)
             else:
-                self._copied(source.entry, written, md5_in_etag(source), md5_of_etag(etag))
+                self.copied(source.entry, md5_in_etag(source), md5_of_etag(etag), unanswered=written.unanswered)
         return None
 
     def fail(self, error: S3S3Error, source: Entry | None = None, *, unanswered: bool = False) -> None:
@@ -184,7 +184,13 @@ class Target:
         """Say that the source has no such object any more, and that nothing is done about it here."""
         self.outcome = Outcome(self.store.name, self.key, Result.SOURCE_GONE, Reason.SOURCE_GONE.value)
 
-    def _copied(self, source: Entry, written: Written, md5: str | None, etag_md5: str | None) -> None:
+    def copied(self, source: Entry, md5: str | None, etag_md5: str | None, *, unanswered: bool = False) -> None:
+        """Say that it is copied and verified.
+
+        Args:
+            md5: of the source's content (hex).
+            etag_md5: the MD5 that the copy's ETag is, where it is one.
+        """
         self.outcome = Outcome(
             self.store.name,
             self.key,
@@ -194,7 +200,7 @@ class Target:
             destination_size_bytes=source.size_bytes,
             source_md5=md5,
             destination_md5=etag_md5,
-            unanswered=written.unanswered,
+            unanswered=unanswered,
         )
 
     def _headers(self, source: Reading, md5: bytes, without_md5: set[str]) -> dict[str, str]:

@@ -196,7 +196,7 @@ bucket_name = "images"
 signature_version = "v4"
 prot = 80
 port = 80
-multipart = true
+max_requests_per_s = 5
 
 [stream]
 """)
@@ -207,7 +207,7 @@ multipart = true
         ["s3s3.toml:7", "[destination] signature_version"],
         ["s3s3.toml:8", "[destination] prot"],
         ["s3s3.toml:9", "[destination] port"],
-        ["s3s3.toml:10", "[destination] multipart"],
+        ["s3s3.toml:10", "[destination] max_requests_per_s"],
         ["s3s3.toml:12", "[stream]"],
     ]
 
@@ -272,6 +272,8 @@ def values_of(key: Key) -> st.SearchStrategy[Any]:
         assert key.at_least is not None and key.at_most is not None
         whole = st.integers(key.at_least, key.at_most)
         return whole if key.kind is Kind.INTEGER else whole | st.floats(key.at_least, key.at_most)
+    if key.kind is Kind.SIZE and key.at_least and key.at_least > 1:
+        return st.integers(key.at_least, 2**50)
     return VALUES[key.kind]
 
 

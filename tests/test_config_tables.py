@@ -120,11 +120,10 @@ def test_half_a_pair_of_keys_whose_other_half_is_misspelt_is_one_fault() -> None
     assert message == "[destination] aws_secret_acces_key: unknown key; did you mean aws_secret_access_key?"
 
 
-LATER = ["multipart = true", "multipart_threshold = '1 GiB'",
-         "copy_tags = true", "copy_acl = true", "max_bytes_per_s = '20 MiB'", "max_requests_per_s = 5",
+LATER = ["copy_tags = true", "copy_acl = true", "max_bytes_per_s = '20 MiB'", "max_requests_per_s = 5",
          "max_bytes_per_s = {'08:00-18:00' = '20 MiB'}",
          "max_requests_per_s = 0"]  # fmt: skip
-OFF = ["multipart = false", "multipart_threshold = '5 GiB'", "copy_tags = false",
+OFF = ["copy_tags = false",
        "copy_acl = false"]  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from s3s3.model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Outcome, Proof, Result,
 from s3s3.spool import Need, Room
 from s3s3.store import Written
 from s3s3.transfer import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, Transfer, one_store, ordinary
+from s3s3.transfer.parts import goes_in_parts, part_bytes_of
 from tests.scripted_store import Object, ScriptedStore, unavailable
 
 KEY = "some/key"
@@ -638,7 +639,7 @@ async def test_an_object_over_a_single_puts_limit_names_the_setting_and_is_not_r
 
     for outcome in await scene.copy():
         assert isinstance(outcome.error, TooLarge) and not outcome.error.retriable
-        assert "multipart = true in [swift-" in outcome.reason and "not available" in outcome.reason
+        assert "multipart = true in [swift-" in outcome.reason
         assert outcome.source_size_bytes == SINGLE_PUT_LIMIT_BYTES + 1
     assert scene.source.bytes_read == 0
     assert scene.destination.requests == []
@@ -1062,3 +1063,34 @@ CEPH = Endpoint("source", "a", host="ceph.example.org", access_key_id="A", secre
 )
 def test_one_store_is_the_same_host_and_port_and_the_same_keys(change: dict[str, Any], same: bool) -> None:
     assert one_store(CEPH, replace(CEPH, **change)) is same
+
+
+# parts
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "threshold_bytes", "part_bytes"),
+    [
+        (6 * 1024**3, 5 * 1024**3, 64 * 1024**2),
+        (6 * 1024**2, 5 * 1024**2, 5 * 1024**2),
+        (10_000 * 64 * 1024**2, 5 * 1024**3, 64 * 1024**2),
+        (10_000 * 64 * 1024**2 + 1, 5 * 1024**3, 65 * 1024**2),
+        (5 * 1024**4, 5 * 1024**3, 525 * 1024**2),
+    ],
+)
+def test_there_are_never_more_parts_than_a_store_takes(size_bytes: int, threshold_bytes: int, part_bytes: int) -> None:
+    endpoint = Endpoint("swift", "b", multipart=True, multipart_threshold_bytes=threshold_bytes)
+    assert part_bytes_of(endpoint, size_bytes) == part_bytes
+    assert -(-size_bytes // part_bytes) <= 10_000
+    assert goes_in_parts(endpoint, size_bytes)
+    assert not goes_in_parts(endpoint, threshold_bytes)
+    assert not goes_in_parts(replace(endpoint, multipart=False), size_bytes)
+
+
+async def test_a_store_that_takes_no_parts_fails_for_itself_alone_and_nothing_is_waited_for() -> None:
+    scene = Scene(b"", size_bytes=SINGLE_PUT_LIMIT_BYTES + 1, destinations=2)
+    scene.destination.settings = {"multipart": True}
+    scene.room = Room(spool_bytes=1)
+    with_parts, without = await scene.copy()
+    assert isinstance(with_parts.error, SpoolTooSmall) or "spool_bytes" in with_parts.reason
+    assert without.result is Result.FAILED

@@ -58,6 +58,8 @@ _STATUSES: dict[int, type[StoreError]] = {
     505: StoreRefused,
 }
 
+WRITES = frozenset(("PUT", "POST", "DELETE"))
+
 MAYBE_DONE = frozenset((500, 502, 504))
 """Answers after which a write may still be carried out: a gateway that got no answer itself, a step that failed."""
 
@@ -93,7 +95,7 @@ def error_of_answer(
         code=said.code,
         advice=_advice(endpoint, status, headers, said),
     )
-    error.unanswered = operation in ("PUT", "DELETE") and status in MAYBE_DONE
+    error.unanswered = operation in WRITES and status in MAYBE_DONE
     return error
 
 
@@ -105,7 +107,7 @@ def error_of_failure(
         return Damaged(str(error), store=endpoint.name, operation=operation, key=key)
     message, advice = _failure(endpoint, address, error)
     failed = StoreUnavailable(message, store=endpoint.name, operation=operation, key=key, advice=advice)
-    failed.unanswered = operation in ("PUT", "DELETE") and error.sent
+    failed.unanswered = operation in WRITES and error.sent
     return failed
 
 

@@ -9,10 +9,10 @@ from typing import Literal
 
 from ..errors import NoSuchKey, StoreError, StoreRefused
 from ..model import Endpoint
-from .answers import ERROR_BODY_LIMIT_BYTES, error_of_answer, etag_said
-from .broken import WireError
+from .answers import etag_said
 from .exchange import Body, Exchange, Permit, again, always
 from .lister import Lister, Page
+from .multipart import Multipart
 from .names import KeyMap, encode_key
 from .pool import Timeouts
 from .reading import Answer, Held, Reading, Written, encrypted, held
@@ -48,6 +48,7 @@ class Store:
         self._exchange = Exchange(endpoint, connections=connections, timeouts=timeouts)
         self._put_headers = _put_headers(endpoint)
         self._list_version = list_version
+        self.multipart = Multipart(self._exchange, self._names, self._put_headers)
 
     async def __aenter__(self) -> Store:
         return self
@@ -141,7 +142,7 @@ class Store:
                 answer = await self._exchange.ask(
                     "PUT", key, held_key, headers=signed, body=body, size_bytes=size_bytes, permit=permit
                 )
-                await self._carried_out("PUT", key, answer)
+                await self._exchange.carried_out("PUT", key, answer)
             except StoreError as error:
                 unanswered = error.unanswered = error.unanswered or unanswered
                 raise
@@ -185,7 +186,7 @@ class Store:
             nonlocal unanswered
             try:
                 answer = await self._exchange.ask("PUT", key, held_key, headers=signed, permit=permit)
-                said = await self._carried_out("PUT", key, answer)
+                said = await self._exchange.carried_out("PUT", key, answer)
             except StoreError as error:
                 unanswered = error.unanswered = error.unanswered or unanswered
                 raise
@@ -205,7 +206,7 @@ class Store:
             nonlocal unanswered
             try:
                 answer = await self._exchange.ask("DELETE", key, held_key, permit=permit)
-                await self._carried_out("DELETE", key, answer)
+                await self._exchange.carried_out("DELETE", key, answer)
             except NoSuchKey:
                 pass
             except StoreError as error:
@@ -240,18 +241,6 @@ class Store:
             raise StoreRefused(
                 f"the store answered with {error}", store=self.name, operation=operation, key=key, status=answer.status
             ) from error
-
-    async def _carried_out(self, operation: str, key: str, answer: Answer) -> bytes:
-        """Return what follows a 200. Raises what S3 may put there (S3 API reference, "CopyObject")."""
-        try:
-            said = await answer.beginning(ERROR_BODY_LIMIT_BYTES)
-        except WireError as error:
-            raise self._exchange.failure(operation, key, error) from error
-        if b"<Error" in said:
-            raise error_of_answer(
-                self.endpoint, operation, key, status=answer.status, headers=answer.headers, body=said
-            )
-        return said
 
 
 def _put_headers(endpoint: Endpoint) -> dict[str, str]:

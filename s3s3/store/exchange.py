@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from ..errors import Damaged, StoreError, StoreRefused, StoreUnavailable
 from ..model import Endpoint
-from .answers import ERROR_BODY_LIMIT_BYTES, error_of_answer, error_of_failure
+from .answers import ERROR_BODY_LIMIT_BYTES, WRITES, error_of_answer, error_of_failure
 from .broken import WireError
 from .connection import KeySource, address_of
 from .framing import Head
@@ -107,7 +107,7 @@ class Exchange:
         """Make one attempt. Return a 200 or 204 (or a 404 to a HEAD); raise what any other answer amounts to.
 
         Args:
-            operation: GET, HEAD, PUT, DELETE, or LIST, which is a GET of the bucket.
+            operation: GET, HEAD, PUT, POST, DELETE, or LIST, which is a GET of the bucket.
             key: for errors only.
             held_key: the key as the endpoint holds it; "" is the bucket.
             headers: to be signed and sent.
@@ -137,6 +137,17 @@ class Exchange:
             return answer
         raise await self.refusal(operation, key, answer)
 
+    async def carried_out(self, operation: str, key: str | None, answer: Answer) -> bytes:
+        """Return what follows a 200. Raises what S3 may put there (S3 API reference, "CopyObject")."""
+        try:
+            said = await answer.beginning(ERROR_BODY_LIMIT_BYTES)
+        except WireError as error:
+            raise self.failure(operation, key, error) from error
+        if b"<Error" in said:
+            status, headers = answer.status, answer.headers
+            raise error_of_answer(self._endpoint, operation, key, status=status, headers=headers, body=said)
+        return said
+
     async def refusal(self, operation: str, key: str | None, answer: Answer) -> StoreError:
         """Return the error that an answer amounts to, and be done with the answer."""
         try:
@@ -160,7 +171,7 @@ class Exchange:
             # From here on it can be carried out whole, so it must be over before anybody else may write.
             connection.deadline_s = asyncio.get_running_loop().time() + self._timeouts.write_s
             return await connection.head()
-        if method in ("PUT", "DELETE"):
+        if method in WRITES:
             connection.deadline_s = asyncio.get_running_loop().time() + self._timeouts.write_s
         connection.send(request, body, without_body=method == "HEAD")
         return await connection.head()
@@ -176,7 +187,7 @@ class Exchange:
         """Return the request up to its body. Raises StoreRefused for a header that would begin another."""
         sent = {"host": self._address.host_header, **headers}
         sent.update(sign.sign(method, target, sent))
-        if method == "PUT":
+        if method in ("PUT", "POST"):
             sent["content-length"] = str(size_bytes)
         elif method == "GET":
             sent["accept-encoding"] = "identity"

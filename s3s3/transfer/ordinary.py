@@ -5,7 +5,7 @@ up to 256 KiB                                      comes with the GET, goes out 
 up to 4 MiB                                        through memory, within the room
 more, and its MD5 is known (the ETag is one)       streamed: each chunk goes out while the next one comes in
 more, and its MD5 is not known                     into a temporary file first
-more than a single PUT takes                       refused, unread
+more than one PUT takes, or is to take             in parts (`parts`), or refused, unread
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from typing import Any, TypeAlias
 
 from ..digest import Digest, md5_of, md5_of_chunks
 from ..errors import Damaged, LeftBehind, NoSuchKey, S3S3Error, TooLarge
-from ..fanout import LAG_BYTES, ahead_of_stragglers, fan_out, together
-from ..model import SINGLE_PUT_LIMIT_BYTES, Entry, Result
+from ..fanout import LAG_BYTES, Take, ahead_of_stragglers, fan_out, together
+from ..model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Entry, Result
 from ..reconcile import NEEDS_CONTENT
 from ..spool import Need, Room
 from ..store import Reading, Source
 from ..target import Chunks, Permit, Target, md5_in_etag
+from .parts import InParts, goes_in_parts, part_bytes_of
 
 AT_ONCE_BYTES = 256 * 1024
 SMALL_BYTES = 4 * 1024 * 1024
@@ -154,18 +155,21 @@ class OrdinaryRoad:
         if content is not None:  # by far the most frequent: all of it is here, and nothing is left open
             await self._put_content(targets, reading, content)
             return
-        async with self._with_room(reading) as (reading, content):
-            size_bytes = reading.entry.size_bytes
-            if size_bytes > SINGLE_PUT_LIMIT_BYTES:
-                for target in targets:
-                    target.fail(_too_large(target, size_bytes), reading.entry)
-            elif size_bytes <= SMALL_BYTES:
+        async with self._with_room(reading, targets) as (reading, content):
+            if reading.entry.size_bytes <= SMALL_BYTES:
                 await self._put_content(targets, reading, await reading.body() if content is None else content)
-            elif promised := self._promised_md5(reading):
-                await fan_out(self._verified(reading, promised), [self._put(t, reading, promised) for t in targets])
+                return
+            takers = [target for target in targets if _takes(target, reading.entry)]
+            if not takers:
+                return
+            promised = self._promised_md5(reading)
+            if promised or _all_in_parts(takers, reading):
+                await fan_out(
+                    self._verified(reading, promised), [self._put_large(t, reading, promised) for t in takers]
+                )
             else:
                 with await self._room.spool(reading.chunks(CHUNK_BYTES)) as file:
-                    await together(self._put(target, reading, file.md5)(file.chunks) for target in targets)
+                    await together(self._put_large(target, reading, file.md5)(file.chunks) for target in takers)
 
     async def _put_content(self, targets: Sequence[Target], reading: Reading, content: bytes) -> None:
         md5 = await md5_of(content)
@@ -180,15 +184,23 @@ class OrdinaryRoad:
         else:
             await ahead_of_stragglers(puts, lambda: any(_is_copied(target) for target in targets))
 
-    async def _verified(self, reading: Reading, promised: bytes) -> AsyncGenerator[bytes, None]:
-        """Yield the content, and end only if it had the MD5 that was promised."""
+    async def _verified(self, reading: Reading, promised: bytes | None) -> AsyncGenerator[bytes, None]:
+        """Yield the content, and end only if it had the MD5 that was promised; where none was, it is known then."""
         digest = Digest()
         async for chunk in reading.chunks(CHUNK_BYTES):
             await digest.add(chunk)
             yield chunk
         md5 = await digest.end()
-        if md5 != promised:
+        if promised is None:
+            self._known_md5[reading.entry.etag] = md5
+        elif md5 != promised:
             raise Refuted(reading.entry, md5)
+
+    def _put_large(self, target: Target, reading: Reading, md5: bytes | None) -> Take:
+        if goes_in_parts(target.store.endpoint, reading.entry.size_bytes):
+            return InParts(target, reading, self._room, self._permit, self._known_md5).put
+        assert md5 is not None, "one PUT needs the MD5 before its content"
+        return self._put(target, reading, md5)
 
     def _put(
         self, target: Target, reading: Reading, md5: bytes
@@ -199,11 +211,11 @@ class OrdinaryRoad:
         return await self._source.fetch(self._key, AT_ONCE_BYTES)
 
     @asynccontextmanager
-    async def _with_room(self, reading: Reading) -> AsyncIterator[Opened]:
+    async def _with_room(self, reading: Reading, targets: Sequence[Target]) -> AsyncIterator[Opened]:
         """Take the room that copying this takes; where that means waiting, open the source again afterwards."""
         taken, content = Need(), None
         try:
-            while (need := self._need(reading, content)) != taken:
+            while (need := self._need(reading, content, targets)) != taken:
                 self._room.give(taken)
                 taken = Need()
                 if not self._room.take_now(need):
@@ -217,16 +229,22 @@ class OrdinaryRoad:
             await reading.close()
             self._room.give(taken)
 
-    def _need(self, reading: Reading, content: bytes | None) -> Need:
+    def _need(self, reading: Reading, content: bytes | None, targets: Sequence[Target]) -> Need:
         size_bytes = reading.entry.size_bytes
-        if content is not None or size_bytes > SINGLE_PUT_LIMIT_BYTES:
+        if content is not None:
             return Need()
         if size_bytes <= SMALL_BYTES:
             return Need(size_bytes)
-        if self._promised_md5(reading):
-            return Need(STREAM_BYTES)
-        self._room.check(Need(STREAM_BYTES, size_bytes))
-        return Need(STREAM_BYTES, size_bytes)
+        takers = [endpoint for target in targets if _may_take(endpoint := target.store.endpoint, size_bytes)]
+        if not takers:
+            return Need()
+        in_parts = [endpoint for endpoint in takers if goes_in_parts(endpoint, size_bytes)]
+        disk_bytes = sum(part_bytes_of(endpoint, size_bytes) for endpoint in in_parts)
+        if len(in_parts) < len(takers) and not self._promised_md5(reading):
+            disk_bytes += size_bytes
+        need = Need(STREAM_BYTES, disk_bytes)
+        self._room.check(need)
+        return need
 
     def _promised_md5(self, reading: Reading) -> bytes | None:
         known = self._known_md5.get(reading.entry.etag)
@@ -250,11 +268,27 @@ def _left_behind(target: Target) -> LeftBehind:
     )
 
 
+def _may_take(destination: Endpoint, size_bytes: int) -> bool:
+    return destination.multipart or size_bytes <= SINGLE_PUT_LIMIT_BYTES
+
+
+def _takes(target: Target, source: Entry) -> bool:
+    """Whether the target takes an object of this size; if not, that is its outcome."""
+    if _may_take(target.store.endpoint, source.size_bytes):
+        return True
+    target.fail(_too_large(target, source.size_bytes), source)
+    return False
+
+
+def _all_in_parts(targets: Sequence[Target], reading: Reading) -> bool:
+    return all(goes_in_parts(target.store.endpoint, reading.entry.size_bytes) for target in targets)
+
+
 def _too_large(target: Target, size_bytes: int) -> TooLarge:
     return TooLarge(
         f"its {size_bytes} bytes are more than a single PUT takes (5 GiB)",
         store=target.store.name,
         operation="PUT",
         key=target.key,
-        advice=f"multipart = true in [{target.store.name}] would allow it, but is not available in this version yet",
+        advice=f"multipart = true in [{target.store.name}] allows it, where the store takes objects in parts",
     )

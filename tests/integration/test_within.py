@@ -63,7 +63,7 @@ async def copy(stores: RouteStores, key: str, *, look: bool = False) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("version", ["s3", "s3v4"])
+@pytest.mark.parametrize("version", ["s3", pytest.param("s3v4", marks=pytest.mark.long)])
 async def test_keys_of_every_kind_and_their_metadata_are_copied_by_the_store(
     server: StoreServer, new_bucket: NewBucket, contents_through_here: list[str], version: str
 ) -> None:
