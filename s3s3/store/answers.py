@@ -123,7 +123,8 @@ def etag_said(body: bytes) -> str:
 def _read(body: bytes) -> Said:
     """Read an error body: S3's XML, or whatever a proxy says."""
     text = body.strip()
-    if text.startswith(b"<") and b"<!DOCTYPE" not in text.upper() and b"<!ENTITY" not in text.upper():
+    declares = b"<!DOCTYPE" in text.upper() or b"<!ENTITY" in text.upper() or b"\0" in text  # NULs: it may in UTF-16
+    if text.startswith(b"<") and not declares:
         try:
             root = ElementTree.fromstring(text)  # without a DOCTYPE there are no entities
         except ElementTree.ParseError:

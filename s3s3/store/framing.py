@@ -96,6 +96,7 @@ class Chunked(Body):
         self._left = 0  # of this chunk, with the line end behind it
         self._line_begun = b""
         self._in_trailer = False
+        self._trailer_bytes = 0
 
     def feed(self, raw: bytes) -> bytes:
         raw = self._line_begun + raw if self._line_begun else raw
@@ -124,6 +125,9 @@ class Chunked(Body):
     def _line(self, line: bytes) -> None:
         if self._in_trailer:
             self.ended = not line
+            self._trailer_bytes += len(line)
+            if self._trailer_bytes > HEAD_LIMIT_BYTES:
+                raise ValueError("a trailer that does not end")
             return
         digits = line.partition(b";")[0].strip()
         if not _CHUNK_SIZE.fullmatch(digits):

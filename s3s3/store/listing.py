@@ -105,6 +105,8 @@ def _read_xml(text: str) -> tuple[_Fields, _About]:
         raise ValueError("a listing that declares entities is not read")
     if "<EncodingType>" in text:  # then no key needs what XML cannot write, whatever Ceph writes beside them
         text = _NOT_IN_XML.sub("?", text)
+    if "\0" in text:  # UTF-16, in which the parser would find the declarations that were not found above
+        raise ValueError("a listing that holds NULs is not read")
     root = ElementTree.fromstring(text.encode())
     space = root.tag[: -len("ListBucketResult")]
     if root.tag != f"{space}ListBucketResult":

@@ -42,6 +42,7 @@ class Connection(asyncio.Protocol):
         self._sent_whole = True
         self._without_body = False
         self._raw = b""
+        self._announced_bytes = 0
         self._head: Head | None = None
         self._body = _NO_BODY
         self._pieces: list[bytes] = []
@@ -228,28 +229,31 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def _head_received(self) -> None:
-        end = self._raw.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._raw) > HEAD_LIMIT_BYTES or not self._raw.startswith(b"HTTP/1."[: len(self._raw)]):
-                self._fail(ValueError(f"the answer begins with {self._raw[:40]!r}"))
-            return
-        rest = self._raw[end + 4 :]
-        try:
-            head = parse_head(self._raw[:end])
-            body = body_of(head, without_body=self._without_body)
-        except ValueError as error:
-            self._fail(error)
-            return
-        if head.status < 200:  # 100 Continue and its like announce the answer
+        while (end := self._raw.find(b"\r\n\r\n")) >= 0:
+            rest = self._raw[end + 4 :]
+            try:
+                head = parse_head(self._raw[:end])
+                body = body_of(head, without_body=self._without_body)
+                if head.status < 200:  # 100 Continue and its like announce the answer
+                    self._count_announcement(end)
+            except ValueError as error:
+                self._fail(error)
+                return
+            if head.status >= 200:
+                self._raw = b""
+                self._head, self._body = head, body
+                if rest:
+                    self._body_received(rest)
+                self._wake()
+                return
             self._raw = rest
-            if rest:
-                self._head_received()
-            return
-        self._raw = b""
-        self._head, self._body = head, body
-        if rest:
-            self._body_received(rest)
-        self._wake()
+        if len(self._raw) > HEAD_LIMIT_BYTES or not self._raw.startswith(b"HTTP/1."[: len(self._raw)]):
+            self._fail(ValueError(f"the answer begins with {self._raw[:40]!r}"))
+
+    def _count_announcement(self, size_bytes: int) -> None:
+        self._announced_bytes += size_bytes
+        if self._announced_bytes > HEAD_LIMIT_BYTES:
+            raise ValueError("an answer that is announced and does not come")
 
     def _body_received(self, raw: bytes) -> None:
         try:
