@@ -9,19 +9,25 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from ..config_mirror import MirrorSettings, ProxySettings
+from ..config_mirror import MirrorSettings, ProxySettings, RedirectSettings
 from ..metrics import Metrics
 from ..model import Endpoint
 from ..store import Origin, Timeouts, UrlRules, place_of
 from ..web.access_log import JsonAccessLog
 from ..web.bounded import Bounds, Connections, connections_at_hand, serving
+from . import metadata
 from .figures import Figures, Line
-from .proxy import Proxy, kept_of_source, source_url
+from .proxy import Proxy, source_url
+from .redirect import Copies, Redirect, RedirectAccessLog
 from .route import MirrorRoute, Shared, destination_stores
+from .spooling import keeper
+from .states import DAY_S, States
+from .urls import url_of
 
 log = logging.getLogger(__name__)
 
 PROXY = "mirror.proxy"
+REDIRECT = "mirror.redirect"
 UPSTREAM = Timeouts(connect_s=10, read_s=30)
 """How long a source may take to accept a connection, and to say anything."""
 
@@ -70,6 +76,8 @@ async def fronts(
     """
     async with AsyncExitStack() as stack:
         opened: list[Front] = []
+        if settings.redirect is not None:
+            opened.append(await stack.enter_async_context(_redirect(settings.redirect, shared, line, with_access_log)))
         if settings.proxy is not None:
             opened.append(await stack.enter_async_context(_proxy(settings.proxy, shared, line, with_access_log)))
         yield opened
@@ -96,7 +104,7 @@ async def _proxy(
         route.source.name,
         url_of=partial(source_url, settings.source),
         rules=UrlRules(https_only=source.is_secure, private=settings.private, trusted=(source.host, source.port)),
-        kept=kept_of_source,
+        kept=metadata.of_proxy,
         timeouts=UPSTREAM,
     )
     async with destination_stores(settings.destination, shared.worker) as (writing, asking):
@@ -109,3 +117,42 @@ async def _proxy(
         async with serving(PROXY, settings.host, settings.port, proxy.answer, connections, access_log) as port:
             log.info("%s: %s:%d, from %s", PROXY, settings.host, port, settings.source)
             yield Front(PROXY, (mirrored,), connections, port, shared.metrics)
+
+
+@asynccontextmanager
+async def _redirect(
+    settings: RedirectSettings, shared: Shared, line: Line | None, with_access_log: bool
+) -> AsyncIterator[Front]:
+    rules = UrlRules(patterns=settings.patterns, https_only=settings.https_only, private=settings.private)
+    figures = Figures(REDIRECT, shared.metrics, line)
+    copies = {}
+    async with AsyncExitStack() as stack:
+        for place, route in settings.routes.items():
+            endpoint = settings.destinations[place]
+            origin = Origin(
+                route.source.name,
+                url_of=url_of,
+                rules=rules,
+                kept=metadata.of_redirect,
+                keep=keeper(shared.room),
+                timeouts=UPSTREAM,
+            )
+            writing, asking = await stack.enter_async_context(destination_stores(endpoint, shared.worker))
+            states = States(shared.client, route.name, settings.lifespan_days)
+            mirrored = MirrorRoute(
+                route,
+                origin,
+                writing,
+                asking,
+                shared,
+                settled=states.settle,
+                fresh_for_s=settings.lifespan_days * DAY_S,
+                told=figures.copied,
+            )
+            copies[place] = Copies(mirrored, states, settings.lifespan_days, is_public=is_public(endpoint))
+        redirect = Redirect(settings, rules, copies, figures)
+        connections = Connections(Bounds(connections=connections_at_hand()))
+        access_log = RedirectAccessLog if with_access_log else None
+        async with serving(REDIRECT, settings.host, settings.port, redirect.answer, connections, access_log) as port:
+            log.info("%s: %s:%d", REDIRECT, settings.host, port)
+            yield Front(REDIRECT, [one.route for one in copies.values()], connections, port, shared.metrics)

@@ -6,13 +6,11 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Mapping
 from urllib.parse import quote, unquote, urlsplit
 
 from aiohttp import web
 
 from ..errors import RedisUnavailable, StoreError
-from ..store import Fetched
 from ..web.access_log import OUTCOME
 from .durations import wait_s_of
 from .figures import Event, Figures
@@ -106,8 +104,3 @@ def key_of(target: str) -> str:
 def source_url(source: str, key: str) -> str:
     """Return where the source has a key."""
     return source + quote(key, safe="/~!$&'()*+,;=:@")
-
-
-def kept_of_source(_key: str, fetched: Fetched) -> Mapping[str, str]:
-    """Return what is stored with a copy beside the source's own headers."""
-    return {"x-amz-meta-source": fetched.hops[0].url}

@@ -126,8 +126,8 @@ class Origin:
             error.key, error.operation = key, "GET"
             raise
         except ValueError as error:
-            raise UpstreamRefused(f"it redirects to what is no URL: {error}", key=key, status=502) from error
-        raise UpstreamRefused(f"it redirects more than {MOST_HOPS} times", key=key, status=502)
+            raise UpstreamRefused(f"it redirects to what is no URL: {error}", key=key, status=302) from error
+        raise UpstreamRefused(f"it redirects more than {MOST_HOPS} times", key=key, status=hops[-1].status)
 
     async def _ask(self, key: str, place: Place) -> tuple[str, Answer]:
         """Make one request. Return the address that answered, and the answer."""

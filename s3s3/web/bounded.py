@@ -175,7 +175,7 @@ async def serving(
         ConfigError: the address cannot be had. `table` is the one that names it.
     """
     app = web.Application(middlewares=[connections.middleware()])
-    app.router.add_route("*", "/{path:.*}", answer)
+    app.router.add_route("*", r"/{path:[\s\S]*}", answer)  # a key may hold a line break
     runner = web.AppRunner(
         app,
         access_log=logging.getLogger(LOGGER) if access_log else None,

@@ -33,8 +33,9 @@ async def origin() -> AsyncIterator[OriginServer]:
 class Mirror:
     """One process's fronts, and a client that follows nothing by itself."""
 
-    def __init__(self, opened: list[Front], metrics: Metrics, http: aiohttp.ClientSession) -> None:
+    def __init__(self, opened: list[Front], metrics: Metrics, http: aiohttp.ClientSession, redis_url: str) -> None:
         self.fronts = opened
+        self.redis_url = redis_url
         self.metrics = metrics
         self.http = http
 
@@ -74,6 +75,6 @@ async def _started(
         async with fronts(settings, shared, **options) as opened:
             working = asyncio.create_task(run(opened, asyncio.Event(), 0))
             try:
-                yield Mirror(opened, metrics, http)
+                yield Mirror(opened, metrics, http, redis_url)
             finally:
                 await cancel([working])

@@ -189,7 +189,7 @@ async def test_a_path_that_names_no_object_is_refused(mirrored, origin: OriginSe
     assert origin.asked == []
 
 
-@pytest.mark.parametrize("key", ["a b+c&d=e;f", "日本/ü", "a%2Fb?c", "x//y", "k" * 1024, "k" * 1025])
+@pytest.mark.parametrize("key", ["a b+c&d=e;f", "日本/ü", "a%2Fb?c", "x//y", "new\nline", "k" * 1024, "k" * 1025])
 async def test_odd_keys_arrive_or_are_at_the_source(mirrored, origin: OriginServer, there: Endpoint, key: str) -> None:
     path = "/" + quote(key, safe="/~!$&'()*+,;=:@")
     origin.answers[path] = answer(key.encode())
