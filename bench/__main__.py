@@ -1,44 +1,71 @@
-"""`make bench`: measure, and write what came out to bench/results/."""
+"""`make bench`: measure s3s3 beside what one would otherwise run, and write what came out to bench/results/."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
-from . import figures
-from .workloads import COPIES, Measured
+from . import latency, machine, results_folder
+from .comparing import COMPARES
+from .latency import Delays
+from .workloads import COPIES, Measured, Work
 
 RESULTS = Path(__file__).with_name("results")
+QUICK = ("small", "10k-keys", "latency")
 QUICK_SCALE, QUICK_RUNS = 0.1, 2
+BUSY_LOAD = 1.5
+
+MEASURES: dict[str, Work] = {**COPIES, **COMPARES}
+LATENCY = "latency"
 
 
 def main() -> int:
     """Measure what was asked for; return the exit status."""
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--only", nargs="+", metavar="WORK", choices=COPIES, help=", ".join(COPIES))
-    parser.add_argument("--runs", type=int, default=5, help="how often each peer does each work (default: 5)")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the objects, twice: to see that it works")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the folder for what comes out")
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
     scale, runs = (QUICK_SCALE, QUICK_RUNS) if arguments.quick else (1.0, arguments.runs)
+    names = arguments.only or (QUICK if arguments.quick else (*MEASURES, LATENCY))
+    about = machine.description()
+    if machine.load() > BUSY_LOAD:
+        about += f"; on a busy machine (load {machine.load():.1f}), so only the ratios tell something"
+    tell(about)
     measured: list[Measured] = []
-    for name in arguments.only or COPIES:
-        tell(f"{name}:")
-        for one in COPIES[name].run(runs, scale, tell):
-            cost = one.cost
-            tell(f"  run {one.run + 1}  {one.peer:<20}{1000 * cost.cpu_s / cost.objects:9.3f} ms CPU"
-                 f"{cost.objects / cost.wall_s:10.1f}/s{cost.peak_bytes / 2**20:8.0f} MiB")  # fmt: skip
-            measured.append(one)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    found = figures.rows(measured)
-    (arguments.output / "results.json").write_text(json.dumps([asdict(row) for row in found], indent=2))
-    (arguments.output / "table.md").write_text(figures.table(found))
-    tell(f"\n{figures.table(found)}")
+    delays: list[Delays] = []
+    for name in names:
+        began_s = time.monotonic()
+        if name == LATENCY:
+            delays += latency.measure(scale)
+            tell(latency.table(delays))
+        else:
+            measured += _measure(name, runs, scale)
+        tell(f"  {name}: {time.monotonic() - began_s:.0f} s")
+    tell("\n" + results_folder.write(arguments.output, about, measured, delays))
+    if arguments.readme:
+        results_folder.into_readme(about, measured, delays)
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    names = (*MEASURES, LATENCY)
+    parser.add_argument("--only", nargs="+", metavar="WORK", choices=names, help=", ".join(names))
+    parser.add_argument("--runs", type=int, default=5, help="how often each peer does each work (default: 5)")
+    parser.add_argument("--quick", action="store_true", help="a minute or two: little of it, to see that it works")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="the folder for what comes out")
+    parser.add_argument("--readme", action="store_true", help="put the short table into README.md, too")
+    return parser
+
+
+def _measure(name: str, runs: int, scale: float) -> list[Measured]:
+    tell(f"{name}:")
+    measured = []
+    for one in MEASURES[name].run(runs, scale, tell):
+        cost = one.cost
+        tell(f"  run {one.run + 1}  {one.peer:<20}{1000 * cost.cpu_s / cost.objects:10.4f} ms CPU"
+             f"{cost.objects / cost.wall_s:10.1f}/s{cost.peak_bytes / 2**20:8.0f} MiB")  # fmt: skip
+        measured.append(one)
+    return measured
 
 
 def tell(line: str) -> None:
@@ -47,7 +74,4 @@ def tell(line: str) -> None:
 
 
 if __name__ == "__main__":
-    began_s = time.monotonic()
-    status = main()
-    tell(f"{time.monotonic() - began_s:.0f} s")
-    sys.exit(status)
+    sys.exit(main())

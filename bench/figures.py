@@ -10,7 +10,7 @@ from .cost import Cost
 from .objects import GIB, MIB
 from .workloads import Measured
 
-YARDSTICK = "rclone, tuned"
+YARDSTICKS = ("rclone, tuned", "rclone check")
 BIG_BYTES = 64 * MIB
 """From this size of an object on, costs are told by the GiB."""
 
@@ -70,7 +70,8 @@ def rows(measured: Sequence[Measured]) -> list[Row]:
     found = []
     for work in works:
         of_work = {peer: runs for (*name, peer), runs in costs.items() if tuple(name) == work}
-        found += [_row(work, peer, runs, of_work.get(YARDSTICK)) for peer, runs in of_work.items()]
+        yardstick = next((of_work[peer] for peer in YARDSTICKS if peer in of_work), None)
+        found += [_row(work, peer, runs, yardstick) for peer, runs in of_work.items()]
     return found
 
 
@@ -106,6 +107,31 @@ def _ratio(runs: dict[int, Cost], yardstick: dict[int, Cost] | None, figure: Fig
     return spread(figure(cost) / figure(other) for cost, other in pairs) if pairs else None
 
 
+def summary(found: Sequence[Row]) -> str:
+    """Return a line for each piece of work in Markdown: s3s3 beside the yardstick."""
+    lines = [
+        "| work | server | CPU of s3s3 | of rclone, tuned | ratio | throughput, ratio |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for row in found:
+        if not row.peer.startswith("s3s3") or row.cpu_ratio is None or row.rate_ratio is None:
+            continue
+        name = row.work if row.peer in ("s3s3", "s3s3 bucket") else f"{row.work}, {row.peer.removeprefix('s3s3 ')}"
+        theirs = next(other for other in found
+                      if (other.work, other.server) == (row.work, row.server) and other.peer in YARDSTICKS)  # fmt: skip
+        lines.append(
+            f"| {name} | {row.server} | {_cpu(row)} | {_cpu(theirs)} | "
+            f"{row.cpu_ratio.shown()} | {row.rate_ratio.shown()} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _cpu(row: Row) -> str:
+    if row.by_gib:
+        return f"{row.cpu.middle:.2f} s/GiB"
+    return f"{row.cpu.middle:.2f} ms" if row.cpu.middle >= 0.1 else f"{1000 * row.cpu.middle:.1f} µs"
+
+
 def table(found: Sequence[Row]) -> str:
     """Return the rows as a table in Markdown."""
     lines = [
@@ -113,11 +139,13 @@ def table(found: Sequence[Row]) -> str:
         "|---|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found:
-        cpu = f"{row.cpu.middle:.2f} s/GiB" if row.by_gib else f"{row.cpu.middle:.4g} ms"
+        cpu = _cpu(row)
         if row.redis_cpu_ms:
             cpu += f" (Redis {row.redis_cpu_ms:.2f})"
         rate = f"{row.rate.middle:.0f} MiB" if row.by_gib else f"{row.rate.middle:,.0f}"
-        ratios = [ratio.shown() if ratio and row.peer != YARDSTICK else "" for ratio in (row.cpu_ratio, row.rate_ratio)]
+        ratios = [
+            ratio.shown() if ratio and row.peer not in YARDSTICKS else "" for ratio in (row.cpu_ratio, row.rate_ratio)
+        ]
         lines.append(
             f"| {row.work} | {row.server} | {row.peer} | {cpu} | {ratios[0]} | {rate} | {ratios[1]} | "
             f"{row.peak_mib:.0f} MiB | {row.runs} |"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import b64encode
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from s3s3.demo.servers import HOST
@@ -36,22 +37,26 @@ def _md5(content: bytes) -> str:
 
 def write(path: Path, work: Copying) -> None:
     """Write the GET and the PUT of each object, in turn, each with its length in a line before it."""
-    sign, content = _signer(work), content_of(work.size_bytes)
-    host = f"{HOST}:{work.port}"
-    put_headers = {"host": host, "content-md5": _md5(content), "content-type": "application/octet-stream"}
     with path.open("wb") as file:
-        for key in work.keys[:_MOST]:
-            get = _request(sign, "GET", _target(work.source, key), {"host": host})
-            put = _request(
-                sign, "PUT", _target(work.destinations[0], key), put_headers, f"content-length: {len(content)}\r\n"
-            )
-            for request in (get, put + content):
-                file.write(b"%d\n" % len(request) + request)
+        for method, target, headers, content in pairs(work, work.keys[:_MOST]):
+            lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            if method == "PUT":
+                lines += f"content-length: {len(content)}\r\n"
+            request = f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode() + content
+            file.write(b"%d\n" % len(request) + request)
 
 
-def _request(sign: Signer, method: str, target: Target, headers: dict[str, str], unsigned: str = "") -> bytes:
-    lines = "".join(f"{name}: {value}\r\n" for name, value in {**headers, **sign.sign(method, target, headers)}.items())
-    return f"{method} {target.path} HTTP/1.1\r\n{lines}{unsigned}\r\n".encode()
+def pairs(work: Copying, keys: Sequence[str]) -> Iterator[tuple[str, str, dict[str, str], bytes]]:
+    """Yield method, target, headers and content of the GET and the PUT of each object, in turn."""
+    sign, content = _signer(work), content_of(work.size_bytes)
+    get_headers = {"host": f"{HOST}:{work.port}"}
+    put_headers = {**get_headers, "content-md5": _md5(content), "content-type": "application/octet-stream"}
+    for key in keys:
+        for method, bucket, headers, body in (
+            ("GET", work.source, get_headers, b""), ("PUT", work.destinations[0], put_headers, content)
+        ):  # fmt: skip
+            target = _target(bucket, key)
+            yield method, target.path, {**headers, **sign.sign(method, target, headers)}, body
 
 
 def pairs_in(log: Path) -> int:

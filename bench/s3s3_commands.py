@@ -61,6 +61,7 @@ class Listening:
         self._work = work
         self._log = work.folder / "listen.log"
         self._command = [*command("listen", "--config", config_of(work, mark_done=mark_done)), *arguments]
+        self._processes = next((int(text.partition("=")[2]) for text in arguments if "--processes=" in text), 1)
         self.redis = redis.Redis.from_url(work.redis.url)
 
     def __enter__(self) -> Listening:
@@ -68,7 +69,7 @@ class Listening:
         with self._log.open("wb") as output:
             self.process = subprocess.Popen(self._command, stdout=output, stderr=output)
         self._wait(lambda: "puts the notices" in self._log.read_text(), "the listener listens")
-        self._wait(lambda: ": subscribed" in self._log.read_text(), "the listener subscribes")
+        self._wait(lambda: self._log.read_text().count(": subscribed") >= self._processes, "the listener subscribes")
         time.sleep(_SETTLED_S)
         return self
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from s3s3.demo.redis_server import RedisServer
 from s3s3.demo.servers import StoreServer
@@ -35,6 +36,13 @@ class Measured:
 Tell = Callable[[str], None]
 
 
+class Work(Protocol):
+    """A piece of work that can be measured."""
+
+    def run(self, runs: int, scale: float, tell: Tell) -> Iterator[Measured]:
+        """Do it; yield what each peer took. `scale`: of the number of objects."""
+
+
 @dataclass(frozen=True)
 class Copies:
     """Copying of so many objects of one size.
@@ -54,7 +62,7 @@ class Copies:
     delay_ms: int = 0
 
     def run(self, runs: int, scale: float, tell: Tell) -> Iterator[Measured]:
-        """Do it; yield what each peer took. `scale`: of the number of objects."""
+        """Do it. Raises PeerFailed."""
         able = [peer for peer in self.peers if not _told_missing(peer, tell)]
         count = max(round(self.count * scale), 1)
         with ExitStack() as stack:
@@ -66,7 +74,7 @@ class Copies:
                 port = stack.enter_context(servers.Relay(server.port, self.delay_ms)).port
             sources: dict[int, str] = {}
             for run in range(min(runs, self.most_runs)):
-                for peer in _turned(able, run):
+                for peer in turned(able, run):
                     share = max(round(count * peer.share), 1)
                     if share not in sources:
                         sources[share] = f"source-{share}"
@@ -92,7 +100,7 @@ def _told_missing(peer: Peer, tell: Tell) -> bool:
     return bool(reason)
 
 
-def _turned(able: Sequence[Peer], run: int) -> list[Peer]:
+def turned(able: Sequence[Any], run: int) -> list[Any]:
     """Return the peers, each time another one first: what the machine does meanwhile hits all of them alike."""
     first = run % len(able)
     return [*able[first:], *able[:first]]
@@ -101,6 +109,8 @@ def _turned(able: Sequence[Peer], run: int) -> list[Peer]:
 SMALL_PEERS = (peers.S3S3, peers.RCLONE_TUNED, peers.RCLONE, peers.BOTO3, peers.WRK)
 TWO = (peers.S3S3, peers.RCLONE_TUNED)
 BIG = (*TWO, peers.CURL)
+
+PROCESSES = (*(peers.s3s3_with(count) for count in (1, 2, 4)), peers.RCLONE_TUNED)
 
 COPIES = {
     "small": Copies("4 KiB", servers.CEPH, 10_000, 4 * KIB, SMALL_PEERS),
@@ -112,4 +122,5 @@ COPIES = {
     "1g": Copies("1 GiB", servers.CEPH, 1, GIB, BIG),
     "2-destinations": Copies("4 KiB, 2 destinations", servers.CEPH, 2_000, 4 * KIB, TWO, destinations=2),
     "3-destinations": Copies("4 KiB, 3 destinations", servers.CEPH, 2_000, 4 * KIB, TWO, destinations=3),
+    "processes": Copies("4 KiB, 50 ms away", servers.CEPH, 2_000, 4 * KIB, PROCESSES, delay_ms=50, most_runs=3),
 }

@@ -1,0 +1,76 @@
+"""An unchanged bucket against its copy: `s3s3 bucket` beside `rclone check` and, of one bucket, `rclone size`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from s3s3.demo.rclone_server import find_rclone
+from s3s3.demo.servers import ServerMissing
+
+from .cost import Cost, run_to_end
+from .peers import rclone_environment
+from .s3s3_commands import command, write_config
+from .servers import ListingServer
+from .workloads import Measured, Tell, turned
+
+NAME = "a listing server of the bench"
+S3S3, CHECK, SIZE = "s3s3 bucket", "rclone check", "rclone size"
+
+Run = Callable[[ListingServer, Path], Cost]
+
+
+def _s3s3(server: ListingServer, folder: Path) -> Cost:
+    endpoints = [server.endpoint("a", "source"), server.endpoint("b", "dest", server_side_copy=False)]
+    config = write_config(folder, endpoints, "")
+    return run_to_end(command("bucket", "--config", config), log=folder / "s3s3.log")
+
+
+def _rclone(*verb: str) -> Run:
+    def run(server: ListingServer, folder: Path) -> Cost:
+        asked: list[str | Path] = [find_rclone(), *verb, "--fast-list", "--checkers=32"]
+        return run_to_end(asked, log=folder / "rclone.log", environment=rclone_environment(server, server.port))
+
+    return run
+
+
+PEERS: dict[str, Run] = {
+    S3S3: _s3s3,
+    CHECK: _rclone("check", "bench:a", "bench:b"),
+    SIZE: _rclone("size", "bench:a"),
+}
+
+
+@dataclass(frozen=True)
+class Compares:
+    """A bucket of so many keys, and a copy that is equal. `most_runs`: so often at most."""
+
+    count: int
+    most_runs: int = 100
+
+    def run(self, runs: int, scale: float, tell: Tell) -> Iterator[Measured]:
+        """Do it; yield what each peer took, an entry of the source counting as an object."""
+        count = round(self.count * scale)
+        able = self._able(tell)
+        with ExitStack() as stack:
+            server = stack.enter_context(ListingServer(count))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="s3s3-bench-")))
+            for run in range(min(runs, self.most_runs)):
+                for peer in turned(able, run):
+                    cost = replace(PEERS[peer](server, folder), objects=count)
+                    yield Measured(f"unchanged, {self.count:,} keys", NAME, peer, run, cost)
+
+    @staticmethod
+    def _able(tell: Tell) -> Sequence[str]:
+        try:
+            find_rclone()
+        except ServerMissing as error:
+            tell(f"  without rclone: {error}")
+            return [S3S3]
+        return list(PEERS)
+
+
+COMPARES = {"10k-keys": Compares(10_000), "100k-keys": Compares(100_000), "1m-keys": Compares(1_000_000, most_runs=1)}

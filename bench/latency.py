@@ -1,0 +1,121 @@
+"""From a notice to its copy: how long it takes, on an idle system and on a busy one, beside the store's own time."""
+
+from __future__ import annotations
+
+import http.client
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from s3s3.demo.redis_server import RedisServer
+from s3s3.demo.servers import HOST
+
+from . import ready_requests, servers
+from .cost import PeerFailed
+from .objects import KIB, Copying, fill, keys_for
+from .s3s3_commands import Listening
+
+IDLE_COUNT, BUSY_COUNT = 300, 2_000
+BUSY_A_SECOND = 250
+PAUSE_S = 0.02
+ARRIVES_WITHIN_S = 30.0
+
+
+@dataclass(frozen=True)
+class Delays:
+    """How long something took, each time."""
+
+    what: str
+    delays_ms: Sequence[float]
+
+    def percentile(self, percent: float) -> float:
+        """Return the delay that so many of a hundred do not exceed."""
+        ordered = sorted(self.delays_ms)
+        return ordered[min(int(len(ordered) * percent / 100), len(ordered) - 1)]
+
+
+def measure(scale: float) -> Iterator[Delays]:
+    """Measure on Ceph with objects of 4 KiB. A copy counts as there when s3s3 has told Redis so (`mark_done`)."""
+    idle, busy = max(round(IDLE_COUNT * scale), 20), max(round(BUSY_COUNT * scale), 100)
+    with ExitStack() as stack:
+        server = stack.enter_context(servers.STORES[servers.CEPH]())
+        redis = stack.enter_context(RedisServer(append_only=True, options={"notify-keyspace-events": "K$"}))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="s3s3-bench-")))
+        keys = keys_for(idle + busy)
+        fill(server, "source", keys, 4 * KIB)
+        server.boto3_client().create_bucket(Bucket="copy")
+        work = Copying(server, redis, "source", ("copy",), keys, 4 * KIB, folder, server.port)
+        yield Delays("the store's own GET and PUT, idle", _of_the_store(work, keys[:idle]))
+        with Listening(work, mark_done=True) as listening:
+            told: Any = listening.redis.pubsub()  # type: ignore[no-untyped-call]
+            told.psubscribe("__keyspace@0__:backup=>*")
+            told.get_message(timeout=5.0)
+            yield Delays("notice to copy, idle", _spaced(listening, told, keys[:idle]))
+            name = f"notice to copy, {BUSY_A_SECOND} notices a second"
+            yield Delays(name, _steady(listening, told, keys[idle:]))
+
+
+def _of_the_store(work: Copying, keys: Sequence[str]) -> list[float]:
+    connection = http.client.HTTPConnection(HOST, work.port)
+    delays_ms = []
+    for method, target, headers, content in ready_requests.pairs(work, keys):
+        began_s = time.perf_counter()
+        connection.request(method, target, content, headers)
+        with connection.getresponse() as answer:
+            answer.read()
+        took_ms = 1000 * (time.perf_counter() - began_s)
+        if answer.status != 200:
+            raise PeerFailed(f"{method} {target}: {answer.status}")
+        if method == "GET":
+            delays_ms.append(took_ms)
+        else:
+            delays_ms[-1] += took_ms
+    connection.close()
+    return delays_ms
+
+
+def _spaced(listening: Listening, told: Any, keys: Sequence[str]) -> list[float]:
+    """One notice at a time."""
+    delays_ms = []
+    for key in keys:
+        time.sleep(PAUSE_S)
+        began_s = time.perf_counter()
+        listening.publish([key])
+        if told.get_message(timeout=ARRIVES_WITHIN_S) is None:
+            raise PeerFailed(f"{key} was not copied within {ARRIVES_WITHIN_S:g} s")
+        delays_ms.append(1000 * (time.perf_counter() - began_s))
+    return delays_ms
+
+
+def _steady(listening: Listening, told: Any, keys: Sequence[str]) -> list[float]:
+    """So many a second, whatever becomes of them."""
+    began_s = time.perf_counter()
+    published: dict[bytes, float] = {}
+    delays_ms: list[float] = []
+    while len(delays_ms) < len(keys):
+        due_s = began_s + len(published) / BUSY_A_SECOND
+        if len(published) < len(keys) and time.perf_counter() >= due_s:
+            key = keys[len(published)]
+            published[key.encode()] = time.perf_counter()
+            listening.publish([key])
+            continue
+        longest_s = due_s - time.perf_counter() if len(published) < len(keys) else ARRIVES_WITHIN_S
+        message = told.get_message(timeout=max(longest_s, 0.0))
+        if message is not None:
+            key_there = message["channel"].partition(b"=>")[2]
+            delays_ms.append(1000 * (time.perf_counter() - published[key_there]))
+        elif len(published) == len(keys):
+            raise PeerFailed(f"{len(keys) - len(delays_ms)} keys were not copied within {ARRIVES_WITHIN_S:g} s")
+    return delays_ms
+
+
+def table(found: Sequence[Delays]) -> str:
+    """Return a table in Markdown."""
+    lines = [
+        f"| {one.what} | {one.percentile(50):.1f} | {one.percentile(99):.1f} | {len(one.delays_ms)} |" for one in found
+    ]
+    return "\n".join(["| ms | p50 | p99 | times |", "|---|---:|---:|---:|", *lines]) + "\n"
