@@ -18,7 +18,7 @@ from s3s3.jobs import Put, Step, Verdict
 from s3s3.jobs.redis import RedisJobs
 from s3s3.lease import Lease
 from s3s3.model import Job, Lane
-from tests.jobs.work import BACK, DESTINATIONS, DONE, A, B, notice
+from tests.jobs.work import BACK, DESTINATIONS, DONE, A, B, notice, parked
 from tests.waiting import until
 
 LEASE_S = 0.3
@@ -224,4 +224,101 @@ async def test_a_destination_that_failed_while_another_was_noticed_is_not_forgot
     copier.put(fails_at={B})
     await copier.finish(dest_b=Verdict(Step.RETRY, delay_s=60.0))
     assert sorted((await copier.whole_job()).destinations) == [A, B]
+    await ends_well(copier)
+
+
+# -- states beyond the shortest stories: circuits, lanes, copies made unseen
+
+
+async def test_a_notice_of_a_parked_key_is_not_kept_from_the_healthy_destination_nor_from_the_sick_one(
+    copiers: tuple[Copier, Copier], world: World
+) -> None:
+    copier, _ = copiers
+    await copier.jobs.trip(B, "down", "k")
+    await write(world, copier.jobs)
+    await copier.claim()
+    copier.read()
+    copier.put(fails_at={B})
+    await copier.finish(dest_b=parked(B))
+    await write(world, copier.jobs)
+    job = await copier.claim()
+    assert sorted(job.destinations) == [A, B]
+    copier.read()
+    copier.put(fails_at={B})
+    await copier.finish(dest_b=parked(B))
+    assert world.copies == {A: 2, B: 0}
+    await copier.jobs.close_circuit(B)
+    await ends_well(copier)
+
+
+async def test_a_circuit_that_closes_while_its_parked_key_is_worked_on_wakes_no_second_owner(
+    copiers: tuple[Copier, Copier], world: World
+) -> None:
+    one, other = copiers
+    await one.jobs.trip(B, "down", "k")
+    await write(world, one.jobs)
+    await one.claim()
+    one.read()
+    one.put(fails_at={B})
+    await one.finish(dest_b=parked(B))
+    await write(world, one.jobs)
+    await one.claim()
+    one.read()
+    await other.jobs.close_circuit(B)
+    await other.jobs.turn()
+    assert not (await other.jobs.claim(1, 1, 1, 0)).jobs
+    one.put()
+    await one.finish()
+    await ends_well(one)
+
+
+async def test_a_bulk_job_that_a_notice_moved_to_the_fresh_lane_has_one_owner_and_its_old_entry_none(
+    copiers: tuple[Copier, Copier], world: World
+) -> None:
+    one, other = copiers
+    await one.jobs.put([Put("k", (B,))], Lane.BULK)
+    await write(world, one.jobs)
+    job = await one.claim()
+    assert (job.lane, sorted(job.destinations)) == (Lane.FRESH, [A, B])
+    one.read()
+    await write(world, one.jobs)
+    assert not (await other.jobs.claim(1, 1, 1, 0)).jobs
+    one.put()
+    await one.finish()
+    assert (await one.whole_job()).lane is Lane.FRESH
+    await ends_well(one)
+
+
+async def test_what_is_taken_over_is_looked_at_whether_or_not_it_was_to_be_copied_unseen(
+    copiers: tuple[Copier, Copier], world: World
+) -> None:
+    crashed, other = copiers
+    await write(world, crashed.jobs)
+    assert (await crashed.claim()).unseen
+    await write(world, crashed.jobs)
+    await asyncio.sleep(LEASE_S)
+    assert not (await other.claim()).unseen
+    other.read()
+    other.put()
+    await other.finish()
+    assert world.copies == {A: 2, B: 2}
+    await ends_well(other)
+
+
+async def test_two_owners_of_a_key_that_finish_in_one_call_leave_it_to_be_looked_at(
+    copiers: tuple[Copier, Copier], world: World
+) -> None:
+    """A process that slept past its lease may take its own job over, and then finish both at once."""
+    copier, _ = copiers
+    await write(world, copier.jobs)
+    zombie = await copier.claim()
+    await asyncio.sleep(LEASE_S)
+    copier.jobs._took_over_at_s = 0.0
+    job = await copier.claim()
+    copier.read()
+    copier.put()
+    await write(world, copier.jobs)
+    finishing = [copier.jobs.finish(each, {A: DONE, B: DONE}) for each in (zombie, job)]
+    assert await asyncio.gather(*finishing) == [False, True]
+    assert (await copier.jobs.counts()).pending == 1
     await ends_well(copier)
