@@ -22,7 +22,7 @@ from .blocking import Stop, complete
 from .bucket import queue_of, reconcile_with_worker
 from .comparison import Options
 from .config import Config
-from .errors import ConfigError
+from .errors import ConfigError, S3S3Error
 from .listener import listen, route_listeners
 from .metrics import Metrics
 from .model import Result, Route
@@ -56,7 +56,7 @@ class ListenClient:
 
         Raises:
             ConfigError: no Redis is configured.
-            StoreError: a source definitely refuses s3s3.
+            StoreError: every source definitely refuses s3s3.
         """
         with self._stop.on_signals():
             complete(self._listen())
@@ -109,26 +109,43 @@ class BucketClient:
 
     async def _duplicate(self) -> bool:
         self.config.need_routes()
-        complete_routes = []
-        for configured in self.config.routes:
-            route = with_buckets(configured, self._source_bucket, self._dest_bucket)
-            async with queue_of(route, self.config) as jobs, opened(route, self.config.worker, Metrics()) as stores:
-                run = partial(reconcile_with_worker, stores, jobs, self.config.worker, Options(), asyncio.Event())
-                tally, ended = await run_alone(route.name, jobs, run)
+        complete_routes, errors = [], []
+        for route in with_buckets(self.config.routes, self._source_bucket, self._dest_bucket):
+            try:
+                async with queue_of(route, self.config) as jobs, opened(route, self.config.worker, Metrics()) as stores:
+                    run = partial(reconcile_with_worker, stores, jobs, self.config.worker, Options(), asyncio.Event())
+                    tally, ended = await run_alone(route.name, jobs, run)
+            except S3S3Error as error:
+                log.warning("route %s: the comparison broke off: %s", route.name, error)
+                errors.append(error)  # the other routes are compared all the same
+                continue
             log.info("route %s: compared %d objects: %d copied, %d deleted, %d failed", route.name,
                      tally.source_entries, tally.total(Result.COPIED), tally.total(Result.DELETED),
                      tally.total(Result.FAILED))  # fmt: skip
             tell_what_broke_off(tally)
             complete_routes.append(ended and tally.complete)
+        if errors:
+            raise errors[0]
         return all(complete_routes)
 
 
-def with_buckets(route: Route, source_bucket: str | None, dest_bucket: str | None) -> Route:
-    """Return the route with another source bucket, and another bucket at every destination, where they are given.
+def with_buckets(routes: Sequence[Route], source_bucket: str | None, dest_bucket: str | None) -> list[Route]:
+    """Return the routes with another source bucket, and another bucket at every destination, where they are given.
 
     Raises:
-        ConfigError: a destination would be the source itself.
+        ConfigError: a destination would be the source itself, or several routes would be given the same bucket.
     """
+    if not (source_bucket or dest_bucket):
+        return list(routes)
+    if len(routes) > 1:
+        names = ", ".join(route.name for route in routes)
+        raise ConfigError(
+            [f"another bucket can be named for one route only, and there are {names}; choose one (--route)"]
+        )
+    return [_with_buckets(route, source_bucket, dest_bucket) for route in routes]
+
+
+def _with_buckets(route: Route, source_bucket: str | None, dest_bucket: str | None) -> Route:
     source, destinations = route.source, route.destinations
     if source_bucket:
         source = dataclasses.replace(source, bucket_name=source_bucket)

@@ -59,7 +59,10 @@ def _route_in(table: Settings, name: str) -> RouteSettings:
 
 
 def made_routes(routes: Sequence[RouteSettings], default_channel: str) -> tuple[Route, ...]:
-    """Return the routes of a file that has no fault."""
+    """Return the routes of a file that has no fault.
+
+    One that copies what others write stands after them, so that one comparison of all routes is enough.
+    """
     return tuple(
         Route(
             name=route.name,
@@ -69,9 +72,17 @@ def made_routes(routes: Sequence[RouteSettings], default_channel: str) -> tuple[
             exclude=route.source.values["exclude"],
             channel=route.channel or default_channel,
         )
-        for route in routes
+        for route in _in_order(routes)
         if route.source is not None
     )
+
+
+def _in_order(routes: Sequence[RouteSettings]) -> Iterator[RouteSettings]:
+    rest = {route.name: route for route in routes}
+    feeding = {route.name: {one.name for one in routes if one is not route and _feeds(one, route)} for route in routes}
+    while rest:
+        name = next(name for name in rest if not feeding[name] & rest.keys())
+        yield rest.pop(name)
 
 
 def endpoint_of(settings: Settings) -> Endpoint:
@@ -90,6 +101,7 @@ def endpoint_of(settings: Settings) -> Endpoint:
         signature_version=values["signature_version"],
         region=values["region"],
         verify_md5=values.get("verify_md5", False),
+        within=dotted(settings.path[:-1]),
         storage_class=values.get("storage_class"),
         acl=values.get("acl"),
         server_side_encryption=values.get("server_side_encryption"),

@@ -24,9 +24,9 @@ from .jobs.redis import RedisJobs
 from .lease import lease_clock_s
 from .matching import matcher
 from .metrics import Metrics
-from .model import Result
+from .model import Result, Route
 from .notices.ear import Ear
-from .notices.routing import Routing, Target
+from .notices.routing import Onward, Routing, Target, following
 from .observer import Observer
 from .report import Tally
 from .run_lock import run_alone
@@ -62,13 +62,16 @@ class RouteListener:
         self._periodic = periodic
         self._settings = settings
         self._matches = matcher(route)
-        self.jobs = RedisJobs(
-            speaking, route.name, route.destination_names, source=route.source.name, lease_s=settings.lease_s
-        )
+        self.jobs = _queue(speaking, route, settings.lease_s)
 
-        async def mark_done(key: str) -> None:
-            with broker.translated():
-                await speaking.set(f"{route.channel}=>{key}", "True")
+        followers = following(route, config.routes)
+        onward = Onward(route, [Target(other, _queue(speaking, other, settings.lease_s)) for other in followers])
+
+        async def copied(key: str) -> None:
+            await onward.tell(key)
+            if config.pubsub.mark_done:
+                with broker.translated():
+                    await speaking.set(f"{route.channel}=>{key}", "True")
 
         self.worker = Worker(
             route,
@@ -78,7 +81,7 @@ class RouteListener:
             max_tries=settings.max_tries,
             lease_s=settings.lease_s,
             finished=self.observer.finished,
-            copied=mark_done if config.pubsub.mark_done else None,
+            copied=copied if followers or config.pubsub.mark_done else None,
         )
         self.ear = Ear(
             route,
@@ -196,6 +199,10 @@ class RouteListener:
             self.metrics.last_reconcile_timestamp_seconds[self.route.name] = json.loads(summary)["ended_s"]
 
 
+def _queue(client: Redis, route: Route, lease_s: float) -> RedisJobs:
+    return RedisJobs(client, route.name, route.destination_names, source=route.source.name, lease_s=lease_s)
+
+
 @asynccontextmanager
 async def route_listeners(
     config: Config, metrics: Metrics, periodic: Periodic = Periodic()
@@ -204,7 +211,7 @@ async def route_listeners(
 
     Raises:
         ConfigError: no Redis is configured.
-        StoreError: a source definitely refuses s3s3.
+        StoreError: every source definitely refuses s3s3. Where only some do, the other routes are worked on.
     """
     if not config.pubsub.url:
         raise ConfigError(['[pubsub] url = "": listening needs Redis; leave url out for redis://localhost:6379/0'])
@@ -215,24 +222,29 @@ async def route_listeners(
         stack.push_async_callback(speaking.aclose)
         stack.push_async_callback(hearing.aclose)
         room = room_of(config.worker)
-        listeners = []
+        opened_stores = [
+            await stack.enter_async_context(opened(route, config.worker, metrics, room)) for route in config.routes
+        ]
+        found = await asyncio.gather(*map(_refusal, opened_stores))
+        refusals = [error for error in found if error is not None]
+        if refusals and len(refusals) == len(opened_stores):
+            raise refusals[0]
         for route in config.routes:
-            stores = await stack.enter_async_context(opened(route, config.worker, metrics, room))
-            await _heed_refusals(stores)
             metrics.begin_at_zero(route)
-            listeners.append(RouteListener(stores, config, speaking, hearing, metrics, periodic))
-        yield listeners
+        yield [RouteListener(stores, config, speaking, hearing, metrics, periodic) for stores in opened_stores]
 
 
-async def _heed_refusals(stores: RouteStores) -> None:
-    """Raise what the source says if waiting cannot cure it; a store that is only away is told of."""
+async def _refusal(stores: RouteStores) -> S3S3Error | None:
+    """Return what the source says if waiting cannot cure it; all that is wrong with the route's stores is told of."""
+    refusal = None
     for store in (stores.source, *stores.destinations):
         error = await refused(store)
         if error is None:
             continue
         if store is stores.source and isinstance(error, NoSuchBucket | AccessDenied) and _is_definite(error):
-            raise error
-        log.warning("not ready: %s", error)
+            refusal = error
+        log.warning("route %s is not ready: %s", stores.route.name, error)
+    return refusal
 
 
 def _is_definite(error: NoSuchBucket | AccessDenied) -> bool:

@@ -31,7 +31,8 @@ class Endpoint:
     """One bucket (under one prefix) of one store, and how to speak with it.
 
     `host` None is AWS in `region`; `access_key_id` None is boto3's own credential chain.
-    The fields after `verify_md5` matter for destinations only.
+    `within` is the configuration's table that its own stands in, where that is not the file itself.
+    The fields after `within` matter for destinations only.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Endpoint:
     signature_version: Literal["s3", "s3v4"] = "s3"
     region: str = "us-east-1"
     verify_md5: bool = False
+    within: str = ""
 
     storage_class: str | None = None
     acl: str | None = None
@@ -56,6 +58,11 @@ class Endpoint:
     server_side_copy: bool = True
     multipart: bool = False
     multipart_threshold_bytes: int = SINGLE_PUT_LIMIT_BYTES
+
+    @property
+    def table(self) -> str:
+        """The name of its table in the configuration, as messages have it: [routes.raw.source]."""
+        return f"[{self.within}.{self.name}]" if self.within else f"[{self.name}]"
 
 
 @dataclass(frozen=True, slots=True)

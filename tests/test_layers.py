@@ -54,7 +54,7 @@ LAYERS = """
     the queue, what fills it, and who works on it
         broker          addresses errors tasks
         jobs            broker lease model tasks
-        notices         broker errors jobs lease matching model tasks
+        notices         broker config errors jobs lease matching model tasks
         verdicts        errors jobs model report
         circuits        broker jobs model verdicts
         stragglers      errors lease model

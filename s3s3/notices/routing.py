@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ..config import overlap
 from ..jobs import Jobs, Put
 from ..matching import matcher
 from ..model import Lane, Notice, Route
@@ -60,6 +61,33 @@ class Routing:
                 target.count(kind)
             left.difference_update(mine)
         return len(left)
+
+
+class Onward:
+    """Tells the routes whose source a route's destinations are in that a key was copied there."""
+
+    def __init__(self, route: Route, targets: Sequence[Target]) -> None:
+        self._prefix = route.source.prefix
+        self._links = [
+            (there.prefix, Routing([target]))
+            for there in route.destinations
+            for target in targets
+            if overlap(there, target.route.source)
+        ]
+
+    async def tell(self, key: str) -> None:
+        """Put on their queues the name that a key of the source has at each destination. Raises RedisUnavailable."""
+        for prefix, routing in self._links:
+            await routing.deliver([Notice(f"{prefix}{key[len(self._prefix) :]}")], "route")
+
+
+def following(route: Route, routes: Sequence[Route]) -> list[Route]:
+    """Return the other routes that copy on what this one writes."""
+    return [
+        other
+        for other in routes
+        if other.name != route.name and any(overlap(there, other.source) for there in route.destinations)
+    ]
 
 
 def _about(route: Route) -> Callable[[Notice], bool]:

@@ -18,7 +18,7 @@ from ..bucket import last_entries, queue_of, reconcile_with_worker
 from ..client import with_buckets
 from ..comparison import Options
 from ..config import Config
-from ..errors import ConfigError, RunUnderWay, S3S3Error
+from ..errors import ConfigError, S3S3Error
 from ..lease import lease_clock_s
 from ..metrics import Metrics
 from ..model import Route
@@ -76,21 +76,14 @@ def _time_ms(text: str) -> int:
 
 async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     settings = config.load(arguments.config)
-    routes = [
-        with_buckets(route, arguments.source_bucket, arguments.dest_bucket)
-        for route in chosen(settings, arguments.route)
-    ]
+    routes = with_buckets(chosen(settings, arguments.route), arguments.source_bucket, arguments.dest_bucket)
     while True:
         began_s = lease_clock_s()
-        try:
-            status = await _run_once(arguments, settings, routes, stop)
-        except S3S3Error as error:
-            if arguments.interval is None or isinstance(error, ConfigError):
-                raise
-            status = options.OUT_OF_REACH
-            print(f"s3s3: {error}; next try in {span_text(arguments.interval)}", file=sys.stderr)
+        status = await _run_once(arguments, settings, routes, stop)
         if arguments.interval is None or stop.is_set():
             return status
+        if status == options.OUT_OF_REACH:
+            print(f"s3s3: next try in {span_text(arguments.interval)}", file=sys.stderr)
         pause_s = max(arguments.interval - (lease_clock_s() - began_s), 0.0)
         try:
             await asyncio.wait_for(stop.wait(), pause_s)
@@ -100,14 +93,16 @@ async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
 
 
 async def _run_once(arguments: argparse.Namespace, settings: Config, routes: list[Route], stop: asyncio.Event) -> int:
-    tallies, complete, others_run = [], True, False
+    tallies, complete, worst = [], True, options.OK
     with _lines(arguments.report) as lines:
         for route in routes:
             try:
                 tally, ended = await _compare(arguments, settings, route, stop, lines)
-            except RunUnderWay as error:
-                print(f"s3s3: {error}", file=sys.stderr)
-                others_run = True
+            except ConfigError:
+                raise
+            except S3S3Error as error:  # the other routes are compared all the same
+                print(f"s3s3: {f'route {route.name}: ' if len(routes) > 1 else ''}{error}", file=sys.stderr)
+                worst = max(worst, options.status_of(error))
                 continue
             tallies.append(tally)
             complete = complete and ended
@@ -116,7 +111,7 @@ async def _run_once(arguments: argparse.Namespace, settings: Config, routes: lis
             if not ended:
                 break
     _tell(tallies, complete, arguments.report == "-")
-    return max(_status(tallies, complete), options.SOME_FAILED if others_run else options.OK)
+    return max(worst, _status(tallies, complete))
 
 
 async def _compare(
@@ -160,7 +155,8 @@ def _lines(report: str | None) -> Iterator[Lines | None]:
 def _tell(tallies: list[Tally], complete: bool, to_stderr: bool) -> None:
     output = sys.stderr if to_stderr else sys.stdout
     console = Console(file=output, markup=False, highlight=False, soft_wrap=not output.isatty())
-    console.print(summary_table(tallies))
+    if tallies:
+        console.print(summary_table(tallies))
     for tally in tallies:
         console.print(f"route {tally.route}: {tally.source_entries:,} objects compared in {span_text(tally.seconds)}")
         for store, error in tally.errors.items():

@@ -43,7 +43,7 @@ async def _check(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
     routes = chosen(settings, arguments.route)
     redis, found = await asyncio.gather(
-        _check_redis(settings),
+        _check_redis(settings, routes),
         asyncio.gather(*(_check_route(route, writes=not arguments.read_only) for route in routes)),
     )
     if arguments.json:
@@ -77,11 +77,12 @@ async def _check_route(route: Route, *, writes: bool) -> RouteFindings:
     )
 
 
-async def _check_redis(settings: Config) -> RedisFindings | None:
+async def _check_redis(settings: Config, routes: Sequence[Route]) -> RedisFindings | None:
     """Return what was found out of the Redis that is configured, None where none is."""
     if not settings.pubsub.url:
         return None
-    findings = RedisFindings(broker.redacted(settings.pubsub.url), settings.pubsub.channel)
+    channels = list(dict.fromkeys(route.channel for route in routes))
+    findings = RedisFindings(broker.redacted(settings.pubsub.url), channels)
     client = broker.connect(settings.pubsub.url)
     try:
         await probe_redis(client, findings)
@@ -112,11 +113,14 @@ def _show(found: Sequence[RouteFindings], redis: RedisFindings | None) -> None:
     else:
         print_table(("Redis", shown(redis.address)), list(_redis_column(redis).items()))
         print()
-    everything = _everything(found, redis)
-    advice = [("wrong:", text) for one in everything for text in one.wrong]
-    advice += [("note:", text) for one in everything for text in one.notes]
+    said: list[tuple[str, Findings | RedisFindings]] = [
+        (f"route {one.route}: " if len(found) > 1 else "", store) for one in found for store in one.stores
+    ]
+    said += [("", redis)] if redis else []
+    advice = [("wrong:", about + text) for about, one in said for text in one.wrong]
+    advice += [("note:", about + text) for about, one in said for text in one.notes]
     print_labelled([(label, shown(text)) for label, text in advice])
-    if not any(one.wrong for one in everything):
+    if not any(one.wrong for _, one in said):
         print("nothing is wrong")
 
 
@@ -147,7 +151,7 @@ def _redis_column(redis: RedisFindings) -> dict[str, str]:
         "version": redis.version or "-",
         "append-only file": _word(redis.append_only_file),
         "maxmemory-policy": redis.maxmemory_policy or "-",
-        f"subscribers of {shown(redis.channel)}": "-" if redis.subscribers is None else str(redis.subscribers),
+        **{f"subscribers of {shown(name)}": str(redis.subscribers.get(name, "-")) for name in redis.channels},
     }
 
 

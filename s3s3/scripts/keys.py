@@ -54,7 +54,7 @@ def checked(named: Iterable[Named], wanted: Callable[[str], bool]) -> tuple[list
         if wanted(key):
             keys.append(key)
         else:
-            faults.append(f"{place}: no route is about {key!r}: see prefix, include and exclude in [source]")
+            faults.append(f"{place}: no route is about {key!r}: see prefix, include and exclude of its source")
     return keys, faults
 
 

@@ -118,6 +118,11 @@ def _wrapped(fault: str) -> str:
     )
 
 
+def status_of(error: S3S3Error) -> int:
+    """Return the exit status that an error other than ConfigError means."""
+    return OUT_OF_REACH if isinstance(error, StoreError | Unavailable | RedisTooOld) else SOME_FAILED
+
+
 def exit_status(command: Callable[[], int]) -> int:
     """Return the command's exit status, or the one that its error means, after telling the error."""
     try:
@@ -126,12 +131,9 @@ def exit_status(command: Callable[[], int]) -> int:
         for fault in error.faults:
             print(_wrapped(fault), file=sys.stderr)
         return WRONG_USAGE
-    except (StoreError, Unavailable, RedisTooOld) as error:
-        print(f"s3s3: {error}", file=sys.stderr)
-        return OUT_OF_REACH
     except S3S3Error as error:
         print(f"s3s3: {error}", file=sys.stderr)
-        return SOME_FAILED
+        return status_of(error)
     except BrokenPipeError:
         # Whoever read our output has gone, as `head` does. Nothing more can be said to it.
         sys.stderr.close()

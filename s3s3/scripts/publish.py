@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -74,9 +74,9 @@ async def _publish(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     async with connected_queues(settings, routes) as (client, queues):
         publisher: Publisher = _Queues(queues)
         if arguments.pubsub:
-            publisher = _Channel(client, settings.pubsub.channel)
+            publisher = _Channels(client, routes)
         elif arguments.wait:
-            publisher = _Awaited(queues, partial(listeners, client, settings.pubsub.channel), stop)
+            publisher = _Awaited(queues, client, stop)
         work = _publish_all(arguments, publisher, _any_of(routes), stop)
         refused, well = await beside(work, *publisher.keepers())
     return options.OK if well and not refused and not stop.is_set() else options.SOME_FAILED
@@ -142,10 +142,11 @@ class _Queues:
 class _Awaited:
     """The queues of routes, and their outcomes are waited for."""
 
-    def __init__(
-        self, queues: Sequence[tuple[Route, RedisJobs]], listeners: Callable[[], Awaitable[int]], stop: asyncio.Event
-    ) -> None:
-        self._queues = [(matcher(route), Awaited(route, jobs, listeners, print, stop)) for route, jobs in queues]
+    def __init__(self, queues: Sequence[tuple[Route, RedisJobs]], client: Redis, stop: asyncio.Event) -> None:
+        self._queues = [
+            (matcher(route), Awaited(route, jobs, partial(listeners, client, route.channel), print, stop))
+            for route, jobs in queues
+        ]
 
     def keepers(self) -> list[Coroutine[Any, Any, None]]:
         return [awaited.keep_hearing() for _, awaited in self._queues]
@@ -162,31 +163,36 @@ class _Awaited:
         return not any(awaited.failed or awaited.outstanding for _, awaited in self._queues)
 
 
-class _Channel:
-    """The channel, as producers use it."""
+class _Channels:
+    """The channels of the routes, as producers use them: once on each that a route about the key listens to."""
 
-    def __init__(self, client: Redis, name: str) -> None:
+    def __init__(self, client: Redis, routes: Sequence[Route]) -> None:
         self._client = client
-        self._name = name
-        self._published = self._unheard = 0
+        about = {channel: [one for one in routes if one.channel == channel] for channel in (r.channel for r in routes)}
+        self._wanted = {channel: _any_of(those) for channel, those in about.items()}
+        self._published, self._unheard = dict.fromkeys(about, 0), dict.fromkeys(about, 0)
 
     def keepers(self) -> list[Coroutine[Any, Any, None]]:
         return []
 
     async def publish(self, keys: Sequence[str]) -> None:
         for key in keys:
-            with translated():
-                heard = await self._client.publish(self._name, key)
-            self._published += 1
-            self._unheard += not heard
+            for channel in [name for name, wanted in self._wanted.items() if wanted(key)]:
+                with translated():
+                    heard = await self._client.publish(channel, key)
+                self._published[channel] += 1
+                self._unheard[channel] += not heard
 
     async def finish(self) -> bool:
-        print(f"{counted(self._published, 'key')} published on channel {self._name!r}")
-        if not self._unheard or isinstance(self._client, RedisCluster):  # a node counts its own subscribers only
+        for channel, number in self._published.items():
+            print(f"{counted(number, 'key')} published on channel {channel!r}")
+        if isinstance(self._client, RedisCluster):  # a node counts its own subscribers only
             return True
-        print(
-            f"nobody was subscribed to channel {self._name!r} for {self._unheard:,} of them, which nobody copies now: "
-            "start `s3s3 listen`, or publish without --pubsub, which keeps them until somebody does",
-            file=sys.stderr,
-        )
-        return False
+        for channel, number in self._unheard.items():
+            if number:
+                print(
+                    f"nobody was subscribed to channel {channel!r} for {number:,} of them, which nobody copies now: "
+                    "start `s3s3 listen`, or publish without --pubsub, which keeps them until somebody does",
+                    file=sys.stderr,
+                )
+        return not any(self._unheard.values())

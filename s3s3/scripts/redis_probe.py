@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,20 +17,20 @@ class RedisFindings:
     """What was found out of Redis. None is what it does not tell.
 
     Attributes:
-        subscribers: connections that are subscribed to the channel; each listener has one.
+        subscribers: by channel, connections that are subscribed to it; each listener has one for each route.
         maxmemory_bytes: 0 is no limit.
         wrong: what has to be cured, with the command that cures it.
         notes: what is worth knowing.
     """
 
     address: str
-    channel: str
+    channels: Sequence[str]
     reachable: bool = False
     version: str | None = None
     append_only_file: bool | None = None
     maxmemory_bytes: int | None = None
     maxmemory_policy: str | None = None
-    subscribers: int | None = None
+    subscribers: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -47,9 +48,10 @@ async def probe_redis(client: Redis, findings: RedisFindings) -> None:
         about: dict[str, Any] = await client.info()
     for node in [about] if "redis_version" in about else about.values():
         _look_at(node, findings)
-    findings.subscribers = await listeners(client, findings.channel)
-    if not findings.subscribers:
-        findings.notes.append(f"Redis: nobody is subscribed to channel {findings.channel!r}: no `s3s3 listen` runs")
+    for channel in findings.channels:
+        findings.subscribers[channel] = await listeners(client, channel)
+        if not findings.subscribers[channel]:
+            findings.notes.append(f"Redis: nobody is subscribed to channel {channel!r}: no `s3s3 listen` runs")
 
 
 def _look_at(node: dict[str, Any], findings: RedisFindings) -> None:

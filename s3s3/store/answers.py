@@ -154,7 +154,7 @@ def _wants_v4(endpoint: Endpoint, said: Said) -> bool:
 
 
 def _advice(endpoint: Endpoint, status: int, headers: Mapping[str, str], said: Said) -> str:
-    table = f"[{endpoint.name}]"
+    table = endpoint.table
     region = headers.get("x-amz-bucket-region") or said.region
     if _wants_v4(endpoint, said):
         return f'the store takes V4 signatures only: set signature_version = "s3v4" in {table}'
@@ -193,7 +193,7 @@ def _skew(headers: Mapping[str, str]) -> str:
 
 def _failure(endpoint: Endpoint, address: Address, error: WireError) -> tuple[str, str]:
     cause = error.__cause__
-    table = f"[{endpoint.name}]"
+    table = endpoint.table
     if isinstance(error, ConnectFailed):
         return _no_connection(address, cause, table)
     if isinstance(error, NotHTTP):

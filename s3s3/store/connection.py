@@ -86,6 +86,7 @@ class KeySource:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._name = endpoint.name
+        self._table = endpoint.table
         self._good_until_s = 0.0
         self._keys: Keys | None = None
         self._found: Any = None
@@ -122,7 +123,7 @@ class KeySource:
         return Keys(frozen.access_key, Secret(frozen.secret_key), token)
 
     def _none(self, message: str) -> AccessDenied:
-        advice = f"set aws_access_key_id and aws_secret_access_key in [{self._name}], or boto3's environment or profile"
+        advice = f"set aws_access_key_id and aws_secret_access_key in {self._table}, or boto3's environment or profile"
         return AccessDenied(message, store=self._name, advice=advice)
 
 

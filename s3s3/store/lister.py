@@ -92,7 +92,7 @@ class Lister:
         try:
             listed = parse_page(raw, self._rename)
         except ValueError as error:
-            advice = f"check host and port in [{self._endpoint.name}]"
+            advice = f"check host and port in {self._endpoint.table}"
             raise self._refused(f"not to be understood: {error}", advice) from error
         prefix = self._endpoint.prefix
         if not (listed.first_key.startswith(prefix) and listed.last_key.startswith(prefix)) and listed.entries:

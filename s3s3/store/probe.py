@@ -59,7 +59,7 @@ async def _look(endpoint: Endpoint, findings: Findings) -> tuple[Sequence[Entry]
     accepted = {own: _accepted(error), other: _accepted(other_error)}
     findings.signature_v2, findings.signature_v4 = accepted["s3"], accepted["s3v4"]
     if error is not None:
-        cure = f'; signature_version = "{other}" in [{findings.name}] works' if accepted[other] else ""
+        cure = f'; signature_version = "{other}" in {endpoint.table} works' if accepted[other] else ""
         findings.wrong.append(f"{error}{cure if accepted[own] is False else ''}")
     if listed is None:
         return (), error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -35,20 +36,28 @@ def endpoint_table(endpoint: Endpoint) -> str:
         "signature_version": endpoint.signature_version,
         "verify_md5": endpoint.verify_md5,
     }
-    return f"[{endpoint.name}]\n" + "".join(f"{key} = {toml_text(value)}\n" for key, value in keys.items())
+    return f"{endpoint.table}\n" + "".join(f"{key} = {toml_text(value)}\n" for key, value in keys.items())
+
+
+def route_tables(name: str, source: Endpoint, *destinations: Endpoint, channel: str = "") -> str:
+    """A route beside the default one."""
+    there = [dataclasses.replace(endpoint, within=f"routes.{name}") for endpoint in (source, *destinations)]
+    head = f"[routes.{name}]\n" + (f"channel = {toml_text(channel)}\n" if channel else "")
+    return "\n".join([head, *map(endpoint_table, there)])
 
 
 def write_config(
     folder: Path,
-    source: Endpoint,
+    source: Endpoint | None,
     destinations: Sequence[Endpoint],
     redis_url: str,
     *,
+    routes: Sequence[str] = (),
     pubsub: dict[str, object] | None = None,
     worker: dict[str, object] | None = None,
     bind: str = "",
 ) -> Path:
-    tables = [endpoint_table(endpoint) for endpoint in (source, *destinations)]
+    tables = [*map(endpoint_table, [*([source] if source else []), *destinations]), *routes]
     for name, keys in (("pubsub", {"url": redis_url, **(pubsub or {})}), ("worker", worker or {}),
                        ("http", {"bind": bind})):  # fmt: skip
         tables.append(f"[{name}]\n" + "".join(f"{key} = {toml_text(value)}\n" for key, value in keys.items()))

@@ -7,7 +7,7 @@ import pytest
 from s3s3.errors import RedisUnavailable
 from s3s3.jobs.memory import MemoryJobs
 from s3s3.model import Endpoint, Notice, Route
-from s3s3.notices.routing import Routing, Target
+from s3s3.notices.routing import Onward, Routing, Target, following
 from tests.jobs.work import claim
 
 RAW = Route("raw", Endpoint("source", "images", prefix="raw/"), (Endpoint("dest", "a"),), channel="one")
@@ -86,3 +86,26 @@ async def test_what_a_queue_does_not_take_is_told_to_the_sender_and_not_counted(
     with pytest.raises(RedisUnavailable):
         await routing.deliver([Notice("raw/a")], "webhook")
     assert queues.counted == []
+
+
+# -- a route that copies on what another writes
+
+FIRST = Route("first", Endpoint("source", "a", "ceph", prefix="in/"),
+              (Endpoint("dest", "b", "swift", prefix="x/"), Endpoint("dest-2", "c", "swift")))  # fmt: skip
+SECOND = Route("second", Endpoint("source", "b", "swift", prefix="x/raw/"), (Endpoint("dest", "d", "swift"),))
+ELSEWHERE = Route("elsewhere", Endpoint("source", "b", "ceph", prefix="x/"), (Endpoint("dest", "e", "swift"),))
+
+
+def test_a_route_follows_one_that_writes_its_source_in_the_same_store() -> None:
+    routes = [FIRST, SECOND, ELSEWHERE]
+    assert [following(route, routes) for route in routes] == [[SECOND], [], []]
+
+
+async def test_a_copied_key_goes_on_by_the_name_that_it_has_at_the_destination() -> None:
+    jobs = MemoryJobs(("dest",))
+    counted: list[str] = []
+    onward = Onward(FIRST, [Target(SECOND, jobs, counted.append)])
+    for key in ("in/raw/k", "in/other/k"):
+        await onward.tell(key)
+    assert [job.key for job in await claim(jobs)] == ["x/raw/k"]
+    assert counted == ["route"]

@@ -127,4 +127,4 @@ def test_a_subscriber_is_counted(tmp_path: Path, redis_url: str, endpoints: tupl
         channel.subscribe("backup")
         assert channel.get_message(timeout=5) is not None
         found = run(main, "--config", config, "--json").json["redis"]
-    assert (found["subscribers"], found["append_only_file"], found["notes"]) == (1, True, [])
+    assert (found["subscribers"], found["append_only_file"], found["notes"]) == ({"backup": 1}, True, [])
