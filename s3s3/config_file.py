@@ -24,7 +24,8 @@ SEARCHED = ("./s3s3.toml", "/usr/local/etc/s3s3.toml", "/etc/s3s3/s3s3.toml")
 _TEMPLATE_ADVICE = "echo_s3s3_toml_template prints one to start from"
 
 _INI_ADVICE = (
-    "this is an INI file, and s3s3 reads TOML now. To move: put every text into double quotes "
+    "this is an INI file, and s3s3 reads TOML now. `s3s3 convert OLD.ini > s3s3.toml` makes it. By hand: put every "
+    "text into double quotes "
     '(host = "ceph.example.org"), write true and false in lower case, replace the keys of [pubsub] by '
     'url = "redis://HOST:6379/0", and name the file s3s3.toml; echo_s3s3_toml_template prints an example'
 )

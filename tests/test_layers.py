@@ -97,7 +97,7 @@ LIBRARIES = {
     "tomllib": "config_file",
     "uvloop": "blocking scripts",
     # Of the standard library: what belongs to one place alone.
-    "configparser": "demo",
+    "configparser": "demo scripts",
     "hmac": "store",
     "http": "store demo",
     "ssl": "store",
