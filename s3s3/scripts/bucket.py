@@ -18,7 +18,7 @@ from ..bucket import last_entries, queue_of, reconcile_with_worker
 from ..client import with_buckets
 from ..comparison import Options
 from ..config import Config
-from ..errors import ConfigError, S3S3Error
+from ..errors import ConfigError, RunUnderWay, S3S3Error
 from ..lease import lease_clock_s
 from ..metrics import Metrics
 from ..model import Route
@@ -101,7 +101,8 @@ async def _run_once(arguments: argparse.Namespace, settings: Config, routes: lis
             except ConfigError:
                 raise
             except S3S3Error as error:  # the other routes are compared all the same
-                print(f"s3s3: {f'route {route.name}: ' if len(routes) > 1 else ''}{error}", file=sys.stderr)
+                names_it = len(routes) == 1 or isinstance(error, RunUnderWay)
+                print(f"s3s3: {'' if names_it else f'route {route.name}: '}{error}", file=sys.stderr)
                 worst = max(worst, options.status_of(error))
                 continue
             tallies.append(tally)
