@@ -106,6 +106,8 @@ def endpoint_of(settings: Settings) -> Endpoint:
         acl=values.get("acl"),
         server_side_encryption=values.get("server_side_encryption"),
         server_side_copy=values.get("server_side_copy", True),
+        copy_tags=values.get("copy_tags", False),
+        copy_acl=values.get("copy_acl", False),
         multipart=values.get("multipart", False),
         multipart_threshold_bytes=min(
             values.get("multipart_threshold") or SINGLE_PUT_LIMIT_BYTES, SINGLE_PUT_LIMIT_BYTES
@@ -137,6 +139,8 @@ def check_endpoints(file: Settings, routes: Sequence[RouteSettings], faults: Fau
         if settings.values["calling_format"] == "SubdomainCallingFormat" and is_ip(settings.values["host"] or ""):
             message = "a bucket cannot be put before an IP address; leave it out"
             faults.add(settings.path, message, "calling_format")
+        if settings.values.get("copy_acl") and settings.values.get("acl"):
+            faults.add(settings.path, "given with acl, which is asked for with every object; leave one out", "copy_acl")
 
 
 # -- what they must not do to each other

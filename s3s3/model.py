@@ -56,6 +56,8 @@ class Endpoint:
     delete: bool = False
     max_delete: float = 0.1
     server_side_copy: bool = True
+    copy_tags: bool = False
+    copy_acl: bool = False
     multipart: bool = False
     multipart_threshold_bytes: int = SINGLE_PUT_LIMIT_BYTES
 

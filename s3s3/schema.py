@@ -182,8 +182,12 @@ DESTINATION = Table(
         Key("max_delete", Kind.NUMBER, 0.1,
             "With delete = true, a run of s3s3 bucket that would delete more than this part of the destination "
             "deletes nothing and exits with 1. 1 is no bound.", at_least=0, at_most=1),
-        Key("copy_tags", Kind.BOOLEAN, False, "Copy the objects' tags.", later=True),
-        Key("copy_acl", Kind.BOOLEAN, False, "Copy the objects' ACLs.", later=True),
+        Key("copy_tags", Kind.BOOLEAN, False,
+            "Give each copy the source object's tags, at the cost of one more request for an object. Tags that change "
+            "alone are not noticed: s3s3 bucket --force copies them. Swift takes none."),
+        Key("copy_acl", Kind.BOOLEAN, False,
+            "The same for its ACL. Whom an ACL names has to be known to both stores, but for the owner, the public and "
+            "whoever is signed in. Swift has no ACLs of objects and leaves them out."),
         Key("max_bytes_per_s", Kind.SIZE, None, "A bound on the rate, or a table of hours of the day.", later=True),
         Key("max_requests_per_s", Kind.NUMBER, None, "The same for requests.", later=True),
     ),

@@ -65,7 +65,9 @@ async def opened(
             for endpoint in (route.source, *route.destinations)
         ]
         within = [
-            there.name for there in route.destinations if there.server_side_copy and one_store(route.source, there)
+            there.name
+            for there in route.destinations  # a store that copies by itself keeps the tags, but no ACL
+            if there.server_side_copy and not there.copy_acl and one_store(route.source, there)
         ]
         transfer = Transfer(
             source,
@@ -74,6 +76,7 @@ async def opened(
             route=route.name,
             matches=matcher(route),
             within=within,
+            marks=any(there.copy_tags or there.copy_acl for there in route.destinations),
         )
         yield RouteStores(route, source, destinations, transfer)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from .errors import Damaged, LeaseLost, S3S3Error, StoreError, StoreRefused
-from .model import Entry, Outcome, Result, md5_of_etag
+from .model import Endpoint, Entry, Outcome, Result, md5_of_etag
 from .reconcile import Action, Decision, Reason, decide
 from .store import RECORDED_ETAG, Held, Reading, Store, Written
 
@@ -20,6 +20,13 @@ def md5_in_etag(held: Held | Reading) -> str | None:
     return None if held.encrypted else md5_of_etag(held.entry.etag)
 
 
+class Marks(Protocol):
+    """Knows the tags and the ACL of the object that is copied."""
+
+    async def headers(self, destination: Endpoint) -> dict[str, str]:
+        """Return the headers that ask for what this destination is to have of them."""
+
+
 class Target:
     """One destination of one copy.
 
@@ -28,13 +35,15 @@ class Target:
         decision: what the comparison said; None where it was not made.
         verify_md5: contents are to be compared where nothing else tells.
         outcome: None as long as it is open.
+        marks: gives further headers for what is written there (tags, ACL); None where no destination wants any.
     """
 
-    __slots__ = ("decision", "held", "key", "outcome", "store", "verify_md5")
+    __slots__ = ("decision", "held", "key", "marks", "outcome", "store", "verify_md5")
 
-    def __init__(self, store: Store, key: str) -> None:
+    def __init__(self, store: Store, key: str, marks: Marks | None = None) -> None:
         self.store = store
         self.key = key
+        self.marks = marks
         self.held: Held | None = None
         self.decision: Decision | None = None
         self.verify_md5 = False
@@ -94,12 +103,15 @@ class Target:
         """
         sending = _Sending(body, permit)
         try:
+            headers = self._headers(source, md5, without_md5)
+            if self.marks is not None:
+                headers.update(await self.marks.headers(self.store.endpoint))
             written = await self.store.put(
                 self.key,
                 sending.body,
                 size_bytes=source.entry.size_bytes,
                 md5=md5,
-                headers=self._headers(source, md5, without_md5),
+                headers=headers,
                 permit=sending.permit,
             )
             etag_md5 = None if written.encrypted else md5_of_etag(written.etag)

@@ -120,22 +120,15 @@ def test_half_a_pair_of_keys_whose_other_half_is_misspelt_is_one_fault() -> None
     assert message == "[destination] aws_secret_acces_key: unknown key; did you mean aws_secret_access_key?"
 
 
-LATER = ["copy_tags = true", "copy_acl = true", "max_bytes_per_s = '20 MiB'", "max_requests_per_s = 5",
+LATER = ["max_bytes_per_s = '20 MiB'", "max_requests_per_s = 5",
          "max_bytes_per_s = {'08:00-18:00' = '20 MiB'}",
          "max_requests_per_s = 0"]  # fmt: skip
-OFF = ["copy_tags = false",
-       "copy_acl = false"]  # fmt: skip
 
 
 @pytest.mark.parametrize("line", LATER)
 def test_a_key_of_a_later_version_is_never_silently_ignored(line: str) -> None:
     name = line.partition(" ")[0]
     assert in_destination(line).startswith(f"[destination] {name}: not available in this version yet; leave it out")
-
-
-@pytest.mark.parametrize("line", OFF)
-def test_a_key_of_a_later_version_may_say_what_holds_anyhow(line: str) -> None:
-    assert loaded(f"{SOUND}{line}\n") is not None
 
 
 def test_a_variable_is_taken_from_the_environment_and_converted() -> None:
@@ -256,3 +249,30 @@ def test_numbers_and_truths_cannot_come_from_a_file(line: str) -> None:
 def test_a_secret_of_a_wrong_type_is_not_shown() -> None:
     message = in_destination("aws_access_key_id = 'A'\naws_secret_access_key = 12345")
     assert message == "[destination] aws_secret_access_key: must be text in quotes, not a number"
+
+
+def test_what_a_destination_is_to_do_beside_copying_arrives() -> None:
+    lines = ("delete = true", "max_delete = 0.5", "server_side_copy = false", "multipart = true",
+             "multipart_threshold = '64 MiB'", "copy_tags = true", "copy_acl = true")  # fmt: skip
+    (asked,) = loaded("\n".join([SOUND, *lines])).routes[0].destinations
+    assert (asked.delete, asked.max_delete, asked.server_side_copy) == (True, 0.5, False)
+    assert (asked.multipart, asked.multipart_threshold_bytes) == (True, 64 * 1024**2)
+    assert (asked.copy_tags, asked.copy_acl) == (True, True)
+    (left_out,) = loaded(SOUND).routes[0].destinations
+    assert (left_out.delete, left_out.max_delete, left_out.server_side_copy) == (False, 0.1, True)
+    assert (left_out.multipart, left_out.multipart_threshold_bytes) == (False, 5 * 1024**3)
+
+
+def test_one_put_takes_5_gib_whatever_the_threshold_says() -> None:
+    (destination,) = loaded(f"{SOUND}multipart_threshold = '1 TiB'\n").routes[0].destinations
+    assert destination.multipart_threshold_bytes == 5 * 1024**3
+    assert "5242880 or more bytes" in in_destination("multipart_threshold = '5 MB'")
+
+
+def test_one_acl_for_all_and_each_object_s_own_exclude_each_other() -> None:
+    assert "leave one out" in in_destination("acl = 'private'\ncopy_acl = true")
+
+
+@pytest.mark.parametrize("line", ["delete = 1", "delete = 'yes'", "max_delete = 1.1", "max_delete = -0.1"])
+def test_a_deletion_is_never_a_matter_of_guessing(line: str) -> None:
+    assert "must be" in in_destination(line)

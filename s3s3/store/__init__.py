@@ -3,6 +3,7 @@
 from .client import Store
 from .connection import create_resource
 from .lister import Page
+from .marks import TAGGING
 from .origin import Fetched, Hop, Kept, Origin
 from .pool import Timeouts
 from .reading import RECORDED_ETAG, Content, Held, Reading, Source, Written
@@ -11,6 +12,7 @@ from .url_rules import EVERY_ADDRESS, Place, UrlRules, place_of
 __all__ = [
     "EVERY_ADDRESS",
     "RECORDED_ETAG",
+    "TAGGING",
     "Content",
     "Fetched",
     "Held",

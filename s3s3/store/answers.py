@@ -120,6 +120,19 @@ def etag_said(body: bytes) -> str:
     return html.unescape(found[1].decode("utf-8", "replace")).strip().strip('"') if found else ""
 
 
+def read_xml(said: bytes) -> ElementTree.Element:
+    """Return the root of an answer, its tags without their namespace. Raises StoreRefused for what is no XML."""
+    if b"<!DOCTYPE" in said or b"<!ENTITY" in said:
+        raise StoreRefused("an answer that declares entities is not read")
+    try:
+        root = ElementTree.fromstring(said)
+    except ElementTree.ParseError as error:
+        raise StoreRefused(f"the answer is no XML: {error}") from error
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    return root
+
+
 def _read(body: bytes) -> Said:
     """Read an error body: S3's XML, or whatever a proxy says."""
     text = body.strip()
@@ -176,8 +189,10 @@ _ADVICE = {
     "AccessDenied": "the owner of bucket {bucket!r} must permit this to the access key in {table}",
     "NoSuchBucket": "check bucket_name in {table}, or make the bucket {bucket!r}",
     "QuotaExceeded": "the quota of bucket {bucket!r} or its owner is used up",
-    "NotImplemented": "the store does not offer this; check storage_class, acl and server_side_encryption in {table}",
-    "501": "the store does not offer this; check storage_class, acl and server_side_encryption in {table}",
+    "NotImplemented": "the store does not offer this; check storage_class, acl, copy_tags and "
+    "server_side_encryption in {table}",
+    "501": "the store does not offer this; check storage_class, acl, copy_tags and server_side_encryption in {table}",
+    "InvalidArgument": "if copy_acl is set in {table}: whom the source's ACL names, this store may not know",
     "InvalidStorageClass": "check storage_class in {table}",
     "InvalidObjectState": "the object lies in an archive: restore it first",
 }

@@ -12,6 +12,7 @@ from ..model import Endpoint
 from .answers import etag_said
 from .exchange import Body, Exchange, Permit, again, always
 from .lister import Lister, Page
+from .marks import Marks
 from .multipart import Multipart
 from .names import KeyMap, encode_key
 from .pool import Timeouts
@@ -49,6 +50,7 @@ class Store:
         self._put_headers = _put_headers(endpoint)
         self._list_version = list_version
         self.multipart = Multipart(self._exchange, self._names, self._put_headers)
+        self.marks = Marks(self._exchange, self._names)
 
     async def __aenter__(self) -> Store:
         return self

@@ -6,10 +6,10 @@ from base64 import b64encode
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar
 from urllib.parse import unquote_plus
-from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from ..errors import StoreError, StoreRefused
+from .answers import read_xml
 from .exchange import Body, Exchange, Permit, again
 from .names import KeyMap, Query
 from .reading import Answer, Written, encrypted
@@ -33,10 +33,10 @@ class Multipart:
         """Begin an upload; return its id."""
         signed = {**headers, **self._put_headers}
         said = await self._unseen("POST", key, query=[("uploads", None)], headers=signed, permit=permit)
-        upload_id = _texts(said, "UploadId")
+        upload_id = read_xml(said).findtext("UploadId")
         if not upload_id:
             raise StoreRefused("the store names no upload", operation="POST", key=key)
-        return upload_id[0]
+        return upload_id
 
     async def put(
         self, key: str, upload_id: str, number: int, body: Body, *, size_bytes: int, md5: bytes, permit: Permit
@@ -100,10 +100,10 @@ class Multipart:
             return await self._exchange.carried_out("LIST", key, answer)
 
         said = await again(attempt)
-        is_encoded = _texts(said, "EncodingType") == ["url"]
-        keys, ids = _texts(said, "Upload/Key"), _texts(said, "Upload/UploadId")
-        names = [unquote_plus(name) if is_encoded else name for name in keys]
-        return [upload_id for name, upload_id in zip(names, ids, strict=True) if name == held_key]
+        root = read_xml(said)
+        decoded = unquote_plus if root.findtext("EncodingType") == "url" else str
+        uploads = [(upload.findtext("Key") or "", upload.findtext("UploadId") or "") for upload in root.iter("Upload")]
+        return [upload_id for name, upload_id in uploads if decoded(name) == held_key]
 
     async def _unseen(
         self, operation: str, key: str, *, query: Query, headers: Mapping[str, str] | None = None,
@@ -128,16 +128,3 @@ async def _without_effect(asking: Awaitable[_Result]) -> _Result:
     except StoreError as error:
         error.unanswered = False
         raise
-
-
-def _texts(said: bytes, path: str) -> list[str]:
-    """Return the texts of the elements at a path, whatever their namespace. Raises StoreRefused for no XML."""
-    if b"<!DOCTYPE" in said or b"<!ENTITY" in said:
-        raise StoreRefused("an answer that declares entities is not read")
-    try:
-        found = [ElementTree.fromstring(said)] if said.strip() else []
-    except ElementTree.ParseError as error:
-        raise StoreRefused(f"the answer is no XML: {error}") from error
-    for name in path.split("/"):
-        found = [child for element in found for child in element if child.tag.rpartition("}")[2] == name]
-    return [element.text or "" for element in found]

@@ -15,6 +15,7 @@ from ..model import Outcome
 from ..spool import Room
 from ..store import Source, Store
 from ..target import Permit, Target
+from .marks import SourceMarks
 from .ordinary import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, OrdinaryRoad
 from .within import WithinStore, one_store
 
@@ -34,6 +35,7 @@ class Transfer:
         room: shared by everything that copies in this process.
         metrics: count what does not verify, under the name `route`.
         matches: whether the route is about this key; what it is not about is never deleted.
+        marks: some destination wants the objects' tags or ACLs.
         within: names of the destinations that are in the source's own store, and are to be copied to by that.
     """
 
@@ -46,6 +48,7 @@ class Transfer:
         route: str,
         matches: Callable[[str], bool] = _any,
         within: Collection[str] = (),
+        marks: bool = False,
     ) -> None:
         self.source = source
         self.room = room
@@ -53,6 +56,7 @@ class Transfer:
         self._metrics = metrics
         self._route = route
         self._matches = matches
+        self._marked_source = source if marks and isinstance(source, Store) else None
         self._within = WithinStore(source, within) if within else None
 
     async def copy(
@@ -67,7 +71,8 @@ class Transfer:
             look: compare first, and copy only what differs. Without, it is copied unseen.
             wait_for_all: without, a destination that holds up the others fails with LeftBehind.
         """
-        targets = [Target(store, key) for store in destinations]
+        marks = None if self._marked_source is None else SourceMarks(self._marked_source, key)
+        targets = [Target(store, key, marks) for store in destinations]
         road = OrdinaryRoad(self.source, self.room, self.without_md5, key, permit, wait_for_all)
         ahead = targets
         if self._within is not None:

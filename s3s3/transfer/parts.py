@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from ..errors import Damaged, S3S3Error, StoreError, StoreRefused
 from ..model import PART_AT_LEAST_BYTES, Endpoint, md5_of_etag
 from ..spool import Room
-from ..store import RECORDED_ETAG, Reading
+from ..store import RECORDED_ETAG, TAGGING, Reading
 from ..target import Chunks, Permit, Target, md5_in_etag
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ class InParts:
         target, source = self._target, self._source
         try:
             await self._give_up_left_behind()
-            upload_id = await self._uploads.begin(target.key, headers=self._headers(), permit=self._permit)
+            headers = await self._headers()
+            upload_id = await self._uploads.begin(target.key, headers=headers, permit=self._permit)
             try:
                 etags, etag = await self._send(upload_id, chunks)
                 await self._uploads.complete(target.key, upload_id, etags, permit=self._permit_completing)
@@ -74,16 +75,20 @@ class InParts:
                     await self._give_up(upload_id)
                 raise
             await self._verify(etag)
+            if TAGGING in headers:
+                await self._put_tags(headers)
         except S3S3Error as error:
             target.fail(error, source.entry, unanswered=isinstance(error, StoreError) and error.unanswered)
         else:
             md5 = self._known_md5.get(source.entry.etag)
             target.copied(source.entry, md5.hex() if md5 else md5_in_etag(source), None)
 
-    def _headers(self) -> dict[str, str]:
+    async def _headers(self) -> dict[str, str]:
         """Return the source's headers, and its ETag: the one of an object of parts tells nothing."""
         etag = self._source.entry.etag
-        return {**self._source.headers, RECORDED_ETAG: etag} if etag else dict(self._source.headers)
+        headers = {**self._source.headers, RECORDED_ETAG: etag} if etag else dict(self._source.headers)
+        marks = self._target.marks
+        return {**headers, **await marks.headers(self._target.store.endpoint)} if marks is not None else headers
 
     async def _send(self, upload_id: str, chunks: Chunks) -> tuple[list[str], str]:
         """Send all parts; return the ETag of each, and the one that the whole ought to have."""
@@ -124,6 +129,17 @@ class InParts:
             raise self._damaged("HEAD", "it is not there whole, although the store said that it was written")
         if not held.encrypted and held.entry.etag.count("-") == 1 and held.entry.etag != etag:
             raise self._damaged("HEAD", f"its parts make the ETag {etag}, but the store says {held.entry.etag}")
+
+    async def _put_tags(self, headers: Mapping[str, str]) -> None:
+        """Give the object its tags. Trying again would find it there, and equal: so that is left to a person."""
+        target = self._target
+        try:
+            await target.store.marks.put_tags(target.key, headers, permit=self._permit)
+        except StoreError as error:
+            raise StoreRefused(
+                f"it is there, but without its tags: {error.message}", store=target.store.name, operation="PUT",
+                key=target.key, status=error.status, code=error.code, advice="s3s3 publish has it copied again",
+            ) from error  # fmt: skip
 
     async def _give_up_left_behind(self) -> None:
         """Give up what is begun of this key: a killed process left it, or writes on although its lease is over."""
