@@ -104,8 +104,8 @@ async def test_codes_and_statuses_become_errors(status: int, code: str, kind: ty
             "to s3.example.org: set host or region in",
         ),
         (error(404, "NoSuchBucket"), {}, "make the bucket 'bucket'"),
-        (error(501, "NotImplemented"), {}, "check storage_class, acl and server_side_encryption in"),
-        (answer(501), {}, "check storage_class, acl and server_side_encryption in"),
+        (error(501, "NotImplemented"), {}, "check storage_class, acl, copy_tags and server_side_encryption in"),
+        (answer(501), {}, "check storage_class, acl, copy_tags and server_side_encryption in"),
     ],
 )
 async def test_advice_names_the_setting_and_its_table(raw: bytes, endpoint: dict[str, object], advice: str) -> None:
