@@ -260,9 +260,11 @@ _MIRRORED = Table(
     "Where the copies are kept. Location is presigned, unless acl lets everybody read them.",
     (
         *(replace(key, shown=False) for key in _ENDPOINT_KEYS if key.name != "verify_md5"),
-        Key("storage_class", Kind.TEXT, None, "Asked for with every object.", example="STANDARD_IA"),
-        Key("acl", Kind.TEXT, None, "A canned ACL, asked for with every object.", example="public-read"),
-        Key("server_side_encryption", Kind.TEXT, None, "Asked for with every object.", example="AES256"),
+        *(
+            key
+            for key in DESTINATION.keys
+            if key.name in ("storage_class", "acl", "server_side_encryption", "multipart", "multipart_threshold")
+        ),
     ),
     absent=Absent.A_FAULT,
 )

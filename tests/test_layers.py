@@ -80,8 +80,9 @@ LAYERS = """
                         transfer web worker
         scripts.progress model report
         demo            broker config errors model notices scripts.progress
-        scripts         broker bucket client comparison config demo errors jobs lease listener matching metrics mirror \
-                        model notices processes report run_lock schema scripts.progress store stores tasks web
+        scripts         broker bucket client comparison config config_mirror demo errors jobs lease \
+                        listener matching metrics mirror model notices processes report run_lock schema \
+                        scripts.progress store stores tasks web
 """
 """Each module or package, and all that it imports of ours: only what stands above it."""
 

@@ -12,12 +12,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from .. import __version__, broker, config
 from ..config import Config
+from ..config_mirror import MirrorSettings
 from ..errors import ConfigError
 from ..metrics import Metrics
 from ..mirror.figures import Line
 from ..mirror.fronts import Front, fronts, run
 from ..mirror.influx import Influx
 from ..mirror.route import Shared
+from ..model import Endpoint
+from ..store import Buckets
 from ..stores import room_of
 from ..web import access_log
 from ..web.health import application, served
@@ -36,6 +39,10 @@ def main(argv: list[str] | None = None) -> int:
         "--drain-s", type=float, default=60.0, metavar="S",
         help="when told to stop, hand back what still runs after S seconds (default: 60)",
     )  # fmt: skip
+    parser.add_argument(
+        "--make-buckets", action="store_true",
+        help="make the mirrors' buckets, have copies deleted after lifespan_days where the store can, and end",
+    )  # fmt: skip
     arguments = parser.parse_args(argv)
     options.start_log(arguments)
     if arguments.access_log:
@@ -47,6 +54,8 @@ async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     settings = config.load(arguments.config)
     if settings.mirror.redirect is None and settings.mirror.proxy is None:
         raise ConfigError([f"{settings.path}: nothing to serve: add a table [mirror.redirect] or [mirror.proxy]"])
+    if arguments.make_buckets:
+        return await _make_buckets(settings.mirror)
     if not settings.pubsub.url:
         raise ConfigError(['[pubsub] url = "": mirrors need Redis; leave url out for redis://localhost:6379/0'])
     _allow_more_files()
@@ -57,6 +66,31 @@ async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
             await run(opened, stop, arguments.drain_s)
     log.info("stopped")
     return options.OK
+
+
+async def _make_buckets(settings: MirrorSettings) -> int:
+    if settings.proxy is not None:
+        await _make_bucket(settings.proxy.destination, None)
+    if settings.redirect is not None:
+        for endpoint in settings.redirect.destinations.values():
+            await _make_bucket(endpoint, settings.redirect.lifespan_days)
+    return options.OK
+
+
+async def _make_bucket(endpoint: Endpoint, lifespan_days: int | None) -> None:
+    buckets = Buckets(endpoint)
+    try:
+        made = await buckets.make()
+        print(f"{endpoint.name}: bucket {endpoint.bucket_name} {'made' if made else 'is there already'}")
+        if lifespan_days is not None:
+            expires = await buckets.expire_after(lifespan_days)
+            print(f"{endpoint.name}: " + (
+                f"the store deletes copies after {lifespan_days} days" if expires else
+                f"the store cannot delete copies by itself; they are made anew after {lifespan_days} days, "
+                "but stay where nobody asks for them"
+            ))  # fmt: skip
+    finally:
+        await buckets.close()
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """Everything that speaks S3; the only place that knows a wire format."""
 
+from .buckets import Buckets
 from .client import Store
 from .connection import create_resource
 from .lister import Page
@@ -13,6 +14,7 @@ __all__ = [
     "EVERY_ADDRESS",
     "RECORDED_ETAG",
     "TAGGING",
+    "Buckets",
     "Content",
     "Fetched",
     "Held",

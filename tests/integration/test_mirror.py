@@ -135,3 +135,16 @@ def test_what_stands_in_the_way_is_said(there: Endpoint, redis_url: str, tmp_pat
     config.write_text(config.read_text().replace(redis_url, ""))
     assert "mirrors need Redis" in run("mirror", "--config", config, status=2).stderr
     assert "mirror.proxy" in run("jobs", "--config", proxy_config(config, "http://o/", there, redis_url, 1)).stdout
+
+
+def test_a_command_makes_the_buckets(swift: SwiftServer, redis_url: str, tmp_path: Path) -> None:
+    there = swift.endpoint(f"made-{free_ports(1)[0]}", "mirror.redirect.s3.here")
+    config = tmp_path / "s3s3.toml"
+    config.write_text(
+        '[mirror.redirect]\nallowed_patterns = ["^https://x/"]\n'
+        + endpoint_table(there).replace("verify_md5 = false\n", "")
+    )
+    told = run("mirror", "--config", config, "--make-buckets").stdout
+    assert f"bucket {there.bucket_name} made" in told
+    assert "the store cannot delete copies by itself" in told
+    assert there.bucket_name in {bucket["Name"] for bucket in swift.boto3_client().list_buckets()["Buckets"]}
