@@ -48,6 +48,16 @@ def is_port(text: str) -> bool:
     return re.fullmatch("[0-9]{1,5}", text) is not None and 1 <= int(text) <= 65535
 
 
+def is_http_url(text: str) -> bool:
+    """Whether it is an http:// or https:// URL of a host, without a user in it."""
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and (is_host(host) or is_ipv6(host)) and "@" not in parts.netloc
+
+
 def host_advice(text: str) -> str:
     """Return the settings that say what a text (often a URL) given as a host meant to say."""
     if "@" in text:

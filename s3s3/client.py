@@ -23,7 +23,7 @@ from .bucket import queue_of, reconcile_with_worker
 from .comparison import Options
 from .config import Config
 from .errors import ConfigError, S3S3Error
-from .listener import listen, route_listeners
+from .listener import listen, route_listeners, sources_for
 from .metrics import Metrics
 from .model import Result, Route
 from .run_lock import run_alone
@@ -67,8 +67,9 @@ class ListenClient:
 
     async def _listen(self) -> None:
         with self._stop.heeded() as stop:
-            async with route_listeners(self.config, Metrics()) as listeners:
-                await listen(listeners, self.config, stop)
+            metrics = Metrics()
+            async with route_listeners(self.config, metrics) as listeners:
+                await listen(listeners, sources_for(listeners, self.config, metrics), stop)
 
 
 class BucketClient:

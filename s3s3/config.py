@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,20 +16,23 @@ from . import config_file
 from .addresses import redacted
 from .config_file import Faults
 from .config_mirror import MirrorSettings, mirror_settings, mirrors_in
-from .config_routes import DEFAULT_ROUTE, check_endpoints, check_routes, made_routes, overlap, routes_in
+from .config_routes import DEFAULT_ROUTE, RouteSettings, check_endpoints, check_routes, made_routes, overlap, routes_in
 from .config_tables import Settings, read_tables
 from .config_values import shown
 from .errors import ConfigError
 from .model import Route, Secret
-from .schema import HTTP, PUBSUB, WORKER
+from .schema import HTTP, PUBSUB, SQS, STREAM, WEBHOOK, WORKER
 
-__all__ = ["DEFAULT_ROUTE", "Config", "ConfigError", "HttpSettings", "PubSub", "WorkerSettings", "load", "overlap",
-           "redacted"]  # fmt: skip
+__all__ = ["DEFAULT_ROUTE", "Config", "ConfigError", "HttpSettings", "PubSub", "SqsSettings", "StreamSettings",
+           "WebhookSettings", "WorkerSettings", "load", "overlap", "redacted"]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class PubSub:
-    """Where keys are published and the queue is kept. `url` may hold a password; "" is no Redis."""
+    """Where keys are published and the queue is kept. `url` may hold a password; "" is no Redis.
+
+    `channel` "": keys are published nowhere.
+    """
 
     url: Secret
     channel: str
@@ -58,10 +61,37 @@ class HttpSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """The stream that producers add notices to, and the group that its listeners are."""
+
+    name: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class SqsSettings:
+    """The SQS queue of events. `region` None is the one in `url`, else boto3's; `endpoint_url` "" is Amazon's."""
+
+    url: str
+    region: str | None
+    endpoint_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookSettings:
+    """Where events are taken by HTTP. `token` "" lets everybody send."""
+
+    host: str
+    port: int
+    token: Secret
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All that a configuration file says.
 
     `http` is None where no status page is wanted. `routes` is empty where there is nothing but mirrors.
+    `stream`, `sqs` and `webhook` are None where they are off.
     """
 
     path: Path
@@ -70,6 +100,9 @@ class Config:
     worker: WorkerSettings
     http: HttpSettings | None
     mirror: MirrorSettings = field(default_factory=MirrorSettings)
+    stream: StreamSettings | None = None
+    sqs: SqsSettings | None = None
+    webhook: WebhookSettings | None = None
 
     def need_routes(self) -> None:
         """Raise ConfigError where there is nothing but mirrors."""
@@ -96,6 +129,7 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ
     check_endpoints(settings, [*routes, *mirrors], faults)
     check_routes([*routes, *mirrors], faults)
     tables = settings.tables
+    _check_sources(tables, routes, faults)
     spool_dir = _spool_dir(tables[WORKER.name], file.path.parent, faults)
     faults.raise_any()
     address = tables[HTTP.name].values["bind"]
@@ -106,7 +140,29 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ
         worker=WorkerSettings(**{**tables[WORKER.name].values, "spool_dir": spool_dir}),
         http=HttpSettings(*address) if address else None,
         mirror=mirror_settings(settings),
+        stream=StreamSettings(**tables[STREAM.name].values) if STREAM.name in tables else None,
+        sqs=SqsSettings(**tables[SQS.name].values) if SQS.name in tables else None,
+        webhook=_webhook(tables[WEBHOOK.name]) if WEBHOOK.name in tables else None,
     )
+
+
+def _check_sources(tables: Mapping[str, Settings], routes: Sequence[RouteSettings], faults: Faults) -> None:
+    """Add what is wrong with the ways by which notices come, taken together."""
+    pubsub, http = tables[PUBSUB.name].values, tables[HTTP.name].values
+    for table in (STREAM, SQS, WEBHOOK):
+        if table.name in tables and pubsub["url"] == "":
+            faults.add((table.name,), "notices need Redis, where the queue is kept; give [pubsub] a url")
+    channels = [pubsub["channel"] if route.channel is None else route.channel for route in routes]
+    if pubsub["mark_done"] and "" in channels:
+        message = "the mark begins with the channel's name; give each route a channel, or leave mark_done out"
+        faults.add((PUBSUB.name,), message, "mark_done")
+    if WEBHOOK.name in tables and http["bind"] and http["bind"] == tables[WEBHOOK.name].values["bind"]:
+        faults.add((WEBHOOK.name,), "is the address of [http], too; give it a port of its own", "bind")
+
+
+def _webhook(table: Settings) -> WebhookSettings:
+    host, port = table.values["bind"]
+    return WebhookSettings(host, port, table.values["token"])
 
 
 def _spool_dir(worker: Settings, folder: Path, faults: Faults) -> Path:

@@ -70,7 +70,7 @@ def made_routes(routes: Sequence[RouteSettings], default_channel: str) -> tuple[
             destinations=tuple(map(endpoint_of, route.destinations)),
             include=route.source.values["include"],
             exclude=route.source.values["exclude"],
-            channel=route.channel or default_channel,
+            channel=default_channel if route.channel is None else route.channel,
         )
         for route in _in_order(routes)
         if route.source is not None

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .config_file import Faults, dotted
-from .config_keys import FILE_SUFFIX, LATER, KeyReader
+from .config_keys import FILE_SUFFIX, KeyReader
 from .config_values import nearest, type_of
-from .schema import DESTINATION, FILE, LATER_TABLES, STORE_KEY, STORES, Absent, Key, Table, all_tables
+from .schema import DESTINATION, FILE, STORE_KEY, STORES, Absent, Key, Table, all_tables
 
 _FREE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
@@ -143,9 +143,7 @@ class _TableReader:
     def _refuse_in_file(self, name: str, content: object) -> None:
         """Add the fault of a name in the file that is no table's."""
         owner = _owner(name)
-        if name in LATER_TABLES:
-            self._faults.add((name,), f"{LATER}; leave it out")
-        elif owner and not isinstance(content, dict):
+        if owner and not isinstance(content, dict):
             self._faults.add((), f"{name} stands outside of every table; it belongs in [{owner}]")
         else:
             self._refuse_table(name)

@@ -12,7 +12,7 @@ from fractions import Fraction
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from urllib.parse import urlsplit
 
-from .addresses import host_advice, is_host, is_ipv6, is_port, redis_url_advice
+from .addresses import host_advice, is_host, is_http_url, is_ipv6, is_port, redis_url_advice
 from .model import Secret
 from .schema import Key, Kind
 
@@ -213,6 +213,13 @@ def _redis_url(key: Key, value: object) -> Secret:
     return Secret(text)
 
 
+def _http_url(key: Key, value: object) -> str:
+    text = _text(key, value)
+    if text and not is_http_url(text):
+        raise Wrong("a URL", "as in " + shown(key.example or "https://host:4566"))
+    return text
+
+
 _PARSERS: dict[Kind, Callable[[Key, object], object]] = {
     Kind.TEXT: _text,
     Kind.SECRET: _secret,
@@ -220,6 +227,7 @@ _PARSERS: dict[Kind, Callable[[Key, object], object]] = {
     Kind.PATTERNS: _patterns,
     Kind.NETWORKS: _networks,
     Kind.URL: _url,
+    Kind.HTTP_URL: _http_url,
     Kind.HOST: _host,
     Kind.ADDRESS: _address,
     Kind.BOOLEAN: _boolean,

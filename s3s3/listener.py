@@ -27,6 +27,8 @@ from .metrics import Metrics
 from .model import Result, Route
 from .notices.ear import Ear
 from .notices.routing import Onward, Routing, Target, following
+from .notices.source import Source
+from .notices.sources import sources_of
 from .observer import Observer
 from .report import Tally
 from .run_lock import run_alone
@@ -83,37 +85,42 @@ class RouteListener:
             finished=self.observer.finished,
             copied=copied if followers or config.pubsub.mark_done else None,
         )
-        self.ear = Ear(
-            route,
-            route.channel,
+        self.hearing = hearing
+        self.ear = self._ear() if route.channel else None
+        self._healer = self._healer_of(self.ear, config) if self.ear and config.pubsub.heal else None
+
+    def _ear(self) -> Ear:
+        return Ear(
+            self.route,
+            self.route.channel,
             self.jobs,
-            hearing,
-            source_time_ms=stores.source.source_time_ms,
+            self.hearing,
+            source_time_ms=self.stores.source.source_time_ms,
             matches=self._matches,
             count=self.observer.noticed,
         )
-        self._healer = Healer(
-            route,
-            self.ear,
-            stores.source,
+
+    def _healer_of(self, ear: Ear, config: Config) -> Healer:
+        return Healer(
+            self.route,
+            ear,
+            self.stores.source,
             self.jobs,
             partial(self.reconcile, waits=True),
             margin_s=config.pubsub.heal_margin_s,
             matches=self._matches,
         )
-        self._heals = config.pubsub.heal
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Listen and work until `stop` is set, and leave the queue as one ought to."""
-        keepers = [self.ear.run(), self._keep_reconciling()]
-        if self._heals:
-            keepers.append(self._healer.run())
+        keepers = [self._keep_reconciling(), *(part.run() for part in (self.ear, self._healer) if part)]
         await beside(self._work(stop, drain_s), *keepers)
 
     async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
         await self.worker.run(stop, drain_s)
         try:
-            await self.ear.give_up()
+            if self.ear:
+                await self.ear.give_up()
             await self.jobs.leave()
         except S3S3Error as error:
             log.warning("route %s: could not sign off: %s", self.route.name, error)
@@ -175,7 +182,7 @@ class RouteListener:
         silent_s = lease_clock_s() - self.worker.claimed_at_s
         if silent_s > STALLED_AFTER_S and not self.worker.full:
             return f"route {self.route.name}: the queue has not answered for {silent_s:.0f} s"
-        if not self.ear.subscription.alive:
+        if self.ear and not self.ear.subscription.alive:
             return f"route {self.route.name}: not subscribed"
         return ""
 
@@ -254,11 +261,31 @@ def _is_definite(error: NoSuchBucket | AccessDenied) -> bool:
 
 def routing_to(listeners: Sequence[RouteListener]) -> Routing:
     """Return what gives notices to these routes, for the sources that serve all of them."""
-    return Routing([Target(one.route, one.jobs, one.observer.noticed) for one in listeners])
+    return Routing([Target(one.route, one.jobs, one.observer.noticed, one.jobs.bury_notice) for one in listeners])
 
 
-async def listen(listeners: list[RouteListener], config: Config, stop: asyncio.Event, drain_s: float = 60.0) -> None:
-    """Run every route's listener until `stop` is set."""
+def sources_for(listeners: Sequence[RouteListener], config: Config, metrics: Metrics) -> list[Source]:
+    """Return the sources of notices, beside the channels, that the configuration turns on."""
+
+    def count(kind: str) -> None:
+        metrics.notices["", kind] += 1  # of what names no object, nobody knows which route it is about
+
+    first = listeners[0]
+    sources = sources_of(config, first.hearing, first.jobs.consumer, routing_to(listeners), count)
+    for source in sources:
+        for listener in listeners:
+            metrics.notices[listener.route.name, source.kind] += 0
+    return sources
+
+
+async def listen(
+    listeners: Sequence[RouteListener], sources: Sequence[Source], stop: asyncio.Event, drain_s: float = 60.0
+) -> None:
+    """Run every route's listener, and every source, until `stop` is set."""
     speaking = listeners[0].jobs.client
     await answered(partial(broker.check_version, speaking), stop)
-    await asyncio.gather(*(listener.run(stop, drain_s) for listener in listeners))
+    if not sources and not any(listener.ear for listener in listeners):
+        log.warning("there is no channel and no [stream], [sqs] or [webhook]: only `s3s3 publish` brings notices")
+    await asyncio.gather(
+        *(listener.run(stop, drain_s) for listener in listeners), *(source.run(stop) for source in sources)
+    )

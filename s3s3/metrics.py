@@ -120,7 +120,10 @@ class Metrics(Collector):
         by_destination = ("route", "destination")
         self.build_info = Gauge("build_info", "What is running; always 1.", "version", "python")
         self.notices = Counter(
-            "notices", "Notices, by what brought them (pubsub, ...) or what was wrong with them.", "route", "kind"
+            "notices",
+            "Notices, by what brought them (pubsub, stream, sqs, webhook) or what was wrong with them.",
+            "route",
+            "kind",
         )
         self.pending_jobs = Gauge("pending_jobs", "Jobs not done: fresh, bulk, waiting or parked.", "route", "state")
         self.oldest_pending_seconds = Gauge("oldest_pending_seconds", "Age of the oldest pending job.", "route")

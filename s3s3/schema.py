@@ -18,6 +18,7 @@ class Kind(str, Enum):
     TEXT = "text"
     SECRET = "text, a secret"  # noqa: S105  the words for it, not one
     REDIS_URL = "a Redis URL"
+    HTTP_URL = "an HTTP URL"
     HOST = "a host name"
     ADDRESS = "an address"
     BOOLEAN = "true or false"
@@ -35,7 +36,7 @@ class Kind(str, Enum):
         return self in _TEXT_KINDS
 
 
-_TEXT_KINDS = frozenset({Kind.TEXT, Kind.SECRET, Kind.REDIS_URL, Kind.HOST, Kind.ADDRESS, Kind.URL})
+_TEXT_KINDS = frozenset({Kind.TEXT, Kind.SECRET, Kind.REDIS_URL, Kind.HTTP_URL, Kind.HOST, Kind.ADDRESS, Kind.URL})
 
 Value = str | bool | int | float | tuple[str, ...] | None
 
@@ -202,7 +203,9 @@ PUBSUB = Table(
         Key("url", Kind.REDIS_URL, "redis://localhost:6379/0",
             'rediss:// (TLS), unix://, redis+sentinel:// and redis+cluster:// too; "" is no Redis '
             '(s3s3 bucket only). With a password in it: url = "${NAME}", or url_file = "PATH".', may_be_empty=True),
-        Key("channel", Kind.TEXT, "backup", "Where producers PUBLISH keys."),
+        Key("channel", Kind.TEXT, "backup",
+            'Where producers PUBLISH keys; "": nowhere, as where [stream], [sqs] or [webhook] brings all notices.',
+            may_be_empty=True),
         Key("mark_done", Kind.BOOLEAN, False, "After each copy, set the Redis key CHANNEL=>KEY to True."),
         Key("heal", Kind.BOOLEAN, True, "Look by itself for what was published while nobody listened."),
         Key("heal_margin_s", Kind.NUMBER, 3600, "How much further back it looks: long uploads, clocks that differ.",
@@ -211,7 +214,7 @@ PUBSUB = Table(
     hints={
         **dict.fromkeys(("redis", "host", "port", "db"), 'write url = "redis://HOST:6379/0", or url = "" for no Redis'),
         "password": 'it is part of url: url = "redis://:PASSWORD@HOST:6379/0", best as "${NAME}" or url_file',
-        "sns": "s3s3 takes no notices from SNS; leave it out",
+        "sns": "have SNS send to an SQS queue, and name that in [sqs] url",
     },
 )  # fmt: skip
 
@@ -238,6 +241,42 @@ HTTP = Table(
     (Key("bind", Kind.ADDRESS, "127.0.0.1:9180", 'Address and port; "" for none.', may_be_empty=True),),
 )
 
+STREAM = Table(
+    "stream",
+    'A stream in the Redis of [pubsub] to which producers XADD notices, with a field "key" and, where several routes '
+    'need it, "bucket". None is lost. The stream is never trimmed: that is for its producers to do.',
+    (
+        Key("name", Kind.TEXT, "s3s3:notices", "The Redis key of the stream.", shown=True),
+        Key("group", Kind.TEXT, "s3s3", "The consumer group, which all listeners share that do the same work."),
+    ),
+    absent=Absent.OFF,
+)
+
+SQS = Table(
+    "sqs",
+    "An SQS queue that S3 sends events to, by itself or through SNS or EventBridge. Keys are boto3's own chain.",
+    (
+        Key("url", Kind.HTTP_URL, None, "The queue's URL.", required=True, shown=True,
+            example="https://sqs.us-west-2.amazonaws.com/123456789012/s3s3"),
+        Key("region", Kind.TEXT, None, "Left out: the one in url, else boto3's own.", example="us-west-2"),
+        Key("endpoint_url", Kind.HTTP_URL, "", "For a service that is not Amazon's.", may_be_empty=True),
+    ),
+    absent=Absent.OFF,
+)  # fmt: skip
+
+WEBHOOK = Table(
+    "webhook",
+    "Takes S3 events by HTTP, POST /notify, as Ceph's bucket notifications and MinIO send them.",
+    (
+        Key("bind", Kind.ADDRESS, "127.0.0.1:9181", "Address and port."),
+        Key("token", Kind.SECRET, None,
+            'What a sender has to know, as Bearer or as the password of basic authentication; "": nothing. '
+            'Rather than the token itself: "${NAME}", or token_file = "PATH".',
+            example="TOKEN", required=True, shown=True, may_be_empty=True),
+    ),
+    absent=Absent.OFF,
+)  # fmt: skip
+
 STORE = Table(
     "ceph",
     'Keys that several sources and destinations share: those that say store = "ceph", this one\'s name.',
@@ -249,8 +288,8 @@ ROUTE = Table(
     "raw",
     "One more route, beside the one of [source] and [destination*]: a source, its destinations, and what is published "
     "about it. The name stands in reports, metrics and Redis: keep it.",
-    (Key("channel", Kind.TEXT, None, "Where producers PUBLISH its keys. Left out: the channel of [pubsub].",
-         example="raw"),),
+    (Key("channel", Kind.TEXT, None, 'Where producers PUBLISH its keys; "": nowhere. Left out: that of [pubsub].',
+         example="raw", may_be_empty=True),),
     tables=(SOURCE, DESTINATION),
     begins="",
 )  # fmt: skip
@@ -332,12 +371,9 @@ MIRROR = Table("mirror", "HTTP fronts.", tables=(MIRROR_REDIRECT, MIRROR_PROXY),
 FILE = Table(
     "",
     "The whole file.",
-    tables=(SOURCE, DESTINATION, PUBSUB, WORKER, HTTP, STORES, ROUTES, MIRROR),
+    tables=(SOURCE, DESTINATION, PUBSUB, WORKER, HTTP, STREAM, SQS, WEBHOOK, STORES, ROUTES, MIRROR),
     alternatives=(ROUTES.name, MIRROR.name),
 )
-
-LATER_TABLES = ("stream", "sqs", "webhook")
-"""Tables that are not available in this version yet."""
 
 
 def all_tables() -> list[Table]:

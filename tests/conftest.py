@@ -101,6 +101,25 @@ def rclone_store(started_servers: list[Server]) -> Iterator[RcloneServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def sqs_url() -> Iterator[str]:
+    """SQS, and S3, as moto plays them."""
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415  it takes a second
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def own_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """boto3's own chain finds them."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+
+
 @pytest.fixture
 def redis_url(redis_server: RedisServer) -> str:
     """An empty Redis."""

@@ -15,7 +15,7 @@ from s3s3 import config
 from s3s3.config import Config, HttpSettings, PubSub, WorkerSettings
 from s3s3.config_file import named
 from s3s3.model import Endpoint, Route, Secret
-from s3s3.schema import DESTINATION, HTTP, LATER_TABLES, PUBSUB, SOURCE, STORE_KEY, WORKER, Key, Kind, Table, all_tables
+from s3s3.schema import DESTINATION, HTTP, PUBSUB, SOURCE, STORE_KEY, WORKER, Key, Kind, Table, all_tables
 from tests.configurations import SOUND, faults_of, loaded
 
 HERE = Path(__file__).parents[1]
@@ -198,7 +198,7 @@ prot = 80
 port = 80
 max_requests_per_s = 5
 
-[stream]
+[webhok]
 """)
     assert [fault.split(": ")[:2] for fault in faults] == [
         ["s3s3.toml:1", "[source]"],
@@ -208,7 +208,7 @@ max_requests_per_s = 5
         ["s3s3.toml:8", "[destination] prot"],
         ["s3s3.toml:9", "[destination] port"],
         ["s3s3.toml:10", "[destination] max_requests_per_s"],
-        ["s3s3.toml:12", "[stream]"],
+        ["s3s3.toml:12", "[webhok]"],
     ]
 
 
@@ -365,7 +365,7 @@ def test_a_misspelt_key_is_exactly_one_fault_that_names_the_right_one(
 @EXAMPLES
 @given(sound_tables(), (UNICODE | WORDS).filter(lambda name: not name.startswith("dest")))
 def test_an_unknown_table_is_exactly_one_fault_that_names_it(tables: dict[str, dict[str, Any]], name: str) -> None:
-    if name not in {table.name for table in all_tables()} | set(LATER_TABLES):
+    if name not in {table.name for table in all_tables()}:
         (fault,) = faults_of(toml({**tables, name: {}}))
         assert f": [{named(name)}]: unknown table; " in fault
 
@@ -378,7 +378,7 @@ ANYTHING: st.SearchStrategy[Any] = st.recursive(
 NAMES = st.sampled_from(
     sorted({name for table in all_tables() for key in table.keys for name in (key.name, f"{key.name}_file")})
 )
-TABLE_NAMES = st.sampled_from([*(table.name for table in all_tables()), *LATER_TABLES, "dest.a"])
+TABLE_NAMES = st.sampled_from([*(table.name for table in all_tables()), "dest.a"])
 ANY_TABLES = st.dictionaries(
     TABLE_NAMES | UNICODE, st.dictionaries(NAMES | UNICODE, ANYTHING, max_size=8) | ANYTHING, max_size=5
 )

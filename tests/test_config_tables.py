@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from s3s3 import config
-from s3s3.schema import LATER_TABLES
 from tests.configurations import SOUND, SOURCE, faults_of, loaded
 
 
@@ -28,19 +27,14 @@ def test_a_missing_table_is_a_fault() -> None:
 
 def test_a_table_that_is_none_of_ours_gets_the_nearest_one() -> None:
     assert only_fault(SOUND + "[pubsubs]") == "[pubsubs]: unknown table; did you mean [pubsub]?"
-    assert "the tables are [source], [destination], [pubsub], [worker], [http], [stores], [routes]" in only_fault(
-        SOUND + "[zzzzz]"
+    assert (
+        "the tables are [source], [destination], [pubsub], [worker], [http], [stream], [sqs], [webhook], [stores]"
+        in only_fault(SOUND + "[zzzzz]")
     )
 
 
 def test_a_misspelt_table_is_not_called_missing_too() -> None:
     assert only_fault(SOUND.replace("[source]", "[sorce]")) == "[sorce]: unknown table; did you mean [source]?"
-
-
-@pytest.mark.parametrize("table", LATER_TABLES)
-def test_a_table_of_a_later_version_is_told_to_be_one(table: str) -> None:
-    assert only_fault(f"{SOUND}[{table}]\n") == f"[{table}]: not available in this version yet; leave it out"
-    assert "not available" in only_fault(f"{SOUND}[{table}.x]\nhost = 1\n")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +92,7 @@ def test_the_predecessor_s_redis_gets_the_url_that_takes_its_place(name: str) ->
 
 
 def test_sns_and_a_redis_password_get_a_hint_that_shows_no_value() -> None:
-    assert "s3s3 takes no notices from SNS" in only_fault(SOUND + "[pubsub]\nsns = false\n")
+    assert "have SNS send to an SQS queue" in only_fault(SOUND + "[pubsub]\nsns = false\n")
     message = only_fault(SOUND + '[pubsub]\npassword = "hunter2"\n')
     assert "url_file" in message
     assert "hunter2" not in message

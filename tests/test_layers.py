@@ -87,9 +87,9 @@ LAYERS = """
 """Each module or package, and all that it imports of ours: only what stands above it."""
 
 LIBRARIES = {
-    "aiohttp": "mirror web",
-    "boto3": "store demo",
-    "botocore": "store demo",
+    "aiohttp": "mirror notices web",
+    "boto3": "store demo notices",
+    "botocore": "store demo notices",
     "prometheus_client": "metrics merged demo",
     "redis": "broker jobs notices listener mirror scripts demo",
     "rich": "scripts scripts.progress demo",

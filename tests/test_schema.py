@@ -8,7 +8,7 @@ import pytest
 
 from s3s3.config import PubSub, WorkerSettings
 from s3s3.config_values import parse
-from s3s3.schema import DESTINATION, FILE, LATER_TABLES, PUBSUB, SOURCE, WORKER, Key, Kind, Table, all_tables
+from s3s3.schema import DESTINATION, FILE, PUBSUB, SOURCE, WORKER, Key, Kind, Table, all_tables
 
 ALL_KEYS = [(table, key) for table in all_tables() for key in table.keys]
 IN_USE = [(table, key) for table, key in ALL_KEYS if not key.later]
@@ -63,4 +63,3 @@ def test_every_table_whose_name_starts_with_dest_is_a_destination() -> None:
     assert [FILE.inner(name) for name in ("dest", "dest-a", "destination.b")] == [DESTINATION] * 3
     assert FILE.inner("source") is SOURCE
     assert FILE.inner("des") is None
-    assert not [name for name in LATER_TABLES if FILE.inner(name)]

@@ -29,6 +29,19 @@ def key_of(message: bytes) -> str:
         raise BadMessage("no UTF-8", f"no UTF-8: {error}") from error
 
 
+def checked_key(text: str) -> str:
+    """Return a text if it may be a key.
+
+    Raises:
+        BadMessage: it is empty, too long for a key, or has no form in UTF-8 (JSON may hold halves of characters).
+    """
+    try:
+        key_of(text.encode())
+    except UnicodeEncodeError as error:
+        raise BadMessage("no UTF-8", f"no UTF-8: {error.reason}") from error
+    return text
+
+
 def shown(message: bytes) -> str:
     """Return a message as people may be shown it, whatever it holds; long ones are cut."""
     text = message[:KEY_LIMIT_BYTES].decode("utf-8", "backslashreplace")

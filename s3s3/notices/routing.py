@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from ..config import overlap
@@ -15,17 +15,23 @@ def _uncounted(kind: str) -> None:
     """Nobody counts."""
 
 
+async def _unburied(message: str, reason: str) -> None:
+    """Nobody keeps it."""
+
+
 @dataclass(frozen=True)
 class Target:
     """A route and its queue.
 
     Attributes:
         count: called with the kind of source for each notice that went on this queue.
+        bury: keeps a message that names no possible key, and why, as a dead letter.
     """
 
     route: Route
     jobs: Jobs
     count: Callable[[str], None] = _uncounted
+    bury: Callable[[str, str], Awaitable[None]] = _unburied
 
 
 class Routing:
@@ -37,6 +43,16 @@ class Routing:
     def is_for_any(self, notice: Notice) -> bool:
         """Whether any route is about what the notice names."""
         return any(about(notice) for _, about in self._targets)
+
+    async def bury(self, message: str, reason: str, bucket: str | None = None) -> None:
+        """Keep a message that names no possible key, as a dead letter of every route of this bucket.
+
+        Raises:
+            RedisUnavailable: send it again later.
+        """
+        for target, _ in self._targets:
+            if bucket in (None, target.route.source.bucket_name):
+                await target.bury(message, reason)
 
     async def deliver(self, notices: Sequence[Notice], kind: str) -> int:
         """Put each key on the queue of every route that its notice is about; return how many no route is about.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import __version__, config
-from ..listener import Periodic, listen, route_listeners
+from ..listener import Periodic, listen, route_listeners, sources_for
 from ..metrics import Metrics
 from ..processes import Processes
 from ..web.health import application, served
@@ -64,11 +64,13 @@ async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         await options.stop_with_standard_input(stop)
     async with route_listeners(settings, metrics, periodic) as listeners:
         for listener in listeners:
-            log.info("s3s3 %s: route %s: channel %s, %s to %s", __version__, listener.route.name,
-                     listener.route.channel, listener.route.source.name,
+            channel = f"channel {listener.route.channel}" if listener.route.channel else "no channel"
+            log.info("s3s3 %s: route %s: %s, %s to %s", __version__, listener.route.name,
+                     channel, listener.route.source.name,
                      ", ".join(listener.route.destination_names))  # fmt: skip
-        async with served(application(listeners, metrics), where):
-            await listen(listeners, settings, stop, arguments.drain_s)
+        sources = sources_for(listeners, settings, metrics)
+        async with served(application([*listeners, *sources], metrics), where):
+            await listen(listeners, sources, stop, arguments.drain_s)
     log.info("stopped")
     return options.OK
 

@@ -110,6 +110,7 @@ class CephServer(StoreServer):
             raise ServerFailed(f"{command[0]} ended with status {result.returncode}: {result.stderr[-2000:]}")
 
 
+# A topic whose URL has a password is taken over HTTPS only, or where a proxy says that it was HTTPS.
 # Without `mon client mode = crc` radosgw hangs for ever where authentication is off,
 # and without `tcp_nodelay` every GET takes 44 ms. The `paxos` lines: else it takes 12 s to start. The watch's timeout:
 # else a radosgw that comes after a killed one takes 30 s to make a bucket, waiting for the dead one to hear of it.
@@ -154,4 +155,5 @@ ms mon client mode = crc
 rgw frontends = beast endpoint={host}:{port} tcp_nodelay=1
 rgw enable lc threads = false
 rgw enable ops log = false
+rgw trust forwarded https = true
 """

@@ -1,0 +1,185 @@
+"""Notices by every way but a channel, from whoever sends them to the object at its destination."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import redis
+from botocore.config import Config
+
+from s3s3.demo.servers import free_ports
+from s3s3.demo.swift_server import SwiftServer
+from tests.notices.senders import SqsSender, event
+from tests.real.ceph_server import CephServer
+
+from .commands import Listener, eventually, run
+from .test_listen import Place, dead_letters
+
+pytestmark = pytest.mark.real
+
+TOKEN = "webhook-token"
+WITHOUT_CHANNEL = {"channel": ""}
+
+
+@pytest.fixture
+def place(swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path) -> Place:
+    return Place(swift, new_bucket, redis_url, tmp_path)
+
+
+@pytest.fixture
+def webhook_port() -> int:
+    return free_ports(1)[0]
+
+
+def with_tables(config: Path, *tables: str) -> Path:
+    config.write_text("\n".join([config.read_text(), *tables]))
+    return config
+
+
+def webhook_table(port: int) -> str:
+    return f'[webhook]\nbind = "127.0.0.1:{port}"\ntoken = "{TOKEN}"\n'
+
+
+def takes(listener: Listener, *sources: str) -> None:
+    eventually(
+        lambda: all(f"{name}: takes notices" in listener.log.read_text() for name in sources), "it takes notices"
+    )
+
+
+def test_with_a_stream_there_is_no_need_of_a_channel(place: Place) -> None:
+    config = with_tables(place.config(pubsub=WITHOUT_CHANNEL), "[stream]\n")
+    for key in ("before anybody listened", "while one listens"):
+        place.put(key)
+    with redis.Redis.from_url(place.redis_url) as client:
+        client.xadd("s3s3:notices", {"key": "before anybody listened"})
+        with Listener(config).started() as listener:
+            place.arrives("before anybody listened")
+            client.xadd("s3s3:notices", {"key": "while one listens", "bucket": place.source.bucket_name})
+            client.xadd("s3s3:notices", {"key": "of another bucket", "bucket": "other"})
+            client.xadd("s3s3:notices", {"nokey": "x"})
+            place.arrives("while one listens")
+            eventually(lambda: dead_letters(place), "a dead letter")
+            assert place.http("/healthz") == (200, "ok\n")
+            assert place.http("/readyz") == (200, "ok\n")
+            metrics = place.http("/metrics")[1]
+            assert listener.stop() == 0
+        assert client.pubsub_numsub("backup") == [(b"backup", 0)]
+        assert client.xlen("s3s3:notices") == 4
+        assert client.xinfo_consumers("s3s3:notices", "s3s3") == []
+    assert "subscribed" not in listener.log.read_text()
+    counted = dict(re.findall(r's3s3_notices_total\{kind="([^"]*)",route="[^"]*"\} (.*)', metrics))
+    assert counted == {"stream": "2.0", "no route": "1.0", "no key": "1.0"}
+
+
+def test_a_listener_that_is_killed_leaves_its_notices_to_another(place: Place) -> None:
+    """However much of them it had read."""
+    config = with_tables(place.config(worker={"lease_s": 2}, pubsub=WITHOUT_CHANNEL), "[stream]\n")
+    keys = [f"key {number}" for number in range(20)]
+    for key in keys:
+        place.put(key)
+    with redis.Redis.from_url(place.redis_url) as client, Listener(config).started() as first:
+        takes(first, "stream s3s3:notices")
+        for key in keys:
+            client.xadd("s3s3:notices", {"key": key})
+        first.kill()
+        with Listener(config).started():
+            for key in keys:
+                place.arrives(key)
+
+
+def test_stream_queue_webhook_and_channel_serve_one_listener(
+    place: Place,
+    webhook_port: int,
+    sqs_url: str,
+    own_keys: None,
+) -> None:
+    queue = SqsSender(sqs_url)
+    config = with_tables(
+        place.config(), "[stream]\n", webhook_table(webhook_port),
+        f'[sqs]\nurl = "{queue.url}"\nendpoint_url = "{sqs_url}"\nregion = "us-west-2"\n',
+    )  # fmt: skip
+    ways = ("channel", "stream", "a queue", "web+hook")
+    for key in ways:
+        place.put(key)
+    bucket = place.source.bucket_name
+    with Listener(config) as listener, redis.Redis.from_url(place.redis_url) as client:
+        takes(listener, "stream s3s3:notices", f"webhook 127.0.0.1:{webhook_port}")
+        place.publish("channel")
+        client.xadd("s3s3:notices", {"key": "stream"})
+        queue.client.send_message(QueueUrl=queue.url, MessageBody=event("a queue", bucket=bucket))
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{webhook_port}/notify", event("web+hook", bucket=bucket).encode(),
+            {"Authorization": f"Bearer {TOKEN}"},
+        )  # fmt: skip
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert answer.read() == b"queued: 1\n"
+        for key in ways:
+            place.arrives(key)
+        assert place.http("/healthz") == (200, "ok\n")
+        assert listener.stop() == 0
+    assert TOKEN not in listener.log.read_text()
+
+
+# -- Ceph pushes its own notifications
+
+
+def client_of(ceph: CephServer, service: str) -> Any:
+    account = ceph.accounts[0]
+    return boto3.client(
+        service, endpoint_url=f"http://127.0.0.1:{ceph.port}", region_name="default",
+        aws_access_key_id=account.access_key_id, aws_secret_access_key=account.secret_access_key,
+        config=Config(signature_version="s3v4" if service == "s3" else "v4", s3={"addressing_style": "path"},
+                      request_checksum_calculation="when_required", retries={"total_max_attempts": 1}),
+    )  # fmt: skip
+
+
+def over_https(params: dict[str, Any], **_: object) -> None:
+    """As a proxy in front says it. Ceph takes a password for a topic in no other way."""
+    params["headers"]["X-Forwarded-Proto"] = "https"
+
+
+@pytest.fixture
+def pushing(ceph: CephServer, webhook_port: int, new_bucket: Callable[..., str]) -> str:
+    """A bucket of Ceph whose notifications go to the webhook."""
+    bucket = new_bucket(ceph)
+    topics, s3 = client_of(ceph, "sns"), client_of(ceph, "s3")
+    topics.meta.events.register("before-call.sns.CreateTopic", over_https)
+    topic = topics.create_topic(
+        Name="s3s3", Attributes={"push-endpoint": f"http://rgw:{TOKEN}@127.0.0.1:{webhook_port}/notify"}
+    )["TopicArn"]
+    s3.put_bucket_notification_configuration(
+        Bucket=bucket,
+        NotificationConfiguration={
+            "TopicConfigurations": [
+                {"Id": "s3s3", "TopicArn": topic, "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}
+            ]
+        },
+    )
+    return bucket
+
+
+def test_what_is_put_into_ceph_arrives_because_ceph_says_so(
+    place: Place, ceph: CephServer, pushing: str, webhook_port: int
+) -> None:
+    place.source = ceph.endpoint(pushing)
+    config = with_tables(place.config(pubsub=WITHOUT_CHANNEL), webhook_table(webhook_port))
+    source = ceph.boto3_client()
+    with Listener(config).started() as listener:
+        takes(listener, f"webhook 127.0.0.1:{webhook_port}")
+        for key in ("plain", "a+b%20c", "a b/ü.fits", "100%"):
+            source.put_object(Bucket=pushing, Key=key, Body=key.encode())
+            place.arrives(key, key.encode())
+        source.put_object(Bucket=pushing, Key="plain", Body=b"changed")
+        place.arrives("plain", b"changed")
+        source.delete_object(Bucket=pushing, Key="plain")
+        gone = 's3s3_copies_total{destination="destination",outcome="source gone",route="default"} 1.0'
+        eventually(lambda: gone in place.http("/metrics")[1], "one more look for the key that was removed")
+        assert 's3s3_notices_total{kind="webhook",route="default"} 6.0' in place.http("/metrics")[1]
+        assert listener.stop() == 0
+    run("bucket", "--config", config, "--dry-run")

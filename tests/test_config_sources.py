@@ -1,0 +1,64 @@
+"""The tables that turn sources of notices on."""
+
+from __future__ import annotations
+
+import pytest
+
+from s3s3.config import SqsSettings, StreamSettings, WebhookSettings
+from tests.configurations import SOUND, faults_of, loaded
+
+
+def test_each_source_is_off_until_its_table_is_there() -> None:
+    found = loaded(SOUND)
+    assert (found.stream, found.sqs, found.webhook) == (None, None, None)
+
+
+def test_a_table_with_nothing_but_what_it_needs_turns_its_source_on() -> None:
+    url = "https://sqs.us-west-2.amazonaws.com/1/q"
+    found = loaded(SOUND + f'[stream]\n[sqs]\nurl = "{url}"\n[webhook]\ntoken = "${{TOKEN}}"\n', {"TOKEN": "s"})
+    assert found.stream == StreamSettings("s3s3:notices", "s3s3")
+    assert found.sqs == SqsSettings(url, None, "")
+    assert found.webhook == WebhookSettings("127.0.0.1", 9181, "s")  # type: ignore[arg-type]
+    assert "'s'" not in repr(found.webhook)
+
+
+def test_a_webhook_without_a_token_is_one_that_says_so() -> None:
+    (fault,) = faults_of(SOUND + "[webhook]\n")
+    assert "[webhook]" in fault and "token is missing" in fault
+    webhook = loaded(SOUND + '[webhook]\ntoken = ""\n').webhook
+    assert webhook is not None and webhook.token == ""
+
+
+@pytest.mark.parametrize(
+    ("tables", "expected"),
+    [
+        ('[sqs]\nurl = "sqs.us-west-2.amazonaws.com/1/q"', '[sqs] url: must be a URL, not "sqs.us-west-2'),
+        ('[sqs]\nurl = "https://u:p@h/1/q"', "[sqs] url: must be a URL"),
+        ('[sqs]\nurl = "https://sqs/1/q"\nendpoint_url = "localhost:4566"', "[sqs] endpoint_url: must be a URL"),
+        ("[sqs]", "[sqs]: url is missing"),
+        ('[pubsub]\nurl = ""\n[stream]', "[stream]: notices need Redis"),
+        ('[webhook]\ntoken = "t"\nbind = "127.0.0.1:9180"', "[webhook] bind: is the address of [http], too"),
+        ('[webhook]\ntoken = "t"\nbind = ""', "[webhook] bind: must be"),
+        ('[pubsub]\nchannel = ""\nmark_done = true', "[pubsub] mark_done: the mark begins with the channel's name"),
+        ("[streams]", "[streams]: unknown table; did you mean [stream]?"),
+    ],
+)
+def test_what_cannot_be_is_told(tables: str, expected: str) -> None:
+    (fault,) = faults_of(SOUND + tables)
+    assert expected in fault
+
+
+def test_a_channel_that_is_empty_is_none_for_every_route_without_one_of_its_own() -> None:
+    tables = """
+[pubsub]
+channel = ""
+[routes.raw]
+channel = "raw"
+[routes.raw.source]
+bucket_name = "r"
+[routes.raw.dest]
+bucket_name = "r-copy"
+"""
+    assert [(route.name, route.channel) for route in loaded(SOUND + tables).routes] == [("default", ""), ("raw", "raw")]
+    tables = tables.replace('[pubsub]\nchannel = ""', "").replace('"raw"\n[', '""\n[')
+    assert [route.channel for route in loaded(SOUND + tables).routes] == ["backup", ""]
