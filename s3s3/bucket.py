@@ -24,7 +24,9 @@ from .jobs import Jobs, Put
 from .jobs.memory import MemoryJobs
 from .jobs.redis import RedisJobs
 from .lease import lease_clock_s
+from .limits import Limit, limits_of
 from .matching import matcher
+from .metrics import Metrics
 from .model import Entry, Lane, Outcome, Result, Route, md5_of_etag
 from .reconcile import Reason, merge
 from .report import Lines, Tally
@@ -199,6 +201,11 @@ async def queue_of(route: Route, config: Config, without_redis: bool = False) ->
         )
 
 
+def limits_in(jobs: Jobs, route: Route, metrics: Metrics) -> dict[str, Limit]:
+    """Return the limits of a route's destinations, shared with whoever shares the queue."""
+    return limits_of(route, jobs.client if isinstance(jobs, RedisJobs) else None, metrics)
+
+
 async def reconcile_with_worker(
     stores: RouteStores,
     jobs: Jobs,
@@ -228,6 +235,7 @@ async def reconcile_with_worker(
         concurrency=settings.concurrency,
         max_tries=settings.max_tries,
         lease_s=settings.lease_s,
+        limits=stores.limits,
     )
     worker_stop = asyncio.Event()
     run = asyncio.create_task(reconcile.run())

@@ -19,7 +19,7 @@ from pathlib import Path
 from . import config as configuration
 from .api import Connection, copy_one, route_of, tell_what_broke_off
 from .blocking import Stop, complete
-from .bucket import queue_of, reconcile_with_worker
+from .bucket import limits_in, queue_of, reconcile_with_worker
 from .comparison import Options
 from .config import Config
 from .errors import ConfigError, S3S3Error
@@ -112,8 +112,12 @@ class BucketClient:
         self.config.need_routes()
         complete_routes, errors = [], []
         for route in with_buckets(self.config.routes, self._source_bucket, self._dest_bucket):
+            metrics = Metrics()
             try:
-                async with queue_of(route, self.config) as jobs, opened(route, self.config.worker, Metrics()) as stores:
+                async with (
+                    queue_of(route, self.config) as jobs,
+                    opened(route, self.config.worker, metrics, limits=limits_in(jobs, route, metrics)) as stores,
+                ):
                     run = partial(reconcile_with_worker, stores, jobs, self.config.worker, Options(), asyncio.Event())
                     tally, ended = await run_alone(route.name, jobs, run)
             except S3S3Error as error:

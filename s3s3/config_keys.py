@@ -11,7 +11,6 @@ from .config_file import Faults
 from .config_values import Wrong, from_text, parse, shown, type_of
 from .schema import Key, Kind
 
-LATER = "not available in this version yet"
 FILE_SUFFIX = "_file"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NEVER_SHOWN = (Kind.SECRET, Kind.REDIS_URL)
@@ -42,9 +41,6 @@ class KeyReader:
         """Return the key's parsed value, or None with a fault added."""
         by_file = key.name + FILE_SUFFIX
         is_given, is_by_file = key.name in self._content, key.kind.is_text and by_file in self._content
-        if key.later:
-            self._refuse_later(key, by_file if is_by_file else key.name)
-            return None
         if is_given and is_by_file:
             self.fault(key, f"{key.name} and {by_file} are both given; one of them has to go")
             return None
@@ -69,13 +65,6 @@ class KeyReader:
             else:
                 self.fault(key, wrong.message(found=_found(key, value)))
             return None
-
-    def _refuse_later(self, key: Key, name: str) -> None:
-        """Add a fault unless the key is left out or says what holds without it anyhow."""
-        value = self._content.get(name, key.default)
-        if type(value) is not type(key.default) or value != key.default:
-            off = "" if key.default is None else f", or at {shown(key.default)}"
-            self.fault(key, f"{LATER}; leave it out{off}", name)
 
     def _from_file(self, key: Key, by_file: str) -> object:
         """Return the key's value from the file that NAME_file names, without one newline at its end.

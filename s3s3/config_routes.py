@@ -112,6 +112,8 @@ def endpoint_of(settings: Settings) -> Endpoint:
         multipart_threshold_bytes=min(
             values.get("multipart_threshold") or SINGLE_PUT_LIMIT_BYTES, SINGLE_PUT_LIMIT_BYTES
         ),
+        max_requests_per_s=values.get("max_requests_per_s") or (),
+        max_bytes_per_s=values.get("max_bytes_per_s") or (),
         delete=values.get("delete", False),
         max_delete=values.get("max_delete", 0.1),
     )

@@ -9,15 +9,20 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from fractions import Fraction
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from itertools import combinations
 from urllib.parse import urlsplit
 
 from .addresses import host_advice, is_host, is_http_url, is_ipv6, is_port, redis_url_advice
-from .model import Secret
+from .model import MINUTES_OF_A_DAY, Secret, Window
 from .schema import Key, Kind
 
 _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)")
+_HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-4]):([0-5][0-9])")
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
+
+_NUMBERS = (Kind.INTEGER, Kind.SIZE, Kind.NUMBER, Kind.SIZE_BY_HOUR, Kind.NUMBER_BY_HOUR)
 
 _UNITS_BYTES = {"": 1, "b": 1} | {
     prefix + unit: base**power
@@ -53,9 +58,9 @@ def from_text(key: Key, text: str) -> object:
     """Return the TOML value that text from the environment stands for; the text itself where it fits nothing."""
     if key.kind is Kind.BOOLEAN and text.lower() in ("true", "false"):
         return text.lower() == "true"
-    if key.kind in (Kind.INTEGER, Kind.SIZE, Kind.NUMBER) and re.fullmatch(r"-?[0-9]{1,18}", text):
+    if key.kind in _NUMBERS and re.fullmatch(r"-?[0-9]{1,18}", text):
         return int(text)
-    if key.kind is Kind.NUMBER and re.fullmatch(r"-?[0-9]{1,18}\.[0-9]{1,18}", text):
+    if key.kind in (Kind.NUMBER, Kind.NUMBER_BY_HOUR) and re.fullmatch(r"-?[0-9]{1,18}\.[0-9]{1,18}", text):
         return float(text)
     return text
 
@@ -115,11 +120,12 @@ def _boolean(_key: Key, value: object) -> bool:
 
 def _number(key: Key, value: object) -> float:
     wanted = int if key.kind is Kind.INTEGER else int | float
+    what = key.kind.value if key.kind in (Kind.INTEGER, Kind.NUMBER) else Kind.NUMBER.value
     if isinstance(value, bool) or not isinstance(value, wanted):
-        raise Wrong(key.kind.value)
+        raise Wrong(what)
     assert isinstance(value, int | float) and key.at_least is not None and key.at_most is not None
     if not key.at_least <= value <= key.at_most:  # "nan" is in no range
-        raise Wrong(f"{key.kind.value} from {key.at_least} to {key.at_most}")
+        raise Wrong(f"{what} from {key.at_least} to {key.at_most}")
     return value
 
 
@@ -135,6 +141,30 @@ def _size(key: Key, value: object) -> int:
     if key.at_least is not None and value < key.at_least:
         raise Wrong(f"a size of {key.at_least} or more bytes")
     return value
+
+
+def _by_hour(one: Callable[[Key, object], float], key: Key, value: object) -> tuple[Window, ...]:
+    """Return the hours of the day with a limit each; a limit without hours holds all day."""
+    if not isinstance(value, dict):
+        return (Window(0, MINUTES_OF_A_DAY, one(key, value)),)
+    windows: list[Window] = []
+    for hours, limit in value.items():
+        match = _HOURS.fullmatch(hours)
+        from_minute, to_minute = (
+            (int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])) if match else (0, 0)
+        )
+        if from_minute == to_minute or to_minute > MINUTES_OF_A_DAY:
+            raise Wrong('a table of hours such as { "08:00-18:00" = ... }', f"{shown(hours)} is no such hours")
+        try:
+            windows.append(Window(from_minute, to_minute, one(key, limit)))
+        except Wrong as wrong:
+            raise Wrong(f"{wrong.expected} at {shown(hours)}", wrong.advice) from None
+    if not windows:
+        raise Wrong("a table with at least one line", "leave it out where there is no limit")
+    for one_window, other in combinations(windows, 2):
+        if one_window.covers(other.from_minute) or other.covers(one_window.from_minute):
+            raise Wrong("a table of hours that do not overlap", "each minute of the day may have one limit")
+    return tuple(windows)
 
 
 def _globs(key: Key, value: object) -> tuple[str, ...]:
@@ -235,4 +265,6 @@ _PARSERS: dict[Kind, Callable[[Key, object], object]] = {
     Kind.NUMBER: _number,
     Kind.SIZE: _size,
     Kind.GLOBS: _globs,
+    Kind.SIZE_BY_HOUR: partial(_by_hour, _size),
+    Kind.NUMBER_BY_HOUR: partial(_by_hour, _number),
 }

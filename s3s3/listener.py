@@ -22,6 +22,7 @@ from .errors import AccessDenied, ConfigError, NoSuchBucket, RedisUnavailable, R
 from .heal import Healer
 from .jobs.redis import RedisJobs
 from .lease import lease_clock_s
+from .limits import limits_of
 from .matching import matcher
 from .metrics import Metrics
 from .model import Result, Route
@@ -84,6 +85,7 @@ class RouteListener:
             lease_s=settings.lease_s,
             finished=self.observer.finished,
             copied=copied if followers or config.pubsub.mark_done else None,
+            limits=stores.limits,
         )
         self.hearing = hearing
         self.ear = self._ear() if route.channel else None
@@ -230,7 +232,10 @@ async def route_listeners(
         stack.push_async_callback(hearing.aclose)
         room = room_of(config.worker)
         opened_stores = [
-            await stack.enter_async_context(opened(route, config.worker, metrics, room)) for route in config.routes
+            await stack.enter_async_context(
+                opened(route, config.worker, metrics, room, limits_of(route, speaking, metrics))
+            )
+            for route in config.routes
         ]
         found = await asyncio.gather(*map(_refusal, opened_stores))
         refusals = [error for error in found if error is not None]

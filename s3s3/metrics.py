@@ -140,6 +140,9 @@ class Metrics(Collector):
         self.notice_to_copy_seconds = Histogram(
             "notice_to_copy_seconds", "From the notice to the verified copy.", NOTICE_SECONDS, *by_destination
         )
+        self.limit_wait_seconds = Counter(
+            "limit_wait_seconds", "Time that was waited for a destination's limits.", *by_destination
+        )
         self.verify_mismatch = Counter(
             "verify_mismatch", "Bytes, lengths or MD5s that were not what a store had promised.", "route", "store"
         )

@@ -26,6 +26,24 @@ class Secret(str):
         return "Secret('***')"
 
 
+MINUTES_OF_A_DAY = 24 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Hours of the day in which a limit holds, in minutes since midnight; they may go past it. `per_s`: the limit."""
+
+    from_minute: int
+    to_minute: int
+    per_s: float
+
+    def covers(self, minute: int) -> bool:
+        """Whether a minute of the day is in it."""
+        if self.from_minute < self.to_minute:
+            return self.from_minute <= minute < self.to_minute
+        return minute >= self.from_minute or minute < self.to_minute
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One bucket (under one prefix) of one store, and how to speak with it.
@@ -53,6 +71,8 @@ class Endpoint:
     storage_class: str | None = None
     acl: str | None = None
     server_side_encryption: str | None = None
+    max_requests_per_s: tuple[Window, ...] = ()
+    max_bytes_per_s: tuple[Window, ...] = ()
     delete: bool = False
     max_delete: float = 0.1
     server_side_copy: bool = True

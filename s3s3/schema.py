@@ -26,6 +26,8 @@ class Kind(str, Enum):
     NUMBER = "a number"
     SIZE = "a size"
     GLOBS = "a list of texts"
+    SIZE_BY_HOUR = "a size, or a table of hours"
+    NUMBER_BY_HOUR = "a number, or a table of hours"
     PATTERNS = "a list of patterns"
     NETWORKS = "true, false or a list of networks"
     URL = "a URL"
@@ -55,7 +57,6 @@ class Key:
         may_be_empty: "" means something.
         any_characters: control characters are allowed, as in an object's key.
         no_slash: "/" is not allowed.
-        later: not available in this version; only the default is taken.
     """
 
     name: str
@@ -71,7 +72,6 @@ class Key:
     may_be_empty: bool = False
     any_characters: bool = False
     no_slash: bool = False
-    later: bool = False
 
 
 class Absent(str, Enum):
@@ -189,8 +189,11 @@ DESTINATION = Table(
         Key("copy_acl", Kind.BOOLEAN, False,
             "The same for its ACL. Whom an ACL names has to be known to both stores, but for the owner, the public and "
             "whoever is signed in. Swift has no ACLs of objects and leaves them out."),
-        Key("max_bytes_per_s", Kind.SIZE, None, "A bound on the rate, or a table of hours of the day.", later=True),
-        Key("max_requests_per_s", Kind.NUMBER, None, "The same for requests.", later=True),
+        Key("max_bytes_per_s", Kind.SIZE_BY_HOUR, None,
+            "What all processes together may send there; or a table of hours of the day, local time, outside of which "
+            'there is no limit: { "08:00-18:00" = "20 MiB" }.', example="20 MiB", at_least=65_536),
+        Key("max_requests_per_s", Kind.NUMBER_BY_HOUR, None, "The same for requests.", example=100,
+            at_least=1, at_most=1_000_000),
     ),
     begins="dest",
     absent=Absent.A_FAULT,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
 
 from .config import WorkerSettings
 from .errors import S3S3Error
@@ -12,7 +13,7 @@ from .matching import matcher
 from .metrics import Metrics
 from .model import Job, Outcome, Route
 from .spool import Room
-from .store import Store, Timeouts
+from .store import Gate, Store, Timeouts
 from .transfer import Transfer, one_store
 
 log = logging.getLogger(__name__)
@@ -24,8 +25,16 @@ CONNECTIONS_BESIDE_COPIES = 8
 class RouteStores:
     """A route's source and destinations, and the one road for every copy between them."""
 
-    def __init__(self, route: Route, source: Store, destinations: Sequence[Store], transfer: Transfer) -> None:
+    def __init__(
+        self,
+        route: Route,
+        source: Store,
+        destinations: Sequence[Store],
+        transfer: Transfer,
+        limits: Mapping[str, Gate] = MappingProxyType({}),
+    ) -> None:
         self.route = route
+        self.limits = limits
         self.source = source
         self.destinations = tuple(destinations)
         self._by_name = {store.name: store for store in destinations}
@@ -49,18 +58,30 @@ def room_of(settings: WorkerSettings) -> Room:
 
 @asynccontextmanager
 async def opened(
-    route: Route, settings: WorkerSettings, metrics: Metrics, room: Room | None = None
+    route: Route,
+    settings: WorkerSettings,
+    metrics: Metrics,
+    room: Room | None = None,
+    limits: Mapping[str, Gate] = MappingProxyType({}),
 ) -> AsyncIterator[RouteStores]:
     """Open a route's stores; close them at the end. Nothing is sent yet.
 
-    `room`: what the copies of several routes share; None: a room of their own.
+    Args:
+        room: what the copies of several routes share; None: a room of their own.
+        limits: of destinations, by name.
     """
     timeouts = Timeouts(write_s=settings.lease_s)
     connections = settings.concurrency + CONNECTIONS_BESIDE_COPIES
     async with AsyncExitStack() as stack:
         source, *destinations = [
             await stack.enter_async_context(
-                Store(endpoint, source_prefix=route.source.prefix, connections=connections, timeouts=timeouts)
+                Store(
+                    endpoint,
+                    source_prefix=route.source.prefix,
+                    connections=connections,
+                    timeouts=timeouts,
+                    gate=None if endpoint is route.source else limits.get(endpoint.name),
+                )
             )
             for endpoint in (route.source, *route.destinations)
         ]
@@ -78,7 +99,7 @@ async def opened(
             within=within,
             marks=any(there.copy_tags or there.copy_acl for there in route.destinations),
         )
-        yield RouteStores(route, source, destinations, transfer)
+        yield RouteStores(route, source, destinations, transfer, limits)
 
 
 async def refused(store: Store) -> S3S3Error | None:

@@ -6,8 +6,9 @@ import asyncio
 import dataclasses
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Protocol
 
 from .broker import Patience
@@ -16,6 +17,8 @@ from .errors import LeaseLost, RedisUnavailable
 from .jobs import Claims, Jobs, Step, Verdict
 from .lease import Lease, lease_clock_s
 from .model import Job, Lane, Outcome, Result, Route
+from .shares import Shares
+from .store import Gate
 from .stragglers import Stragglers
 from .tasks import beside, cancel, wait_at_most
 from .verdicts import event_of, verdict_of
@@ -45,6 +48,7 @@ class Worker:
     Args:
         finished: told of each job's outcomes, and of the seconds that it took, once the queue knows them.
         copied: called with the key before the queue is told that it was copied somewhere (`mark_done`).
+        limits: of destinations, by name.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Worker:
         lease_s: float = 60.0,
         finished: Callable[[Job, Sequence[Outcome], float], None] | None = None,
         copied: Callable[[str], Awaitable[None]] | None = None,
+        limits: Mapping[str, Gate] = MappingProxyType({}),
     ) -> None:
         self._route = route.name
         self._destinations = frozenset(route.destination_names)
@@ -68,6 +73,7 @@ class Worker:
         self._lease_s = lease_s
         self._finished = finished
         self._copied = copied
+        self._shares = Shares(limits, concurrency // len(self._destinations)) if limits else None
         self._running: dict[asyncio.Task[None], tuple[Job, Lease]] = {}
         self._slot_freed = asyncio.Event()
         self._patience = Patience()
@@ -149,7 +155,11 @@ class Worker:
 
     def _start(self, job: Job, claims: Claims) -> None:
         lease = Lease(claims.lease_from_s + self._lease_s)
-        task = asyncio.create_task(self._work(job, lease, self.circuits.parked(job)))
+        parked = self.circuits.parked(job)
+        full = self._shares.full(job, parked) if self._shares else ()
+        task = asyncio.create_task(self._work(job, lease, parked, full))
+        if self._shares:
+            self._shares.take(task, [name for name in job.destinations if name not in (*parked, *full)])
         self._running[task] = (job, lease)
         task.add_done_callback(self._ended)
 
@@ -177,7 +187,10 @@ class Worker:
 
     async def _keep_turning(self) -> None:
         while True:
-            await asyncio.sleep(await self._patience.answered(self._jobs.turn))
+            await asyncio.sleep(await self._patience.answered(self._turn))
+
+    async def _turn(self) -> float:
+        return await (self._jobs.turn(self._shares.free()) if self._shares else self._jobs.turn())
 
     async def _hand_back(self) -> None:
         """Give up what still runs: somebody else shall do it, and look again when none of our PUTs can be under way."""
@@ -195,10 +208,10 @@ class Worker:
 
     # -- one job
 
-    async def _work(self, job: Job, lease: Lease, parked: Mapping[str, str]) -> None:
+    async def _work(self, job: Job, lease: Lease, parked: Mapping[str, str], full: Collection[str]) -> None:
         known = [name for name in job.destinations if name in self._destinations]
         began_s = lease_clock_s()
-        wanted = [name for name in known if name not in parked]
+        wanted = [name for name in known if name not in parked and name not in full]
         apart = self._stragglers.apart(wanted)
         outcomes = await self._outcomes(job, [name for name in wanted if name not in apart], lease)
         took_s = lease_clock_s() - began_s
@@ -211,6 +224,8 @@ class Worker:
         verdicts |= dict.fromkeys(apart, Verdict(Step.ASIDE))
         for name, store in parked.items():
             verdicts[name] = self._park(job, name, store)
+        for name in full:  # it has its turn when others have had theirs; no outcome yet
+            verdicts[name] = Verdict(Step.PARK, circuit=name)
         if self._copied is not None and any(outcome.result is Result.COPIED for outcome in outcomes):
             await self._patience.answered(partial(self._copied, job.key))
         # A lease that ended between two attempts at a PUT does not say what became of the first.

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from s3s3 import config
+from s3s3.model import Window
 from tests.configurations import SOUND, SOURCE, faults_of, loaded
 
 
@@ -112,17 +113,6 @@ def test_a_missing_bucket_name_is_told_at_its_table() -> None:
 def test_half_a_pair_of_keys_whose_other_half_is_misspelt_is_one_fault() -> None:
     message = in_destination("aws_access_key_id = 'A'\naws_secret_acces_key = 'B'")
     assert message == "[destination] aws_secret_acces_key: unknown key; did you mean aws_secret_access_key?"
-
-
-LATER = ["max_bytes_per_s = '20 MiB'", "max_requests_per_s = 5",
-         "max_bytes_per_s = {'08:00-18:00' = '20 MiB'}",
-         "max_requests_per_s = 0"]  # fmt: skip
-
-
-@pytest.mark.parametrize("line", LATER)
-def test_a_key_of_a_later_version_is_never_silently_ignored(line: str) -> None:
-    name = line.partition(" ")[0]
-    assert in_destination(line).startswith(f"[destination] {name}: not available in this version yet; leave it out")
 
 
 def test_a_variable_is_taken_from_the_environment_and_converted() -> None:
@@ -270,3 +260,37 @@ def test_one_acl_for_all_and_each_object_s_own_exclude_each_other() -> None:
 @pytest.mark.parametrize("line", ["delete = 1", "delete = 'yes'", "max_delete = 1.1", "max_delete = -0.1"])
 def test_a_deletion_is_never_a_matter_of_guessing(line: str) -> None:
     assert "must be" in in_destination(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "windows"),
+    [
+        ("max_bytes_per_s = '20 MiB'", (Window(0, 1440, 20 * 1024**2),)),
+        ("max_requests_per_s = 2.5", (Window(0, 1440, 2.5),)),
+        ("max_bytes_per_s = {'08:00-18:00' = '1 MB', '22:30-06:00' = 100_000}",
+         (Window(480, 1080, 10**6), Window(1350, 360, 100_000))),
+        ("max_requests_per_s = {'00:00-24:00' = 7}", (Window(0, 1440, 7),)),
+    ],
+)  # fmt: skip
+def test_a_limit_holds_all_day_or_in_hours_of_it(line: str, windows: tuple[Window, ...]) -> None:
+    destination = loaded(f"{SOUND}{line}\n").routes[0].destinations[0]
+    assert (destination.max_bytes_per_s or destination.max_requests_per_s) == windows
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("max_bytes_per_s = '1 KiB'", "must be a size of 65536 or more bytes"),
+        ("max_requests_per_s = 0", "must be a number from 1 to 1000000, not 0"),
+        ("max_requests_per_s = {}", "must be a table with at least one line"),
+        ("max_requests_per_s = {'8-18' = 5}", 'must be a table of hours such as { "08:00-18:00" = ... }'),
+        ("max_requests_per_s = {'08:00-24:30' = 5}", '"08:00-24:30" is no such hours'),
+        ("max_requests_per_s = {'08:00-08:00' = 5}", '"08:00-08:00" is no such hours'),
+        ("max_requests_per_s = {'08:00-18:00' = 'many'}", 'must be a number at "08:00-18:00"'),
+        ("max_requests_per_s = {'08:00-18:00' = 5, '17:59-20:00' = 6}", "a table of hours that do not overlap"),
+        ("max_requests_per_s = {'22:00-06:00' = 5, '05:00-07:00' = 6}", "a table of hours that do not overlap"),
+        ("max_requests_per_s = {'10:00-12:00' = 5, '00:00-24:00' = 6}", "a table of hours that do not overlap"),
+    ],
+)
+def test_a_limit_that_cannot_be_meant_is_a_fault(line: str, message: str) -> None:
+    assert message in in_destination(line)

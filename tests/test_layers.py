@@ -58,18 +58,20 @@ LAYERS = """
         verdicts        errors jobs model report
         circuits        broker jobs model verdicts
         stragglers      errors lease model
-        worker          broker circuits errors jobs lease model stragglers tasks verdicts
+        limits          broker errors lease metrics model
+        shares          model store
+        worker          broker circuits errors jobs lease model shares store stragglers tasks verdicts
         run_lock        broker errors jobs lease tasks
 
     whole buckets, and the daemon
         deletions       errors model
         comparison      deletions errors jobs model reconcile report store
-        bucket          broker comparison config deletions jobs lease matching model reconcile report store stores \
-                        tasks worker
+        bucket          broker comparison config deletions jobs lease limits matching metrics model reconcile \
+                        report store stores tasks worker
         heal            errors jobs model notices report store
         observer        jobs metrics model
         processes       lease tasks
-        listener        broker bucket comparison config errors heal jobs lease matching metrics model notices \
+        listener        broker bucket comparison config errors heal jobs lease limits matching metrics model notices \
                         observer report run_lock stores tasks worker
 
     what users see
@@ -91,7 +93,7 @@ LIBRARIES = {
     "boto3": "store demo notices",
     "botocore": "store demo notices",
     "prometheus_client": "metrics merged demo",
-    "redis": "broker jobs notices listener mirror scripts demo",
+    "redis": "broker jobs limits notices listener mirror scripts demo",
     "rich": "scripts scripts.progress demo",
     "supervisor": "scripts",
     "tomli": "config_file",

@@ -11,7 +11,6 @@ from s3s3.config_values import parse
 from s3s3.schema import DESTINATION, FILE, PUBSUB, SOURCE, WORKER, Key, Kind, Table, all_tables
 
 ALL_KEYS = [(table, key) for table in all_tables() for key in table.keys]
-IN_USE = [(table, key) for table, key in ALL_KEYS if not key.later]
 
 
 def id_of(value: object) -> str:
@@ -23,21 +22,21 @@ def test_every_key_has_a_line_of_documentation(table: Table, key: Key) -> None:
     assert key.doc.endswith((".", '"')) and "\n" not in key.doc
 
 
-@pytest.mark.parametrize(("table", "key"), IN_USE, ids=id_of)
+@pytest.mark.parametrize(("table", "key"), ALL_KEYS, ids=id_of)
 def test_every_default_and_example_is_a_value_that_the_key_takes(table: Table, key: Key) -> None:
     for value in (key.default, key.example):
         if value is not None:
             parse(key, value)
 
 
-@pytest.mark.parametrize(("table", "key"), IN_USE, ids=id_of)
+@pytest.mark.parametrize(("table", "key"), ALL_KEYS, ids=id_of)
 def test_every_key_without_a_default_has_an_example(table: Table, key: Key) -> None:
     assert key.default is not None or key.example is not None
 
 
 @pytest.mark.parametrize(("table", "key"), ALL_KEYS, ids=id_of)
-def test_every_number_in_use_has_bounds(table: Table, key: Key) -> None:
-    if key.kind in (Kind.INTEGER, Kind.NUMBER) and not key.later:
+def test_every_number_has_bounds(table: Table, key: Key) -> None:
+    if key.kind in (Kind.INTEGER, Kind.NUMBER, Kind.NUMBER_BY_HOUR):
         assert key.at_least is not None and key.at_most is not None
 
 

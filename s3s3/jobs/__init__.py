@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from ..model import Job, Lane
@@ -29,6 +30,12 @@ FIRST_PROBE_S = 1.0
 LONGEST_PAUSE_BETWEEN_PROBES_S = 30.0
 LONGEST_TURN_S = 5.0
 """How long a turn may wait for the next: what others put is not known here."""
+
+
+PAUSE_BETWEEN_WAKES_S = 0.25
+"""How soon more of what is parked may be woken where `turn` was given a bound."""
+
+NO_BOUNDS: Mapping[str, int] = MappingProxyType({})
 
 
 class Put(NamedTuple):
@@ -151,8 +158,11 @@ class Jobs(Protocol):
         Returns False if it was taken over meanwhile: then everything about it is looked at again.
         """
 
-    async def turn(self) -> float:
-        """Wake what is due; return the seconds until something else is."""
+    async def turn(self, most: Mapping[str, int] = NO_BOUNDS) -> float:
+        """Wake what is due; return the seconds until something else is.
+
+        `most`: how many parked keys of a store whose circuit is closed to wake; of others, all.
+        """
 
     async def trip(self, destination: str, reason: str, key: str) -> None:
         """Open the destination's circuit, or, when `key` was its probe, keep it open for longer."""

@@ -19,6 +19,8 @@ from . import (
     FIRST_PROBE_S,
     LONGEST_PAUSE_BETWEEN_PROBES_S,
     LONGEST_TURN_S,
+    NO_BOUNDS,
+    PAUSE_BETWEEN_WAKES_S,
     Claims,
     Counts,
     DeadLetter,
@@ -184,7 +186,7 @@ class MemoryJobs:
             self._parked[verdict.circuit][job.key] = None
         return True
 
-    async def turn(self) -> float:
+    async def turn(self, most: Mapping[str, int] = NO_BOUNDS) -> float:
         now_s = lease_clock_s()
         for key in _due(self._due_s, now_s):
             self._wake(key)
@@ -193,11 +195,14 @@ class MemoryJobs:
         for store, parked in self._parked.items():
             circuit = self._circuits.get(store)
             if circuit is None:
-                while parked:
-                    self._wake(parked.popitem()[0])
+                for key in list(islice(parked, most.get(store))):
+                    del parked[key]
+                    self._wake(key)
             elif circuit.probe_at_s <= now_s:
                 self._probe(store, circuit, now_s)
         coming_s = [*self._due_s.values(), *self._looks_s.values(), *(c.probe_at_s for c in self._circuits.values())]
+        if any(self._parked.get(store) for store in most):
+            coming_s.append(now_s + PAUSE_BETWEEN_WAKES_S)
         return max(min([now_s + LONGEST_TURN_S, *coming_s]) - now_s, 0.0)
 
     def _wake(self, key: str) -> bool:

@@ -45,7 +45,17 @@ from redis.exceptions import ResponseError
 from ..broker import ANSWER_TIMEOUT_S, translated
 from ..lease import lease_clock_s
 from ..model import Job, Lane
-from . import FIRST_PROBE_S, LONGEST_PAUSE_BETWEEN_PROBES_S, LONGEST_TURN_S, Claims, Put, Step, Verdict
+from . import (
+    FIRST_PROBE_S,
+    LONGEST_PAUSE_BETWEEN_PROBES_S,
+    LONGEST_TURN_S,
+    NO_BOUNDS,
+    PAUSE_BETWEEN_WAKES_S,
+    Claims,
+    Put,
+    Step,
+    Verdict,
+)
 from .batch import Batch
 from .scripts import GROUP, Scripts, is_no_group
 from .upkeep import KEYS_IN_ONE_CALL, Upkeep, letter_text
@@ -175,11 +185,15 @@ class RedisJobs(Upkeep):
     async def _finish_many(self, finished: Sequence[tuple[Any, ...]]) -> set[str]:
         return set(await self._scripts.run("finish", self._all, _as_json(finished)))
 
-    async def turn(self) -> float:
+    async def turn(self, most: Mapping[str, int] = NO_BOUNDS) -> float:
+        left = dict(most)
         while True:
+            bounds = " ".join(f"{name}={count}" for name, count in left.items())
             dealt_with, next_ms = await self._scripts.run(
-                "turn", self._all, self._all_stores, WOKEN_IN_ONE_TURN, int(self.lease_s * 1000)
-            )
+                "turn", self._all, self._all_stores, WOKEN_IN_ONE_TURN, int(self.lease_s * 1000), bounds,
+                int(PAUSE_BETWEEN_WAKES_S * 1000),
+            )  # fmt: skip
+            left = dict.fromkeys(left, 0)
             if dealt_with < WOKEN_IN_ONE_TURN:
                 break
         return LONGEST_TURN_S if next_ms < 0 else min(next_ms / 1000, LONGEST_TURN_S)

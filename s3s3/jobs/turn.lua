@@ -1,7 +1,10 @@
 -- What time alone brings about: retries and looks that are due, probes of open circuits, what waited for closed ones.
--- ARGV: all destinations, all stores (the source first), at most so many keys of each kind, probe_timeout_ms
+-- ARGV: all destinations, all stores (the source first), at most so many keys of each kind, probe_timeout_ms,
+--       'STORE=COUNT ...': of what is parked there wake at most so many, and more after, ms
 -- Returns {keys dealt with, milliseconds until the next is due, or -1}.
 local all, stores, limit, probe_timeout_ms = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local bounds, wake_again_ms = {}, tonumber(ARGV[7])
+for name, count in ARGV[6]:gmatch('([^ ]+)=(%d+)') do bounds[name] = tonumber(count) end
 local source = each(stores)()
 local dealt_with, next_ms = 0, nil
 
@@ -53,7 +56,11 @@ end
 for name in each(stores) do
   local since, probe_at, held = unpack(redis.call('HMGET', P .. 'circuit:' .. name, 'since', 'probe_at', 'held'))
   if not since then
-    for _, key in ipairs(redis.call('SPOP', P .. 'parked:' .. name, limit)) do wake(key, read(key)) end
+    local parked, most = P .. 'parked:' .. name, math.min(bounds[name] or limit, limit)
+    if most > 0 then
+      for _, key in ipairs(redis.call('SPOP', parked, most)) do wake(key, read(key)) end
+    end
+    if bounds[name] and redis.call('EXISTS', parked) == 1 then sooner(now + wake_again_ms) end
   elseif not held then
     if tonumber(probe_at) <= now then probe(name) else sooner(tonumber(probe_at)) end
   end

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from .. import config
-from ..bucket import last_entries, queue_of, reconcile_with_worker
+from ..bucket import last_entries, limits_in, queue_of, reconcile_with_worker
 from ..client import with_buckets
 from ..comparison import Options
 from ..config import Config
@@ -121,9 +121,10 @@ async def _compare(
     """Compare one route, and have what differs copied. Raises RunUnderWay where another process does just that."""
     wanted = Options(dry_run=arguments.dry_run, force=arguments.force, since_ms=arguments.since,
                      allow_empty=arguments.allow_empty)  # fmt: skip
+    metrics = Metrics()
     async with (
         queue_of(route, settings, arguments.without_redis) as jobs,
-        opened(route, settings.worker, Metrics()) as stores,
+        opened(route, settings.worker, metrics, limits=limits_in(jobs, route, metrics)) as stores,
     ):
         with Progress(await last_entries(jobs)) as progress:
 

@@ -66,10 +66,9 @@ def _key_lines(table: Table, in_force: bool) -> Iterator[str]:
     if table is DESTINATION:
         yield "# The keys of [source], but for include and exclude:"
     for key in table.keys:
-        if not key.later:
-            if table is not DESTINATION or SOURCE.key(key.name) is None:
-                yield from _comment(key.doc)
-            yield _key_line(table, key, in_force)
+        if table is not DESTINATION or SOURCE.key(key.name) is None:
+            yield from _comment(key.doc)
+        yield _key_line(table, key, in_force)
 
 
 def _typical_lines(keys: Mapping[str, str]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from .buckets import Buckets
 from .client import Store
 from .connection import create_resource
+from .exchange import Gate
 from .lister import Page
 from .marks import TAGGING
 from .origin import Fetched, Hop, Kept, Origin
@@ -17,6 +18,7 @@ __all__ = [
     "Buckets",
     "Content",
     "Fetched",
+    "Gate",
     "Held",
     "Hop",
     "Kept",

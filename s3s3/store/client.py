@@ -10,7 +10,7 @@ from typing import Literal
 from ..errors import NoSuchKey, StoreError, StoreRefused
 from ..model import Endpoint
 from .answers import etag_said
-from .exchange import Body, Exchange, Permit, again, always
+from .exchange import Body, Exchange, Gate, Permit, again, always
 from .lister import Lister, Page
 from .marks import Marks
 from .multipart import Multipart
@@ -32,6 +32,7 @@ class Store:
         connections: kept and used at once, at most.
         timeouts: see Timeouts.
         list_version: 2, or 1 where it is known that the store has no list-type=2; it is found out otherwise.
+        gate: makes every request wait for its turn.
     """
 
     def __init__(
@@ -42,11 +43,12 @@ class Store:
         connections: int = 64,
         timeouts: Timeouts = Timeouts(),  # noqa: B008  # frozen
         list_version: Literal[1, 2] = 2,
+        gate: Gate | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.name = endpoint.name
         self._names = KeyMap(endpoint, source_prefix)
-        self._exchange = Exchange(endpoint, connections=connections, timeouts=timeouts)
+        self._exchange = Exchange(endpoint, connections=connections, timeouts=timeouts, gate=gate)
         self._put_headers = _put_headers(endpoint)
         self._list_version = list_version
         self.multipart = Multipart(self._exchange, self._names, self._put_headers)

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ..errors import Damaged, StoreError, StoreRefused, StoreUnavailable
 from ..model import Endpoint
@@ -28,6 +28,41 @@ PAUSE_FACTOR = 4
 Body = bytes | Callable[[], AsyncIterator[bytes]]
 Permit = Callable[[], None]
 _Result = TypeVar("_Result")
+
+
+class Gate(Protocol):
+    """What makes requests to a store wait for their turn."""
+
+    async def admit(self, size_bytes: int, *, streamed: bool, urgent: bool) -> None:
+        """Wait until a request may be sent, with its body of that size where it is not streamed."""
+
+    async def send(self, size_bytes: int) -> None:
+        """Wait until so much of a stream may be sent."""
+
+    @property
+    def piece_bytes(self) -> int:
+        """How much of a stream to send at once."""
+
+    def slots(self, share: int) -> int | None:
+        """Return how many jobs may be under way to the store, given its share of a process's slots; None: any number.
+
+        More would only wait, in the way of other stores.
+        """
+
+
+async def paced(chunks: AsyncIterator[bytes], gate: Gate) -> AsyncGenerator[bytes, None]:
+    """Yield a stream in pieces, each when its turn has come. A connection is not failed for what is waited for here."""
+    try:
+        async for chunk in chunks:
+            at = 0
+            while at < len(chunk):
+                piece = chunk[at : at + gate.piece_bytes]
+                await gate.send(len(piece))
+                at += len(piece)
+                yield piece
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
 
 
 def always() -> None:
@@ -56,8 +91,9 @@ def _was_too_old(error: StoreError) -> bool:
 class Exchange:
     """Asks one store. Errors leave it as those of `s3s3.errors`."""
 
-    def __init__(self, endpoint: Endpoint, *, connections: int, timeouts: Timeouts) -> None:
+    def __init__(self, endpoint: Endpoint, *, connections: int, timeouts: Timeouts, gate: Gate | None = None) -> None:
         self._endpoint = endpoint
+        self._gate = gate
         self._timeouts = timeouts
         self._address = address_of(endpoint)
         self._pool = Pool(
@@ -112,6 +148,8 @@ class Exchange:
             held_key: the key as the endpoint holds it; "" is the bucket.
             headers: to be signed and sent.
         """
+        if self._gate is not None:  # before a connection is taken, and before the permit is asked for
+            await self._gate.admit(size_bytes, streamed=not isinstance(body, bytes), urgent=operation == "LIST")
         method = "GET" if operation == "LIST" else operation
         target = self._address.target(encode_key(held_key), query)
         try:
@@ -162,7 +200,7 @@ class Exchange:
 
     async def _send(self, connection: Connection, method: str, request: bytes, body: Body, size_bytes: int) -> Head:
         if not isinstance(body, bytes):
-            chunks = body()
+            chunks = body() if self._gate is None else paced(body(), self._gate)
             try:
                 await connection.stream(request, chunks, size_bytes)
             finally:

@@ -19,7 +19,9 @@ from .commands import Listener, eventually, run, write_config
 from .objects import MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from s3s3.model import Endpoint
 
 pytestmark = pytest.mark.real
 
@@ -37,9 +39,9 @@ class Place:
         self.source_client, self.client = swift.boto3_client(), swift.boto3_client(1)
         (self.port,) = free_ports(1)
 
-    def config(self, **settings: dict[str, object]) -> Path:
+    def config(self, others: Sequence[Endpoint] = (), **settings: dict[str, object]) -> Path:
         bind = f"127.0.0.1:{self.port}"
-        return write_config(self.folder, self.source, [self.there], self.redis_url, bind=bind, **settings)
+        return write_config(self.folder, self.source, [self.there, *others], self.redis_url, bind=bind, **settings)
 
     def put(self, key: str, content: bytes = b"content") -> None:
         self.source_client.put_object(Bucket=self.source.bucket_name, Key=key, Body=content)

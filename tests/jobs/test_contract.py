@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from s3s3.jobs import DeadLetter, Jobs, Put, Step, Verdict
+from s3s3.jobs import PAUSE_BETWEEN_WAKES_S, DeadLetter, Jobs, Put, Step, Verdict
 from s3s3.model import Job, Lane
 from tests.jobs.work import (
     ALL_DONE,
@@ -724,3 +724,16 @@ async def test_any_key_goes_through_unharmed(jobs: Jobs) -> None:
     counts = await jobs.counts()
     assert (counts.pending, counts.looks, counts.dead_letters[B]) == (0, len(ODD_KEYS), 0)
     assert sorted(await jobs.outcomes("run1", 0)) == sorted(event(key) for key in ODD_KEYS)
+
+
+async def test_of_what_is_parked_at_a_limit_so_much_is_woken_as_there_is_room_for(jobs: Jobs) -> None:
+    await jobs.put([Put(f"key {number}", (A,)) for number in range(5)], Lane.BULK)
+    for job in (await jobs.claim(5, 5, 5, 0)).jobs:
+        await jobs.finish(job, {A: Verdict(Step.PARK, circuit=A)})
+    assert await jobs.turn({A: 0}) <= PAUSE_BETWEEN_WAKES_S, "more may be woken soon"
+    assert not (await jobs.claim(5, 5, 5, 0)).jobs
+    await jobs.turn({A: 2})
+    assert len((await jobs.claim(5, 5, 5, 0)).jobs) == 2
+    await jobs.turn()
+    assert len((await jobs.claim(5, 5, 5, 0)).jobs) == 3
+    assert await jobs.turn({A: 2}) > PAUSE_BETWEEN_WAKES_S, "nothing is left there"

@@ -39,7 +39,7 @@ def test_the_template_shows_the_defaults_that_hold_without_it(tmp_path: Path) ->
     assert (printed.pubsub, printed.worker, printed.http) == (forced.pubsub, forced.worker, forced.http)
 
 
-def test_the_template_has_every_key_that_there_is_and_none_of_later_versions() -> None:
+def test_the_template_has_every_key_that_there_is() -> None:
     for table in all_tables():
         of_mirror = table.name == "destination" and table is not DESTINATION
         if table.absent is Absent.OFF or table.name in ("ceph", "raw") or of_mirror:
@@ -47,7 +47,7 @@ def test_the_template_has_every_key_that_there_is_and_none_of_later_versions() -
         part = toml_template().partition(f"[{table.name}]\n")[2]
         part = re.split(r"\n#?\[", part)[0]
         shown = set(re.findall(r"^#?(\w+) = ", part, flags=re.MULTILINE))
-        assert shown == {key.name for key in table.keys if not key.later}
+        assert shown == {key.name for key in table.keys}
 
 
 def test_the_template_fits_a_terminal_of_100_columns() -> None:
