@@ -51,7 +51,7 @@ def _table(table: Table, outer: tuple[str, ...]) -> Iterator[str]:
     yield f"{'#' * (len(path) + 1)} `[{'.'.join(path)}]`"
     yield ""
     yield table.doc
-    keys = [key for key in table.keys if not key.later]
+    keys = list(table.keys)
     if table is DESTINATION:
         yield ""
         yield "The keys of `[source]`, but for `include` and `exclude`, and:"
