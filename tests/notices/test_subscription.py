@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 from redis.asyncio import Redis
@@ -132,4 +133,6 @@ class Valve:
             pass
         finally:
             for end in (here, there):
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)  # closed alone it stands on while the other thread reads from it
                 end.close()
