@@ -19,8 +19,9 @@ from .results import report
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 WRITERS = 4
-LATE_S = 0.3
-"""Each answer of a destination: so a key changes several times while it is copied."""
+LATE_S = 0.5
+"""Each answer of the destinations: so a key changes several times while it is copied. Less than a lease, which is as long
+as a PUT may take."""
 
 
 def test_a_storm_of_overwrites_ends_with_the_last_contents_and_few_copies(
@@ -43,7 +44,8 @@ def test_a_storm_of_overwrites_ends_with_the_last_contents_and_few_copies(
                 fleet.publish(key)
             return last
 
-        fleet.proxies["dest-two"].inject(Latency(late_s=LATE_S))
+        for proxy in fleet.proxies.values():
+            proxy.inject(Latency(late_s=LATE_S))
         with ThreadPoolExecutor(WRITERS) as pool:
             wanted = {key: content for part in pool.map(overwrite, range(WRITERS)) for key, content in part.items()}
         fleet.settle_heard()
