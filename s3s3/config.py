@@ -15,7 +15,7 @@ from pathlib import Path
 from . import config_file
 from .addresses import redacted
 from .config_file import Faults
-from .config_mirror import MirrorSettings, mirror_settings, mirrors_in
+from .config_mirror import MirrorSettings, cache_in, mirror_settings, mirrors_in
 from .config_routes import DEFAULT_ROUTE, RouteSettings, check_endpoints, check_routes, made_routes, overlap, routes_in
 from .config_tables import Settings, read_tables
 from .config_values import shown
@@ -126,7 +126,7 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ
     settings = read_tables(file.tables, environ, faults)
     routes = routes_in(settings)
     mirrors = mirrors_in(settings, faults)
-    check_endpoints(settings, [*routes, *mirrors], faults)
+    check_endpoints(settings, [*routes, *mirrors, *cache_in(settings, faults)], faults)
     check_routes([*routes, *mirrors], faults)
     tables = settings.tables
     _check_sources(tables, routes, faults)

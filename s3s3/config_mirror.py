@@ -1,4 +1,4 @@
-"""What the tables [mirror.redirect] and [mirror.proxy] say."""
+"""What the tables [mirror.redirect], [mirror.proxy] and [mirror.cache] say."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 
 from .config_file import Faults, dotted
 from .config_routes import RouteSettings, endpoint_of
 from .config_tables import Settings
+from .config_values import shown
 from .model import Endpoint, Route, Secret
-from .schema import MIRROR, MIRROR_PROXY, MIRROR_REDIRECT, ROUTES
+from .schema import MIRROR, MIRROR_CACHE, MIRROR_PROXY, MIRROR_REDIRECT, ROUTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +64,33 @@ class RedirectSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """The disk cache.
+
+    Attributes:
+        max_fill, low_fill: parts of the file system.
+        streams: a miss is read along while it is fetched; else its client is sent to the store.
+        accel_prefix: "" where no nginx sends the files.
+    """
+
+    host: str
+    port: int
+    directory: Path
+    max_fill: float
+    low_fill: float
+    revalidate_s: float
+    streams: bool
+    accel_prefix: str
+    store: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
 class MirrorSettings:
     """Which fronts there are. None is one that is not wanted."""
 
     redirect: RedirectSettings | None = None
     proxy: ProxySettings | None = None
+    cache: CacheSettings | None = None
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -91,10 +115,26 @@ def mirrors_in(file: Settings, faults: Faults) -> list[RouteSettings]:
     return found
 
 
+def cache_in(file: Settings, faults: Faults) -> list[RouteSettings]:
+    """Return the cache of a file, as a route without destinations: nothing is written to its store."""
+    cache = _front(file, MIRROR_CACHE.name)
+    if cache is None:
+        return []
+    low, high = cache.values["low_fill"], cache.values["max_fill"]
+    if low is not None and high is not None and low > high:
+        faults.add(cache.path, f"must be at most max_fill, {high:g}, not {low:g}", "low_fill")
+    prefix = cache.values["accel_prefix"]
+    if prefix and not (prefix.startswith("/") and prefix.endswith("/")):
+        faults.add(cache.path, f'must begin and end with "/", not {shown(prefix)}', "accel_prefix")
+    return [RouteSettings(".".join(cache.path), cache.path, store, []) for store in cache.tables.values()]
+
+
 def mirror_settings(file: Settings) -> MirrorSettings:
     """Return what a file that has no fault says."""
-    redirect, proxy = (_front(file, table.name) for table in (MIRROR_REDIRECT, MIRROR_PROXY))
-    return MirrorSettings(_redirect(redirect) if redirect else None, _proxy(proxy) if proxy else None)
+    redirect, proxy, cache = (_front(file, table.name) for table in (MIRROR_REDIRECT, MIRROR_PROXY, MIRROR_CACHE))
+    return MirrorSettings(
+        _redirect(redirect) if redirect else None, _proxy(proxy) if proxy else None, _cache(cache) if cache else None
+    )
 
 
 def _front(file: Settings, name: str) -> Settings | None:
@@ -125,6 +165,23 @@ def _proxy(settings: Settings) -> ProxySettings:
         max_wait_s=values["max_wait_s"],
         private=values["allow_private"],
         destination=_endpoint(destination),
+    )
+
+
+def _cache(settings: Settings) -> CacheSettings:
+    values = settings.values
+    (store,) = settings.tables.values()
+    host, port = values["bind"]
+    return CacheSettings(
+        host=host,
+        port=port,
+        directory=Path(values["directory"]),
+        max_fill=values["max_fill"],
+        low_fill=values["low_fill"],
+        revalidate_s=values["revalidate_s"],
+        streams=values["miss"] == "stream",
+        accel_prefix=values["accel_prefix"],
+        store=_endpoint(store),
     )
 
 

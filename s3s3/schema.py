@@ -367,9 +367,42 @@ MIRROR_PROXY = Table(
     absent=Absent.OFF,
 )  # fmt: skip
 
+MIRROR_CACHE = Table(
+    "cache",
+    "The cache of s3s3 mirror: answers presigned GETs of one bucket from a directory, as the store itself would.",
+    (
+        Key("bind", Kind.ADDRESS, "127.0.0.1:9192", "Address and port."),
+        Key("directory", Kind.TEXT, None, "Where objects are kept. Several processes of one machine may share it.",
+            example="/var/cache/s3s3", required=True),
+        Key("max_fill", Kind.NUMBER, 0.9,
+            "The part of the directory's file system that may be in use, whoever uses it, after an object is added.",
+            at_least=0, at_most=1),
+        Key("low_fill", Kind.NUMBER, 0.8,
+            "Down to where objects are removed once there is no more room, those first that nobody has asked for the "
+            "longest.", at_least=0, at_most=1),
+        Key("revalidate_s", Kind.NUMBER, 300, "After so long the store is asked whether an object is still the same.",
+            at_least=0, at_most=31_536_000),
+        Key("miss", Kind.TEXT, "redirect",
+            "What a client gets for an object that is not there yet: redirect sends it to the store while the object "
+            "is fetched, stream has it read along.", choices=("redirect", "stream")),
+        Key("accel_prefix", Kind.TEXT, "",
+            "Behind an nginx that sends files by itself: what X-Accel-Redirect has before their paths.",
+            example="/s3s3-cache/", may_be_empty=True),
+    ),
+    tables=(
+        Table(
+            "store",
+            "The bucket that is asked for. Its keys verify what clients have signed, and fetch what is not there yet.",
+            tuple(replace(key, shown=False) for key in _ENDPOINT_KEYS if key.name != "verify_md5"),
+            absent=Absent.A_FAULT,
+        ),
+    ),
+    absent=Absent.OFF,
+)  # fmt: skip
+
 STORES = Table("stores", "Stores by name.", tables=(STORE,), absent=Absent.OFF)
 ROUTES = Table("routes", "Routes by name.", tables=(ROUTE,), absent=Absent.OFF)
-MIRROR = Table("mirror", "HTTP fronts.", tables=(MIRROR_REDIRECT, MIRROR_PROXY), absent=Absent.OFF)
+MIRROR = Table("mirror", "HTTP fronts.", tables=(MIRROR_REDIRECT, MIRROR_PROXY, MIRROR_CACHE), absent=Absent.OFF)
 
 FILE = Table(
     "",

@@ -118,3 +118,41 @@ def test_a_mirror_writes_to_no_place_that_another_writes_to() -> None:
 def test_no_route_takes_a_mirrors_name() -> None:
     named = SOUND.replace("[", '[routes."mirror.x".')
     assert 'names that begin with "mirror." are those of mirrors' in only_fault(named)
+
+
+CACHE = """
+[mirror.cache]
+directory = "/var/cache/s3s3"
+[mirror.cache.store]
+host = "ceph.example.org"
+bucket_name = "files"
+"""
+
+
+def test_a_cache_and_its_store() -> None:
+    cache = loaded(CACHE).mirror.cache
+    assert cache is not None
+    assert (cache.host, cache.port, str(cache.directory)) == ("127.0.0.1", 9192, "/var/cache/s3s3")
+    assert (cache.max_fill, cache.low_fill, cache.revalidate_s, cache.streams) == (0.9, 0.8, 300, False)
+    assert (cache.store.name, cache.store.bucket_name) == ("mirror.cache.store", "files")
+
+
+def test_a_cache_may_be_of_a_bucket_that_others_write_to() -> None:
+    loaded(CACHE + PROXY)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ('directory = "/var/cache/s3s3"\n', "", "directory is missing"),
+        ("[mirror.cache]", '[mirror.cache]\nmiss = "wait"', '"redirect" or "stream"'),
+        ("[mirror.cache]", "[mirror.cache]\nmax_fill = 0.5", "low_fill: must be at most max_fill, 0.5, not 0.8"),
+        ("[mirror.cache]", "[mirror.cache]\nmax_fill = 90", "max_fill"),
+        ("[mirror.cache]", '[mirror.cache]\naccel_prefix = "x"', 'must begin and end with "/", not "x"'),
+        ('host = "ceph.example.org"\n', "port = 7480\n", "given without host"),
+        ("[mirror.cache.store]", "[mirror.cache.stor]", "did you mean [mirror.cache.store]?"),
+    ],
+)
+def test_faults_of_a_cache(old: str, new: str, fault: str) -> None:
+    assert old in CACHE
+    assert fault in only_fault(CACHE.replace(old, new))

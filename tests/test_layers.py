@@ -33,7 +33,7 @@ LAYERS = """
         config_keys     addresses config_file config_values schema
         config_tables   config_file config_keys config_values schema
         config_routes   addresses config_file config_tables model schema
-        config_mirror   config_file config_routes config_tables model schema
+        config_mirror   config_file config_routes config_tables config_values model schema
         config          addresses config_file config_mirror config_routes config_tables config_values errors model \
                         schema
 

@@ -40,6 +40,7 @@ _TYPICAL: Mapping[tuple[str, ...], Mapping[str, str]] = {
     ("routes", "raw", "destination"): {"store": "ceph", "bucket_name": "raw-copy"},
     ("mirror", "redirect", "s3", "us-west-1"): {"store": "ceph", "bucket_name": "artifacts"},
     ("mirror", "proxy", "destination"): {"store": "ceph", "bucket_name": "files", "acl": "public-read"},
+    ("mirror", "cache", "store"): {"store": "ceph", "bucket_name": "files"},
 }
 """Tables whose keys another table shows already: what of them stands in the template."""
 
