@@ -10,11 +10,12 @@ from pathlib import Path
 
 from s3s3.demo.redis_server import RedisServer
 from s3s3.demo.servers import StoreServer
-from s3s3.store import Store
+from s3s3.store import Store, Timeouts
 
 from .cost import PeerFailed
 
 PUTS_AT_ONCE = 16
+PUT_WITHIN_S = 600.0
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
 
@@ -64,7 +65,8 @@ async def _fill(server: StoreServer, bucket: str, keys: Sequence[str], content: 
     md5 = hashlib.md5(content, usedforsecurity=False).digest()
     headers = {"content-type": "application/octet-stream"}
     left = iter(keys)
-    async with Store(server.endpoint(bucket), connections=PUTS_AT_ONCE) as store:
+    patient = Timeouts(write_s=PUT_WITHIN_S)
+    async with Store(server.endpoint(bucket), connections=PUTS_AT_ONCE, timeouts=patient) as store:
 
         async def put_some() -> None:
             for key in left:

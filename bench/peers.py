@@ -19,10 +19,11 @@ from .s3s3_commands import whole_road
 
 TUNED = (
     "--transfers=32", "--checkers=32", "--fast-list", "--no-check-dest", "--s3-no-head", "--s3-no-check-bucket",
-    "--disable=copy", "--s3-upload-cutoff=5G", "--s3-use-unsigned-payload=true",
+    "--disable=copy", "--s3-upload-cutoff=5G", "--multi-thread-streams=0", "--s3-use-unsigned-payload=true",
 )  # fmt: skip
-"""rclone as lean as it can be made: nothing is asked of the destination, and every object is one PUT. The last flag
-spares it a SHA-256 over each body. (`--disable=copy`: it is not to ask the server to copy inside itself.)"""
+"""rclone as lean as it can be made. Nothing is asked of the destination, the server is not asked to copy inside itself,
+and every object is one PUT (from 200 MiB on it would else send parts, from 256 MiB on several at once). The last one
+spares it a SHA-256 over each body."""
 
 AS_IT_COMES = ("--disable=copy",)
 WRK_CONNECTIONS = 32

@@ -14,7 +14,7 @@ from s3s3.demo.redis_server import RedisServer
 from s3s3.demo.servers import StoreServer
 
 from . import peers, servers
-from .cost import Cost
+from .cost import Cost, PeerFailed
 from .objects import GIB, KIB, MIB, Copying, fill, keys_for, remove
 from .peers import Peer
 
@@ -62,7 +62,7 @@ class Copies:
     delay_ms: int = 0
 
     def run(self, runs: int, scale: float, tell: Tell) -> Iterator[Measured]:
-        """Do it. Raises PeerFailed."""
+        """Do it; what a peer could not do is told, and in no figure."""
         able = [peer for peer in self.peers if not _told_missing(peer, tell)]
         count = max(round(self.count * scale), 1)
         with ExitStack() as stack:
@@ -81,10 +81,12 @@ class Copies:
                         fill(server, sources[share], keys_for(share), self.size_bytes)
                     work = Copying(server, redis, sources[share], self._new_buckets(server), keys_for(share),
                                    self.size_bytes, folder, port)  # fmt: skip
-                    cost = peer.copy(work)
+                    try:
+                        yield Measured(self.name, self.server, peer.name, run, peer.copy(work))
+                    except PeerFailed as error:  # the others are worth measuring all the same
+                        tell(f"  FAILED: {peer.name}: {error}")
                     if work.total_bytes > KEPT_AFTERWARDS_BYTES:
                         remove(server, work.destinations)
-                    yield Measured(self.name, self.server, peer.name, run, cost)
 
     def _new_buckets(self, server: StoreServer) -> tuple[str, ...]:
         names = tuple(f"copy-{uuid.uuid4().hex[:12]}" for _ in range(self.destinations))
