@@ -150,16 +150,16 @@ def _worker_settings() -> WorkerSettings:
 async def _duplicate(route: Route) -> bool:
     settings = _worker_settings()
     async with opened(route, settings, Metrics()) as stores:
-        tally, ended = await reconcile_with_worker(
+        tally, _ = await reconcile_with_worker(
             stores,
             MemoryJobs(route.destination_names, source=route.source.name),
             settings,
             Options(),
             asyncio.Event(),
-            lines=_warn_of_failures,
+            tally=Tally(_ROUTE, route.destination_names, _warn_of_failures),
         )
     tell_what_broke_off(tally)
-    return ended and tally.complete
+    return tally.proven
 
 
 def tell_what_broke_off(tally: Tally) -> None:

@@ -29,7 +29,7 @@ from .matching import matcher
 from .metrics import Metrics
 from .model import Entry, Lane, Outcome, Result, Route, md5_of_etag
 from .reconcile import Reason, merge
-from .report import Lines, Tally
+from .report import Tally
 from .store import Store
 from .stores import RouteStores
 from .tasks import cancel
@@ -57,7 +57,7 @@ class Reconcile:
     Args:
         settings: say where what may have to be deleted is kept meanwhile, and how much room it may take.
         matches: whether the route is about this key.
-        lines: takes a report line for every object and destination.
+        tally: counts, and reports, every object and destination; None: one of its own.
         seen: called every page and every second with the tally so far and the number of jobs outstanding.
     """
 
@@ -71,7 +71,7 @@ class Reconcile:
         *,
         settings: WorkerSettings,
         matches: Callable[[str], bool],
-        lines: Lines | None = None,
+        tally: Tally | None = None,
         seen: Seen = unseen,
     ) -> None:
         self._source = source
@@ -82,7 +82,7 @@ class Reconcile:
         self._run = secrets.token_hex(8)
         self._outstanding: dict[str, set[str]] = {}
         self._heard_at_s = 0.0
-        self.tally = Tally(route.name, route.destination_names, lines)
+        self.tally = tally or Tally(route.name, route.destination_names)
         self._candidates = Candidates(str(settings.spool_dir), settings.spool_bytes)
         gone = self._candidates.add if options.since_ms is None else None
         self._comparison = Comparison(destinations, options, matches, self.tally, gone)
@@ -107,6 +107,7 @@ class Reconcile:
         while self._outstanding:
             await self._take_outcomes()
         self.tally.seconds = lease_clock_s() - began_s
+        self.tally.ended = True
         if not self._options.dry_run and self._options.since_ms is None:
             summary = {**self.tally.summary()["summary"], "ended_s": round(time.time())}
             await self._jobs.note_reconcile(json.dumps(summary))
@@ -213,7 +214,7 @@ async def reconcile_with_worker(
     options: Options,
     stop: asyncio.Event,
     *,
-    lines: Lines | None = None,
+    tally: Tally | None = None,
     seen: Seen = unseen,
 ) -> tuple[Tally, bool]:
     """Run over one route, working on its queue meanwhile, so that no listener is needed.
@@ -226,7 +227,7 @@ async def reconcile_with_worker(
     route = stores.route
     reconcile = Reconcile(
         route, stores.source, stores.destinations, jobs, options, settings=settings, matches=matcher(route),
-        lines=lines, seen=seen,
+        tally=tally, seen=seen,
     )  # fmt: skip
     worker = Worker(
         route,

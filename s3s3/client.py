@@ -110,7 +110,7 @@ class BucketClient:
 
     async def _duplicate(self) -> bool:
         self.config.need_routes()
-        complete_routes, errors = [], []
+        proven, errors = [], []
         for route in with_buckets(self.config.routes, self._source_bucket, self._dest_bucket):
             metrics = Metrics()
             try:
@@ -119,7 +119,7 @@ class BucketClient:
                     opened(route, self.config.worker, metrics, limits=limits_in(jobs, route, metrics)) as stores,
                 ):
                     run = partial(reconcile_with_worker, stores, jobs, self.config.worker, Options(), asyncio.Event())
-                    tally, ended = await run_alone(route.name, jobs, run)
+                    tally, _ = await run_alone(route.name, jobs, run)
             except S3S3Error as error:
                 log.warning("route %s: the comparison broke off: %s", route.name, error)
                 errors.append(error)  # the other routes are compared all the same
@@ -128,10 +128,10 @@ class BucketClient:
                      tally.source_entries, tally.total(Result.COPIED), tally.total(Result.DELETED),
                      tally.total(Result.FAILED))  # fmt: skip
             tell_what_broke_off(tally)
-            complete_routes.append(ended and tally.complete)
+            proven.append(tally.proven)
         if errors:
             raise errors[0]
-        return all(complete_routes)
+        return all(proven)
 
 
 def with_buckets(routes: Sequence[Route], source_bucket: str | None, dest_bucket: str | None) -> list[Route]:

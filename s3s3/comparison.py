@@ -10,7 +10,7 @@ from typing import NamedTuple
 from .deletions import Candidate
 from .errors import S3S3Error
 from .jobs import Put
-from .model import Entry, Outcome, Result, md5_of_etag
+from .model import Entry, Outcome, Proof, Result, md5_of_etag
 from .reconcile import Action, Batch, Decision, decide
 from .report import Tally
 from .store import Store
@@ -103,11 +103,13 @@ class Comparison:
             if source is not None:
                 self._tally.source_entries += 1
                 if since_ms is not None and source.modified_ms < since_ms:
+                    self._tally.skipped_entries += 1
                     continue
             for column in columns:
                 there = copies[column]
                 if source is None:
                     if there is not None:
+                        self._tally.only_there[self._names[column]] += 1
                         pairs.append(Pair(self._names[column], key, source, there))
                 elif count_only and there is not None and _plainly_same(source, there):
                     same[column] += 1
@@ -115,7 +117,7 @@ class Comparison:
                     pairs.append(Pair(self._names[column], key, source, there))
         for name, count in zip(self._names, same, strict=True):
             if count:
-                self._tally.count(name, Result.SAME.value, count)
+                self._tally.count(name, Result.SAME.value, Proof.ETAG.value, count)
                 self.entries[name] += count
         for pair in pairs:
             self.entries[pair.destination] += pair.there is not None

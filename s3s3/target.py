@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Protocol, TypeAlias
 
 from .errors import Damaged, LeaseLost, S3S3Error, StoreError, StoreRefused
-from .model import Endpoint, Entry, Outcome, Result, md5_of_etag
+from .model import Endpoint, Entry, Outcome, Proof, Result, md5_of_etag
 from .reconcile import Action, Decision, Reason, decide
 from .store import RECORDED_ETAG, Held, Reading, Store, Written
 
@@ -121,7 +121,8 @@ class Target:
         except S3S3Error as error:
             self.fail(error, source.entry, unanswered=sending.unanswered(error))
         else:
-            self.copied(source.entry, md5.hex(), etag_md5, unanswered=written.unanswered)
+            proof = Proof.CONTENT if etag_md5 is None else Proof.ETAG
+            self.copied(source.entry, md5.hex(), etag_md5, proof, unanswered=written.unanswered)
 
     async def copy_within(self, source: Held, source_bucket: str, permit: Permit) -> StoreError | None:
         """Have the store copy it by itself. Done, or failed so that it has to be tried again, that is the outcome.
@@ -147,7 +148,8 @@ class Target:
                     return wrong
                 self.fail(wrong, source.entry, unanswered=True)
             else:
-                self.copied(source.entry, md5_in_etag(source), md5_of_etag(etag), unanswered=written.unanswered)
+                self.copied(source.entry, md5_in_etag(source), md5_of_etag(etag), Proof.ETAG,
+                            unanswered=written.unanswered)  # fmt: skip
         return None
 
     def fail(self, error: S3S3Error, source: Entry | None = None, *, unanswered: bool = False) -> None:
@@ -196,12 +198,15 @@ class Target:
         """Say that the source has no such object any more, and that nothing is done about it here."""
         self.outcome = Outcome(self.store.name, self.key, Result.SOURCE_GONE, Reason.SOURCE_GONE.value)
 
-    def copied(self, source: Entry, md5: str | None, etag_md5: str | None, *, unanswered: bool = False) -> None:
+    def copied(
+        self, source: Entry, md5: str | None, etag_md5: str | None, proof: Proof, *, unanswered: bool = False
+    ) -> None:
         """Say that it is copied and verified.
 
         Args:
             md5: of the source's content (hex).
             etag_md5: the MD5 that the copy's ETag is, where it is one.
+            proof: how it is known that the copy is equal. CONTENT: the store was given the MD5 of all that it got.
         """
         self.outcome = Outcome(
             self.store.name,
@@ -212,6 +217,7 @@ class Target:
             destination_size_bytes=source.size_bytes,
             source_md5=md5,
             destination_md5=etag_md5,
+            proof=proof,
             unanswered=unanswered,
         )
 

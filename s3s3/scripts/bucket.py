@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from datetime import datetime, timezone
-from pathlib import Path
 
 from rich.console import Console
 
@@ -22,12 +19,13 @@ from ..errors import ConfigError, RunUnderWay, S3S3Error
 from ..lease import lease_clock_s
 from ..metrics import Metrics
 from ..model import Route
-from ..report import Lines, Tally
+from ..report import Tally
 from ..run_lock import run_alone
 from ..stores import opened
 from . import options
 from .progress import Progress, span_text, summary_table
 from .queues import chosen
+from .report_file import ReportFile
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,7 +42,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dest-bucket", metavar="B", help="another destination bucket, at every destination")
     parser.add_argument("--dry-run", action="store_true", help="copy nothing; say what would be (exit 1 if anything)")
     parser.add_argument("--interval", type=float, metavar="S", help="again every S seconds, until told to stop")
-    parser.add_argument("--report", metavar="FILE", help="a JSON line for every object; - for standard output")
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        help="a JSON line for every object and destination, and a summary that adds up; - for standard output",
+    )
     parser.add_argument("--force", action="store_true", help="copy every object, even where nothing differs")
     parser.add_argument(
         "--since", type=_time_ms, metavar="T",
@@ -93,31 +95,35 @@ async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
 
 
 async def _run_once(arguments: argparse.Namespace, settings: Config, routes: list[Route], stop: asyncio.Event) -> int:
-    tallies, complete, worst = [], True, options.OK
-    with _lines(arguments.report) as lines:
+    tallies: list[Tally] = []
+    complete, worst = True, options.OK
+    with ReportFile(arguments.report) if arguments.report else nullcontext() as report:
         for route in routes:
+            tally = Tally(route.name, route.destination_names, report.line if report else None)
+            tallies.append(tally)
             try:
-                tally, ended = await _compare(arguments, settings, route, stop, lines)
+                await _compare(arguments, settings, route, stop, tally)
             except ConfigError:
                 raise
             except S3S3Error as error:  # the other routes are compared all the same
                 names_it = len(routes) == 1 or isinstance(error, RunUnderWay)
                 print(f"s3s3: {'' if names_it else f'route {route.name}: '}{error}", file=sys.stderr)
                 worst = max(worst, options.status_of(error))
-                continue
-            tallies.append(tally)
-            complete = complete and ended
-            if lines is not None:
-                lines(tally.summary())
-            if not ended:
+                tally.error = str(error)
+            if report:
+                report.line(tally.summary([one.name for one in routes]))
+            complete = tally.ended or tally.error is not None
+            if not complete:
                 break
+        if report and complete:
+            report.end()
     _tell(tallies, complete, arguments.report == "-")
-    return max(worst, _status(tallies, complete))
+    return max(worst, _status(tallies, arguments.since is not None))
 
 
 async def _compare(
-    arguments: argparse.Namespace, settings: Config, route: Route, stop: asyncio.Event, lines: Lines | None
-) -> tuple[Tally, bool]:
+    arguments: argparse.Namespace, settings: Config, route: Route, stop: asyncio.Event, tally: Tally
+) -> None:
     """Compare one route, and have what differs copied. Raises RunUnderWay where another process does just that."""
     wanted = Options(dry_run=arguments.dry_run, force=arguments.force, since_ms=arguments.since,
                      allow_empty=arguments.allow_empty)  # fmt: skip
@@ -128,39 +134,25 @@ async def _compare(
     ):
         with Progress(await last_entries(jobs)) as progress:
 
-            async def run() -> tuple[Tally, bool]:
-                return await reconcile_with_worker(
-                    stores, jobs, settings.worker, wanted, stop, lines=lines, seen=progress
-                )
+            async def run() -> None:
+                await reconcile_with_worker(stores, jobs, settings.worker, wanted, stop, tally=tally, seen=progress)
 
             if arguments.dry_run:  # it does nobody's work
-                return await run()
-            return await run_alone(route.name, jobs, run, waits=arguments.wait, stop=stop)
-
-
-@contextmanager
-def _lines(report: str | None) -> Iterator[Lines | None]:
-    """Yield what takes the lines of a report."""
-    if report is None:
-        yield None
-    elif report == "-":
-        yield lambda fields: print(json.dumps(fields))
-    else:
-        try:
-            file = Path(report).open("w", encoding="utf-8")  # noqa: SIM115 - closed by the with below
-        except OSError as error:
-            raise ConfigError([f"--report {report}: cannot be written: {error.strerror}"]) from error
-        with file:
-            yield lambda fields: print(json.dumps(fields), file=file)
+                await run()
+                return
+            await run_alone(route.name, jobs, run, waits=arguments.wait, stop=stop)
 
 
 def _tell(tallies: list[Tally], complete: bool, to_stderr: bool) -> None:
     output = sys.stderr if to_stderr else sys.stdout
     console = Console(file=output, markup=False, highlight=False, soft_wrap=not output.isatty())
+    tallies = [tally for tally in tallies if tally.error is None]  # what has one told it already
     if tallies:
         console.print(summary_table(tallies))
     for tally in tallies:
         console.print(f"route {tally.route}: {tally.source_entries:,} objects compared in {span_text(tally.seconds)}")
+        if tally.proven:
+            console.print(f"route {tally.route}: proven: every destination holds what the source does")
         for store, error in tally.errors.items():
             console.print(f"route {tally.route}: {store} could not be compared: {error}")
         for store, why in tally.kept.items():
@@ -169,7 +161,9 @@ def _tell(tallies: list[Tally], complete: bool, to_stderr: bool) -> None:
         console.print("interrupted: the rest was not compared; run it again")
 
 
-def _status(tallies: list[Tally], complete: bool) -> int:
+def _status(tallies: list[Tally], is_part: bool) -> int:
+    """Return the exit status. `is_part`: only part of the source was asked for, and is all that can be proven."""
     if any(tally.errors for tally in tallies):
         return options.OUT_OF_REACH
-    return options.OK if complete and all(tally.complete for tally in tallies) else options.SOME_FAILED
+    well = all(tally.proven or (is_part and tally.ended and tally.complete) for tally in tallies)
+    return options.OK if well else options.SOME_FAILED

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from ..model import Result
+from ..model import Proof, Result
 from ..report import Tally
 
 PLAIN_LINE_EVERY_S = 10.0
@@ -83,14 +83,16 @@ class Progress:
 
 
 def summary_table(tallies: list[Tally]) -> Table:
-    """Return the closing table: a row for each route and destination, a column for each outcome that occurred."""
+    """Return the closing table: a row for each route and destination, a column for each outcome and proof there was."""
     words = [result.value for result in Result if any(result.value in c for t in tallies for c in t.counts.values())]
+    proofs = [proof.value for proof in Proof if any(proof.value in p for t in tallies for p in t.proofs.values())]
     table = Table(box=None, pad_edge=False)
     table.add_column("route")
     table.add_column("destination")
-    for word in words:
+    for word in (*words, *(f"by {proof}" for proof in proofs)):
         table.add_column(word, justify="right")
     for tally in tallies:
         for destination, counts in tally.counts.items():
-            table.add_row(tally.route, destination, *(f"{counts.get(word, 0):,}" for word in words))
+            cells = [counts.get(word, 0) for word in words] + [tally.proofs[destination].get(p, 0) for p in proofs]
+            table.add_row(tally.route, destination, *(f"{cell:,}" for cell in cells))
     return table

@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from ..errors import Damaged, S3S3Error, StoreError, StoreRefused
-from ..model import PART_AT_LEAST_BYTES, Endpoint, md5_of_etag
+from ..model import PART_AT_LEAST_BYTES, Endpoint, Proof, md5_of_etag
 from ..spool import Room
 from ..store import RECORDED_ETAG, TAGGING, Reading
 from ..target import Chunks, Permit, Target, md5_in_etag
@@ -81,7 +81,7 @@ class InParts:
             target.fail(error, source.entry, unanswered=isinstance(error, StoreError) and error.unanswered)
         else:
             md5 = self._known_md5.get(source.entry.etag)
-            target.copied(source.entry, md5.hex() if md5 else md5_in_etag(source), None)
+            target.copied(source.entry, md5.hex() if md5 else md5_in_etag(source), None, Proof.CONTENT)
 
     async def _headers(self) -> dict[str, str]:
         """Return the source's headers, and its ETag: the one of an object of parts tells nothing."""

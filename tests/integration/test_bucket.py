@@ -157,6 +157,11 @@ def another_runs(place: Place, lease_ms: int) -> None:
         client.pexpire("s3s3:{default}:comparing", lease_ms)
 
 
+def the_other_ends(place: Place) -> None:
+    with redis.Redis.from_url(place.redis_url) as client:
+        client.delete("s3s3:{default}:comparing")
+
+
 def test_a_run_beside_another_one_exits_with_1_at_once_and_names_it_but_a_dry_run_goes_on(place: Place) -> None:
     another_runs(place, 60_000)
     said = run("bucket", "--config", place.config(), status=1).stderr
@@ -169,10 +174,15 @@ def test_a_run_beside_another_one_exits_with_1_at_once_and_names_it_but_a_dry_ru
 
 
 def test_with_wait_it_runs_when_the_other_one_is_gone(place: Place) -> None:
-    another_runs(place, 2500)
-    began_s = time.monotonic()
-    assert "waiting for its end" in run("bucket", "--config", place.config(), "--wait").stderr
-    assert time.monotonic() - began_s > 2
+    another_runs(place, 300_000)
+    log = place.folder / "bucket.log"
+    arguments = command("bucket", "--config", place.config(), "--wait")
+    with log.open("wb") as output, subprocess.Popen(arguments, stdout=output, stderr=output) as process:
+        eventually(lambda: "waiting for its end" in log.read_text(), "it says that it waits")
+        time.sleep(1)
+        assert place.content("key 00") is None
+        the_other_ends(place)
+        assert process.wait(60) == 0
     assert place.content("key 00") == b"content"
 
 
@@ -187,8 +197,9 @@ def test_a_run_between_other_buckets_leaves_the_queue_that_listeners_work_on_alo
 
 
 def test_a_listeners_own_comparison_is_not_begun_beside_another_run(place: Place) -> None:
-    another_runs(place, 3000)
+    another_runs(place, 300_000)
     with Listener(place.config(), "--reconcile-interval", "1") as listener:
         eventually(lambda: "not begun a second time" in listener.log.read_text(), "the listener says why it waits")
         assert place.content("key 00") is None
+        the_other_ends(place)
         place.arrives("key 00")
