@@ -162,6 +162,15 @@ class Metrics(Collector):
             "mirror_too_large", "Copies not made since a single PUT does not take the object.", "mirror"
         )
         self.mirror_waiting = Gauge("mirror_waiting", "Requests that wait for a copy.", "mirror")
+        self.mirror_cache_fills = Counter(
+            "mirror_cache_fills", "Downloads into a cache, by what became of them.", "mirror", "outcome"
+        )
+        self.mirror_cache_filling = Gauge("mirror_cache_filling", "Downloads into a cache under way.", "mirror")
+        self.mirror_cache_evicted = Counter("mirror_cache_evicted", "Objects removed to make room.", "mirror")
+        self.mirror_cache_evicted_bytes = Counter("mirror_cache_evicted_bytes", "Their bytes.", "mirror")
+        self.mirror_cache_fill_ratio = Gauge(
+            "mirror_cache_fill_ratio", "The part of a cache's file system that is in use.", "mirror"
+        )
         self.mirror_connections = Gauge("mirror_connections", "Connections of clients.", "mirror")
         self.build_info[__version__, platform.python_version()] = 1
 

@@ -78,8 +78,8 @@ LAYERS = """
         api             blocking bucket comparison config errors jobs metrics model report store stores
         client          api blocking bucket comparison config errors listener metrics model run_lock stores
         web             config errors merged metrics
-        mirror          broker config config_mirror errors jobs lease metrics model observer spool store stores tasks \
-                        transfer web worker
+        mirror          broker config config_mirror digest errors jobs lease metrics model observer spool store \
+                        stores tasks transfer web worker
         scripts.progress model report
         demo            broker config errors model notices scripts.progress
         scripts         broker bucket client comparison config config_mirror demo errors jobs lease \

@@ -20,6 +20,9 @@ class Event(str, Enum):
     ERROR = "CacheErrorRedirect"
     COPIED = "CacheUpload"
     NOT_COPIED = "CacheUploadError"
+    MISS = "CacheMiss"
+    STREAMED = "CacheStreamed"
+    REFUSED = "CacheRefused"
 
 
 _OF_REQUESTS = {
@@ -28,7 +31,13 @@ _OF_REQUESTS = {
     Event.WAITED_IN_VAIN: "not copied",
     Event.TIMEOUT: "timeout",
     Event.ERROR: "error",
+    Event.MISS: "miss",
+    Event.STREAMED: "streamed",
+    Event.REFUSED: "refused",
 }
+OF_COPIES = (Event.HIT, Event.WAITED, Event.WAITED_IN_VAIN, Event.TIMEOUT, Event.ERROR)
+OF_CACHE = (Event.HIT, Event.MISS, Event.STREAMED, Event.REFUSED, Event.ERROR)
+"""How the one kind of mirror answers, and the other."""
 
 Line = Callable[[str, str, float], None]
 
@@ -38,15 +47,19 @@ class Figures:
 
     Args:
         line: takes an event's name, the mirror's and the seconds that it took.
+        events: how it may answer requests.
     """
 
-    def __init__(self, mirror: str, metrics: Metrics, line: Line | None = None) -> None:
+    def __init__(
+        self, mirror: str, metrics: Metrics, line: Line | None = None, events: Sequence[Event] = OF_COPIES
+    ) -> None:
         self._mirror = mirror
         self._metrics = metrics
         self._line = line
-        for outcome in _OF_REQUESTS.values():
-            metrics.mirror_requests[mirror, outcome] += 0
-        metrics.mirror_too_large[mirror] += 0
+        for event in events:
+            metrics.mirror_requests[mirror, _OF_REQUESTS[event]] += 0
+        if events is OF_COPIES:
+            metrics.mirror_too_large[mirror] += 0
 
     def answered(self, event: Event, took_s: float) -> str:
         """Count a request that was answered; return the outcome's word."""

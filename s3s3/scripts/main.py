@@ -14,6 +14,7 @@ VERBS = {
     "publish": "put keys on the queue",
     "jobs": "look at the queue and its dead letters, retry, drop, pause, resume",
     "mirror": "serve copies over HTTP, and make those that are missing",
+    "cache": "look at the cache's directory, make room in it, verify it",
     "check": "try every store and Redis, and say what is wrong",
     "convert": "print an old INI file, or s3sync's config.js, as TOML",
     "demo": "show everything on this machine, with real parts and no configuration",

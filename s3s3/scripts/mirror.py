@@ -15,6 +15,7 @@ from ..config import Config
 from ..config_mirror import MirrorSettings
 from ..errors import ConfigError
 from ..metrics import Metrics
+from ..mirror.cache.opening import CacheFront, cache_front
 from ..mirror.figures import Line
 from ..mirror.fronts import Front, fronts, run
 from ..mirror.influx import Influx
@@ -52,18 +53,23 @@ def main(argv: list[str] | None = None) -> int:
 
 async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     settings = config.load(arguments.config)
-    if settings.mirror.redirect is None and settings.mirror.proxy is None:
-        raise ConfigError([f"{settings.path}: nothing to serve: add a table [mirror.redirect] or [mirror.proxy]"])
+    mirror = settings.mirror
+    makes_copies = mirror.redirect is not None or mirror.proxy is not None
+    if not makes_copies and mirror.cache is None:
+        raise ConfigError(
+            [f"{settings.path}: nothing to serve: add a table [mirror.redirect], [mirror.proxy] or [mirror.cache]"]
+        )
     if arguments.make_buckets:
         return await _make_buckets(settings.mirror)
-    if not settings.pubsub.url:
+    if makes_copies and not settings.pubsub.url:
         raise ConfigError(['[pubsub] url = "": mirrors need Redis; leave url out for redis://localhost:6379/0'])
     _allow_more_files()
     metrics = Metrics(process=True)
     async with _opened(settings, metrics, with_access_log=arguments.access_log) as opened:
         log.info("s3s3 %s: serving %s", __version__, ", ".join(front.name for front in opened))
+        copying = [front for front in opened if isinstance(front, Front)]
         async with served(application(opened, metrics), settings.http):
-            await run(opened, stop, arguments.drain_s)
+            await asyncio.gather(run(copying, stop, arguments.drain_s), stop.wait())
     log.info("stopped")
     return options.OK
 
@@ -94,15 +100,23 @@ async def _make_bucket(endpoint: Endpoint, lifespan_days: int | None) -> None:
 
 
 @asynccontextmanager
-async def _opened(settings: Config, metrics: Metrics, *, with_access_log: bool) -> AsyncIterator[list[Front]]:
+async def _opened(
+    settings: Config, metrics: Metrics, *, with_access_log: bool
+) -> AsyncIterator[list[Front | CacheFront]]:
     async with AsyncExitStack() as stack:
-        client = broker.connect(settings.pubsub.url)
-        stack.push_async_callback(client.aclose)
-        shared = Shared(client, settings.worker, room_of(settings.worker), metrics)
         line = await _influx_line(os.environ.get("INFLUXDB_URL", ""), stack)
-        yield await stack.enter_async_context(
-            fronts(settings.mirror, shared, line=line, with_access_log=with_access_log)
-        )
+        opened: list[Front | CacheFront] = []
+        if settings.pubsub.url:
+            client = broker.connect(settings.pubsub.url)
+            stack.push_async_callback(client.aclose)
+            shared = Shared(client, settings.worker, room_of(settings.worker), metrics)
+            opened += await stack.enter_async_context(
+                fronts(settings.mirror, shared, line=line, with_access_log=with_access_log)
+            )
+        if settings.mirror.cache is not None:
+            front = cache_front(settings.mirror.cache, metrics, line=line, with_access_log=with_access_log)
+            opened.append(await stack.enter_async_context(front))
+        yield opened
 
 
 async def _influx_line(url: str, stack: AsyncExitStack) -> Line | None:

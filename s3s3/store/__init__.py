@@ -8,7 +8,9 @@ from .lister import Page
 from .marks import TAGGING
 from .origin import Fetched, Hop, Kept, Origin
 from .pool import Timeouts
+from .presigned import Denied, Grant, Verifier
 from .reading import RECORDED_ETAG, Content, Held, Reading, Source, Written
+from .times import http_date_ms
 from .url_rules import EVERY_ADDRESS, Place, UrlRules, place_of
 
 __all__ = [
@@ -17,8 +19,10 @@ __all__ = [
     "TAGGING",
     "Buckets",
     "Content",
+    "Denied",
     "Fetched",
     "Gate",
+    "Grant",
     "Held",
     "Hop",
     "Kept",
@@ -30,7 +34,9 @@ __all__ = [
     "Store",
     "Timeouts",
     "UrlRules",
+    "Verifier",
     "Written",
     "create_resource",
+    "http_date_ms",
     "place_of",
 ]

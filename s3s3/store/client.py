@@ -14,7 +14,7 @@ from .exchange import Body, Exchange, Gate, Permit, again, always
 from .lister import Lister, Page
 from .marks import Marks
 from .multipart import Multipart
-from .names import KeyMap, encode_key
+from .names import KeyMap, Query, encode_key
 from .pool import Timeouts
 from .reading import Answer, Held, Reading, Written, encrypted, held
 
@@ -102,14 +102,17 @@ class Store:
 
         return await again(attempt)
 
-    async def location(self, key: str, *, method: str = "GET", signed_for_s: int | None = None) -> str:
+    async def location(
+        self, key: str, *, method: str = "GET", signed_for_s: int | None = None, query: Query = ()
+    ) -> str:
         """Return a URL of an object, for somebody else to ask.
 
         Args:
             method: what may be asked with it, where it is signed.
             signed_for_s: how long whoever holds it may use it; None: it is not signed, for a bucket that is public.
+            query: to be asked with it.
         """
-        return await self._exchange.location(self._names.held(key), method, signed_for_s)
+        return await self._exchange.location(self._names.held(key), method, signed_for_s, query)
 
     async def put(
         self,

@@ -44,6 +44,11 @@ class Address:
     base: str
     resource_base: str
 
+    @property
+    def url(self) -> str:
+        """The URL of the store, without a path."""
+        return f"{'https' if self.is_secure else 'http'}://{self.host_header}"
+
     def target(self, encoded_key: str, query: Query = ()) -> Target:
         """Return the target of a request for a key, or for the bucket where it is ""."""
         return Target(f"{self.base}/{encoded_key}", f"{self.resource_base}/{encoded_key}", query)

@@ -117,13 +117,13 @@ class Exchange:
         """Return the time by the store's clock, learned from the Date of its answers; this machine's before one."""
         return round(time.monotonic() * 1000) + self._clock_offset_ms
 
-    async def location(self, held_key: str, method: str, signed_for_s: int | None) -> str:
+    async def location(self, held_key: str, method: str, signed_for_s: int | None, query: Query = ()) -> str:
         """Return an object's URL, with a signature of the endpoint's own version where it is to be signed."""
         address = self._address
-        target = address.target(encode_key(held_key))
-        url = f"{'https' if address.is_secure else 'http'}://{address.host_header}{target.path}"
+        target = address.target(encode_key(held_key), query)
+        url = f"{address.url}{target.path}"
         if signed_for_s is None:
-            return url
+            return f"{url}?{encode_query(query)}" if query else url
         sign = await self._current_signer()
         signed = {"host": address.host_header} if self._endpoint.signature_version == "s3v4" else {}
         return f"{url}?{sign.presign(method, target, signed, signed_for_s, self.time_ms() / 1000)}"

@@ -75,6 +75,11 @@ class Signer(Protocol):
     ) -> str:
         """Return the whole query string of a URL that whoever holds it may use for `expires_s` seconds."""
 
+    def presigned_signature(
+        self, method: str, target: Target, headers: Mapping[str, str], expires_s: int, now_s: float
+    ) -> str:
+        """Return the signature alone of such a query string."""
+
 
 def signer(version: str, keys: Keys, region: str) -> Signer:
     """Return the signer for a `signature_version`: "s3" is V2, "s3v4" is V4."""
@@ -107,11 +112,10 @@ class SignerV2:
         self, method: str, target: Target, headers: Mapping[str, str], expires_s: int, now_s: float | None = None
     ) -> str:
         """Return the query string. `headers` (content-md5, content-type, x-amz-*) must be sent along with it."""
-        expires = str(int((time.time() if now_s is None else now_s) + expires_s))
+        now_s = time.time() if now_s is None else now_s
+        expires = str(int(now_s + expires_s))
         token = self._keys.session_token
-        if token is not None:
-            headers = {**headers, "x-amz-security-token": str(token)}
-        signature = self._signature(method, target, headers, expires)
+        signature = self.presigned_signature(method, target, headers, expires_s, now_s)
         signed: list[tuple[str, str | None]] = [
             ("AWSAccessKeyId", self._keys.access_key_id),
             ("Signature", signature),
@@ -120,6 +124,15 @@ class SignerV2:
         if token is not None:
             signed.append(("x-amz-security-token", str(token)))
         return encode_query([*target.query, *signed])
+
+    def presigned_signature(
+        self, method: str, target: Target, headers: Mapping[str, str], expires_s: int, now_s: float
+    ) -> str:
+        """Return the signature alone of such a query string."""
+        token = self._keys.session_token
+        if token is not None:
+            headers = {**headers, "x-amz-security-token": str(token)}
+        return self._signature(method, target, headers, str(int(now_s + expires_s)))
 
     def _signature(self, method: str, target: Target, headers: Mapping[str, str], date: str) -> str:
         names = sorted([name for name in headers if name.startswith("x-amz-")])
@@ -170,7 +183,19 @@ class SignerV4:
         self, method: str, target: Target, headers: Mapping[str, str], expires_s: int, now_s: float | None = None
     ) -> str:
         """Return the query string. `headers` must hold the host; all of them must be sent along with it."""
-        self._tell_time(time.time() if now_s is None else now_s)
+        query, signature = self._presigned(method, target, headers, expires_s, time.time() if now_s is None else now_s)
+        return f"{encode_query(query)}&X-Amz-Signature={signature}"
+
+    def presigned_signature(
+        self, method: str, target: Target, headers: Mapping[str, str], expires_s: int, now_s: float
+    ) -> str:
+        """Return the signature alone of such a query string."""
+        return self._presigned(method, target, headers, expires_s, now_s)[1]
+
+    def _presigned(
+        self, method: str, target: Target, headers: Mapping[str, str], expires_s: int, now_s: float
+    ) -> tuple[Query, str]:
+        self._tell_time(now_s)
         names, canonical_headers = _v4_headers(headers)
         signed: list[tuple[str, str | None]] = [
             ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"),
@@ -182,8 +207,7 @@ class SignerV4:
         if self._keys.session_token is not None:
             signed.append(("X-Amz-Security-Token", str(self._keys.session_token)))
         query = [*target.query, *signed]
-        signature = self._signature(method, target.path, _v4_query(query), names, canonical_headers)
-        return f"{encode_query(query)}&X-Amz-Signature={signature}"
+        return query, self._signature(method, target.path, _v4_query(query), names, canonical_headers)
 
     def _tell_time(self, now_s: float) -> None:
         """Set timestamp, scope and the signing key, which is good for a day."""

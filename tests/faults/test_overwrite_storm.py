@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 WRITERS = 4
 LATE_S = 0.5
-"""Each answer of the destinations: so a key changes several times while it is copied. Less than a lease, which is as long
-as a PUT may take."""
+"""Each answer of the destinations: so a key changes several times while it is copied. Less than a lease, which is as
+long as a PUT may take."""
 
 
 def test_a_storm_of_overwrites_ends_with_the_last_contents_and_few_copies(

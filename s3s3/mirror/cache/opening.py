@@ -1,0 +1,108 @@
+"""The cache of one process, opened as the configuration says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from ...config_mirror import CacheSettings
+from ...metrics import Metrics
+from ...store import Store, Timeouts, Verifier
+from ...stores import refused
+from ...tasks import cancel
+from ...web.access_log import JsonAccessLog
+from ...web.bounded import Bounds, Connections, connections_at_hand, serving
+from ..figures import OF_CACHE, Figures, Line
+from .fills import MOST_FILLS, Fills
+from .folder import Folder
+from .front import Cache
+from .room import Room, disk_of
+
+log = logging.getLogger(__name__)
+
+CACHE = "mirror.cache"
+ASKING = Timeouts(connect_s=3, read_s=5)
+"""For what a client waits for."""
+ASKING_CONNECTIONS = 64
+
+
+@dataclass(frozen=True)
+class CacheFront:
+    """The address that the cache's clients come to."""
+
+    name: str
+    store: Store
+    folder: Folder
+    fills: Fills
+    connections: Connections
+    port: int
+    metrics: Metrics
+
+    def ailment(self) -> str:
+        """Return "": it waits for nobody."""
+        return ""
+
+    async def unready(self) -> list[str]:
+        """Ask the store and look at the directory; return what is wrong, a line each."""
+        error = await refused(self.store)
+        wrong = [f"{self.name}: {error}"] if error is not None else []
+        if not self.folder.directory.is_dir():
+            wrong.append(f"{self.name}: {self.folder.directory} has gone")
+        return wrong
+
+    async def measure(self) -> None:
+        """Bring the gauges up to date."""
+        self.metrics.mirror_connections[self.name] = self.connections.open
+        self.metrics.mirror_cache_filling[self.name] = self.fills.under_way
+        disk = disk_of(self.folder.directory)
+        self.metrics.mirror_cache_fill_ratio[self.name] = disk.used_bytes / max(disk.size_bytes, 1)
+
+
+def folder_of(settings: CacheSettings) -> Folder:
+    """Return the cache's directory. Objects of another store or bucket in it have other names."""
+    store = settings.store
+    return Folder(settings.directory, f"{store.host or store.region}:{store.port or ''}/{store.bucket_name}")
+
+
+def room_in(folder: Folder, settings: CacheSettings) -> Room:
+    """Return what makes room in it."""
+    return Room(folder, settings.max_fill, settings.low_fill)
+
+
+@asynccontextmanager
+async def cache_front(
+    settings: CacheSettings, metrics: Metrics, *, line: Line | None = None, with_access_log: bool = False
+) -> AsyncIterator[CacheFront]:
+    """Open it. It answers at once, and removes what dead processes have left beside that.
+
+    Raises:
+        ConfigError: the directory or the address cannot be had.
+    """
+    folder = folder_of(settings)
+    folder.make()
+    figures = Figures(CACHE, metrics, line, OF_CACHE)
+    prefix = settings.store.prefix
+    reading = Store(settings.store, source_prefix=prefix, connections=MOST_FILLS)
+    asking = Store(settings.store, source_prefix=prefix, connections=ASKING_CONNECTIONS, timeouts=ASKING)
+    async with reading, asking:
+        fills = Fills(reading, folder, room_in(folder, settings), metrics, CACHE)
+        cache = Cache(settings, Verifier(settings.store), asking, folder, fills, figures)
+        connections = Connections(Bounds(connections=connections_at_hand()))
+        access_log = JsonAccessLog if with_access_log else None
+        sweeping = asyncio.create_task(_sweep(folder))
+        try:
+            async with serving(CACHE, settings.host, settings.port, cache.answer, connections, access_log) as port:
+                log.info("%s: %s:%d, %s", CACHE, settings.host, port, folder.directory)
+                yield CacheFront(CACHE, asking, folder, fills, connections, port, metrics)
+        finally:
+            await cancel([sweeping])
+            await fills.close()
+
+
+async def _sweep(folder: Folder) -> None:
+    removed = await asyncio.to_thread(folder.sweep)
+    if removed:
+        log.info("%s: %d files that dead processes had left are removed", CACHE, removed)

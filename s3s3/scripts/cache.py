@@ -1,0 +1,111 @@
+"""`s3s3 cache`: the cache's directory, for those who look after it. It may be done beside processes that serve."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+from .. import config
+from ..config_mirror import CacheSettings
+from ..errors import ConfigError
+from ..mirror.cache.folder import Folder
+from ..mirror.cache.inspection import census, verify
+from ..mirror.cache.opening import folder_of, room_in
+from ..mirror.cache.room import disk_of
+from . import options
+from .progress import size_text, span_text
+from .tables import counted, shown
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do what the arguments say; return the exit status."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.action != "evict" and (arguments.keys or arguments.all):
+        parser.error(f"{arguments.action} takes no keys and no --all")
+    if arguments.keys and arguments.all:
+        parser.error("evict: either keys or --all")
+    options.start_log(arguments)
+    return options.exit_status(lambda: _cache(arguments))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = options.parser("cache", "Look at the cache's directory, make room in it, verify what it holds.")
+    parser.add_argument(
+        "action", nargs="?", default="stat", choices=("stat", "evict", "verify"),
+        help="stat (the default): how much there is; evict: remove the named objects, or those that nobody has asked "
+        "for the longest until the disk is down to low_fill; verify: read everything and remove what is damaged",
+    )  # fmt: skip
+    parser.add_argument("keys", metavar="KEY", nargs="*", help="objects to evict")
+    parser.add_argument("--all", action="store_true", help="evict everything")
+    parser.add_argument("--json", action="store_true", help="stat as JSON, for programs")
+    return parser
+
+
+def _cache(arguments: argparse.Namespace) -> int:
+    settings = config.load(arguments.config)
+    cache = settings.mirror.cache
+    if cache is None:
+        raise ConfigError([f"{settings.path}: no cache: there is no table [mirror.cache]"])
+    if not cache.directory.is_dir():
+        raise ConfigError([f"[mirror.cache] directory: {cache.directory} is not there; s3s3 mirror makes it"])
+    folder = folder_of(cache)
+    folder.make()
+    if arguments.action == "stat":
+        return _stat(folder, cache, as_json=arguments.json)
+    if arguments.action == "verify":
+        return _verify(folder)
+    return _evict_keys(folder, arguments.keys) if arguments.keys else _evict(folder, cache, all_of_it=arguments.all)
+
+
+def _stat(folder: Folder, settings: CacheSettings, *, as_json: bool) -> int:
+    kept, disk = census(folder), disk_of(folder.directory)
+    fill = disk.used_bytes / max(disk.size_bytes, 1)
+    idle_s = time.time() - kept.oldest_access_s if kept.objects else 0.0
+    if as_json:
+        print(json.dumps({"objects": kept.objects, "size_bytes": kept.size_bytes, "filling": kept.filling,
+                          "oldest_access_s": round(kept.oldest_access_s, 3), "disk_size_bytes": disk.size_bytes,
+                          "disk_used_bytes": disk.used_bytes, "disk_fill": round(fill, 4)}))  # fmt: skip
+        return options.OK
+    print(f"{folder.directory}: {counted(kept.objects, 'object')}, {size_text(kept.size_bytes)}")
+    print(f"being downloaded: {kept.filling}")
+    if kept.objects:
+        print(f"not asked for the longest: {span_text(idle_s)}")
+    print(f"the disk is {fill:.1%} full; objects are removed from {settings.max_fill:.0%} on, "
+          f"down to {settings.low_fill:.0%}")  # fmt: skip
+    return options.OK
+
+
+def _evict(folder: Folder, settings: CacheSettings, *, all_of_it: bool) -> int:
+    evicted = room_in(folder, settings).evict(0.0 if all_of_it else None)
+    swept = folder.sweep()
+    print(f"removed {counted(evicted.objects, 'object')}, {size_text(evicted.size_bytes)}"
+          + (f", and {counted(swept, 'file')} that dead processes had left" if swept else ""))  # fmt: skip
+    return options.OK
+
+
+def _evict_keys(folder: Folder, keys: list[str]) -> int:
+    missing = 0
+    for key in keys:
+        stored = folder.open(key)
+        if stored is None:
+            missing += 1
+            print(f"{shown(key)}: is not kept")
+            continue
+        stored.close()
+        folder.remove(folder.name(key), stored.about)
+        print(f"{shown(key)}: removed")
+    return options.SOME_FAILED if missing else options.OK
+
+
+def _verify(folder: Folder) -> int:
+    objects = damaged = 0
+    for name, about, wrong in verify(folder):
+        objects += 1
+        if wrong:
+            damaged += 1
+            folder.remove(name, about)
+            print(f"{shown(about.key)}: removed: {wrong}")
+    print(f"verified {counted(objects, 'object')}, {damaged} of them damaged")
+    return options.SOME_FAILED if damaged else options.OK
