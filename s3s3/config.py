@@ -54,10 +54,14 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """Where the status page is served. `host` stands without the brackets of an IPv6 address."""
+    """Where the status page is served. `host` stands without the brackets of an IPv6 address.
+
+    `token`: who knows it may do something there; None: nobody may.
+    """
 
     host: str
     port: int
+    token: Secret | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +136,12 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ
     _check_sources(tables, routes, faults)
     spool_dir = _spool_dir(tables[WORKER.name], file.path.parent, faults)
     faults.raise_any()
-    address = tables[HTTP.name].values["bind"]
     return Config(
         path=file.path,
         routes=made_routes(routes, default_channel=tables[PUBSUB.name].values["channel"]),
         pubsub=PubSub(**tables[PUBSUB.name].values),
         worker=WorkerSettings(**{**tables[WORKER.name].values, "spool_dir": spool_dir}),
-        http=HttpSettings(*address) if address else None,
+        http=_http_settings(tables[HTTP.name]),
         mirror=mirror_settings(settings),
         stream=StreamSettings(**tables[STREAM.name].values) if STREAM.name in tables else None,
         sqs=SqsSettings(**tables[SQS.name].values) if SQS.name in tables else None,
@@ -163,6 +166,13 @@ def _check_sources(tables: Mapping[str, Settings], routes: Sequence[RouteSetting
 def _webhook(table: Settings) -> WebhookSettings:
     host, port = table.values["bind"]
     return WebhookSettings(host, port, table.values["token"])
+
+
+def _http_settings(http: Settings) -> HttpSettings | None:
+    if not http.values["bind"]:
+        return None
+    host, port = http.values["bind"]
+    return HttpSettings(host, port, http.values["token"])
 
 
 def _spool_dir(worker: Settings, folder: Path, faults: Faults) -> Path:

@@ -31,6 +31,7 @@ from .notices.routing import Onward, Routing, Target, following
 from .notices.source import Source
 from .notices.sources import sources_of
 from .observer import Observer
+from .presence import Presence, State
 from .report import Tally
 from .run_lock import run_alone
 from .stores import RouteStores, opened, refused, room_of
@@ -61,11 +62,12 @@ class RouteListener:
         self.route = route
         self.stores = stores
         self.metrics = metrics
-        self.observer = Observer(route.name, metrics)
         self._periodic = periodic
         self._settings = settings
         self._matches = matcher(route)
         self.jobs = _queue(speaking, route, settings.lease_s)
+        self.presence = Presence(route, self.jobs, metrics, self._state)
+        self.observer = Observer(route.name, metrics, self.presence.failed)
 
         followers = following(route, config.routes)
         onward = Onward(route, [Target(other, _queue(speaking, other, settings.lease_s)) for other in followers])
@@ -115,7 +117,8 @@ class RouteListener:
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Listen and work until `stop` is set, and leave the queue as one ought to."""
-        keepers = [self._keep_reconciling(), *(part.run() for part in (self.ear, self._healer) if part)]
+        keepers = [self._keep_reconciling(), self.presence.keep()]
+        keepers += [part.run() for part in (self.ear, self._healer) if part]
         await beside(self._work(stop, drain_s), *keepers)
 
     async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
@@ -124,6 +127,7 @@ class RouteListener:
             if self.ear:
                 await self.ear.give_up()
             await self.jobs.leave()
+            await self.presence.sign_off()
         except S3S3Error as error:
             log.warning("route %s: could not sign off: %s", self.route.name, error)
 
@@ -187,6 +191,9 @@ class RouteListener:
         if self.ear and not self.ear.subscription.alive:
             return f"route {self.route.name}: not subscribed"
         return ""
+
+    def _state(self) -> State:
+        return State(self.worker.running, self.ear.leads if self.ear else False, self.ailment())
 
     async def unready(self) -> list[str]:
         """Ask Redis and every store; return what is wrong, a line each."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .jobs import Counts
 from .metrics import Metrics
@@ -14,25 +14,34 @@ log = logging.getLogger(__name__)
 
 
 class Observer:
-    """Counts and logs what becomes of one route's jobs."""
+    """Counts and logs what becomes of one route's jobs.
 
-    def __init__(self, route: str, metrics: Metrics) -> None:
+    Args:
+        failed: told of the outcomes of a job that failed somewhere.
+    """
+
+    def __init__(self, route: str, metrics: Metrics, failed: Callable[[Sequence[Outcome]], None] | None = None) -> None:
         self._route = route
         self._metrics = metrics
+        self._failed = failed
 
     def finished(self, job: Job, outcomes: Sequence[Outcome], duration_s: float) -> None:
         """Tell of a job that the queue knows to be done."""
+        failed = False
         for outcome in outcomes:
             self._metrics.count_outcome(self._route, outcome, duration_s)
             if outcome.result is Result.COPIED and job.lane is Lane.FRESH:
                 waited_s = max(time.time() - job.noticed_ms / 1000, 0.0)
                 self._metrics.notice_to_copy_seconds[self._route, outcome.destination].observe(waited_s)
             if outcome.result is Result.FAILED:
+                failed = True
                 self._metrics.retries[self._route, outcome.destination] += getattr(outcome.error, "retriable", False)
                 log.warning("%s: %r to %s failed: %s", self._route, job.key, outcome.destination, outcome.reason)
             elif log.isEnabledFor(logging.DEBUG):
                 log.debug("%s: %r to %s: %s %s", self._route, job.key, outcome.destination, outcome.result.value,
                           outcome.reason)  # fmt: skip
+        if failed and self._failed is not None:
+            self._failed(outcomes)
 
     def noticed(self, kind: str) -> None:
         """Count a notice."""

@@ -61,6 +61,17 @@ async def run_alone(
         await lock.give_up()
 
 
+async def under_way(jobs: RedisJobs) -> str:
+    """Return who compares the route now, in words, or "". Raises RedisUnavailable."""
+    with translated():
+        found: Any = await jobs.client.hmget(jobs.prefix + "comparing", "host", "pid", "since_ms")
+    return "" if found[0] is None else f"by process {found[1]} on {found[0]} since {_time_text(found[2])}"
+
+
+def _time_text(at_ms: str) -> str:
+    return f"{datetime.fromtimestamp(int(at_ms) / 1000, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+
+
 async def _awaited(run: Callable[[], Awaitable[Answer]]) -> Answer:
     return await run()
 
@@ -119,9 +130,7 @@ class _RunLock:
             self._until_s = asked_s + LEASE_S
             return ""
         host, pid, since_ms = held
-        since = datetime.fromtimestamp(int(since_ms) / 1000, timezone.utc)
-        return (f"route {self._route} is being compared by process {pid} on {host} since "
-                f"{since:%Y-%m-%d %H:%M:%S} UTC")  # fmt: skip
+        return f"route {self._route} is being compared by process {pid} on {host} since {_time_text(since_ms)}"
 
     async def _call(self, word: str, *args: str | int) -> Any:
         with translated():

@@ -241,8 +241,13 @@ WORKER = Table(
 HTTP = Table(
     "http",
     "The status page, /metrics, /healthz and /readyz of s3s3 listen and s3s3 mirror.",
-    (Key("bind", Kind.ADDRESS, "127.0.0.1:9180", 'Address and port; "" for none.', may_be_empty=True),),
-)
+    (
+        Key("bind", Kind.ADDRESS, "127.0.0.1:9180", 'Address and port; "" for none.', may_be_empty=True),
+        Key("token", Kind.SECRET, None,
+            "Who types it may retry and drop dead letters on the status page. Left out: nobody may, there.",
+            example="TOKEN"),
+    ),
+)  # fmt: skip
 
 STREAM = Table(
     "stream",

@@ -54,6 +54,8 @@ LAYERS = """
     the queue, what fills it, and who works on it
         broker          addresses errors tasks
         jobs            broker lease model tasks
+        history         broker metrics model
+        fleet           broker
         notices         broker config errors jobs lease matching model tasks
         verdicts        errors jobs model report
         circuits        broker jobs model verdicts
@@ -70,14 +72,15 @@ LAYERS = """
                         report store stores tasks worker
         heal            errors jobs model notices report store
         observer        jobs metrics model
+        presence        errors fleet history jobs metrics model
         processes       lease tasks
         listener        broker bucket comparison config errors heal jobs lease limits matching metrics model notices \
-                        observer report run_lock stores tasks worker
+                        observer presence report run_lock stores tasks worker
 
     what users see
         api             blocking bucket comparison config errors jobs metrics model report store stores
         client          api blocking bucket comparison config errors listener metrics model run_lock stores
-        web             config errors merged metrics
+        web             config errors fleet history jobs lease merged metrics model run_lock tasks
         mirror          broker config config_mirror digest errors jobs lease metrics model observer spool store \
                         stores tasks transfer web worker
         scripts.progress model report
@@ -93,7 +96,7 @@ LIBRARIES = {
     "boto3": "store demo notices",
     "botocore": "store demo notices",
     "prometheus_client": "metrics merged demo",
-    "redis": "broker jobs limits notices listener mirror scripts demo",
+    "redis": "broker fleet history jobs limits notices listener mirror scripts web demo",
     "rich": "scripts scripts.progress demo",
     "supervisor": "scripts",
     "tomli": "config_file",

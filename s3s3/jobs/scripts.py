@@ -13,7 +13,7 @@ from ..model import Lane
 
 GROUP = "s3s3"
 
-_NAMES = ("put", "claim", "renew", "finish", "turn", "circuit", "revive", "leave", "counts")
+_NAMES = ("put", "claim", "renew", "finish", "turn", "circuit", "revive", "leave", "counts", "spread")
 
 
 class Scripts:

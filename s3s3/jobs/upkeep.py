@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
@@ -16,7 +16,27 @@ from .scripts import Scripts
 KEYS_IN_ONE_CALL = 500
 """Redis runs a script alone, so a long one would make everybody else wait."""
 
+SAMPLE = 100
+"""Of so many records of each lane a look at a queue reads which destinations they are for."""
+
 LETTERS_OF_NOTICES_KEPT = 10_000
+
+
+class Pending(NamedTuple):
+    """What is pending for a destination: queued or running, waiting for another try, parked; and the age of the oldest.
+
+    `exact`: counted; else reckoned from the first `SAMPLE` of each lane.
+    """
+
+    queued: int
+    waiting: int
+    parked: int
+    oldest_s: float | None
+    exact: bool
+
+    @property
+    def total(self) -> int:
+        return self.queued + self.waiting + self.parked
 
 
 class Upkeep:
@@ -55,6 +75,14 @@ class Upkeep:
             oldest_s=oldest_ms / 1000,
             paused=bool(paused),
         )
+
+    async def spread(self) -> dict[str, Pending]:
+        """Return what is pending for each destination."""
+        found = await self._scripts.run("spread", SAMPLE, *self.destinations)
+        return {
+            name: Pending(queued, waiting, parked, None if oldest_ms < 0 else oldest_ms / 1000, bool(exact))
+            for name, (queued, waiting, parked, oldest_ms, exact) in zip(self.destinations, found, strict=True)
+        }
 
     async def note_reconcile(self, summary: str) -> None:
         """Keep the summary (JSON) of a run that compared everything."""

@@ -10,12 +10,17 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import __version__, config
+from redis.asyncio import Redis
+
+from .. import __version__, broker, config
+from ..config import Config
 from ..listener import Periodic, listen, route_listeners, sources_for
 from ..metrics import Metrics
 from ..processes import Processes
 from ..web.health import application, served
 from ..web.several import Several, socket_of
+from ..web.snapshot import watches
+from ..web.status import Status
 from . import options
 
 log = logging.getLogger(__name__)
@@ -69,7 +74,8 @@ async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
                      channel, listener.route.source.name,
                      ", ".join(listener.route.destination_names))  # fmt: skip
         sources = sources_for(listeners, settings, metrics)
-        async with served(application([*listeners, *sources], metrics), where):
+        status = None if arguments.as_one_of_several else _status(settings, listeners[0].jobs.client)
+        async with served(application([*listeners, *sources], metrics, status), where):
             await listen(listeners, sources, stop, arguments.drain_s)
     log.info("stopped")
     return options.OK
@@ -82,10 +88,22 @@ async def _several(arguments: argparse.Namespace, given: Sequence[str], stop: as
         sockets = Path(folder)
         processes = Processes(arguments.processes, lambda number: _command(number, given, socket_of(sockets, number)))
         pages = Several(processes.members, sockets)
-        async with served(pages.application(), settings.http):
-            status = await processes.run(stop, arguments.drain_s + ENDED_AFTER_DRAIN_S)
+        client = broker.connect(settings.pubsub.url) if settings.pubsub.url else None
+        try:
+            async with served(pages.application(_status(settings, client)), settings.http):
+                ended = await processes.run(stop, arguments.drain_s + ENDED_AFTER_DRAIN_S)
+        finally:
+            if client is not None:
+                await client.aclose()
     log.info("all %d processes have stopped", arguments.processes)
-    return status
+    return ended
+
+
+def _status(settings: Config, client: Redis | None) -> Status | None:
+    """Return the status page, None where there is none, or no Redis to read it from."""
+    if settings.http is None or client is None:
+        return None
+    return Status(watches(client, settings.routes, settings.worker.lease_s), settings.http.token)
 
 
 def _command(number: int, given: Sequence[str], socket: Path) -> list[str]:

@@ -14,6 +14,7 @@ from aiohttp import web
 from ..config import HttpSettings
 from ..errors import S3S3Error
 from ..metrics import CONTENT_TYPE, Metrics
+from .status import FORM_BYTES, Status
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +35,11 @@ class Watched(Protocol):
         """Bring its gauges up to date."""
 
 
-def application(watched: Sequence[Watched], metrics: Metrics) -> web.Application:
-    """Return the application: `/healthz` (alive and consuming), `/readyz` (reaches what it needs), `/metrics`."""
+def application(watched: Sequence[Watched], metrics: Metrics, status: Status | None = None) -> web.Application:
+    """Return the application: `/healthz` (alive and consuming), `/readyz` (reaches what it needs), `/metrics`.
+
+    `status`: the status page, "/", where there is to be one.
+    """
 
     async def healthz(request: web.Request) -> web.Response:
         return answer_of([ailment for part in watched if (ailment := part.ailment())])
@@ -55,8 +59,10 @@ def application(watched: Sequence[Watched], metrics: Metrics) -> web.Application
                 log.warning("the gauges of the queue are not up to date: %s", error)
         return web.Response(body=metrics.page(), headers={"Content-Type": CONTENT_TYPE})
 
-    app = web.Application()
+    app = web.Application(client_max_size=FORM_BYTES)
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", show_metrics)])
+    if status is not None:
+        status.add_to(app)
     return app
 
 

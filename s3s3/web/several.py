@@ -14,6 +14,7 @@ from aiohttp import web
 from ..merged import Merged
 from ..metrics import CONTENT_TYPE
 from .health import READY_WITHIN_S, answer_of
+from .status import FORM_BYTES, Status
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Several:
         self._merged = Merged()
         self._pids: dict[int, int] = {}
 
-    def application(self) -> web.Application:
+    def application(self, status: Status | None = None) -> web.Application:
         """Return the application: the same pages as one process has."""
 
         async def healthz(request: web.Request) -> web.Response:
@@ -61,8 +62,10 @@ class Several:
             await asyncio.gather(*map(self._read_metrics, self._parts))
             return web.Response(body=self._merged.page(), headers={"Content-Type": CONTENT_TYPE})
 
-        app = web.Application()
+        app = web.Application(client_max_size=FORM_BYTES)
         app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+        if status is not None:
+            status.add_to(app)
         return app
 
     async def _wrong(self, path: str, within_s: float, excused_s: float = 0.0) -> list[str]:

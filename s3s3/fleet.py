@@ -1,0 +1,93 @@
+"""Who works on a route: each process gives a sign of life every few seconds, for people to see.
+
+Keys, under the route's prefix:
+
+    fleet           sorted set: the processes, by their last sign of life (ms); for an hour after it, or until they
+                    sign off
+    fleet:about     hash: what each said of itself, JSON: {host, pid, version, command, started_ms, running, leads,
+                    ailment}
+
+Nothing is decided by it: who may run a job is the queue's business alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib import resources
+from typing import Any
+
+from redis.asyncio import Redis
+
+from .broker import translated
+
+SIGN_EVERY_S = 5.0
+SILENT_AFTER_S = 3 * SIGN_EVERY_S
+"""After so long without a sign of life a process counts as gone."""
+
+KEPT_S = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process, as it said itself.
+
+    Attributes:
+        command: listen, mirror or bucket.
+        running: how many jobs it works on.
+        leads: whether it puts the channel's notices on the queue.
+        ailment: why it does not work as it should, "" while it does.
+        silent_s: how long ago its last sign of life was, by Redis's clock.
+    """
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    command: str
+    started_ms: int
+    running: int = 0
+    leads: bool = False
+    ailment: str = ""
+    silent_s: float = 0.0
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing was heard of it for too long."""
+        return self.silent_s > SILENT_AFTER_S
+
+
+class Fleet:
+    """The processes of one route.
+
+    Args:
+        prefix: what every key of the route begins with.
+    """
+
+    def __init__(self, client: Redis, prefix: str) -> None:
+        self._prefix = prefix
+        self._script = client.register_script(resources.files(__package__).joinpath("fleet.lua").read_text())
+
+    async def sign(self, member: Member) -> None:
+        """Give a sign of life. Raises RedisUnavailable."""
+        about = {name: value for name, value in asdict(member).items() if name not in ("id", "silent_s")}
+        await self._call("here", member.id, json.dumps(about), KEPT_S)
+
+    async def sign_off(self, member_id: str) -> None:
+        """Say goodbye. Raises RedisUnavailable."""
+        await self._call("gone", member_id)
+
+    async def members(self) -> Sequence[Member]:
+        """Return all who gave a sign of life within the hour and did not sign off. Raises RedisUnavailable."""
+        found = await self._call("read")
+        known = {one.name for one in fields(Member)}
+        members = []
+        for name, text, silent_ms in zip(found[::3], found[1::3], found[2::3], strict=True):
+            about = {key: value for key, value in json.loads(text).items() if key in known}
+            members.append(Member(id=name, silent_s=int(silent_ms) / 1000, **about))
+        return sorted(members, key=lambda one: (one.host, one.pid))
+
+    async def _call(self, word: str, *args: str | int) -> Any:
+        with translated():
+            return await self._script(keys=[self._prefix], args=[word, *args])
