@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -30,6 +31,8 @@ KEYS_AT_ONCE = 500
 
 FORM_BYTES = 64 * 1024
 """More than a button's value, which holds a key, and a token can have."""
+
+_COUNT = re.compile(r"[0-9]{1,9}")
 
 Said = Callable[[int], str]
 _DONE: dict[str, Said] = {
@@ -84,10 +87,8 @@ class Status:
     # -- looking
 
     async def _show(self, request: web.Request) -> web.Response:
-        said = ""
-        if (done := request.query.get("done", "")) in _DONE and (count := request.query.get("count", "")).isdigit():
-            said = _DONE[done](int(count[:12]))
-        return await self._answer(said)
+        done, count = request.query.get("done", ""), request.query.get("count", "")
+        return await self._answer(_DONE[done](int(count)) if done in _DONE and _COUNT.fullmatch(count) else "")
 
     async def _answer(self, said: str = "", status: int = 200) -> web.Response:
         text = self._page.whole(await self.parts(), said)
