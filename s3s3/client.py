@@ -79,9 +79,10 @@ class BucketClient:
         config: as for ListenClient.
         source_bucket: another source bucket than the configuration's.
         dest_bucket: another destination bucket, at every destination.
+        route: only the route of this name. With several routes, buckets can be named for one only.
 
     Raises:
-        ConfigError: there is no configuration, or something is wrong with it.
+        ConfigError: there is no configuration, or something is wrong with it, or it has no such route.
     """
 
     def __init__(
@@ -90,13 +91,15 @@ class BucketClient:
         *,
         source_bucket: str | None = None,
         dest_bucket: str | None = None,
+        route: str | None = None,
     ) -> None:
         self.config = _loaded(config)
+        self._routes = self.config.routes_named(route)
         self._source_bucket = source_bucket
         self._dest_bucket = dest_bucket
 
     def duplicate(self) -> bool:
-        """Compare every route's source with its destinations and copy what differs.
+        """Compare each route's source with its destinations and copy what differs.
 
         Returns:
             Whether every destination holds all objects of its source now.
@@ -109,9 +112,8 @@ class BucketClient:
         return complete(self._duplicate())
 
     async def _duplicate(self) -> bool:
-        self.config.need_routes()
         proven, errors = [], []
-        for route in with_buckets(self.config.routes, self._source_bucket, self._dest_bucket):
+        for route in with_buckets(self._routes, self._source_bucket, self._dest_bucket):
             metrics = Metrics()
             try:
                 async with (

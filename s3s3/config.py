@@ -10,13 +10,23 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 from . import config_file
 from .addresses import redacted
 from .config_file import Faults
 from .config_mirror import MirrorSettings, cache_in, mirror_settings, mirrors_in
-from .config_routes import DEFAULT_ROUTE, RouteSettings, check_endpoints, check_routes, made_routes, overlap, routes_in
+from .config_routes import (
+    DEFAULT_ROUTE,
+    RouteSettings,
+    check_endpoints,
+    check_routes,
+    doubts,
+    made_routes,
+    overlap,
+    routes_in,
+)
 from .config_tables import Settings, read_tables
 from .config_values import shown
 from .errors import ConfigError
@@ -24,7 +34,7 @@ from .model import Route, Secret
 from .schema import HTTP, PUBSUB, SQS, STREAM, WEBHOOK, WORKER
 
 __all__ = ["DEFAULT_ROUTE", "Config", "ConfigError", "HttpSettings", "PubSub", "SqsSettings", "StreamSettings",
-           "WebhookSettings", "WorkerSettings", "load", "overlap", "redacted"]  # fmt: skip
+           "WebhookSettings", "WorkerSettings", "doubts", "load", "overlap", "redacted"]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +123,15 @@ class Config:
         if not self.routes:
             raise ConfigError([f"{self.path}: no route: add tables [source] and [destination], or [routes.NAME]"])
 
+    def routes_named(self, name: str | None) -> list[Route]:
+        """Return the route of that name, or all for None. Raises ConfigError where there is none."""
+        self.need_routes()
+        named = [route for route in self.routes if name in (None, route.name)]
+        if not named:
+            names = ", ".join(route.name for route in self.routes)
+            raise ConfigError([f"--route {name}: there is no such route; the configuration has {names}"])
+        return named
+
 
 def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
     """Find the configuration file, check the whole of it, and return what it says.
@@ -159,8 +178,23 @@ def _check_sources(tables: Mapping[str, Settings], routes: Sequence[RouteSetting
     if pubsub["mark_done"] and "" in channels:
         message = "the mark begins with the channel's name; give each route a channel, or leave mark_done out"
         faults.add((PUBSUB.name,), message, "mark_done")
+    if pubsub["mark_done"]:
+        _check_marks(routes, channels, faults)
     if WEBHOOK.name in tables and http["bind"] and http["bind"] == tables[WEBHOOK.name].values["bind"]:
         faults.add((WEBHOOK.name,), "is the address of [http], too; give it a port of its own", "bind")
+
+
+def _check_marks(routes: Sequence[RouteSettings], channels: Sequence[str], faults: Faults) -> None:
+    """Add a fault for each two routes of which a mark would not tell which of them has copied the key."""
+    prefixes = [(route.source.values["prefix"] or "") if route.source else None for route in routes]
+    for (one, here, start), (other, there, end) in combinations(zip(routes, channels, prefixes, strict=True), 2):
+        if here and here == there and start is not None and end is not None and _begins(start, end):
+            message = f"a mark on channel {shown(here)} would not tell which of the routes {one.name} and {other.name} "
+            faults.add((PUBSUB.name,), message + "has copied the key; give each a channel of its own", "mark_done")
+
+
+def _begins(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
 
 
 def _webhook(table: Settings) -> WebhookSettings:

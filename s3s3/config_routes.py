@@ -221,6 +221,20 @@ def _overlap(one: Settings, other: Settings) -> bool:
     return overlap(endpoint_of(one), endpoint_of(other))
 
 
+def doubts(routes: Sequence[Route]) -> list[str]:
+    """Return what may be meant, and may be a mistake: deletions where another route takes its objects from."""
+    return [
+        f"{there.table} has delete = true, and {other.source.table} is in it: all is deleted there that route "
+        f"{route.name} has not copied, before route {other.name} copies it or after; "
+        "if others write there, too, give one of them a prefix of its own"
+        for route in routes
+        for there in route.destinations
+        for other in routes
+        if there.delete and other is not route and _bucket(there) == _bucket(other.source)
+        and other.source.prefix.startswith(there.prefix)
+    ]  # fmt: skip
+
+
 def overlap(one: Endpoint, other: Endpoint) -> bool:
     """Whether a key can be in both: the same bucket of the same store, and one prefix begins the other."""
     if _bucket(one) != _bucket(other):

@@ -14,6 +14,7 @@ from functools import partial
 from redis.asyncio import Redis
 
 from . import broker
+from . import config as configuration
 from .broker import answered
 from .bucket import Reconcile
 from .comparison import Options
@@ -248,6 +249,8 @@ async def route_listeners(
         refusals = [error for error in found if error is not None]
         if refusals and len(refusals) == len(opened_stores):
             raise refusals[0]
+        for doubt in configuration.doubts(config.routes):
+            log.warning("%s", doubt)
         for route in config.routes:
             metrics.begin_at_zero(route)
         yield [RouteListener(stores, config, speaking, hearing, metrics, periodic) for stores in opened_stores]

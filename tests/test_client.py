@@ -17,6 +17,7 @@ from s3s3.client import BucketClient, ListenClient, on_notify
 from s3s3.demo.servers import HOST, StoreServer
 from s3s3.demo.swift_server import SwiftServer
 from s3s3.errors import ConfigError
+from tests.integration.commands import route_tables
 from tests.scripts.command import config_file
 
 pytestmark = pytest.mark.real
@@ -78,6 +79,19 @@ class TestBucketClient:
         client = BucketClient(buckets.config(tmp_path, ""), dest_bucket=other)
         assert client.duplicate() is True
         assert (buckets.copies(), buckets.copies(other)) == ({}, {"a": b"a", "b": b"b"})
+
+    def test_one_route_of_several_can_be_named(
+        self, tmp_path: Path, buckets: Buckets, swift: SwiftServer, new_bucket: NewBucket
+    ) -> None:
+        path, other, third = buckets.config(tmp_path, ""), new_bucket(swift, 1), new_bucket(swift, 1)
+        there = swift.endpoint(other, "dest", account=1)
+        path.write_text(path.read_text() + route_tables("raw", swift.endpoint(buckets.source), there))
+        assert BucketClient(path, route="raw").duplicate() is True
+        assert (buckets.copies(), buckets.copies(other)) == ({}, {"a": b"a", "b": b"b"})
+        assert BucketClient(path, route="raw", dest_bucket=third).duplicate() is True
+        assert buckets.copies(third) == {"a": b"a", "b": b"b"}
+        with pytest.raises(ConfigError, match="no such route; the configuration has default, raw"):
+            BucketClient(path, route="rwa")
 
     def test_what_cannot_be_copied_is_no_success(self, tmp_path: Path, buckets: Buckets) -> None:
         assert BucketClient(buckets.config(tmp_path, ""), dest_bucket="nowhere").duplicate() is False

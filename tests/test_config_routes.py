@@ -6,6 +6,7 @@ from itertools import permutations
 
 import pytest
 
+from s3s3 import config
 from tests.configurations import SOUND, faults_of, loaded
 
 STORES = """
@@ -207,3 +208,24 @@ CHAINS = [
 def test_a_chain_that_does_not_close_and_sources_that_overlap_are_accepted(chain: list[tuple[str, ...]]) -> None:
     for order in permutations(chain):
         assert len(loaded("".join(route(*one) for one in order)).routes) == len(chain)
+
+
+def test_deletions_where_another_route_takes_its_objects_from_are_doubted() -> None:
+    def doubted(first: str, second: str, delete: str = "delete = true\n") -> list[str]:
+        return config.doubts(loaded(route("one", "a", first) + delete + route("two", second, "c")).routes)
+
+    for second in ("b", "b/x/"):
+        (doubt,) = doubted("b", second)
+        assert doubt.startswith("[routes.one.dest-0] has delete = true, and [routes.two.source] is in it: ")
+    assert doubted("b/in/", "b") == doubted("b/in/", "b/out/") == doubted("b", "d") == doubted("b", "b", "") == []
+
+
+def test_marks_of_two_routes_that_could_mean_the_same_key_are_refused() -> None:
+    marks = "[pubsub]\nmark_done = true\n"
+    message = only_fault(marks + route("one", "a", "b") + route("two", "c/x/", "d"))
+    assert message == (
+        '[pubsub] mark_done: a mark on channel "backup" would not tell which of the routes one and two has copied the '
+        "key; give each a channel of its own"
+    )
+    assert loaded(marks + route("one", "a/y/", "b") + route("two", "c/x/", "d")).pubsub.mark_done
+    assert loaded(marks + route("one", "a", "b") + route("two", "c", "d", keys='channel = "d"')).pubsub.mark_done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 from contextlib import nullcontext
 from datetime import datetime, timezone
@@ -26,6 +27,8 @@ from . import options
 from .progress import Progress, span_text, summary_table
 from .queues import chosen
 from .report_file import ReportFile
+
+log = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,6 +82,8 @@ def _time_ms(text: str) -> int:
 async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     settings = config.load(arguments.config)
     routes = with_buckets(chosen(settings, arguments.route), arguments.source_bucket, arguments.dest_bucket)
+    for doubt in config.doubts(settings.routes):
+        log.warning("%s", doubt)
     while True:
         began_s = lease_clock_s()
         status = await _run_once(arguments, settings, routes, stop)

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ from .tables import print_labelled, print_table, shown
 STORES_IN_ONE_TABLE = 3
 """So many columns fit into 80 characters."""
 
+log = logging.getLogger(__name__)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Check; return the exit status."""
@@ -42,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
 async def _check(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
     routes = chosen(settings, arguments.route)
+    for doubt in config.doubts(settings.routes):
+        log.warning("%s", doubt)
     redis, found = await asyncio.gather(
         _check_redis(settings, routes),
         asyncio.gather(*(_check_route(route, writes=not arguments.read_only) for route in routes)),

@@ -16,6 +16,11 @@ from ..schema import FILE
 from .converted import Converted
 from .javascript import objects_in
 
+_ASSUMED = (
+    "s3sync wrote everything with AES256 and REDUCED_REDUNDANCY, and deleted what the source had no more, though its "
+    "file says nothing of that: so every destination here has server_side_encryption, storage_class and "
+    "delete = true; take out what you do not want"
+)
 _KNOWN = ("aws", "s3sync", "fullsync", "skip-fullsync", "fullsync-interval")
 
 
@@ -30,6 +35,7 @@ def from_s3sync(text: str) -> Converted:
     if settings is None or not isinstance(jobs, list) or not jobs or not all(isinstance(job, dict) for job in jobs):
         raise ValueError("neither an INI file of s3s3 nor a configuration of s3sync: it has no s3sync.buckets")
     converted = Converted()
+    converted.remark((), _ASSUMED)
     for name in sorted(settings.keys() - set(_KNOWN)):
         converted.leave((), name, "there is nothing like it", json.dumps(settings[name], indent=2))
     regions = _regions(settings)

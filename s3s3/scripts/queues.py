@@ -26,11 +26,7 @@ def chosen(settings: Config, route: str | None, destination: str | None = None, 
     Raises:
         ConfigError: there is none.
     """
-    settings.need_routes()
-    named = [one for one in settings.routes if route in (None, one.name)]
-    if not named:
-        names = ", ".join(one.name for one in settings.routes)
-        raise ConfigError([f"--route {route}: there is no such route; the configuration has {names}"])
+    named = settings.routes_named(route)
     found = [one for one in named if destinations_of(one, destination, *others)]
     if not found:
         known = sorted({name for one in named for name in destinations_of(one, None, *others)})

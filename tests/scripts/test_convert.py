@@ -207,7 +207,12 @@ def test_s3sync_s_jobs_become_routes_with_its_regions_as_stores(tmp_path: Path) 
         )
         assert there.signature_version == "s3v4"
     assert settings.pubsub.url == ""
-    for what in ("log4js", "s3s3 listen --reconcile-interval 600 --no-initial", "s3sync had no Redis"):
+    for what in (
+        "AES256 and REDUCED_REDUNDANCY, and deleted",
+        "log4js",
+        "s3s3 listen --reconcile-interval 600 --no-initial",
+        "s3sync had no Redis",
+    ):
         assert what in done.err
         assert what in done.out
 
