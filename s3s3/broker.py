@@ -12,16 +12,19 @@ import logging
 import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
+    ClusterError,
     ConnectionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -29,13 +32,14 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
     TimeoutError,
+    TryAgainError,
 )
 
 from .addresses import redacted, redis_url_advice
 from .errors import ConfigError, RedisTooOld, RedisUnavailable
 from .tasks import wait_at_most
 
-__all__ = ["Patience", "answered", "check_version", "connect", "connected", "redacted", "translated"]
+__all__ = ["Patience", "answered", "check_version", "connect", "connected", "hearing", "redacted", "translated"]
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +62,9 @@ the middle of the text where a script met it (Redis 6.2)."""
 _LOST_IN_UVLOOP = "the handler is closed"
 """Said by uvloop (`UVHandle._ensure_alive`) to whoever writes on a connection that was reset a moment before; asyncio's
 own loop has a ConnectionResetError for it."""
+
+_CLUSTER_MOVES = (RedisClusterException, ClusterError, AskError, TryAgainError)
+"""What is left to say when a cluster's client has followed slots for as often as it does."""
 
 _FULL = re.compile(r"\bOOM\b")
 """How a script's error says it; of a plain command, redis-py makes an OutOfMemoryError."""
@@ -91,13 +98,55 @@ def connect(url: str, *, decode: bool = True) -> Redis:
         if kind == "cluster":
             # The cluster's client needs its own retry to follow slots that move during a failover.
             del options["retry"]
-            cluster: Any = RedisCluster.from_url(url.replace("+cluster", "", 1), **options)
+            plain_url = url.replace("+cluster", "", 1)
+            cluster: Any = _Cluster.from_url(plain_url, **options)
+            cluster.reach = partial(_node, plain_url, {**options, "retry": _no_retry()})
             return cluster  # type: ignore[no-any-return]
         return Redis.from_url(url, **options)
     except (ValueError, RedisError):
         # What the error says may quote a part of the URL that belongs to its password.
         advice = redis_url_advice(url) or "it cannot be understood"
         raise ConfigError([f"[pubsub] url = {redacted(url)!r}: {advice}"]) from None
+
+
+class _Cluster(RedisCluster):
+    """A cluster's client that can reach one of its nodes alone."""
+
+    reach: Callable[[str, int], Redis]
+
+
+def _node(url: str, options: dict[str, Any], host: str, port: int) -> Redis:
+    parts = urlsplit(url)
+    login, at, _ = parts.netloc.rpartition("@")
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return Redis.from_url(urlunsplit(parts._replace(netloc=login + at + address)), **options)
+
+
+@asynccontextmanager
+async def hearing(client: Redis) -> AsyncIterator[Any]:
+    """Yield a redis-py `PubSub`, and close it at the end.
+
+    In a cluster it hears one of the nodes that are masters now, for each has every message (redis.io, "Redis cluster
+    specification", "Publish/Subscribe"); another time another one, as the last may have died.
+
+    Raises:
+        RedisUnavailable: no node of the cluster answers.
+    """
+    node = None
+    if isinstance(client, _Cluster):
+        with translated():
+            await client.aclose()  # and forget which nodes there were
+            await client.initialize()
+        chosen = random.choice(client.get_primaries())
+        node = client.reach(chosen.host, int(chosen.port))
+    pubsub: Any = (node or client).pubsub()
+    try:
+        yield pubsub
+    finally:
+        with suppress(Exception):  # it is given up; whether it can still say goodbye does not matter
+            await asyncio.wait_for(pubsub.aclose(), 1.0)
+            if node is not None:
+                await asyncio.wait_for(node.aclose(), 1.0)
 
 
 def _no_retry() -> Retry:
@@ -137,7 +186,7 @@ def translated() -> Iterator[None]:
         raise RedisUnavailable(f"Redis refuses the password ({error}): look at [pubsub] url") from error
     except OutOfMemoryError as error:
         raise _full() from error
-    except (ConnectionError, TimeoutError, ReadOnlyError, RedisClusterException, OSError) as error:
+    except (ConnectionError, TimeoutError, ReadOnlyError, *_CLUSTER_MOVES, OSError) as error:
         raise RedisUnavailable(f"Redis cannot be reached: {error}") from error
     except RuntimeError as error:
         if _LOST_IN_UVLOOP not in str(error):

@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from .broker import connected
 from .comparison import Comparison, Options
@@ -27,7 +26,8 @@ from .lease import lease_clock_s
 from .limits import Limit, limits_of
 from .matching import matcher
 from .metrics import Metrics
-from .model import Entry, Lane, Outcome, Result, Route, md5_of_etag
+from .model import Entry, Outcome, Result, Route, md5_of_etag
+from .outstanding import Outstanding
 from .reconcile import Reason, merge
 from .report import Tally
 from .store import Store
@@ -37,14 +37,11 @@ from .worker import Worker
 
 log = logging.getLogger(__name__)
 
+Answer = TypeVar("Answer")
 Seen: TypeAlias = "Callable[[Tally, int], None]"
 
 MOST_AHEAD = 1000
 """Jobs of one run that are on the queue at once."""
-
-WAIT_S = 1.0
-QUIET_S = 30.0
-"""After so long without an outcome, what is outstanding is put again: a Redis that lost it would never tell."""
 
 
 def unseen(tally: Tally, outstanding: int) -> None:
@@ -79,10 +76,8 @@ class Reconcile:
         self._jobs = jobs
         self._options = options
         self._seen = seen
-        self._run = secrets.token_hex(8)
-        self._outstanding: dict[str, set[str]] = {}
-        self._heard_at_s = 0.0
         self.tally = tally or Tally(route.name, route.destination_names)
+        self._outstanding = Outstanding(jobs, unseen=options.force, tell=self.tally.tell_fields)
         self._candidates = Candidates(str(settings.spool_dir), settings.spool_bytes)
         gone = self._candidates.add if options.since_ms is None else None
         self._comparison = Comparison(destinations, options, matches, self.tally, gone)
@@ -97,9 +92,9 @@ class Reconcile:
             return await self._compare_all()
 
     async def _compare_all(self) -> Tally:
-        began_s = self._heard_at_s = lease_clock_s()
+        began_s = lease_clock_s()
         async for batch in merge(self._source.pages(), [store.pages() for store in self._destinations]):
-            await self._put(await self._comparison.differing(batch))
+            await self._outstanding.put(await self._comparison.differing(batch))
             self._seen(self.tally, len(self._outstanding))
             while len(self._outstanding) > MOST_AHEAD:
                 await self._take_outcomes()
@@ -131,38 +126,13 @@ class Reconcile:
             elif self._options.dry_run:
                 self.tally.tell(_of_candidate(name, there, Result.WOULD_DELETE))
             else:
-                await self._put([Put(there.key, (name,))])
+                await self._outstanding.put([Put(there.key, (name,))])
             while len(self._outstanding) > MOST_AHEAD:
                 await self._take_outcomes()
 
-    async def _put(self, puts: Sequence[Put]) -> None:
-        for put in puts:
-            self._outstanding.setdefault(put.key, set()).update(put.destinations)
-        await self._jobs.put(puts, Lane.BULK, self._run, unseen=self._options.force)
-
     async def _take_outcomes(self) -> None:
-        events = await self._jobs.outcomes(self._run, WAIT_S)
-        for event in events:
-            self._take(event)
-        now_s = lease_clock_s()
-        if events:
-            self._heard_at_s = now_s
-        elif now_s - self._heard_at_s > QUIET_S:
-            self._heard_at_s = now_s
-            await self._put([Put(key, tuple(names)) for key, names in self._outstanding.items()])
+        await self._outstanding.take()
         self._seen(self.tally, len(self._outstanding))
-
-    def _take(self, event: str) -> None:
-        """Take an outcome. One that says the job waits for another try counts as failed; the queue goes on with it."""
-        fields = json.loads(event)
-        fields.pop("final")
-        waited = self._outstanding.get(fields["key"], set())
-        if fields["destination"] not in waited:
-            return  # told twice, or of a destination that somebody else asked for
-        waited.remove(fields["destination"])
-        if not waited:
-            del self._outstanding[fields["key"]]
-        self.tally.tell_fields(fields)
 
 
 def _of_candidate(destination: str, there: Entry, result: Result) -> Outcome:
@@ -229,8 +199,23 @@ async def reconcile_with_worker(
         route, stores.source, stores.destinations, jobs, options, settings=settings, matches=matcher(route),
         tally=tally, seen=seen,
     )  # fmt: skip
+    ended = await with_worker(reconcile.run, stores, jobs, settings, stop)
+    return reconcile.tally, ended is not None
+
+
+async def with_worker(
+    run: Callable[[], Coroutine[Any, Any, Answer]],
+    stores: RouteStores,
+    jobs: Jobs,
+    settings: WorkerSettings,
+    stop: asyncio.Event,
+) -> Answer | None:
+    """Run, working on the route's queue meanwhile. Returns None where `stop` ended it early.
+
+    Raises what the run raises.
+    """
     worker = Worker(
-        route,
+        stores.route,
         jobs,
         stores.copy,
         concurrency=settings.concurrency,
@@ -239,17 +224,17 @@ async def reconcile_with_worker(
         limits=stores.limits,
     )
     worker_stop = asyncio.Event()
-    run = asyncio.create_task(reconcile.run())
+    running = asyncio.create_task(run())
     work = asyncio.create_task(worker.run(worker_stop))
     stopped = asyncio.create_task(stop.wait())
     try:
-        await asyncio.wait([run, work, stopped], return_when=asyncio.FIRST_COMPLETED)
-        if run.done():
-            return run.result(), True
+        await asyncio.wait([running, work, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            return running.result()
         if work.done():
             work.result()
-        return reconcile.tally, False
+        return None
     finally:
         worker_stop.set()
-        await cancel([run, stopped])
+        await cancel([running, stopped])
         await work

@@ -54,6 +54,10 @@ class Tally:
         self.seconds = 0.0
         self._lines = lines
 
+    def part(self) -> Tally:
+        """Return a tally of a part of the run, whose lines go where these do."""
+        return Tally(self.route, tuple(self.counts), self._lines)
+
     @property
     def wants_lines(self) -> bool:
         """Whether anybody reads the lines; if not, what is the same may be counted without one."""

@@ -61,6 +61,27 @@ async def run_alone(
         await lock.give_up()
 
 
+async def run_together(
+    route: str,
+    jobs: RedisJobs,
+    run_id: str,
+    run: Callable[[], Awaitable[Answer | None]],
+    *,
+    waits: bool = False,
+    stop: asyncio.Event | None = None,
+) -> Answer | None:
+    """Run as one of the processes that share the run of this id, while nobody else compares this route.
+
+    It is given up where `run` returns anything but None, for then the whole run has ended. Raises as `run_alone`.
+    """
+    lock = _RunLock(route, jobs, run_id)
+    await lock.take(waits, stop or asyncio.Event())
+    answer = await beside(_awaited(run), lock.keep())
+    if answer is not None:
+        await lock.give_up()
+    return answer
+
+
 async def under_way(jobs: RedisJobs) -> str:
     """Return who compares the route now, in words, or "". Raises RedisUnavailable."""
     with translated():
@@ -79,11 +100,11 @@ async def _awaited(run: Callable[[], Awaitable[Answer]]) -> Answer:
 class _RunLock:
     """The right to compare one route. Held under a lease."""
 
-    def __init__(self, route: str, jobs: RedisJobs) -> None:
+    def __init__(self, route: str, jobs: RedisJobs, run_id: str = "") -> None:
         self._route = route
         self._key = jobs.prefix + "comparing"
         self._script = jobs.client.register_script(resources.files(__package__).joinpath("run_lock.lua").read_text())
-        self._id = secrets.token_hex(8)
+        self._id = run_id or secrets.token_hex(8)
         self._until_s = 0.0
 
     async def take(self, waits: bool, stop: asyncio.Event) -> None:

@@ -68,8 +68,13 @@ LAYERS = """
     whole buckets, and the daemon
         deletions       errors model
         comparison      deletions errors jobs model reconcile report store
-        bucket          broker comparison config deletions jobs lease limits matching metrics model reconcile \
-                        report store stores tasks worker
+        outstanding     jobs lease model
+        bucket          broker comparison config deletions jobs lease limits matching metrics model outstanding \
+                        reconcile report store stores tasks worker
+        cutting         store
+        ranges          broker errors jobs report
+        distributed     bucket comparison config cutting errors jobs matching model outstanding ranges reconcile \
+                        report run_lock stores tasks
         heal            errors jobs model notices report store
         observer        jobs metrics model
         presence        errors fleet history jobs metrics model
@@ -85,7 +90,7 @@ LAYERS = """
                         stores tasks transfer web worker
         scripts.progress model report
         demo            broker config errors model notices scripts.progress
-        scripts         broker bucket client comparison config config_mirror demo errors jobs lease \
+        scripts         broker bucket client comparison config config_mirror demo distributed errors jobs lease \
                         listener matching metrics mirror model notices processes report run_lock schema \
                         scripts.progress store stores tasks web
 """

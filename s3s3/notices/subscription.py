@@ -11,7 +11,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from ..broker import FIRST_PAUSE_S, LONGEST_PAUSE_S, translated
+from ..broker import FIRST_PAUSE_S, LONGEST_PAUSE_S, hearing, translated
 from ..errors import RedisUnavailable
 from ..lease import lease_clock_s
 from ..tasks import beside
@@ -81,15 +81,11 @@ class Subscription:
             await asyncio.sleep(pause_s)
 
     async def _hear(self) -> None:
-        pubsub: Any = self._hearing.pubsub()
-        try:
+        async with hearing(self._hearing) as pubsub:
             with translated():
                 await pubsub.subscribe(self._channel, self._ping_channel)
                 while True:
                     self._take(await pubsub.parse_response(block=True))
-        finally:
-            with contextlib.suppress(Exception):  # it is given up; whether it can still say goodbye does not matter
-                await asyncio.wait_for(pubsub.aclose(), 1.0)
 
     def _take(self, answer: list[Any]) -> None:
         kind, channel, text = answer[:3]

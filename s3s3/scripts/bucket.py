@@ -16,6 +16,7 @@ from ..bucket import last_entries, limits_in, queue_of, reconcile_with_worker
 from ..client import with_buckets
 from ..comparison import Options
 from ..config import Config
+from ..distributed import reconcile_together, shareable
 from ..errors import ConfigError, RunUnderWay, S3S3Error
 from ..lease import lease_clock_s
 from ..metrics import Metrics
@@ -59,6 +60,13 @@ def _parser() -> argparse.ArgumentParser:
         "--allow-empty", action="store_true",
         help="with delete = true, empty a destination of which the source is empty; max_delete does not count then",
     )  # fmt: skip
+    parser.add_argument(
+        "--distributed", action="store_true",
+        help="share the work with every other process that is started so; after a crash the next start goes on",
+    )  # fmt: skip
+    parser.add_argument(
+        "--afresh", action="store_true", help="with --distributed: begin anew, and forget a run that was broken off"
+    )
     parser.add_argument("--wait", action="store_true", help="wait where another process compares the same route now")
     parser.add_argument("--without-redis", action="store_true", help="do not use the Redis that is configured")
     return parser
@@ -82,6 +90,8 @@ def _time_ms(text: str) -> int:
 async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     settings = config.load(arguments.config)
     routes = with_buckets(chosen(settings, arguments.route), arguments.source_bucket, arguments.dest_bucket)
+    if arguments.distributed:
+        _refuse_deletions(arguments, routes)
     for doubt in config.doubts(settings.routes):
         log.warning("%s", doubt)
     while True:
@@ -97,6 +107,17 @@ async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         except asyncio.TimeoutError:
             continue
         return options.OK
+
+
+def _refuse_deletions(arguments: argparse.Namespace, routes: list[Route]) -> None:
+    """Raise ConfigError where a route carries deletions over: no process of several sees all that may be deleted."""
+    deleting = [there.table for route in routes for there in route.destinations if there.delete]
+    if deleting and arguments.since is None:
+        raise ConfigError([
+            f"--distributed: {table} has delete = true, and what may be deleted is known only to a process that has "
+            "seen every listing whole: run s3s3 bucket without --distributed, or with --since, which deletes nothing"
+            for table in deleting
+        ])  # fmt: skip
 
 
 async def _run_once(arguments: argparse.Namespace, settings: Config, routes: list[Route], stop: asyncio.Event) -> int:
@@ -138,6 +159,12 @@ async def _compare(
         opened(route, settings.worker, metrics, limits=limits_in(jobs, route, metrics)) as stores,
     ):
         with Progress(await last_entries(jobs)) as progress:
+            if arguments.distributed:
+                await reconcile_together(
+                    stores, shareable(jobs), settings.worker, wanted, stop, afresh=arguments.afresh,
+                    waits=arguments.wait, tally=tally, seen=progress,
+                )  # fmt: skip
+                return
 
             async def run() -> None:
                 await reconcile_with_worker(stores, jobs, settings.worker, wanted, stop, tally=tally, seen=progress)

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
 from typing import Literal
 
-from ..errors import NoSuchKey, StoreError, StoreRefused
+from ..errors import InvalidKey, NoSuchKey, StoreError, StoreRefused
 from ..model import Endpoint
 from .answers import etag_said
 from .exchange import Body, Exchange, Gate, Permit, again, always
@@ -223,18 +223,36 @@ class Store:
 
         return await again(attempt)
 
-    def pages(self, *, start_after: str = "") -> AsyncGenerator[Page, None]:
+    def pages(self, *, start_after: str = "", until: str | None = None) -> AsyncGenerator[Page, None]:
         """Yield what is held under the prefix, sorted, in pages; the next one is fetched while one is looked at.
 
         Args:
             start_after: the name after which to begin.
+            until: the last name that is wanted.
 
         Raises:
             ListingOutOfOrder: the keys do not ascend; a key that comes again at the border of two pages is dropped.
             StoreError: the rest of its tree.
         """
-        after = self._names.held(start_after) if start_after else ""
-        return Lister(self._exchange, self.endpoint, self._names, self._list_version).pages(after)
+        return self._lister().pages(self._names.held(start_after) if start_after else "", until)
+
+    async def some(self, start_after: str, most: int) -> Page:
+        """Return up to `most` entries (1 to 1,000) after a name, in order; none where nothing comes after it.
+
+        Raises what `pages` raises, and InvalidKey for what no store takes as a name.
+        """
+        return await self._lister().some(self._names.held(start_after) if start_after else "", most)
+
+    def can_name(self, key: str) -> bool:
+        """Whether this is a key that the endpoint could hold, so that a listing can begin after it."""
+        try:
+            self._names.held(key)
+        except InvalidKey:
+            return False
+        return True
+
+    def _lister(self) -> Lister:
+        return Lister(self._exchange, self.endpoint, self._names, self._list_version)
 
     async def _open(self, key: str, held_key: str) -> Reading:
         answer = await self._exchange.ask("GET", key, held_key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
+from bisect import bisect_right
 from collections.abc import AsyncGenerator
 from itertools import islice, pairwise
 from typing import Literal
@@ -17,6 +18,10 @@ from .names import KeyMap
 
 Page = list[Entry]
 
+PAGE_KEYS = 1000
+"""The most that a store lists in one page (S3 API reference, "ListObjectsV2")."""
+
+_key_of = operator.attrgetter("key")
 _PAGE_LIMIT_BYTES = 32 * 1024 * 1024
 
 
@@ -34,8 +39,11 @@ class Lister:
         self._rename = None if names.same else names.source
         self._version = version
 
-    async def pages(self, start_after: str) -> AsyncGenerator[Page, None]:
-        """Yield the pages after a held key; the next one is fetched while one is looked at."""
+    async def pages(self, start_after: str, until: str | None = None) -> AsyncGenerator[Page, None]:
+        """Yield the pages after a held key; the next one is fetched while one is looked at.
+
+        `until`: the last name that is wanted, as `rename` gives it; None: all of them.
+        """
         token, last_name = "", ""
         if start_after:
             last_name = start_after if self._rename is None else self._rename(start_after)
@@ -45,7 +53,10 @@ class Lister:
                 listed = await fetching
                 fetching = None
                 page = self._checked(listed.entries, last_name)
-                if listed.is_truncated:
+                ends_here = until is not None and bool(page) and page[-1].key >= until
+                if until is not None and ends_here:
+                    page = page[: bisect_right(page, until, key=_key_of)]
+                if listed.is_truncated and not ends_here:
                     start_after, token = self._next(listed, start_after, token)
                     fetching = asyncio.create_task(self._fetch(start_after, token))
                 if page:
@@ -56,11 +67,20 @@ class Lister:
                 fetching.cancel()
                 await asyncio.gather(fetching, return_exceptions=True)
 
-    async def _fetch(self, after: str, token: str) -> Listed:
+    async def some(self, after: str, most: int) -> Page:
+        """Return up to `most` entries after a held key, in one page; none where nothing comes after it."""
+        token, last_name = "", after if self._rename is None or not after else self._rename(after)
+        while True:
+            listed = await self._fetch(after, token, most)
+            if (page := self._checked(listed.entries, last_name)) or not listed.is_truncated:
+                return page
+            after, token = self._next(listed, after, token)
+
+    async def _fetch(self, after: str, token: str, most: int = PAGE_KEYS) -> Listed:
         """Fetch one page, by version 1 where version 2 is not understood."""
         if self._version == 2:
             try:
-                listed = await again(lambda: self._ask(2, after, token))
+                listed = await again(lambda: self._ask(2, after, token, most))
             except StoreRefused as error:
                 if error.status not in (400, 501):
                     raise
@@ -72,10 +92,10 @@ class Lister:
                     self._version = 1
                     return listed
             self._version = 1
-        return await again(lambda: self._ask(1, after, token))
+        return await again(lambda: self._ask(1, after, token, most))
 
-    async def _ask(self, version: int, after: str, token: str) -> Listed:
-        query: list[tuple[str, str | None]] = [("encoding-type", "url"), ("max-keys", "1000")]
+    async def _ask(self, version: int, after: str, token: str, most: int) -> Listed:
+        query: list[tuple[str, str | None]] = [("encoding-type", "url"), ("max-keys", str(most))]
         if version == 2:
             query.append(("list-type", "2"))
         if self._endpoint.prefix:

@@ -98,6 +98,25 @@ async def test_every_key_is_listed_once_whatever_the_stores_ways(ways: dict[str,
             assert await listed(store, start_after=start) == after
 
 
+@pytest.mark.parametrize("page_size", [1, 2, 100])
+@pytest.mark.parametrize("until", ["a1", "b", "b b1", KEYS[-1], "\U0010ffff", "0"])
+async def test_a_listing_ends_where_it_is_to_end_and_asks_for_no_page_after_that(until: str, page_size: int) -> None:
+    bucket = Bucket(KEYS, page_size)
+    async with RawServer([bucket]) as server, server.store() as store:
+        assert await listed(store, until=until) == [key for key in KEYS if key <= until]
+        assert all(asked.get("start-after", "") < until for asked in bucket.asked)
+        assert await listed(store, start_after="a1", until=until) == [key for key in KEYS if "a1" < key <= until]
+
+
+@pytest.mark.parametrize("ways", [{}, {"knows_v2": False}, {"empty_pages": 1}], ids=str)
+async def test_some_entries_after_a_name_are_asked_for_in_one_page(ways: dict[str, Any]) -> None:
+    bucket = Bucket(KEYS, 1, **ways)
+    async with RawServer([bucket]) as server, server.store() as store:
+        for start, found in (("", KEYS[:1]), ("a1", ["a2"]), ("aa", ["b b0"]), (KEYS[-1], []), ("\U0010ffff", [])):
+            assert [entry.key for entry in await store.some(start, 1)] == found
+        assert {asked["max-keys"] for asked in bucket.asked} == {"1"}
+
+
 async def test_a_listing_is_asked_for_in_v2_unless_said_otherwise() -> None:
     bucket = Bucket(KEYS)
     async with RawServer([bucket]) as server:

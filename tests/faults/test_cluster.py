@@ -1,0 +1,144 @@
+"""A master of a Redis Cluster dies while the fleet is at work: a replica takes over, and nothing is lost.
+
+All keys of a route are in one slot, so one master and its replica have all of its queue; the others have the channel's
+messages, which a cluster gives to every node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import redis
+from redis.crc import key_slot
+
+from s3s3.demo.redis_server import RedisServer
+from s3s3.demo.servers import HOST, Server, StoreServer
+from tests.conftest import running
+from tests.integration.commands import eventually
+
+from .fleet import Bucket, Fleet
+from .kinds import Latency
+from .results import report
+
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(300)]
+
+KEYS = 60
+MASTERS = 3
+SLOTS = 16384
+HIGHEST_PORT = 55_535
+"""Nodes speak with each other 10,000 above the port for clients (redis.conf, "cluster-port")."""
+
+OPTIONS = {"cluster-enabled": "yes", "cluster-node-timeout": "1500", "repl-diskless-sync-delay": "0",
+           "cluster-replica-validity-factor": "0"}  # fmt: skip
+
+
+class Cluster(NamedTuple):
+    """The master that has the route's queue, the replica that follows it, and the others."""
+
+    owner: RedisServer
+    heir: RedisServer
+    others: list[RedisServer]
+
+    @property
+    def url(self) -> str:
+        """As the configuration wants it: any node will do."""
+        return f"redis+cluster://{HOST}:{self.others[0].port}"
+
+
+def new_node() -> RedisServer:
+    while (node := RedisServer(append_only=True, options=OPTIONS)).port > HIGHEST_PORT:
+        pass
+    return node
+
+
+def ask(server: RedisServer, *words: str | int) -> object:
+    with redis.Redis.from_url(server.url, decode_responses=True) as client:
+        return client.execute_command(*words)
+
+
+def about(server: RedisServer, section: str) -> dict[str, str]:
+    with redis.Redis.from_url(server.url) as client:
+        found: dict[str, str] = client.info(section)
+        return found
+
+
+def replicated_to(server: RedisServer) -> int:
+    return int(about(server, "replication")["master_repl_offset"])
+
+
+def is_ok(server: RedisServer, nodes: int) -> bool:
+    said = ask(server, "CLUSTER INFO")
+    assert isinstance(said, dict)
+    return said["cluster_state"] == "ok" and int(said["cluster_known_nodes"]) == nodes
+
+
+@pytest.fixture
+def cluster(started_servers: list[Server]) -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(running(new_node, started_servers)) for _ in range(MASTERS + 1)]
+        masters, heir = nodes[:MASTERS], nodes[MASTERS]
+        slots = [list(range(number * SLOTS // MASTERS, (number + 1) * SLOTS // MASTERS)) for number in range(MASTERS)]
+        for number, master in enumerate(masters):
+            ask(master, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            ask(master, "CLUSTER", "ADDSLOTS", *slots[number])
+        for node in nodes[1:]:
+            ask(node, "CLUSTER", "MEET", HOST, masters[0].port)
+        eventually(lambda: all(is_ok(node, len(nodes)) for node in nodes), "the nodes know each other", every_s=0.1)
+        ours = next(number for number, held in enumerate(slots) if key_slot(b"s3s3:{default}:fresh") in held)
+        owner = masters.pop(ours)
+        ask(heir, "CLUSTER", "REPLICATE", str(ask(owner, "CLUSTER", "MYID")))
+        eventually(lambda: about(heir, "replication").get("master_link_status") == "up", "the replica follows")
+        yield Cluster(owner, heir, masters)
+
+
+@pytest.mark.parametrize("death", ["killed", "silent"])
+def test_a_failover_loses_nothing_that_the_replica_knew(
+    tmp_path: Path, cluster: Cluster, gateway: StoreServer, death: str
+) -> None:
+    source, destinations = Bucket.new(gateway), {"destination": Bucket.new(gateway)}
+    contents = {f"key {number}": f"content {number}".encode() for number in range(KEYS)}
+    for key, content in contents.items():
+        source.put(key, content)
+    with Fleet(
+        tmp_path,
+        cluster.owner.url,
+        source,
+        destinations,
+        size=2,
+        worker={"concurrency": 2},
+        pubsub={"heal": False},
+        listeners_redis_url=cluster.url,
+    ) as fleet:
+        fleet.proxies["destination"].inject(Latency(late_s=0.1))  # so that it dies in the middle of the work
+        fleet.put(contents)
+        accepted = replicated_to(cluster.owner)
+        eventually(
+            lambda: int(about(cluster.heir, "replication")["master_repl_offset"]) >= accepted, "it is replicated"
+        )
+        fleet.arrives("key 0", contents["key 0"])
+        if death == "killed":
+            cluster.owner.kill()
+        else:
+            cluster.owner.pause()
+        fleet.redis_url = cluster.heir.url
+        eventually(lambda: about(cluster.heir, "replication")["role"] == "master", "the failover", 60, every_s=0.1)
+        eventually(lambda: is_ok(cluster.heir, MASTERS + 1), "the cluster has all slots again", 60, every_s=0.1)
+        left = fleet.counts().pending
+        if death == "silent":
+            cluster.owner.resume()
+        fleet.settle()
+        for key, content in contents.items():
+            assert destinations["destination"].content(key) == content
+        report("cluster failover", death=death, keys=KEYS, left_at_the_failover=left)
+        source.put("later", b"later")
+        fleet.put(["later"])
+        fleet.arrives("later", b"later")
+        source.put("published", b"published")
+        for member in fleet.members:
+            member.wait_subscribed()
+        eventually(lambda: fleet.publish("published") or destinations["destination"].content("published"),
+                   "what is published is heard again", 60, every_s=1.0)  # fmt: skip
