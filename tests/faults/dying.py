@@ -33,6 +33,7 @@ def die() -> None:
 
 def before(owner: Any, name: str) -> None:
     """Die when it is called."""
+    assert hasattr(owner, name), f"{owner} has no {name} any more: name what takes its place"
     setattr(owner, name, lambda *_, **__: die())
 
 
@@ -96,7 +97,7 @@ STEPS: Mapping[str, Callable[[], None]] = {
     "put sent": with_the_put_on_its_way,
     "answered": lambda: after(Store, "put"),
     "verify": lambda: before(Target, "_verify"),
-    "verified": lambda: before(Target, "_copied"),
+    "verified": lambda: before(Target, "copied"),
     "finish": lambda: before(RedisJobs, "finish"),
     "finished": lambda: after(RedisJobs, "_finish_many"),
 }

@@ -32,7 +32,7 @@ from . import extent
 from .kinds import ERROR_IN_200, SLOW_DOWN, Cut, Fault, Flip, Says, Truncated, getting, listing, putting
 from .messages import Towards
 from .proxy import Proxy
-from .reporting import tell
+from .results import report
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -149,7 +149,7 @@ async def test_no_wrong_object_is_ever_seen_and_the_right_one_arrives_when_the_f
                 await asyncio.to_thread(road.is_there)
             await asyncio.wait_for(road.arrives(), 60)
             assert (road.mismatches > before) is is_counted
-    tell(f"damage: {name}", f"{dict(proxy.injected)}, {road.mismatches:g} mismatches counted, {road.seen} looks")
+    report(f"damage: {name}", seen=f"{dict(proxy.injected)}, {road.mismatches:g} mismatches counted, {road.seen} looks")
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ async def test_a_damaged_listing_puts_no_wrong_object_anywhere_and_the_next_run_
         await compared()
         await asyncio.wait_for(road.arrives(), 60)
     assert set(held_keys(road)) <= set(road.contents)
-    tell("damaged listing", f"{dict(proxy.injected)} at {side}, {broke_off} runs broke off, {road.seen} looks")
+    report("damaged listing", seen=f"{dict(proxy.injected)} at {side}, {broke_off} runs broke off, {road.seen} looks")
 
 
 def held_keys(road: Road) -> list[str]:

@@ -31,7 +31,7 @@ from tests.integration.objects import KIB, MIB
 from tests.waiting import running, until
 
 from .dying import STEPS
-from .reporting import tell
+from .results import report
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -155,7 +155,7 @@ def test_a_listener_killed_at_any_step_leaves_nothing_that_another_does_not_brin
         victim.publish(OVERWRITTEN)
     took_s = asyncio.run(taken_over(victims))
     assert took_s < 3 * LEASE_S + 15, "the lease, a look, and a busy machine"
-    tell("kill -9", f"{len(victims)} steps; all right {took_s:.1f} s after others came, lease_s = {LEASE_S}")
+    report("kill -9", seen=f"{len(victims)} steps; all right {took_s:.1f} s after others came, lease_s = {LEASE_S}")
 
 
 async def taken_over(victims: list[Victim]) -> float:

@@ -17,7 +17,7 @@ from tests.integration.commands import Listener, eventually
 from tests.integration.objects import MIB
 from tests.integration.test_listen import Place, dead_letters
 
-from .reporting import tell
+from .results import report
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
@@ -86,7 +86,7 @@ def test_a_full_disk_in_spool_dir_holds_up_what_must_be_spooled_and_nothing_else
         place.arrives("in parts", content)
     assert dead_letters(place) == {}
     assert list(small_disk.iterdir()) == []
-    tell("full disk", said)
+    report("full disk", seen=said)
 
 
 def test_a_process_without_file_descriptors_says_so_and_copies_everything_once_it_has_some(place: Place) -> None:
@@ -105,7 +105,7 @@ def test_a_process_without_file_descriptors_says_so_and_copies_everything_once_i
         for key in keys:
             place.arrives(key)
     assert dead_letters(place) == {}
-    tell("no file descriptors", said)
+    report("no file descriptors", seen=said)
 
 
 def test_a_redis_that_is_full_is_told_of_and_nothing_that_was_published_meanwhile_is_lost(place: Place) -> None:
@@ -127,4 +127,4 @@ def test_a_redis_that_is_full_is_told_of_and_nothing_that_was_published_meanwhil
             place.arrives(key)
         eventually(lambda: not list(client.scan_iter("s3s3:{default}:job:*")), "an empty queue")
     assert dead_letters(place) == {}
-    tell("Redis at maxmemory", said)
+    report("Redis at maxmemory", seen=said)
