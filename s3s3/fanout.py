@@ -15,7 +15,7 @@ PATIENCE_S = 3.0
 the others more than twice as slow is cut loose sooner or later, one that is a little slower never is."""
 
 STRAGGLER_PATIENCE_S = 1.0
-"""How long one destination may hold up the others of a small object beyond twice the time that the quickest took."""
+"""How long one destination may hold up the others at the end, beyond twice the time that the quickest took."""
 
 T = TypeVar("T")
 Take: TypeAlias = Callable[[Callable[[], AsyncIterator[bytes]]], Coroutine[Any, Any, None]]
@@ -42,14 +42,10 @@ async def ahead_of_stragglers(
 
     Who has not ended by then is cancelled, and its end waited for; so are all when we are cancelled.
     """
-    now_s = asyncio.get_running_loop().time
+    began_s = asyncio.get_running_loop().time()
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    began_s, pending = now_s(), set(tasks)
     try:
-        while pending and not somebody_is_through():
-            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        if pending:
-            _, pending = await asyncio.wait(pending, timeout=now_s() - began_s + STRAGGLER_PATIENCE_S)
+        await _wait_for_quick(set(tasks), began_s, somebody_is_through)
     finally:
         unfinished = [task for task in tasks if not task.done()]
         for task in unfinished:
@@ -61,18 +57,29 @@ async def ahead_of_stragglers(
             task.result()
 
 
+async def _wait_for_quick(
+    pending: set[asyncio.Future[None]], began_s: float, somebody_is_through: Callable[[], bool]
+) -> None:
+    while pending and not somebody_is_through():
+        _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+    if pending:
+        took_s = asyncio.get_running_loop().time() - began_s
+        await asyncio.wait(pending, timeout=took_s + STRAGGLER_PATIENCE_S)
+
+
 async def fan_out(
     chunks: AsyncGenerator[bytes, None],
     takes: Sequence[Take],
     *,
     lag_bytes: int = LAG_BYTES,
     patience_s: float = PATIENCE_S,
+    somebody_is_through: Callable[[], bool] | None = None,
 ) -> None:
     """Hand `chunks`, read once, to all takes, and wait for their ends.
 
     The stream that a take is given ends only when `chunks` has ended without an error. A take may return early: it
     gets no more. One that lags by more than `lag_bytes` while another has nothing left to do is cut loose, which is
-    cancelled, when `patience_s` is used up.
+    cancelled, when `patience_s` is used up; with `somebody_is_through`, as in `ahead_of_stragglers`, at the end too.
 
     Raises:
         S3S3Error: what `chunks` raised; all takes were cancelled then, none had seen the end of its stream.
@@ -83,6 +90,8 @@ async def fan_out(
             await fan.pump(chunks)
         finally:
             await chunks.aclose()
+        if somebody_is_through is not None:
+            await fan.leave_stragglers(somebody_is_through)
         await asyncio.gather(*(feed.end_of_take() for feed in fan.feeds))
     finally:
         for feed in fan.feeds:
@@ -99,7 +108,7 @@ class _Fan:
         self._lag_bytes = lag_bytes
         self._patience_s = patience_s
         self._now_s = asyncio.get_running_loop().time
-        self._last_wait_s = self._now_s()
+        self._began_s = self._last_wait_s = self._now_s()
 
     async def pump(self, chunks: AsyncIterator[bytes]) -> None:
         async for chunk in chunks:
@@ -112,6 +121,14 @@ class _Fan:
                 await self._catch_up()
         for feed in self.feeds:
             feed.end()
+
+    async def leave_stragglers(self, somebody_is_through: Callable[[], bool]) -> None:
+        """Wait for the ends of the takes, and cut loose who is late."""
+        pending = {feed.task for feed in self.feeds if feed.open}
+        await _wait_for_quick(pending, self._began_s, somebody_is_through)
+        for feed in self.feeds:
+            if feed.open:
+                feed.cut()
 
     async def _catch_up(self) -> None:
         """Wait until nobody who is still open lags too far behind."""

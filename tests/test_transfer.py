@@ -137,6 +137,51 @@ async def test_a_destination_that_holds_up_the_others_is_left_behind_and_its_put
     assert late.destinations[1].requests.count("PUT") == 0
 
 
+class LateAnswer(Late):
+    """Takes all that it is sent, and answers after a while."""
+
+    async def put(self, *arguments: Any, **named: Any) -> Written:
+        written = await ScriptedStore.put(self, *arguments, **named)
+        await asyncio.sleep(self.late_s)
+        return written
+
+
+async def test_whose_answer_to_a_stream_is_late_is_left_behind_too(late: Scene) -> None:
+    late.source.objects[KEY] = Object(BIG)
+    late.destinations[1] = LateAnswer("swift-1")
+    first, second, third = await late.copy(wait_for_all=False)
+    assert (first.result, third.result) == (Result.COPIED, Result.COPIED)
+    assert isinstance(second.error, LeftBehind)
+    assert second.unanswered
+
+
+async def test_who_gets_all_of_a_stream_in_time_is_waited_for(late: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    late.source.objects[KEY] = Object(BIG)
+    late.destinations[1] = LateAnswer("swift-1")
+    monkeypatch.setattr(LateAnswer, "late_s", 0.01)
+    assert [outcome.result for outcome in await late.copy(wait_for_all=False)] == [Result.COPIED] * 3
+
+
+async def test_who_is_copied_to_within_the_store_does_not_wait_for_the_others(late: Scene) -> None:
+    late.transfer = Transfer(
+        late.source, late.room, metrics=late.metrics, route="default", within=["swift-0", "swift-2"]  # type: ignore[arg-type]
+    )  # fmt: skip
+    for number in (0, 2):
+        late.destinations[number].copies = lambda: late.source.objects[KEY]
+    first, second, third = await late.copy(wait_for_all=False)
+    assert (first.result, third.result) == (Result.COPIED, Result.COPIED)
+    assert isinstance(second.error, LeftBehind)
+    assert [outcome.result for outcome in await late.copy()] == [Result.COPIED] * 3
+
+
+async def test_who_is_found_equal_does_not_wait_for_the_others(late: Scene) -> None:
+    for number in (0, 2):
+        late.destinations[number].objects[KEY] = Object(TINY)
+    first, second, third = await late.copy(look=True, wait_for_all=False)
+    assert (first.result, third.result) == (Result.SAME, Result.SAME)
+    assert isinstance(second.error, LeftBehind)
+
+
 async def test_who_has_no_queue_waits_for_all(late: Scene) -> None:
     assert [outcome.result for outcome in await late.copy()] == [Result.COPIED] * 3
 

@@ -73,7 +73,7 @@ class Transfer:
         """
         marks = None if self._marked_source is None else SourceMarks(self._marked_source, key)
         targets = [Target(store, key, marks) for store in destinations]
-        road = OrdinaryRoad(self.source, self.room, self.without_md5, key, permit, wait_for_all)
+        road = OrdinaryRoad(self.source, self.room, self.without_md5, key, permit, targets, wait_for_all)
         ahead = targets
         if self._within is not None:
             await self._within.copy(key, targets, permit, look=look)

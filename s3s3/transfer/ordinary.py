@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from ..digest import Digest, md5_of, md5_of_chunks
 from ..errors import Damaged, LeftBehind, NoSuchKey, S3S3Error, TooLarge
 from ..fanout import LAG_BYTES, Take, ahead_of_stragglers, fan_out, together
-from ..model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Entry, Result
+from ..model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Entry
 from ..reconcile import NEEDS_CONTENT
 from ..spool import Need, Room
 from ..store import Reading, Source
@@ -52,18 +52,27 @@ class OrdinaryRoad:
 
     Args:
         without_md5: names of the destinations whose ETags are known to be no MD5s; it may grow.
+        everybody: the targets of this copy, also those that never come this road.
         wait_for_all: without, a destination that holds up the others fails with LeftBehind.
     """
 
     def __init__(
-        self, source: Source, room: Room, without_md5: set[str], key: str, permit: Permit, wait_for_all: bool
+        self,
+        source: Source,
+        room: Room,
+        without_md5: set[str],
+        key: str,
+        permit: Permit,
+        everybody: Sequence[Target],
+        wait_for_all: bool,
     ) -> None:
         self._source = source
         self._room = room
         self._without_md5 = without_md5
         self._key = key
         self._permit = permit
-        self._wait_for_all = wait_for_all
+        self._everybody = everybody
+        self._wait_for_all = wait_for_all or len(everybody) == 1
         self.gone: list[Target] = []
         self._known_md5: dict[str, bytes] = {}  # of contents that were read to their end, by the ETag they came with
 
@@ -129,7 +138,7 @@ class OrdinaryRoad:
             except Refuted as again:
                 raise self._damaged(f"it was read twice, and what came was not the same: {again}") from again
         if cut_loose := _open(targets):
-            if self._wait_for_all or len(cut_loose) == len(targets):
+            if self._wait_for_all or len(cut_loose) == len(self._everybody):
                 await together(self.settle([target], self.run) for target in cut_loose)
             else:
                 for target in cut_loose:
@@ -164,9 +173,9 @@ class OrdinaryRoad:
                 return
             promised = self._promised_md5(reading)
             if promised or _all_in_parts(takers, reading):
-                await fan_out(
-                    self._verified(reading, promised), [self._put_large(t, reading, promised) for t in takers]
-                )
+                takes = [self._put_large(target, reading, promised) for target in takers]
+                through = None if self._wait_for_all else self._somebody_is_through
+                await fan_out(self._verified(reading, promised), takes, somebody_is_through=through)
             else:
                 with await self._room.spool(reading.chunks(CHUNK_BYTES)) as file:
                     await together(self._put_large(target, reading, file.md5)(file.chunks) for target in takers)
@@ -177,12 +186,15 @@ class OrdinaryRoad:
         if promised is not None and md5 != promised and md5.hex() != md5_in_etag(reading):
             raise Refuted(reading.entry, md5)
         puts = [self._put(target, reading, md5)(content) for target in targets]
-        if len(puts) == 1:
+        if len(puts) == 1 and self._wait_for_all:
             await puts[0]
         elif self._wait_for_all:
             await together(puts)
         else:
-            await ahead_of_stragglers(puts, lambda: any(_is_copied(target) for target in targets))
+            await ahead_of_stragglers(puts, self._somebody_is_through)
+
+    def _somebody_is_through(self) -> bool:
+        return any(target.outcome is not None and target.outcome.error is None for target in self._everybody)
 
     async def _verified(self, reading: Reading, promised: bytes | None) -> AsyncGenerator[bytes, None]:
         """Yield the content, and end only if it had the MD5 that was promised; where none was, it is known then."""
@@ -256,10 +268,6 @@ class OrdinaryRoad:
 
 def _open(targets: Sequence[Target]) -> list[Target]:
     return [target for target in targets if target.outcome is None]
-
-
-def _is_copied(target: Target) -> bool:
-    return target.outcome is not None and target.outcome.result is Result.COPIED
 
 
 def _left_behind(target: Target) -> LeftBehind:

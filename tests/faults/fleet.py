@@ -135,6 +135,7 @@ class Fleet:
         redis_url: for the tests' own words with Redis.
         listeners_redis_url: for the listeners, where that is another.
         direct: destinations without a proxy, which costs a rate more than the network does.
+        within: where source and a direct destination are in one store, let that copy by itself.
     """
 
     def __init__(
@@ -150,6 +151,7 @@ class Fleet:
         listeners_redis_url: str = "",
         source_endpoint: Endpoint | None = None,
         direct: Collection[str] = (),
+        within: bool = False,
     ) -> None:
         self.source, self.destinations = source, destinations
         self.redis_url = redis_url
@@ -159,6 +161,7 @@ class Fleet:
         self._listeners_redis_url = listeners_redis_url or redis_url
         self._source_endpoint = source_endpoint or source.server.endpoint(source.name)
         self._direct = direct
+        self._within = within
         self._stack = ExitStack()
         self.proxies: dict[str, Proxy] = {}
         self.members: list[Member] = []
@@ -167,7 +170,7 @@ class Fleet:
         with self._stack as stack:
             endpoints = []
             for name, bucket in self.destinations.items():
-                endpoint = bucket.server.endpoint(bucket.name, name)
+                endpoint = bucket.server.endpoint(bucket.name, name, server_side_copy=self._within)
                 if name not in self._direct:
                     self.proxies[name] = stack.enter_context(Proxy(bucket.server.port))
                     endpoint = self.proxies[name].through(endpoint)

@@ -24,8 +24,10 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 HEALTHY = ("dest-one", "dest-two")
 SICK = "dest-three"
+WITHIN = "hangs, and the source's own store copies to the others"
 SICKNESSES: dict[str, Fault] = {
     "hangs": Hang(),
+    WITHIN: Hang(),
     "resets every connection": Reset(),
     "answers late": Latency(late_s=2),
     "answers 503": Says(SLOW_DOWN),
@@ -70,7 +72,9 @@ def rate(fleet: Fleet, batch: Batch, patience_s: float) -> float:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path, own_redis: RedisServer, gateway: StoreServer) -> Iterator[Fleet]:
+def fleet(
+    request: pytest.FixtureRequest, tmp_path: Path, own_redis: RedisServer, gateway: StoreServer
+) -> Iterator[Fleet]:
     """With the default lease: that is how long a write may be waited for."""
     destinations = {name: Bucket.new(gateway) for name in (*HEALTHY, SICK)}
     with Fleet(
@@ -82,6 +86,7 @@ def fleet(tmp_path: Path, own_redis: RedisServer, gateway: StoreServer) -> Itera
         worker={"lease_s": 60},
         pubsub={"heal": False},
         direct=HEALTHY,
+        within=request.node.callspec.params["sickness"] == WITHIN,
     ) as fleet:
         yield fleet
 
@@ -93,6 +98,7 @@ def fleet(tmp_path: Path, own_redis: RedisServer, gateway: StoreServer) -> Itera
         "answers late",
         pytest.param("resets every connection", marks=pytest.mark.long),
         pytest.param("answers 503", marks=pytest.mark.long),
+        pytest.param(WITHIN, marks=pytest.mark.long),
     ],
 )
 def test_the_healthy_destinations_go_on_as_if_nothing_were(fleet: Fleet, sickness: str) -> None:

@@ -1,0 +1,79 @@
+"""One destination of three is sick for a sixth of a long run: the others keep their rate, and memory its size."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import pytest
+
+from tests.integration.commands import eventually
+
+from .extent import duration_s, minutes
+from .fleet import Fleet
+from .load import Load, Measured
+from .results import report
+from .test_sick_destination import HEALTHY, SICK, SICKNESSES, fleet, held
+
+__all__ = ["fleet"]
+
+pytestmark = pytest.mark.real
+
+STEADY_PER_S = 40
+"""Far less than they can take."""
+
+A_POOL = 2000
+KEPT = 0.9
+DRAINED_PER_S = 20
+GROWN = 1.1
+
+
+@pytest.mark.skipif(not minutes(), reason="takes half of FAULT_MINUTES")
+@pytest.mark.parametrize("sickness", ["hangs", "answers late"])
+def test_the_healthy_destinations_keep_their_rate(fleet: Fleet, sickness: str) -> None:
+    sick_for_s = duration_s(30, share=1 / 6)
+    beside_s = max(sick_for_s / 10, 10.0)
+    load = Load(fleet, HEALTHY, A_POOL)
+    full, steady = [load.full(beside_s)], [load.steady(STEADY_PER_S, beside_s)]
+    rss_bytes = [fleet.members[0].rss_bytes]
+    _drained(fleet)
+    with fleet.proxies[SICK].injecting(SICKNESSES[sickness]):
+        steady.append(load.steady(STEADY_PER_S, sick_for_s / 2))
+        full.append(load.full(sick_for_s / 2))
+        rss_bytes.append(fleet.members[0].rss_bytes)
+        missing = len(load.noticed) - held(fleet.destinations[SICK], "")
+        pending = fleet.counts().pending
+    well_s = time.monotonic()
+    _drained(fleet, 60 + pending / DRAINED_PER_S)
+    drained_s = time.monotonic() - well_s
+    full.append(load.full(beside_s))
+    _drained(fleet)
+    rss_bytes.append(fleet.members[0].rss_bytes)
+    sent = {name: round(fleet.copies(name)) for name in HEALTHY}
+    report(
+        "a sick destination for long",
+        sickness=sickness,
+        sick_for_s=sick_for_s,
+        steady_per_s={when: _told(part) for when, part in zip(("before", "sick"), steady, strict=True)},
+        full_per_s={when: _told(part) for when, part in zip(("before", "sick", "after"), full, strict=True)},
+        rss_mib=[round(each / 2**20, 1) for each in rss_bytes],
+        missing_there_at_the_end=missing,
+        pending_at_the_end=pending,
+        drained_after_s=round(drained_s, 1),
+        notices=load.notices,
+        sent=sent,
+    )
+    assert [held(bucket, "") for bucket in fleet.destinations.values()] == [len(load.noticed)] * 3
+    assert max(sent.values()) <= load.notices, "nothing is sent to a healthy one twice"
+    assert statistics.mean(steady[1].rates) > KEPT * statistics.mean(steady[0].rates)
+    assert max(rss_bytes) < GROWN * rss_bytes[0]
+
+
+def _drained(fleet: Fleet, patience_s: float = 60) -> None:
+    """Nothing is to be done any more, but for looks, which are due when no old write can be under way."""
+    eventually(lambda: not fleet.counts().pending, "the queue drains", patience_s, every_s=0.5)
+
+
+def _told(measured: Measured) -> dict[str, float]:
+    mean, slowest = statistics.mean(measured.rates), min(measured.rates)
+    return {"mean": round(mean, 1), "slowest": round(slowest, 1), "for_each_cpu_s": round(measured.per_cpu_s)}
