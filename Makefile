@@ -37,6 +37,9 @@ docs: environment-docs
 bench: environment-bench
 	@$(IN_VENV) -m bench $(ARGS)
 
+stores-table: environment
+	@$(IN_VENV) -m tests.real.stores_table
+
 test-all:
 	@sh .ci/test-all $(ARGS)
 
@@ -49,4 +52,4 @@ environment-docs:
 environment-bench:
 	@GOAL="$(MAKECMDGOALS)" sh .ci/venv $(VENV) demo,bench
 
-.PHONY: help demo test faults check docs bench test-all environment environment-docs environment-bench
+.PHONY: help demo test faults check docs bench stores-table test-all environment environment-docs environment-bench

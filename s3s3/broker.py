@@ -26,6 +26,7 @@ from redis.exceptions import (
     AuthenticationError,
     ClusterError,
     ConnectionError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
@@ -63,8 +64,9 @@ _LOST_IN_UVLOOP = "the handler is closed"
 """Said by uvloop (`UVHandle._ensure_alive`) to whoever writes on a connection that was reset a moment before; asyncio's
 own loop has a ConnectionResetError for it."""
 
-_CLUSTER_MOVES = (RedisClusterException, ClusterError, AskError, TryAgainError)
-"""What is left to say when a cluster's client has followed slots for as often as it does."""
+_CLUSTER_MOVES = (RedisClusterException, ClusterError, AskError, TryAgainError, NoScriptError)
+"""What is left to say when a cluster's client has followed slots for as often as it does. It loads a script at the
+masters that it knows of, and the call that follows may be led to another one."""
 
 _FULL = re.compile(r"\bOOM\b")
 """How a script's error says it; of a plain command, redis-py makes an OutOfMemoryError."""

@@ -34,12 +34,13 @@ log = logging.getLogger(__name__)
 
 def main(argv: list[str] | None = None) -> int:
     """Compare and copy; return the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = command_line().parse_args(argv)
     options.start_log(arguments)
     return options.run(lambda stop: _bucket(arguments, stop))
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Return what reads the command's arguments."""
     parser = options.parser("bucket", "Compare the whole source with every destination, and copy what differs.")
     parser.add_argument("--route", metavar="R", help="only this route")
     parser.add_argument("--source-bucket", metavar="B", help="another source bucket than the configuration's")

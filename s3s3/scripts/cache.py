@@ -20,7 +20,7 @@ from .tables import counted, shown
 
 def main(argv: list[str] | None = None) -> int:
     """Do what the arguments say; return the exit status."""
-    parser = _parser()
+    parser = command_line()
     arguments = parser.parse_args(argv)
     if arguments.action != "evict" and (arguments.keys or arguments.all):
         parser.error(f"{arguments.action} takes no keys and no --all")
@@ -30,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     return options.exit_status(lambda: _cache(arguments))
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Return what reads the command's arguments."""
     parser = options.parser("cache", "Look at the cache's directory, make room in it, verify what it holds.")
     parser.add_argument(
         "action", nargs="?", default="stat", choices=("stat", "evict", "verify"),

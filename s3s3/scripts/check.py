@@ -31,15 +31,20 @@ log = logging.getLogger(__name__)
 
 def main(argv: list[str] | None = None) -> int:
     """Check; return the exit status."""
+    arguments = command_line().parse_args(argv)
+    options.start_log(arguments)
+    return options.exit_status(lambda: uvloop.run(_check(arguments)))
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return what reads the command's arguments."""
     parser = options.parser("check", "Try every store and Redis: what each can do, what is wrong, and what cures it.")
     parser.add_argument("--route", metavar="R", help="only this route")
     parser.add_argument(
         "--read-only", action="store_true", help="write nothing (otherwise a few tiny objects at each destination)"
     )
     parser.add_argument("--json", action="store_true", help="for programs")
-    arguments = parser.parse_args(argv)
-    options.start_log(arguments)
-    return options.exit_status(lambda: uvloop.run(_check(arguments)))
+    return parser
 
 
 async def _check(arguments: argparse.Namespace) -> int:

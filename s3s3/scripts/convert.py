@@ -17,14 +17,19 @@ _INI = re.compile(r"^\s*\[(source|dest[^\]\n]*)\]", re.MULTILINE)
 
 def main(argv: list[str] | None = None) -> int:
     """Convert; return the exit status."""
+    arguments = command_line().parse_args(argv)
+    return options.exit_status(lambda: _convert(arguments.file))
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return what reads the command's arguments."""
     parser = argparse.ArgumentParser(
         prog="s3s3 convert",
         description="Print an old configuration as TOML: s3s3 convert s3s3.ini > s3s3.toml. What has no counterpart "
         "stands in it as a comment, and is told on standard error.",
     )
     parser.add_argument("file", metavar="FILE", help="the old s3s3.ini, or s3sync's config.js, or the same as JSON")
-    arguments = parser.parse_args(argv)
-    return options.exit_status(lambda: _convert(arguments.file))
+    return parser
 
 
 def _convert(name: str) -> int:

@@ -22,7 +22,7 @@ from . import options
 
 def main(argv: list[str] | None = None) -> int:
     """Show everything; return the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = command_line().parse_args(argv)
     # All of it is on this machine, and no proxy of the network around it leads there.
     os.environ.update(NO_PROXY=HOST, no_proxy=HOST)
     screen = Screen()
@@ -42,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     return options.OK if verified else options.SOME_FAILED
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Return what reads the command's arguments."""
     parser = argparse.ArgumentParser(
         prog="s3s3 demo",
         description="Show everything on this machine, with real servers and no configuration. Leaves nothing behind.",

@@ -29,7 +29,7 @@ Move = Callable[[str, Sequence[str]], Awaitable[int]]
 
 def main(argv: list[str] | None = None) -> int:
     """Do what the arguments say; return the exit status."""
-    parser = _parser()
+    parser = command_line()
     arguments = parsed(parser, argv)
     if arguments.action in ("retry", "drop"):
         if bool(arguments.keys) == arguments.all:
@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     return options.exit_status(lambda: uvloop.run(_jobs(arguments)))
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Return what reads the command's arguments."""
     parser = options.parser("jobs", "Look at the queue and its dead letters, and look after them.")
     parser.add_argument(
         "action", nargs="?", default="list", choices=("list", "retry", "drop", "pause", "resume"),

@@ -31,6 +31,16 @@ ENDED_AFTER_DRAIN_S = 30.0
 
 def main(argv: list[str] | None = None) -> int:
     """Listen until SIGTERM or SIGINT; return the exit status."""
+    arguments = command_line().parse_args(argv)
+    options.start_log(arguments)
+    if arguments.processes > 1:
+        given = sys.argv[1:] if argv is None else argv
+        return options.run(lambda stop: _several(arguments, given, stop))
+    return options.run(lambda stop: _listen(arguments, stop))
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return what reads the command's arguments."""
     parser = options.parser("listen", "Copy every object that a notice names, until told to stop.")
     parser.add_argument(
         "--reconcile-interval", type=float, metavar="S", help="also compare whole buckets, every S seconds"
@@ -45,12 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         help="so many processes, to use more than one core; each does [worker] concurrency jobs at once (default: 1)",
     )  # fmt: skip
     parser.add_argument("--as-one-of-several", type=Path, metavar="SOCKET", help=argparse.SUPPRESS)
-    arguments = parser.parse_args(argv)
-    options.start_log(arguments)
-    if arguments.processes > 1:
-        given = sys.argv[1:] if argv is None else argv
-        return options.run(lambda stop: _several(arguments, given, stop))
-    return options.run(lambda stop: _listen(arguments, stop))
+    return parser
 
 
 def _at_least_one(text: str) -> int:

@@ -17,6 +17,7 @@ VERBS = {
     "cache": "look at the cache's directory, make room in it, verify it",
     "check": "try every store and Redis, and say what is wrong",
     "convert": "print an old INI file, or s3sync's config.js, as TOML",
+    "completion": "print what completes these words in bash or zsh",
     "demo": "show everything on this machine, with real parts and no configuration",
 }
 
@@ -29,7 +30,7 @@ def usage() -> str:
         "Copies named objects from one S3-compatible store to others, verified.",
         "",
     ]
-    lines += [f"  {verb:<9}{does}" for verb, does in VERBS.items()]
+    lines += [f"  {verb:<12}{does}" for verb, does in VERBS.items()]
     return "\n".join([*lines, "", "`s3s3 VERB --help` explains each.", "", EXIT_STATUSES])
 
 

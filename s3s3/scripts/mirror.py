@@ -34,6 +34,15 @@ MOST_FILES = 65_536
 
 def main(argv: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
+    arguments = command_line().parse_args(argv)
+    options.start_log(arguments)
+    if arguments.access_log:
+        access_log.start()
+    return options.run(lambda stop: _mirror(arguments, stop))
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return what reads the command's arguments."""
     parser = options.parser("mirror", "Serve copies over HTTP, and make those that are missing, until told to stop.")
     parser.add_argument("--access-log", action="store_true", help="a JSON line on standard output for each request")
     parser.add_argument(
@@ -44,11 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         "--make-buckets", action="store_true",
         help="make the mirrors' buckets, have copies deleted after lifespan_days where the store can, and end",
     )  # fmt: skip
-    arguments = parser.parse_args(argv)
-    options.start_log(arguments)
-    if arguments.access_log:
-        access_log.start()
-    return options.run(lambda stop: _mirror(arguments, stop))
+    return parser
 
 
 async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:

@@ -30,7 +30,7 @@ MOST_FAULTS_SHOWN = 20
 
 def main(argv: list[str] | None = None) -> int:
     """Publish; return the exit status."""
-    parser = _parser()
+    parser = command_line()
     arguments = parsed(parser, argv)
     if arguments.pubsub and (arguments.wait or arguments.route):
         parser.error("--pubsub goes to whoever listens, on every route: neither --wait nor --route is possible with it")
@@ -40,7 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     return options.run(lambda stop: _publish(arguments, stop))
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Return what reads the command's arguments."""
     parser = options.parser("publish", "Have keys copied: put them on the queue, in front of what `s3s3 bucket` found.")
     parser.add_argument(
         "keys", metavar="KEY", nargs="*",
