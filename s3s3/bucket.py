@@ -19,6 +19,7 @@ from .broker import connected
 from .comparison import Comparison, Options
 from .config import Config, WorkerSettings
 from .deletions import Candidates, refusal
+from .errors import RoutePaused
 from .jobs import Jobs, Put
 from .jobs.memory import MemoryJobs
 from .jobs.redis import RedisJobs
@@ -192,9 +193,15 @@ async def reconcile_with_worker(
     Returns the tally and whether the run was complete: `stop` ends it early.
 
     Raises:
+        RoutePaused: the route is paused, so this would not come to its end.
         S3S3Error: the source's listing broke off, or Redis went away.
     """
     route = stores.route
+    if not options.dry_run and (await jobs.counts()).paused:
+        raise RoutePaused(
+            f"route {route.name} is paused, so nothing of it is copied; s3s3 jobs resume --route {route.name} lets it "
+            "go on, and s3s3 bucket --dry-run compares it all the same"
+        )
     reconcile = Reconcile(
         route, stores.source, stores.destinations, jobs, options, settings=settings, matches=matcher(route),
         tally=tally, seen=seen,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from .addresses import redacted
@@ -56,7 +57,12 @@ class KeyReader:
         return self._parsed(key, from_text(key, str(value)) if variable else value, variable)
 
     def _parsed(self, key: Key, value: object, origin: str) -> object:
-        """Parse a value; `origin` says where it comes from if that is not the file itself, and then it is not shown."""
+        """Parse a value; `origin` says where it comes from if that is not the file itself, and then it is not shown.
+
+        A secret that is empty elsewhere is an accident, and never "": who means that no token is needed writes so here.
+        """
+        if origin and key.kind in _NEVER_SHOWN:
+            key = replace(key, may_be_empty=False)
         try:
             return parse(key, value)
         except Wrong as wrong:

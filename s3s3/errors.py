@@ -19,6 +19,7 @@
     ├── LeftBehind               a destination that held up the others; it goes on by itself
     ├── LeaseLost                the job belongs to somebody else now
     ├── RunUnderWay              another process compares the whole route just now
+    ├── RoutePaused              a person holds the whole route
     └── ListingOutOfOrder        a listing whose keys do not ascend: nothing can be compared with it
 
 Libraries' exceptions are translated into these once: in `s3s3.store` for S3, in
@@ -179,6 +180,10 @@ class LeaseLost(S3S3Error):
     """The job belongs to somebody else now; whoever notices it writes nothing more."""
 
     retriable = True
+
+
+class RoutePaused(S3S3Error):
+    """A person holds the whole route, so nothing of it is copied until it is resumed."""
 
 
 class RunUnderWay(S3S3Error):

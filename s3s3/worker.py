@@ -247,7 +247,7 @@ class Worker:
 
     def _park(self, job: Job, destination: str, store: str) -> Verdict:
         verdict = Verdict(Step.PARK, circuit=store)
-        outcome = Outcome(destination, job.key, Result.FAILED, f"waits for {store}, which is down")
+        outcome = Outcome(destination, job.key, Result.FAILED, f"waits for {store}, which is down or paused")
         return self._told(job, outcome, verdict)
 
     def _judge(self, job: Job, outcome: Outcome) -> Verdict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from s3s3.config import SqsSettings, StreamSettings, WebhookSettings
@@ -46,6 +48,21 @@ def test_a_webhook_without_a_token_is_one_that_says_so() -> None:
 def test_what_cannot_be_is_told(tables: str, expected: str) -> None:
     (fault,) = faults_of(SOUND + tables)
     assert expected in fault
+
+
+def test_a_token_or_url_that_is_empty_elsewhere_is_an_accident_and_opens_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    by_file = f'token_file = "{tmp_path / "empty"}"'
+    for tables, wrong in (
+        ('[webhook]\ntoken = "${T}"\n', "[webhook] token: must be at least one character (environment variable T)"),
+        (
+            f"[webhook]\n{by_file}\n",
+            "[webhook] token: must be at least one character (the text of the file in token_file)",
+        ),
+        ('[pubsub]\nurl = "${T}"\n', "[pubsub] url: must be at least one character (environment variable T)"),
+    ):
+        (fault,) = faults_of(SOUND + tables, {"T": ""})
+        assert fault.partition(": ")[2] == wrong
 
 
 def test_a_channel_that_is_empty_is_none_for_every_route_without_one_of_its_own() -> None:

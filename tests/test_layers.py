@@ -69,7 +69,7 @@ LAYERS = """
         deletions       errors model
         comparison      deletions errors jobs model reconcile report store
         outstanding     jobs lease model
-        bucket          broker comparison config deletions jobs lease limits matching metrics model outstanding \
+        bucket          broker comparison config deletions errors jobs lease limits matching metrics model outstanding \
                         reconcile report store stores tasks worker
         cutting         store
         ranges          broker errors jobs report

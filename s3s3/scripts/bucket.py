@@ -17,7 +17,7 @@ from ..client import with_buckets
 from ..comparison import Options
 from ..config import Config
 from ..distributed import reconcile_together, shareable
-from ..errors import ConfigError, RunUnderWay, S3S3Error
+from ..errors import ConfigError, RoutePaused, RunUnderWay, S3S3Error
 from ..lease import lease_clock_s
 from ..metrics import Metrics
 from ..model import Route
@@ -133,7 +133,7 @@ async def _run_once(arguments: argparse.Namespace, settings: Config, routes: lis
             except ConfigError:
                 raise
             except S3S3Error as error:  # the other routes are compared all the same
-                names_it = len(routes) == 1 or isinstance(error, RunUnderWay)
+                names_it = len(routes) == 1 or isinstance(error, (RunUnderWay, RoutePaused))
                 print(f"s3s3: {'' if names_it else f'route {route.name}: '}{error}", file=sys.stderr)
                 worst = max(worst, options.status_of(error))
                 tally.error = str(error)
