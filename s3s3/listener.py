@@ -186,11 +186,13 @@ class RouteListener:
 
     def ailment(self) -> str:
         """Return why this route is not being worked on, or "" while it is."""
-        silent_s = lease_clock_s() - self.worker.claimed_at_s
-        if silent_s > STALLED_AFTER_S and not self.worker.full:
+        silent_s = self.worker.silent_s
+        if silent_s > STALLED_AFTER_S:
             return f"route {self.route.name}: the queue has not answered for {silent_s:.0f} s"
         if self.ear and not self.ear.subscription.alive:
             return f"route {self.route.name}: not subscribed"
+        if self.ear and self.ear.late_s > STALLED_AFTER_S:
+            return f"route {self.route.name}: what was heard {self.ear.late_s:.0f} s ago is not on the queue yet"
         return ""
 
     def _state(self) -> State:

@@ -81,6 +81,7 @@ class Worker:
         self.circuits = Circuits(jobs, route.source.name, self._patience)
         self.claimed_at_s = lease_clock_s()
         """When the queue last answered a claim: a worker that is alive, and not full, claims every few seconds."""
+        self._renewed_at_s = self.claimed_at_s
 
     async def run(self, stop: asyncio.Event, drain_s: float = 60.0) -> None:
         """Work until `stop` is set; then let what runs finish, and after `drain_s` hand back what does not."""
@@ -100,6 +101,12 @@ class Worker:
     def full(self) -> bool:
         """Whether every slot is taken, so that nothing is claimed for now."""
         return len(self._running) >= self._concurrency
+
+    @property
+    def silent_s(self) -> float:
+        """For how long the queue has not answered what is asked again and again: claims, or, while full, renewals."""
+        now_s = lease_clock_s()
+        return max(now_s - self._renewed_at_s - self._lease_s / 4, 0.0) if self.full else now_s - self.claimed_at_s
 
     # -- claiming, and keeping what is claimed
 
@@ -179,6 +186,7 @@ class Worker:
         held = list(self._running.values())
         asked_s = lease_clock_s()
         lost = await self._jobs.renew([job for job, _ in held])
+        self._renewed_at_s = asked_s
         for job, lease in held:
             if job.token in lost:
                 lease.lose()

@@ -79,6 +79,7 @@ LAYERS = """
         observer        jobs metrics model
         presence        errors fleet history jobs metrics model
         processes       lease tasks
+        watchdog        tasks
         listener        broker bucket comparison config errors heal jobs lease limits matching metrics model notices \
                         observer presence report run_lock stores tasks worker
 
@@ -92,7 +93,7 @@ LAYERS = """
         demo            broker config errors model notices scripts.progress
         scripts         broker bucket client comparison config config_mirror demo distributed errors jobs lease \
                         listener matching metrics mirror model notices processes report run_lock schema \
-                        scripts.progress store stores tasks web
+                        scripts.progress store stores tasks watchdog web
 """
 """Each module or package, and all that it imports of ours: only what stands above it."""
 

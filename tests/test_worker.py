@@ -244,6 +244,28 @@ async def test_a_worker_tells_when_the_queue_last_answered_it(jobs: Jobs) -> Non
         await until(lambda: worker.claimed_at_s > began_s + 0.2)
 
 
+async def test_a_worker_whose_slots_are_all_taken_tells_when_its_leases_are_no_longer_renewed(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies = Copies()
+    copies.gate.clear()
+    worker = Worker(ROUTE, jobs, copies, concurrency=1, lease_s=0.4)
+    async with working(worker):
+        await notice(jobs, "k")
+        await until(lambda: worker.full)
+        await asyncio.sleep(0.3)
+        assert worker.silent_s < 0.25, "long copies are no silence"
+
+        async def unanswered(_: Sequence[Job]) -> set[str]:
+            await asyncio.sleep(60)
+            return set()
+
+        monkeypatch.setattr(jobs, "renew", unanswered)
+        await until(lambda: worker.silent_s > 0.5)
+        copies.gate.set()
+        await done(jobs)
+
+
 # -- verdicts
 
 

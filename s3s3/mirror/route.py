@@ -13,7 +13,6 @@ from redis.asyncio import Redis
 from ..config import WorkerSettings
 from ..errors import S3S3Error
 from ..jobs.redis import RedisJobs
-from ..lease import lease_clock_s
 from ..metrics import Metrics
 from ..model import Endpoint, Job, Outcome, Route
 from ..observer import Observer
@@ -106,8 +105,8 @@ class MirrorRoute:
 
     def ailment(self) -> str:
         """Return why its misses are not being worked on, or "" while they are."""
-        silent_s = lease_clock_s() - self._worker.claimed_at_s
-        if silent_s > STALLED_AFTER_S and not self._worker.full:
+        silent_s = self._worker.silent_s
+        if silent_s > STALLED_AFTER_S:
             return f"{self.name}: the queue has not answered for {silent_s:.0f} s"
         return ""
 

@@ -99,6 +99,11 @@ class Ear:
         """Hear and put, for ever."""
         await beside(self._keep_putting(), self.subscription.run(), self._keep_leading())
 
+    @property
+    def late_s(self) -> float:
+        """How long ago the oldest message was heard that this listener has to put on the queue, and has not yet."""
+        return lease_clock_s() - self._heard[0].at_s if self.leads and self._heard else 0.0
+
     async def _keep_putting(self) -> None:
         while True:
             await self._something.wait()

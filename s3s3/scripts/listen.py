@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -14,9 +15,11 @@ from redis.asyncio import Redis
 
 from .. import __version__, broker, config
 from ..config import Config
+from ..errors import RedisUnavailable
 from ..listener import Periodic, listen, route_listeners, sources_for
 from ..metrics import Metrics
 from ..processes import Processes
+from ..watchdog import Notify, notified
 from ..web.health import application, served
 from ..web.several import Several, socket_of
 from ..web.snapshot import watches
@@ -80,7 +83,13 @@ async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
                      ", ".join(listener.route.destination_names))  # fmt: skip
         sources = sources_for(listeners, settings, metrics)
         status = None if arguments.as_one_of_several else _status(settings, listeners[0].jobs.client)
-        async with served(application([*listeners, *sources], metrics, status), where):
+
+        async def stuck() -> str:
+            ailments = [] if stop.is_set() else [why for one in listeners if (why := one.ailment())]
+            return await _curable(ailments, listeners[0].jobs.client)
+
+        notify = Notify({} if arguments.as_one_of_several else os.environ)
+        async with served(application([*listeners, *sources], metrics, status), where), notified(stuck, notify):
             await listen(listeners, sources, stop, arguments.drain_s)
     log.info("stopped")
     return options.OK
@@ -95,13 +104,29 @@ async def _several(arguments: argparse.Namespace, given: Sequence[str], stop: as
         pages = Several(processes.members, sockets)
         client = broker.connect(settings.pubsub.url) if settings.pubsub.url else None
         try:
-            async with served(pages.application(_status(settings, client)), settings.http):
+
+            async def stuck() -> str:
+                return await _curable([] if stop.is_set() else await pages.ailments(), client)
+
+            async with served(pages.application(_status(settings, client)), settings.http), notified(stuck):
                 ended = await processes.run(stop, arguments.drain_s + ENDED_AFTER_DRAIN_S)
         finally:
             if client is not None:
                 await client.aclose()
     log.info("all %d processes have stopped", arguments.processes)
     return ended
+
+
+async def _curable(ailments: Sequence[str], client: Redis | None) -> str:
+    """Return what ails a listener, "" where Redis is away: a restart would bring that back no sooner."""
+    if not ailments or client is None:
+        return ""
+    try:
+        with broker.translated():
+            await client.ping()
+    except RedisUnavailable:
+        return ""
+    return "; ".join(ailments)
 
 
 def _status(settings: Config, client: Redis | None) -> Status | None:

@@ -53,7 +53,7 @@ class Several:
         """Return the application: the same pages as one process has."""
 
         async def healthz(request: web.Request) -> web.Response:
-            return answer_of(await self._wrong("/healthz", ANSWERS_WITHIN_S, excused_s=STARTING_S))
+            return answer_of(await self.ailments())
 
         async def readyz(request: web.Request) -> web.Response:
             return answer_of(await self._wrong("/readyz", READY_WITHIN_S + ANSWERS_WITHIN_S))
@@ -67,6 +67,10 @@ class Several:
         if status is not None:
             status.add_to(app)
         return app
+
+    async def ailments(self) -> list[str]:
+        """Return what ails the processes, a line each. One that has just been started need not answer yet."""
+        return await self._wrong("/healthz", ANSWERS_WITHIN_S, excused_s=STARTING_S)
 
     async def _wrong(self, path: str, within_s: float, excused_s: float = 0.0) -> list[str]:
         found = await asyncio.gather(*(self._ask(part, path, within_s) for part in self._parts))

@@ -25,7 +25,7 @@ def rate_text(per_s: float) -> str:
     """Return a rate of objects: by the second where that is a number, else by the minute."""
     if per_s >= 1 or per_s == 0:
         return f"{per_s:,.0f}/s" if per_s >= 10 or per_s == 0 else f"{per_s:.1f}/s"
-    return f"{per_s * 60:.1f}/min"
+    return f"{per_s * 60:.0f}/min" if per_s * 60 >= 10 else f"{per_s * 60:.1f}/min"
 
 
 def size_text(size_bytes: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -150,6 +151,20 @@ def test_a_port_that_is_taken_is_a_warning(place: Place) -> None:
         assert f"127.0.0.1:{place.port} cannot be had" in second.log.read_text()
         place.publish("a")
         place.arrives("a")
+
+
+def test_systemd_is_told_when_it_is_up_that_it_works_and_that_it_ends(place: Place, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "600000"}
+        with Listener(place.config(), environment=environment) as listener:
+            assert manager.recv(1000).startswith(b"READY=1")
+            while not (said := manager.recv(1000)).startswith(b"WATCHDOG=1"):
+                assert said == b"STATUS=route default: not subscribed", "it has only just begun"
+            listener.stop()
+        while not (said := manager.recv(1000)).startswith(b"STOPPING=1"):
+            assert said.startswith(b"WATCHDOG=1")
 
 
 # -- bad input

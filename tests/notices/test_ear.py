@@ -82,6 +82,26 @@ async def test_a_published_key_gets_on_the_queue_for_all_destinations(redis_url:
         assert (job.key, job.destinations, job.unseen) == ("a key\nwith +%", ("dest-a", "dest-b"), True)
 
 
+async def test_what_is_heard_and_cannot_be_put_makes_the_ear_late(
+    redis_url: str, producer: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with listening(redis_url) as one:
+        await until(lambda: one.ear.leads)
+        assert one.ear.late_s < 5
+
+        async def unanswered(*_: object) -> None:
+            await asyncio.sleep(60)
+
+        monkeypatch.setattr(one.jobs, "put", unanswered)
+        await producer.publish(
+            "backup",
+            "first",
+        )
+        await asyncio.sleep(0.3)
+        await producer.publish("backup", "second")
+        await until(lambda: one.ear.late_s > 0.5)
+
+
 async def test_of_three_listeners_one_puts_each_notice_on_the_queue(
     redis_url: str, producer: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
