@@ -14,6 +14,7 @@ from ..mirror.cache.inspection import census, verify
 from ..mirror.cache.opening import folder_of, room_in
 from ..mirror.cache.room import disk_of
 from . import options
+from .keys import parsed
 from .progress import size_text, span_text
 from .tables import counted, shown
 
@@ -21,7 +22,7 @@ from .tables import counted, shown
 def main(argv: list[str] | None = None) -> int:
     """Do what the arguments say; return the exit status."""
     parser = command_line()
-    arguments = parser.parse_args(argv)
+    arguments = parsed(parser, argv)
     if arguments.action != "evict" and (arguments.keys or arguments.all):
         parser.error(f"{arguments.action} takes no keys and no --all")
     if arguments.keys and arguments.all:

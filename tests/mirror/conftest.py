@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,17 @@ import yarl
 
 from s3s3 import broker
 from s3s3.config import WorkerSettings
-from s3s3.config_mirror import MirrorSettings
+from s3s3.config_mirror import CacheSettings, MirrorSettings
+from s3s3.demo.swift_server import SwiftServer
 from s3s3.metrics import Metrics
+from s3s3.mirror.cache.opening import cache_front
 from s3s3.mirror.fronts import Front, fronts, run
 from s3s3.mirror.route import Shared
+from s3s3.model import Endpoint
 from s3s3.spool import Room
 from s3s3.tasks import cancel
 
+from .cache_client import CacheClient
 from .origin_server import OriginServer
 
 
@@ -78,3 +83,38 @@ async def _started(
                 yield Mirror(opened, metrics, http, redis_url)
             finally:
                 await cancel([working])
+
+
+@pytest.fixture
+def bucket(swift: SwiftServer, new_bucket: Callable[..., str]) -> str:
+    return new_bucket(swift)
+
+
+@pytest.fixture
+def put(swift: SwiftServer, bucket: str) -> Callable[..., None]:
+    client = swift.boto3_client()
+    return lambda key, body=b"content", **about: client.put_object(Bucket=bucket, Key=key, Body=body, **about)
+
+
+@pytest.fixture
+def store(swift: SwiftServer, bucket: str) -> Endpoint:
+    return swift.endpoint(bucket, "mirror.cache.store")
+
+
+@pytest.fixture
+async def cached(store: Endpoint, tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+    """`await cached(**changes)` starts a cache; all of a test have one directory."""
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
+
+        async def start(**changes: Any) -> CacheClient:
+            settings = CacheSettings(
+                host="127.0.0.1", port=0, directory=tmp_path / "cache", max_fill=1.0, low_fill=1.0, revalidate_s=300,
+                streams=False, accel_prefix="", store=store,
+            )  # fmt: skip
+            settings = replace(settings, **changes)
+            metrics = Metrics()
+            front = await stack.enter_async_context(cache_front(settings, metrics))
+            return CacheClient(front, settings.store, http, metrics)
+
+        yield start

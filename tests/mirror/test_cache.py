@@ -7,113 +7,19 @@ import email
 import hashlib
 import re
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import aiohttp
-import boto3
 import pytest
 import yarl
-from botocore.config import Config
 
-from s3s3.config_mirror import CacheSettings
-from s3s3.demo.swift_server import SwiftServer
-from s3s3.metrics import Metrics
-from s3s3.mirror.cache.opening import CacheFront, cache_front
-from s3s3.model import Endpoint
 from tests.faults.kinds import Flip, Truncated, getting
 from tests.faults.proxy import Proxy
 
+from .cache_client import BIG, MIB, CacheClient, until
+
 pytestmark = pytest.mark.real
-
-MIB = 1024 * 1024
-BIG = hashlib.sha256(b"seed").digest() * (4 * MIB // 32)
-
-
-class Client:
-    """Asks a cache with presigned URLs."""
-
-    def __init__(self, front: CacheFront, store: Endpoint, http: aiohttp.ClientSession, metrics: Metrics) -> None:
-        self.front, self.store, self.http, self.metrics = front, store, http, metrics
-        self.base = f"http://127.0.0.1:{front.port}"
-
-    def url(self, key: str, *, version: str = "s3", method: str = "get_object", expires_s: int = 60,
-            secret: str = "", at: str = "", **parameters: Any) -> str:  # fmt: skip
-        """A URL that boto3 signs, for the cache itself or (`at`) for a host whose place the cache takes."""
-        client = boto3.client(
-            "s3", endpoint_url=at or self.base, region_name="us-east-1",
-            aws_access_key_id=self.store.access_key_id,
-            aws_secret_access_key=secret or self.store.secret_access_key,
-            config=Config(signature_version=version, s3={"addressing_style": "path"}),
-        )  # fmt: skip
-        made = client.generate_presigned_url(
-            method, {"Bucket": self.store.bucket_name, "Key": key, **parameters}, expires_s
-        )
-        return self.base + made.removeprefix(at or self.base)
-
-    async def ask(self, url: str, method: str = "GET", **headers: str) -> tuple[int, Any, bytes]:
-        """Status, headers and body; nothing is followed."""
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        async with self.http.request(method, yarl.URL(url, encoded=True), headers=named, allow_redirects=False) as got:
-            return got.status, got.headers, await got.read()
-
-    async def follow(self, url: str) -> bytes:
-        async with self.http.get(yarl.URL(url, encoded=True)) as got:
-            assert got.status == 200, await got.text()
-            return await got.read()
-
-    async def kept(self, url: str, **headers: str) -> tuple[int, Any, bytes]:
-        """Ask until the answer comes from the disk."""
-        for _ in range(200):
-            answer = await self.ask(url, **headers)
-            if answer[1].get("X-Cache") == "hit":
-                return answer
-            await asyncio.sleep(0.05)
-        raise AssertionError(f"never kept: {answer}")
-
-    def count(self, outcome: str) -> float:
-        return self.metrics.mirror_requests["mirror.cache", outcome]
-
-    def fills(self, outcome: str = "kept") -> float:
-        return self.metrics.mirror_cache_fills["mirror.cache", outcome]
-
-
-@pytest.fixture
-def bucket(swift: SwiftServer, new_bucket: Callable[..., str]) -> str:
-    return new_bucket(swift)
-
-
-@pytest.fixture
-def put(swift: SwiftServer, bucket: str) -> Callable[..., None]:
-    client = swift.boto3_client()
-    return lambda key, body=b"content", **about: client.put_object(Bucket=bucket, Key=key, Body=body, **about)
-
-
-@pytest.fixture
-def store(swift: SwiftServer, bucket: str) -> Endpoint:
-    return swift.endpoint(bucket, "mirror.cache.store")
-
-
-@pytest.fixture
-async def cached(store: Endpoint, tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
-    """`await cached(**changes)` starts a cache; all of a test have one directory."""
-    async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
-
-        async def start(**changes: Any) -> Client:
-            settings = CacheSettings(
-                host="127.0.0.1", port=0, directory=tmp_path / "cache", max_fill=1.0, low_fill=1.0, revalidate_s=300,
-                streams=False, accel_prefix="", store=store,
-            )  # fmt: skip
-            settings = replace(settings, **changes)
-            metrics = Metrics()
-            front = await stack.enter_async_context(cache_front(settings, metrics))
-            return Client(front, settings.store, http, metrics)
-
-        yield start
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
@@ -526,20 +432,12 @@ async def test_behind_nginx_the_file_is_named_and_not_sent(cached, put) -> None:
 
 
 @pytest.fixture
-async def hit(cached, put) -> tuple[Client, str]:
+async def hit(cached, put) -> tuple[CacheClient, str]:
     put("key", BIG, ContentType="application/x-thing")
     client = await cached()
     url = client.url("key")
     await client.kept(url)
     return client, url
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(400):
-        if condition():
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("it never came to be")
 
 
 def within(folder: Path) -> list[str]:

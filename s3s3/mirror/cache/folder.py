@@ -3,7 +3,7 @@
     objects/ab/NAME.json             the description; it names its body
     objects/ab/NAME.TOKEN            the body; its access time is when somebody last asked for it, its modification
                                      time the object's own
-    filling/NAME                     a body that is being written, under a lock; it becomes a body by being renamed
+    filling/NAME                     a body that is being written, under a lock
     room.lock                        held by whoever makes room
 
 NAME is a hash of the store, the bucket and the key. A description is written last and replaced in one step, so
@@ -13,7 +13,6 @@ whatever dies in the middle leaves an object that is whole or not there, and fil
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -188,12 +187,16 @@ class Folder:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(file)
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            if isinstance(error, BlockingIOError):
                 return None
             raise
         if not _is_at(file, path):  # it was finished between the two steps, and must not be written to
             os.close(file)
             return None
+        if os.fstat(file).st_nlink > 1:  # whoever finished it died right then: it is a body that others may read
+            path.unlink()
+            os.close(file)
+            return self.begin(key)
         os.ftruncate(file, 0)
         return Filling(path, file)
 
@@ -207,7 +210,8 @@ class Folder:
         folder = self._objects / name[:2]
         folder.mkdir(exist_ok=True)
         description = folder / f".{about.body}.json"
-        filling.path.rename(folder / about.body)
+        # By its other name it goes on keeping others away until there is a description for them to find.
+        os.link(filling.path, folder / about.body)
         try:
             with description.open("x") as opened:
                 json.dump(asdict(about), opened)

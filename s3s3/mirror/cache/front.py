@@ -28,10 +28,11 @@ log = logging.getLogger(__name__)
 ASKED_FOR_S = 8.0
 WAITED_FOR_OTHERS_S = 10.0
 """How long a client waits for what another process downloads, before it is sent to the store."""
-_LOOKED_EVERY_S = 0.1
+_LOOKED_AFTER_S = 0.05
+_LOOKED_AT_LEAST_EVERY_S = 1.0
 _ALLOWED = ("GET", "HEAD")
-OWN_SENDFILE = "X-S3S3-Sendfile"
-"""Sent by an nginx that has not found the file that it was to send."""
+_NOT_FOR_NGINX = frozenset(("if-range", "if-match", "x-s3s3-sendfile"))
+"""Requests that name the ETag, which nginx does not know; and those of an nginx that could not open the file."""
 _OF_NGINX = frozenset(("content-type", "content-disposition", "cache-control", "expires", "content-encoding",
                        "content-language"))  # fmt: skip
 """Headers that the nginx configuration in conf/ carries over; whatever has others is sent from here."""
@@ -160,6 +161,7 @@ class Cache:
                 return early
             if self._settings.accel_prefix and _is_for_nginx(request, headers):
                 there = self._settings.accel_prefix + self._folder.body_path(about)
+                del headers["Accept-Ranges"]  # nginx says that itself
                 return web.Response(headers={**headers, "X-Accel-Redirect": there})
             wanted_parts = parts(request.headers, about.size_bytes, about.etag, about.modified_ms)
             return await send(request, headers, stored.file, about.size_bytes, wanted_parts)
@@ -172,6 +174,7 @@ class Cache:
         """Have the client read what is being downloaded, by whichever process."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + WAITED_FOR_OTHERS_S
+        pause_s = _LOOKED_AFTER_S
         while loop.time() < until_s:
             fill = self._fills.fill(grant.key, seen_body)
             if fill is not None:
@@ -183,7 +186,8 @@ class Cache:
                 if stored.about.body != seen_body:
                     return Event.HIT, await self._from_disk(request, grant, stored)
                 stored.close()
-            await asyncio.sleep(_LOOKED_EVERY_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, _LOOKED_AT_LEAST_EVERY_S)
         return Event.MISS, await self._elsewhere(request, grant)
 
     async def _growing(self, request: web.Request, grant: Grant, fill: Fill) -> tuple[Event, web.StreamResponse]:
@@ -250,6 +254,6 @@ def _conditional(request: web.Request, about: About, headers: Mapping[str, str])
 
 
 def _is_for_nginx(request: web.Request, headers: Mapping[str, str]) -> bool:
-    """Whether nginx can send it with all its headers, and a client that goes on with a part gets the right one."""
+    """Whether nginx can send it with all its headers."""
     own = {name.lower() for name in headers} - {"etag", "last-modified", "accept-ranges", OUTCOME.lower()}
-    return own <= _OF_NGINX and "If-Range" not in request.headers and OWN_SENDFILE not in request.headers
+    return own <= _OF_NGINX and not _NOT_FOR_NGINX.intersection(name.lower() for name in request.headers)

@@ -1,0 +1,65 @@
+"""Debian's nginx with the configuration in conf/, but for its addresses and folders."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import trustme
+
+from tests.conftest import missing
+from tests.integration.commands import eventually
+
+CONF = Path(__file__).parents[2] / "conf" / "nginx" / "s3s3.conf"
+
+
+class Nginx(AbstractContextManager["Nginx"]):
+    """Serves the names of the configuration at `port` with TLS, at `plain_port` without.
+
+    Args:
+        fronts: the ports of the fronts, by the names of the upstreams.
+    """
+
+    def __init__(
+        self, folder: Path, authority: trustme.CA, port: int, plain_port: int, fronts: Mapping[str, int], cache: Path
+    ) -> None:
+        self.port, self.plain_port = port, plain_port
+        found = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+        if found is None:
+            missing("nginx is not installed (apt-get install nginx-light)")
+        self._folder = folder
+        self._command = [found, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
+        text = CONF.read_text().replace("/var/cache/s3s3/", f"{cache}/").replace("/var/log/nginx", str(folder))
+        for name, one in {"s3s3_redirect": 9190, "s3s3_proxy": 9191, "s3s3_cache": 9192}.items():
+            text = text.replace(f"127.0.0.1:{one}", f"127.0.0.1:{fronts.get(name, 1)}")
+        text = text.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
+        text = text.replace("listen 80", f"listen 127.0.0.1:{plain_port}")
+        for name in ("cache", "mirror", "files"):
+            certificate = authority.issue_cert(f"{name}.example.org", "127.0.0.1")
+            chain, key = folder / f"{name}.pem", folder / f"{name}.key"
+            chain.write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
+            key.write_bytes(certificate.private_key_pem.bytes())
+            text = text.replace(f"/etc/ssl/certs/{name}.example.org.pem", str(chain))
+            text = text.replace(f"/etc/ssl/private/{name}.example.org.key", str(key))
+        user = "user root;" if os.geteuid() == 0 else ""
+        paths = "".join(
+            f"{kind}_temp_path {folder / kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        (folder / "nginx.conf").write_text(
+            f"{user} daemon off; worker_processes 1; pid {folder / 'pid'};\nevents {{}}\nhttp {{ {paths}\n{text}\n}}\n"
+        )
+
+    def __enter__(self) -> Nginx:
+        checked = subprocess.run([*self._command, "-t"], capture_output=True, text=True, timeout=30, check=False)
+        assert checked.returncode == 0, checked.stderr
+        self._process = subprocess.Popen(self._command)
+        eventually((self._folder / "pid").exists, "nginx serves")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait(30)

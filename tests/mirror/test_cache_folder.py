@@ -1,0 +1,272 @@
+"""The cache's directory: whole objects only, whatever dies in the middle, and never a full disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from s3s3.mirror.cache.folder import About, Folder
+from s3s3.mirror.cache.inspection import census, verify
+from s3s3.mirror.cache.room import Disk, Room, disk_of
+
+KIB = 1024
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    made = Folder(tmp_path / "cache", "store/bucket")
+    made.make()
+    return made
+
+
+def about_of(folder: Folder, key: str, content: bytes) -> About:
+    md5 = hashlib.md5(content).hexdigest()
+    return About("bucket", key, len(content), md5, 1_700_000_000_000, {"content-type": "x/y"}, md5,
+                 folder.new_body(key))  # fmt: skip
+
+
+def kept(folder: Folder, key: str, content: bytes = b"content", accessed_s: float | None = None) -> About:
+    filling = folder.begin(key)
+    assert filling is not None
+    about = about_of(folder, key, content)
+    os.pwrite(filling.file, content, 0)
+    folder.keep(filling, about)
+    filling.close()
+    if accessed_s is not None:
+        os.utime(folder.directory / folder.body_path(about), (accessed_s, 1_700_000_000))
+    return about
+
+
+def content_of(folder: Folder, key: str) -> bytes | None:
+    stored = folder.open(key)
+    if stored is None:
+        return None
+    try:
+        return os.pread(stored.file, 1 << 20, 0)
+    finally:
+        stored.close()
+
+
+def files(folder: Folder) -> set[str]:
+    return {path.name for path in folder.directory.rglob("*") if path.is_file() and path.name != "room.lock"}
+
+
+def test_what_is_kept_is_found_and_what_replaces_it_leaves_nothing_of_it(folder: Folder) -> None:
+    kept(folder, "key", b"before")
+    about = kept(folder, "key", b"after")
+    assert content_of(folder, "key") == b"after"
+    assert files(folder) == {about.body, f"{folder.name('key')}.json"}
+    assert (folder.directory / folder.body_path(about)).stat().st_mtime == 1_700_000_000, "nginx says it"
+    assert Folder(folder.directory, "store/another").open("key") is None
+
+
+def test_only_one_writes_a_body(folder: Folder) -> None:
+    filling = folder.begin("key")
+    assert folder.begin("key") is None
+    other = folder.begin("other")
+    assert filling is not None and other is not None
+    filling.close()
+    again = folder.begin("key")
+    assert again is not None
+    again.close()
+    other.close()
+    assert files(folder) == set()
+
+
+STEPS = ["begun", "written", "linked", "described", "visible"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("swept", [False, True])
+@pytest.mark.parametrize("before", [None, b"before"])
+def test_a_crash_at_any_moment(folder: Folder, step: str, swept: bool, before: bytes | None) -> None:
+    """What a process that was killed at each step has left, done here by hand."""
+    if before is not None:
+        kept(folder, "key", before)
+    content = b"a new content"
+    child = os.fork()
+    if child == 0:
+        die_after(folder, step, content)
+    os.waitpid(child, 0)
+    assert content_of(folder, "key") == (content if step == "visible" else before)
+    if swept:
+        for path in folder.directory.rglob(".*"):
+            os.utime(path, (0, 0))
+        folder.sweep()
+        assert len(files(folder)) == (2 if before is not None or step == "visible" else 0)
+        assert content_of(folder, "key") == (content if step == "visible" else before)
+    kept(folder, "key", b"next")
+    assert content_of(folder, "key") == b"next"
+    for path in folder.directory.rglob(".*"):
+        os.utime(path, (0, 0))
+    folder.sweep()
+    assert len(files(folder)) == 2
+
+
+def die_after(folder: Folder, step: str, content: bytes) -> None:
+    try:
+        filling = folder.begin("key")
+        assert filling is not None
+        if step == "begun":
+            os._exit(0)
+        os.pwrite(filling.file, content if step != "written" else content[:3], 0)
+        if step == "written":
+            os._exit(0)
+        real_rename, real_link = Path.rename, os.link
+        if step == "linked":
+            os.link = lambda *names: (real_link(*names), os._exit(0))  # type: ignore[assignment]
+        if step == "described":
+            Path.rename = lambda *_: os._exit(0)  # type: ignore[method-assign,assignment,return-value]
+        if step == "visible":
+            Path.rename = lambda *names: (real_rename(*names), os._exit(0))  # type: ignore[method-assign,assignment]
+        folder.keep(filling, about_of(folder, "key", content))
+    finally:
+        os._exit(1)
+
+
+def test_a_finished_body_is_never_written_to_by_who_comes_late(folder: Folder) -> None:
+    """Whoever was killed between the last two steps leaves a body that has its old name, too."""
+    filling = folder.begin("key")
+    assert filling is not None
+    os.pwrite(filling.file, b"content", 0)
+    folder.keep(filling, about_of(folder, "key", b"content"))
+    os.close(filling.file)  # killed here
+    late = folder.begin("key")
+    assert late is not None
+    os.pwrite(late.file, b"another", 0)
+    assert content_of(folder, "key") == b"content"
+    late.close()
+
+
+def test_what_is_being_written_is_not_swept(folder: Folder) -> None:
+    filling = folder.begin("key")
+    assert filling is not None
+    assert folder.sweep() == 0
+    assert filling.path.exists()
+    filling.close()
+
+
+@pytest.mark.parametrize("damage", ["body gone", "body cut", "description cut", "description empty"])
+def test_what_is_not_whole_is_not_found_and_is_removed(folder: Folder, damage: str) -> None:
+    about = kept(folder, "key")
+    body = folder.directory / folder.body_path(about)
+    description = body.with_name(f"{folder.name('key')}.json")
+    if damage == "body gone":
+        body.unlink()
+    elif damage == "body cut":
+        os.truncate(body, 3)
+    else:
+        os.truncate(description, 20 if damage == "description cut" else 0)
+    assert folder.open("key") is None
+    folder.sweep()
+    assert files(folder) == set()
+
+
+def test_verify_reads_everything_and_is_no_access(folder: Folder) -> None:
+    good, bad = kept(folder, "good", accessed_s=1000), kept(folder, "bad", accessed_s=2000)
+    (folder.directory / folder.body_path(bad)).write_bytes(b"damaged")
+    found = {about.key: wrong for _, about, wrong in verify(folder)}
+    assert found["good"] == ""
+    assert "its MD5 is" in found["bad"]
+    assert folder.accessed_s(good) == 1000
+    assert (census(folder).objects, census(folder).size_bytes) == (2, 14)
+
+
+# -- room
+
+
+def pretend_disk(size_bytes: int, folder: Folder) -> Disk:
+    """A disk on which nothing is but the cache."""
+    used = sum(path.stat().st_size for path in folder.directory.rglob("objects/*/*") if path.suffix != ".json")
+    return Disk(size_bytes, used)
+
+
+def room_of(folder: Folder, size_bytes: int, max_fill: float = 0.9, low_fill: float = 0.5) -> Room:
+    return Room(folder, max_fill, low_fill, lambda _: pretend_disk(size_bytes, folder))
+
+
+def keys(folder: Folder) -> set[str]:
+    return {about.key for _, about in folder.descriptions()}
+
+
+def test_what_nobody_has_asked_for_the_longest_goes_first_and_down_to_the_low_mark(folder: Folder) -> None:
+    for number in range(8):
+        kept(folder, str(number), b"x" * KIB, accessed_s=1000 + number)
+    stored = folder.open("0")
+    assert stored is not None
+    folder.note_access(stored)
+    stored.close()
+    filling = folder.begin("new")
+    assert filling is not None
+    is_there, evicted = room_of(folder, 10 * KIB).reserve(filling.file, 2 * KIB)
+    assert (is_there, evicted.objects, evicted.size_bytes) == (True, 5, 5 * KIB)
+    assert keys(folder) == {"0", "6", "7"}
+    assert os.fstat(filling.file).st_size == 2 * KIB
+    filling.close()
+
+
+def test_what_would_not_fit_even_alone_removes_nothing(folder: Folder) -> None:
+    kept(folder, "key", b"x" * KIB)
+    filling = folder.begin("huge")
+    assert filling is not None
+    is_there, evicted = room_of(folder, 10 * KIB).reserve(filling.file, 10 * KIB)
+    assert (is_there, evicted.objects) == (False, 0)
+    assert keys(folder) == {"key"}
+    filling.close()
+
+
+def test_eviction_on_demand(folder: Folder) -> None:
+    for number in range(8):
+        kept(folder, str(number), b"x" * KIB, accessed_s=1000 + number)
+    assert room_of(folder, 10 * KIB).evict().objects == 3
+    assert keys(folder) == {"3", "4", "5", "6", "7"}
+    assert room_of(folder, 10 * KIB).evict(0.0).objects == 5
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    there = tmp_path / "disk"
+    there.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(there)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small disk here")
+    yield there
+    subprocess.run(["umount", "--lazy", str(there)], check=True)
+
+
+def test_a_real_disk_is_never_filled_beyond_its_mark(small_disk: Path) -> None:
+    folder = Folder(small_disk / "cache", "store/bucket")
+    folder.make()
+    room = Room(folder, 0.9, 0.5)
+    for number in range(40):
+        filling = folder.begin(str(number))
+        assert filling is not None
+        content = os.urandom(256 * KIB)
+        is_there, _ = room.reserve(filling.file, len(content))
+        assert is_there
+        disk = disk_of(small_disk)
+        assert disk.used_bytes <= 0.9 * disk.size_bytes
+        os.pwrite(filling.file, content, 0)
+        about = about_of(folder, str(number), content)
+        folder.keep(filling, about)
+        filling.close()
+        os.utime(folder.directory / folder.body_path(about), (1000 + number, 0))
+    assert "39" in keys(folder) and "0" not in keys(folder)
+    assert not [wrong for _, _, wrong in verify(folder) if wrong]
+
+
+def test_the_time_of_an_access_is_kept_now_and_then_only(folder: Folder) -> None:
+    about = kept(folder, "key", accessed_s=1000)
+    for _ in range(2):
+        stored = folder.open("key")
+        assert stored is not None
+        folder.note_access(stored)
+        stored.close()
+        noted_s = folder.accessed_s(about)
+        assert noted_s is not None and time.time() - noted_s < 5
