@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import latency, machine, results_folder
+from . import cache, latency, machine, results_folder
 from .comparing import COMPARES
 from .latency import Delays
 from .workloads import COPIES, Measured, Work
@@ -17,7 +17,7 @@ QUICK = ("small", "10k-keys", "latency")
 QUICK_SCALE, QUICK_RUNS = 0.1, 2
 BUSY_LOAD = 1.5
 
-MEASURES: dict[str, Work] = {**COPIES, **COMPARES}
+MEASURES: dict[str, Work] = {**COPIES, **COMPARES, **cache.HITS}
 LATENCY = "latency"
 
 
@@ -39,6 +39,9 @@ def main() -> int:
             tell(latency.table(delays))
         else:
             measured += _measure(name, runs, scale)
+        if name == "cache":
+            delays += cache.first_bytes(scale)
+            tell(latency.table(delays))
         tell(f"  {name}: {time.monotonic() - began_s:.0f} s")
     tell("\n" + results_folder.write(arguments.output, about, measured, delays))
     if arguments.readme:

@@ -11,8 +11,7 @@ from ..config_mirror import CacheSettings
 from ..errors import ConfigError
 from ..mirror.cache.folder import Folder
 from ..mirror.cache.inspection import census, verify
-from ..mirror.cache.opening import folder_of, room_in
-from ..mirror.cache.room import disk_of
+from ..mirror.cache.room import disk_of, folder_of, room_in
 from . import options
 from .keys import parsed
 from .progress import size_text, span_text

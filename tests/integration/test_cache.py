@@ -231,12 +231,12 @@ async def test_health_metrics_the_access_log_and_a_stop_without_redis(store: End
 async def test_ten_thousand_who_say_nothing_keep_nobody_out(store: Endpoint, tmp_path: Path) -> None:
     port, http_port = free_ports(2)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < 24_000:
+    if hard < 12_000:
         pytest.skip(f"10,000 connections need more open files than {hard}")
     config = cache_config(tmp_path / "s3s3.toml", store, port, http_port=http_port)
     idle: list[socket.socket] = []
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 24_000), hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 12_000), hard))
         with ExitStack() as stack:
             process = await asyncio.to_thread(stack.enter_context, mirroring(config))
             before_bytes = resident_bytes(process.pid)

@@ -19,7 +19,7 @@ from ..figures import OF_CACHE, Figures, Line
 from .fills import MOST_FILLS, Fills
 from .folder import Folder
 from .front import Cache
-from .room import Room, disk_of
+from .room import disk_of, folder_of, room_in
 
 log = logging.getLogger(__name__)
 
@@ -59,17 +59,6 @@ class CacheFront:
         self.metrics.mirror_cache_filling[self.name] = self.fills.under_way
         disk = disk_of(self.folder.directory)
         self.metrics.mirror_cache_fill_ratio[self.name] = disk.used_bytes / max(disk.size_bytes, 1)
-
-
-def folder_of(settings: CacheSettings) -> Folder:
-    """Return the cache's directory. Objects of another store or bucket in it have other names."""
-    store = settings.store
-    return Folder(settings.directory, f"{store.host or store.region}:{store.port or ''}/{store.bucket_name}")
-
-
-def room_in(folder: Folder, settings: CacheSettings) -> Room:
-    """Return what makes room in it."""
-    return Room(folder, settings.max_fill, settings.low_fill)
 
 
 @asynccontextmanager

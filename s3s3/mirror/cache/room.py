@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ...config_mirror import CacheSettings
 from .folder import About, Folder
 
 
@@ -99,3 +100,14 @@ class Room:
             evicted.objects += 1
             evicted.size_bytes += about.size_bytes
         return evicted
+
+
+def folder_of(settings: CacheSettings) -> Folder:
+    """Return the cache's directory. Objects of another store or bucket in it have other names."""
+    store = settings.store
+    return Folder(settings.directory, f"{store.host or store.region}:{store.port or ''}/{store.bucket_name}")
+
+
+def room_in(folder: Folder, settings: CacheSettings) -> Room:
+    """Return what makes room in it."""
+    return Room(folder, settings.max_fill, settings.low_fill)
