@@ -5,6 +5,7 @@ for a night): tests that can go on ask `extent.duration_s` and `extent.examples`
 
 - `proxy` is a TCP proxy between s3s3 and a server, `kinds` the faults that it injects while it runs, and counts.
 - `fleet` is listeners as processes between real stores, `disorder` everything that happens to them, in any order,
-  against a model of what the destinations are to hold. `results` takes down what a long run measured.
+  against a model of what the destinations are to hold. `load` is work without an end. `results` takes down what a
+  long run measured.
 - `extent` is the one place that knows how long a run is.
 """

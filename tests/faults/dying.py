@@ -116,4 +116,4 @@ def start(step: str, config: str, log: str) -> int:
 if __name__ == "__main__":
     children = [start(**json.loads(line)) for line in sys.stdin]
     for child in children:
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))  # noqa: T201
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)  # noqa: T201

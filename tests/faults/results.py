@@ -1,4 +1,4 @@
-"""What a long run measured: printed, and kept as JSON lines in FAULT_RESULTS where that names a file."""
+"""What a run measured: printed (`pytest -s` shows it), and kept as JSON lines in FAULT_RESULTS where that is set."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 
 def report(what: str, **figures: object) -> None:
     """Say what was measured. Times and rates are of this machine, and of whatever else it did meanwhile."""
-    line = json.dumps({"measured": what, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **figures})
-    print(line)  # noqa: T201
+    told = [f"    {name.replace('_', ' ')}: {figure}" for name, figure in figures.items()]
+    print("\n".join(["", what, *told]))  # noqa: T201
     if named := os.environ.get("FAULT_RESULTS"):
+        line = {"measured": what, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **figures}
         with Path(named).open("a") as lines:
-            lines.write(line + "\n")
+            lines.write(json.dumps(line) + "\n")

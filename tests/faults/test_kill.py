@@ -26,7 +26,8 @@ from s3s3.jobs.redis import RedisJobs
 from s3s3.listener import listen, route_listeners
 from s3s3.metrics import Metrics
 from s3s3.model import Endpoint, Lane
-from tests.integration.commands import eventually, write_config
+from s3s3.tasks import beside
+from tests.integration.commands import PATIENCE_S, eventually, write_config
 from tests.integration.objects import KIB, MIB
 from tests.waiting import running, until
 
@@ -136,8 +137,8 @@ async def listening(victims: list[Victim]) -> AsyncIterator[None]:
         for victim in victims:
             settings = config.load(victim.config())
             listeners = await stack.enter_async_context(route_listeners(settings, Metrics()))
-            runs.append(listen(listeners, settings, asyncio.Event()))
-        async with running(asyncio.wait({asyncio.create_task(run) for run in runs})):
+            runs.append(listen(listeners, [], asyncio.Event()))
+        async with running(beside(*runs)):
             yield
 
 
@@ -149,13 +150,22 @@ def test_a_listener_killed_at_any_step_leaves_nothing_that_another_does_not_brin
             lambda v=victim: v.log.exists() and ": subscribed" in v.log.read_text(), f"{victim.step}: it listens"
         )
         victim.publish(*KEYS)
-    for victim, status in zip(victims, dying.communicate(timeout=60)[0].split(), strict=True):
+    for victim, status in zip(victims, statuses(dying, victims), strict=True):
         assert int(status) == -signal.SIGKILL, f"{victim.step}\n{victim.log.read_text()}"
         victim.write(OVERWRITTEN, 2)
         victim.publish(OVERWRITTEN)
     took_s = asyncio.run(taken_over(victims))
     assert took_s < 3 * LEASE_S + 15, "the lease, a look, and a busy machine"
     report("kill -9", seen=f"{len(victims)} steps; all right {took_s:.1f} s after others came, lease_s = {LEASE_S}")
+
+
+def statuses(dying: subprocess.Popen[str], victims: list[Victim]) -> list[str]:
+    """How each of the listeners ended, once all have."""
+    try:
+        return dying.communicate(timeout=PATIENCE_S)[0].split()
+    except subprocess.TimeoutExpired as late:
+        victim = victims[len((late.output or b"").split())]
+        pytest.fail(f"{victim.step}, {victim.size}: never came to it\n{victim.log.read_text()}")
 
 
 async def taken_over(victims: list[Victim]) -> float:

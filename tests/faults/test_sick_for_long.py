@@ -23,22 +23,24 @@ STEADY_PER_S = 40
 """Far less than they can take."""
 
 A_POOL = 2000
-KEPT = 0.9
+KEPT, KEPT_OF_ALL = 0.9, 0.7
+"""Of the rates; of all that they can take the machine may need a part for something else meanwhile."""
+
 DRAINED_PER_S = 20
 GROWN = 1.1
 
 
-@pytest.mark.skipif(not minutes(), reason="takes half of FAULT_MINUTES")
+@pytest.mark.skipif(not minutes(), reason="takes two fifths of FAULT_MINUTES")
 @pytest.mark.parametrize("sickness", ["hangs", "answers late"])
 def test_the_healthy_destinations_keep_their_rate(fleet: Fleet, sickness: str) -> None:
     sick_for_s = duration_s(30, share=1 / 6)
     beside_s = max(sick_for_s / 10, 10.0)
     load = Load(fleet, HEALTHY, A_POOL)
-    full, steady = [load.full(beside_s)], [load.steady(STEADY_PER_S, beside_s)]
-    rss_bytes = [fleet.members[0].rss_bytes]
+    full = [load.full(beside_s)]
     _drained(fleet)
+    rss_bytes = [fleet.members[0].rss_bytes]
     with fleet.proxies[SICK].injecting(SICKNESSES[sickness]):
-        steady.append(load.steady(STEADY_PER_S, sick_for_s / 2))
+        steady = load.steady(STEADY_PER_S, sick_for_s / 2)
         full.append(load.full(sick_for_s / 2))
         rss_bytes.append(fleet.members[0].rss_bytes)
         missing = len(load.noticed) - held(fleet.destinations[SICK], "")
@@ -54,7 +56,7 @@ def test_the_healthy_destinations_keep_their_rate(fleet: Fleet, sickness: str) -
         "a sick destination for long",
         sickness=sickness,
         sick_for_s=sick_for_s,
-        steady_per_s={when: _told(part) for when, part in zip(("before", "sick"), steady, strict=True)},
+        steady_per_s={"asked for": STEADY_PER_S, **_told(steady)},
         full_per_s={when: _told(part) for when, part in zip(("before", "sick", "after"), full, strict=True)},
         rss_mib=[round(each / 2**20, 1) for each in rss_bytes],
         missing_there_at_the_end=missing,
@@ -65,7 +67,8 @@ def test_the_healthy_destinations_keep_their_rate(fleet: Fleet, sickness: str) -
     )
     assert [held(bucket, "") for bucket in fleet.destinations.values()] == [len(load.noticed)] * 3
     assert max(sent.values()) <= load.notices, "nothing is sent to a healthy one twice"
-    assert statistics.mean(steady[1].rates) > KEPT * statistics.mean(steady[0].rates)
+    assert statistics.mean(steady.rates) > KEPT * STEADY_PER_S
+    assert statistics.mean(full[1].rates) > KEPT_OF_ALL * min(statistics.mean(full[n].rates) for n in (0, 2))
     assert max(rss_bytes) < GROWN * rss_bytes[0]
 
 

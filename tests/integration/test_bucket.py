@@ -16,7 +16,7 @@ import redis
 from s3s3.demo.servers import free_ports
 from s3s3.demo.swift_server import SwiftServer
 
-from .commands import Listener, command, eventually, report_lines, run
+from .commands import PATIENCE_S, Listener, command, eventually, report_lines, run
 from .objects import MIB
 from .test_listen import Place
 
@@ -133,7 +133,7 @@ def test_an_interval_runs_it_again_and_again_until_it_is_told_to_stop(place: Pla
         place.put("later")
         place.arrives("later")
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_interrupted_it_ends_soon_says_so_and_exits_with_1(place: Place) -> None:

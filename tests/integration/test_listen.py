@@ -16,7 +16,7 @@ from s3s3.demo.redis_server import RedisServer
 from s3s3.demo.servers import StoreServer, free_ports
 from s3s3.demo.swift_server import SwiftServer
 
-from .commands import Listener, eventually, run, write_config
+from .commands import PATIENCE_S, Listener, eventually, run, write_config
 from .objects import MIB
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Place:
         except self.client.exceptions.NoSuchKey:
             return None
 
-    def arrives(self, key: str, content: bytes = b"content", patience_s: float = 30) -> None:
+    def arrives(self, key: str, content: bytes = b"content", patience_s: float = PATIENCE_S) -> None:
         eventually(lambda: self.content(key) == content, f"{key!r} at the destination", patience_s, every_s=0.1)
 
     def http(self, path: str) -> tuple[int, str]:
