@@ -85,11 +85,6 @@ def quantile_s(counts: Sequence[int], part: float) -> float | None:
     return None
 
 
-def plain_reason(outcome: Outcome) -> str:
-    """Return why an outcome failed without the key and the destination, which stand beside it: so it can be counted."""
-    return outcome.reason.removeprefix(f"{outcome.destination}: ").replace(repr(outcome.key), "an object")
-
-
 class Growth:
     """What a process's own figures of a route grew by since they were told last."""
 
@@ -104,7 +99,7 @@ class Growth:
         for outcome in outcomes:
             if outcome.result is not Result.FAILED:
                 continue
-            reason = plain_reason(outcome)
+            reason = outcome.plain_reason
             at = outcome.destination, reason
             before = self._failures.get(at)
             if before is not None or len(self._failures) < FAILURES_KEPT:

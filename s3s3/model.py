@@ -218,3 +218,8 @@ class Outcome:
     proof: Proof | None = None
     error: Exception | None = field(default=None, compare=False)
     unanswered: bool = False
+
+    @property
+    def plain_reason(self) -> str:
+        """The reason without the key and the destination: so the same trouble of several objects reads the same."""
+        return self.reason.removeprefix(f"{self.destination}: ").replace(repr(self.key), "an object")

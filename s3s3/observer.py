@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from .jobs import Counts
+from .logs import about
 from .metrics import Metrics
 from .model import Job, Lane, Outcome, Result
 
@@ -27,21 +28,33 @@ class Observer:
 
     def finished(self, job: Job, outcomes: Sequence[Outcome], duration_s: float) -> None:
         """Tell of a job that the queue knows to be done."""
-        failed = False
+        failed = []
         for outcome in outcomes:
             self._metrics.count_outcome(self._route, outcome, duration_s)
             if outcome.result is Result.COPIED and job.lane is Lane.FRESH:
                 waited_s = max(time.time() - job.noticed_ms / 1000, 0.0)
                 self._metrics.notice_to_copy_seconds[self._route, outcome.destination].observe(waited_s)
             if outcome.result is Result.FAILED:
-                failed = True
+                failed.append(outcome)
                 self._metrics.retries[self._route, outcome.destination] += getattr(outcome.error, "retriable", False)
-                log.warning("%s: %r to %s failed: %s", self._route, job.key, outcome.destination, outcome.reason)
             elif log.isEnabledFor(logging.DEBUG):
                 log.debug("%s: %r to %s: %s %s", self._route, job.key, outcome.destination, outcome.result.value,
-                          outcome.reason)  # fmt: skip
-        if failed and self._failed is not None:
-            self._failed(outcomes)
+                          outcome.reason, extra=about(self._route, job.key, destination=outcome.destination,
+                                                      outcome=outcome.result.value))  # fmt: skip
+        if failed:
+            self._tell_failed(job, failed)
+
+    def _tell_failed(self, job: Job, failed: Sequence[Outcome]) -> None:
+        """Tell of a job's failures in one line, and only once a minute of those that many objects share."""
+        told = "; to ".join(f"{outcome.destination} failed: {outcome.reason}" for outcome in failed)
+        same = self._route, tuple((outcome.destination, outcome.plain_reason) for outcome in failed)
+        names = [outcome.destination for outcome in failed]
+        log.warning("%s: %r to %s", self._route, job.key, told, extra=about(
+            self._route, job.key, same, destinations=names, outcome=Result.FAILED.value, noticed_ms=job.noticed_ms,
+            tries={name: job.tries.get(name, 0) + 1 for name in names},
+        ))  # fmt: skip
+        if self._failed is not None:
+            self._failed(failed)
 
     def noticed(self, kind: str) -> None:
         """Count a notice."""

@@ -16,6 +16,7 @@ from .circuits import Circuits
 from .errors import LeaseLost, RedisUnavailable
 from .jobs import Claims, Jobs, Step, Verdict
 from .lease import Lease, lease_clock_s
+from .logs import about
 from .model import Job, Lane, Outcome, Result, Route
 from .shares import Shares
 from .store import Gate
@@ -175,7 +176,8 @@ class Worker:
         self._slot_freed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             # A defect of ours. The claim lapses and is taken over, so the object is not lost.
-            log.error("route %s: %r: %r", self._route, job.key, error, exc_info=error)
+            log.error("route %s: %r: %r", self._route, job.key, error, exc_info=error,
+                      extra=about(self._route, job.key))  # fmt: skip
 
     async def _keep_leases(self) -> None:
         while True:
@@ -249,7 +251,7 @@ class Worker:
         try:
             return _of_each(wanted, await self._copy(job, wanted, lease))
         except Exception as error:
-            log.exception("route %s: %r", self._route, job.key)
+            log.exception("route %s: %r", self._route, job.key, extra=about(self._route, job.key))
             reason = f"a defect of s3s3: {error!r}"
             return [Outcome(name, job.key, Result.FAILED, reason, error=error, unanswered=True) for name in wanted]
 

@@ -25,6 +25,7 @@ LAYERS = """
         fanout          -
         blocking        -
         merged          -
+        logs            -
 
     the configuration
         schema          model
@@ -56,13 +57,13 @@ LAYERS = """
         jobs            broker lease model tasks
         history         broker metrics model
         fleet           broker
-        notices         broker config errors jobs lease matching model tasks
+        notices         broker config errors jobs lease logs matching model tasks
         verdicts        errors jobs model report
         circuits        broker jobs model verdicts
         stragglers      errors lease model
         limits          broker errors lease metrics model
         shares          model store
-        worker          broker circuits errors jobs lease model shares store stragglers tasks verdicts
+        worker          broker circuits errors jobs lease logs model shares store stragglers tasks verdicts
         run_lock        broker errors jobs lease tasks
 
     whole buckets, and the daemon
@@ -76,7 +77,7 @@ LAYERS = """
         distributed     bucket comparison config cutting errors jobs matching model outstanding ranges reconcile \
                         report run_lock stores tasks
         heal            errors jobs model notices report store
-        observer        jobs metrics model
+        observer        jobs logs metrics model
         presence        errors fleet history jobs metrics model
         processes       lease tasks
         watchdog        tasks
@@ -92,7 +93,7 @@ LAYERS = """
         scripts.progress model report
         demo            broker config errors model notices scripts.progress
         scripts         broker bucket client comparison config config_mirror demo distributed errors jobs lease \
-                        listener matching metrics mirror model notices processes report run_lock schema \
+                        listener logs matching metrics mirror model notices processes report run_lock schema \
                         scripts.progress store stores tasks watchdog web
 """
 """Each module or package, and all that it imports of ours: only what stands above it."""

@@ -32,7 +32,7 @@ from ..jobs.redis import RedisJobs
 from ..lease import lease_clock_s
 from ..model import Lane, Route
 from ..tasks import beside
-from .message import BadMessage, key_of, shown
+from .message import BadMessage, key_of, shown, tell_noticed
 from .subscription import Subscription
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ class Ear:
         matches: Callable[[str], bool] = lambda key: True,
         count: Callable[[str], None] = lambda kind: None,
     ) -> None:
+        self._route = route.name
         self._all = route.destination_names
         self._channel = channel
         self._jobs = jobs
@@ -183,6 +184,7 @@ class Ear:
                 self._count("pubsub")
         if puts:
             await answered(partial(self._jobs.put, puts, Lane.FRESH))
+            tell_noticed(self._route, [put.key for put in puts], f"channel {self._channel}")
 
     async def _bury(self, text: bytes, bad: BadMessage) -> None:
         self._count(bad.kind)

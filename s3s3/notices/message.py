@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
+
+from ..logs import about
 from ..model import KEY_LIMIT_BYTES
+
+log = logging.getLogger(__name__)
 
 
 class BadMessage(ValueError):
@@ -46,3 +52,10 @@ def shown(message: bytes) -> str:
     """Return a message as people may be shown it, whatever it holds; long ones are cut."""
     text = message[:KEY_LIMIT_BYTES].decode("utf-8", "backslashreplace")
     return text if len(message) <= KEY_LIMIT_BYTES else f"{text}... ({len(message):,} bytes)"
+
+
+def tell_noticed(route: str, keys: Iterable[str], by: str) -> None:
+    """Log what was put on the queue, where every object is to be told of."""
+    if log.isEnabledFor(logging.DEBUG):
+        for key in keys:
+            log.debug("%s: notice of %r by %s", route, key, by, extra=about(route, key))

@@ -9,6 +9,7 @@ from ..config import overlap
 from ..jobs import Jobs, Put
 from ..matching import matcher
 from ..model import Lane, Notice, Route
+from .message import tell_noticed
 
 
 def _uncounted(kind: str) -> None:
@@ -73,6 +74,7 @@ class Routing:
                 everywhere = target.route.destination_names
                 puts = [Put(notices[number].key, everywhere, notices[number].noticed_ms) for number in mine]
                 await target.jobs.put(puts, Lane.FRESH)
+                tell_noticed(target.route.name, [put.key for put in puts], kind)
             for _ in mine:
                 target.count(kind)
             left.difference_update(mine)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import json
 import logging
 import shutil
 import signal
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -19,8 +17,11 @@ import uvloop
 
 from .. import __version__
 from ..errors import ConfigError, RedisTooOld, S3S3Error, StoreError, Unavailable
+from ..logs import AGAIN_AFTER_S, JsonLines, Lines, PlainLines
 
 ALLOCATIONS_BETWEEN_COLLECTIONS = 50_000
+
+TELL_REPEATS_EVERY_S = 5.0
 
 OK, SOME_FAILED, WRONG_USAGE, OUT_OF_REACH = 0, 1, 2, 3
 
@@ -48,33 +49,21 @@ def parser(verb: str, does: str, **settings: Any) -> argparse.ArgumentParser:
         "/etc/s3s3/s3s3.toml, the first that exists",
     )
     made.add_argument("--log-format", choices=("plain", "json"), default="plain", help="default: plain")
-    made.add_argument("-v", "--verbose", action="store_true", help="log a line for every object")
+    made.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="log every notice, object and warning",
+    )
     made.add_argument("--version", action="version", version=f"s3s3 {__version__}")
     return made
 
 
-class _Json(logging.Formatter):
-    """A JSON object a line, for a collector."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields)
-
-
 def start_log(arguments: argparse.Namespace) -> None:
     """Log to standard error, for supervisord, systemd or a collector to pick up."""
-    output = logging.StreamHandler(sys.stderr)
-    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
-    output.setFormatter(_Json() if arguments.log_format == "json" else plain)
+    lines = JsonLines() if arguments.log_format == "json" else PlainLines()
     root = logging.getLogger()
-    root.handlers[:] = [output]
+    root.handlers[:] = [Lines(lines, every_one=arguments.verbose)]
     root.setLevel(logging.WARNING)
     logging.getLogger("s3s3").setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
 
@@ -86,10 +75,27 @@ def run(command: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        return await command(stop)
+        telling = asyncio.create_task(_keep_telling_repeats())
+        try:
+            return await command(stop)
+        finally:
+            telling.cancel()
+            _tell_repeats(older_than_s=0.0)
 
     _collect_seldom()
     return exit_status(lambda: uvloop.run(until_stopped()))
+
+
+async def _keep_telling_repeats() -> None:
+    while True:
+        await asyncio.sleep(TELL_REPEATS_EVERY_S)
+        _tell_repeats()
+
+
+def _tell_repeats(older_than_s: float = AGAIN_AFTER_S) -> None:
+    for one in logging.getLogger().handlers:
+        if isinstance(one, Lines):
+            one.tell_due(older_than_s)
 
 
 async def stop_with_standard_input(stop: asyncio.Event) -> None:
