@@ -79,7 +79,7 @@ class Status:
                 try:
                     self._views = [await watch.read() for watch in self._watches.values()]
                 except RedisUnavailable as error:
-                    wrong.append(f"{error}. What stands below is what was known last.")
+                    wrong.append(f"{str(error).rstrip(chr(46))}. What stands below is what was known last.")
                 self._parts = self._page.parts(self._views, wrong)
                 self._read_at_s = lease_clock_s()
             return self._parts
