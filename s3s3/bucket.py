@@ -178,6 +178,15 @@ def limits_in(jobs: Jobs, route: Route, metrics: Metrics) -> dict[str, Limit]:
     return limits_of(route, jobs.client if isinstance(jobs, RedisJobs) else None, metrics)
 
 
+async def refuse_paused(route: Route, jobs: Jobs) -> None:
+    """Raise RoutePaused where a person holds the whole route: a run would wait for that, and hold up other runs."""
+    if (await jobs.counts()).paused:
+        raise RoutePaused(
+            f"route {route.name} is paused, so nothing of it is copied; s3s3 jobs resume --route {route.name} lets it "
+            "go on, and s3s3 bucket --dry-run compares it all the same"
+        )
+
+
 async def reconcile_with_worker(
     stores: RouteStores,
     jobs: Jobs,
@@ -197,11 +206,8 @@ async def reconcile_with_worker(
         S3S3Error: the source's listing broke off, or Redis went away.
     """
     route = stores.route
-    if not options.dry_run and (await jobs.counts()).paused:
-        raise RoutePaused(
-            f"route {route.name} is paused, so nothing of it is copied; s3s3 jobs resume --route {route.name} lets it "
-            "go on, and s3s3 bucket --dry-run compares it all the same"
-        )
+    if not options.dry_run:
+        await refuse_paused(route, jobs)
     reconcile = Reconcile(
         route, stores.source, stores.destinations, jobs, options, settings=settings, matches=matcher(route),
         tally=tally, seen=seen,

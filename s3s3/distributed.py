@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-from .bucket import MOST_AHEAD, Seen, unseen, with_worker
+from .bucket import MOST_AHEAD, Seen, refuse_paused, unseen, with_worker
 from .comparison import Comparison, Options
 from .config import WorkerSettings
 from .cutting import cuts
@@ -64,9 +64,12 @@ async def reconcile_together(
         tally: gets what all processes counted; its report lines are of what this process compares.
 
     Raises:
+        RoutePaused: the route is paused, so this would not come to its end.
         RunUnderWay: the route is compared by another run, or by one with other options.
         S3S3Error: a source's listing broke off, or Redis went away. Another start goes on.
     """
+    if not options.dry_run:
+        await refuse_paused(stores.route, jobs)
     shared = SharedRun(jobs, settings.lease_s)
     options = await _begin(shared, stores.route, options, afresh)
     part = _Part(stores, jobs, shared, options, tally, seen)

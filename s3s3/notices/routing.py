@@ -46,14 +46,14 @@ class Routing:
         return any(about(notice) for _, about in self._targets)
 
     async def bury(self, message: str, reason: str, bucket: str | None = None) -> None:
-        """Keep a message that names no possible key, as a dead letter of every route of this bucket.
+        """Keep a message that names no possible key, as a dead letter of every route of this bucket, or else of all.
 
         Raises:
             RedisUnavailable: send it again later.
         """
-        for target, _ in self._targets:
-            if bucket in (None, target.route.source.bucket_name):
-                await target.bury(message, reason)
+        targets = [target for target, _ in self._targets]
+        for target in [one for one in targets if bucket == one.route.source.bucket_name] or targets:
+            await target.bury(message, reason)
 
     async def deliver(self, notices: Sequence[Notice], kind: str) -> int:
         """Put each key on the queue of every route that its notice is about; return how many no route is about.

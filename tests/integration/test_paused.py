@@ -49,7 +49,9 @@ def test_a_route_and_a_destination_stay_paused_across_processes_and_lose_nothing
         said = run("jobs", "--config", config).stdout
         assert "route raw: PAUSED; " in said
         assert "paused by hand" in said
-        assert "--route raw lets it go on" in run("bucket", "--config", config, "--route", "raw", status=1).stderr
+        for together in ([], ["--distributed"]):
+            refused = run("bucket", "--config", config, "--route", "raw", *together, status=1)
+            assert "--route raw lets it go on" in refused.stderr
         report = tmp_path / "report.jsonl"
         run("bucket", "--config", config, "--route", "default", "--report", report, status=1)
         lines, _ = report_lines(report)

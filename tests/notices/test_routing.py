@@ -69,6 +69,26 @@ async def test_many_notices_keep_their_order_and_those_for_nobody_are_told() -> 
     assert await queues.queued() == {"raw": ["raw/2", "raw/1.jpg"], "pictures": ["raw/1.jpg"]}
 
 
+@pytest.mark.parametrize(
+    ("bucket", "routes"),
+    [("logs", {"other"}), ("images", {"raw", "pictures"}), (None, {"raw", "pictures", "other"}),
+     ("elsewhere", {"raw", "pictures", "other"})],
+)  # fmt: skip
+async def test_what_names_no_key_is_kept_by_the_routes_of_its_bucket_or_else_by_all(
+    bucket: str | None, routes: set[str]
+) -> None:
+    kept: list[str] = []
+
+    def keeping(name: str) -> Target:
+        async def bury(message: str, reason: str) -> None:
+            kept.append(name)
+
+        return Target(next(route for route in ROUTES if route.name == name), MemoryJobs(["dest"]), bury=bury)
+
+    await Routing([keeping(route.name) for route in ROUTES]).bury("?", "no key", bucket)
+    assert set(kept) == routes
+
+
 async def test_a_job_is_about_every_destination_and_knows_when_it_was_noticed() -> None:
     queues = Queues()
     await queues.routing.deliver([Notice("a.jpg", "images", noticed_ms=1234)], "stream")
