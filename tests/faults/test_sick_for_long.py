@@ -33,7 +33,7 @@ GROWN = 1.1
 @pytest.mark.skipif(not minutes(), reason="takes two fifths of FAULT_MINUTES")
 @pytest.mark.parametrize("sickness", ["hangs", "answers late"])
 def test_the_healthy_destinations_keep_their_rate(fleet: Fleet, sickness: str) -> None:
-    sick_for_s = duration_s(30, share=1 / 6)
+    sick_for_s = duration_s(60, share=1 / 6)
     beside_s = max(sick_for_s / 10, 10.0)
     load = Load(fleet, HEALTHY, A_POOL)
     full = [load.full(beside_s)]
@@ -67,7 +67,7 @@ def test_the_healthy_destinations_keep_their_rate(fleet: Fleet, sickness: str) -
     )
     assert [held(bucket, "") for bucket in fleet.destinations.values()] == [len(load.noticed)] * 3
     assert max(sent.values()) <= load.notices, "nothing is sent to a healthy one twice"
-    assert statistics.mean(steady.rates) > KEPT * STEADY_PER_S
+    assert statistics.median(steady.rates) > KEPT * STEADY_PER_S, "but for the second in which it falls sick"
     assert statistics.mean(full[1].rates) > KEPT_OF_ALL * min(statistics.mean(full[n].rates) for n in (0, 2))
     assert max(rss_bytes) < GROWN * rss_bytes[0]
 
