@@ -7,6 +7,8 @@ import email
 import hashlib
 import re
 import socket
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import aiohttp
 import pytest
 import yarl
 
+from s3s3.mirror.cache.folder import About, Filling, Folder
 from tests.faults.kinds import Flip, Truncated, getting
 from tests.faults.proxy import Proxy
 
@@ -175,6 +178,26 @@ async def test_what_is_cut_off_on_the_way_is_not_kept(cached, put, store) -> Non
             await until(lambda: client.fills("failed") == 1)
         assert list((client.front.folder.directory / "filling").iterdir()) == []
         assert (await client.kept(client.url("key")))[2] == BIG
+
+
+async def test_who_ends_waits_for_what_is_being_written(cached, put, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread goes on when nobody waits for it, and the number of a file that is closed is soon another file's."""
+    put("key", BIG)
+    client = await cached()
+    keep, open_still = Folder.keep, []
+
+    def slow(folder: Folder, filling: Filling, about: About) -> None:
+        began.set()
+        time.sleep(0.5)
+        open_still.append(filling.file >= 0)
+        keep(folder, filling, about)
+
+    began = threading.Event()
+    monkeypatch.setattr(Folder, "keep", slow)
+    await client.ask(client.url("key"))
+    await until(began.is_set)
+    await client.front.fills.close()
+    assert open_still == [True]
 
 
 async def test_a_part_can_be_read_along(cached, put) -> None:

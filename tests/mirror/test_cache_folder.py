@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -142,6 +143,24 @@ def test_a_finished_body_is_never_written_to_by_who_comes_late(folder: Folder) -
     os.pwrite(late.file, b"another", 0)
     assert content_of(folder, "key") == b"content"
     late.close()
+
+
+def test_a_body_that_is_finished_while_another_takes_its_lock_is_not_written_to(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filling = folder.begin("key")
+    assert filling is not None
+    os.pwrite(filling.file, b"content", 0)
+    folder.keep(filling, about_of(folder, "key", b"content"))
+    lock = fcntl.flock
+
+    def late(file: int, how: int) -> None:
+        filling.close()
+        lock(file, how)
+
+    monkeypatch.setattr("s3s3.mirror.cache.folder.fcntl.flock", late)
+    assert folder.begin("key") is None
+    assert content_of(folder, "key") == b"content"
 
 
 def test_what_is_being_written_is_not_swept(folder: Folder) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from ...digest import Digest
 from ...errors import Damaged, S3S3Error, StoreError
@@ -22,6 +24,7 @@ MOST_FILLS = 32
 LONGEST_S = 6 * 3600.0
 """A store that trickles must not keep a key for ever."""
 _TAKEN_AT_ONCE_BYTES = 256 * 1024
+Result = TypeVar("Result")
 
 
 class Unkept(S3S3Error):
@@ -86,7 +89,7 @@ class Fill:
     ) -> None:
         async with await store.get(key) as reading:
             entry = reading.entry
-            is_there, gone = await asyncio.to_thread(room.reserve, self._filling.file, entry.size_bytes)
+            is_there, gone = await _in_thread(partial(room.reserve, self._filling.file, entry.size_bytes))
             evicted(gone)
             if not is_there:
                 raise Unkept(f"there is no room for its {entry.size_bytes} bytes")
@@ -106,7 +109,7 @@ class Fill:
             raise Damaged(f"what came has the MD5 {md5}, not {promised}", store=store.name, operation="GET", key=key)
         about = About(about.bucket, about.key, about.size_bytes, about.etag, about.modified_ms, about.headers, md5,
                       about.body)  # fmt: skip
-        await asyncio.to_thread(folder.keep, self._filling, about)
+        await _in_thread(partial(folder.keep, self._filling, about))
 
     def _write(self, chunk: bytes) -> None:
         left = memoryview(chunk)
@@ -118,6 +121,16 @@ class Fill:
     def _tell(self) -> None:
         moved, self._moved = self._moved, asyncio.get_running_loop().create_future()
         moved.set_result(None)
+
+
+async def _in_thread(work: Callable[[], Result]) -> Result:
+    """Work in a thread, and wait for it whatever happens: it has our file, which is closed after that."""
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait([working])
+        raise
 
 
 def _about(reading: Reading, bucket: str, body: str) -> About:
