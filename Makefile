@@ -11,6 +11,8 @@ help:
 	@echo "make docs      the documentation, into docs/_build/html, and man pages, into docs/_build/man"
 	@echo "make faults    the tests in tests/faults for FAULT_MINUTES (10): FAULT_MINUTES=60 for a night"
 	@echo "make bench     s3s3 beside rclone and others; ARGS=--quick: a minute of it"
+	@echo "make stores-table  docs/stores.md anew, from s3s3 check on real stores"
+	@echo "make release   wheel, sdist, image, audit, SBOM; needs the wide network and podman, see .ci/release"
 	@echo "make test-all  the tests that need no server, on every Python from 3.10 to 3.13 found here"
 
 demo:
@@ -40,6 +42,9 @@ bench: environment-bench
 stores-table: environment
 	@$(IN_VENV) -m tests.real.stores_table
 
+release: environment
+	@sh .ci/release $(VENV)
+
 test-all:
 	@sh .ci/test-all $(ARGS)
 
@@ -52,4 +57,4 @@ environment-docs:
 environment-bench:
 	@GOAL="$(MAKECMDGOALS)" sh .ci/venv $(VENV) demo,bench
 
-.PHONY: help demo test faults check docs bench stores-table test-all environment environment-docs environment-bench
+.PHONY: help demo test faults check docs bench stores-table release test-all environment environment-docs environment-bench

@@ -1,15 +1,15 @@
-"""Lists buckets of as many keys as one likes, at little cost: PORT COUNT. Every bucket holds the same.
+"""Lists buckets of as many keys as one likes, at little cost: PORT COUNT [DELAY_MS]. Every bucket holds the same.
 
 Signatures are not looked at. Pages are made when they are asked for, by marker, start-after or continuation token, each
-of which is the last key of the page before; keys end in their number, so that a page is found without a search.
+of which is any name at all.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 import sys
+from bisect import bisect_right
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import uvloop
@@ -35,8 +35,7 @@ def _entry(number: int) -> str:
 def page(query: dict[str, list[str]], count: int) -> bytes:
     """Return the page that a query asks for, as Ceph writes it."""
     after = next((query[name][0] for name in ("continuation-token", "start-after", "marker") if name in query), "")
-    number = re.search(r"-(\d+)\.bin$", unquote(after))
-    first = int(number[1]) + 1 if number else 0
+    first = bisect_right(range(count), unquote(after), key=_key)
     last = min(first + min(int(query.get("max-keys", ["1000"])[0]), PAGE_KEYS), count)
     truncated = last < count
     about = (
@@ -58,8 +57,9 @@ def page(query: dict[str, list[str]], count: int) -> bytes:
 class Listings(asyncio.Protocol):
     """One connection; requests have no bodies."""
 
-    def __init__(self, count: int, pages: dict[str, bytes]) -> None:
+    def __init__(self, count: int, delay_s: float, pages: dict[str, bytes]) -> None:
         self._count = count
+        self._delay_s = delay_s
         self._pages = pages
         self._raw = b""
 
@@ -70,7 +70,8 @@ class Listings(asyncio.Protocol):
         self._raw += data
         while (end := self._raw.find(b"\r\n\r\n")) >= 0:
             line, self._raw = self._raw[: self._raw.find(b"\r\n")].decode(), self._raw[end + 4 :]
-            self._transport.write(self._answer(*line.split(" ")[:2]))  # type: ignore[attr-defined]
+            body = self._answer(*line.split(" ")[:2])
+            asyncio.get_running_loop().call_later(self._delay_s, self._transport.write, body)  # type: ignore[attr-defined]
 
     def _answer(self, method: str, target: str) -> bytes:
         parts = urlsplit(target)
@@ -85,13 +86,13 @@ class Listings(asyncio.Protocol):
         return EMPTY % (len(body), body)
 
 
-async def serve(port: int, count: int) -> None:
-    """Serve for ever."""
+async def serve(port: int, count: int, delay_ms: int = 0) -> None:
+    """Serve for ever; each answer comes `delay_ms` late."""
     pages: dict[str, bytes] = {}
     loop = asyncio.get_running_loop()
-    async with await loop.create_server(lambda: Listings(count, pages), "127.0.0.1", port) as server:
+    async with await loop.create_server(lambda: Listings(count, delay_ms / 1000, pages), "127.0.0.1", port) as server:
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2])))
+    uvloop.run(serve(*map(int, sys.argv[1:])))

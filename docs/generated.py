@@ -21,7 +21,7 @@ One TOML file: `--config FILE`, else `$S3S3_CONFIG`, `./s3s3.toml`, `/usr/local/
 `"${NAME}"` as a whole value is taken from the environment. For any text, `NAME_file = "PATH"` reads it from a file,
 whose path is relative to the configuration's."""
 
-KEEPERS_OF_KEYS = ("s3s3.jobs.redis", "s3s3.notices.ear", "s3s3.history", "s3s3.fleet")
+KEEPERS_OF_KEYS = ("s3s3.jobs.redis", "s3s3.notices.ear", "s3s3.run_lock", "s3s3.ranges", "s3s3.history", "s3s3.fleet")
 """Modules whose docstrings have the Redis keys that they own."""
 
 SUFFIXES = {Counter: "_total", Gauge: "", Histogram: "_bucket, _sum, _count"}

@@ -127,7 +127,7 @@ def test_the_image_is_not_roots() -> None:
 
 
 def test_compose_runs_verbs_of_s3s3_with_nothing_that_can_be_written() -> None:
-    assert {"listen", "bucket"} <= set(of_s3s3())
+    assert {"listen", "bucket", "mirror"} <= set(of_s3s3())
     for service in of_s3s3().values():
         assert service["command"][0] in VERBS
         assert service["read_only"] is True
@@ -136,10 +136,32 @@ def test_compose_runs_verbs_of_s3s3_with_nothing_that_can_be_written() -> None:
         assert service["stop_grace_period"] == "90s"
 
 
+def test_compose_gives_the_mirrors_a_place_that_the_image_has_and_volumes_that_there_are() -> None:
+    (made,) = [rest for name, rest in instructions() if name == "RUN" and rest.startswith("install -d")]
+    text = yaml.safe_load((CONTAINER / "compose.yml").read_text())
+    for service in of_s3s3().values():
+        for volume in service["volumes"]:
+            name, where = volume.split(":")[:2]
+            if not name.startswith("."):
+                assert name in text["volumes"]
+                assert where in made.split()
+
+
 def test_the_queue_that_compose_keeps_outlives_a_restart() -> None:
     command = services()["redis"]["command"]
     assert command[command.index("--appendonly") + 1] == "yes"
     assert command[command.index("--maxmemory-policy") + 1] == "noeviction"
+
+
+# -- releases
+
+
+def test_the_release_needs_the_wide_network_by_name_only_and_goes_through_a_shell() -> None:
+    script = ROOT / ".ci" / "release"
+    subprocess.run(["sh", "-n", script], check=True)
+    assert "NOT RUN" in script.read_text().splitlines()[1]
+    said = subprocess.run(["make", "-n", "release"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert ".ci/release" in said
 
 
 # -- Kubernetes
