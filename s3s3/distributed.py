@@ -40,7 +40,9 @@ log = logging.getLogger(__name__)
 TURN_ENTRIES = 20_000
 """Compared between two looks at whether others lack work; what a process that is killed had counted is lost no more."""
 
-MOST_PIECES = 16
+PIECES = 8
+"""Of a range that is cut: a few more cost hardly more questions than two."""
+
 PAUSE_S = 0.5
 
 
@@ -197,7 +199,7 @@ class _Part:
     async def _compare_until_cut(self, held: Range) -> bool:
         """Compare, from where the range begins now. Returns False where it is worth cutting before it goes on."""
         if held.wanting > 0:
-            points = await cuts(self._stores, held.after, held.until, min(held.wanting + 1, MOST_PIECES))
+            points = await cuts(self._stores, held.after, held.until, PIECES)
             if points:
                 await self._shared.go_on(held, held.after, self._tally.part(), points)
         self._begin()

@@ -30,10 +30,11 @@ local function owned(after)
   return string.sub(held, #token + 2)
 end
 
--- How many ranges there are too few, so that whoever comes for one finds one.
+-- How many ranges there are too few: one in store for every other process, so that whoever comes for one finds one.
 local function wanting()
   local free = redis.call('ZCOUNT', at(':leases'), '-inf', text(now))
-  return redis.call('ZCOUNT', at(':workers'), text(now - SILENT_MS), '+inf') - free
+  local alive = redis.call('ZCOUNT', at(':workers'), text(now - SILENT_MS), '+inf')
+  return math.max(math.floor(alive / 2), 1) - free
 end
 
 local function put_range(after, before, token, due)
