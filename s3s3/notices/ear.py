@@ -1,12 +1,16 @@
 """The ear of a route: every listener hears every message, and one of them puts the notices on the queue.
 
-The others keep what they hear for longer than the ear's lease, and put that when they take over. Without this three
-listeners copy everything nearly twice. What nobody heard is a gap; `s3s3.heal` sees to it.
+The others keep what they hear for longer than the ear's lease, and put that when they take over: but for what came
+before the last mark, which who leads publishes to all of them every few seconds, and notes when everything before it is
+on the queue. Without this three listeners copy everything nearly twice. What nobody heard is a gap; `s3s3.heal` sees
+to it.
 
 Keys, under the route's prefix:
 
     ear             who puts the notices, for `LEASE_S`
     watermark       time by Redis's clock (ms) up to which everything published is on the queue
+    marked          the last mark before which everything is on the queue; the channel `mark`, with the same prefix,
+                    brings marks
     gap             hash: from_ms, where the oldest gap that is not healed yet begins (by Redis's clock; 0: nothing
                     is known), and generation, which grows with each gap
 
@@ -18,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -31,7 +36,7 @@ from ..jobs import Put
 from ..jobs.redis import RedisJobs
 from ..lease import lease_clock_s
 from ..model import Lane, Route
-from ..tasks import beside
+from ..tasks import beside, wait_at_most
 from .message import BadMessage, key_of, shown, tell_noticed
 from .subscription import Subscription
 
@@ -41,6 +46,17 @@ LEASE_S = 10.0
 KEPT_S = 3 * LEASE_S
 """How long a listener that does not lead keeps what it hears: until it takes over, with room to spare."""
 
+AGREE_WITHIN_S = 0.5
+"""In a cluster two listeners may hear a mark and a message in another order, if one came right after the other."""
+
+TURNS_LEFT_TO_OTHERS = 2
+"""So often, a quarter of a lease apart, a listener that would leave a gap lets others take the ear, who may not."""
+
+SIGN_OFF_WITHIN_S = 1.0
+
+FREE = b""
+"""On the channel of marks: who led has left, and does not lead any more."""
+
 MOST_KEPT = 500_000
 """Notices kept while Redis takes none. More are dropped, which leaves a gap, which is healed."""
 
@@ -48,11 +64,12 @@ PUT_AT_ONCE = 500
 
 
 class Heard(NamedTuple):
-    """A message (`text`), or, where that is None, a ping, over a connection that has heard everything since."""
+    """A message (`text`), a mark, or, with neither, a ping, over a connection that has heard everything since."""
 
     at_s: float
     text: bytes | None
     since_s: float
+    mark: bytes | None = None
 
 
 class Ear:
@@ -90,11 +107,16 @@ class Ear:
         self._subscribed_s = self._dropped_to_s = lease_clock_s()
         self._base = (0.0, 0)  # the beginning of a subscription, on this process's clock and on Redis's
         self._seen_watermark = False
+        self._mark = b""  # the last one before which this listener has put everything
+        self._last_mark = b""
+        self._signed_off = asyncio.Event()
+        self._is_free = asyncio.Event()
         self._bad_kinds: set[str] = set()
         self.leads = False
         self.subscription = Subscription(
-            hearing, jobs.client, channel, subscribed=self._subscribed, heard=self._hear, pinged=self._pinged
-        )
+            hearing, jobs.client, channel, subscribed=self._subscribed, heard=self._hear, pinged=self._pinged,
+            mark_channel=f"{self._prefix}mark", marked=self._marked,
+        )  # fmt: skip
 
     async def run(self) -> None:
         """Hear and put, for ever."""
@@ -133,6 +155,13 @@ class Ear:
         self._heard.append(Heard(max(sent_s, self._subscribed_s), None, self._subscribed_s))
         self._something.set()
 
+    def _marked(self, mark: bytes) -> None:
+        if mark == FREE:
+            self._is_free.set()
+            return
+        self._heard.append(Heard(lease_clock_s(), None, self._subscribed_s, mark))
+        self._something.set()
+
     def _forget(self, older_than_s: float) -> None:
         oldest_s = lease_clock_s() - older_than_s
         while self._heard and self._heard[0].at_s < oldest_s:
@@ -142,31 +171,60 @@ class Ear:
     # -- leading
 
     async def _keep_leading(self) -> None:
-        while True:
-            leads = bool(await answered(lambda: self._call("lead", int(LEASE_S * 1000))))
+        turns_left_to_others = 0
+        while not self._last_mark:
+            insists = turns_left_to_others >= TURNS_LEFT_TO_OTHERS
+            answer = int(await answered(partial(self._lead, secrets.token_hex(8), insists)))
+            turns_left_to_others = turns_left_to_others + 1 if answer < 0 else 0
+            leads = answer > 0
             if leads != self.leads:
+                if leads:
+                    self._skip_to(str(await answered(partial(self._call, "marked"))).encode())
                 log.info("channel %s: this listener %s the notices on the queue", self._channel,
                          "puts" if leads else "no longer puts")  # fmt: skip
                 self.leads = leads
                 self._something.set()
-            await asyncio.sleep(LEASE_S / 4)
+            await wait_at_most(self._is_free, LEASE_S / 4)
+            self._is_free.clear()
+        await asyncio.Event().wait()  # others lead from now on
+
+    async def _lead(self, mark: str, insists: bool) -> Any:
+        """Take or keep the ear, with a new mark for all listeners if it is this one's."""
+        covered_from_ms = await self._redis_time_ms(max(self._subscribed_s, self._dropped_to_s), self._subscribed_s)
+        return await self._call("lead", int(LEASE_S * 1000), mark, covered_from_ms, int(insists))
+
+    def _skip_to(self, mark: bytes) -> None:
+        """Forget what came before this mark: who led has put it."""
+        marked_s = next((heard.at_s for heard in self._heard if heard.mark == mark), None)
+        while marked_s is not None and self._heard[0].at_s < marked_s - AGREE_WITHIN_S:
+            self._heard.popleft()
 
     async def give_up(self) -> None:
-        """Let another listener lead at once: this one stops."""
+        """Let another listener lead at once, and know what this one, which stops, has put."""
         if self.leads:
-            await self._call("lead", 1)
+            mark = secrets.token_hex(8)
+            self._last_mark = mark.encode()
+            await self._lead(mark, False)
+            await self.subscription.ping()
+            await wait_at_most(self._signed_off, SIGN_OFF_WITHIN_S)
+            await self._call("leave")
 
     async def _put_heard(self) -> None:
         """Put what was heard, in order. A ping that is reached moves the watermark: all before it is on the queue."""
         texts: list[bytes] = []
         while self._heard and len(texts) < PUT_AT_ONCE:
             heard = self._heard.popleft()
-            if heard.text is None:
-                await self._put(texts)
-                texts = []
-                await answered(partial(self._move_watermark, heard))
-            else:
+            if heard.text is not None:
                 texts.append(heard.text)
+                continue
+            await self._put(texts)
+            texts = []
+            if heard.mark is not None:
+                self._mark = heard.mark
+            else:
+                await answered(partial(self._move_watermark, heard))
+                if self._last_mark and self._mark == self._last_mark:
+                    self._signed_off.set()
         await self._put(texts)
         if not self._heard:
             self._something.clear()
@@ -197,7 +255,7 @@ class Ear:
     async def _move_watermark(self, ping: Heard) -> None:
         covered_from_ms = await self._redis_time_ms(max(ping.since_s, self._dropped_to_s), ping.since_s)
         heard_to_ms = await self._redis_time_ms(ping.at_s, ping.since_s)
-        said = await self._call("heard", covered_from_ms, heard_to_ms, int(self._seen_watermark))
+        said = await self._call("heard", covered_from_ms, heard_to_ms, int(self._seen_watermark), self._mark)
         self._seen_watermark = True
         if said == "first":
             log.warning("channel %s: heard for the first time; run `s3s3 bucket` once to copy what is there already",
@@ -228,6 +286,6 @@ class Ear:
         """Say that the gap of this generation is healed."""
         await self._call("healed", generation)
 
-    async def _call(self, word: str, *args: str | int) -> Any:
+    async def _call(self, word: str, *args: str | bytes | int) -> Any:
         with translated():
             return await self._script(keys=[self._prefix], args=[word, self._id, *args])

@@ -40,6 +40,7 @@ class Subscription:
         heard: called with each message.
         pinged: called when a ping came back, with the time it was sent (on the lease's clock): all that was
             published before it has been heard.
+        mark_channel: another channel, of which `marked` is told in the order in which things came.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class Subscription:
         subscribed: Callable[[], None],
         heard: Callable[[bytes], None],
         pinged: Callable[[float], None],
+        mark_channel: str,
+        marked: Callable[[bytes], None],
         ping_every_s: float | None = None,
         deaf_after_s: float | None = None,
     ) -> None:
@@ -61,6 +64,8 @@ class Subscription:
         self._subscribed = subscribed
         self._heard = heard
         self._pinged = pinged
+        self._mark_channel = mark_channel
+        self._marked = marked
         self._ping_every_s = ping_every_s or PING_EVERY_S
         self._deaf_after_s = deaf_after_s or DEAF_AFTER_S
         self._pinged_at_s = 0.0
@@ -83,7 +88,7 @@ class Subscription:
     async def _hear(self) -> None:
         async with hearing(self._hearing) as pubsub:
             with translated():
-                await pubsub.subscribe(self._channel, self._ping_channel)
+                await pubsub.subscribe(self._channel, self._ping_channel, self._mark_channel)
                 while True:
                     self._take(await pubsub.parse_response(block=True))
 
@@ -95,15 +100,22 @@ class Subscription:
                 log.info("channel %s: subscribed", self._channel)
             self._pinged_at_s = lease_clock_s()
             self._pinged(float(text))
+        elif kind == b"message" and channel == self._mark_channel.encode():
+            self._marked(text)
         elif kind == b"message":
             self._heard(text)
         elif kind == b"subscribe" and channel == self._channel.encode():
             self._subscribed()
 
+    async def ping(self) -> None:
+        """Publish a ping. Raises RedisUnavailable."""
+        with translated():
+            await self._speaking.publish(self._ping_channel, repr(lease_clock_s()))
+
     async def _keep_pinging(self) -> None:
         self._pinged_at_s = lease_clock_s()
         while lease_clock_s() - self._pinged_at_s < self._deaf_after_s:
-            with contextlib.suppress(RedisUnavailable), translated():  # silence is what tells
-                await self._speaking.publish(self._ping_channel, repr(lease_clock_s()))
+            with contextlib.suppress(RedisUnavailable):  # silence is what tells
+                await self.ping()
             await asyncio.sleep(self._ping_every_s)
         raise Deaf(f"no ping came back for {self._deaf_after_s:g} s")

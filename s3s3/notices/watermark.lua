@@ -1,13 +1,20 @@
 -- The state of a route's ear; ear.py says what the keys hold.
 -- KEYS[1]: the route's prefix.  ARGV: a word, the listener's id, then
---   lead       lease_ms                            take or keep the ear; returns 1 while it is ours
+--   lead       lease_ms, mark, covered_from_ms, insists
+--                                                  take or keep the ear; returns 1 while it is ours, with the mark sent to
+--                                                  all listeners; -1 where it is free, but who takes it would leave a gap
+--                                                  that others may not: they come first, unless it insists
+--   leave                                          let go of the ear, and tell all listeners
+--   marked                                         returns the last mark before which everything is on the queue
 --   time                                           returns Redis's time, ms
---   heard      covered_from_ms, heard_to_ms, seen  all up to heard_to_ms is on the queue; returns '' | 'first' | 'gap'
+--   heard      covered_from_ms, heard_to_ms, seen, mark
+--                                                  all up to heard_to_ms, and before the mark, is on the queue; returns
+--                                                  '' | 'first' | 'gap'
 --   gap                                            returns how long ago the gap began, ms (-1: nothing is known), and
 --                                                  its generation; nil where there is none
 --   healed     generation                          the gap of that generation is healed
 local P, word, id = KEYS[1], ARGV[1], ARGV[2]
-local ear, watermark, gap = P .. 'ear', P .. 'watermark', P .. 'gap'
+local ear, watermark, gap, marked = P .. 'ear', P .. 'watermark', P .. 'gap', P .. 'marked'
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -26,8 +33,22 @@ end
 
 if word == 'lead' then
   if not is_ours() then return 0 end
+  local heard_to_ms = tonumber(redis.call('GET', watermark))
+  if ARGV[6] == '0' and redis.call('EXISTS', ear) == 0 and heard_to_ms and heard_to_ms < tonumber(ARGV[5])
+      and redis.call('PUBSUB', 'NUMSUB', P .. 'mark')[2] > 1 then
+    return -1
+  end
   redis.call('SET', ear, id, 'PX', ARGV[3])
+  redis.call('PUBLISH', P .. 'mark', ARGV[4])
   return 1
+elseif word == 'leave' then
+  if redis.call('GET', ear) == id then
+    redis.call('DEL', ear)
+    redis.call('PUBLISH', P .. 'mark', '')
+  end
+  return 0
+elseif word == 'marked' then
+  return redis.call('GET', marked) or ''
 elseif word == 'heard' then
   if not is_ours() then return '' end
   local covered_from_ms, heard_to_ms, answer = tonumber(ARGV[3]), tonumber(ARGV[4]), ''
@@ -43,6 +64,8 @@ elseif word == 'heard' then
     answer = 'gap'
   end
   redis.call('SET', watermark, string.format('%d', math.max(before_ms or 0, heard_to_ms)))
+  -- With the gap, if there is one: what this listener has not heard, nobody may take for put without a trace.
+  redis.call('SET', marked, ARGV[6])
   return answer
 elseif word == 'time' then
   return now

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(300)]
 KEYS = [f"key-{number:03}" for number in range(240)]
 
 
-def test_a_rolling_restart_under_load_loses_nothing_and_repeats_only_what_was_noticed_shortly_before(
+def test_a_rolling_restart_under_load_loses_nothing_and_repeats_next_to_nothing(
     ceph: StoreServer, redis_url: str, new_bucket: Callable[..., str], tmp_path: Path
 ) -> None:
     source, bucket = ceph.endpoint(new_bucket(ceph)), new_bucket(ceph, 1)
@@ -57,6 +57,7 @@ def test_a_rolling_restart_under_load_loses_nothing_and_repeats_only_what_was_no
         unquote(request.target).rpartition("/")[2] for request in recorder.requests if request.method == "PUT"
     )
     assert set(puts) == set(KEYS)
-    # Whoever takes the channel over puts what it heard in the last `KEPT_S` (notices/ear.py), whoever put it before.
-    assert max(puts.values()) <= 1 + len(old), puts.most_common(5)
-    assert sum(puts.values()) <= 1.5 * len(KEYS), puts.most_common(5)
+    for log in tmp_path.glob("listen-*.log"):
+        assert "nobody listened" not in log.read_text(), "a newcomer takes the channel over only where nobody else does"
+    # Whoever takes the channel over puts again what it heard half a second before the last mark (notices/ear.py).
+    assert sum(puts.values()) <= 1.1 * len(KEYS), puts.most_common(5)

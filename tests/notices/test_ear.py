@@ -116,6 +116,84 @@ async def test_of_three_listeners_one_puts_each_notice_on_the_queue(
         assert sorted(len(one.counted) for one in ears) == [0, 0, 300]
 
 
+async def test_who_takes_over_from_one_that_stops_puts_nothing_again(redis_url: str, producer: Redis) -> None:
+    async with AsyncExitStack() as heirs, AsyncExitStack() as leaving:
+        leader = await leaving.enter_async_context(listening(redis_url))
+        await until(lambda: leader.ear.leads)
+        heir = await heirs.enter_async_context(listening(redis_url))
+        for number in range(50):
+            await producer.publish("backup", f"key {number}")
+        await until(lambda: len(leader.counted) == 50)
+        await asyncio.sleep(ear_module.AGREE_WITHIN_S)
+        await leader.ear.give_up()
+        await leaving.aclose()
+        await producer.publish("backup", "a key for the heir")
+        await until(lambda: heir.ear.leads and heir.counted)
+        assert len(heir.counted) == 1
+
+
+async def test_who_takes_over_from_one_that_is_killed_puts_again_what_came_since_the_last_mark(
+    redis_url: str, producer: Redis
+) -> None:
+    async with AsyncExitStack() as heirs, AsyncExitStack() as dying:
+        leader = await dying.enter_async_context(listening(redis_url))
+        await until(lambda: leader.ear.leads)
+        heir = await heirs.enter_async_context(listening(redis_url))
+        await producer.publish("backup", "before the mark")
+        await until(lambda: leader.counted)
+        await asyncio.sleep(ear_module.AGREE_WITHIN_S)
+        seen: set[str | None] = set()
+        await until(lambda: changed_twice(producer, seen))
+        leader.ear._put = never
+        await producer.publish("backup", "after it")
+        await until(lambda: any(heard.text == b"after it" for heard in heir.ear._heard))
+        await dying.aclose()
+        await until(lambda: heir.ear.leads and heir.counted)
+        assert [job.key for job in (await heir.jobs.claim(10, 0, 0, 0.2)).jobs][-1:] == ["after it"]
+        assert len(heir.counted) == 1
+
+
+async def test_a_newcomer_lets_those_lead_who_have_heard_what_it_has_not(redis_url: str, producer: Redis) -> None:
+    async with AsyncExitStack() as stack, AsyncExitStack() as dying:
+        leader = await dying.enter_async_context(listening(redis_url))
+        await until(lambda: watermark(producer))
+        both_from_ms = int(time.time() * 1000)
+        heir = await stack.enter_async_context(listening(redis_url))
+        await until(lambda: is_later(producer, both_from_ms + 500))
+        await dying.aclose()
+        assert leader.ear.leads
+        await producer.delete("s3s3:{default}:ear")
+        newcomers = [await stack.enter_async_context(listening(redis_url)) for _ in range(3)]
+        await until(lambda: any(one.ear.leads for one in (heir, *newcomers)))
+        assert heir.ear.leads
+        moved_from_ms = await watermark(producer)
+        await until(lambda: is_later(producer, moved_from_ms))
+        assert await heir.ear.gap() is None
+
+
+async def changed_twice(producer: Redis, seen: set[str | None]) -> bool:
+    seen.add(await producer.get("s3s3:{default}:marked"))
+    return len(seen) >= 3
+
+
+async def test_what_a_leader_missed_is_a_gap_though_its_marks_go_on(redis_url: str, producer: Redis) -> None:
+    async with AsyncExitStack() as dying:
+        leader = await dying.enter_async_context(listening(redis_url))
+        await until(lambda: leader.ear.leads)
+        async with listening(redis_url) as heir:
+            await until(lambda: watermark(producer))
+            first = min(await producer.client_list(_type="pubsub"), key=lambda client: int(client["id"]))
+            await producer.client_kill_filter(_id=first["id"])
+            await producer.publish("backup", "heard by the heir alone")
+            await until(lambda: heir.ear._heard)
+            await until(lambda: leader.ear.subscription.alive)
+            seen: set[str | None] = set()
+            await until(lambda: changed_twice(producer, seen))
+            await dying.aclose()
+            await until(lambda: heir.ear.leads)
+            assert await heir.ear.gap() is not None
+
+
 async def test_what_the_leader_took_with_it_another_puts_and_no_gap_is_seen(redis_url: str, producer: Redis) -> None:
     async with AsyncExitStack() as heirs, AsyncExitStack() as dying:
         leader = await dying.enter_async_context(listening(redis_url))

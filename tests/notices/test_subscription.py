@@ -26,6 +26,7 @@ class Heard:
         self.messages: list[bytes] = []
         self.subscribed = 0
         self.pings: list[float] = []
+        self.marks: list[bytes] = []
 
     def subscription(self, hearing: Redis, speaking: Redis, deaf_after_s: float = 1.0) -> Subscription:
         def count() -> None:
@@ -33,6 +34,7 @@ class Heard:
 
         return Subscription(
             hearing, speaking, "backup", subscribed=count, heard=self.messages.append, pinged=self.pings.append,
+            mark_channel="mark", marked=self.marks.append,
             ping_every_s=0.05, deaf_after_s=deaf_after_s,
         )  # fmt: skip
 
