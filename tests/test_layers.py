@@ -28,15 +28,7 @@ LAYERS = """
         logs            -
 
     the configuration
-        schema          model
-        config_file     errors schema
-        config_values   addresses model schema
-        config_keys     addresses config_file config_values schema
-        config_tables   config_file config_keys config_values schema
-        config_routes   addresses config_file config_tables model schema
-        config_mirror   config_file config_routes config_tables config_values model schema
-        config          addresses config_file config_mirror config_routes config_tables config_values errors model \
-                        schema
+        config          addresses errors model
 
     figures, and rules that do no I/O
         metrics         model
@@ -88,12 +80,12 @@ LAYERS = """
         api             blocking bucket comparison config errors jobs metrics model report store stores
         client          api blocking bucket comparison config errors listener metrics model run_lock stores
         web             config errors fleet history jobs lease merged metrics model run_lock tasks
-        mirror          broker config config_mirror digest errors jobs lease metrics model observer spool store \
+        mirror          broker config digest errors jobs lease metrics model observer spool store \
                         stores tasks transfer web worker
         scripts.progress model report
         demo            broker config errors model notices scripts.progress
-        scripts         broker bucket client comparison config config_mirror demo distributed errors jobs lease \
-                        listener logs matching metrics mirror model notices processes report run_lock schema \
+        scripts         broker bucket client comparison config demo distributed errors jobs lease \
+                        listener logs matching metrics mirror model notices processes report run_lock \
                         scripts.progress store stores tasks watchdog web
 """
 """Each module or package, and all that it imports of ours: only what stands above it."""
@@ -106,8 +98,8 @@ LIBRARIES = {
     "redis": "broker fleet history jobs limits notices listener mirror scripts web demo",
     "rich": "scripts scripts.progress demo",
     "supervisor": "scripts",
-    "tomli": "config_file",
-    "tomllib": "config_file",
+    "tomli": "config",
+    "tomllib": "config",
     "uvloop": "blocking scripts",
     # Of the standard library: what belongs to one place alone.
     "configparser": "demo scripts",

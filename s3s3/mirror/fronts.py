@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from ..config_mirror import MirrorSettings, ProxySettings, RedirectSettings
+from ..config.mirror import MirrorSettings, ProxySettings, RedirectSettings
 from ..metrics import Metrics
 from ..model import Endpoint
 from ..store import Origin, Timeouts, UrlRules, place_of

@@ -7,7 +7,7 @@ import json
 import time
 
 from .. import config
-from ..config_mirror import CacheSettings
+from ..config.mirror import CacheSettings
 from ..errors import ConfigError
 from ..mirror.cache.folder import Folder
 from ..mirror.cache.inspection import census, verify

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from .. import __version__, broker, config
 from ..config import Config
-from ..config_mirror import MirrorSettings
+from ..config.mirror import MirrorSettings
 from ..errors import ConfigError
 from ..metrics import Metrics
 from ..mirror.cache.opening import CacheFront, cache_front

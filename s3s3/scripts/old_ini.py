@@ -17,7 +17,7 @@ from configparser import (
     ParsingError,
 )
 
-from ..schema import DESTINATION
+from ..config.schema import DESTINATION
 from .converted import Converted, Value
 
 _PLACEHOLDER = re.compile(r"\{[A-Z0-9_]+\}")

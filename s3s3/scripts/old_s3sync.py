@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..schema import FILE
+from ..config.schema import FILE
 from .converted import Converted
 from .javascript import objects_in
 

@@ -21,7 +21,7 @@ from s3s3.store import Store, exchange
 from s3s3.store.answers import error_of_answer
 from s3s3.store.framing import body_of, parse_head
 from s3s3.store.listing import parse_page
-from tests.configurations import SOUND
+from tests.config.configurations import SOUND
 from tests.store.raw_server import RawServer, Script, Talk, answer, error, says
 
 from . import extent

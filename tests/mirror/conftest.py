@@ -15,7 +15,7 @@ import yarl
 
 from s3s3 import broker
 from s3s3.config import WorkerSettings
-from s3s3.config_mirror import CacheSettings, MirrorSettings
+from s3s3.config.mirror import CacheSettings, MirrorSettings
 from s3s3.demo.swift_server import SwiftServer
 from s3s3.metrics import Metrics
 from s3s3.mirror.cache.opening import cache_front

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 import yarl
 
-from s3s3.config_mirror import MirrorSettings, ProxySettings
+from s3s3.config.mirror import MirrorSettings, ProxySettings
 from s3s3.demo.servers import free_ports
 from s3s3.demo.swift_server import SwiftServer
 from s3s3.model import Endpoint, Secret

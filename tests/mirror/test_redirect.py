@@ -21,7 +21,7 @@ import pytest
 import redis
 import trustme
 
-from s3s3.config_mirror import MirrorSettings, RedirectSettings
+from s3s3.config.mirror import MirrorSettings, RedirectSettings
 from s3s3.demo.servers import free_ports
 from s3s3.demo.swift_server import SwiftServer
 from s3s3.model import Endpoint, Secret

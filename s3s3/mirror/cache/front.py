@@ -13,7 +13,7 @@ from enum import Enum
 
 from aiohttp import web
 
-from ...config_mirror import CacheSettings
+from ...config.mirror import CacheSettings
 from ...errors import AccessDenied, S3S3Error, StoreError, StoreUnavailable
 from ...store import Denied, Grant, Store, Verifier
 from ...web.access_log import OUTCOME

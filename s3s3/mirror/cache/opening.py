@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from ...config_mirror import CacheSettings
+from ...config.mirror import CacheSettings
 from ...metrics import Metrics
 from ...store import Store, Timeouts, Verifier
 from ...stores import refused

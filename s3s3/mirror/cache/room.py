@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ...config_mirror import CacheSettings
+from ...config.mirror import CacheSettings
 from .folder import About, Folder
 
 

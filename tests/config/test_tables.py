@@ -6,7 +6,7 @@ import pytest
 
 from s3s3 import config
 from s3s3.model import Window
-from tests.configurations import SOUND, SOURCE, faults_of, loaded
+from tests.config.configurations import SOUND, SOURCE, faults_of, loaded
 
 
 def only_fault(text: str, environ: dict[str, str] | None = None) -> str:

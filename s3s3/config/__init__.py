@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from . import config_file
-from .addresses import redacted
-from .config_file import Faults
-from .config_mirror import MirrorSettings, cache_in, mirror_settings, mirrors_in
-from .config_routes import (
+from ..addresses import redacted
+from ..errors import ConfigError
+from ..model import Route, Secret
+from . import file as config_file
+from .file import Faults
+from .mirror import MirrorSettings, cache_in, mirror_settings, mirrors_in
+from .routes import (
     DEFAULT_ROUTE,
     RouteSettings,
     check_endpoints,
@@ -27,11 +29,9 @@ from .config_routes import (
     overlap,
     routes_in,
 )
-from .config_tables import Settings, read_tables
-from .config_values import shown
-from .errors import ConfigError
-from .model import Route, Secret
 from .schema import HTTP, PUBSUB, SQS, STREAM, WEBHOOK, WORKER
+from .tables import Settings, read_tables
+from .values import shown
 
 __all__ = ["DEFAULT_ROUTE", "Config", "ConfigError", "HttpSettings", "PubSub", "SqsSettings", "StreamSettings",
            "WebhookSettings", "WorkerSettings", "doubts", "load", "overlap", "redacted"]  # fmt: skip

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from .addresses import redacted
-from .config_file import Faults
-from .config_values import Wrong, from_text, parse, shown, type_of
+from ..addresses import redacted
+from .file import Faults
 from .schema import Key, Kind
+from .values import Wrong, from_text, parse, shown, type_of
 
 FILE_SUFFIX = "_file"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")

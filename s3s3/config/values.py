@@ -14,8 +14,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import combinations
 from urllib.parse import urlsplit
 
-from .addresses import host_advice, is_host, is_http_url, is_ipv6, is_port, redis_url_advice
-from .model import MINUTES_OF_A_DAY, Secret, Window
+from ..addresses import host_advice, is_host, is_http_url, is_ipv6, is_port, redis_url_advice
+from ..model import MINUTES_OF_A_DAY, Secret, Window
 from .schema import Key, Kind
 
 _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)")

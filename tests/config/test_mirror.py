@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from tests.configurations import SOUND, faults_of, loaded
+from tests.config.configurations import SOUND, faults_of, loaded
 
 PROXY = """
 [mirror.proxy]

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
-from .config_file import Faults, dotted
-from .config_routes import RouteSettings, endpoint_of
-from .config_tables import Settings
-from .config_values import shown
-from .model import Endpoint, Route, Secret
+from ..model import Endpoint, Route, Secret
+from .file import Faults, dotted
+from .routes import RouteSettings, endpoint_of
 from .schema import MIRROR, MIRROR_CACHE, MIRROR_PROXY, MIRROR_REDIRECT, ROUTES
+from .tables import Settings
+from .values import shown
 
 
 @dataclass(frozen=True, slots=True)

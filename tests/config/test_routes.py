@@ -7,7 +7,7 @@ from itertools import permutations
 import pytest
 
 from s3s3 import config
-from tests.configurations import SOUND, faults_of, loaded
+from tests.config.configurations import SOUND, faults_of, loaded
 
 STORES = """
 [stores.ceph]

@@ -1,6 +1,6 @@
 """Every table and key of the configuration file, declared once.
 
-From this come the checks (`s3s3.config_file`), the template (`s3s3.scripts.templates`) and the reference.
+From this come the checks (`s3s3.config.file`), the template (`s3s3.scripts.templates`) and the reference.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from .model import KEY_LIMIT_BYTES, PART_AT_LEAST_BYTES
+from ..model import KEY_LIMIT_BYTES, PART_AT_LEAST_BYTES
 
 
 class Kind(str, Enum):

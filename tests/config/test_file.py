@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from s3s3 import config_file
-from s3s3.config_file import ConfigFile, Faults, named, read
+from s3s3.config import file as config_file
+from s3s3.config.file import ConfigFile, Faults, named, read
 from s3s3.errors import ConfigError
-from tests.configurations import SOUND, faults_of, loaded
+from tests.config.configurations import SOUND, faults_of, loaded
 
 
 @pytest.fixture

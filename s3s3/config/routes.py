@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from .addresses import is_ip
-from .config_file import Faults, dotted
-from .config_tables import Settings
-from .model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Route
+from ..addresses import is_ip
+from ..model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Route
+from .file import Faults, dotted
 from .schema import DESTINATION, ROUTES, SOURCE, STORES
+from .tables import Settings
 
 DEFAULT_ROUTE = "default"
 """The route that [source] and the [dest*] tables make."""

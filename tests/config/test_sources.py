@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from s3s3.config import SqsSettings, StreamSettings, WebhookSettings
-from tests.configurations import SOUND, faults_of, loaded
+from tests.config.configurations import SOUND, faults_of, loaded
 
 
 def test_each_source_is_off_until_its_table_is_there() -> None:

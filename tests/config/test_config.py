@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from s3s3 import config
 from s3s3.config import Config, HttpSettings, PubSub, WorkerSettings
-from s3s3.config_file import named
+from s3s3.config.file import named
+from s3s3.config.schema import DESTINATION, HTTP, PUBSUB, SOURCE, STORE_KEY, WORKER, Key, Kind, Table, all_tables
 from s3s3.model import Endpoint, Route, Secret
-from s3s3.schema import DESTINATION, HTTP, PUBSUB, SOURCE, STORE_KEY, WORKER, Key, Kind, Table, all_tables
-from tests.configurations import SOUND, faults_of, loaded
+from tests.config.configurations import SOUND, faults_of, loaded
 
-HERE = Path(__file__).parents[1]
+HERE = Path(__file__).parents[2]
 EXAMPLES = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
 
