@@ -92,6 +92,7 @@ class Healer:
             if self._deletes:
                 await self._compare_for_deletions()
         await self._ear.healed(generation)
+        self._put_generation = ""  # of a Redis that has lost what it knew, another gap may have the same
 
     async def _compare_for_deletions(self) -> None:
         """Compare everything. Raises StoreUnavailable where a destination that is to lose objects was not listed."""

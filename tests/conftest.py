@@ -53,8 +53,10 @@ def running(new_server: Callable[[], SomeServer], started: list[Server]) -> Iter
         missing(str(error))
     with server:
         started.append(server)
-        yield server
-        started.remove(server)
+        try:
+            yield server
+        finally:
+            started.remove(server)
 
 
 def bring_up_again(servers: list[Server]) -> None:

@@ -108,6 +108,17 @@ async def test_what_the_source_changed_during_the_gap_and_the_margin_is_looked_a
     assert reconcile.runs == 0
 
 
+async def test_a_second_gap_is_looked_at_as_the_first_was_though_redis_calls_it_the_same(jobs: RedisJobs) -> None:
+    ear, source = ToldEar(HOUR_MS), Source([[Entry("a", 1, "e", HOUR_MS)]])
+    async with running(healer(ear, source, jobs, Reconciles()).run()):
+        await until(lambda: ear.healed_generations == ["1"])
+        assert await claimed_keys(jobs) == ["a"]
+        source._pages = [[Entry("b", 1, "e", HOUR_MS)]]
+        ear.from_ms = HOUR_MS
+        await until(lambda: ear.healed_generations == ["1", "1"])
+    assert await claimed_keys(jobs) == ["b"]
+
+
 async def test_jobs_of_a_heal_look_before_they_copy(jobs: RedisJobs) -> None:
     ear = ToldEar(HOUR_MS)
     async with running(healer(ear, Source([[Entry("a", 1, "e", HOUR_MS)]]), jobs, Reconciles()).run()):

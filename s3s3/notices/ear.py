@@ -12,7 +12,7 @@ Keys, under the route's prefix:
     marked          the last mark before which everything is on the queue; the channel `mark`, with the same prefix,
                     brings marks
     gap             hash: from_ms, where the oldest gap that is not healed yet begins (by Redis's clock; 0: nothing
-                    is known), and generation, which grows with each gap
+                    is known), and generation, which grows with each gap and outlives them
 
 A subscription's beginning is asked of Redis's clock once, and all later times are reckoned from it on this process's
 own: so neither clock's corrections look like a gap. The source's clock comes in when a gap is healed.

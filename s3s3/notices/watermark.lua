@@ -24,7 +24,7 @@ local function is_ours()
   return not holder or holder == id
 end
 
--- A new gap makes a new generation, so that whoever heals the old one does not take the new one for healed.
+-- Each gap makes a new generation, so that whoever heals one does not take another for healed.
 local function leave_gap(from_ms)
   local known = tonumber(redis.call('HGET', gap, 'from_ms'))
   redis.call('HSET', gap, 'from_ms', string.format('%d', math.min(known or math.huge, from_ms)))
@@ -74,6 +74,6 @@ elseif word == 'gap' then
   if not found[1] then return false end
   return {found[1] == '0' and -1 or math.max(now - found[1], 0), found[2]}
 elseif word == 'healed' then
-  if redis.call('HGET', gap, 'generation') == ARGV[3] then redis.call('DEL', gap) end
+  if redis.call('HGET', gap, 'generation') == ARGV[3] then redis.call('HDEL', gap, 'from_ms') end
   return 0
 end

@@ -6,8 +6,9 @@ messages, which a cluster gives to every node.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,8 +30,8 @@ pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(300)]
 KEYS = 60
 MASTERS = 3
 SLOTS = 16384
-HIGHEST_PORT = 55_535
-"""Nodes speak with each other 10,000 above the port for clients (redis.conf, "cluster-port")."""
+BUS_ABOVE = 10_000
+"""How far above the port for clients nodes speak with each other (redis.conf, "cluster-port")."""
 
 OPTIONS = {"cluster-enabled": "yes", "cluster-node-timeout": "1500", "repl-diskless-sync-delay": "0",
            "cluster-replica-validity-factor": "0"}  # fmt: skip
@@ -50,9 +51,17 @@ class Cluster(NamedTuple):
 
 
 def new_node() -> RedisServer:
-    while (node := RedisServer(append_only=True, options=OPTIONS)).port > HIGHEST_PORT:
+    while not has_bus_port(node := RedisServer(append_only=True, options=OPTIONS)):
         pass
     return node
+
+
+def has_bus_port(node: RedisServer) -> bool:
+    """Whether the port that it will speak with the other nodes on is free, too."""
+    with socket.socket() as trial, suppress(OSError, OverflowError):
+        trial.bind((HOST, node.port + BUS_ABOVE))
+        return True
+    return False
 
 
 def ask(server: RedisServer, *words: str | int) -> object:

@@ -93,7 +93,7 @@ def test_while_every_connection_to_redis_was_dead_and_nobody_told(place: Place) 
 def test_while_the_subscription_alone_was_dead_and_nobody_told(place: Place) -> None:
     def port_of_subscription() -> int | None:
         clients: list[Any] = place.fleet.ask_redis(lambda client: client.client_list())
-        subscribed = [client for client in clients if client["sub"] == "2"]
+        subscribed = [client for client in clients if client["sub"] == "3"]
         youngest = max(subscribed, key=lambda client: int(client["id"]), default=None)
         return int(youngest["addr"].rpartition(":")[2]) if youngest else None
 

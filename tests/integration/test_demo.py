@@ -199,7 +199,7 @@ def test_what_keep_says_to_try_works_until_it_is_told_to_end(
     )
     assert tried.returncode == 0, tried.stderr
     assert "\nhello\n" in tried.stdout
-    assert re.search(r"^default +dest-rclone +1$", tried.stdout, re.MULTILINE), tried.stdout
+    assert re.search(r"^default +dest-rclone +1 +1$", tried.stdout, re.MULTILINE), tried.stdout
     shown.process.terminate()
     assert shown.status() == 0, shown.output
     shown.assert_nothing_is_left()

@@ -303,6 +303,9 @@ async def test_a_gap_stays_until_it_is_healed_and_a_new_one_is_not_healed_with_i
         assert abs(both[0] - from_ms) < 100, "the older beginning counts for both"
         await one.ear.healed(both[1])
         assert await one.ear.gap() is None
+        await one.speaking.client_kill_filter(_type="pubsub")
+        _, third = await until(one.ear.gap)
+        assert third not in (generation, both[1]), "no generation comes twice"
 
 
 async def is_another(one: Listening, generation: str) -> bool:
