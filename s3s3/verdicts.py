@@ -50,7 +50,8 @@ def verdict_of(outcome: Outcome, *, tries: int, max_tries: int, open_circuits: C
     if isinstance(outcome.error, S3S3Error) and not outcome.error.retriable:
         return Verdict(Step.BURY, reason=outcome.reason)
     if tries + 1 >= max_tries:
-        return Verdict(Step.BURY, reason=f"tried {tries + 1} times: {outcome.reason}")
+        often = f"{tries + 1} times" if tries else "once"
+        return Verdict(Step.BURY, reason=f"tried {often}: {outcome.reason}")
     return Verdict(Step.RETRY, retry_delay_s(tries + 1))
 
 
