@@ -263,7 +263,7 @@ class Fleet:
         now_ms = seconds * 1000 + microseconds // 1000
 
         def heard(client: redis.Redis) -> bool:
-            return int(client.get(WATERMARK) or 0) > now_ms and not client.exists(GAP)
+            return int(client.get(WATERMARK) or 0) > now_ms and not client.hexists(GAP, "from_ms")
 
         eventually(lambda: self.ask_redis(heard), "everything is heard", patience_s, every_s=0.2)
         self.settle(patience_s)
