@@ -32,17 +32,13 @@ def main() -> int:
     tell(about)
     measured: list[Measured] = []
     delays: list[Delays] = []
-    for name in names:
-        began_s = time.monotonic()
-        if name == LATENCY:
-            delays += latency.measure(scale)
-            tell(latency.table(delays))
-        else:
-            measured += _measure(name, runs, scale)
-        if name == "cache":
-            delays += cache.first_bytes(scale)
-            tell(latency.table(delays))
-        tell(f"  {name}: {time.monotonic() - began_s:.0f} s")
+    try:
+        for name in names:
+            began_s = time.monotonic()
+            _measure(name, runs, scale, measured, delays)
+            tell(f"  {name}: {time.monotonic() - began_s:.0f} s")
+    except KeyboardInterrupt:
+        tell("  interrupted: what was measured until now is written")
     tell("\n" + results_folder.write(arguments.output, about, measured, delays))
     if arguments.readme:
         results_folder.into_readme(about, measured, delays)
@@ -60,15 +56,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(name: str, runs: int, scale: float) -> list[Measured]:
+def _measure(name: str, runs: int, scale: float, measured: list[Measured], delays: list[Delays]) -> None:
+    if name == LATENCY:
+        delays += latency.measure(scale)
+        tell(latency.table(delays))
+        return
     tell(f"{name}:")
-    measured = []
     for one in MEASURES[name].run(runs, scale, tell):
         cost = one.cost
         tell(f"  run {one.run + 1}  {one.peer:<20}{1000 * cost.cpu_s / cost.objects:10.4f} ms CPU"
              f"{cost.objects / cost.wall_s:10.1f}/s{cost.peak_bytes / 2**20:8.0f} MiB")  # fmt: skip
         measured.append(one)
-    return measured
+    if name == "cache":
+        delays += cache.first_bytes(scale)
+        tell(latency.table(delays))
 
 
 def tell(line: str) -> None:

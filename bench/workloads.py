@@ -108,14 +108,15 @@ def turned(able: Sequence[Any], run: int) -> list[Any]:
     return [*able[first:], *able[:first]]
 
 
-SMALL_PEERS = (peers.S3S3, peers.RCLONE_TUNED, peers.RCLONE, peers.BOTO3, peers.WRK)
 TWO = (peers.S3S3, peers.RCLONE_TUNED)
+OTHERS = (peers.RCLONE_TUNED, peers.RCLONE, peers.BOTO3)
 BIG = (*TWO, peers.CURL)
 
 PROCESSES = (*(peers.s3s3_with(count) for count in (1, 2, 4)), peers.RCLONE_TUNED)
 
 COPIES = {
-    "small": Copies("4 KiB", servers.CEPH, 10_000, 4 * KIB, SMALL_PEERS),
+    "small": Copies("4 KiB", servers.CEPH, 10_000, 4 * KIB, (*TWO, peers.WRK)),
+    "others": Copies("4 KiB, the others", servers.CEPH, 2_000, 4 * KIB, OTHERS, most_runs=2),
     "small-swift": Copies("4 KiB", servers.SWIFT, 1_000, 4 * KIB, (*TWO, peers.WRK)),
     "small-light": Copies("4 KiB", servers.LIGHT, 5_000, 4 * KIB, (*TWO, peers.WRK)),
     "64k": Copies("64 KiB", servers.CEPH, 2_000, 64 * KIB, TWO),
