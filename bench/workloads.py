@@ -122,7 +122,8 @@ COPIES = {
     "64k": Copies("64 KiB", servers.CEPH, 2_000, 64 * KIB, TWO),
     "1m": Copies("1 MiB", servers.CEPH, 300, MIB, TWO),
     "64m": Copies("64 MiB", servers.CEPH, 8, 64 * MIB, BIG),
-    "1g": Copies("1 GiB", servers.CEPH, 1, GIB, BIG),
+    # Ceph keeps all in memory here, and gives room back hours after a deletion: more runs find it full.
+    "1g": Copies("1 GiB", servers.CEPH, 1, GIB, BIG, most_runs=2),
     "2-destinations": Copies("4 KiB, 2 destinations", servers.CEPH, 2_000, 4 * KIB, TWO, destinations=2),
     "3-destinations": Copies("4 KiB, 3 destinations", servers.CEPH, 2_000, 4 * KIB, TWO, destinations=3),
     "processes": Copies("4 KiB, 50 ms away", servers.CEPH, 2_000, 4 * KIB, PROCESSES, delay_ms=50, most_runs=3),
