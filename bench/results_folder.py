@@ -50,7 +50,6 @@ def into_readme(machine: str, measured: Sequence[Measured], delays: Sequence[Del
     _, found, after = rest.partition(END)
     if not found:
         raise ValueError(f"{README} has no lines {BEGIN.strip()} and {END.strip()} for the table")
-    table = (
-        f"{figures.summary(figures.rows(measured))}\n{latency.table(delays)}\nMeasured with `make bench`: {machine}.\n"
-    )
+    delay_table = f"{latency.table(delays)}\n" if delays else ""
+    table = f"{figures.summary(figures.rows(measured))}\n{delay_table}Measured with `make bench`: {machine}.\n"
     README.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
