@@ -16,7 +16,7 @@ def description() -> str:
     processor = models[0] if models else platform.machine()
     return (
         f"{time.strftime('%Y-%m-%d', time.gmtime())}, {os.cpu_count()} x {processor}, "
-        f"{memory_gib:.0f} GiB, Linux {platform.release().partition("-")[0]}, Python {platform.python_version()}"
+        f"{memory_gib:.0f} GiB, Linux {platform.release().partition('-')[0]}, Python {platform.python_version()}"
     )
 
 
