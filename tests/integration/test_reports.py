@@ -175,10 +175,10 @@ def test_a_source_that_breaks_off_has_a_summary_that_says_so(audited: Audited) -
 
 @pytest.mark.long
 def test_an_interrupted_run_leaves_no_report_that_looks_whole(audited: Audited) -> None:
-    for number in range(12):
-        audited.ceph.put_object(Bucket=audited.images, Key=f"big {number:02}", Body=b"x" * 16 * MIB)
+    put(audited.ceph, audited.images, **{f"{number:02}": b"x" for number in range(40)})
     audited.report.write_text('{"summary": "of the last run"}\n')
-    arguments = command("bucket", "--config", audited.config(), "--report", audited.report)
+    config = audited.config("max_requests_per_s = 4\n")  # so that it is still at work when the signal comes
+    arguments = command("bucket", "--config", config, "--report", audited.report)
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         part = audited.folder / "report.jsonl.part"
         eventually(lambda: keys_of(audited.swift, audited.far), "it copies")
