@@ -15,12 +15,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from importlib import resources
-from typing import Any
 
 from redis.asyncio import Redis
 
-from .broker import translated
+from .lua import Script
 
 SIGN_EVERY_S = 5.0
 SILENT_AFTER_S = 3 * SIGN_EVERY_S
@@ -66,28 +64,23 @@ class Fleet:
     """
 
     def __init__(self, client: Redis, prefix: str) -> None:
-        self._prefix = prefix
-        self._script = client.register_script(resources.files(__package__).joinpath("fleet.lua").read_text())
+        self._script = Script(client, __package__, "fleet.lua", prefix)
 
     async def sign(self, member: Member) -> None:
         """Give a sign of life. Raises RedisUnavailable."""
         about = {name: value for name, value in asdict(member).items() if name not in ("id", "silent_s")}
-        await self._call("here", member.id, json.dumps(about), KEPT_S)
+        await self._script("here", member.id, json.dumps(about), KEPT_S)
 
     async def sign_off(self, member_id: str) -> None:
         """Say goodbye. Raises RedisUnavailable."""
-        await self._call("gone", member_id)
+        await self._script("gone", member_id)
 
     async def members(self) -> Sequence[Member]:
         """Return all who gave a sign of life within the hour and did not sign off. Raises RedisUnavailable."""
-        found = await self._call("read")
+        found = await self._script("read")
         known = {one.name for one in fields(Member)}
         members = []
         for name, text, silent_ms in zip(found[::3], found[1::3], found[2::3], strict=True):
             about = {key: value for key, value in json.loads(text).items() if key in known}
             members.append(Member(id=name, silent_s=int(silent_ms) / 1000, **about))
         return sorted(members, key=lambda one: (one.host, one.pid))
-
-    async def _call(self, word: str, *args: str | int) -> Any:
-        with translated():
-            return await self._script(keys=[self._prefix], args=[word, *args])

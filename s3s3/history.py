@@ -17,12 +17,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
-from typing import Any
 
 from redis.asyncio import Redis
 
-from .broker import translated
+from .lua import Script
 from .metrics import NOTICE_SECONDS, Metrics
 from .model import Outcome, Result, Route
 
@@ -140,8 +138,7 @@ class History:
     """
 
     def __init__(self, client: Redis, prefix: str) -> None:
-        self._prefix = prefix
-        self._script = client.register_script(resources.files(__package__).joinpath("history.lua").read_text())
+        self._script = Script(client, __package__, "history.lua", prefix)
 
     async def add(self, figures: Mapping[str, int], failures: Sequence[Failure]) -> None:
         """Add to the figures of this minute. Raises RedisUnavailable."""
@@ -150,21 +147,17 @@ class History:
             for one in failures
         ]
         pairs = [part for name, number in figures.items() for part in (name, number)]
-        await self._call("add", KEPT_S, FAILURES_KEPT, FAILURES_KEPT_S, len(listed), *listed, *pairs)
+        await self._script("add", KEPT_S, FAILURES_KEPT, FAILURES_KEPT_S, len(listed), *listed, *pairs)
 
     async def read(self) -> Told:
         """Return what all processes told in the last hour. Raises RedisUnavailable."""
-        now_ms, minutes, failures = await self._call("read", MINUTES)
+        now_ms, minutes, failures = await self._script("read", MINUTES)
         hours: dict[str, Hour] = {}
         for number, fields in enumerate(minutes):
             for name, figure in zip(fields[::2], fields[1::2], strict=True):
                 destination, kind, *bucket = name.split(" ")
                 _put(hours.setdefault(destination, Hour()), number, kind, bucket, int(figure))
         return Told(int(now_ms), hours, [Failure(**json.loads(text)) for text in failures])
-
-    async def _call(self, word: str, *args: str | int) -> Any:
-        with translated():
-            return await self._script(keys=[self._prefix], args=[word, *args])
 
 
 def _put(hour: Hour, number: int, kind: str, bucket: Sequence[str], figure: int) -> None:

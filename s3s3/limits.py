@@ -19,14 +19,13 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from importlib import resources
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from redis.asyncio import Redis
 
-from .broker import translated
 from .errors import RedisUnavailable
 from .lease import lease_clock_s
+from .lua import Script
 from .metrics import Metrics
 from .model import Endpoint, Route, Window
 
@@ -221,15 +220,10 @@ class _Schedule:
     """The schedule of one unit in Redis."""
 
     def __init__(self, client: Redis, key: str) -> None:
-        self._key = key
         self._id = secrets.token_hex(6)
-        self._script = client.register_script(resources.files(__package__).joinpath("limits.lua").read_text())
+        self._script = Script(client, __package__, "limits.lua", key)
 
     async def reserve(self, span_s: float) -> Turn:
         """Reserve so many seconds. Raises RedisUnavailable."""
-        with translated():
-            found: Any = await self._script(
-                keys=[self._key], args=[self._id, round(span_s * 1e6), round(BURST_S * 1e6)]
-            )
-        wait_us, credit_us, sharers = found
+        wait_us, credit_us, sharers = await self._script(self._id, round(span_s * 1e6), round(BURST_S * 1e6))
         return Turn(wait_us / 1e6, credit_us / 1e6, sharers)

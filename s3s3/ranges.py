@@ -24,12 +24,11 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any
 
-from .broker import translated
 from .errors import LeaseLost
 from .jobs.redis import RedisJobs
+from .lua import Script
 from .report import Tally
 
 
@@ -67,8 +66,7 @@ class SharedRun:
     """
 
     def __init__(self, jobs: RedisJobs, lease_s: float) -> None:
-        self._jobs = jobs
-        self._script = jobs.client.register_script(resources.files(__package__).joinpath("ranges.lua").read_text())
+        self._script = Script(jobs.client, __package__, "ranges.lua", jobs.prefix)
         self._worker = secrets.token_hex(8)
         self._lease_ms = int(lease_s * 1000)
         self._one_call = asyncio.Lock()  # a range that shrinks meanwhile would be renewed under the name it had
@@ -156,8 +154,7 @@ class SharedRun:
         return int(left)
 
     async def _call(self, word: str, *args: str | int) -> Any:
-        with translated():
-            return await self._script(keys=[self._jobs.prefix], args=[word, self.id, *args])
+        return await self._script(word, self.id, *args)
 
 
 def _counts(tally: Tally) -> Iterable[tuple[str, int]]:

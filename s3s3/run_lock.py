@@ -15,7 +15,6 @@ import secrets
 import socket
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
-from importlib import resources
 from typing import Any, TypeVar
 
 from .broker import translated
@@ -23,6 +22,7 @@ from .errors import RedisUnavailable, RunUnderWay
 from .jobs import Jobs
 from .jobs.redis import RedisJobs
 from .lease import lease_clock_s
+from .lua import Script
 from .tasks import beside, wait_at_most
 
 log = logging.getLogger(__name__)
@@ -102,8 +102,7 @@ class _RunLock:
 
     def __init__(self, route: str, jobs: RedisJobs, run_id: str = "") -> None:
         self._route = route
-        self._key = jobs.prefix + "comparing"
-        self._script = jobs.client.register_script(resources.files(__package__).joinpath("run_lock.lua").read_text())
+        self._script = Script(jobs.client, __package__, "run_lock.lua", jobs.prefix + "comparing")
         self._id = run_id or secrets.token_hex(8)
         self._until_s = 0.0
 
@@ -139,20 +138,16 @@ class _RunLock:
     async def give_up(self) -> None:
         """Let others run. A Redis that is away forgets by itself."""
         try:
-            await self._call("give")
+            await self._script("give", self._id)
         except RedisUnavailable as error:
             log.warning("route %s: the next comparison may have to wait for %g s: %s", self._route, LEASE_S, error)
 
     async def _take(self) -> str:
         """Take it or keep it; return who else has it, in words, or ""."""
         asked_s = lease_clock_s()
-        held = await self._call("take", socket.gethostname(), os.getpid(), int(LEASE_S * 1000))
+        held = await self._script("take", self._id, socket.gethostname(), os.getpid(), int(LEASE_S * 1000))
         if not held:
             self._until_s = asked_s + LEASE_S
             return ""
         host, pid, since_ms = held
         return f"route {self._route} is being compared by process {pid} on {host} since {_time_text(since_ms)}"
-
-    async def _call(self, word: str, *args: str | int) -> Any:
-        with translated():
-            return await self._script(keys=[self._key], args=[word, self._id, *args])

@@ -46,17 +46,18 @@ LAYERS = """
 
     the queue, what fills it, and who works on it
         broker          addresses errors tasks
+        lua             broker
         jobs            broker lease model tasks
-        history         broker metrics model
-        fleet           broker
-        notices         broker config errors jobs lease logs matching model tasks
+        history         lua metrics model
+        fleet           lua
+        notices         broker config errors jobs lease logs lua matching model tasks
         verdicts        errors jobs model report
         circuits        broker jobs model verdicts
         stragglers      errors lease model
-        limits          broker errors lease metrics model
+        limits          errors lease lua metrics model
         shares          model store
         worker          broker circuits errors jobs lease logs model shares store stragglers tasks verdicts
-        run_lock        broker errors jobs lease tasks
+        run_lock        broker errors jobs lease lua tasks
 
     whole buckets, and the daemon
         deletions       errors model
@@ -65,7 +66,7 @@ LAYERS = """
         bucket          broker comparison config deletions errors jobs lease limits matching metrics model outstanding \
                         reconcile report store stores tasks worker
         cutting         store
-        ranges          broker errors jobs report
+        ranges          errors jobs lua report
         distributed     bucket comparison config cutting errors jobs matching model outstanding ranges reconcile \
                         report run_lock stores tasks
         heal            errors jobs model notices report store
@@ -95,7 +96,7 @@ LIBRARIES = {
     "boto3": "store demo notices",
     "botocore": "store demo notices",
     "prometheus_client": "metrics merged demo",
-    "redis": "broker fleet history jobs limits notices listener mirror scripts web demo",
+    "redis": "broker lua fleet history jobs limits notices listener mirror scripts web demo",
     "rich": "scripts scripts.progress demo",
     "supervisor": "scripts",
     "tomli": "config",

@@ -115,7 +115,7 @@ async def test_a_range_that_is_given_back_is_there_at_once(client: Redis) -> Non
 async def test_afresh_forgets_a_run_of_which_nobody_is_alive_only(client: Redis) -> None:
     one = await part(client)
     await one.take()
-    other = SharedRun(one._jobs, 60.0)
+    other = SharedRun(RedisJobs(client, "images", ["ceph"]), 60.0)
     await other.begin({"force": True}, afresh=True)
     assert not other.is_new
     await client.delete(f"s3s3:{{images}}:distributed:{one.id}:workers")

@@ -26,15 +26,15 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import resources
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
-from ..broker import answered, translated
+from ..broker import answered
 from ..jobs import Put
 from ..jobs.redis import RedisJobs
 from ..lease import lease_clock_s
+from ..lua import Script
 from ..model import Lane, Route
 from ..tasks import beside, wait_at_most
 from .message import BadMessage, key_of, shown, tell_noticed
@@ -101,7 +101,7 @@ class Ear:
         self._source_time_ms = source_time_ms
         self._matches = matches
         self._count = count
-        self._script = jobs.client.register_script(resources.files(__package__).joinpath("watermark.lua").read_text())
+        self._script = Script(jobs.client, __package__, "watermark.lua", self._prefix)
         self._heard: deque[Heard] = deque()
         self._something = asyncio.Event()
         self._subscribed_s = self._dropped_to_s = lease_clock_s()
@@ -287,5 +287,4 @@ class Ear:
         await self._call("healed", generation)
 
     async def _call(self, word: str, *args: str | bytes | int) -> Any:
-        with translated():
-            return await self._script(keys=[self._prefix], args=[word, self._id, *args])
+        return await self._script(word, self._id, *args)

@@ -12,7 +12,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from importlib import resources
 from typing import Any
 
 from redis.asyncio import Redis
@@ -22,6 +21,7 @@ from ..broker import Patience, translated
 from ..errors import RedisUnavailable
 from ..jobs.scripts import is_no_group
 from ..lease import lease_clock_s
+from ..lua import Script
 from ..model import Notice
 from .message import BadMessage, key_of, shown
 from .source import Deliver, Vitals
@@ -72,9 +72,8 @@ class Stream:
         self._routing = routing
         self._lease_s = lease_s
         self._vitals = Vitals(str(self), SILENT_S, count)
-        folder = resources.files(__package__)
-        self._lapsed: Any = client.register_script(folder.joinpath("lapsed.lua").read_text())
-        self._tidy: Any = client.register_script(folder.joinpath("consumers.lua").read_text())
+        self._lapsed = Script(client, __package__, "lapsed.lua", name)
+        self._tidy = Script(client, __package__, "consumers.lua", name)
         self._owes = False  # some of what this process has read is not acknowledged
         self._looked_for_lapsed_at_s = 0.0
         self._cursor = FROM_THE_START
@@ -153,9 +152,7 @@ class Stream:
         """Take some of what others have read and not acknowledged for longer than a lease."""
         lease_ms = int(self._lease_s * 1000)
         try:
-            cursor, found = await self._lapsed(
-                keys=[self._name], args=[self._group, self._consumer, lease_ms, self._cursor, LAPSED_AT_ONCE]
-            )
+            cursor, found = await self._lapsed(self._group, self._consumer, lease_ms, self._cursor, LAPSED_AT_ONCE)
         except ResponseError as error:
             if not is_no_group(error):
                 raise
@@ -171,12 +168,11 @@ class Stream:
 
     async def _leave(self, consumer: str) -> None:
         """Take this consumer out of the group, unless it owes something, and those that were forgotten."""
-        with translated():
-            try:
-                await self._tidy(keys=[self._name], args=[self._group, consumer, int(FORGOTTEN_AFTER_S * 1000)])
-            except ResponseError as error:
-                if not is_no_group(error) and "no such key" not in str(error):
-                    raise
+        try:
+            await self._tidy(self._group, consumer, int(FORGOTTEN_AFTER_S * 1000))
+        except ResponseError as error:
+            if not is_no_group(error) and "no such key" not in str(error):
+                raise
 
     def ailment(self) -> str:
         return self._vitals.ailment()
