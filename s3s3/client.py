@@ -10,7 +10,6 @@ They use a configuration file as the commands do, log to the logger `s3s3`, and 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -21,11 +20,11 @@ from .api import Connection, copy_one, route_of, tell_what_broke_off
 from .blocking import Stop, complete
 from .bucket import limits_in, queue_of, reconcile_with_worker
 from .comparison import Options
-from .config import Config
-from .errors import ConfigError, S3S3Error
+from .config import Config, with_buckets
+from .errors import S3S3Error
 from .listener import listen, route_listeners, sources_for
 from .metrics import Metrics
-from .model import Result, Route
+from .model import Result
 from .run_lock import run_alone
 from .stores import opened
 
@@ -134,36 +133,6 @@ class BucketClient:
         if errors:
             raise errors[0]
         return all(proven)
-
-
-def with_buckets(routes: Sequence[Route], source_bucket: str | None, dest_bucket: str | None) -> list[Route]:
-    """Return the routes with another source bucket, and another bucket at every destination, where they are given.
-
-    Raises:
-        ConfigError: a destination would be the source itself, or several routes would be given the same bucket.
-    """
-    if not (source_bucket or dest_bucket):
-        return list(routes)
-    if len(routes) > 1:
-        names = ", ".join(route.name for route in routes)
-        raise ConfigError(
-            [f"another bucket can be named for one route only, and there are {names}; choose one (--route)"]
-        )
-    return [_with_buckets(route, source_bucket, dest_bucket) for route in routes]
-
-
-def _with_buckets(route: Route, source_bucket: str | None, dest_bucket: str | None) -> Route:
-    source, destinations = route.source, route.destinations
-    if source_bucket:
-        source = dataclasses.replace(source, bucket_name=source_bucket)
-    if dest_bucket:
-        destinations = tuple(dataclasses.replace(there, bucket_name=dest_bucket) for there in destinations)
-    circles = [there.name for there in destinations if configuration.overlap(source, there)]
-    if circles:
-        raise ConfigError(
-            [f"with bucket {source.bucket_name!r}, {name} is the source itself; name another" for name in circles]
-        )
-    return dataclasses.replace(route, source=source, destinations=destinations)
 
 
 def on_notify(

@@ -85,7 +85,7 @@ LAYERS = """
                         stores tasks transfer web worker
         scripts.progress model report
         demo            broker config errors model notices scripts.progress
-        scripts         broker bucket client comparison config demo distributed errors jobs lease \
+        scripts         broker bucket comparison config demo distributed errors jobs lease \
                         listener logs matching metrics mirror model notices processes report run_lock \
                         scripts.progress store stores tasks watchdog web
 """
@@ -314,6 +314,27 @@ def test_a_module_that_works_at_import_would_be_seen(tmp_path: Path) -> None:
         done = import_all([name], tmp_path, set())
         # Python 3.10 and 3.11 do not tell of threads.
         assert event in done or (name == "starts" and sys.version_info < (3, 12))
+
+
+# -- importing takes no longer than it must
+
+IMPORTED = """
+import importlib, sys
+importlib.import_module(sys.argv[1])
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "unneeded"),
+    [("scripts.bucket", {"aiohttp", "boto3", "botocore"}), ("scripts.listen", {"boto3", "botocore"}),
+     ("client", {"aiohttp", "boto3", "botocore"})],
+)  # fmt: skip
+def test_libraries_that_take_half_a_second_are_imported_by_who_uses_them(name: str, unneeded: set[str]) -> None:
+    """boto3 is for AWS and its keys, SQS and the API; aiohttp for what serves HTTP."""
+    command = [sys.executable, "-c", IMPORTED, f"s3s3.{name}"]
+    imported = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert not unneeded & set(imported.stdout.split())
 
 
 # -- no global state

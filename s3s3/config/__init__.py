@@ -19,14 +19,13 @@ from ..model import Route, Secret
 from . import file as config_file
 from .file import Faults
 from .mirror import MirrorSettings, cache_in, mirror_settings, mirrors_in
+from .overlaps import doubts, overlap, with_buckets
 from .routes import (
     DEFAULT_ROUTE,
     RouteSettings,
     check_endpoints,
     check_routes,
-    doubts,
     made_routes,
-    overlap,
     routes_in,
 )
 from .schema import HTTP, PUBSUB, SQS, STREAM, WEBHOOK, WORKER
@@ -34,7 +33,8 @@ from .tables import Settings, read_tables
 from .values import shown
 
 __all__ = ["DEFAULT_ROUTE", "Config", "ConfigError", "HttpSettings", "PubSub", "SqsSettings", "StreamSettings",
-           "WebhookSettings", "WorkerSettings", "doubts", "load", "overlap", "redacted"]  # fmt: skip
+           "WebhookSettings", "WorkerSettings", "doubts", "load", "overlap", "redacted",
+           "with_buckets"]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

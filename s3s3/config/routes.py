@@ -15,6 +15,7 @@ from itertools import combinations
 from ..addresses import is_ip
 from ..model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Route
 from .file import Faults, dotted
+from .overlaps import overlap
 from .schema import DESTINATION, ROUTES, SOURCE, STORES
 from .tables import Settings
 
@@ -219,32 +220,3 @@ def _overlap(one: Settings, other: Settings) -> bool:
     if any((settings.broken | settings.meant) & _PLACE_KEYS for settings in (one, other)):
         return False
     return overlap(endpoint_of(one), endpoint_of(other))
-
-
-def doubts(routes: Sequence[Route]) -> list[str]:
-    """Return what may be meant, and may be a mistake: deletions where another route takes its objects from."""
-    return [
-        f"{there.table} has delete = true, and {other.source.table} is in it: all is deleted there that route "
-        f"{route.name} has not copied, before route {other.name} copies it or after; "
-        "if others write there, too, give one of them a prefix of its own"
-        for route in routes
-        for there in route.destinations
-        for other in routes
-        if there.delete and other is not route and _bucket(there) == _bucket(other.source)
-        and other.source.prefix.startswith(there.prefix)
-    ]  # fmt: skip
-
-
-def overlap(one: Endpoint, other: Endpoint) -> bool:
-    """Whether a key can be in both: the same bucket of the same store, and one prefix begins the other."""
-    if _bucket(one) != _bucket(other):
-        return False
-    return one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix)
-
-
-def _bucket(endpoint: Endpoint) -> tuple[str, int, str]:
-    """Return host, port and bucket. All of AWS counts as one host: a bucket's name is unique there."""
-    host = (endpoint.host or "amazonaws.com").lower().rstrip(".")
-    if f".{host}".endswith(".amazonaws.com"):
-        return "amazonaws.com", 443, endpoint.bucket_name
-    return host, endpoint.port or (443 if endpoint.is_secure else 80), endpoint.bucket_name

@@ -8,9 +8,7 @@ from redis.asyncio import Redis
 
 from ..config import Config
 from .source import Deliver, Source
-from .sqs import Sqs
 from .stream import Stream
-from .webhook import Webhook
 
 
 def sources_of(
@@ -28,9 +26,13 @@ def sources_of(
         name, group = config.stream.name, config.stream.group
         found.append(Stream(client, name, group, consumer, routing, lease_s=config.worker.lease_s, count=count))
     if config.sqs is not None:
+        from .sqs import Sqs  # noqa: PLC0415  boto3, which takes its time, is for who uses it
+
         url, region, endpoint_url = config.sqs.url, config.sqs.region, config.sqs.endpoint_url
         found.append(Sqs(url, routing, region=region, endpoint_url=endpoint_url, count=count))
     if config.webhook is not None:
+        from .webhook import Webhook  # noqa: PLC0415  the same of aiohttp
+
         host, port, token = config.webhook.host, config.webhook.port, config.webhook.token
         found.append(Webhook(host, port, token, routing, count=count))
     return found

@@ -13,9 +13,8 @@ from rich.console import Console
 
 from .. import config
 from ..bucket import last_entries, limits_in, queue_of, reconcile_with_worker
-from ..client import with_buckets
 from ..comparison import Options
-from ..config import Config
+from ..config import Config, with_buckets
 from ..distributed import reconcile_together, shareable
 from ..errors import ConfigError, RoutePaused, RunUnderWay, S3S3Error
 from ..lease import lease_clock_s

@@ -9,11 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-import boto3
-import botocore.session
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError
-
 from ..errors import AccessDenied, ConfigError
 from ..model import Endpoint, Secret
 from .names import Query
@@ -77,6 +72,8 @@ def address_of(endpoint: Endpoint) -> Address:
 
 
 def _aws_host(region: str) -> str:
+    import botocore.session  # noqa: PLC0415  it takes half a second, and is for who uses AWS
+
     resolver = botocore.session.Session().get_component("endpoint_resolver")
     found = resolver.construct_endpoint("s3", region)
     return str(found["hostname"]) if found else f"s3.{region}.amazonaws.com"
@@ -116,6 +113,9 @@ class KeySource:
             return keys
 
     def _ask_chain(self) -> Keys:
+        import botocore.session  # noqa: PLC0415  as above: for who has no keys configured
+        from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
         try:
             if self._found is None:
                 self._found = botocore.session.Session().get_credentials()
@@ -156,6 +156,9 @@ def create_resource(connection_args: Mapping[str, Any]) -> S3ServiceResource:
     Raises:
         ConfigError: an unknown key or a value of a wrong type.
     """
+    import boto3  # noqa: PLC0415  as above: for who wants a resource of it
+    from botocore.config import Config  # noqa: PLC0415
+
     args = _checked(connection_args)
     path_style = _path_style(args.pop("calling_format", "OrdinaryCallingFormat"))
     secure = args.get("is_secure", True)

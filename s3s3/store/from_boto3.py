@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from botocore.exceptions import BotoCoreError
-
 from ..errors import AccessDenied, ConfigError
 from ..model import Endpoint, Secret
 
@@ -69,6 +67,8 @@ def _signature_version(version: object, name: str) -> Literal["s3", "s3v4"]:
 
 def _keys(client: Any, name: str) -> tuple[str, Secret, Secret | None]:
     """Return the keys that the client signs with. botocore has no public way to them; this one is as old as boto3."""
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415  who has a client has imported it
+
     credentials = client._request_signer._credentials
     advice = "set aws_access_key_id and aws_secret_access_key, or boto3's environment or profile"
     try:
