@@ -37,6 +37,11 @@ class Kind(str, Enum):
         """Whether `NAME_file` can give it."""
         return self in _TEXT_KINDS
 
+    @property
+    def is_by_hour(self) -> bool:
+        """Whether it may be a table, of hours of the day."""
+        return self in (Kind.SIZE_BY_HOUR, Kind.NUMBER_BY_HOUR)
+
 
 _TEXT_KINDS = frozenset({Kind.TEXT, Kind.SECRET, Kind.REDIS_URL, Kind.HTTP_URL, Kind.HOST, Kind.ADDRESS, Kind.URL})
 

@@ -159,14 +159,15 @@ class _TableReader:
     def _unknown(self, name: str, value: object) -> str:
         if name in self._table.hints:
             return f"unknown key; {self._table.hints[name]}"
-        if isinstance(value, dict) and self._table is DESTINATION:
+        meant = nearest(name, self._known)
+        by_hour = {key.name for key in self._table.keys if key.kind.is_by_hour}
+        if isinstance(value, dict) and self._table is DESTINATION and meant not in by_hour:
             whole = dotted((*self._path[:-1], f"{self._path[-1]}.{name}"))
             return f"unknown table within [{dotted(self._path)}]; write [{whole}] for a name with a dot"
         inner = next((table for table in self._table.tables if table.key(name)), None)
         owner = dotted((*self._path, inner.name)) if inner else _owner(name)
         if owner:
             return f"unknown key here; it belongs in [{owner}]"
-        meant = nearest(name, self._known)
         return (
             f"unknown key; did you mean {meant}?" if meant else "unknown key; echo_s3s3_toml_template prints them all"
         )

@@ -71,6 +71,7 @@ def test_a_dotted_destination_without_quotes_is_explained() -> None:
     [
         ("prot = 1", "[destination] prot: unknown key; did you mean port?"),
         ("PORT = 1", "[destination] PORT: unknown key; did you mean port?"),
+        ("max_bytes_per = { '08:00-18:00' = '20 MiB' }", "max_bytes_per: unknown key; did you mean max_bytes_per_s?"),
         ("aws_secret_access_key_fil = 'x'", "did you mean aws_secret_access_key_file?"),
         ("include = ['*']", "[destination] include: unknown key here; it belongs in [source]"),
         ("lease_s = 1", "[destination] lease_s: unknown key here; it belongs in [worker]"),
