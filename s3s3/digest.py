@@ -23,11 +23,13 @@ class Digest:
     Args:
         also: done in the same thread with each chunk, such as writing it to a file. What it raises comes out of
             `add` or `end`.
+        eager: a chunk does not wait for others where the thread has nothing to do: somebody waits for `also`.
     """
 
-    def __init__(self, also: Callable[[bytes], object] | None = None) -> None:
+    def __init__(self, also: Callable[[bytes], object] | None = None, *, eager: bool = False) -> None:
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._also = also
+        self._eager = eager
         self._chunks: list[bytes] = []
         self._chunks_bytes = 0
         self._under_way: asyncio.Future[None] | None = None
@@ -36,7 +38,8 @@ class Digest:
         """Take the next chunk. Returns at once, but where the one before the last is not hashed yet."""
         self._chunks.append(chunk)
         self._chunks_bytes += len(chunk)
-        if self._chunks_bytes >= HASHED_AT_ONCE_BYTES:
+        idles = self._eager and (self._under_way is None or self._under_way.done())
+        if idles or self._chunks_bytes >= HASHED_AT_ONCE_BYTES:
             await self._start()
 
     async def end(self) -> bytes:

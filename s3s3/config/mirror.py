@@ -71,6 +71,7 @@ class CacheSettings:
         max_fill, low_fill: parts of the file system.
         streams: a miss is read along while it is fetched; else its client is sent to the store.
         accel_prefix: "" where no nginx sends the files.
+        keys: pairs of id and secret that clients may sign with beside the store's own.
     """
 
     host: str
@@ -82,6 +83,7 @@ class CacheSettings:
     streams: bool
     accel_prefix: str
     store: Endpoint
+    keys: tuple[tuple[str, Secret], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,22 @@ def cache_in(file: Settings, faults: Faults) -> list[RouteSettings]:
     prefix = cache.values["accel_prefix"]
     if prefix and not (prefix.startswith("/") and prefix.endswith("/")):
         faults.add(cache.path, f'must begin and end with "/", not {shown(prefix)}', "accel_prefix")
-    return [RouteSettings(".".join(cache.path), cache.path, store, []) for store in cache.tables.values()]
+    _refuse_one_id_twice(cache, faults)
+    store = cache.tables.get("store")
+    return [RouteSettings(".".join(cache.path), cache.path, store, [])] if store else []
+
+
+def _refuse_one_id_twice(cache: Settings, faults: Faults) -> None:
+    """Two secrets of one access key id: which of them would be meant?"""
+    seen: dict[str, Settings] = {}
+    for table in ([cache.tables["store"]] if "store" in cache.tables else []) + _pairs(cache):
+        access_key_id = table.values["aws_access_key_id"]
+        if access_key_id is not None and seen.setdefault(access_key_id, table) is not table:
+            faults.add(table.path, f"is that of [{dotted(seen[access_key_id].path)}] already", "aws_access_key_id")
+
+
+def _pairs(cache: Settings) -> list[Settings]:
+    return list(cache.tables["keys"].tables.values()) if "keys" in cache.tables else []
 
 
 def mirror_settings(file: Settings) -> MirrorSettings:
@@ -170,7 +187,6 @@ def _proxy(settings: Settings) -> ProxySettings:
 
 def _cache(settings: Settings) -> CacheSettings:
     values = settings.values
-    (store,) = settings.tables.values()
     host, port = values["bind"]
     return CacheSettings(
         host=host,
@@ -181,7 +197,10 @@ def _cache(settings: Settings) -> CacheSettings:
         revalidate_s=values["revalidate_s"],
         streams=values["miss"] == "stream",
         accel_prefix=values["accel_prefix"],
-        store=_endpoint(store),
+        store=_endpoint(settings.tables["store"]),
+        keys=tuple(
+            (pair.values["aws_access_key_id"], pair.values["aws_secret_access_key"]) for pair in _pairs(settings)
+        ),
     )
 
 

@@ -406,6 +406,26 @@ MIRROR_CACHE = Table(
             tuple(replace(key, shown=False) for key in _ENDPOINT_KEYS if key.name != "verify_md5"),
             absent=Absent.A_FAULT,
         ),
+        Table(
+            "keys",
+            "Pairs of keys by name, beside the store's own: who signs with one of them may read the bucket here.",
+            tables=(
+                Table(
+                    "reader",
+                    "One such pair, as of a reader of its own, or the last one while keys are being exchanged.",
+                    (
+                        Key("aws_access_key_id", Kind.SECRET, None, "The id that its URLs name.",
+                            example="READER-KEY", required=True),
+                        Key("aws_secret_access_key", Kind.SECRET, None,
+                            'What it signs with; as with a store, rather "${NAME}", or '
+                            'aws_secret_access_key_file = "PATH".', example="READER-SECRET", required=True),
+                    ),
+                    begins="",
+                    absent=Absent.OFF,
+                ),
+            ),
+            absent=Absent.OFF,
+        ),
     ),
     absent=Absent.OFF,
 )  # fmt: skip

@@ -43,7 +43,7 @@ class Proxy:
         self._figures = figures
         self._signed_for_s = None if is_public else SIGNED_FOR_S
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         if request.method not in _ALLOWED:
             return web.json_response({"msg": "only GET and HEAD"}, status=405, headers={"Allow": ", ".join(_ALLOWED)})

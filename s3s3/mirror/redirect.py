@@ -111,7 +111,7 @@ class Redirect:
         self._figures = figures
         self._began_s = time.monotonic()
 
-    async def answer(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         response = self._not_secure(request) or await self._answer(request)
         response.headers.update(_CORS)
@@ -119,7 +119,7 @@ class Redirect:
             response.headers["Strict-Transport-Security"] = HSTS
         return response
 
-    def _not_secure(self, request: web.Request) -> web.Response | None:
+    def _not_secure(self, request: web.BaseRequest) -> web.Response | None:
         """Return the answer to a request that came without TLS to the proxy before this front."""
         if not self._settings.force_https or request.headers.get("X-Forwarded-Proto", "https").lower() == "https":
             return None
@@ -127,7 +127,7 @@ class Redirect:
             return _said(403, "use https")
         return web.Response(status=301, headers={"Location": f"https://{request.host}{request.raw_path}"})
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
         if request.method == "OPTIONS":
             return web.Response(status=204)
         path = asked(request.raw_path)
@@ -142,12 +142,12 @@ class Redirect:
             return _said(401, "a purge needs the token", headers={"WWW-Authenticate": "Bearer"})
         return await self._of_copy(request, path)
 
-    def _may_purge(self, request: web.Request) -> bool:
+    def _may_purge(self, request: web.BaseRequest) -> bool:
         token = self._settings.purge_token
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         return token is not None and secrets.compare_digest(given, f"Bearer {token}".encode())
 
-    async def _of_copy(self, request: web.Request, path: Asked) -> web.Response:
+    async def _of_copy(self, request: web.BaseRequest, path: Asked) -> web.Response:
         """Answer what is about one copy."""
         if len(path.rest) > 3:
             return _said(400, "too many path segments: the URL has to be percent-encoded, or base64", err="InvalidUrl")

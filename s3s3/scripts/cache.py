@@ -9,6 +9,7 @@ import time
 from .. import config
 from ..config.mirror import CacheSettings
 from ..errors import ConfigError
+from ..mirror.cache.filling import sweep
 from ..mirror.cache.folder import Folder
 from ..mirror.cache.inspection import census, verify
 from ..mirror.cache.room import disk_of, folder_of, room_in
@@ -80,7 +81,7 @@ def _stat(folder: Folder, settings: CacheSettings, *, as_json: bool) -> int:
 
 def _evict(folder: Folder, settings: CacheSettings, *, all_of_it: bool) -> int:
     evicted = room_in(folder, settings).evict(0.0 if all_of_it else None)
-    swept = folder.sweep()
+    swept = sweep(folder)
     print(f"removed {counted(evicted.objects, 'object')}, {size_text(evicted.size_bytes)}"
           + (f", and {counted(swept, 'file')} that dead processes had left" if swept else ""))  # fmt: skip
     return options.OK

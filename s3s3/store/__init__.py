@@ -8,8 +8,10 @@ from .lister import Page
 from .marks import TAGGING
 from .origin import Fetched, Hop, Kept, Origin
 from .pool import Timeouts
-from .presigned import Denied, Grant, Verifier
+from .presigned import Grant, Verifier
+from .presigned_parts import Denied
 from .reading import RECORDED_ETAG, Content, Held, Reading, Source, Written
+from .signing import Keys
 from .times import http_date_ms
 from .url_rules import EVERY_ADDRESS, Place, UrlRules, place_of
 
@@ -26,6 +28,7 @@ __all__ = [
     "Held",
     "Hop",
     "Kept",
+    "Keys",
     "Origin",
     "Page",
     "Place",

@@ -39,3 +39,7 @@ class TooEarly(WireError):
 
 class BodyWrong(WireError):
     """A body to be sent has more or fewer bytes than was promised. The connection was reset."""
+
+
+class WrongMd5(WireError):
+    """A body does not have the Content-MD5 that its head promised."""

@@ -18,8 +18,9 @@ from urllib.parse import urljoin
 from .. import __version__
 from ..errors import NoSuchKey, StoreError, StoreUnavailable, UpstreamRefused, UrlForbidden
 from ..model import Endpoint, Entry, md5_of_etag
-from .broken import ConnectFailed, Silent, WireError
+from .broken import ConnectFailed, Silent, WireError, WrongMd5
 from .pool import Timeouts
+from .promised import Promised
 from .reading import KEPT_HEADERS, Answer, Content, Held, Reading
 from .times import http_date_ms
 from .url_rules import Place, UrlRules
@@ -193,7 +194,9 @@ class Origin:
         etag, modified_ms = _md5(answer.headers), http_date_ms(answer.headers.get("last-modified", "")) or 0
         length = answer.headers.get("content-length")
         if length is not None and "transfer-encoding" not in answer.headers:
-            return Reading(Held(Entry(key, int(length), etag, modified_ms), headers, False, None), answer, failed)
+            is_promised = etag and "content-md5" in answer.headers
+            content: Content = Promised(answer, int(length), etag) if is_promised else answer
+            return Reading(Held(Entry(key, int(length), etag, modified_ms), headers, False, None), content, failed)
         if self._keep is None or "transfer-encoding" not in answer.headers:
             raise UpstreamRefused("it announces no length, so nobody could tell a whole object", key=key, status=200)
         kept = await self._keep(_chunks(answer, failed))
@@ -213,6 +216,8 @@ class Origin:
                 why = f"no connection: {cause}" if str(cause) else "no connection in time"
         elif isinstance(error, Silent):
             why = "it did not answer in time"
+        elif isinstance(error, WrongMd5):
+            why = "what came does not have the Content-MD5 that was promised"
         else:
             why = f"the connection was lost before the answer was complete ({error or type(error).__name__})"
         return StoreUnavailable(f"{place.host}:{place.port}: {why}", operation="GET", key=key)

@@ -14,11 +14,11 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
-from aiohttp.typedefs import Middleware
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ..errors import ConfigError
 from .access_log import LOGGER
@@ -26,7 +26,8 @@ from .access_log import LOGGER
 log = logging.getLogger(__name__)
 
 MOST_CONNECTIONS = 8192
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_ENDS_WITHIN_S = 1.0
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +107,16 @@ class Connections:
         self.closed(transport)
         cast(asyncio.Transport, transport).abort()
 
-    def middleware(self) -> Middleware:
-        """Return what tells which connections are being answered."""
+    def watched(self, answer: Handler) -> Handler:
+        """Return what answers, and tells which connections are being answered."""
 
-        @web.middleware
-        async def watched(request: web.Request, handler: Handler) -> web.StreamResponse:
+        async def watched(request: web.BaseRequest) -> web.StreamResponse:
             transport = request.transport
             if transport is None:
                 raise web.HTTPServiceUnavailable  # it has gone already
             self.works(transport)
             try:
-                return await handler(request)
+                return await answer(request)
             finally:
                 self.rests(transport)
 
@@ -160,6 +160,14 @@ class _Guard(asyncio.Protocol):
         self._protocol.resume_writing()
 
 
+class _ServerLog(logging.LoggerAdapter[logging.Logger]):
+    """What aiohttp's server says; but not each request that is no HTTP, or whoever sends them would fill the disk."""
+
+    def exception(self, msg: object, *args: object, exc_info: Any = True, **options: Any) -> None:
+        level = logging.DEBUG if isinstance(exc_info, HttpProcessingError) else logging.ERROR
+        self.log(level, msg, *args, exc_info=exc_info, **options)
+
+
 @asynccontextmanager
 async def serving(
     table: str,
@@ -174,20 +182,17 @@ async def serving(
     Raises:
         ConfigError: the address cannot be had. `table` is the one that names it.
     """
-    app = web.Application(middlewares=[connections.middleware()])
-    app.router.add_route("*", r"/{path:[\s\S]*}", answer)  # a key may hold a line break
-    runner = web.AppRunner(
-        app,
+    # No Application around it: its routes, all of them one, would cost every request more than a hit of the cache does.
+    made = web.Server(
+        connections.watched(answer),
         access_log=logging.getLogger(LOGGER) if access_log else None,
         access_log_class=access_log or AbstractAccessLogger,
+        logger=_ServerLog(log, {}),
         handler_cancellation=True,
         keepalive_timeout=connections.bounds.idle_s,
-        shutdown_timeout=1.0,
     )
-    await runner.setup()
     closing = asyncio.create_task(connections.keep_closing_idle())
     try:
-        made = cast(Callable[[], asyncio.Protocol], runner.server)
         try:
             server = await asyncio.get_running_loop().create_server(
                 lambda: connections.guard(made()), host, port, backlog=1024
@@ -200,4 +205,5 @@ async def serving(
             server.close()
     finally:
         closing.cancel()
-        await runner.cleanup()
+        made.pre_shutdown()
+        await made.shutdown(_ENDS_WITHIN_S)

@@ -137,6 +137,28 @@ def test_a_cache_and_its_store() -> None:
     assert (cache.store.name, cache.store.bucket_name) == ("mirror.cache.store", "files")
 
 
+PAIRS = """
+[mirror.cache.keys.reader]
+aws_access_key_id = "READER"
+aws_secret_access_key = "${TOKEN}"
+[mirror.cache.keys.old]
+aws_access_key_id = "OLD"
+aws_secret_access_key = "old"
+"""
+
+
+def test_a_caches_clients_may_have_keys_of_their_own() -> None:
+    assert loaded(CACHE).mirror.cache.keys == ()
+    assert loaded(CACHE + PAIRS, TOKEN).mirror.cache.keys == (("READER", "t"), ("OLD", "old"))
+    assert "'t'" not in repr(loaded(CACHE + PAIRS, TOKEN).mirror.cache)
+    twice = CACHE + PAIRS.replace('"OLD"', '"READER"')
+    assert "[mirror.cache.keys.old] aws_access_key_id: is that of [mirror.cache.keys.reader]" in only_fault(twice)
+    the_stores = CACHE + 'aws_access_key_id = "OLD"\naws_secret_access_key = "x"\n' + PAIRS
+    assert "aws_access_key_id: is that of [mirror.cache.store] already" in only_fault(the_stores)
+    half = CACHE + PAIRS.replace('aws_secret_access_key = "old"\n', "")
+    assert "aws_secret_access_key is missing" in only_fault(half)
+
+
 def test_a_cache_may_be_of_a_bucket_that_others_write_to() -> None:
     loaded(CACHE + PROXY)
 

@@ -18,6 +18,7 @@ import pytest
 from s3s3.demo.servers import free_ports
 from s3s3.demo.swift_server import SwiftServer
 from s3s3.model import Endpoint
+from tests.mirror.influx_server import Database
 from tests.mirror.origin_server import OriginServer, answer
 
 from .commands import command, endpoint_table, eventually, run
@@ -100,9 +101,12 @@ async def test_a_process_that_is_killed_leaves_nobody_waiting_for_its_copy(
     assert time.monotonic() - began_s < 15
 
 
-async def test_health_metrics_the_access_log_and_a_stop(there: Endpoint, redis_url: str, tmp_path: Path) -> None:
+async def test_health_metrics_influxdb_the_access_log_and_a_stop(
+    there: Endpoint, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     port, http_port = free_ports(2)
-    async with OriginServer() as origin, aiohttp.ClientSession() as http:
+    async with OriginServer() as origin, Database() as database, aiohttp.ClientSession() as http:
+        monkeypatch.setenv("INFLUXDB_URL", f"http://127.0.0.1:{database.port}/figures")
         origin.answers["/key"] = answer(b"content")
         config = proxy_config(tmp_path / "s3s3.toml", origin.url, there, redis_url, port, http_port)
         stack = ExitStack()
@@ -118,11 +122,13 @@ async def test_health_metrics_the_access_log_and_a_stop(there: Endpoint, redis_u
     assert pages["healthz"] == pages["readyz"] == (200, "ok\n")
     for series in ('s3s3_mirror_requests_total{mirror="mirror.proxy",outcome="waited"} 1.0',
                    's3s3_copies_total{destination="mirror.proxy.destination",outcome="copied"',
-                   's3s3_mirror_connections{mirror="mirror.proxy"}', "process_open_fds"):  # fmt: skip
+                   's3s3_mirror_connections{mirror="mirror.proxy"}', 's3s3_pending_jobs{', "process_open_fds",
+                   "process_cpu_seconds_total", "process_resident_memory_bytes"):  # fmt: skip
         assert series in pages["metrics"][1]
     (line,) = map(json.loads, config.with_suffix(".out").read_text().splitlines())
     assert (line["method"], line["path"], line["status"], line["outcome"]) == ("GET", "/key", 302, "waited")
     assert "secret" not in config.with_suffix(".log").read_text()
+    assert [told.partition(",")[0] for told in database.lines] == ["CacheUpload", "CacheWaitedForUpload"]
 
 
 def test_what_stands_in_the_way_is_said(there: Endpoint, redis_url: str, tmp_path: Path) -> None:

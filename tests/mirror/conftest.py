@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -118,3 +119,14 @@ async def cached(store: Endpoint, tmp_path: Path) -> AsyncIterator[Callable[...,
             return CacheClient(front, settings.store, http, metrics)
 
         yield start
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    there = tmp_path / "disk"
+    there.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(there)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small disk here")
+    yield there
+    subprocess.run(["umount", "--lazy", str(there)], check=True)

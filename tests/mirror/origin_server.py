@@ -50,10 +50,11 @@ class OriginServer:
     answers: dict[str, bytes | Talk] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     pause_s: float = 0.0
+    host: str = "127.0.0.1"
     port: int = 0
 
     async def __aenter__(self) -> OriginServer:
-        self._server = await asyncio.start_server(self._talk, "127.0.0.1", 0, ssl=self.tls)
+        self._server = await asyncio.start_server(self._talk, self.host, 0, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -62,7 +63,7 @@ class OriginServer:
 
     @property
     def url(self) -> str:
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}/"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}/"
 
     def gets(self, path: str) -> int:
         return sum(asked.target == path for asked in self.asked)

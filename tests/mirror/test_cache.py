@@ -6,6 +6,7 @@ import asyncio
 import email
 import hashlib
 import re
+import shutil
 import socket
 import threading
 import time
@@ -16,8 +17,12 @@ import aiohttp
 import pytest
 import yarl
 
-from s3s3.mirror.cache.folder import About, Filling, Folder
-from tests.faults.kinds import Flip, Truncated, getting
+from s3s3.mirror.cache import fills
+from s3s3.mirror.cache.about import About
+from s3s3.mirror.cache.filling import Filling
+from s3s3.mirror.cache.folder import Folder
+from s3s3.model import Secret
+from tests.faults.kinds import Bandwidth, Flip, Truncated, getting
 from tests.faults.proxy import Proxy
 
 from .cache_client import BIG, MIB, CacheClient, until
@@ -101,6 +106,24 @@ async def test_a_path_may_leave_the_bucket_out(cached, put, store) -> None:
     assert (await client.kept(url))[2] == b"content"
 
 
+async def test_other_pairs_of_keys_may_be_good_here_whether_the_store_knows_them_or_not(cached, put, store) -> None:
+    put("key")
+    client = await cached(keys=(("A-READER", Secret("its secret")), ("ANOTHER", Secret("x"))))
+    reader = replace(store, access_key_id="A-READER", secret_access_key=Secret("its secret"))
+    client.store = reader
+    for version in ("s3", "s3v4"):
+        url = client.url("key", version=version)
+        status, headers, body = await client.ask(url)
+        if status == 302:
+            assert await client.follow(headers["Location"]) == b"content", "signed by the store's own pair"
+            status, _, body = await client.kept(url)
+        assert (status, body) == (200, b"content")
+        assert (await client.ask(client.url("key", version=version, secret="x")))[0] == 403, "the other's secret"
+        client.store = replace(reader, access_key_id="UNKNOWN")
+        assert b"InvalidAccessKeyId" in (await client.ask(client.url("key", version=version)))[2]
+        client.store = reader
+
+
 # -- misses
 
 
@@ -157,6 +180,60 @@ async def test_what_the_store_refuses_is_not_kept_and_the_client_hears_it_from_t
     assert refused.fills() == 0
 
 
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_403_of_the_store_is_not_kept(cached, put, store, streams: bool) -> None:
+    put("key")
+    client = await cached(store=replace(store, secret_access_key=Secret("changed")), streams=streams)
+    status, headers, _ = await client.ask(client.url("key"))
+    assert status == 302
+    async with client.http.get(yarl.URL(headers["Location"], encoded=True)) as got:
+        assert got.status == 403
+    await until(lambda: client.fills("failed") == 1)
+    assert [path for path in client.front.folder.directory.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("content", [b"content", BIG, b""], ids=["small", "big", "empty"])
+async def test_nobody_waits_for_the_disk(cached, put, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    keep, written = fills.keep, threading.Event()
+
+    def slow(folder: Folder, filling: Filling, about: About) -> None:
+        written.wait(30)
+        keep(folder, filling, about)
+
+    monkeypatch.setattr(fills, "keep", slow)
+    put("key", content)
+    client = await cached(streams=True)
+    try:
+        for _ in range(2):
+            assert (await client.ask(client.url("key")))[2] == content
+        assert client.count("streamed") == 2
+    finally:
+        written.set()
+    assert (await client.kept(client.url("key")))[2] == content
+
+
+async def test_the_beginning_is_given_on_before_the_rest_has_come(cached, put, store) -> None:
+    put("key", BIG)
+    with Proxy(store.port) as proxy:
+        client = await cached(store=proxy.through(store), streams=True)
+        with proxy.injecting(Bandwidth(bytes_per_s=MIB, of=getting)):
+            began_s = time.monotonic()
+            async with client.http.get(yarl.URL(client.url("key"), encoded=True)) as got:
+                assert await got.content.readexactly(1) == BIG[:1]
+                assert time.monotonic() - began_s < 1.0
+        assert (await client.ask(client.url("key")))[2] == BIG
+
+
+async def test_what_is_small_and_damaged_leads_to_the_store(cached, put, store) -> None:
+    put("key", b"content")
+    with Proxy(store.port) as proxy:
+        client = await cached(store=proxy.through(store), streams=True)
+        with proxy.injecting(Flip(of=getting)):
+            status, headers, body = await client.ask(client.url("key"))
+        assert (status, body) == (302, b"")
+        assert await client.follow(headers["Location"]) == b"content"
+
+
 async def test_what_is_damaged_on_the_way_is_not_kept_and_nobody_gets_all_of_it(cached, put, store) -> None:
     put("key", BIG)
     with Proxy(store.port) as proxy:
@@ -184,7 +261,7 @@ async def test_who_ends_waits_for_what_is_being_written(cached, put, monkeypatch
     """A thread goes on when nobody waits for it, and the number of a file that is closed is soon another file's."""
     put("key", BIG)
     client = await cached()
-    keep, open_still = Folder.keep, []
+    keep, open_still = fills.keep, []
 
     def slow(folder: Folder, filling: Filling, about: About) -> None:
         began.set()
@@ -193,7 +270,7 @@ async def test_who_ends_waits_for_what_is_being_written(cached, put, monkeypatch
         keep(folder, filling, about)
 
     began = threading.Event()
-    monkeypatch.setattr(Folder, "keep", slow)
+    monkeypatch.setattr(fills, "keep", slow)
     await client.ask(client.url("key"))
     await until(began.is_set)
     await client.front.fills.close()
@@ -439,6 +516,34 @@ async def test_where_there_is_no_room_nothing_is_kept_and_everybody_is_sent_to_t
         assert status == 302
         assert await client.follow(headers["Location"]) == BIG
         await until(lambda client=client: client.fills("not kept") == 1)
+
+
+async def test_a_disk_that_is_full_all_of_a_sudden_harms_nobody(cached, put, small_disk: Path) -> None:
+    """Room was taken for the body, but something else has taken all that its description would need."""
+    put("key", b"content" * 1000)
+    client = await cached(directory=small_disk / "cache", streams=True)
+    hog = small_disk / "hog"
+    with hog.open("wb", buffering=0) as hogging, pytest.raises(OSError, match="No space"):
+        while True:
+            hogging.write(bytes(4096))
+    status, headers, _ = await client.ask(client.url("key"))
+    assert status == 302
+    assert await client.follow(headers["Location"]) == b"content" * 1000
+    await until(lambda: client.fills("not kept") == 1)
+    hog.unlink()
+    assert (await client.kept(client.url("key")))[2] == b"content" * 1000
+    hidden = [path for path in client.front.folder.directory.rglob(".*") if path.is_file()]
+    assert hidden == []
+
+
+async def test_a_directory_that_has_gone_is_said(cached, put) -> None:
+    put("key")
+    client = await cached()
+    assert await client.front.unready() == []
+    shutil.rmtree(client.front.folder.directory)
+    assert "has gone" in "".join(await client.front.unready())
+    status, headers, _ = await client.ask(client.url("key"))
+    assert (status, await client.follow(headers["Location"])) == (302, b"content")
 
 
 async def test_behind_nginx_the_file_is_named_and_not_sent(cached, put) -> None:

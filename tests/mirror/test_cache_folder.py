@@ -5,14 +5,14 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from s3s3.mirror.cache.folder import About, Folder
+from s3s3.mirror.cache.about import About
+from s3s3.mirror.cache.filling import begin, keep, sweep
+from s3s3.mirror.cache.folder import Folder
 from s3s3.mirror.cache.inspection import census, verify
 from s3s3.mirror.cache.room import Disk, Room, disk_of
 
@@ -33,11 +33,11 @@ def about_of(folder: Folder, key: str, content: bytes) -> About:
 
 
 def kept(folder: Folder, key: str, content: bytes = b"content", accessed_s: float | None = None) -> About:
-    filling = folder.begin(key)
+    filling = begin(folder, key)
     assert filling is not None
     about = about_of(folder, key, content)
     os.pwrite(filling.file, content, 0)
-    folder.keep(filling, about)
+    keep(folder, filling, about)
     filling.close()
     if accessed_s is not None:
         os.utime(folder.directory / folder.body_path(about), (accessed_s, 1_700_000_000))
@@ -67,13 +67,47 @@ def test_what_is_kept_is_found_and_what_replaces_it_leaves_nothing_of_it(folder:
     assert Folder(folder.directory, "store/another").open("key") is None
 
 
+def test_what_another_process_replaces_or_removes_is_seen_although_it_is_remembered(folder: Folder) -> None:
+    other = Folder(folder.directory, "store/bucket")
+    for content in (b"first", b"other", b"again"):
+        about = kept(other, "key", content)
+        assert [content_of(folder, "key") for _ in range(2)] == [content] * 2
+    other.remove(other.name("key"), about)
+    assert content_of(folder, "key") is None
+    kept(other, "key", b"anew")
+    assert content_of(folder, "key") == b"anew"
+
+
+def test_a_description_that_looks_the_same_as_the_one_that_is_remembered(folder: Folder) -> None:
+    """A file system gives numbers of files anew, and its clock is coarse: the body that it names is gone by then."""
+    kept(folder, "key", b"before")
+    stored = folder.open("key")
+    assert stored is not None
+    stored.close()
+    name = folder.name("key")
+    described = folder._remembered[name]
+    kept(Folder(folder.directory, "store/bucket"), "key", b"behind")
+    same = folder.description(name).stat()
+    folder._remembered[name] = described._replace(stamp=(same.st_ino, same.st_mtime_ns, same.st_size))
+    assert content_of(folder, "key") == b"behind"
+
+
+def test_what_is_remembered_is_bounded(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3s3.mirror.cache.folder.MOST_REMEMBERED", 3)
+    for number in range(10):
+        kept(folder, str(number))
+        assert content_of(folder, str(number)) == b"content"
+    assert len(folder._remembered) == 3
+    assert all(content_of(folder, str(number)) == b"content" for number in range(10))
+
+
 def test_only_one_writes_a_body(folder: Folder) -> None:
-    filling = folder.begin("key")
-    assert folder.begin("key") is None
-    other = folder.begin("other")
+    filling = begin(folder, "key")
+    assert begin(folder, "key") is None
+    other = begin(folder, "other")
     assert filling is not None and other is not None
     filling.close()
-    again = folder.begin("key")
+    again = begin(folder, "key")
     assert again is not None
     again.close()
     other.close()
@@ -99,20 +133,20 @@ def test_a_crash_at_any_moment(folder: Folder, step: str, swept: bool, before: b
     if swept:
         for path in folder.directory.rglob(".*"):
             os.utime(path, (0, 0))
-        folder.sweep()
+        sweep(folder)
         assert len(files(folder)) == (2 if before is not None or step == "visible" else 0)
         assert content_of(folder, "key") == (content if step == "visible" else before)
     kept(folder, "key", b"next")
     assert content_of(folder, "key") == b"next"
     for path in folder.directory.rglob(".*"):
         os.utime(path, (0, 0))
-    folder.sweep()
+    sweep(folder)
     assert len(files(folder)) == 2
 
 
 def die_after(folder: Folder, step: str, content: bytes) -> None:
     try:
-        filling = folder.begin("key")
+        filling = begin(folder, "key")
         assert filling is not None
         if step == "begun":
             os._exit(0)
@@ -126,19 +160,19 @@ def die_after(folder: Folder, step: str, content: bytes) -> None:
             Path.rename = lambda *_: os._exit(0)  # type: ignore[method-assign,assignment,return-value]
         if step == "visible":
             Path.rename = lambda *names: (real_rename(*names), os._exit(0))  # type: ignore[method-assign,assignment]
-        folder.keep(filling, about_of(folder, "key", content))
+        keep(folder, filling, about_of(folder, "key", content))
     finally:
         os._exit(1)
 
 
 def test_a_finished_body_is_never_written_to_by_who_comes_late(folder: Folder) -> None:
     """Whoever was killed between the last two steps leaves a body that has its old name, too."""
-    filling = folder.begin("key")
+    filling = begin(folder, "key")
     assert filling is not None
     os.pwrite(filling.file, b"content", 0)
-    folder.keep(filling, about_of(folder, "key", b"content"))
+    keep(folder, filling, about_of(folder, "key", b"content"))
     os.close(filling.file)  # killed here
-    late = folder.begin("key")
+    late = begin(folder, "key")
     assert late is not None
     os.pwrite(late.file, b"another", 0)
     assert content_of(folder, "key") == b"content"
@@ -148,25 +182,25 @@ def test_a_finished_body_is_never_written_to_by_who_comes_late(folder: Folder) -
 def test_a_body_that_is_finished_while_another_takes_its_lock_is_not_written_to(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    filling = folder.begin("key")
+    filling = begin(folder, "key")
     assert filling is not None
     os.pwrite(filling.file, b"content", 0)
-    folder.keep(filling, about_of(folder, "key", b"content"))
+    keep(folder, filling, about_of(folder, "key", b"content"))
     lock = fcntl.flock
 
     def late(file: int, how: int) -> None:
         filling.close()
         lock(file, how)
 
-    monkeypatch.setattr("s3s3.mirror.cache.folder.fcntl.flock", late)
-    assert folder.begin("key") is None
+    monkeypatch.setattr("s3s3.mirror.cache.filling.fcntl.flock", late)
+    assert begin(folder, "key") is None
     assert content_of(folder, "key") == b"content"
 
 
 def test_what_is_being_written_is_not_swept(folder: Folder) -> None:
-    filling = folder.begin("key")
+    filling = begin(folder, "key")
     assert filling is not None
-    assert folder.sweep() == 0
+    assert sweep(folder) == 0
     assert filling.path.exists()
     filling.close()
 
@@ -183,7 +217,7 @@ def test_what_is_not_whole_is_not_found_and_is_removed(folder: Folder, damage: s
     else:
         os.truncate(description, 20 if damage == "description cut" else 0)
     assert folder.open("key") is None
-    folder.sweep()
+    sweep(folder)
     assert files(folder) == set()
 
 
@@ -221,7 +255,7 @@ def test_what_nobody_has_asked_for_the_longest_goes_first_and_down_to_the_low_ma
     assert stored is not None
     folder.note_access(stored)
     stored.close()
-    filling = folder.begin("new")
+    filling = begin(folder, "new")
     assert filling is not None
     is_there, evicted = room_of(folder, 10 * KIB).reserve(filling.file, 2 * KIB)
     assert (is_there, evicted.objects, evicted.size_bytes) == (True, 5, 5 * KIB)
@@ -232,7 +266,7 @@ def test_what_nobody_has_asked_for_the_longest_goes_first_and_down_to_the_low_ma
 
 def test_what_would_not_fit_even_alone_removes_nothing(folder: Folder) -> None:
     kept(folder, "key", b"x" * KIB)
-    filling = folder.begin("huge")
+    filling = begin(folder, "huge")
     assert filling is not None
     is_there, evicted = room_of(folder, 10 * KIB).reserve(filling.file, 10 * KIB)
     assert (is_there, evicted.objects) == (False, 0)
@@ -248,23 +282,12 @@ def test_eviction_on_demand(folder: Folder) -> None:
     assert room_of(folder, 10 * KIB).evict(0.0).objects == 5
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    there = tmp_path / "disk"
-    there.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(there)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a small disk here")
-    yield there
-    subprocess.run(["umount", "--lazy", str(there)], check=True)
-
-
 def test_a_real_disk_is_never_filled_beyond_its_mark(small_disk: Path) -> None:
     folder = Folder(small_disk / "cache", "store/bucket")
     folder.make()
     room = Room(folder, 0.9, 0.5)
     for number in range(40):
-        filling = folder.begin(str(number))
+        filling = begin(folder, str(number))
         assert filling is not None
         content = os.urandom(256 * KIB)
         is_there, _ = room.reserve(filling.file, len(content))
@@ -273,7 +296,7 @@ def test_a_real_disk_is_never_filled_beyond_its_mark(small_disk: Path) -> None:
         assert disk.used_bytes <= 0.9 * disk.size_bytes
         os.pwrite(filling.file, content, 0)
         about = about_of(folder, str(number), content)
-        folder.keep(filling, about)
+        keep(folder, filling, about)
         filling.close()
         os.utime(folder.directory / folder.body_path(about), (1000 + number, 0))
     assert "39" in keys(folder) and "0" not in keys(folder)

@@ -13,34 +13,9 @@ from s3s3.metrics import Metrics
 from s3s3.mirror.figures import OF_CACHE, Event, Figures
 from s3s3.mirror.influx import MOST_LINES, Influx, write_url
 
+from .influx_server import Database
+
 LINE = r"CacheHit,mirror=a\\ b\\=c,host=\S+,pid=\d+ seconds=0\.250000 \d{19}"
-
-
-class Database:
-    """Takes what is POSTed."""
-
-    def __init__(self, status: int = 204) -> None:
-        self.status = status
-        self.heads: list[str] = []
-        self.lines: list[str] = []
-
-    async def __aenter__(self) -> Database:
-        self._server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
-        self.port: int = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        length = re.search(r"(?i)content-length: (\d+)", head)
-        assert length is not None
-        self.heads.append(head)
-        self.lines += (await reader.readexactly(int(length[1]))).decode().split("\n")
-        writer.write(f"HTTP/1.1 {self.status} Said\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
-        await writer.drain()
-        writer.close()
 
 
 async def test_lines_go_out_in_batches_and_the_last_ones_at_the_end() -> None:

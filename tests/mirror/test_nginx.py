@@ -13,10 +13,15 @@ import pytest
 import trustme
 import yarl
 
+from s3s3.config.mirror import MirrorSettings
 from s3s3.demo.servers import free_ports
 
 from .cache_client import BIG, CacheClient
 from .nginx import Nginx
+from .origin_server import answer
+from .test_proxy import proxy_of
+from .test_redirect import NAME as REDIRECT
+from .test_redirect import path_of, redirect_of
 
 pytestmark = pytest.mark.real
 
@@ -122,3 +127,33 @@ async def test_a_file_that_nginx_does_not_find_comes_from_the_cache(behind: Behi
     status, headers, body = await behind.kept(behind.url("key"))
     assert (status, body) == (200, BIG)
     assert headers["Content-Length"] == str(len(BIG))
+
+
+async def test_the_redirect_front_and_the_proxy_behind_nginx(
+    mirrored, origin, swift, new_bucket, tmp_path: Path
+) -> None:
+    origin.answers |= {"/x?y=1": answer(b"of a URL"), "/a%20b//c": answer(b"of a path")}
+    of_redirect = redirect_of(swift.endpoint(new_bucket(swift), REDIRECT), force_https=True)
+    of_proxy = proxy_of(origin, swift.endpoint(new_bucket(swift), "mirror.proxy.destination"))
+    mirror = await mirrored(MirrorSettings(redirect=of_redirect.redirect, proxy=of_proxy.proxy))
+    ports = dict(zip(("s3s3_redirect", "s3s3_proxy"), (front.port for front in mirror.fronts), strict=True))
+    authority = trustme.CA()
+    port, plain_port = free_ports(2)
+    (tmp_path / "nginx").mkdir()
+    trusting = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+
+    async def ask(base: str, host: str, path: str) -> tuple[int, Any]:
+        url = yarl.URL(base + path, encoded=True)
+        async with mirror.http.get(url, headers={"Host": host}, allow_redirects=False, ssl=trusting) as got:
+            return got.status, got.headers
+
+    with Nginx(tmp_path / "nginx", authority, port, plain_port, ports, tmp_path):
+        for host, path, content in (("mirror.example.org", path_of(f"{origin.url}x?y=1"), b"of a URL"),
+                                    ("files.example.org", "/a%20b//c", b"of a path")):  # fmt: skip
+            status, headers = await ask(f"https://127.0.0.1:{port}", host, path)
+            assert status == 302
+            assert (await mirror.content(headers["Location"]))[0] == content
+        status, headers = await ask(f"http://127.0.0.1:{plain_port}", "mirror.example.org", "/v1/ping?x=1")
+        assert (status, headers["Location"]) == (301, "https://mirror.example.org/v1/ping?x=1")
+        status, headers = await ask(f"https://127.0.0.1:{port}", "mirror.example.org", "/v1/ping")
+        assert (status, headers["Strict-Transport-Security"]) == (200, "max-age=7776000")

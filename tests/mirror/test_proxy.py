@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_network
 from typing import Any
 from urllib.parse import quote
@@ -17,8 +19,12 @@ import yarl
 from s3s3.config.mirror import MirrorSettings, ProxySettings
 from s3s3.demo.servers import free_ports
 from s3s3.demo.swift_server import SwiftServer
+from s3s3.mirror.copying import MirrorCopy
 from s3s3.model import Endpoint, Secret
 from s3s3.store import Timeouts
+from tests.faults.kinds import Says, putting
+from tests.faults.proxy import Proxy as FaultyProxy
+from tests.real.ceph_server import CephServer
 
 from .origin_server import OriginServer, answer, chunked, redirect
 
@@ -96,6 +102,14 @@ async def say_nothing(writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(3600)
 
 
+async def trickle(writer: asyncio.StreamWriter) -> None:
+    writer.write(answer(content_length="1000"))
+    for _ in range(1000):
+        await asyncio.sleep(0.05)
+        writer.write(b"x")
+        await writer.drain()
+
+
 @pytest.mark.parametrize(
     "said",
     [answer(b"no", 404), answer(b"no", 403), answer(b"no", 500), answer(b"", 204), answer(b"part", 206),
@@ -132,6 +146,71 @@ async def test_a_source_that_says_nothing_does_not_keep_its_key_for_ever(
     assert (await mirror.ask("/key"))[:2] == (302, f"{origin.url}key")
     origin.answers["/key"] = answer(b"content")
     assert (await mirror.ask("/key"))[1].startswith(copy_of(there, "key"))
+
+
+async def test_a_source_that_trickles_does_not_keep_its_key_for_ever(
+    mirrored, origin: OriginServer, there: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3s3.mirror.route.MirrorCopy", partial(MirrorCopy, longest_s=0.5))
+    origin.answers["/key"] = trickle
+    mirror = await mirrored(proxy_of(origin, there))
+    assert (await mirror.ask("/key"))[:2] == (302, f"{origin.url}key")
+    origin.answers["/key"] = answer(b"content")
+    assert (await mirror.ask("/key"))[1].startswith(copy_of(there, "key"))
+
+
+@pytest.mark.parametrize("status", [403, 500])
+async def test_an_upload_that_fails_sends_everybody_to_the_source(mirrored, origin, there: Endpoint, status) -> None:
+    origin.answers["/key"] = answer(b"content")
+    refused = b"HTTP/1.1 %d Said\r\ncontent-length: 0\r\n\r\n" % status
+    with FaultyProxy(there.port or 0) as between:
+        mirror = await mirrored(proxy_of(origin, between.through(there)))
+        with between.injecting(Says(answer=refused, of=putting)):
+            answers = await asyncio.gather(*(mirror.ask("/key") for _ in range(5)))
+        assert {answer[:2] for answer in answers} == {(302, f"{origin.url}key")}
+        assert mirror.metrics.mirror_requests["mirror.proxy", "not copied"] == 5
+
+
+@pytest.mark.long
+async def test_what_is_too_large_for_one_put_goes_in_parts_where_the_destination_takes_them(
+    mirrored, origin: OriginServer, ceph: CephServer, new_bucket: Callable[..., str]
+) -> None:
+    there = replace(ceph.endpoint(new_bucket(ceph), "mirror.proxy.destination"), multipart=True,
+                    multipart_threshold_bytes=5 * MIB)  # fmt: skip
+    content = hashlib.sha256(b"seed").digest() * (12 * MIB // 32)
+    origin.answers["/key"] = answer(content, content_type="application/x-thing")
+    mirror = await mirrored(proxy_of(origin, there))
+    _, location, _ = await mirror.ask("/key")
+    got, headers = await mirror.content(location)
+    assert (got, headers["Content-Type"]) == (content, "application/x-thing")
+    assert "-" in headers["ETag"], "it came in parts"
+
+
+async def test_every_event_is_told_by_the_predecessors_name(mirrored, origin: OriginServer, there: Endpoint) -> None:
+    told: list[tuple[str, str]] = []
+    origin.answers |= {"/good": answer(b"content"), "/bad": answer(b"no", 403), "/slow": say_nothing}
+    mirror = await mirrored(proxy_of(origin, there), line=lambda event, mirror, _: told.append((event, mirror)))
+    for path in ("/good", "/good", "/bad", "/slow"):
+        await mirror.ask(path, headers={"x-max-wait-duration": "300ms" if path == "/slow" else "20s"})
+    away = replace(there, port=free_ports(1)[0])
+    other = await mirrored(proxy_of(origin, away), line=lambda event, mirror, _: told.append((event, mirror)))
+    await other.ask("/good")
+    assert Counter(told) == Counter(
+        (event, "mirror.proxy")
+        for event in ("CacheWaitedForUpload", "CacheUpload", "CacheHit", "CacheWaitedForUploadMiss",
+                      "CacheUploadError", "CacheTimeout", "CacheErrorRedirect")
+    )  # fmt: skip
+
+
+async def test_a_front_says_what_it_is_not_ready_for(mirrored, origin, there: Endpoint, redis_server) -> None:
+    mirror = await mirrored(proxy_of(origin, there))
+    front = mirror.fronts[0]
+    assert (await front.unready(), front.ailment()) == ([], "")
+    no_bucket = await mirrored(proxy_of(origin, replace(there, bucket_name="there-is-none")))
+    assert "there-is-none" in "".join(await no_bucket.fronts[0].unready())
+    redis_server.kill()
+    assert "Redis" in "".join(await front.unready())
+    redis_server.start()
 
 
 async def test_a_destination_that_refuses_or_is_away_sends_everybody_to_the_source(

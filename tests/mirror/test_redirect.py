@@ -11,6 +11,7 @@ import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import datetime, timezone
 from ipaddress import ip_network
 from pathlib import Path
@@ -25,6 +26,7 @@ from s3s3.config.mirror import MirrorSettings, RedirectSettings
 from s3s3.demo.servers import free_ports
 from s3s3.demo.swift_server import SwiftServer
 from s3s3.model import Endpoint, Secret
+from s3s3.store import Buckets
 
 from .origin_server import OriginServer, answer, chunked, redirect
 
@@ -172,6 +174,29 @@ async def test_many_who_ask_for_a_url_cost_one_get(mirror, origin) -> None:
     assert origin.gets("/x") == 1
 
 
+async def test_two_processes_that_are_asked_for_a_url_at_once_cost_one_get(mirrored, origin, there: Endpoint) -> None:
+    origin.answers["/x"] = answer(b"content")
+    origin.pause_s = 0.3
+    mirrors = [await mirrored(redirect_of(there)) for _ in range(2)]
+    answers = await asyncio.gather(*(mirrors[number % 2].ask(path_of(f"{origin.url}x")) for number in range(20)))
+    assert {json.loads(body)["status"] for _, _, body in answers} == {"present"}
+    assert origin.gets("/x") == 1
+
+
+@pytest.mark.parametrize("said", [answer, chunked], ids=["plain", "in chunks"])
+async def test_what_does_not_have_the_md5_that_it_was_promised_is_no_copy(mirrored, origin, swift, there, said) -> None:
+    origin.answers["/x"] = said(b"content", content_md5="AAAAAAAAAAAAAAAAAAAAAA==")
+    mirror = await mirrored(redirect_of(there, max_wait_s=1.0))
+    assert (await mirror.ask(path_of(f"{origin.url}x")))[:2] == (302, f"{origin.url}x")
+    assert swift.boto3_client().list_objects_v2(Bucket=there.bucket_name)["KeyCount"] == 0
+
+
+async def test_whoever_may_read_the_destination_gets_a_plain_location(mirrored, origin, there: Endpoint) -> None:
+    origin.answers["/x"] = answer(b"content")
+    mirror = await mirrored(redirect_of(replace(there, acl="public-read")))
+    assert (await mirror.ask(path_of(f"{origin.url}x")))[1] == copy_of(there, f"{origin.url}x")
+
+
 # -- what may be asked for
 
 
@@ -223,6 +248,15 @@ async def test_a_private_address_is_refused_by_any_name(mirrored, origin, there:
     status, _, body = await mirror.ask(path_of(f"http://{host}:{origin.port}/x"))
     assert (status, json.loads(body)["err"]) == (403, "InvalidUrl")
     assert origin.asked == []
+
+
+async def test_a_redirect_to_a_private_address_is_refused_and_not_followed(mirrored, there: Endpoint) -> None:
+    async with OriginServer() as origin, OriginServer(host="127.0.0.2") as inner:
+        inner.answers["/x"] = answer(b"of the inner network")
+        origin.answers["/x"] = redirect(f"{inner.url}x")
+        mirror = await mirrored(redirect_of(there, "^http://", private=(ip_network("127.0.0.1/32"),)))
+        status, _, body = await mirror.ask(path_of(f"{origin.url}x"))
+        assert (status, json.loads(body)["err"], inner.asked) == (403, "InvalidUrl", [])
 
 
 @pytest.fixture
@@ -370,6 +404,35 @@ async def test_a_flushed_redis_fills_itself_again_without_another_copy(mirror, o
         assert json.loads(client.get(key))["name"] == "present"
         assert 84_000 < client.ttl(key) <= 86_400 - 1800
     assert origin.gets("/x") == 1
+
+
+async def test_what_the_store_says_of_a_copys_end_is_how_long_it_is_known(mirrored, origin, ceph, new_bucket) -> None:
+    there = ceph.endpoint(new_bucket(ceph), NAME)
+    buckets = Buckets(there)
+    assert await buckets.expire_after(3)
+    await buckets.close()
+    origin.answers["/x"] = answer(b"content")
+    mirror = await mirrored(redirect_of(there, lifespan_days=30))
+    url = f"{origin.url}x"
+    await mirror.ask(path_of(url))
+    with redis.Redis.from_url(mirror.redis_url) as client:
+        client.flushall()
+        assert json.loads((await mirror.ask(path_of(url)))[2])["status"] == "present"
+        left_s = client.ttl(STATE + quote(url, safe=""))
+    assert 2 * 86_400 - 3600 < left_s <= 4 * 86_400 - 1800, "by x-amz-expiration, half an hour before it"
+    assert origin.gets("/x") == 1
+
+
+async def test_a_copy_that_has_had_its_time_is_made_anew(mirrored, origin, there: Endpoint) -> None:
+    origin.answers["/x"] = answer(b"before")
+    mirror = await mirrored(redirect_of(there, lifespan_days=3 / 86_400))
+    _, location, _ = await mirror.ask(path_of(f"{origin.url}x"))
+    assert (await mirror.content(location))[0] == b"before"
+    origin.answers["/x"] = answer(b"after")
+    await asyncio.sleep(4.5)  # Swift rounds up
+    _, location, _ = await mirror.ask(path_of(f"{origin.url}x"))
+    assert (await mirror.content(location))[0] == b"after"
+    assert origin.gets("/x") == 2
 
 
 async def test_a_pending_state_that_a_lost_process_left_keeps_nobody_waiting(mirror, origin) -> None:

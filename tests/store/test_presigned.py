@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3s3.model import Endpoint, Secret
-from s3s3.store.presigned import Denied, Grant, Verifier
+from s3s3.store.presigned import Grant, Verifier
+from s3s3.store.presigned_parts import Denied
+from s3s3.store.signing import Keys
 
 STORE = Endpoint("mirror.cache.store", "bucket", host="ceph.example.org", port=7480, is_secure=False,
                  access_key_id="AKIDEXAMPLE", secret_access_key=Secret("a secret/with+odd=characters"))  # fmt: skip
@@ -138,6 +140,21 @@ async def test_a_prefix_bounds_what_may_be_asked_for() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+async def test_others_keys_are_good_here_alone(version: str) -> None:
+    reader = replace(STORE, access_key_id="READER", secret_access_key=Secret("its own"))
+    verifier = Verifier(STORE, [Keys("READER", Secret("its own"))])
+    there = "http://ceph.example.org:7480"
+    for endpoint, is_own in ((STORE, True), (reader, False)):
+        parts = urlsplit(signed("key", version, base=there, store=endpoint))
+        grant = await verifier.grant("GET", f"{parts.path}?{parts.query}", {"host": parts.netloc})
+        assert (grant.key, bool(grant.at_store)) == ("key", is_own)
+    for secret in (STORE.secret_access_key, Secret("another")):
+        parts = urlsplit(signed("key", version, store=replace(reader, secret_access_key=secret)))
+        with pytest.raises(Denied, match="signature"):
+            await verifier.grant("GET", f"{parts.path}?{parts.query}", {"host": parts.netloc})
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 async def test_what_is_not_about_the_object_itself_is_said_to_be_so(version: str) -> None:
     assert not (await granted(signed("key", version, VersionId="v"))).is_plain
     assert not (await granted(signed("key", version, PartNumber=1))).is_plain
@@ -161,3 +178,25 @@ async def test_a_line_break_that_is_signed_still_gets_into_no_header() -> None:
     for version in VERSIONS:
         url = signed("key", version, ResponseContentType="text/x\r\nset-cookie: x")
         assert await refused(url) == "AccessDenied"
+
+
+async def test_two_signatures_are_one_too_many() -> None:
+    v2, v4 = (signed("key", version) for version in VERSIONS)
+    for url in (f"{v2}&{v4.partition('?')[2]}", f"{v4}&{v2.partition('?')[2]}", f"{v4}&Expires=99999999999"):
+        assert await refused(url) == "InvalidArgument"
+
+
+async def test_what_somebody_has_added_to_a_v2_signature_gets_none_of_ours() -> None:
+    grant = await granted(signed("key", VersionId="v") + "&retention&x-id=GetObject")
+    assert (grant.rest, grant.is_plain) == ((("versionId", "v"),), False)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "path", ["/bucket/\udcff", "/\udcff/key", "/bucket/\udced\udca0\udc80", "/bucket/%c0%ae%c0%ae"]
+)
+async def test_bytes_that_are_no_utf8_are_no_key(version: str, path: str) -> None:
+    """aiohttp gives what was sent as it is, as surrogates."""
+    url = signed("key", version).replace("/bucket/key", path)
+    assert await refused(url) == "InvalidURI"
+    assert await refused(signed("key", version) + "&x=\udcff") == "InvalidURI"

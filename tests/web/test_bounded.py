@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -45,14 +46,17 @@ class Served:
         self.gate = asyncio.Event()
         self.gate.set()
         self.left = 0
+        self.fault: Exception | None = None
         self._stack = stack
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.BaseRequest) -> web.Response:
         try:
             await self.gate.wait()
         except asyncio.CancelledError:
             self.left += 1
             raise
+        if self.fault is not None:
+            raise self.fault
         return web.Response(text="answer")
 
     async def start(self) -> None:
@@ -134,6 +138,26 @@ async def test_a_bomb_ends_its_own_connection_only(served: Served, bomb: bytes) 
         pass
     served.gate.set()
     assert await other.says() == b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [(b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n", b"400"), (b"GET /?x=\xed\xa0\x80 HTTP/1.1\r\nhost: x\r\n\r\n", b"400"),
+     ("GET /ü HTTP/1.1\r\nhost: x\r\n\r\n".encode(), b"400"), (b"GET / HTTP/1.1\r\nhost: \xff\r\n\r\n", b"200"),
+     (b"GET http://[ HTTP/1.1\r\nhost: x\r\n\r\n", b"400"), (b"OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n", b"200"),
+     (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"400")],
+)  # fmt: skip
+async def test_what_is_no_text_is_refused_before_anybody_makes_something_of_it(
+    served: Served, sent: bytes, status: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await (await served.client()).says(sent)).split(b" ")[1] == status
+    assert [record for record in caplog.records if record.levelno > logging.DEBUG] == [], "a bomb for the log"
+
+
+async def test_a_fault_of_ours_is_logged(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    served.fault = ValueError("this went wrong")
+    assert b" 500 " in await (await served.client()).says()
+    assert "this went wrong" in caplog.text
 
 
 async def test_more_connections_than_there_may_be_push_out_who_idles_longest(served: Served) -> None:

@@ -6,16 +6,19 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from ...digest import Digest
+from ...digest import Digest, md5_of
 from ...errors import Damaged, S3S3Error, StoreError
 from ...metrics import Metrics
 from ...model import md5_of_etag
 from ...store import RECORDED_ETAG, Reading, Store
 from ...tasks import cancel
-from .folder import About, Filling, Folder
+from .about import About
+from .filling import Filling, begin, keep
+from .folder import Folder
 from .room import Evicted, Room
 
 log = logging.getLogger(__name__)
@@ -23,7 +26,9 @@ log = logging.getLogger(__name__)
 MOST_FILLS = 32
 LONGEST_S = 6 * 3600.0
 """A store that trickles must not keep a key for ever."""
-_TAKEN_AT_ONCE_BYTES = 256 * 1024
+SMALL_BYTES = 64 * 1024
+"""To write it takes less time than a thread takes to be asked for it."""
+_TAKEN_AT_ONCE_BYTES = 64 * 1024
 Result = TypeVar("Result")
 
 
@@ -36,7 +41,8 @@ class Fill:
 
     Attributes:
         about: what the store says of the object; None until it has answered.
-        error: why it came to nothing.
+        error: why it came to nothing, or is not kept.
+        is_right: all of it has come and has the right MD5, so that all may be given on; the disk may not have it yet.
     """
 
     def __init__(self, filling: Filling) -> None:
@@ -45,20 +51,21 @@ class Fill:
         self._moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.about: About | None = None
         self.error: Exception | None = None
-        self.is_whole = False
+        self.is_right = False
+        self._loop = asyncio.get_running_loop()
 
     @property
     def readable_bytes(self) -> int:
         """How much of the body may be given on: the last byte only once the whole has the right MD5."""
-        if self.about is None or self.is_whole:
+        if self.about is None or self.is_right:
             return self.about.size_bytes if self.about else 0
         return min(self._written_bytes, max(self.about.size_bytes - 1, 0))
 
     async def moved(self) -> None:
         """Wait until there is something new: what it is about, more bytes, its end. Raises what ended it."""
-        if self.error is None and not self.is_whole:
+        if self.error is None and not self.is_right:
             await asyncio.wait([self._moved])
-        if self.error is not None:
+        if self.error is not None and not self.is_right:
             raise self.error
 
     async def begun(self) -> About:
@@ -67,19 +74,25 @@ class Fill:
             await self.moved()
         return self.about
 
+    async def came(self) -> None:
+        """Wait until all of it may be given on. Raises StoreError and Unkept."""
+        while not self.is_right:
+            await self.moved()
+
     def open(self) -> int:
         """Return the body's file; it is the caller's to close."""
         return os.dup(self._filling.file)
 
     async def run(self, store: Store, key: str, folder: Folder, room: Room, evicted: Callable[[Evicted], None]) -> None:
         """Download it. Raises nothing; `error` tells."""
+        is_kept = False
         try:
             await asyncio.wait_for(self._download(store, key, folder, room, evicted), LONGEST_S)
-            self.is_whole = True
+            is_kept = True
         except (S3S3Error, OSError, asyncio.TimeoutError) as error:
             self.error = error if isinstance(error, S3S3Error) else Unkept(str(error) or "it took too long")
         finally:
-            if not self.is_whole and self.error is None:
+            if not is_kept and self.error is None:
                 self.error = Unkept("the cache is about to end")
             self._filling.close()
             self._tell()
@@ -96,20 +109,31 @@ class Fill:
             about = _about(reading, store.endpoint.bucket_name, folder.new_body(key))
             self.about = about
             self._tell()
-            digest = Digest(also=self._write)
-            try:
-                async for chunk in reading.chunks(_TAKEN_AT_ONCE_BYTES):
-                    await digest.add(chunk)
-                    self._tell()
-                md5 = (await digest.end()).hex()
-            finally:
-                await digest.settle()
+            md5 = await self._take(reading)
         promised = None if reading.encrypted else md5_of_etag(entry.etag)
         if self._written_bytes != entry.size_bytes or md5 != (promised or md5):
             raise Damaged(f"what came has the MD5 {md5}, not {promised}", store=store.name, operation="GET", key=key)
-        about = About(about.bucket, about.key, about.size_bytes, about.etag, about.modified_ms, about.headers, md5,
-                      about.body)  # fmt: skip
-        await _in_thread(partial(folder.keep, self._filling, about))
+        self.is_right = True
+        self._tell()  # nobody needs to wait for the disk
+        await _in_thread(partial(keep, folder, self._filling, replace(about, md5=md5)))
+
+    async def _take(self, reading: Reading) -> str:
+        """Write the body down, and return its MD5 in hex digits."""
+        if reading.entry.size_bytes <= SMALL_BYTES:
+            body = await reading.body()
+            self._write(body)
+            return (await md5_of(body)).hex()
+        digest = Digest(also=self._write_and_tell, eager=True)
+        try:
+            async for chunk in reading.chunks(_TAKEN_AT_ONCE_BYTES):
+                await digest.add(chunk)
+            return (await digest.end()).hex()
+        finally:
+            await digest.settle()
+
+    def _write_and_tell(self, chunk: bytes) -> None:
+        self._write(chunk)
+        self._loop.call_soon_threadsafe(self._tell)
 
     def _write(self, chunk: bytes) -> None:
         left = memoryview(chunk)
@@ -179,7 +203,7 @@ class Fills:
         fill = self._fills.get(key)
         if fill is not None or self.is_full:
             return fill
-        filling = self._folder.begin(key)
+        filling = begin(self._folder, key)
         if filling is None:
             return None
         stored = self._folder.open(key)

@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .folder import About, Folder
+from .about import About
+from .filling import filling_count
+from .folder import Folder
 
 _READ_AT_ONCE_BYTES = 1024 * 1024
 
@@ -34,7 +36,7 @@ def census(folder: Folder) -> Census:
         objects += 1
         size_bytes += about.size_bytes
         oldest_s = min(oldest_s, accessed_s)
-    return Census(objects, size_bytes, folder.filling_count(), oldest_s if objects else 0.0)
+    return Census(objects, size_bytes, filling_count(folder), oldest_s if objects else 0.0)
 
 
 def verify(folder: Folder) -> Iterator[tuple[str, About, str]]:

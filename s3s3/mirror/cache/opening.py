@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 from ...config.mirror import CacheSettings
 from ...metrics import Metrics
-from ...store import Store, Timeouts, Verifier
+from ...store import Keys, Store, Timeouts, Verifier
 from ...stores import refused
 from ...tasks import cancel
 from ...web.access_log import JsonAccessLog
 from ...web.bounded import Bounds, Connections, connections_at_hand, serving
 from ..figures import OF_CACHE, Figures, Line
+from .filling import sweep
 from .fills import MOST_FILLS, Fills
 from .folder import Folder
 from .front import Cache
@@ -78,7 +79,8 @@ async def cache_front(
     asking = Store(settings.store, source_prefix=prefix, connections=ASKING_CONNECTIONS, timeouts=ASKING)
     async with reading, asking:
         fills = Fills(reading, folder, room_in(folder, settings), metrics, CACHE)
-        cache = Cache(settings, Verifier(settings.store), asking, folder, fills, figures)
+        verifier = Verifier(settings.store, [Keys(*pair) for pair in settings.keys])
+        cache = Cache(settings, verifier, asking, folder, fills, figures)
         connections = Connections(Bounds(connections=connections_at_hand()))
         access_log = JsonAccessLog if with_access_log else None
         sweeping = asyncio.create_task(_sweep(folder))
@@ -92,6 +94,6 @@ async def cache_front(
 
 
 async def _sweep(folder: Folder) -> None:
-    removed = await asyncio.to_thread(folder.sweep)
+    removed = await asyncio.to_thread(sweep, folder)
     if removed:
         log.info("%s: %d files that dead processes had left are removed", CACHE, removed)

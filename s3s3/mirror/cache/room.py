@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...config.mirror import CacheSettings
-from .folder import About, Folder
+from .about import About
+from .folder import Folder
 
 
 class Disk(NamedTuple):

@@ -36,7 +36,7 @@ class FromFile(web.StreamResponse):
 
 
 async def send(
-    request: web.Request, headers: Mapping[str, str], file: int, size_bytes: int, parts: list[Part] | None,
+    request: web.BaseRequest, headers: Mapping[str, str], file: int, size_bytes: int, parts: list[Part] | None,
     growing: Fill | None = None,
 ) -> web.StreamResponse:  # fmt: skip
     """Answer with a file, or parts of it.
@@ -69,7 +69,7 @@ async def send(
 
 
 async def _several(
-    request: web.Request, headers: Mapping[str, str], file: int, size_bytes: int, parts: Sequence[Part]
+    request: web.BaseRequest, headers: Mapping[str, str], file: int, size_bytes: int, parts: Sequence[Part]
 ) -> web.StreamResponse:
     """Answer with several parts (RFC 9110, 14.6)."""
     boundary = secrets.token_hex(16)
@@ -96,7 +96,7 @@ async def _several(
     return response
 
 
-async def _send_part(request: web.Request, response: FromFile, file: int, part: Part, growing: Fill | None) -> None:
+async def _send_part(request: web.BaseRequest, response: FromFile, file: int, part: Part, growing: Fill | None) -> None:
     """Send what lies between; of a file that still grows, as it comes in. An end too soon resets the connection."""
     transport = request.transport
     if transport is None:
