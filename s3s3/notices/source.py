@@ -52,9 +52,6 @@ class Source(Protocol):
     async def unready(self) -> list[str]:
         """Return what it needs and cannot reach, a line each."""
 
-    async def measure(self) -> None:
-        """Bring its gauges up to date."""
-
 
 class Vitals:
     """Whether a source answers, as health shows it, and what its messages are counted as.
@@ -121,3 +118,7 @@ class Vitals:
         if silent_s <= self._silent_s:
             return ""
         return f"{self._name}: no answer for {silent_s:.0f} s" + (f": {self.wrong}" if self.wrong else "")
+
+    def unready(self) -> list[str]:
+        """Return why it does not work, in a line, or none."""
+        return [f"{self._name}: {self.wrong}"] if self.wrong else []

@@ -166,10 +166,7 @@ class Sqs:
         return self._vitals.ailment()
 
     async def unready(self) -> list[str]:
-        return [f"{self}: {self._vitals.wrong}"] if self._vitals.wrong else []
-
-    async def measure(self) -> None:
-        return
+        return self._vitals.unready()
 
 
 def connect(url: str, region: str | None, endpoint_url: str) -> Any:

@@ -178,10 +178,7 @@ class Stream:
         return self._vitals.ailment()
 
     async def unready(self) -> list[str]:
-        return [f"{self}: {self._vitals.wrong}"] if self._vitals.wrong else []
-
-    async def measure(self) -> None:
-        return
+        return self._vitals.unready()
 
 
 def _notice_of(entry: bytes, fields: Mapping[bytes, bytes]) -> Notice:

@@ -137,6 +137,3 @@ class Webhook:
 
     async def unready(self) -> list[str]:
         return []
-
-    async def measure(self) -> None:
-        return

@@ -89,7 +89,7 @@ async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
             return await _curable(ailments, listeners[0].jobs.client)
 
         notify = Notify({} if arguments.as_one_of_several else os.environ)
-        async with served(application([*listeners, *sources], metrics, status), where), notified(stuck, notify):
+        async with served(application(listeners, metrics, status, sources=sources), where), notified(stuck, notify):
             await listen(listeners, sources, stop, arguments.drain_s)
     log.info("stopped")
     return options.OK

@@ -22,7 +22,7 @@ READY_WITHIN_S = 8.0
 """How long a readiness check may take: less than what those who ask usually wait (Kubernetes: set it above this)."""
 
 
-class Watched(Protocol):
+class Healthy(Protocol):
     """A part whose health is shown."""
 
     def ailment(self) -> str:
@@ -31,22 +31,31 @@ class Watched(Protocol):
     async def unready(self) -> list[str]:
         """Return what it needs and cannot reach, a line each."""
 
+
+class Watched(Healthy, Protocol):
+    """One that has gauges, too."""
+
     async def measure(self) -> None:
         """Bring its gauges up to date."""
 
 
-def application(watched: Sequence[Watched], metrics: Metrics, status: Status | None = None) -> web.Application:
+def application(
+    watched: Sequence[Watched], metrics: Metrics, status: Status | None = None, *, sources: Sequence[Healthy] = ()
+) -> web.Application:
     """Return the application: `/healthz` (alive and consuming), `/readyz` (reaches what it needs), `/metrics`.
 
-    `status`: the status page, "/", where there is to be one.
+    Args:
+        status: the status page, "/", where there is to be one.
+        sources: those of notices, which count what they take as it comes.
     """
+    parts = [*watched, *sources]
 
     async def healthz(request: web.Request) -> web.Response:
-        return answer_of([ailment for part in watched if (ailment := part.ailment())])
+        return answer_of([ailment for part in parts if (ailment := part.ailment())])
 
     async def readyz(request: web.Request) -> web.Response:
         try:
-            found = await asyncio.wait_for(asyncio.gather(*(part.unready() for part in watched)), READY_WITHIN_S)
+            found = await asyncio.wait_for(asyncio.gather(*(part.unready() for part in parts)), READY_WITHIN_S)
         except asyncio.TimeoutError:
             return answer_of([f"a store or Redis has not answered within {READY_WITHIN_S:g} s"])
         return answer_of([line for lines in found for line in lines])

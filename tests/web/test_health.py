@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 
 import aiohttp
 import pytest
@@ -15,18 +16,26 @@ from s3s3.web import health
 from s3s3.web.health import application, served
 
 
-class Part:
-    """A part whose health is told."""
+class Source:
+    """A source of notices, whose health is told."""
 
-    def __init__(self, ailment: str = "", unready: list[str] | None = None, away: bool = False) -> None:
-        self._ailment, self._unready, self._away = ailment, unready or [], away
-        self.measured = 0
+    def __init__(self, ailment: str = "", unready: list[str] | None = None) -> None:
+        self._ailment, self._unready = ailment, unready or []
 
     def ailment(self) -> str:
         return self._ailment
 
     async def unready(self) -> list[str]:
         return self._unready
+
+
+class Part(Source):
+    """A part that has gauges, too."""
+
+    def __init__(self, ailment: str = "", unready: list[str] | None = None, away: bool = False) -> None:
+        super().__init__(ailment, unready)
+        self._away = away
+        self.measured = 0
 
     async def measure(self) -> None:
         self.measured += 1
@@ -41,10 +50,10 @@ def free_port() -> int:
         return port
 
 
-async def ask(path: str, *parts: Part) -> tuple[int, str, str]:
+async def ask(path: str, *parts: Part, sources: Sequence[Source] = ()) -> tuple[int, str, str]:
     port = free_port()
     async with (
-        served(application(parts, Metrics()), HttpSettings("127.0.0.1", port)),
+        served(application(parts, Metrics(), sources=sources), HttpSettings("127.0.0.1", port)),
         aiohttp.ClientSession() as session,
         session.get(f"http://127.0.0.1:{port}{path}") as answer,
     ):
@@ -59,6 +68,13 @@ async def test_all_well_is_200_and_ok() -> None:
 async def test_whatever_ails_is_503_and_a_line_each() -> None:
     assert (await ask("/healthz", Part("one"), Part(), Part("two")))[:2] == (503, "one\ntwo\n")
     assert (await ask("/readyz", Part(unready=["a", "b"]), Part(unready=["c"])))[:2] == (503, "a\nb\nc\n")
+
+
+async def test_a_source_of_notices_is_told_of_after_the_parts() -> None:
+    sources = [Source("deaf", ["unreachable"])]
+    assert (await ask("/healthz", Part("one"), sources=sources))[:2] == (503, "one\ndeaf\n")
+    assert (await ask("/readyz", Part(unready=["a"]), sources=sources))[:2] == (503, "a\nunreachable\n")
+    assert (await ask("/metrics", Part(), sources=sources))[0] == 200
 
 
 async def test_metrics_are_measured_at_each_scrape_and_shown_even_when_redis_is_away() -> None:
