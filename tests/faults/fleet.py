@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
 from prometheus_client.parser import text_string_to_metric_families
@@ -299,3 +299,12 @@ def differing(destinations: Mapping[str, Bucket], wanted: Mapping[str, bytes]) -
         for key, content in wanted.items()
         if bucket.content(key) != content
     ]
+
+
+def one_listener(
+    folder: Path, redis_url: str, server: StoreServer, destinations: Iterable[str], **options: Any
+) -> Fleet:
+    """One listener over new buckets, with the default lease: that is how long a write may be waited for."""
+    there = {name: Bucket.new(server) for name in destinations}
+    return Fleet(folder, redis_url, Bucket.new(server), there, size=1, worker={"lease_s": 60}, pubsub={"heal": False},
+                 **options)  # fmt: skip

@@ -21,13 +21,10 @@ from s3s3.demo.servers import HOST, Server, StoreServer
 from tests.conftest import running
 from tests.integration.commands import eventually
 
-from .fleet import Bucket, Fleet
-from .kinds import Latency
-from .results import report
+from .failover import Pair, failed_over, replication
 
 pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(300)]
 
-KEYS = 60
 MASTERS = 3
 SLOTS = 16384
 BUS_ABOVE = 10_000
@@ -69,16 +66,6 @@ def ask(server: RedisServer, *words: str | int) -> object:
         return client.execute_command(*words)
 
 
-def about(server: RedisServer, section: str) -> dict[str, str]:
-    with redis.Redis.from_url(server.url) as client:
-        found: dict[str, str] = client.info(section)
-        return found
-
-
-def replicated_to(server: RedisServer) -> int:
-    return int(about(server, "replication")["master_repl_offset"])
-
-
 def is_ok(server: RedisServer, nodes: int) -> bool:
     said = ask(server, "CLUSTER INFO")
     assert isinstance(said, dict)
@@ -100,7 +87,7 @@ def cluster(started_servers: list[Server]) -> Iterator[Cluster]:
         ours = next(number for number, held in enumerate(slots) if key_slot(b"s3s3:{default}:fresh") in held)
         owner = masters.pop(ours)
         ask(heir, "CLUSTER", "REPLICATE", str(ask(owner, "CLUSTER", "MYID")))
-        eventually(lambda: about(heir, "replication").get("master_link_status") == "up", "the replica follows")
+        eventually(lambda: replication(heir).get("master_link_status") == "up", "the replica follows")
         yield Cluster(owner, heir, masters)
 
 
@@ -108,46 +95,13 @@ def cluster(started_servers: list[Server]) -> Iterator[Cluster]:
 def test_a_failover_loses_nothing_that_the_replica_knew(
     tmp_path: Path, cluster: Cluster, gateway: StoreServer, death: str
 ) -> None:
-    source, destinations = Bucket.new(gateway), {"destination": Bucket.new(gateway)}
-    contents = {f"key {number}": f"content {number}".encode() for number in range(KEYS)}
-    for key, content in contents.items():
-        source.put(key, content)
-    with Fleet(
-        tmp_path,
-        cluster.owner.url,
-        source,
-        destinations,
-        size=2,
-        worker={"concurrency": 2},
-        pubsub={"heal": False},
-        listeners_redis_url=cluster.url,
-    ) as fleet:
-        fleet.proxies["destination"].inject(Latency(late_s=0.1))  # so that it dies in the middle of the work
-        fleet.put(contents)
-        accepted = replicated_to(cluster.owner)
-        eventually(
-            lambda: int(about(cluster.heir, "replication")["master_repl_offset"]) >= accepted, "it is replicated"
-        )
-        fleet.arrives("key 0", contents["key 0"])
-        if death == "killed":
-            cluster.owner.kill()
-        else:
-            cluster.owner.pause()
-        fleet.redis_url = cluster.heir.url
-        eventually(lambda: about(cluster.heir, "replication")["role"] == "master", "the failover", 60, every_s=0.1)
-        eventually(lambda: is_ok(cluster.heir, MASTERS + 1), "the cluster has all slots again", 60, every_s=0.1)
-        left = fleet.counts().pending
-        if death == "silent":
-            cluster.owner.resume()
-        fleet.settle()
-        for key, content in contents.items():
-            assert destinations["destination"].content(key) == content
-        report("cluster failover", death=death, keys=KEYS, left_at_the_failover=left)
-        source.put("later", b"later")
-        fleet.put(["later"])
-        fleet.arrives("later", b"later")
+    def is_whole() -> bool:
+        return is_ok(cluster.heir, MASTERS + 1)
+
+    pair = Pair(cluster.owner, cluster.heir, cluster.url)
+    with failed_over("cluster failover", death, pair, tmp_path, gateway, is_whole) as (fleet, source):
         source.put("published", b"published")
         for member in fleet.members:
             member.wait_subscribed()
-        eventually(lambda: fleet.publish("published") or destinations["destination"].content("published"),
+        eventually(lambda: fleet.publish("published") or fleet.destinations["destination"].content("published"),
                    "what is published is heard again", 60, every_s=1.0)  # fmt: skip

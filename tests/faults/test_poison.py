@@ -18,7 +18,7 @@ from s3s3.model import SINGLE_PUT_LIMIT_BYTES
 from tests.integration.commands import command
 
 from .extent import minutes
-from .fleet import Bucket, Fleet
+from .fleet import Bucket, Fleet, one_listener
 from .kinds import Says
 from .messages import Message
 from .proxy import Proxy
@@ -67,17 +67,8 @@ def fleet(tmp_path: Path, own_redis: RedisServer, gateway: StoreServer, to_sourc
 @pytest.fixture
 def fleet_without_proxies(tmp_path: Path, own_redis: RedisServer, gateway: StoreServer) -> Iterator[Fleet]:
     """They would cost the rate more than the network does."""
-    destinations = {name: Bucket.new(gateway) for name in ("dest-one", "dest-two")}
-    with Fleet(
-        tmp_path,
-        own_redis.url,
-        Bucket.new(gateway),
-        destinations,
-        size=1,
-        worker={"lease_s": 60},
-        pubsub={"heal": False},
-        direct=list(destinations),
-    ) as fleet:
+    destinations = ("dest-one", "dest-two")
+    with one_listener(tmp_path, own_redis.url, gateway, destinations, direct=destinations) as fleet:
         yield fleet
 
 

@@ -18,7 +18,7 @@ from s3s3.demo.redis_server import RedisServer
 from s3s3.demo.servers import StoreServer
 from tests.integration.commands import eventually
 
-from .fleet import Bucket, Fleet, differing
+from .fleet import Bucket, Fleet, differing, one_listener
 from .kinds import SLOW_DOWN, Fault, Hang, Latency, Reset, Says
 from .results import report
 
@@ -77,19 +77,8 @@ def rate(fleet: Fleet, batch: Batch, patience_s: float) -> float:
 def fleet(
     request: pytest.FixtureRequest, tmp_path: Path, own_redis: RedisServer, gateway: StoreServer
 ) -> Iterator[Fleet]:
-    """With the default lease: that is how long a write may be waited for."""
-    destinations = {name: Bucket.new(gateway) for name in (*HEALTHY, SICK)}
-    with Fleet(
-        tmp_path,
-        own_redis.url,
-        Bucket.new(gateway),
-        destinations,
-        size=1,
-        worker={"lease_s": 60},
-        pubsub={"heal": False},
-        direct=HEALTHY,
-        within=request.node.callspec.params["sickness"] == WITHIN,
-    ) as fleet:
+    within = request.node.callspec.params["sickness"] == WITHIN
+    with one_listener(tmp_path, own_redis.url, gateway, (*HEALTHY, SICK), direct=HEALTHY, within=within) as fleet:
         yield fleet
 
 

@@ -33,7 +33,7 @@ from tests.faults.kinds import Bandwidth, getting
 from tests.faults.proxy import Proxy
 
 from .commands import endpoint_table, eventually, run
-from .test_mirror import mirroring
+from .test_mirror import mirroring, said_to_watchers
 
 pytestmark = pytest.mark.real
 
@@ -202,16 +202,13 @@ async def until_hit(http: aiohttp.ClientSession, url: str) -> tuple[int, str, by
 async def test_health_metrics_the_access_log_and_a_stop_without_redis(store: Endpoint, tmp_path: Path) -> None:
     port, http_port = free_ports(2)
     config = cache_config(tmp_path / "s3s3.toml", store, port, http_port=http_port)
-    pages: dict[str, Any] = {}
     async with aiohttp.ClientSession() as http:
         with ExitStack() as stack:
             process = await asyncio.to_thread(stack.enter_context, mirroring(config, "--access-log"))
             url = signed(store, port, "key-0")
             await until_hit(http, url)
             await ask(http, url + "x")
-            for path in ("healthz", "readyz", "metrics"):
-                async with http.get(f"http://127.0.0.1:{http_port}/{path}") as got:
-                    pages[path] = (got.status, await got.text())
+            pages = await said_to_watchers(http, http_port)
             process.terminate()
             assert await asyncio.to_thread(process.wait, 30) == 0
     assert pages["healthz"] == pages["readyz"] == (200, "ok\n")

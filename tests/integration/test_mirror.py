@@ -50,6 +50,15 @@ def mirroring(config: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]
         process.wait()
 
 
+async def said_to_watchers(http: aiohttp.ClientSession, http_port: int) -> dict[str, tuple[int, str]]:
+    """Status and text of each page for those who watch a process."""
+    pages = {}
+    for path in ("healthz", "readyz", "metrics"):
+        async with http.get(f"http://127.0.0.1:{http_port}/{path}") as got:
+            pages[path] = (got.status, await got.text())
+    return pages
+
+
 async def ask(http: aiohttp.ClientSession, port: int, path: str) -> tuple[int, str]:
     async with http.get(f"http://127.0.0.1:{port}{path}", allow_redirects=False) as got:
         return got.status, got.headers["Location"].partition("?")[0]
@@ -113,10 +122,7 @@ async def test_health_metrics_influxdb_the_access_log_and_a_stop(
         process = await asyncio.to_thread(stack.enter_context, mirroring(config, "--access-log"))
         with stack:
             await ask(http, port, "/key?signature=secret")
-            pages = {}
-            for path in ("healthz", "readyz", "metrics"):
-                async with http.get(f"http://127.0.0.1:{http_port}/{path}") as got:
-                    pages[path] = (got.status, await got.text())
+            pages = await said_to_watchers(http, http_port)
             process.terminate()
             assert await asyncio.to_thread(process.wait, 30) == 0
     assert pages["healthz"] == pages["readyz"] == (200, "ok\n")

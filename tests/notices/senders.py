@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import quote_plus
 
@@ -17,13 +18,14 @@ from redis.asyncio import Redis
 from s3s3 import broker
 from s3s3.demo.servers import free_ports
 from s3s3.jobs.redis import RedisJobs
-from s3s3.model import Endpoint, Route
+from s3s3.model import Endpoint, Notice, Route
 from s3s3.notices.ear import Ear
 from s3s3.notices.source import Deliver, Source
 from s3s3.notices.sqs import Sqs
 from s3s3.notices.stream import Stream
 from s3s3.notices.webhook import Webhook
 from s3s3.tasks import beside, cancel
+from tests.waiting import running, until
 
 ROUTE = Route("default", Endpoint("source", "images"), (Endpoint("dest", "a"),), channel="backup")
 LEASE_S = 1.0
@@ -40,6 +42,36 @@ def event(*keys: str, bucket: str = "images", source: str = "aws:s3") -> str:
     )  # fmt: skip
 
 
+class Taken:
+    """Takes what a source delivers, and remembers it.
+
+    Attributes:
+        asked: what it was to take.
+        notices: what it has taken.
+        wait: awaited in between.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[Notice] = []
+        self.notices: list[Notice] = []
+        self.buried: list[tuple[str, str, str | None]] = []
+        self.counted: list[str] = []
+        self.wait: Callable[[], Awaitable[object]] = partial(asyncio.sleep, 0)
+
+    async def deliver(self, notices: Sequence[Notice], kind: str) -> int:
+        self.asked += notices
+        await self.wait()
+        self.notices += notices
+        return 0
+
+    async def bury(self, message: str, reason: str, bucket: str | None = None) -> None:
+        self.buried.append((message, reason, bucket))
+
+    @property
+    def keys(self) -> list[str]:
+        return [notice.key for notice in self.notices]
+
+
 class Sender(Protocol):
     """A sender of notices, and what it holds of them.
 
@@ -54,6 +86,35 @@ class Sender(Protocol):
     async def send_bad(self) -> None: ...
     async def held(self) -> int: ...
     async def close(self) -> None: ...
+
+
+class Takes(Deliver, Protocol):
+    """Who takes what a source delivers, and hears what it counts."""
+
+    counted: list[str]
+
+
+@asynccontextmanager
+async def listening_to(sender: Sender, takes: Takes) -> AsyncIterator[tuple[Source, asyncio.Event]]:
+    """A source, and what tells it to stop; at the end of the block at the latest."""
+    source, stop = sender.source(takes, takes.counted.append), asyncio.Event()
+    async with running(source.run(stop)) as task:
+        await until(lambda: not source.ailment())
+        yield source, stop
+        stop.set()
+        await asyncio.wait_for(task, 10)
+
+
+@asynccontextmanager
+async def listening(sender: Sender) -> AsyncIterator[tuple[Taken, Source]]:
+    taken = Taken()
+    async with listening_to(sender, taken) as (source, _):
+        yield taken, source
+    assert source.kind == "stream" or not taken.buried, "who keeps a notice has dead letters of its own"
+
+
+async def nothing_is_held(sender: Sender) -> bool:
+    return await sender.held() == 0
 
 
 class StreamSender:
@@ -196,9 +257,6 @@ class EarSource:
 
     async def unready(self) -> list[str]:
         return []
-
-    async def measure(self) -> None:
-        return
 
 
 class ChannelSender:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 
 import pytest
 from redis.asyncio import Redis
@@ -15,9 +14,8 @@ from s3s3.errors import RedisUnavailable
 from s3s3.jobs.redis import RedisJobs
 from s3s3.model import Notice
 from s3s3.notices.routing import Routing, Target
-from s3s3.notices.source import Source
 from tests.jobs.work import claim
-from tests.notices.senders import ROUTE, Sender
+from tests.notices.senders import ROUTE, Sender, listening_to, nothing_is_held
 from tests.waiting import running, until
 
 pytestmark = pytest.mark.real
@@ -66,22 +64,8 @@ async def queue(redis_url: str) -> AsyncIterator[Queue]:
     await made.client.aclose()
 
 
-@asynccontextmanager
-async def listening(sender: Sender, queue: Queue) -> AsyncIterator[tuple[Source, asyncio.Event]]:
-    source, stop = sender.source(queue, queue.counted.append), asyncio.Event()
-    async with running(source.run(stop)) as task:
-        await until(lambda: not source.ailment())
-        yield source, stop
-        stop.set()
-        await asyncio.wait_for(task, 10)
-
-
-async def nothing_is_held(sender: Sender) -> bool:
-    return await sender.held() == 0
-
-
 async def test_a_notice_gets_on_the_queue_and_its_sender_may_forget_it(sender: Sender, queue: Queue) -> None:
-    async with listening(sender, queue):
+    async with listening_to(sender, queue):
         for key in ("one", "two"):
             await sender.send(key)
         await until(lambda: queue.has(2))
@@ -91,7 +75,7 @@ async def test_a_notice_gets_on_the_queue_and_its_sender_may_forget_it(sender: S
 
 
 async def test_a_key_is_the_same_at_the_end_whatever_it_is_made_of(sender: Sender, queue: Queue) -> None:
-    async with listening(sender, queue):
+    async with listening_to(sender, queue):
         for key in ODD_KEYS:
             await sender.send(key)
         await until(lambda: queue.has(len(ODD_KEYS)))
@@ -102,7 +86,7 @@ async def test_a_key_is_the_same_at_the_end_whatever_it_is_made_of(sender: Sende
 async def test_the_bucket_chooses_and_what_no_route_is_about_is_let_go_and_counted(
     sender: Sender, queue: Queue
 ) -> None:
-    async with listening(sender, queue):
+    async with listening_to(sender, queue):
         await sender.send("other", bucket="logs")
         await sender.send("ours")
         await until(lambda: queue.has(1))
@@ -114,7 +98,7 @@ async def test_the_bucket_chooses_and_what_no_route_is_about_is_let_go_and_count
 @but_for_pubsub
 async def test_a_notice_is_held_until_it_is_on_the_queue(sender: Sender, queue: Queue) -> None:
     queue.opened.clear()
-    async with listening(sender, queue):
+    async with listening_to(sender, queue):
         await sender.send("key")
         await until(lambda: queue.asked)
         await asyncio.sleep(0.5)
@@ -127,7 +111,7 @@ async def test_a_notice_is_held_until_it_is_on_the_queue(sender: Sender, queue: 
 @but_for_pubsub
 async def test_a_redis_that_is_away_for_a_while_loses_no_notice(sender: Sender, queue: Queue) -> None:
     queue.refusals = 3
-    async with listening(sender, queue) as (source, _):
+    async with listening_to(sender, queue) as (source, _):
         await sender.send("key")
         await until(lambda: queue.has(1))
         await until(lambda: nothing_is_held(sender))
@@ -145,14 +129,14 @@ async def test_what_a_listener_took_and_did_not_deliver_before_it_died_another_d
         await until(lambda: queue.asked)
     assert await sender.held() == 1
     queue.opened.set()
-    async with listening(sender, queue):
+    async with listening_to(sender, queue):
         await until(lambda: queue.has(1))
         await until(lambda: nothing_is_held(sender))
     assert await queue.keys() == ["key"]
 
 
 async def test_a_message_that_names_no_object_is_counted_and_disturbs_no_other(sender: Sender, queue: Queue) -> None:
-    async with listening(sender, queue) as (source, _):
+    async with listening_to(sender, queue) as (source, _):
         await sender.send_bad()
         await sender.send("good")
         await until(lambda: queue.has(1))
@@ -162,7 +146,7 @@ async def test_a_message_that_names_no_object_is_counted_and_disturbs_no_other(s
 
 
 async def test_one_that_is_told_to_stop_stops_soon_and_finishes_what_it_took(sender: Sender, queue: Queue) -> None:
-    async with listening(sender, queue) as (_, stop):
+    async with listening_to(sender, queue) as (_, stop):
         if sender.keeps:
             queue.opened.clear()
             await sender.send("key")
@@ -180,12 +164,12 @@ async def test_one_that_is_told_to_stop_stops_soon_and_finishes_what_it_took(sen
 async def test_one_that_is_told_to_stop_while_redis_is_away_stops_and_the_notice_stays(
     sender: Sender, queue: Queue
 ) -> None:
-    async with listening(sender, queue) as (_, stop):
+    async with listening_to(sender, queue) as (_, stop):
         queue.refusals = 1000
         await sender.send("key")
         await until(lambda: queue.asked)
         stop.set()
     assert await sender.held() == 1
     queue.refusals = 0
-    async with listening(sender, queue):
+    async with listening_to(sender, queue):
         await until(lambda: queue.has(1))

@@ -5,53 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 
 import boto3
 import pytest
 
-from s3s3.model import Notice
 from s3s3.notices import sqs as sqs_module
 from s3s3.notices.sqs import Sqs, connect
-from tests.notices.senders import SqsSender, event
+from tests.notices.senders import SqsSender, Taken, event, listening, nothing_is_held
 from tests.notices.test_events import TEST_EVENT, in_eventbridge, in_sns, native
 from tests.waiting import running, until
 
 pytestmark = pytest.mark.usefixtures("own_keys")
-
-
-class Taken:
-    def __init__(self) -> None:
-        self.notices: list[Notice] = []
-        self.counted: list[str] = []
-        self.opened = asyncio.Event()
-        self.opened.set()
-
-    async def deliver(self, notices: Sequence[Notice], kind: str) -> int:
-        self.notices += notices
-        await self.opened.wait()
-        return 0
-
-    async def bury(self, message: str, reason: str, bucket: str | None = None) -> None:
-        raise AssertionError
-
-    def keys(self) -> list[str]:
-        return [notice.key for notice in self.notices]
-
-
-@asynccontextmanager
-async def listening(sender: SqsSender) -> AsyncIterator[tuple[Taken, Sqs]]:
-    taken, stop = Taken(), asyncio.Event()
-    source = sender.source(taken, taken.counted.append)
-    async with running(source.run(stop)) as task:
-        yield taken, source
-        stop.set()
-        await asyncio.wait_for(task, 10)
-
-
-async def nothing_is_held(sender: SqsSender) -> bool:
-    return await sender.held() == 0
 
 
 async def test_s3_s_own_messages_to_a_queue_are_taken(sqs_url: str) -> None:
@@ -69,7 +33,7 @@ async def test_s3_s_own_messages_to_a_queue_are_taken(sqs_url: str) -> None:
     async with listening(sender) as (taken, _):
         await until(lambda: len(taken.notices) == 2)
         await until(lambda: nothing_is_held(sender))
-    assert sorted(taken.keys()) == ["a b/c+d.fits", "ü"]
+    assert sorted(taken.keys) == ["a b/c+d.fits", "ü"]
     assert {notice.bucket for notice in taken.notices} == {"images"}
     assert taken.counted == []
 
@@ -89,7 +53,7 @@ async def test_whatever_envelope_it_comes_in_and_however_many_records_it_has(sqs
     async with listening(sender) as (taken, _):
         await until(lambda: len(taken.notices) >= 6)
         await until(lambda: nothing_is_held(sender))
-    assert sorted(taken.keys()) == ["a+b", "a+b", "c", "c", "e", "f"]
+    assert sorted(taken.keys) == ["a+b", "a+b", "c", "c", "e", "f"]
 
 
 async def test_what_names_no_object_is_left_to_the_queue_s_own_dead_letters(sqs_url: str) -> None:
@@ -107,7 +71,7 @@ async def test_what_names_no_object_is_left_to_the_queue_s_own_dead_letters(sqs_
     async with listening(sender) as (taken, _):
         await until(lambda: has(sender, dead, 2), patience_s=20)
     assert await sender.held() == 0
-    assert set(taken.keys()) == {"good"}
+    assert set(taken.keys) == {"good"}
     assert sorted(taken.counted) == ["no JSON", "no JSON", "wrong source", "wrong source"]
 
 
@@ -118,16 +82,17 @@ async def has(sender: SqsSender, url: str, number: int) -> bool:
 async def test_a_message_stays_invisible_while_redis_is_away_for_longer_than_its_visibility(sqs_url: str) -> None:
     sender = SqsSender(sqs_url, visibility_s=1)
     async with listening(sender) as (taken, _):
-        taken.opened.clear()
+        opened = asyncio.Event()
+        taken.wait = opened.wait
         await sender.send("key")
-        await until(lambda: taken.notices)
+        await until(lambda: taken.asked)
         await asyncio.sleep(2.5)
         found = sender.client.receive_message(QueueUrl=sender.url, WaitTimeSeconds=0)
         assert "Messages" not in found
         assert await sender.held() == 1
-        taken.opened.set()
+        opened.set()
         await until(lambda: nothing_is_held(sender))
-    assert taken.keys() == ["key"]
+    assert taken.keys == ["key"]
 
 
 async def test_more_than_a_batch_is_taken_and_deleted(sqs_url: str) -> None:
@@ -137,7 +102,7 @@ async def test_more_than_a_batch_is_taken_and_deleted(sqs_url: str) -> None:
     async with listening(sender) as (taken, _):
         await until(lambda: len(taken.notices) == 35)
         await until(lambda: nothing_is_held(sender))
-    assert sorted(taken.keys()) == sorted(f"key {number}" for number in range(35))
+    assert sorted(taken.keys) == sorted(f"key {number}" for number in range(35))
 
 
 async def test_a_queue_that_is_not_there_is_told_and_waited_for(

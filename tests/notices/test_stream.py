@@ -6,38 +6,17 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 
 from s3s3.demo.redis_server import RedisServer
-from s3s3.model import Notice
 from s3s3.notices.stream import Stream
-from tests.notices.senders import LEASE_S, StreamSender
-from tests.waiting import running, until
+from tests.notices.senders import LEASE_S, StreamSender, listening, nothing_is_held
+from tests.waiting import until
 
 pytestmark = pytest.mark.real
-
-
-class Taken:
-    """Takes what is delivered, and remembers it."""
-
-    def __init__(self) -> None:
-        self.notices: list[Notice] = []
-        self.buried: list[tuple[str, str, str | None]] = []
-        self.counted: list[str] = []
-
-    async def deliver(self, notices: Sequence[Notice], kind: str) -> int:
-        self.notices += notices
-        return 0
-
-    async def bury(self, message: str, reason: str, bucket: str | None = None) -> None:
-        self.buried.append((message, reason, bucket))
-
-    @property
-    def keys(self) -> list[str]:
-        return [notice.key for notice in self.notices]
 
 
 @pytest.fixture
@@ -47,22 +26,8 @@ async def sender(redis_url: str) -> AsyncIterator[StreamSender]:
     await made.close()
 
 
-@asynccontextmanager
-async def listening(sender: StreamSender) -> AsyncIterator[tuple[Taken, Stream]]:
-    taken, stop = Taken(), asyncio.Event()
-    stream = sender.source(taken, taken.counted.append)
-    async with running(stream.run(stop)) as task:
-        yield taken, stream
-        stop.set()
-        await asyncio.wait_for(task, 10)
-
-
 async def consumers(sender: StreamSender) -> list[str]:
     return sorted(found["name"].decode() for found in await sender.client.xinfo_consumers(sender.name, sender.group))
-
-
-async def nothing_is_held(sender: StreamSender) -> bool:
-    return await sender.held() == 0
 
 
 async def test_what_was_added_before_anybody_listened_is_taken_with_the_time_it_was_added(sender: StreamSender) -> None:

@@ -6,8 +6,7 @@ import asyncio
 import base64
 import json
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -15,25 +14,8 @@ from s3s3.errors import RedisUnavailable
 from s3s3.model import Notice
 from s3s3.notices import webhook as webhook_module
 from s3s3.notices.webhook import LARGEST_BODY_BYTES, Webhook
-from tests.notices.senders import TOKEN, WebhookSender, event
+from tests.notices.senders import TOKEN, Taken, WebhookSender, event, listening
 from tests.waiting import running, until
-
-
-class Taken:
-    def __init__(self) -> None:
-        self.notices: list[Notice] = []
-        self.counted: list[str] = []
-        self.wait: Callable[[], object] = lambda: None
-
-    async def deliver(self, notices: Sequence[Notice], kind: str) -> int:
-        waited = self.wait()
-        if asyncio.iscoroutine(waited):
-            await waited
-        self.notices += notices
-        return 0
-
-    async def bury(self, message: str, reason: str, bucket: str | None = None) -> None:
-        raise AssertionError
 
 
 @pytest.fixture
@@ -41,17 +23,6 @@ async def sender() -> AsyncIterator[WebhookSender]:
     made = WebhookSender()
     yield made
     await made.close()
-
-
-@asynccontextmanager
-async def listening(sender: WebhookSender) -> AsyncIterator[tuple[Taken, Webhook]]:
-    taken, stop = Taken(), asyncio.Event()
-    webhook = sender.source(taken, taken.counted.append)
-    async with running(webhook.run(stop)) as task:
-        await until(lambda: not webhook.ailment())
-        yield taken, webhook
-        stop.set()
-        await asyncio.wait_for(task, 10)
 
 
 def basic(text: str) -> str:
@@ -101,7 +72,7 @@ async def test_ceph_s_and_minio_s_events_are_taken_as_each_writes_keys(sender: W
     async with listening(sender) as (taken, _):
         for source in ("ceph:s3", "minio:s3"):
             await sender.post(event("a b", source=source))
-    assert [notice.key for notice in taken.notices] == ["a+b", "a b"]
+    assert taken.keys == ["a+b", "a b"]
 
 
 async def test_a_test_event_is_answered_with_200(sender: WebhookSender) -> None:
