@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 
 from redis.asyncio import Redis
@@ -16,25 +14,21 @@ from redis.asyncio import Redis
 from . import broker
 from . import config as configuration
 from .broker import answered
-from .bucket import Reconcile
-from .comparison import Options
 from .config import Config
-from .errors import AccessDenied, ConfigError, NoSuchBucket, RedisUnavailable, RunUnderWay, S3S3Error
+from .errors import AccessDenied, ConfigError, NoSuchBucket, S3S3Error
 from .heal import Healer
 from .jobs.redis import RedisJobs
-from .lease import lease_clock_s
 from .limits import limits_of
 from .matching import matcher
 from .metrics import Metrics
-from .model import Result, Route
+from .model import Route
 from .notices.ear import Ear
 from .notices.routing import Onward, Routing, Target, following
 from .notices.source import Source
 from .notices.sources import sources_of
 from .observer import Observer
+from .periodic import Periodic, Runs
 from .presence import Presence, State
-from .report import Tally
-from .run_lock import run_alone
 from .stores import RouteStores, opened, refused, room_of
 from .tasks import beside
 from .worker import Worker
@@ -43,14 +37,6 @@ log = logging.getLogger(__name__)
 
 STALLED_AFTER_S = 60.0
 """A worker asks the queue every few seconds; one that has not for so long does not work any more."""
-
-
-@dataclass(frozen=True)
-class Periodic:
-    """How often a listener compares everything by itself (None: never), and whether it begins with that."""
-
-    every_s: float | None = None
-    initial: bool = True
 
 
 class RouteListener:
@@ -63,10 +49,9 @@ class RouteListener:
         self.route = route
         self.stores = stores
         self.metrics = metrics
-        self._periodic = periodic
-        self._settings = settings
         self._matches = matcher(route)
         self.jobs = _queue(speaking, route, settings.lease_s)
+        self._runs = Runs(stores, self.jobs, settings, periodic)
         self.presence = Presence(route, self.jobs, metrics, self._state)
         self.observer = Observer(route.name, metrics, self.presence.failed)
 
@@ -111,14 +96,14 @@ class RouteListener:
             ear,
             self.stores.source,
             self.jobs,
-            partial(self.reconcile, waits=True),
+            partial(self._runs.run, waits=True),
             margin_s=config.pubsub.heal_margin_s,
             matches=self._matches,
         )
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Listen and work until `stop` is set, and leave the queue as one ought to."""
-        keepers = [self._keep_reconciling(), self.presence.keep()]
+        keepers = [self._runs.keep(), self.presence.keep()]
         keepers += [part.run() for part in (self.ear, self._healer) if part]
         await beside(self._work(stop, drain_s), *keepers)
 
@@ -131,56 +116,6 @@ class RouteListener:
             await self.presence.sign_off()
         except S3S3Error as error:
             log.warning("route %s: could not sign off: %s", self.route.name, error)
-
-    async def reconcile(self, waits: bool = False) -> Tally:
-        """Compare everything and have what differs copied; the workers of the fleet do it.
-
-        Args:
-            waits: for the end of another process's run.
-
-        Raises:
-            RunUnderWay: another process does so just now.
-        """
-        reconcile = Reconcile(
-            self.route, self.stores.source, self.stores.destinations, self.jobs, Options(),
-            settings=self._settings, matches=self._matches,
-        )  # fmt: skip
-        tally = await run_alone(self.route.name, self.jobs, reconcile.run, waits=waits)
-        log.info("route %s: compared %d objects: %d copied, %d deleted, %d failed", self.route.name,
-                 tally.source_entries, tally.total(Result.COPIED), tally.total(Result.DELETED),
-                 tally.total(Result.FAILED))  # fmt: skip
-        for name, why in tally.kept.items():
-            log.warning("route %s: nothing was deleted, because of %s: %s", self.route.name, name, why)
-        return tally
-
-    async def _keep_reconciling(self) -> None:
-        every_s = self._periodic.every_s
-        if every_s is None:
-            await asyncio.Event().wait()
-            return
-        if not self._periodic.initial:
-            await asyncio.sleep(every_s)
-        while True:
-            began_s = lease_clock_s()
-            try:
-                await self.reconcile()
-            except RunUnderWay as error:
-                log.info("%s: not begun a second time", error)
-            except S3S3Error as error:
-                log.warning("route %s: the comparison broke off: %s", self.route.name, error)
-            await asyncio.sleep(max(every_s - (lease_clock_s() - began_s), 1.0))
-            while (rest_s := await self._until_due_s(every_s)) > 0:
-                await asyncio.sleep(rest_s)
-
-    async def _until_due_s(self, every_s: float) -> float:
-        """Return how long the comparison that any process of the fleet began last will do: one of them is enough."""
-        try:
-            summary = await self.jobs.last_reconcile()
-        except RedisUnavailable:
-            return 0.0
-        began_s = json.loads(summary)["ended_s"] - json.loads(summary)["seconds"] if summary else 0.0
-        # What a listener itself began is as long ago as its interval: a second's rounding is no reason to wait again.
-        return min(began_s + every_s - time.time() - 1.5, every_s)
 
     # -- health
 
@@ -224,7 +159,9 @@ def _queue(client: Redis, route: Route, lease_s: float) -> RedisJobs:
 
 @asynccontextmanager
 async def route_listeners(
-    config: Config, metrics: Metrics, periodic: Periodic = Periodic()
+    config: Config,
+    metrics: Metrics,
+    periodic: Periodic = Periodic(),  # noqa: B008  # frozen
 ) -> AsyncIterator[list[RouteListener]]:
     """Open everything that a listener needs, for each route.
 

@@ -74,8 +74,9 @@ LAYERS = """
         presence        errors fleet history jobs metrics model
         processes       lease tasks
         watchdog        tasks
-        listener        broker bucket comparison config errors heal jobs lease limits matching metrics model notices \
-                        observer presence report run_lock stores tasks worker
+        periodic        bucket comparison config errors jobs lease matching model report run_lock stores
+        listener        broker config errors heal jobs limits matching metrics model notices observer periodic \
+                        presence stores tasks worker
 
     what users see
         api             blocking bucket comparison config errors jobs metrics model report store stores
@@ -86,7 +87,7 @@ LAYERS = """
         scripts.progress model report
         demo            broker config errors model notices scripts.progress
         scripts         broker bucket comparison config demo distributed errors jobs lease \
-                        listener logs matching metrics mirror model notices processes report run_lock \
+                        listener logs matching metrics mirror model notices periodic processes report run_lock \
                         scripts.progress store stores tasks watchdog web
 """
 """Each module or package, and all that it imports of ours: only what stands above it."""

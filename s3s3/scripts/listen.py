@@ -16,8 +16,9 @@ from redis.asyncio import Redis
 from .. import __version__, broker, config
 from ..config import Config
 from ..errors import RedisUnavailable
-from ..listener import Periodic, listen, route_listeners, sources_for
+from ..listener import listen, route_listeners, sources_for
 from ..metrics import Metrics
+from ..periodic import Periodic
 from ..processes import Processes
 from ..watchdog import Notify, notified
 from ..web.health import application, served
