@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from s3s3.config.schema import DESTINATION, FILE, SOURCE, Key, Table, Value
+from s3s3.config.declarations import Key, Table, Value
+from s3s3.config.schema import DESTINATION, FILE, SOURCE
 from s3s3.metrics import Counter, Gauge, Histogram, Metrics
 from s3s3.scripts.main import VERBS
 

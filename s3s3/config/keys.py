@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..addresses import redacted
+from .declarations import Key, Kind
 from .file import Faults
-from .schema import Key, Kind
 from .values import Wrong, from_text, parse, shown, type_of
 
 FILE_SUFFIX = "_file"

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
+from .declarations import Absent, Key, Table
 from .file import Faults, dotted
 from .keys import FILE_SUFFIX, KeyReader
-from .schema import DESTINATION, FILE, STORE_KEY, STORES, Absent, Key, Table, all_tables
+from .schema import DESTINATION, FILE, STORE_KEY, STORES, all_tables
 from .values import nearest, type_of
 
 _FREE_NAME = re.compile(r"[A-Za-z0-9_.-]+")

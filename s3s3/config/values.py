@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from ..addresses import host_advice, is_host, is_http_url, is_ipv6, is_port, redis_url_advice
 from ..model import MINUTES_OF_A_DAY, Secret, Window
-from .schema import Key, Kind
+from .declarations import Key, Kind
 
 _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)")
 _HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-4]):([0-5][0-9])")

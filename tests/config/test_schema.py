@@ -7,7 +7,8 @@ from dataclasses import fields
 import pytest
 
 from s3s3.config import PubSub, WorkerSettings
-from s3s3.config.schema import DESTINATION, FILE, PUBSUB, SOURCE, WORKER, Key, Kind, Table, all_tables
+from s3s3.config.declarations import Key, Kind, Table
+from s3s3.config.schema import DESTINATION, FILE, PUBSUB, SOURCE, WORKER, all_tables
 from s3s3.config.values import parse
 
 ALL_KEYS = [(table, key) for table in all_tables() for key in table.keys]
