@@ -186,6 +186,31 @@ async def test_two_processes_on_one_directory_download_each_object_once(
             assert proxy.requests["GET"] == 5
 
 
+@pytest.mark.long
+async def test_who_waits_for_what_a_killed_process_was_downloading_gets_it_from_another(
+    store: Endpoint, tmp_path: Path
+) -> None:
+    ports = free_ports(2)
+    async with aiohttp.ClientSession() as http:
+        with Proxy(store.port or 0) as proxy, ExitStack() as stack:
+            configs = [cache_config(tmp_path / f"{port}.toml", proxy.through(store), port, miss="stream")
+                       for port in ports]  # fmt: skip
+            killed, _ = [await asyncio.to_thread(stack.enter_context, mirroring(config)) for config in configs]
+            urls = [signed(store, port, "key-0") for port in ports]
+            with proxy.injecting(Bandwidth(bytes_per_s=MIB, of=getting)):
+                reading = asyncio.gather(ask(http, urls[0]), return_exceptions=True)
+                while not await asyncio.to_thread(within, tmp_path / "cache" / "filling"):
+                    await asyncio.sleep(0.02)
+                waiting = asyncio.create_task(ask(http, urls[1]))
+                await asyncio.sleep(0.5)
+                killed.kill()
+                (cut_off,) = await reading
+                assert isinstance(cut_off, aiohttp.ClientError), "nobody may take a part for the whole"
+            status, _, body = await waiting
+            assert (status, body) == (200, CONTENT)
+            assert (await until_hit(http, urls[1]))[2] == CONTENT
+
+
 def within(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 

@@ -264,6 +264,20 @@ def test_what_nobody_has_asked_for_the_longest_goes_first_and_down_to_the_low_ma
     filling.close()
 
 
+def test_room_is_taken_at_once_where_nobody_is_in_the_way_and_there_is_enough(folder: Folder) -> None:
+    kept(folder, "key", b"x" * 7 * KIB)
+    filling = begin(folder, "new")
+    assert filling is not None
+    room = room_of(folder, 10 * KIB)
+    with folder.room_locked():
+        assert not room.reserve_now(filling.file, KIB), "and it does not wait"
+    assert not room.reserve_now(filling.file, 3 * KIB), "something would have to go"
+    assert keys(folder) == {"key"}
+    assert room.reserve_now(filling.file, KIB)
+    assert os.fstat(filling.file).st_size == KIB
+    filling.close()
+
+
 def test_what_would_not_fit_even_alone_removes_nothing(folder: Folder) -> None:
     kept(folder, "key", b"x" * KIB)
     filling = begin(folder, "huge")

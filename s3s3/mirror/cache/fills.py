@@ -28,6 +28,8 @@ LONGEST_S = 6 * 3600.0
 """A store that trickles must not keep a key for ever."""
 SMALL_BYTES = 64 * 1024
 """To write it takes less time than a thread takes to be asked for it."""
+_READERS_FIRST_S = 0.002
+"""A thread that begins takes the interpreter from those who could give the body on already."""
 _TAKEN_AT_ONCE_BYTES = 64 * 1024
 Result = TypeVar("Result")
 
@@ -102,10 +104,11 @@ class Fill:
     ) -> None:
         async with await store.get(key) as reading:
             entry = reading.entry
-            is_there, gone = await _in_thread(partial(room.reserve, self._filling.file, entry.size_bytes))
-            evicted(gone)
-            if not is_there:
-                raise Unkept(f"there is no room for its {entry.size_bytes} bytes")
+            if entry.size_bytes > SMALL_BYTES or not room.reserve_now(self._filling.file, entry.size_bytes):
+                is_there, gone = await _in_thread(partial(room.reserve, self._filling.file, entry.size_bytes))
+                evicted(gone)
+                if not is_there:
+                    raise Unkept(f"there is no room for its {entry.size_bytes} bytes")
             about = _about(reading, store.endpoint.bucket_name, folder.new_body(key))
             self.about = about
             self._tell()
@@ -115,6 +118,7 @@ class Fill:
             raise Damaged(f"what came has the MD5 {md5}, not {promised}", store=store.name, operation="GET", key=key)
         self.is_right = True
         self._tell()  # nobody needs to wait for the disk
+        await asyncio.sleep(_READERS_FIRST_S)
         await _in_thread(partial(keep, folder, self._filling, replace(about, md5=md5)))
 
     async def _take(self, reading: Reading) -> str:

@@ -199,12 +199,16 @@ class Folder:
         remove(self.directory / self.body_path(about))
 
     @contextlib.contextmanager
-    def room_locked(self) -> Iterator[None]:
-        """Hold what only one process at a time may hold. Blocks."""
+    def room_locked(self, *, waits: bool = True) -> Iterator[bool]:
+        """Hold what only one process at a time may hold, and yield True; False where it does not wait for others."""
         file = os.open(self.directory / "room.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
         finally:
             os.close(file)
 

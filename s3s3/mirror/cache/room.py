@@ -37,7 +37,7 @@ class Evicted:
 
 
 class Room:
-    """Keeps the disk below its mark. Every method is slow: call it in a thread.
+    """Keeps the disk below its mark. Every method but `reserve_now` is slow: call it in a thread.
 
     Args:
         max_fill, low_fill: parts of the disk that may be in use after an object is added, and down to where objects
@@ -52,6 +52,11 @@ class Room:
         self._low_fill = low_fill
         self._disk_of = disk_of
 
+    def reserve_now(self, file: int, size_bytes: int) -> bool:
+        """Take the disk that a small file will need, where there is enough and nobody makes room just now."""
+        with self._folder.room_locked(waits=False) as is_ours:
+            return is_ours and self._takes(file, size_bytes)
+
     def reserve(self, file: int, size_bytes: int) -> tuple[bool, Evicted]:
         """Take the disk that a file will need, removing older objects where that makes enough room.
 
@@ -59,17 +64,7 @@ class Room:
         """
         with self._folder.room_locked():
             evicted = self._make(size_bytes)
-            disk = self._disk_of(self._folder.directory)
-            if disk.used_bytes + size_bytes > disk.size_bytes * self._max_fill:
-                return False, evicted
-            try:
-                if size_bytes:
-                    os.posix_fallocate(file, 0, size_bytes)
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                    return False, evicted
-                raise
-            return True, evicted
+            return self._takes(file, size_bytes), evicted
 
     def evict(self, down_to: float | None = None) -> Evicted:
         """Remove objects until no more than this part of the disk is in use; None: the low mark."""
@@ -77,6 +72,19 @@ class Room:
             disk = self._disk_of(self._folder.directory)
             allowed_bytes = disk.size_bytes * (self._low_fill if down_to is None else down_to)
             return self._remove(self._oldest_first(), disk.used_bytes - allowed_bytes)
+
+    def _takes(self, file: int, size_bytes: int) -> bool:
+        disk = self._disk_of(self._folder.directory)
+        if disk.used_bytes + size_bytes > disk.size_bytes * self._max_fill:
+            return False
+        try:
+            if size_bytes:
+                os.posix_fallocate(file, 0, size_bytes)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                return False
+            raise
+        return True
 
     def _make(self, size_bytes: int) -> Evicted:
         disk = self._disk_of(self._folder.directory)
