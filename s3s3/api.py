@@ -28,6 +28,7 @@ from .comparison import Options
 from .config import WorkerSettings
 from .errors import ConfigError
 from .jobs.memory import MemoryJobs
+from .logs import about
 from .metrics import Metrics
 from .model import Endpoint, Job, Lane, Outcome, Result, Route
 from .report import Tally
@@ -130,9 +131,9 @@ def copy_one(route: Route, key: str, *, unseen: bool) -> bool:
     outcomes = complete(_copy_one(route, job))
     for outcome in outcomes:
         if outcome.result is Result.SOURCE_GONE:
-            log.warning("%r: the source has no such object", key)
+            log.warning("%r: the source has no such object", key, extra=about(route.name, key))
         elif outcome.result is Result.FAILED:
-            log.warning("%r: %s", key, outcome.reason)
+            log.warning("%r: %s", key, outcome.reason, extra=about(route.name, key))
     return all(outcome.result in (Result.COPIED, Result.SAME) for outcome in outcomes)
 
 
@@ -172,7 +173,7 @@ def tell_what_broke_off(tally: Tally) -> None:
 
 def _warn_of_failures(line: Mapping[str, Any]) -> None:
     if line["outcome"] == Result.FAILED.value:
-        log.warning("%r: %s", line["key"], line["reason"])
+        log.warning("%r: %s", line["key"], line["reason"], extra=about(_ROUTE, line["key"]))
 
 
 def _always() -> None:

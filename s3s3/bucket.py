@@ -11,9 +11,9 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias
 
 from .broker import connected
 from .comparison import Comparison, Options
@@ -31,14 +31,12 @@ from .model import Entry, Outcome, Result, Route, md5_of_etag
 from .outstanding import Outstanding
 from .reconcile import Reason, merge
 from .report import Tally
+from .run_worker import DRAIN_S, with_worker
 from .store import Store
 from .stores import RouteStores
-from .tasks import cancel
-from .worker import Worker
 
 log = logging.getLogger(__name__)
 
-Answer = TypeVar("Answer")
 Seen: TypeAlias = "Callable[[Tally, int], None]"
 
 MOST_AHEAD = 1000
@@ -160,17 +158,22 @@ async def queue_of(route: Route, config: Config, without_redis: bool = False) ->
         RedisUnavailable: it is configured and cannot be reached.
     """
     if route not in config.routes:
-        yield MemoryJobs(route.destination_names, source=route.source.name)
+        yield own_queue(route)
         return
     if without_redis or not config.pubsub.url:
         log.warning("route %s: without Redis, this run knows nothing of listeners that copy the same objects, "
                     "and what fails is not tried again", route.name)  # fmt: skip
-        yield MemoryJobs(route.destination_names, source=route.source.name)
+        yield own_queue(route)
         return
     async with connected(config.pubsub.url) as client:
         yield RedisJobs(
             client, route.name, route.destination_names, source=route.source.name, lease_s=config.worker.lease_s
         )
+
+
+def own_queue(route: Route) -> MemoryJobs:
+    """Return a queue that nobody else sees."""
+    return MemoryJobs(route.destination_names, source=route.source.name)
 
 
 def limits_in(jobs: Jobs, route: Route, metrics: Metrics) -> dict[str, Limit]:
@@ -196,10 +199,12 @@ async def reconcile_with_worker(
     *,
     tally: Tally | None = None,
     seen: Seen = unseen,
+    drain_s: float = DRAIN_S,
 ) -> tuple[Tally, bool]:
     """Run over one route, working on its queue meanwhile, so that no listener is needed.
 
-    Returns the tally and whether the run was complete: `stop` ends it early.
+    Returns the tally and whether the run was complete: `stop` ends it early, and copies that are under way then have
+    `drain_s` to end. A dry run leaves the queue's work to others.
 
     Raises:
         RoutePaused: the route is paused, so this would not come to its end.
@@ -212,42 +217,6 @@ async def reconcile_with_worker(
         route, stores.source, stores.destinations, jobs, options, settings=settings, matches=matcher(route),
         tally=tally, seen=seen,
     )  # fmt: skip
-    ended = await with_worker(reconcile.run, stores, jobs, settings, stop)
+    worked_on = own_queue(route) if options.dry_run else jobs
+    ended = await with_worker(reconcile.run, stores, worked_on, settings, stop, drain_s)
     return reconcile.tally, ended is not None
-
-
-async def with_worker(
-    run: Callable[[], Coroutine[Any, Any, Answer]],
-    stores: RouteStores,
-    jobs: Jobs,
-    settings: WorkerSettings,
-    stop: asyncio.Event,
-) -> Answer | None:
-    """Run, working on the route's queue meanwhile. Returns None where `stop` ended it early.
-
-    Raises what the run raises.
-    """
-    worker = Worker(
-        stores.route,
-        jobs,
-        stores.copy,
-        concurrency=settings.concurrency,
-        max_tries=settings.max_tries,
-        lease_s=settings.lease_s,
-        limits=stores.limits,
-    )
-    worker_stop = asyncio.Event()
-    running = asyncio.create_task(run())
-    work = asyncio.create_task(worker.run(worker_stop))
-    stopped = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait([running, work, stopped], return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            return running.result()
-        if work.done():
-            work.result()
-        return None
-    finally:
-        worker_stop.set()
-        await cancel([running, stopped])
-        await work

@@ -1,7 +1,7 @@
 """One run over a route, by any number of processes on any hosts: each compares ranges of keys until none is left.
 
-The comparison is that of `bucket`, on a part of the listings. After every so many entries a process waits for what it
-had copied, and counts it in Redis in the step that makes its range smaller. Where there are too few ranges for all, it
+The comparison is that of `bucket`, on a part of the listings. Every few seconds a process waits for what it had copied,
+and counts it in Redis in the step that makes its range smaller. Where there are too few ranges for all, it
 cuts what is left of its own. Nothing is deleted: what may be is known only to who has seen all listings.
 """
 
@@ -18,13 +18,14 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-from .bucket import MOST_AHEAD, Seen, refuse_paused, unseen, with_worker
+from .bucket import MOST_AHEAD, Seen, own_queue, refuse_paused, unseen
 from .comparison import Comparison, Options
 from .config import WorkerSettings
 from .cutting import cuts
 from .errors import ConfigError, LeaseLost, RunUnderWay
 from .jobs import Jobs
 from .jobs.redis import RedisJobs
+from .lease import lease_clock_s
 from .matching import matcher
 from .model import Route
 from .outstanding import Outstanding
@@ -32,13 +33,15 @@ from .ranges import Ended, Range, SharedRun
 from .reconcile import Batch, merge
 from .report import Tally
 from .run_lock import run_together
+from .run_worker import DRAIN_S, with_worker
 from .stores import RouteStores
 from .tasks import beside
 
 log = logging.getLogger(__name__)
 
 TURN_ENTRIES = 20_000
-"""Compared between two looks at whether others lack work; what a process that is killed had counted is lost no more."""
+TURN_S = 5.0
+"""After so many entries, or so long, a process looks whether others lack work; whoever is killed loses no more."""
 
 PIECES = 8
 """Of a range that is cut: a few more cost hardly more questions than two."""
@@ -57,12 +60,14 @@ async def reconcile_together(
     waits: bool = False,
     tally: Tally,
     seen: Seen = unseen,
+    drain_s: float = DRAIN_S,
 ) -> None:
     """Take part in a run over one route, or begin one, until it has ended or `stop` is set.
 
     Args:
         afresh: a run of which every process has gone is forgotten, not ended.
         waits: for the end of another process's run over the route.
+        drain_s: how long copies that are under way at the end may take.
         tally: gets what all processes counted; its report lines are of what this process compares.
 
     Raises:
@@ -76,8 +81,10 @@ async def reconcile_together(
     options = await _begin(shared, stores.route, options, afresh)
     part = _Part(stores, jobs, shared, options, tally, seen)
 
+    worked_on = own_queue(stores.route) if options.dry_run else jobs
+
     async def run() -> bool | None:
-        return await with_worker(part.run, stores, jobs, settings, stop)
+        return await with_worker(part.run, stores, worked_on, settings, stop, drain_s)
 
     try:
         await (run() if options.dry_run else run_together(
@@ -212,15 +219,16 @@ class _Part:
             return await self._go_through(batches, held)
 
     async def _go_through(self, batches: AsyncIterator[Batch], held: Range) -> bool:
-        entries = 0
+        entries, began_s = 0, lease_clock_s()
         async for batch in batches:
             await self._outstanding.put(await self._comparison.differing(batch))
             while len(self._outstanding) > MOST_AHEAD:
                 await self._outstanding.take()
             entries += len(batch.rows)
-            if entries >= TURN_ENTRIES and all(store.can_name(batch.rows[-1][0]) for store in self._stores):
+            is_long = entries >= TURN_ENTRIES or lease_clock_s() - began_s >= TURN_S
+            if batch.rows and is_long and all(store.can_name(batch.rows[-1][0]) for store in self._stores):
                 await self._end_turn(held, batch.rows[-1][0])
-                entries = 0
+                entries, began_s = 0, lease_clock_s()
                 if held.wanting > 0:
                     return False
         await self._end_turn(held, None)

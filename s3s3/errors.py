@@ -18,6 +18,7 @@
     ├── Damaged                  bytes, length or MD5 differ from what was promised; try again
     ├── LeftBehind               a destination that held up the others; it goes on by itself
     ├── LeaseLost                the job belongs to somebody else now
+    │   └── HandedBack           it waited for its turn, and this process is told to stop
     ├── RunUnderWay              another process compares the whole route just now
     ├── RoutePaused              a person holds the whole route
     └── ListingOutOfOrder        a listing whose keys do not ascend: nothing can be compared with it
@@ -180,6 +181,10 @@ class LeaseLost(S3S3Error):
     """The job belongs to somebody else now; whoever notices it writes nothing more."""
 
     retriable = True
+
+
+class HandedBack(LeaseLost):
+    """Nothing was sent: it waited for its turn when this process was told to stop, and others have theirs."""
 
 
 class RoutePaused(S3S3Error):

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from redis.asyncio import Redis
 
-from .errors import RedisUnavailable
+from .errors import HandedBack, RedisUnavailable
 from .lease import lease_clock_s
 from .lua import Script
 from .metrics import Metrics
@@ -86,22 +86,33 @@ class Limit:
         self._bytes = meter("bytes", endpoint.max_bytes_per_s, LEAST_BYTES)
         self._mean_bytes = float(FIRST_MEAN_BYTES)
 
-    async def admit(self, size_bytes: int, *, streamed: bool, urgent: bool) -> None:
+    async def admit(self, size_bytes: int, *, streamed: bool, urgent: bool, begun: bool = False) -> None:
         """Wait until a request may be sent, with its body where that is not streamed.
 
-        `urgent`: before what this process sends else; a listing, which speaks for a thousand keys.
+        Args:
+            urgent: before what this process sends else; a listing, which speaks for a thousand keys.
+            begun: it belongs to something that has begun, and is let through after `give_up`, too.
+
+        Raises:
+            HandedBack: it would have had to wait, and this process is about to end.
         """
         if self._requests:
-            await self._requests.take(1, urgent)
+            await self._requests.take(1, urgent, begun)
         if self._bytes and size_bytes:
             self._mean_bytes += (size_bytes - self._mean_bytes) / 16
             if not streamed:
-                await self._bytes.take(size_bytes)
+                await self._bytes.take(size_bytes, begun=begun)
+
+    def give_up(self) -> None:
+        """Let nothing wait to begin any more, since this process is about to end."""
+        for meter in (self._requests, self._bytes):
+            if meter:
+                meter.gave_up = True
 
     async def send(self, size_bytes: int) -> None:
         """Wait until so much of a stream may be sent."""
         if self._bytes:
-            await self._bytes.take(size_bytes)
+            await self._bytes.take(size_bytes, begun=True)
 
     @property
     def piece_bytes(self) -> int:
@@ -131,6 +142,9 @@ class Meter:
         least: reserve no less at once.
         ask: reserves so many seconds of the common schedule; None: there is none but this process's own.
         waited: told of every wait.
+
+    Attributes:
+        gave_up: what would have to wait is refused, but for what has begun.
     """
 
     def __init__(self, windows: Sequence[Window], least: int, ask: Ask | None, waited: Callable[[float], None]) -> None:
@@ -144,6 +158,7 @@ class Meter:
         self._told_at_s = lease_clock_s()
         self._own_due_s = 0.0
         self._ask_again_at_s = 0.0
+        self.gave_up = False
 
     @property
     def per_s(self) -> float | None:
@@ -163,8 +178,8 @@ class Meter:
         credit_s = min(self._told.credit_s + lease_clock_s() - self._told_at_s, BURST_S)
         return self._reserved + max(credit_s, 0.0) * (self.per_s or 0.0) / self._told.sharers
 
-    async def take(self, amount: int, urgent: bool = False) -> None:
-        """Wait until so much may go out."""
+    async def take(self, amount: int, urgent: bool = False, begun: bool = False) -> None:
+        """Wait until so much may go out. Raises HandedBack where it gave up."""
         if self.per_s is None:
             return
         if urgent:
@@ -176,6 +191,8 @@ class Meter:
         async with self._turn:
             left = float(amount)
             while left > 0:
+                if self.gave_up and not begun:
+                    raise HandedBack("it waited for its turn when this process was told to stop: others go on with it")
                 if self._reserved <= 0:
                     piece = self.piece
                     if not await self._reserve(piece):

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from .errors import HandedBack
 from .jobs import Counts
 from .logs import about
 from .metrics import Metrics
@@ -30,6 +31,8 @@ class Observer:
         """Tell of a job that the queue knows to be done."""
         failed = []
         for outcome in outcomes:
+            if isinstance(outcome.error, HandedBack):
+                continue  # nothing was tried
             self._metrics.count_outcome(self._route, outcome, duration_s)
             if outcome.result is Result.COPIED and job.lane is Lane.FRESH:
                 waited_s = max(time.time() - job.noticed_ms / 1000, 0.0)

@@ -33,6 +33,11 @@ class Shares:
             name for name in job.destinations if name in self._limits and name not in parked and self._left(name) == 0
         ]
 
+    def give_up(self) -> None:
+        """Let what waits for its turn wait elsewhere: this process is about to end."""
+        for gate in self._limits.values():
+            gate.give_up()
+
     def take(self, task: asyncio.Task[Any], destinations: Sequence[str]) -> None:
         """Count a job under way, until its task ends."""
         names = [name for name in destinations if name in self._limits]

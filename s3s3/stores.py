@@ -31,9 +31,11 @@ class RouteStores:
         source: Store,
         destinations: Sequence[Store],
         transfer: Transfer,
+        metrics: Metrics,
         limits: Mapping[str, Gate] = MappingProxyType({}),
     ) -> None:
         self.route = route
+        self.metrics = metrics
         self.limits = limits
         self.source = source
         self.destinations = tuple(destinations)
@@ -99,7 +101,7 @@ async def opened(
             within=within,
             marks=any(there.copy_tags or there.copy_acl for there in route.destinations),
         )
-        yield RouteStores(route, source, destinations, transfer, limits)
+        yield RouteStores(route, source, destinations, transfer, metrics, limits)
 
 
 async def refused(store: Store) -> S3S3Error | None:

@@ -31,6 +31,7 @@ class Target:
     """One destination of one copy.
 
     Attributes:
+        route: the name of the route that it is for.
         held: what a HEAD said of it; None where it was not asked or has nothing.
         decision: what the comparison said; None where it was not made.
         verify_md5: contents are to be compared where nothing else tells.
@@ -38,11 +39,12 @@ class Target:
         marks: gives further headers for what is written there (tags, ACL); None where no destination wants any.
     """
 
-    __slots__ = ("decision", "held", "key", "marks", "outcome", "store", "verify_md5")
+    __slots__ = ("decision", "held", "key", "marks", "outcome", "route", "store", "verify_md5")
 
-    def __init__(self, store: Store, key: str, marks: Marks | None = None) -> None:
+    def __init__(self, store: Store, key: str, route: str, marks: Marks | None = None) -> None:
         self.store = store
         self.key = key
+        self.route = route
         self.marks = marks
         self.held: Held | None = None
         self.decision: Decision | None = None

@@ -85,7 +85,7 @@ class Worker:
         self._renewed_at_s = self.claimed_at_s
 
     async def run(self, stop: asyncio.Event, drain_s: float = 60.0) -> None:
-        """Work until `stop` is set; then let what runs finish, and after `drain_s` hand back what does not."""
+        """Work until `stop` is set; then let what runs finish; after `drain_s`, or cancelled, hand back the rest."""
         try:
             await beside(
                 self._claim_and_drain(stop, drain_s), self._keep_leases(), self._keep_turning(), self._wake_to(stop)
@@ -113,9 +113,13 @@ class Worker:
 
     async def _claim_and_drain(self, stop: asyncio.Event, drain_s: float) -> None:
         await self._claim_until(stop)
-        if self._running:
-            await asyncio.wait(self._running, timeout=drain_s)
-        await self._hand_back()
+        if self._shares:
+            self._shares.give_up()
+        try:
+            if self._running:
+                await asyncio.wait(self._running, timeout=drain_s)
+        finally:  # whoever cannot wait for that cancels
+            await self._hand_back()
 
     async def _claim_until(self, stop: asyncio.Event) -> None:
         while await self._has_slots(stop):

@@ -41,7 +41,7 @@ LAYERS = """
         store           errors model
         spool           digest errors
         target          errors model reconcile store
-        transfer        digest errors fanout metrics model reconcile spool store target
+        transfer        digest errors fanout logs metrics model reconcile spool store target
         stores          config errors matching metrics model spool store transfer
 
     the queue, what fills it, and who works on it
@@ -58,20 +58,21 @@ LAYERS = """
         shares          model store
         worker          broker circuits errors jobs lease logs model shares store stragglers tasks verdicts
         run_lock        broker errors jobs lease lua tasks
+        observer        errors jobs logs metrics model
+        presence        errors fleet history jobs metrics model
 
     whole buckets, and the daemon
         deletions       errors model
         comparison      deletions errors jobs model reconcile report store
         outstanding     jobs lease model
+        run_worker      config errors jobs observer presence stores tasks worker
         bucket          broker comparison config deletions errors jobs lease limits matching metrics model outstanding \
-                        reconcile report store stores tasks worker
+                        reconcile report run_worker store stores
         cutting         store
         ranges          errors jobs lua report
-        distributed     bucket comparison config cutting errors jobs matching model outstanding ranges reconcile \
-                        report run_lock stores tasks
+        distributed     bucket comparison config cutting errors jobs lease matching model outstanding ranges reconcile \
+                        report run_lock run_worker stores tasks
         heal            errors jobs model notices report store
-        observer        jobs logs metrics model
-        presence        errors fleet history jobs metrics model
         processes       lease tasks
         watchdog        tasks
         periodic        bucket comparison config errors jobs lease matching model report run_lock stores
@@ -79,10 +80,10 @@ LAYERS = """
                         presence stores tasks worker
 
     what users see
-        api             blocking bucket comparison config errors jobs metrics model report store stores
+        api             blocking bucket comparison config errors jobs logs metrics model report store stores
         client          api blocking bucket comparison config errors listener metrics model run_lock stores
         web             config errors fleet history jobs lease merged metrics model run_lock tasks
-        mirror          broker config digest errors jobs lease metrics model observer spool store \
+        mirror          broker config digest errors jobs lease logs metrics model observer presence spool store \
                         stores tasks transfer web worker
         scripts.progress model report
         demo            broker config errors model notices scripts.progress

@@ -12,9 +12,11 @@ from redis.asyncio import Redis
 from s3s3 import limits
 from s3s3.broker import connect, connected
 from s3s3.demo.servers import free_ports
+from s3s3.errors import HandedBack
 from s3s3.limits import Limit, limits_of
 from s3s3.metrics import Metrics
 from s3s3.model import MINUTES_OF_A_DAY, Endpoint, Route, Window
+from s3s3.tasks import cancel
 
 pytestmark = pytest.mark.real
 
@@ -50,9 +52,7 @@ async def count_for(seconds: float, *gates: Limit, at_once: int = 4, size_bytes:
 
     tasks = [asyncio.create_task(ask(number)) for number in range(len(gates)) for _ in range(at_once)]
     await asyncio.sleep(seconds)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await cancel(tasks)
     return passed
 
 
@@ -161,3 +161,20 @@ async def test_slots_are_few_while_a_limit_is_felt_and_more_while_it_is_not(clie
     assert gate.slots(4) < 20
     slow = limit(client, size_bytes=65_536)
     assert slow.slots(16) == 2, "rather a few streams than many that hardly move"
+
+
+async def test_who_is_about_to_end_lets_nothing_wait_to_begin_but_what_has_begun_go_on(client: Redis) -> None:
+    gate = limit(client, requests=4, size_bytes=1_000_000)
+    passed = asyncio.gather(*(gate.admit(0, streamed=False, urgent=False) for _ in range(12)), return_exceptions=True)
+    await asyncio.sleep(0.1)
+    gate.give_up()
+    began_s = time.monotonic()
+    outcomes = await passed
+    assert time.monotonic() - began_s < 1, "none of them waits for its turn any more"
+    refused = [outcome for outcome in outcomes if isinstance(outcome, HandedBack)]
+    assert outcomes.count(None) + len(refused) == 12
+    assert len(refused) >= 6
+    with pytest.raises(HandedBack):
+        await gate.admit(0, streamed=False, urgent=False)
+    await gate.admit(0, streamed=False, urgent=False, begun=True)
+    await gate.send(1000)

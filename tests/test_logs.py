@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from s3s3 import logs
 from s3s3.logs import MOST_REMEMBERED, JsonLines, Lines, PlainLines, about, object_id
 from s3s3.metrics import Metrics
 from s3s3.model import Job, Lane, Outcome, Result
@@ -124,3 +127,21 @@ def test_extra_fields_are_what_a_collector_needs() -> None:
     assert about("images", "k", destination="swift")["about"] == {
         "id": object_id("images", "k"), "route": "images", "key": "k", "destination": "swift",
     }  # fmt: skip
+
+
+def lines_without_an_id() -> Iterator[str]:
+    """Calls of a logger, in all of s3s3, that name a key and do not say `extra`."""
+    for path in sorted(Path(logs.__file__).parent.rglob("*.py")):
+        if path.parent.name == "cache":  # it has no queue
+            continue
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(call, ast.Call) and ast.unparse(call.func).startswith("log.")):
+                continue
+            named = {part.id for value in call.args for part in ast.walk(value) if isinstance(part, ast.Name)}
+            named |= {part.attr for value in call.args for part in ast.walk(value) if isinstance(part, ast.Attribute)}
+            if "key" in named and "extra" not in {keyword.arg for keyword in call.keywords}:
+                yield f"{path.name}:{call.lineno}"
+
+
+def test_each_line_that_names_an_object_has_its_id() -> None:
+    assert not list(lines_without_an_id())

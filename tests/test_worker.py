@@ -638,6 +638,21 @@ async def test_what_does_not_end_in_time_is_handed_back_with_a_look(jobs: Jobs, 
     assert (await jobs.counts()).looks == 2
 
 
+async def test_who_cannot_wait_for_the_drain_cancels_and_what_runs_is_handed_back_all_the_same(jobs: Jobs) -> None:
+    copies = Copies()
+    copies.gate.clear()
+    stop = asyncio.Event()
+    task = asyncio.create_task(Worker(ROUTE, jobs, copies).run(stop, drain_s=60.0))
+    await notice(jobs, "k1", "k2")
+    await until(lambda: copies.running == 2)
+    stop.set()
+    await asyncio.sleep(0.3)
+    assert not task.done()
+    await cancel([task])
+    assert copies.running == 0
+    assert sorted(job.key for job in (await jobs.claim(5, 5, 5, 0)).jobs) == ["k1", "k2"]
+
+
 async def test_what_ends_at_the_last_moment_is_not_handed_back(jobs: Jobs) -> None:
     async def ends_when_cancelled(job: Job, name: str) -> Outcome:
         with suppress(asyncio.CancelledError):

@@ -14,6 +14,7 @@ from ..broker import Patience
 from ..errors import RedisUnavailable
 from ..jobs import Jobs, Put
 from ..lease import lease_clock_s
+from ..logs import about
 from ..model import Lane, Result
 
 log = logging.getLogger(__name__)
@@ -44,8 +45,11 @@ class _Awaited:
 class Misses:
     """The misses of one front and one destination. `run` has to run beside it."""
 
-    def __init__(self, jobs: Jobs, destination: str, *, asked_again_after_s: float = ASKED_AGAIN_AFTER_S) -> None:
+    def __init__(
+        self, jobs: Jobs, route: str, destination: str, *, asked_again_after_s: float = ASKED_AGAIN_AFTER_S
+    ) -> None:
         self._jobs = jobs
+        self._route = route
         self._destination = destination
         self._asked_again_after_s = asked_again_after_s
         self._run = secrets.token_hex(8)
@@ -128,5 +132,6 @@ class Misses:
                 try:
                     await self._put(key)
                 except RedisUnavailable as error:
-                    log.warning("%s; those who wait for %r go on waiting", error, key)
+                    log.warning("%s: %s; those who wait for %r go on waiting", self._route, error, key,
+                                extra=about(self._route, key))  # fmt: skip
                     return

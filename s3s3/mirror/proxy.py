@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote, urlsplit
 from aiohttp import web
 
 from ..errors import RedisUnavailable, StoreError
+from ..logs import about
 from ..web.access_log import OUTCOME
 from .durations import wait_s_of
 from .figures import Event, Figures
@@ -67,7 +68,8 @@ class Proxy:
                 return event, await self._route.store.location(key, method=method, signed_for_s=self._signed_for_s)
         except (StoreError, RedisUnavailable, asyncio.TimeoutError) as error:
             why = str(error) or "the destination did not answer in time"
-            log.warning("%s: %r is to be had from the source alone: %s", self._route.name, key, why)
+            log.warning("%s: %r is to be had from the source alone: %s", self._route.name, key, why,
+                        extra=about(self._route.name, key))  # fmt: skip
             event = Event.ERROR
         return event, source_url(self._source, key)
 

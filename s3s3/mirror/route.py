@@ -16,6 +16,7 @@ from ..jobs.redis import RedisJobs
 from ..metrics import Metrics
 from ..model import Endpoint, Job, Outcome, Route
 from ..observer import Observer
+from ..presence import Presence, State
 from ..spool import Room
 from ..store import Source, Store, Timeouts
 from ..stores import CONNECTIONS_BESIDE_COPIES, refused
@@ -70,8 +71,9 @@ class MirrorRoute:
         self.jobs = RedisJobs(
             shared.client, route.name, route.destination_names, source=route.source.name, lease_s=settings.lease_s
         )
-        self.misses = Misses(self.jobs, writing.name)
-        self._observer = Observer(route.name, shared.metrics)
+        self.misses = Misses(self.jobs, route.name, writing.name)
+        self._presence = Presence(route, self.jobs, shared.metrics, self._state, "mirror")
+        self._observer = Observer(route.name, shared.metrics, self._presence.failed)
         self._told = told
         transfer = Transfer(source, shared.room, metrics=shared.metrics, route=route.name)
         self._worker = Worker(
@@ -91,13 +93,14 @@ class MirrorRoute:
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Work on misses until `stop` is set, and leave the queue as one ought to."""
-        await beside(self._work(stop, drain_s), self.misses.run())
+        await beside(self._work(stop, drain_s), self.misses.run(), self._presence.keep())
 
     async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
         await self._worker.run(stop, drain_s)
         self.misses.give_up()
         try:
             await self.jobs.leave()
+            await self._presence.sign_off()
         except S3S3Error as error:
             log.warning("%s: could not sign off: %s", self.name, error)
 
@@ -109,6 +112,9 @@ class MirrorRoute:
         if silent_s > STALLED_AFTER_S:
             return f"{self.name}: the queue has not answered for {silent_s:.0f} s"
         return ""
+
+    def _state(self) -> State:
+        return State(self._worker.running, leads=False, ailment=self.ailment())
 
     async def unready(self) -> list[str]:
         """Ask Redis and the destination; return what is wrong, a line each."""

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from ..broker import translated
 from ..errors import RedisUnavailable, UpstreamRefused, UrlForbidden
+from ..logs import about
 from ..model import Outcome, Result
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class States:
 
     def __init__(self, client: Redis, route: str, lifespan_days: int) -> None:
         self._client = client
+        self._route = route
         self._prefix = f"s3s3:{{{route}}}:state:"
         self._lifespan_s = lifespan_days * DAY_S
 
@@ -70,7 +72,8 @@ class States:
             else:
                 await self._set(key, _error_of(outcome), ERROR_S)
         except RedisUnavailable as error:
-            log.warning("the state of %r could not be kept: %s", key, error)
+            log.warning("%s: the state of %r could not be kept: %s", self._route, key, error,
+                        extra=about(self._route, key))  # fmt: skip
 
     async def is_present(self, key: str, expires_ms: int | None) -> None:
         """Say that there is a copy.

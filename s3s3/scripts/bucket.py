@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     """Compare and copy; return the exit status."""
     arguments = command_line().parse_args(argv)
     options.start_log(arguments)
-    return options.run(lambda stop: _bucket(arguments, stop))
+    return options.run(lambda stop: _bucket(arguments, stop), ends_at_second_signal=True)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -68,6 +68,7 @@ def command_line() -> argparse.ArgumentParser:
         "--afresh", action="store_true", help="with --distributed: begin anew, and forget a run that was broken off"
     )
     parser.add_argument("--wait", action="store_true", help="wait where another process compares the same route now")
+    options.add_drain(parser)
     parser.add_argument("--without-redis", action="store_true", help="do not use the Redis that is configured")
     return parser
 
@@ -162,12 +163,14 @@ async def _compare(
             if arguments.distributed:
                 await reconcile_together(
                     stores, shareable(jobs), settings.worker, wanted, stop, afresh=arguments.afresh,
-                    waits=arguments.wait, tally=tally, seen=progress,
+                    waits=arguments.wait, tally=tally, seen=progress, drain_s=arguments.drain_s,
                 )  # fmt: skip
                 return
 
             async def run() -> None:
-                await reconcile_with_worker(stores, jobs, settings.worker, wanted, stop, tally=tally, seen=progress)
+                await reconcile_with_worker(
+                    stores, jobs, settings.worker, wanted, stop, tally=tally, seen=progress, drain_s=arguments.drain_s
+                )
 
             if arguments.dry_run:  # it does nobody's work
                 await run()

@@ -14,7 +14,6 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from .. import __version__, broker, config
-from ..config import Config
 from ..errors import RedisUnavailable
 from ..listener import listen, route_listeners, sources_for
 from ..metrics import Metrics
@@ -23,9 +22,8 @@ from ..processes import Processes
 from ..watchdog import Notify, notified
 from ..web.health import application, served
 from ..web.several import Several, socket_of
-from ..web.snapshot import watches
-from ..web.status import Status
 from . import options
+from .status import status_of
 
 log = logging.getLogger(__name__)
 
@@ -50,10 +48,7 @@ def command_line() -> argparse.ArgumentParser:
         "--reconcile-interval", type=float, metavar="S", help="also compare whole buckets, every S seconds"
     )
     parser.add_argument("--no-initial", action="store_true", help="... but not at the start")
-    parser.add_argument(
-        "--drain-s", type=float, default=60.0, metavar="S",
-        help="when told to stop, hand back what still runs after S seconds (default: 60)",
-    )  # fmt: skip
+    options.add_drain(parser)
     parser.add_argument(
         "--processes", type=_at_least_one, default=1, metavar="N",
         help="so many processes, to use more than one core; each does [worker] concurrency jobs at once (default: 1)",
@@ -83,7 +78,7 @@ async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
                      channel, listener.route.source.name,
                      ", ".join(listener.route.destination_names))  # fmt: skip
         sources = sources_for(listeners, settings, metrics)
-        status = None if arguments.as_one_of_several else _status(settings, listeners[0].jobs.client)
+        status = None if arguments.as_one_of_several else status_of(settings, listeners[0].jobs.client)
 
         async def stuck() -> str:
             ailments = [] if stop.is_set() else [why for one in listeners if (why := one.ailment())]
@@ -109,7 +104,7 @@ async def _several(arguments: argparse.Namespace, given: Sequence[str], stop: as
             async def stuck() -> str:
                 return await _curable([] if stop.is_set() else await pages.ailments(), client)
 
-            async with served(pages.application(_status(settings, client)), settings.http), notified(stuck):
+            async with served(pages.application(status_of(settings, client)), settings.http), notified(stuck):
                 ended = await processes.run(stop, arguments.drain_s + ENDED_AFTER_DRAIN_S)
         finally:
             if client is not None:
@@ -128,13 +123,6 @@ async def _curable(ailments: Sequence[str], client: Redis | None) -> str:
     except RedisUnavailable:
         return ""
     return "; ".join(ailments)
-
-
-def _status(settings: Config, client: Redis | None) -> Status | None:
-    """Return the status page, None where there is none, or no Redis to read it from."""
-    if settings.http is None or client is None:
-        return None
-    return Status(watches(client, settings.routes, settings.worker.lease_s), settings.http.token)
 
 
 def _command(number: int, given: Sequence[str], socket: Path) -> list[str]:

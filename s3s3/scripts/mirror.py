@@ -26,6 +26,7 @@ from ..stores import room_of
 from ..web import access_log
 from ..web.health import application, served
 from . import options
+from .status import status_of
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +46,7 @@ def command_line() -> argparse.ArgumentParser:
     """Return what reads the command's arguments."""
     parser = options.parser("mirror", "Serve copies over HTTP, and make those that are missing, until told to stop.")
     parser.add_argument("--access-log", action="store_true", help="a JSON line on standard output for each request")
-    parser.add_argument(
-        "--drain-s", type=float, default=60.0, metavar="S",
-        help="when told to stop, hand back what still runs after S seconds (default: 60)",
-    )  # fmt: skip
+    options.add_drain(parser)
     parser.add_argument(
         "--make-buckets", action="store_true",
         help="make the mirrors' buckets, have copies deleted after lifespan_days where the store can, and end",
@@ -73,7 +71,8 @@ async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     async with _opened(settings, metrics, with_access_log=arguments.access_log) as opened:
         log.info("s3s3 %s: serving %s", __version__, ", ".join(front.name for front in opened))
         copying = [front for front in opened if isinstance(front, Front)]
-        async with served(application(opened, metrics), settings.http):
+        client = copying[0].routes[0].jobs.client if copying else None
+        async with served(application(opened, metrics, status_of(settings, client)), settings.http):
             await asyncio.gather(run(copying, stop, arguments.drain_s), stop.wait())
     log.info("stopped")
     return options.OK

@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -22,6 +23,9 @@ from ..logs import AGAIN_AFTER_S, JsonLines, Lines, PlainLines
 ALLOCATIONS_BETWEEN_COLLECTIONS = 50_000
 
 TELL_REPEATS_EVERY_S = 5.0
+
+SAME_SIGNAL_S = 0.3
+"""Some send a process and its group the same signal, as `timeout` does: what comes so soon is no second one."""
 
 OK, SOME_FAILED, WRONG_USAGE, OUT_OF_REACH = 0, 1, 2, 3
 
@@ -59,6 +63,14 @@ def parser(verb: str, does: str, **settings: Any) -> argparse.ArgumentParser:
     return made
 
 
+def add_drain(made: argparse.ArgumentParser) -> None:
+    """Add the option of commands that copy."""
+    made.add_argument(
+        "--drain-s", type=float, default=60.0, metavar="S",
+        help="when told to stop, hand back what still runs after S seconds (default: 60)",
+    )  # fmt: skip
+
+
 def start_log(arguments: argparse.Namespace) -> None:
     """Log to standard error, for supervisord, systemd or a collector to pick up."""
     lines = JsonLines() if arguments.log_format == "json" else PlainLines()
@@ -68,22 +80,48 @@ def start_log(arguments: argparse.Namespace) -> None:
     logging.getLogger("s3s3").setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
 
 
-def run(command: Callable[[asyncio.Event], Coroutine[Any, Any, int]]) -> int:
-    """Run a command's coroutine and return its exit status; SIGTERM and SIGINT set the event that it is given."""
+def run(command: Callable[[asyncio.Event], Coroutine[Any, Any, int]], *, ends_at_second_signal: bool = False) -> int:
+    """Run a command's coroutine and return its exit status; SIGTERM and SIGINT set the event that it is given.
+
+    `ends_at_second_signal`: a second one cancels it. A daemon has better not: who tells a whole group of processes
+    to stop may tell some of them twice.
+    """
 
     async def until_stopped() -> int:
         stop = asyncio.Event()
+        running = asyncio.ensure_future(command(stop))
+        told = _Told(stop, running if ends_at_second_signal else None)
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            asyncio.get_running_loop().add_signal_handler(number, told)
         telling = asyncio.create_task(_keep_telling_repeats())
         try:
-            return await command(stop)
+            return await running
+        except asyncio.CancelledError:
+            print("s3s3: ended at once, as asked for twice", file=sys.stderr)
+            return SOME_FAILED
         finally:
             telling.cancel()
             _tell_repeats(older_than_s=0.0)
 
     _collect_seldom()
     return exit_status(lambda: uvloop.run(until_stopped()))
+
+
+class _Told:
+    """Told to stop: once by an event, and the second time by the end of a task."""
+
+    def __init__(self, stop: asyncio.Event, running: asyncio.Future[int] | None) -> None:
+        self._stop = stop
+        self._running = running
+        self._told_at_s = 0.0
+
+    def __call__(self) -> None:
+        now_s = time.monotonic()
+        if not self._stop.is_set():
+            self._told_at_s = now_s
+            self._stop.set()
+        elif self._running is not None and now_s - self._told_at_s > SAME_SIGNAL_S:
+            self._running.cancel()
 
 
 async def _keep_telling_repeats() -> None:

@@ -33,8 +33,14 @@ _Result = TypeVar("_Result")
 class Gate(Protocol):
     """What makes requests to a store wait for their turn."""
 
-    async def admit(self, size_bytes: int, *, streamed: bool, urgent: bool) -> None:
-        """Wait until a request may be sent, with its body of that size where it is not streamed."""
+    async def admit(self, size_bytes: int, *, streamed: bool, urgent: bool, begun: bool) -> None:
+        """Wait until a request may be sent, with its body of that size where it is not streamed.
+
+        Raises HandedBack where `give_up` came first, and it does not belong to something that has `begun`.
+        """
+
+    def give_up(self) -> None:
+        """Let nothing wait to begin any more, since this process is about to end."""
 
     async def send(self, size_bytes: int) -> None:
         """Wait until so much of a stream may be sent."""
@@ -149,7 +155,9 @@ class Exchange:
             headers: to be signed and sent.
         """
         if self._gate is not None:  # before a connection is taken, and before the permit is asked for
-            await self._gate.admit(size_bytes, streamed=not isinstance(body, bytes), urgent=operation == "LIST")
+            await self._gate.admit(
+                size_bytes, streamed=not isinstance(body, bytes), urgent=operation == "LIST", begun=bool(query)
+            )  # what has a query follows something else: a part, the tags of an object
         method = "GET" if operation == "LIST" else operation
         target = self._address.target(encode_key(held_key), query)
         try:

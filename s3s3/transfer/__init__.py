@@ -72,7 +72,7 @@ class Transfer:
             wait_for_all: without, a destination that holds up the others fails with LeftBehind.
         """
         marks = None if self._marked_source is None else SourceMarks(self._marked_source, key)
-        targets = [Target(store, key, marks) for store in destinations]
+        targets = [Target(store, key, self._route, marks) for store in destinations]
         road = OrdinaryRoad(self.source, self.room, self.without_md5, key, permit, targets, wait_for_all)
         ahead = targets
         if self._within is not None:

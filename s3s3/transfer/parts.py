@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from ..errors import Damaged, S3S3Error, StoreError, StoreRefused
+from ..logs import about
 from ..model import PART_AT_LEAST_BYTES, Endpoint, Proof, md5_of_etag
 from ..spool import Room
 from ..store import RECORDED_ETAG, TAGGING, Reading
@@ -148,14 +149,16 @@ class InParts:
                 self._permit()
                 await self._uploads.abort(self._target.key, upload_id)
         except StoreRefused as error:
-            log.info("%s: parts that were left behind are not looked for: %s", self._target.store.name, error)
+            log.info("%s: parts that were left behind are not looked for: %s", self._target.store.name, error,
+                     extra=about(self._target.route, self._target.key))  # fmt: skip
 
     async def _give_up(self, upload_id: str) -> None:
         try:
             await self._uploads.abort(self._target.key, upload_id)
         except S3S3Error as error:
             log.warning("%s: parts of %r that came to nothing are left behind until it is written again: %s",
-                        self._target.store.name, self._target.key, error)  # fmt: skip
+                        self._target.store.name, self._target.key, error,
+                        extra=about(self._target.route, self._target.key))  # fmt: skip
 
     def _damaged(self, operation: str, message: str) -> Damaged:
         return Damaged(message, store=self._target.store.name, operation=operation, key=self._target.key)

@@ -16,7 +16,7 @@ def problems(view: RouteView) -> Iterator[str]:
     """Yield what is wrong with a route, a sentence each. No ages: they would change each time that somebody looks."""
     alive = [member for member in view.members if not member.is_silent]
     if not any(member.command != "bucket" for member in alive):
-        yield f"Route {view.name}: no process works on it; start s3s3 listen."
+        yield f"Route {view.name}: no process works on it; start s3s3 {view.command}."
     for member in view.members:
         if member.is_silent:
             yield f"Route {view.name}: process {member.pid} on {member.host} has gone silent, and did not sign off."

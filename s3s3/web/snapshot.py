@@ -59,9 +59,14 @@ class StoreView:
 
 @dataclass(frozen=True)
 class RouteView:
-    """A route."""
+    """A route.
+
+    Attributes:
+        command: the one whose processes work on it: listen, or mirror.
+    """
 
     name: str
+    command: str
     channel: str
     source: StoreView
     destinations: Sequence[StoreView]
@@ -127,7 +132,7 @@ class Watch:
         name = route.source.name
         source = StoreView(name, address(route.source), *_state(name, counts, 0), counts.parked.get(name, 0))
         return RouteView(
-            route.name, route.channel, source, destinations, counts, members, letters,
+            route.name, self.command, route.channel, source, destinations, counts, members, letters,
             json.loads(summary) if summary else None, await under_way(self.jobs), told.now_ms,
         )  # fmt: skip
 
@@ -154,6 +159,8 @@ def watches(client: Redis, routes: Sequence[Route], lease_s: float, command: str
 
 def address(endpoint: Endpoint) -> str:
     """Return where a bucket is, for people. No part of it is secret."""
+    if not endpoint.bucket_name:
+        return "the web, as clients ask"  # a mirror's source
     host = endpoint.host or f"AWS {endpoint.region}"
     port = f":{endpoint.port}" if endpoint.port else ""
     return f"{host}{port}/{endpoint.bucket_name}{'/' if endpoint.prefix else ''}{endpoint.prefix}"

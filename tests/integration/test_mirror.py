@@ -14,6 +14,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import redis
 
 from s3s3.demo.servers import free_ports
 from s3s3.demo.swift_server import SwiftServer
@@ -53,7 +54,7 @@ def mirroring(config: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]
 async def said_to_watchers(http: aiohttp.ClientSession, http_port: int) -> dict[str, tuple[int, str]]:
     """Status and text of each page for those who watch a process."""
     pages = {}
-    for path in ("healthz", "readyz", "metrics"):
+    for path in ("healthz", "readyz", "metrics", ""):
         async with http.get(f"http://127.0.0.1:{http_port}/{path}") as got:
             pages[path] = (got.status, await got.text())
     return pages
@@ -125,6 +126,10 @@ async def test_health_metrics_influxdb_the_access_log_and_a_stop(
             pages = await said_to_watchers(http, http_port)
             process.terminate()
             assert await asyncio.to_thread(process.wait, 30) == 0
+    assert "All is well" in pages[""][1]
+    assert f"mirror, pid {process.pid}</small>" in pages[""][1]
+    with redis.Redis.from_url(redis_url) as client:
+        assert not client.exists("s3s3:{mirror.proxy}:fleet"), "it has signed off"
     assert pages["healthz"] == pages["readyz"] == (200, "ok\n")
     for series in ('s3s3_mirror_requests_total{mirror="mirror.proxy",outcome="waited"} 1.0',
                    's3s3_copies_total{destination="mirror.proxy.destination",outcome="copied"',

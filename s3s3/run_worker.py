@@ -1,0 +1,108 @@
+"""The worker of a run over a bucket: it works on the route's queue while the run lasts, so no listener is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from .config import WorkerSettings
+from .errors import RedisUnavailable
+from .jobs import Jobs
+from .jobs.redis import RedisJobs
+from .observer import Observer
+from .presence import Presence, State
+from .stores import RouteStores
+from .tasks import beside, cancel
+from .worker import Worker
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+DRAIN_S = 60.0
+"""How long copies that are under way at the end may take before they are handed back."""
+
+
+async def with_worker(
+    run: Callable[[], Coroutine[Any, Any, Answer]],
+    stores: RouteStores,
+    jobs: Jobs,
+    settings: WorkerSettings,
+    stop: asyncio.Event,
+    drain_s: float = DRAIN_S,
+) -> Answer | None:
+    """Run, working on the route's queue meanwhile, which the fleet sees. Returns None where `stop` ended it early.
+
+    Raises what the run raises. Cancelled, it hands back what it works on and ends.
+    """
+    worker = _RunsWorker(stores, jobs, settings)
+    ending = asyncio.Event()
+    running = asyncio.create_task(run())
+    work = asyncio.create_task(worker.work(ending, drain_s))
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([running, work, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            return running.result()
+        if work.done():
+            work.result()
+        worker.tell_of_drain(drain_s)
+        return None
+    finally:
+        ending.set()
+        await cancel([running, stopped])
+        await work
+
+
+class _RunsWorker:
+    """A worker, what is told of it, and its place in the fleet where there is a Redis."""
+
+    def __init__(self, stores: RouteStores, jobs: Jobs, settings: WorkerSettings) -> None:
+        route = stores.route
+        self._route = route.name
+        self._jobs = jobs if isinstance(jobs, RedisJobs) else None
+        self._presence = observer = None
+        if self._jobs is not None:
+            self._presence = Presence(route, self._jobs, stores.metrics, self._state, "bucket")
+            observer = Observer(route.name, stores.metrics, self._presence.failed)
+        self._worker = Worker(
+            route,
+            jobs,
+            stores.copy,
+            concurrency=settings.concurrency,
+            max_tries=settings.max_tries,
+            lease_s=settings.lease_s,
+            finished=observer.finished if observer else None,
+            limits=stores.limits,
+        )
+
+    def _state(self) -> State:
+        return State(self._worker.running, leads=False, ailment="")
+
+    def tell_of_drain(self, drain_s: float) -> None:
+        """Say what is waited for, now that somebody wants the end."""
+        if self._worker.running:
+            log.warning("route %s: told to stop; copies under way: %d, which have %g s to end. A second Ctrl-C or "
+                        "SIGTERM hands them back at once, and leaves none half done",
+                        self._route, self._worker.running, drain_s)  # fmt: skip
+
+    async def work(self, ending: asyncio.Event, drain_s: float) -> None:
+        """Work until the event is set, and leave the queue and the fleet as one ought to."""
+        if self._presence is None:
+            await self._worker.run(ending, drain_s)
+            return
+        try:
+            await beside(self._worker.run(ending, drain_s), self._presence.keep())
+        finally:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        assert self._jobs is not None
+        assert self._presence is not None
+        try:
+            await self._jobs.leave()
+            await self._presence.sign_off()
+        except RedisUnavailable as error:
+            log.warning("route %s: could not sign off: %s", self._route, error)
