@@ -161,10 +161,10 @@ class _Guard(asyncio.Protocol):
 
 
 class _ServerLog(logging.LoggerAdapter[logging.Logger]):
-    """What aiohttp's server says; but not each request that is no HTTP, or whoever sends them would fill the disk."""
+    """What aiohttp's server says; but not of requests that are no HTTP and of clients that leave, which any may do."""
 
     def exception(self, msg: object, *args: object, exc_info: Any = True, **options: Any) -> None:
-        level = logging.DEBUG if isinstance(exc_info, HttpProcessingError) else logging.ERROR
+        level = logging.DEBUG if isinstance(exc_info, (HttpProcessingError, ConnectionError)) else logging.ERROR
         self.log(level, msg, *args, exc_info=exc_info, **options)
 
 

@@ -26,7 +26,7 @@ from s3s3.model import Endpoint
 from s3s3.spool import Room
 from s3s3.tasks import cancel
 
-from .cache_client import CacheClient
+from .cache_client import BIG, CacheClient
 from .origin_server import OriginServer
 
 
@@ -130,3 +130,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("only root may mount a small disk here")
     yield there
     subprocess.run(["umount", "--lazy", str(there)], check=True)
+
+
+@pytest.fixture
+async def hit(cached, put) -> tuple[CacheClient, str]:
+    put("key", BIG, ContentType="application/x-thing")
+    client = await cached()
+    url = client.url("key")
+    await client.kept(url)
+    return client, url

@@ -25,7 +25,7 @@ from s3s3.model import Secret
 from tests.faults.kinds import Bandwidth, Flip, Truncated, getting
 from tests.faults.proxy import Proxy
 
-from .cache_client import BIG, MIB, CacheClient, until
+from .cache_client import BIG, MIB, until
 
 pytestmark = pytest.mark.real
 
@@ -557,15 +557,6 @@ async def test_behind_nginx_the_file_is_named_and_not_sent(cached, put) -> None:
     assert (await client.ask(url, X_S3S3_Sendfile="own"))[2] == BIG, "nginx has not found the file"
     assert (await client.ask(url, If_Range=headers["ETag"], Range="bytes=0-1"))[2] == BIG[:2]
     assert (await client.kept(client.url("described")))[2] == BIG, "nginx would not send its metadata"
-
-
-@pytest.fixture
-async def hit(cached, put) -> tuple[CacheClient, str]:
-    put("key", BIG, ContentType="application/x-thing")
-    client = await cached()
-    url = client.url("key")
-    await client.kept(url)
-    return client, url
 
 
 def within(folder: Path) -> list[str]:

@@ -78,6 +78,21 @@ def test_what_another_process_replaces_or_removes_is_seen_although_it_is_remembe
     assert content_of(folder, "key") == b"anew"
 
 
+def test_that_another_process_has_asked_the_store_is_seen_although_it_is_remembered(folder: Folder) -> None:
+    kept(folder, "key")
+    os.utime(folder.description(folder.name("key")), (1000, 1000))
+    assert validated_s(folder, "key") == 1000
+    Folder(folder.directory, "store/bucket").note_valid("key")
+    assert time.time() - validated_s(folder, "key") < 60
+
+
+def validated_s(folder: Folder, key: str) -> float:
+    stored = folder.open(key)
+    assert stored is not None
+    stored.close()
+    return stored.validated_s
+
+
 def test_a_description_that_looks_the_same_as_the_one_that_is_remembered(folder: Folder) -> None:
     """A file system gives numbers of files anew, and its clock is coarse: the body that it names is gone by then."""
     kept(folder, "key", b"before")

@@ -425,11 +425,11 @@ async def test_what_the_store_says_of_a_copys_end_is_how_long_it_is_known(mirror
 
 async def test_a_copy_that_has_had_its_time_is_made_anew(mirrored, origin, there: Endpoint) -> None:
     origin.answers["/x"] = answer(b"before")
-    mirror = await mirrored(redirect_of(there, lifespan_days=3 / 86_400))
+    mirror = await mirrored(redirect_of(there, lifespan_days=1 / 86_400))
     _, location, _ = await mirror.ask(path_of(f"{origin.url}x"))
     assert (await mirror.content(location))[0] == b"before"
     origin.answers["/x"] = answer(b"after")
-    await asyncio.sleep(4.5)  # Swift rounds up
+    await asyncio.sleep(2.2)  # Swift rounds up
     _, location, _ = await mirror.ask(path_of(f"{origin.url}x"))
     assert (await mirror.content(location))[0] == b"after"
     assert origin.gets("/x") == 2

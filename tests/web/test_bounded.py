@@ -160,6 +160,12 @@ async def test_a_fault_of_ours_is_logged(served: Served, caplog: pytest.LogCaptu
     assert "this went wrong" in caplog.text
 
 
+async def test_a_client_that_leaves_is_no_fault(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    served.fault = ConnectionResetError("the client has gone")
+    await (await served.client()).says()
+    assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
+
+
 async def test_more_connections_than_there_may_be_push_out_who_idles_longest(served: Served) -> None:
     served.gate.clear()
     working = [await served.client() for _ in range(5)]
