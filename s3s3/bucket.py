@@ -87,11 +87,14 @@ class Reconcile:
         Raises:
             S3S3Error: the source's listing broke off, or Redis went away. Nothing was deleted then.
         """
-        with self._candidates:
-            return await self._compare_all()
-
-    async def _compare_all(self) -> Tally:
         began_s = lease_clock_s()
+        with self._candidates:
+            try:
+                return await self._compare_all(began_s)
+            finally:
+                self.tally.seconds = lease_clock_s() - began_s
+
+    async def _compare_all(self, began_s: float) -> Tally:
         async for batch in merge(self._source.pages(), [store.pages() for store in self._destinations]):
             await self._outstanding.put(await self._comparison.differing(batch))
             self._seen(self.tally, len(self._outstanding))

@@ -18,7 +18,7 @@ VERBS = {
     "check": "try every store and Redis, and say what is wrong",
     "convert": "print an old INI file, or s3sync's config.js, as TOML",
     "completion": "print what completes these words in bash or zsh",
-    "demo": "show everything on this machine, with real parts and no configuration",
+    "demo": "show everything here, with real parts and no configuration",
 }
 
 

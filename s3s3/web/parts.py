@@ -45,8 +45,9 @@ def route(view: RouteView) -> str:
     facts = [
         ("Pending", f"{counts.pending:,}"),
         ("Oldest pending", span_text(view.oldest_s)),
-        ("Last comparison", _compared(view)),
     ]
+    if view.command != "mirror":  # nobody lists the web
+        facts.append(("Last comparison", _compared(view)))
     stores = "\n".join(_destination(view, one) for one in view.destinations)
     return f"""<section class="route" aria-labelledby="route-{name}">
 <h2 id="route-{name}">{name}</h2>

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from ... import logs
 from ...digest import Digest, md5_of
 from ...errors import Damaged, S3S3Error, StoreError
 from ...metrics import Metrics
@@ -243,4 +244,4 @@ class Fills:
         outcome = "kept" if error is None else "not kept" if isinstance(error, Unkept) else "failed"
         self._metrics.mirror_cache_fills[self._mirror, outcome] += 1
         if error is not None and (not isinstance(error, StoreError) or error.retriable):
-            log.warning("%s: %r is not kept: %s", self._mirror, key, error)
+            log.warning("%s: %r is not kept: %s", self._mirror, key, error, extra=logs.about(self._store.name, key))

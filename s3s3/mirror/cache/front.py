@@ -9,6 +9,7 @@ import time
 
 from aiohttp import web
 
+from ... import logs
 from ...config.mirror import CacheSettings
 from ...errors import AccessDenied, S3S3Error
 from ...store import Denied, Grant, Store, Verifier
@@ -73,7 +74,8 @@ class Cache:
             if isinstance(error, ConnectionError):
                 raise
             log.warning("%s: %r is to be had from the store alone: %s", self._store.name, grant.key,
-                        error or type(error).__name__)  # fmt: skip
+                        error or type(error).__name__,
+                        extra=logs.about(self._store.name, grant.key))  # fmt: skip
             return Event.ERROR, await self._elsewhere(request, grant)
 
     async def _of_object(self, request: web.BaseRequest, grant: Grant) -> tuple[Event, web.StreamResponse]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from enum import Enum
 
+from ... import logs
 from ...errors import StoreError, StoreUnavailable
 from ...store import Store
 from .about import About
@@ -45,10 +46,12 @@ class Validation:
             held = await asyncio.wait_for(self._store.head(key), ASKED_FOR_S)
         except (StoreUnavailable, asyncio.TimeoutError) as error:
             log.warning("%s: whether %r is still the same is not known, and it is given out as it was: %s",
-                        self._store.name, key, error or "no answer in time")  # fmt: skip
+                        self._store.name, key, error or "no answer in time",
+                        extra=logs.about(self._store.name, key))  # fmt: skip
             return Validity.UNKNOWN
         except StoreError as error:
-            log.warning("%s: %r may not be given out any more: %s", self._store.name, key, error)
+            log.warning("%s: %r may not be given out any more: %s", self._store.name, key, error,
+                        extra=logs.about(self._store.name, key))  # fmt: skip
             return Validity.CHANGED
         if held is None:
             self._folder.remove(self._folder.name(key), about)
