@@ -37,8 +37,12 @@ def query_of(raw: str) -> Query:
     found: list[tuple[str, str | None]] = []
     for part in raw.split("&") if raw else []:
         name, equals, value = part.partition("=")
-        found.append((unquote_plus(name), unquote_plus(value) if equals else None))
+        found.append((_decoded(name), _decoded(value) if equals else None))
     return found
+
+
+def _decoded(text: str) -> str:
+    return unquote_plus(text) if "%" in text or "+" in text else text  # most of it says what it means
 
 
 def spellings(sent: str) -> Iterator[tuple[str, str]]:
