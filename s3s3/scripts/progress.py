@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -44,15 +46,22 @@ class Progress:
         self._console = Console(stderr=True)
         self._live = Live(console=self._console, transient=True, auto_refresh=False) if sys.stderr.isatty() else None
         self._began_s = self._shown_s = time.monotonic()
+        self._logged_to: list[tuple[logging.StreamHandler[Any], Any]] = []
 
     def __enter__(self) -> Progress:
         if self._live:
+            before = sys.stderr
             self._live.start()
+            handlers = [one for one in logging.getLogger().handlers if isinstance(one, logging.StreamHandler)]
+            # What stands for standard error now writes above the live line, not into it.
+            self._logged_to = [(one, one.setStream(sys.stderr)) for one in handlers if one.stream is before]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for handler, stream in self._logged_to:
+            handler.setStream(stream)
         if self._live:
             self._live.stop()
 

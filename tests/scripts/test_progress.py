@@ -1,0 +1,42 @@
+"""The live line of a run, on a terminal."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import sys
+import time
+
+import pytest
+
+from s3s3.logs import Lines, PlainLines
+from s3s3.report import Tally
+from s3s3.scripts.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_is_logged_meanwhile_stands_on_lines_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    handler = Lines(PlainLines(), every_one=True)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        with Progress() as shown:
+            time.sleep(0.15)  # it is not shown anew more often
+            shown(Tally("images", ("ceph",)), 3)
+            root.warning("away")
+        root.warning("afterwards")
+    finally:
+        root.removeHandler(handler)
+    lines = re.split(r"\n|\x1b\[2K", terminal.getvalue())
+    assert "0 compared" in re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+    for word in ("away", "afterwards"):
+        (line,) = (one for one in lines if word in one)
+        assert re.fullmatch(r"\S+ \S+ WARNING \w+", re.sub(r"\x1b\[[0-9;]*m", "", line).strip()), line
