@@ -38,7 +38,7 @@ from redis.exceptions import (
 
 from .addresses import redacted, redis_url_advice
 from .errors import ConfigError, RedisTooOld, RedisUnavailable
-from .tasks import wait_at_most
+from .tasks import wait_at_most, within
 
 __all__ = ["Patience", "answered", "check_version", "connect", "connected", "hearing", "redacted", "translated"]
 
@@ -146,9 +146,11 @@ async def hearing(client: Redis) -> AsyncIterator[Any]:
         yield pubsub
     finally:
         with suppress(Exception):  # it is given up; whether it can still say goodbye does not matter
-            await asyncio.wait_for(pubsub.aclose(), 1.0)
+            async with within(1.0):
+                await pubsub.aclose()
             if node is not None:
-                await asyncio.wait_for(node.aclose(), 1.0)
+                async with within(1.0):
+                    await node.aclose()
 
 
 def _no_retry() -> Retry:

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
+from .tasks import cancel, wait_at_most
+
 LAG_BYTES = 4 * 1024 * 1024
 """How far a taker may be behind the reading."""
 
@@ -28,11 +30,7 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     try:
         return await asyncio.gather(*tasks)
     finally:
-        unfinished = [task for task in tasks if not task.done()]
-        for task in unfinished:
-            task.cancel()
-        if unfinished:
-            await asyncio.wait(unfinished)
+        await cancel([task for task in tasks if not task.done()])
 
 
 async def ahead_of_stragglers(
@@ -47,11 +45,7 @@ async def ahead_of_stragglers(
     try:
         await _wait_for_quick(set(tasks), began_s, somebody_is_through)
     finally:
-        unfinished = [task for task in tasks if not task.done()]
-        for task in unfinished:
-            task.cancel()
-        if unfinished:
-            await asyncio.wait(unfinished)
+        await cancel([task for task in tasks if not task.done()])
     for task in tasks:
         if not task.cancelled():
             task.result()
@@ -94,9 +88,7 @@ async def fan_out(
             await fan.leave_stragglers(somebody_is_through)
         await asyncio.gather(*(feed.end_of_take() for feed in fan.feeds))
     finally:
-        for feed in fan.feeds:
-            feed.task.cancel()
-        await asyncio.wait([feed.task for feed in fan.feeds])
+        await cancel([feed.task for feed in fan.feeds])
 
 
 class _Fan:
@@ -145,9 +137,7 @@ class _Fan:
         for feed in self.feeds:
             feed.held_up_s = max(0.0, feed.held_up_s - (began_s - self._last_wait_s))
         longest_s = max(feed.held_up_s for feed in behind)
-        try:
-            await asyncio.wait_for(self._changed.wait(), self._patience_s - longest_s)
-        except asyncio.TimeoutError:
+        if not await wait_at_most(self._changed, self._patience_s - longest_s):
             for feed in behind:
                 if feed.held_up_s == longest_s:
                     feed.cut()
@@ -190,11 +180,10 @@ class _Feed:
         self.task.cancel()
 
     async def end_of_take(self) -> None:
-        try:
+        if self.cut_loose:
+            await cancel([self.task])
+        else:
             await self.task
-        except asyncio.CancelledError:
-            if not self.cut_loose:
-                raise
 
     async def _stream(self) -> AsyncGenerator[bytes, None]:
         while True:

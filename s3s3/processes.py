@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from .lease import lease_clock_s
-from .tasks import cancel
+from .tasks import cancel, wait_at_most
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +100,7 @@ class Processes:
             log.error("process %d (pid %d) %s; it is started again in %.1f s", member.number, process.pid,
                       f"was ended by signal {-status}" if status < 0 else f"ended with status {status}",
                       pause_s)  # fmt: skip
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(stop.wait(), pause_s)
+            if await wait_at_most(stop, pause_s):
                 return 0
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

@@ -1,21 +1,32 @@
-"""Tasks that live as long as another one, and end with it. (asyncio.TaskGroup came with Python 3.11 only.)"""
+"""Tasks that live as long as another one, and end with it. (asyncio.TaskGroup came with Python 3.11 only.)
+
+Time is limited by `within`, never by `asyncio.wait_for`, which loses a cancellation that comes together with the end
+of what it waits for (Python 3.10 and 3.11): the task goes on then, and whoever waits for its end may wait for ever.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
+
+if sys.version_info >= (3, 11):
+    from asyncio import timeout as within
+else:
+    from async_timeout import timeout as within
+
+__all__ = ["beside", "cancel", "wait_at_most", "within"]
 
 Answer = TypeVar("Answer")
 
 ASK_AGAIN_S = 0.5
 
 
-async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:
     """Cancel tasks and wait until they have ended.
 
-    A task that did not hear is asked again: `asyncio.wait_for` loses a cancellation that comes together with the
-    end of what it waits for (Python 3.10 and 3.11), and libraries use it.
+    A task that did not hear is asked again: libraries use `asyncio.wait_for`.
     """
     pending = set(tasks)
     while pending:

@@ -255,3 +255,37 @@ async def test_together_leaves_nothing_running_when_one_fails() -> None:
     with pytest.raises(Damaged):
         await together(coroutines)
     assert ended == ["cancelled"]
+
+
+@in_virtual_time
+async def test_a_taker_that_did_not_hear_that_it_is_cancelled_is_asked_again() -> None:
+    """A library's asyncio.wait_for loses a cancellation now and then (Python 3.10 and 3.11)."""
+
+    async def breaks_off() -> AsyncGenerator[bytes, None]:
+        await asyncio.sleep(1)
+        yield b"a"
+        raise Damaged("broken")
+
+    async def deaf_once(stream: Stream) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            async for _ in stream():
+                await asyncio.sleep(1000)
+
+    with pytest.raises(Damaged):
+        await asyncio.wait_for(fan_out(breaks_off(), [deaf_once]), 60)
+
+
+@in_virtual_time
+async def test_a_taker_that_is_cut_loose_and_did_not_hear_it_keeps_nobody() -> None:
+    async def deaf_once(stream: Stream) -> None:
+        async for _ in stream():
+            try:
+                await asyncio.sleep(10_000)
+            except asyncio.CancelledError:
+                await asyncio.sleep(10_000)
+
+    taker = Taker()
+    await asyncio.wait_for(fan_out(Chunks(300)(), [taker.take, deaf_once], lag_bytes=20), 60)
+    assert taker.ended == "whole"

@@ -16,13 +16,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = """
-    the ground: imports nothing of ours
+    the ground: imports next to nothing of ours
         errors          -
         model           -
         addresses       -
         tasks           -
         digest          -
-        fanout          -
+        fanout          tasks
         blocking        -
         merged          -
         logs            -
@@ -38,7 +38,7 @@ LAYERS = """
         reconcile       errors model
 
     stores: everything that speaks S3, and one key copied between them
-        store           errors model
+        store           errors model tasks
         spool           digest errors
         target          errors model reconcile store
         transfer        digest errors fanout logs metrics model reconcile spool store target
@@ -94,6 +94,7 @@ LAYERS = """
 """Each module or package, and all that it imports of ours: only what stands above it."""
 
 LIBRARIES = {
+    "async_timeout": "tasks",
     "aiohttp": "mirror notices web",
     "boto3": "store demo notices",
     "botocore": "store demo notices",

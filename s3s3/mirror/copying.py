@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from ..errors import S3S3Error, StoreError, StoreUnavailable
 from ..model import Job, Outcome, Result
 from ..store import Held, Store
+from ..tasks import within
 from ..transfer import Transfer
 
 LONGEST_COPY_S = 6 * 3600.0
@@ -58,8 +59,8 @@ class MirrorCopy:
         try:
             if is_fresh(await self._store.head(key), self._store, self._fresh_for_s):
                 return Outcome(self._store.name, key, Result.SAME, Result.SAME.value)
-            copying = self._transfer.copy(key, [self._store], permit=permit, look=False)
-            return (await asyncio.wait_for(copying, self._longest_s))[0]
+            async with within(self._longest_s):
+                return (await self._transfer.copy(key, [self._store], permit=permit, look=False))[0]
         except asyncio.TimeoutError:
             error: S3S3Error = StoreUnavailable(f"the copy was not done within {self._longest_s:g} s", key=key)
             return Outcome(self._store.name, key, Result.FAILED, str(error), error=error, unanswered=True)

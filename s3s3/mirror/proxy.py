@@ -12,6 +12,7 @@ from aiohttp import web
 
 from ..errors import RedisUnavailable, StoreError
 from ..logs import about
+from ..tasks import within
 from ..web.access_log import OUTCOME
 from .durations import wait_s_of
 from .figures import Event, Figures
@@ -75,8 +76,9 @@ class Proxy:
 
     async def _event(self, key: str, wait_s: float) -> Event:
         began_s = time.monotonic()
-        if await asyncio.wait_for(self._route.store.head(key), ASKED_FOR_S) is not None:
-            return Event.HIT
+        async with within(ASKED_FOR_S):
+            if await self._route.store.head(key) is not None:
+                return Event.HIT
         settled = await self._route.misses.settle(key, max(wait_s - (time.monotonic() - began_s), 0))
         if settled is None:
             return Event.TIMEOUT

@@ -19,6 +19,7 @@ from ..config.mirror import RedirectSettings
 from ..errors import InvalidKey, RedisUnavailable, StoreError, UrlForbidden
 from ..model import KEY_LIMIT_BYTES
 from ..store import UrlRules
+from ..tasks import within
 from ..web.access_log import OUTCOME, JsonAccessLog
 from .copying import is_fresh
 from .figures import Event, Figures
@@ -55,7 +56,8 @@ class Copies:
                 return True
         except RedisUnavailable as error:
             log.warning("%s: %s", self.route.name, error)
-        held = await asyncio.wait_for(self.route.store.head(key), ASKED_FOR_S)
+        async with within(ASKED_FOR_S):
+            held = await self.route.store.head(key)
         if held is None or not is_fresh(held, self.route.store, self._fresh_for_s):
             return False
         try:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from ..errors import RedisUnavailable
-from ..tasks import wait_at_most
+from ..tasks import wait_at_most, within
 from .events import events_in
 from .message import shown
 from .source import Deliver, Vitals
@@ -96,7 +96,8 @@ class Webhook:
             )  # fmt: skip
         async with self._bodies:
             try:
-                body = await asyncio.wait_for(request.read(), BODY_WITHIN_S)
+                async with within(BODY_WITHIN_S):
+                    body = await request.read()
             except asyncio.TimeoutError:
                 return web.Response(status=408, text=f"the body did not come within {BODY_WITHIN_S:g} s\n")
             return await self._taken(body)
@@ -104,7 +105,8 @@ class Webhook:
     async def _taken(self, body: bytes) -> web.Response:
         notices, wrong = events_in(body)
         try:
-            unrouted = await asyncio.wait_for(self._routing.deliver(notices, self.kind), QUEUED_WITHIN_S)
+            async with within(QUEUED_WITHIN_S):
+                unrouted = await self._routing.deliver(notices, self.kind)
         except (RedisUnavailable, asyncio.TimeoutError):
             return web.Response(
                 status=503,

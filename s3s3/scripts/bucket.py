@@ -23,6 +23,7 @@ from ..model import Route
 from ..report import Tally
 from ..run_lock import run_alone
 from ..stores import opened
+from ..tasks import wait_at_most
 from . import options
 from .progress import Progress, span_text, summary_table
 from .queues import chosen
@@ -103,11 +104,8 @@ async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         if status == options.OUT_OF_REACH:
             print(f"s3s3: next try in {span_text(arguments.interval)}", file=sys.stderr)
         pause_s = max(arguments.interval - (lease_clock_s() - began_s), 0.0)
-        try:
-            await asyncio.wait_for(stop.wait(), pause_s)
-        except asyncio.TimeoutError:
-            continue
-        return options.OK
+        if await wait_at_most(stop, pause_s):
+            return options.OK
 
 
 def _refuse_deletions(arguments: argparse.Namespace, routes: list[Route]) -> None:

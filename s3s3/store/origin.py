@@ -18,6 +18,7 @@ from urllib.parse import urljoin
 from .. import __version__
 from ..errors import NoSuchKey, StoreError, StoreUnavailable, UpstreamRefused, UrlForbidden
 from ..model import Endpoint, Entry, md5_of_etag
+from ..tasks import within
 from .broken import ConnectFailed, Silent, WireError, WrongMd5
 from .pool import Timeouts
 from .promised import Promised
@@ -157,15 +158,15 @@ class Origin:
         loop = asyncio.get_running_loop()
         cause: BaseException | None = None
         for address in addresses:
-            connecting = loop.create_connection(
-                lambda: Connection(loop),
-                address,
-                place.port,
-                ssl=self._tls if place.is_secure else None,
-                server_hostname=place.host if place.is_secure else None,
-            )
             try:
-                _, connection = await asyncio.wait_for(connecting, self._timeouts.connect_s)
+                async with within(self._timeouts.connect_s):
+                    _, connection = await loop.create_connection(
+                        lambda: Connection(loop),
+                        address,
+                        place.port,
+                        ssl=self._tls if place.is_secure else None,
+                        server_hostname=place.host if place.is_secure else None,
+                    )
             except (OSError, asyncio.TimeoutError, ssl.CertificateError) as error:
                 cause = error
             else:

@@ -7,6 +7,7 @@ import ssl
 from collections import deque
 from dataclasses import dataclass
 
+from ..tasks import within
 from .broken import ConnectFailed
 from .wire import Connection
 
@@ -89,9 +90,11 @@ class Pool:
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> Connection:
         if self._is_secure and self._tls is None:
             self._tls = ssl.create_default_context()
-        connecting = loop.create_connection(lambda: Connection(loop), self._host, self._port, ssl=self._tls)
         try:
-            _, connection = await asyncio.wait_for(connecting, self._timeouts.connect_s)
+            async with within(self._timeouts.connect_s):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(loop), self._host, self._port, ssl=self._tls
+                )
         except (OSError, asyncio.TimeoutError, ssl.SSLError, ssl.CertificateError, UnicodeError) as error:
             raise ConnectFailed from error
         return connection

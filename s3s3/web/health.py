@@ -14,6 +14,7 @@ from aiohttp import web
 from ..config import HttpSettings
 from ..errors import S3S3Error
 from ..metrics import CONTENT_TYPE, Metrics
+from ..tasks import within
 from .status import FORM_BYTES, Status
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,8 @@ def application(
 
     async def readyz(request: web.Request) -> web.Response:
         try:
-            found = await asyncio.wait_for(asyncio.gather(*(part.unready() for part in parts)), READY_WITHIN_S)
+            async with within(READY_WITHIN_S):
+                found = await asyncio.gather(*(part.unready() for part in parts))
         except asyncio.TimeoutError:
             return answer_of([f"a store or Redis has not answered within {READY_WITHIN_S:g} s"])
         return answer_of([line for lines in found for line in lines])

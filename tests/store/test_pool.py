@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -81,3 +82,29 @@ async def test_a_connection_that_the_peer_closed_while_it_rested_is_not_used_aga
         second = await pool.acquire()
         assert second is not first
         pool.release(second)
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_a_cancellation_that_comes_with_the_connection_is_heeded(
+    monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """asyncio.wait_for lost it in Python 3.10 and 3.11: a copy that was to end then waited for ever."""
+    loop = asyncio.get_running_loop()
+    made: asyncio.Future[None] = loop.create_future()
+    create_connection = type(loop).create_connection
+
+    async def create_later(*args: Any, **kwargs: Any) -> Any:
+        pair = await create_connection(*args, **kwargs)
+        await made
+        return pair
+
+    async with RawServer([says(answer())]) as server, pool_of(server, 1) as pool:
+        monkeypatch.setattr(type(loop), "create_connection", create_later)
+        leaving = asyncio.create_task(pool.acquire())
+        await asyncio.sleep(0.1)
+        made.set_result(None)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if leaving.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await leaving

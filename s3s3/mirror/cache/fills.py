@@ -16,7 +16,7 @@ from ...errors import Damaged, S3S3Error, StoreError
 from ...metrics import Metrics
 from ...model import md5_of_etag
 from ...store import RECORDED_ETAG, Reading, Store
-from ...tasks import cancel
+from ...tasks import cancel, within
 from .about import About
 from .filling import Filling, begin, keep
 from .folder import Folder
@@ -90,7 +90,8 @@ class Fill:
         """Download it. Raises nothing; `error` tells."""
         is_kept = False
         try:
-            await asyncio.wait_for(self._download(store, key, folder, room, evicted), LONGEST_S)
+            async with within(LONGEST_S):
+                await self._download(store, key, folder, room, evicted)
             is_kept = True
         except (S3S3Error, OSError, asyncio.TimeoutError) as error:
             self.error = error if isinstance(error, S3S3Error) else Unkept(str(error) or "it took too long")

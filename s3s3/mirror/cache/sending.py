@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
+from ...tasks import within
 from .fills import Fill
 from .ranges import Part
 
@@ -142,7 +143,8 @@ async def _takes_more(socket: int) -> None:
     ready: asyncio.Future[None] = loop.create_future()
     loop.add_writer(socket, lambda: None if ready.done() else ready.set_result(None))
     try:
-        await asyncio.wait_for(ready, STALLED_AFTER_S)
+        async with within(STALLED_AFTER_S):
+            await ready
     except asyncio.TimeoutError:
         raise ConnectionResetError("the client takes nothing") from None
     finally:

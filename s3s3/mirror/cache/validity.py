@@ -9,6 +9,7 @@ from enum import Enum
 from ... import logs
 from ...errors import StoreError, StoreUnavailable
 from ...store import Store
+from ...tasks import within
 from .about import About
 from .folder import Folder
 
@@ -43,7 +44,8 @@ class Validation:
 
     async def _ask(self, key: str, about: About) -> Validity:
         try:
-            held = await asyncio.wait_for(self._store.head(key), ASKED_FOR_S)
+            async with within(ASKED_FOR_S):
+                held = await self._store.head(key)
         except (StoreUnavailable, asyncio.TimeoutError) as error:
             log.warning("%s: whether %r is still the same is not known, and it is given out as it was: %s",
                         self._store.name, key, error or "no answer in time",
