@@ -174,7 +174,8 @@ class Ear:
         turns_left_to_others = 0
         while not self._last_mark:
             insists = turns_left_to_others >= TURNS_LEFT_TO_OTHERS
-            answer = int(await answered(partial(self._lead, secrets.token_hex(8), insists)))
+            answer, was_heard = await answered(partial(self._lead, secrets.token_hex(8), insists))
+            self._seen_watermark = self._seen_watermark or bool(was_heard)
             turns_left_to_others = turns_left_to_others + 1 if answer < 0 else 0
             leads = answer > 0
             if leads != self.leads:
@@ -189,7 +190,7 @@ class Ear:
         await asyncio.Event().wait()  # others lead from now on
 
     async def _lead(self, mark: str, insists: bool) -> Any:
-        """Take or keep the ear, with a new mark for all listeners if it is this one's."""
+        """Take or keep the ear, with a new mark for all listeners if it is this one's. See `lead` in the script."""
         covered_from_ms = await self._redis_time_ms(max(self._subscribed_s, self._dropped_to_s), self._subscribed_s)
         return await self._call("lead", int(LEASE_S * 1000), mark, covered_from_ms, int(insists))
 

@@ -3,7 +3,8 @@
 --   lead       lease_ms, mark, covered_from_ms, insists
 --                                                  take or keep the ear; returns 1 while it is ours, with the mark sent to
 --                                                  all listeners; -1 where it is free, but who takes it would leave a gap
---                                                  that others may not: they come first, unless it insists
+--                                                  that others may not: they come first, unless it insists; and 1 where
+--                                                  the route was heard before, by whomever
 --   leave                                          let go of the ear, and tell all listeners
 --   marked                                         returns the last mark before which everything is on the queue
 --   time                                           returns Redis's time, ms
@@ -32,15 +33,16 @@ local function leave_gap(from_ms)
 end
 
 if word == 'lead' then
-  if not is_ours() then return 0 end
   local heard_to_ms = tonumber(redis.call('GET', watermark))
+  local heard = heard_to_ms and 1 or 0
+  if not is_ours() then return {0, heard} end
   if ARGV[6] == '0' and redis.call('EXISTS', ear) == 0 and heard_to_ms and heard_to_ms < tonumber(ARGV[5])
       and redis.call('PUBSUB', 'NUMSUB', P .. 'mark')[2] > 1 then
-    return -1
+    return {-1, heard}
   end
   redis.call('SET', ear, id, 'PX', ARGV[3])
   redis.call('PUBLISH', P .. 'mark', ARGV[4])
-  return 1
+  return {1, heard}
 elseif word == 'leave' then
   if redis.call('GET', ear) == id then
     redis.call('DEL', ear)

@@ -320,6 +320,20 @@ async def test_a_redis_that_lost_what_it_knew_is_a_gap_from_the_beginning(redis_
         assert (await until(one.ear.gap))[0] == 0
 
 
+async def test_who_takes_over_in_a_redis_that_lost_what_it_knew_knows_of_it_though_it_never_led(
+    redis_url: str, producer: Redis
+) -> None:
+    async with AsyncExitStack() as heirs, AsyncExitStack() as dying:
+        await dying.enter_async_context(listening(redis_url))
+        await until(lambda: watermark(producer))
+        heir = await heirs.enter_async_context(listening(redis_url))
+        await asyncio.sleep(ear_module.LEASE_S)  # it asks who leads, which is not itself
+        assert not heir.ear.leads
+        await dying.aclose()
+        await producer.flushall()
+        assert (await until(heir.ear.gap))[0] == 0
+
+
 async def test_notices_outlive_a_redis_that_is_killed_and_comes_back(
     redis_url: str, producer: Redis, redis_server: RedisServer
 ) -> None:
