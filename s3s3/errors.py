@@ -3,14 +3,14 @@
     S3S3Error
     ├── ConfigError              the configuration cannot be used; every fault is listed
     ├── Unavailable              a server could not be reached or asked to be left alone; try again
-    │   ├── StoreUnavailable     no connection, a timeout, a 5xx, SlowDown, a short answer
+    │   ├── StoreUnavailable     no connection, a timeout, a 5xx, SlowDown, a short answer, clock skew
     │   ├── RedisUnavailable     the same of Redis
     │   └── SpoolUnavailable     a temporary file could not be written or read
     ├── SpoolTooSmall            an object that must be spooled is larger than spool_bytes
     ├── StoreRefused             a store answered, and the answer is no
     │   ├── NoSuchKey            said by a GET (a HEAD's 404 cannot tell a key from a bucket)
     │   ├── NoSuchBucket
-    │   ├── AccessDenied         wrong key or secret, no permission, clock skew, wrong signature version
+    │   ├── AccessDenied         wrong key or secret, no permission, wrong signature version
     │   ├── TooLarge             more than a single PUT takes
     │   ├── InvalidKey           a key that this store does not take
     │   ├── UpstreamRefused      an HTTP origin answered, and what it answered cannot be copied

@@ -38,10 +38,11 @@ _CODES: tuple[tuple[type[StoreError], str], ...] = (
     (TooLarge, "EntityTooLarge MaxMessageLengthExceeded"),
     (InvalidKey, "KeyTooLongError KeyTooLong InvalidObjectName InvalidURI"),
     (Damaged, "BadDigest IncompleteBody XAmzContentSHA256Mismatch"),
-    (AccessDenied, "AccessDenied InvalidAccessKeyId SignatureDoesNotMatch RequestTimeTooSkewed ExpiredToken"),
+    (AccessDenied, "AccessDenied InvalidAccessKeyId SignatureDoesNotMatch ExpiredToken"),
     (AccessDenied, "InvalidToken AllAccessDisabled AccountProblem UserSuspended InvalidSecurity NotSignedUp"),
     (StoreUnavailable, "SlowDown RequestTimeout InternalError ServiceUnavailable Busy OperationAborted"),
     (StoreUnavailable, "RequestLimitExceeded ConditionalRequestConflict Throttling ThrottlingException"),
+    (StoreUnavailable, "RequestTimeTooSkewed"),  # until the clock is set right, which costs no key a dead letter
     (StoreRefused, "InvalidObjectState NotImplemented MethodNotAllowed"),
 )
 """S3 error codes: "List of error codes", S3 API reference; InvalidObjectName and UserSuspended are Ceph's."""

@@ -45,7 +45,7 @@ async def caught_from(raw: bytes, **endpoint: object) -> StoreError:
         (403, "AccessDenied", AccessDenied),
         (403, "SignatureDoesNotMatch", AccessDenied),
         (403, "InvalidAccessKeyId", AccessDenied),
-        (403, "RequestTimeTooSkewed", AccessDenied),
+        (403, "RequestTimeTooSkewed", StoreUnavailable),
         (403, "SomethingNew", AccessDenied),
         (403, "InvalidObjectState", StoreRefused),
         (400, "EntityTooLarge", TooLarge),
