@@ -802,12 +802,12 @@ async def test_an_outage_costs_no_claim_and_no_finish(jobs: Jobs, monkeypatch: p
     calls = 0
 
     def flaky(method: Callable[..., Awaitable[Any]], after: bool) -> Callable[..., Awaitable[Any]]:
-        async def call(*args: Any) -> Any:
+        async def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal calls
             calls += 1
             if calls % 3 == 0:
                 raise RedisUnavailable("away")
-            answer = await method(*args)
+            answer = await method(*args, **kwargs)
             if after and calls % 5 == 0:
                 raise RedisUnavailable("away")
             return answer
