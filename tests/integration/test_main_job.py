@@ -19,21 +19,24 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(280)]
 
-COUNT = 1500
-BIGGEST_BYTES = 300 * MIB
+FEW = 150, 20 * MIB
+MANY = 1100, 200 * MIB
+"""More than a page of a listing; what comes in hundreds of chunks."""
 
 
 @pytest.mark.parametrize(
-    ("source_name", "destination_names"),
+    ("source_name", "destination_names", "count", "biggest_bytes"),
     [
-        pytest.param("ceph", ["swift"], id="Ceph to Swift", marks=pytest.mark.long),
-        pytest.param("swift", ["ceph"], id="Swift to Ceph", marks=pytest.mark.long),
-        pytest.param("ceph", ["ceph", "swift"], id="Ceph to Ceph and Swift"),
+        pytest.param("swift", ["ceph"], *MANY, id="Swift to Ceph", marks=pytest.mark.long),
+        pytest.param("ceph", ["ceph", "swift"], *MANY, id="Ceph to Ceph and Swift", marks=pytest.mark.long),
+        pytest.param("ceph", ["ceph", "swift"], *FEW, id="a few from Ceph to Ceph and Swift"),
     ],
 )
 def test_what_is_published_is_copied_and_what_is_not_is_found(
     source_name: str,
     destination_names: Sequence[str],
+    count: int,
+    biggest_bytes: int,
     request: pytest.FixtureRequest,
     redis_url: str,
     new_bucket: Callable[..., str],
@@ -47,25 +50,25 @@ def test_what_is_published_is_copied_and_what_is_not_is_found(
         for number, (store, bucket) in enumerate(zip(stores, buckets, strict=True))
     ]
     config = write_config(tmp_path, source.endpoint(source_bucket), endpoints, redis_url)
-    wanted = things(COUNT, BIGGEST_BYTES)
+    wanted = things(count, biggest_bytes)
     put(source.boto3_client(), source_bucket, wanted)
 
     with Listener(config) as listener:
         publish(redis_url, [thing.key for thing in wanted])
-        eventually(lambda: pending(redis_url) == 0, "the queue is empty", 200, every_s=1)
+        eventually(lambda: pending(redis_url) == 0, "the queue is empty", 200, every_s=0.5)
         for store, bucket in zip(stores, buckets, strict=True):
             client = store.boto3_client(account=1)
-            eventually(lambda c=client, b=bucket: len(keys_of(c, b)) == COUNT, f"{COUNT} objects there", every_s=2)
+            eventually(lambda c=client, b=bucket: len(keys_of(c, b)) == count, f"{count} objects there", every_s=0.5)
         assert listener.stop() == 0
     for store, bucket in zip(stores, buckets, strict=True):
         assert differences(store.boto3_client(account=1), bucket, wanted) == []
 
-    assert outcomes(config, tmp_path) == [{"same": COUNT}] * len(stores)
+    assert outcomes(config, tmp_path) == [{"same": count}] * len(stores)
 
     wanted = change_without_notice(source, source_bucket, stores[0], buckets[0], wanted)
     found = outcomes(config, tmp_path)
-    assert found[0] == {"same": COUNT - 15, "copied": 20}
-    assert found[1:] == [{"same": COUNT - 10, "copied": 15}] * len(found[1:])
+    assert found[0] == {"same": count - 15, "copied": 20}
+    assert found[1:] == [{"same": count - 10, "copied": 15}] * len(found[1:])
     touched = wanted[20:30] + wanted[40:45] + wanted[-5:]
     for store, bucket in zip(stores, buckets, strict=True):
         client = store.boto3_client(account=1)
@@ -75,7 +78,7 @@ def test_what_is_published_is_copied_and_what_is_not_is_found(
     client = source.boto3_client()
     for thing in wanted[100:105]:
         client.delete_object(Bucket=source_bucket, Key=thing.key)
-    assert outcomes(config, tmp_path) == [{"same": COUNT, "left": 5}] * len(stores)
+    assert outcomes(config, tmp_path) == [{"same": count, "left": 5}] * len(stores)
 
 
 def publish(redis_url: str, keys: list[str]) -> None:
@@ -104,7 +107,8 @@ def change_without_notice(
 ) -> list[Thing]:
     """Change 10 objects at the source and add 5, remove 5 at the destination. Return what is wanted now."""
     changed = [
-        dataclasses.replace(thing, seed=thing.seed + COUNT, size_bytes=thing.size_bytes + 1) for thing in wanted[20:30]
+        dataclasses.replace(thing, seed=thing.seed + len(wanted), size_bytes=thing.size_bytes + 1)
+        for thing in wanted[20:30]
     ]
     added = [Thing(f"added/{number}", 1000 + number, number) for number in range(5)]
     put(source.boto3_client(), source_bucket, [*changed, *added])
