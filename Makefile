@@ -20,7 +20,7 @@ demo:
 	@$(IN_VENV) -m s3s3.scripts.main demo $(ARGS)
 
 test: environment
-	@$(IN_VENV) -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(IN_VENV) -m pytest -n 3 --dist worksteal $(ARGS)
 
 faults: environment
 	@FAULT_MINUTES=$${FAULT_MINUTES:-10} $(IN_VENV) -m pytest -s --long tests/faults $(ARGS)

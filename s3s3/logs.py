@@ -65,7 +65,7 @@ class _Told:
     last: logging.LogRecord | None = None
 
 
-class Lines(logging.StreamHandler[Any]):
+class Lines(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 has no StreamHandler[...]
     """Writes lines to standard error. Warnings and errors that come again are counted, and told once a minute.
 
     Args:

@@ -116,7 +116,7 @@ def jobs_put(redis_url: str) -> Callable[[], Any]:
 
 @real
 def test_a_connection_that_is_lost_before_the_first_word_is_unavailable(redis_server: RedisServer) -> None:
-    """uvloop has a RuntimeError for it, where asyncio's own loop has a ConnectionResetError."""
+    """uvloop has a RuntimeError for it. (asyncio's own loop, which s3s3 does not use, breaks down in Python 3.13.0.)"""
 
     async def write_on_a_lost_connection() -> None:
         _, writer = await asyncio.open_connection(HOST, redis_server.port)
@@ -126,9 +126,8 @@ def test_a_connection_that_is_lost_before_the_first_word_is_unavailable(redis_se
             writer.writelines([b"PING\r\n"])
             await writer.drain()
 
-    for run in (asyncio.run, uvloop.run):
-        with pytest.raises(RedisUnavailable, match="cannot be reached"):
-            run(write_on_a_lost_connection())
+    with pytest.raises(RedisUnavailable, match="cannot be reached"):
+        uvloop.run(write_on_a_lost_connection())
 
 
 def test_a_defect_is_not_taken_for_an_outage() -> None:

@@ -160,7 +160,7 @@ class _Guard(asyncio.Protocol):
         self._protocol.resume_writing()
 
 
-class _ServerLog(logging.LoggerAdapter[logging.Logger]):
+class _ServerLog(logging.LoggerAdapter):  # type: ignore[type-arg]  # Python 3.10 has no LoggerAdapter[...]
     """What aiohttp's server says; but not of requests that are no HTTP and of clients that leave, which any may do."""
 
     def exception(self, msg: object, *args: object, exc_info: Any = True, **options: Any) -> None:

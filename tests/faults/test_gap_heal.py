@@ -90,6 +90,7 @@ def test_while_every_connection_to_redis_was_dead_and_nobody_told(place: Place) 
     assert place.to_redis.injected["HalfOpen"]
 
 
+@pytest.mark.long
 def test_while_the_subscription_alone_was_dead_and_nobody_told(place: Place) -> None:
     def port_of_subscription() -> int | None:
         clients: list[Any] = place.fleet.ask_redis(lambda client: client.client_list())

@@ -129,6 +129,7 @@ def test_everything_is_verified_and_nothing_is_left_behind(start: Callable[..., 
 
 
 @pytest.mark.real
+@pytest.mark.long
 def test_an_interrupted_demonstration_leaves_nothing_behind_either(start: Callable[..., Demonstration]) -> None:
     shown = start(*command("demo", "--objects", FEW))
     shown.shows("Start `s3s3 listen`")

@@ -135,6 +135,7 @@ def test_a_plain_run_keeps_it_away_and_is_kept_away_by_it(place: Place) -> None:
         assert status(process)[0] == 0
 
 
+@pytest.mark.long
 def test_a_run_with_other_options_or_stores_is_not_gone_on_with_unless_it_is_forgotten(place: Place) -> None:
     place.put([f"{number:04}" for number in range(60)])
     with place.started() as process:

@@ -43,6 +43,7 @@ def place(swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tm
     return TwoPlaces(swift, new_bucket, redis_url, tmp_path)
 
 
+@pytest.mark.long
 def test_two_listeners_keep_a_limit_together_and_another_destination_is_not_slowed(place: TwoPlaces) -> None:
     place.limit = "max_requests_per_s = 2"
     keys = [f"key {number:03}" for number in range(KEYS)]

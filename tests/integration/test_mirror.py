@@ -70,6 +70,7 @@ def there(swift: SwiftServer, new_bucket: Callable[..., str]) -> Endpoint:
     return swift.endpoint(new_bucket(swift), "mirror.proxy.destination")
 
 
+@pytest.mark.long
 async def test_three_processes_make_one_copy_of_each_key_however_many_ask(
     there: Endpoint, redis_url: str, tmp_path: Path
 ) -> None:
@@ -89,6 +90,7 @@ async def test_three_processes_make_one_copy_of_each_key_however_many_ask(
     assert Counter(asked.target for asked in origin.asked) == {f"/key-{number}": 1 for number in range(5)}
 
 
+@pytest.mark.long
 async def test_a_process_that_is_killed_leaves_nobody_waiting_for_its_copy(
     there: Endpoint, redis_url: str, tmp_path: Path
 ) -> None:
@@ -142,6 +144,7 @@ async def test_health_metrics_influxdb_the_access_log_and_a_stop(
     assert [told.partition(",")[0] for told in database.lines] == ["CacheUpload", "CacheWaitedForUpload"]
 
 
+@pytest.mark.long
 def test_what_stands_in_the_way_is_said(there: Endpoint, redis_url: str, tmp_path: Path) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.real
 
-COUNT = 120
+COUNT = 60
 
 
 def test_objects_go_as_plain_v2_puts_and_each_costs_one_get_and_one_put(

@@ -135,6 +135,7 @@ def test_what_cannot_be_told_by_any_etag_is_proven_by_its_content(audited: Audit
     assert "proven" in said
 
 
+@pytest.mark.long
 def test_a_dry_run_proves_too_and_one_that_finds_a_difference_proves_nothing(audited: Audited) -> None:
     put(audited.ceph, audited.images, a=b"a")
     lines, _, said = audited.run("--dry-run", status=1)
@@ -151,6 +152,7 @@ def test_a_part_of_the_source_is_compared_well_and_proves_nothing(audited: Audit
     assert "proven" not in said
 
 
+@pytest.mark.long
 def test_withheld_deletions_and_a_destination_that_is_away_prove_nothing(audited: Audited) -> None:
     put(audited.ceph, audited.images, a=b"a")
     put(audited.ceph, audited.near, x=b"x", y=b"y")

@@ -154,6 +154,7 @@ def test_check_tells_of_every_route_and_names_its_tables(two: Two) -> None:
 # -- one that is sick harms only itself
 
 
+@pytest.mark.long
 def test_a_route_that_cannot_be_compared_harms_no_other_and_no_later_run(two: Two) -> None:
     put(two.swift, two.logs, "logs/e")
     two.raw[0] = dataclasses.replace(two.raw[0], bucket_name="nowhere")

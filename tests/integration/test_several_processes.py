@@ -35,6 +35,7 @@ def copied(page: str) -> float:
                if line.startswith("s3s3_copies_total{") and 'outcome="copied"' in line)  # fmt: skip
 
 
+@pytest.mark.long
 def test_one_is_killed_and_nothing_is_lost_and_one_port_tells_of_both(
     swift: SwiftServer, redis_url: str, new_bucket: Callable[..., str], tmp_path: Path
 ) -> None:

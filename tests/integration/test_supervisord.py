@@ -121,6 +121,7 @@ def supervised(
         one.process.stop(timeout_s=60)
 
 
+@pytest.mark.long
 def test_supervisord_runs_all_of_it_and_stops_it_without_breaking_a_copy_off(
     supervised: Callable[[str], Supervised],
 ) -> None:
