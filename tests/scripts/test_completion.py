@@ -40,7 +40,7 @@ def test_the_verbs_are_completed(script: str) -> None:
 
 
 def test_the_options_of_each_verb_are_completed(script: str) -> None:
-    assert completed(script, "s3s3", "bucket", "--d") == {"--dry-run", "--dest-bucket", "--distributed"}
+    assert completed(script, "s3s3", "bucket", "--d") == {"--dry-run", "--dest-bucket", "--distributed", "--drain-s"}
     assert "--reconcile-interval" in completed(script, "/usr/bin/s3s3listen", "--")
     for verb in VERBS:
         assert "--help" in completed(script, "s3s3", verb, "--h")
