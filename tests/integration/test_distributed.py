@@ -54,6 +54,11 @@ class Place:
     def is_equal(self) -> bool:
         return self.held(self.source.bucket_name) == self.held(self.there.bucket_name)
 
+    def slow_down(self) -> None:
+        """Let a run of 60 keys take six seconds, so that it is still at work when somebody else begins."""
+        text = self.config.read_text()
+        self.config.write_text(text.replace("[destination]\n", "[destination]\nmax_requests_per_s = 10\n"))
+
     @contextmanager
     def started(self, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
         process = subprocess.Popen(
@@ -129,6 +134,7 @@ def test_a_plain_run_keeps_it_away_and_is_kept_away_by_it(place: Place) -> None:
     assert not place.counted(), "what was not begun is not gone on with"
     place.redis.delete("s3s3:{default}:comparing")
     place.put([f"{number:04}" for number in range(60)])
+    place.slow_down()
     with place.started() as process:
         eventually(lambda: place.redis.exists("s3s3:{default}:comparing"), "it runs", every_s=0.01)
         assert "is being compared by" in run("bucket", "--config", place.config, status=1).stderr
