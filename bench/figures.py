@@ -126,6 +126,10 @@ def summary(found: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
 def _cpu(row: Row) -> str:
     if row.by_gib:
         return f"{row.cpu.middle:.2f} s/GiB"
@@ -147,7 +151,7 @@ def table(found: Sequence[Row]) -> str:
             ratio.shown() if ratio and row.peer not in YARDSTICKS else "" for ratio in (row.cpu_ratio, row.rate_ratio)
         ]
         lines.append(
-            f"| {row.work} | {row.server} | {row.peer} | {cpu} | {ratios[0]} | {rate} | {ratios[1]} | "
+            f"| {row.work} | {row.server} | {_cell(row.peer)} | {cpu} | {ratios[0]} | {rate} | {ratios[1]} | "
             f"{row.peak_mib:.0f} MiB | {row.runs} |"
         )
     return "\n".join(lines) + "\n"
