@@ -17,7 +17,9 @@ from functools import wraps
 from typing import Any
 
 from s3s3.digest import Digest
+from s3s3.jobs import Claims
 from s3s3.jobs.redis import RedisJobs
+from s3s3.lease import lease_clock_s
 from s3s3.scripts.main import main
 from s3s3.store import Store
 from s3s3.store.wire import Connection
@@ -49,6 +51,17 @@ def after(owner: Any, name: str, when: Callable[[Any, Any], Any] = lambda _self,
         return result
 
     setattr(owner, name, dies)
+
+
+def when_delivered() -> None:
+    """A claim that is under way at that moment would take it in the same step: so none does."""
+
+    async def finds_nothing(self: RedisJobs, *_: int) -> Claims:
+        await self._scripts._make_groups()
+        return Claims([], {}, lease_clock_s(), False)
+
+    RedisJobs._claim = finds_nothing  # type: ignore[method-assign]
+    after(RedisJobs, "_wait", lambda jobs, _: jobs._delivered)
 
 
 def while_hashing() -> None:
@@ -87,7 +100,7 @@ def with_the_put_on_its_way() -> None:
 
 
 STEPS: Mapping[str, Callable[[], None]] = {
-    "delivered": lambda: after(RedisJobs, "_wait", lambda jobs, _: jobs._delivered),
+    "delivered": when_delivered,
     "claimed": lambda: after(RedisJobs, "_claim", lambda _, claims: claims.jobs),
     "get": lambda: before(Store, "fetch"),
     "read": lambda: after(Store, "fetch"),
