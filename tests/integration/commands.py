@@ -91,6 +91,23 @@ def eventually(condition: Callable[[], Any], what: str, patience_s: float = PATI
         time.sleep(every_s)
 
 
+@contextmanager
+def bucket_started(config: Path, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """Start `s3s3 bucket`, which is killed at the end where it still runs."""
+    with subprocess.Popen(
+        command("bucket", "--config", config, *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def limit_destination(config: Path, limit: str) -> None:
+    """Write a limit into the destination's table, so that a run is still at work when something else happens."""
+    config.write_text(config.read_text().replace("[destination]\n", f"[destination]\n{limit}\n"))
+
+
 class Listener:
     """`s3s3 listen` as a process of its own."""
 

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from s3s3.demo.servers import StoreServer
 from s3s3.demo.swift_server import SwiftServer
 from tests.real.ceph_server import CephServer
 
-from .commands import command, eventually, report_lines, run, write_config
+from .commands import bucket_started, eventually, limit_destination, report_lines, run, write_config
 from .objects import ODD_KEYS
 
 pytestmark = pytest.mark.real
@@ -54,22 +54,8 @@ class Place:
     def is_equal(self) -> bool:
         return self.held(self.source.bucket_name) == self.held(self.there.bucket_name)
 
-    def slow_down(self) -> None:
-        """Let a run of 60 keys take six seconds, so that it is still at work when somebody else begins."""
-        text = self.config.read_text()
-        self.config.write_text(text.replace("[destination]\n", "[destination]\nmax_requests_per_s = 10\n"))
-
-    @contextmanager
-    def started(self, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-        process = subprocess.Popen(
-            command("bucket", "--config", self.config, "--distributed", *arguments),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        with process:
-            try:
-                yield process
-            finally:
-                process.kill()
+    def started(self, *arguments: str | Path) -> AbstractContextManager[subprocess.Popen[str]]:
+        return bucket_started(self.config, "--distributed", *arguments)
 
     def counted(self) -> dict[str, str]:
         identity = self.redis.get(RUN)
@@ -134,7 +120,7 @@ def test_a_plain_run_keeps_it_away_and_is_kept_away_by_it(place: Place) -> None:
     assert not place.counted(), "what was not begun is not gone on with"
     place.redis.delete("s3s3:{default}:comparing")
     place.put([f"{number:04}" for number in range(60)])
-    place.slow_down()
+    limit_destination(place.config, "max_requests_per_s = 10")
     with place.started() as process:
         eventually(lambda: place.redis.exists("s3s3:{default}:comparing"), "it runs", every_s=0.01)
         assert "is being compared by" in run("bucket", "--config", place.config, status=1).stderr

@@ -6,8 +6,8 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ import redis
 
 from s3s3.demo.swift_server import SwiftServer
 
-from .commands import PATIENCE_S, command, eventually, run
+from .commands import PATIENCE_S, bucket_started, eventually, limit_destination, run
 from .objects import MIB
 from .test_listen import QUICK, Place
 
@@ -32,20 +32,11 @@ class SlowPlace(Place):
     @property
     def limited(self) -> Path:
         path = self.config(worker={**QUICK, "concurrency": 8})
-        path.write_text(path.read_text().replace("[destination]\n", f"[destination]\n{self.limit}\n"))
+        limit_destination(path, self.limit)
         return path
 
-    @contextmanager
-    def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        process = subprocess.Popen(
-            command("bucket", "--config", self.limited, *arguments),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        with process:
-            try:
-                yield process
-            finally:
-                process.kill()
+    def started(self, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
+        return bucket_started(self.limited, *arguments)
 
     def about(self) -> list[dict[str, object]]:
         with redis.Redis.from_url(self.redis_url, decode_responses=True) as client:
