@@ -24,7 +24,6 @@ from .config import Config, with_buckets
 from .errors import S3S3Error
 from .listener import listen, route_listeners, sources_for
 from .metrics import Metrics
-from .model import Result
 from .run_lock import run_alone
 from .stores import opened
 
@@ -125,9 +124,7 @@ class BucketClient:
                 log.warning("route %s: the comparison broke off: %s", route.name, error)
                 errors.append(error)  # the other routes are compared all the same
                 continue
-            log.info("route %s: compared %d objects: %d copied, %d deleted, %d failed", route.name,
-                     tally.source_entries, tally.total(Result.COPIED), tally.total(Result.DELETED),
-                     tally.total(Result.FAILED))  # fmt: skip
+            log.info("route %s: %s", route.name, tally.in_words)
             tell_what_broke_off(tally)
             proven.append(tally.proven)
         if errors:

@@ -112,7 +112,6 @@ class RouteListener:
         try:
             if self.ear:
                 await self.ear.give_up()
-            await self.jobs.leave()
             await self.presence.sign_off()
         except S3S3Error as error:
             log.warning("route %s: could not sign off: %s", self.route.name, error)

@@ -15,7 +15,6 @@ from .errors import RedisUnavailable, RunUnderWay, S3S3Error
 from .jobs.redis import RedisJobs
 from .lease import lease_clock_s
 from .matching import matcher
-from .model import Result
 from .report import Tally
 from .run_lock import run_alone
 from .stores import RouteStores
@@ -56,9 +55,7 @@ class Runs:
             settings=self._settings, matches=matcher(stores.route),
         )  # fmt: skip
         tally = await run_alone(self._name, self._jobs, reconcile.run, waits=waits)
-        log.info("route %s: compared %d objects: %d copied, %d deleted, %d failed", self._name,
-                 tally.source_entries, tally.total(Result.COPIED), tally.total(Result.DELETED),
-                 tally.total(Result.FAILED))  # fmt: skip
+        log.info("route %s: %s", self._name, tally.in_words)
         for name, why in tally.kept.items():
             log.warning("route %s: nothing was deleted, because of %s: %s", self._name, name, why)
         return tally

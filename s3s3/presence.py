@@ -45,6 +45,7 @@ class Presence:
         state: Callable[[], State],
         command: str = "listen",
     ) -> None:
+        self._jobs = jobs
         self._fleet = Fleet(jobs.client, jobs.prefix)
         self._history = History(jobs.client, jobs.prefix)
         self._growth = Growth(route, metrics)
@@ -70,6 +71,7 @@ class Presence:
         await self._growth.tell(self._history)
 
     async def sign_off(self) -> None:
-        """Tell the rest, and that this process goes. Raises RedisUnavailable."""
+        """Leave the queue, tell the rest, and that this process goes. Raises RedisUnavailable."""
+        await self._jobs.leave()
         await self._growth.tell(self._history)
         await self._fleet.sign_off(self._member.id)

@@ -88,6 +88,12 @@ class Tally:
         return sum(counts.get(result.value, 0) for counts in self.counts.values() for result in results)
 
     @property
+    def in_words(self) -> str:
+        """What came of the run, for the log."""
+        copied, deleted, failed = (self.total(one) for one in (Result.COPIED, Result.DELETED, Result.FAILED))
+        return f"compared {self.source_entries} objects: {copied} copied, {deleted} deleted, {failed} failed"
+
+    @property
     def complete(self) -> bool:
         """Whether every object is where it belongs now."""
         return (

@@ -62,10 +62,9 @@ class _RunsWorker:
     def __init__(self, stores: RouteStores, jobs: Jobs, settings: WorkerSettings) -> None:
         route = stores.route
         self._route = route.name
-        self._jobs = jobs if isinstance(jobs, RedisJobs) else None
         self._presence = observer = None
-        if self._jobs is not None:
-            self._presence = Presence(route, self._jobs, stores.metrics, self._state, "bucket")
+        if isinstance(jobs, RedisJobs):
+            self._presence = Presence(route, jobs, stores.metrics, self._state, "bucket")
             observer = Observer(route.name, stores.metrics, self._presence.failed)
         self._worker = Worker(
             route,
@@ -96,13 +95,7 @@ class _RunsWorker:
         try:
             await beside(self._worker.run(ending, drain_s), self._presence.keep())
         finally:
-            await self._leave()
-
-    async def _leave(self) -> None:
-        assert self._jobs is not None
-        assert self._presence is not None
-        try:
-            await self._jobs.leave()
-            await self._presence.sign_off()
-        except RedisUnavailable as error:
-            log.warning("route %s: could not sign off: %s", self._route, error)
+            try:
+                await self._presence.sign_off()
+            except RedisUnavailable as error:
+                log.warning("route %s: could not sign off: %s", self._route, error)

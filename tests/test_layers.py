@@ -75,13 +75,13 @@ LAYERS = """
         heal            errors jobs model notices report store
         processes       lease tasks
         watchdog        tasks
-        periodic        bucket comparison config errors jobs lease matching model report run_lock stores
+        periodic        bucket comparison config errors jobs lease matching report run_lock stores
         listener        broker config errors heal jobs limits matching metrics model notices observer periodic \
                         presence stores tasks worker
 
     what users see
         api             blocking bucket comparison config errors jobs logs metrics model report store stores
-        client          api blocking bucket comparison config errors listener metrics model run_lock stores
+        client          api blocking bucket comparison config errors listener metrics run_lock stores
         web             config errors fleet history jobs lease merged metrics model run_lock tasks
         mirror          broker config digest errors jobs lease logs metrics model observer presence spool store \
                         stores tasks transfer web worker

@@ -99,7 +99,6 @@ class MirrorRoute:
         await self._worker.run(stop, drain_s)
         self.misses.give_up()
         try:
-            await self.jobs.leave()
             await self._presence.sign_off()
         except S3S3Error as error:
             log.warning("%s: could not sign off: %s", self.name, error)

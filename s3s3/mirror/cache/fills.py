@@ -51,11 +51,11 @@ class Fill:
     def __init__(self, filling: Filling) -> None:
         self._filling = filling
         self._written_bytes = 0
-        self._moved: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._moved: asyncio.Future[None] = self._loop.create_future()
         self.about: About | None = None
         self.error: Exception | None = None
         self.is_right = False
-        self._loop = asyncio.get_running_loop()
 
     @property
     def readable_bytes(self) -> int:
@@ -149,7 +149,7 @@ class Fill:
             left = left[written:]
 
     def _tell(self) -> None:
-        moved, self._moved = self._moved, asyncio.get_running_loop().create_future()
+        moved, self._moved = self._moved, self._loop.create_future()
         moved.set_result(None)
 
 
