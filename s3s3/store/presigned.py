@@ -130,6 +130,8 @@ class Verifier:
         if len(said) != len(query):
             raise Denied("AccessDenied", "a query that says something twice")
         is_v4 = "X-Amz-Signature" in said
+        if headers.get("authorization") and (is_v4 or "Signature" in said):
+            raise Denied("InvalidArgument", "signed, and with an Authorization header: only one of the two is allowed")
         if is_v4 and not _OF_V2.isdisjoint(said):
             raise Denied("InvalidArgument", "it is signed twice: only one way of the two is allowed")
         verify = self._by_v4 if is_v4 else self._by_v2

@@ -83,6 +83,16 @@ async def test_a_wrong_signature_is_refused_although_the_object_is_kept(cached, 
     assert (await client.ask(good))[0] == 200
 
 
+@pytest.mark.parametrize("version", ["s3", "s3v4"])
+async def test_a_signed_url_with_an_authorization_is_refused_as_s3_does(cached, put, version: str) -> None:
+    put("key")
+    client = await cached()
+    url = client.url("key", version=version)
+    await client.kept(url)
+    status, _, body = await client.ask(url, Authorization="Bearer x")
+    assert (status, b"<Code>InvalidArgument</Code>" in body) == (400, True)
+
+
 async def test_a_url_of_the_store_is_good_at_the_cache_and_its_own_query_leads_back(cached, put, store) -> None:
     """The same path at another host, as clients of the predecessor have it."""
     put("key")

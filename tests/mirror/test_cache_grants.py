@@ -61,6 +61,8 @@ async def test_a_url_that_comes_again_is_verified_once_and_anything_else_anew(ve
                            (url + "&versionId=x", {})):  # fmt: skip
         with pytest.raises(Denied):
             await granted(asked, wrong, **options)
+    with pytest.raises(Denied, match="Authorization"):
+        await granted(asked, url, Authorization="Bearer x")
     if version == "s3":
         with pytest.raises(Denied):  # V2 signs these headers wherever they are sent
             await granted(asked, url, x_amz_own="x")
@@ -68,7 +70,7 @@ async def test_a_url_that_comes_again_is_verified_once_and_anything_else_anew(ve
             await granted(asked, url, Content_Type="x")
     else:
         await granted(asked, url, host="other.example.org")
-        assert verifier.asked == 6, "it was signed for the store's own host, whatever the cache's"
+        assert verifier.asked == 7, "it was signed for the store's own host, whatever the cache's"
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])

@@ -30,6 +30,7 @@ WAITED_FOR_OTHERS_S = 10.0
 _LOOKED_AFTER_S = 0.05
 _LOOKED_AT_LEAST_EVERY_S = 1.0
 _ALLOWED = ("GET", "HEAD")
+_NO_REQUEST = ("KeyTooLongError", "InvalidURI", "InvalidArgument")
 
 
 class Cache:
@@ -63,7 +64,7 @@ class Cache:
         try:
             grant = await self._grants.grant(request)
         except Denied as error:
-            status = 400 if error.code in ("KeyTooLongError", "InvalidURI") else 403
+            status = 400 if error.code in _NO_REQUEST else 403
             return Event.REFUSED, said(status, error.code, str(error))
         except AccessDenied as error:
             log.warning("%s", error)

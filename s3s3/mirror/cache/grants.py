@@ -12,7 +12,7 @@ from ...store import Grant, Verifier
 MOST_REMEMBERED = 1024
 REMEMBERED_S = 60.0
 """So long keys that were taken out of boto3's chain go on being good."""
-_MAY_BE_SIGNED = ("content-type", "content-md5")
+_MAY_MATTER = ("content-type", "content-md5", "authorization")
 
 
 class Grants:
@@ -26,7 +26,7 @@ class Grants:
         """Return what a request has the right to. Raises Denied and AccessDenied."""
         headers = {name.lower(): value for name, value in request.headers.items()}
         asked = (request.method, request.raw_path, headers.get("host", ""))
-        says_more = any(name.startswith("x-amz-") or name in _MAY_BE_SIGNED for name in headers)
+        says_more = any(name.startswith("x-amz-") or name in _MAY_MATTER for name in headers)
         verified_s, grant = self._remembered.get(asked, (0.0, None))
         now_s = time.time()
         if grant is not None and not says_more and now_s - verified_s < REMEMBERED_S and now_s < grant.expires_s:
