@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from calendar import timegm
 from collections.abc import Iterator
-from typing import NoReturn
+from datetime import datetime, timezone
 from urllib.parse import quote, unquote, unquote_plus
 
 from ..errors import S3S3Error
@@ -65,12 +64,9 @@ def key_in(encoded: str) -> str:
 
 def v4_time_s(text: str) -> float:
     """Return a V4 signature's time (Unix time). Raises Denied for what is none."""
-    found = _V4_TIME.fullmatch(text)
-    try:  # strptime takes ten times as long
-        return timegm(tuple(map(int, found.groups()))) if found else _no_time()
+    found = _V4_TIME.fullmatch(text)  # strptime takes ten times as long
+    try:
+        year, month, day, hour, minute, second = map(int, found.groups() if found else ())
+        return datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc).timestamp()
     except ValueError:
-        return _no_time()
-
-
-def _no_time() -> NoReturn:
-    raise Denied("AuthorizationQueryParametersError", "X-Amz-Date is no time") from None
+        raise Denied("AuthorizationQueryParametersError", "X-Amz-Date is no time") from None

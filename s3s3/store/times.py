@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from calendar import timegm
 from datetime import datetime
 from functools import lru_cache
 
@@ -12,16 +11,20 @@ _MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "O
 
 @lru_cache(1024)
 def _day_ms(year: str, month: str, day: str) -> int:
-    return timegm((int(year), _MONTHS.index(month), int(day), 0, 0, 0)) * 1000  # strptime's %b follows the locale
+    midnight = datetime(int(year), _MONTHS.index(month), int(day))  # strptime's %b follows the locale
+    return (midnight - _EPOCH).days * 86_400_000
 
 
 def http_date_ms(text: str) -> int | None:
     """Return the time of an HTTP date ("Tue, 06 Oct 2026 03:09:27 GMT", RFC 9110 5.6.7), None where it is none."""
     try:
         day_ms = _day_ms(text[12:16], text[8:11], text[5:7])
-        return day_ms + (int(text[17:19]) * 3600 + int(text[20:22]) * 60 + int(text[23:25])) * 1000
+        hours, minutes, seconds = int(text[17:19]), int(text[20:22]), int(text[23:25])
     except ValueError:
         return None
+    if not (0 <= hours < 24 and 0 <= minutes < 60 and 0 <= seconds <= 60):  # 60: a leap second
+        return None
+    return day_ms + (hours * 3600 + minutes * 60 + seconds) * 1000
 
 
 def iso_time_ms(text: str) -> int:

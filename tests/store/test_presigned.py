@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 from functools import cache
@@ -99,6 +100,14 @@ async def test_expired_and_of_other_keys(version: str, monkeypatch: pytest.Monke
     assert await refused(CACHE + "/bucket/key") == "AccessDenied"
 
 
+@pytest.mark.parametrize("time_text", ["20260231T080000Z", "20261121T250000Z", "20261121T080060Z", "20261301T080000Z"])
+async def test_a_time_that_never_is_signs_nothing(time_text: str) -> None:
+    url = re.sub(r"[0-9]{8}T[0-9]{6}Z", time_text, signed("key", "s3v4"))
+    url = re.sub(r"(AKIDEXAMPLE%2F)[0-9]{8}", rf"\g<1>{time_text[:8]}", url)
+    with pytest.raises(Denied, match="X-Amz-Date is no time"):
+        await granted(url)
+
+
 async def test_v4_is_good_for_one_region_and_host_and_not_in_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
     url = signed("key", "s3v4")
     assert await refused(url, store=replace(STORE, region="eu-west-1")) == "AuthorizationQueryParametersError"
@@ -184,6 +193,15 @@ async def test_two_signatures_are_one_too_many() -> None:
     v2, v4 = (signed("key", version) for version in VERSIONS)
     for url in (f"{v2}&{v4.partition('?')[2]}", f"{v4}&{v2.partition('?')[2]}", f"{v4}&Expires=99999999999"):
         assert await refused(url) == "InvalidArgument"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_signature_beside_an_authorization_is_one_too_many(version: str) -> None:
+    url = signed("key", version)
+    for authorization in ("Bearer x", "AWS AKIDEXAMPLE:x", "nonsense"):
+        assert await refused(url, authorization=authorization) == "InvalidArgument"
+    assert (await granted(url, authorization="")).key == "key", "Ceph takes an empty one for none"
+    assert await refused(url.partition("?")[0], authorization="AWS AKIDEXAMPLE:x") == "AccessDenied"
 
 
 async def test_what_somebody_has_added_to_a_v2_signature_gets_none_of_ours() -> None:
