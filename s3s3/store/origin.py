@@ -30,6 +30,7 @@ from .wire import Connection
 MOST_HOPS = 20
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _TAKEN_AT_ONCE_BYTES = 256 * 1024
+_MD5_OF_NOTHING = "d41d8cd98f00b204e9800998ecf8427e"
 
 
 class Hop(NamedTuple):
@@ -194,16 +195,18 @@ class Origin:
 
         etag, modified_ms = _md5(answer.headers), http_date_ms(answer.headers.get("last-modified", "")) or 0
         length = answer.headers.get("content-length")
+        is_promised = etag and "content-md5" in answer.headers
         if length is not None and "transfer-encoding" not in answer.headers:
-            is_promised = etag and "content-md5" in answer.headers
+            if is_promised and not int(length) and etag != _MD5_OF_NOTHING:
+                raise failed(WrongMd5())  # an empty body is never taken, so nobody would hold it against that
             content: Content = Promised(answer, int(length), etag) if is_promised else answer
             return Reading(Held(Entry(key, int(length), etag, modified_ms), headers, False, None), content, failed)
         if self._keep is None or "transfer-encoding" not in answer.headers:
             raise UpstreamRefused("it announces no length, so nobody could tell a whole object", key=key, status=200)
         kept = await self._keep(_chunks(answer, failed))
-        if etag and etag != kept.md5 and "content-md5" in answer.headers:
+        if is_promised and etag != kept.md5:
             kept.content.close()
-            raise StoreUnavailable("what came does not have the Content-MD5 that was promised", key=key)
+            raise failed(WrongMd5())
         return Reading(
             Held(Entry(key, kept.size_bytes, kept.md5, modified_ms), headers, False, None), kept.content, failed
         )

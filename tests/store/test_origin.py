@@ -53,6 +53,14 @@ async def test_an_md5_that_is_promised_is_known(server: OriginServer, headers: d
         assert reading.entry.etag == etag
 
 
+async def test_an_empty_body_has_the_md5_that_was_promised_or_is_no_object(server: OriginServer) -> None:
+    server.answers["/x"] = answer(b"", content_md5="1B2M2Y8AsgTpgAmY7PhCfg==")
+    assert (await origin_of().fetch(f"{server.url}x", 100))[1] == b""
+    server.answers["/x"] = answer(b"", content_md5="mgNkuembtIDdJeHwKEyFVQ==")
+    with pytest.raises(StoreUnavailable, match="does not have the Content-MD5 that was promised"):
+        await origin_of().fetch(f"{server.url}x", 100)
+
+
 async def test_a_name_that_changes_its_mind_after_it_was_looked_at_gains_nothing(server: OriginServer) -> None:
     """DNS rebinding: the second answer would lead to the server, but nobody asks a second time."""
     answers = [["93.184.216.34"], ["127.0.0.1"]]
