@@ -14,6 +14,7 @@ from ..errors import RedisUnavailable, StoreError
 from ..logs import about
 from ..tasks import within
 from ..web.access_log import OUTCOME
+from .asking import ASKED_FOR_S
 from .durations import wait_s_of
 from .figures import Event, Figures
 from .route import MirrorRoute
@@ -21,8 +22,6 @@ from .route import MirrorRoute
 log = logging.getLogger(__name__)
 
 SIGNED_FOR_S = 3600
-ASKED_FOR_S = 8.0
-"""How long the destination may take to say whether it has an object."""
 _ALLOWED = ("GET", "HEAD")
 _DOTS = re.compile(r"(^|/)\.\.?(/|$)")
 

@@ -21,9 +21,10 @@ from ..model import KEY_LIMIT_BYTES
 from ..store import UrlRules
 from ..tasks import within
 from ..web.access_log import OUTCOME, JsonAccessLog
+from .asking import ASKED_FOR_S
 from .copying import is_fresh
 from .figures import Event, Figures
-from .proxy import ASKED_FOR_S, SIGNED_FOR_S
+from .proxy import SIGNED_FOR_S
 from .route import MirrorRoute
 from .states import DAY_S, State, States
 from .urls import Asked, asked, key_of

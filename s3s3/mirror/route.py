@@ -23,15 +23,13 @@ from ..stores import CONNECTIONS_BESIDE_COPIES, refused
 from ..tasks import beside
 from ..transfer import Transfer
 from ..worker import Worker
+from .asking import ASKING, ASKING_CONNECTIONS
 from .copying import MirrorCopy, Settled
 from .misses import Misses
 
 log = logging.getLogger(__name__)
 
 STALLED_AFTER_S = 60.0
-ASKING = Timeouts(connect_s=3, read_s=5, write_s=5)
-"""For what a client waits for."""
-ASKING_CONNECTIONS = 64
 
 Told = Callable[[Sequence[Outcome], float], None]
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from ...config.mirror import CacheSettings
 from ...metrics import Metrics
-from ...store import Keys, Store, Timeouts, Verifier
+from ...store import Keys, Store, Verifier
 from ...stores import refused
 from ...tasks import cancel
 from ...web.access_log import JsonAccessLog
 from ...web.bounded import Bounds, Connections, connections_at_hand, serving
+from ..asking import ASKING, ASKING_CONNECTIONS
 from ..figures import OF_CACHE, Figures, Line
 from .filling import sweep
 from .fills import MOST_FILLS, Fills
@@ -25,9 +26,6 @@ from .room import disk_of, folder_of, room_in
 log = logging.getLogger(__name__)
 
 CACHE = "mirror.cache"
-ASKING = Timeouts(connect_s=3, read_s=5)
-"""For what a client waits for."""
-ASKING_CONNECTIONS = 64
 
 
 @dataclass(frozen=True)

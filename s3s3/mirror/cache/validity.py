@@ -10,12 +10,11 @@ from ... import logs
 from ...errors import StoreError, StoreUnavailable
 from ...store import Store
 from ...tasks import within
+from ..asking import ASKED_FOR_S
 from .about import About
 from .folder import Folder
 
 log = logging.getLogger(__name__)
-
-ASKED_FOR_S = 8.0
 
 
 class Validity(Enum):
