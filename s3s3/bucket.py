@@ -31,9 +31,10 @@ from .model import Entry, Outcome, Result, Route, md5_of_etag
 from .outstanding import Outstanding
 from .reconcile import Reason, merge
 from .report import Tally
-from .run_worker import DRAIN_S, with_worker
+from .run_worker import with_worker
 from .store import Store
 from .stores import RouteStores
+from .tasks import DRAIN_S
 
 log = logging.getLogger(__name__)
 

@@ -33,9 +33,9 @@ from .ranges import Ended, Range, SharedRun
 from .reconcile import Batch, merge
 from .report import Tally
 from .run_lock import run_together
-from .run_worker import DRAIN_S, with_worker
+from .run_worker import with_worker
 from .stores import RouteStores
-from .tasks import beside
+from .tasks import DRAIN_S, beside
 
 log = logging.getLogger(__name__)
 

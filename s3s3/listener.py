@@ -30,7 +30,7 @@ from .observer import Observer
 from .periodic import Periodic, Runs
 from .presence import Presence, State
 from .stores import RouteStores, opened, refused, room_of
-from .tasks import beside
+from .tasks import DRAIN_S, beside
 from .worker import Worker
 
 log = logging.getLogger(__name__)
@@ -232,7 +232,7 @@ def sources_for(listeners: Sequence[RouteListener], config: Config, metrics: Met
 
 
 async def listen(
-    listeners: Sequence[RouteListener], sources: Sequence[Source], stop: asyncio.Event, drain_s: float = 60.0
+    listeners: Sequence[RouteListener], sources: Sequence[Source], stop: asyncio.Event, drain_s: float = DRAIN_S
 ) -> None:
     """Run every route's listener, and every source, until `stop` is set."""
     speaking = listeners[0].jobs.client

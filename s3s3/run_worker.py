@@ -14,15 +14,12 @@ from .jobs.redis import RedisJobs
 from .observer import Observer
 from .presence import Presence, State
 from .stores import RouteStores
-from .tasks import beside, cancel
+from .tasks import DRAIN_S, beside, cancel
 from .worker import Worker
 
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
-
-DRAIN_S = 60.0
-"""How long copies that are under way at the end may take before they are handed back."""
 
 
 async def with_worker(

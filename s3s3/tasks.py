@@ -22,6 +22,9 @@ Answer = TypeVar("Answer")
 
 ASK_AGAIN_S = 0.5
 
+DRAIN_S = 60.0
+"""How long copies that are under way at the end may take before they are handed back, unless told otherwise."""
+
 
 async def cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:
     """Cancel tasks and wait until they have ended.

@@ -21,7 +21,7 @@ from .model import Job, Lane, Outcome, Result, Route
 from .shares import Shares
 from .store import Gate
 from .stragglers import Stragglers
-from .tasks import beside, cancel, wait_at_most
+from .tasks import DRAIN_S, beside, cancel, wait_at_most
 from .verdicts import event_of, verdict_of
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Worker:
         """When the queue last answered a claim: a worker that is alive, and not full, claims every few seconds."""
         self._renewed_at_s = self.claimed_at_s
 
-    async def run(self, stop: asyncio.Event, drain_s: float = 60.0) -> None:
+    async def run(self, stop: asyncio.Event, drain_s: float = DRAIN_S) -> None:
         """Work until `stop` is set; then let what runs finish; after `drain_s`, or cancelled, hand back the rest."""
         try:
             await beside(

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from s3s3.scripts.templates import supervisord_conf
+from s3s3.tasks import DRAIN_S
 
 HERE = Path(__file__).parents[1]
 SUPERVISORD, CONF = HERE / "supervisord", HERE / "conf"
 UNITS = sorted(CONF.glob("s3s3-*.*r*"))
 PROGRAMS = Path(sys.prefix) / "bin"
 
-LONGEST_DRAIN_S = 60 + 10
+LONGEST_DRAIN_S = DRAIN_S + 10
 """--drain-s unless told otherwise, and what Redis may take to hear of it."""
 
 

@@ -67,7 +67,7 @@ LAYERS = """
         outstanding     jobs lease model
         run_worker      config errors jobs observer presence stores tasks worker
         bucket          broker comparison config deletions errors jobs lease limits matching metrics model outstanding \
-                        reconcile report run_worker store stores
+                        reconcile report run_worker store stores tasks
         cutting         store
         ranges          errors jobs lua report
         distributed     bucket comparison config cutting errors jobs lease matching model outstanding ranges reconcile \

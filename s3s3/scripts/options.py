@@ -19,6 +19,7 @@ import uvloop
 from .. import __version__
 from ..errors import ConfigError, RedisTooOld, S3S3Error, StoreError, Unavailable
 from ..logs import AGAIN_AFTER_S, JsonLines, Lines, PlainLines
+from ..tasks import DRAIN_S
 
 ALLOCATIONS_BETWEEN_COLLECTIONS = 50_000
 
@@ -66,8 +67,8 @@ def parser(verb: str, does: str, **settings: Any) -> argparse.ArgumentParser:
 def add_drain(made: argparse.ArgumentParser) -> None:
     """Add the option of commands that copy."""
     made.add_argument(
-        "--drain-s", type=float, default=60.0, metavar="S",
-        help="when told to stop, hand back what still runs after S seconds (default: 60)",
+        "--drain-s", type=float, default=DRAIN_S, metavar="S",
+        help=f"when told to stop, hand back what still runs after S seconds (default: {DRAIN_S:g})",
     )  # fmt: skip
 
 

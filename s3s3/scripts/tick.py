@@ -16,10 +16,11 @@ from collections.abc import Sequence
 
 from supervisor import childutils  # type: ignore[import-untyped]
 
+from ..tasks import DRAIN_S
 from . import options
 
-ENDS_WITHIN_S = 90.0
-"""How long a run may take to end when it is told to; its copies drain for 60 s at most."""
+ENDS_WITHIN_S = DRAIN_S + 30.0
+"""How long a run may take to end when it is told to."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from s3s3 import config
 from s3s3.config.declarations import Absent
 from s3s3.config.schema import DESTINATION, all_tables
 from s3s3.scripts.templates import echo_supervisord_conf, echo_toml_template, supervisord_conf, toml_template
+from s3s3.tasks import DRAIN_S
 
 HERE = Path(__file__).parents[2]
 
@@ -77,7 +78,7 @@ def test_the_supervisord_conf_has_time_to_drain(capsys: pytest.CaptureFixture[st
     conf.read_string(capsys.readouterr().out)
     programs = [name for name in conf.sections() if name.startswith(("program:", "eventlistener:"))]
     assert "program:s3s3listen" in programs
-    assert all(conf.getint(program, "stopwaitsecs") > 60 for program in programs)
+    assert all(conf.getint(program, "stopwaitsecs") > DRAIN_S for program in programs)
 
 
 @pytest.mark.parametrize("function", ["echo_toml_template", "echo_supervisord_conf"])
