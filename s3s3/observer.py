@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from .errors import HandedBack
+from .errors import HandedBack, LeftBehind
 from .jobs import Counts
 from .logs import about
 from .metrics import Metrics
@@ -33,6 +33,9 @@ class Observer:
         for outcome in outcomes:
             if isinstance(outcome.error, HandedBack):
                 continue  # nothing was tried
+            if isinstance(outcome.error, LeftBehind):
+                self._tell_waiting(job, outcome)  # its own job will say what becomes of it
+                continue
             self._metrics.count_outcome(self._route, outcome, duration_s)
             if outcome.result is Result.COPIED and job.lane is Lane.FRESH:
                 waited_s = max(time.time() - job.noticed_ms / 1000, 0.0)
@@ -46,6 +49,11 @@ class Observer:
                                                       outcome=outcome.result.value))  # fmt: skip
         if failed:
             self._tell_failed(job, failed)
+
+    def _tell_waiting(self, job: Job, outcome: Outcome) -> None:
+        same = self._route, outcome.destination, outcome.plain_reason
+        log.warning("%s: %r to %s waits: %s", self._route, job.key, outcome.destination, outcome.reason,
+                    extra=about(self._route, job.key, same, destination=outcome.destination))  # fmt: skip
 
     def _tell_failed(self, job: Job, failed: Sequence[Outcome]) -> None:
         """Tell of a job's failures in one line, and only once a minute of those that many objects share."""
