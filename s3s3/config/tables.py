@@ -135,7 +135,7 @@ class _TableReader:
             if name not in self._known and not self._table.inner(name):
                 if self._table is FILE:
                     self._refuse_in_file(name, content)
-                elif isinstance(content, dict) and self._table.tables:
+                elif _is_table(name, content) and self._table.tables:
                     self._refuse_table(name)
                 else:
                     self._faults.add(self._path, self._unknown(name, content), name)
@@ -144,7 +144,7 @@ class _TableReader:
     def _refuse_in_file(self, name: str, content: object) -> None:
         """Add the fault of a name in the file that is no table's."""
         owner = _owner(name)
-        if owner and not isinstance(content, dict):
+        if owner and not _is_table(name, content):
             self._faults.add((), f"{name} stands outside of every table; it belongs in [{owner}]")
         else:
             self._refuse_table(name)
@@ -200,6 +200,12 @@ class _TableReader:
             advice = f'did you mean "{meant}"?' if meant else f"add [{dotted((STORES.name, str(name)))}]"
             self._keys.fault(key, f"there is no [{dotted((STORES.name, str(name)))}]; {advice}")
         return Settings((), self._table, meant=frozenset(self._table.key_names))
+
+
+def _is_table(name: str, content: object) -> bool:
+    """Whether a name that is unknown here is a table's; a limit by hours is written as one, too, and is a key."""
+    by_hour = (key.name for table in all_tables() for key in table.keys if key.kind.is_by_hour)
+    return isinstance(content, dict) and name not in by_hour
 
 
 def _owner(key: str) -> str:

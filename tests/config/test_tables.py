@@ -87,6 +87,21 @@ def test_a_destination_s_key_in_the_source_is_told_to_belong_to_a_destination(na
     assert only_fault(f"{SOURCE}{name} = 1\n{SOUND.removeprefix(SOURCE)}").endswith("it belongs in [destination]")
 
 
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ("max_bytes_per_s", "max_bytes_per_s stands outside of every table; it belongs in [destination]"),
+        ("mirror.max_requests_per_s", "[mirror] max_requests_per_s: unknown key here; it belongs in [destination]"),
+        ("routes.a.max_bytes_per_s", "max_bytes_per_s: unknown key here; it belongs in [routes.a.destination]"),
+        ("source.max_bytes_per_s", "[source] max_bytes_per_s: unknown key here; it belongs in [destination]"),
+    ],
+)
+def test_a_limit_by_hours_in_another_table_is_told_to_belong_to_a_destination(table: str, expected: str) -> None:
+    faults = faults_of(f"{SOUND}[{table}]\n'08:00-18:00' = 1\n")
+    assert any(expected in fault for fault in faults), faults
+    assert not any("unknown table" in fault for fault in faults)
+
+
 @pytest.mark.parametrize("name", ["redis", "host", "port", "db"])
 def test_the_predecessor_s_redis_gets_the_url_that_takes_its_place(name: str) -> None:
     message = only_fault(f'{SOUND}[pubsub]\n{name} = "localhost"\n')
