@@ -6,6 +6,7 @@ Advice holds nothing of a URL but a host and a port, and of a Redis URL (it may 
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from urllib.parse import parse_qsl, urlsplit
 
@@ -119,3 +120,10 @@ def redacted(url: str) -> str:
     match = _URL_WITH_SECRETS.fullmatch(url)
     assert match is not None  # it matches any text
     return f"{match[1] or ''}{'***@' if match[2] else ''}{match[3]}{'?***' if match[4] else ''}"
+
+
+def why_not_bound(error: OSError) -> str:
+    """Return why an address could not be listened on, without the address, which the event loop's own text repeats."""
+    if error.errno and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)  # a host name that cannot be resolved

@@ -26,6 +26,7 @@ from redis.exceptions import (
     AuthenticationError,
     ClusterError,
     ConnectionError,
+    InvalidResponse,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -70,6 +71,11 @@ masters that it knows of, and the call that follows may be led to another one.""
 
 _FULL = re.compile(r"\bOOM\b")
 """How a script's error says it; of a plain command, redis-py makes an OutOfMemoryError."""
+
+_MAY_NOT = re.compile(r"\b(NOPERM|ACL failure|no permissions to|can't (run|access) )")
+"""What an ACL says to a user, by itself and from within a script (Redis 6.2 and 7.0)."""
+
+_NO_DATABASE = re.compile(r"DB index|SELECT is not allowed")
 
 OLDEST_VERSION = (6, 2)
 """XAUTOCLAIM and ZADD GT came with Redis 6.2 (redis.io command pages)."""
@@ -180,7 +186,7 @@ def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn what redis-py raises into RedisUnavailable where another try can help.
+    """Turn what redis-py raises into RedisUnavailable where another try, or somebody who looks after Redis, can help.
 
     An error of another kind (a script that is wrong, a key of the wrong type) passes: it is a defect.
     """
@@ -191,7 +197,10 @@ def translated() -> Iterator[None]:
     except OutOfMemoryError as error:
         raise _full() from error
     except (ConnectionError, TimeoutError, ReadOnlyError, *_CLUSTER_MOVES, OSError) as error:
-        raise RedisUnavailable(f"Redis cannot be reached: {error}") from error
+        where = "; look at [pubsub] url" if "connecting to" in str(error) else ""
+        raise RedisUnavailable(f"Redis cannot be reached: {str(error).removesuffix('.')}{where}") from error
+    except InvalidResponse as error:
+        raise RedisUnavailable(f"what answers is no Redis ({error}): look at [pubsub] url") from error
     except RuntimeError as error:
         if _LOST_IN_UVLOOP not in str(error):
             raise
@@ -201,6 +210,13 @@ def translated() -> Iterator[None]:
             raise _full() from error
         if _NOT_NOW.search(str(error)):
             raise RedisUnavailable(f"Redis refuses work for now: {error}") from error
+        if _MAY_NOT.search(str(error)):
+            raise RedisUnavailable(
+                f"Redis says that its user may not do what s3s3 needs ({error}): look at the user in [pubsub] url, and "
+                "at its ACL"
+            ) from error
+        if _NO_DATABASE.search(str(error)):
+            raise RedisUnavailable(f"Redis has no such database ({error}): look at [pubsub] url") from error
         raise
 
 

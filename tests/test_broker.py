@@ -105,6 +105,55 @@ def test_an_answer_that_will_stay_the_same_is_a_defect(text: str) -> None:
         raise ResponseError(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("DB index is out of range", "no such database"),
+        ("invalid DB index", "no such database"),
+        ("NOPERM User weak has no permissions to run the 'evalsha' command", "may not do what s3s3 needs"),
+        ("ERR Error running script (call to f_1): @user_script:2: The user executing the script can't run this command",
+         "may not do what s3s3 needs"),
+        ("The user executing the script can't access at least one of the keys mentioned in the command",
+         "may not do what s3s3 needs"),
+        ("ACL failure in script: User weak has no permissions to run the 'set' command", "may not do what s3s3 needs"),
+    ],
+)  # fmt: skip
+def test_what_a_url_and_its_user_do_not_get_names_the_setting(text: str, told: str) -> None:
+    with pytest.raises(RedisUnavailable, match=rf"{told}.*\[pubsub\] url"), translated():
+        raise ResponseError(text)
+
+
+async def test_a_server_that_is_no_redis_is_told_as_that() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, HOST, 0)
+    async with server, client_of(f"redis://{HOST}:{server.sockets[0].getsockname()[1]}/0") as client:
+        with pytest.raises(RedisUnavailable, match=r"no Redis.*\[pubsub\] url"):
+            await check_version(client)
+
+
+async def test_a_database_that_is_not_there_is_told_as_that(redis_server: RedisServer) -> None:
+    async with client_of(redis_server.url.rpartition("/")[0] + "/99") as client:
+        with pytest.raises(RedisUnavailable, match="no such database"):
+            await check_version(client)
+
+
+async def test_who_may_not_run_a_script_is_told_what_to_permit(redis_url: str) -> None:
+    async with client_of(redis_url) as admin:
+        await admin.acl_setuser("weak", enabled=True, passwords=["+weak"], categories=["+@read"], keys=["*"],
+                                commands=["+info", "+ping"])  # fmt: skip
+        try:
+            async with client_of(redis_url.replace("//", "//weak:weak@")) as client:
+                with pytest.raises(RedisUnavailable, match="may not do what s3s3 needs"):
+                    await RedisJobs(client, "default", ("dest",)).put([Put("k", ("dest",))], Lane.FRESH)
+        finally:
+            await admin.acl_deluser("weak")
+
+
 @pytest.fixture
 def jobs_put(redis_url: str) -> Callable[[], Any]:
     async def put() -> None:

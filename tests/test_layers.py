@@ -50,7 +50,7 @@ LAYERS = """
         jobs            broker lease model tasks
         history         lua metrics model
         fleet           lua
-        notices         broker config errors jobs lease logs lua matching model tasks
+        notices         addresses broker config errors jobs lease logs lua matching model tasks
         verdicts        errors jobs model report
         circuits        broker jobs model verdicts
         stragglers      errors lease model
@@ -82,7 +82,7 @@ LAYERS = """
     what users see
         api             blocking bucket comparison config errors jobs logs metrics model report store stores
         client          api blocking bucket comparison config errors listener metrics run_lock stores
-        web             config errors fleet history jobs lease merged metrics model run_lock tasks
+        web             addresses config errors fleet history jobs lease merged metrics model run_lock tasks
         mirror          broker config digest errors jobs lease logs metrics model observer presence spool store \
                         stores tasks transfer web worker
         scripts.progress model report

@@ -259,8 +259,8 @@ class Ear:
         said = await self._call("heard", covered_from_ms, heard_to_ms, int(self._seen_watermark), self._mark)
         self._seen_watermark = True
         if said == "first":
-            log.warning("channel %s: heard for the first time; run `s3s3 bucket` once to copy what is there already",
-                        self._channel)  # fmt: skip
+            log.warning("channel %s: heard for the first time; what was published before now nobody heard: run "
+                        "`s3s3 bucket` once, even if it ran before", self._channel)  # fmt: skip
         elif said == "gap":
             log.warning("channel %s: nobody listened for a while; what changed meanwhile will be looked at",
                         self._channel)  # fmt: skip

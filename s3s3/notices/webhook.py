@@ -22,6 +22,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from ..addresses import why_not_bound
 from ..errors import RedisUnavailable
 from ..tasks import wait_at_most, within
 from .events import events_in
@@ -81,7 +82,7 @@ class Webhook:
             try:
                 await web.TCPSite(runner, self._host, self._port, reuse_port=True).start()
             except OSError as error:
-                self._vitals.failed(f"[webhook] bind: the address cannot be had: {error.strerror or error}")
+                self._vitals.failed(f"[webhook] bind: the address cannot be had: {why_not_bound(error)}")
                 await wait_at_most(stop, BIND_AGAIN_S)
             else:
                 self._vitals.answered()

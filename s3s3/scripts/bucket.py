@@ -46,7 +46,9 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--source-bucket", metavar="B", help="another source bucket than the configuration's")
     parser.add_argument("--dest-bucket", metavar="B", help="another destination bucket, at every destination")
     parser.add_argument("--dry-run", action="store_true", help="copy nothing; say what would be (exit 1 if anything)")
-    parser.add_argument("--interval", type=float, metavar="S", help="again every S seconds, until told to stop")
+    parser.add_argument(
+        "--interval", type=options.interval_s, metavar="S", help="again every S seconds, until told to stop"
+    )
     parser.add_argument(
         "--report",
         metavar="FILE",

@@ -53,11 +53,17 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--route", metavar="R", help="only this route")
     parser.add_argument("--destination", metavar="D", help="only this destination")
     parser.add_argument(
-        "--limit", type=int, default=20, metavar="N",
+        "--limit", type=_limit, default=20, metavar="N",
         help="list at most N dead letters of each destination (default: 20; 0 for all)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="list as JSON, for programs")
     return parser
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number, 0 or more")
+    return int(text)
 
 
 async def _jobs(arguments: argparse.Namespace) -> int:
@@ -127,7 +133,20 @@ async def _hold(arguments: argparse.Namespace, queues: Sequence[Queue]) -> int:
             await change(arguments.destination)
             held += f": {arguments.destination}"
         print(f"{held}: {'paused; notices are kept, nothing is copied' if pauses else 'goes on'}")
+        if not pauses:
+            await _tell_still_held(route, jobs, arguments.destination)
     return options.OK
+
+
+async def _tell_still_held(route: Route, jobs: RedisJobs, resumed: str | None) -> None:
+    """Tell what keeps something back that was just told to go on: the other one of the two pauses."""
+    counts = await jobs.counts()
+    if counts.paused:
+        print(f"route {route.name} is still paused, all of it: s3s3 jobs resume --route {route.name}")
+    for name, reason in counts.circuits.items():
+        if reason == PAUSED and resumed is None:
+            print(f"route {route.name}: {name} is still paused: "
+                  f"s3s3 jobs resume --route {route.name} --destination {name}")  # fmt: skip
 
 
 # -- list

@@ -45,7 +45,10 @@ def command_line() -> argparse.ArgumentParser:
     """Return what reads the command's arguments."""
     parser = options.parser("listen", "Copy every object that a notice names, until told to stop.")
     parser.add_argument(
-        "--reconcile-interval", type=float, metavar="S", help="also compare whole buckets, every S seconds"
+        "--reconcile-interval",
+        type=options.interval_s,
+        metavar="S",
+        help="also compare whole buckets, every S seconds",
     )
     parser.add_argument("--no-initial", action="store_true", help="... but not at the start")
     options.add_drain(parser)

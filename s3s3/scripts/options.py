@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import gc
 import logging
+import math
 import shutil
 import signal
 import sys
@@ -32,7 +33,8 @@ OK, SOME_FAILED, WRONG_USAGE, OUT_OF_REACH = 0, 1, 2, 3
 
 EXIT_STATUSES = """exit status:
   0  all well
-  1  some objects failed, or a dry run found differences, or it was interrupted
+  1  some objects failed, `check` found something wrong, a dry run found
+     differences, or it was interrupted
   2  wrong usage or configuration
   3  a store or Redis could not be reached, or the source refuses s3s3
 """
@@ -67,9 +69,32 @@ def parser(verb: str, does: str, **settings: Any) -> argparse.ArgumentParser:
 def add_drain(made: argparse.ArgumentParser) -> None:
     """Add the option of commands that copy."""
     made.add_argument(
-        "--drain-s", type=float, default=DRAIN_S, metavar="S",
+        "--drain-s", type=span_s, default=DRAIN_S, metavar="S",
         help=f"when told to stop, hand back what still runs after S seconds (default: {DRAIN_S:g})",
     )  # fmt: skip
+
+
+def span_s(text: str) -> float:
+    """Return an argument that is a number of seconds, or none at all.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number of seconds")
+    return seconds
+
+
+def interval_s(text: str) -> float:
+    """Return an argument that is a number of seconds, more than 0. Raises what `span_s` raises."""
+    seconds = span_s(text)
+    if not seconds:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number of seconds, more than 0")
+    return seconds
 
 
 def start_log(arguments: argparse.Namespace) -> None:

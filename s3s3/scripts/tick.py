@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--limit-s", type=float, default=86400.0, metavar="S",
+        "--limit-s", type=options.interval_s, default=86400.0, metavar="S",
         help="stop a run that takes longer (default: 86400, a day)",
     )  # fmt: skip
     arguments, of_bucket = parser.parse_known_args(argv)

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from aiohttp import web
 
+from ..addresses import why_not_bound
 from ..config import HttpSettings
 from ..errors import S3S3Error
 from ..metrics import CONTENT_TYPE, Metrics
@@ -97,8 +98,9 @@ async def served(app: web.Application, where: HttpSettings | Path | None) -> Asy
         try:
             await _site(runner, where).start()
         except OSError as error:
-            log.warning("[http] bind: %s cannot be had, so there is no status page and there are no metrics: %s",
-                        where if isinstance(where, Path) else f"{where.host}:{where.port}", error)  # fmt: skip
+            name = where if isinstance(where, Path) else f"{where.host}:{where.port}"
+            log.warning("[http] bind: %s cannot be had (%s), so there is no status page and there are no metrics; name "
+                        'another address, or "" for none', name, why_not_bound(error))  # fmt: skip
         yield
     finally:
         await runner.cleanup()

@@ -186,12 +186,26 @@ def test_one_destination_is_held_alone(config: Path, redis_url: str) -> None:
     assert not with_jobs(redis_url, lambda jobs: jobs.claim(1, 0, 0, 0)).circuits
 
 
+def test_a_route_that_goes_on_tells_which_destination_is_still_held(config: Path) -> None:
+    run(main, "--config", config, "pause", "--destination", "dest-ceph")
+    done = run(main, "--config", config, "resume")
+    assert done.out.splitlines() == [
+        "route default: goes on",
+        "route default: dest-ceph is still paused: s3s3 jobs resume --route default --destination dest-ceph",
+    ]
+
+
 @pytest.mark.parametrize("action", ["list", "retry", "pause"])
 def test_an_unknown_destination_is_wrong_usage(config: Path, action: str) -> None:
     done = run(main, "--config", config, action, "--destination", "swift", *(["--all"] if action == "retry" else []))
     assert done.status == 2
     assert "--destination swift: there is no such destination; there are" in done.err
     assert "dest-swift" in done.err
+
+
+def test_less_than_no_letters_cannot_be_listed(config: Path) -> None:
+    done = run(main, "--config", config, "--limit", "-1")
+    assert (done.status, "--limit: '-1' should be" in done.err) == (2, True)
 
 
 def test_a_redis_that_is_away_is_out_of_reach(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ async def test_a_port_that_is_taken_is_a_warning_and_no_end(caplog: pytest.LogCa
         taken.listen()
         port = taken.getsockname()[1]
         async with served(application([], Metrics()), HttpSettings("127.0.0.1", port)):
-            assert f"127.0.0.1:{port} cannot be had" in caplog.text
+            assert f"127.0.0.1:{port} cannot be had (Address already in use)" in caplog.text
 
 
 async def test_without_an_address_nothing_is_served() -> None:
