@@ -31,7 +31,7 @@ from s3s3.model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Outcome, Proof, Result,
 from s3s3.spool import Need, Room
 from s3s3.store import Written
 from s3s3.transfer import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, Transfer, one_store, ordinary
-from s3s3.transfer.parts import goes_in_parts, part_bytes_of
+from s3s3.transfer.sizes import goes_in_parts, part_bytes_of
 from tests.scripted_store import Object, ScriptedStore, unavailable
 
 KEY = "some/key"

@@ -16,7 +16,8 @@ from ..spool import Room
 from ..store import Source, Store
 from ..target import Permit, Target
 from .marks import SourceMarks
-from .ordinary import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, OrdinaryRoad
+from .ordinary import OrdinaryRoad
+from .sizes import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES
 from .within import WithinStore, one_store
 
 __all__ = ["AT_ONCE_BYTES", "SMALL_BYTES", "STREAM_BYTES", "Transfer", "one_store"]

@@ -17,19 +17,16 @@ from typing import Any, TypeAlias
 
 from ..digest import Digest, md5_of, md5_of_chunks
 from ..errors import Damaged, LeftBehind, NoSuchKey, S3S3Error, TooLarge
-from ..fanout import LAG_BYTES, Take, ahead_of_stragglers, fan_out, together
-from ..model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Entry
+from ..fanout import Take, ahead_of_stragglers, fan_out, together
+from ..model import Entry
 from ..reconcile import NEEDS_CONTENT
 from ..spool import Need, Room
 from ..store import Reading, Source
 from ..target import Chunks, Permit, Target, md5_in_etag
-from .parts import InParts, goes_in_parts, part_bytes_of
+from .parts import InParts
+from .sizes import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, goes_in_parts, may_take, need_of
 
-AT_ONCE_BYTES = 256 * 1024
-SMALL_BYTES = 4 * 1024 * 1024
 CHUNK_BYTES = 256 * 1024
-STREAM_BYTES = LAG_BYTES + 4 * 1024 * 1024
-"""Memory that a streamed object takes, however large it is: the lag, what is being hashed, buffers."""
 
 Opened: TypeAlias = "tuple[Reading, bytes | None]"
 """An opened object, and its content where that came at once."""
@@ -219,8 +216,8 @@ class OrdinaryRoad:
     ) -> Callable[[bytes | Chunks], Coroutine[Any, Any, None]]:
         return partial(target.put, reading, md5=md5, permit=self._permit, without_md5=self._without_md5)
 
-    async def _fetch(self) -> Opened:
-        return await self._source.fetch(self._key, AT_ONCE_BYTES)
+    def _fetch(self) -> Awaitable[Opened]:
+        return self._source.fetch(self._key, AT_ONCE_BYTES)
 
     @asynccontextmanager
     async def _with_room(self, reading: Reading, targets: Sequence[Target]) -> AsyncIterator[Opened]:
@@ -242,19 +239,11 @@ class OrdinaryRoad:
             self._room.give(taken)
 
     def _need(self, reading: Reading, content: bytes | None, targets: Sequence[Target]) -> Need:
-        size_bytes = reading.entry.size_bytes
         if content is not None:
             return Need()
-        if size_bytes <= SMALL_BYTES:
-            return Need(size_bytes)
-        takers = [endpoint for target in targets if _may_take(endpoint := target.store.endpoint, size_bytes)]
-        if not takers:
-            return Need()
-        in_parts = [endpoint for endpoint in takers if goes_in_parts(endpoint, size_bytes)]
-        disk_bytes = sum(part_bytes_of(endpoint, size_bytes) for endpoint in in_parts)
-        if len(in_parts) < len(takers) and not self._promised_md5(reading):
-            disk_bytes += size_bytes
-        need = Need(STREAM_BYTES, disk_bytes)
+        destinations = [target.store.endpoint for target in targets]
+        md5_is_known = self._promised_md5(reading) is not None
+        need = need_of(reading.entry.size_bytes, destinations, md5_is_known=md5_is_known)
         self._room.check(need)
         return need
 
@@ -276,13 +265,9 @@ def _left_behind(target: Target) -> LeftBehind:
     )
 
 
-def _may_take(destination: Endpoint, size_bytes: int) -> bool:
-    return destination.multipart or size_bytes <= SINGLE_PUT_LIMIT_BYTES
-
-
 def _takes(target: Target, source: Entry) -> bool:
     """Whether the target takes an object of this size; if not, that is its outcome."""
-    if _may_take(target.store.endpoint, source.size_bytes):
+    if may_take(target.store.endpoint, source.size_bytes):
         return True
     target.fail(_too_large(target, source.size_bytes), source)
     return False

@@ -12,29 +12,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from ..errors import Damaged, S3S3Error, StoreError, StoreRefused
 from ..logs import about
-from ..model import PART_AT_LEAST_BYTES, Endpoint, Proof, md5_of_etag
+from ..model import Proof, md5_of_etag
 from ..spool import Room
 from ..store import RECORDED_ETAG, TAGGING, Reading
 from ..target import Chunks, Permit, Target, md5_in_etag
+from .sizes import part_bytes_of
 
 log = logging.getLogger(__name__)
-
-MOST_PARTS = 10_000
-"""S3 user guide, "Multipart upload limits"."""
-
-PART_BYTES = 64 * 1024**2
-_MIB = 1024**2
-
-
-def goes_in_parts(destination: Endpoint, size_bytes: int) -> bool:
-    """Whether an object of this size is written there in parts."""
-    return destination.multipart and size_bytes > destination.multipart_threshold_bytes
-
-
-def part_bytes_of(destination: Endpoint, size_bytes: int) -> int:
-    """Return the size of all parts but the last: 64 MiB, less with a lower threshold, more for very large objects."""
-    fewest_bytes = -(-size_bytes // (MOST_PARTS * _MIB)) * _MIB
-    return max(PART_AT_LEAST_BYTES, min(PART_BYTES, destination.multipart_threshold_bytes), fewest_bytes)
 
 
 class InParts:
