@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import MappingProxyType
+from typing import Any
 
 from .config import WorkerSettings
 from .errors import S3S3Error
@@ -42,15 +43,15 @@ class RouteStores:
         self._by_name = {store.name: store for store in destinations}
         self._transfer = transfer
 
-    async def copy(
+    def copy(
         self, job: Job, destinations: Sequence[str], permit: Callable[[], None], *, wait_for_all: bool = False
-    ) -> list[Outcome]:
+    ) -> Coroutine[Any, Any, list[Outcome]]:
         """Do a job: make these destinations hold what the source holds. This is a worker's `Copy`.
 
         `wait_for_all`: none is left behind, however long it holds up the others; for who has no queue.
         """
         stores = [self._by_name[name] for name in destinations]
-        return await self._transfer.copy(job.key, stores, permit=permit, look=not job.unseen, wait_for_all=wait_for_all)
+        return self._transfer.copy(job.key, stores, permit=permit, look=not job.unseen, wait_for_all=wait_for_all)
 
 
 def room_of(settings: WorkerSettings) -> Room:

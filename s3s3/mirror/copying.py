@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 
 from ..errors import S3S3Error, StoreError, StoreUnavailable
@@ -50,7 +49,7 @@ class MirrorCopy:
         outcome = await self._outcome(job.key, permit)
         error = outcome.error
         if isinstance(error, StoreError) and not error.store and not error.retriable:
-            outcome = dataclasses.replace(outcome, result=Result.LEFT)
+            outcome = outcome._replace(result=Result.LEFT)
         if self._settled is not None:
             await self._settled(job.key, outcome)
         return [outcome]

@@ -215,10 +215,10 @@ class Exchange:
                 if isinstance(chunks, AsyncGenerator):
                     await chunks.aclose()
             # From here on it can be carried out whole, so it must be over before anybody else may write.
-            connection.deadline_s = asyncio.get_running_loop().time() + self._timeouts.write_s
+            connection.end_within(self._timeouts.write_s)
             return await connection.head()
         if method in WRITES:
-            connection.deadline_s = asyncio.get_running_loop().time() + self._timeouts.write_s
+            connection.end_within(self._timeouts.write_s)
         connection.send(request, body, without_body=method == "HEAD")
         return await connection.head()
 

@@ -7,6 +7,7 @@ address that is connected to, so a name that changes its mind in between (DNS re
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from base64 import b64decode
 from binascii import Error as NoBase64
@@ -141,7 +142,7 @@ class Origin:
             raise self._failure(key, place, error) from error
         watch = _Watch(self._timeouts.read_s)
         watch.begin(connection)
-        connection.deadline_s = asyncio.get_running_loop().time() + self._timeouts.read_s
+        connection.end_within(self._timeouts.read_s)
         try:
             connection.send(_request(place), b"", without_body=False)
             head = await connection.head()
@@ -150,7 +151,7 @@ class Origin:
             if isinstance(error, WireError):
                 raise self._failure(key, place, error) from error
             raise
-        connection.deadline_s = None
+        connection.end_within(math.inf)
         return address, Answer(head, connection, watch)
 
     async def _connect(self, place: Place, addresses: list[str]) -> tuple[str, Connection]:

@@ -52,20 +52,16 @@ class Pool:
             self._taken += 1
         else:
             await self._stand_in_line()
-        loop = asyncio.get_running_loop()
         while self._idle:
             connection = self._idle.pop()
-            if connection.reusable and loop.time() - connection.idle_since_s < self._timeouts.keep_s:
+            if connection.reusable and connection.idle_s < self._timeouts.keep_s:
                 return connection
             self._drop(connection)
         try:
-            connection = await self._connect(loop)
+            return await self._connect()
         except BaseException:
             self._leave()
             raise
-        self._open.add(connection)
-        self._start_watch(loop)
-        return connection
 
     def release(self, connection: Connection) -> None:
         """Give a connection back; it is dropped unless its exchange has come to its end."""
@@ -87,7 +83,8 @@ class Pool:
         self._idle.clear()
         await asyncio.sleep(0)  # lets the transports close their sockets
 
-    async def _connect(self, loop: asyncio.AbstractEventLoop) -> Connection:
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
         if self._is_secure and self._tls is None:
             self._tls = ssl.create_default_context()
         try:
@@ -97,6 +94,8 @@ class Pool:
                 )
         except (OSError, asyncio.TimeoutError, ssl.SSLError, ssl.CertificateError, UnicodeError) as error:
             raise ConnectFailed from error
+        self._open.add(connection)
+        self._start_watch(loop)
         return connection
 
     async def _stand_in_line(self) -> None:
@@ -133,7 +132,7 @@ class Pool:
         now_s = loop.time()
         for connection in tuple(self._open):
             connection.check(now_s, self._timeouts.read_s)
-        while self._idle and now_s - self._idle[0].idle_since_s > self._timeouts.keep_s:
+        while self._idle and self._idle[0].idle_s > self._timeouts.keep_s:
             self._drop(self._idle.pop(0))
         if self._open:
             self._start_watch(loop)

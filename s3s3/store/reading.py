@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..errors import Damaged, StoreError, StoreUnavailable
 from ..model import Endpoint, Entry
@@ -76,8 +75,7 @@ class Answer:
             self._pool.release(connection)
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """An object as an answer's headers describe it.
 
     Attributes:
@@ -208,8 +206,7 @@ class Reading:
         await self.close()
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """The receipt of a PUT.
 
     Attributes:

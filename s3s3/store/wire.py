@@ -7,6 +7,7 @@ a write that nobody asked whether it still may; and it takes five times the CPU 
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -49,8 +50,8 @@ class Connection(asyncio.Protocol):
         self._pending = 0
         self._wanted = 0
         self._reading_paused = False
-        self._progress_s = self.idle_since_s = self._loop.time()
-        self.deadline_s: float | None = None
+        self._progress_s = self._loop.time()
+        self._deadline_s = math.inf
 
     @property
     def reusable(self) -> bool:
@@ -60,6 +61,15 @@ class Connection(asyncio.Protocol):
         if not self._busy:
             return True
         return self._head is not None and self._head.persistent and self._body.ended and self._sent_whole
+
+    @property
+    def idle_s(self) -> float:
+        """For how long nothing has gone over it."""
+        return self._loop.time() - self._progress_s
+
+    def end_within(self, longest_s: float) -> None:
+        """Let the exchange fail that is not over by then."""
+        self._deadline_s = self._loop.time() + longest_s
 
     def abort(self) -> None:
         """Drop the connection at once. A request under way is reset, so that nobody takes it for complete."""
@@ -80,8 +90,7 @@ class Connection(asyncio.Protocol):
         unsent = self._transport.get_write_buffer_size()
         if unsent != self._unsent:
             self._unsent, self._progress_s = unsent, now_s
-        late = self.deadline_s is not None and now_s > self.deadline_s
-        if late or now_s - self._progress_s > quiet_s:
+        if now_s > self._deadline_s or now_s - self._progress_s > quiet_s:
             self._error = TimeoutError()
             self.abort()
 
