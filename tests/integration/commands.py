@@ -108,6 +108,17 @@ def limit_destination(config: Path, limit: str) -> None:
     config.write_text(config.read_text().replace("[destination]\n", f"[destination]\n{limit}\n"))
 
 
+@contextmanager
+def limited_destination(config: Path, limit: str) -> Iterator[None]:
+    """Limit the destination for processes that are started in the block: none of them gets far before it is told to."""
+    text = config.read_text()
+    limit_destination(config, limit)
+    try:
+        yield
+    finally:
+        config.write_text(text)
+
+
 class Listener:
     """`s3s3 listen` as a process of its own."""
 

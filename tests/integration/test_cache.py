@@ -149,7 +149,7 @@ async def test_a_process_killed_in_the_middle_of_a_download_leaves_a_directory_t
                 stack.enter_context, mirroring(cache_config(tmp_path / "killed.toml", there, port))
             )
             assert (await until_hit(http, signed(store, port, "key-1")))[2] == CONTENT
-            with proxy.injecting(Bandwidth(bytes_per_s=MIB, of=getting)):
+            with proxy.injecting(Bandwidth(bytes_per_s=MIB // 4, of=getting)):
                 assert (await ask(http, signed(store, port, "key-0")))[0] == 302
                 while not await asyncio.to_thread(within, filling):
                     await asyncio.sleep(0.02)
@@ -197,7 +197,7 @@ async def test_who_waits_for_what_a_killed_process_was_downloading_gets_it_from_
                        for port in ports]  # fmt: skip
             killed, _ = [await asyncio.to_thread(stack.enter_context, mirroring(config)) for config in configs]
             urls = [signed(store, port, "key-0") for port in ports]
-            with proxy.injecting(Bandwidth(bytes_per_s=MIB, of=getting)):
+            with proxy.injecting(Bandwidth(bytes_per_s=MIB // 2, of=getting)):
                 reading = asyncio.gather(ask(http, urls[0]), return_exceptions=True)
                 while not await asyncio.to_thread(within, tmp_path / "cache" / "filling"):
                     await asyncio.sleep(0.02)

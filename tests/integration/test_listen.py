@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -16,7 +17,7 @@ from s3s3.demo.redis_server import RedisServer
 from s3s3.demo.servers import StoreServer, free_ports
 from s3s3.demo.swift_server import SwiftServer
 
-from .commands import PATIENCE_S, Listener, eventually, run, write_config
+from .commands import PATIENCE_S, Listener, eventually, limited_destination, run, write_config
 from .objects import MIB
 
 if TYPE_CHECKING:
@@ -187,12 +188,12 @@ def test_a_key_that_is_gone_and_messages_that_are_no_keys_do_not_disturb_the_res
 
 
 def test_a_listener_that_is_killed_in_the_middle_of_a_copy_is_taken_over_from(place: Place) -> None:
-    content = b"x" * 64 * MIB
+    content = b"x" * 16 * MIB
     place.put("big", content)
     config = place.config(worker=QUICK)
-    with Listener(config) as first:
+    with limited_destination(config, 'max_bytes_per_s = "1 MiB"'), Listener(config) as first:
         place.publish("big")
-        eventually(lambda: running(place, "big"), "it is claimed", every_s=0.001)
+        eventually(lambda: running(place, "big"), "it is claimed")
         first.kill()
     with Listener(config):
         place.arrives("big", content)
@@ -222,13 +223,20 @@ def watermark(place: Place) -> str | None:
         return answer
 
 
-def test_a_listener_that_is_told_to_stop_finishes_what_it_copies_and_exits_with_0(place: Place) -> None:
-    content = b"x" * 48 * MIB
+def test_a_listener_that_is_told_to_stop_finishes_what_it_copies_and_exits_with_0(
+    place: Place, swift: SwiftServer
+) -> None:
+    content = b"x" * 16 * MIB
     place.put("big", content)
     with Listener(place.config()) as listener:
+        swift.pause()
         place.publish("big")
-        eventually(lambda: running(place, "big"), "it is claimed", every_s=0.001)
-        assert listener.stop() == 0
+        eventually(lambda: running(place, "big"), "it is claimed")
+        listener.process.terminate()
+        time.sleep(0.5)
+        assert listener.process.poll() is None, "it waits for what it copies"
+        swift.resume()
+        assert listener.process.wait(PATIENCE_S) == 0
         assert place.content("big") == content
 
 

@@ -171,7 +171,7 @@ def test_a_route_that_cannot_be_compared_harms_no_other_and_no_later_run(two: Tw
             eventually(lambda n=number: f"from-swift/{n}" in keys_of(two.ceph, two.images), "it goes on", every_s=0.2)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=30)
-    assert process.returncode in (0, 3)
+    assert process.returncode in (0, 1, 3)  # between two runs, or in the middle of one
     assert said.count("nowhere") >= 2
     assert "next try in" in said
 

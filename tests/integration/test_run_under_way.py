@@ -27,7 +27,7 @@ FLEET = "s3s3:{default}:fleet"
 class SlowPlace(Place):
     """A place whose destination has a limit, so that a run is still under way when somebody looks."""
 
-    limit = "max_requests_per_s = 10"
+    limit = "max_requests_per_s = 5"
 
     @property
     def limited(self) -> Path:
