@@ -108,9 +108,9 @@ class Scene:
 
 
 class Late(ScriptedStore):
-    """Stores what it gets, after a while."""
+    """Stores what it gets, after a while: later than anybody waits who need not."""
 
-    late_s = 0.4
+    late_s = 60.0
 
     async def put(self, *arguments: Any, **named: Any) -> Written:
         await asyncio.sleep(self.late_s)
@@ -162,7 +162,9 @@ async def test_who_gets_all_of_a_stream_in_time_is_waited_for(late: Scene, monke
     assert [outcome.result for outcome in await late.copy(wait_for_all=False)] == [Result.COPIED] * 3
 
 
-async def test_who_is_copied_to_within_the_store_does_not_wait_for_the_others(late: Scene) -> None:
+async def test_who_is_copied_to_within_the_store_does_not_wait_for_the_others(
+    late: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     late.transfer = Transfer(
         late.source, late.room, metrics=late.metrics, route="default", within=["swift-0", "swift-2"]  # type: ignore[arg-type]
     )  # fmt: skip
@@ -171,6 +173,7 @@ async def test_who_is_copied_to_within_the_store_does_not_wait_for_the_others(la
     first, second, third = await late.copy(wait_for_all=False)
     assert (first.result, third.result) == (Result.COPIED, Result.COPIED)
     assert isinstance(second.error, LeftBehind)
+    monkeypatch.setattr(Late, "late_s", 0.4)
     assert [outcome.result for outcome in await late.copy()] == [Result.COPIED] * 3
 
 
@@ -182,11 +185,13 @@ async def test_who_is_found_equal_does_not_wait_for_the_others(late: Scene) -> N
     assert isinstance(second.error, LeftBehind)
 
 
-async def test_who_has_no_queue_waits_for_all(late: Scene) -> None:
+async def test_who_has_no_queue_waits_for_all(late: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Late, "late_s", 0.4)
     assert [outcome.result for outcome in await late.copy()] == [Result.COPIED] * 3
 
 
-async def test_a_destination_that_fails_at_once_hurries_nobody(late: Scene) -> None:
+async def test_a_destination_that_fails_at_once_hurries_nobody(late: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Late, "late_s", 0.4)
     for number in (0, 2):
         late.destinations[number].answers = refuses
     results = [outcome.result for outcome in await late.copy(wait_for_all=False)]
