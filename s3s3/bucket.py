@@ -35,6 +35,7 @@ from .run_worker import with_worker
 from .store import Store
 from .stores import RouteStores
 from .tasks import DRAIN_S
+from .worker import Arrived
 
 log = logging.getLogger(__name__)
 
@@ -204,11 +205,12 @@ async def reconcile_with_worker(
     tally: Tally | None = None,
     seen: Seen = unseen,
     drain_s: float = DRAIN_S,
+    arrived: Arrived | None = None,
 ) -> tuple[Tally, bool]:
     """Run over one route, working on its queue meanwhile, so that no listener is needed.
 
     Returns the tally and whether the run was complete: `stop` ends it early, and copies that are under way then have
-    `drain_s` to end. A dry run leaves the queue's work to others.
+    `drain_s` to end. `arrived` is told of what is copied (see `arrivals`). A dry run leaves the queue's work to others.
 
     Raises:
         RoutePaused: the route is paused, so this would not come to its end.
@@ -222,5 +224,5 @@ async def reconcile_with_worker(
         tally=tally, seen=seen,
     )  # fmt: skip
     worked_on = own_queue(route) if options.dry_run else jobs
-    ended = await with_worker(reconcile.run, stores, worked_on, settings, stop, drain_s)
+    ended = await with_worker(reconcile.run, stores, worked_on, settings, stop, drain_s, arrived)
     return reconcile.tally, ended is not None

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from . import config as configuration
 from .api import Connection, copy_one, route_of, tell_what_broke_off
+from .arrivals import arrived_at
 from .blocking import Stop, complete
 from .bucket import limits_in, queue_of, reconcile_with_worker
 from .comparison import Options
@@ -118,7 +119,10 @@ class BucketClient:
                     queue_of(route, self.config) as jobs,
                     opened(route, self.config.worker, metrics, limits=limits_in(jobs, route, metrics)) as stores,
                 ):
-                    run = partial(reconcile_with_worker, stores, jobs, self.config.worker, Options(), asyncio.Event())
+                    run = partial(
+                        reconcile_with_worker, stores, jobs, self.config.worker, Options(), asyncio.Event(),
+                        arrived=arrived_at(route, self.config, jobs),
+                    )  # fmt: skip
                     tally, _ = await run_alone(route.name, jobs, run)
             except S3S3Error as error:
                 log.warning("route %s: the comparison broke off: %s", route.name, error)

@@ -36,6 +36,7 @@ from .run_lock import run_together
 from .run_worker import with_worker
 from .stores import RouteStores
 from .tasks import DRAIN_S, beside
+from .worker import Arrived
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ async def reconcile_together(
     tally: Tally,
     seen: Seen = unseen,
     drain_s: float = DRAIN_S,
+    arrived: Arrived | None = None,
 ) -> None:
     """Take part in a run over one route, or begin one, until it has ended or `stop` is set.
 
@@ -68,6 +70,7 @@ async def reconcile_together(
         afresh: a run of which every process has gone is forgotten, not ended.
         waits: for the end of another process's run over the route.
         drain_s: how long copies that are under way at the end may take.
+        arrived: is told of what is copied (see `arrivals`).
         tally: gets what all processes counted; its report lines are of what this process compares.
 
     Raises:
@@ -84,7 +87,7 @@ async def reconcile_together(
     worked_on = own_queue(stores.route) if options.dry_run else jobs
 
     async def run() -> bool | None:
-        return await with_worker(part.run, stores, worked_on, settings, stop, drain_s)
+        return await with_worker(part.run, stores, worked_on, settings, stop, drain_s, arrived)
 
     try:
         await (run() if options.dry_run else run_together(

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from . import broker
 from . import config as configuration
+from .arrivals import arrived_at
 from .broker import answered
 from .config import Config
 from .errors import AccessDenied, ConfigError, NoSuchBucket, S3S3Error
@@ -23,7 +24,7 @@ from .matching import matcher
 from .metrics import Metrics
 from .model import Route
 from .notices.ear import Ear
-from .notices.routing import Onward, Routing, Target, following
+from .notices.routing import Routing, Target
 from .notices.source import Source
 from .notices.sources import sources_of
 from .observer import Observer
@@ -54,16 +55,6 @@ class RouteListener:
         self._runs = Runs(stores, self.jobs, settings, periodic)
         self.presence = Presence(route, self.jobs, metrics, self._state)
         self.observer = Observer(route.name, metrics, self.presence.failed)
-
-        followers = following(route, config.routes)
-        onward = Onward(route, [Target(other, _queue(speaking, other, settings.lease_s)) for other in followers])
-
-        async def copied(key: str) -> None:
-            await onward.tell(key)
-            if config.pubsub.mark_done:
-                with broker.translated():
-                    await speaking.set(f"{route.channel}=>{key}", "True")
-
         self.worker = Worker(
             route,
             self.jobs,
@@ -72,7 +63,7 @@ class RouteListener:
             max_tries=settings.max_tries,
             lease_s=settings.lease_s,
             finished=self.observer.finished,
-            copied=copied if followers or config.pubsub.mark_done else None,
+            arrived=arrived_at(route, config, self.jobs),
             limits=stores.limits,
         )
         self.hearing = hearing

@@ -15,7 +15,7 @@ from .observer import Observer
 from .presence import Presence, State
 from .stores import RouteStores
 from .tasks import DRAIN_S, beside, cancel
-from .worker import Worker
+from .worker import Arrived, Worker
 
 log = logging.getLogger(__name__)
 
@@ -29,12 +29,15 @@ async def with_worker(
     settings: WorkerSettings,
     stop: asyncio.Event,
     drain_s: float = DRAIN_S,
+    arrived: Arrived | None = None,
 ) -> Answer | None:
     """Run, working on the route's queue meanwhile, which the fleet sees. Returns None where `stop` ended it early.
 
+    `arrived` is told of what it copies, as a listener's worker tells it.
+
     Raises what the run raises. Cancelled, it hands back what it works on and ends.
     """
-    worker = _RunsWorker(stores, jobs, settings)
+    worker = _RunsWorker(stores, jobs, settings, arrived)
     ending = asyncio.Event()
     running = asyncio.create_task(run())
     work = asyncio.create_task(worker.work(ending, drain_s))
@@ -56,7 +59,7 @@ async def with_worker(
 class _RunsWorker:
     """A worker, what is told of it, and its place in the fleet where there is a Redis."""
 
-    def __init__(self, stores: RouteStores, jobs: Jobs, settings: WorkerSettings) -> None:
+    def __init__(self, stores: RouteStores, jobs: Jobs, settings: WorkerSettings, arrived: Arrived | None) -> None:
         route = stores.route
         self._route = route.name
         self._presence = observer = None
@@ -71,6 +74,7 @@ class _RunsWorker:
             max_tries=settings.max_tries,
             lease_s=settings.lease_s,
             finished=observer.finished if observer else None,
+            arrived=arrived,
             limits=stores.limits,
         )
 

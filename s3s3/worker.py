@@ -9,7 +9,7 @@ import random
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from .broker import Patience
 from .circuits import Circuits
@@ -25,6 +25,11 @@ from .tasks import DRAIN_S, beside, cancel, wait_at_most
 from .verdicts import event_of, verdict_of
 
 log = logging.getLogger(__name__)
+
+Arrived: TypeAlias = Callable[[str, Collection[Result]], Awaitable[None]]
+"""Is called with a key and what became of it: COPIED, SAME or DELETED, at one destination at least."""
+
+_ARRIVED = frozenset({Result.COPIED, Result.SAME, Result.DELETED})
 
 LONGEST_WAIT_S = 1.0
 """How long a claim waits for work. A stop lets it end, so this is also how long a stop may take."""
@@ -48,7 +53,8 @@ class Worker:
 
     Args:
         finished: told of each job's outcomes, and of the seconds that it took, once the queue knows them.
-        copied: called with the key before the queue is told that it was copied somewhere (`mark_done`).
+        arrived: called with a key, and what became of it, before the queue is told that some destination is as the
+            source is now. See `arrivals`.
         limits: of destinations, by name.
     """
 
@@ -62,7 +68,7 @@ class Worker:
         max_tries: int = 8,
         lease_s: float = 60.0,
         finished: Callable[[Job, Sequence[Outcome], float], None] | None = None,
-        copied: Callable[[str], Awaitable[None]] | None = None,
+        arrived: Arrived | None = None,
         limits: Mapping[str, Gate] = MappingProxyType({}),
     ) -> None:
         self._route = route.name
@@ -73,7 +79,7 @@ class Worker:
         self._max_tries = max_tries
         self._lease_s = lease_s
         self._finished = finished
-        self._copied = copied
+        self._arrived = arrived
         self._shares = Shares(limits, concurrency // len(self._destinations)) if limits else None
         self._running: dict[asyncio.Task[None], tuple[Job, Lease]] = {}
         self._slot_freed = asyncio.Event()
@@ -240,8 +246,9 @@ class Worker:
             verdicts[name] = self._park(job, name, store)
         for name in full:  # it has its turn when others have had theirs; no outcome yet
             verdicts[name] = Verdict(Step.PARK, circuit=name)
-        if self._copied is not None and any(outcome.result is Result.COPIED for outcome in outcomes):
-            await self._patience.answered(partial(self._copied, job.key))
+        arrived = _ARRIVED.intersection(outcome.result for outcome in outcomes)
+        if self._arrived is not None and arrived:
+            await self._patience.answered(partial(self._arrived, job.key, arrived))
         # A lease that ended between two attempts at a PUT does not say what became of the first.
         look = any(outcome.unanswered or isinstance(outcome.error, LeaseLost) for outcome in outcomes)
         await self._patience.answered(partial(self._jobs.finish, job, verdicts, look))

@@ -62,32 +62,33 @@ LAYERS = """
         presence        errors fleet history jobs metrics model
 
     whole buckets, and the daemon
+        arrivals        broker config jobs model notices worker
         deletions       errors model
         comparison      deletions errors jobs model reconcile report store
         outstanding     jobs lease model
         run_worker      config errors jobs observer presence stores tasks worker
         bucket          broker comparison config deletions errors jobs lease limits matching metrics model outstanding \
-                        reconcile report run_worker store stores tasks
+                        reconcile report run_worker store stores tasks worker
         cutting         store
         ranges          errors jobs lua report
         distributed     bucket comparison config cutting errors jobs lease matching model outstanding ranges reconcile \
-                        report run_lock run_worker stores tasks
+                        report run_lock run_worker stores tasks worker
         heal            errors jobs model notices report store
         processes       lease tasks
         watchdog        tasks
         periodic        bucket comparison config errors jobs lease matching report run_lock stores
-        listener        broker config errors heal jobs limits matching metrics model notices observer periodic \
-                        presence stores tasks worker
+        listener        arrivals broker config errors heal jobs limits matching metrics model notices observer \
+                        periodic presence stores tasks worker
 
     what users see
         api             blocking bucket comparison config errors jobs logs metrics model report store stores
-        client          api blocking bucket comparison config errors listener metrics run_lock stores
+        client          api arrivals blocking bucket comparison config errors listener metrics run_lock stores
         web             addresses config errors fleet history jobs lease merged metrics model run_lock tasks
         mirror          broker config digest errors jobs lease logs metrics model observer presence spool store \
                         stores tasks transfer web worker
         scripts.progress model report
         demo            broker config errors model notices scripts.progress
-        scripts         broker bucket comparison config demo distributed errors jobs lease \
+        scripts         arrivals broker bucket comparison config demo distributed errors jobs lease \
                         listener logs matching metrics mirror model notices periodic processes report run_lock \
                         scripts.progress store stores tasks watchdog web
 """

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
@@ -450,27 +450,32 @@ async def test_a_job_that_is_handed_back_has_no_outcome_yet(jobs: Jobs) -> None:
     assert (await jobs.counts()).looks == 1, "an earlier attempt at its PUT may have been sent"
 
 
-async def test_outcomes_are_told_once_the_queue_knows_them_and_done_marks_are_set_before(jobs: Jobs) -> None:
+async def test_outcomes_are_told_once_the_queue_knows_them_and_arrivals_before(jobs: Jobs) -> None:
     told: list[Any] = []
 
-    async def mark(key: str) -> None:
-        told.append(("copied", key, (await jobs.counts()).pending))
+    async def arrived(key: str, results: Collection[Result]) -> None:
+        told.append((set(results), key, (await jobs.counts()).pending))
 
     def finished(job: Job, outcomes: Sequence[Outcome], took_s: float) -> None:
         told.append((job.key, [outcome.result for outcome in outcomes], 0 <= took_s < 5))
 
     def behaviour(job: Job, name: str) -> Outcome:
+        if job.key == "gone":
+            return Outcome(name, job.key, Result.SOURCE_GONE)
         return copied(job, name) if job.key == "new" and name == A else Outcome(name, job.key, Result.SAME)
 
-    async with working(Worker(ROUTE, jobs, Copies(behaviour), finished=finished, copied=mark)):
+    async with working(Worker(ROUTE, jobs, Copies(behaviour), finished=finished, arrived=arrived)):
         await notice(jobs, "new")
         await done(jobs)
-        await notice(jobs, "same")
-        await done(jobs)
+        for key in ("same", "gone"):
+            await notice(jobs, key)
+            await done(jobs)
     assert told == [
-        ("copied", "new", 1),
+        ({Result.COPIED, Result.SAME}, "new", 1),
         ("new", [Result.COPIED, Result.SAME], True),
+        ({Result.SAME}, "same", 1),
         ("same", [Result.SAME, Result.SAME], True),
+        ("gone", [Result.SOURCE_GONE, Result.SOURCE_GONE], True),
     ]
 
 

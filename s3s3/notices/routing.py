@@ -55,7 +55,7 @@ class Routing:
         for target in [one for one in targets if bucket == one.route.source.bucket_name] or targets:
             await target.bury(message, reason)
 
-    async def deliver(self, notices: Sequence[Notice], kind: str) -> int:
+    async def deliver(self, notices: Sequence[Notice], kind: str, lane: Lane = Lane.FRESH) -> int:
         """Put each key on the queue of every route that its notice is about; return how many no route is about.
 
         Once this returns, nothing of it is lost: whoever sent the notices may forget them. When it raises, some may
@@ -73,7 +73,7 @@ class Routing:
             if mine:
                 everywhere = target.route.destination_names
                 puts = [Put(notices[number].key, everywhere, notices[number].noticed_ms) for number in mine]
-                await target.jobs.put(puts, Lane.FRESH)
+                await target.jobs.put(puts, lane)
                 tell_noticed(target.route.name, [put.key for put in puts], kind)
             for _ in mine:
                 target.count(kind)
@@ -82,7 +82,7 @@ class Routing:
 
 
 class Onward:
-    """Tells the routes whose source a route's destinations are in that a key was copied there."""
+    """Tells the routes whose source a route's destinations are in that a key is there now, or is gone."""
 
     def __init__(self, route: Route, targets: Sequence[Target]) -> None:
         self._prefix = route.source.prefix
@@ -93,10 +93,14 @@ class Onward:
             if overlap(there, target.route.source)
         ]
 
-    async def tell(self, key: str) -> None:
-        """Put on their queues the name that a key of the source has at each destination. Raises RedisUnavailable."""
+    async def tell(self, key: str, lane: Lane = Lane.FRESH) -> None:
+        """Put on their queues the name that a key of the source has at each destination. Raises RedisUnavailable.
+
+        Args:
+            lane: the bulk lane, in which copies are compared first, where it may be no news.
+        """
         for prefix, routing in self._links:
-            await routing.deliver([Notice(f"{prefix}{key[len(self._prefix) :]}")], "route")
+            await routing.deliver([Notice(f"{prefix}{key[len(self._prefix) :]}")], "route", lane)
 
 
 def following(route: Route, routes: Sequence[Route]) -> list[Route]:

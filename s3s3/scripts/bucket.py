@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from rich.console import Console
 
 from .. import config
+from ..arrivals import arrived_at
 from ..bucket import last_entries, limits_in, queue_of, reconcile_with_worker
 from ..comparison import Options
 from ..config import Config, with_buckets
@@ -159,18 +160,20 @@ async def _compare(
         queue_of(route, settings, arguments.without_redis) as jobs,
         opened(route, settings.worker, metrics, limits=limits_in(jobs, route, metrics)) as stores,
     ):
+        arrived = arrived_at(route, settings, jobs)
         with Progress(await last_entries(jobs)) as progress:
             if arguments.distributed:
                 await reconcile_together(
                     stores, shareable(jobs), settings.worker, wanted, stop, afresh=arguments.afresh,
-                    waits=arguments.wait, tally=tally, seen=progress, drain_s=arguments.drain_s,
+                    waits=arguments.wait, tally=tally, seen=progress, drain_s=arguments.drain_s, arrived=arrived,
                 )  # fmt: skip
                 return
 
             async def run() -> None:
                 await reconcile_with_worker(
-                    stores, jobs, settings.worker, wanted, stop, tally=tally, seen=progress, drain_s=arguments.drain_s
-                )
+                    stores, jobs, settings.worker, wanted, stop, tally=tally, seen=progress,
+                    drain_s=arguments.drain_s, arrived=arrived,
+                )  # fmt: skip
 
             if arguments.dry_run:  # it does nobody's work
                 await run()

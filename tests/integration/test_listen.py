@@ -260,6 +260,15 @@ def test_mark_done_leaves_the_predecessor_s_mark_in_redis(place: Place) -> None:
             eventually(lambda: client.get("backup=>a/b") == b"True", "the mark")
 
 
+def test_mark_done_tells_of_what_a_run_of_bucket_copies(place: Place) -> None:
+    config = place.config(pubsub={"mark_done": True})
+    place.put("a/b")
+    run("publish", "--config", config, "a/b")
+    run("bucket", "--config", config)
+    with redis.Redis.from_url(place.redis_url) as client:
+        assert client.get("backup=>a/b") == b"True"
+
+
 def test_a_prefix_is_replaced_and_what_is_outside_it_is_left_alone(place: Place) -> None:
     place.source = dataclasses.replace(place.source, prefix="raw/")
     place.there = dataclasses.replace(place.there, prefix="copies/2026/")

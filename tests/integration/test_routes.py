@@ -203,7 +203,7 @@ def test_a_listener_compares_every_route_from_time_to_time_though_one_cannot_be(
 
 @pytest.fixture
 def chain(swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path) -> tuple[Path, list[str]]:
-    """Three buckets; the file has the second route first. The last bucket's name has a suffix."""
+    """Three buckets; the file has the second route first. The last bucket's name has a suffix. Deletions go along."""
     buckets = [new_bucket(swift) for _ in range(3)]
     last = buckets[2]
 
@@ -211,8 +211,8 @@ def chain(swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tm
         return swift.endpoint(bucket, name, prefix=prefix)
 
     second = route_tables("second", there(buckets[1], prefix="in/"), there(last[:-3], "destination"))
-    second += f'bucket_suffix = "{last[-3:]}"\n'
-    first = route_tables("first", there(buckets[0]), there(buckets[1], "destination", "in/"))
+    second += f'bucket_suffix = "{last[-3:]}"\ndelete = true\n'
+    first = route_tables("first", there(buckets[0]), there(buckets[1], "destination", "in/")) + "delete = true\n"
     return write_config(tmp_path, None, [], redis_url, routes=[second, first]), buckets
 
 
@@ -233,6 +233,25 @@ def test_a_notice_goes_along_a_chain_of_routes(chain: tuple[Path, list[str]], sw
             client.put_object(Bucket=buckets[0], Key="k", Body=content)
             run("publish", "--config", config, "--route", "first", "k")
             eventually(lambda c=content: content_of(client, buckets[2], "k") == c, "it goes on", every_s=0.1)
+        client.delete_object(Bucket=buckets[0], Key="k")
+        run("publish", "--config", config, "--route", "first", "k")
+        eventually(lambda: content_of(client, buckets[2], "k") is None, "so does its end", every_s=0.1)
+
+
+@pytest.mark.parametrize("kind", ["", "--distributed"])
+def test_a_notice_that_a_run_of_bucket_works_on_goes_along_a_chain_of_routes(
+    chain: tuple[Path, list[str]], swift: SwiftServer, kind: str
+) -> None:
+    config, buckets = chain
+    if kind:
+        config.write_text(config.read_text().replace("delete = true", "delete = false"))
+    client = swift.boto3_client()
+    client.put_object(Bucket=buckets[0], Key="k", Body=b"one")
+    run("publish", "--config", config, "--route", "first", "k")
+    run("bucket", "--config", config, "--route", "first", *filter(None, [kind]))
+    assert content_of(client, buckets[1], "in/k") == b"one"
+    with Listener(config):
+        eventually(lambda: content_of(client, buckets[2], "k") == b"one", "it goes on", every_s=0.1)
 
 
 def content_of(client: S3Client, bucket: str, key: str) -> bytes | None:

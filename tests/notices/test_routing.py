@@ -6,7 +6,7 @@ import pytest
 
 from s3s3.errors import RedisUnavailable
 from s3s3.jobs.memory import MemoryJobs
-from s3s3.model import Endpoint, Notice, Route
+from s3s3.model import Endpoint, Lane, Notice, Route
 from s3s3.notices.routing import Onward, Routing, Target, following
 from tests.jobs.work import claim
 
@@ -129,3 +129,5 @@ async def test_a_copied_key_goes_on_by_the_name_that_it_has_at_the_destination()
         await onward.tell(key)
     assert [job.key for job in await claim(jobs)] == ["x/raw/k"]
     assert counted == ["route"]
+    await onward.tell("in/raw/known", Lane.BULK)
+    assert [(job.key, job.unseen) for job in await claim(jobs)] == [("x/raw/known", False)]
