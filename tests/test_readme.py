@@ -43,7 +43,7 @@ class Reader:
         if language == "toml":
             (self.folder / "s3s3.toml").write_text(text)
         elif language == "python":
-            self._run([self.folder.parent / "home/s3s3/bin/python", "-c", text])
+            self._run([self.folder.parent / "home/s3s3-venv/bin/python", "-c", text])
         elif text.strip() == "s3s3 listen":
             self._listen()
         else:

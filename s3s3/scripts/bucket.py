@@ -185,14 +185,19 @@ def _tell(tallies: list[Tally], complete: bool, to_stderr: bool) -> None:
     output = sys.stderr if to_stderr else sys.stdout
     console = Console(file=output, markup=False, highlight=False, soft_wrap=not output.isatty())
     tallies = [tally for tally in tallies if tally.error is None]  # what has one told it already
-    if tallies:
-        console.print(summary_table(tallies))
+    table = summary_table(tallies)
+    if table.row_count:
+        console.print(table)
     for tally in tallies:
-        console.print(f"route {tally.route}: {tally.source_entries:,} objects compared in {span_text(tally.seconds)}")
+        if not set(tally.errors).issuperset(tally.counts):
+            skipped = f"; {tally.skipped_entries:,} others have not changed since" if tally.skipped_entries else ""
+            compared = tally.source_entries - tally.skipped_entries
+            console.print(f"route {tally.route}: {compared:,} objects compared in {span_text(tally.seconds)}{skipped}")
         if tally.proven:
             console.print(f"route {tally.route}: proven: every destination holds what the source does")
         for store, error in tally.errors.items():
-            console.print(f"route {tally.route}: {store} could not be compared: {error}")
+            why = error.removeprefix(f"{store}: ")
+            console.print(f"route {tally.route}: {store} could not be compared: {why}")
         for store, why in tally.kept.items():
             console.print(f"route {tally.route}: nothing was deleted, because of {store}: {why}")
     if not complete:

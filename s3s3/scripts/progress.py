@@ -92,7 +92,7 @@ class Progress:
 
 
 def summary_table(tallies: list[Tally]) -> Table:
-    """Return the closing table: a row for each route and destination, a column for each outcome and proof there was."""
+    """Return the closing table: a column for each outcome and proof there was, a row for each destination with one."""
     words = [result.value for result in Result if any(result.value in c for t in tallies for c in t.counts.values())]
     proofs = [proof.value for proof in Proof if any(proof.value in p for t in tallies for p in t.proofs.values())]
     table = Table(box=None, pad_edge=False)
@@ -102,6 +102,8 @@ def summary_table(tallies: list[Tally]) -> Table:
         table.add_column(word, justify="right")
     for tally in tallies:
         for destination, counts in tally.counts.items():
+            if not any(counts.values()):
+                continue
             cells = [counts.get(word, 0) for word in words] + [tally.proofs[destination].get(p, 0) for p in proofs]
             table.add_row(tally.route, destination, *(f"{cell:,}" for cell in cells))
     return table

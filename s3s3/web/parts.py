@@ -104,6 +104,8 @@ def _compared(view: RouteView) -> str:
         for word, number in counts.items():
             words[word] = words.get(word, 0) + number
     told = ", ".join(f"{number:,} {shown(word)}" for word, number in words.items() if number) or "nothing to compare"
+    if last["errors"]:
+        told = f"could not list {', '.join(map(shown, last['errors']))}"
     return f"{time_text(last['ended_s'] * 1000)} <small>{told}</small>{now}"
 
 

@@ -26,17 +26,21 @@ def problems(view: RouteView) -> Iterator[str]:
         yield from _of_store(view, store)
     for destination, count in view.counts.dead_letters.items():
         if count and destination == DeadLetter.NOTICES:
-            yield f"Route {view.name}: {count_text(count, 'message names', 'messages name')} no possible key."
+            messages = count_text(count, "message names", "messages name")
+            yield f"Route {view.name}: {messages} no possible key: look at what publishes them; s3s3 jobs drop lets go."
         elif count:
-            yield f"Route {view.name}: {count_text(count, 'dead letter', 'dead letters')} of {destination}."
+            letters = count_text(count, "dead letter", "dead letters")
+            yield f"Route {view.name}: {letters} of {destination}: cure the reason, which stands below, and retry."
     if view.last_reconcile:
         for store_name, why in view.last_reconcile["errors"].items():
-            yield f"Route {view.name}: the last comparison could not list {store_name}: {why}"
+            yield f"Route {view.name}: the last comparison could not list {store_name}: " + why.removeprefix(
+                f"{store_name}: "
+            )
 
 
 def _of_store(view: RouteView, store: StoreView) -> Iterator[str]:
     if store.state == State.OPEN:
         yield f"Route {view.name}: {store.name} is down, its jobs are parked: {store.why}"
     elif store.state == State.PAUSED and not (view.counts.paused and store is not view.source):
-        what = "the whole route" if view.counts.paused else store.name
-        yield f"Route {view.name}: {what} is paused; s3s3 jobs resume lets it go on."
+        what, which = ("the whole route", "") if view.counts.paused else (store.name, f" --destination {store.name}")
+        yield f"Route {view.name}: {what} is paused; s3s3 jobs resume --route {view.name}{which} lets it go on."

@@ -121,6 +121,17 @@ async def test_what_all_processes_told_is_on_the_page(client: Redis, jobs: Redis
     assert "Pending 1" in said
 
 
+async def test_a_comparison_that_could_not_list_a_store_is_no_comparison_of_nothing(
+    client: Redis, jobs: RedisJobs
+) -> None:
+    errors = {"swift": "swift: LIST: HTTP 503"}
+    await jobs.note_reconcile(json.dumps({"destinations": {"swift": {}}, "errors": errors, "ended_s": 0}))
+    async with visiting(client) as session:
+        said = words(await page(session))
+    assert "the last comparison could not list swift: LIST: HTTP 503" in said
+    assert "Last comparison 1970-01-01 00:00:00 could not list swift" in said
+
+
 async def test_each_state_has_its_word_and_what_it_means_is_said_above(client: Redis, jobs: RedisJobs) -> None:
     async with visiting(client) as session:
         await jobs.trip("swift", "swift: HTTP 503", "k")
@@ -128,7 +139,8 @@ async def test_each_state_has_its_word_and_what_it_means_is_said_above(client: R
         await jobs.close_circuit("swift")
         await jobs.pause("swift")
         await asyncio.sleep(0.1)
-        assert "swift is paused; s3s3 jobs resume lets it go on" in words(await page(session))
+        resume = "s3s3 jobs resume --route images --destination swift"
+        assert f"swift is paused; {resume} lets it go on" in words(await page(session))
         await jobs.resume("swift")
         await jobs.put([Put("k", ("swift",))], Lane.FRESH)
         (job,) = (await jobs.claim(1, 0, 1, 0)).jobs
