@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import cache, latency, machine, results_folder
+from . import cache, latency, machine, results_folder, together
 from .comparing import COMPARES
 from .latency import Delays
 from .workloads import COPIES, Measured, Work
@@ -17,7 +17,7 @@ QUICK = ("small", "10k-keys", "latency")
 QUICK_SCALE, QUICK_RUNS = 0.1, 2
 BUSY_LOAD = 1.5
 
-MEASURES: dict[str, Work] = {**COPIES, **COMPARES, **cache.HITS}
+MEASURES: dict[str, Work] = {**COPIES, **COMPARES, **together.RUNS, **cache.HITS}
 LATENCY = "latency"
 
 

@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,19 +43,30 @@ class Cost:
 
 def run_to_end(command: Sequence[str | Path], *, log: Path, environment: Mapping[str, str] | None = None) -> Cost:
     """Run a program; return what it took, of no objects yet. Raises PeerFailed."""
-    began_s = time.monotonic()
-    with log.open("wb") as output:
-        program = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **(environment or {})},
-        )  # fmt: skip
-    with PeakMemory(program.pid) as peak:
-        _, status, usage = os.wait4(program.pid, 0)
+    return run_side_by_side([command], log=log, environment=environment)
+
+
+def run_side_by_side(
+    commands: Sequence[Sequence[str | Path]], *, log: Path, environment: Mapping[str, str] | None = None
+) -> Cost:
+    """Run programs at once until the last of them ends; return what all took together. Raises PeerFailed."""
+    began_s, cpu_s = time.monotonic(), 0.0
+    with log.open("wb") as output, ExitStack() as stack:
+        programs = [
+            subprocess.Popen([str(part) for part in command], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                             env={**os.environ, **(environment or {})})
+            for command in commands
+        ]  # fmt: skip
+        peaks = [stack.enter_context(PeakMemory(program.pid)) for program in programs]
+        for program in programs:
+            _, status, usage = os.wait4(program.pid, 0)
+            program.returncode = os.waitstatus_to_exitcode(status)
+            cpu_s += usage.ru_utime + usage.ru_stime
     wall_s = time.monotonic() - began_s
-    program.returncode = os.waitstatus_to_exitcode(status)
-    if program.returncode != 0:
-        raise PeerFailed(f"{command[0]} ended with status {program.returncode}: {end_of(log)}")
-    return Cost(0, 0, wall_s, usage.ru_utime + usage.ru_stime, peak.size_bytes)
+    for command, program in zip(commands, programs, strict=True):
+        if program.returncode != 0:
+            raise PeerFailed(f"{command[0]} ended with status {program.returncode}: {end_of(log)}")
+    return Cost(0, 0, wall_s, cpu_s, sum(peak.size_bytes for peak in peaks))
 
 
 def end_of(log: Path) -> str:

@@ -25,10 +25,10 @@ class ListingServer(StoreServer):
     name = "listing"
     accounts = (Account("any-access-key", "any-secret"),)
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, delay_ms: int = 0) -> None:
         super().__init__()
         (self.port,) = free_ports(1)
-        self.processes = [_own(self, "listing_server.py", self.port, count)]
+        self.processes = [_own(self, "listing_server.py", self.port, count, delay_ms)]
 
 
 class Relay(Server):
