@@ -1,0 +1,87 @@
+"""What the tests of this folder copy from, to and with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+
+import pytest
+
+from s3s3.errors import (
+    LeaseLost,
+)
+from s3s3.metrics import Metrics
+from s3s3.model import Outcome
+from s3s3.spool import Need, Room
+from s3s3.transfer import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, Transfer
+from tests.scripted_store import Object, ScriptedStore
+
+KEY = "some/key"
+TINY, SMALL, BIG = b"content", os.urandom(AT_ONCE_BYTES + 1), os.urandom(SMALL_BYTES + 1)
+SIZES = pytest.mark.parametrize("content", [b"", TINY, SMALL, BIG], ids=["empty", "tiny", "small", "big"])
+WHOLE_ROOM = Need(STREAM_BYTES, len(BIG))
+PARTS = "0123456789abcdef0123456789abcdef-2"
+LOOKS_LIKE_AN_MD5 = "0123456789abcdef0123456789abcdef"
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
+
+
+def damaged(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+def permitted() -> None:
+    """Nobody else has the job."""
+
+
+class Permit:
+    """Permits so many writes and then no more."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __call__(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise LeaseLost("the lease is over")
+
+
+class Scene:
+    """A source with one object, destinations, and what copies between them."""
+
+    def __init__(
+        self, content: bytes = TINY, *, destinations: int = 1, room: Room | None = None, **about: object
+    ) -> None:
+        self.source = ScriptedStore("ceph", {KEY: Object(content, **about)})  # type: ignore[arg-type]
+        self.destinations = [ScriptedStore(f"swift-{number}") for number in range(destinations)]
+        self.destination = self.destinations[0]
+        self.metrics = Metrics()
+        self.room = room or Room(spool_bytes=WHOLE_ROOM.disk_bytes, memory_bytes=WHOLE_ROOM.memory_bytes)
+        self.transfer = Transfer(self.source, self.room, metrics=self.metrics, route="default")  # type: ignore[arg-type]
+
+    async def copy(
+        self, *, look: bool = False, permit: Callable[[], None] = permitted, wait_for_all: bool = True
+    ) -> list[Outcome]:
+        outcomes = await self.transfer.copy(
+            KEY,
+            self.destinations,  # type: ignore[arg-type]
+            permit=permit,
+            look=look,
+            wait_for_all=wait_for_all,
+        )
+        assert [outcome.destination for outcome in outcomes] == [store.name for store in self.destinations]
+        assert self.source.open_readings == 0, "an open reading holds a connection for ever"
+        return outcomes
+
+    async def outcome(self, *, look: bool = False, permit: Callable[[], None] = permitted) -> Outcome:
+        [outcome] = await self.copy(look=look, permit=permit)
+        return outcome
+
+    def held(self, number: int = 0) -> Object:
+        return self.destinations[number].objects[KEY]
+
+    def mismatches(self) -> dict[str, float]:
+        return {labels[1]: count for labels, count in self.metrics.verify_mismatch.items() if count}

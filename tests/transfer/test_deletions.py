@@ -1,0 +1,129 @@
+"""Deletions at the source, carried over where that is asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from s3s3.errors import (
+    AccessDenied,
+    LeaseLost,
+    NoSuchBucket,
+    NoSuchKey,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
+from s3s3.model import Result
+from s3s3.transfer import Transfer
+from tests.scripted_store import Object, unavailable
+
+from .scene import (
+    BIG,
+    KEY,
+    LOOKS_LIKE_AN_MD5,
+    TINY,
+    Permit,
+    Scene,
+)
+
+
+def gone_from_the_source(**settings: object) -> Scene:
+    """Two destinations hold a key that the source lacks; the first carries deletions over."""
+    scene = Scene(destinations=2)
+    scene.source.objects.clear()
+    scene.destination.settings = {"delete": True, **settings}
+    for store in scene.destinations:
+        store.objects[KEY] = Object(TINY)
+    return scene
+
+
+async def test_what_a_get_at_the_source_says_is_gone_is_deleted_where_that_is_asked_for() -> None:
+    scene = gone_from_the_source()
+
+    deleted, left = await scene.copy()
+
+    assert (deleted.result, deleted.reason) == (Result.DELETED, "source gone")
+    assert left.result is Result.SOURCE_GONE
+    assert [store.requests for store in scene.destinations] == [["DELETE"], []]
+    assert KEY not in scene.destination.objects
+    assert KEY in scene.destinations[1].objects
+
+
+async def test_a_look_deletes_only_what_is_there() -> None:
+    scene = gone_from_the_source()
+
+    deleted, _ = await scene.copy(look=True)
+    absent, _ = await scene.copy(look=True)
+
+    assert (deleted.result, deleted.destination_size_bytes) == (Result.DELETED, len(TINY))
+    assert absent.result is Result.SOURCE_GONE
+    assert scene.destination.requests == ["HEAD", "DELETE", "HEAD"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NoSuchBucket("no such bucket", store="ceph", operation="GET"),
+        AccessDenied("no", store="ceph", operation="GET"),
+        StoreRefused("not found", store="ceph", operation="GET", status=404),
+        StoreUnavailable("away", store="ceph", operation="GET"),
+    ],
+)
+@pytest.mark.parametrize("look", [False, True])
+async def test_nothing_but_no_such_key_deletes(error: StoreError, look: bool) -> None:
+    scene = gone_from_the_source()
+    scene.source.get_error = error
+
+    outcomes = await scene.copy(look=look)
+
+    assert [outcome.result for outcome in outcomes] == [Result.FAILED] * 2
+    assert scene.destination.requests == []
+
+
+async def test_no_such_key_of_a_destination_deletes_nothing() -> None:
+    scene = Scene()
+    scene.destination.settings = {"delete": True}
+    scene.destination.head_error = NoSuchKey("odd", store="swift-0", operation="HEAD", key=KEY)
+
+    assert (await scene.outcome(look=True)).result is Result.FAILED
+    assert scene.destination.requests == ["HEAD"]
+
+
+async def test_a_key_that_the_route_is_not_about_is_never_deleted() -> None:
+    scene = gone_from_the_source()
+    scene.transfer = Transfer(
+        scene.source, scene.room, metrics=scene.metrics, route="default", matches=lambda key: key != KEY  # type: ignore[arg-type]
+    )  # fmt: skip
+
+    assert [outcome.result for outcome in await scene.copy()] == [Result.SOURCE_GONE] * 2
+    assert KEY in scene.destination.objects
+
+
+async def test_a_lease_that_is_over_deletes_nothing() -> None:
+    scene = gone_from_the_source()
+
+    lost, _ = await scene.copy(permit=Permit(0))
+
+    assert isinstance(lost.error, LeaseLost)
+    assert not lost.unanswered
+    assert KEY in scene.destination.objects
+
+
+async def test_a_delete_without_an_answer_is_told_to_be_one() -> None:
+    scene = gone_from_the_source()
+    scene.destination.delete_error = unavailable("swift-0", unanswered=True)
+    failed, _ = await scene.copy()
+    scene.destination.delete_error, scene.destination.deletes_late = None, True
+    deleted, _ = await scene.copy()
+
+    assert (failed.result, failed.unanswered) == (Result.FAILED, True)
+    assert (deleted.result, deleted.unanswered) == (Result.DELETED, True)
+
+
+async def test_what_vanishes_between_two_readings_is_deleted_too() -> None:
+    scene = Scene(BIG, etag=LOOKS_LIKE_AN_MD5)
+    scene.destination.settings = {"delete": True}
+    first = Object(BIG, etag=LOOKS_LIKE_AN_MD5)
+    scene.source.serves[KEY] = [first, NoSuchKey("gone", store="ceph", operation="GET", key=KEY, status=404)]
+
+    assert (await scene.outcome()).result is Result.DELETED

@@ -1,0 +1,245 @@
+"""Nothing that is not what the source has ever becomes an object, and what ETags do not tell is recorded."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from s3s3.errors import (
+    AccessDenied,
+    Damaged,
+)
+from s3s3.model import Proof, Result
+from s3s3.store import Written
+from s3s3.transfer import SMALL_BYTES
+from tests.scripted_store import Object
+
+from .scene import (
+    BIG,
+    KEY,
+    LOOKS_LIKE_AN_MD5,
+    PARTS,
+    SIZES,
+    SMALL,
+    TINY,
+    Scene,
+    damaged,
+    md5,
+)
+
+
+@pytest.mark.parametrize("content", [TINY, SMALL, BIG], ids=["tiny", "small", "big"])
+async def test_a_short_read_never_becomes_an_object(content: bytes) -> None:
+    scene = Scene(content[:-1], size_bytes=len(content), etag=md5(content), destinations=2)
+
+    for number, outcome in enumerate(await scene.copy()):
+        assert isinstance(outcome.error, Damaged)
+        assert scene.destinations[number].objects == {}
+    assert scene.mismatches() == {"ceph": 1}
+
+
+@pytest.mark.parametrize("content", [SMALL, BIG], ids=["small", "big"])
+async def test_a_short_read_of_an_object_without_an_md5_never_becomes_an_object(content: bytes) -> None:
+    scene = Scene(content[:-1], size_bytes=len(content), etag=PARTS)
+
+    assert isinstance((await scene.outcome()).error, Damaged)
+    assert scene.destination.objects == {}
+
+
+@pytest.mark.parametrize("content", [TINY, SMALL, BIG], ids=["tiny", "small", "big"])
+async def test_bytes_damaged_differently_each_time_never_become_an_object(content: bytes) -> None:
+    scene = Scene()
+    etag = md5(content)
+    scene.source.serves[KEY] = [Object(damaged(content), etag), Object(b"x" + content[1:], etag)]
+
+    outcome = await scene.outcome()
+
+    assert isinstance(outcome.error, Damaged) and outcome.error.retriable
+    assert "read twice" in outcome.reason
+    assert not outcome.unanswered
+    assert scene.destination.objects == {}
+    assert scene.mismatches() == {"ceph": 1}
+
+
+@pytest.mark.parametrize("content", [TINY, SMALL], ids=["tiny", "small"])
+async def test_bytes_damaged_once_are_read_again_and_copied(content: bytes) -> None:
+    scene = Scene()
+    scene.source.serves[KEY] = [Object(damaged(content), md5(content)), Object(content)]
+
+    assert (await scene.outcome()).result is Result.COPIED
+    assert (scene.held().content, scene.held().recorded_etag) == (content, None)
+
+
+async def test_a_streamed_object_whose_bytes_are_damaged_resets_the_put_even_at_a_store_that_checks_nothing() -> None:
+    scene = Scene()
+    scene.source.serves[KEY] = [Object(damaged(BIG), md5(BIG)), Object(b"x" + BIG[1:], md5(BIG))]
+    scene.destination.ignores_content_md5 = True
+
+    assert isinstance((await scene.outcome()).error, Damaged)
+    assert scene.destination.objects == {}
+    assert scene.destination.cut_off == 2
+
+
+@pytest.mark.parametrize("content", [TINY, SMALL, BIG], ids=["tiny", "small", "big"])
+async def test_bytes_that_are_cut_short_the_same_way_each_time_never_become_an_object(content: bytes) -> None:
+    scene = Scene(content)
+    scene.source.serves[KEY] = [Object(content[:-1], md5(content))]
+
+    outcome = await scene.outcome()
+
+    assert isinstance(outcome.error, Damaged) and outcome.error.retriable
+    assert f"a HEAD says that it has {len(content)}" in outcome.reason
+    assert scene.destination.objects == {}
+    assert scene.mismatches() == {"ceph": 1}
+
+
+@pytest.mark.parametrize("content", [TINY, SMALL, BIG], ids=["tiny", "small", "big"])
+async def test_an_etag_that_looks_like_an_md5_and_is_none_is_known_by_reading_twice_the_same(content: bytes) -> None:
+    scene = Scene(content, etag=LOOKS_LIKE_AN_MD5)
+
+    outcome = await scene.outcome()
+
+    assert outcome.result is Result.COPIED
+    assert outcome.source_md5 == md5(content)
+    assert scene.source.requests == ["GET", "HEAD", "GET"]
+    assert (scene.held().content, scene.held().recorded_etag) == (content, LOOKS_LIKE_AN_MD5)
+    assert scene.mismatches() == {}
+    assert (await scene.outcome(look=True)).proof is Proof.RECORDED_ETAG
+
+
+async def test_a_destination_that_failed_at_the_first_reading_is_not_asked_at_the_second() -> None:
+    scene = Scene(BIG, etag=LOOKS_LIKE_AN_MD5, destinations=2)
+    refused = AccessDenied("no", store="swift-0", operation="PUT", key=KEY)
+    tries: list[str] = []
+
+    async def refuse(key: str, *_: object, **__: object) -> Written:
+        tries.append(key)
+        raise refused
+
+    scene.destination.put = refuse  # type: ignore[method-assign, assignment]
+
+    failed, copied = await scene.copy()
+
+    assert (failed.error, tries) == (refused, [KEY])
+    assert copied.result is Result.COPIED
+
+
+async def test_the_etag_of_an_encrypted_object_is_recorded_even_if_it_happens_to_be_the_md5() -> None:
+    scene = Scene(encrypted=True)
+
+    await scene.copy()
+
+    assert scene.held().recorded_etag == md5(TINY)
+    assert (await scene.outcome(look=True)).proof is Proof.RECORDED_ETAG
+
+
+@SIZES
+async def test_the_etag_of_an_encrypted_object_is_not_held_against_anything(content: bytes) -> None:
+    scene = Scene(content, etag=LOOKS_LIKE_AN_MD5, encrypted=True)
+
+    assert (await scene.outcome()).result is Result.COPIED
+    assert scene.source.requests == ["GET"]
+    assert (scene.held().content, scene.held().recorded_etag) == (content, LOOKS_LIKE_AN_MD5)
+
+
+@SIZES
+@pytest.mark.parametrize("etag", ["", PARTS])
+async def test_a_destination_that_says_200_with_another_etag_is_caught(content: bytes, etag: str) -> None:
+    scene = Scene(content, etag=etag)
+    scene.destination.answers = lambda _: Written(LOOKS_LIKE_AN_MD5, False, False)
+
+    outcome = await scene.outcome()
+
+    assert isinstance(outcome.error, Damaged) and outcome.error.retriable
+    assert md5(content) in outcome.reason and LOOKS_LIKE_AN_MD5 in outcome.reason
+    assert scene.mismatches() == {"swift-0": 1}
+
+
+async def test_a_destination_that_says_200_before_it_has_everything_is_caught() -> None:
+    scene = Scene(BIG)
+    scene.destination.answers_after = 3
+
+    outcome = await scene.outcome()
+
+    assert isinstance(outcome.error, Damaged)
+    assert "before it had the whole object" in outcome.reason
+
+
+@pytest.mark.parametrize("content", [TINY, BIG], ids=["tiny", "big"])
+async def test_a_destination_that_encrypts_may_answer_any_etag(content: bytes) -> None:
+    scene = Scene(content)
+    scene.destination.answers = lambda _: Written(LOOKS_LIKE_AN_MD5, True, False)
+
+    outcome = await scene.outcome()
+
+    assert (outcome.result, outcome.destination_md5) == (Result.COPIED, None)
+
+
+async def test_an_object_rewritten_between_two_readings_is_copied_as_it_is_now() -> None:
+    scene = Scene()
+    new = os.urandom(SMALL_BYTES + 7)
+    scene.source.serves[KEY] = [Object(damaged(BIG), md5(BIG)), Object(new)]
+
+    assert (await scene.outcome()).result is Result.COPIED
+    assert scene.held().content == new
+
+
+async def test_an_object_deleted_between_two_readings_is_gone() -> None:
+    scene = Scene()
+    scene.source.serves[KEY] = [Object(damaged(TINY), md5(TINY))]
+    serve = scene.source.get
+
+    async def get_once(key: str) -> object:
+        reading = await serve(key)
+        scene.source.serves.clear()
+        scene.source.objects.clear()
+        return reading
+
+    scene.source.get = get_once  # type: ignore[assignment, method-assign]
+
+    assert (await scene.outcome()).result is Result.SOURCE_GONE
+
+
+# what is recorded
+
+
+async def test_nothing_is_recorded_where_both_etags_are_md5s() -> None:
+    scene = Scene(recorded_etag="from another copy")
+
+    await scene.copy()
+
+    assert scene.held().recorded_etag is None
+
+
+@SIZES
+async def test_an_etag_of_parts_is_recorded(content: bytes) -> None:
+    scene = Scene(content, etag=PARTS)
+
+    await scene.copy()
+
+    assert scene.held().recorded_etag == PARTS
+
+
+async def test_a_destination_whose_etags_are_no_md5s_is_remembered() -> None:
+    scene = Scene(destinations=2)
+    scene.destination.answers = lambda _: Written("W-17", False, False)
+
+    await scene.copy()
+    await scene.copy()
+
+    assert [scene.held(number).recorded_etag for number in (0, 1)] == [md5(TINY), None]
+
+
+async def test_another_process_learns_from_a_look_that_a_destinations_etags_are_no_md5s() -> None:
+    scene = Scene()
+    scene.destination.answers = lambda _: Written("W-17", False, False)
+    await scene.copy()
+    assert scene.held().recorded_etag is None
+    scene.transfer.without_md5.clear()
+
+    unproven = await scene.outcome(look=True)
+    same = await scene.outcome(look=True)
+
+    assert (unproven.result, unproven.reason) == (Result.COPIED, "unproven")
+    assert (same.result, same.proof) == (Result.SAME, Proof.RECORDED_ETAG)
