@@ -34,7 +34,7 @@ from .report import Tally
 from .run_worker import with_worker
 from .store import Store
 from .stores import RouteStores
-from .tasks import DRAIN_S
+from .tasks import DRAIN_S, unless_stopped
 from .worker import Arrived
 
 log = logging.getLogger(__name__)
@@ -210,7 +210,7 @@ async def reconcile_with_worker(
     """Run over one route, working on its queue meanwhile, so that no listener is needed.
 
     Returns the tally and whether the run was complete: `stop` ends it early, and copies that are under way then have
-    `drain_s` to end. `arrived` is told of what is copied (see `arrivals`). A dry run leaves the queue's work to others.
+    `drain_s` to end. `arrived` is told of what is copied (see `arrivals`). A dry run has no worker.
 
     Raises:
         RoutePaused: the route is paused, so this would not come to its end.
@@ -223,6 +223,8 @@ async def reconcile_with_worker(
         route, stores.source, stores.destinations, jobs, options, settings=settings, matches=matcher(route),
         tally=tally, seen=seen,
     )  # fmt: skip
-    worked_on = own_queue(route) if options.dry_run else jobs
-    ended = await with_worker(reconcile.run, stores, worked_on, settings, stop, drain_s, arrived)
+    if options.dry_run:
+        ended = await unless_stopped(reconcile.run(), stop)
+    else:
+        ended = await with_worker(reconcile.run, stores, jobs, settings, stop, drain_s, arrived)
     return reconcile.tally, ended is not None

@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-from .bucket import MOST_AHEAD, Seen, own_queue, refuse_paused, unseen
+from .bucket import MOST_AHEAD, Seen, refuse_paused, unseen
 from .comparison import Comparison, Options
 from .config import WorkerSettings
 from .cutting import cuts
@@ -35,7 +35,7 @@ from .report import Tally
 from .run_lock import run_together
 from .run_worker import with_worker
 from .stores import RouteStores
-from .tasks import DRAIN_S, beside
+from .tasks import DRAIN_S, beside, unless_stopped
 from .worker import Arrived
 
 log = logging.getLogger(__name__)
@@ -84,15 +84,14 @@ async def reconcile_together(
     options = await _begin(shared, stores.route, options, afresh)
     part = _Part(stores, jobs, shared, options, tally, seen)
 
-    worked_on = own_queue(stores.route) if options.dry_run else jobs
-
     async def run() -> bool | None:
-        return await with_worker(part.run, stores, worked_on, settings, stop, drain_s, arrived)
+        return await with_worker(part.run, stores, jobs, settings, stop, drain_s, arrived)
 
     try:
-        await (run() if options.dry_run else run_together(
-            stores.route.name, jobs, shared.id, run, waits=waits, stop=stop
-        ))  # fmt: skip
+        if options.dry_run:
+            await unless_stopped(part.run(), stop)
+        else:
+            await run_together(stores.route.name, jobs, shared.id, run, waits=waits, stop=stop)
     except RunUnderWay:
         await shared.forget()
         raise

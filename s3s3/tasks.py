@@ -16,7 +16,7 @@ if sys.version_info >= (3, 11):
 else:
     from async_timeout import timeout as within
 
-__all__ = ["beside", "cancel", "wait_at_most", "within"]
+__all__ = ["beside", "cancel", "unless_stopped", "wait_at_most", "within"]
 
 Answer = TypeVar("Answer")
 
@@ -55,6 +55,16 @@ async def beside(main: Coroutine[Any, Any, Answer], *keepers: Coroutine[Any, Any
         return task.result()
     finally:
         await cancel([task, *kept])
+
+
+async def unless_stopped(main: Coroutine[Any, Any, Answer], stop: asyncio.Event) -> Answer | None:
+    """Run `main` to its end, or until `stop` is set: then cancel it, and return None once it has ended."""
+    task, stopped = asyncio.create_task(main), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        await cancel([task, stopped])
 
 
 async def wait_at_most(event: asyncio.Event, timeout_s: float) -> bool:

@@ -1,15 +1,18 @@
-"""A run whose listings do not come to their ends: nothing is deleted, whatever was seen until then."""
+"""A run whose listings do not come to their ends deletes nothing, whatever was seen until then."""
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from s3s3.bucket import Reconcile
+from s3s3 import bucket
+from s3s3.bucket import Reconcile, reconcile_with_worker
 from s3s3.comparison import Options
 from s3s3.config import WorkerSettings
 from s3s3.errors import ListingOutOfOrder, S3S3Error, StoreUnavailable
@@ -62,6 +65,33 @@ async def test_a_destination_that_breaks_off_is_not_deleted_from() -> None:
     tally = await run.run()
     assert (tally.counts, list(tally.errors)) == ({"dest": {"same": 1, "left": 1}}, ["dest"])
     assert not tally.proven
+
+
+class Stuck(Listed):
+    """Its listing never comes to an end."""
+
+    async def pages(self) -> AsyncIterator[list[Entry]]:
+        async for page in super().pages():
+            yield page
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("listed", [Listed, Stuck])
+async def test_a_dry_run_has_no_worker_and_ends_when_it_is_told_to(
+    listed: type[Listed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(bucket, "with_worker")
+    stores: Any = SimpleNamespace(
+        route=ROUTE, source=listed(ROUTE.source, ["a"], ["b"]), destinations=(Listed(ROUTE.destinations[0], ["a"]),)
+    )
+    stop = asyncio.Event()
+    if listed is Stuck:
+        asyncio.get_running_loop().call_later(0.05, stop.set)
+    run = reconcile_with_worker(stores, Refusing(("dest",)), SETTINGS, Options(dry_run=True), stop)
+    tally, is_complete = await asyncio.wait_for(run, 10)
+    assert (is_complete, tally.ended) == ((listed is Listed),) * 2
+    if is_complete:
+        assert tally.counts == {"dest": {"same": 1, "would copy": 1}}
 
 
 def reconcile(source: Listed, there: Listed, allow_empty: bool = False) -> Reconcile:

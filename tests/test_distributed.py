@@ -60,6 +60,7 @@ async def test_a_slow_range_is_shared_after_a_while_however_few_entries_it_has(
     monkeypatch.setattr(distributed, "TURN_S", 0.2)
     monkeypatch.setattr(distributed, "PAUSE_S", 0.05)
     monkeypatch.setattr(distributed, "cuts", no_cuts_at_first(distributed.cuts))
+    monkeypatch.delattr(distributed, "with_worker")  # a dry run has none
     stores: Any = SimpleNamespace(
         route=ROUTE, source=Listed(ROUTE.source), destinations=(Listed(ROUTE.destinations[0]),), metrics=Metrics(),
         limits={}, copy=None,

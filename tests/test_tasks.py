@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from s3s3.tasks import beside, cancel, wait_at_most
+from s3s3.tasks import beside, cancel, unless_stopped, wait_at_most
 
 
 async def for_ever() -> None:
@@ -128,6 +128,23 @@ async def test_waiting_at_most_ends_with_the_event_or_with_the_time() -> None:
     asyncio.get_running_loop().call_later(0.01, event.set)
     assert await wait_at_most(event, 30)
     assert time.monotonic() - began_s < 5
+
+
+async def test_what_is_stopped_has_ended_by_then_and_has_no_answer() -> None:
+    stop, ended = asyncio.Event(), []
+
+    async def main(answer: str) -> str:
+        try:
+            if not answer:
+                await for_ever()
+            return answer
+        finally:
+            ended.append(answer)
+
+    assert await unless_stopped(main("answer"), stop) == "answer"
+    asyncio.get_running_loop().call_later(0.01, stop.set)
+    assert await unless_stopped(main(""), stop) is None
+    assert ended == ["answer", ""]
 
 
 async def test_a_cancellation_is_not_lost_when_it_comes_together_with_the_event() -> None:
