@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from s3s3.broker import connect
+from s3s3.jobs import Jobs
+from s3s3.jobs.memory import MemoryJobs
+from s3s3.jobs.redis import RedisJobs
+
+from .copies import (
+    BOTH,
+    NewQueue,
+)
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3s3.worker.LONGEST_WAIT_S", 0.1)
+    monkeypatch.setattr("s3s3.jobs.redis.LONGEST_TURN_S", 0.1)
+    monkeypatch.setattr("s3s3.jobs.memory.LONGEST_TURN_S", 0.1)
+
+
+@pytest.fixture
+async def redis_queue(redis_url: str) -> AsyncIterator[NewQueue]:
+    async with AsyncExitStack() as stack:
+
+        def make(**options: Any) -> RedisJobs:
+            client = connect(redis_url)
+            stack.push_async_callback(client.aclose)
+            return RedisJobs(client, "default", BOTH, **options)
+
+        yield make
+
+
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.real)])
+def new_queue(request: pytest.FixtureRequest) -> NewQueue:
+    if request.param == "memory":
+        return lambda **options: MemoryJobs(BOTH, **options)
+    made: NewQueue = request.getfixturevalue("redis_queue")
+    return made
+
+
+@pytest.fixture
+def jobs(new_queue: NewQueue) -> Jobs:
+    return new_queue()

@@ -1,0 +1,184 @@
+"""Leases, and a Redis that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from s3s3.demo.redis_server import RedisServer
+from s3s3.errors import LeaseLost, RedisUnavailable
+from s3s3.jobs import Jobs, Put
+from s3s3.jobs.redis import RedisJobs
+from s3s3.lease import lease_clock_s
+from s3s3.model import Job, Lane, Outcome
+from s3s3.worker import Worker
+from tests.waiting import until
+
+from .copies import (
+    BOTH,
+    ROUTE,
+    A,
+    Copies,
+    NewQueue,
+    copied,
+    done,
+    failed,
+    notice,
+    working,
+)
+
+
+@pytest.mark.real
+async def test_a_job_that_takes_longer_than_its_lease_is_not_taken_over(redis_queue: NewQueue) -> None:
+    lease_s = 1.0
+    first, second = redis_queue(lease_s=lease_s), redis_queue(lease_s=lease_s)
+    copies, others = Copies(), Copies()
+    copies.gate.clear()
+    async with working(Worker(ROUTE, first, copies, lease_s=lease_s)):
+        await notice(first, "k")
+        await until(lambda: copies.running)
+        async with working(Worker(ROUTE, second, others, lease_s=lease_s)):
+            await asyncio.sleep(2.5 * lease_s)
+            copies.permits[0]()
+            copies.gate.set()
+            await done(second)
+    assert (copies.asked, others.asked) == ([("k", BOTH)], [])
+    assert (await first.counts()).looks == 0
+
+
+@pytest.mark.real
+async def test_a_worker_whose_job_was_taken_over_writes_nothing_more_and_has_it_looked_at(
+    redis_queue: NewQueue,
+) -> None:
+    lease_s = 6.0
+    jobs, thief = redis_queue(lease_s=lease_s), redis_queue(lease_s=lease_s)
+    assert isinstance(jobs, RedisJobs)
+    writes: list[str] = []
+
+    async def writes_until_it_may_not(job: Job, name: str) -> Outcome:
+        while True:
+            try:
+                copies.permits[-1]()
+            except LeaseLost as error:
+                return failed(job, name, error)
+            writes.append(name)
+            await asyncio.sleep(0.01)
+
+    copies = Copies(writes_until_it_may_not)
+    stop = asyncio.Event()
+    async with working(Worker(ROUTE, jobs, copies, lease_s=lease_s), stop):
+        await jobs.put([Put("k", (A,))], Lane.FRESH)
+        await until(lambda: writes)
+        began_s = lease_clock_s()
+        job = copies.jobs[0]
+        await jobs.client.xclaim(
+            "s3s3:{default}:fresh", "s3s3", jobs.consumer, 0, [job.entry], idle=3600_000, justid=True
+        )
+        (stolen,) = (await thief.claim(1, 1, 1, 0)).jobs
+        assert stolen.token != job.token
+        stop.set()
+        await until(lambda: not copies.running)
+        assert lease_clock_s() - began_s < 0.8 * lease_s  # it learned it when it renewed, not when its time was over
+        assert await thief.finish(stolen, {})
+    (again,) = (await thief.claim(5, 5, 5, 0)).jobs
+    assert (again.key, again.destinations, again.lane) == ("k", BOTH, Lane.BULK)
+
+
+# -- a Redis that goes away
+
+
+@pytest.mark.real
+async def test_work_goes_on_when_redis_is_back(
+    redis_queue: NewQueue, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def takes_its_time(job: Job, name: str) -> Outcome:
+        await asyncio.sleep(0.01)
+        return copied(job, name)
+
+    copies = Copies(takes_its_time)
+    jobs = redis_queue(lease_s=2.0)
+    keys = [f"k{number}" for number in range(400)]
+    async with working(Worker(ROUTE, jobs, copies, concurrency=8, lease_s=2.0)):
+        await notice(jobs, *keys)
+        for _ in range(2):
+            before = len(copies.asked)
+            await until(lambda before=before: len(copies.asked) > before + 40)
+            redis_server.kill()
+            await asyncio.sleep(0.3)
+            redis_server.start()
+        await done(jobs)
+    assert {key for key, _ in copies.asked} == set(keys)
+    away = [record.message for record in caplog.records if "trying again" in record.message]
+    assert len(away) <= 6
+
+
+@pytest.mark.real
+async def test_a_worker_that_is_stopped_while_redis_is_away_ends_in_time_and_its_jobs_lapse(
+    redis_queue: NewQueue, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    copies, stop = Copies(), asyncio.Event()
+    copies.gate.clear()
+    jobs, other = redis_queue(lease_s=1.0), redis_queue(lease_s=1.0)
+    async with working(Worker(ROUTE, jobs, copies, lease_s=1.0), stop, drain_s=0.5):
+        await notice(jobs, "ends", "goes on")
+        await until(lambda: copies.running == 2)
+        redis_server.kill()
+        copies.gate.set()  # what ended cannot be told
+        await asyncio.sleep(0.2)
+        stop.set()
+    assert "taken over when their leases lapse" in caplog.text
+    redis_server.start()
+
+    async def lapsed() -> list[Job]:
+        return list((await other.claim(5, 5, 5, 0)).jobs)
+
+    found = await until(lapsed)
+    assert {job.key for job in found} == {"ends", "goes on"}
+
+
+@pytest.mark.real
+async def test_a_redis_that_forgets_everything_loses_nothing_that_runs(redis_queue: NewQueue) -> None:
+    jobs = redis_queue(lease_s=1.0)
+    assert isinstance(jobs, RedisJobs)
+    copies = Copies()
+    copies.gate.clear()
+    async with working(Worker(ROUTE, jobs, copies, concurrency=2, lease_s=1.0)):
+        await notice(jobs, "k1", "k2")
+        await until(lambda: copies.running == 2)
+        await jobs.client.flushall()
+        copies.gate.set()
+        await until(lambda: copies.times("k1") >= 2 and copies.times("k2") >= 2)
+        await notice(jobs, "k3")
+        await done(jobs)
+    assert copies.times("k3") == 1
+
+
+async def test_an_outage_costs_no_claim_and_no_finish(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call fails now and then, before it was heard or after."""
+    monkeypatch.setattr("s3s3.broker.FIRST_PAUSE_S", 0.001)
+    calls = 0
+
+    def flaky(method: Callable[..., Awaitable[Any]], after: bool) -> Callable[..., Awaitable[Any]]:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls % 3 == 0:
+                raise RedisUnavailable("away")
+            answer = await method(*args, **kwargs)
+            if after and calls % 5 == 0:
+                raise RedisUnavailable("away")
+            return answer
+
+        return call
+
+    for name in ("claim", "finish", "turn", "renew", "trip", "close_circuit"):
+        monkeypatch.setattr(jobs, name, flaky(getattr(jobs, name), after=name != "claim"))
+    copies = Copies()
+    keys = [f"k{number}" for number in range(50)]
+    async with working(Worker(ROUTE, jobs, copies, concurrency=3)):
+        await notice(jobs, *keys)
+        await done(jobs)
+    assert {key for key, _ in copies.asked} == set(keys)
