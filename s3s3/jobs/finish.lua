@@ -29,8 +29,12 @@ end
 
 -- Returns the destinations that are left over, when the first of their retries is due, the lane to which any goes back
 -- untried (nil where none does), and the tries.
+-- A notice has a key tried before its retry is due. That counts as no try, and puts none off: else a key that is
+-- overwritten each second would be a dead letter within seconds.
 local function settle(key, record, done, verdicts)
   local tries = tries_of(record.tries)
+  local still_due = tonumber(record.due)
+  local is_early = still_due and now < still_due
   local left, due, back = '', nil, nil
   for name in each(done) do
     tries[name] = nil
@@ -47,8 +51,8 @@ local function settle(key, record, done, verdicts)
     else
       left = union(left, name)
       if word == 'retry' then
-        tries[name] = (tries[name] or 0) + 1
-        due = math.min(due or math.huge, now + delay_ms)
+        if not (is_early and tries[name]) then tries[name] = (tries[name] or 0) + 1 end
+        due = math.min(due or math.huge, now + delay_ms, is_early and still_due or math.huge)
       elseif word == 'park' then
         redis.call('SADD', P .. 'parked:' .. text, key)
       elseif word == 'aside' then
@@ -67,6 +71,7 @@ end
 local function finish(key, record, done, verdicts)
   forget_entry(record.lane, record.entry)
   local left, due, back, tries = settle(key, record, done, verdicts)
+  if due then redis.call('HSET', job(key), 'due', string.format('%d', due)) end
   if record.again ~= '' then
     local lane = record.again_lane ~= '' and record.again_lane or 'bulk'
     enqueue(key, lane, union(record.again, left), '', record.again_noticed, tries,

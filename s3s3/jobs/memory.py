@@ -34,7 +34,10 @@ PROBE_TIMEOUT_S = 60.0
 
 @dataclass(slots=True)
 class Record:
-    """A key with something to do: queued, running (`token`, and `again`: what was put meanwhile), or waiting."""
+    """A key with something to do: queued, running (`token`, and `again`: what was put meanwhile), or waiting.
+
+    `due_s`: when its retry is, or was, due; what fails before that is no try.
+    """
 
     lane: Lane
     want: dict[str, None]
@@ -45,6 +48,12 @@ class Record:
     token: str = ""
     again: Record | None = None
     tries: dict[str, int] = field(default_factory=dict)
+    due_s: float = 0.0
+
+    @property
+    def is_early(self) -> bool:
+        """Whether a notice has it tried before its retry is due."""
+        return lease_clock_s() < self.due_s
 
     def grow(self, put: Record) -> None:
         """Ask for what was put, too."""
@@ -150,10 +159,14 @@ class MemoryJobs:
         record = self._records.pop(job.key)
         record.want = {name: None for name, verdict in verdicts.items() if self._is_left(job, record, name, verdict)}
         record.unseen, steps = False, {verdict.step for verdict in verdicts.values()}
+        if Step.RETRY in steps:
+            delay_s = min(verdict.delay_s for verdict in verdicts.values() if verdict.step == Step.RETRY)
+            due_s = lease_clock_s() + delay_s
+            record.due_s = min(due_s, record.due_s) if record.is_early else due_s
         if again := record.again:
             again.want |= record.want
             again.runs |= record.runs if record.want else {}
-            again.tries = record.tries
+            again.tries, again.due_s = record.tries, record.due_s
             self._enqueue(job.key, again)
         elif Step.ASIDE in steps or Step.BACK in steps:
             if Step.ASIDE in steps:
@@ -163,8 +176,7 @@ class MemoryJobs:
             record.phase, record.token = "waiting", ""
             self._records[job.key] = record
             if Step.RETRY in steps:
-                delay_s = min(verdict.delay_s for verdict in verdicts.values() if verdict.step == Step.RETRY)
-                self._due_s[job.key] = lease_clock_s() + delay_s
+                self._due_s[job.key] = record.due_s
         return True
 
     def _is_left(self, job: Job, record: Record, destination: str, verdict: Verdict) -> bool:
@@ -181,7 +193,8 @@ class MemoryJobs:
                 letters[job.key] = DeadLetter(destination, job.key, verdict.reason, tries, _now_ms())
             return False
         if verdict.step == Step.RETRY:
-            record.tries[destination] = record.tries.get(destination, 0) + 1
+            if not (record.is_early and destination in record.tries):
+                record.tries[destination] = record.tries.get(destination, 0) + 1
         elif verdict.step == Step.PARK:
             self._parked[verdict.circuit][job.key] = None
         return True

@@ -43,12 +43,14 @@ local function has_entry(record)
   return #redis.call('XRANGE', P .. record.lane, record.entry, record.entry) == 1
 end
 
--- Make the key queued, at the end of its lane. Whatever said who runs it is gone.
+-- Make the key queued, at the end of its lane. Whatever said who runs it is gone; when it is due goes with its tries.
 local function enqueue(key, lane, want, unseen, noticed, tries, runs)
   local entry = redis.call('XADD', P .. lane, '*', 'key', key)
+  local due = tries ~= '' and redis.call('HGET', job(key), 'due')
   redis.call('DEL', job(key))
   redis.call('HSET', job(key), 'phase', 'queued', 'want', want, 'lane', lane, 'entry', entry, 'unseen', unseen,
              'noticed', noticed, 'tries', tries, 'runs', runs)
+  if due then redis.call('HSET', job(key), 'due', due) end
 end
 
 -- A look is due after the longest time that an old PUT could still be in flight; neither put nor finish touches it.

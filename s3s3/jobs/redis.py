@@ -10,6 +10,7 @@ Keys, each beginning with `s3s3:{ROUTE}:` (the braces make a cluster keep them i
         unseen          "1": a fresh notice, to be copied without a look at the destinations
         noticed         when its first notice came, ms
         tries           failed attempts by destination: "NAME=2 ..."
+        due             when the first of its retries is, or was, due (ms): what fails before that is no try
         runs            the runs that wait for its outcome
         again, again_lane, again_noticed, again_runs
                         the same of what was put while it ran

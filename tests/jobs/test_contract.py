@@ -281,6 +281,31 @@ async def test_the_first_retry_that_is_due_wakes_all_that_wait(jobs: Jobs) -> No
     assert (await woken(jobs)).destinations == (A, B)
 
 
+async def test_a_notice_that_comes_before_a_retry_is_due_uses_up_none_of_its_tries(jobs: Jobs) -> None:
+    await notice(jobs, "k")
+    for while_it_runs in (False, True) * 2:
+        job = await claim_one(jobs)
+        if while_it_runs:
+            await notice(jobs, "k")
+        await jobs.finish(job, {A: LATER, B: DONE})
+        if not while_it_runs:
+            await notice(jobs, "k")
+    assert dict((await claim_one(jobs)).tries) == {A: 1}
+
+
+async def test_a_key_that_is_noticed_again_and_again_is_tried_no_later_than_it_would_be(jobs: Jobs) -> None:
+    await notice(jobs, "k")
+    soon = {A: Verdict(Step.RETRY, delay_s=1.0), B: DONE}
+    await jobs.finish(await claim_one(jobs), soon)
+    for _ in range(2):
+        await notice(jobs, "k")
+        await jobs.finish(await claim_one(jobs), {A: LATER, B: DONE})
+    job = await woken(jobs)
+    assert dict(job.tries) == {A: 1}
+    await jobs.finish(job, soon)
+    assert dict((await woken(jobs)).tries) == {A: 2}
+
+
 async def test_tries_are_counted_for_each_destination_until_it_is_done(jobs: Jobs) -> None:
     await notice(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: SOON, B: SOON})
