@@ -7,12 +7,14 @@ import asyncio
 import gc
 import logging
 import math
+import os
 import shutil
 import signal
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -196,7 +198,7 @@ def status_of(error: S3S3Error) -> int:
 def exit_status(command: Callable[[], int]) -> int:
     """Return the command's exit status, or the one that its error means, after telling the error."""
     try:
-        return command()
+        return _flushed(command())
     except ConfigError as error:
         for fault in error.faults:
             print(_wrapped(fault), file=sys.stderr)
@@ -208,5 +210,26 @@ def exit_status(command: Callable[[], int]) -> int:
         # Whoever read our output has gone, as `head` does. Nothing more can be said to it.
         sys.stderr.close()
         return SOME_FAILED
+    except OSError as error:
+        if not _output_is_lost():
+            raise
+        print(f"s3s3: standard output cannot be written to: {error.strerror}; the work itself is done", file=sys.stderr)
+        return SOME_FAILED
     except KeyboardInterrupt:
         return SOME_FAILED
+
+
+def _flushed(status: int) -> int:
+    sys.stdout.flush()
+    return status
+
+
+def _output_is_lost() -> bool:
+    """Whether standard output takes nothing. If so it is given up, or Python would complain of it once more."""
+    try:
+        print(flush=True)
+    except OSError:
+        with Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return True
+    return False
