@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from s3s3.demo.redis_server import RedisServer
 from s3s3.errors import RedisUnavailable
-from tests.integration.commands import command
+from tests.integration.commands import command, run
 
 from .fleet import LEASE_S, Bucket, Fleet
 from .kinds import SLOW_DOWN, Bandwidth, Fault, Flip, Latency, Reset, Says, Truncated, putting
@@ -204,7 +204,9 @@ class Disorder(RuleBasedStateMachine):
         self.wait_until_done()
         assert not self._faults(told_only=True)
         if self.model.untold:  # of these nobody ever heard: that is what `bucket` is for
-            subprocess.run(command("bucket", "--config", self.fleet.config), check=True, capture_output=True)
+            run(
+                "bucket", "--config", self.fleet.config, "--wait"
+            )  # a run that lost its Redis holds the lock for a while
             assert not self._faults(told_only=False)
         for name in self.fleet.destinations:
             assert not self.fleet.dead_letters(name)

@@ -43,6 +43,9 @@ FAULTS_WITHIN_S, ARRIVES_WITHIN_S = 60, 150
 """It takes a second or two where the machine has nothing else to do; each lease that runs out on a busy one takes five
 more, and a store for which the circuit opened is asked every few seconds only."""
 
+SHARE = 1 / 1000
+"""Of a long run, for each of these."""
+
 SETTINGS = WorkerSettings(concurrency=8, max_tries=8, lease_s=5, spool_dir=Path(), spool_bytes=64 * MIB)
 SIZES_BYTES = {"small": 4 * KIB, "in memory": MIB, "streamed": 5 * MIB}
 
@@ -53,6 +56,7 @@ class Road:
 
     source: Proxy
     there: Proxy
+    store: str
     route: Route
     source_client: S3Client
     client: S3Client
@@ -97,7 +101,12 @@ def store(request: pytest.FixtureRequest) -> StoreServer:
 
 
 @pytest.fixture
-def road(store: StoreServer, new_bucket: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Road]:
+def road(
+    store: StoreServer,
+    new_bucket: Callable[..., str],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Road]:
     monkeypatch.setattr(exchange, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr("s3s3.verdicts.FIRST_RETRY_S", 0.2)
     monkeypatch.setattr("s3s3.jobs.memory.FIRST_PROBE_S", 0.3)
@@ -108,7 +117,8 @@ def road(store: StoreServer, new_bucket: Callable[..., str], monkeypatch: pytest
             source.through(store.endpoint(new_bucket(store))),
             (there.through(store.endpoint(new_bucket(store, 1), "destination", account=1)),),
         )
-        yield Road(source, there, route, store.boto3_client(), store.boto3_client(1))
+        name = request.node.callspec.params["store"]
+        yield Road(source, there, name, route, store.boto3_client(), store.boto3_client(1))
 
 
 @asynccontextmanager
@@ -141,9 +151,8 @@ async def test_no_wrong_object_is_ever_seen_and_the_right_one_arrives_when_the_f
 ) -> None:
     proxy: Proxy = getattr(road, side)
     keys = list(SIZES_BYTES)
-    rounds = extent.examples(1, each_minute=1)
     async with copying(road) as (_, jobs):
-        for number in range(rounds):
+        for number in extent.rounds(SHARE):
             before, injected = road.mismatches, proxy.injected.total()
             for key in keys:
                 road.write(key, hashlib.md5(f"{key}{number}".encode()).digest() * (SIZES_BYTES[key] // 16))
@@ -153,7 +162,13 @@ async def test_no_wrong_object_is_ever_seen_and_the_right_one_arrives_when_the_f
                 await asyncio.to_thread(road.is_there)
             await asyncio.wait_for(road.arrives(), ARRIVES_WITHIN_S)
             assert (road.mismatches > before) is is_counted
-    report(f"damage: {name}", seen=f"{dict(proxy.injected)}, {road.mismatches:g} mismatches counted, {road.seen} looks")
+    report(
+        f"damage: {name}",
+        store=road.store,
+        injected=proxy.injected.total(),
+        mismatches_counted=round(road.mismatches),
+        objects_held_against_the_source=road.seen,
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,7 +197,7 @@ async def test_a_damaged_listing_puts_no_wrong_object_anywhere_and_the_next_run_
             ).run()
 
         with proxy.injecting(fault()):
-            for _ in range(extent.examples(3, each_minute=5)):
+            for _ in extent.rounds(SHARE, at_least=3):
                 try:
                     await compared()
                 except S3S3Error:
@@ -191,7 +206,13 @@ async def test_a_damaged_listing_puts_no_wrong_object_anywhere_and_the_next_run_
         await compared()
         await asyncio.wait_for(road.arrives(), ARRIVES_WITHIN_S)
     assert set(held_keys(road)) <= set(road.contents)
-    report("damaged listing", seen=f"{dict(proxy.injected)} at {side}, {broke_off} runs broke off, {road.seen} looks")
+    report(
+        f"damaged listing: {', '.join(proxy.injected)}",
+        of=f"the {'source' if side == 'source' else 'destination'}, in {road.store}",
+        injected=proxy.injected.total(),
+        runs_that_broke_off=broke_off,
+        objects_held_against_the_source=road.seen,
+    )
 
 
 def held_keys(road: Road) -> list[str]:

@@ -25,6 +25,7 @@ from tests.config.configurations import SOUND
 from tests.store.raw_server import RawServer, Script, Talk, answer, error, says
 
 from . import extent
+from .results import report
 
 MIB = 1024 * 1024
 SECRET = "v3ry-s3cret/value"
@@ -102,17 +103,26 @@ NASTY = [b"\0", b"\r\n", b"\r\n\r\n", b"\n ", b"&#0;", b"&a;", b"<!DOCTYPE", b"]
 NASTY += [b"9" * 5000, b"\xff\xfe", "\u00b2".encode(), b"\xed\xa0\x80", b"0000-99-99T99:99:99Z"]
 
 
+SHARE = 1 / 200
+"""Of a long run, for each of these: what hypothesis tries anew each round is another choice."""
+
+
 @pytest.mark.parametrize("name", INLETS)
 def test_whatever_comes_in_is_understood_or_refused(name: str) -> None:
     inlet = INLETS[name]
+    tried = 0
 
-    @settings(max_examples=extent.examples(120, each_minute=5000), suppress_health_check=list(HealthCheck))
+    @settings(max_examples=120, suppress_health_check=list(HealthCheck))
     @given(raw=st.one_of(st.binary(max_size=2000), damaged(inlet.examples)))
     def attack(raw: bytes) -> None:
+        nonlocal tried
+        tried += 1
         with suppress(inlet.raises):
             inlet.read(raw)
 
-    attack()
+    for _ in extent.rounds(SHARE):
+        attack()
+    report("hostile input", inlet=name, examples=tried)
 
 
 values: st.SearchStrategy[str] = st.one_of(
@@ -127,18 +137,25 @@ lines: st.SearchStrategy[str] = st.one_of(
 )
 
 
-@settings(max_examples=extent.examples(80, each_minute=1000), suppress_health_check=list(HealthCheck))
-@given(added=st.lists(lines, max_size=6), at=st.integers(0, len(SOUND)), raw=st.binary(max_size=10))
-def test_whatever_stands_in_the_configuration_is_understood_or_refused(
-    tmp_path: Path, added: list[str], at: int, raw: bytes
-) -> None:
+def test_whatever_stands_in_the_configuration_is_understood_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "s3s3.toml"
-    text = SOUND[:at] + "\n" + "\n".join(added) + "\n" + SOUND[at:]
-    path.write_bytes(text.encode("utf-8", "surrogatepass") + raw)
-    try:
-        config.load(path, environ={})
-    except ConfigError as refused:
-        assert refused.faults
+    tried = 0
+
+    @settings(max_examples=80, suppress_health_check=list(HealthCheck))
+    @given(added=st.lists(lines, max_size=6), at=st.integers(0, len(SOUND)), raw=st.binary(max_size=10))
+    def attack(added: list[str], at: int, raw: bytes) -> None:
+        nonlocal tried
+        tried += 1
+        text = SOUND[:at] + "\n" + "\n".join(added) + "\n" + SOUND[at:]
+        path.write_bytes(text.encode("utf-8", "surrogatepass") + raw)
+        try:
+            config.load(path, environ={})
+        except ConfigError as refused:
+            assert refused.faults
+
+    for _ in extent.rounds(SHARE):
+        attack()
+    report("hostile input", inlet="a configuration", examples=tried)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be", "utf-16"])
@@ -229,10 +246,12 @@ async def test_an_answer_without_end_takes_no_memory_without_end(head: bytes, pi
 
 
 @pytest.mark.usefixtures("short_pauses")
-async def test_answers_damaged_at_random_end_as_errors_of_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_answers_damaged_at_random_end_as_errors_of_a_store() -> None:
     chance = damaged(ANSWERS)
-    for _ in range(extent.examples(1, each_minute=100)):
+    tried = 0
+    for _ in extent.rounds(SHARE):
         for raw in _drawn(chance, 25):
+            tried += 1
 
             async def script(talk: Talk, raw: bytes = raw) -> None:
                 await says(raw)(talk)
@@ -240,6 +259,7 @@ async def test_answers_damaged_at_random_end_as_errors_of_a_store(monkeypatch: p
 
             async with facing(script) as store:
                 await ask_everything(store)
+    report("hostile input", inlet="answers to a store's client", examples=tried)
 
 
 def _drawn(strategy: st.SearchStrategy[bytes], count: int) -> list[bytes]:

@@ -156,7 +156,7 @@ def test_a_listener_killed_at_any_step_leaves_nothing_that_another_does_not_brin
         victim.publish(OVERWRITTEN)
     took_s = asyncio.run(taken_over(victims))
     assert took_s < 3 * LEASE_S + 15, "the lease, a look, and a busy machine"
-    report("kill -9", seen=f"{len(victims)} steps; all right {took_s:.1f} s after others came, lease_s = {LEASE_S}")
+    report("kill -9", kills=len(victims), all_right_after_s=round(took_s, 1), lease_s=LEASE_S)
 
 
 def statuses(dying: subprocess.Popen[str], victims: list[Victim]) -> list[str]:

@@ -15,7 +15,7 @@ import redis
 from s3s3.demo.redis_server import RedisServer
 from s3s3.demo.servers import HOST, StoreServer
 
-from .extent import minutes
+from .extent import amount
 from .fleet import CHANNEL, Bucket, Fleet, differing
 from .results import report
 
@@ -30,7 +30,7 @@ let them keep pace."""
 def test_a_storm_of_overwrites_ends_with_the_last_contents_and_few_copies(
     tmp_path: Path, own_redis: RedisServer, gateway: StoreServer
 ) -> None:
-    keys, times = (50, 200) if minutes() else (10, 50)
+    keys, times = amount(10, each_minute=10, most=50), amount(50, each_minute=40, most=200)
     source = Bucket.new(gateway)
     destinations = {name: Bucket.new(gateway) for name in ("dest-one", "dest-two")}
     with Fleet(

@@ -17,7 +17,7 @@ from s3s3.demo.servers import StoreServer
 from s3s3.model import SINGLE_PUT_LIMIT_BYTES
 from tests.integration.commands import command
 
-from .extent import minutes
+from .extent import amount
 from .fleet import Bucket, Fleet, one_listener
 from .kinds import Says
 from .messages import Message
@@ -105,7 +105,8 @@ def test_notices_of_keys_that_do_not_exist_end_as_source_gone_and_let_the_others
     fleet_without_proxies: Fleet,
 ) -> None:
     fleet = fleet_without_proxies
-    gone, good = (100_000, 1000) if minutes() else (2000, 20)
+    good = amount(20, each_minute=20, most=1000)
+    gone = 100 * good
     for number in range(good):
         fleet.source.put(f"good-{number}", f"good-{number}".encode())
     began_s = time.monotonic()

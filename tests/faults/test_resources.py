@@ -45,10 +45,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def says(listener: Listener, *words: str) -> str:
-    """Wait for a line of the log that has all these words."""
+def says(listener: Listener, *words: str, meanwhile: Callable[[], None] = lambda: None) -> str:
+    """Wait for a line of the log that has all these words, and do something again and again until then."""
 
     def line() -> str | None:
+        meanwhile()
         lines = listener.log.read_text().splitlines()
         return next((line for line in lines if all(word in line for word in words)), None)
 
@@ -96,11 +97,15 @@ def test_a_process_without_file_descriptors_says_so_and_copies_everything_once_i
         pid = listener.process.pid
         before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(("stdin", "stdout", "stderr")), before[1]))
-        with redis.Redis.from_url(place.redis_url) as client, client.pipeline() as together:
-            for key in keys:  # one by one they might all go over the connections that are open
-                together.publish("backup", key)
-            together.execute()
-        said = says(listener, "Too many open files")
+
+        def publish_together() -> None:
+            """One by one, or once only, they might all go over the connections that are open."""
+            with redis.Redis.from_url(place.redis_url) as client, client.pipeline() as together:
+                for key in keys:
+                    together.publish("backup", key)
+                together.execute()
+
+        said = says(listener, "Too many open files", meanwhile=publish_together)
         assert "LimitNOFILE" in said
         assert "host" not in said
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)

@@ -48,8 +48,10 @@ def test_memory_and_descriptors_are_flat(tmp_path: Path, own_redis: RedisServer,
             minutes=round((time.monotonic() - began_s) / 60, 1),
             notices=notices,
             injected={name: dict(proxy.injected) for name, proxy in fleet.proxies.items()},
-            rss_mib=[[round(rss / 2**20, 1) for rss, _ in held] for held in (*after_a_minute, at_the_end)],
-            descriptors=[[descriptors for _, descriptors in held] for held in (*after_a_minute, at_the_end)],
+            rss_mib_each_minute=[[round(rss / 2**20, 1) for rss, _ in held] for held in (*after_a_minute, at_the_end)],
+            descriptors_each_minute=[
+                [descriptors for _, descriptors in held] for held in (*after_a_minute, at_the_end)
+            ],
         )
         assert not differing(destinations, wanted)
         for (rss, descriptors), (rss_before, descriptors_before) in zip(at_the_end, after_a_minute[0], strict=True):
