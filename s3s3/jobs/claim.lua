@@ -80,8 +80,9 @@ local function take_over(lane)
 end
 
 -- A process that was killed leaves its consumers behind: without claims they are of no use to anybody.
+-- A lane that is lost has none; it is made again when somebody has a slot for what stands in it.
 local function forget_dead_consumers(lane)
-  for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', P .. lane, GROUP)) do
+  for _, info in ipairs(redis.pcall('XINFO', 'CONSUMERS', P .. lane, GROUP)) do
     local name, pending, idle_ms = info[2], info[4], info[6]
     if pending == 0 and idle_ms > CONSUMER_KEPT_MS then
       redis.call('XGROUP', 'DELCONSUMER', P .. lane, GROUP, name)

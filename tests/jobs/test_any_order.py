@@ -12,7 +12,14 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from redis.asyncio import Redis
 
 from s3s3.broker import connect
@@ -45,7 +52,16 @@ class Held:
 
 
 class Anything(RuleBasedStateMachine):
-    """What may happen to a queue, whichever it is. `owed` is when a key was last put for a destination."""
+    """What may happen to a queue, whichever it is.
+
+    Attributes:
+        owed: when a key was last put for a destination.
+        unseen: keys that were put to be copied without a look, and not claimed since.
+        letters: the dead letters that there are, by key and destination.
+        paused: whether somebody holds the whole route.
+    """
+
+    paused = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,6 +69,8 @@ class Anything(RuleBasedStateMachine):
         self.happened = itertools.count(1)
         self.owed: dict[tuple[str, str], int] = {}
         self.owed_to_runs: dict[tuple[str, str, str], int] = {}
+        self.unseen: set[str] = set()
+        self.letters: set[tuple[str, str]] = set()
         self.held: list[Held] = []
         self.runs: list[str] = []
         self.processes = self.ask(self.join())
@@ -66,10 +84,24 @@ class Anything(RuleBasedStateMachine):
     async def let_time_pass(self) -> None:
         raise NotImplementedError
 
+    async def dead_letters(self) -> set[tuple[str, str]]:
+        raise NotImplementedError
+
+    def delivered_to(self, jobs: Jobs) -> set[str]:
+        """The entries that a process was given while it waited, and has not claimed."""
+        return set()
+
     async def close(self) -> None:
         """Say goodbye."""
 
     # -- what may happen
+
+    @initialize(lane=st.sampled_from(Lane), claimed=st.integers(0, len(KEYS)))
+    def there_is_work(self, lane: Lane, claimed: int) -> None:
+        """Of the rules below hypothesis leaves some out of each example: these may be among them."""
+        for key in KEYS:
+            self.put(key, list(DESTINATIONS), lane, 0, with_run=True)
+        self.claim(1, claimed, claimed, claimed)
 
     @rule(
         key=st.sampled_from(KEYS),
@@ -81,6 +113,8 @@ class Anything(RuleBasedStateMachine):
     def put(self, key: str, destinations: list[str], lane: Lane, process: int, with_run: bool) -> None:
         run = f"run{len(self.runs)}" if with_run else ""
         self.ask(self.a(process).put([Put(key, tuple(destinations))], lane, run))
+        if lane is Lane.FRESH:
+            self.unseen.add(key)
         at = next(self.happened)
         for destination in destinations:
             self.owed[key, destination] = at
@@ -92,10 +126,16 @@ class Anything(RuleBasedStateMachine):
     @rule(process=pick, free=st.integers(1, 3), bulk_first=st.integers(0, 3), bulk_most=st.integers(0, 3))
     def claim(self, process: int, free: int, bulk_first: int, bulk_most: int) -> None:
         jobs = self.a(process)
+        delivered = self.delivered_to(jobs)
         claims = self.ask(jobs.claim(free, bulk_first, bulk_most, 0))
         assert len(claims.jobs) <= free
+        assert claims.paused == self.paused
+        assert not self.paused or {job.entry for job in claims.jobs} <= delivered
         at = next(self.happened)
         self.held += [Held(job, jobs, at) for job in claims.jobs]
+        for job in claims.jobs:
+            assert job.key in self.unseen or not job.unseen
+            self.unseen.discard(job.key)
 
     @precondition(lambda self: self.held)
     @rule(which=pick, verdicts=st.fixed_dictionaries(dict.fromkeys(DESTINATIONS, steps)), look=st.booleans())
@@ -113,6 +153,10 @@ class Anything(RuleBasedStateMachine):
         for name in job.destinations:
             if steps[name] in (Step.DONE, Step.BURY) and self.owed.get((job.key, name), 0) < held.at:
                 self.owed.pop((job.key, name), None)
+            if steps[name] == Step.DONE:
+                self.letters.discard((job.key, name))
+            elif steps[name] == Step.BURY:
+                self.letters.add((job.key, name))
 
     def verdict(self, held: Held, destination: str, step: str) -> Verdict:
         event = json.dumps([held.job.key, destination, held.at]) if step not in (Step.BACK, Step.ASIDE) else ""
@@ -131,9 +175,9 @@ class Anything(RuleBasedStateMachine):
     def close_circuit(self, store: str, process: int) -> None:
         self.ask(self.a(process).close_circuit(store))
 
-    @rule(process=pick)
-    def turn(self, process: int) -> None:
-        assert 0 <= self.ask(self.a(process).turn()) <= 5
+    @rule(process=pick, most=st.dictionaries(st.sampled_from(STORES), st.integers(0, 2)))
+    def turn(self, process: int, most: dict[str, int]) -> None:
+        assert 0 <= self.ask(self.a(process).turn(most)) <= 5
 
     @rule()
     def time_passes(self) -> None:
@@ -161,12 +205,13 @@ class Anything(RuleBasedStateMachine):
 
     def everything_ends(self) -> None:
         """Whoever holds something dies; the others work until nothing is left."""
+        assert self.ask(self.dead_letters()) == self.letters
         self.held.clear()
         for store in STORES:
             self.ask(self.a(0).close_circuit(store))
         for _ in range(8):
             self.ask(self.let_time_pass())
-            self.turn(0)
+            self.ask(self.a(0).turn())
             self.claim(0, 100, 100, 100)
             while self.held:
                 self.finish_one(self.held.pop(), dict.fromkeys(DESTINATIONS, Step.DONE))
@@ -199,6 +244,9 @@ class AnythingInMemory(Anything):
     async def is_valid(self, held: Held) -> bool:
         return not await self.jobs.renew([held.job])
 
+    async def dead_letters(self) -> set[tuple[str, str]]:
+        return {(letter.key, name) for name in DESTINATIONS async for letter in self.jobs.dead_letters(name)}
+
     @precondition(lambda self: False)
     @rule(which=pick)
     def crash(self, which: int) -> None:
@@ -211,9 +259,10 @@ class AnythingInMemory(Anything):
 
 
 class AnythingInRedis(Anything):
-    """Three processes, of which some die, and a Redis that loses its consumer groups."""
+    """Three processes, of which some die, people who hold and revive, and a Redis that loses its consumer groups."""
 
     url: str
+    processes: list[RedisJobs]  # type: ignore[assignment]
 
     async def join(self) -> list[Jobs]:
         self.client: Redis = connect(self.url)
@@ -231,7 +280,6 @@ class AnythingInRedis(Anything):
         for lane in Lane:
             await self.let_lapse(lane.value)
         for jobs in self.processes:
-            assert isinstance(jobs, RedisJobs)
             jobs._took_over_at_s = 0.0
 
     async def let_lapse(self, lane: str) -> None:
@@ -250,14 +298,88 @@ class AnythingInRedis(Anything):
         if self.ask(self.client.exists(P + lane.value)):
             self.ask(self.client.xgroup_destroy(P + lane.value, "s3s3"))
 
+    @rule(process=pick, lanes=st.sampled_from([tuple(Lane), (Lane.FRESH,)]))
+    def deliver(self, process: int, lanes: tuple[Lane, ...]) -> None:
+        """A process that waits for work is given an entry; it claims it the next time it claims, or dies first."""
+        self.ask(self.one(process)._wait(lanes, 0.001))
+
+    @rule(process=pick)
+    def die_before_claiming(self, process: int) -> None:
+        self.one(process)._delivered.clear()
+
+    @precondition(lambda self: self.held)
+    @rule(which=pick)
+    def renew(self, which: int) -> None:
+        held = self.held[which % len(self.held)]
+        owned = self.ask(self.is_valid(held))
+        assert owned or self.ask(held.jobs.renew([held.job])) == {held.job.token}
+
+    @rule(what=st.sampled_from([None, *STORES]), process=pick)
+    def pause(self, what: str | None, process: int) -> None:
+        self.ask(self.one(process).pause(what))
+        self.paused = self.paused or what is None
+
+    @rule(what=st.sampled_from([None, *STORES]), process=pick)
+    def resume(self, what: str | None, process: int) -> None:
+        self.ask(self.one(process).resume(what))
+        self.paused = self.paused and what is not None
+
+    @precondition(lambda self: self.letters)
+    @rule(destination=st.sampled_from(DESTINATIONS), process=pick)
+    def revive(self, destination: str, process: int) -> None:
+        found = [key for key in KEYS if (key, destination) in self.letters]
+        assert self.ask(self.one(process).revive(destination, KEYS)) == len(found)
+        at = next(self.happened)
+        for key in found:
+            self.letters.discard((key, destination))
+            self.owed[key, destination] = at
+
     @rule(process=pick)
     def leave(self, process: int) -> None:
-        jobs = self.a(process)
+        self.ask(self.one(process).leave())
+
+    def delivered_to(self, jobs: Jobs) -> set[str]:
         assert isinstance(jobs, RedisJobs)
-        self.ask(jobs.leave())
+        return {delivered.entry for delivered in jobs._delivered}
+
+    def one(self, process: int) -> RedisJobs:
+        return self.processes[process % len(self.processes)]
+
+    async def dead_letters(self) -> set[tuple[str, str]]:
+        return {(letter.key, name) for name in DESTINATIONS async for letter in self.one(0).dead_letters(name)}
+
+    def everything_ends(self) -> None:
+        for what in (None, *STORES):
+            self.resume(what, 0)
+        super().everything_ends()
 
     async def close(self) -> None:
         await self.client.aclose()
+
+
+class AnythingInRedisThatForgets(AnythingInRedis):
+    """What was put before may be lost with it; what is put from then on may not."""
+
+    @rule(key=st.sampled_from(KEYS), lane=st.sampled_from(Lane))
+    def entry_is_lost(self, key: str, lane: Lane) -> None:
+        """Somebody trims a stream, and its key is put again."""
+        stream, entry = self.ask(self.client.hmget(P + "job:" + key, ["lane", "entry"]))
+        if entry:
+            self.ask(self.client.xdel(P + stream, entry))
+            self.nothing_is_owed(key)
+            self.put(key, list(DESTINATIONS), lane, 0, with_run=True)
+
+    @rule()
+    def everything_is_lost(self) -> None:
+        self.ask(self.client.flushall())
+        self.letters.clear()
+        self.paused = False
+        for key in KEYS:
+            self.nothing_is_owed(key)
+
+    def nothing_is_owed(self, lost: str) -> None:
+        self.owed = {(key, name): at for (key, name), at in self.owed.items() if key != lost}
+        self.owed_to_runs = {(run, key, name): at for (run, key, name), at in self.owed_to_runs.items() if key != lost}
 
 
 QUICK = settings(
@@ -272,11 +394,12 @@ def test_in_memory() -> None:
     run_state_machine_as_test(AnythingInMemory, settings=settings(QUICK, max_examples=50))
 
 
+@pytest.mark.parametrize("machine", [AnythingInRedis, AnythingInRedisThatForgets])
 @pytest.mark.parametrize("server_fixture", SERVERS)
-def test_in_redis(server_fixture: str, request: pytest.FixtureRequest) -> None:
+def test_in_redis(server_fixture: str, machine: type[AnythingInRedis], request: pytest.FixtureRequest) -> None:
     server: RedisServer = request.getfixturevalue(server_fixture)
 
-    class Machine(AnythingInRedis):
+    class Machine(machine):  # type: ignore[misc, valid-type]
         url = server.url
 
     run_state_machine_as_test(Machine, settings=QUICK)

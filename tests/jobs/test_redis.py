@@ -152,8 +152,8 @@ async def test_what_was_delivered_to_a_process_that_never_claimed_it_is_taken_ov
     fleet: Fleet, client: Redis
 ) -> None:
     jobs = fleet(lease_s=LEASE_S)
+    assert await claim(jobs) == []  # makes the groups
     await notice(jobs, "k")
-    await jobs.claim(0, 0, 0, 0)  # makes the groups
     await client.xreadgroup("s3s3", "killed", {P + "fresh": ">"})
     await jobs.put([Put("k", DESTINATIONS)], Lane.BULK)
     assert await claim(jobs) == []
@@ -329,8 +329,8 @@ async def test_a_job_whose_entry_is_gone_can_be_finished_all_the_same(fleet: Fle
 
 async def test_an_entry_that_was_deleted_while_it_was_pending_is_acked(fleet: Fleet, client: Redis) -> None:
     jobs = fleet(lease_s=LEASE_S)
+    assert await claim(jobs) == []
     await notice(jobs, "k", "k2")
-    await jobs.claim(0, 0, 0, 0)
     ((_, delivered),) = await client.xreadgroup("s3s3", "killed", {P + "fresh": ">"})
     await client.xdel(P + "fresh", delivered[0][0])
     await lapse()
@@ -381,6 +381,23 @@ async def test_a_lost_stream_is_made_again_and_work_goes_on(fleet: Fleet, client
     await blocked(client)
     await jobs.put([Put("k2", DESTINATIONS)], Lane(lost.removeprefix(P)))
     assert [job.key for job in (await claiming).jobs] == ["k2"]
+
+
+async def test_a_stream_that_is_lost_does_not_keep_what_the_other_one_brought_from_being_claimed(
+    fleet: Fleet, client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a claim whose slots are full with what was delivered, no command remains that would miss the group."""
+    jobs = fleet()
+    real_wait = jobs._wait
+
+    async def late_wait(*args: object) -> None:
+        await notice(jobs, "k")
+        await real_wait(*args)  # type: ignore[arg-type]
+        await client.delete(P + "bulk")
+        jobs._took_over_at_s = 0.0
+
+    monkeypatch.setattr(jobs, "_wait", late_wait)
+    assert [job.key for job in (await jobs.claim(1, 0, 1, 4.0)).jobs] == ["k"]
 
 
 async def test_a_stream_that_is_lost_under_a_waiting_claim_is_made_again(fleet: Fleet, client: Redis) -> None:
