@@ -94,7 +94,8 @@ def error_of_answer(
         key=key,
         status=status,
         code=said.code,
-        advice=_advice(endpoint, status, headers, said),
+        # Headers are bytes, and what is told of them is to be text that can be logged and kept.
+        advice=_advice(endpoint, status, headers, said).encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
     )
     error.unanswered = operation in WRITES and status in MAYBE_DONE
     return error

@@ -161,6 +161,12 @@ async def test_a_404_that_names_nothing_is_no_missing_key() -> None:
         assert type(caught) is StoreRefused
 
 
+async def test_a_header_that_is_no_utf8_is_told_as_text_that_can_be_written_down() -> None:
+    """The queue in Redis keeps the reason why a circuit is open."""
+    refused = await caught_from(answer(403, x_amz_bucket_region="M\udcfcnchen"))
+    assert 'region = "M\ufffdnchen"' in str(refused).encode().decode()
+
+
 async def test_secrets_and_signatures_are_never_told() -> None:
     async def repeat_everything(talk: Talk) -> None:
         told = b"you sent " + talk.headers["authorization"] + b" with s3cr3t-key and t0ken; Signature=" + b"a" * 64
