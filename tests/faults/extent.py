@@ -1,7 +1,7 @@
 """How long the attacks go on: briefly in `make test`, for about FAULT_MINUTES in `make faults`.
 
-What can go on has a share of the run: the soak half of it, two sicknesses a third, and all the others a sixth. What
-has an end of its own takes its time whatever is asked, some minutes altogether.
+What can go on has a share of the run: the soak half of it, two sicknesses a third, everything in any order a fifth, and
+all the others a twentieth. What has an end of its own takes its time whatever is asked, some eight minutes altogether.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def attacked(
             made += 1
             return machine(fleet, server)
 
-        for _ in rounds(share=1 / 20):
+        for _ in rounds(share=1 / 10):
             run_state_machine_as_test(
                 example,  # type: ignore[arg-type]
                 settings=settings(
