@@ -157,7 +157,7 @@ async def _duplicate(route: Route) -> bool:
             settings,
             Options(),
             asyncio.Event(),
-            tally=Tally(_ROUTE, route.destination_names, _warn_of_failures),
+            tally=Tally(_ROUTE, route.destination_names),
         )
     tell_what_broke_off(tally)
     return tally.proven
@@ -169,11 +169,6 @@ def tell_what_broke_off(tally: Tally) -> None:
         log.warning("%s could not be compared: %s", name, error)
     for name, why in tally.kept.items():
         log.warning("nothing was deleted, because of %s: %s", name, why)
-
-
-def _warn_of_failures(line: Mapping[str, Any]) -> None:
-    if line["outcome"] == Result.FAILED.value:
-        log.warning("%r: %s", line["key"], line["reason"], extra=about(_ROUTE, line["key"]))
 
 
 def _always() -> None:

@@ -62,10 +62,10 @@ class _RunsWorker:
     def __init__(self, stores: RouteStores, jobs: Jobs, settings: WorkerSettings, arrived: Arrived | None) -> None:
         route = stores.route
         self._route = route.name
-        self._presence = observer = None
+        self._presence = None
         if isinstance(jobs, RedisJobs):
             self._presence = Presence(route, jobs, stores.metrics, self._state, "bucket")
-            observer = Observer(route.name, stores.metrics, self._presence.failed)
+        observer = Observer(route.name, stores.metrics, self._presence.failed if self._presence else None)
         self._worker = Worker(
             route,
             jobs,
@@ -73,7 +73,7 @@ class _RunsWorker:
             concurrency=settings.concurrency,
             max_tries=settings.max_tries,
             lease_s=settings.lease_s,
-            finished=observer.finished if observer else None,
+            finished=observer.finished,
             arrived=arrived,
             limits=stores.limits,
         )

@@ -90,6 +90,14 @@ def test_since_looks_only_at_what_the_source_changed_since_then(place: Place) ->
     assert "no time" in run("bucket", "--config", place.config(), "--since", "yesterday", status=2).stderr
 
 
+def test_without_redis_too_a_failure_is_told_with_its_reason(place: Place) -> None:
+    place.redis_url = ""
+    config = place.config()
+    config.write_text(config.read_text().replace("[destination]", '[destination]\nstorage_class = "NO_SUCH_CLASS"'))
+    said = run("bucket", "--config", config, status=1).stderr
+    assert re.search(r"WARNING default: 'key \d\d' to destination failed: destination: PUT of 'key \d\d': \d+ ", said)
+
+
 def test_it_works_without_redis_and_warns(place: Place) -> None:
     place.redis_url = ""
     said = run("bucket", "--config", place.config())
