@@ -152,7 +152,7 @@ class TestOnNotify:
         source = buckets.arguments(bucket_name=buckets.source)
         names = [new_bucket(swift, 1) for _ in range(3)]
         resource = api.create_connection(buckets.arguments(1, bucket_name=names[1]))
-        connections = [buckets.arguments(1, bucket_name=names[0]), resource, resource.Bucket(names[2])]
+        connections: list[Any] = [buckets.arguments(1, bucket_name=names[0]), resource, resource.Bucket(names[2])]
         assert on_notify(source, connections, "a") is True
         assert [buckets.copies(name) for name in names] == [{"a": b"a"}] * 3
 

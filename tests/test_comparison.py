@@ -11,7 +11,7 @@ from s3s3.comparison import Comparison, Options
 from s3s3.deletions import Candidate
 from s3s3.errors import StoreUnavailable
 from s3s3.model import Endpoint, Entry
-from s3s3.reconcile import Batch
+from s3s3.reconcile import Batch, Row
 from s3s3.report import Tally
 from s3s3.store import Held
 
@@ -90,7 +90,10 @@ async def test_force_copies_what_is_the_same_too_but_never_what_the_source_lacks
 
 
 async def test_since_leaves_alone_what_the_source_changed_before() -> None:
-    rows = [(entry("old", modified_ms=9), None), (entry("new", modified_ms=10), None)]
+    rows: list[tuple[Entry | None, Entry | None]] = [
+        (entry("old", modified_ms=9), None),
+        (entry("new", modified_ms=10), None),
+    ]
     puts, _, _ = await compare(rows, options=Options(since_ms=10))
     assert set(puts) == {"new"}
 
@@ -103,7 +106,8 @@ async def test_keys_that_are_none_of_the_route_s_count_for_nothing() -> None:
 async def test_only_where_an_etag_is_no_md5_a_head_is_asked_for() -> None:
     there = {"proven": entry("proven", MD5_A), "stale": entry("stale", MD5_A), "unproven": entry("unproven", MD5_A)}
     destination = Destination(entries=there, recorded={"proven": PARTS, "stale": "older-3"})
-    rows = [(entry(key, PARTS), there[key]) for key in there] + [(entry("plain"), entry("plain"))]
+    rows: list[tuple[Entry | None, Entry | None]] = [(entry(key, PARTS), there[key]) for key in there]
+    rows.append((entry("plain"), entry("plain")))
     puts, rest, _ = await compare(rows, destination)
     assert sorted(destination.asked) == ["proven", "stale", "unproven"]
     assert set(puts) == {"stale", "unproven"}
@@ -131,7 +135,7 @@ async def test_a_destination_whose_listing_broke_off_is_neither_compared_nor_wri
 
 @pytest.mark.parametrize("lines", [True, False])
 async def test_equal_objects_are_counted_alike_whether_or_not_anybody_reads_lines(lines: bool) -> None:
-    rows = [(entry(f"k{number}"), entry(f"k{number}")) for number in range(7)]
+    rows: list[tuple[Entry | None, Entry | None]] = [(entry(f"k{number}"), entry(f"k{number}")) for number in range(7)]
     _, rest, tally = await compare(rows, lines=lines)
     assert tally.counts == {"dest": {"same": 7}}
     assert len(rest) == (7 if lines else 0)
@@ -142,7 +146,7 @@ async def test_what_only_a_destination_has_is_a_candidate_where_deletions_are_ca
     tally = Tally("default", ("keeps", "deletes"))
     stores = [Destination("keeps"), Destination("deletes", delete=True)]
     comparison = Comparison(stores, Options(force=True), lambda key: key != "no", tally, gone.append)  # type: ignore[arg-type]
-    rows = [
+    rows: list[Row] = [
         ("a", None, (entry("a"), entry("a"))),
         ("b", entry("b"), (entry("b"), None)),
         ("no", None, (entry("no"),) * 2),

@@ -122,6 +122,6 @@ def test_flock_leaves_a_run_alone_that_is_under_way(tmp_path: Path) -> None:
     file = tmp_path / "s3s3.toml"
     file.write_text("")
     file.chmod(0o400)
-    again = ["flock", "--nonblock", file, "echo", "a second run"]
+    again = ["flock", "--nonblock", str(file), "echo", "a second run"]
     ended = subprocess.run(["flock", "--nonblock", file, *again], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "")

@@ -130,7 +130,7 @@ async def test_what_only_a_destination_holds_is_cut_too() -> None:
     assert await cuts([Listed([]), Listed(keys)], "", None, 4)  # type: ignore[list-item]
 
 
-@given(st.lists(st.text(st.characters(blacklist_categories=("Cs",)), min_size=1, max_size=6), min_size=30, unique=True))
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6), min_size=30, unique=True))
 async def test_whatever_the_names_are_pieces_join_up_and_none_is_empty(names: list[str]) -> None:
     keys = sorted(stem + tail for stem in names for tail in (str(n).rjust(3, "\x02") for n in range(40)))
     keys = sorted(set(keys))

@@ -21,7 +21,7 @@ async def of(*chunks: bytes) -> AsyncIterator[bytes]:
 
 @settings(deadline=None)
 @given(st.lists(st.binary()))
-def test_the_digest_of_chunks_is_the_md5_of_the_whole(chunks) -> None:
+def test_the_digest_of_chunks_is_the_md5_of_the_whole(chunks: list[bytes]) -> None:
     assert asyncio.run(md5_of_chunks(of(*chunks))) == hashlib.md5(b"".join(chunks)).digest()
 
 

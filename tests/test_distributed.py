@@ -16,6 +16,7 @@ from s3s3 import distributed
 from s3s3.broker import connected
 from s3s3.comparison import Options
 from s3s3.config import WorkerSettings
+from s3s3.cutting import cuts
 from s3s3.jobs.redis import RedisJobs
 from s3s3.metrics import Metrics
 from s3s3.model import Endpoint, Entry, Route
@@ -59,7 +60,7 @@ async def test_a_slow_range_is_shared_after_a_while_however_few_entries_it_has(
 ) -> None:
     monkeypatch.setattr(distributed, "TURN_S", 0.2)
     monkeypatch.setattr(distributed, "PAUSE_S", 0.05)
-    monkeypatch.setattr(distributed, "cuts", no_cuts_at_first(distributed.cuts))
+    monkeypatch.setattr(distributed, "cuts", no_cuts_at_first(cuts))
     monkeypatch.delattr(distributed, "with_worker")  # a dry run has none
     stores: Any = SimpleNamespace(
         route=ROUTE, source=Listed(ROUTE.source), destinations=(Listed(ROUTE.destinations[0]),), metrics=Metrics(),

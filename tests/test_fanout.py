@@ -19,7 +19,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._now_s = 0.0
-        self._selector.select = self._skip
+        self._selector.select = self._skip  # type: ignore[attr-defined]  # asyncio keeps it to itself
 
     def time(self) -> float:
         return self._now_s

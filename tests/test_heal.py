@@ -156,7 +156,7 @@ async def test_each_failure_doubles_the_pause_and_a_heal_ends_that(
         await sleep(0)
 
     source, ear = Source([[Entry("a", 1, "e", HOUR_MS)]], failures=4), ToldEar(HOUR_MS)
-    monkeypatch.setattr(heal.asyncio, "sleep", slept)
+    monkeypatch.setattr(asyncio, "sleep", slept)
     task = asyncio.create_task(healer(ear, source, jobs, Reconciles()).run())
     while not ear.healed_generations:
         await sleep(0.01)

@@ -131,7 +131,7 @@ async def test_while_redis_is_away_each_keeps_the_share_that_it_had(
     await count_for(0.3, one, other)
     await client.aclose()
     client.connection_pool.connection_kwargs["port"] = free_ports(1)[0]
-    client.connection_pool.reset()
+    client.connection_pool.reset()  # type: ignore[no-untyped-call]  # of redis-py
     passed = await count_for(1, one, other)
     assert all(35 <= count <= 75 for count in passed)
     assert "keeps its last share" in caplog.text
@@ -156,9 +156,11 @@ async def test_slots_are_few_while_a_limit_is_felt_and_more_while_it_is_not(clie
     gate = limit(client, requests=50)
     assert gate.slots(4) == 4
     await gate.admit(0, streamed=False, urgent=False)
-    assert gate.slots(4) > 40, "a burst is at hand"
+    assert (gate.slots(4) or 0) > 40, "a burst is at hand"
     await count_for(1.5, gate)
-    assert gate.slots(4) < 20
+    few = gate.slots(4)
+    assert few is not None
+    assert few < 20
     slow = limit(client, size_bytes=65_536)
     assert slow.slots(16) == 2, "rather a few streams than many that hardly move"
 

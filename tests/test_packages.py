@@ -84,8 +84,8 @@ def test_the_wheel_that_the_sdist_gives_installs_and_runs(tmp_path: Path) -> Non
 
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
-    for what in (["--requirement", CONTAINER / "requirements.txt"], ["--no-deps", wheel]):
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *what], check=True)
+    for option, what in (("--requirement", CONTAINER / "requirements.txt"), ("--no-deps", wheel)):
+        subprocess.run([python, "-m", "pip", "install", "--quiet", option, what], check=True)
     subprocess.run([python, "-m", "pip", "check"], check=True)
     shown = subprocess.run([tmp_path / "venv/bin/s3s3", "--version"], capture_output=True, text=True, check=True)
     assert shown.stdout == f"s3s3 {__version__}\n"

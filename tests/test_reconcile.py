@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -86,7 +87,12 @@ def entry(etag: str = MD5, size_bytes: int = 3) -> Entry:
         (entry(""), entry(), {"recorded_etag": ""}, (COPY, Reason.UNPROVEN, None)),
     ],
 )
-def test_each_row_of_the_table_gives_its_decision(source, destination, known, expected) -> None:
+def test_each_row_of_the_table_gives_its_decision(
+    source: Entry | None,
+    destination: Entry | None,
+    known: dict[str, Any],
+    expected: tuple[Action, Reason, Proof | None],
+) -> None:
     decision = decide(source, destination, **known)
 
     assert (decision.action, decision.reason, decision.proof) == expected
@@ -108,7 +114,9 @@ KNOWN = st.fixed_dictionaries(
 
 @settings(deadline=None)
 @given(ENTRIES, ENTRIES, KNOWN)
-def test_every_decision_is_one_that_its_facts_allow(source, destination, known) -> None:
+def test_every_decision_is_one_that_its_facts_allow(
+    source: Entry | None, destination: Entry | None, known: dict[str, Any]
+) -> None:
     decision = decide(source, destination, **known)
 
     encrypted = known["source_encrypted"] or known["destination_encrypted"]
@@ -129,7 +137,9 @@ def test_every_decision_is_one_that_its_facts_allow(source, destination, known) 
 
 @settings(deadline=None)
 @given(ENTRIES, ENTRIES, KNOWN)
-def test_whoever_answers_what_decide_asks_gets_an_answer(source, destination, known) -> None:
+def test_whoever_answers_what_decide_asks_gets_an_answer(
+    source: Entry | None, destination: Entry | None, known: dict[str, Any]
+) -> None:
     if decide(source, destination, **known).action is Action.NEEDS_HEAD:
         known = {**known, "recorded_etag": None}
     if decide(source, destination, **known).action is Action.NEEDS_CONTENT:
@@ -173,7 +183,7 @@ LISTINGS = st.lists(
 
 @settings(deadline=None)
 @given(LISTINGS, st.lists(st.integers(1, 5), min_size=4, max_size=4))
-def test_a_merge_of_pages_is_the_join_of_whole_listings(listings, page_sizes) -> None:
+def test_a_merge_of_pages_is_the_join_of_whole_listings(listings: list[list[Entry]], page_sizes: list[int]) -> None:
     batches = asyncio.run(merged([pages_of(*pair) for pair in zip(listings, page_sizes, strict=False)]))
 
     assert rows_of(batches) == joined_by_hand(listings)
@@ -182,7 +192,7 @@ def test_a_merge_of_pages_is_the_join_of_whole_listings(listings, page_sizes) ->
 
 @settings(deadline=None)
 @given(st.sets(KEYS, min_size=1))
-def test_str_order_is_the_order_of_the_utf8_bytes(keys) -> None:
+def test_str_order_is_the_order_of_the_utf8_bytes(keys: set[str]) -> None:
     assert sorted(keys) == sorted(keys, key=str.encode)
 
 

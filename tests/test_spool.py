@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import tempfile
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -153,7 +154,7 @@ async def test_what_is_spooled_comes_back_to_several_readers(tmp_path: Path) -> 
     with await room.spool(of(*chunks)) as file:
         contents = await asyncio.gather(joined(file.chunks()), joined(file.chunks()))
 
-        assert contents == [b"".join(chunks)] * 2
+        assert list(contents) == [b"".join(chunks)] * 2
         assert file.md5 == hashlib.md5(b"".join(chunks)).digest()
         assert names_in(tmp_path) == [], "a temporary file that has a name may be left behind"
 
@@ -201,7 +202,7 @@ async def test_a_full_disk_is_told_with_the_directory_and_may_be_tried_again() -
 
     room = Room(spool_dir="/dev/shm")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SpoolUnavailable) as raised:
-        patch.setattr(spool.tempfile, "TemporaryFile", lambda **_: open("/dev/full", "r+b", buffering=0))  # noqa: PTH123, SIM115
+        patch.setattr(tempfile, "TemporaryFile", lambda **_: open("/dev/full", "r+b", buffering=0))  # noqa: PTH123, SIM115
         await room.spool(endless())
 
     assert "No space left on device" in str(raised.value)

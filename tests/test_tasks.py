@@ -30,7 +30,7 @@ async def test_cancel_waits_until_the_tasks_have_ended() -> None:
 
 async def test_cancel_asks_a_task_again_that_did_not_hear(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s3s3.tasks.ASK_AGAIN_S", 0.01)
-    asked = []
+    asked: list[bool] = []
 
     async def deaf() -> None:
         while len(asked) < 3:

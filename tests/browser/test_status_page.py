@@ -67,8 +67,12 @@ def place(swift: SwiftServer, redis_url: str, new_bucket: Callable[..., str], tm
     )  # fmt: skip
     config.write_text(config.read_text() + f'token = "{TOKEN}"\n')
     client = swift.boto3_client()
+
+    def put(key: str) -> None:
+        client.put_object(Bucket=source.bucket_name, Key=key, Body=b"content")
+
     with Listener(config):
-        yield Place(port, redis_url, lambda key: client.put_object(Bucket=source.bucket_name, Key=key, Body=b"content"))
+        yield Place(port, redis_url, put)
 
 
 def is_complaint(message: ConsoleMessage) -> bool:

@@ -158,7 +158,8 @@ def test_values_are_shown_short_and_printable() -> None:
 
 
 def test_every_kind_of_toml_value_has_a_name() -> None:
-    assert [type_of(value) for value in ("", True, 1, 1.5, [], {}, None)] == [
+    values: tuple[object, ...] = ("", True, 1, 1.5, [], {}, None)
+    assert [type_of(value) for value in values] == [
         "text", "true or false", "a number", "a number", "a list", "a table", "a date or time",
     ]  # fmt: skip
 

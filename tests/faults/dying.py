@@ -60,7 +60,7 @@ def when_delivered() -> None:
         await self._scripts._make_groups()
         return Claims([], {}, lease_clock_s(), False)
 
-    RedisJobs._claim = finds_nothing  # type: ignore[method-assign]
+    RedisJobs._claim = finds_nothing  # type: ignore[method-assign,assignment]  # for good: the process ends
     after(RedisJobs, "_wait", lambda jobs, _: jobs._delivered)
 
 
@@ -93,7 +93,7 @@ def with_the_put_on_its_way() -> None:
             await asyncio.sleep(UNTIL_SENT_S)
             die()
 
-        Connection.head = dies  # type: ignore[method-assign]
+        Connection.head = dies  # type: ignore[method-assign,assignment]  # for good: the process ends
         return await puts(self, *args, **options)
 
     Store.put = marked  # type: ignore[method-assign]

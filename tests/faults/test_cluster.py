@@ -103,5 +103,10 @@ def test_a_failover_loses_nothing_that_the_replica_knew(
         source.put("published", b"published")
         for member in fleet.members:
             member.wait_subscribed()
-        eventually(lambda: fleet.publish("published") or fleet.destinations["destination"].content("published"),
+
+        def heard() -> bytes | None:
+            fleet.publish("published")
+            return fleet.destinations["destination"].content("published")
+
+        eventually(heard,
                    "what is published is heard again", 60, every_s=1.0)  # fmt: skip

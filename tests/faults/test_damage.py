@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,7 +159,9 @@ async def test_no_wrong_object_is_ever_seen_and_the_right_one_arrives_when_the_f
                 road.write(key, hashlib.md5(f"{key}{number}".encode()).digest() * (SIZES_BYTES[key] // 16))
             with proxy.injecting(fault()):
                 await jobs.put([Put(key, ("destination",)) for key in keys], Lane.FRESH)
-                await until(lambda hit=injected: proxy.injected.total() >= hit + 2 * len(keys), FAULTS_WITHIN_S)
+                await until(
+                    partial(lambda hit: proxy.injected.total() >= hit + 2 * len(keys), injected), FAULTS_WITHIN_S
+                )
                 await asyncio.to_thread(road.is_there)
             await asyncio.wait_for(road.arrives(), ARRIVES_WITHIN_S)
             assert (road.mismatches > before) is is_counted

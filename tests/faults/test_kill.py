@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -147,7 +148,8 @@ def test_a_listener_killed_at_any_step_leaves_nothing_that_another_does_not_brin
 ) -> None:
     for victim in victims:
         eventually(
-            lambda v=victim: v.log.exists() and ": subscribed" in v.log.read_text(), f"{victim.step}: it listens"
+            partial(lambda v: v.log.exists() and ": subscribed" in v.log.read_text(), victim),
+            f"{victim.step}: it listens",
         )
         victim.publish(*KEYS)
     for victim, status in zip(victims, statuses(dying, victims), strict=True):

@@ -6,6 +6,7 @@ import resource
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
@@ -17,6 +18,9 @@ from tests.integration.objects import MIB
 from tests.integration.test_listen import Place, dead_letters
 
 from .results import report
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import CompletedMultipartUploadTypeDef
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
@@ -59,12 +63,12 @@ def says(listener: Listener, *words: str, meanwhile: Callable[[], None] = lambda
 
 def put_in_parts(place: Place, key: str) -> bytes:
     """Its ETag is no MD5, so it has to be spooled."""
-    content, at = b"p" * 6 * MIB, {"Bucket": place.source.bucket_name, "Key": key}
-    client = place.source_client
-    upload = client.create_multipart_upload(**at)["UploadId"]
-    part = client.upload_part(**at, UploadId=upload, PartNumber=1, Body=content)
-    parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
-    client.complete_multipart_upload(**at, UploadId=upload, MultipartUpload=parts)
+    content = b"p" * 6 * MIB
+    client, bucket = place.source_client, place.source.bucket_name
+    upload = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+    part = client.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=1, Body=content)
+    parts: CompletedMultipartUploadTypeDef = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    client.complete_multipart_upload(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload=parts)
     return content
 
 

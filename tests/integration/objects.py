@@ -124,7 +124,7 @@ def _difference(client: S3Client, bucket: str, thing: Thing) -> str:
     if md5.digest() != hashlib.md5(thing.content(), usedforsecurity=False).digest():
         return f"other content: {thing.key!r}"
     for name, value in thing.headers.items():
-        if answer.get(name) != value:  # type: ignore[misc]
-            return f"{name} of {thing.key!r} is {answer.get(name)!r}"  # type: ignore[misc]
+        if answer.get(name) != value:
+            return f"{name} of {thing.key!r} is {answer.get(name)!r}"
     recorded = [name for name in answer["Metadata"] if name.startswith("s3s3")]
     return f"a record that nobody needs: {thing.key!r}" if recorded else ""

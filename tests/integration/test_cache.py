@@ -85,8 +85,10 @@ def by_boto3(url: str, there: Path) -> None:
     """botocore's own HTTP follows nothing by itself."""
     from botocore.awsrequest import AWSPreparedRequest, HeadersDict  # noqa: PLC0415
 
+    none: Any = HeadersDict()  # what botocore itself passes, whatever its stubs say
+
     for _ in range(2):
-        got = URLLib3Session().send(AWSPreparedRequest("GET", url, HeadersDict(), b"", False))
+        got = URLLib3Session().send(AWSPreparedRequest("GET", url, none, b"", False))
         if got.status_code != 302:
             break
         url = got.headers["Location"]

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -131,7 +131,7 @@ def calls_counted() -> Iterator[Callable[[], int]]:
 @pytest.mark.real
 async def test_what_a_small_object_costs(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     round_trips = 0
-    execute = Redis.execute_command
+    execute: Callable[..., Awaitable[Any]] = Redis.execute_command
 
     async def counted(self: Redis, *args: Any, **options: Any) -> Any:
         nonlocal round_trips

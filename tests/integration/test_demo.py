@@ -83,7 +83,7 @@ class Demonstration:
     def status(self) -> int:
         """Its exit status, when it has ended."""
         eventually(lambda: not self.look(), f"it ends; so far:\n{self.output}", patience_s=240)
-        return self.process.returncode
+        return int(self.process.returncode)
 
     def shows(self, text: str) -> None:
         """Return when it has printed that."""
@@ -153,17 +153,20 @@ def test_damage_done_behind_its_back_is_found(
         seen.append(parts)
         pids.extend(parts.pids)
         swift, rclone = parts.destinations
-        hurt, bare, gone = ({"Bucket": "copies", "Key": key} for key in ODD_NAMES[:3])
-        answer = swift.client.get_object(**hurt)
-        same = {
-            "ContentType": answer["ContentType"],
-            "CacheControl": answer["CacheControl"],
-            "Metadata": answer["Metadata"],
-        }
+        hurt, bare, gone = ODD_NAMES[:3]
+        answer = swift.client.get_object(Bucket="copies", Key=hurt)
         body = answer["Body"].read()
-        swift.client.put_object(**hurt, **same, Body=body[:-1] + b"!")
-        swift.client.put_object(**bare, Body=swift.client.get_object(**bare)["Body"].read())
-        rclone.client.delete_object(**gone)
+        swift.client.put_object(
+            Bucket="copies",
+            Key=hurt,
+            ContentType=answer["ContentType"],
+            CacheControl=answer["CacheControl"],
+            Metadata=answer["Metadata"],
+            Body=body[:-1] + b"!",
+        )
+        content = swift.client.get_object(Bucket="copies", Key=bare)["Body"].read()
+        swift.client.put_object(Bucket="copies", Key=bare, Body=content)
+        rclone.client.delete_object(Bucket="copies", Key=gone)
         rclone.client.put_object(Bucket="copies", Key="stray", Body=b"")
 
     monkeypatch.setattr(demo, "tour", partial(tour, before_judging=damage))

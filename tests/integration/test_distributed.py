@@ -60,8 +60,9 @@ class Place:
         return bucket_started(self.config, "--distributed", *arguments)
 
     def counted(self) -> dict[str, str]:
-        identity = self.redis.get(RUN)
-        return self.redis.hgetall(f"{RUN}:{identity}") if identity else {}  # type: ignore[return-value]
+        identity: Any = self.redis.get(RUN)
+        counted: Any = self.redis.hgetall(f"{RUN}:{identity}") if identity else {}
+        return dict(counted)
 
 
 @pytest.fixture

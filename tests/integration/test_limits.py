@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from s3s3.demo.swift_server import SwiftServer
+from s3s3.model import Endpoint
 
 from .commands import Listener, eventually, report_lines, run
 from .objects import MIB
@@ -28,8 +30,8 @@ class TwoPlaces(Place):
         super().__init__(swift, new_bucket, redis_url, folder)
         self.free = swift.endpoint(new_bucket(swift, 1), "destination-free", account=1)
 
-    def config(self, **settings: dict[str, object]) -> Path:
-        path = super().config(**settings, others=[self.free])
+    def config(self, others: Sequence[Endpoint] = (), **settings: Any) -> Path:
+        path = super().config([*others, self.free], **settings)
         path.write_text(path.read_text().replace("[destination]\n", f"[destination]\n{self.limit}\n"))
         return path
 

@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
@@ -16,6 +16,7 @@ import redis
 from s3s3.demo.redis_server import RedisServer
 from s3s3.demo.servers import StoreServer, free_ports
 from s3s3.demo.swift_server import SwiftServer
+from s3s3.model import Secret
 
 from .commands import PATIENCE_S, Listener, eventually, limited_destination, run, write_config
 from .objects import MIB
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.real
 
-QUICK = {"lease_s": 2}
+QUICK: dict[str, object] = {"lease_s": 2}
 
 
 class Place:
@@ -41,7 +42,7 @@ class Place:
         self.source_client, self.client = swift.boto3_client(), swift.boto3_client(1)
         (self.port,) = free_ports(1)
 
-    def config(self, others: Sequence[Endpoint] = (), **settings: dict[str, object]) -> Path:
+    def config(self, others: Sequence[Endpoint] = (), **settings: Any) -> Path:
         bind = f"127.0.0.1:{self.port}"
         return write_config(self.folder, self.source, [self.there, *others], self.redis_url, bind=bind, **settings)
 
@@ -96,7 +97,7 @@ def test_a_source_without_the_bucket_ends_the_listener_with_3_and_says_which_set
 
 
 def test_a_source_that_refuses_the_secret_ends_the_listener_with_3_and_says_which_setting(place: Place) -> None:
-    place.source = dataclasses.replace(place.source, secret_access_key="not-the-secret")
+    place.source = dataclasses.replace(place.source, secret_access_key=Secret("not-the-secret"))
     said = run("listen", "--config", place.config(), status=3).stderr
     assert "[source]" in said
     assert "aws_secret_access_key" in said
@@ -201,7 +202,7 @@ def test_a_listener_that_is_killed_in_the_middle_of_a_copy_is_taken_over_from(pl
 
 def running(place: Place, key: str) -> bool:
     with redis.Redis.from_url(place.redis_url, decode_responses=True) as client:
-        return client.hget(f"s3s3:{{default}}:job:{key}", "phase") == "running"
+        return bool(client.hget(f"s3s3:{{default}}:job:{key}", "phase") == "running")
 
 
 def test_what_is_published_while_nobody_listens_is_found_without_being_asked_for(place: Place) -> None:

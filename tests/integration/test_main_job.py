@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,9 @@ def test_what_is_published_is_copied_and_what_is_not_is_found(
         eventually(lambda: pending(redis_url) == 0, "the queue is empty", 200, every_s=0.5)
         for store, bucket in zip(stores, buckets, strict=True):
             client = store.boto3_client(account=1)
-            eventually(lambda c=client, b=bucket: len(keys_of(c, b)) == count, f"{count} objects there", every_s=0.5)
+            eventually(
+                partial(lambda c, b: len(keys_of(c, b)) == count, client, bucket), f"{count} objects there", every_s=0.5
+            )
         assert listener.stop() == 0
     for store, bucket in zip(stores, buckets, strict=True):
         assert differences(store.boto3_client(account=1), bucket, wanted) == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,11 +16,14 @@ from tests.real.ceph_server import CephServer
 from .test_real_copies import BIG
 from .test_within import between, copy
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import TagTypeDef
+
 pytestmark = pytest.mark.real
 NewBucket = Callable[..., str]
 
 PUBLIC = "http://acs.amazonaws.com/groups/global/AllUsers"
-TAGS = [{"Key": "plus+&=% \u00e9", "Value": "a/b c"}, {"Key": "empty", "Value": ""}]
+TAGS: list[TagTypeDef] = [{"Key": "plus+&=% \u00e9", "Value": "a/b c"}, {"Key": "empty", "Value": ""}]
 IN_PARTS = {"multipart": True, "multipart_threshold_bytes": PART_AT_LEAST_BYTES}
 
 

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -25,7 +25,7 @@ NewBucket = Callable[..., str]
 CONTENT = BIG[: 11 * MIB]
 """Three parts of it."""
 
-IN_PARTS = {"multipart": True, "multipart_threshold_bytes": PART_AT_LEAST_BYTES}
+IN_PARTS: dict[str, Any] = {"multipart": True, "multipart_threshold_bytes": PART_AT_LEAST_BYTES}
 
 
 @pytest.fixture(params=["swift", "ceph"])
@@ -60,7 +60,7 @@ def etag_of_parts(content: bytes) -> str:
 
 @pytest.mark.parametrize("version", ["s3", pytest.param("s3v4", marks=pytest.mark.long)])
 async def test_a_large_object_goes_in_parts_where_that_is_asked_for_and_is_known_again(
-    buckets: Buckets, version: str
+    buckets: Buckets, version: Literal["s3", "s3v4"]
 ) -> None:
     key = "odd +%&=?#//\U0001f4f7"
     buckets.destinations = [replace(one, signature_version=version) for one in buckets.destinations]
@@ -146,10 +146,10 @@ async def test_a_lease_that_ends_at_any_step_leaves_the_old_object_standing(buck
 
 
 async def test_what_a_killed_process_left_behind_is_given_up_with_the_next_copy_of_that_key(buckets: Buckets) -> None:
-    where = {"Bucket": buckets.destinations[0].bucket_name}
+    bucket = buckets.destinations[0].bucket_name
     for key in ("big", "bigger"):
-        upload = buckets.client.create_multipart_upload(**where, Key=key)["UploadId"]
-        buckets.client.upload_part(**where, Key=key, UploadId=upload, PartNumber=1, Body=b"left behind")
+        upload = buckets.client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+        buckets.client.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=1, Body=b"left behind")
     buckets.write(buckets.source, "big", CONTENT)
 
     assert [outcome.result for outcome in await outcomes_of(buckets, "big")] == [Result.COPIED] * 2

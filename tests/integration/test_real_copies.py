@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,6 +21,9 @@ from s3s3.model import Endpoint, Outcome, Proof, Result
 from s3s3.spool import Need, Room
 from s3s3.store import RECORDED_ETAG, Store
 from s3s3.transfer import SMALL_BYTES, STREAM_BYTES, Transfer, ordinary
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, HeadObjectOutputTypeDef
 
 NewBucket = Callable[..., str]
 Client = object
@@ -57,24 +61,26 @@ class Buckets:
             copies = [transfer.copy(key, destinations, permit=permit, look=look) for key in keys]
             return dict(zip(keys, await asyncio.gather(*copies), strict=True))
 
-    def write(self, endpoint: Endpoint, key: str, body: bytes, **about: object) -> None:
+    def write(self, endpoint: Endpoint, key: str, body: bytes, **about: Any) -> None:
         self.client.put_object(Bucket=endpoint.bucket_name, Key=key, Body=body, **about)
 
     def write_in_parts(self, key: str, body: bytes) -> None:
-        where = {"Bucket": self.source.bucket_name, "Key": key}
-        upload = self.client.create_multipart_upload(**where)["UploadId"]
+        bucket = self.source.bucket_name
+        upload = self.client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
         parts = [body[: 5 * MIB], body[5 * MIB :]]
         etags = [
-            self.client.upload_part(**where, UploadId=upload, PartNumber=number, Body=part)["ETag"]
+            self.client.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=part)["ETag"]
             for number, part in enumerate(parts, 1)
         ]
-        made = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
-        self.client.complete_multipart_upload(**where, UploadId=upload, MultipartUpload={"Parts": made})
+        made: list[CompletedPartTypeDef] = [
+            {"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)
+        ]
+        self.client.complete_multipart_upload(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": made})
 
     def read(self, endpoint: Endpoint, key: str) -> bytes:
         return self.client.get_object(Bucket=endpoint.bucket_name, Key=key)["Body"].read()
 
-    def describe(self, endpoint: Endpoint, key: str) -> dict[str, object]:
+    def describe(self, endpoint: Endpoint, key: str) -> HeadObjectOutputTypeDef:
         return self.client.head_object(Bucket=endpoint.bucket_name, Key=key)
 
     def all_hold(self, key: str, body: bytes) -> bool:
@@ -152,9 +158,9 @@ async def test_every_size_arrives_byte_identical_with_its_metadata(buckets: Buck
         assert all(outcome.destination_md5 == hashlib.md5(body).hexdigest() for outcome in results[key])
         assert buckets.all_hold(key, body)
         for endpoint in buckets.destinations:
-            about = buckets.describe(endpoint, key)
-            assert (about["ContentType"], about["CacheControl"]) == ("image/fits", "max-age=60")
-            assert about["Metadata"] == {"with-hyphens": "some value"}
+            held = buckets.describe(endpoint, key)
+            assert (held["ContentType"], held["CacheControl"]) == ("image/fits", "max-age=60")
+            assert held["Metadata"] == {"with-hyphens": "some value"}
     for outcomes in (await buckets.copy(*keys, look=True)).values():
         assert [(outcome.result, outcome.proof) for outcome in outcomes] == [(Result.SAME, Proof.ETAG)] * 2
     assert buckets.room.take_now(Need(STREAM_BYTES, 64 * MIB))

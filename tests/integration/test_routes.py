@@ -7,6 +7,7 @@ import signal
 import subprocess
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -168,7 +169,9 @@ def test_a_route_that_cannot_be_compared_harms_no_other_and_no_later_run(two: Tw
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
         for number in range(2):
             put(two.swift, two.logs, f"logs/{number}")
-            eventually(lambda n=number: f"from-swift/{n}" in keys_of(two.ceph, two.images), "it goes on", every_s=0.2)
+            eventually(
+                partial(lambda n: f"from-swift/{n}" in keys_of(two.ceph, two.images), number), "it goes on", every_s=0.2
+            )
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=30)
     assert process.returncode in (0, 1, 3)  # between two runs, or in the middle of one
@@ -194,7 +197,9 @@ def test_a_listener_compares_every_route_from_time_to_time_though_one_cannot_be(
     with Listener(two.config(), "--reconcile-interval", "1", "--no-initial") as listener:
         for number in range(2):
             put(two.swift, two.logs, f"logs/{number}")
-            eventually(lambda n=number: f"from-swift/{n}" in keys_of(two.ceph, two.images), "compared", every_s=0.2)
+            eventually(
+                partial(lambda n: f"from-swift/{n}" in keys_of(two.ceph, two.images), number), "compared", every_s=0.2
+            )
         eventually(lambda: "route raw: the comparison broke off" in listener.log.read_text(), "it says so")
 
 
@@ -232,7 +237,7 @@ def test_a_notice_goes_along_a_chain_of_routes(chain: tuple[Path, list[str]], sw
         for content in (b"one", b"two"):
             client.put_object(Bucket=buckets[0], Key="k", Body=content)
             run("publish", "--config", config, "--route", "first", "k")
-            eventually(lambda c=content: content_of(client, buckets[2], "k") == c, "it goes on", every_s=0.1)
+            eventually(partial(lambda c: content_of(client, buckets[2], "k") == c, content), "it goes on", every_s=0.1)
         client.delete_object(Bucket=buckets[0], Key="k")
         run("publish", "--config", config, "--route", "first", "k")
         eventually(lambda: content_of(client, buckets[2], "k") is None, "so does its end", every_s=0.1)

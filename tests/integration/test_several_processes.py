@@ -50,7 +50,7 @@ def test_one_is_killed_and_nothing_is_lost_and_one_port_tells_of_both(
 
     def page(path: str) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-            return answer.read().decode()
+            return str(answer.read().decode())
 
     def publish(keys: list[str]) -> None:
         with redis.Redis.from_url(redis_url) as client:

@@ -6,7 +6,7 @@ import re
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import boto3
 import pytest
@@ -24,7 +24,7 @@ from .test_listen import Place, dead_letters
 pytestmark = pytest.mark.real
 
 TOKEN = "webhook-token"
-WITHOUT_CHANNEL = {"channel": ""}
+WITHOUT_CHANNEL: dict[str, object] = {"channel": ""}
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_stream_queue_webhook_and_channel_serve_one_listener(
 # -- Ceph pushes its own notifications
 
 
-def client_of(ceph: CephServer, service: str) -> Any:
+def client_of(ceph: CephServer, service: Literal["s3", "sns"]) -> Any:
     account = ceph.accounts[0]
     return boto3.client(
         service, endpoint_url=f"http://127.0.0.1:{ceph.port}", region_name="default",

@@ -77,7 +77,7 @@ class Supervised:
 
     def listeners(self) -> int:
         with redis.Redis.from_url(self.redis_url) as client:
-            return dict(client.pubsub_numsub("backup"))[b"backup"]
+            return int(dict(client.pubsub_numsub("backup"))[b"backup"])
 
     def publish(self, *things: Thing) -> None:
         with redis.Redis.from_url(self.redis_url) as client:

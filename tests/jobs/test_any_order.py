@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -75,7 +75,7 @@ class Anything(RuleBasedStateMachine):
         self.runs: list[str] = []
         self.processes = self.ask(self.join())
 
-    def ask(self, question: Coroutine[Any, Any, Answer]) -> Answer:
+    def ask(self, question: Awaitable[Answer]) -> Answer:
         return self.loop.run_until_complete(question)
 
     async def join(self) -> list[Jobs]:
@@ -272,7 +272,8 @@ class AnythingInRedis(Anything):
     async def let_time_pass(self) -> None:
         """Without waiting: make what Redis knows of the past an hour older."""
         for name in ("waiting", "looks"):
-            for key in await self.client.zrange(P + name, 0, -1):
+            keys: list[Any] = await self.client.zrange(P + name, 0, -1)
+            for key in keys:
                 await self.client.zadd(P + name, {key: 1})
         for store in STORES:
             if await self.client.exists(P + "circuit:" + store):
@@ -285,7 +286,8 @@ class AnythingInRedis(Anything):
     async def let_lapse(self, lane: str) -> None:
         if not await self.client.exists(P + lane) or not await self.client.xinfo_groups(P + lane):
             return
-        for pending in await self.client.xpending_range(P + lane, "s3s3", "-", "+", 1000):
+        owed: list[dict[str, Any]] = await self.client.xpending_range(P + lane, "s3s3", "-", "+", 1000)
+        for pending in owed:
             await self.client.xclaim(
                 P + lane, "s3s3", pending["consumer"], 0, [pending["message_id"]], idle=LONG_AGO_MS, justid=True
             )
@@ -363,7 +365,8 @@ class AnythingInRedisThatForgets(AnythingInRedis):
     @rule(key=st.sampled_from(KEYS), lane=st.sampled_from(Lane))
     def entry_is_lost(self, key: str, lane: Lane) -> None:
         """Somebody trims a stream, and its key is put again."""
-        stream, entry = self.ask(self.client.hmget(P + "job:" + key, ["lane", "entry"]))
+        found: list[Any] = self.ask(self.client.hmget(P + "job:" + key, ["lane", "entry"]))
+        stream, entry = found
         if entry:
             self.ask(self.client.xdel(P + stream, entry))
             self.nothing_is_owed(key)

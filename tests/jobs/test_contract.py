@@ -45,6 +45,7 @@ async def woken(jobs: Jobs) -> Job:
         await jobs.turn()
         return await claim(jobs)
 
+    job: Job
     (job,) = await until(turned)
     return job
 

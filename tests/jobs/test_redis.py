@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from s3s3.errors import RedisUnavailable
-from s3s3.jobs import DeadLetter, Put, Step, Verdict
+from s3s3.jobs import FIRST_PROBE_S, DeadLetter, Put, Step, Verdict
 from s3s3.jobs import redis as jobs_redis
 from s3s3.jobs.redis import RedisJobs
 from s3s3.model import Job, Lane
@@ -54,7 +55,8 @@ async def is_blocked(client: Redis) -> bool:
 
 
 async def entries(client: Redis, lane: str) -> list[str]:
-    return [fields["key"] for _, fields in await client.xrange(P + lane)]
+    found: list[Any] = await client.xrange(P + lane) or []
+    return [fields["key"] for _, fields in found]
 
 
 async def pending(client: Redis, lane: str) -> int:
@@ -192,7 +194,7 @@ async def test_an_entry_that_a_blocking_read_brought_is_leased_from_its_claim_on
     await blocked(client)
     real_run = jobs._scripts.run
 
-    async def slow_run(*args: str | int) -> object:
+    async def slow_run(*args: Any) -> object:
         await asyncio.sleep(LEASE_S * 0.8)
         return await real_run(*args)
 
@@ -291,7 +293,8 @@ async def test_a_queued_record_whose_entry_is_gone_counts_as_absent(fleet: Fleet
     jobs = fleet()
     await jobs.put([Put("k", (A,))], Lane.BULK, "run1")
     if lost == "XDEL":
-        await client.xdel(P + "bulk", *(entry for entry, _ in await client.xrange(P + "bulk")))
+        found: list[Any] = await client.xrange(P + "bulk") or []
+        await client.xdel(P + "bulk", *(entry for entry, _ in found))
     else:
         await client.xtrim(P + "bulk", maxlen=0, approximate=False)
     assert await claim(jobs) == []
@@ -331,7 +334,8 @@ async def test_an_entry_that_was_deleted_while_it_was_pending_is_acked(fleet: Fl
     jobs = fleet(lease_s=LEASE_S)
     assert await claim(jobs) == []
     await notice(jobs, "k", "k2")
-    ((_, delivered),) = await client.xreadgroup("s3s3", "killed", {P + "fresh": ">"})
+    read: Any = await client.xreadgroup("s3s3", "killed", {P + "fresh": ">"})
+    ((_, delivered),) = read
     await client.xdel(P + "fresh", delivered[0][0])
     await lapse()
     assert [job.key for job in await claim(jobs)] == ["k2"]
@@ -501,7 +505,7 @@ async def test_a_probe_that_stands_in_line_gives_way_to_a_job_that_is_here(
     await jobs.finish(await claim_one(jobs), {A: DONE, B: parked(B)})
     await jobs.put([Put("only a", (A,))], Lane.FRESH)
     await notice(jobs, "before", "before too")
-    await asyncio.sleep(jobs_redis.FIRST_PROBE_S)
+    await asyncio.sleep(FIRST_PROBE_S)
     await jobs.turn()
     claims = await jobs.claim(1, 0, 0, 0)
     assert ([job.key for job in claims.jobs], claims.circuits) == (["only a"], {B: "parked"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
@@ -74,3 +74,10 @@ async def until(condition: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0.05)
     raise AssertionError("it never came to be")
+
+
+Cached = Callable[..., Awaitable[CacheClient]]
+"""`await cached(**changes)` starts a cache."""
+
+Put = Callable[..., None]
+"""`put(key, content, **about)` writes into the store."""

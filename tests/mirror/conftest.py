@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 import yarl
+from multidict import CIMultiDictProxy
 
 from s3s3 import broker
 from s3s3.config import WorkerSettings
@@ -26,7 +27,7 @@ from s3s3.model import Endpoint
 from s3s3.spool import Room
 from s3s3.tasks import cancel
 
-from .cache_client import BIG, CacheClient
+from .cache_client import BIG, CacheClient, Cached, Put
 from .origin_server import OriginServer
 
 
@@ -52,15 +53,18 @@ class Mirror:
                                      **options) as got:  # fmt: skip
             return got.status, got.headers.get("Location", ""), await got.text()
 
-    async def content(self, location: str) -> tuple[bytes, aiohttp.typedefs.LooseHeaders]:
+    async def content(self, location: str) -> tuple[bytes, CIMultiDictProxy[str]]:
         """What a client gets that follows a redirect."""
         async with self.http.get(yarl.URL(location, encoded=True), auto_decompress=False) as got:
             assert got.status == 200, await got.text()
             return await got.read(), got.headers
 
 
+Mirrored = Callable[..., Awaitable[Mirror]]
+
+
 @pytest.fixture
-async def mirrored(redis_url: str, tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+async def mirrored(redis_url: str, tmp_path: Path) -> AsyncIterator[Mirrored]:
     """`await mirrored(settings)` starts a process's worth of fronts on the same Redis as all others of the test."""
     async with AsyncExitStack() as stack:
 
@@ -92,9 +96,13 @@ def bucket(swift: SwiftServer, new_bucket: Callable[..., str]) -> str:
 
 
 @pytest.fixture
-def put(swift: SwiftServer, bucket: str) -> Callable[..., None]:
+def put(swift: SwiftServer, bucket: str) -> Put:
     client = swift.boto3_client()
-    return lambda key, body=b"content", **about: client.put_object(Bucket=bucket, Key=key, Body=body, **about)
+
+    def write(key: str, body: bytes = b"content", **about: Any) -> None:
+        client.put_object(Bucket=bucket, Key=key, Body=body, **about)
+
+    return write
 
 
 @pytest.fixture
@@ -103,7 +111,7 @@ def store(swift: SwiftServer, bucket: str) -> Endpoint:
 
 
 @pytest.fixture
-async def cached(store: Endpoint, tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
+async def cached(store: Endpoint, tmp_path: Path) -> AsyncIterator[Cached]:
     """`await cached(**changes)` starts a cache; all of a test have one directory."""
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
@@ -133,7 +141,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-async def hit(cached, put) -> tuple[CacheClient, str]:
+async def hit(cached: Cached, put: Put) -> tuple[CacheClient, str]:
     put("key", BIG, ContentType="application/x-thing")
     client = await cached()
     url = client.url("key")

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 Talk = Callable[[asyncio.StreamWriter], Awaitable[None]]
 """Writes an answer; the connection is closed after it."""
@@ -20,7 +21,8 @@ def answer(body: bytes = b"", status: int = 200, *, method: str = "GET", **heade
 
 
 def chunked(*chunks: bytes, **headers: str | None) -> bytes:
-    head = answer(content_length=None, transfer_encoding="chunked", **headers)
+    fields: dict[str, Any] = {"content_length": None, "transfer_encoding": "chunked", **headers}
+    head = answer(**fields)
     return head + b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
 
 

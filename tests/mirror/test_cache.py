@@ -11,27 +11,32 @@ import socket
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 import yarl
 
+from s3s3.demo.swift_server import SwiftServer
 from s3s3.mirror.cache import fills
 from s3s3.mirror.cache.about import About
-from s3s3.mirror.cache.filling import Filling
+from s3s3.mirror.cache.filling import Filling, keep
 from s3s3.mirror.cache.folder import Folder
-from s3s3.model import Secret
+from s3s3.model import Endpoint, Secret
 from tests.faults.kinds import Bandwidth, Flip, Truncated, getting
 from tests.faults.proxy import Proxy
 
-from .cache_client import BIG, MIB, until
+from .cache_client import BIG, MIB, CacheClient, Cached, Put, until
 
 pytestmark = pytest.mark.real
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-async def test_a_miss_leads_to_the_store_and_a_hit_comes_from_the_disk(cached, put, store, version: str) -> None:
+async def test_a_miss_leads_to_the_store_and_a_hit_comes_from_the_disk(
+    cached: Cached, put: Put, store: Endpoint, version: str
+) -> None:
     about = {"ContentType": "application/x-thing", "Metadata": {"own": "kept"}, "ContentEncoding": "x-odd"}
     put("a b/ü+c", BIG, **about)
     client = await cached()
@@ -51,7 +56,9 @@ async def test_a_miss_leads_to_the_store_and_a_hit_comes_from_the_disk(cached, p
 # -- who may
 
 
-async def test_a_url_that_was_good_is_refused_once_it_has_expired_although_the_object_is_kept(cached, put) -> None:
+async def test_a_url_that_was_good_is_refused_once_it_has_expired_although_the_object_is_kept(
+    cached: Cached, put: Put
+) -> None:
     put("key")
     client = await cached()
     await client.kept(client.url("key"))
@@ -66,7 +73,7 @@ async def test_a_url_that_was_good_is_refused_once_it_has_expired_although_the_o
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-async def test_a_wrong_signature_is_refused_although_the_object_is_kept(cached, put, version: str) -> None:
+async def test_a_wrong_signature_is_refused_although_the_object_is_kept(cached: Cached, put: Put, version: str) -> None:
     put("key")
     client = await cached()
     good = client.url("key", version=version)
@@ -84,7 +91,7 @@ async def test_a_wrong_signature_is_refused_although_the_object_is_kept(cached, 
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-async def test_a_signed_url_with_an_authorization_is_refused_as_s3_does(cached, put, version: str) -> None:
+async def test_a_signed_url_with_an_authorization_is_refused_as_s3_does(cached: Cached, put: Put, version: str) -> None:
     put("key")
     client = await cached()
     url = client.url("key", version=version)
@@ -93,7 +100,9 @@ async def test_a_signed_url_with_an_authorization_is_refused_as_s3_does(cached, 
     assert (status, b"<Code>InvalidArgument</Code>" in body) == (400, True)
 
 
-async def test_a_url_of_the_store_is_good_at_the_cache_and_its_own_query_leads_back(cached, put, store) -> None:
+async def test_a_url_of_the_store_is_good_at_the_cache_and_its_own_query_leads_back(
+    cached: Cached, put: Put, store: Endpoint
+) -> None:
     """The same path at another host, as clients of the predecessor have it."""
     put("key")
     client = await cached()
@@ -107,7 +116,7 @@ async def test_a_url_of_the_store_is_good_at_the_cache_and_its_own_query_leads_b
         assert (await client.kept(url))[2] == b"content"
 
 
-async def test_a_path_may_leave_the_bucket_out(cached, put, store) -> None:
+async def test_a_path_may_leave_the_bucket_out(cached: Cached, put: Put, store: Endpoint) -> None:
     put("key")
     client = await cached()
     url = client.url("key").replace(f"/{store.bucket_name}/key", "/key")
@@ -116,7 +125,9 @@ async def test_a_path_may_leave_the_bucket_out(cached, put, store) -> None:
     assert (await client.kept(url))[2] == b"content"
 
 
-async def test_other_pairs_of_keys_may_be_good_here_whether_the_store_knows_them_or_not(cached, put, store) -> None:
+async def test_other_pairs_of_keys_may_be_good_here_whether_the_store_knows_them_or_not(
+    cached: Cached, put: Put, store: Endpoint
+) -> None:
     put("key")
     client = await cached(keys=(("A-READER", Secret("its secret")), ("ANOTHER", Secret("x"))))
     reader = replace(store, access_key_id="A-READER", secret_access_key=Secret("its secret"))
@@ -137,9 +148,9 @@ async def test_other_pairs_of_keys_may_be_good_here_whether_the_store_knows_them
 # -- misses
 
 
-async def test_fifty_misses_at_once_are_one_download(cached, put, store) -> None:
+async def test_fifty_misses_at_once_are_one_download(cached: Cached, put: Put, store: Endpoint) -> None:
     put("key", BIG)
-    with Proxy(store.port) as proxy:
+    with Proxy(store.port or 0) as proxy:
         client = await cached(store=proxy.through(store))
         url = client.url("key")
         answers = await asyncio.gather(*(client.ask(url) for _ in range(50)))
@@ -148,9 +159,9 @@ async def test_fifty_misses_at_once_are_one_download(cached, put, store) -> None
         assert proxy.requests["GET"] == 1
 
 
-async def test_fifty_who_wait_read_along_with_one_download(cached, put, store) -> None:
+async def test_fifty_who_wait_read_along_with_one_download(cached: Cached, put: Put, store: Endpoint) -> None:
     put("key", BIG)
-    with Proxy(store.port) as proxy:
+    with Proxy(store.port or 0) as proxy:
         client = await cached(store=proxy.through(store), streams=True)
         url = client.url("key")
         answers = await asyncio.gather(*(client.ask(url) for _ in range(50)))
@@ -161,9 +172,11 @@ async def test_fifty_who_wait_read_along_with_one_download(cached, put, store) -
 
 
 @pytest.mark.parametrize("streams", [False, True])
-async def test_two_caches_of_one_directory_download_once(cached, put, store, streams: bool) -> None:
+async def test_two_caches_of_one_directory_download_once(
+    cached: Cached, put: Put, store: Endpoint, streams: bool
+) -> None:
     put("key", BIG)
-    with Proxy(store.port) as proxy:
+    with Proxy(store.port or 0) as proxy:
         one, other = [await cached(store=proxy.through(store), streams=streams) for _ in range(2)]
         answers = await asyncio.gather(*(client.ask(client.url("key")) for client in (one, other) * 10))
         if streams:
@@ -175,7 +188,7 @@ async def test_two_caches_of_one_directory_download_once(cached, put, store, str
 
 @pytest.mark.parametrize("streams", [False, True])
 async def test_what_the_store_refuses_is_not_kept_and_the_client_hears_it_from_the_store(
-    cached, put, store, streams: bool
+    cached: Cached, put: Put, store: Endpoint, streams: bool
 ) -> None:
     client = await cached(streams=streams)
     url = client.url("there-is-none")
@@ -191,7 +204,7 @@ async def test_what_the_store_refuses_is_not_kept_and_the_client_hears_it_from_t
 
 
 @pytest.mark.parametrize("streams", [False, True])
-async def test_a_403_of_the_store_is_not_kept(cached, put, store, streams: bool) -> None:
+async def test_a_403_of_the_store_is_not_kept(cached: Cached, put: Put, store: Endpoint, streams: bool) -> None:
     put("key")
     client = await cached(store=replace(store, secret_access_key=Secret("changed")), streams=streams)
     status, headers, _ = await client.ask(client.url("key"))
@@ -203,8 +216,10 @@ async def test_a_403_of_the_store_is_not_kept(cached, put, store, streams: bool)
 
 
 @pytest.mark.parametrize("content", [b"content", BIG, b""], ids=["small", "big", "empty"])
-async def test_nobody_waits_for_the_disk(cached, put, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    keep, written = fills.keep, threading.Event()
+async def test_nobody_waits_for_the_disk(
+    cached: Cached, put: Put, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    written = threading.Event()
 
     def slow(folder: Folder, filling: Filling, about: About) -> None:
         written.wait(30)
@@ -222,9 +237,9 @@ async def test_nobody_waits_for_the_disk(cached, put, monkeypatch: pytest.Monkey
     assert (await client.kept(client.url("key")))[2] == content
 
 
-async def test_the_beginning_is_given_on_before_the_rest_has_come(cached, put, store) -> None:
+async def test_the_beginning_is_given_on_before_the_rest_has_come(cached: Cached, put: Put, store: Endpoint) -> None:
     put("key", BIG)
-    with Proxy(store.port) as proxy:
+    with Proxy(store.port or 0) as proxy:
         client = await cached(store=proxy.through(store), streams=True)
         with proxy.injecting(Bandwidth(bytes_per_s=MIB, of=getting)):
             began_s = time.monotonic()
@@ -234,9 +249,9 @@ async def test_the_beginning_is_given_on_before_the_rest_has_come(cached, put, s
         assert (await client.ask(client.url("key")))[2] == BIG
 
 
-async def test_what_is_small_and_damaged_leads_to_the_store(cached, put, store) -> None:
+async def test_what_is_small_and_damaged_leads_to_the_store(cached: Cached, put: Put, store: Endpoint) -> None:
     put("key", b"content")
-    with Proxy(store.port) as proxy:
+    with Proxy(store.port or 0) as proxy:
         client = await cached(store=proxy.through(store), streams=True)
         with proxy.injecting(Flip(of=getting)):
             status, headers, body = await client.ask(client.url("key"))
@@ -244,9 +259,11 @@ async def test_what_is_small_and_damaged_leads_to_the_store(cached, put, store) 
         assert await client.follow(headers["Location"]) == b"content"
 
 
-async def test_what_is_damaged_on_the_way_is_not_kept_and_nobody_gets_all_of_it(cached, put, store) -> None:
+async def test_what_is_damaged_on_the_way_is_not_kept_and_nobody_gets_all_of_it(
+    cached: Cached, put: Put, store: Endpoint
+) -> None:
     put("key", BIG)
-    with Proxy(store.port) as proxy:
+    with Proxy(store.port or 0) as proxy:
         client = await cached(store=proxy.through(store), streams=True)
         with proxy.injecting(Flip(of=getting)):
             for _ in range(3):
@@ -256,9 +273,9 @@ async def test_what_is_damaged_on_the_way_is_not_kept_and_nobody_gets_all_of_it(
         assert (await client.ask(client.url("key")))[2] == BIG
 
 
-async def test_what_is_cut_off_on_the_way_is_not_kept(cached, put, store) -> None:
+async def test_what_is_cut_off_on_the_way_is_not_kept(cached: Cached, put: Put, store: Endpoint) -> None:
     put("key", BIG)
-    with Proxy(store.port) as proxy:
+    with Proxy(store.port or 0) as proxy:
         client = await cached(store=proxy.through(store))
         with proxy.injecting(Truncated(kept_bytes=MIB, of=getting)):
             assert (await client.ask(client.url("key")))[0] == 302
@@ -267,11 +284,13 @@ async def test_what_is_cut_off_on_the_way_is_not_kept(cached, put, store) -> Non
         assert (await client.kept(client.url("key")))[2] == BIG
 
 
-async def test_who_ends_waits_for_what_is_being_written(cached, put, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_ends_waits_for_what_is_being_written(
+    cached: Cached, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A thread goes on when nobody waits for it, and the number of a file that is closed is soon another file's."""
     put("key", BIG)
     client = await cached()
-    keep, open_still = fills.keep, []
+    open_still: list[bool] = []
 
     def slow(folder: Folder, filling: Filling, about: About) -> None:
         began.set()
@@ -287,7 +306,7 @@ async def test_who_ends_waits_for_what_is_being_written(cached, put, monkeypatch
     assert open_still == [True]
 
 
-async def test_a_part_can_be_read_along(cached, put) -> None:
+async def test_a_part_can_be_read_along(cached: Cached, put: Put) -> None:
     put("key", BIG)
     client = await cached(streams=True)
     status, headers, body = await client.ask(client.url("key"), Range="bytes=3000000-3000099")
@@ -295,7 +314,7 @@ async def test_a_part_can_be_read_along(cached, put) -> None:
     assert headers["Content-Range"] == f"bytes 3000000-3000099/{len(BIG)}"
 
 
-async def test_an_empty_object(cached, put) -> None:
+async def test_an_empty_object(cached: Cached, put: Put) -> None:
     put("empty", b"")
     for streams in (True, False):
         client = await cached(streams=streams)
@@ -325,7 +344,7 @@ async def test_an_empty_object(cached, put) -> None:
         ("bytes=" + ",".join(["0-0"] * 100), 200, BIG),
     ],
 )
-async def test_one_range(hit, asked: str, status: int, expected: bytes) -> None:
+async def test_one_range(hit: tuple[CacheClient, str], asked: str, status: int, expected: bytes) -> None:
     client, url = hit
     got, headers, body = await client.ask(url, Range=asked)
     assert (got, body) == (status, expected)
@@ -337,7 +356,7 @@ async def test_one_range(hit, asked: str, status: int, expected: bytes) -> None:
         assert headers["Content-Range"] == f"bytes */{len(BIG)}"
 
 
-async def test_several_ranges(hit) -> None:
+async def test_several_ranges(hit: tuple[CacheClient, str]) -> None:
     client, url = hit
     status, headers, body = await client.ask(url, Range=f"bytes=0-9, {MIB}-{3 * MIB}, -5")
     assert status == 206
@@ -345,7 +364,7 @@ async def test_several_ranges(hit) -> None:
     message = email.message_from_bytes(
         f"Content-Type: multipart/byteranges; boundary={boundary}\r\n\r\n".encode() + body
     )
-    parts = message.get_payload()
+    parts: Any = message.get_payload()
     assert [part["Content-Range"] for part in parts] == [
         f"bytes 0-9/{len(BIG)}", f"bytes {MIB}-{3 * MIB}/{len(BIG)}", f"bytes {len(BIG) - 5}-{len(BIG) - 1}/{len(BIG)}"
     ]  # fmt: skip
@@ -354,7 +373,7 @@ async def test_several_ranges(hit) -> None:
     assert BIG[MIB : 3 * MIB + 1] in body
 
 
-async def test_conditions(hit) -> None:
+async def test_conditions(hit: tuple[CacheClient, str]) -> None:
     client, url = hit
     _, headers, _ = await client.ask(url)
     etag, modified = headers["ETag"], headers["Last-Modified"]
@@ -383,7 +402,7 @@ async def test_conditions(hit) -> None:
             assert (headers["ETag"], body) == (etag, b"")
 
 
-async def test_head(hit, cached) -> None:
+async def test_head(hit: tuple[CacheClient, str], cached: Cached) -> None:
     client, _ = hit
     url = client.url("key", method="head_object")
     status, headers, body = await client.ask(url, "HEAD")
@@ -394,7 +413,9 @@ async def test_head(hit, cached) -> None:
     assert client.count("hit") >= 2
 
 
-async def test_what_a_client_has_said_in_place_of_the_objects_own_headers_is_signed_and_said(hit) -> None:
+async def test_what_a_client_has_said_in_place_of_the_objects_own_headers_is_signed_and_said(
+    hit: tuple[CacheClient, str],
+) -> None:
     client, _ = hit
     for version in ("s3", "s3v4"):
         url = client.url(
@@ -407,7 +428,7 @@ async def test_what_a_client_has_said_in_place_of_the_objects_own_headers_is_sig
         assert (await client.ask(url.replace("no-cache", "no-store")))[0] == 403
 
 
-async def test_a_version_is_the_stores_business(hit) -> None:
+async def test_a_version_is_the_stores_business(hit: tuple[CacheClient, str]) -> None:
     client, _ = hit
     for version in ("s3", "s3v4"):
         url = client.url("key", version=version, VersionId="null")
@@ -416,7 +437,7 @@ async def test_a_version_is_the_stores_business(hit) -> None:
         assert "versionId=null" in headers["Location"]
 
 
-async def test_other_methods_are_refused(hit) -> None:
+async def test_other_methods_are_refused(hit: tuple[CacheClient, str]) -> None:
     client, url = hit
     for method in ("PUT", "POST", "DELETE", "OPTIONS"):
         assert (await client.ask(url, method))[0] == 405
@@ -425,7 +446,7 @@ async def test_other_methods_are_refused(hit) -> None:
 @pytest.mark.parametrize(
     "key", ["../../etc/passwd", "a/../b", "k" * 1024, "日本/ü", "new\nline", "x//y", "a%2Fb?c", "."]
 )
-async def test_odd_keys_stay_within_the_directory(cached, store, tmp_path: Path, key: str) -> None:
+async def test_odd_keys_stay_within_the_directory(cached: Cached, store: Endpoint, tmp_path: Path, key: str) -> None:
     client = await cached()
     url = client.base + (await client.front.store.location(key, signed_for_s=60)).partition(f":{store.port}")[2]
     there = await client.front.store.location(key, method="PUT", signed_for_s=60)
@@ -437,7 +458,7 @@ async def test_odd_keys_stay_within_the_directory(cached, store, tmp_path: Path,
     assert not (tmp_path.parent / "etc").exists() and set(within(tmp_path)) == {"cache"}
 
 
-async def test_a_key_that_is_too_long_is_none(cached) -> None:
+async def test_a_key_that_is_too_long_is_none(cached: Cached) -> None:
     client = await cached()
     status, _, body = await client.ask(client.url("k" * 1025))
     assert (status, b"KeyTooLong" in body) == (400, True)
@@ -446,7 +467,7 @@ async def test_a_key_that_is_too_long_is_none(cached) -> None:
 # -- what changes
 
 
-async def test_an_object_that_has_changed_is_fetched_anew(cached, put, store) -> None:
+async def test_an_object_that_has_changed_is_fetched_anew(cached: Cached, put: Put, store: Endpoint) -> None:
     put("key", b"before")
     client = await cached(revalidate_s=0)
     url = client.url("key")
@@ -460,9 +481,11 @@ async def test_an_object_that_has_changed_is_fetched_anew(cached, put, store) ->
     assert len(bodies) == 1
 
 
-async def test_an_object_that_is_the_same_costs_a_head_after_a_while_and_no_get(cached, put, store) -> None:
+async def test_an_object_that_is_the_same_costs_a_head_after_a_while_and_no_get(
+    cached: Cached, put: Put, store: Endpoint
+) -> None:
     put("key", BIG)
-    with Proxy(store.port) as proxy:
+    with Proxy(store.port or 0) as proxy:
         client = await cached(store=proxy.through(store), revalidate_s=1)
         await client.kept(client.url("key"))
         assert (await client.ask(client.url("key")))[0] == 200
@@ -473,7 +496,9 @@ async def test_an_object_that_is_the_same_costs_a_head_after_a_while_and_no_get(
         assert (proxy.requests["HEAD"], proxy.requests["GET"]) == (1, 1)
 
 
-async def test_an_object_that_is_gone_is_not_given_out_any_more(cached, put, swift, store) -> None:
+async def test_an_object_that_is_gone_is_not_given_out_any_more(
+    cached: Cached, put: Put, swift: SwiftServer, store: Endpoint
+) -> None:
     put("key")
     client = await cached(revalidate_s=0)
     await client.kept(client.url("key"))
@@ -482,9 +507,9 @@ async def test_an_object_that_is_gone_is_not_given_out_any_more(cached, put, swi
     assert not any(path.is_file() for path in client.front.folder.directory.glob("objects/*/*"))
 
 
-async def test_while_the_store_is_away_what_is_kept_is_given_out(cached, put, store) -> None:
+async def test_while_the_store_is_away_what_is_kept_is_given_out(cached: Cached, put: Put, store: Endpoint) -> None:
     put("key")
-    with Proxy(store.port) as proxy:
+    with Proxy(store.port or 0) as proxy:
         client = await cached(store=proxy.through(store), revalidate_s=0)
         url = client.url("key")
         await client.kept(url)
@@ -494,13 +519,14 @@ async def test_while_the_store_is_away_what_is_kept_is_given_out(cached, put, st
 # -- the disk
 
 
-async def test_an_object_that_is_removed_while_it_is_sent_is_sent_to_its_end(hit) -> None:
+async def test_an_object_that_is_removed_while_it_is_sent_is_sent_to_its_end(hit: tuple[CacheClient, str]) -> None:
     client, url = hit
     reader, writer = await asyncio.open_connection("127.0.0.1", client.front.port, limit=64 * 1024)
     path = url.removeprefix(client.base)
     writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
     await reader.readuntil(b"\r\n\r\n")
     stored = client.front.folder.open("key")
+    assert stored is not None
     client.front.folder.remove(client.front.folder.name("key"), stored.about)
     stored.close()
     assert await asyncio.wait_for(reader.read(-1), 20) == BIG
@@ -508,27 +534,33 @@ async def test_an_object_that_is_removed_while_it_is_sent_is_sent_to_its_end(hit
     assert (await client.ask(url))[0] == 302
 
 
-async def test_a_client_that_takes_nothing_is_dropped(hit, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_takes_nothing_is_dropped(
+    hit: tuple[CacheClient, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("s3s3.mirror.cache.sending.STALLED_AFTER_S", 0.5)
     client, url = hit
+    connector = client.http.connector
+    assert connector is not None
     with socket.create_connection(("127.0.0.1", client.front.port)) as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         slow.sendall(f"GET {url.removeprefix(client.base)} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
         await until(lambda: client.front.connections.open >= 1)
-        await until(lambda: client.front.connections.open == len(client.http.connector._conns))
+        await until(lambda: client.front.connections.open == len(connector._conns))
 
 
-async def test_where_there_is_no_room_nothing_is_kept_and_everybody_is_sent_to_the_store(cached, put) -> None:
+async def test_where_there_is_no_room_nothing_is_kept_and_everybody_is_sent_to_the_store(
+    cached: Cached, put: Put
+) -> None:
     put("key", BIG)
     for streams in (False, True):
         client = await cached(max_fill=0.0, low_fill=0.0, streams=streams)
         status, headers, _ = await client.ask(client.url("key"))
         assert status == 302
         assert await client.follow(headers["Location"]) == BIG
-        await until(lambda client=client: client.fills("not kept") == 1)
+        await until(partial(lambda client: client.fills("not kept") == 1, client))
 
 
-async def test_a_disk_that_is_full_all_of_a_sudden_harms_nobody(cached, put, small_disk: Path) -> None:
+async def test_a_disk_that_is_full_all_of_a_sudden_harms_nobody(cached: Cached, put: Put, small_disk: Path) -> None:
     """Room was taken for the body, but something else has taken all that its description would need."""
     put("key", b"content" * 1000)
     client = await cached(directory=small_disk / "cache", streams=True)
@@ -546,7 +578,7 @@ async def test_a_disk_that_is_full_all_of_a_sudden_harms_nobody(cached, put, sma
     assert hidden == []
 
 
-async def test_a_directory_that_has_gone_is_said(cached, put) -> None:
+async def test_a_directory_that_has_gone_is_said(cached: Cached, put: Put) -> None:
     put("key")
     client = await cached()
     assert await client.front.unready() == []
@@ -556,7 +588,7 @@ async def test_a_directory_that_has_gone_is_said(cached, put) -> None:
     assert (status, await client.follow(headers["Location"])) == (302, b"content")
 
 
-async def test_behind_nginx_the_file_is_named_and_not_sent(cached, put) -> None:
+async def test_behind_nginx_the_file_is_named_and_not_sent(cached: Cached, put: Put) -> None:
     put("key", BIG, ContentType="text/x")
     put("described", BIG, Metadata={"own": "kept"})
     client = await cached(accel_prefix="/s3s3-cache/")

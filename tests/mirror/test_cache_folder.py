@@ -172,7 +172,7 @@ def die_after(folder: Folder, step: str, content: bytes) -> None:
         if step == "linked":
             os.link = lambda *names: (real_link(*names), os._exit(0))  # type: ignore[assignment]
         if step == "described":
-            Path.rename = lambda *_: os._exit(0)  # type: ignore[method-assign,assignment,return-value]
+            Path.rename = lambda *_: os._exit(0)  # type: ignore[method-assign]
         if step == "visible":
             Path.rename = lambda *names: (real_rename(*names), os._exit(0))  # type: ignore[method-assign,assignment]
         keep(folder, filling, about_of(folder, "key", content))

@@ -52,7 +52,7 @@ async def granted(grants: Grants, target: str, method: str = "GET", **headers: s
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-async def test_a_url_that_comes_again_is_verified_once_and_anything_else_anew(verifier, version: str) -> None:
+async def test_a_url_that_comes_again_is_verified_once_and_anything_else_anew(verifier: Counting, version: str) -> None:
     asked, url = Grants(verifier), target(version)
     for _ in range(3):
         assert await granted(asked, url, Range="bytes=0-9") == "key"
@@ -74,7 +74,9 @@ async def test_a_url_that_comes_again_is_verified_once_and_anything_else_anew(ve
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-async def test_what_is_remembered_expires_to_the_second(verifier, version: str, monkeypatch) -> None:
+async def test_what_is_remembered_expires_to_the_second(
+    verifier: Counting, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked, url, now_s = Grants(verifier), target(version, expires_s=30), int(time.time())
     assert await granted(asked, url) == "key"
     for later_s, is_good in ((28, True), (32, False)):
@@ -87,7 +89,9 @@ async def test_what_is_remembered_expires_to_the_second(verifier, version: str, 
                     await granted(asked, url)
 
 
-async def test_keys_that_are_gone_are_good_for_a_minute_at_most(verifier, monkeypatch) -> None:
+async def test_keys_that_are_gone_are_good_for_a_minute_at_most(
+    verifier: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked, url, now_s = Grants(verifier), target("s3", expires_s=3600), time.time()
     await granted(asked, url)
     verifier.is_willing = False
@@ -97,7 +101,9 @@ async def test_keys_that_are_gone_are_good_for_a_minute_at_most(verifier, monkey
         await granted(asked, url)
 
 
-async def test_what_is_remembered_is_bounded_and_none_of_it_was_refused(verifier, monkeypatch) -> None:
+async def test_what_is_remembered_is_bounded_and_none_of_it_was_refused(
+    verifier: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(grants, "MOST_REMEMBERED", 3)
     asked = Grants(verifier)
     for number in range(5):

@@ -33,7 +33,9 @@ async def test_lines_go_out_in_batches_and_the_last_ones_at_the_end() -> None:
 
 
 @pytest.mark.parametrize("status", [None, 500])
-async def test_one_that_is_away_is_said_once_and_harms_nothing(status: int | None, caplog) -> None:
+async def test_one_that_is_away_is_said_once_and_harms_nothing(
+    status: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
     async with Database(status or 204) as database:
         port = database.port if status else free_ports(1)[0]
         async with Influx(f"http://user:secret@127.0.0.1:{port}", sent_every_s=0.02) as influx:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import yarl
 
 from s3s3.config.mirror import MirrorSettings
 from s3s3.demo.servers import free_ports
+from s3s3.demo.swift_server import SwiftServer
 
-from .cache_client import BIG, CacheClient
+from .cache_client import BIG, CacheClient, Cached, Put
+from .conftest import Mirrored
 from .nginx import Nginx
-from .origin_server import answer
+from .origin_server import OriginServer, answer
 from .test_proxy import proxy_of
 from .test_redirect import NAME as REDIRECT
 from .test_redirect import path_of, redirect_of
@@ -33,7 +35,7 @@ class Behind:
         self.client, self._http = client, http
         self._base = f"https://127.0.0.1:{nginx.port}"
 
-    def url(self, key: str, **options: object) -> str:
+    def url(self, key: str, **options: Any) -> str:
         return self.client.url(key, at=self._base, **options).replace(self.client.base, self._base)
 
     async def ask(self, url: str, method: str = "GET", **headers: str) -> tuple[int, Any, bytes]:
@@ -57,7 +59,7 @@ def accel_prefix() -> str:
 
 
 @pytest.fixture
-async def behind(cached, tmp_path: Path, accel_prefix: str) -> AsyncIterator[Behind]:
+async def behind(cached: Cached, tmp_path: Path, accel_prefix: str) -> AsyncIterator[Behind]:
     authority = trustme.CA()
     client = await cached(accel_prefix=accel_prefix)
     port, plain_port = free_ports(2)
@@ -73,7 +75,7 @@ async def behind(cached, tmp_path: Path, accel_prefix: str) -> AsyncIterator[Beh
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-async def test_nginx_sends_a_hit_as_the_cache_itself_would(behind: Behind, put, version: str) -> None:
+async def test_nginx_sends_a_hit_as_the_cache_itself_would(behind: Behind, put: Put, version: str) -> None:
     put("a b", BIG, ContentType="text/x", ContentEncoding="x-odd", ContentDisposition="inline", ContentLanguage="en",
         CacheControl="max-age=5")  # fmt: skip
     url = behind.url("a b", version=version)
@@ -87,7 +89,7 @@ async def test_nginx_sends_a_hit_as_the_cache_itself_would(behind: Behind, put, 
         assert headers.getall(name) == own.getall(name), name
 
 
-async def test_ranges_and_conditions_through_nginx(behind: Behind, put) -> None:
+async def test_ranges_and_conditions_through_nginx(behind: Behind, put: Put) -> None:
     put("key", BIG)
     url = behind.url("key")
     _, headers, _ = await behind.kept(url)
@@ -105,12 +107,13 @@ async def test_ranges_and_conditions_through_nginx(behind: Behind, put) -> None:
     assert (status, headers["Content-Length"], body) == (200, str(len(BIG)), b"")
 
 
-async def test_nobody_gets_at_the_files_past_the_cache(behind: Behind, put) -> None:
+async def test_nobody_gets_at_the_files_past_the_cache(behind: Behind, put: Put) -> None:
     put("key", BIG)
     url = behind.url("key")
     await behind.kept(url)
     folder = behind.client.front.folder
     stored = folder.open("key")
+    assert stored is not None
     stored.close()
     base = url.partition("/bucket")[0]
     for path in (f"/s3s3-cache/{folder.body_path(stored.about)}", f"/x/../s3s3-cache/{folder.body_path(stored.about)}"):
@@ -121,7 +124,7 @@ async def test_nobody_gets_at_the_files_past_the_cache(behind: Behind, put) -> N
 
 
 @pytest.mark.parametrize("accel_prefix", ["/s3s3-cache/not-"])
-async def test_a_file_that_nginx_does_not_find_comes_from_the_cache(behind: Behind, put) -> None:
+async def test_a_file_that_nginx_does_not_find_comes_from_the_cache(behind: Behind, put: Put) -> None:
     """As when it is removed to make room right before nginx opens it."""
     put("key", BIG)
     status, headers, body = await behind.kept(behind.url("key"))
@@ -130,7 +133,7 @@ async def test_a_file_that_nginx_does_not_find_comes_from_the_cache(behind: Behi
 
 
 async def test_the_redirect_front_and_the_proxy_behind_nginx(
-    mirrored, origin, swift, new_bucket, tmp_path: Path
+    mirrored: Mirrored, origin: OriginServer, swift: SwiftServer, new_bucket: Callable[..., str], tmp_path: Path
 ) -> None:
     origin.answers |= {"/x?y=1": answer(b"of a URL"), "/a%20b//c": answer(b"of a path")}
     of_redirect = redirect_of(swift.endpoint(new_bucket(swift), REDIRECT), force_https=True)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from ipaddress import ip_network
+from ipaddress import IPv4Network, ip_network
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +17,7 @@ import pytest
 import yarl
 
 from s3s3.config.mirror import MirrorSettings, ProxySettings
+from s3s3.demo.redis_server import RedisServer
 from s3s3.demo.servers import free_ports
 from s3s3.demo.swift_server import SwiftServer
 from s3s3.mirror.copying import MirrorCopy
@@ -26,7 +27,8 @@ from tests.faults.kinds import Says, putting
 from tests.faults.proxy import Proxy as FaultyProxy
 from tests.real.ceph_server import CephServer
 
-from .origin_server import OriginServer, answer, chunked, redirect
+from .conftest import Mirrored
+from .origin_server import OriginServer, Talk, answer, chunked, redirect
 
 pytestmark = pytest.mark.real
 
@@ -44,7 +46,9 @@ def there(swift: SwiftServer, new_bucket: Callable[..., str]) -> Endpoint:
     return swift.endpoint(new_bucket(swift), "mirror.proxy.destination")
 
 
-async def test_a_miss_is_copied_once_and_then_redirected_to(mirrored, origin: OriginServer, there: Endpoint) -> None:
+async def test_a_miss_is_copied_once_and_then_redirected_to(
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+) -> None:
     content = hashlib.sha256(b"seed").digest() * (MIB // 32)
     origin.answers["/a%20b.bin"] = answer(content, content_type="application/x-thing")
     mirror = await mirrored(proxy_of(origin, there))
@@ -61,7 +65,9 @@ async def test_a_miss_is_copied_once_and_then_redirected_to(mirrored, origin: Or
     assert mirror.metrics.mirror_requests["mirror.proxy", "hit"] == 1
 
 
-async def test_fifty_who_ask_at_once_wait_for_one_get(mirrored, origin: OriginServer, there: Endpoint) -> None:
+async def test_fifty_who_ask_at_once_wait_for_one_get(
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+) -> None:
     origin.answers["/key"] = answer(b"content")
     origin.pause_s = 0.3
     mirror = await mirrored(proxy_of(origin, there))
@@ -70,7 +76,9 @@ async def test_fifty_who_ask_at_once_wait_for_one_get(mirrored, origin: OriginSe
     assert origin.gets("/key") == 1
 
 
-async def test_one_waits_and_one_is_sent_to_the_slow_source(mirrored, origin: OriginServer, there: Endpoint) -> None:
+async def test_one_waits_and_one_is_sent_to_the_slow_source(
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+) -> None:
     origin.answers["/slow"] = answer(b"content")
     origin.pause_s = 2.0
     mirror = await mirrored(proxy_of(origin, there))
@@ -84,7 +92,7 @@ async def test_one_waits_and_one_is_sent_to_the_slow_source(mirrored, origin: Or
 
 
 async def test_the_copy_goes_on_after_everybody_has_been_sent_to_the_source(
-    mirrored, origin: OriginServer, there: Endpoint
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint
 ) -> None:
     origin.answers["/slow"] = answer(b"content")
     origin.pause_s = 1.0
@@ -117,7 +125,9 @@ async def trickle(writer: asyncio.StreamWriter) -> None:
      b"SSH-2.0-OpenSSH_9.2\r\n"],
     ids=["404", "403", "500", "204", "206", "no length", "chunked", "cut off", "6 GiB", "no HTTP"],
 )  # fmt: skip
-async def test_what_cannot_be_copied_is_to_be_had_from_the_source(mirrored, origin, there: Endpoint, said) -> None:
+async def test_what_cannot_be_copied_is_to_be_had_from_the_source(
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint, said: bytes | Talk
+) -> None:
     origin.answers["/key"] = said
     mirror = await mirrored(proxy_of(origin, there))
     assert (await mirror.ask("/key"))[:2] == (302, f"{origin.url}key")
@@ -126,7 +136,7 @@ async def test_what_cannot_be_copied_is_to_be_had_from_the_source(mirrored, orig
 
 
 async def test_what_the_source_refuses_is_no_dead_letter_and_shuts_nobody_else_out(
-    mirrored, origin: OriginServer, there: Endpoint
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint
 ) -> None:
     """Any client can ask for any number of keys that there are not."""
     origin.answers |= {f"/{number}": answer(b"no", 403) for number in range(8)} | {"/good": answer(b"content")}
@@ -138,7 +148,7 @@ async def test_what_the_source_refuses_is_no_dead_letter_and_shuts_nobody_else_o
 
 
 async def test_a_source_that_says_nothing_does_not_keep_its_key_for_ever(
-    mirrored, origin: OriginServer, there: Endpoint, monkeypatch: pytest.MonkeyPatch
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s3s3.mirror.fronts.UPSTREAM", Timeouts(connect_s=1, read_s=0.5))
     origin.answers["/key"] = say_nothing
@@ -149,7 +159,7 @@ async def test_a_source_that_says_nothing_does_not_keep_its_key_for_ever(
 
 
 async def test_a_source_that_trickles_does_not_keep_its_key_for_ever(
-    mirrored, origin: OriginServer, there: Endpoint, monkeypatch: pytest.MonkeyPatch
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s3s3.mirror.route.MirrorCopy", partial(MirrorCopy, longest_s=0.5))
     origin.answers["/key"] = trickle
@@ -160,7 +170,9 @@ async def test_a_source_that_trickles_does_not_keep_its_key_for_ever(
 
 
 @pytest.mark.parametrize("status", [403, 500])
-async def test_an_upload_that_fails_sends_everybody_to_the_source(mirrored, origin, there: Endpoint, status) -> None:
+async def test_an_upload_that_fails_sends_everybody_to_the_source(
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint, status: int
+) -> None:
     origin.answers["/key"] = answer(b"content")
     refused = b"HTTP/1.1 %d Said\r\ncontent-length: 0\r\n\r\n" % status
     with FaultyProxy(there.port or 0) as between:
@@ -173,7 +185,7 @@ async def test_an_upload_that_fails_sends_everybody_to_the_source(mirrored, orig
 
 @pytest.mark.long
 async def test_what_is_too_large_for_one_put_goes_in_parts_where_the_destination_takes_them(
-    mirrored, origin: OriginServer, ceph: CephServer, new_bucket: Callable[..., str]
+    mirrored: Mirrored, origin: OriginServer, ceph: CephServer, new_bucket: Callable[..., str]
 ) -> None:
     there = replace(ceph.endpoint(new_bucket(ceph), "mirror.proxy.destination"), multipart=True,
                     multipart_threshold_bytes=5 * MIB)  # fmt: skip
@@ -186,7 +198,9 @@ async def test_what_is_too_large_for_one_put_goes_in_parts_where_the_destination
     assert "-" in headers["ETag"], "it came in parts"
 
 
-async def test_every_event_is_told_by_the_predecessors_name(mirrored, origin: OriginServer, there: Endpoint) -> None:
+async def test_every_event_is_told_by_the_predecessors_name(
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+) -> None:
     told: list[tuple[str, str]] = []
     origin.answers |= {"/good": answer(b"content"), "/bad": answer(b"no", 403), "/slow": say_nothing}
     mirror = await mirrored(proxy_of(origin, there), line=lambda event, mirror, _: told.append((event, mirror)))
@@ -202,7 +216,9 @@ async def test_every_event_is_told_by_the_predecessors_name(mirrored, origin: Or
     )  # fmt: skip
 
 
-async def test_a_front_says_what_it_is_not_ready_for(mirrored, origin, there: Endpoint, redis_server) -> None:
+async def test_a_front_says_what_it_is_not_ready_for(
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint, redis_server: RedisServer
+) -> None:
     mirror = await mirrored(proxy_of(origin, there))
     front = mirror.fronts[0]
     assert (await front.unready(), front.ailment()) == ([], "")
@@ -214,7 +230,7 @@ async def test_a_front_says_what_it_is_not_ready_for(mirrored, origin, there: En
 
 
 async def test_a_destination_that_refuses_or_is_away_sends_everybody_to_the_source(
-    mirrored, origin: OriginServer, there: Endpoint
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint
 ) -> None:
     origin.answers["/key"] = answer(b"content")
     refused = await mirrored(proxy_of(origin, replace(there, secret_access_key=Secret("wrong"))))
@@ -227,7 +243,7 @@ async def test_a_destination_that_refuses_or_is_away_sends_everybody_to_the_sour
 
 
 async def test_without_redis_copies_are_still_found_and_the_rest_is_at_the_source(
-    mirrored, origin: OriginServer, there: Endpoint, redis_server
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint, redis_server: RedisServer
 ) -> None:
     origin.answers |= {"/copied": answer(b"content"), "/other": answer(b"content")}
     mirror = await mirrored(proxy_of(origin, there))
@@ -239,7 +255,9 @@ async def test_without_redis_copies_are_still_found_and_the_rest_is_at_the_sourc
     assert (await mirror.ask("/other"))[1].startswith(copy_of(there, "other"))
 
 
-async def test_nothing_of_the_clients_own_is_sent_to_the_source(mirrored, origin, there: Endpoint) -> None:
+async def test_nothing_of_the_clients_own_is_sent_to_the_source(
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+) -> None:
     origin.answers["/key"] = answer(b"content")
     mirror = await mirrored(proxy_of(origin, there))
     own = {"Range": "bytes=0-1", "Authorization": "Basic eDp5", "If-None-Match": '"x"', "Cookie": "a=b",
@@ -250,7 +268,7 @@ async def test_nothing_of_the_clients_own_is_sent_to_the_source(mirrored, origin
     assert not {name.lower() for name in own} & set(origin.asked[0].headers)
 
 
-async def test_only_get_and_head_are_answered(mirrored, origin: OriginServer, there: Endpoint) -> None:
+async def test_only_get_and_head_are_answered(mirrored: Mirrored, origin: OriginServer, there: Endpoint) -> None:
     origin.answers["/key"] = answer(b"content")
     mirror = await mirrored(proxy_of(origin, there))
     for method in ("PUT", "POST", "DELETE", "OPTIONS", "PATCH"):
@@ -262,14 +280,18 @@ async def test_only_get_and_head_are_answered(mirrored, origin: OriginServer, th
 
 
 @pytest.mark.parametrize("path", ["/", "/a/../b", "/..", "/a/%2e%2e/b", "/a%2F..%2Fb", "/./a", "/%ff", "/a%00b"])
-async def test_a_path_that_names_no_object_is_refused(mirrored, origin: OriginServer, there: Endpoint, path) -> None:
+async def test_a_path_that_names_no_object_is_refused(
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint, path: str
+) -> None:
     mirror = await mirrored(proxy_of(origin, there))
     assert (await mirror.ask(path))[0] == 400
     assert origin.asked == []
 
 
 @pytest.mark.parametrize("key", ["a b+c&d=e;f", "日本/ü", "a%2Fb?c", "x//y", "new\nline", "k" * 1024, "k" * 1025])
-async def test_odd_keys_arrive_or_are_at_the_source(mirrored, origin: OriginServer, there: Endpoint, key: str) -> None:
+async def test_odd_keys_arrive_or_are_at_the_source(
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint, key: str
+) -> None:
     path = "/" + quote(key, safe="/~!$&'()*+,;=:@")
     origin.answers[path] = answer(key.encode())
     mirror = await mirrored(proxy_of(origin, there))
@@ -278,7 +300,9 @@ async def test_odd_keys_arrive_or_are_at_the_source(mirrored, origin: OriginServ
     assert (await mirror.content(location))[0] == key.encode()
 
 
-async def test_prefix_storage_class_acl_encoding_and_disposition(mirrored, origin, there: Endpoint) -> None:
+async def test_prefix_storage_class_acl_encoding_and_disposition(
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+) -> None:
     squeezed = gzip.compress(b"content" * 1000)
     origin.answers["/key"] = answer(squeezed, content_encoding="gzip", content_disposition='attachment; filename="x"',
                                     x_amz_meta_own="is not carried over")  # fmt: skip
@@ -287,13 +311,16 @@ async def test_prefix_storage_class_acl_encoding_and_disposition(mirrored, origi
     _, location, _ = await mirror.ask("/key")
     assert location == copy_of(there, "mirrored/key"), "whoever asks may read it, so nothing is signed"
     held = await mirror.fronts[0].routes[0].store.head("key")
+    assert held is not None
     assert held.entry.size_bytes == len(squeezed)
     assert held.headers == {"content-type": "text/plain", "content-encoding": "gzip",
                             "content-disposition": 'attachment; filename="x"',
                             "x-amz-meta-source": f"{origin.url}key"}  # fmt: skip
 
 
-async def test_v4_locations_for_a_store_that_wants_them(mirrored, origin: OriginServer, there: Endpoint) -> None:
+async def test_v4_locations_for_a_store_that_wants_them(
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+) -> None:
     origin.answers["/a b"] = origin.answers["/a%20b"] = answer(b"content")
     mirror = await mirrored(proxy_of(origin, replace(there, signature_version="s3v4")))
     _, location, _ = await mirror.ask("/a%20b")
@@ -303,7 +330,7 @@ async def test_v4_locations_for_a_store_that_wants_them(mirrored, origin: Origin
 
 @pytest.mark.parametrize("private", [(), (ip_network("127.0.0.0/8"),)], ids=["refused", "allowed"])
 async def test_a_redirect_of_the_source_leads_to_an_inner_address_only_where_that_is_allowed(
-    mirrored, there: Endpoint, private
+    mirrored: Mirrored, there: Endpoint, private: tuple[IPv4Network, ...]
 ) -> None:
     async with OriginServer() as inner, OriginServer() as origin:
         inner.answers["/secret"] = answer(b"of the inner network")

@@ -9,7 +9,7 @@ import json
 import re
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -23,11 +23,14 @@ import redis
 import trustme
 
 from s3s3.config.mirror import MirrorSettings, RedirectSettings
+from s3s3.demo.redis_server import RedisServer
 from s3s3.demo.servers import free_ports
 from s3s3.demo.swift_server import SwiftServer
 from s3s3.model import Endpoint, Secret
 from s3s3.store import Buckets
+from tests.real.ceph_server import CephServer
 
+from .conftest import Mirror, Mirrored
 from .origin_server import OriginServer, answer, chunked, redirect
 
 pytestmark = pytest.mark.real
@@ -67,11 +70,13 @@ def there(swift: SwiftServer, new_bucket: Callable[..., str]) -> Endpoint:
 
 
 @pytest.fixture
-async def mirror(mirrored, there: Endpoint):
+async def mirror(mirrored: Mirrored, there: Endpoint) -> Mirror:
     return await mirrored(redirect_of(there))
 
 
-async def test_a_url_leads_to_its_copy_with_all_that_is_known_of_where_it_came_from(mirror, origin, there) -> None:
+async def test_a_url_leads_to_its_copy_with_all_that_is_known_of_where_it_came_from(
+    mirror: Mirror, origin: OriginServer, there: Endpoint
+) -> None:
     url = f"{origin.url}a/../b%20c?x=1&y=2"
     origin.answers["/a/../b%20c?x=1&y=2"] = answer(
         b"content", content_type="image/png", content_disposition="attachment", content_encoding="identity",
@@ -108,7 +113,9 @@ async def test_a_url_leads_to_its_copy_with_all_that_is_known_of_where_it_came_f
     ],
     ids=["plain", "empty", "gzip", "deflate", "chunked", "5 MiB in chunks", "gzip in chunks"],
 )
-async def test_bodies_of_every_kind_arrive_as_they_were(mirror, origin, said: bytes, content: bytes) -> None:
+async def test_bodies_of_every_kind_arrive_as_they_were(
+    mirror: Mirror, origin: OriginServer, said: bytes, content: bytes
+) -> None:
     origin.answers["/x"] = said
     _, location, _ = await mirror.ask(path_of(f"{origin.url}x"))
     got, headers = await mirror.content(location)
@@ -118,7 +125,7 @@ async def test_bodies_of_every_kind_arrive_as_they_were(mirror, origin, said: by
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 500, 503])
-async def test_what_upstream_refuses_is_passed_on(mirror, origin, status: int) -> None:
+async def test_what_upstream_refuses_is_passed_on(mirror: Mirror, origin: OriginServer, status: int) -> None:
     origin.answers["/x"] = answer(b"no", status)
     got, _, body = await mirror.ask(path_of(f"{origin.url}x"))
     assert (got, json.loads(body)["err"]) == (status, "BadHTTPStatus")
@@ -135,7 +142,9 @@ async def cut_chunks(writer: asyncio.StreamWriter) -> None:
     [answer(b"x", content_type=None), answer(b"", 204), answer(b"x", content_length=None)],
     ids=["no Content-Type", "204", "ends by closing"],
 )
-async def test_what_cannot_be_copied_is_to_be_had_at_the_url_itself(mirror, origin, said) -> None:
+async def test_what_cannot_be_copied_is_to_be_had_at_the_url_itself(
+    mirror: Mirror, origin: OriginServer, said: bytes
+) -> None:
     origin.answers["/x"] = said
     url = f"{origin.url}x"
     status, location, body = await mirror.ask(path_of(url))
@@ -145,7 +154,7 @@ async def test_what_cannot_be_copied_is_to_be_had_at_the_url_itself(mirror, orig
         assert json.loads(client.get(STATE + quote(url, safe="")))["name"] == "error"
 
 
-async def test_an_error_is_tried_again_while_the_request_lives(mirror, origin) -> None:
+async def test_an_error_is_tried_again_while_the_request_lives(mirror: Mirror, origin: OriginServer) -> None:
     origin.answers["/x"] = cut_chunks
     asking = asyncio.create_task(mirror.ask(path_of(f"{origin.url}x")))
     while not origin.asked:
@@ -156,7 +165,7 @@ async def test_an_error_is_tried_again_while_the_request_lives(mirror, origin) -
     assert json.loads((await asking)[2])["status"] == "present"
 
 
-async def test_a_copy_that_does_not_come_in_time(mirrored, origin, there: Endpoint) -> None:
+async def test_a_copy_that_does_not_come_in_time(mirrored: Mirrored, origin: OriginServer, there: Endpoint) -> None:
     origin.answers["/x"] = answer(b"content")
     origin.pause_s = 2.0
     mirror = await mirrored(redirect_of(there, max_wait_s=0.5))
@@ -166,7 +175,7 @@ async def test_a_copy_that_does_not_come_in_time(mirrored, origin, there: Endpoi
     assert json.loads(body) == {"url": url, "msg": "Cached copy did not show up in 0.5s"}
 
 
-async def test_many_who_ask_for_a_url_cost_one_get(mirror, origin) -> None:
+async def test_many_who_ask_for_a_url_cost_one_get(mirror: Mirror, origin: OriginServer) -> None:
     origin.answers["/x"] = answer(b"content")
     origin.pause_s = 0.3
     answers = await asyncio.gather(*(mirror.ask(path_of(f"{origin.url}x")) for _ in range(30)))
@@ -174,7 +183,9 @@ async def test_many_who_ask_for_a_url_cost_one_get(mirror, origin) -> None:
     assert origin.gets("/x") == 1
 
 
-async def test_two_processes_that_are_asked_for_a_url_at_once_cost_one_get(mirrored, origin, there: Endpoint) -> None:
+async def test_two_processes_that_are_asked_for_a_url_at_once_cost_one_get(
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+) -> None:
     origin.answers["/x"] = answer(b"content")
     origin.pause_s = 0.3
     mirrors = [await mirrored(redirect_of(there)) for _ in range(2)]
@@ -184,14 +195,18 @@ async def test_two_processes_that_are_asked_for_a_url_at_once_cost_one_get(mirro
 
 
 @pytest.mark.parametrize("said", [answer, chunked], ids=["plain", "in chunks"])
-async def test_what_does_not_have_the_md5_that_it_was_promised_is_no_copy(mirrored, origin, swift, there, said) -> None:
+async def test_what_does_not_have_the_md5_that_it_was_promised_is_no_copy(
+    mirrored: Mirrored, origin: OriginServer, swift: SwiftServer, there: Endpoint, said: Callable[..., bytes]
+) -> None:
     origin.answers["/x"] = said(b"content", content_md5="AAAAAAAAAAAAAAAAAAAAAA==")
     mirror = await mirrored(redirect_of(there, max_wait_s=1.0))
     assert (await mirror.ask(path_of(f"{origin.url}x")))[:2] == (302, f"{origin.url}x")
     assert swift.boto3_client().list_objects_v2(Bucket=there.bucket_name)["KeyCount"] == 0
 
 
-async def test_whoever_may_read_the_destination_gets_a_plain_location(mirrored, origin, there: Endpoint) -> None:
+async def test_whoever_may_read_the_destination_gets_a_plain_location(
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+) -> None:
     origin.answers["/x"] = answer(b"content")
     mirror = await mirrored(redirect_of(replace(there, acl="public-read")))
     assert (await mirror.ask(path_of(f"{origin.url}x")))[1] == copy_of(there, f"{origin.url}x")
@@ -205,19 +220,21 @@ async def test_whoever_may_read_the_destination_gets_a_plain_location(mirrored, 
     ["https://elsewhere.example.org/x", "ftp://127.0.0.1/x", "http://127.0.0.1.evil.org:1/x", "no url", "",
      "http://user:password@127.0.0.1:1/x", "http://127.0.0.1:1\\@evil.org/", "file:///etc/passwd"],
 )  # fmt: skip
-async def test_a_url_outside_of_the_patterns_is_refused(mirror, url: str) -> None:
+async def test_a_url_outside_of_the_patterns_is_refused(mirror: Mirror, url: str) -> None:
     status, _, body = await mirror.ask(path_of(url))
     assert (status, json.loads(body)["err"]) == (403, "InvalidUrl")
 
 
-async def test_http_is_refused_where_https_is_required(mirrored, origin, there: Endpoint) -> None:
+async def test_http_is_refused_where_https_is_required(
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+) -> None:
     mirror = await mirrored(redirect_of(there, https_only=True))
     status, _, body = await mirror.ask(path_of(f"{origin.url}x"))
     assert (status, json.loads(body)["err"]) == (403, "InvalidUrl")
     assert origin.asked == []
 
 
-async def test_six_redirects_are_followed_and_a_hundred_are_not(mirror, origin) -> None:
+async def test_six_redirects_are_followed_and_a_hundred_are_not(mirror: Mirror, origin: OriginServer) -> None:
     for number in range(100):
         origin.answers[f"/{number}"] = redirect(f"/{number + 1}")
     origin.answers["/100"] = answer(b"content")
@@ -230,7 +247,7 @@ async def test_six_redirects_are_followed_and_a_hundred_are_not(mirror, origin) 
     assert len(origin.asked) == 7 + 21
 
 
-async def test_a_hop_that_leaves_the_patterns_is_never_asked_for(mirrored, there: Endpoint) -> None:
+async def test_a_hop_that_leaves_the_patterns_is_never_asked_for(mirrored: Mirrored, there: Endpoint) -> None:
     async with OriginServer() as origin, OriginServer() as outside:
         mirror = await mirrored(redirect_of(there, rf"^http://127\.0\.0\.1:{origin.port}/"))
         for path, leads_to in (("/a", f"{outside.url}x"), ("/b", f"//127.0.0.1:{outside.port}/x"),
@@ -242,7 +259,9 @@ async def test_a_hop_that_leaves_the_patterns_is_never_asked_for(mirrored, there
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1"])
-async def test_a_private_address_is_refused_by_any_name(mirrored, origin, there: Endpoint, host: str) -> None:
+async def test_a_private_address_is_refused_by_any_name(
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint, host: str
+) -> None:
     origin.answers["/x"] = answer(b"of the inner network")
     mirror = await mirrored(redirect_of(there, "^http://", private=()))
     status, _, body = await mirror.ask(path_of(f"http://{host}:{origin.port}/x"))
@@ -250,7 +269,7 @@ async def test_a_private_address_is_refused_by_any_name(mirrored, origin, there:
     assert origin.asked == []
 
 
-async def test_a_redirect_to_a_private_address_is_refused_and_not_followed(mirrored, there: Endpoint) -> None:
+async def test_a_redirect_to_a_private_address_is_refused_and_not_followed(mirrored: Mirrored, there: Endpoint) -> None:
     async with OriginServer() as origin, OriginServer(host="127.0.0.2") as inner:
         inner.answers["/x"] = answer(b"of the inner network")
         origin.answers["/x"] = redirect(f"{inner.url}x")
@@ -273,8 +292,11 @@ def tls(certificate: trustme.LeafCert) -> ssl.SSLContext:
     return context
 
 
+Https = Callable[[trustme.LeafCert], Awaitable[OriginServer]]
+
+
 @pytest.fixture
-async def https(authority: trustme.CA) -> AsyncIterator[Callable[[trustme.LeafCert], Any]]:
+async def https(authority: trustme.CA) -> AsyncIterator[Https]:
     async with AsyncExitStack() as stack:
 
         async def start(certificate: trustme.LeafCert) -> OriginServer:
@@ -283,7 +305,9 @@ async def https(authority: trustme.CA) -> AsyncIterator[Callable[[trustme.LeafCe
         yield start
 
 
-async def test_https_with_a_certificate_that_is_trusted(mirrored, https, authority, there: Endpoint) -> None:
+async def test_https_with_a_certificate_that_is_trusted(
+    mirrored: Mirrored, https: Https, authority: trustme.CA, there: Endpoint
+) -> None:
     origin = await https(authority.issue_cert("127.0.0.1"))
     origin.answers |= {"/x": answer(b"content"), "/down": redirect("http://127.0.0.1:1/x")}
     mirror = await mirrored(redirect_of(there, r"^https?://127\.0\.0\.1:\d+/", https_only=True))
@@ -294,13 +318,15 @@ async def test_https_with_a_certificate_that_is_trusted(mirrored, https, authori
 
 
 @pytest.mark.parametrize("wrong", ["expired", "another host", "self-signed"])
-async def test_a_certificate_that_is_not_trusted(mirrored, https, authority, there: Endpoint, wrong: str) -> None:
-    certificate = {
+async def test_a_certificate_that_is_not_trusted(
+    mirrored: Mirrored, https: Https, authority: trustme.CA, there: Endpoint, wrong: str
+) -> None:
+    issue: dict[str, Callable[[], trustme.LeafCert]] = {
         "expired": lambda: authority.issue_cert("127.0.0.1", not_after=datetime(2020, 1, 1, tzinfo=timezone.utc)),
         "another host": lambda: authority.issue_cert("elsewhere.example.org"),
         "self-signed": lambda: trustme.CA().issue_cert("127.0.0.1"),
-    }[wrong]()
-    origin = await https(certificate)
+    }
+    origin = await https(issue[wrong]())
     origin.answers["/x"] = answer(b"content")
     mirror = await mirrored(redirect_of(there, r"^https://127\.0\.0\.1:\d+/", https_only=True, max_wait_s=1.5))
     status, location, _ = await mirror.ask(path_of(f"{origin.url}x"))
@@ -318,14 +344,16 @@ async def test_a_certificate_that_is_not_trusted(mirrored, https, authority, the
     lambda url: base64.urlsafe_b64encode(url.encode()).decode().rstrip("="),
     lambda url: quote(base64.encodebytes(url.encode()).decode(), safe=""),
 ])  # fmt: skip
-async def test_a_url_is_percent_encoded_or_base64_of_any_kind(mirror, origin, encode: Callable[[str], str]) -> None:
+async def test_a_url_is_percent_encoded_or_base64_of_any_kind(
+    mirror: Mirror, origin: OriginServer, encode: Callable[[str], str]
+) -> None:
     target = "/x?" + "~" * 60 + ">>>???"
     origin.answers["/x?" + "~" * 60 + "%3E%3E%3E???"] = answer(b"content")
     status, _, body = await mirror.ask(f"/v1/redirect/s3/here/{encode(origin.url[:-1] + target)}")
     assert (status, json.loads(body)["status"]) == (302, "present")
 
 
-async def test_paths_that_lead_nowhere(mirror, origin) -> None:
+async def test_paths_that_lead_nowhere(mirror: Mirror, origin: OriginServer) -> None:
     encoded = quote(f"{origin.url}x", safe="")
     for path, status in ((f"/v1/redirect/gs/here/{encoded}", 404), (f"/v1/redirect/s3/there/{encoded}", 404),
                          (f"/v1/redirect/s3/here/{encoded}/more", 400), ("/v1/redirect/s3/here", 404), ("/", 404),
@@ -335,12 +363,12 @@ async def test_paths_that_lead_nowhere(mirror, origin) -> None:
     assert origin.asked == []
 
 
-async def test_a_url_too_long_for_a_key_is_to_be_had_itself(mirror, origin) -> None:
+async def test_a_url_too_long_for_a_key_is_to_be_had_itself(mirror: Mirror, origin: OriginServer) -> None:
     url = origin.url + "x" * 1024
     assert (await mirror.ask(path_of(url)))[:2] == (302, url)
 
 
-async def test_ping_and_cors(mirror) -> None:
+async def test_ping_and_cors(mirror: Mirror) -> None:
     status, _, body = await mirror.ask("/v1/ping")
     assert (status, json.loads(body)["alive"]) == (200, True)
     assert json.loads(body)["uptime"] >= 0
@@ -348,7 +376,7 @@ async def test_ping_and_cors(mirror) -> None:
         assert (got.status, got.headers["Access-Control-Allow-Origin"]) == (204, "*")
 
 
-async def test_a_client_that_came_without_tls_is_sent_to_https(mirrored, there: Endpoint) -> None:
+async def test_a_client_that_came_without_tls_is_sent_to_https(mirrored: Mirrored, there: Endpoint) -> None:
     mirror = await mirrored(redirect_of(there, force_https=True))
     plain = {"X-Forwarded-Proto": "http", "Host": "mirror.example.org"}
     status, location, _ = await mirror.ask("/v1/ping?x=1", headers=plain)
@@ -362,7 +390,9 @@ async def test_a_client_that_came_without_tls_is_sent_to_https(mirrored, there: 
 # -- purging, and what is known of copies
 
 
-async def test_a_purge_needs_the_token_and_the_next_request_fetches_anew(mirror, origin, swift, there) -> None:
+async def test_a_purge_needs_the_token_and_the_next_request_fetches_anew(
+    mirror: Mirror, origin: OriginServer, swift: SwiftServer, there: Endpoint
+) -> None:
     url = f"{origin.url}x"
     origin.answers["/x"] = answer(b"first")
     await mirror.ask(path_of(url))
@@ -384,14 +414,16 @@ async def test_a_purge_needs_the_token_and_the_next_request_fetches_anew(mirror,
     assert (await mirror.ask(path_of(f"{origin.url}never", "purge"), "DELETE", headers=token))[0] == 204
 
 
-async def test_without_a_token_in_the_configuration_nobody_may_purge(mirrored, origin, there: Endpoint) -> None:
+async def test_without_a_token_in_the_configuration_nobody_may_purge(
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+) -> None:
     mirror = await mirrored(redirect_of(there, purge_token=None))
     for given in ("Bearer None", "Bearer ", ""):
         assert (await mirror.ask(path_of(f"{origin.url}x", "purge"), "DELETE",
                                  headers={"Authorization": given}))[0] == 401  # fmt: skip
 
 
-async def test_a_flushed_redis_fills_itself_again_without_another_copy(mirror, origin) -> None:
+async def test_a_flushed_redis_fills_itself_again_without_another_copy(mirror: Mirror, origin: OriginServer) -> None:
     url = f"{origin.url}x"
     origin.answers["/x"] = answer(b"content")
     await mirror.ask(path_of(url))
@@ -406,7 +438,9 @@ async def test_a_flushed_redis_fills_itself_again_without_another_copy(mirror, o
     assert origin.gets("/x") == 1
 
 
-async def test_what_the_store_says_of_a_copys_end_is_how_long_it_is_known(mirrored, origin, ceph, new_bucket) -> None:
+async def test_what_the_store_says_of_a_copys_end_is_how_long_it_is_known(
+    mirrored: Mirrored, origin: OriginServer, ceph: CephServer, new_bucket: Callable[..., str]
+) -> None:
     there = ceph.endpoint(new_bucket(ceph), NAME)
     buckets = Buckets(there)
     assert await buckets.expire_after(3)
@@ -423,7 +457,9 @@ async def test_what_the_store_says_of_a_copys_end_is_how_long_it_is_known(mirror
     assert origin.gets("/x") == 1
 
 
-async def test_a_copy_that_has_had_its_time_is_made_anew(mirrored, origin, there: Endpoint) -> None:
+async def test_a_copy_that_has_had_its_time_is_made_anew(
+    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+) -> None:
     origin.answers["/x"] = answer(b"before")
     mirror = await mirrored(redirect_of(there, lifespan_days=1 / 86_400))
     _, location, _ = await mirror.ask(path_of(f"{origin.url}x"))
@@ -435,7 +471,9 @@ async def test_a_copy_that_has_had_its_time_is_made_anew(mirrored, origin, there
     assert origin.gets("/x") == 2
 
 
-async def test_a_pending_state_that_a_lost_process_left_keeps_nobody_waiting(mirror, origin) -> None:
+async def test_a_pending_state_that_a_lost_process_left_keeps_nobody_waiting(
+    mirror: Mirror, origin: OriginServer
+) -> None:
     url = f"{origin.url}x"
     origin.answers["/x"] = answer(b"content")
     with redis.Redis.from_url(mirror.redis_url) as client:
@@ -443,7 +481,9 @@ async def test_a_pending_state_that_a_lost_process_left_keeps_nobody_waiting(mir
     assert json.loads((await mirror.ask(path_of(url)))[2])["status"] == "present"
 
 
-async def test_without_redis_copies_are_found_and_the_rest_is_at_the_url(mirror, origin, redis_server, there) -> None:
+async def test_without_redis_copies_are_found_and_the_rest_is_at_the_url(
+    mirror: Mirror, origin: OriginServer, redis_server: RedisServer, there: Endpoint
+) -> None:
     origin.answers |= {"/copied": answer(b"content"), "/other": answer(b"content")}
     await mirror.ask(path_of(f"{origin.url}copied"))
     redis_server.kill()
@@ -451,7 +491,9 @@ async def test_without_redis_copies_are_found_and_the_rest_is_at_the_url(mirror,
     assert (await mirror.ask(path_of(f"{origin.url}other")))[:2] == (302, f"{origin.url}other")
 
 
-async def test_a_source_that_is_away_is_waited_for_and_then_left_to_the_client(mirrored, there: Endpoint) -> None:
+async def test_a_source_that_is_away_is_waited_for_and_then_left_to_the_client(
+    mirrored: Mirrored, there: Endpoint
+) -> None:
     mirror = await mirrored(redirect_of(there, max_wait_s=1.0))
     url = f"http://127.0.0.1:{free_ports(1)[0]}/x"
     assert (await mirror.ask(path_of(url)))[:2] == (302, url)

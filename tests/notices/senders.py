@@ -143,7 +143,7 @@ class StreamSender:
         groups: list[dict[str, Any]] = await self.client.xinfo_groups(self.name)
         for group in groups:
             unread = await self.client.xrange(self.name, b"(" + group["last-delivered-id"], "+")
-            return len(unread) + int(group["pending"])
+            return len(unread or []) + int(group["pending"])
         return int(await self.client.xlen(self.name))
 
     async def close(self) -> None:
@@ -200,7 +200,7 @@ class WebhookSender:
     def source(self, routing: Deliver, count: Callable[[str], None]) -> Webhook:
         return Webhook("127.0.0.1", self.port, TOKEN, routing, count=count)
 
-    async def post(self, body: str | bytes, **options: Any) -> tuple[int, str]:
+    async def post(self, body: str | bytes | AsyncIterator[bytes], **options: Any) -> tuple[int, str]:
         options.setdefault("headers", {"Authorization": f"Bearer {TOKEN}"})
         async with self.session.post(f"http://127.0.0.1:{self.port}/notify", data=body, **options) as answer:
             return answer.status, await answer.text()

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from s3s3.demo.redis_server import RedisServer
-from s3s3.notices.stream import Stream
+from s3s3.notices.source import Source
 from tests.notices.senders import LEASE_S, StreamSender, listening, nothing_is_held
 from tests.waiting import until
 
@@ -177,7 +177,7 @@ async def test_notices_outlive_a_redis_that_is_killed_and_comes_back(
         await until(lambda: nothing_is_held(sender))
 
 
-async def is_ready(stream: Stream) -> bool:
+async def is_ready(stream: Source) -> bool:
     return not await stream.unready()
 
 

@@ -6,7 +6,8 @@ import asyncio
 import base64
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NoReturn
 
 import pytest
 
@@ -113,11 +114,12 @@ async def test_a_redis_that_is_away_is_503_at_once_and_one_that_does_not_answer_
 ) -> None:
     monkeypatch.setattr(webhook_module, "QUEUED_WITHIN_S", 0.2)
 
-    def away() -> None:
+    def away() -> NoReturn:
         raise RedisUnavailable("Redis cannot be reached")
 
     async with listening(sender) as (taken, _):
-        for wait in (away, lambda: asyncio.sleep(60)):
+        waits: list[Callable[[], Awaitable[object]]] = [away, lambda: asyncio.sleep(60)]
+        for wait in waits:
             taken.wait = wait
             status, said = await sender.post(event("k"))
             assert (status, "send it again" in said) == (503, True)

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +25,7 @@ from .ceph_server import CephServer
 PAGE = Path(__file__).parents[2] / "docs" / "stores.md"
 BEGIN, END = "<!-- written by make stores-table -->\n", "<!-- to here -->\n"
 
-ROWS = {
+ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "V2 signatures": lambda found: _word(found["signature_v2"]),
     "V4 signatures": lambda found: _word(found["signature_v4"]),
     "Content-MD5 enforced": lambda found: _word(found["content_md5_enforced"]),

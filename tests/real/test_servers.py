@@ -38,7 +38,8 @@ def is_alive(pid: int) -> bool:
 
 @pytest.fixture(params=["swift", "ceph", "rclone_store"])
 def store(request: pytest.FixtureRequest) -> StoreServer:
-    return request.getfixturevalue(request.param)
+    server: StoreServer = request.getfixturevalue(request.param)
+    return server
 
 
 @pytest.fixture
@@ -176,6 +177,7 @@ def test_a_server_dies_with_the_process_that_started_it_even_by_sigkill(tmp_path
     with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment
     ) as starter:
+        assert starter.stdout is not None
         pid, folder = starter.stdout.readline().split()
         assert is_alive(int(pid))
         starter.kill()

@@ -71,7 +71,7 @@ def _stdin(content: bytes | IO[bytes]) -> Iterator[None]:
             file.write(content)
             file.seek(0)
             content = file
-        sys.stdin = content  # type: ignore[assignment]  # only its descriptor is read
+        sys.stdin = content  # only its descriptor is read
         try:
             yield
         finally:

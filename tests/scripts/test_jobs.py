@@ -49,7 +49,8 @@ def letters(url: str, destination: str = "dest-ceph") -> set[str]:
     async def do(jobs: RedisJobs) -> set[str]:
         return {letter.key async for letter in jobs.dead_letters(destination)}
 
-    return with_jobs(url, do)
+    found: set[str] = with_jobs(url, do)
+    return found
 
 
 def bury_message(url: str) -> None:

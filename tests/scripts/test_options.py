@@ -43,7 +43,7 @@ def test_a_time_before_now_is_wrong_usage(main: Main, option: str) -> None:
 @pytest.mark.real
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_output_that_cannot_be_written_is_told_without_a_traceback(tmp_path: Path, redis_url: str) -> None:
-    command = [sys.executable, "-m", "s3s3.scripts.main", "jobs", "--config", config_file(tmp_path, redis_url)]
+    command = [sys.executable, "-m", "s3s3.scripts.main", "jobs", "--config", str(config_file(tmp_path, redis_url))]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     told = "s3s3: standard output cannot be written to: No space left on device; the work itself is done\n"

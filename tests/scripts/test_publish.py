@@ -223,8 +223,13 @@ def test_wait_says_that_nobody_listens_goes_on_and_can_be_interrupted(
 ) -> None:
     told = threading.Event()
     monkeypatch.setattr(awaited, "QUIET_S", 0.1)
-    monkeypatch.setattr(awaited.log, "warning", lambda text, *args: (said.append(text % args), told.set()))
     said: list[str] = []
+
+    def warning(text: str, *args: object) -> None:
+        said.append(text % args)
+        told.set()
+
+    monkeypatch.setattr(awaited.log, "warning", warning)
     thread = interrupt_when(told)
     done = run(main, "--config", config, "--wait", "a")
     thread.join()

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import subprocess
 import time
+from collections.abc import AsyncIterator
 from email.utils import formatdate
 from pathlib import Path
 
@@ -229,7 +230,7 @@ async def test_https_works_where_the_certificate_is_trusted(certificate: Path, m
             body = b"y" * 1_000_000
             await store.put("key", body, size_bytes=len(body), md5=b"m" * 16, headers={})
 
-            async def broken():
+            async def broken() -> AsyncIterator[bytes]:
                 yield b"y" * 500_000
                 yield b"y" * 500_000
                 raise ZeroDivisionError

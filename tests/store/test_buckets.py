@@ -5,12 +5,16 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from s3s3.demo.swift_server import SwiftServer
 from s3s3.store import Buckets, Store
 from tests.real.ceph_server import CephServer
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import LifecycleRuleTypeDef
 
 pytestmark = pytest.mark.real
 
@@ -24,13 +28,20 @@ async def test_a_bucket_is_made_once_and_swift_cannot_delete_by_itself(swift: Sw
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-async def test_ceph_deletes_by_a_rule_and_says_so_and_other_rules_stay(ceph: CephServer, version: str) -> None:
+async def test_ceph_deletes_by_a_rule_and_says_so_and_other_rules_stay(
+    ceph: CephServer, version: Literal["s3", "s3v4"]
+) -> None:
     name = f"made-{uuid.uuid4().hex[:8]}"
     endpoint = replace(ceph.endpoint(name), signature_version=version, prefix="mirrored/",
                        region="default" if version == "s3v4" else "us-east-1")  # fmt: skip
     buckets = Buckets(endpoint)
     assert await buckets.make()
-    other = {"ID": "other", "Filter": {"Prefix": "tmp/"}, "Status": "Enabled", "Expiration": {"Days": 9}}
+    other: LifecycleRuleTypeDef = {
+        "ID": "other",
+        "Filter": {"Prefix": "tmp/"},
+        "Status": "Enabled",
+        "Expiration": {"Days": 9},
+    }
     client = ceph.boto3_client()
     client.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": [other]})
     assert await buckets.expire_after(3)

@@ -6,7 +6,8 @@ import asyncio
 import gc
 import hashlib
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 import pytest
@@ -55,7 +56,9 @@ ODD_KEYS = [
 ]
 
 
-async def put(store: Store, body=b"content", key: str = "key", **options) -> Written:
+async def put(
+    store: Store, body: bytes | Callable[[], AsyncIterator[bytes]] = b"content", key: str = "key", **options: Any
+) -> Written:
     if isinstance(body, bytes):
         options = {"size_bytes": len(body), "md5": hashlib.md5(body).digest(), **options}
     return await store.put(key, body, **{"size_bytes": 7, "md5": b"m" * 16, "headers": {}, **options})
@@ -76,7 +79,7 @@ async def keep_silent(talk: Talk) -> None:
     await asyncio.sleep(3600)
 
 
-def in_chunks(*chunks: bytes, then: Exception | None = None):
+def in_chunks(*chunks: bytes, then: Exception | None = None) -> Callable[[], AsyncIterator[bytes]]:
     async def body() -> AsyncIterator[bytes]:
         for chunk in chunks:
             yield chunk
@@ -143,7 +146,7 @@ async def test_only_the_headers_that_are_needed_are_sent() -> None:
 
 
 async def test_headers_arrive_as_the_bytes_they_came_as() -> None:
-    described = {
+    described: dict[str, Any] = {
         "content_type": "text/plain; charset=x",
         "content_encoding": "gzip",
         "cache_control": "no-cache",
@@ -343,7 +346,7 @@ async def test_a_404_to_a_head_is_none() -> None:
         ({"x_amz_server_side_encryption_customer_algorithm": "AES256"}, True),
     ],
 )
-async def test_the_encryption_header_tells_that_an_etag_is_no_md5(headers: dict[str, str], is_encrypted: bool) -> None:
+async def test_the_encryption_header_tells_that_an_etag_is_no_md5(headers: dict[str, Any], is_encrypted: bool) -> None:
     async with RawServer([says(answer(**headers))]) as server, server.store() as store:
         described = await store.head("key")
         assert described is not None
@@ -361,7 +364,7 @@ async def test_a_failed_put_is_sent_again_and_says_that_one_was_unanswered() -> 
 
 
 @pytest.mark.parametrize("misbehave", [cut_off, reset])
-async def test_a_write_that_never_gets_an_answer_is_unanswered(misbehave) -> None:
+async def test_a_write_that_never_gets_an_answer_is_unanswered(misbehave: Callable[[Talk], Awaitable[Any]]) -> None:
     async with RawServer([misbehave]) as server, server.store() as store:
         for operation in (put(store), store.delete("key"), put(store, body=in_chunks(b"content"))):
             with pytest.raises(StoreUnavailable) as caught:
@@ -642,7 +645,7 @@ async def test_a_source_that_takes_its_time_is_not_the_destinations_fault() -> N
 
 async def test_a_destination_that_takes_nothing_is_given_up() -> None:
     async def take_nothing(talk: Talk) -> None:
-        talk.writer.transport.pause_reading()
+        talk.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's reads, too
         await asyncio.sleep(3600)
 
     async def endless() -> AsyncIterator[bytes]:

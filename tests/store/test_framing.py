@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3s3.store.framing import Body, Chunked, UntilClose, body_of, parse_head
+from s3s3.store.framing import Body, Chunked, Head, UntilClose, body_of, parse_head
 
 
-def head(*lines: bytes, status: bytes = b"200 OK", version: bytes = b"1.1"):
+def head(*lines: bytes, status: bytes = b"200 OK", version: bytes = b"1.1") -> Head:
     return parse_head(b"\r\n".join((b"HTTP/" + version + b" " + status, *lines)))
 
 
@@ -27,7 +27,9 @@ chunks = st.lists(st.tuples(st.binary(min_size=1, max_size=40), extensions), max
 
 
 @given(chunks, endings, st.lists(st.integers(1, 9), max_size=40))
-def test_chunks_are_put_together_however_they_come(parts, ending, sizes) -> None:
+def test_chunks_are_put_together_however_they_come(
+    parts: list[tuple[bytes, bytes]], ending: bytes, sizes: list[int]
+) -> None:
     raw = b"".join(b"%x%s\r\n%s\r\n" % (len(part), extension, part) for part, extension in parts) + b"0\r\n" + ending
     body, content = Chunked(), b""
     for piece in in_pieces(raw, sizes):
@@ -46,7 +48,7 @@ def test_chunks_that_are_none_are_refused(raw: bytes) -> None:
 
 
 @given(st.binary(max_size=50), st.lists(st.integers(1, 9), max_size=10))
-def test_a_body_of_known_length_ends_there(content, sizes) -> None:
+def test_a_body_of_known_length_ends_there(content: bytes, sizes: list[int]) -> None:
     body = Body(len(content))
     assert b"".join(body.feed(piece) for piece in in_pieces(content, sizes)) == content
     assert body.ended
@@ -77,7 +79,9 @@ def test_a_body_of_unknown_length_ends_with_the_connection() -> None:
         ([b"Content-Length: 5"], {"status": b"304 Not Modified"}, Body, True),
     ],
 )
-def test_the_head_tells_where_the_body_ends(lines, options, kind, ended) -> None:
+def test_the_head_tells_where_the_body_ends(
+    lines: list[bytes], options: dict[str, bytes], kind: type[Body | Chunked | UntilClose], ended: bool
+) -> None:
     body = body_of(head(*lines, **options), without_body=False)
     assert (type(body), body.ended) == (kind, ended)
     assert body_of(head(*lines, **options), without_body=True).ended
@@ -94,7 +98,9 @@ def test_the_head_tells_where_the_body_ends(lines, options, kind, ended) -> None
         ([b"Connection: keep-alive"], b"1.0", True),
     ],
 )
-def test_the_head_tells_whether_the_connection_may_be_kept(lines, version, persistent) -> None:
+def test_the_head_tells_whether_the_connection_may_be_kept(
+    lines: list[bytes], version: bytes, persistent: bool
+) -> None:
     assert head(*lines, version=version).persistent is persistent
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,7 +88,7 @@ KEYS.sort(key=str.encode)
     ],
     ids=str,
 )
-async def test_every_key_is_listed_once_whatever_the_stores_ways(ways: dict[str, bool], page_size: int) -> None:
+async def test_every_key_is_listed_once_whatever_the_stores_ways(ways: dict[str, Any], page_size: int) -> None:
     if ways.get("marker_included"):
         page_size += 1
     bucket = Bucket(KEYS, page_size, **ways)
@@ -210,7 +211,11 @@ async def test_one_page_is_fetched_ahead_and_no_more() -> None:
 
 async def test_a_page_is_tried_again_and_errors_come_out() -> None:
     bucket = Bucket(KEYS)
-    scripts = [says(error(503, "SlowDown")), says(answer(body=b"<ListBucketRes", content_length="99")), bucket]
+    scripts: list[Callable[[Talk], Awaitable[Any]]] = [
+        says(error(503, "SlowDown")),
+        says(answer(body=b"<ListBucketRes", content_length="99")),
+        bucket,
+    ]
 
     async def cut_short(talk: Talk) -> None:
         talk.say(answer(body=b"<ListBucketRes", content_length="99"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 from xml.sax.saxutils import escape
 
@@ -65,14 +66,14 @@ keys = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(keys, max_size=5), st.sampled_from([ceph, swift, aws, rclone]))
-def test_every_key_comes_out_of_every_stores_way_of_writing(names, write) -> None:
+def test_every_key_comes_out_of_every_stores_way_of_writing(names: list[str], write: Callable[[str], str]) -> None:
     listed = parse_page(page(*map(write, names)))
     assert listed.entries == [Entry(name, 7, ETAG, WHEN_MS) for name in names]
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(keys, max_size=5), st.sampled_from([ceph, swift, aws]))
-def test_the_quick_way_and_the_xml_parser_read_the_same(names, write) -> None:
+def test_the_quick_way_and_the_xml_parser_read_the_same(names: list[str], write: Callable[[str], str]) -> None:
     text = page(*map(write, names)).decode()
     quick = listing._read_plainly(text.replace("&quot;", '"'))
     assert quick is not None
@@ -85,7 +86,7 @@ def test_the_quick_way_and_the_xml_parser_read_the_same(names, write) -> None:
 @given(
     st.lists(st.text(st.characters(codec="utf-8", min_codepoint=32, exclude_characters="\x7f\ufffe\uffff")), max_size=5)
 )
-def test_keys_that_a_store_does_not_encode_are_read_as_they_are(names) -> None:
+def test_keys_that_a_store_does_not_encode_are_read_as_they_are(names: list[str]) -> None:
     contents = [ceph("k").replace("<Key>k<", f"<Key>{escape(name)}<") for name in names]
     for written in (contents, [text.replace("<Size>", " <Size>") for text in contents]):
         listed = parse_page(page(*written, about=""))

@@ -23,7 +23,7 @@ def test_an_encoded_key_has_only_what_a_path_may_have_and_decodes_to_itself(key:
 
 
 @given(st.lists(st.tuples(text, text)))
-def test_a_query_decodes_to_itself(pairs) -> None:
+def test_a_query_decodes_to_itself(pairs: list[tuple[str, str | None]]) -> None:
     assert parse_qsl(encode_query(pairs), keep_blank_values=True, separator="&") == pairs
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 
-from s3s3.errors import Damaged, NoSuchKey, StoreUnavailable, UpstreamRefused, UrlForbidden
+from s3s3.errors import Damaged, NoSuchKey, StoreError, StoreUnavailable, UpstreamRefused, UrlForbidden
 from s3s3.store import Fetched, Origin, Timeouts, UrlRules
 from tests.mirror.origin_server import OriginServer, answer, redirect
 
@@ -47,7 +48,7 @@ async def test_an_object_comes_with_its_headers_and_nothing_of_ours_is_told(serv
      ({"content_md5": "mgNkuembtIDdJeHwKEyFVQ==", "etag": '"x"'}, "9a0364b9e99bb480dd25e1f0284c8555"),
      ({"content_md5": "nonsense"}, "")],
 )  # fmt: skip
-async def test_an_md5_that_is_promised_is_known(server: OriginServer, headers: dict[str, str], etag: str) -> None:
+async def test_an_md5_that_is_promised_is_known(server: OriginServer, headers: dict[str, Any], etag: str) -> None:
     server.answers["/x"] = answer(b"content", **headers)
     async with await origin_of().get(f"{server.url}x") as reading:
         assert reading.entry.etag == etag
@@ -124,6 +125,7 @@ async def test_every_failure_says_whether_to_try_again_and_blames_no_store(serve
     for path, (kind, retriable) in expected.items():
         with pytest.raises(kind) as raised:
             await origin_of().fetch(f"{server.url}{path}", 100)
+        assert isinstance(raised.value, StoreError)
         assert (raised.value.retriable, raised.value.store, raised.value.operation) == (retriable, "", "GET"), path
 
 

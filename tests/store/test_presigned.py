@@ -6,7 +6,7 @@ import re
 import time
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 import boto3
@@ -27,7 +27,7 @@ VERSIONS = ["s3", "s3v4"]
 
 
 @cache
-def client(version: str, base: str, style: str, access_key_id: str, secret: str) -> Any:
+def client(version: str, base: str, style: Literal["path", "virtual"], access_key_id: str, secret: str) -> Any:
     return boto3.client(
         "s3", endpoint_url=base, region_name="us-east-1", aws_access_key_id=access_key_id,
         aws_secret_access_key=secret, config=Config(signature_version=version, s3={"addressing_style": style}),

@@ -8,13 +8,14 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from typing import Literal
 
 import pytest
 
 from s3s3.demo.servers import StoreServer
 from s3s3.errors import AccessDenied, Damaged, InvalidKey, NoSuchBucket, NoSuchKey, TooLarge
 from s3s3.model import Endpoint, Secret
-from s3s3.store import Store
+from s3s3.store import Store, Written
 
 from .test_client import ODD_KEYS
 
@@ -33,7 +34,7 @@ def endpoint(server: StoreServer, new_bucket: NewBucket) -> Endpoint:
     return server.endpoint(new_bucket(server), name="destination-real")
 
 
-async def put(store: Store, key: str, body: bytes, **headers: str):
+async def put(store: Store, key: str, body: bytes, **headers: str) -> Written:
     md5 = hashlib.md5(body).digest()
     return await store.put(
         key, body, size_bytes=len(body), md5=md5, headers={name.replace("_", "-"): v for name, v in headers.items()}
@@ -41,7 +42,9 @@ async def put(store: Store, key: str, body: bytes, **headers: str):
 
 
 @pytest.mark.parametrize("signature_version", ["s3", "s3v4"])
-async def test_every_kind_of_key_round_trips(endpoint: Endpoint, server: StoreServer, signature_version) -> None:
+async def test_every_kind_of_key_round_trips(
+    endpoint: Endpoint, server: StoreServer, signature_version: Literal["s3", "s3v4"]
+) -> None:
     endpoint = dataclasses.replace(endpoint, signature_version=signature_version)
     async with Store(endpoint) as store:
         for key in ODD_KEYS:
@@ -174,7 +177,7 @@ async def test_what_the_store_refuses_is_said_in_our_words(endpoint: Endpoint) -
 
 
 @pytest.mark.parametrize("signature_version", ["s3", "s3v4"])
-async def test_wrong_keys_name_the_setting(endpoint: Endpoint, signature_version) -> None:
+async def test_wrong_keys_name_the_setting(endpoint: Endpoint, signature_version: Literal["s3", "s3v4"]) -> None:
     endpoint = dataclasses.replace(endpoint, signature_version=signature_version)
     wrong_secret = dataclasses.replace(endpoint, secret_access_key=Secret("not-the-secret"))
     wrong_id = dataclasses.replace(endpoint, access_key_id="nobody")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import random
+from collections.abc import Callable, Mapping
+from typing import Literal
 from unittest import mock
 from urllib.parse import parse_qsl, urlsplit
 
@@ -53,7 +55,14 @@ methods = st.sampled_from(["GET", "PUT", "HEAD", "DELETE"])
 class Case:
     """One request, as we and as botocore see it."""
 
-    def __init__(self, key, query, headers, token, virtual_host):
+    def __init__(
+        self,
+        key: str,
+        query: tuple[tuple[str, str | None], ...],
+        headers: Mapping[str, str],
+        token: str | None,
+        virtual_host: bool,
+    ) -> None:
         encoded = encode_key(key)
         path = f"/{encoded}" if virtual_host else f"/bucket/{encoded}"
         host = f"bucket.{HOST}" if virtual_host else HOST
@@ -64,7 +73,7 @@ class Case:
         self.query_string = encode_query(query)
         self.url = f"http://{host}{path}" + (f"?{self.query_string}" if query else "")
 
-    def aws_request(self, method, *, with_host):
+    def aws_request(self, method: str, *, with_host: bool) -> AWSRequest:
         headers = self.headers if with_host else {k: v for k, v in self.headers.items() if k != "host"}
         request = AWSRequest(method=method, url=self.url, headers=headers)
         request.auth_path = self.target.resource
@@ -74,11 +83,11 @@ class Case:
 cases = st.builds(Case, keys, queries, headers_to_sign, tokens, st.booleans())
 
 
-def lower(headers):
+def lower(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-def check_v2(method, case):
+def check_v2(method: str, case: Case) -> None:
     request = case.aws_request(method, with_host=False)
     with mock.patch.object(HmacV1Auth, "_get_date", lambda self: DATE), mock.patch("time.time", lambda: NOW):
         HmacV1Auth(case.credentials).add_auth(request)
@@ -88,7 +97,7 @@ def check_v2(method, case):
     assert ours.get("x-amz-security-token") == request.headers.get("x-amz-security-token")
 
 
-def check_v2_presigned(method, case):
+def check_v2_presigned(method: str, case: Case) -> None:
     signed = {name: value for name, value in case.headers.items() if name.startswith(("x-amz-", "content-"))}
     case.headers = signed
     request = case.aws_request(method, with_host=False)
@@ -96,11 +105,13 @@ def check_v2_presigned(method, case):
         HmacV1QueryAuth(case.credentials, expires=600).add_auth(request)
     ours = SignerV2(case.keys).presign(method, case.target, signed, 600, now_s=NOW)
     # botocore also copies the signed headers into the query, where S3 does not look for them
-    theirs = {pair for pair in parse_qsl(urlsplit(request.url).query, keep_blank_values=True) if pair[0] not in signed}
+    theirs = {
+        pair for pair in parse_qsl(urlsplit(str(request.url)).query, keep_blank_values=True) if pair[0] not in signed
+    }
     assert set(parse_qsl(ours, keep_blank_values=True)) == theirs
 
 
-def check_v4(method, case):
+def check_v4(method: str, case: Case) -> None:
     request = case.aws_request(method, with_host=True)
     request.context["payload_signing_enabled"] = False
     request.context["client_config"] = mock.Mock(s3={"payload_signing_enabled": False})
@@ -108,32 +119,33 @@ def check_v4(method, case):
     with mock.patch("botocore.auth.get_current_datetime", lambda *_: now), mock.patch("time.time", lambda: NOW):
         S3SigV4Auth(case.credentials, "s3", "eu-west-1").add_auth(request)
         ours = SignerV4(case.keys, "eu-west-1").sign(method, case.target, case.headers)
-    theirs = lower(request.headers)
+    theirs = lower(dict(request.headers.items()))
     assert {name: theirs[name] for name in ours} == ours
 
 
-def check_v4_presigned(method, case):
+def check_v4_presigned(method: str, case: Case) -> None:
     request = case.aws_request(method, with_host=True)
     now = datetime.datetime.fromtimestamp(NOW, datetime.timezone.utc)
     with mock.patch("botocore.auth.get_current_datetime", lambda *_: now):
         S3SigV4QueryAuth(case.credentials, "s3", "eu-west-1", expires=600).add_auth(request)
     ours = SignerV4(case.keys, "eu-west-1").presign(method, case.target, case.headers, 600, now_s=NOW)
-    theirs = urlsplit(request.url).query
+    theirs = urlsplit(str(request.url)).query
     assert set(parse_qsl(ours, keep_blank_values=True)) == set(parse_qsl(theirs, keep_blank_values=True))
 
 
-CHECKS = [check_v2, check_v2_presigned, check_v4, check_v4_presigned]
+Check = Callable[[str, Case], None]
+CHECKS: list[Check] = [check_v2, check_v2_presigned, check_v4, check_v4_presigned]
 
 
 @pytest.mark.parametrize("check", CHECKS)
 @settings(max_examples=150, deadline=None)
 @given(method=methods, case=cases)
-def test_a_signature_is_what_botocore_makes_of_the_same_request(check, method, case):
+def test_a_signature_is_what_botocore_makes_of_the_same_request(check: Check, method: str, case: Case) -> None:
     check(method, case)
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_a_thousand_signatures_are_what_botocore_makes_of_the_same_requests(check):
+def test_a_thousand_signatures_are_what_botocore_makes_of_the_same_requests(check: Check) -> None:
     """Cheaper than hypothesis's, so there can be many; its own find the corners."""
     chance = random.Random(2006)
     for _ in range(1000):
@@ -160,12 +172,12 @@ def random_case(chance: random.Random) -> Case:
     return Case("k" + text(30), query, headers, chance.choice([None, "token/with+odd="]), chance.random() < 0.5)
 
 
-def test_the_signed_subresources_are_botocores():
+def test_the_signed_subresources_are_botocores() -> None:
     assert set(HmacV1Auth.QSAOfInterest) == SUBRESOURCES
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-def test_a_signer_used_again_signs_as_a_new_one_does(version):
+def test_a_signer_used_again_signs_as_a_new_one_does(version: Literal["s3", "s3v4"]) -> None:
     keys_, target = Keys("AKID", Secret("secret")), Target("/b/k", "/b/k")
     used = signer(version, keys_, "us-east-1")
     for day in range(3):
@@ -176,7 +188,7 @@ def test_a_signer_used_again_signs_as_a_new_one_does(version):
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-def test_a_header_of_raw_bytes_is_hashed_as_the_bytes_it_came_as(version):
+def test_a_header_of_raw_bytes_is_hashed_as_the_bytes_it_came_as(version: Literal["s3", "s3v4"]) -> None:
     with mock.patch("time.time", lambda: NOW):
         signatures = {
             signer(version, Keys("AKID", Secret("s")), "r").sign(
@@ -187,6 +199,6 @@ def test_a_header_of_raw_bytes_is_hashed_as_the_bytes_it_came_as(version):
     assert len(signatures) == 3
 
 
-def test_keys_do_not_show_their_secrets():
+def test_keys_do_not_show_their_secrets() -> None:
     shown = repr(Keys("AKID", Secret("hidden"), Secret("token-hidden")))
     assert "hidden" not in shown

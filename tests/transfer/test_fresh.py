@@ -137,7 +137,7 @@ async def test_a_put_of_which_the_end_was_never_sent_cannot_be_carried_out_later
     async def break_off(*_: object, **__: object) -> Written:
         raise unavailable("swift-0", unanswered=True)
 
-    scene.destination.put = break_off  # type: ignore[method-assign, assignment]
+    scene.destination.put = break_off  # type: ignore[method-assign]
 
     assert not (await scene.outcome()).unanswered
 
@@ -159,7 +159,7 @@ async def test_a_lease_that_ended_between_two_attempts_does_not_hide_the_first_o
         await put(*arguments, **named)  # type: ignore[arg-type]  # sent, and no answer came
         return await put(*arguments, **named)  # type: ignore[arg-type]
 
-    scene.destination.put = put_twice  # type: ignore[method-assign, assignment]
+    scene.destination.put = put_twice  # type: ignore[method-assign]
 
     outcome = await scene.outcome(permit=Permit(1))
 

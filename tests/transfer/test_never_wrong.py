@@ -117,7 +117,7 @@ async def test_a_destination_that_failed_at_the_first_reading_is_not_asked_at_th
         tries.append(key)
         raise refused
 
-    scene.destination.put = refuse  # type: ignore[method-assign, assignment]
+    scene.destination.put = refuse  # type: ignore[method-assign]
 
     failed, copied = await scene.copy()
 

@@ -28,7 +28,7 @@ from .scene import (
 )
 
 
-def one_store_with(content: bytes = TINY, **about: object) -> Scene:
+def one_store_with(content: bytes = TINY, **about: Any) -> Scene:
     """A source and two destinations; the first is in the source's own store."""
     scene = Scene(content, destinations=2, **about)
     scene.transfer = Transfer(
@@ -121,7 +121,7 @@ async def test_a_store_that_made_a_copy_once_is_asked_again_after_any_number_of_
 
 
 @pytest.mark.parametrize("about", [{"encrypted": True}, {"size_bytes": SINGLE_PUT_LIMIT_BYTES + 1}])
-async def test_what_no_etag_proves_or_one_put_does_not_take_is_not_asked_for(about: dict[str, object]) -> None:
+async def test_what_no_etag_proves_or_one_put_does_not_take_is_not_asked_for(about: dict[str, Any]) -> None:
     scene = one_store_with(**about)
     await scene.copy()
     assert "COPY" not in scene.destination.requests

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -105,7 +106,7 @@ async def test_work_goes_on_when_redis_is_back(
         await notice(jobs, *keys)
         for _ in range(2):
             before = len(copies.asked)
-            await until(lambda before=before: len(copies.asked) > before + 40)
+            await until(partial(lambda before: len(copies.asked) > before + 40, before))
             redis_server.kill()
             await asyncio.sleep(0.3)
             redis_server.start()
