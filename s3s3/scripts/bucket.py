@@ -29,6 +29,7 @@ from . import options
 from .progress import Progress, span_text, summary_table
 from .queues import chosen
 from .report_file import ReportFile
+from .tables import counted
 
 log = logging.getLogger(__name__)
 
@@ -191,8 +192,8 @@ def _tell(tallies: list[Tally], complete: bool, to_stderr: bool) -> None:
     for tally in tallies:
         if not set(tally.errors).issuperset(tally.counts):
             skipped = f"; {tally.skipped_entries:,} others have not changed since" if tally.skipped_entries else ""
-            compared = tally.source_entries - tally.skipped_entries
-            console.print(f"route {tally.route}: {compared:,} objects compared in {span_text(tally.seconds)}{skipped}")
+            compared = counted(tally.source_entries - tally.skipped_entries, "object")
+            console.print(f"route {tally.route}: {compared} compared in {span_text(tally.seconds)}{skipped}")
         if tally.proven:
             console.print(f"route {tally.route}: proven: every destination holds what the source does")
         for store, error in tally.errors.items():

@@ -102,6 +102,8 @@ async def _publish_all(
             raise ConfigError(faults)
         await publisher.publish(keys)
         return 0, await publisher.finish()
+    if sys.stdin.isatty():
+        print("s3s3: a key on each line, Ctrl-D after the last", file=sys.stderr)
     refused = 0
     async for named in of_input(sys.stdin.fileno(), b"\0" if arguments.null else b"\n", stop):
         keys, faults = checked(named, wanted)

@@ -180,12 +180,15 @@ def _advice(endpoint: Endpoint, status: int, headers: Mapping[str, str], said: S
         return f"the store sends us elsewhere{f', to {where}' if where else ''}: set host or region in {table}"
     if said.code == "RequestTimeTooSkewed":
         return f"this machine's clock {_skew(headers)}: set it right (NTP)"
-    return _ADVICE.get(said.code or str(status), "").format(table=table, bucket=endpoint.bucket_name)
+    advice = _ADVICE.get(said.code or str(status), "").format(table=table, bucket=endpoint.bucket_name)
+    if said.code == "SignatureDoesNotMatch" and endpoint.signature_version == "s3v4":
+        return f"{advice}; if they are right, region"  # of which V2 knows nothing
+    return advice
 
 
 _ADVICE = {
     "InvalidAccessKeyId": "check aws_access_key_id in {table}",
-    "SignatureDoesNotMatch": "check aws_secret_access_key and aws_access_key_id in {table}; if they are right, region",
+    "SignatureDoesNotMatch": "check aws_secret_access_key and aws_access_key_id in {table}",
     "ExpiredToken": "the session token in {table} has expired",
     "InvalidToken": "check the session token in {table}",
     "AccessDenied": "the owner of bucket {bucket!r} must permit this to the access key in {table}",

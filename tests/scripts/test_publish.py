@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pty
 import signal
 import threading
 import time
@@ -122,6 +123,16 @@ def test_lines_that_are_no_keys_are_named_and_the_others_are_queued(config: Path
 def test_keys_with_line_breaks_come_with_nuls_between(config: Path, redis_url: str) -> None:
     assert run(main, "--config", config, "--null", "-", stdin=b"a\nb\0 c\0").status == 0
     assert set(queued(redis_url)) == {"a\nb", " c"}
+
+
+def test_a_person_at_a_terminal_is_told_what_is_waited_for(config: Path, redis_url: str) -> None:
+    ours, theirs = pty.openpty()
+    os.write(ours, b"key\n\x04")
+    with os.fdopen(theirs, "rb", buffering=0) as terminal:
+        done = run(main, "--config", config, stdin=terminal)
+    os.close(ours)
+    assert "a key on each line, Ctrl-D after the last" in done.err
+    assert set(queued(redis_url)) == {"key"}
 
 
 def test_a_producer_that_never_ends_is_followed_line_by_line(config: Path, redis_url: str) -> None:

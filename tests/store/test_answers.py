@@ -82,6 +82,7 @@ async def test_codes_and_statuses_become_errors(status: int, code: str, kind: ty
     ("raw", "endpoint", "advice"),
     [
         (error(403, "SignatureDoesNotMatch"), {}, "check aws_secret_access_key and aws_access_key_id in"),
+        (error(403, "SignatureDoesNotMatch"), {"signature_version": "s3v4"}, "if they are right, region"),
         (error(403, "InvalidAccessKeyId"), {}, "check aws_access_key_id in"),
         (
             error(
