@@ -46,9 +46,10 @@ def command_line() -> argparse.ArgumentParser:
     parser = options.parser("listen", "Copy every object that a notice names, until told to stop.")
     parser.add_argument(
         "--reconcile-interval",
-        type=options.interval_s,
+        default=0.0,
+        type=options.span_s,
         metavar="S",
-        help="also compare whole buckets, every S seconds",
+        help="also compare whole buckets, every S seconds (default: 0, never)",
     )
     parser.add_argument("--no-initial", action="store_true", help="... but not at the start")
     options.add_drain(parser)
