@@ -229,26 +229,22 @@ class Worker:
     # -- one job
 
     async def _work(self, job: Job, lease: Lease, parked: Mapping[str, str], full: Collection[str]) -> None:
-        known = [name for name in job.destinations if name in self._destinations]
         began_s = lease_clock_s()
-        wanted = [name for name in known if name not in parked and name not in full]
+        wanted = [name for name in job.destinations
+                  if name in self._destinations and name not in parked and name not in full]  # fmt: skip
         apart = self._stragglers.apart(wanted)
         outcomes = await self._outcomes(job, [name for name in wanted if name not in apart], lease)
         took_s = lease_clock_s() - began_s
         self._stragglers.learn(outcomes)
         await self.circuits.learn(outcomes)
-        # A destination that the configuration no longer has is done with.
-        verdicts = {name: Verdict(Step.DONE) for name in job.destinations if name not in known}
-        for outcome in outcomes:
-            verdicts[outcome.destination] = self._judge(job, outcome)
+        verdicts = {outcome.destination: self._judge(job, outcome) for outcome in outcomes}
         verdicts |= dict.fromkeys(apart, Verdict(Step.ASIDE))
-        for name, store in parked.items():
-            verdicts[name] = self._park(job, name, store)
-        for name in full:  # it has its turn when others have had theirs; no outcome yet
-            verdicts[name] = Verdict(Step.PARK, circuit=name)
-        arrived = _ARRIVED.intersection(outcome.result for outcome in outcomes)
-        if self._arrived is not None and arrived:
-            await self._patience.answered(partial(self._arrived, job.key, arrived))
+        verdicts |= {name: self._park(job, name, store) for name, store in parked.items()}
+        # Who is full has its turn when others have had theirs; no outcome yet.
+        verdicts |= {name: Verdict(Step.PARK, circuit=name) for name in full}
+        # A destination that the configuration no longer has is done with.
+        verdicts |= {name: Verdict(Step.DONE) for name in job.destinations if name not in self._destinations}
+        await self._tell_arrived(job.key, outcomes)
         # A lease that ended between two attempts at a PUT does not say what became of the first.
         look = any(outcome.unanswered or isinstance(outcome.error, LeaseLost) for outcome in outcomes)
         await self._patience.answered(partial(self._jobs.finish, job, verdicts, look))
@@ -265,6 +261,13 @@ class Worker:
             log.exception("route %s: %r", self._route, job.key, extra=about(self._route, job.key))
             reason = f"a defect of s3s3: {error!r}"
             return [Outcome(name, job.key, Result.FAILED, reason, error=error, unanswered=True) for name in wanted]
+
+    async def _tell_arrived(self, key: str, outcomes: Sequence[Outcome]) -> None:
+        if self._arrived is None:
+            return
+        arrived = _ARRIVED.intersection(outcome.result for outcome in outcomes)
+        if arrived:
+            await self._patience.answered(partial(self._arrived, key, arrived))
 
     def _park(self, job: Job, destination: str, store: str) -> Verdict:
         verdict = Verdict(Step.PARK, circuit=store)
