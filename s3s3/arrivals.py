@@ -27,11 +27,8 @@ def arrived_at(route: Route, config: Config, jobs: Jobs) -> Arrived | None:
     if not isinstance(jobs, RedisJobs) or not (followers or config.pubsub.mark_done):
         return None
     client = jobs.client
-    queues = [
-        RedisJobs(client, other.name, other.destination_names, source=other.source.name, lease_s=config.worker.lease_s)
-        for other in followers
-    ]
-    onward = Onward(route, [Target(other, queue) for other, queue in zip(followers, queues, strict=True)])
+    lease_s = config.worker.lease_s
+    onward = Onward(route, [Target(other, RedisJobs.of(client, other, lease_s)) for other in followers])
 
     async def arrived(key: str, results: Collection[Result]) -> None:
         is_new = Result.COPIED in results or Result.DELETED in results

@@ -163,20 +163,18 @@ async def queue_of(route: Route, config: Config, without_redis: bool = False) ->
         RedisUnavailable: it is configured and cannot be reached.
     """
     if route not in config.routes:
-        yield own_queue(route)
+        yield _own_queue(route)
         return
     if without_redis or not config.pubsub.url:
         log.warning("route %s: without Redis, this run knows nothing of listeners that copy the same objects, "
                     "and what fails is not tried again", route.name)  # fmt: skip
-        yield own_queue(route)
+        yield _own_queue(route)
         return
     async with connected(config.pubsub.url) as client:
-        yield RedisJobs(
-            client, route.name, route.destination_names, source=route.source.name, lease_s=config.worker.lease_s
-        )
+        yield RedisJobs.of(client, route, config.worker.lease_s)
 
 
-def own_queue(route: Route) -> MemoryJobs:
+def _own_queue(route: Route) -> MemoryJobs:
     """Return a queue that nobody else sees."""
     return MemoryJobs(route.destination_names, source=route.source.name)
 

@@ -22,7 +22,6 @@ from .jobs.redis import RedisJobs
 from .limits import limits_of
 from .matching import matcher
 from .metrics import Metrics
-from .model import Route
 from .notices.ear import Ear
 from .notices.routing import Routing, Target
 from .notices.source import Source
@@ -51,7 +50,7 @@ class RouteListener:
         self.stores = stores
         self.metrics = metrics
         self._matches = matcher(route)
-        self.jobs = _queue(speaking, route, settings.lease_s)
+        self.jobs = RedisJobs.of(speaking, route, settings.lease_s)
         self._runs = Runs(stores, self.jobs, settings, periodic)
         self.presence = Presence(route, self.jobs, metrics, self._state)
         self.observer = Observer(route.name, metrics, self.presence.failed)
@@ -141,10 +140,6 @@ class RouteListener:
         summary = await self.jobs.last_reconcile()
         if summary:
             self.metrics.last_reconcile_timestamp_seconds[self.route.name] = json.loads(summary)["ended_s"]
-
-
-def _queue(client: Redis, route: Route, lease_s: float) -> RedisJobs:
-    return RedisJobs(client, route.name, route.destination_names, source=route.source.name, lease_s=lease_s)
 
 
 @asynccontextmanager

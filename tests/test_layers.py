@@ -77,7 +77,7 @@ LAYERS = """
         processes       lease tasks
         watchdog        tasks
         periodic        bucket comparison config errors jobs lease matching report run_lock stores
-        listener        arrivals broker config errors heal jobs limits matching metrics model notices observer \
+        listener        arrivals broker config errors heal jobs limits matching metrics notices observer \
                         periodic presence stores tasks worker
 
     what users see

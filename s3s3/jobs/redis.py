@@ -45,7 +45,7 @@ from redis.exceptions import ResponseError
 
 from ..broker import ANSWER_TIMEOUT_S, translated
 from ..lease import lease_clock_s
-from ..model import Job, Lane
+from ..model import Job, Lane, Route
 from . import (
     FIRST_PROBE_S,
     LONGEST_PAUSE_BETWEEN_PROBES_S,
@@ -106,6 +106,11 @@ class RedisJobs(Upkeep):
         self._took_over_at_s = 0.0
         self._delivered: list[Delivered] = []
         self._finishes = Batch(self._finish_many)
+
+    @classmethod
+    def of(cls, client: Redis, route: Route, lease_s: float) -> RedisJobs:
+        """Return the queue of a configured route."""
+        return cls(client, route.name, route.destination_names, source=route.source.name, lease_s=lease_s)
 
     async def put(self, puts: Iterable[Put], lane: Lane, run: str = "", unseen: bool | None = None) -> None:
         how = (lane.value, run, int(lane is Lane.FRESH if unseen is None else unseen))

@@ -66,9 +66,7 @@ class MirrorRoute:
         settings = shared.worker
         self.name = route.name
         self.store = asking
-        self.jobs = RedisJobs(
-            shared.client, route.name, route.destination_names, source=route.source.name, lease_s=settings.lease_s
-        )
+        self.jobs = RedisJobs.of(shared.client, route, settings.lease_s)
         self.misses = Misses(self.jobs, route.name, writing.name)
         self._presence = Presence(route, self.jobs, shared.metrics, self._state, "mirror")
         self._observer = Observer(route.name, shared.metrics, self._presence.failed)

@@ -52,17 +52,7 @@ async def connected_queues(
     if not settings.pubsub.url:
         raise ConfigError(['[pubsub] url = "": there is no queue without Redis; leave url out for redis://localhost'])
     async with connected(settings.pubsub.url) as client:
-        lease_s = settings.worker.lease_s
-        yield (
-            client,
-            [
-                (
-                    route,
-                    RedisJobs(client, route.name, route.destination_names, source=route.source.name, lease_s=lease_s),
-                )
-                for route in routes
-            ],
-        )
+        yield client, [(route, RedisJobs.of(client, route, settings.worker.lease_s)) for route in routes]
 
 
 async def listeners(client: Redis, channel: str) -> int:

@@ -147,14 +147,7 @@ class Watch:
 
 def watches(client: Redis, routes: Sequence[Route], lease_s: float, command: str = "listen") -> list[Watch]:
     """Return what reads these routes."""
-    return [
-        Watch(
-            route,
-            RedisJobs(client, route.name, route.destination_names, source=route.source.name, lease_s=lease_s),
-            command,
-        )
-        for route in routes
-    ]
+    return [Watch(route, RedisJobs.of(client, route, lease_s), command) for route in routes]
 
 
 def address(endpoint: Endpoint) -> str:

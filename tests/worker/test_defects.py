@@ -73,15 +73,21 @@ async def test_a_defect_in_whoever_is_told_harms_nobody(jobs: Jobs, caplog: pyte
     assert "ZeroDivisionError" in caplog.text
 
 
-async def test_a_worker_of_which_a_part_has_died_ends_with_it_and_leaves_no_copy_behind(
-    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def at_work(jobs: Jobs) -> tuple[Copies, Worker, asyncio.Task[None]]:
+    """A worker in the middle of a copy that does not end."""
     copies = Copies()
     copies.gate.clear()
     worker = Worker(ROUTE, jobs, copies)
     task = asyncio.create_task(worker.run(asyncio.Event()))
     await notice(jobs, "k")
     await until(lambda: copies.running)
+    return copies, worker, task
+
+
+async def test_a_worker_of_which_a_part_has_died_ends_with_it_and_leaves_no_copy_behind(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copies, worker, task = await at_work(jobs)
 
     async def dies() -> float:
         raise ZeroDivisionError("a defect")
@@ -93,11 +99,6 @@ async def test_a_worker_of_which_a_part_has_died_ends_with_it_and_leaves_no_copy
 
 
 async def test_a_worker_that_is_cancelled_leaves_no_copy_behind(jobs: Jobs) -> None:
-    copies = Copies()
-    copies.gate.clear()
-    worker = Worker(ROUTE, jobs, copies)
-    task = asyncio.create_task(worker.run(asyncio.Event()))
-    await notice(jobs, "k")
-    await until(lambda: copies.running)
+    copies, worker, task = await at_work(jobs)
     await cancel([task])
     assert copies.running == worker.running == 0
