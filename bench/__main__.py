@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from . import cache, latency, machine, results_folder, together
-from .comparing import COMPARES
-from .latency import Delays
-from .workloads import COPIES, Measured, Work
+from bench import cache, latency, machine, results_folder, together
+from bench.comparing import COMPARES
+from bench.latency import Delays
+from bench.workloads import COPIES, Measured, Work
 
 RESULTS = Path(__file__).with_name("results")
 QUICK = ("small", "10k-keys", "latency")

@@ -16,14 +16,13 @@ from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from s3s3.demo.servers import HOST, accepts, free_ports
-
-from .cost import Cost, PeakMemory, PeerFailed, cpu_s_of, end_of, run_to_end
-from .latency import Delays
-from .objects import KIB, MIB, fill, keys_for
-from .s3s3_commands import command
-from .servers import CEPH, STORES
-from .workloads import Measured, Tell, turned
+from bench.cost import Cost, PeakMemory, PeerFailed, cpu_s_of, end_of, run_to_end
+from bench.latency import Delays
+from bench.objects import KIB, MIB, fill, keys_for
+from bench.s3s3_commands import command
+from bench.servers import CEPH, STORES
+from bench.workloads import Measured, Tell, turned
+from s3s3.scripts.demo.servers import HOST, accepts, free_ports
 
 CACHE, NGINX = "s3s3 mirror", "nginx"
 ON_DISK = "a disk"

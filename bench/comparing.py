@@ -8,14 +8,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from s3s3.demo.rclone_server import find_rclone
-from s3s3.demo.servers import ServerMissing
-
-from .cost import Cost, run_to_end
-from .peers import rclone_environment
-from .s3s3_commands import command, write_config
-from .servers import ListingServer
-from .workloads import Measured, Tell, turned
+from bench.cost import Cost, run_to_end
+from bench.peers import rclone_environment
+from bench.s3s3_commands import command, write_config
+from bench.servers import ListingServer
+from bench.workloads import Measured, Tell, turned
+from s3s3.scripts.demo.rclone_server import find_rclone
+from s3s3.scripts.demo.servers import ServerMissing
 
 NAME = "a listing server of the bench"
 S3S3, CHECK, SIZE = "s3s3 bucket", "rclone check", "rclone size"

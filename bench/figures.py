@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from .cost import Cost
-from .objects import GIB, MIB
-from .workloads import Measured
+from bench.cost import Cost
+from bench.objects import GIB, MIB
+from bench.workloads import Measured
 
 YARDSTICKS = ("rclone, tuned", "rclone check")
 BIG_BYTES = 64 * MIB

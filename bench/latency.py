@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from s3s3.demo.redis_server import RedisServer
-from s3s3.demo.servers import HOST
-
-from . import ready_requests, servers
-from .cost import PeerFailed
-from .objects import KIB, Copying, fill, keys_for
-from .s3s3_commands import Listening
+from bench import ready_requests, servers
+from bench.cost import PeerFailed
+from bench.objects import KIB, Copying, fill, keys_for
+from bench.s3s3_commands import Listening
+from s3s3.scripts.demo.redis_server import RedisServer
+from s3s3.scripts.demo.servers import HOST
 
 IDLE_COUNT, BUSY_COUNT = 300, 2_000
 BUSY_A_SECOND = 250

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from s3s3.demo.redis_server import RedisServer
-from s3s3.demo.servers import StoreServer
-from s3s3.store import Store, Timeouts
-
-from .cost import PeerFailed
+from bench.cost import PeerFailed
+from s3s3.s3 import Store, Timeouts
+from s3s3.scripts.demo.redis_server import RedisServer
+from s3s3.scripts.demo.servers import StoreServer
 
 PUTS_AT_ONCE = 16
 PUT_WITHIN_S = 600.0

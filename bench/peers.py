@@ -9,13 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from s3s3.demo.rclone_server import find_rclone
-from s3s3.demo.servers import HOST, ServerMissing, StoreServer
-
-from . import ready_requests
-from .cost import Cost, run_to_end
-from .objects import Copying, check, content_of
-from .s3s3_commands import whole_road
+from bench import ready_requests
+from bench.cost import Cost, run_to_end
+from bench.objects import Copying, check, content_of
+from bench.s3s3_commands import whole_road
+from s3s3.scripts.demo.rclone_server import find_rclone
+from s3s3.scripts.demo.servers import HOST, ServerMissing, StoreServer
 
 TUNED = (
     "--transfers=32", "--checkers=32", "--fast-list", "--no-check-dest", "--s3-no-head", "--s3-no-check-bucket",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .figures import Row
+from bench.figures import Row
 
 COLOURS = {"s3s3": "#1b7837", "rclone, tuned": "#4575b4", "rclone check": "#4575b4", "rclone": "#91bfdb"}
 OTHER_COLOUR = "#bbbbbb"

@@ -8,12 +8,11 @@ from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from s3s3.demo.servers import HOST
-from s3s3.store.names import encode_key
-from s3s3.store.signing import Keys, Signer, Target, signer
-
-from .cost import PeerFailed
-from .objects import Copying, content_of
+from bench.cost import PeerFailed
+from bench.objects import Copying, content_of
+from s3s3.s3.keys import encode_key
+from s3s3.s3.signing import Keys, Signer, Target, signer
+from s3s3.scripts.demo.servers import HOST
 
 _MOST = 4000
 """So many different objects: more would only make the program that sends them larger."""

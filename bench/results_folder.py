@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from . import figures, latency, plot
-from .latency import Delays
-from .workloads import Measured
+from bench import figures, latency, plot
+from bench.latency import Delays
+from bench.workloads import Measured
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- make bench: begin -->\n", "<!-- make bench: end -->\n"

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import redis
 
+from bench.cost import Cost, PeakMemory, PeerFailed, cpu_s_of, end_of
+from bench.objects import Copying, listed
 from s3s3.model import Endpoint
-
-from .cost import Cost, PeakMemory, PeerFailed, cpu_s_of, end_of
-from .objects import Copying, listed
 
 PATIENCE_S = 600.0
 _POLL_S = 0.02

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from s3s3.demo.rclone_server import RcloneServer
-from s3s3.demo.servers import Account, Process, Server, StoreServer, accepts, free_ports
-from s3s3.demo.swift_server import SwiftServer
+from s3s3.scripts.demo.rclone_server import RcloneServer
+from s3s3.scripts.demo.servers import Account, Process, Server, StoreServer, accepts, free_ports
+from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.real.ceph_server import CephServer
 
 STORES: Mapping[str, Callable[[], StoreServer]] = {

@@ -13,13 +13,12 @@ from pathlib import Path
 
 from redis import Redis
 
-from s3s3.demo.redis_server import RedisServer
-
-from .comparing import NAME
-from .cost import run_side_by_side
-from .s3s3_commands import command, write_config
-from .servers import ListingServer
-from .workloads import Measured, Tell, turned
+from bench.comparing import NAME
+from bench.cost import run_side_by_side
+from bench.s3s3_commands import command, write_config
+from bench.servers import ListingServer
+from bench.workloads import Measured, Tell, turned
+from s3s3.scripts.demo.redis_server import RedisServer
 
 PROCESSES = (0, 1, 2, 4)
 """0 is the plain run, which shares nothing."""

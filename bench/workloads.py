@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from s3s3.demo.redis_server import RedisServer
-from s3s3.demo.servers import StoreServer
-
-from . import peers, servers
-from .cost import Cost, PeerFailed
-from .objects import GIB, KIB, MIB, Copying, fill, keys_for, remove
-from .peers import Peer
+from bench import peers, servers
+from bench.cost import Cost, PeerFailed
+from bench.objects import GIB, KIB, MIB, Copying, fill, keys_for, remove
+from bench.peers import Peer
+from s3s3.scripts.demo.redis_server import RedisServer
+from s3s3.scripts.demo.servers import StoreServer
 
 KEPT_AFTERWARDS_BYTES = 100 * MIB
 """What a run wrote is removed when it is more than this: the servers keep it in memory."""

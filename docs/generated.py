@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from s3s3.config.declarations import Key, Table, Value
 from s3s3.config.schema import DESTINATION, FILE, SOURCE
-from s3s3.metrics import Counter, Gauge, Histogram, Metrics
+from s3s3.config.schema_types import Key, Table, Value
+from s3s3.monitoring.metrics import Counter, Gauge, Histogram, Metrics
 from s3s3.scripts.main import VERBS
 
 HOW_IT_IS_READ = """\
@@ -22,7 +22,14 @@ One TOML file: `--config FILE`, else `$S3S3_CONFIG`, `./s3s3.toml`, `/usr/local/
 `"${NAME}"` as a whole value is taken from the environment. For any text, `NAME_file = "PATH"` reads it from a file,
 whose path is relative to the configuration's."""
 
-KEEPERS_OF_KEYS = ("s3s3.jobs.redis", "s3s3.notices.ear", "s3s3.run_lock", "s3s3.ranges", "s3s3.history", "s3s3.fleet")
+KEEPERS_OF_KEYS = (
+    "s3s3.queue.redis_queue",
+    "s3s3.notifications.pubsub",
+    "s3s3.reconcile.lock",
+    "s3s3.reconcile.shared_run",
+    "s3s3.monitoring.history",
+    "s3s3.monitoring.heartbeat",
+)
 """Modules whose docstrings have the Redis keys that they own."""
 
 SUFFIXES = {Counter: "_total", Gauge: "", Histogram: "_bucket, _sum, _count"}

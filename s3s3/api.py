@@ -21,19 +21,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from . import store
-from .blocking import complete
-from .bucket import reconcile_with_worker
-from .comparison import Options
+from . import s3
 from .config import WorkerSettings
 from .errors import ConfigError
-from .jobs.memory import MemoryJobs
-from .logs import about
-from .metrics import Metrics
 from .model import Endpoint, Job, Lane, Outcome, Result, Route
-from .report import Tally
-from .store.from_boto3 import endpoint_of
-from .stores import opened
+from .monitoring.log import about
+from .monitoring.metrics import Metrics
+from .queue.memory_queue import MemoryJobs
+from .reconcile.comparison import Options
+from .reconcile.session import reconcile_with_worker
+from .reconcile.summary import Tally
+from .s3.boto3_bridge import endpoint_of
+from .tasks import complete
+from .transfer.route_stores import opened
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3ServiceResource
@@ -63,7 +63,7 @@ def create_connection(connection_args: Mapping[str, Any]) -> S3ServiceResource:
     Raises:
         ConfigError: an unknown argument, or a value of a wrong type.
     """
-    resource = store.create_resource(connection_args)
+    resource = s3.create_resource(connection_args)
     of_the_bucket = {name: connection_args[name] for name in OF_THE_BUCKET if connection_args.get(name) is not None}
     setattr(resource, _REMEMBERED, of_the_bucket)
     return resource

@@ -11,22 +11,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from . import config as configuration
 from .api import Connection, copy_one, route_of, tell_what_broke_off
-from .arrivals import arrived_at
-from .blocking import Stop, complete
-from .bucket import limits_in, queue_of, reconcile_with_worker
-from .comparison import Options
 from .config import Config, with_buckets
 from .errors import S3S3Error
 from .listener import listen, route_listeners, sources_for
-from .metrics import Metrics
-from .run_lock import run_alone
-from .stores import opened
+from .monitoring.metrics import Metrics
+from .notifications.chaining import arrived_at
+from .reconcile.comparison import Options
+from .reconcile.lock import run_alone
+from .reconcile.session import limits_in, queue_of, reconcile_with_worker
+from .tasks import complete
+from .transfer.route_stores import opened
 
 __all__ = ["BucketClient", "ListenClient", "on_notify"]
 
@@ -160,3 +163,47 @@ def on_notify(
 
 def _loaded(config: str | Path | Config | None) -> Config:
     return config if isinstance(config, Config) else configuration.load(config)
+
+
+class Stop:
+    """A wish to stop, said in any thread, before or while a coroutine in another one heeds it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # a second signal may come while the first one's handler holds it
+        self._said = False
+        self._heeding: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    def say(self) -> None:
+        """Stop."""
+        with self._lock:
+            self._said = True
+            if self._heeding is not None:
+                loop, event = self._heeding
+                loop.call_soon_threadsafe(event.set)
+
+    @contextmanager
+    def heeded(self) -> Iterator[asyncio.Event]:
+        """Yield an event of the running loop that is set when it is said, or has been. Afterwards it is forgotten."""
+        event = asyncio.Event()
+        with self._lock:
+            self._heeding = asyncio.get_running_loop(), event
+            if self._said:
+                event.set()
+        try:
+            yield event
+        finally:
+            with self._lock:
+                self._heeding, self._said = None, False
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Let SIGTERM and SIGINT say it, where this is the main thread; no other can hear signals."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, lambda *_: self.say()) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, heeding in before.items():
+                signal.signal(number, signal.SIG_DFL if heeding is None else heeding)

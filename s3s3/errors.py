@@ -23,8 +23,8 @@
     ├── RoutePaused              a person holds the whole route
     └── ListingOutOfOrder        a listing whose keys do not ascend: nothing can be compared with it
 
-Libraries' exceptions are translated into these once: in `s3s3.store` for S3, in
-`s3s3.broker` for Redis. Everything above sees only this tree.
+Libraries' exceptions are translated into these once: in `s3s3.s3` for S3, in
+`s3s3.queue.connection` for Redis. Everything above sees only this tree.
 """
 
 from __future__ import annotations

@@ -5,33 +5,33 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from redis.asyncio import Redis
 
-from . import broker
 from . import config as configuration
-from .arrivals import arrived_at
-from .broker import answered
 from .config import Config
 from .errors import AccessDenied, ConfigError, NoSuchBucket, S3S3Error
-from .heal import Healer
-from .jobs.redis import RedisJobs
-from .limits import limits_of
-from .matching import matcher
-from .metrics import Metrics
-from .notices.ear import Ear
-from .notices.routing import Routing, Target
-from .notices.source import Source
-from .notices.sources import sources_of
-from .observer import Observer
-from .periodic import Periodic, Runs
-from .presence import Presence, State
-from .stores import RouteStores, opened, refused, room_of
+from .model import matcher
+from .monitoring.heartbeat import Presence, State
+from .monitoring.job_observer import Observer
+from .monitoring.metrics import Metrics
+from .notifications.chaining import arrived_at
+from .notifications.factory import sources_of
+from .notifications.gap_backfill import Healer
+from .notifications.pubsub import Ear
+from .notifications.routing import Routing, Target
+from .notifications.source import Source
+from .queue import connection
+from .queue.redis_queue import RedisJobs
+from .queue.redis_retry import answered
+from .reconcile.periodic import Periodic, Runs
 from .tasks import DRAIN_S, beside
-from .worker import Worker
+from .transfer.route_stores import RouteStores, opened, refused, room_of
+from .worker.rate_limiter import limits_of
+from .worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -86,10 +86,14 @@ class RouteListener:
             ear,
             self.stores.source,
             self.jobs,
-            partial(self._runs.run, waits=True),
+            self._reconcile,
             margin_s=config.pubsub.heal_margin_s,
             matches=self._matches,
         )
+
+    async def _reconcile(self) -> Mapping[str, str]:
+        """Compare everything; return the destinations that could not be listed, with the reason."""
+        return (await self._runs.run(waits=True)).errors
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Listen and work until `stop` is set, and leave the queue as one ought to."""
@@ -157,8 +161,8 @@ async def route_listeners(
     if not config.pubsub.url:
         raise ConfigError(['[pubsub] url = "": listening needs Redis; leave url out for redis://localhost:6379/0'])
     config.need_routes()
-    speaking = broker.connect(config.pubsub.url)
-    hearing = broker.connect(config.pubsub.url, decode=False)
+    speaking = connection.connect(config.pubsub.url)
+    hearing = connection.connect(config.pubsub.url, decode=False)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(speaking.aclose)
         stack.push_async_callback(hearing.aclose)
@@ -222,7 +226,7 @@ async def listen(
 ) -> None:
     """Run every route's listener, and every source, until `stop` is set."""
     speaking = listeners[0].jobs.client
-    await answered(partial(broker.check_version, speaking), stop)
+    await answered(partial(connection.check_version, speaking), stop)
     if not sources and not any(listener.ear for listener in listeners):
         log.warning("there is no channel and no [stream], [sqs] or [webhook]: only `s3s3 publish` brings notices")
     await asyncio.gather(

@@ -5,10 +5,12 @@ Those of which every object has some are named tuples: a frozen dataclass takes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, NamedTuple
+from fnmatch import translate
+from typing import Any, Literal, NamedTuple
 
 SINGLE_PUT_LIMIT_BYTES = 5 * 1024**3
 """The largest object that one PUT takes: 5 GiB, on AWS, Ceph and Swift alike (S3 user guide, "Uploading objects")."""
@@ -94,7 +96,7 @@ class Endpoint:
 class Route:
     """One source and the destinations that are to hold the same objects.
 
-    An object has one name everywhere in s3s3, its key in the source's bucket. Only `s3s3.store` knows that a
+    An object has one name everywhere in s3s3, its key in the source's bucket. Only `s3s3.s3` knows that a
     destination may hold it under another prefix. `include` and `exclude` are globs on the key after the prefix.
     `channel` is where its keys are published; "" where they are not.
     """
@@ -223,3 +225,42 @@ class Outcome(NamedTuple):
     def plain_reason(self) -> str:
         """The reason without the key and the destination: so the same trouble of several objects reads the same."""
         return self.reason.removeprefix(f"{self.destination}: ").replace(repr(self.key), "an object")
+
+
+def matcher(route: Route) -> Callable[[str], bool]:
+    """Return whether a key is one of the route's: under its prefix, included, and not excluded.
+
+    The globs are held against what comes after the prefix; `*` matches `/` too, as S3 knows no folders.
+    """
+    prefix = route.source.prefix
+    included, excluded = _any_of(route.include), _any_of(route.exclude)
+    if not (prefix or included or excluded):
+        return lambda key: True
+
+    def matches(key: str) -> bool:
+        if not key.startswith(prefix):
+            return False
+        rest = key[len(prefix) :]
+        return not ((included and not included(rest)) or (excluded and excluded(rest)))
+
+    return matches
+
+
+def _any_of(globs: Sequence[str]) -> Callable[[str], object] | None:
+    return re.compile("|".join(f"(?:{translate(glob)})" for glob in globs)).match if globs else None
+
+
+def outcome_fields(route: str, outcome: Outcome) -> dict[str, Any]:
+    """Return the fields of a report line, in their fixed order."""
+    return {
+        "route": route,
+        "destination": outcome.destination,
+        "key": outcome.key,
+        "outcome": outcome.result.value,
+        "reason": outcome.reason,
+        "source_size_bytes": outcome.source_size_bytes,
+        "destination_size_bytes": outcome.destination_size_bytes,
+        "source_md5": outcome.source_md5,
+        "destination_md5": outcome.destination_md5,
+        "proof": outcome.proof.value if outcome.proof else None,
+    }

@@ -7,9 +7,13 @@ of what it waits for (Python 3.10 and 3.11): the task goes on then, and whoever 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Coroutine, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
+
+import uvloop
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout as within
@@ -75,3 +79,41 @@ async def wait_at_most(event: asyncio.Event, timeout_s: float) -> bool:
     finally:
         waiting.cancel()
     return event.is_set()
+
+
+async def either(one: asyncio.Event, other: asyncio.Event) -> None:
+    """Wait until one of two events is set."""
+    waits = [asyncio.create_task(event.wait()) for event in (one, other)]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await cancel(waits)
+
+
+Result = TypeVar("Result")
+
+
+def complete(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine to its end in a thread and an event loop of its own, and return what it returned.
+
+    A loop that runs in the calling thread, as in a notebook, does not matter; it stands still meanwhile. When the
+    caller is interrupted (KeyboardInterrupt), the coroutine is cancelled and has ended before that is raised.
+    """
+    began: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+
+    async def main() -> Result:
+        task = asyncio.current_task()
+        assert task is not None
+        began.set_result((asyncio.get_running_loop(), task))
+        return await coroutine
+
+    with ThreadPoolExecutor(1, thread_name_prefix="s3s3") as thread:
+        ended = thread.submit(lambda: uvloop.run(main()))
+        try:
+            return ended.result()
+        except BaseException:
+            if not ended.done():  # so it comes from this thread: a Ctrl-C
+                loop, task = began.result()
+                with contextlib.suppress(RuntimeError):  # the loop has just closed
+                    loop.call_soon_threadsafe(task.cancel)
+            raise

@@ -13,10 +13,10 @@ import hypothesis
 import pytest
 import redis
 
-from s3s3.demo.rclone_server import RcloneServer
-from s3s3.demo.redis_server import RedisServer
-from s3s3.demo.servers import Server, ServerMissing, StoreServer
-from s3s3.demo.swift_server import SwiftServer
+from s3s3.scripts.demo.rclone_server import RcloneServer
+from s3s3.scripts.demo.redis_server import RedisServer
+from s3s3.scripts.demo.servers import Server, ServerMissing, StoreServer
+from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.real.ceph_server import CephServer
 
 # An example that takes long says something of the machine, nothing of the code.

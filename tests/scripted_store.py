@@ -10,7 +10,7 @@ from typing import Any
 
 from s3s3.errors import Damaged, NoSuchKey, StoreError, StoreUnavailable
 from s3s3.model import Endpoint, Entry
-from s3s3.store import RECORDED_ETAG, Held, Written
+from s3s3.s3 import RECORDED_ETAG, Held, Written
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ import s3s3.config
 import s3s3.scripts.bucket
 import s3s3.scripts.listen
 from s3s3 import api
-from s3s3.demo.rclone_server import RcloneServer
-from s3s3.demo.servers import HOST, StoreServer
-from s3s3.demo.swift_server import SwiftServer
 from s3s3.errors import ConfigError
+from s3s3.scripts.demo.rclone_server import RcloneServer
+from s3s3.scripts.demo.servers import HOST, StoreServer
+from s3s3.scripts.demo.swift_server import SwiftServer
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3ServiceResource

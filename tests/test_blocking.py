@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from s3s3.blocking import Stop, complete
+from s3s3.client import Stop
+from s3s3.tasks import complete
 
 
 async def _answer() -> int:

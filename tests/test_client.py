@@ -14,9 +14,9 @@ import redis
 
 from s3s3 import api, config
 from s3s3.client import BucketClient, ListenClient, on_notify
-from s3s3.demo.servers import HOST, StoreServer
-from s3s3.demo.swift_server import SwiftServer
 from s3s3.errors import ConfigError
+from s3s3.scripts.demo.servers import HOST, StoreServer
+from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.integration.commands import route_tables
 from tests.scripts.command import config_file
 

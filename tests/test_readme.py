@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from s3s3.demo.servers import StoreServer
+from s3s3.scripts.demo.servers import StoreServer
 from tests.integration.commands import eventually
 from tests.real.ceph_server import CephServer
 

@@ -13,24 +13,17 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from ..addresses import redacted
 from ..errors import ConfigError
 from ..model import Route, Secret
-from . import file as config_file
-from .file import Faults
+from . import toml_file as config_file
+from .addresses import redacted
 from .mirror import MirrorSettings, cache_in, mirror_settings, mirrors_in
 from .overlaps import doubts, overlap, with_buckets
-from .routes import (
-    DEFAULT_ROUTE,
-    RouteSettings,
-    check_endpoints,
-    check_routes,
-    made_routes,
-    routes_in,
-)
+from .routes import DEFAULT_ROUTE, RouteSettings, check_endpoints, check_routes, made_routes, routes_in
 from .schema import HTTP, PUBSUB, SQS, STREAM, WEBHOOK, WORKER
-from .tables import Settings, read_tables
-from .values import shown
+from .table_reader import Settings, read_tables
+from .toml_file import Faults
+from .value_types import shown
 
 __all__ = ["DEFAULT_ROUTE", "Config", "ConfigError", "HttpSettings", "PubSub", "SqsSettings", "StreamSettings",
            "WebhookSettings", "WorkerSettings", "doubts", "load", "overlap", "redacted",

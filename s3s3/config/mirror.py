@@ -9,11 +9,11 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from ..model import Endpoint, Route, Secret
-from .file import Faults, dotted
 from .routes import RouteSettings, endpoint_of
 from .schema import MIRROR, MIRROR_CACHE, MIRROR_PROXY, MIRROR_REDIRECT, ROUTES
-from .tables import Settings
-from .values import shown
+from .table_reader import Settings
+from .toml_file import Faults, dotted
+from .value_types import shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from ..addresses import is_ip
 from ..model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Route
-from .file import Faults, dotted
+from .addresses import is_ip
 from .overlaps import overlap
 from .schema import DESTINATION, ROUTES, SOURCE, STORES
-from .tables import Settings
+from .table_reader import Settings
+from .toml_file import Faults, dotted
 
 DEFAULT_ROUTE = "default"
 """The route that [source] and the [dest*] tables make."""

@@ -1,6 +1,6 @@
 """Every table and key of the configuration file, declared once.
 
-From this come the checks (`s3s3.config.file`), the template (`s3s3.scripts.templates`) and the reference.
+From this come the checks (`s3s3.config.toml_file`), the template (`s3s3.scripts.templates`) and the reference.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..model import KEY_LIMIT_BYTES, PART_AT_LEAST_BYTES
-from .declarations import Absent, Key, Kind, Table
+from .schema_types import Absent, Key, Kind, Table
 
 STORE_KEY = "store"
 """The key by which a table shares the keys of another."""

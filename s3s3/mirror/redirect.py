@@ -18,16 +18,16 @@ from aiohttp import web
 from ..config.mirror import RedirectSettings
 from ..errors import InvalidKey, RedisUnavailable, StoreError, UrlForbidden
 from ..model import KEY_LIMIT_BYTES
-from ..store import UrlRules
+from ..s3.transport.pool import ASKED_FOR_S
 from ..tasks import within
-from ..web.access_log import OUTCOME, JsonAccessLog
-from .asking import ASKED_FOR_S
-from .copying import is_fresh
-from .figures import Event, Figures
-from .proxy import SIGNED_FOR_S
-from .route import MirrorRoute
-from .states import DAY_S, State, States
-from .urls import Asked, asked, key_of
+from .access_log import OUTCOME, JsonAccessLog
+from .copy_proxy import SIGNED_FOR_S
+from .copy_states import DAY_S, State, States
+from .mirror_copy import is_fresh
+from .mirrored_route import MirrorRoute
+from .redirect_paths import Asked, asked, key_of
+from .request_stats import Event, Figures
+from .upstream.url_policy import UrlRules
 
 log = logging.getLogger(__name__)
 

@@ -12,24 +12,24 @@ from datetime import datetime, timezone
 from rich.console import Console
 
 from .. import config
-from ..arrivals import arrived_at
-from ..bucket import last_entries, limits_in, queue_of, reconcile_with_worker
-from ..comparison import Options
 from ..config import Config, with_buckets
-from ..distributed import reconcile_together, shareable
 from ..errors import ConfigError, RoutePaused, RunUnderWay, S3S3Error
-from ..lease import lease_clock_s
-from ..metrics import Metrics
 from ..model import Route
-from ..report import Tally
-from ..run_lock import run_alone
-from ..stores import opened
+from ..monitoring.metrics import Metrics
+from ..notifications.chaining import arrived_at
+from ..queue.lease import lease_clock_s
+from ..reconcile.comparison import Options
+from ..reconcile.distributed import reconcile_together, shareable
+from ..reconcile.lock import run_alone
+from ..reconcile.session import last_entries, limits_in, queue_of, reconcile_with_worker
+from ..reconcile.summary import Tally
 from ..tasks import wait_at_most
-from . import options
+from ..transfer.route_stores import opened
+from . import command
+from .output import counted
 from .progress import Progress, span_text, summary_table
-from .queues import chosen
 from .report_file import ReportFile
-from .tables import counted
+from .selection import chosen
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +37,19 @@ log = logging.getLogger(__name__)
 def main(argv: list[str] | None = None) -> int:
     """Compare and copy; return the exit status."""
     arguments = command_line().parse_args(argv)
-    options.start_log(arguments)
-    return options.run(lambda stop: _bucket(arguments, stop), ends_at_second_signal=True)
+    command.start_log(arguments)
+    return command.run(lambda stop: _bucket(arguments, stop), ends_at_second_signal=True)
 
 
 def command_line() -> argparse.ArgumentParser:
     """Return what reads the command's arguments."""
-    parser = options.parser("bucket", "Compare the whole source with every destination, and copy what differs.")
+    parser = command.parser("bucket", "Compare the whole source with every destination, and copy what differs.")
     parser.add_argument("--route", metavar="R", help="only this route")
     parser.add_argument("--source-bucket", metavar="B", help="another source bucket than the configuration's")
     parser.add_argument("--dest-bucket", metavar="B", help="another destination bucket, at every destination")
     parser.add_argument("--dry-run", action="store_true", help="copy nothing; say what would be (exit 1 if anything)")
     parser.add_argument(
-        "--interval", type=options.interval_s, metavar="S", help="again every S seconds, until told to stop"
+        "--interval", type=command.interval_s, metavar="S", help="again every S seconds, until told to stop"
     )
     parser.add_argument(
         "--report",
@@ -73,7 +73,7 @@ def command_line() -> argparse.ArgumentParser:
         "--afresh", action="store_true", help="with --distributed: begin anew, and forget a run that was broken off"
     )
     parser.add_argument("--wait", action="store_true", help="wait where another process compares the same route now")
-    options.add_drain(parser)
+    command.add_drain(parser)
     parser.add_argument("--without-redis", action="store_true", help="do not use the Redis that is configured")
     return parser
 
@@ -105,11 +105,11 @@ async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         status = await _run_once(arguments, settings, routes, stop)
         if arguments.interval is None or stop.is_set():
             return status
-        if status == options.OUT_OF_REACH:
+        if status == command.OUT_OF_REACH:
             print(f"s3s3: next try in {span_text(arguments.interval)}", file=sys.stderr)
         pause_s = max(arguments.interval - (lease_clock_s() - began_s), 0.0)
         if await wait_at_most(stop, pause_s):
-            return options.OK
+            return command.OK
 
 
 def _refuse_deletions(arguments: argparse.Namespace, routes: list[Route]) -> None:
@@ -125,7 +125,7 @@ def _refuse_deletions(arguments: argparse.Namespace, routes: list[Route]) -> Non
 
 async def _run_once(arguments: argparse.Namespace, settings: Config, routes: list[Route], stop: asyncio.Event) -> int:
     tallies: list[Tally] = []
-    complete, worst = True, options.OK
+    complete, worst = True, command.OK
     with ReportFile(arguments.report) if arguments.report else nullcontext() as report:
         for route in routes:
             tally = Tally(route.name, route.destination_names, report.line if report else None)
@@ -137,7 +137,7 @@ async def _run_once(arguments: argparse.Namespace, settings: Config, routes: lis
             except S3S3Error as error:  # the other routes are compared all the same
                 names_it = len(routes) == 1 or isinstance(error, (RunUnderWay, RoutePaused))
                 print(f"s3s3: {'' if names_it else f'route {route.name}: '}{error}", file=sys.stderr)
-                worst = max(worst, options.status_of(error))
+                worst = max(worst, command.status_of(error))
                 tally.error = str(error)
             if report:
                 report.line(tally.summary([one.name for one in routes]))
@@ -208,6 +208,6 @@ def _tell(tallies: list[Tally], complete: bool, to_stderr: bool) -> None:
 def _status(tallies: list[Tally], is_part: bool) -> int:
     """Return the exit status. `is_part`: only part of the source was asked for, and is all that can be proven."""
     if any(tally.errors for tally in tallies):
-        return options.OUT_OF_REACH
+        return command.OUT_OF_REACH
     well = all(tally.proven or (is_part and tally.ended and tally.complete) for tally in tallies)
-    return options.OK if well else options.SOME_FAILED
+    return command.OK if well else command.SOME_FAILED

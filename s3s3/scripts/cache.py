@@ -9,14 +9,14 @@ import time
 from .. import config
 from ..config.mirror import CacheSettings
 from ..errors import ConfigError
-from ..mirror.cache.filling import sweep
-from ..mirror.cache.folder import Folder
+from ..mirror.cache.directory import Folder
+from ..mirror.cache.eviction import disk_of, folder_of, room_in
 from ..mirror.cache.inspection import census, verify
-from ..mirror.cache.room import disk_of, folder_of, room_in
-from . import options
-from .keys import parsed
+from ..mirror.cache.writer import sweep
+from . import command
+from .key_input import parsed
+from .output import counted, shown
 from .progress import size_text, span_text
-from .tables import counted, shown
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,13 +27,13 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"{arguments.action} takes no keys and no --all")
     if arguments.keys and arguments.all:
         parser.error("evict: either keys or --all")
-    options.start_log(arguments)
-    return options.exit_status(lambda: _cache(arguments))
+    command.start_log(arguments)
+    return command.exit_status(lambda: _cache(arguments))
 
 
 def command_line() -> argparse.ArgumentParser:
     """Return what reads the command's arguments."""
-    parser = options.parser("cache", "Look at the cache's directory, make room in it, verify what it holds.")
+    parser = command.parser("cache", "Look at the cache's directory, make room in it, verify what it holds.")
     parser.add_argument(
         "action", nargs="?", default="stat", choices=("stat", "evict", "verify"),
         help="stat (the default): how much there is; evict: remove the named objects, or those that nobody has asked "
@@ -69,14 +69,14 @@ def _stat(folder: Folder, settings: CacheSettings, *, as_json: bool) -> int:
         print(json.dumps({"objects": kept.objects, "size_bytes": kept.size_bytes, "filling": kept.filling,
                           "oldest_access_s": round(kept.oldest_access_s, 3), "disk_size_bytes": disk.size_bytes,
                           "disk_used_bytes": disk.used_bytes, "disk_fill": round(fill, 4)}))  # fmt: skip
-        return options.OK
+        return command.OK
     print(f"{folder.directory}: {counted(kept.objects, 'object')}, {size_text(kept.size_bytes)}")
     print(f"being downloaded: {kept.filling}")
     if kept.objects:
         print(f"not asked for the longest: {span_text(idle_s)}")
     print(f"the disk is {fill:.1%} full; objects are removed from {settings.max_fill:.0%} on, "
           f"down to {settings.low_fill:.0%}")  # fmt: skip
-    return options.OK
+    return command.OK
 
 
 def _evict(folder: Folder, settings: CacheSettings, *, all_of_it: bool) -> int:
@@ -84,7 +84,7 @@ def _evict(folder: Folder, settings: CacheSettings, *, all_of_it: bool) -> int:
     swept = sweep(folder)
     print(f"removed {counted(evicted.objects, 'object')}, {size_text(evicted.size_bytes)}"
           + (f", and {counted(swept, 'file')} that dead processes had left" if swept else ""))  # fmt: skip
-    return options.OK
+    return command.OK
 
 
 def _evict_keys(folder: Folder, keys: list[str]) -> int:
@@ -98,7 +98,7 @@ def _evict_keys(folder: Folder, keys: list[str]) -> int:
         stored.close()
         folder.remove(folder.name(key), stored.about)
         print(f"{shown(key)}: removed")
-    return options.SOME_FAILED if missing else options.OK
+    return command.SOME_FAILED if missing else command.OK
 
 
 def _verify(folder: Folder) -> int:
@@ -110,4 +110,4 @@ def _verify(folder: Folder) -> int:
             folder.remove(name, about)
             print(f"{shown(about.key)}: removed: {wrong}")
     print(f"verified {counted(objects, 'object')}, {damaged} of them damaged")
-    return options.SOME_FAILED if damaged else options.OK
+    return command.SOME_FAILED if damaged else command.OK

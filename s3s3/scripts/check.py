@@ -13,15 +13,16 @@ from typing import Any
 
 import uvloop
 
-from .. import broker, config
+from .. import config
 from ..config import Config
 from ..errors import RedisTooOld, RedisUnavailable
 from ..model import Route
-from ..store.probe import Findings, probe
-from . import options
-from .queues import chosen
+from ..queue import connection
+from ..s3.probe import Findings, probe
+from . import command
+from .output import print_labelled, print_table, shown
 from .redis_probe import RedisFindings, probe_redis
-from .tables import print_labelled, print_table, shown
+from .selection import chosen
 
 STORES_IN_ONE_TABLE = 3
 """So many columns fit into 80 characters."""
@@ -32,13 +33,13 @@ log = logging.getLogger(__name__)
 def main(argv: list[str] | None = None) -> int:
     """Check; return the exit status."""
     arguments = command_line().parse_args(argv)
-    options.start_log(arguments)
-    return options.exit_status(lambda: uvloop.run(_check(arguments)))
+    command.start_log(arguments)
+    return command.exit_status(lambda: uvloop.run(_check(arguments)))
 
 
 def command_line() -> argparse.ArgumentParser:
     """Return what reads the command's arguments."""
-    parser = options.parser("check", "Try every store and Redis: what each can do, what is wrong, and what cures it.")
+    parser = command.parser("check", "Try every store and Redis: what each can do, what is wrong, and what cures it.")
     parser.add_argument("--route", metavar="R", help="only this route")
     parser.add_argument(
         "--read-only", action="store_true", help="write nothing (otherwise a few tiny objects at each destination)"
@@ -63,8 +64,8 @@ async def _check(arguments: argparse.Namespace) -> int:
         _show(found, redis)
     everything = _everything(found, redis)
     if not all(one.reachable for one in everything):
-        return options.OUT_OF_REACH
-    return options.SOME_FAILED if any(one.wrong for one in everything) else options.OK
+        return command.OUT_OF_REACH
+    return command.SOME_FAILED if any(one.wrong for one in everything) else command.OK
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ async def _check_redis(settings: Config, routes: Sequence[Route]) -> RedisFindin
     if not settings.pubsub.url:
         return None
     channels = list(dict.fromkeys(route.channel for route in routes))
-    findings = RedisFindings(broker.redacted(settings.pubsub.url), channels)
-    client = broker.connect(settings.pubsub.url)
+    findings = RedisFindings(connection.redacted(settings.pubsub.url), channels)
+    client = connection.connect(settings.pubsub.url)
     try:
         await probe_redis(client, findings)
     except (RedisUnavailable, RedisTooOld) as error:

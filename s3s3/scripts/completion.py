@@ -6,7 +6,7 @@ import argparse
 import importlib
 from collections.abc import Iterator, Sequence
 
-from . import options
+from . import command
 
 _COMMANDS = {"s3s3listen": "listen", "s3s3bucket": "bucket"}
 """Commands that are one verb."""
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     """Print it; return the exit status."""
     shell = command_line().parse_args(argv).shell
     print((_FOR_ZSH if shell == "zsh" else "") + _script(), end="")
-    return options.OK
+    return command.OK
 
 
 def command_line() -> argparse.ArgumentParser:

@@ -12,14 +12,14 @@ from typing import Any
 import uvloop
 
 from .. import config
-from ..jobs import Counts, DeadLetter
-from ..jobs.redis import RedisJobs
 from ..model import Route
-from . import options
-from .keys import parsed
+from ..queue.base import Counts, DeadLetter
+from ..queue.redis_queue import RedisJobs
+from . import command
+from .key_input import parsed
+from .output import counted, print_indented, print_table, shown
 from .progress import span_text
-from .queues import PAUSED, chosen, connected_queues, destinations_of
-from .tables import counted, print_indented, print_table, shown
+from .selection import PAUSED, chosen, connected_queues, destinations_of
 
 KEYS_AT_ONCE = 500
 
@@ -36,13 +36,13 @@ def main(argv: list[str] | None = None) -> int:
             parser.error(f"{arguments.action}: which dead letters? Name their keys, or say --all")
     elif arguments.keys or arguments.all:
         parser.error(f"{arguments.action} takes no keys and no --all; it is about --route and --destination")
-    options.start_log(arguments)
-    return options.exit_status(lambda: uvloop.run(_jobs(arguments)))
+    command.start_log(arguments)
+    return command.exit_status(lambda: uvloop.run(_jobs(arguments)))
 
 
 def command_line() -> argparse.ArgumentParser:
     """Return what reads the command's arguments."""
-    parser = options.parser("jobs", "Look at the queue and its dead letters, and look after them.")
+    parser = command.parser("jobs", "Look at the queue and its dead letters, and look after them.")
     parser.add_argument(
         "action", nargs="?", default="list", choices=("list", "retry", "drop", "pause", "resume"),
         help="list (the default): what waits, what is down, what failed for good; retry, drop: put dead letters back "
@@ -101,7 +101,7 @@ async def _move(arguments: argparse.Namespace, queues: Sequence[Queue]) -> int:
                 print(f"route {route.name}: {destination}: {counted(moved, 'dead letter')} {done}")
     for key in sorted(missed):
         print(f"no dead letter: {shown(key)}")
-    return options.SOME_FAILED if missed else options.OK
+    return command.SOME_FAILED if missed else command.OK
 
 
 async def _keys(arguments: argparse.Namespace, jobs: RedisJobs, destination: str) -> AsyncIterator[list[str]]:
@@ -135,7 +135,7 @@ async def _hold(arguments: argparse.Namespace, queues: Sequence[Queue]) -> int:
         print(f"{held}: {'paused; notices are kept, nothing is copied' if pauses else 'goes on'}")
         if not pauses:
             await _tell_still_held(route, jobs, arguments.destination)
-    return options.OK
+    return command.OK
 
 
 async def _tell_still_held(route: Route, jobs: RedisJobs, resumed: str | None) -> None:
@@ -160,12 +160,12 @@ async def _list(arguments: argparse.Namespace, queues: Sequence[Queue]) -> int:
         found.append((route, await jobs.counts(), letters))
     if arguments.json:
         print(json.dumps({"routes": [_as_fields(*one) for one in found]}, indent=2))
-        return options.OK
+        return command.OK
     for number, (route, counts, letters) in enumerate(found):
         if number:
             print()
         _show(route, counts, letters)
-    return options.OK
+    return command.OK
 
 
 async def _letters(jobs: RedisJobs, destination: str, limit: int) -> list[DeadLetter]:

@@ -13,17 +13,18 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from .. import __version__, broker, config
+from .. import __version__, config
 from ..errors import RedisUnavailable
 from ..listener import listen, route_listeners, sources_for
-from ..metrics import Metrics
-from ..periodic import Periodic
-from ..processes import Processes
-from ..watchdog import Notify, notified
-from ..web.health import application, served
-from ..web.several import Several, socket_of
-from . import options
-from .status import status_of
+from ..monitoring.health import application, served
+from ..monitoring.metrics import Metrics
+from ..monitoring.multiprocess import Several, socket_of
+from ..monitoring.status_page import status_of
+from ..monitoring.systemd import Notify, notified
+from ..queue import connection, redis_errors
+from ..reconcile.periodic import Periodic
+from . import command
+from .supervisor import Processes
 
 log = logging.getLogger(__name__)
 
@@ -34,25 +35,25 @@ ENDED_AFTER_DRAIN_S = 30.0
 def main(argv: list[str] | None = None) -> int:
     """Listen until SIGTERM or SIGINT; return the exit status."""
     arguments = command_line().parse_args(argv)
-    options.start_log(arguments)
+    command.start_log(arguments)
     if arguments.processes > 1:
         given = sys.argv[1:] if argv is None else argv
-        return options.run(lambda stop: _several(arguments, given, stop))
-    return options.run(lambda stop: _listen(arguments, stop))
+        return command.run(lambda stop: _several(arguments, given, stop))
+    return command.run(lambda stop: _listen(arguments, stop))
 
 
 def command_line() -> argparse.ArgumentParser:
     """Return what reads the command's arguments."""
-    parser = options.parser("listen", "Copy every object that a notice names, until told to stop.")
+    parser = command.parser("listen", "Copy every object that a notice names, until told to stop.")
     parser.add_argument(
         "--reconcile-interval",
         default=0.0,
-        type=options.span_s,
+        type=command.span_s,
         metavar="S",
         help="also compare whole buckets, every S seconds (default: 0, never)",
     )
     parser.add_argument("--no-initial", action="store_true", help="... but not at the start")
-    options.add_drain(parser)
+    command.add_drain(parser)
     parser.add_argument(
         "--processes", type=_at_least_one, default=1, metavar="N",
         help="so many processes, to use more than one core; each does [worker] concurrency jobs at once (default: 1)",
@@ -74,7 +75,7 @@ async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     periodic = Periodic(arguments.reconcile_interval or None, initial=not arguments.no_initial)
     where = arguments.as_one_of_several or settings.http
     if arguments.as_one_of_several:
-        await options.stop_with_standard_input(stop)
+        await command.stop_with_standard_input(stop)
     async with route_listeners(settings, metrics, periodic) as listeners:
         for listener in listeners:
             channel = f"channel {listener.route.channel}" if listener.route.channel else "no channel"
@@ -92,7 +93,7 @@ async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         async with served(application(listeners, metrics, status, sources=sources), where), notified(stuck, notify):
             await listen(listeners, sources, stop, arguments.drain_s)
     log.info("stopped")
-    return options.OK
+    return command.OK
 
 
 async def _several(arguments: argparse.Namespace, given: Sequence[str], stop: asyncio.Event) -> int:
@@ -102,7 +103,7 @@ async def _several(arguments: argparse.Namespace, given: Sequence[str], stop: as
         sockets = Path(folder)
         processes = Processes(arguments.processes, lambda number: _command(number, given, socket_of(sockets, number)))
         pages = Several(processes.members, sockets)
-        client = broker.connect(settings.pubsub.url) if settings.pubsub.url else None
+        client = connection.connect(settings.pubsub.url) if settings.pubsub.url else None
         try:
 
             async def stuck() -> str:
@@ -122,7 +123,7 @@ async def _curable(ailments: Sequence[str], client: Redis | None) -> str:
     if not ailments or client is None:
         return ""
     try:
-        with broker.translated():
+        with redis_errors.translated():
             await client.ping()
     except RedisUnavailable:
         return ""

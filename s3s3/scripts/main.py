@@ -6,7 +6,7 @@ import importlib
 import sys
 
 from .. import __version__
-from .options import EXIT_STATUSES, OK, WRONG_USAGE
+from .command import EXIT_STATUSES, OK, WRONG_USAGE
 
 VERBS = {
     "listen": "copy what notices name, for ever",

@@ -10,23 +10,24 @@ import resource
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from .. import __version__, broker, config
+from .. import __version__, config
 from ..config import Config
 from ..config.mirror import MirrorSettings
 from ..errors import ConfigError
-from ..metrics import Metrics
-from ..mirror.cache.opening import CacheFront, cache_front
-from ..mirror.figures import Line
-from ..mirror.fronts import Front, fronts, run
-from ..mirror.influx import Influx
-from ..mirror.route import Shared
+from ..mirror import access_log
+from ..mirror.cache.service import CacheFront, cache_front
+from ..mirror.frontends import Front, fronts, run
+from ..mirror.influxdb import Influx
+from ..mirror.mirrored_route import Shared
+from ..mirror.request_stats import Line
 from ..model import Endpoint
-from ..store import Buckets
-from ..stores import room_of
-from ..web import access_log
-from ..web.health import application, served
-from . import options
-from .status import status_of
+from ..monitoring.health import application, served
+from ..monitoring.metrics import Metrics
+from ..monitoring.status_page import status_of
+from ..queue import connection
+from ..s3 import Buckets
+from ..transfer.route_stores import room_of
+from . import command
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +37,17 @@ MOST_FILES = 65_536
 def main(argv: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
     arguments = command_line().parse_args(argv)
-    options.start_log(arguments)
+    command.start_log(arguments)
     if arguments.access_log:
         access_log.start()
-    return options.run(lambda stop: _mirror(arguments, stop))
+    return command.run(lambda stop: _mirror(arguments, stop))
 
 
 def command_line() -> argparse.ArgumentParser:
     """Return what reads the command's arguments."""
-    parser = options.parser("mirror", "Serve copies over HTTP, and make those that are missing, until told to stop.")
+    parser = command.parser("mirror", "Serve copies over HTTP, and make those that are missing, until told to stop.")
     parser.add_argument("--access-log", action="store_true", help="a JSON line on standard output for each request")
-    options.add_drain(parser)
+    command.add_drain(parser)
     parser.add_argument(
         "--make-buckets", action="store_true",
         help="make the mirrors' buckets, have copies deleted after lifespan_days where the store can, and end",
@@ -75,7 +76,7 @@ async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         async with served(application(opened, metrics, status_of(settings, client)), settings.http):
             await asyncio.gather(run(copying, stop, arguments.drain_s), stop.wait())
     log.info("stopped")
-    return options.OK
+    return command.OK
 
 
 async def _make_buckets(settings: MirrorSettings) -> int:
@@ -84,7 +85,7 @@ async def _make_buckets(settings: MirrorSettings) -> int:
     if settings.redirect is not None:
         for endpoint in settings.redirect.destinations.values():
             await _make_bucket(endpoint, settings.redirect.lifespan_days)
-    return options.OK
+    return command.OK
 
 
 async def _make_bucket(endpoint: Endpoint, lifespan_days: int | None) -> None:
@@ -111,7 +112,7 @@ async def _opened(
         line = await _influx_line(os.environ.get("INFLUXDB_URL", ""), stack)
         opened: list[Front | CacheFront] = []
         if settings.pubsub.url:
-            client = broker.connect(settings.pubsub.url)
+            client = connection.connect(settings.pubsub.url)
             stack.push_async_callback(client.aclose)
             shared = Shared(client, settings.worker, room_of(settings.worker), metrics)
             opened += await stack.enter_async_context(

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from ..model import Proof, Result
-from ..report import Tally
+from ..reconcile.summary import Tally
 
 PLAIN_LINE_EVERY_S = 10.0
 

@@ -12,18 +12,17 @@ from typing import Any, Protocol
 from redis.asyncio import Redis, RedisCluster
 
 from .. import config
-from ..broker import translated
 from ..errors import ConfigError, RedisUnavailable
-from ..jobs import Put
-from ..jobs.redis import RedisJobs
-from ..matching import matcher
-from ..model import Lane, Route
+from ..model import Lane, Route, matcher
+from ..queue.base import Put
+from ..queue.redis_errors import translated
+from ..queue.redis_queue import RedisJobs
 from ..tasks import beside
-from . import options
-from .awaited import Awaited
-from .keys import checked, of_arguments, of_input, parsed
-from .queues import chosen, connected_queues, listeners
-from .tables import counted
+from . import command
+from .key_input import checked, of_arguments, of_input, parsed
+from .output import counted
+from .publish_tracker import Awaited
+from .selection import chosen, connected_queues, listeners
 
 MOST_FAULTS_SHOWN = 20
 
@@ -36,13 +35,13 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--pubsub goes to whoever listens, on every route: neither --wait nor --route is possible with it")
     if "-" in arguments.keys and arguments.keys != ["-"]:
         parser.error("either keys or -, which is standard input")
-    options.start_log(arguments)
-    return options.run(lambda stop: _publish(arguments, stop))
+    command.start_log(arguments)
+    return command.run(lambda stop: _publish(arguments, stop))
 
 
 def command_line() -> argparse.ArgumentParser:
     """Return what reads the command's arguments."""
-    parser = options.parser("publish", "Have keys copied: put them on the queue, in front of what `s3s3 bucket` found.")
+    parser = command.parser("publish", "Have keys copied: put them on the queue, in front of what `s3s3 bucket` found.")
     parser.add_argument(
         "keys", metavar="KEY", nargs="*",
         help="names of objects in the source's bucket; none, or -: from standard input, one a line",
@@ -80,7 +79,7 @@ async def _publish(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
             publisher = _Awaited(queues, client, stop)
         work = _publish_all(arguments, publisher, _any_of(routes), stop)
         refused, well = await beside(work, *publisher.keepers())
-    return options.OK if well and not refused and not stop.is_set() else options.SOME_FAILED
+    return command.OK if well and not refused and not stop.is_set() else command.SOME_FAILED
 
 
 def _any_of(routes: Sequence[Route]) -> Callable[[str], bool]:

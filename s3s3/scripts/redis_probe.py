@@ -8,8 +8,9 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from ..broker import check_version, translated
-from .queues import listeners
+from ..queue.connection import check_version
+from ..queue.redis_errors import translated
+from .selection import listeners
 
 
 @dataclass

@@ -10,8 +10,8 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from importlib import resources
 
-from ..config.declarations import Absent, Key, Table, Value
 from ..config.schema import DESTINATION, FILE, SOURCE
+from ..config.schema_types import Absent, Key, Table, Value
 
 _HEAD = """\
 # The configuration of s3s3. s3s3 reads one file: --config FILE, else $S3S3_CONFIG, ./s3s3.toml,

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from supervisor import childutils  # type: ignore[import-untyped]
 
 from ..tasks import DRAIN_S
-from . import options
+from .command import OK, WRONG_USAGE, interval_s, run
 
 ENDS_WITHIN_S = DRAIN_S + 30.0
 """How long a run may take to end when it is told to."""
@@ -33,15 +33,15 @@ def main(argv: list[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--limit-s", type=options.interval_s, default=86400.0, metavar="S",
+        "--limit-s", type=interval_s, default=86400.0, metavar="S",
         help="stop a run that takes longer (default: 86400, a day)",
     )  # fmt: skip
     arguments, of_bucket = parser.parse_known_args(argv)
     if "SUPERVISOR_ENABLED" not in os.environ or not stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
         print("s3s3tick is started by supervisord, as an [eventlistener]; by hand: s3s3 bucket", file=sys.stderr)
-        return options.WRONG_USAGE
+        return WRONG_USAGE
     command = [sys.executable, "-m", "s3s3.scripts.main", "bucket", *of_bucket]
-    return options.run(lambda stop: answer_ticks(command, arguments.limit_s, stop))
+    return run(lambda stop: answer_ticks(command, arguments.limit_s, stop))
 
 
 async def answer_ticks(command: Sequence[str], limit_s: float, stop: asyncio.Event) -> int:
@@ -55,10 +55,10 @@ async def answer_ticks(command: Sequence[str], limit_s: float, stop: asyncio.Eve
         await asyncio.wait([tick, stopped], return_when=asyncio.FIRST_COMPLETED)
         if not tick.done():
             tick.cancel()
-            return options.OK
+            return OK
         tick_s = tick.result()
         if tick_s is None:
-            return options.OK
+            return OK
         if tick_s <= ended_at_s:
             # It came while the last run was under way; or that run failed, and supervisord sends its tick again at
             # once, and would for as long as it fails. The next tick is soon enough for either.
@@ -66,7 +66,7 @@ async def answer_ticks(command: Sequence[str], limit_s: float, stop: asyncio.Eve
             continue
         well = await _run(command, limit_s, stopped)
         if stopped.done():
-            return options.OK
+            return OK
         ended_at_s = time.time()
         (childutils.listener.ok if well else childutils.listener.fail)(sys.stdout)
 

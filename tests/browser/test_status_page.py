@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from s3s3.demo.servers import free_ports
-from s3s3.demo.swift_server import SwiftServer
+from s3s3.scripts.demo.servers import free_ports
+from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.conftest import missing
 from tests.integration.commands import Listener, eventually, write_config
 

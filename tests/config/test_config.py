@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from s3s3 import config
 from s3s3.config import Config, HttpSettings, PubSub, WorkerSettings
-from s3s3.config.declarations import Key, Kind, Table
-from s3s3.config.file import named
 from s3s3.config.schema import DESTINATION, HTTP, PUBSUB, SOURCE, STORE_KEY, WORKER, all_tables
+from s3s3.config.schema_types import Key, Kind, Table
+from s3s3.config.toml_file import named
 from s3s3.model import Endpoint, Route, Secret
 from tests.config.configurations import SOUND, faults_of, loaded
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from s3s3.config import file as config_file
-from s3s3.config.file import ConfigFile, Faults, named, read
+from s3s3.config import toml_file as config_file
+from s3s3.config.toml_file import ConfigFile, Faults, named, read
 from s3s3.errors import ConfigError
 from tests.config.configurations import SOUND, faults_of, loaded
 

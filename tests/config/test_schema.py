@@ -7,9 +7,9 @@ from dataclasses import fields
 import pytest
 
 from s3s3.config import PubSub, WorkerSettings
-from s3s3.config.declarations import Key, Kind, Table
 from s3s3.config.schema import DESTINATION, FILE, PUBSUB, SOURCE, WORKER, all_tables
-from s3s3.config.values import parse
+from s3s3.config.schema_types import Key, Kind, Table
+from s3s3.config.value_types import parse
 
 ALL_KEYS = [(table, key) for table in all_tables() for key in table.keys]
 

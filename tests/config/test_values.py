@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3s3.config.declarations import Key, Table
 from s3s3.config.schema import DESTINATION, HTTP, PUBSUB, SOURCE, WORKER
-from s3s3.config.values import Wrong, from_text, nearest, parse, shown, type_of
+from s3s3.config.schema_types import Key, Table
+from s3s3.config.value_types import Wrong, from_text, nearest, parse, shown, type_of
 from s3s3.model import Secret
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from s3s3.demo.redis_server import RedisServer
-from s3s3.demo.servers import Server, StoreServer
+from s3s3.scripts.demo.redis_server import RedisServer
+from s3s3.scripts.demo.servers import Server, StoreServer
 from tests.conftest import running
-
-from . import extent
-from .fleet import new_redis
+from tests.faults import duration
+from tests.faults.fleet import new_redis
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +31,7 @@ def own_redis(started_servers: list[Server]) -> Iterator[RedisServer]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """In the long form any of these may take as long as all of them are to take."""
-    if extent.minutes():
+    if duration.minutes():
         for item in items:
             if item.path.is_relative_to(Path(__file__).parent):
-                item.add_marker(pytest.mark.timeout(60 * extent.minutes() + 600), append=False)
+                item.add_marker(pytest.mark.timeout(60 * duration.minutes() + 600), append=False)

@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 import redis
 
-from s3s3.demo.redis_server import RedisServer
-from s3s3.demo.servers import StoreServer
+from s3s3.scripts.demo.redis_server import RedisServer
+from s3s3.scripts.demo.servers import StoreServer
+from tests.faults.fleet import Bucket, Fleet
+from tests.faults.kinds import Latency
+from tests.faults.results import report
 from tests.integration.commands import eventually
-
-from .fleet import Bucket, Fleet
-from .kinds import Latency
-from .results import report
 
 KEYS = 60
 

@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from s3s3.broker import connect
-from s3s3.demo.redis_server import RedisServer
-from s3s3.demo.servers import StoreServer, free_ports
-from s3s3.jobs import Counts, DeadLetter, Put
-from s3s3.jobs.redis import RedisJobs
 from s3s3.model import Endpoint, Lane
+from s3s3.queue.base import Counts, DeadLetter, Put
+from s3s3.queue.connection import connect
+from s3s3.queue.redis_queue import RedisJobs
+from s3s3.scripts.demo.redis_server import RedisServer
+from s3s3.scripts.demo.servers import StoreServer, free_ports
+from tests.faults.proxy import Proxy
 from tests.integration.commands import Listener, eventually, write_config
-
-from .proxy import Proxy
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from .messages import Message, Part, Piece, Towards
+from tests.faults.messages import Message, Part, Piece, Towards
 
 if TYPE_CHECKING:
-    from .proxy import Link
+    from tests.faults.proxy import Link
 
 SLOW_DOWN = (
     b"HTTP/1.1 503 Slow Down\r\ncontent-type: application/xml\r\ncontent-length: 63\r\n\r\n"

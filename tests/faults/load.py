@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count, cycle, islice
 from typing import NamedTuple
 
-from .fleet import Fleet
+from tests.faults.fleet import Fleet
 
 TICK_S = 0.25
 SAMPLE_S = 5.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .kinds import Fault
+    from tests.faults.kinds import Fault
 
 CHUNK_BYTES = 1 << 16
 

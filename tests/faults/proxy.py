@@ -20,9 +20,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from s3s3.model import Endpoint
-
-from .kinds import Fault
-from .messages import Message, Part, Piece, Reader, Towards, http_pieces, plain_pieces
+from tests.faults.kinds import Fault
+from tests.faults.messages import Message, Part, Piece, Reader, Towards, http_pieces, plain_pieces
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 

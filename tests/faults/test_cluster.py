@@ -16,12 +16,11 @@ import pytest
 import redis
 from redis.crc import key_slot
 
-from s3s3.demo.redis_server import RedisServer
-from s3s3.demo.servers import HOST, Server, StoreServer
+from s3s3.scripts.demo.redis_server import RedisServer
+from s3s3.scripts.demo.servers import HOST, Server, StoreServer
 from tests.conftest import running
+from tests.faults.failover import Pair, failed_over, replication
 from tests.integration.commands import eventually
-
-from .failover import Pair, failed_over, replication
 
 pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(300)]
 

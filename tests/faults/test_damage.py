@@ -13,27 +13,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from s3s3.bucket import Reconcile
-from s3s3.comparison import Options
 from s3s3.config import WorkerSettings
-from s3s3.demo.servers import StoreServer
 from s3s3.errors import S3S3Error
-from s3s3.jobs import Put
-from s3s3.jobs.memory import MemoryJobs
-from s3s3.matching import matcher
-from s3s3.metrics import Metrics
-from s3s3.model import Lane, Route
-from s3s3.store import exchange
-from s3s3.stores import RouteStores, opened
-from s3s3.worker import Worker
+from s3s3.model import Lane, Route, matcher
+from s3s3.monitoring.metrics import Metrics
+from s3s3.queue.base import Put
+from s3s3.queue.memory_queue import MemoryJobs
+from s3s3.reconcile.comparison import Options
+from s3s3.reconcile.reconciler import Reconcile
+from s3s3.scripts.demo.servers import StoreServer
+from s3s3.transfer.route_stores import RouteStores, opened
+from s3s3.worker.worker import Worker
+from tests.faults import duration
+from tests.faults.kinds import ERROR_IN_200, SLOW_DOWN, Cut, Fault, Flip, Says, Truncated, getting, listing, putting
+from tests.faults.messages import Towards
+from tests.faults.proxy import Proxy
+from tests.faults.results import report
 from tests.integration.objects import KIB, MIB
 from tests.waiting import running, until
-
-from . import extent
-from .kinds import ERROR_IN_200, SLOW_DOWN, Cut, Fault, Flip, Says, Truncated, getting, listing, putting
-from .messages import Towards
-from .proxy import Proxy
-from .results import report
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -108,10 +105,10 @@ def road(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Road]:
-    monkeypatch.setattr(exchange, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr("s3s3.verdicts.FIRST_RETRY_S", 0.2)
-    monkeypatch.setattr("s3s3.jobs.memory.FIRST_PROBE_S", 0.3)
-    monkeypatch.setattr("s3s3.jobs.memory.LONGEST_TURN_S", 0.2)
+    monkeypatch.setattr(request, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("s3s3.worker.retry_policy.FIRST_RETRY_S", 0.2)
+    monkeypatch.setattr("s3s3.queue.memory_queue.FIRST_PROBE_S", 0.3)
+    monkeypatch.setattr("s3s3.queue.memory_queue.LONGEST_TURN_S", 0.2)
     with Proxy(store.port) as source, Proxy(store.port) as there:
         route = Route(
             "default",
@@ -153,7 +150,7 @@ async def test_no_wrong_object_is_ever_seen_and_the_right_one_arrives_when_the_f
     proxy: Proxy = getattr(road, side)
     keys = list(SIZES_BYTES)
     async with copying(road) as (_, jobs):
-        for number in extent.rounds(SHARE):
+        for number in duration.rounds(SHARE):
             before, injected = road.mismatches, proxy.injected.total()
             for key in keys:
                 road.write(key, hashlib.md5(f"{key}{number}".encode()).digest() * (SIZES_BYTES[key] // 16))
@@ -200,7 +197,7 @@ async def test_a_damaged_listing_puts_no_wrong_object_anywhere_and_the_next_run_
             ).run()
 
         with proxy.injecting(fault()):
-            for _ in extent.rounds(SHARE, at_least=3):
+            for _ in duration.rounds(SHARE, at_least=3):
                 try:
                     await compared()
                 except S3S3Error:

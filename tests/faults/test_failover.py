@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from s3s3.demo.process import Process
-from s3s3.demo.redis_server import RedisServer, find_redis_server
-from s3s3.demo.servers import HOST, Server, StoreServer, free_ports
+from s3s3.scripts.demo.process import Process
+from s3s3.scripts.demo.redis_server import RedisServer, find_redis_server
+from s3s3.scripts.demo.servers import HOST, Server, StoreServer, free_ports
 from tests.conftest import running
+from tests.faults.failover import Pair, failed_over, replication
 from tests.integration.commands import eventually
-
-from .failover import Pair, failed_over, replication
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 

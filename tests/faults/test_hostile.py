@@ -16,16 +16,15 @@ from hypothesis import strategies as st
 from s3s3 import config
 from s3s3.errors import ConfigError, StoreError
 from s3s3.model import Endpoint, Secret
-from s3s3.notices.message import BadMessage, key_of, shown
-from s3s3.store import Store, exchange
-from s3s3.store.answers import error_of_answer
-from s3s3.store.framing import body_of, parse_head
-from s3s3.store.listing import parse_page
+from s3s3.notifications.message import BadMessage, key_of, shown
+from s3s3.s3 import Store, request
+from s3s3.s3.error_mapping import error_of_answer
+from s3s3.s3.list_parser import parse_page
+from s3s3.s3.transport.http_parser import body_of, parse_head
 from tests.config.configurations import SOUND
-from tests.store.raw_server import RawServer, Script, Talk, answer, error, says
-
-from . import extent
-from .results import report
+from tests.faults import duration
+from tests.faults.results import report
+from tests.s3.raw_server import RawServer, Script, Talk, answer, error, says
 
 MIB = 1024 * 1024
 SECRET = "v3ry-s3cret/value"
@@ -120,7 +119,7 @@ def test_whatever_comes_in_is_understood_or_refused(name: str) -> None:
         with suppress(*inlet.raises):
             inlet.read(raw)
 
-    for _ in extent.rounds(SHARE):
+    for _ in duration.rounds(SHARE):
         attack()
     report("hostile input", inlet=name, examples=tried)
 
@@ -153,7 +152,7 @@ def test_whatever_stands_in_the_configuration_is_understood_or_refused(tmp_path:
         except ConfigError as refused:
             assert refused.faults
 
-    for _ in extent.rounds(SHARE):
+    for _ in duration.rounds(SHARE):
         attack()
     report("hostile input", inlet="a configuration", examples=tried)
 
@@ -175,7 +174,7 @@ def test_a_listing_that_declares_entities_is_not_read_in_any_encoding(encoding: 
 
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(request, "FIRST_PAUSE_S", 0.0)
 
 
 def endless(head: bytes, piece: bytes) -> Script:
@@ -249,7 +248,7 @@ async def test_an_answer_without_end_takes_no_memory_without_end(head: bytes, pi
 async def test_answers_damaged_at_random_end_as_errors_of_a_store() -> None:
     chance = damaged(ANSWERS)
     tried = 0
-    for _ in extent.rounds(SHARE):
+    for _ in duration.rounds(SHARE):
         for raw in _drawn(chance, 25):
             tried += 1
 

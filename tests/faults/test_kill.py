@@ -20,20 +20,19 @@ import pytest
 import redis
 
 from s3s3 import config
-from s3s3.broker import connected
-from s3s3.demo.swift_server import SwiftServer
-from s3s3.jobs import Put
-from s3s3.jobs.redis import RedisJobs
 from s3s3.listener import listen, route_listeners
-from s3s3.metrics import Metrics
 from s3s3.model import Endpoint, Lane
+from s3s3.monitoring.metrics import Metrics
+from s3s3.queue.base import Put
+from s3s3.queue.connection import connected
+from s3s3.queue.redis_queue import RedisJobs
+from s3s3.scripts.demo.swift_server import SwiftServer
 from s3s3.tasks import beside
+from tests.faults.crash_points import STEPS
+from tests.faults.results import report
 from tests.integration.commands import PATIENCE_S, eventually, write_config
 from tests.integration.objects import KIB, MIB
 from tests.waiting import running, until
-
-from .dying import STEPS
-from .results import report
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -122,7 +121,7 @@ def dying(victims: list[Victim], tmp_path: Path) -> Iterator[subprocess.Popen[st
     lines = [{"step": v.step, "config": str(v.config()), "log": str(v.log)} for v in victims]
     steps.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with steps.open() as file, subprocess.Popen(
-        [sys.executable, "-m", "tests.faults.dying"],
+        [sys.executable, "-m", "tests.faults.crash_points"],
         stdin=file, stdout=subprocess.PIPE, text=True, start_new_session=True,
     ) as process:  # fmt: skip
         yield process

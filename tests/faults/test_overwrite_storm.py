@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from s3s3.demo.redis_server import RedisServer
-from s3s3.demo.servers import HOST, StoreServer
-
-from .extent import amount
-from .fleet import CHANNEL, Bucket, Fleet, differing
-from .results import report
+from s3s3.scripts.demo.redis_server import RedisServer
+from s3s3.scripts.demo.servers import HOST, StoreServer
+from tests.faults.duration import amount
+from tests.faults.fleet import CHANNEL, Bucket, Fleet, differing
+from tests.faults.results import report
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 

@@ -12,17 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from s3s3.demo.redis_server import RedisServer
-from s3s3.demo.servers import StoreServer
 from s3s3.model import SINGLE_PUT_LIMIT_BYTES
+from s3s3.scripts.demo.redis_server import RedisServer
+from s3s3.scripts.demo.servers import StoreServer
+from tests.faults.duration import amount
+from tests.faults.fleet import Bucket, Fleet, one_listener
+from tests.faults.kinds import Says
+from tests.faults.messages import Message
+from tests.faults.proxy import Proxy
+from tests.faults.results import report
 from tests.integration.commands import command
-
-from .extent import amount
-from .fleet import Bucket, Fleet, one_listener
-from .kinds import Says
-from .messages import Message
-from .proxy import Proxy
-from .results import report
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from .kinds import (
+from tests.faults.kinds import (  # fmt: skip
     ERROR_IN_200,
     SLOW_DOWN,
     Bandwidth,
@@ -30,9 +30,9 @@ from .kinds import (
     Truncated,
     getting,
     putting,
-)  # fmt: skip
-from .messages import Towards
-from .proxy import Proxy
+)
+from tests.faults.messages import Towards
+from tests.faults.proxy import Proxy
 
 CONTENT = bytes(range(256)) * 1024
 
@@ -180,7 +180,7 @@ def test_a_reset_is_a_reset_and_the_next_connection_lives(proxy: Proxy, fault: F
 
 
 def _put() -> Any:
-    from .messages import Message  # noqa: PLC0415
+    from tests.faults.messages import Message  # noqa: PLC0415
 
     return Message(Towards.SERVER, "PUT / HTTP/1.1")
 

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from s3s3.demo.swift_server import SwiftServer
+from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.conftest import missing
+from tests.faults.results import report
 from tests.integration.commands import Listener, eventually
 from tests.integration.objects import MIB
 from tests.integration.test_listen import Place, dead_letters
-
-from .results import report
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedMultipartUploadTypeDef

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from s3s3.demo.redis_server import RedisServer
-from s3s3.demo.servers import StoreServer
-
-from .extent import duration_s, minutes
-from .fleet import Bucket, Fleet, differing
-from .kinds import Flip, Latency, Reset, putting
-from .messages import Towards
-from .results import report
+from s3s3.scripts.demo.redis_server import RedisServer
+from s3s3.scripts.demo.servers import StoreServer
+from tests.faults.duration import duration_s, minutes
+from tests.faults.fleet import Bucket, Fleet, differing
+from tests.faults.kinds import Flip, Latency, Reset, putting
+from tests.faults.messages import Towards
+from tests.faults.results import report
 
 pytestmark = pytest.mark.real
 

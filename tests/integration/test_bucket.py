@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from s3s3.demo.servers import free_ports
-from s3s3.demo.swift_server import SwiftServer
-
-from .commands import (
+from s3s3.scripts.demo.servers import free_ports
+from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.integration.commands import (
     PATIENCE_S,
     Listener,
     bucket_started,
@@ -27,7 +26,7 @@ from .commands import (
     report_lines,
     run,
 )
-from .test_listen import Place
+from tests.integration.test_listen import Place
 
 pytestmark = pytest.mark.real
 

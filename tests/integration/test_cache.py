@@ -25,15 +25,14 @@ import yarl
 from botocore.config import Config
 from botocore.httpsession import URLLib3Session
 
-from s3s3.demo.servers import StoreServer, free_ports
-from s3s3.demo.swift_server import SwiftServer
 from s3s3.model import Endpoint
+from s3s3.scripts.demo.servers import StoreServer, free_ports
+from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.conftest import missing
 from tests.faults.kinds import Bandwidth, getting
 from tests.faults.proxy import Proxy
-
-from .commands import endpoint_table, eventually, run
-from .test_mirror import mirroring, said_to_watchers
+from tests.integration.commands import endpoint_table, eventually, run
+from tests.integration.test_mirror import mirroring, said_to_watchers
 
 pytestmark = pytest.mark.real
 

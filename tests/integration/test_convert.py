@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from s3s3.demo.swift_server import SwiftServer
+from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.integration.commands import Listener, eventually, run
+from tests.integration.objects import keys_of
 from tests.real.ceph_server import CephServer
 from tests.scripts.test_convert import INI
-
-from .commands import Listener, eventually, run
-from .objects import keys_of
 
 pytestmark = pytest.mark.real
 

@@ -21,18 +21,18 @@ import pytest
 from redis.asyncio import Redis
 
 import s3s3
-from s3s3.broker import connect
-from s3s3.bucket import Reconcile
-from s3s3.comparison import Options
 from s3s3.config import WorkerSettings
-from s3s3.jobs import Put
-from s3s3.jobs.memory import MemoryJobs
-from s3s3.jobs.redis import RedisJobs
-from s3s3.metrics import Metrics
 from s3s3.model import Endpoint, Lane, Route, Secret
-from s3s3.observer import Observer
-from s3s3.stores import opened
-from s3s3.worker import Worker
+from s3s3.monitoring.job_observer import Observer
+from s3s3.monitoring.metrics import Metrics
+from s3s3.queue.base import Put
+from s3s3.queue.connection import connect
+from s3s3.queue.memory_queue import MemoryJobs
+from s3s3.queue.redis_queue import RedisJobs
+from s3s3.reconcile.comparison import Options
+from s3s3.reconcile.reconciler import Reconcile
+from s3s3.transfer.route_stores import opened
+from s3s3.worker.worker import Worker
 from tests.waiting import running, until
 
 JOBS = 400

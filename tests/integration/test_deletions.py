@@ -10,22 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from s3s3.demo.servers import StoreServer
-from s3s3.demo.swift_server import SwiftServer
-from s3s3.jobs import Put
-from s3s3.jobs.memory import MemoryJobs
-from s3s3.metrics import Metrics
 from s3s3.model import Endpoint, Job, Lane, Outcome, Result, Route
+from s3s3.monitoring.metrics import Metrics
+from s3s3.queue.base import Put
+from s3s3.queue.memory_queue import MemoryJobs
+from s3s3.s3 import Store
 from s3s3.scripts import bucket, publish
-from s3s3.spool import Room
-from s3s3.store import Store
-from s3s3.transfer import Transfer
-from s3s3.worker import Worker
+from s3s3.scripts.demo.servers import StoreServer
+from s3s3.scripts.demo.swift_server import SwiftServer
+from s3s3.transfer.budget import Room
+from s3s3.transfer.copier import Transfer
+from s3s3.worker.worker import Worker
+from tests.integration.commands import Listener, endpoint_table, eventually, report_lines
+from tests.integration.objects import ODD_KEYS, keys_of
 from tests.scripts.command import run
 from tests.waiting import running, until
-
-from .commands import Listener, endpoint_table, eventually, report_lines
-from .objects import ODD_KEYS, keys_of
 
 pytestmark = pytest.mark.real
 

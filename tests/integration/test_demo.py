@@ -15,15 +15,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from s3s3.demo.objects import BIGGER_BYTES, ODD_NAMES, first_samples, real_files
-from s3s3.demo.parts import Parts, check_installed
-from s3s3.demo.screen import Screen
-from s3s3.demo.servers import ServerMissing
-from s3s3.demo.tour import FEWEST_OBJECTS, tour
 from s3s3.scripts import demo
+from s3s3.scripts.demo.objects import BIGGER_BYTES, ODD_NAMES, first_samples, real_files
+from s3s3.scripts.demo.parts import Parts, check_installed
+from s3s3.scripts.demo.screen import Screen
+from s3s3.scripts.demo.servers import ServerMissing
+from s3s3.scripts.demo.tour import FEWEST_OBJECTS, tour
 from tests.conftest import missing
-
-from .commands import command, eventually
+from tests.integration.commands import command, eventually
 
 pytestmark = pytest.mark.timeout(300)
 

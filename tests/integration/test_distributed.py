@@ -15,12 +15,11 @@ from typing import Any
 import pytest
 import redis
 
-from s3s3.demo.servers import StoreServer
-from s3s3.demo.swift_server import SwiftServer
+from s3s3.scripts.demo.servers import StoreServer
+from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.integration.commands import bucket_started, eventually, limited_destination, report_lines, run, write_config
+from tests.integration.objects import ODD_KEYS
 from tests.real.ceph_server import CephServer
-
-from .commands import bucket_started, eventually, limited_destination, report_lines, run, write_config
-from .objects import ODD_KEYS
 
 pytestmark = pytest.mark.real
 

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-from s3s3.demo.swift_server import SwiftServer
 from s3s3.model import Endpoint
-
-from .commands import Listener, eventually, report_lines, run
-from .objects import MIB
-from .test_listen import QUICK, Place
+from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.integration.commands import Listener, eventually, report_lines, run
+from tests.integration.objects import MIB
+from tests.integration.test_listen import QUICK, Place
 
 pytestmark = pytest.mark.real
 

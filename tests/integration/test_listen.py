@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from s3s3.demo.redis_server import RedisServer
-from s3s3.demo.servers import StoreServer, free_ports
-from s3s3.demo.swift_server import SwiftServer
 from s3s3.model import Secret
-
-from .commands import PATIENCE_S, Listener, eventually, limited_destination, run, write_config
-from .objects import MIB
+from s3s3.scripts.demo.redis_server import RedisServer
+from s3s3.scripts.demo.servers import StoreServer, free_ports
+from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.integration.commands import PATIENCE_S, Listener, eventually, limited_destination, run, write_config
+from tests.integration.objects import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from s3s3.demo.servers import StoreServer
-
-from .commands import Listener, eventually, report_lines, run, write_config
-from .objects import MIB, Thing, content_differences, differences, keys_of, put, things
+from s3s3.scripts.demo.servers import StoreServer
+from tests.integration.commands import Listener, eventually, report_lines, run, write_config
+from tests.integration.objects import MIB, Thing, content_differences, differences, keys_of, put, things
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

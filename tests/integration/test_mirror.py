@@ -16,13 +16,12 @@ import aiohttp
 import pytest
 import redis
 
-from s3s3.demo.servers import free_ports
-from s3s3.demo.swift_server import SwiftServer
 from s3s3.model import Endpoint
-from tests.mirror.influx_server import Database
+from s3s3.scripts.demo.servers import free_ports
+from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.integration.commands import command, endpoint_table, eventually, run
+from tests.mirror.influxdb_server import Database
 from tests.mirror.origin_server import OriginServer, answer
-
-from .commands import command, endpoint_table, eventually, run
 
 pytestmark = pytest.mark.real
 

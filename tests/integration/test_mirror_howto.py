@@ -15,14 +15,13 @@ from pathlib import Path
 import pytest
 import trustme
 
-from s3s3.demo.servers import free_ports
-from s3s3.demo.swift_server import SwiftServer
 from s3s3.model import Endpoint
+from s3s3.scripts.demo.servers import free_ports
+from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.integration.commands import eventually
+from tests.integration.test_cache import signed
+from tests.integration.test_mirror import mirroring
 from tests.mirror.origin_server import OriginServer, answer
-
-from .commands import eventually
-from .test_cache import signed
-from .test_mirror import mirroring
 
 pytestmark = [pytest.mark.real, pytest.mark.long]
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from s3s3.demo.swift_server import SwiftServer
-
-from .commands import Listener, eventually, run, write_config
-from .objects import MIB, differences, keys_of, put, things
-from .recorder import Recorder, Request
-from .test_main_job import publish
+from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.integration.commands import Listener, eventually, run, write_config
+from tests.integration.objects import MIB, differences, keys_of, put, things
+from tests.integration.recorder import Recorder, Request
+from tests.integration.test_main_job import publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from s3s3.demo.swift_server import SwiftServer
-
-from .commands import Listener, eventually, report_lines, route_tables, run
-from .objects import keys_of
-from .test_listen import Place
+from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.integration.commands import Listener, eventually, report_lines, route_tables, run
+from tests.integration.objects import keys_of
+from tests.integration.test_listen import Place
 
 pytestmark = pytest.mark.real
 

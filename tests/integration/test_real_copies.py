@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from s3s3.demo.servers import HOST, StoreServer
 from s3s3.errors import Damaged, LeaseLost
-from s3s3.fanout import fan_out
-from s3s3.metrics import Metrics
 from s3s3.model import Endpoint, Outcome, Proof, Result
-from s3s3.spool import Need, Room
-from s3s3.store import RECORDED_ETAG, Store
-from s3s3.transfer import SMALL_BYTES, STREAM_BYTES, Transfer, ordinary
+from s3s3.monitoring.metrics import Metrics
+from s3s3.s3 import RECORDED_ETAG, Store
+from s3s3.scripts.demo.servers import HOST, StoreServer
+from s3s3.transfer import object_copy
+from s3s3.transfer.budget import Need, Room
+from s3s3.transfer.copier import SMALL_BYTES, STREAM_BYTES, Transfer
+from s3s3.transfer.fanout import fan_out
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef, HeadObjectOutputTypeDef
@@ -244,7 +245,7 @@ async def test_a_lease_that_ends_before_the_last_chunk_leaves_the_old_object_sta
 async def test_a_slow_destination_does_not_hold_up_the_quick_one(
     server: StoreServer, buckets: Buckets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ordinary, "fan_out", partial(fan_out, patience_s=0.3))
+    monkeypatch.setattr(object_copy, "fan_out", partial(fan_out, patience_s=0.3))
     buckets.write(buckets.source, "big", BIG)
     quick, slow = buckets.destinations
     done: list[str] = []

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from s3s3.demo.servers import free_ports
-from s3s3.demo.swift_server import SwiftServer
+from s3s3.scripts.demo.servers import free_ports
+from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.integration.commands import command, endpoint_table, eventually, report_lines, run, write_config
+from tests.integration.objects import MIB, keys_of
 from tests.real.ceph_server import CephServer
-
-from .commands import command, endpoint_table, eventually, report_lines, run, write_config
-from .objects import MIB, keys_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

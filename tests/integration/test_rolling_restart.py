@@ -13,11 +13,10 @@ from urllib.parse import unquote
 import pytest
 import redis
 
-from s3s3.demo.servers import StoreServer
-
-from .commands import Listener, eventually, write_config
-from .objects import keys_of
-from .recorder import Recorder
+from s3s3.scripts.demo.servers import StoreServer
+from tests.integration.commands import Listener, eventually, write_config
+from tests.integration.objects import keys_of
+from tests.integration.recorder import Recorder
 
 pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(300)]
 

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from s3s3.demo.servers import free_ports
-from s3s3.demo.swift_server import SwiftServer
 from s3s3.model import Endpoint
+from s3s3.scripts.demo.servers import free_ports
+from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.integration.commands import Listener, command, eventually, report_lines, route_tables, run, write_config
+from tests.integration.objects import keys_of
 from tests.real.ceph_server import CephServer
-
-from .commands import Listener, command, eventually, report_lines, route_tables, run, write_config
-from .objects import keys_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

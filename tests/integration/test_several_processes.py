@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from s3s3.demo.servers import free_ports
-from s3s3.demo.swift_server import SwiftServer
-
-from .commands import Listener, eventually, run, write_config
-from .objects import differences, put, things
+from s3s3.scripts.demo.servers import free_ports
+from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.integration.commands import Listener, eventually, run, write_config
+from tests.integration.objects import differences, put, things
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,13 +13,12 @@ import pytest
 import redis
 from botocore.config import Config
 
-from s3s3.demo.servers import free_ports
-from s3s3.demo.swift_server import SwiftServer
-from tests.notices.senders import SqsSender, event
+from s3s3.scripts.demo.servers import free_ports
+from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.integration.commands import Listener, eventually, run
+from tests.integration.test_listen import Place, dead_letters
+from tests.notifications.senders import SqsSender, event
 from tests.real.ceph_server import CephServer
-
-from .commands import Listener, eventually, run
-from .test_listen import Place, dead_letters
 
 pytestmark = pytest.mark.real
 

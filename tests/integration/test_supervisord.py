@@ -15,14 +15,13 @@ from pathlib import Path
 import pytest
 import redis
 
-from s3s3.demo.process import Process
-from s3s3.demo.rclone_server import RcloneServer
-from s3s3.demo.servers import HOST, free_ports
-from s3s3.demo.swift_server import SwiftServer
+from s3s3.scripts.demo.process import Process
+from s3s3.scripts.demo.rclone_server import RcloneServer
+from s3s3.scripts.demo.servers import HOST, free_ports
+from s3s3.scripts.demo.swift_server import SwiftServer
 from s3s3.scripts.templates import supervisord_conf
-
-from .commands import eventually, write_config
-from .objects import KIB, MIB, Thing, differences, put
+from tests.integration.commands import eventually, write_config
+from tests.integration.objects import KIB, MIB, Thing, differences, put
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 

@@ -15,20 +15,19 @@ import pytest
 import yarl
 from multidict import CIMultiDictProxy
 
-from s3s3 import broker
 from s3s3.config import WorkerSettings
 from s3s3.config.mirror import CacheSettings, MirrorSettings
-from s3s3.demo.swift_server import SwiftServer
-from s3s3.metrics import Metrics
-from s3s3.mirror.cache.opening import cache_front
-from s3s3.mirror.fronts import Front, fronts, run
-from s3s3.mirror.route import Shared
+from s3s3.mirror.cache.service import cache_front
+from s3s3.mirror.frontends import Front, fronts, run
+from s3s3.mirror.mirrored_route import Shared
 from s3s3.model import Endpoint
-from s3s3.spool import Room
+from s3s3.monitoring.metrics import Metrics
+from s3s3.queue import connection
+from s3s3.scripts.demo.swift_server import SwiftServer
 from s3s3.tasks import cancel
-
-from .cache_client import BIG, CacheClient, Cached, Put
-from .origin_server import OriginServer
+from s3s3.transfer.budget import Room
+from tests.mirror.cache.client import BIG, CacheClient, Cached, Put
+from tests.mirror.origin_server import OriginServer
 
 
 @pytest.fixture
@@ -80,7 +79,7 @@ async def _started(
 ) -> AsyncIterator[Mirror]:
     metrics = Metrics()
     worker = WorkerSettings(concurrency=8, max_tries=2, lease_s=5, spool_dir=folder, spool_bytes=64 * 1024**2)
-    async with broker.connected(redis_url) as client, aiohttp.ClientSession() as http:
+    async with connection.connected(redis_url) as client, aiohttp.ClientSession() as http:
         shared = Shared(client, worker, Room(spool_dir=str(folder), spool_bytes=worker.spool_bytes), metrics)
         async with fronts(settings, shared, **options) as opened:
             working = asyncio.create_task(run(opened, asyncio.Event(), 0))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trustme
 
-from s3s3.demo.servers import accepts
+from s3s3.scripts.demo.servers import accepts
 from tests.conftest import missing
 from tests.integration.commands import eventually
 

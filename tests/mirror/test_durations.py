@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from s3s3.mirror.durations import wait_s_of
+from s3s3.mirror.copy_proxy import wait_s_of
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,15 @@ import trustme
 import yarl
 
 from s3s3.config.mirror import MirrorSettings
-from s3s3.demo.servers import free_ports
-from s3s3.demo.swift_server import SwiftServer
-
-from .cache_client import BIG, CacheClient, Cached, Put
-from .conftest import Mirrored
-from .nginx import Nginx
-from .origin_server import OriginServer, answer
-from .test_proxy import proxy_of
-from .test_redirect import NAME as REDIRECT
-from .test_redirect import path_of, redirect_of
+from s3s3.scripts.demo.servers import free_ports
+from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.mirror.cache.client import BIG, CacheClient, Cached, Put
+from tests.mirror.conftest import Mirrored
+from tests.mirror.nginx import Nginx
+from tests.mirror.origin_server import OriginServer, answer
+from tests.mirror.test_copy_proxy import proxy_of
+from tests.mirror.test_redirect import NAME as REDIRECT
+from tests.mirror.test_redirect import path_of, redirect_of
 
 pytestmark = pytest.mark.real
 

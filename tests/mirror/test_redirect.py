@@ -23,15 +23,14 @@ import redis
 import trustme
 
 from s3s3.config.mirror import MirrorSettings, RedirectSettings
-from s3s3.demo.redis_server import RedisServer
-from s3s3.demo.servers import free_ports
-from s3s3.demo.swift_server import SwiftServer
 from s3s3.model import Endpoint, Secret
-from s3s3.store import Buckets
+from s3s3.s3 import Buckets
+from s3s3.scripts.demo.redis_server import RedisServer
+from s3s3.scripts.demo.servers import free_ports
+from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.mirror.conftest import Mirror, Mirrored
+from tests.mirror.origin_server import OriginServer, answer, chunked, redirect
 from tests.real.ceph_server import CephServer
-
-from .conftest import Mirror, Mirrored
-from .origin_server import OriginServer, answer, chunked, redirect
 
 pytestmark = pytest.mark.real
 

@@ -9,7 +9,16 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from s3s3.demo.servers import HOST, Account, Process, ServerFailed, ServerMissing, StoreServer, free_ports, http_status
+from s3s3.scripts.demo.servers import (
+    HOST,
+    Account,
+    Process,
+    ServerFailed,
+    ServerMissing,
+    StoreServer,
+    free_ports,
+    http_status,
+)
 
 PROGRAMS = ("ceph", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
 GATEWAY = "client.rgw.a"

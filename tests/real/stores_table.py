@@ -15,12 +15,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from s3s3 import __version__
-from s3s3.demo.rclone_server import RcloneServer, find_rclone
-from s3s3.demo.servers import HOST, Account, StoreServer, free_ports
-from s3s3.demo.swift_server import SwiftServer
+from s3s3.scripts.demo.rclone_server import RcloneServer, find_rclone
+from s3s3.scripts.demo.servers import HOST, Account, StoreServer, free_ports
+from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.integration.commands import command, write_config
-
-from .ceph_server import CephServer
+from tests.real.ceph_server import CephServer
 
 PAGE = Path(__file__).parents[2] / "docs" / "stores.md"
 BEGIN, END = "<!-- written by make stores-table -->\n", "<!-- to here -->\n"

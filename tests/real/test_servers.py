@@ -15,12 +15,12 @@ import pytest
 import redis
 from botocore.exceptions import ClientError
 
-from s3s3.demo import fetch_redis
-from s3s3.demo.folder import Folder
-from s3s3.demo.process import Process, ServerFailed, ServerMissing
-from s3s3.demo.redis_server import RedisServer, find_redis_server
-from s3s3.demo.servers import StoreServer, free_ports
-from s3s3.demo.swift_server import SwiftServer
+from s3s3.scripts.demo import fetch_redis
+from s3s3.scripts.demo.folder import Folder
+from s3s3.scripts.demo.process import Process, ServerFailed, ServerMissing
+from s3s3.scripts.demo.redis_server import RedisServer, find_redis_server
+from s3s3.scripts.demo.servers import StoreServer, free_ports
+from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.conftest import bring_up_again
 from tests.real.ceph_server import CephServer
 
@@ -168,7 +168,7 @@ def test_a_closed_server_leaves_neither_process_nor_folder() -> None:
 def test_a_server_dies_with_the_process_that_started_it_even_by_sigkill(tmp_path: Path) -> None:
     script = (
         "import sys, time\n"
-        "from s3s3.demo.redis_server import RedisServer\n"
+        "from s3s3.scripts.demo.redis_server import RedisServer\n"
         "with RedisServer() as server:\n"
         "    print(server.pids[0], server.folder, flush=True)\n"
         "    time.sleep(600)\n"

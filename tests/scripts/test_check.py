@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from s3s3.demo.swift_server import SwiftServer
 from s3s3.model import Endpoint, Secret
 from s3s3.scripts.check import main
+from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.scripts.command import config_file, run
 
 pytestmark = pytest.mark.real

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from s3s3 import config
 from s3s3.config import Config
 from s3s3.scripts.convert import main
-from s3s3.scripts.converted import toml
-from s3s3.scripts.javascript import objects_in
+from s3s3.scripts.convert.javascript import objects_in
+from s3s3.scripts.convert.toml_writer import toml
 from tests.scripts.command import Done, run
 
 if sys.version_info >= (3, 11):

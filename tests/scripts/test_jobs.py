@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import redis
 
-from s3s3.broker import connected
-from s3s3.jobs import DeadLetter, Put, Step, Verdict
-from s3s3.jobs.redis import RedisJobs
 from s3s3.model import Lane
+from s3s3.queue.base import DeadLetter, Put, Step, Verdict
+from s3s3.queue.connection import connected
+from s3s3.queue.redis_queue import RedisJobs
 from s3s3.scripts.jobs import main
 from tests.scripts.command import config_file, run
 

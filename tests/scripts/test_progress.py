@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from s3s3.logs import Lines, PlainLines
-from s3s3.report import Tally
+from s3s3.monitoring.log import Lines, PlainLines
+from s3s3.reconcile.summary import Tally
 from s3s3.scripts.progress import Progress
 
 

@@ -14,14 +14,14 @@ import pytest
 import redis
 from redis.asyncio import Redis
 
-from s3s3.broker import connected
 from s3s3.errors import InvalidKey, StoreUnavailable
-from s3s3.jobs.redis import RedisJobs
 from s3s3.model import Endpoint, Job, Outcome, Result, Route
-from s3s3.scripts import awaited
-from s3s3.scripts.awaited import Awaited
+from s3s3.queue.connection import connected
+from s3s3.queue.redis_queue import RedisJobs
+from s3s3.scripts import publish_tracker
 from s3s3.scripts.publish import main
-from s3s3.worker import Worker
+from s3s3.scripts.publish_tracker import Awaited
+from s3s3.worker.worker import Worker
 from tests.scripts.command import config_file, run
 from tests.waiting import running, until
 
@@ -233,14 +233,14 @@ def test_wait_says_that_nobody_listens_goes_on_and_can_be_interrupted(
     config: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = threading.Event()
-    monkeypatch.setattr(awaited, "QUIET_S", 0.1)
+    monkeypatch.setattr(publish_tracker, "QUIET_S", 0.1)
     said: list[str] = []
 
     def warning(text: str, *args: object) -> None:
         said.append(text % args)
         told.set()
 
-    monkeypatch.setattr(awaited.log, "warning", warning)
+    monkeypatch.setattr(publish_tracker.log, "warning", warning)
     thread = interrupt_when(told)
     done = run(main, "--config", config, "--wait", "a")
     thread.join()
@@ -256,7 +256,7 @@ def test_wait_says_that_nobody_listens_goes_on_and_can_be_interrupted(
 async def test_wait_says_what_is_held(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, held: str | None, says: str
 ) -> None:
-    monkeypatch.setattr(awaited, "QUIET_S", 0.1)
+    monkeypatch.setattr(publish_tracker, "QUIET_S", 0.1)
     async with connected(redis_url) as client:
         await RedisJobs(client, "default", ROUTE.destination_names).pause(held)
         waiting = awaited_keys(client, asyncio.Event())
@@ -268,7 +268,7 @@ async def test_wait_says_what_is_held(
 async def test_wait_says_why_a_copy_takes_so_long(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(awaited, "QUIET_S", 0.1)
+    monkeypatch.setattr(publish_tracker, "QUIET_S", 0.1)
     async with connected(redis_url) as client:
         waiting = awaited_keys(client, asyncio.Event())
         await waiting.put(["down"])
@@ -278,7 +278,7 @@ async def test_wait_says_why_a_copy_takes_so_long(
 
 
 async def test_what_redis_lost_is_put_again(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(awaited, "QUIET_S", 0.1)
+    monkeypatch.setattr(publish_tracker, "QUIET_S", 0.1)
     keys: list[str] = []
     async with connected(redis_url) as client:
         waiting = awaited_keys(client, asyncio.Event())
@@ -291,7 +291,7 @@ async def test_what_redis_lost_is_put_again(redis_url: str, monkeypatch: pytest.
 
 
 async def test_memory_for_what_is_waited_for_is_bounded(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(awaited, "MOST_OUTSTANDING", 10)
+    monkeypatch.setattr(publish_tracker, "MOST_OUTSTANDING", 10)
     stop = asyncio.Event()
     async with connected(redis_url) as client:
         waiting = awaited_keys(client, stop)

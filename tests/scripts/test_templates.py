@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from s3s3 import config
-from s3s3.config.declarations import Absent
 from s3s3.config.schema import DESTINATION, all_tables
+from s3s3.config.schema_types import Absent
 from s3s3.scripts.templates import echo_supervisord_conf, echo_toml_template, supervisord_conf, toml_template
 from s3s3.tasks import DRAIN_S
 

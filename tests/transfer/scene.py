@@ -8,13 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from s3s3.errors import (
-    LeaseLost,
-)
-from s3s3.metrics import Metrics
+from s3s3.errors import LeaseLost
 from s3s3.model import Outcome
-from s3s3.spool import Need, Room
-from s3s3.transfer import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, Transfer
+from s3s3.monitoring.metrics import Metrics
+from s3s3.transfer.budget import Need, Room
+from s3s3.transfer.copier import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, Transfer
 from tests.scripted_store import Object, ScriptedStore
 
 KEY = "some/key"

@@ -4,27 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from s3s3.errors import (
-    AccessDenied,
-    LeaseLost,
-    NoSuchBucket,
-    NoSuchKey,
-    StoreError,
-    StoreRefused,
-    StoreUnavailable,
-)
+from s3s3.errors import AccessDenied, LeaseLost, NoSuchBucket, NoSuchKey, StoreError, StoreRefused, StoreUnavailable
 from s3s3.model import Result
-from s3s3.transfer import Transfer
+from s3s3.transfer.copier import Transfer
 from tests.scripted_store import Object, unavailable
-
-from .scene import (
-    BIG,
-    KEY,
-    LOOKS_LIKE_AN_MD5,
-    TINY,
-    Permit,
-    Scene,
-)
+from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, TINY, Permit, Scene
 
 
 def gone_from_the_source(**settings: object) -> Scene:

@@ -6,27 +6,12 @@ import os
 
 import pytest
 
-from s3s3.errors import (
-    AccessDenied,
-    Damaged,
-)
+from s3s3.errors import AccessDenied, Damaged
 from s3s3.model import Proof, Result
-from s3s3.store import Written
-from s3s3.transfer import SMALL_BYTES
+from s3s3.s3 import Written
+from s3s3.transfer.copier import SMALL_BYTES
 from tests.scripted_store import Object
-
-from .scene import (
-    BIG,
-    KEY,
-    LOOKS_LIKE_AN_MD5,
-    PARTS,
-    SIZES,
-    SMALL,
-    TINY,
-    Scene,
-    damaged,
-    md5,
-)
+from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, PARTS, SIZES, SMALL, TINY, Scene, damaged, md5
 
 
 @pytest.mark.parametrize("content", [TINY, SMALL, BIG], ids=["tiny", "small", "big"])

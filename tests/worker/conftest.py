@@ -6,22 +6,18 @@ from typing import Any
 
 import pytest
 
-from s3s3.broker import connect
-from s3s3.jobs import Jobs
-from s3s3.jobs.memory import MemoryJobs
-from s3s3.jobs.redis import RedisJobs
-
-from .copies import (
-    BOTH,
-    NewQueue,
-)
+from s3s3.queue.base import Jobs
+from s3s3.queue.connection import connect
+from s3s3.queue.memory_queue import MemoryJobs
+from s3s3.queue.redis_queue import RedisJobs
+from tests.worker.copies import BOTH, NewQueue
 
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3s3.worker.LONGEST_WAIT_S", 0.1)
-    monkeypatch.setattr("s3s3.jobs.redis.LONGEST_TURN_S", 0.1)
-    monkeypatch.setattr("s3s3.jobs.memory.LONGEST_TURN_S", 0.1)
+    monkeypatch.setattr("s3s3.worker.worker.LONGEST_WAIT_S", 0.1)
+    monkeypatch.setattr("s3s3.queue.redis_queue.LONGEST_TURN_S", 0.1)
+    monkeypatch.setattr("s3s3.queue.memory_queue.LONGEST_TURN_S", 0.1)
 
 
 @pytest.fixture

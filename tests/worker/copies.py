@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from s3s3.jobs import DeadLetter, Jobs, Put
 from s3s3.model import Endpoint, Job, Lane, Outcome, Result, Route
+from s3s3.queue.base import DeadLetter, Jobs, Put
 from s3s3.tasks import cancel
-from s3s3.worker import Worker
+from s3s3.worker.worker import Worker
 from tests.waiting import until
 
 A, B, SOURCE = "dest-a", "dest-b", "source"

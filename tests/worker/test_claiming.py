@@ -9,22 +9,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from s3s3.jobs import Jobs
-from s3s3.lease import lease_clock_s
 from s3s3.model import Job, Lane, Outcome
-from s3s3.worker import Worker
+from s3s3.queue.base import Jobs
+from s3s3.queue.lease import lease_clock_s
+from s3s3.worker.worker import Worker
 from tests.waiting import until
-
-from .copies import (
-    BOTH,
-    ROUTE,
-    Copies,
-    bulk,
-    copied,
-    done,
-    notice,
-    working,
-)
+from tests.worker.copies import BOTH, ROUTE, Copies, bulk, copied, done, notice, working
 
 
 async def test_every_job_is_copied_to_its_destinations_once(jobs: Jobs) -> None:
@@ -90,7 +80,7 @@ async def test_bulk_jobs_follow_each_other_though_fresh_ones_would_find_a_slot(
     jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it waits for a fresh one, a worker must not overlook that bulk jobs have ended."""
-    monkeypatch.setattr("s3s3.worker.LONGEST_WAIT_S", 4.0)
+    monkeypatch.setattr("s3s3.worker.worker.LONGEST_WAIT_S", 4.0)
     copies, stop = Copies(), asyncio.Event()
     async with working(Worker(ROUTE, jobs, copies, concurrency=8), stop):
         began_s = time.monotonic()

@@ -7,29 +7,18 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from s3s3.jobs import Jobs
 from s3s3.model import Job, Outcome
+from s3s3.queue.base import Jobs
 from s3s3.tasks import cancel
-from s3s3.worker import Worker
+from s3s3.worker.worker import Worker
 from tests.waiting import until
-
-from .copies import (
-    ROUTE,
-    A,
-    B,
-    Copies,
-    copied,
-    done,
-    letters,
-    notice,
-    working,
-)
+from tests.worker.copies import ROUTE, A, B, Copies, copied, done, letters, notice, working
 
 
 async def test_a_defect_in_copying_counts_as_a_failure_and_the_worker_lives(
     jobs: Jobs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("s3s3.verdicts.FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr("s3s3.worker.retry_policy.FIRST_RETRY_S", 0.01)
 
     def behaviour(job: Job, name: str) -> Outcome:
         if job.key == "bad":

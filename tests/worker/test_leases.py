@@ -9,27 +9,15 @@ from typing import Any
 
 import pytest
 
-from s3s3.demo.redis_server import RedisServer
 from s3s3.errors import LeaseLost, RedisUnavailable
-from s3s3.jobs import Jobs, Put
-from s3s3.jobs.redis import RedisJobs
-from s3s3.lease import lease_clock_s
 from s3s3.model import Job, Lane, Outcome
-from s3s3.worker import Worker
+from s3s3.queue.base import Jobs, Put
+from s3s3.queue.lease import lease_clock_s
+from s3s3.queue.redis_queue import RedisJobs
+from s3s3.scripts.demo.redis_server import RedisServer
+from s3s3.worker.worker import Worker
 from tests.waiting import until
-
-from .copies import (
-    BOTH,
-    ROUTE,
-    A,
-    Copies,
-    NewQueue,
-    copied,
-    done,
-    failed,
-    notice,
-    working,
-)
+from tests.worker.copies import BOTH, ROUTE, A, Copies, NewQueue, copied, done, failed, notice, working
 
 
 @pytest.mark.real
@@ -159,7 +147,7 @@ async def test_a_redis_that_forgets_everything_loses_nothing_that_runs(redis_que
 
 async def test_an_outage_costs_no_claim_and_no_finish(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call fails now and then, before it was heard or after."""
-    monkeypatch.setattr("s3s3.broker.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("s3s3.queue.redis_retry.FIRST_PAUSE_S", 0.001)
     calls = 0
 
     def flaky(method: Callable[..., Awaitable[Any]], after: bool) -> Callable[..., Awaitable[Any]]:

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 
 from s3s3.errors import Damaged, LeaseLost, LeftBehind, StoreUnavailable, TooLarge
-from s3s3.jobs import Jobs, Put
 from s3s3.model import Job, Lane, Outcome, Result
-from s3s3.worker import Worker
+from s3s3.queue.base import Jobs, Put
+from s3s3.worker.worker import Worker
 from tests.waiting import until
-
-from .copies import (
+from tests.worker.copies import (
     BOTH,
     ROUTE,
     A,
@@ -33,7 +32,7 @@ from .copies import (
 
 
 async def test_what_failed_is_tried_again_until_it_succeeds(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3s3.verdicts.FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr("s3s3.worker.retry_policy.FIRST_RETRY_S", 0.01)
     copies = Copies(fails_at(B, StoreUnavailable("away", store=B), times=3))
     async with working(Worker(ROUTE, jobs, copies)):
         await notice(jobs, "k")
@@ -43,7 +42,7 @@ async def test_what_failed_is_tried_again_until_it_succeeds(jobs: Jobs, monkeypa
 
 
 async def test_what_failed_too_often_becomes_a_dead_letter(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3s3.verdicts.FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr("s3s3.worker.retry_policy.FIRST_RETRY_S", 0.01)
     copies = Copies(fails_at(B, Damaged("bits", store=B)))
     async with working(Worker(ROUTE, jobs, copies, max_tries=3)):
         await notice(jobs, "k")

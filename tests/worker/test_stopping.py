@@ -8,21 +8,12 @@ from contextlib import suppress
 
 import pytest
 
-from s3s3.jobs import Jobs, Put
 from s3s3.model import Job, Lane, Outcome
+from s3s3.queue.base import Jobs, Put
 from s3s3.tasks import cancel
-from s3s3.worker import Worker
+from s3s3.worker.worker import Worker
 from tests.waiting import until
-
-from .copies import (
-    BOTH,
-    ROUTE,
-    A,
-    Copies,
-    copied,
-    notice,
-    working,
-)
+from tests.worker.copies import BOTH, ROUTE, A, Copies, copied, notice, working
 
 
 async def test_a_stop_lets_running_copies_end_and_claims_nothing_more(jobs: Jobs) -> None:

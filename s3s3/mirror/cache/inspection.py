@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .about import About
-from .filling import filling_count
-from .folder import Folder
+from .cached_object import About
+from .directory import Folder
+from .writer import filling_count
 
 _READ_AT_ONCE_BYTES = 1024 * 1024
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import NamedTuple
 
-from ...store import http_date_ms
+from ...s3 import http_date_ms
 
 MOST_PARTS = 32
 """More ranges in one request are no range: the whole object costs less."""

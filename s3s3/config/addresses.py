@@ -1,0 +1,129 @@
+"""Host names, ports and Redis URLs: what is well-formed, and what to write instead of what is not.
+
+Advice holds nothing of a URL but a host and a port, and of a Redis URL (it may hold a password) nothing at all.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from urllib.parse import parse_qsl, urlsplit
+
+_HOST_NAME = re.compile(r"(?=.{1,253}$)(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+_HOST_AND_PORT = re.compile(r"(\[.*\]|[^:]*)(?::(.*))?", re.DOTALL)
+_URL_WITH_SECRETS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)?(.*@)?([^?#]*)([?#].*)?", re.DOTALL)
+
+_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+
+_REDIS_PATHS = {
+    "": (r"/?|/[0-9]+/?", "the path is a database's number: redis://localhost:6379/0"),
+    "sentinel": (r"/[^/]+(/[0-9]*)?", "the path names the service: redis+sentinel://host:26379/mymaster"),
+    "cluster": (r"/?|/0", "a cluster has no databases: redis+cluster://host:6379"),
+}
+
+
+def is_host(text: str) -> bool:
+    """Whether it is a host name, an IPv4 address, or an IPv6 address in brackets."""
+    if text.startswith("[") and text.endswith("]"):
+        return is_ipv6(text[1:-1])
+    return _HOST_NAME.fullmatch(text) is not None
+
+
+def is_ip(text: str) -> bool:
+    """Whether it is an IPv4 address, or an IPv6 address without brackets."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_ipv6(text: str) -> bool:
+    """Whether it is an IPv6 address without brackets."""
+    return ":" in text and is_ip(text)
+
+
+def is_port(text: str) -> bool:
+    """Whether it is a number from 1 to 65535."""
+    return re.fullmatch("[0-9]{1,5}", text) is not None and 1 <= int(text) <= 65535
+
+
+def is_http_url(text: str) -> bool:
+    """Whether it is an http:// or https:// URL of a host, without a user in it."""
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and (is_host(host) or is_ipv6(host)) and "@" not in parts.netloc
+
+
+def host_advice(text: str) -> str:
+    """Return the settings that say what a text (often a URL) given as a host meant to say."""
+    if "@" in text:
+        return "keys go into aws_access_key_id and aws_secret_access_key"
+    try:
+        parts = urlsplit(text if "://" in text else f"//{text}")
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return "without scheme, port and path"
+    if not (is_host(host) or is_ipv6(host)):
+        return "without scheme, port and path"
+    settings = f'write host = "{host}"' + (f", port = {port}" if port else "")
+    if parts.scheme == "http":
+        return f"{settings}, is_secure = false"
+    return f"{settings}, and is_secure = false if it is not HTTPS" if port else settings
+
+
+def redis_url_advice(url: str) -> str:
+    """Return what to change in a Redis URL, "" where it is well-formed.
+
+    The forms are those of redis-py's `from_url` and, for sentinel and cluster, of `s3s3.queue.connection`.
+    """
+    scheme = url.partition("://")[0]
+    if scheme not in _REDIS_SCHEMES or "://" not in url:
+        return f"it begins with one of {', '.join(_REDIS_SCHEMES)}, then ://"
+    try:
+        parts = urlsplit(url)
+        parse_qsl(parts.query, strict_parsing=bool(parts.query))
+    except ValueError:
+        return _encoding_advice(url) or "what follows the ? is NAME=VALUE"
+    hosts = parts.netloc.rpartition("@")[2]
+    kind = scheme.partition("+")[2]
+    rest = parts.path + parts.query + parts.fragment
+    if scheme == "unix":
+        return "" if not hosts and parts.path.strip("/") else "three slashes, then the socket: unix:///run/redis.sock"
+    if not all(_is_host_and_port(address) for address in (hosts.split(",") if kind else [hosts])):
+        return _encoding_advice(rest) or "after the // stands HOST or HOST:PORT"
+    pattern, advice = _REDIS_PATHS[kind]
+    if parts.fragment or not re.fullmatch(pattern, parts.path):
+        return _encoding_advice(rest) or advice
+    return ""
+
+
+def _is_host_and_port(text: str) -> bool:
+    match = _HOST_AND_PORT.fullmatch(text)
+    return match is not None and is_host(match[1]) and (match[2] is None or is_port(match[2]))
+
+
+def _encoding_advice(rest: str) -> str:
+    """An "@" late in a URL: the password before it holds a character that ended the host's part too early."""
+    return "in a password, / ? # and @ are written %2F %3F %23 and %40" if "@" in rest else ""
+
+
+def redacted(url: str) -> str:
+    """Return a URL as messages may show it: without user, password and query.
+
+    A password that was not percent-encoded can hold any character, so all before the last "@" is taken out.
+    """
+    match = _URL_WITH_SECRETS.fullmatch(url)
+    assert match is not None  # it matches any text
+    return f"{match[1] or ''}{'***@' if match[2] else ''}{match[3]}{'?***' if match[4] else ''}"
+
+
+def why_not_bound(error: OSError) -> str:
+    """Return why an address could not be listened on, without the address, which the event loop's own text repeats."""
+    if error.errno and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)  # a host name that cannot be resolved

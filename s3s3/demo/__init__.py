@@ -1,1 +1,0 @@
-"""Real servers on this machine, and the demonstration that uses them."""

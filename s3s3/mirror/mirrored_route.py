@@ -1,0 +1,136 @@
+"""One mirrored destination: the queue of its misses, a worker on it, and who waits for what."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from ..config import WorkerSettings
+from ..errors import S3S3Error
+from ..model import Endpoint, Job, Outcome, Route
+from ..monitoring.heartbeat import Presence, State
+from ..monitoring.job_observer import Observer
+from ..monitoring.metrics import Metrics
+from ..queue.redis_queue import RedisJobs
+from ..s3 import Source, Store, Timeouts
+from ..s3.transport.pool import ASKING, ASKING_CONNECTIONS
+from ..tasks import beside
+from ..transfer.budget import Room
+from ..transfer.copier import Transfer
+from ..transfer.route_stores import CONNECTIONS_BESIDE_COPIES, refused
+from ..worker.worker import Worker
+from .mirror_copy import MirrorCopy, Settled
+from .miss_coalescer import Misses
+
+log = logging.getLogger(__name__)
+
+STALLED_AFTER_S = 60.0
+
+Told = Callable[[Sequence[Outcome], float], None]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all mirrors of a process share."""
+
+    client: Redis
+    worker: WorkerSettings
+    room: Room
+    metrics: Metrics
+
+
+class MirrorRoute:
+    """A destination that misses fill. `run` has to run beside whoever asks it.
+
+    Attributes:
+        store: the destination, asked while a client waits.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        source: Source,
+        writing: Store,
+        asking: Store,
+        shared: Shared,
+        *,
+        settled: Settled | None = None,
+        fresh_for_s: float | None = None,
+        told: Told | None = None,
+    ) -> None:
+        settings = shared.worker
+        self.name = route.name
+        self.store = asking
+        self.jobs = RedisJobs.of(shared.client, route, settings.lease_s)
+        self.misses = Misses(self.jobs, route.name, writing.name)
+        self._presence = Presence(route, self.jobs, shared.metrics, self._state, "mirror")
+        self._observer = Observer(route.name, shared.metrics, self._presence.failed)
+        self._told = told
+        transfer = Transfer(source, shared.room, metrics=shared.metrics, route=route.name)
+        self._worker = Worker(
+            route,
+            self.jobs,
+            MirrorCopy(writing, transfer, settled=settled, fresh_for_s=fresh_for_s),
+            concurrency=settings.concurrency,
+            max_tries=settings.max_tries,
+            lease_s=settings.lease_s,
+            finished=self._finished,
+        )
+
+    def _finished(self, job: Job, outcomes: Sequence[Outcome], took_s: float) -> None:
+        self._observer.finished(job, outcomes, took_s)
+        if self._told is not None:
+            self._told(outcomes, took_s)
+
+    async def run(self, stop: asyncio.Event, drain_s: float) -> None:
+        """Work on misses until `stop` is set, and leave the queue as one ought to."""
+        await beside(self._work(stop, drain_s), self.misses.run(), self._presence.keep())
+
+    async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
+        await self._worker.run(stop, drain_s)
+        self.misses.give_up()
+        try:
+            await self._presence.sign_off()
+        except S3S3Error as error:
+            log.warning("%s: could not sign off: %s", self.name, error)
+
+    # -- health
+
+    def ailment(self) -> str:
+        """Return why its misses are not being worked on, or "" while they are."""
+        silent_s = self._worker.silent_s
+        if silent_s > STALLED_AFTER_S:
+            return f"{self.name}: the queue has not answered for {silent_s:.0f} s"
+        return ""
+
+    def _state(self) -> State:
+        return State(self._worker.running, leads=False, ailment=self.ailment())
+
+    async def unready(self) -> list[str]:
+        """Ask Redis and the destination; return what is wrong, a line each."""
+        error = await refused(self.store)
+        wrong = [f"{self.name}: {error}"] if error is not None else []
+        try:
+            await self.jobs.check()
+        except S3S3Error as failure:
+            wrong.append(str(failure))
+        return wrong
+
+    async def measure(self) -> None:
+        """Bring the gauges up to date."""
+        self._observer.measure(await self.jobs.counts(), self._worker.running)
+
+
+@asynccontextmanager
+async def destination_stores(endpoint: Endpoint, settings: WorkerSettings) -> AsyncIterator[tuple[Store, Store]]:
+    """Open a destination twice: to write to it, and to ask it while a client waits."""
+    connections = settings.concurrency + CONNECTIONS_BESIDE_COPIES
+    writing = Store(endpoint, connections=connections, timeouts=Timeouts(write_s=settings.lease_s))
+    asking = Store(endpoint, connections=ASKING_CONNECTIONS, timeouts=ASKING)
+    async with writing, asking:
+        yield writing, asking

@@ -1,0 +1,1 @@
+"""Any HTTP(S) server as a source of copies."""

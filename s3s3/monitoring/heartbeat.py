@@ -1,0 +1,156 @@
+"""Who works on a route: each process gives a sign of life every few seconds, for people to see.
+
+Keys, under the route's prefix:
+
+    fleet           sorted set: the processes, by their last sign of life (ms); for an hour after it, or until they
+                    sign off
+    fleet:about     hash: what each said of itself, JSON: {host, pid, version, command, started_ms, running, leads,
+                    ailment}
+
+Nothing is decided by it: who may run a job is the queue's business alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import NamedTuple
+
+from redis.asyncio import Redis
+
+from .. import __version__
+from ..errors import RedisUnavailable
+from ..model import Outcome, Route
+from ..queue.lua_scripts import Script
+from ..queue.redis_queue import RedisJobs
+from .history import Growth, History
+from .metrics import Metrics
+
+SIGN_EVERY_S = 5.0
+SILENT_AFTER_S = 3 * SIGN_EVERY_S
+"""After so long without a sign of life a process counts as gone."""
+
+KEPT_S = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process, as it said itself.
+
+    Attributes:
+        command: listen, mirror or bucket.
+        running: how many jobs it works on.
+        leads: whether it puts the channel's notices on the queue.
+        ailment: why it does not work as it should, "" while it does.
+        silent_s: how long ago its last sign of life was, by Redis's clock.
+    """
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    command: str
+    started_ms: int
+    running: int = 0
+    leads: bool = False
+    ailment: str = ""
+    silent_s: float = 0.0
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing was heard of it for too long."""
+        return self.silent_s > SILENT_AFTER_S
+
+
+class Fleet:
+    """The processes of one route.
+
+    Args:
+        prefix: what every key of the route begins with.
+    """
+
+    def __init__(self, client: Redis, prefix: str) -> None:
+        self._script = Script(client, __package__, "heartbeat.lua", prefix)
+
+    async def sign(self, member: Member) -> None:
+        """Give a sign of life. Raises RedisUnavailable."""
+        about = {name: value for name, value in asdict(member).items() if name not in ("id", "silent_s")}
+        await self._script("here", member.id, json.dumps(about), KEPT_S)
+
+    async def sign_off(self, member_id: str) -> None:
+        """Say goodbye. Raises RedisUnavailable."""
+        await self._script("gone", member_id)
+
+    async def members(self) -> Sequence[Member]:
+        """Return all who gave a sign of life within the hour and did not sign off. Raises RedisUnavailable."""
+        found = await self._script("read")
+        known = {one.name for one in fields(Member)}
+        members = []
+        for name, text, silent_ms in zip(found[::3], found[1::3], found[2::3], strict=True):
+            about = {key: value for key, value in json.loads(text).items() if key in known}
+            members.append(Member(id=name, silent_s=int(silent_ms) / 1000, **about))
+        return sorted(members, key=lambda one: (one.host, one.pid))
+
+
+log = logging.getLogger(__name__)
+
+
+class State(NamedTuple):
+    """How a process does: jobs that it works on, whether it puts the notices on the queue, and what ails it."""
+
+    running: int
+    leads: bool
+    ailment: str
+
+
+class Presence:
+    """A process's presence in one route's fleet. `keep` runs beside its work.
+
+    Args:
+        command: what it is: listen, mirror or bucket.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        jobs: RedisJobs,
+        metrics: Metrics,
+        state: Callable[[], State],
+        command: str = "listen",
+    ) -> None:
+        self._jobs = jobs
+        self._fleet = Fleet(jobs.client, jobs.prefix)
+        self._history = History(jobs.client, jobs.prefix)
+        self._growth = Growth(route, metrics)
+        self._state = state
+        self._member = Member(
+            jobs.consumer, socket.gethostname(), os.getpid(), __version__, command, int(time.time() * 1000)
+        )
+        self.failed: Callable[[Sequence[Outcome]], None] = self._growth.failed
+
+    async def keep(self) -> None:
+        """Tell, for ever."""
+        while True:
+            try:
+                await self.tell()
+            except RedisUnavailable as error:  # who does the work says that, and waits; the next time tells it all
+                log.debug("no sign of life: %s", error)
+            await asyncio.sleep(SIGN_EVERY_S)
+
+    async def tell(self) -> None:
+        """Give a sign of life, and tell what the figures grew by. Raises RedisUnavailable."""
+        running, leads, ailment = self._state()
+        await self._fleet.sign(replace(self._member, running=running, leads=leads, ailment=ailment))
+        await self._growth.tell(self._history)
+
+    async def sign_off(self) -> None:
+        """Leave the queue, tell the rest, and that this process goes. Raises RedisUnavailable."""
+        await self._jobs.leave()
+        await self._growth.tell(self._history)
+        await self._fleet.sign_off(self._member.id)

@@ -1,0 +1,71 @@
+"""What is told once a key is at a destination: the routes that copy on from there, and whoever waits for its mark.
+
+Every worker of a route tells it, a listener's and that of a run over a bucket, for either may have the job; and before
+the queue is told, so that a worker that is killed has told it, or leaves the job to another. That one finds an equal
+copy, which is told of just the same: nobody knows who made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from ..config import Config, overlap
+from ..model import Lane, Notice, Result, Route
+from ..queue.base import Jobs
+from ..queue.redis_errors import translated
+from ..queue.redis_queue import RedisJobs
+from ..worker.worker import Arrived
+from .routing import Routing, Target
+
+
+def arrived_at(route: Route, config: Config, jobs: Jobs) -> Arrived | None:
+    """Return what tells of a route's arrivals; None where nobody wants to know.
+
+    Nobody does of a queue in memory, which takes no notices.
+    """
+    followers = following(route, config.routes)
+    if not isinstance(jobs, RedisJobs) or not (followers or config.pubsub.mark_done):
+        return None
+    client = jobs.client
+    lease_s = config.worker.lease_s
+    onward = Onward(route, [Target(other, RedisJobs.of(client, other, lease_s)) for other in followers])
+
+    async def arrived(key: str, results: Collection[Result]) -> None:
+        is_new = Result.COPIED in results or Result.DELETED in results
+        await onward.tell(key, Lane.FRESH if is_new else Lane.BULK)
+        if config.pubsub.mark_done and (Result.COPIED in results or Result.SAME in results):
+            with translated():
+                await client.set(f"{route.channel}=>{key}", "True")
+
+    return arrived
+
+
+class Onward:
+    """Tells the routes whose source a route's destinations are in that a key is there now, or is gone."""
+
+    def __init__(self, route: Route, targets: Sequence[Target]) -> None:
+        self._prefix = route.source.prefix
+        self._links = [
+            (there.prefix, Routing([target]))
+            for there in route.destinations
+            for target in targets
+            if overlap(there, target.route.source)
+        ]
+
+    async def tell(self, key: str, lane: Lane = Lane.FRESH) -> None:
+        """Put on their queues the name that a key of the source has at each destination. Raises RedisUnavailable.
+
+        Args:
+            lane: the bulk lane, in which copies are compared first, where it may be no news.
+        """
+        for prefix, routing in self._links:
+            await routing.deliver([Notice(f"{prefix}{key[len(self._prefix) :]}")], "route", lane)
+
+
+def following(route: Route, routes: Sequence[Route]) -> list[Route]:
+    """Return the other routes that copy on what this one writes."""
+    return [
+        other
+        for other in routes
+        if other.name != route.name and any(overlap(there, other.source) for there in route.destinations)
+    ]

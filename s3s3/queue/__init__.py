@@ -1,0 +1,1 @@
+"""The durable job queue on Redis Streams, and the Redis connection."""

@@ -1,0 +1,299 @@
+"""The queue within one process, for a `bucket` run without Redis: the same rule, and nothing outlives the process.
+
+No lease lapses here: there is nobody else who could take a job over.
+"""
+
+from __future__ import annotations
+
+import time
+from asyncio import Event
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count, islice
+
+from ..model import Job, Lane
+from ..tasks import wait_at_most
+from .base import (
+    FIRST_PROBE_S,
+    LONGEST_PAUSE_BETWEEN_PROBES_S,
+    LONGEST_TURN_S,
+    NO_BOUNDS,
+    PAUSE_BETWEEN_WAKES_S,
+    Claims,
+    Counts,
+    DeadLetter,
+    Put,
+    Step,
+    Verdict,
+)
+from .lease import lease_clock_s
+
+PROBE_TIMEOUT_S = 60.0
+
+
+@dataclass(slots=True)
+class Record:
+    """A key with something to do: queued, running (`token`, and `again`: what was put meanwhile), or waiting.
+
+    `due_s`: when its retry is, or was, due; what fails before that is no try.
+    """
+
+    lane: Lane
+    want: dict[str, None]
+    unseen: bool
+    noticed_ms: int
+    runs: dict[str, None]
+    phase: str = "queued"
+    token: str = ""
+    again: Record | None = None
+    tries: dict[str, int] = field(default_factory=dict)
+    due_s: float = 0.0
+
+    @property
+    def is_early(self) -> bool:
+        """Whether a notice has it tried before its retry is due."""
+        return lease_clock_s() < self.due_s
+
+    def grow(self, put: Record) -> None:
+        """Ask for what was put, too."""
+        if put.lane is Lane.FRESH and self.lane is Lane.BULK:
+            self.lane, self.noticed_ms = put.lane, put.noticed_ms
+        self.want |= put.want
+        self.runs |= put.runs
+        self.unseen |= put.unseen
+
+
+@dataclass(slots=True)
+class Circuit:
+    """A store that is down, and the key that may be tried there."""
+
+    reason: str
+    pause_s: float
+    probe_at_s: float
+    probe: str = ""
+
+
+class MemoryJobs:
+    """The queue of one route, in memory. See `s3s3.queue.base.Jobs` for the contract."""
+
+    def __init__(self, destinations: Sequence[str], *, source: str = "source", look_after_s: float = 120.0) -> None:
+        self.destinations = tuple(destinations)
+        self._look_after_s = look_after_s
+        self._records: dict[str, Record] = {}
+        self._lanes: dict[Lane, dict[str, None]] = {lane: {} for lane in Lane}
+        self._due_s: dict[str, float] = {}
+        self._looks_s: dict[str, float] = {}
+        self._parked: dict[str, dict[str, None]] = {name: {} for name in (source, *destinations)}
+        self._circuits: dict[str, Circuit] = {}
+        self._dead: dict[str, dict[str, DeadLetter]] = {name: {} for name in destinations}
+        self._events: dict[str, list[str]] = defaultdict(list)
+        self._last_reconcile: str | None = None
+        self._tokens = count(1)
+        self._changed = Event()
+
+    async def put(self, puts: Iterable[Put], lane: Lane, run: str = "", unseen: bool | None = None) -> None:
+        unseen = lane is Lane.FRESH if unseen is None else unseen
+        for key, destinations, noticed_ms in puts:
+            when_ms = _now_ms() if noticed_ms is None else noticed_ms
+            self._put(key, Record(lane, dict.fromkeys(destinations), unseen, when_ms, {run: None} if run else {}))
+
+    def _put(self, key: str, put: Record) -> None:
+        record = self._records.setdefault(key, put)
+        if record.phase == "running":
+            put.unseen = False
+            if record.again:
+                record.again.grow(put)
+            else:
+                record.again = put
+            return
+        if put.lane is Lane.FRESH and record.lane is Lane.BULK:
+            self._lanes[Lane.BULK].pop(key, None)
+        record.grow(put)
+        self._enqueue(key, record)
+
+    def _look(self, key: str) -> None:
+        self._put(key, Record(Lane.BULK, dict.fromkeys(self.destinations), False, _now_ms(), {}))
+
+    def _enqueue(self, key: str, record: Record) -> None:
+        record.phase, record.token = "queued", ""
+        self._records[key] = record
+        self._due_s.pop(key, None)
+        self._lanes[record.lane].setdefault(key)
+        self._changed.set()
+
+    async def claim(self, free: int, bulk_first: int, bulk_most: int, wait_s: float) -> Claims:
+        lanes = tuple(Lane) if bulk_most > 0 else (Lane.FRESH,)
+        await self._until(lambda: any(self._lanes[lane] for lane in lanes), wait_s)
+        asked_s = lease_clock_s()
+        bulk = self._take(Lane.BULK, min(bulk_first, free))
+        jobs = bulk + self._take(Lane.FRESH, free - len(bulk))
+        jobs += self._take(Lane.BULK, min(bulk_most - len(bulk), free - len(jobs)))
+        return Claims(jobs, {name: circuit.probe for name, circuit in self._circuits.items()}, asked_s)
+
+    def _take(self, lane: Lane, most: int) -> list[Job]:
+        return [self._run(key) for key in list(islice(self._lanes[lane], max(most, 0)))]
+
+    def _run(self, key: str) -> Job:
+        record = self._records[key]
+        del self._lanes[record.lane][key]
+        record.phase, record.token = "running", str(next(self._tokens))
+        return Job(
+            key, tuple(record.want), record.lane, "", record.token, record.unseen, dict(record.tries),
+            record.noticed_ms, " ".join(record.runs),
+        )  # fmt: skip
+
+    def _owns(self, job: Job) -> bool:
+        record = self._records.get(job.key)
+        return record is not None and record.token == job.token
+
+    async def renew(self, jobs: Sequence[Job]) -> set[str]:
+        return {job.token for job in jobs if not self._owns(job)}
+
+    async def finish(self, job: Job, verdicts: Mapping[str, Verdict], look: bool = False) -> bool:
+        if look:
+            self._looks_s[job.key] = lease_clock_s() + self._look_after_s
+        if not self._owns(job):
+            self._look(job.key)
+            return False
+        record = self._records.pop(job.key)
+        record.want = {name: None for name, verdict in verdicts.items() if self._is_left(job, record, name, verdict)}
+        record.unseen, steps = False, {verdict.step for verdict in verdicts.values()}
+        if Step.RETRY in steps:
+            delay_s = min(verdict.delay_s for verdict in verdicts.values() if verdict.step == Step.RETRY)
+            due_s = lease_clock_s() + delay_s
+            record.due_s = min(due_s, record.due_s) if record.is_early else due_s
+        if again := record.again:
+            again.want |= record.want
+            again.runs |= record.runs if record.want else {}
+            again.tries, again.due_s = record.tries, record.due_s
+            self._enqueue(job.key, again)
+        elif Step.ASIDE in steps or Step.BACK in steps:
+            if Step.ASIDE in steps:
+                record.lane = Lane.BULK
+            self._enqueue(job.key, record)
+        elif record.want:
+            record.phase, record.token = "waiting", ""
+            self._records[job.key] = record
+            if Step.RETRY in steps:
+                self._due_s[job.key] = record.due_s
+        return True
+
+    def _is_left(self, job: Job, record: Record, destination: str, verdict: Verdict) -> bool:
+        """Note what became of a destination; return whether something is left to do there."""
+        if verdict.event:
+            for run in record.runs:
+                self._events[run].append(verdict.event)
+            self._changed.set()
+        if verdict.step in (Step.DONE, Step.BURY):
+            tries = record.tries.pop(destination, 0) + 1
+            letters = self._dead.setdefault(destination, {})
+            letters.pop(job.key, None)
+            if verdict.step == Step.BURY:
+                letters[job.key] = DeadLetter(destination, job.key, verdict.reason, tries, _now_ms())
+            return False
+        if verdict.step == Step.RETRY:
+            if not (record.is_early and destination in record.tries):
+                record.tries[destination] = record.tries.get(destination, 0) + 1
+        elif verdict.step == Step.PARK:
+            self._parked[verdict.circuit][job.key] = None
+        return True
+
+    async def turn(self, most: Mapping[str, int] = NO_BOUNDS) -> float:
+        now_s = lease_clock_s()
+        for key in _due(self._due_s, now_s):
+            self._wake(key)
+        for key in _due(self._looks_s, now_s):
+            self._look(key)
+        for store, parked in self._parked.items():
+            circuit = self._circuits.get(store)
+            if circuit is None:
+                for key in list(islice(parked, most.get(store))):
+                    del parked[key]
+                    self._wake(key)
+            elif circuit.probe_at_s <= now_s:
+                self._probe(store, circuit, now_s)
+        coming_s = [*self._due_s.values(), *self._looks_s.values(), *(c.probe_at_s for c in self._circuits.values())]
+        if any(self._parked.get(store) for store in most):
+            coming_s.append(now_s + PAUSE_BETWEEN_WAKES_S)
+        return max(min([now_s + LONGEST_TURN_S, *coming_s]) - now_s, 0.0)
+
+    def _wake(self, key: str) -> bool:
+        record = self._records.get(key)
+        if record is None or record.phase != "waiting":
+            return False
+        record.lane = Lane.BULK  # who has waited already shall not hold up others
+        self._enqueue(key, record)
+        return True
+
+    def _probe(self, store: str, circuit: Circuit, now_s: float) -> None:
+        """Let one key show whether the store is back. What is parked may long be done with by now."""
+        parked = self._parked[store]
+        while parked:
+            key = next(iter(parked))
+            del parked[key]
+            if self._wake(key):
+                circuit.probe, circuit.probe_at_s = key, now_s + PROBE_TIMEOUT_S
+                return
+        del self._circuits[store]
+
+    async def trip(self, destination: str, reason: str, key: str) -> None:
+        circuit = self._circuits.get(destination)
+        if circuit is None:
+            pause_s = FIRST_PROBE_S
+        elif circuit.probe == key:
+            pause_s = min(2 * circuit.pause_s, LONGEST_PAUSE_BETWEEN_PROBES_S)
+        else:
+            return
+        self._circuits[destination] = Circuit(reason, pause_s, lease_clock_s() + pause_s)
+
+    async def close_circuit(self, destination: str) -> None:
+        self._circuits.pop(destination, None)
+
+    async def outcomes(self, run: str, wait_s: float) -> list[str]:
+        await self._until(lambda: run in self._events, wait_s)
+        return self._events.pop(run, [])
+
+    async def note_reconcile(self, summary: str) -> None:
+        self._last_reconcile = summary
+
+    async def last_reconcile(self) -> str | None:
+        return self._last_reconcile
+
+    async def counts(self) -> Counts:
+        active = [record for record in self._records.values() if record.phase != "waiting"]
+        oldest_ms = min((record.noticed_ms for record in active), default=_now_ms())
+        fresh = sum(record.lane is Lane.FRESH for record in active)
+        return Counts(
+            fresh,
+            len(active) - fresh,
+            len(self._due_s),
+            len(self._looks_s),
+            parked={store: len(keys) for store, keys in self._parked.items()},
+            dead_letters={destination: len(letters) for destination, letters in self._dead.items()},
+            circuits={store: circuit.reason for store, circuit in self._circuits.items()},
+            oldest_s=max(_now_ms() - oldest_ms, 0) / 1000,
+        )
+
+    async def dead_letters(self, destination: str) -> AsyncIterator[DeadLetter]:
+        """Yield the dead letters of a destination."""
+        for letter in list(self._dead.get(destination, {}).values()):
+            yield letter
+
+    async def _until(self, has_come: Callable[[], bool], wait_s: float) -> None:
+        until_s = lease_clock_s() + wait_s
+        while not has_come() and (left_s := until_s - lease_clock_s()) > 0:
+            self._changed.clear()
+            await wait_at_most(self._changed, left_s)
+
+
+def _due(times_s: dict[str, float], now_s: float) -> list[str]:
+    """Take out what is due."""
+    due = [key for key, time_s in times_s.items() if time_s <= now_s]
+    for key in due:
+        del times_s[key]
+    return due
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,1 @@
+"""Compare whole buckets and repair them."""

@@ -1,0 +1,141 @@
+"""One comparison of a whole route at a time, in all the fleet: two would list the same buckets and do the same work.
+
+Key, under the route's prefix:
+
+    comparing       hash: id, host, pid, since_ms (by Redis's clock) of the run under way; gone `LEASE_S` after the last
+                    sign of life of a run that was killed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from ..errors import RedisUnavailable, RunUnderWay
+from ..queue.admin import utc_text
+from ..queue.base import Jobs
+from ..queue.lease import lease_clock_s
+from ..queue.lua_scripts import Script
+from ..queue.redis_queue import RedisJobs
+from ..tasks import beside, wait_at_most
+
+log = logging.getLogger(__name__)
+
+LEASE_S = 30.0
+LOOK_EVERY_S = 2.0
+
+Answer = TypeVar("Answer")
+
+
+async def run_alone(
+    route: str,
+    jobs: Jobs,
+    run: Callable[[], Awaitable[Answer]],
+    *,
+    waits: bool = False,
+    stop: asyncio.Event | None = None,
+) -> Answer:
+    """Run while no other process compares this route. A queue in memory is nobody else's, so nothing is asked there.
+
+    Args:
+        waits: for the end of a run that is under way, however long that takes, or until `stop`.
+
+    Raises:
+        RunUnderWay: another run is under way, and `waits` is not set; or this one was silent for so long that another
+            has begun.
+        RedisUnavailable: it could not be asked.
+    """
+    if not isinstance(jobs, RedisJobs):
+        return await run()
+    lock = _RunLock(route, jobs)
+    await lock.take(waits, stop or asyncio.Event())
+    try:
+        return await beside(_awaited(run), lock.keep())
+    finally:
+        await lock.give_up()
+
+
+async def run_together(
+    route: str,
+    jobs: RedisJobs,
+    run_id: str,
+    run: Callable[[], Awaitable[Answer | None]],
+    *,
+    waits: bool = False,
+    stop: asyncio.Event | None = None,
+) -> Answer | None:
+    """Run as one of the processes that share the run of this id, while nobody else compares this route.
+
+    It is given up where `run` returns anything but None, for then the whole run has ended. Raises as `run_alone`.
+    """
+    lock = _RunLock(route, jobs, run_id)
+    await lock.take(waits, stop or asyncio.Event())
+    answer = await beside(_awaited(run), lock.keep())
+    if answer is not None:
+        await lock.give_up()
+    return answer
+
+
+async def _awaited(run: Callable[[], Awaitable[Answer]]) -> Answer:
+    return await run()
+
+
+class _RunLock:
+    """The right to compare one route. Held under a lease."""
+
+    def __init__(self, route: str, jobs: RedisJobs, run_id: str = "") -> None:
+        self._route = route
+        self._script = Script(jobs.client, __package__, "lock.lua", jobs.prefix + "comparing")
+        self._id = run_id or secrets.token_hex(8)
+        self._until_s = 0.0
+
+    async def take(self, waits: bool, stop: asyncio.Event) -> None:
+        """Take it. Raises RunUnderWay where it is somebody else's and is not to be waited for."""
+        told = ""
+        while holder := await self._take():
+            if not waits or stop.is_set():
+                raise RunUnderWay(f"{holder}; `s3s3 bucket --wait` waits for its end")
+            if holder != told:
+                log.warning("%s; waiting for its end", holder)
+                told = holder
+            await wait_at_most(stop, LOOK_EVERY_S)
+
+    async def keep(self) -> None:
+        """Keep it, for ever.
+
+        Raises:
+            RunUnderWay: it was lost, and another run has begun.
+            RedisUnavailable: for longer than the lease.
+        """
+        while True:
+            await asyncio.sleep(LEASE_S / 3)
+            try:
+                holder = await self._take()
+            except RedisUnavailable:
+                if lease_clock_s() >= self._until_s:
+                    raise
+            else:
+                if holder:
+                    raise RunUnderWay(f"{holder}, as this run gave no sign of life for {LEASE_S:g} s; it has ended")
+
+    async def give_up(self) -> None:
+        """Let others run. A Redis that is away forgets by itself."""
+        try:
+            await self._script("give", self._id)
+        except RedisUnavailable as error:
+            log.warning("route %s: the next comparison may have to wait for %g s: %s", self._route, LEASE_S, error)
+
+    async def _take(self) -> str:
+        """Take it or keep it; return who else has it, in words, or ""."""
+        asked_s = lease_clock_s()
+        held = await self._script("take", self._id, socket.gethostname(), os.getpid(), int(LEASE_S * 1000))
+        if not held:
+            self._until_s = asked_s + LEASE_S
+            return ""
+        host, pid, since_ms = held
+        return f"route {self._route} is being compared by process {pid} on {host} since {utc_text(int(since_ms))}"

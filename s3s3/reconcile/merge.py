@@ -1,0 +1,108 @@
+"""Which copies differ from the source: a merge of sorted listings and one decision for each pair. No I/O of its own."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+from ..errors import S3S3Error
+from ..model import Entry
+
+Page = Sequence[Entry]
+Row = tuple[str, "Entry | None", "tuple[Entry | None, ...]"]
+"""A key, the source's entry, and the entry of each destination in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Adjacent rows of a merge, in ascending order of their keys.
+
+    `failed` names by position the destinations whose listing broke off, with the error: from this batch on their
+    entries are not known, and None in their column says nothing.
+    """
+
+    rows: list[Row]
+    failed: Mapping[int, S3S3Error]
+
+
+async def merge(
+    source: AsyncIterator[Page], destinations: Sequence[AsyncIterator[Page]]
+) -> AsyncGenerator[Batch, None]:
+    """Merge the source's listing with those of all its destinations, each read once; at most one page of each is held.
+
+    The pages must ascend in UTF-8 byte order of the keys, as `Store.pages` sees to. Python compares `str` by code
+    point, and UTF-8 was made so that this is the same order (RFC 3629, section 1).
+
+    Raises:
+        S3S3Error: the source's listing broke off. A destination's error stands in `Batch.failed` instead.
+    """
+    listings = [_Listing(source), *map(_Listing, destinations)]
+    failed: dict[int, S3S3Error] = {}
+    while True:
+        reported = len(failed)
+        for position, listing in enumerate(listings):
+            try:
+                await listing.fill()
+            except S3S3Error as error:
+                if position == 0:
+                    raise
+                failed[position - 1] = error
+                listing.ended = True
+        last_keys = [listing.keys[-1] for listing in listings if listing.keys]
+        if not last_keys:
+            if len(failed) > reported:
+                yield Batch([], dict(failed))
+            return
+        # Up to here every listing is known, so all that it holds can be joined without waiting for anybody.
+        known_to = min(last_keys)
+        yield Batch(_join([listing.take(known_to) for listing in listings]), dict(failed))
+
+
+_key_of = attrgetter("key")
+_Slice = tuple[list[str], Sequence[Entry]]
+
+
+@dataclass(slots=True)
+class _Listing:
+    """What was read of a listing and not joined yet."""
+
+    pages: AsyncIterator[Page]
+    entries: Sequence[Entry] = ()
+    keys: list[str] = field(default_factory=list)
+    ended: bool = False
+
+    async def fill(self) -> None:
+        while not self.keys and not self.ended:
+            try:
+                self.entries = await self.pages.__anext__()
+            except StopAsyncIteration:
+                self.ended = True
+            else:
+                self.keys = list(map(_key_of, self.entries))
+
+    def take(self, known_to: str) -> _Slice:
+        """Take the entries whose keys are at most `known_to`."""
+        if not self.keys or self.keys[-1] == known_to:
+            taken = self.keys, self.entries
+            self.keys, self.entries = [], ()
+            return taken
+        end = bisect_right(self.keys, known_to)
+        taken = self.keys[:end], self.entries[:end]
+        self.keys, self.entries = self.keys[end:], self.entries[end:]
+        return taken
+
+
+def _join(slices: Sequence[_Slice]) -> list[Row]:
+    """Join slices that cover the same stretch of keys."""
+    (source_keys, source), *destinations = slices
+    if all(keys == source_keys for keys, _ in destinations):  # an unchanged bucket: all of it runs in step
+        if not destinations:
+            return [(key, entry, ()) for key, entry in zip(source_keys, source, strict=True)]
+        copies = zip(*(entries for _, entries in destinations), strict=True)
+        return list(zip(source_keys, source, copies, strict=True))
+    by_key = [dict(zip(keys, entries, strict=True)) for keys, entries in slices]
+    every_key = sorted(set().union(*by_key))
+    of_source, *of_destinations = (list(map(held.get, every_key)) for held in by_key)
+    return list(zip(every_key, of_source, zip(*of_destinations, strict=True), strict=True))

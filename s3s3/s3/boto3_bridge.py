@@ -1,0 +1,174 @@
+"""From any boto3 client to an endpoint: the same store, the same keys, whoever made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from ..errors import AccessDenied, ConfigError
+from ..model import Endpoint, Secret
+
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSRequest
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.service_resource import S3ServiceResource
+
+
+def endpoint_of(client: S3Client, bucket_name: str, name: str) -> Endpoint:
+    """Return the endpoint that a bucket is for a boto3 client.
+
+    Address, region, signature version, addressing style and keys are taken from the client as they are now: keys
+    that expire are good for as long as they would have been. Path style is used unless the client insists on
+    "virtual": every store understands it, AWS too. Proxies and certificates of the client are not taken over.
+
+    Args:
+        client: such as `resource.meta.client`.
+        bucket_name: the bucket.
+        name: what the endpoint is called in messages.
+
+    Raises:
+        ConfigError: the client cannot be followed: unsigned requests, another signature, a path in the address.
+        AccessDenied: the client has no keys, or cannot get them.
+    """
+    settings: Any = client.meta.config
+    parts = urlsplit(client.meta.endpoint_url)
+    signature_version = _signature_version(settings.signature_version, name)
+    key_id, secret, token = _keys(client, name)
+    return Endpoint(
+        name=name,
+        bucket_name=bucket_name,
+        host=_host(client, name),
+        port=parts.port,
+        is_secure=parts.scheme != "http",
+        access_key_id=key_id,
+        secret_access_key=secret,
+        session_token=token,
+        path_style=(settings.s3 or {}).get("addressing_style") != "virtual",
+        signature_version=signature_version,
+        region=client.meta.region_name or "us-east-1",
+    )
+
+
+def _host(client: S3Client, name: str) -> str:
+    parts = urlsplit(client.meta.endpoint_url)
+    if not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ConfigError(
+            [f"{name}: endpoint_url {client.meta.endpoint_url!r} must be no more than scheme, host, port"]
+        )
+    return parts.hostname
+
+
+def _signature_version(version: object, name: str) -> Literal["s3", "s3v4"]:
+    if version == "s3":
+        return "s3"
+    if version == "s3v4":
+        return "s3v4"
+    shown = repr(version) if isinstance(version, str) else "UNSIGNED"
+    raise ConfigError([f'{name}: signature_version is {shown}; s3s3 signs with "s3" (V2) or "s3v4"'])
+
+
+def _keys(client: Any, name: str) -> tuple[str, Secret, Secret | None]:
+    """Return the keys that the client signs with. botocore has no public way to them; this one is as old as boto3."""
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415  who has a client has imported it
+
+    credentials = client._request_signer._credentials
+    advice = "set aws_access_key_id and aws_secret_access_key, or boto3's environment or profile"
+    try:
+        frozen = credentials.get_frozen_credentials() if credentials is not None else None
+    except BotoCoreError as error:
+        raise AccessDenied(str(error), store=name, advice=advice) from error
+    if frozen is None or not frozen.access_key:
+        raise AccessDenied("this boto3 client has no credentials", store=name, advice=advice)
+    return frozen.access_key, Secret(frozen.secret_key), Secret(frozen.token) if frozen.token else None
+
+
+_ARGUMENTS: Mapping[str, type] = {
+    "aws_access_key_id": str,
+    "aws_secret_access_key": str,
+    "aws_session_token": str,
+    "host": str,
+    "port": int,
+    "is_secure": bool,
+    "signature_version": str,
+    "region": str,
+}
+
+
+_OF_THE_BUCKET = frozenset(("bucket_name", "prefix", "verify_md5"))
+
+
+def create_resource(connection_args: Mapping[str, Any]) -> S3ServiceResource:
+    """Return a boto3 S3 resource that is safe for such stores.
+
+    `connection_args` are the keys of an endpoint's table: aws_access_key_id, aws_secret_access_key, host, port,
+    is_secure (HTTPS unless False), calling_format (path style unless "SubdomainCallingFormat"), signature_version
+    ("s3" is V2, the default, or "s3v4"), region. No host is AWS, no access key boto3's own chain. Those of the bucket
+    are passed over.
+
+    Raises:
+        ConfigError: an unknown key or a value of a wrong type.
+    """
+    import boto3  # noqa: PLC0415  as above: for who wants a resource of it
+    from botocore.config import Config  # noqa: PLC0415
+
+    args = _checked(connection_args)
+    path_style = _path_style(args.pop("calling_format", "OrdinaryCallingFormat"))
+    secure = args.get("is_secure", True)
+    url = None
+    if args.get("host"):
+        host, port = args["host"], args.get("port")
+        name = f"[{host}]" if ":" in host else host
+        url = f"{'https' if secure else 'http'}://{name}" + (f":{port}" if port else "")
+    resource = boto3.session.Session().resource(
+        "s3",
+        endpoint_url=url,
+        use_ssl=secure,
+        aws_access_key_id=args.get("aws_access_key_id"),
+        aws_secret_access_key=args.get("aws_secret_access_key"),
+        aws_session_token=args.get("aws_session_token"),
+        region_name=args.get("region") or "us-east-1",
+        config=Config(
+            signature_version=args.get("signature_version", "s3"),
+            s3={"addressing_style": "path" if path_style else "virtual"},
+            # the default sends aws-chunked bodies with trailers, which Ceph and Swift refuse or store as they are
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+    if path_style:
+        resource.meta.client.meta.events.register("before-sign.s3", _sign_the_path_as_sent)
+    return resource
+
+
+def _sign_the_path_as_sent(request: AWSRequest, **_: object) -> None:
+    """In path style botocore sends /bucket and signs /bucket/ with V2; Ceph and Swift then refuse the signature."""
+    request.auth_path = urlsplit(str(request.url)).path
+
+
+def _checked(connection_args: Mapping[str, Any]) -> dict[str, Any]:
+    faults = []
+    args = {name: value for name, value in connection_args.items() if value is not None and name not in _OF_THE_BUCKET}
+    for name, value in args.items():
+        if name == "calling_format":
+            continue
+        wanted = _ARGUMENTS.get(name)
+        if wanted is None:
+            faults.append(
+                f"{name}: no such connection argument; there are {', '.join([*_ARGUMENTS, 'calling_format'])}"
+            )
+        elif not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+            faults.append(f"{name}: must be of type {wanted.__name__}, not {type(value).__name__}")
+    if args.get("signature_version", "s3") not in ("s3", "s3v4"):
+        faults.append('signature_version: must be "s3" or "s3v4"')
+    if faults:
+        raise ConfigError(faults)
+    return args
+
+
+def _path_style(calling_format: object) -> bool:
+    """Accept boto 2's names, and its objects, which the predecessor took."""
+    name = calling_format if isinstance(calling_format, str) else type(calling_format).__name__
+    if name not in ("OrdinaryCallingFormat", "SubdomainCallingFormat"):
+        raise ConfigError(['calling_format: must be "OrdinaryCallingFormat" or "SubdomainCallingFormat"'])
+    return name == "OrdinaryCallingFormat"

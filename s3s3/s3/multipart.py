@@ -1,0 +1,130 @@
+"""Objects that are written in parts, which nobody sees before the last step: "Multipart upload", S3 user guide."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import TypeVar
+from urllib.parse import unquote_plus
+from xml.sax.saxutils import escape
+
+from ..errors import StoreError, StoreRefused
+from .error_mapping import read_xml
+from .keys import KeyMap, Query
+from .objects import Answer, Written, encrypted
+from .request import Body, Exchange, Permit, again
+
+_Result = TypeVar("_Result")
+
+
+class Multipart:
+    """The multipart uploads of one endpoint. Keys, permits and errors are as for `Store.put`.
+
+    Args:
+        put_headers: those of the endpoint's settings, for every object.
+    """
+
+    def __init__(self, exchange: Exchange, names: KeyMap, put_headers: Mapping[str, str]) -> None:
+        self._exchange = exchange
+        self._names = names
+        self._put_headers = put_headers
+
+    async def begin(self, key: str, *, headers: Mapping[str, str], permit: Permit) -> str:
+        """Begin an upload; return its id."""
+        signed = {**headers, **self._put_headers}
+        said = await self._unseen("POST", key, query=[("uploads", None)], headers=signed, permit=permit)
+        upload_id = read_xml(said).findtext("UploadId")
+        if not upload_id:
+            raise StoreRefused("the store names no upload", operation="POST", key=key)
+        return upload_id
+
+    async def put(
+        self, key: str, upload_id: str, number: int, body: Body, *, size_bytes: int, md5: bytes, permit: Permit
+    ) -> Written:
+        """Send a part, again where an attempt fails. Of its receipt, `unanswered` says nothing.
+
+        Args:
+            number: from 1 on.
+            body: what gives an iterator over the bytes, each time it is called.
+            md5: the digest of the part (16 bytes).
+        """
+        held_key = self._names.held(key)
+        query = [("partNumber", str(number)), ("uploadId", upload_id)]
+        headers = {"content-md5": b64encode(md5).decode()}
+
+        async def attempt() -> Written:
+            answer = await self._exchange.ask(
+                "PUT", key, held_key, query=query, headers=headers, body=body, size_bytes=size_bytes, permit=permit
+            )
+            await self._exchange.carried_out("PUT", key, answer)
+            return Written(answer.headers.get("etag", "").strip('"'), encrypted(answer.headers), False)
+
+        return await _without_effect(again(attempt))
+
+    async def complete(self, key: str, upload_id: str, etags: Sequence[str], *, permit: Permit) -> None:
+        """Make the object of its parts, in one attempt: after a second nobody could tell what became of the first.
+
+        Raises:
+            StoreError: with `unanswered` set where it may yet be carried out.
+        """
+        parts = "".join(
+            f"<Part><PartNumber>{number}</PartNumber><ETag>&quot;{escape(etag)}&quot;</ETag></Part>"
+            for number, etag in enumerate(etags, 1)
+        )
+        body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
+        answer = await self._exchange.ask(
+            "POST", key, self._names.held(key), query=[("uploadId", upload_id)],
+            headers={"content-type": "application/xml"}, body=body, size_bytes=len(body), permit=permit,
+        )  # fmt: skip
+        await self._exchange.carried_out("POST", key, answer)
+
+    async def abort(self, key: str, upload_id: str) -> None:
+        """Give an upload up, with all its parts. One that there is not is as good as given up."""
+        try:
+            await self._unseen("DELETE", key, query=[("uploadId", upload_id)])
+        except StoreRefused as error:
+            if error.status != 404:
+                raise
+
+    async def begun(self, key: str) -> list[str]:
+        """Return the ids of the uploads of this key that were begun and are not ended.
+
+        Raises:
+            StoreRefused: also where the answer cannot be read.
+        """
+        held_key = self._names.held(key)
+        query: Query = [("encoding-type", "url"), ("prefix", held_key), ("uploads", None)]
+
+        async def attempt() -> bytes:
+            answer = await self._exchange.ask("LIST", key, "", query=query)
+            return await self._exchange.carried_out("LIST", key, answer)
+
+        said = await again(attempt)
+        root = read_xml(said)
+        decoded = unquote_plus if root.findtext("EncodingType") == "url" else str
+        uploads = [(upload.findtext("Key") or "", upload.findtext("UploadId") or "") for upload in root.iter("Upload")]
+        return [upload_id for name, upload_id in uploads if decoded(name) == held_key]
+
+    async def _unseen(
+        self, operation: str, key: str, *, query: Query, headers: Mapping[str, str] | None = None,
+        permit: Permit | None = None,
+    ) -> bytes:  # fmt: skip
+        """Ask for something that changes no object, and return what is said."""
+        held_key = self._names.held(key)
+
+        async def attempt() -> bytes:
+            answer: Answer = await self._exchange.ask(
+                operation, key, held_key, query=query, headers=headers, permit=permit or (lambda: None)
+            )
+            return await self._exchange.carried_out(operation, key, answer)
+
+        return await _without_effect(again(attempt))
+
+
+async def _without_effect(asking: Awaitable[_Result]) -> _Result:
+    """Await a request that changes no object: whether an answer came or not, nothing is in doubt."""
+    try:
+        return await asking
+    except StoreError as error:
+        error.unanswered = False
+        raise

@@ -1,0 +1,83 @@
+"""`s3s3 demo --keep`: everything stays, and a person is told how to use and how to end it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+from .judge import Bucket
+from .parts import CHANNEL, Parts
+from .screen import Screen
+
+
+def keep_running(parts: Parts, screen: Screen) -> None:
+    """Say what runs where and what to try, and return at a Ctrl-C (or a SIGTERM)."""
+    rclone_config = parts.folder / "rclone.conf"
+    rclone_config.write_text("\n".join(map(_rclone_remote, parts.buckets)))
+    screen.step("Everything stays as it is", "A listener runs. Ctrl-C here ends all of it and removes its folders.")
+    screen.columns(
+        [_row(bucket) for bucket in parts.buckets], heading=("", "address/bucket (http)", "access key / secret")
+    )
+    screen.gap()
+    screen.columns(
+        [
+            ("redis", f"{parts.redis.url}, channel {CHANNEL}"),
+            ("metrics", f"{parts.metrics_url}, also /healthz and /readyz"),
+            ("configuration", str(parts.config)),
+        ]
+    )
+    screen.gap()
+    screen.line("To try in another terminal:")
+    screen.gap()
+    settings = {
+        "PATH": f"{shlex.quote(str(Path(sys.executable).parent))}:$PATH",
+        "S3S3_CONFIG": shlex.quote(str(parts.config)),
+        "RCLONE_CONFIG": shlex.quote(str(rclone_config)),
+    }
+    for name, text in settings.items():
+        screen.verbatim(f"  export {name}={text}")
+    for command in commands(parts):
+        screen.verbatim(f"  {command}")
+    screen.gap()
+    screen.line(f"To end it: Ctrl-C here, or kill {os.getpid()} from anywhere.", "bold")
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        screen.gap()
+
+
+def commands(parts: Parts) -> list[str]:
+    """Return what to try: a new object, a notice, its copies, the queue, the comparison."""
+    source, destination = parts.source, parts.destinations[0]
+    return [
+        "echo hello > hello.txt",
+        f"rclone copy hello.txt {source.name}:{source.endpoint.bucket_name}",
+        "s3s3 publish --wait hello.txt",
+        f"rclone cat {destination.name}:{destination.endpoint.bucket_name}/hello.txt",
+        "s3s3 jobs",
+        "s3s3 bucket",
+    ]
+
+
+def _row(bucket: Bucket) -> tuple[str, str, str]:
+    endpoint = bucket.endpoint
+    return (
+        bucket.name,
+        f"{bucket.address}/{endpoint.bucket_name}",
+        f"{endpoint.access_key_id} / {endpoint.secret_access_key}",
+    )
+
+
+def _rclone_remote(bucket: Bucket) -> str:
+    endpoint = bucket.endpoint
+    return f"""[{bucket.name}]
+type = s3
+provider = Other
+endpoint = http://{bucket.address}
+region = {endpoint.region}
+access_key_id = {endpoint.access_key_id}
+secret_access_key = {endpoint.secret_access_key}
+"""

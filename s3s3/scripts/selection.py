@@ -1,0 +1,63 @@
+"""The routes, destinations and queues that a command is about."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from redis.asyncio import Redis
+
+from ..config import Config
+from ..errors import ConfigError
+from ..model import Route
+from ..queue.connection import connected
+from ..queue.redis_errors import translated
+from ..queue.redis_queue import RedisJobs
+
+PAUSED = "paused"
+"""The reason of a circuit that a person opened (`RedisJobs.pause`)."""
+
+
+def chosen(settings: Config, route: str | None, destination: str | None = None, *others: str) -> list[Route]:
+    """Return the routes of that name that have such a destination; None means any.
+
+    Args:
+        others: names that count as destinations, too.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    named = settings.routes_named(route)
+    found = [one for one in named if destinations_of(one, destination, *others)]
+    if not found:
+        known = sorted({name for one in named for name in destinations_of(one, None, *others)})
+        raise ConfigError([f"--destination {destination}: there is no such destination; there are {', '.join(known)}"])
+    return found
+
+
+def destinations_of(route: Route, name: str | None, *others: str) -> list[str]:
+    """Return the route's destination of that name, or all of them for None; `others` count as destinations, too."""
+    return [known for known in (*route.destination_names, *others) if name in (None, known)]
+
+
+@asynccontextmanager
+async def connected_queues(
+    settings: Config, routes: Sequence[Route]
+) -> AsyncIterator[tuple[Redis, list[tuple[Route, RedisJobs]]]]:
+    """Yield a client for the configured Redis, and each route with its queue there.
+
+    Raises:
+        ConfigError: no Redis is configured.
+        RedisUnavailable: it cannot be reached.
+    """
+    if not settings.pubsub.url:
+        raise ConfigError(['[pubsub] url = "": there is no queue without Redis; leave url out for redis://localhost'])
+    async with connected(settings.pubsub.url) as client:
+        yield client, [(route, RedisJobs.of(client, route, settings.worker.lease_s)) for route in routes]
+
+
+async def listeners(client: Redis, channel: str) -> int:
+    """Return how many connections are subscribed to the channel; each listener has one."""
+    with translated():
+        counted = await client.pubsub_numsub(channel)
+    return sum(int(count) for _, count in counted)

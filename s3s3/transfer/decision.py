@@ -1,0 +1,169 @@
+"""TODO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from ..model import Entry, Proof, md5_of_etag
+
+
+class Action(str, Enum):
+    """What is to be done with one destination's copy."""
+
+    SAME = "same"
+    COPY = "copy"
+    DELETE = "delete"
+    LEAVE = "leave"
+    NEEDS_HEAD = "needs head"
+    NEEDS_CONTENT = "needs content"
+
+
+class Reason(str, Enum):
+    """Why; the word that stands in reports."""
+
+    SAME = "same"
+    MISSING = "missing"
+    SIZE = "size"
+    ETAG = "etag"
+    RECORDED_ETAG = "recorded etag"
+    CONTENT = "content"
+    UNPROVEN = "unproven"
+    SOURCE_GONE = "source gone"
+    LEFT = "left"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What `decide` says. `proof` is set for SAME only."""
+
+    action: Action
+    reason: Reason
+    proof: Proof | None = None
+
+
+class Unasked(Enum):
+    """The recorded ETag is not known yet: a listing does not show metadata."""
+
+    UNASKED = "unasked"
+
+
+UNASKED: Final = Unasked.UNASKED
+
+
+ABSENT = Decision(Action.SAME, Reason.SOURCE_GONE)
+
+
+SAME_ETAG = Decision(Action.SAME, Reason.SAME, Proof.ETAG)
+
+
+SAME_RECORDED_ETAG = Decision(Action.SAME, Reason.SAME, Proof.RECORDED_ETAG)
+
+
+SAME_CONTENT = Decision(Action.SAME, Reason.SAME, Proof.CONTENT)
+
+
+COPY_MISSING = Decision(Action.COPY, Reason.MISSING)
+
+
+COPY_SIZE = Decision(Action.COPY, Reason.SIZE)
+
+
+COPY_ETAG = Decision(Action.COPY, Reason.ETAG)
+
+
+COPY_RECORDED_ETAG = Decision(Action.COPY, Reason.RECORDED_ETAG)
+
+
+COPY_CONTENT = Decision(Action.COPY, Reason.CONTENT)
+
+
+COPY_UNPROVEN = Decision(Action.COPY, Reason.UNPROVEN)
+
+
+DELETE = Decision(Action.DELETE, Reason.SOURCE_GONE)
+
+
+LEAVE = Decision(Action.LEAVE, Reason.LEFT)
+
+
+NEEDS_HEAD = Decision(Action.NEEDS_HEAD, Reason.UNPROVEN)
+
+
+NEEDS_CONTENT = Decision(Action.NEEDS_CONTENT, Reason.UNPROVEN)
+
+
+def decide(
+    source: Entry | None,
+    destination: Entry | None,
+    *,
+    recorded_etag: str | Unasked | None = UNASKED,
+    source_encrypted: bool = False,
+    destination_encrypted: bool = False,
+    verify_md5: bool = False,
+    contents_equal: bool | None = None,
+    delete: bool = False,
+) -> Decision:
+    """Decide what becomes of `destination`'s copy of `source`. The first row that fits counts.
+
+    ==============================================  ===============================  ==============================
+    entries                                         what else is known               decision, reason
+    ==============================================  ===============================  ==============================
+    both absent                                                                      SAME, source gone
+    source absent                                   `delete`                         DELETE, source gone
+    source absent                                                                    LEAVE, left
+    destination absent                                                               COPY, missing
+    sizes differ                                                                     COPY, size
+    same ETag, neither encrypted nor empty                                           SAME, proof etag
+    both ETags MD5s                                 record is the source's ETag      SAME, proof recorded etag
+    both ETags MD5s                                                                  COPY, etag
+    an ETag is no MD5                               record not asked for             NEEDS_HEAD
+    an ETag is no MD5                               record is the source's ETag      SAME, proof recorded etag
+    an ETag is no MD5                               another record                   COPY, recorded etag
+    an ETag is no MD5, no record                    not `verify_md5`                 COPY, unproven
+    an ETag is no MD5, no record                    contents not compared yet        NEEDS_CONTENT
+    an ETag is no MD5, no record                    contents equal                   SAME, proof content
+    an ETag is no MD5, no record                    contents differ                  COPY, content
+    ==============================================  ===============================  ==============================
+
+    An ETag is an MD5 where it looks like one and the object is not encrypted (`source_encrypted`,
+    `destination_encrypted`; a listing cannot tell, so there COPY means "worth a look"). Where two that look
+    like MD5s differ, a record outweighs them: it is only written where a side's ETag turned out to be none.
+
+    Args:
+        recorded_etag: what the copy's metadata says the source's ETag was; None (or "") where it says nothing.
+        contents_equal: whether both contents have the same MD5, once somebody read them.
+    """
+    if source is None or destination is None:
+        return _decide_absent(source, destination, delete)
+    if source.size_bytes != destination.size_bytes:
+        return COPY_SIZE
+    comparable = not (source_encrypted or destination_encrypted)
+    if comparable and source.etag == destination.etag and source.etag:
+        return SAME_ETAG
+    if comparable and md5_of_etag(source.etag) and md5_of_etag(destination.etag):
+        return SAME_RECORDED_ETAG if recorded_etag == source.etag else COPY_ETAG
+    return _decide_without_md5(source.etag, recorded_etag, verify_md5, contents_equal)
+
+
+def _decide_absent(source: Entry | None, destination: Entry | None, delete: bool) -> Decision:
+    if source is not None:
+        return COPY_MISSING
+    if destination is None:
+        return ABSENT
+    return DELETE if delete else LEAVE
+
+
+def _decide_without_md5(
+    source_etag: str, recorded_etag: str | Unasked | None, verify_md5: bool, contents_equal: bool | None
+) -> Decision:
+    if recorded_etag is UNASKED:
+        return NEEDS_HEAD
+    if recorded_etag:
+        return SAME_RECORDED_ETAG if recorded_etag == source_etag else COPY_RECORDED_ETAG
+    if not verify_md5:
+        return COPY_UNPROVEN
+    if contents_equal is None:
+        return NEEDS_CONTENT
+    return SAME_CONTENT if contents_equal else COPY_CONTENT

@@ -1,0 +1,1 @@
+"""Consume the queue: retry policy, circuit breakers, rate limits."""

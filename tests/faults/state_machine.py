@@ -1,0 +1,242 @@
+"""Everything that happens to a fleet, in any order, against a model of what the destinations are to hold."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from dataclasses import dataclass, field
+
+import redis
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+from s3s3.errors import RedisUnavailable
+from s3s3.scripts.demo.redis_server import RedisServer
+from tests.faults.fleet import LEASE_S, Bucket, Fleet
+from tests.faults.kinds import SLOW_DOWN, Bandwidth, Fault, Flip, Latency, Reset, Says, Truncated, putting
+from tests.faults.messages import Towards
+from tests.integration.commands import command, run
+
+KEYS = tuple(f"key {number}" for number in range(6))
+SIZES_BYTES = (40, 40, 300_000, 5_000_000)
+"""In one packet; in memory; streamed."""
+
+SICKNESSES: dict[str, tuple[Fault, ...]] = {
+    "down": (Reset(),),
+    "half down": (Reset(share=0.5),),
+    "late": (Latency(late_s=0.5),),
+    "slow": (Bandwidth(bytes_per_s=1_000_000),),
+    "damaging": (Flip(of=putting, towards=Towards.SERVER, share=0.5),),
+    "cutting short": (Truncated(share=0.5),),
+    "busy": (Says(SLOW_DOWN, share=0.7),),
+    "silent about writes": (Says(SLOW_DOWN, of=putting, reaches=True, share=0.7),),
+}
+
+keys = st.sampled_from(KEYS)
+numbers = st.integers(0, 2)
+
+
+@dataclass
+class Model:
+    """What the source holds, and what of it the fleet has been told.
+
+    Attributes:
+        holds: the source's contents.
+        ever: every content that each key ever had: nothing else may be at a destination.
+        untold: changed since the last notice of it: the destinations may still hold an older content.
+    """
+
+    holds: dict[str, bytes] = field(default_factory=dict)
+    ever: dict[str, set[bytes | None]] = field(default_factory=dict)
+    untold: set[str] = field(default_factory=set)
+
+    def write(self, key: str, content: bytes) -> None:
+        self.holds[key] = content
+        self.ever.setdefault(key, {None}).add(content)
+        self.untold.add(key)
+
+    def delete(self, key: str) -> None:
+        self.holds.pop(key, None)
+        self.untold.discard(key)
+
+    def faults(self, destination: str, bucket: Bucket, *, told_only: bool) -> list[str]:
+        """Return what is wrong with a destination when everything has been done."""
+        wrong = []
+        for key, ever in self.ever.items():
+            found = bucket.content(key)
+            is_due = key in self.holds and not (told_only and key in self.untold)
+            if found not in ever:
+                wrong.append(f"{destination}: {key!r} holds {_shown(found)}, which never was at the source")
+            elif is_due and found != self.holds[key]:
+                wrong.append(f"{destination}: {key!r} holds {_shown(found)}, not {_shown(self.holds[key])}")
+        return wrong
+
+
+def _shown(content: bytes | None) -> str:
+    return "nothing" if content is None else f"{content[:30]!r} ({len(content)} bytes)"
+
+
+class Disorder(RuleBasedStateMachine):
+    """Drives a fleet that lives longer than one example. How notices reach it is for subclasses to say."""
+
+    def __init__(self, fleet: Fleet, redis_server: RedisServer) -> None:
+        super().__init__()
+        self.fleet, self.redis_server = fleet, redis_server
+        self.model = Model()
+        self.held_back: list[str] = []
+        self.bucket_run: subprocess.Popen[bytes] | None = None
+        self.prefix = f"{time.monotonic_ns():x}/"
+
+    # -- at the source, and what is told of it
+
+    @rule(key=keys, size_bytes=st.sampled_from(SIZES_BYTES), told=st.sampled_from(["once", "twice", "later", "never"]))
+    def write(self, key: str, size_bytes: int, told: str) -> None:
+        key = self.prefix + key
+        stamp = f"{key} {time.monotonic_ns()} ".encode()
+        content = stamp + random.Random(stamp).randbytes(size_bytes)
+        self.fleet.source.put(key, content)
+        self.model.write(key, content)
+        self._tell(key, told)
+
+    @rule(key=keys, told=st.sampled_from(["once", "later", "never"]))
+    def delete(self, key: str, told: str) -> None:
+        key = self.prefix + key
+        self.fleet.source.client.delete_object(Bucket=self.fleet.source.name, Key=key)
+        self.model.delete(key)
+        self._tell(key, told)
+
+    @precondition(lambda self: self.held_back)
+    @rule(chance=st.randoms(use_true_random=False))
+    def tell_what_was_held_back_in_any_order(self, chance: random.Random) -> None:
+        told, self.held_back = self.held_back, []
+        chance.shuffle(told)
+        for key in told:
+            self._say(key)
+
+    def _tell(self, key: str, told: str) -> None:
+        if told == "later":
+            self.held_back.append(key)
+        for _ in range({"once": 1, "twice": 2}.get(told, 0)):
+            self._say(key)
+
+    def _say(self, key: str) -> None:
+        """Tell the fleet; what Redis does not take is told later, as a producer does that keeps what it could not."""
+        try:
+            self.tell(key)
+        except (RedisUnavailable, redis.RedisError):
+            self.held_back.append(key)
+        else:
+            self.model.untold.discard(key)
+
+    def tell(self, key: str) -> None:
+        """Tell the fleet of a key; once this returns it is not to be lost."""
+        raise NotImplementedError
+
+    # -- to the fleet
+
+    @rule(number=numbers)
+    def kill_a_listener(self, number: int) -> None:
+        member = self.fleet.members[number % len(self.fleet.members)]
+        if member.running:
+            member.kill()
+
+    @rule()
+    def start_what_was_killed(self) -> None:
+        for member in self.fleet.members:
+            member.start()
+
+    @rule(number=numbers, for_s=st.sampled_from([LEASE_S * 1.5, 0.2]))
+    def pause_a_listener(self, number: int, for_s: float) -> None:
+        """SIGSTOP: it is woken after a while, past its lease or not."""
+        member = self.fleet.members[number % len(self.fleet.members)]
+        if member.running:
+            member.pause()
+            time.sleep(for_s)
+            member.resume()
+
+    @rule(number=numbers)
+    def pause_a_listener_until_further_notice(self, number: int) -> None:
+        member = self.fleet.members[number % len(self.fleet.members)]
+        if member.running:
+            member.pause()
+
+    @rule()
+    def wake_what_is_paused(self) -> None:
+        for member in self.fleet.members:
+            member.resume()
+
+    # -- around it
+
+    @rule(number=numbers, sickness=st.sampled_from([*SICKNESSES, "none"]))
+    def afflict_a_destination(self, number: int, sickness: str) -> None:
+        proxies = list(self.fleet.proxies.values())
+        proxies[number % len(proxies)].inject(*SICKNESSES.get(sickness, ()))
+
+    @rule(down_s=st.sampled_from([0.0, 0.5]))
+    def kill_redis(self, down_s: float) -> None:
+        self.redis_server.kill()
+        time.sleep(down_s)
+        self.redis_server.start()
+
+    @precondition(lambda self: self.bucket_run is None)
+    @rule()
+    def run_bucket_beside_it(self) -> None:
+        self.bucket_run = subprocess.Popen(
+            command("bucket", "--config", self.fleet.config), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    @rule(for_s=st.floats(0.05, 1.0))
+    def let_time_pass(self, for_s: float) -> None:
+        time.sleep(for_s)
+
+    # -- when the dust settles
+
+    def teardown(self) -> None:
+        for proxy in self.fleet.proxies.values():
+            proxy.inject()
+        self.fleet.gather()
+        if self.bucket_run is not None:
+            self.bucket_run.wait(60)
+        while self.held_back:
+            self._say(self.held_back.pop())
+        self.wait_until_done()
+        assert not self._faults(told_only=True)
+        if self.model.untold:  # of these nobody ever heard: that is what `bucket` is for
+            run(
+                "bucket", "--config", self.fleet.config, "--wait"
+            )  # a run that lost its Redis holds the lock for a while
+            assert not self._faults(told_only=False)
+        for name in self.fleet.destinations:
+            assert not self.fleet.dead_letters(name)
+
+    def wait_until_done(self) -> None:
+        """Return once the fleet says that it has done with all that it was told."""
+        raise NotImplementedError
+
+    def _faults(self, *, told_only: bool) -> list[str]:
+        return [
+            fault
+            for name, bucket in self.fleet.destinations.items()
+            for fault in self.model.faults(name, bucket, told_only=told_only)
+        ]
+
+
+class AcceptedNotices(Disorder):
+    """Notices that the queue has taken, in a fleet that heals nothing: no listing makes good what is lost."""
+
+    def tell(self, key: str) -> None:
+        self.fleet.put([key])
+
+    def wait_until_done(self) -> None:
+        self.fleet.settle()
+
+
+class PublishedNotices(Disorder):
+    """Notices on the channel, which Redis forgets at once. What nobody hears is found by the fleet itself."""
+
+    def tell(self, key: str) -> None:
+        self.fleet.publish(key)
+
+    def wait_until_done(self) -> None:
+        self.fleet.settle_heard()

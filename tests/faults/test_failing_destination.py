@@ -1,0 +1,114 @@
+"""One destination of three is sick: the others go on as if it were not there, and it gets all when it is well.
+
+`test_sick_for_long` measures at which rates.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from s3s3.scripts.demo.redis_server import RedisServer
+from s3s3.scripts.demo.servers import StoreServer
+from tests.faults.fleet import Bucket, Fleet, differing, one_listener
+from tests.faults.kinds import SLOW_DOWN, Fault, Hang, Latency, Reset, Says
+from tests.faults.results import report
+from tests.integration.commands import eventually
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+
+HEALTHY = ("dest-one", "dest-two")
+SICK = "dest-three"
+WITHIN = "hangs, and the source's own store copies to the others"
+SICKNESSES: dict[str, Fault] = {
+    "hangs": Hang(),
+    WITHIN: Hang(),
+    "resets every connection": Reset(),
+    "answers late": Latency(late_s=2),
+    "answers 503": Says(SLOW_DOWN),
+}
+A_BATCH = 150
+WELL_WITHIN_S = 20.0
+"""How long a batch may take at the healthy destinations in the short form: by far less than a time-out of the sick one
+(the lease's length, a minute by default)."""
+
+
+class Batch(NamedTuple):
+    """Objects that are noticed together."""
+
+    prefix: str
+    contents: dict[str, bytes]
+
+
+def batch_of(source: Bucket, name: str) -> Batch:
+    contents = {f"{name}/{number:05}": f"{name} {number} ".encode() * 100 for number in range(A_BATCH)}
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda item: source.put(*item), contents.items()))
+    return Batch(f"{name}/", contents)
+
+
+def held(bucket: Bucket, prefix: str) -> int:
+    pages = bucket.client.get_paginator("list_objects_v2").paginate(Bucket=bucket.name, Prefix=prefix)
+    return sum(page["KeyCount"] for page in pages)
+
+
+def _has_all(bucket: Bucket, batch: Batch) -> bool:
+    return held(bucket, batch.prefix) == len(batch.contents)
+
+
+def rate(fleet: Fleet, batch: Batch, patience_s: float) -> float:
+    """Have a batch copied; return how many objects a second the slower one of the healthy destinations got."""
+    began_s = time.monotonic()
+    fleet.put(batch.contents)
+    for name in HEALTHY:
+        has_all = partial(_has_all, fleet.destinations[name], batch)
+        eventually(has_all, f"all of a batch in {name}", patience_s, every_s=0.2)
+    return A_BATCH / (time.monotonic() - began_s)
+
+
+@pytest.fixture
+def fleet(
+    request: pytest.FixtureRequest, tmp_path: Path, own_redis: RedisServer, gateway: StoreServer
+) -> Iterator[Fleet]:
+    within = request.node.callspec.params["sickness"] == WITHIN
+    with one_listener(tmp_path, own_redis.url, gateway, (*HEALTHY, SICK), direct=HEALTHY, within=within) as fleet:
+        yield fleet
+
+
+@pytest.mark.parametrize(
+    "sickness",
+    [
+        "hangs",
+        "answers late",
+        pytest.param("resets every connection", marks=pytest.mark.long),
+        pytest.param("answers 503", marks=pytest.mark.long),
+        pytest.param(WITHIN, marks=pytest.mark.long),
+    ],
+)
+def test_the_healthy_destinations_go_on_as_if_nothing_were(fleet: Fleet, sickness: str) -> None:
+    batches = [batch_of(fleet.source, name) for name in ("healthy", "sick")]
+    healthy_rate = rate(fleet, batches[0], WELL_WITHIN_S * 3)
+    with fleet.proxies[SICK].injecting(SICKNESSES[sickness]):
+        sick_rate = rate(fleet, batches[1], WELL_WITHIN_S)
+    well_s = time.monotonic()
+    eventually(lambda: not fleet.counts().pending, "the queue drains", 300, every_s=0.2)
+    drained_s = time.monotonic() - well_s
+    wanted = {key: content for batch in batches for key, content in batch.contents.items()}
+    sent = {name: round(fleet.copies(name)) for name in HEALTHY}
+    report(
+        "a sick destination",
+        sickness=sickness,
+        objects=len(wanted),
+        healthy_per_s=round(healthy_rate),
+        while_sick_per_s=round(sick_rate),
+        drained_after_s=round(drained_s, 1),
+    )
+    assert not differing(fleet.destinations, dict(list(wanted.items())[:: len(wanted) // 50]))
+    assert [held(bucket, "") for bucket in fleet.destinations.values()] == [len(wanted)] * 3
+    assert sent == dict.fromkeys(HEALTHY, len(wanted)), "nothing is sent to a healthy one twice"

@@ -1,0 +1,72 @@
+"""Whatever happens, in whatever order: when the dust settles, every destination holds what the source holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from s3s3.scripts.demo.redis_server import RedisServer
+from s3s3.scripts.demo.servers import StoreServer
+from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.faults.duration import minutes, rounds
+from tests.faults.fleet import Bucket, Fleet
+from tests.faults.results import report
+from tests.faults.state_machine import AcceptedNotices, Disorder, PublishedNotices
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+
+
+def attacked(
+    machine: type[Disorder],
+    tmp_path: Path,
+    server: RedisServer,
+    gateway: StoreServer,
+    swift: SwiftServer,
+    examples: int,
+) -> None:
+    destinations = {"dest-near": Bucket.new(gateway), "dest-far": Bucket.new(swift)}
+    heals = machine is PublishedNotices
+    size = 3 if minutes() else 2
+    made = 0
+    with Fleet(tmp_path, server.url, Bucket.new(gateway), destinations, size=size, pubsub={"heal": heals}) as fleet:
+
+        def example() -> Disorder:
+            nonlocal made
+            made += 1
+            return machine(fleet, server)
+
+        for _ in rounds(share=1 / 10):
+            run_state_machine_as_test(
+                example,  # type: ignore[arg-type]
+                settings=settings(
+                    max_examples=examples,
+                    stateful_step_count=30 if minutes() else 12,
+                    deadline=None,
+                    # Real time cannot be shrunk: what fails is printed step by step.
+                    phases=[Phase.generate],
+                    suppress_health_check=list(HealthCheck),
+                    database=None,
+                ),
+            )
+        report(
+            "disorder",
+            notices="published" if heals else "accepted",
+            listeners=size,
+            examples=made,
+            injected={name: dict(proxy.injected) for name, proxy in fleet.proxies.items()},
+        )
+
+
+def test_no_accepted_notice_is_lost_and_nothing_is_stale_whatever_happens(
+    tmp_path: Path, own_redis: RedisServer, gateway: StoreServer, swift: SwiftServer
+) -> None:
+    attacked(AcceptedNotices, tmp_path, own_redis, gateway, swift, examples=3)
+
+
+def test_what_is_published_arrives_whatever_happens_without_anybody_s_help(
+    tmp_path: Path, own_redis: RedisServer, gateway: StoreServer, swift: SwiftServer
+) -> None:
+    attacked(PublishedNotices, tmp_path, own_redis, gateway, swift, examples=2)

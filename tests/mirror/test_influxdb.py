@@ -1,0 +1,83 @@
+"""Figures for InfluxDB as line protocol; one that is away harms nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+
+import pytest
+
+from s3s3.mirror.influxdb import MOST_LINES, Influx, write_url
+from s3s3.mirror.request_stats import OF_CACHE, Event, Figures
+from s3s3.monitoring.metrics import Metrics
+from s3s3.scripts.demo.servers import free_ports
+from tests.mirror.influxdb_server import Database
+
+LINE = r"CacheHit,mirror=a\\ b\\=c,host=\S+,pid=\d+ seconds=0\.250000 \d{19}"
+
+
+async def test_lines_go_out_in_batches_and_the_last_ones_at_the_end() -> None:
+    async with Database() as database:
+        async with Influx(f"http://user:pass@127.0.0.1:{database.port}/figures", sent_every_s=0.1) as influx:
+            for _ in range(3):
+                influx.line("CacheHit", "a b=c", 0.25)
+            while not database.lines:
+                await asyncio.sleep(0.02)
+            assert len(database.heads) == 1
+            influx.line("CacheHit", "a b=c", 0.25)
+        assert [bool(re.fullmatch(LINE, line)) for line in database.lines] == [True] * 4, database.lines
+        assert database.heads[0].startswith("POST /write?db=figures HTTP/1.1\r\n")
+        assert "authorization: basic dxnlcjpwyxnz" in database.heads[0].lower()
+
+
+@pytest.mark.parametrize("status", [None, 500])
+async def test_one_that_is_away_is_said_once_and_harms_nothing(
+    status: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Database(status or 204) as database:
+        port = database.port if status else free_ports(1)[0]
+        async with Influx(f"http://user:secret@127.0.0.1:{port}", sent_every_s=0.02) as influx:
+            for _ in range(10):
+                influx.line("CacheHit", "mirror.proxy", 0.25)
+                await asyncio.sleep(0.05)
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(told) == 1
+    assert "INFLUXDB_URL" in told[0] and "secret" not in told[0]
+
+
+async def test_what_waits_is_bounded() -> None:
+    influx = Influx("http://127.0.0.1:1")
+    for _ in range(MOST_LINES + 10):
+        influx.line("CacheHit", "mirror.proxy", 0.25)
+    assert len(influx._lines) == MOST_LINES
+
+
+@pytest.mark.parametrize(
+    ("url", "written"),
+    [
+        ("http://h:8086/figures", "http://h:8086/write?db=figures"),
+        ("https://h", "https://h/write?db=s3s3"),
+        ("http://h/write?db=x&precision=ns", "http://h/write?db=x&precision=ns"),
+        ("http://u:p%40@[::1]:8086/d", "http://[::1]:8086/write?db=d"),
+    ],
+)
+def test_where_lines_are_posted_to(url: str, written: str) -> None:
+    assert write_url(url)[0] == written
+
+
+@pytest.mark.parametrize("url", ["", "udp://h:8089", "http://", "influx"])
+def test_what_is_no_url(url: str) -> None:
+    with pytest.raises(ValueError, match="no URL"):
+        write_url(url)
+
+
+def test_every_event_has_its_line_and_its_counter() -> None:
+    told: list[tuple[str, str, float]] = []
+    metrics = Metrics()
+    figures = Figures("mirror.cache", metrics, lambda *line: told.append(line), OF_CACHE)
+    assert metrics.mirror_requests["mirror.cache", "streamed"] == 0
+    assert ("mirror.cache", "waited") not in metrics.mirror_requests
+    assert figures.answered(Event.STREAMED, 0.5) == "streamed"
+    assert told == [("CacheStreamed", "mirror.cache", 0.5)]
+    assert metrics.mirror_requests["mirror.cache", "streamed"] == 1

@@ -1,0 +1,70 @@
+"""Who is told that a key is at a destination, and of what."""
+
+from __future__ import annotations
+
+import pytest
+
+from s3s3.config import Config
+from s3s3.model import Lane, Result
+from s3s3.notifications.chaining import arrived_at
+from s3s3.queue.connection import connected
+from s3s3.queue.memory_queue import MemoryJobs
+from s3s3.queue.redis_queue import RedisJobs
+from tests.config.configurations import loaded
+from tests.queue.factories import claim_one
+
+CHAIN = """
+[pubsub]
+mark_done = {mark_done}
+[source]
+host = "ceph.example.org"
+bucket_name = "a"
+[destination]
+host = "swift.example.org"
+bucket_name = "b"
+prefix = "in/"
+[routes.last]
+channel = "last"
+[routes.last.source]
+host = "swift.example.org"
+bucket_name = "b"
+[routes.last.destination]
+host = "swift.example.org"
+bucket_name = "c"
+"""
+
+
+def chain(mark_done: str) -> Config:
+    return loaded(CHAIN.format(mark_done=mark_done))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("results", "lane", "is_marked"),
+    [
+        ({Result.COPIED, Result.SAME}, Lane.FRESH, True),
+        ({Result.SAME}, Lane.BULK, True),
+        ({Result.DELETED}, Lane.FRESH, False),
+    ],
+)
+async def test_the_next_route_gets_a_job_and_who_waits_for_its_mark_the_mark(
+    results: set[Result], lane: Lane, is_marked: bool, redis_url: str
+) -> None:
+    config = chain("true")
+    first, last = config.routes
+    async with connected(redis_url) as client:
+        arrived = arrived_at(first, config, RedisJobs(client, first.name, first.destination_names))
+        assert arrived
+        await arrived("k", results)
+        job = await claim_one(RedisJobs(client, last.name, last.destination_names))
+        assert (job.key, job.lane, job.unseen) == ("in/k", lane, lane is Lane.FRESH)
+        assert (await client.get("backup=>k") == "True") is is_marked
+
+
+@pytest.mark.real
+async def test_nobody_is_told_where_nobody_asks(redis_url: str) -> None:
+    config = chain("false")
+    first, last = config.routes
+    async with connected(redis_url) as client:
+        assert arrived_at(last, config, RedisJobs(client, last.name, last.destination_names)) is None
+    assert arrived_at(first, config, MemoryJobs(first.destination_names)) is None

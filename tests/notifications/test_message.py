@@ -1,0 +1,35 @@
+"""From the bytes of a message to a key."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3s3.notifications.message import BadMessage, key_of, shown
+
+
+@given(st.text(min_size=1, max_size=256))
+def test_a_key_in_utf8_is_the_message(key: str) -> None:
+    if len(key.encode("utf-8", "surrogatepass")) <= 1024 and not any("\ud800" <= c <= "\udfff" for c in key):
+        assert key_of(key.encode()) == key
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [(b"", "empty"), (b"k" * 1025, "too long"), (b"\xff\xfe", "no UTF-8"), (b"ok\xc3", "no UTF-8")],
+)
+def test_what_names_no_possible_key_is_told_apart_by_kind(message: bytes, kind: str) -> None:
+    with pytest.raises(BadMessage) as caught:
+        key_of(message)
+    assert caught.value.kind == kind
+
+
+def test_a_key_may_have_1024_bytes_and_no_more() -> None:
+    assert key_of("é".encode() * 512) == "é" * 512
+    with pytest.raises(BadMessage):
+        key_of("é".encode() * 512 + b"x")
+
+
+@given(st.binary())
+def test_any_message_can_be_shown_and_is_cut(message: bytes) -> None:
+    assert len(shown(message)) <= 4 * 1024 + 40
+    shown(message).encode()

@@ -1,0 +1,55 @@
+"""What tests of a queue do again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from s3s3.model import Job, Lane
+from s3s3.queue.base import Jobs, Put, Step, Verdict
+
+A, B = DESTINATIONS = ("dest-a", "dest-b")
+
+DONE = Verdict(Step.DONE)
+BACK = Verdict(Step.BACK)
+ASIDE = Verdict(Step.ASIDE)
+LATER = Verdict(Step.RETRY, delay_s=60.0)
+SOON = Verdict(Step.RETRY, delay_s=0.0)
+ALL_DONE: Mapping[str, Verdict] = {A: DONE, B: DONE}
+
+
+def parked(store: str) -> Verdict:
+    return Verdict(Step.PARK, circuit=store)
+
+
+def buried(reason: str) -> Verdict:
+    return Verdict(Step.BURY, reason=reason)
+
+
+async def notice(jobs: Jobs, *keys: str) -> None:
+    """Put keys the way a notice does."""
+    await jobs.put([Put(key, DESTINATIONS) for key in keys], Lane.FRESH)
+
+
+async def claim(jobs: Jobs, free: int = 10) -> list[Job]:
+    """Take what there is, from both lanes alike, without waiting."""
+    return list((await jobs.claim(free, 0, free, 0)).jobs)
+
+
+async def claim_one(jobs: Jobs) -> Job:
+    (job,) = await claim(jobs)
+    return job
+
+
+async def drained(jobs: Jobs) -> list[Job]:
+    """Finish whatever there is, until nothing is queued; return the jobs, in order."""
+    found = []
+    while claimed := await claim(jobs):
+        for job in claimed:
+            await jobs.finish(job, dict.fromkeys(job.destinations, DONE))
+        found += claimed
+    return found
+
+
+def what(job: Job) -> tuple[str, tuple[str, ...]]:
+    """What a job is about."""
+    return job.key, job.destinations

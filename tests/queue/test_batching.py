@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from s3s3.queue import batching
+from s3s3.queue.batching import Batch
+from s3s3.tasks import cancel
+from tests.waiting import until
+
+
+class Call:
+    """Takes down what it is called with; answers when it is let."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+        self.let = asyncio.Event()
+        self.error: Exception | None = None
+
+    async def __call__(self, items: Sequence[int]) -> int:
+        self.calls.append(list(items))
+        await self.let.wait()
+        if self.error is not None:
+            raise self.error
+        return sum(items)
+
+
+async def test_a_lone_item_goes_alone() -> None:
+    call = Call()
+    call.let.set()
+    assert await Batch(call).add(5) == 5
+    assert call.calls == [[5]]
+
+
+async def test_what_comes_while_a_call_is_under_way_goes_in_one() -> None:
+    call = Call()
+    items = Batch(call)
+    adding = []
+    for item in range(5):
+        adding.append(asyncio.create_task(items.add(item)))
+        await until(lambda: call.calls)
+    call.let.set()
+    assert await asyncio.gather(*adding) == [0, 10, 10, 10, 10]
+    assert call.calls == [[0], [1, 2, 3, 4]]
+
+
+async def test_what_comes_together_goes_in_one() -> None:
+    call = Call()
+    call.let.set()
+    items = Batch(call)
+    await asyncio.gather(*(items.add(item) for item in range(5)))
+    assert call.calls == [[0, 1, 2, 3, 4]]
+
+
+async def test_enough_of_them_do_not_wait_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "GATHER_S", 60.0)
+    call = Call()
+    call.let.set()
+    items = Batch(call)
+    for _ in range(2):
+        adding = [asyncio.create_task(items.add(1)) for _ in range(batching.ENOUGH)]
+        assert await asyncio.wait_for(asyncio.gather(*adding), 10) == [batching.ENOUGH] * batching.ENOUGH
+
+
+async def test_a_call_has_a_bounded_number_of_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "MOST_IN_ONE_CALL", 2)
+    call = Call()
+    call.let.set()
+    items = Batch(call)
+    assert await asyncio.gather(*(items.add(item) for item in range(5))) == [1, 1, 5, 5, 4]
+
+
+async def test_what_a_call_raises_each_of_its_items_gets_and_the_next_goes_well() -> None:
+    call = Call()
+    call.let.set()
+    items = Batch(call)
+    call.error = KeyError("no")
+    assert [type(error) for error in await asyncio.gather(items.add(1), items.add(2), return_exceptions=True)] == [
+        KeyError,
+        KeyError,
+    ]
+    call.error = None
+    assert await items.add(3) == 3
+
+
+async def test_whoever_is_cancelled_takes_nothing_away_from_the_others() -> None:
+    call = Call()
+    items = Batch(call)
+    first, second = asyncio.create_task(items.add(1)), asyncio.create_task(items.add(2))
+    await until(lambda: call.calls)
+    third = asyncio.create_task(items.add(3))
+    await asyncio.sleep(0.001)
+    await cancel([first, third])
+    call.let.set()
+    assert await second == 3
+    assert await items.add(4) in (4, 7)
+    assert sorted(item for items in call.calls for item in items) == [1, 2, 3, 4]

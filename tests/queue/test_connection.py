@@ -1,0 +1,431 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import uvloop
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from s3s3.errors import ConfigError, RedisTooOld, RedisUnavailable
+from s3s3.model import Lane
+from s3s3.queue import redis_retry
+from s3s3.queue.base import Put, Step, Verdict
+from s3s3.queue.connection import check_version, connect, connected
+from s3s3.queue.redis_errors import translated
+from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.redis_retry import Patience, answered
+from s3s3.scripts.demo.process import Process, ServerFailed
+from s3s3.scripts.demo.redis_server import RedisServer, find_redis_server
+from s3s3.scripts.demo.servers import HOST, free_ports
+from tests.waiting import until
+
+real = pytest.mark.real
+
+
+@asynccontextmanager
+async def client_of(url: str) -> AsyncIterator[Redis]:
+    client = connect(url)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+# -- URLs
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://:sesame@host",
+        "redis+sentinel://:sesame@host:26379",
+        "redis+sentinel://:sesame@host:26379/",
+        "redis+sentinel://:sesame@host:port/service",
+        "redis+sentinel://:ses/ame@host:26379/service",
+        "redis://:ses/ame@host",
+        "redis://host:1/0?password=sesame&max_connections=x",
+    ],
+)
+def test_a_url_that_cannot_be_understood_is_a_fault_that_shows_no_password(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        connect(url)
+    assert "[pubsub] url" in str(caught.value)
+    assert "ses" not in str(caught.value).replace("service", "").replace("these", "")
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://host", "rediss://u:p@host:1/2", "unix:///run/redis.sock", "redis+sentinel://h1,h2:1/s/3",
+     "rediss+sentinel://:p@[::1]:1/s", "redis+cluster://host:7000"],
+)  # fmt: skip
+async def test_connecting_sends_nothing(url: str) -> None:
+    await connect(url).aclose()
+
+
+# -- errors
+
+
+def refusing_url() -> str:
+    (port,) = free_ports(1)
+    return f"redis://{HOST}:{port}/0"
+
+
+async def test_a_redis_that_is_not_there_is_unavailable() -> None:
+    async with client_of(refusing_url()) as client:
+        with pytest.raises(RedisUnavailable, match="cannot be reached"), translated():
+            await client.ping()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "LOADING Redis is loading the dataset in memory",
+        "READONLY You can't write against a read only replica.",
+        "ERR Error running script (call to f_1): @user_script:2: @user_script: 2: -READONLY You can't write against",
+        "MISCONF Redis is configured to save RDB snapshots",
+        "CLUSTERDOWN The cluster is down",
+        "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+        "BUSY Redis is busy running a script.",
+    ],
+)
+def test_an_answer_that_will_be_another_one_later_is_unavailable(text: str) -> None:
+    with pytest.raises(RedisUnavailable, match="for now"), translated():
+        raise ResponseError(text)
+
+
+@pytest.mark.parametrize("text", ["WRONGTYPE Operation against a key", "ERR unknown command", "BUSYGROUP exists"])
+def test_an_answer_that_will_stay_the_same_is_a_defect(text: str) -> None:
+    with pytest.raises(ResponseError), translated():
+        raise ResponseError(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("DB index is out of range", "no such database"),
+        ("invalid DB index", "no such database"),
+        ("NOPERM User weak has no permissions to run the 'evalsha' command", "may not do what s3s3 needs"),
+        ("ERR Error running script (call to f_1): @user_script:2: The user executing the script can't run this command",
+         "may not do what s3s3 needs"),
+        ("The user executing the script can't access at least one of the keys mentioned in the command",
+         "may not do what s3s3 needs"),
+        ("ACL failure in script: User weak has no permissions to run the 'set' command", "may not do what s3s3 needs"),
+    ],
+)  # fmt: skip
+def test_what_a_url_and_its_user_do_not_get_names_the_setting(text: str, told: str) -> None:
+    with pytest.raises(RedisUnavailable, match=rf"{told}.*\[pubsub\] url"), translated():
+        raise ResponseError(text)
+
+
+async def test_a_server_that_is_no_redis_is_told_as_that() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, HOST, 0)
+    async with server, client_of(f"redis://{HOST}:{server.sockets[0].getsockname()[1]}/0") as client:
+        with pytest.raises(RedisUnavailable, match=r"no Redis.*\[pubsub\] url"):
+            await check_version(client)
+
+
+async def test_a_database_that_is_not_there_is_told_as_that(redis_server: RedisServer) -> None:
+    async with client_of(redis_server.url.rpartition("/")[0] + "/99") as client:
+        with pytest.raises(RedisUnavailable, match="no such database"):
+            await check_version(client)
+
+
+async def test_who_may_not_run_a_script_is_told_what_to_permit(redis_url: str) -> None:
+    async with client_of(redis_url) as admin:
+        await admin.acl_setuser("weak", enabled=True, passwords=["+weak"], categories=["+@read"], keys=["*"],
+                                commands=["+info", "+ping"])  # fmt: skip
+        try:
+            async with client_of(redis_url.replace("//", "//weak:weak@")) as client:
+                with pytest.raises(RedisUnavailable, match="may not do what s3s3 needs"):
+                    await RedisJobs(client, "default", ("dest",)).put([Put("k", ("dest",))], Lane.FRESH)
+        finally:
+            await admin.acl_deluser("weak")
+
+
+@pytest.fixture
+def jobs_put(redis_url: str) -> Callable[[], Any]:
+    async def put() -> None:
+        async with client_of(redis_url) as client:
+            await RedisJobs(client, "default", ("dest",)).put([Put("k", ("dest",))], Lane.FRESH)
+
+    return put
+
+
+@real
+def test_a_connection_that_is_lost_before_the_first_word_is_unavailable(redis_server: RedisServer) -> None:
+    """uvloop has a RuntimeError for it. (asyncio's own loop, which s3s3 does not use, breaks down in Python 3.13.0.)"""
+
+    async def write_on_a_lost_connection() -> None:
+        _, writer = await asyncio.open_connection(HOST, redis_server.port)
+        writer.transport.abort()
+        await asyncio.sleep(0.1)
+        with translated():
+            writer.writelines([b"PING\r\n"])
+            await writer.drain()
+
+    with pytest.raises(RedisUnavailable, match="cannot be reached"):
+        uvloop.run(write_on_a_lost_connection())
+
+
+def test_a_defect_is_not_taken_for_an_outage() -> None:
+    with pytest.raises(RuntimeError, match="of ours"), translated():
+        raise RuntimeError("a defect of ours")
+
+
+async def test_a_redis_that_is_full_is_unavailable(redis_url: str, jobs_put: Callable[[], Any]) -> None:
+    async with client_of(redis_url) as client:
+        await client.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(RedisUnavailable, match="maxmemory"), translated():
+                await client.set("name", "value")
+            with pytest.raises(RedisUnavailable):
+                await jobs_put()
+        finally:
+            await client.config_set("maxmemory", 0)
+        await jobs_put()
+
+
+@real
+async def test_a_master_that_became_a_replica_is_unavailable_to_scripts_and_to_blocking_reads(
+    redis_url: str, jobs_put: Callable[[], Any]
+) -> None:
+    await jobs_put()
+    async with client_of(redis_url) as client, client_of(redis_url) as blocked:
+        jobs = RedisJobs(blocked, "default", ("dest",))
+        waiting = asyncio.create_task(jobs.outcomes("run", 5))
+
+        async def is_blocked() -> bool:
+            return bool((await client.info("clients"))["blocked_clients"])
+
+        await until(is_blocked)
+        await client.replicaof(HOST, "1")
+        try:
+            with pytest.raises(RedisUnavailable):
+                await waiting
+            with pytest.raises(RedisUnavailable):
+                await jobs_put()
+        finally:
+            await client.replicaof("NO", "ONE")
+        await jobs_put()
+
+
+@real
+async def test_a_wrong_password_is_unavailable_and_says_which_setting_it_is() -> None:
+    with RedisServer(options={"requirepass": "sesame"}) as server:
+        async with client_of(server.url) as client:
+            with pytest.raises(RedisUnavailable, match=r"\[pubsub\] url"):
+                await check_version(client)
+        async with connected(server.url.replace("//", "//:sesame@")) as client:
+            assert await client.ping()
+
+
+# -- versions
+
+
+class Answers:
+    """A client that answers INFO."""
+
+    def __init__(self, server: dict[str, Any]) -> None:
+        self.server = server
+
+    async def info(self, section: str) -> dict[str, Any]:
+        return self.server
+
+
+@pytest.mark.parametrize("version", ["5.0.14", "6.0.20", "2.8"])
+async def test_an_old_redis_is_refused(version: str) -> None:
+    with pytest.raises(RedisTooOld, match=version):
+        await check_version(Answers({"redis_version": version}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("version", ["6.2.0", "7.0.15", "8.2.1-rc1", "10.0"])
+async def test_a_newer_redis_is_taken(version: str) -> None:
+    assert await check_version(Answers({"redis_version": version})) == version  # type: ignore[arg-type]
+    assert await check_version(Answers({"node": {"redis_version": version}})) == version  # type: ignore[arg-type]
+
+
+@real
+async def test_a_connection_that_was_shown_to_work_is_closed_at_the_end(redis_url: str) -> None:
+    async with connected(redis_url) as client:
+        assert await client.ping()
+    with pytest.raises(RedisUnavailable):
+        async with connected(refusing_url()):
+            pass
+
+
+# -- asking until there is an answer
+
+
+class Away:
+    """Raises so many times, then answers."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.asked = 0
+
+    async def __call__(self) -> str:
+        self.asked += 1
+        if self.asked <= self.times:
+            raise RedisUnavailable("Redis cannot be reached")
+        return "answer"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_retry, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(redis_retry, "LONGEST_PAUSE_S", 0.002)
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.name == "s3s3.queue.connection"]
+
+
+async def test_redis_is_asked_until_it_answers_and_people_are_told_once(
+    quick: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask = Away(20)
+    assert await answered(ask) == "answer"
+    assert ask.asked == 21
+    assert messages(caplog) == ["Redis cannot be reached; trying again until it answers", "Redis answers again"]
+
+
+async def test_an_answer_that_comes_at_once_needs_no_words(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    assert await answered(Away(0)) == "answer"
+    assert messages(caplog) == []
+
+
+async def test_those_who_share_a_patience_tell_people_once_for_all(
+    quick: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    patience, ask = Patience(), Away(100)
+    await asyncio.gather(*(patience.answered(ask) for _ in range(30)))
+    assert len(messages(caplog)) == 2
+    await patience.answered(Away(1))
+    assert len(messages(caplog)) == 4
+
+
+async def test_nobody_goes_on_asking_after_a_stop() -> None:
+    stop = asyncio.Event()
+    ask = Away(1000)
+    asking = asyncio.create_task(answered(ask, stop))
+    await asyncio.sleep(0.05)
+    assert not asking.done()
+    stop.set()
+    with pytest.raises(RedisUnavailable):
+        await asyncio.wait_for(asking, 5)
+    with pytest.raises(RedisUnavailable):
+        await answered(Away(1), stop)
+    assert await answered(Away(0), stop) == "answer"
+
+
+async def test_what_is_no_outage_is_raised_at_once() -> None:
+    async def defect() -> None:
+        raise ValueError("a defect")
+
+    with pytest.raises(ValueError, match="a defect"):
+        await answered(defect)
+
+
+# -- Sentinel and Cluster
+
+
+async def goes_through(client: Redis) -> None:
+    """Let the queue do everything that it does by way of this client."""
+    jobs = RedisJobs(client, "default", ("dest",), look_after_s=0.0)
+    await check_version(client)
+    await jobs.check()
+    assert (await jobs.claim(1, 1, 1, 0.01)).jobs == []
+    await jobs.put([Put("k", ("dest",))], Lane.FRESH, "run")
+    (job,) = (await jobs.claim(1, 1, 1, 0)).jobs
+    assert await jobs.renew([job]) == set()
+    assert await jobs.finish(job, {"dest": Verdict(Step.BURY, event="{}", reason="no")}, look=True)
+    assert await jobs.outcomes("run", 0) == ["{}"]
+    assert await jobs.outcomes("run", 0.01) == []
+    assert [letter.key async for letter in jobs.dead_letters("dest")] == ["k"]
+    assert await jobs.revive("dest", ["k"]) == 1
+    await jobs.turn()
+    await jobs.trip("dest", "down", "k")
+    counts = await jobs.counts()
+    assert (counts.bulk, counts.circuits) == (1, {"dest": "down"})
+    await jobs.pause()
+    await jobs.resume()
+    await jobs.leave()
+
+
+def new_cluster(tries: int = 5) -> RedisServer:
+    """Start a cluster of one. It listens on its port + 10000, too, which may be taken."""
+    server = RedisServer(options={"cluster-enabled": "yes"})
+    try:
+        server.start()
+    except ServerFailed:
+        server.close()
+        if tries == 1:
+            raise
+        return new_cluster(tries - 1)
+    return server
+
+
+@real
+async def test_the_queue_works_in_a_cluster() -> None:
+    with closing(new_cluster()) as server:
+        with redis.Redis.from_url(server.url) as node:
+            node.execute_command("CLUSTER ADDSLOTS", *range(16384))
+        url = server.url.replace("redis://", "redis+cluster://").removesuffix("/0")
+
+        async def up() -> bool:
+            with redis.Redis.from_url(server.url) as node:
+                return bool(node.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+
+        await until(up)
+        async with client_of(url) as client:
+            await goes_through(client)
+
+
+@pytest.fixture
+def sentinel_url(redis_server: RedisServer, redis_url: str, tmp_path: Path) -> Iterator[str]:
+    (port,) = free_ports(1)
+    configuration = tmp_path / "sentinel.conf"
+    configuration.write_text(
+        f"bind {HOST}\nport {port}\ndir {tmp_path}\nsentinel monitor mymaster {HOST} {redis_server.port} 1\n"
+    )
+
+    def ready() -> bool:
+        with redis.Redis(port=port) as sentinel:
+            try:
+                return bool(sentinel.ping())
+            except redis.ConnectionError:
+                return False
+
+    process = Process(
+        "sentinel", [find_redis_server(), configuration, "--sentinel"], log=tmp_path / "sentinel.log", ready=ready
+    )
+    process.start()
+    try:
+        process.wait_ready()
+        yield f"redis+sentinel://localhost:1,{HOST}:{port}/mymaster/0"
+    finally:
+        process.kill()
+
+
+@real
+async def test_the_queue_finds_its_master_by_a_sentinel(sentinel_url: str) -> None:
+    async with client_of(sentinel_url) as client:
+        await goes_through(client)
+    async with client_of(sentinel_url.replace("mymaster", "nobody")) as client:
+        with pytest.raises(RedisUnavailable):
+            await check_version(client)

@@ -1,0 +1,79 @@
+"""What a run would delete, and whether it may."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from s3s3.errors import SpoolTooSmall, SpoolUnavailable
+from s3s3.model import Endpoint, Entry
+from s3s3.reconcile.deletions import Candidate, Candidates, refusal
+
+ODD = ["plain", "new\nline", "\U0001f4f7", 'quote"\\', " ", "\x01"]
+
+
+def may_not(
+    count: int, entries: int, *, source_entries: int = 1000, max_delete: float = 0.1, allow_empty: bool = False
+) -> str:
+    return refusal(
+        Endpoint("swift", "bucket", delete=True, max_delete=max_delete), count,
+        entries=entries, source_entries=source_entries, allow_empty=allow_empty,
+    )  # fmt: skip
+
+
+def test_candidates_come_back_as_they_were_in_order(tmp_path: Path) -> None:
+    added = [Candidate(name, Entry(key, size, "e")) for size, key in enumerate(ODD) for name in ("a", "b")]
+    with Candidates(str(tmp_path), 10**6) as candidates:
+        for candidate in added:
+            candidates.add(candidate)
+        assert candidates.counts == {"a": len(ODD), "b": len(ODD)}
+        assert list(candidates) == added
+        assert list(candidates) == added
+
+
+def test_many_candidates_are_kept_on_disk_and_leave_nothing_there(tmp_path: Path) -> None:
+    tracemalloc.start()
+    with Candidates(str(tmp_path), 10**9) as candidates:
+        for number in range(50_000):
+            candidates.add(Candidate("swift", Entry(f"{number}{'k' * 200}", 1, "e" * 32)))
+        assert sum(1 for _ in candidates) == 50_000
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 5_000_000
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_candidates_take_no_more_room_than_they_may(tmp_path: Path) -> None:
+    with Candidates(str(tmp_path), 1000) as candidates, pytest.raises(SpoolTooSmall, match="spool_bytes"):
+        for number in range(1000):
+            candidates.add(Candidate("swift", Entry(str(number), 1, "e")))
+
+
+def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with Candidates(str(tmp_path / "none"), 10**9) as candidates, pytest.raises(SpoolUnavailable, match="spool_dir"):
+        for number in range(20_000):
+            candidates.add(Candidate("swift", Entry(f"{number}{'k' * 200}", 1, "e")))
+
+
+@pytest.mark.parametrize(("count", "entries", "max_delete"), [(10, 100, 0.1), (29, 100, 0.29), (5, 5, 1), (0, 0, 0)])
+def test_what_is_within_the_bound_may_go(count: int, entries: int, max_delete: float) -> None:
+    assert may_not(count, entries, max_delete=max_delete) == ""
+
+
+@pytest.mark.parametrize(
+    ("count", "entries", "max_delete"), [(11, 100, 0.1), (1, 9, 0.1), (1, 1000, 0), (99, 100, 0.98)]
+)
+def test_what_is_beyond_it_may_not_and_the_setting_is_named(count: int, entries: int, max_delete: float) -> None:
+    why = may_not(count, entries, max_delete=max_delete)
+    assert f"{count} of {entries} objects" in why
+    assert f"max_delete = {max_delete:g}" in why
+    assert "[swift]" in why
+
+
+def test_an_empty_source_deletes_nothing_unless_a_person_says_that_it_may() -> None:
+    assert "--allow-empty" in may_not(1, 1000, source_entries=0, max_delete=1)
+    assert may_not(1000, 1000, source_entries=0, allow_empty=True) == ""
+    assert may_not(0, 0, source_entries=0) == ""
+    assert may_not(200, 1000, allow_empty=True) != "", "it is no way around max_delete"

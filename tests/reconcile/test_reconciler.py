@@ -1,0 +1,102 @@
+"""A run whose listings do not come to their ends deletes nothing, whatever was seen until then."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from s3s3.config import WorkerSettings
+from s3s3.errors import ListingOutOfOrder, S3S3Error, StoreUnavailable
+from s3s3.model import Endpoint, Entry, Route
+from s3s3.queue.memory_queue import MemoryJobs
+from s3s3.reconcile import reconciler
+from s3s3.reconcile.comparison import Options
+from s3s3.reconcile.reconciler import Reconcile
+from s3s3.reconcile.session import reconcile_with_worker
+
+ROUTE = Route("default", Endpoint("source", "a"), (Endpoint("dest", "b", delete=True, max_delete=1),))
+SETTINGS = WorkerSettings(
+    concurrency=4, max_tries=2, lease_s=10, spool_dir=Path(tempfile.gettempdir()), spool_bytes=2**20
+)
+
+
+class Listed:
+    """A store of which only its listing is asked for; an error in it is raised when it is its turn."""
+
+    def __init__(self, endpoint: Endpoint, *pages: Sequence[str] | S3S3Error) -> None:
+        self.endpoint, self.name = endpoint, endpoint.name
+        self._pages = pages
+
+    async def pages(self) -> AsyncIterator[list[Entry]]:
+        for page in self._pages:
+            if isinstance(page, S3S3Error):
+                raise page
+            yield [Entry(key, 1, "e" * 32) for key in page]
+
+
+class Refusing(MemoryJobs):
+    """A queue that has no work."""
+
+    async def put(self, puts: Any, *_: Any, **__: Any) -> None:
+        assert not list(puts), "nothing may be deleted"
+
+
+@pytest.mark.parametrize("allow_empty", [False, True])
+@pytest.mark.parametrize(
+    "error", [ListingOutOfOrder("b after c", store="source"), StoreUnavailable("x", store="source")]
+)
+@pytest.mark.parametrize("before", [[], [["a"]], [["a"], ["c"]]])
+async def test_a_source_that_breaks_off_deletes_nothing(
+    error: S3S3Error, before: list[list[str]], allow_empty: bool
+) -> None:
+    source = Listed(ROUTE.source, *before, error)
+    with pytest.raises(type(error)):
+        await reconcile(source, Listed(ROUTE.destinations[0], ["a", "b", "c", "d"]), allow_empty).run()
+
+
+async def test_a_destination_that_breaks_off_is_not_deleted_from() -> None:
+    away = StoreUnavailable("x", store="dest")
+    run = reconcile(Listed(ROUTE.source, ["a"]), Listed(ROUTE.destinations[0], ["a", "b"], away))
+    tally = await run.run()
+    assert (tally.counts, list(tally.errors)) == ({"dest": {"same": 1, "left": 1}}, ["dest"])
+    assert not tally.proven
+
+
+class Stuck(Listed):
+    """Its listing never comes to an end."""
+
+    async def pages(self) -> AsyncIterator[list[Entry]]:
+        async for page in super().pages():
+            yield page
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("listed", [Listed, Stuck])
+async def test_a_dry_run_has_no_worker_and_ends_when_it_is_told_to(
+    listed: type[Listed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(reconciler, "with_worker")
+    stores: Any = SimpleNamespace(
+        route=ROUTE, source=listed(ROUTE.source, ["a"], ["b"]), destinations=(Listed(ROUTE.destinations[0], ["a"]),)
+    )
+    stop = asyncio.Event()
+    if listed is Stuck:
+        asyncio.get_running_loop().call_later(0.05, stop.set)
+    run = reconcile_with_worker(stores, Refusing(("dest",)), SETTINGS, Options(dry_run=True), stop)
+    tally, is_complete = await asyncio.wait_for(run, 10)
+    assert (is_complete, tally.ended) == ((listed is Listed),) * 2
+    if is_complete:
+        assert tally.counts == {"dest": {"same": 1, "would copy": 1}}
+
+
+def reconcile(source: Listed, there: Listed, allow_empty: bool = False) -> Reconcile:
+    return Reconcile(
+        ROUTE, source, [there], Refusing(("dest",)), Options(allow_empty=allow_empty),  # type: ignore[arg-type,list-item]
+        settings=SETTINGS, matches=lambda key: True,
+    )  # fmt: skip

@@ -1,0 +1,161 @@
+"""A scripted store on a raw socket: it says what a test wants said, byte by byte, and keeps what it was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from s3s3.model import Endpoint, Secret
+from s3s3.s3 import Store
+
+DATE = "Mon, 05 Oct 2026 21:09:27 GMT"
+
+
+def answer(status: int = 200, body: bytes = b"", **headers: str | None) -> bytes:
+    """Return a whole answer. `content_length=None` leaves the header out."""
+    fields: dict[str, str | None] = {"date": DATE, "content-length": str(len(body))}
+    fields.update({name.replace("_", "-"): value for name, value in headers.items()})
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value is not None)
+    return f"HTTP/1.1 {status} Said\r\n{lines}\r\n".encode("utf-8", "surrogateescape") + body
+
+
+def error(status: int, code: str, message: str = "", **headers: str | None) -> bytes:
+    body = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{message}</Message></Error>'
+    return answer(status, body.encode(), **headers)
+
+
+@dataclass
+class Talk:
+    """One request, its head already read, and the connection it came on."""
+
+    head: bytes
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    number: int
+    body: bytes = b""
+    broke_off: bool = False
+
+    @property
+    def method(self) -> str:
+        return self.head.split(b" ", 1)[0].decode()
+
+    @property
+    def target(self) -> bytes:
+        return self.head.split(b" ", 2)[1]
+
+    @property
+    def headers(self) -> dict[str, bytes]:
+        lines = (line.split(b": ", 1) for line in self.head.split(b"\r\n")[1:] if line)
+        return {name.decode().lower(): value for name, value in lines}
+
+    async def read_body(self) -> bytes:
+        left = int(self.headers.get("content-length", b"0")) - len(self.body)
+        while left > 0:
+            try:
+                part = await self.reader.read(min(left, 65536))
+            except ConnectionError:
+                part = b""
+            if not part:
+                self.broke_off = True
+                break
+            self.body += part
+            left -= len(part)
+        return self.body
+
+    def say(self, raw: bytes) -> None:
+        self.writer.write(raw)
+
+    async def close(self) -> None:
+        """End the connection as a server does that shuts down: what was said arrives."""
+        self.writer.close()
+
+    async def reset(self) -> None:
+        sock: socket.socket = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+Script = Callable[[Talk], Awaitable[Any]]
+
+
+@dataclass
+class RawServer:
+    """Serves on a port of its own; each request goes to the next of the scripts, the last one repeats."""
+
+    scripts: Iterable[Script]
+    tls: ssl.SSLContext | None = None
+    talks: list[Talk] = field(default_factory=list)
+    connections: int = 0
+    port: int = 0
+
+    async def __aenter__(self) -> RawServer:
+        self._scripts = list(self.scripts)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self.connections += 1
+        try:
+            while not writer.is_closing():
+                head = await reader.readuntil(b"\r\n\r\n")
+                talk = Talk(head[:-4], reader, writer, len(self.talks))
+                self.talks.append(talk)
+                await self._scripts[min(talk.number, len(self._scripts) - 1)](talk)
+                if not writer.is_closing():
+                    await talk.read_body()
+                    await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client went, or the test is over
+        finally:
+            writer.close()
+
+    def endpoint(self, **changed: Any) -> Endpoint:
+        settings: dict[str, Any] = {
+            "name": "destination-raw",
+            "bucket_name": "bucket",
+            "host": "127.0.0.1",
+            "port": self.port,
+            "is_secure": self.tls is not None,
+            "access_key_id": "AKID",
+            "secret_access_key": Secret("s3cr3t-key"),
+        }
+        return Endpoint(**{**settings, **changed})
+
+    def store(self, *, endpoint: dict[str, Any] | None = None, **options: Any) -> Store:
+        return Store(self.endpoint(**(endpoint or {})), **options)
+
+
+def says(raw: bytes) -> Script:
+    """Return a script: read the whole request, then say this."""
+
+    async def script(talk: Talk) -> None:
+        await talk.read_body()
+        talk.say(raw)
+
+    return script
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until it holds; fail where it does not within seconds."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came to hold")

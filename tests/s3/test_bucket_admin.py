@@ -1,0 +1,68 @@
+"""Making buckets whose store deletes what has had its time, on real stores."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+from s3s3.s3 import Buckets, Store
+from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.real.ceph_server import CephServer
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import LifecycleRuleTypeDef
+
+pytestmark = pytest.mark.real
+
+
+async def test_a_bucket_is_made_once_and_swift_cannot_delete_by_itself(swift: SwiftServer) -> None:
+    buckets = Buckets(swift.endpoint(f"made-{uuid.uuid4().hex[:8]}"))
+    assert await buckets.make()
+    assert not await buckets.make()
+    assert not await buckets.expire_after(1)
+    await buckets.close()
+
+
+@pytest.mark.parametrize("version", ["s3", "s3v4"])
+async def test_ceph_deletes_by_a_rule_and_says_so_and_other_rules_stay(
+    ceph: CephServer, version: Literal["s3", "s3v4"]
+) -> None:
+    name = f"made-{uuid.uuid4().hex[:8]}"
+    endpoint = replace(ceph.endpoint(name), signature_version=version, prefix="mirrored/",
+                       region="default" if version == "s3v4" else "us-east-1")  # fmt: skip
+    buckets = Buckets(endpoint)
+    assert await buckets.make()
+    other: LifecycleRuleTypeDef = {
+        "ID": "other",
+        "Filter": {"Prefix": "tmp/"},
+        "Status": "Enabled",
+        "Expiration": {"Days": 9},
+    }
+    client = ceph.boto3_client()
+    client.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": [other]})
+    assert await buckets.expire_after(3)
+    assert await buckets.expire_after(2)
+    await buckets.close()
+    rules = {rule["ID"]: rule for rule in client.get_bucket_lifecycle_configuration(Bucket=name)["Rules"]}
+    assert rules["s3s3-mirror"]["Expiration"]["Days"] == 2
+    assert rules["s3s3-mirror"]["Filter"]["Prefix"] == "mirrored/"
+    assert rules["other"]["Expiration"]["Days"] == 9
+    client.put_object(Bucket=name, Key="mirrored/key", Body=b"content")
+    async with Store(endpoint) as store:
+        held = await store.head("key")
+        assert held is not None
+        assert held.expires_ms is not None
+        assert 1 < (held.expires_ms - store.source_time_ms()) / 86_400_000 <= 3
+
+
+async def test_a_bucket_of_somebody_else_is_not_taken_for_ours(
+    swift: SwiftServer, new_bucket: Callable[..., str]
+) -> None:
+    buckets = Buckets(replace(swift.endpoint(new_bucket(swift)), secret_access_key="wrong"))  # type: ignore[arg-type]
+    with pytest.raises(Exception, match="aws_secret_access_key"):
+        await buckets.make()
+    await buckets.close()

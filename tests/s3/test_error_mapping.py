@@ -1,0 +1,310 @@
+"""What a store says, or fails to say, becomes one of our errors, with advice that names the setting."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+
+from s3s3.errors import (
+    AccessDenied,
+    Damaged,
+    InvalidKey,
+    NoSuchBucket,
+    NoSuchKey,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+    TooLarge,
+)
+from s3s3.model import Endpoint, Secret
+from s3s3.s3 import Timeouts
+from s3s3.s3.error_mapping import error_of_answer
+from tests.s3.loops import event_loop_policy  # noqa: F401
+from tests.s3.raw_server import RawServer, Talk, answer, error, eventually, says
+
+
+async def caught_from(raw: bytes, **endpoint: object) -> StoreError:
+    async with RawServer([says(raw)]) as server, server.store(endpoint=endpoint) as store:
+        with pytest.raises(StoreError) as caught:
+            await store.get("key")
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (404, "NoSuchKey", NoSuchKey),
+        (404, "NoSuchBucket", NoSuchBucket),
+        (403, "AccessDenied", AccessDenied),
+        (403, "SignatureDoesNotMatch", AccessDenied),
+        (403, "InvalidAccessKeyId", AccessDenied),
+        (403, "RequestTimeTooSkewed", StoreUnavailable),
+        (403, "SomethingNew", AccessDenied),
+        (403, "InvalidObjectState", StoreRefused),
+        (400, "EntityTooLarge", TooLarge),
+        (413, "", TooLarge),
+        (400, "KeyTooLongError", InvalidKey),
+        (400, "InvalidObjectName", InvalidKey),
+        (400, "InvalidURI", InvalidKey),
+        (400, "BadDigest", Damaged),
+        (400, "IncompleteBody", Damaged),
+        (400, "RequestTimeout", StoreUnavailable),
+        (400, "InvalidArgument", StoreRefused),
+        (409, "OperationAborted", StoreUnavailable),
+        (409, "BucketAlreadyExists", StoreRefused),
+        (429, "", StoreUnavailable),
+        (500, "InternalError", StoreUnavailable),
+        (502, "", StoreUnavailable),
+        (503, "SlowDown", StoreUnavailable),
+        (507, "", StoreUnavailable),
+        (501, "NotImplemented", StoreRefused),
+        (501, "", StoreRefused),
+        (206, "", StoreRefused),
+        (304, "", StoreRefused),
+    ],
+)
+async def test_codes_and_statuses_become_errors(status: int, code: str, kind: type[StoreError]) -> None:
+    caught = await caught_from(error(status, code) if code else answer(status))
+    assert type(caught) is kind
+    assert (caught.status, caught.code, caught.key, caught.operation) == (status, code, "key", "GET")
+    assert str(status) in str(caught)
+
+
+@pytest.mark.parametrize(
+    ("raw", "endpoint", "advice"),
+    [
+        (error(403, "SignatureDoesNotMatch"), {}, "check aws_secret_access_key and aws_access_key_id in"),
+        (error(403, "SignatureDoesNotMatch"), {"signature_version": "s3v4"}, "if they are right, region"),
+        (error(403, "InvalidAccessKeyId"), {}, "check aws_access_key_id in"),
+        (
+            error(
+                400,
+                "InvalidRequest",
+                "The mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
+            ),
+            {},
+            'set signature_version = "s3v4" in',
+        ),
+        (
+            answer(400, b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>"),
+            {"signature_version": "s3v4"},
+            'set region = "eu-west-1" in',
+        ),
+        (answer(301, x_amz_bucket_region="eu-west-2"), {}, 'set region = "eu-west-2" in'),
+        (answer(307, location="http://other.example.org/"), {}, "to http://other.example.org/: set host or region in"),
+        (
+            answer(301, b"<Error><Code>PermanentRedirect</Code><Endpoint>s3.example.org</Endpoint></Error>"),
+            {},
+            "to s3.example.org: set host or region in",
+        ),
+        (error(404, "NoSuchBucket"), {}, "make the bucket 'bucket'"),
+        (error(501, "NotImplemented"), {}, "check storage_class, acl, copy_tags and server_side_encryption in"),
+        (answer(501), {}, "check storage_class, acl, copy_tags and server_side_encryption in"),
+    ],
+)
+async def test_advice_names_the_setting_and_its_table(raw: bytes, endpoint: dict[str, object], advice: str) -> None:
+    caught = await caught_from(raw, **endpoint)
+    assert advice in caught.advice
+    assert "[destination-raw]" in caught.advice or "bucket_name" in caught.advice
+
+
+@pytest.mark.parametrize(("theirs_s", "says_so"), [(-3600, "3600 s ahead of"), (7200, "7200 s behind")])
+async def test_a_clock_that_is_wrong_is_told_by_how_much(theirs_s: int, says_so: str) -> None:
+    date = formatdate(time.time() + theirs_s, usegmt=True)
+    caught = await caught_from(error(403, "RequestTimeTooSkewed", date=date))
+    assert "this machine's clock is" in caught.advice
+    number, words = says_so.split(" ", 1)
+    told = int(caught.advice.split("clock is ")[1].split(" ")[0])
+    assert abs(told - int(number)) <= 2
+    assert words in caught.advice
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "Bad Gateway"),
+        (b"upstream is  away\n", "upstream is away"),
+        (b"<html><head><style>p {}</style></head><body><h1>502</h1><p>a &amp; b</body></html>", "502 a & b"),
+        (b"<not xml", "<not xml"),
+        (b"\xff\xfe\x00", "\ufffd"),
+        (b"x" * 1_000_000, "x" * 300),
+        (b"<?xml version='1.0'?><Oops/>", "Bad Gateway"),
+        (b'<!DOCTYPE a [<!ENTITY b "boom">]><Error><Code>&b;</Code><Message>m</Message></Error>', "&b; m"),
+    ],
+)
+async def test_an_answer_of_a_proxy_is_told_in_its_own_words(body: bytes, message: str) -> None:
+    async with RawServer([says(answer(502, body))]) as server, server.store() as store:
+        with pytest.raises(StoreUnavailable) as caught:
+            await asyncio.wait_for(store.get("key"), 5)
+    assert message in caught.value.message
+    assert len(caught.value.message) <= 310
+
+
+async def test_an_entity_bomb_is_not_read() -> None:
+    levels = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))
+    bomb = f'<!DOCTYPE a [<!ENTITY l0 "ha">{levels}]><Error><Code>&l11;</Code></Error>'
+    started = time.monotonic()
+    assert (await caught_from(answer(400, bomb.encode()))).code == ""
+    assert time.monotonic() - started < 1
+
+
+async def test_a_404_that_names_nothing_is_no_missing_key() -> None:
+    """A proxy's 404 must not delete anything."""
+    for raw in (answer(404), answer(404, b"<html>not found</html>")):
+        caught = await caught_from(raw)
+        assert type(caught) is StoreRefused
+
+
+async def test_a_header_that_is_no_utf8_is_told_as_text_that_can_be_written_down() -> None:
+    """The queue in Redis keeps the reason why a circuit is open."""
+    refused = await caught_from(answer(403, x_amz_bucket_region="M\udcfcnchen"))
+    assert 'region = "M\ufffdnchen"' in str(refused).encode().decode()
+
+
+async def test_secrets_and_signatures_are_never_told() -> None:
+    async def repeat_everything(talk: Talk) -> None:
+        told = b"you sent " + talk.headers["authorization"] + b" with s3cr3t-key and t0ken; Signature=" + b"a" * 64
+        talk.say(answer(400, told))
+
+    for version in ("s3", "s3v4"):
+        endpoint = {"signature_version": version, "session_token": Secret("t0ken")}
+        async with RawServer([repeat_everything]) as server, server.store(endpoint=endpoint) as store:
+            with pytest.raises(StoreRefused) as caught:
+                await store.get("key")
+            sent = server.talks[0].headers["authorization"].decode()
+        signature = sent.rsplit("=", 1)[1] if version == "s3v4" else sent.split(":")[1]
+        shown = f"{caught.value} {caught.value!r}"
+        assert "you sent" in shown
+        assert signature not in shown
+        assert "s3cr3t" not in shown
+        assert "t0ken" not in shown
+        assert "a" * 64 not in shown
+
+
+async def test_a_message_says_store_operation_and_key() -> None:
+    caught = await caught_from(error(403, "AccessDenied", "no"))
+    assert str(caught).startswith("destination-raw: GET of 'key': 403 AccessDenied: no (")
+
+
+# no answer at all
+
+
+async def test_a_name_that_does_not_resolve_names_host_and_port() -> None:
+    async with RawServer([], port=80).store(endpoint={"host": "no-such-host.invalid"}) as store:
+        with pytest.raises(StoreUnavailable, match=r"no-such-host.invalid:80 cannot be resolved.*check host"):
+            await store.get("key")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate and its key, in one file."""
+    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
+    key, certificate = path.with_suffix(".key"), path.with_suffix(".crt")
+    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout {key} -out {certificate}"
+    subprocess.run([*command.split(), "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    path.write_text(key.read_text() + certificate.read_text())
+    return path
+
+
+def tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+async def test_https_works_where_the_certificate_is_trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with RawServer([says(answer(body=b"x" * 1_000_000, etag='"e"'))], tls=tls(certificate)) as server:
+        async with server.store() as store:
+            with pytest.raises(StoreUnavailable, match=r"is not trusted: self.signed certificate.*SSL_CERT_FILE"):
+                await store.get("key")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        async with server.store() as store:
+            assert (await store.fetch("key", 2_000_000))[1] == b"x" * 1_000_000
+            body = b"y" * 1_000_000
+            await store.put("key", body, size_bytes=len(body), md5=b"m" * 16, headers={})
+
+            async def broken() -> AsyncIterator[bytes]:
+                yield b"y" * 500_000
+                yield b"y" * 500_000
+                raise ZeroDivisionError
+
+            with pytest.raises(ZeroDivisionError):
+                await store.put("key", broken, size_bytes=len(body), md5=b"m" * 16, headers={})
+        assert server.talks[1].body == body
+        await eventually(lambda: all(talk.broke_off for talk in server.talks[2:]))
+
+
+@pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""], ids=["says 400", "says nothing"])
+async def test_https_to_a_plain_port_names_is_secure(said: bytes) -> None:
+    async def answer_plainly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(said)
+        writer.close()
+
+    plain = await asyncio.start_server(answer_plainly, "127.0.0.1", 0)
+    server = RawServer([], port=plain.sockets[0].getsockname()[1])
+    async with server.store(endpoint={"is_secure": True}) as store:
+        with pytest.raises(StoreUnavailable, match="no TLS with") as caught:
+            await store.get("key")
+        assert "set is_secure = false in [destination-raw]" in caught.value.advice
+    plain.close()
+
+
+async def test_plain_http_to_a_tls_port_names_is_secure(certificate: Path) -> None:
+    async with RawServer([says(answer())], tls=tls(certificate)) as server:
+        async with server.store(endpoint={"is_secure": False}, timeouts=Timeouts(read_s=2)) as store:
+            with pytest.raises(StoreUnavailable) as caught:
+                await store.get("key")
+        assert "is_secure" in caught.value.advice
+        assert "[destination-raw]" in caught.value.advice
+
+
+@pytest.mark.parametrize(
+    "said", [b"SSH-2.0-OpenSSH_9.2p1\r\n", b"\x15\x03\x01\x00\x02\x02\x46", b"HTTP/2.0 200 OK\r\n\r\n"]
+)
+async def test_a_server_that_speaks_something_else_is_told(said: bytes) -> None:
+    async with RawServer([says(said)]) as server, server.store() as store:
+        with pytest.raises(StoreUnavailable, match="does not speak HTTP") as caught:
+            await store.get("key")
+        assert "check host, port and is_secure in [destination-raw]" in caught.value.advice
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n folded: x\r\n\r\n",
+        b"HTTP/1.1 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\na: " + b"x" * 70_000,
+    ],
+)
+async def test_an_answer_that_cannot_be_trusted_to_end_is_an_error(head: bytes) -> None:
+    async with RawServer([says(head)]) as server, server.store() as store:
+        with pytest.raises(StoreUnavailable, match="does not speak HTTP"):
+            await asyncio.wait_for(store.fetch("key", 10), 5)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("InvalidRequest", "The mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."),
+        ("UnsupportedAlgorithm", "Encountered an unsupported algorithm."),
+    ],
+)
+def test_a_store_that_takes_v4_only_is_a_refusal_that_names_the_setting(code: str, message: str) -> None:
+    body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+    endpoint = Endpoint("source", "bucket", signature_version="s3")
+    error = error_of_answer(endpoint, "LIST", None, status=400, headers={}, body=body)
+    assert isinstance(error, AccessDenied)
+    assert 'signature_version = "s3v4" in [source]' in str(error)

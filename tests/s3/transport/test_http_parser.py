@@ -1,0 +1,110 @@
+"""HTTP/1.1 answers, in whatever pieces they come."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3s3.s3.transport.http_parser import Body, Chunked, Head, UntilClose, body_of, parse_head
+
+
+def head(*lines: bytes, status: bytes = b"200 OK", version: bytes = b"1.1") -> Head:
+    return parse_head(b"\r\n".join((b"HTTP/" + version + b" " + status, *lines)))
+
+
+def in_pieces(raw: bytes, sizes: list[int]) -> list[bytes]:
+    pieces, at = [], 0
+    for size in sizes:
+        pieces.append(raw[at : at + size])
+        at += size
+    return [piece for piece in [*pieces, raw[at:]] if piece]
+
+
+extensions = st.sampled_from([b"", b";name=value", b" ;a"])
+endings = st.sampled_from([b"\r\n", b"trailer: x\r\n\r\n"])
+chunks = st.lists(st.tuples(st.binary(min_size=1, max_size=40), extensions), max_size=6)
+
+
+@given(chunks, endings, st.lists(st.integers(1, 9), max_size=40))
+def test_chunks_are_put_together_however_they_come(
+    parts: list[tuple[bytes, bytes]], ending: bytes, sizes: list[int]
+) -> None:
+    raw = b"".join(b"%x%s\r\n%s\r\n" % (len(part), extension, part) for part, extension in parts) + b"0\r\n" + ending
+    body, content = Chunked(), b""
+    for piece in in_pieces(raw, sizes):
+        assert not body.ended
+        content += body.feed(piece)
+    assert body.ended
+    assert content == b"".join(part for part, _ in parts)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"x\r\n", b"-1\r\n", b"\r\n", b"0x5\r\n", b"f" * 20 + b"\r\n", b"0\r\n\r\nmore", b"1" * 70_000]
+)
+def test_chunks_that_are_none_are_refused(raw: bytes) -> None:
+    with pytest.raises(ValueError):
+        Chunked().feed(raw)
+
+
+@given(st.binary(max_size=50), st.lists(st.integers(1, 9), max_size=10))
+def test_a_body_of_known_length_ends_there(content: bytes, sizes: list[int]) -> None:
+    body = Body(len(content))
+    assert b"".join(body.feed(piece) for piece in in_pieces(content, sizes)) == content
+    assert body.ended
+    with pytest.raises(ValueError, match="more bytes"):
+        body.feed(b"x")
+
+
+def test_a_body_of_unknown_length_ends_with_the_connection() -> None:
+    body = UntilClose()
+    assert body.feed(b"content") == b"content"
+    assert not body.ended
+    body.close()
+    assert body.ended
+    for other in (Body(5), Chunked()):
+        other.close()
+        assert not other.ended
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "kind", "ended"),
+    [
+        ([b"Content-Length: 5"], {}, Body, False),
+        ([b"Content-Length: 0"], {}, Body, True),
+        ([b"Content-Length: 5", b"content-length: 5"], {}, Body, False),
+        ([b"Transfer-Encoding: Chunked", b"Content-Length: 5"], {}, Chunked, False),
+        ([], {}, UntilClose, False),
+        ([b"Content-Length: 5"], {"status": b"204 No Content"}, Body, True),
+        ([b"Content-Length: 5"], {"status": b"304 Not Modified"}, Body, True),
+    ],
+)
+def test_the_head_tells_where_the_body_ends(
+    lines: list[bytes], options: dict[str, bytes], kind: type[Body | Chunked | UntilClose], ended: bool
+) -> None:
+    body = body_of(head(*lines, **options), without_body=False)
+    assert (type(body), body.ended) == (kind, ended)
+    assert body_of(head(*lines, **options), without_body=True).ended
+
+
+@pytest.mark.parametrize(
+    ("lines", "version", "persistent"),
+    [
+        ([], b"1.1", True),
+        ([b"Connection: close"], b"1.1", False),
+        ([b"Connection: Close, TE"], b"1.1", False),
+        ([b"Connection: Keep-Alive"], b"1.1", True),
+        ([], b"1.0", False),
+        ([b"Connection: keep-alive"], b"1.0", True),
+    ],
+)
+def test_the_head_tells_whether_the_connection_may_be_kept(
+    lines: list[bytes], version: bytes, persistent: bool
+) -> None:
+    assert head(*lines, version=version).persistent is persistent
+
+
+def test_headers_keep_their_bytes_and_lose_their_blanks() -> None:
+    parsed = head(b"X-Amz-Meta-A:\t \xff\xfe v\xc3\xbc \t", b"A: 1", b"a: 2", b"Empty:", b"E: a:b")
+    assert parsed.headers == {"x-amz-meta-a": "\udcff\udcfe vü", "a": "1, 2", "empty": "", "e": "a:b"}
+    assert parsed.status == 200

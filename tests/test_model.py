@@ -1,0 +1,37 @@
+"""Which keys a route is about."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3s3.model import Endpoint, Route, matcher
+
+
+def matches(key: str, prefix: str = "", include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()) -> bool:
+    route = Route("default", Endpoint("source", "b", prefix=prefix), (Endpoint("dest", "c"),), include, exclude)
+    return matcher(route)(key)
+
+
+@given(st.text(min_size=1))
+def test_without_prefix_and_globs_every_key_is_the_route_s(key: str) -> None:
+    assert matches(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "settings", "expected"),
+    [
+        ("raw/a", {"prefix": "raw/"}, True),
+        ("rawa", {"prefix": "raw/"}, False),
+        ("a.fits", {"include": ("*.fits",)}, True),
+        ("deep/er/a.fits", {"include": ("*.fits",)}, True),
+        ("a.jpg", {"include": ("*.fits",)}, False),
+        ("a.fits", {"include": ("*.jpg", "*.fits")}, True),
+        ("tmp/a.fits", {"include": ("*.fits",), "exclude": ("tmp/*",)}, False),
+        ("raw/tmp/a", {"prefix": "raw/", "exclude": ("tmp/*",)}, False),
+        ("tmp/raw", {"exclude": ("raw/*",)}, True),
+        ("line\nbreak.fits", {"include": ("*.fits",)}, True),
+        ("A.FITS", {"include": ("*.fits",)}, False),
+    ],
+)
+def test_prefix_and_globs_choose_the_keys(key: str, settings: dict[str, object], expected: bool) -> None:
+    assert matches(key, **settings) is expected  # type: ignore[arg-type]

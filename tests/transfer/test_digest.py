@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s3s3.transfer.digest import HASHED_AT_ONCE_BYTES, Digest, md5_of, md5_of_chunks
+
+MIB = bytes(1024 * 1024)
+
+
+async def of(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary()))
+def test_the_digest_of_chunks_is_the_md5_of_the_whole(chunks: list[bytes]) -> None:
+    assert asyncio.run(md5_of_chunks(of(*chunks))) == hashlib.md5(b"".join(chunks)).digest()
+
+
+async def test_many_big_chunks_are_hashed_in_their_order() -> None:
+    chunks = [bytes([number]) * 300_000 for number in range(40)]
+
+    assert await md5_of_chunks(of(*chunks)) == hashlib.md5(b"".join(chunks)).digest()
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", MIB * 2])
+async def test_content_at_hand_has_the_same_md5_in_a_thread_and_without_one(content: bytes) -> None:
+    assert await md5_of(content) == hashlib.md5(content).digest()
+
+
+async def test_the_event_loop_goes_on_while_a_thread_hashes() -> None:
+    hold = threading.Event()
+    digest = Digest(also=lambda _: hold.wait(10))
+
+    await asyncio.wait_for(digest.add(MIB), 1)
+
+    hold.set()
+    assert await digest.end() == hashlib.md5(MIB).digest()
+
+
+async def test_no_more_than_two_portions_are_kept_however_slow_the_thread_is() -> None:
+    hold = threading.Event()
+    digest = Digest(also=lambda _: hold.wait(10))
+    chunk = bytes(HASHED_AT_ONCE_BYTES)
+    await digest.add(chunk)
+
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(digest.add(chunk), 0.05)
+
+    hold.set()
+    assert await digest.end() == hashlib.md5(chunk * 2).digest()
+
+
+async def test_what_is_done_along_with_the_hashing_may_fail() -> None:
+    def refuse(_: bytes) -> None:
+        raise OSError("full")
+
+    digest = Digest(also=refuse)
+    await digest.add(MIB)
+
+    with pytest.raises(OSError, match="full"):
+        await digest.end()
+
+
+async def test_settling_waits_for_the_thread_and_raises_nothing() -> None:
+    hold, done = threading.Event(), []
+
+    def fail_later(_: bytes) -> None:
+        hold.wait(10)
+        done.append(True)
+        raise OSError("full")
+
+    digest = Digest(also=fail_later)
+    await digest.add(MIB)
+    asyncio.get_running_loop().call_later(0.05, hold.set)
+
+    await digest.settle()
+
+    assert done == [True]

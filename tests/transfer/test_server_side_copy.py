@@ -1,0 +1,186 @@
+"""Copies that a store makes by itself, since it has both buckets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from s3s3.errors import LeaseLost, NoSuchKey, StoreRefused
+from s3s3.model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Result, Secret
+from s3s3.s3 import Written
+from s3s3.transfer.copier import Transfer, one_store
+from tests.scripted_store import Object, unavailable
+from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, TINY, Permit, Scene, md5
+
+
+def one_store_with(content: bytes = TINY, **about: Any) -> Scene:
+    """A source and two destinations; the first is in the source's own store."""
+    scene = Scene(content, destinations=2, **about)
+    scene.transfer = Transfer(
+        scene.source, scene.room, metrics=scene.metrics, route="default", within=["swift-0"]  # type: ignore[arg-type]
+    )  # fmt: skip
+    scene.destination.copies = lambda: scene.source.objects[KEY]
+    return scene
+
+
+async def test_a_store_that_has_both_copies_by_itself_and_the_others_get_theirs_the_ordinary_way() -> None:
+    scene = one_store_with()
+
+    within, other = await scene.copy()
+
+    assert (within.result, within.source_md5, within.destination_md5) == (Result.COPIED, md5(TINY), md5(TINY))
+    assert other.result is Result.COPIED
+    assert scene.source.requests == ["HEAD", "GET"]
+    assert [store.requests for store in scene.destinations] == [["COPY"], ["PUT"]]
+
+
+async def test_a_look_has_the_store_copy_only_what_differs() -> None:
+    scene = one_store_with()
+    scene.transfer = Transfer(
+        scene.source, scene.room, metrics=scene.metrics, route="default", within=["swift-0", "swift-1"]  # type: ignore[arg-type]
+    )  # fmt: skip
+    scene.destination.objects[KEY] = Object(TINY)
+    scene.destinations[1].copies = lambda: scene.source.objects[KEY]
+
+    same, copied = await scene.copy(look=True)
+
+    assert (same.result, copied.result, copied.reason) == (Result.SAME, Result.COPIED, "missing")
+    assert scene.source.bytes_read == 0
+    assert [store.requests for store in scene.destinations] == [["HEAD"], ["HEAD", "COPY"]]
+
+
+@pytest.mark.parametrize(
+    "copies",
+    [
+        Written(LOOKS_LIKE_AN_MD5, False, False),
+        Written("", False, False),
+        Written(md5(TINY), True, False),
+        StoreRefused("no such thing", store="swift-0", status=501),
+        StoreRefused("changed", store="swift-0", status=412),
+        NoSuchKey("gone", store="swift-0", status=404),
+    ],
+)
+async def test_what_the_store_s_own_copy_does_not_prove_goes_the_ordinary_road_at_once(
+    copies: Written | Exception,
+) -> None:
+    scene = one_store_with()
+
+    def copy() -> Written:
+        if isinstance(copies, Exception):
+            raise copies
+        return copies
+
+    scene.destination.copies = copy
+
+    assert [outcome.result for outcome in await scene.copy()] == [Result.COPIED] * 2
+    assert scene.destination.requests == ["COPY", "PUT"]
+    assert scene.held().content == TINY
+
+
+@pytest.mark.parametrize(("status", "asked"), [(501, 1), (403, 3)])
+async def test_a_store_that_makes_no_copies_is_not_asked_for_ever(status: int, asked: int) -> None:
+    scene = one_store_with()
+
+    def refuse() -> Object:
+        raise StoreRefused("no", store="swift-0", status=status)
+
+    scene.destination.copies = refuse
+    for _ in range(5):
+        await scene.copy()
+
+    assert scene.destination.requests.count("COPY") == asked
+    assert scene.source.requests.count("HEAD") == asked
+
+
+async def test_a_store_that_made_a_copy_once_is_asked_again_after_any_number_of_refusals() -> None:
+    scene = one_store_with()
+    await scene.copy()
+    copies = scene.destination.copies
+    scene.destination.copies = lambda: Written("another", False, False)
+    for _ in range(5):
+        await scene.copy()
+    scene.destination.copies = copies
+    await scene.copy()
+
+    assert scene.destination.requests[-1] == "COPY"
+
+
+@pytest.mark.parametrize("about", [{"encrypted": True}, {"size_bytes": SINGLE_PUT_LIMIT_BYTES + 1}])
+async def test_what_no_etag_proves_or_one_put_does_not_take_is_not_asked_for(about: dict[str, Any]) -> None:
+    scene = one_store_with(**about)
+    await scene.copy()
+    assert "COPY" not in scene.destination.requests
+
+
+async def test_a_copy_within_a_store_without_an_answer_is_told_to_be_one() -> None:
+    scene = one_store_with()
+
+    def silent() -> Object:
+        raise unavailable("swift-0", unanswered=True)
+
+    scene.destination.copies = silent
+    failed, other = await scene.copy()
+
+    assert (failed.result, failed.unanswered) == (Result.FAILED, True)
+    assert other.result is Result.COPIED
+    assert scene.destination.requests == ["COPY"]
+
+
+async def test_a_large_copy_that_a_store_does_not_finish_in_time_goes_the_ordinary_road_the_next_time() -> None:
+    scene = one_store_with(BIG)
+
+    def silent() -> Object:
+        raise unavailable("swift-0", unanswered=True)
+
+    scene.destination.copies = silent
+    await scene.copy()
+    outcomes = await scene.copy()
+
+    assert [outcome.result for outcome in outcomes] == [Result.COPIED] * 2
+    assert scene.destination.requests == ["COPY", "PUT"]
+
+
+async def test_a_lease_that_is_over_has_no_store_copy_anything() -> None:
+    lost, _ = await one_store_with().copy(permit=Permit(0))
+    assert isinstance(lost.error, LeaseLost)
+    assert not lost.unanswered
+
+
+async def test_a_source_that_is_gone_is_asked_by_a_get_before_anything_is_deleted() -> None:
+    scene = one_store_with()
+    scene.source.objects.clear()
+    scene.destination.settings = {"delete": True}
+    scene.destination.objects[KEY] = Object(TINY)
+
+    deleted, _ = await scene.copy()
+
+    assert deleted.result is Result.DELETED
+    assert scene.source.requests == ["HEAD", "GET"]
+
+
+async def test_a_record_is_never_copied_onward_within_a_store() -> None:
+    scene = one_store_with(headers={"content-type": "image/fits"}, recorded_etag="older")
+    await scene.copy()
+    assert scene.held().headers == {"content-type": "image/fits"}
+
+
+CEPH = Endpoint("source", "a", host="ceph.example.org", access_key_id="A", secret_access_key=Secret("s"))
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"bucket_name": "b", "prefix": "p/", "name": "dest", "signature_version": "s3v4"}, True),
+        ({"host": "CEPH.example.org.", "port": 443}, True),
+        ({"port": 7480}, False),
+        ({"host": None}, False),
+        ({"access_key_id": "B"}, False),
+        ({"secret_access_key": Secret("t")}, False),
+        ({"is_secure": False, "port": 443}, False),
+        ({"region": "eu"}, False),
+    ],
+)
+def test_one_store_is_the_same_host_and_port_and_the_same_keys(change: dict[str, Any], same: bool) -> None:
+    assert one_store(CEPH, replace(CEPH, **change)) is same

@@ -1,0 +1,182 @@
+"""Limits of destinations, shared through a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from s3s3.errors import HandedBack
+from s3s3.model import MINUTES_OF_A_DAY, Endpoint, Route, Window
+from s3s3.monitoring.metrics import Metrics
+from s3s3.queue.connection import connect, connected
+from s3s3.scripts.demo.servers import free_ports
+from s3s3.tasks import cancel
+from s3s3.worker import rate_limiter
+from s3s3.worker.rate_limiter import Limit, limits_of
+
+pytestmark = pytest.mark.real
+
+ALL_DAY = 0, MINUTES_OF_A_DAY
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[Redis]:
+    async with connected(redis_url) as client:
+        yield client
+
+
+def limit(client: Redis | None, *, requests: float = 0, size_bytes: float = 0, metrics: Metrics | None = None) -> Limit:
+    there = Endpoint(
+        "ceph",
+        "bucket",
+        max_requests_per_s=(Window(*ALL_DAY, requests),) if requests else (),
+        max_bytes_per_s=(Window(*ALL_DAY, size_bytes),) if size_bytes else (),
+    )
+    route = Route("images", Endpoint("source", "bucket"), (there, Endpoint("swift", "bucket")))
+    return limits_of(route, client, metrics or Metrics())["ceph"]
+
+
+async def count_for(seconds: float, *gates: Limit, at_once: int = 4, size_bytes: int = 0) -> list[int]:
+    """How many requests each gate lets pass, several asking at a time."""
+    passed = [0] * len(gates)
+
+    async def ask(number: int) -> None:
+        while True:
+            await gates[number].admit(size_bytes, streamed=False, urgent=False)
+            passed[number] += 1
+            await asyncio.sleep(0)
+
+    tasks = [asyncio.create_task(ask(number)) for number in range(len(gates)) for _ in range(at_once)]
+    await asyncio.sleep(seconds)
+    await cancel(tasks)
+    return passed
+
+
+def test_a_destination_without_limits_has_no_gate() -> None:
+    route = Route("images", Endpoint("source", "bucket"), (Endpoint("ceph", "bucket"),))
+    assert limits_of(route, None, Metrics()) == {}
+
+
+async def test_two_processes_together_keep_the_rate_and_have_the_same_of_it(client: Redis) -> None:
+    one, other = await count_for(2, limit(client, requests=100), limit(client, requests=100))
+    # The burst is a second's worth; each may have reserved another tenth.
+    assert 250 <= one + other <= 320
+    assert abs(one - other) <= 0.2 * (one + other)
+
+
+async def test_it_costs_few_round_trips(client: Redis) -> None:
+    before = (await client.info("stats"))["total_commands_processed"]
+    (passed,) = await count_for(1, limit(client, requests=5000), at_once=16)
+    asked = (await client.info("stats"))["total_commands_processed"] - before
+    assert passed > 500
+    assert asked < 5 + 6 * (1 + passed / 500), "each brings a tenth of a second's worth; the script's own are counted"
+
+
+async def test_bytes_are_limited_in_streams_and_in_whole_objects(client: Redis) -> None:
+    gate = limit(client, size_bytes=400_000)
+    began_s = time.monotonic()
+    await gate.admit(400_000, streamed=False, urgent=False)
+    assert time.monotonic() - began_s < 0.5, "a second's worth goes out at once"
+    for _ in range(4):
+        await gate.send(gate.piece_bytes)
+    await gate.admit(300_000, streamed=True, urgent=False)  # its bytes are counted as they go
+    assert 0.2 < time.monotonic() - began_s < 0.8
+
+
+async def test_an_object_larger_than_a_burst_has_its_turn_too(client: Redis) -> None:
+    gate = limit(client, size_bytes=1_000_000)
+    began_s = time.monotonic()
+    await gate.admit(2_000_000, streamed=False, urgent=False)
+    assert 0.8 < time.monotonic() - began_s < 1.5
+
+
+async def test_what_is_urgent_does_not_stand_behind_what_this_process_sends(client: Redis) -> None:
+    gate = limit(client, requests=5)
+    waiting = asyncio.create_task(count_for(20, gate, at_once=50))
+    await asyncio.sleep(0.3)
+    began_s = time.monotonic()
+    await gate.admit(0, streamed=False, urgent=True)
+    assert time.monotonic() - began_s < 1
+    waiting.cancel()
+    await asyncio.wait([waiting])
+
+
+async def test_outside_of_its_hours_there_is_no_limit_and_redis_is_not_asked() -> None:
+    now = time.localtime()
+    later = (now.tm_hour * 60 + now.tm_min + 120) % MINUTES_OF_A_DAY
+    window = Window(later, (later + 60) % MINUTES_OF_A_DAY, 1)
+    away = connect(f"redis://127.0.0.1:{free_ports(1)[0]}/0")
+    there = Endpoint("ceph", "bucket", max_requests_per_s=(window,), max_bytes_per_s=(window,))
+    gate = limits_of(Route("images", Endpoint("source", "b"), (there,)), away, Metrics())["ceph"]
+    for _ in range(100):
+        await gate.admit(10**9, streamed=False, urgent=False)
+    assert gate.slots(1) is None
+    await away.aclose()
+
+
+def test_hours_may_go_past_midnight() -> None:
+    night = Window(22 * 60, 6 * 60, 1)
+    assert [hour for hour in range(24) if night.covers(hour * 60)] == [0, 1, 2, 3, 4, 5, 22, 23]
+
+
+async def test_while_redis_is_away_each_keeps_the_share_that_it_had(
+    client: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(rate_limiter, "BURST_S", 0.0)
+    one, other = limit(client, requests=100), limit(client, requests=100)
+    await count_for(0.3, one, other)
+    await client.aclose()
+    client.connection_pool.connection_kwargs["port"] = free_ports(1)[0]
+    client.connection_pool.reset()  # type: ignore[no-untyped-call]  # of redis-py
+    passed = await count_for(1, one, other)
+    assert all(35 <= count <= 75 for count in passed)
+    assert "keeps its last share" in caplog.text
+
+
+async def test_without_redis_a_process_has_the_whole_rate() -> None:
+    assert 90 <= (await count_for(1, limit(None, requests=50)))[0] <= 110
+
+
+async def test_a_clock_of_redis_that_was_set_back_does_not_stop_everything(client: Redis) -> None:
+    await client.hset("s3s3:{images}:limit:ceph:requests", "due", int(time.time() * 1e6) + 3600 * 10**6)
+    await asyncio.wait_for(limit(client, requests=10).admit(0, streamed=False, urgent=False), 1)
+
+
+async def test_what_was_waited_is_counted(client: Redis) -> None:
+    metrics = Metrics()
+    await count_for(1.5, limit(client, requests=10, metrics=metrics), at_once=1)
+    assert metrics.limit_wait_seconds["images", "ceph"] > 0.3
+
+
+async def test_slots_are_few_while_a_limit_is_felt_and_more_while_it_is_not(client: Redis) -> None:
+    gate = limit(client, requests=50)
+    assert gate.slots(4) == 4
+    await gate.admit(0, streamed=False, urgent=False)
+    assert (gate.slots(4) or 0) > 40, "a burst is at hand"
+    await count_for(1.5, gate)
+    few = gate.slots(4)
+    assert few is not None
+    assert few < 20
+    slow = limit(client, size_bytes=65_536)
+    assert slow.slots(16) == 2, "rather a few streams than many that hardly move"
+
+
+async def test_who_is_about_to_end_lets_nothing_wait_to_begin_but_what_has_begun_go_on(client: Redis) -> None:
+    gate = limit(client, requests=4, size_bytes=1_000_000)
+    passed = asyncio.gather(*(gate.admit(0, streamed=False, urgent=False) for _ in range(12)), return_exceptions=True)
+    await asyncio.sleep(0.1)
+    gate.give_up()
+    began_s = time.monotonic()
+    outcomes = await passed
+    assert time.monotonic() - began_s < 1, "none of them waits for its turn any more"
+    refused = [outcome for outcome in outcomes if isinstance(outcome, HandedBack)]
+    assert outcomes.count(None) + len(refused) == 12
+    assert len(refused) >= 6
+    with pytest.raises(HandedBack):
+        await gate.admit(0, streamed=False, urgent=False)
+    await gate.admit(0, streamed=False, urgent=False, begun=True)
+    await gate.send(1000)
