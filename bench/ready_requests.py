@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.cost import PeerFailed
 from bench.objects import Copying, content_of
 from s3s3.s3.keys import encode_key
-from s3s3.s3.signing import Keys, Signer, Target, signer
+from s3s3.s3.signing import Credentials, RequestTarget, Signer, signer
 from s3s3.scripts.demo.servers import HOST
 
 _MOST = 4000
@@ -21,13 +21,13 @@ _MOST = 4000
 def _signer(work: Copying) -> Signer:
     endpoint = work.server.endpoint(work.source)
     assert endpoint.access_key_id and endpoint.secret_access_key
-    keys = Keys(endpoint.access_key_id, endpoint.secret_access_key)
+    keys = Credentials(endpoint.access_key_id, endpoint.secret_access_key)
     return signer(endpoint.signature_version, keys, endpoint.region)
 
 
-def _target(bucket: str, key: str) -> Target:
+def _target(bucket: str, key: str) -> RequestTarget:
     path = f"/{bucket}/{encode_key(key)}"
-    return Target(path, path)
+    return RequestTarget(path, path)
 
 
 def _md5(content: bytes) -> str:

@@ -23,7 +23,7 @@ from s3s3.scripts.demo.redis_server import RedisServer
 PROCESSES = (0, 1, 2, 4)
 """0 is the plain run, which shares nothing."""
 
-MOST_RUNS = 3
+MAX_RUNS = 3
 """One of each takes three minutes."""
 
 
@@ -44,7 +44,7 @@ class Together:
             endpoints = [server.endpoint("a", "source"), server.endpoint("b", "dest", server_side_copy=False)]
             config = write_config(folder, endpoints, redis.url)
             work = f"unchanged, {self.count:,} keys, {self.delay_ms} ms away"
-            for run in range(min(runs, MOST_RUNS)):
+            for run in range(min(runs, MAX_RUNS)):
                 for processes in turned(PROCESSES, run):
                     with Redis.from_url(redis.url) as client:
                         client.flushall()

@@ -25,14 +25,14 @@ from . import s3
 from .config import WorkerSettings
 from .errors import ConfigError
 from .model import Endpoint, Job, Lane, Outcome, Result, Route
-from .monitoring.log import about
+from .monitoring.log import log_fields
 from .monitoring.metrics import Metrics
-from .queue.memory_queue import MemoryJobs
-from .reconcile.comparison import Options
+from .queue.memory_queue import MemoryJobQueue
+from .reconcile.comparison import ReconcileOptions
 from .reconcile.session import reconcile_with_worker
-from .reconcile.summary import Tally
+from .reconcile.summary import ReconcileSummary
 from .s3.boto3_bridge import endpoint_of
-from .tasks import complete
+from .tasks import run_sync
 from .transfer.route_stores import opened
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def upload(
         _endpoint(there, there.bucket_name, name, prefix=there.key, verify_md5=verify_md5)
         for name, there in _named(dest_key)
     ]
-    return copy_one(Route(_ROUTE, source, tuple(destinations)), source_key.key, unseen=force)
+    return copy_one(Route(_ROUTE, source, tuple(destinations)), source_key.key, unconditional=force)
 
 
 def duplicate_bucket(source_bucket: Bucket, dest_bucket: Bucket | Sequence[Bucket], verify_md5: bool = False) -> bool:
@@ -119,21 +119,30 @@ def duplicate_bucket(source_bucket: Bucket, dest_bucket: Bucket | Sequence[Bucke
     """
     source = _endpoint(source_bucket, source_bucket.name, "source", verify_md5=verify_md5)
     destinations = [_endpoint(there, there.name, name, verify_md5=verify_md5) for name, there in _named(dest_bucket)]
-    return complete(_duplicate(Route(_ROUTE, source, tuple(destinations))))
+    return run_sync(_duplicate(Route(_ROUTE, source, tuple(destinations))))
 
 
-def copy_one(route: Route, key: str, *, unseen: bool) -> bool:
+def copy_one(route: Route, key: str, *, unconditional: bool) -> bool:
     """Copy one key of a route now, without a queue; return whether every destination holds it then.
 
-    `unseen`: without a look at the destinations first.
+    `unconditional`: without a look at the destinations first.
     """
-    job = Job(key, route.destination_names, Lane.FRESH, entry="", token="", unseen=unseen, tries={}, noticed_ms=0)
-    outcomes = complete(_copy_one(route, job))
+    job = Job(
+        key,
+        route.destination_names,
+        Lane.FRESH,
+        entry="",
+        token="",
+        unconditional=unconditional,
+        attempts={},
+        notified_ms=0,
+    )
+    outcomes = run_sync(_copy_one(route, job))
     for outcome in outcomes:
-        if outcome.result is Result.SOURCE_GONE:
-            log.warning("%r: the source has no such object", key, extra=about(route.name, key))
+        if outcome.result is Result.SOURCE_MISSING:
+            log.warning("%r: the source has no such object", key, extra=log_fields(route.name, key))
         elif outcome.result is Result.FAILED:
-            log.warning("%r: %s", key, outcome.reason, extra=about(route.name, key))
+            log.warning("%r: %s", key, outcome.reason, extra=log_fields(route.name, key))
     return all(outcome.result in (Result.COPIED, Result.SAME) for outcome in outcomes)
 
 
@@ -145,7 +154,7 @@ async def _copy_one(route: Route, job: Job) -> list[Outcome]:
 def _worker_settings() -> WorkerSettings:
     """Return what a configuration without [worker] means."""
     spool_dir = Path(tempfile.gettempdir())  # which tries it out, so not before it is wanted
-    return WorkerSettings(concurrency=32, max_tries=8, lease_s=60.0, spool_dir=spool_dir, spool_bytes=8 * 1024**3)
+    return WorkerSettings(concurrency=32, max_attempts=8, lease_s=60.0, spool_dir=spool_dir, spool_bytes=8 * 1024**3)
 
 
 async def _duplicate(route: Route) -> bool:
@@ -153,17 +162,17 @@ async def _duplicate(route: Route) -> bool:
     async with opened(route, settings, Metrics()) as stores:
         tally, _ = await reconcile_with_worker(
             stores,
-            MemoryJobs(route.destination_names, source=route.source.name),
+            MemoryJobQueue(route.destination_names, source=route.source.name),
             settings,
-            Options(),
+            ReconcileOptions(),
             asyncio.Event(),
-            tally=Tally(_ROUTE, route.destination_names),
+            tally=ReconcileSummary(_ROUTE, route.destination_names),
         )
     tell_what_broke_off(tally)
     return tally.proven
 
 
-def tell_what_broke_off(tally: Tally) -> None:
+def tell_what_broke_off(tally: ReconcileSummary) -> None:
     """Log the stores whose listing broke off, and where nothing was deleted for safety's sake."""
     for name, error in tally.errors.items():
         log.warning("%s could not be compared: %s", name, error)

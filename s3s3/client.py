@@ -24,11 +24,11 @@ from .config import Config, with_buckets
 from .errors import S3S3Error
 from .listener import listen, route_listeners, sources_for
 from .monitoring.metrics import Metrics
-from .notifications.chaining import arrived_at
-from .reconcile.comparison import Options
-from .reconcile.lock import run_alone
+from .notifications.chaining import on_copied_for
+from .reconcile.comparison import ReconcileOptions
+from .reconcile.lock import run_exclusive
 from .reconcile.session import limits_in, queue_of, reconcile_with_worker
-from .tasks import complete
+from .tasks import run_sync
 from .transfer.route_stores import opened
 
 __all__ = ["BucketClient", "ListenClient", "on_notify"]
@@ -49,7 +49,7 @@ class ListenClient:
 
     def __init__(self, config: str | Path | Config | None = None) -> None:
         self.config = _loaded(config)
-        self._stop = Stop()
+        self._stop = StopSignal()
 
     def listen(self) -> None:
         """Copy what notices name until `stop` is called or, in the main thread, SIGTERM or SIGINT comes.
@@ -61,14 +61,14 @@ class ListenClient:
             StoreError: every source definitely refuses s3s3.
         """
         with self._stop.on_signals():
-            complete(self._listen())
+            run_sync(self._listen())
 
     def stop(self) -> None:
         """Let `listen`, in whatever thread, return. It is heeded, too, when `listen` has not begun yet."""
-        self._stop.say()
+        self._stop.set()
 
     async def _listen(self) -> None:
-        with self._stop.heeded() as stop:
+        with self._stop.attached() as stop:
             metrics = Metrics()
             async with route_listeners(self.config, metrics) as listeners:
                 await listen(listeners, sources_for(listeners, self.config, metrics), stop)
@@ -111,7 +111,7 @@ class BucketClient:
             RunUnderWay: another process compares the same route just now.
             StoreError: a source could not be listed.
         """
-        return complete(self._duplicate())
+        return run_sync(self._duplicate())
 
     async def _duplicate(self) -> bool:
         proven, errors = [], []
@@ -123,10 +123,10 @@ class BucketClient:
                     opened(route, self.config.worker, metrics, limits=limits_in(jobs, route, metrics)) as stores,
                 ):
                     run = partial(
-                        reconcile_with_worker, stores, jobs, self.config.worker, Options(), asyncio.Event(),
-                        arrived=arrived_at(route, self.config, jobs),
+                        reconcile_with_worker, stores, jobs, self.config.worker, ReconcileOptions(), asyncio.Event(),
+                        on_copied=on_copied_for(route, self.config, jobs),
                     )  # fmt: skip
-                    tally, _ = await run_alone(route.name, jobs, run)
+                    tally, _ = await run_exclusive(route.name, jobs, run)
             except S3S3Error as error:
                 log.warning("route %s: the comparison broke off: %s", route.name, error)
                 errors.append(error)  # the other routes are compared all the same
@@ -158,14 +158,14 @@ def on_notify(
     Raises:
         ConfigError: a connection without a bucket, or no destination.
     """
-    return copy_one(route_of(source_connection, destination_connections), key, unseen=True)
+    return copy_one(route_of(source_connection, destination_connections), key, unconditional=True)
 
 
 def _loaded(config: str | Path | Config | None) -> Config:
     return config if isinstance(config, Config) else configuration.load(config)
 
 
-class Stop:
+class StopSignal:
     """A wish to stop, said in any thread, before or while a coroutine in another one heeds it."""
 
     def __init__(self) -> None:
@@ -173,7 +173,7 @@ class Stop:
         self._said = False
         self._heeding: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
-    def say(self) -> None:
+    def set(self) -> None:
         """Stop."""
         with self._lock:
             self._said = True
@@ -182,7 +182,7 @@ class Stop:
                 loop.call_soon_threadsafe(event.set)
 
     @contextmanager
-    def heeded(self) -> Iterator[asyncio.Event]:
+    def attached(self) -> Iterator[asyncio.Event]:
         """Yield an event of the running loop that is set when it is said, or has been. Afterwards it is forgotten."""
         event = asyncio.Event()
         with self._lock:
@@ -201,7 +201,7 @@ class Stop:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, lambda *_: self.say()) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.signal(number, lambda *_: self.set()) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:

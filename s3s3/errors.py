@@ -86,7 +86,7 @@ class StoreError(S3S3Error):
             be, carried out.
     """
 
-    unanswered = False
+    indeterminate = False
 
     def __init__(
         self,
@@ -165,13 +165,13 @@ class UrlForbidden(StoreRefused):
     """A URL, or a hop of its redirects, that the configuration does not let s3s3 ask for."""
 
 
-class Damaged(StoreError):
+class IntegrityError(StoreError):
     """Bytes, length or MD5 differ from what was promised. Nothing was made visible by it."""
 
     retriable = True
 
 
-class LeftBehind(S3S3Error):
+class DestinationTooSlow(S3S3Error):
     """A destination held up the others of its job; it gets a job of its own."""
 
     retriable = True
@@ -183,7 +183,7 @@ class LeaseLost(S3S3Error):
     retriable = True
 
 
-class HandedBack(LeaseLost):
+class JobReleased(LeaseLost):
     """Nothing was sent: it waited for its turn when this process was told to stop, and others have theirs."""
 
 
@@ -191,7 +191,7 @@ class RoutePaused(S3S3Error):
     """A person holds the whole route, so nothing of it is copied until it is resumed."""
 
 
-class RunUnderWay(S3S3Error):
+class ReconcileInProgress(S3S3Error):
     """Another process compares the whole route just now; a second comparison would do the same work."""
 
     retriable = True

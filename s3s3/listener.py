@@ -15,22 +15,22 @@ from . import config as configuration
 from .config import Config
 from .errors import AccessDenied, ConfigError, NoSuchBucket, S3S3Error
 from .model import matcher
-from .monitoring.heartbeat import Presence, State
-from .monitoring.job_observer import Observer
+from .monitoring.heartbeat import Heartbeat, ProcessState
+from .monitoring.job_observer import JobObserver
 from .monitoring.metrics import Metrics
-from .notifications.chaining import arrived_at
+from .notifications.chaining import on_copied_for
 from .notifications.factory import sources_of
-from .notifications.gap_backfill import Healer
-from .notifications.pubsub import Ear
-from .notifications.routing import Routing, Target
-from .notifications.source import Source
+from .notifications.gap_backfill import GapBackfill
+from .notifications.pubsub import PubSubSource
+from .notifications.routing import RouteQueue, Routing
+from .notifications.source import NotificationSource
 from .queue import connection
-from .queue.redis_queue import RedisJobs
-from .queue.redis_retry import answered
-from .reconcile.periodic import Periodic, Runs
-from .tasks import DRAIN_S, beside
-from .transfer.route_stores import RouteStores, opened, refused, room_of
-from .worker.rate_limiter import limits_of
+from .queue.redis_queue import RedisJobQueue
+from .queue.redis_retry import retry_until_available
+from .reconcile.periodic import PeriodicReconcile, Schedule
+from .tasks import DRAIN_S, run_with_background
+from .transfer.route_stores import RouteStores, copy_budget, opened, refused
+from .worker.rate_limiter import rate_limiters
 from .worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -43,51 +43,51 @@ class RouteListener:
     """Everything that a listener does for one route."""
 
     def __init__(
-        self, stores: RouteStores, config: Config, speaking: Redis, hearing: Redis, metrics: Metrics, periodic: Periodic
+        self, stores: RouteStores, config: Config, speaking: Redis, hearing: Redis, metrics: Metrics, periodic: Schedule
     ) -> None:
         route, settings = stores.route, config.worker
         self.route = route
         self.stores = stores
         self.metrics = metrics
         self._matches = matcher(route)
-        self.jobs = RedisJobs.of(speaking, route, settings.lease_s)
-        self._runs = Runs(stores, self.jobs, settings, periodic)
-        self.presence = Presence(route, self.jobs, metrics, self._state)
-        self.observer = Observer(route.name, metrics, self.presence.failed)
+        self.jobs = RedisJobQueue.of(speaking, route, settings.lease_s)
+        self._runs = PeriodicReconcile(stores, self.jobs, settings, periodic)
+        self.presence = Heartbeat(route, self.jobs, metrics, self._state)
+        self.observer = JobObserver(route.name, metrics, self.presence.failed)
         self.worker = Worker(
             route,
             self.jobs,
             stores.copy,
             concurrency=settings.concurrency,
-            max_tries=settings.max_tries,
+            max_attempts=settings.max_attempts,
             lease_s=settings.lease_s,
-            finished=self.observer.finished,
-            arrived=arrived_at(route, config, self.jobs),
+            finished=self.observer.on_job_end,
+            on_copied=on_copied_for(route, config, self.jobs),
             limits=stores.limits,
         )
         self.hearing = hearing
         self.ear = self._ear() if route.channel else None
-        self._healer = self._healer_of(self.ear, config) if self.ear and config.pubsub.heal else None
+        self._healer = self._healer_of(self.ear, config) if self.ear and config.pubsub.backfill else None
 
-    def _ear(self) -> Ear:
-        return Ear(
+    def _ear(self) -> PubSubSource:
+        return PubSubSource(
             self.route,
             self.route.channel,
             self.jobs,
             self.hearing,
             source_time_ms=self.stores.source.source_time_ms,
             matches=self._matches,
-            count=self.observer.noticed,
+            count=self.observer.on_notification,
         )
 
-    def _healer_of(self, ear: Ear, config: Config) -> Healer:
-        return Healer(
+    def _healer_of(self, ear: PubSubSource, config: Config) -> GapBackfill:
+        return GapBackfill(
             self.route,
             ear,
             self.stores.source,
             self.jobs,
             self._reconcile,
-            margin_s=config.pubsub.heal_margin_s,
+            margin_s=config.pubsub.backfill_margin_s,
             matches=self._matches,
         )
 
@@ -97,22 +97,22 @@ class RouteListener:
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Listen and work until `stop` is set, and leave the queue as one ought to."""
-        keepers = [self._runs.keep(), self.presence.keep()]
+        keepers = [self._runs.keep(), self.presence.run()]
         keepers += [part.run() for part in (self.ear, self._healer) if part]
-        await beside(self._work(stop, drain_s), *keepers)
+        await run_with_background(self._work(stop, drain_s), *keepers)
 
     async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
         await self.worker.run(stop, drain_s)
         try:
             if self.ear:
-                await self.ear.give_up()
-            await self.presence.sign_off()
+                await self.ear.resign()
+            await self.presence.deregister()
         except S3S3Error as error:
             log.warning("route %s: could not sign off: %s", self.route.name, error)
 
     # -- health
 
-    def ailment(self) -> str:
+    def health_problem(self) -> str:
         """Return why this route is not being worked on, or "" while it is."""
         silent_s = self.worker.silent_s
         if silent_s > STALLED_AFTER_S:
@@ -123,10 +123,10 @@ class RouteListener:
             return f"route {self.route.name}: what was heard {self.ear.late_s:.0f} s ago is not on the queue yet"
         return ""
 
-    def _state(self) -> State:
-        return State(self.worker.running, self.ear.leads if self.ear else False, self.ailment())
+    def _state(self) -> ProcessState:
+        return ProcessState(self.worker.running, self.ear.leads if self.ear else False, self.health_problem())
 
-    async def unready(self) -> list[str]:
+    async def readiness_problems(self) -> list[str]:
         """Ask Redis and every store; return what is wrong, a line each."""
         stores = (self.stores.source, *self.stores.destinations)
         found = await asyncio.gather(*map(refused, stores))
@@ -139,9 +139,9 @@ class RouteListener:
 
     async def measure(self) -> None:
         """Bring the gauges up to date."""
-        self.metrics.consuming[self.route.name] = not self.ailment()
-        self.observer.measure(await self.jobs.counts(), self.worker.running)
-        summary = await self.jobs.last_reconcile()
+        self.metrics.consuming[self.route.name] = not self.health_problem()
+        self.observer.measure(await self.jobs.stats(), self.worker.running)
+        summary = await self.jobs.load_reconcile_summary()
         if summary:
             self.metrics.last_reconcile_timestamp_seconds[self.route.name] = json.loads(summary)["ended_s"]
 
@@ -150,7 +150,7 @@ class RouteListener:
 async def route_listeners(
     config: Config,
     metrics: Metrics,
-    periodic: Periodic = Periodic(),  # noqa: B008  # frozen
+    periodic: Schedule = Schedule(),  # noqa: B008  # frozen
 ) -> AsyncIterator[list[RouteListener]]:
     """Open everything that a listener needs, for each route.
 
@@ -166,10 +166,10 @@ async def route_listeners(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(speaking.aclose)
         stack.push_async_callback(hearing.aclose)
-        room = room_of(config.worker)
+        room = copy_budget(config.worker)
         opened_stores = [
             await stack.enter_async_context(
-                opened(route, config.worker, metrics, room, limits_of(route, speaking, metrics))
+                opened(route, config.worker, metrics, room, rate_limiters(route, speaking, metrics))
             )
             for route in config.routes
         ]
@@ -204,29 +204,37 @@ def _is_definite(error: NoSuchBucket | AccessDenied) -> bool:
 
 def routing_to(listeners: Sequence[RouteListener]) -> Routing:
     """Return what gives notices to these routes, for the sources that serve all of them."""
-    return Routing([Target(one.route, one.jobs, one.observer.noticed, one.jobs.bury_notice) for one in listeners])
+    return Routing(
+        [
+            RouteQueue(one.route, one.jobs, one.observer.on_notification, one.jobs.dead_letter_message)
+            for one in listeners
+        ]
+    )
 
 
-def sources_for(listeners: Sequence[RouteListener], config: Config, metrics: Metrics) -> list[Source]:
+def sources_for(listeners: Sequence[RouteListener], config: Config, metrics: Metrics) -> list[NotificationSource]:
     """Return the sources of notices, beside the channels, that the configuration turns on."""
 
     def count(kind: str) -> None:
-        metrics.notices["", kind] += 1  # of what names no object, nobody knows which route it is about
+        metrics.notifications["", kind] += 1  # of what names no object, nobody knows which route it is about
 
     first = listeners[0]
     sources = sources_of(config, first.hearing, first.jobs.consumer, routing_to(listeners), count)
     for source in sources:
         for listener in listeners:
-            metrics.notices[listener.route.name, source.kind] += 0
+            metrics.notifications[listener.route.name, source.kind] += 0
     return sources
 
 
 async def listen(
-    listeners: Sequence[RouteListener], sources: Sequence[Source], stop: asyncio.Event, drain_s: float = DRAIN_S
+    listeners: Sequence[RouteListener],
+    sources: Sequence[NotificationSource],
+    stop: asyncio.Event,
+    drain_s: float = DRAIN_S,
 ) -> None:
     """Run every route's listener, and every source, until `stop` is set."""
     speaking = listeners[0].jobs.client
-    await answered(partial(connection.check_version, speaking), stop)
+    await retry_until_available(partial(connection.check_version, speaking), stop)
     if not sources and not any(listener.ear for listener in listeners):
         log.warning("there is no channel and no [stream], [sqs] or [webhook]: only `s3s3 publish` brings notices")
     await asyncio.gather(

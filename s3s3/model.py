@@ -114,7 +114,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Notification:
     """Something arrived that names a key. It says that the key is worth a look, never what to do.
 
     Attributes:
@@ -126,7 +126,7 @@ class Notice:
     key: str
     bucket: str | None = None
     channel: str | None = None
-    noticed_ms: int | None = None
+    notified_ms: int | None = None
 
 
 class Entry(NamedTuple):
@@ -173,10 +173,10 @@ class Job(NamedTuple):
     lane: Lane
     entry: str
     token: str
-    unseen: bool
-    tries: Mapping[str, int]
-    noticed_ms: int
-    runs: str = ""
+    unconditional: bool
+    attempts: Mapping[str, int]
+    notified_ms: int
+    trackers: str = ""
 
 
 class Result(str, Enum):
@@ -185,18 +185,18 @@ class Result(str, Enum):
     SAME = "same"
     COPIED = "copied"
     DELETED = "deleted"
-    LEFT = "left"
+    EXTRANEOUS = "extraneous"
     FAILED = "failed"
-    SOURCE_GONE = "source gone"
-    WOULD_COPY = "would copy"
-    WOULD_DELETE = "would delete"
+    SOURCE_MISSING = "source_missing"
+    WOULD_COPY = "would_copy"
+    WOULD_DELETE = "would_delete"
 
 
 class Proof(str, Enum):
     """How equality was established."""
 
     ETAG = "etag"
-    RECORDED_ETAG = "recorded etag"
+    RECORDED_ETAG = "recorded_etag"
     CONTENT = "content"
 
 
@@ -219,7 +219,7 @@ class Outcome(NamedTuple):
     destination_md5: str | None = None
     proof: Proof | None = None
     error: Exception | None = None
-    unanswered: bool = False
+    indeterminate: bool = False
 
     @property
     def plain_reason(self) -> str:

@@ -1,6 +1,6 @@
 """Tasks that live as long as another one, and end with it. (asyncio.TaskGroup came with Python 3.11 only.)
 
-Time is limited by `within`, never by `asyncio.wait_for`, which loses a cancellation that comes together with the end
+Time is limited by `timeout`, never by `asyncio.wait_for`, which loses a cancellation that comes together with the end
 of what it waits for (Python 3.10 and 3.11): the task goes on then, and whoever waits for its end may wait for ever.
 """
 
@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 import uvloop
 
 if sys.version_info >= (3, 11):
-    from asyncio import timeout as within
+    from asyncio import timeout
 else:
-    from async_timeout import timeout as within
+    from async_timeout import timeout
 
-__all__ = ["beside", "cancel", "unless_stopped", "wait_at_most", "within"]
+__all__ = ["cancel", "run_until_stopped", "run_with_background", "timeout", "wait_with_timeout"]
 
 Answer = TypeVar("Answer")
 
@@ -42,7 +42,7 @@ async def cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:
         _, pending = await asyncio.wait(pending, timeout=ASK_AGAIN_S)
 
 
-async def beside(main: Coroutine[Any, Any, Answer], *keepers: Coroutine[Any, Any, None]) -> Answer:
+async def run_with_background(main: Coroutine[Any, Any, Answer], *keepers: Coroutine[Any, Any, None]) -> Answer:
     """Run `main` to its end, with keepers beside it that never end by themselves.
 
     A keeper that does end takes `main` with it, and what ended it is raised: a daemon of which a part has died
@@ -61,7 +61,7 @@ async def beside(main: Coroutine[Any, Any, Answer], *keepers: Coroutine[Any, Any
         await cancel([task, *kept])
 
 
-async def unless_stopped(main: Coroutine[Any, Any, Answer], stop: asyncio.Event) -> Answer | None:
+async def run_until_stopped(main: Coroutine[Any, Any, Answer], stop: asyncio.Event) -> Answer | None:
     """Run `main` to its end, or until `stop` is set: then cancel it, and return None once it has ended."""
     task, stopped = asyncio.create_task(main), asyncio.create_task(stop.wait())
     try:
@@ -71,7 +71,7 @@ async def unless_stopped(main: Coroutine[Any, Any, Answer], stop: asyncio.Event)
         await cancel([task, stopped])
 
 
-async def wait_at_most(event: asyncio.Event, timeout_s: float) -> bool:
+async def wait_with_timeout(event: asyncio.Event, timeout_s: float) -> bool:
     """Wait for an event, at most so long; return whether it is set."""
     waiting = asyncio.ensure_future(event.wait())
     try:
@@ -81,7 +81,7 @@ async def wait_at_most(event: asyncio.Event, timeout_s: float) -> bool:
     return event.is_set()
 
 
-async def either(one: asyncio.Event, other: asyncio.Event) -> None:
+async def wait_first(one: asyncio.Event, other: asyncio.Event) -> None:
     """Wait until one of two events is set."""
     waits = [asyncio.create_task(event.wait()) for event in (one, other)]
     try:
@@ -93,7 +93,7 @@ async def either(one: asyncio.Event, other: asyncio.Event) -> None:
 Result = TypeVar("Result")
 
 
-def complete(coroutine: Coroutine[Any, Any, Result]) -> Result:
+def run_sync(coroutine: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine to its end in a thread and an event loop of its own, and return what it returned.
 
     A loop that runs in the calling thread, as in a notebook, does not matter; it stands still meanwhile. When the

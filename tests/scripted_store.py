@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from s3s3.errors import Damaged, NoSuchKey, StoreError, StoreUnavailable
+from s3s3.errors import IntegrityError, NoSuchKey, StoreError, StoreUnavailable
 from s3s3.model import Endpoint, Entry
-from s3s3.s3 import RECORDED_ETAG, Held, Written
+from s3s3.s3 import RECORDED_ETAG, ObjectInfo, PutResult
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Object:
     recorded_etag: str | None = None
     size_bytes: int | None = None
 
-    def held(self, key: str) -> Held:
+    def held(self, key: str) -> ObjectInfo:
         size_bytes = len(self.content) if self.size_bytes is None else self.size_bytes
         entry = Entry(key, size_bytes, self.etag or hashlib.md5(self.content).hexdigest())
-        return Held(entry, dict(self.headers), self.encrypted, self.recorded_etag)
+        return ObjectInfo(entry, dict(self.headers), self.encrypted, self.recorded_etag)
 
 
 class ScriptedReading:
@@ -49,7 +49,7 @@ class ScriptedReading:
             yield self._content[start : start + size_bytes]
         if len(self._content) < self.entry.size_bytes:
             await self.close()
-            raise Damaged("the content ended early", store=self._store.name, operation="GET", key=self.entry.key)
+            raise IntegrityError("the content ended early", store=self._store.name, operation="GET", key=self.entry.key)
         await self.close()
 
     async def body(self) -> bytes:
@@ -84,11 +84,11 @@ class ScriptedStore:
     name: str
     objects: dict[str, Object] = field(default_factory=dict)
     serves: dict[str, list[Object | Exception]] = field(default_factory=dict)
-    answers: Callable[[Object], Written] | None = None
+    answers: Callable[[Object], PutResult] | None = None
     head_error: StoreError | None = None
     delete_error: Exception | None = None
     deletes_late: bool = False
-    copies: Callable[[], Object | Written] | None = None
+    copies: Callable[[], Object | PutResult] | None = None
     get_error: StoreError | None = None
     ignores_content_md5: bool = False
     answers_after: int | None = None
@@ -122,7 +122,7 @@ class ScriptedStore:
         reading = await self.get(key)
         return reading, await reading.body() if reading.entry.size_bytes <= limit_bytes else None
 
-    async def head(self, key: str) -> Held | None:
+    async def head(self, key: str) -> ObjectInfo | None:
         self.requests.append("HEAD")
         await asyncio.sleep(0)
         if self.head_error is not None:
@@ -138,7 +138,7 @@ class ScriptedStore:
         md5: bytes,
         headers: Mapping[str, str],
         permit: Callable[[], None],
-    ) -> Written:
+    ) -> PutResult:
         permit()
         self.requests.append("PUT")
         try:
@@ -149,11 +149,11 @@ class ScriptedStore:
         headers = dict(headers)
         stored = Object(content, headers=headers, recorded_etag=headers.pop(RECORDED_ETAG, None))
         if self.answers_after is not None:
-            return Written(md5.hex(), False, False)
+            return PutResult(md5.hex(), False, False)
         assert len(content) == size_bytes
         if hashlib.md5(content).digest() != md5 and not self.ignores_content_md5:
-            raise Damaged("bad digest", store=self.name, operation="PUT", key=key, status=400, code="BadDigest")
-        written = self.answers(stored) if self.answers else Written(stored.held(key).entry.etag, False, False)
+            raise IntegrityError("bad digest", store=self.name, operation="PUT", key=key, status=400, code="BadDigest")
+        written = self.answers(stored) if self.answers else PutResult(stored.held(key).entry.etag, False, False)
         self.objects[key] = replace(stored, etag=written.etag, encrypted=written.encrypted)
         return written
 
@@ -165,16 +165,16 @@ class ScriptedStore:
         etag: str,
         headers: Mapping[str, str] | None = None,
         permit: Callable[[], None],
-    ) -> Written:
+    ) -> PutResult:
         permit()
         self.requests.append("COPY")
         await asyncio.sleep(0)
         assert self.copies is not None, "nobody said that this store makes copies"
         copied = self.copies()
-        if isinstance(copied, Written):
+        if isinstance(copied, PutResult):
             return copied
         self.objects[key] = replace(copied, headers=headers or copied.headers)
-        return Written(copied.held(key).entry.etag, copied.encrypted, False)
+        return PutResult(copied.held(key).entry.etag, copied.encrypted, False)
 
     async def delete(self, key: str, *, permit: Callable[[], None]) -> bool:
         permit()
@@ -196,7 +196,7 @@ class ScriptedStore:
         return b"".join(chunks)
 
 
-def unavailable(store: str, *, unanswered: bool = False) -> StoreUnavailable:
+def unavailable(store: str, *, indeterminate: bool = False) -> StoreUnavailable:
     error = StoreUnavailable("did not answer in time", store=store, operation="PUT")
-    error.unanswered = unanswered
+    error.indeterminate = indeterminate
     return error

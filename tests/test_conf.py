@@ -20,7 +20,7 @@ SUPERVISORD, CONF = HERE / "supervisord", HERE / "conf"
 UNITS = sorted(CONF.glob("s3s3-*.*r*"))
 PROGRAMS = Path(sys.prefix) / "bin"
 
-LONGEST_DRAIN_S = DRAIN_S + 10
+MAX_DRAIN_S = DRAIN_S + 10
 """--drain-s unless told otherwise, and what Redis may take to hear of it."""
 
 
@@ -82,13 +82,13 @@ def test_supervisord_waits_longer_than_copies_may_drain() -> None:
     waits = [conf.getint(section, "stopwaitsecs") for _, conf in supervised() for section in conf.sections()
              if conf.has_option(section, "command")]  # fmt: skip
     assert len(waits) == 5
-    assert min(waits) > LONGEST_DRAIN_S
+    assert min(waits) > MAX_DRAIN_S
 
 
 def test_systemd_waits_longer_than_copies_may_drain_and_starts_a_listener_again() -> None:
     listen, bucket = (read((CONF / f"s3s3-{verb}.service").read_text())["Service"] for verb in ("listen", "bucket"))
-    assert int(listen["TimeoutStopSec"]) > LONGEST_DRAIN_S
-    assert int(bucket["TimeoutStopSec"]) > LONGEST_DRAIN_S
+    assert int(listen["TimeoutStopSec"]) > MAX_DRAIN_S
+    assert int(bucket["TimeoutStopSec"]) > MAX_DRAIN_S
     assert listen["Restart"] == "always"
 
 

@@ -25,7 +25,7 @@ from s3s3.scripts.main import VERBS
 ROOT = Path(__file__).parents[1]
 CONTAINER = ROOT / "conf" / "container"
 MANIFESTS = sorted((ROOT / "conf" / "kubernetes").glob("*.yaml"))
-NOT_CODE = ["py.typed", "templates/supervisord.conf", "jobs/claim.lua"]
+NOT_CODE = ["py.typed", "scripts/supervisord.conf", "queue/lua/claim.lua"]
 
 OLDEST_AND_NEWEST_KUBERNETES = ["1.25", "1.33"]
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from s3s3.tasks import beside, cancel, unless_stopped, wait_at_most
+from s3s3.tasks import cancel, run_until_stopped, run_with_background, wait_with_timeout
 
 
 async def for_ever() -> None:
@@ -66,7 +66,7 @@ async def test_what_is_beside_the_main_task_ends_with_it() -> None:
         await asyncio.sleep(0)
         return 7
 
-    assert await beside(main(), keeper(), keeper()) == 7
+    assert await run_with_background(main(), keeper(), keeper()) == 7
     assert ended.is_set()
 
 
@@ -75,7 +75,7 @@ async def test_what_the_main_task_raises_is_raised() -> None:
         raise KeyError("main")
 
     with pytest.raises(KeyError, match="main"):
-        await beside(main(), for_ever())
+        await run_with_background(main(), for_ever())
 
 
 async def test_a_keeper_that_dies_takes_the_main_task_with_it() -> None:
@@ -92,7 +92,7 @@ async def test_a_keeper_that_dies_takes_the_main_task_with_it() -> None:
         raise KeyError("keeper")
 
     with pytest.raises(KeyError, match="keeper"):
-        await beside(main(), for_ever(), dies())
+        await run_with_background(main(), for_ever(), dies())
     assert ended.is_set()
 
 
@@ -101,7 +101,7 @@ async def test_a_keeper_that_only_returns_takes_the_main_task_with_it_too() -> N
         await asyncio.sleep(0)
 
     with pytest.raises(RuntimeError, match="returns"):
-        await beside(for_ever(), returns())
+        await run_with_background(for_ever(), returns())
 
 
 async def test_whoever_is_cancelled_cancels_what_he_runs() -> None:
@@ -113,7 +113,7 @@ async def test_whoever_is_cancelled_cancels_what_he_runs() -> None:
         finally:
             ended.append(name)
 
-    task = asyncio.create_task(beside(part("main"), part("keeper")))
+    task = asyncio.create_task(run_with_background(part("main"), part("keeper")))
     await asyncio.sleep(0.01)
     await cancel([task])
     assert task.cancelled()
@@ -123,10 +123,10 @@ async def test_whoever_is_cancelled_cancels_what_he_runs() -> None:
 async def test_waiting_at_most_ends_with_the_event_or_with_the_time() -> None:
     event = asyncio.Event()
     began_s = time.monotonic()
-    assert not await wait_at_most(event, 0.05)
+    assert not await wait_with_timeout(event, 0.05)
     assert time.monotonic() - began_s >= 0.04
     asyncio.get_running_loop().call_later(0.01, event.set)
-    assert await wait_at_most(event, 30)
+    assert await wait_with_timeout(event, 30)
     assert time.monotonic() - began_s < 5
 
 
@@ -141,15 +141,15 @@ async def test_what_is_stopped_has_ended_by_then_and_has_no_answer() -> None:
         finally:
             ended.append(answer)
 
-    assert await unless_stopped(main("answer"), stop) == "answer"
+    assert await run_until_stopped(main("answer"), stop) == "answer"
     asyncio.get_running_loop().call_later(0.01, stop.set)
-    assert await unless_stopped(main(""), stop) is None
+    assert await run_until_stopped(main(""), stop) is None
     assert ended == ["answer", ""]
 
 
 async def test_a_cancellation_is_not_lost_when_it_comes_together_with_the_event() -> None:
     event = asyncio.Event()
-    task = asyncio.create_task(wait_at_most(event, 30))
+    task = asyncio.create_task(wait_with_timeout(event, 30))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     event.set()

@@ -16,17 +16,17 @@ from pathlib import Path
 from ..errors import ConfigError
 from ..model import Route, Secret
 from . import toml_file as config_file
-from .addresses import redacted
+from .addresses import redacted_url
 from .mirror import MirrorSettings, cache_in, mirror_settings, mirrors_in
 from .overlaps import doubts, overlap, with_buckets
 from .routes import DEFAULT_ROUTE, RouteSettings, check_endpoints, check_routes, made_routes, routes_in
 from .schema import HTTP, PUBSUB, SQS, STREAM, WEBHOOK, WORKER
-from .table_reader import Settings, read_tables
-from .toml_file import Faults
-from .value_types import shown
+from .table_reader import ParsedTable, read_tables
+from .toml_file import ConfigErrors
+from .value_types import toml_repr
 
 __all__ = ["DEFAULT_ROUTE", "Config", "ConfigError", "HttpSettings", "PubSub", "SqsSettings", "StreamSettings",
-           "WebhookSettings", "WorkerSettings", "doubts", "load", "overlap", "redacted",
+           "WebhookSettings", "WorkerSettings", "doubts", "load", "overlap", "redacted_url",
            "with_buckets"]  # fmt: skip
 
 
@@ -40,8 +40,8 @@ class PubSub:
     url: Secret
     channel: str
     mark_done: bool
-    heal: bool
-    heal_margin_s: float
+    backfill: bool
+    backfill_margin_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class WorkerSettings:
     """How the work is done."""
 
     concurrency: int
-    max_tries: int
+    max_attempts: int
     lease_s: float
     spool_dir: Path
     spool_bytes: int
@@ -138,7 +138,7 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ
         ConfigError: there is no file, or something is wrong with it; all faults are listed.
     """
     file = config_file.read(path, environ)
-    faults = Faults(file)
+    faults = ConfigErrors(file)
     settings = read_tables(file.tables, environ, faults)
     routes = routes_in(settings)
     mirrors = mirrors_in(settings, faults)
@@ -161,7 +161,7 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ
     )
 
 
-def _check_sources(tables: Mapping[str, Settings], routes: Sequence[RouteSettings], faults: Faults) -> None:
+def _check_sources(tables: Mapping[str, ParsedTable], routes: Sequence[RouteSettings], faults: ConfigErrors) -> None:
     """Add what is wrong with the ways by which notices come, taken together."""
     pubsub, http = tables[PUBSUB.name].values, tables[HTTP.name].values
     for table in (STREAM, SQS, WEBHOOK):
@@ -177,12 +177,14 @@ def _check_sources(tables: Mapping[str, Settings], routes: Sequence[RouteSetting
         faults.add((WEBHOOK.name,), "is the address of [http], too; give it a port of its own", "bind")
 
 
-def _check_marks(routes: Sequence[RouteSettings], channels: Sequence[str], faults: Faults) -> None:
+def _check_marks(routes: Sequence[RouteSettings], channels: Sequence[str], faults: ConfigErrors) -> None:
     """Add a fault for each two routes of which a mark would not tell which of them has copied the key."""
     prefixes = [(route.source.values["prefix"] or "") if route.source else None for route in routes]
     for (one, here, start), (other, there, end) in combinations(zip(routes, channels, prefixes, strict=True), 2):
         if here and here == there and start is not None and end is not None and _begins(start, end):
-            message = f"a mark on channel {shown(here)} would not tell which of the routes {one.name} and {other.name} "
+            message = (
+                f"a mark on channel {toml_repr(here)} would not tell which of the routes {one.name} and {other.name} "
+            )
             faults.add((PUBSUB.name,), message + "has copied the key; give each a channel of its own", "mark_done")
 
 
@@ -190,21 +192,21 @@ def _begins(one: str, other: str) -> bool:
     return one.startswith(other) or other.startswith(one)
 
 
-def _webhook(table: Settings) -> WebhookSettings:
+def _webhook(table: ParsedTable) -> WebhookSettings:
     host, port = table.values["bind"]
     return WebhookSettings(host, port, table.values["token"])
 
 
-def _http_settings(http: Settings) -> HttpSettings | None:
+def _http_settings(http: ParsedTable) -> HttpSettings | None:
     if not http.values["bind"]:
         return None
     host, port = http.values["bind"]
     return HttpSettings(host, port, http.values["token"])
 
 
-def _spool_dir(worker: Settings, folder: Path, faults: Faults) -> Path:
+def _spool_dir(worker: ParsedTable, folder: Path, faults: ConfigErrors) -> Path:
     """Return the directory; a relative one is relative to the configuration file, as a daemon starts anywhere."""
     spool_dir = folder / worker.values["spool_dir"] if worker.values["spool_dir"] else Path(tempfile.gettempdir())
     if not spool_dir.is_dir():
-        faults.add((WORKER.name,), f"{shown(str(spool_dir))} is no directory; make it", "spool_dir")
+        faults.add((WORKER.name,), f"{toml_repr(str(spool_dir))} is no directory; make it", "spool_dir")
     return spool_dir

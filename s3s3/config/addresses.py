@@ -112,7 +112,7 @@ def _encoding_advice(rest: str) -> str:
     return "in a password, / ? # and @ are written %2F %3F %23 and %40" if "@" in rest else ""
 
 
-def redacted(url: str) -> str:
+def redacted_url(url: str) -> str:
     """Return a URL as messages may show it: without user, password and query.
 
     A password that was not percent-encoded can hold any character, so all before the last "@" is taken out.

@@ -11,9 +11,9 @@ from pathlib import Path
 from ..model import Endpoint, Route, Secret
 from .routes import RouteSettings, endpoint_of
 from .schema import MIRROR, MIRROR_CACHE, MIRROR_PROXY, MIRROR_REDIRECT, ROUTES
-from .table_reader import Settings
-from .toml_file import Faults, dotted
-from .value_types import shown
+from .table_reader import ParsedTable
+from .toml_file import ConfigErrors, dotted
+from .value_types import toml_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def _route(name: str, destination: Endpoint) -> Route:
     return Route(name, Endpoint(f"{name}.source", ""), (destination,))
 
 
-def mirrors_in(file: Settings, faults: Faults) -> list[RouteSettings]:
+def mirrors_in(file: ParsedTable, faults: ConfigErrors) -> list[RouteSettings]:
     """Return the mirrors of a file as routes, so that what holds for routes' destinations is held against theirs."""
     for name, table in (file.tables[ROUTES.name].tables if ROUTES.name in file.tables else {}).items():
         if name.startswith(f"{MIRROR.name}."):
@@ -117,7 +117,7 @@ def mirrors_in(file: Settings, faults: Faults) -> list[RouteSettings]:
     return found
 
 
-def cache_in(file: Settings, faults: Faults) -> list[RouteSettings]:
+def cache_in(file: ParsedTable, faults: ConfigErrors) -> list[RouteSettings]:
     """Return the cache of a file, as a route without destinations: nothing is written to its store."""
     cache = _front(file, MIRROR_CACHE.name)
     if cache is None:
@@ -127,26 +127,26 @@ def cache_in(file: Settings, faults: Faults) -> list[RouteSettings]:
         faults.add(cache.path, f"must be at most max_fill, {high:g}, not {low:g}", "low_fill")
     prefix = cache.values["accel_prefix"]
     if prefix and not (prefix.startswith("/") and prefix.endswith("/")):
-        faults.add(cache.path, f'must begin and end with "/", not {shown(prefix)}', "accel_prefix")
+        faults.add(cache.path, f'must begin and end with "/", not {toml_repr(prefix)}', "accel_prefix")
     _refuse_one_id_twice(cache, faults)
     store = cache.tables.get("store")
     return [RouteSettings(".".join(cache.path), cache.path, store, [])] if store else []
 
 
-def _refuse_one_id_twice(cache: Settings, faults: Faults) -> None:
+def _refuse_one_id_twice(cache: ParsedTable, faults: ConfigErrors) -> None:
     """Two secrets of one access key id: which of them would be meant?"""
-    seen: dict[str, Settings] = {}
+    seen: dict[str, ParsedTable] = {}
     for table in ([cache.tables["store"]] if "store" in cache.tables else []) + _pairs(cache):
         access_key_id = table.values["aws_access_key_id"]
         if access_key_id is not None and seen.setdefault(access_key_id, table) is not table:
             faults.add(table.path, f"is that of [{dotted(seen[access_key_id].path)}] already", "aws_access_key_id")
 
 
-def _pairs(cache: Settings) -> list[Settings]:
+def _pairs(cache: ParsedTable) -> list[ParsedTable]:
     return list(cache.tables["keys"].tables.values()) if "keys" in cache.tables else []
 
 
-def mirror_settings(file: Settings) -> MirrorSettings:
+def mirror_settings(file: ParsedTable) -> MirrorSettings:
     """Return what a file that has no fault says."""
     redirect, proxy, cache = (_front(file, table.name) for table in (MIRROR_REDIRECT, MIRROR_PROXY, MIRROR_CACHE))
     return MirrorSettings(
@@ -154,11 +154,11 @@ def mirror_settings(file: Settings) -> MirrorSettings:
     )
 
 
-def _front(file: Settings, name: str) -> Settings | None:
+def _front(file: ParsedTable, name: str) -> ParsedTable | None:
     return file.tables[MIRROR.name].tables.get(name) if MIRROR.name in file.tables else None
 
 
-def _destinations(file: Settings) -> list[Settings]:
+def _destinations(file: ParsedTable) -> list[ParsedTable]:
     redirect, proxy = (_front(file, table.name) for table in (MIRROR_REDIRECT, MIRROR_PROXY))
     found = list(proxy.tables.values()) if proxy else []
     for service in redirect.tables.values() if redirect else ():
@@ -166,12 +166,12 @@ def _destinations(file: Settings) -> list[Settings]:
     return found
 
 
-def _endpoint(settings: Settings) -> Endpoint:
+def _endpoint(settings: ParsedTable) -> Endpoint:
     """Return an endpoint whose name is the table's own, since messages and Redis name it by that."""
     return replace(endpoint_of(settings), name=".".join(settings.path))
 
 
-def _proxy(settings: Settings) -> ProxySettings:
+def _proxy(settings: ParsedTable) -> ProxySettings:
     values = settings.values
     (destination,) = settings.tables.values()
     host, port = values["bind"]
@@ -185,7 +185,7 @@ def _proxy(settings: Settings) -> ProxySettings:
     )
 
 
-def _cache(settings: Settings) -> CacheSettings:
+def _cache(settings: ParsedTable) -> CacheSettings:
     values = settings.values
     host, port = values["bind"]
     return CacheSettings(
@@ -204,7 +204,7 @@ def _cache(settings: Settings) -> CacheSettings:
     )
 
 
-def _redirect(settings: Settings) -> RedirectSettings:
+def _redirect(settings: ParsedTable) -> RedirectSettings:
     values = settings.values
     destinations = {}
     for service in settings.tables.values():

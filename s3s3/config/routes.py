@@ -16,8 +16,8 @@ from ..model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Route
 from .addresses import is_ip
 from .overlaps import overlap
 from .schema import DESTINATION, ROUTES, SOURCE, STORES
-from .table_reader import Settings
-from .toml_file import Faults, dotted
+from .table_reader import ParsedTable
+from .toml_file import ConfigErrors, dotted
 
 DEFAULT_ROUTE = "default"
 """The route that [source] and the [dest*] tables make."""
@@ -32,16 +32,16 @@ class RouteSettings:
 
     name: str
     path: tuple[str, ...]
-    source: Settings | None
-    destinations: Sequence[Settings]
+    source: ParsedTable | None
+    destinations: Sequence[ParsedTable]
     channel: str | None = None
 
     @property
-    def endpoints(self) -> list[Settings]:
+    def endpoints(self) -> list[ParsedTable]:
         return [*([self.source] if self.source else []), *self.destinations]
 
 
-def routes_in(file: Settings) -> list[RouteSettings]:
+def routes_in(file: ParsedTable) -> list[RouteSettings]:
     """Return the routes of a file, the default one first where there is one."""
     default = _route_in(file, DEFAULT_ROUTE)
     named = file.tables[ROUTES.name].tables if ROUTES.name in file.tables else {}
@@ -49,7 +49,7 @@ def routes_in(file: Settings) -> list[RouteSettings]:
     return [default, *others] if default.endpoints else others
 
 
-def _route_in(table: Settings, name: str) -> RouteSettings:
+def _route_in(table: ParsedTable, name: str) -> RouteSettings:
     return RouteSettings(
         name,
         table.path,
@@ -86,7 +86,7 @@ def _in_order(routes: Sequence[RouteSettings]) -> Iterator[RouteSettings]:
         yield rest.pop(name)
 
 
-def endpoint_of(settings: Settings) -> Endpoint:
+def endpoint_of(settings: ParsedTable) -> Endpoint:
     """Return the endpoint of a table that has no fault."""
     values = settings.values
     return Endpoint(
@@ -120,14 +120,14 @@ def endpoint_of(settings: Settings) -> Endpoint:
     )
 
 
-def _bucket_name(settings: Settings) -> str:
+def _bucket_name(settings: ParsedTable) -> str:
     return f"{settings.values['bucket_name']}{settings.values.get('bucket_suffix', '')}"
 
 
 # -- one endpoint
 
 
-def check_endpoints(file: Settings, routes: Sequence[RouteSettings], faults: Faults) -> None:
+def check_endpoints(file: ParsedTable, routes: Sequence[RouteSettings], faults: ConfigErrors) -> None:
     """Add what is wrong with a source, a destination or a store by itself."""
     endpoints = [settings for route in routes for settings in route.endpoints]
     stores = file.tables[STORES.name].tables.values() if STORES.name in file.tables else ()
@@ -149,7 +149,7 @@ def check_endpoints(file: Settings, routes: Sequence[RouteSettings], faults: Fau
 # -- what they must not do to each other
 
 
-def check_routes(routes: Sequence[RouteSettings], faults: Faults) -> None:
+def check_routes(routes: Sequence[RouteSettings], faults: ConfigErrors) -> None:
     """Add a fault for each two endpoints, and each circle of routes, that would write the same keys again."""
     if [route.name for route in routes].count(DEFAULT_ROUTE) > 1:
         name = dotted((ROUTES.name, DEFAULT_ROUTE))
@@ -168,7 +168,7 @@ def check_routes(routes: Sequence[RouteSettings], faults: Faults) -> None:
         faults.add(max((route.path for route in circle), key=len), message)
 
 
-def _refuse(one: Settings, other: Settings, faults: Faults) -> None:
+def _refuse(one: ParsedTable, other: ParsedTable, faults: ConfigErrors) -> None:
     same = one.values["prefix"] == other.values["prefix"]
     what = "is the bucket and prefix of" if same else "overlaps, within one bucket, with"
     faults.add(other.path, f"{what} [{dotted(one.path)}]; give it a bucket or a prefix of its own")
@@ -215,7 +215,7 @@ def _way_back(start: RouteSettings, following: Mapping[str, Sequence[RouteSettin
     return []
 
 
-def _overlap(one: Settings, other: Settings) -> bool:
+def _overlap(one: ParsedTable, other: ParsedTable) -> bool:
     """Whether two tables are about the same keys; what has a fault cannot be told."""
     if any((settings.broken | settings.meant) & _PLACE_KEYS for settings in (one, other)):
         return False

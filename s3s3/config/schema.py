@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..model import KEY_LIMIT_BYTES, PART_AT_LEAST_BYTES
-from .schema_types import Absent, Key, Kind, Table
+from .schema_types import Key, Kind, Table, WhenAbsent
 
 STORE_KEY = "store"
 """The key by which a table shares the keys of another."""
@@ -50,7 +50,7 @@ SOURCE = Table(
         Key("include", Kind.GLOBS, (), "Only these: globs on the key after the prefix.", example=("*.fits",)),
         Key("exclude", Kind.GLOBS, (), "All but these: globs on the key after the prefix.", example=("tmp/*",)),
     ),
-    absent=Absent.A_FAULT,
+    absent=WhenAbsent.A_FAULT,
 )
 
 DESTINATION = Table(
@@ -88,7 +88,7 @@ DESTINATION = Table(
             at_least=1, at_most=1_000_000),
     ),
     begins="dest",
-    absent=Absent.A_FAULT,
+    absent=WhenAbsent.A_FAULT,
 )  # fmt: skip
 
 PUBSUB = Table(
@@ -102,8 +102,8 @@ PUBSUB = Table(
             'Where producers PUBLISH keys; "": nowhere, as where [stream], [sqs] or [webhook] brings all notices.',
             may_be_empty=True),
         Key("mark_done", Kind.BOOLEAN, False, "After each copy, set the Redis key CHANNEL=>KEY to True."),
-        Key("heal", Kind.BOOLEAN, True, "Look by itself for what was published while nobody listened."),
-        Key("heal_margin_s", Kind.NUMBER, 3600, "How much further back it looks: long uploads, clocks that differ.",
+        Key("backfill", Kind.BOOLEAN, True, "Look by itself for what was published while nobody listened."),
+        Key("backfill_margin_s", Kind.NUMBER, 3600, "How much further back it looks: long uploads, clocks that differ.",
             at_least=0, at_most=31_536_000),
     ),
     hints={
@@ -119,7 +119,7 @@ WORKER = Table(
     (
         Key("concurrency", Kind.INTEGER, 32, "Keys copied at the same time by one process.",
             at_least=1, at_most=10_000),
-        Key("max_tries", Kind.INTEGER, 8, "Failed attempts until a job becomes a dead letter of its destination.",
+        Key("max_attempts", Kind.INTEGER, 8, "Failed attempts until a job becomes a dead letter of its destination.",
             at_least=1, at_most=1_000_000),
         Key("lease_s", Kind.NUMBER, 60, "After so long without a sign of life a process loses its jobs to another.",
             at_least=1, at_most=86_400),
@@ -146,10 +146,10 @@ STREAM = Table(
     'A stream in the Redis of [pubsub] to which producers XADD notices, with a field "key" and, where several routes '
     'need it, "bucket". None is lost. The stream is never trimmed: that is for its producers to do.',
     (
-        Key("name", Kind.TEXT, "s3s3:notices", "The Redis key of the stream.", shown=True),
+        Key("name", Kind.TEXT, "s3s3:notifications", "The Redis key of the stream.", shown=True),
         Key("group", Kind.TEXT, "s3s3", "The consumer group, which all listeners share that do the same work."),
     ),
-    absent=Absent.OFF,
+    absent=WhenAbsent.OFF,
 )
 
 SQS = Table(
@@ -161,7 +161,7 @@ SQS = Table(
         Key("region", Kind.TEXT, None, "Left out: the one in url, else boto3's own.", example="us-west-2"),
         Key("endpoint_url", Kind.HTTP_URL, "", "For a service that is not Amazon's.", may_be_empty=True),
     ),
-    absent=Absent.OFF,
+    absent=WhenAbsent.OFF,
 )  # fmt: skip
 
 WEBHOOK = Table(
@@ -174,7 +174,7 @@ WEBHOOK = Table(
             'Rather than the token itself: "${NAME}", or token_file = "PATH".',
             example="TOKEN", required=True, shown=True, may_be_empty=True),
     ),
-    absent=Absent.OFF,
+    absent=WhenAbsent.OFF,
 )  # fmt: skip
 
 STORE = Table(
@@ -205,7 +205,7 @@ _MIRRORED = Table(
             if key.name in ("storage_class", "acl", "server_side_encryption", "multipart", "multipart_threshold")
         ),
     ),
-    absent=Absent.A_FAULT,
+    absent=WhenAbsent.A_FAULT,
 )
 
 _ALLOW_PRIVATE = Key(
@@ -237,15 +237,15 @@ MIRROR_REDIRECT = Table(
             "s3",
             "A service: the first part of the paths that are asked for.",
             tables=(
-                replace(_MIRRORED, name="us-west-1", begins="", absent=Absent.OFF,
+                replace(_MIRRORED, name="us-west-1", begins="", absent=WhenAbsent.OFF,
                         doc="A region, the second part of the paths, and where its copies are kept. Location is "
                         "presigned, unless acl lets everybody read them."),
             ),
             begins="",
-            absent=Absent.OFF,
+            absent=WhenAbsent.OFF,
         ),
     ),
-    absent=Absent.OFF,
+    absent=WhenAbsent.OFF,
 )  # fmt: skip
 
 MIRROR_PROXY = Table(
@@ -261,7 +261,7 @@ MIRROR_PROXY = Table(
                 "addresses other than its own: true, or a list of networks."),
     ),
     tables=(_MIRRORED,),
-    absent=Absent.OFF,
+    absent=WhenAbsent.OFF,
 )  # fmt: skip
 
 MIRROR_CACHE = Table(
@@ -291,7 +291,7 @@ MIRROR_CACHE = Table(
             "store",
             "The bucket that is asked for. Its keys verify what clients have signed, and fetch what is not there yet.",
             tuple(replace(key, shown=False) for key in _ENDPOINT_KEYS if key.name != "verify_md5"),
-            absent=Absent.A_FAULT,
+            absent=WhenAbsent.A_FAULT,
         ),
         Table(
             "keys",
@@ -308,18 +308,18 @@ MIRROR_CACHE = Table(
                             'aws_secret_access_key_file = "PATH".', example="READER-SECRET", required=True),
                     ),
                     begins="",
-                    absent=Absent.OFF,
+                    absent=WhenAbsent.OFF,
                 ),
             ),
-            absent=Absent.OFF,
+            absent=WhenAbsent.OFF,
         ),
     ),
-    absent=Absent.OFF,
+    absent=WhenAbsent.OFF,
 )  # fmt: skip
 
-STORES = Table("stores", "Stores by name.", tables=(STORE,), absent=Absent.OFF)
-ROUTES = Table("routes", "Routes by name.", tables=(ROUTE,), absent=Absent.OFF)
-MIRROR = Table("mirror", "HTTP fronts.", tables=(MIRROR_REDIRECT, MIRROR_PROXY, MIRROR_CACHE), absent=Absent.OFF)
+STORES = Table("stores", "Stores by name.", tables=(STORE,), absent=WhenAbsent.OFF)
+ROUTES = Table("routes", "Routes by name.", tables=(ROUTE,), absent=WhenAbsent.OFF)
+MIRROR = Table("mirror", "HTTP fronts.", tables=(MIRROR_REDIRECT, MIRROR_PROXY, MIRROR_CACHE), absent=WhenAbsent.OFF)
 
 FILE = Table(
     "",

@@ -74,7 +74,7 @@ class Key:
     no_slash: bool = False
 
 
-class Absent(str, Enum):
+class WhenAbsent(str, Enum):
     """What it means that a table is not in the file."""
 
     A_FAULT = "a fault"
@@ -100,7 +100,7 @@ class Table:
     hints: Mapping[str, str] = field(default_factory=dict)
     tables: tuple[Table, ...] = ()
     begins: str | None = None
-    absent: Absent = Absent.DEFAULTS
+    absent: WhenAbsent = WhenAbsent.DEFAULTS
     alternatives: tuple[str, ...] = ()
 
     def key(self, name: str) -> Key | None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .schema import DESTINATION, FILE, STORE_KEY, STORES, all_tables
-from .schema_types import Absent, Key, Table
-from .toml_file import Faults, dotted
+from .schema_types import Key, Table, WhenAbsent
+from .toml_file import ConfigErrors, dotted
 from .value_reader import FILE_SUFFIX, KeyReader
 from .value_types import nearest, type_of
 
@@ -17,7 +17,7 @@ _FREE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True)
-class Settings:
+class ParsedTable:
     """What one table says.
 
     Attributes:
@@ -37,7 +37,7 @@ class Settings:
     written: frozenset[str] = frozenset()
     meant: frozenset[str] = frozenset()
     broken: frozenset[str] = frozenset()
-    tables: Mapping[str, Settings] = field(default_factory=dict)
+    tables: Mapping[str, ParsedTable] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -49,11 +49,11 @@ class _Reading:
     """What all tables of a file are read with. `stores` is filled when [stores] is read, which is first."""
 
     environ: Mapping[str, str]
-    faults: Faults
-    stores: dict[str, Settings] = field(default_factory=dict)
+    faults: ConfigErrors
+    stores: dict[str, ParsedTable] = field(default_factory=dict)
 
 
-def read_tables(content: Mapping[str, Any], environ: Mapping[str, str], faults: Faults) -> Settings:
+def read_tables(content: Mapping[str, Any], environ: Mapping[str, str], faults: ConfigErrors) -> ParsedTable:
     """Return the settings of the whole file. What is wrong with them is added to `faults`."""
     return _TableReader(FILE, (), content, _Reading(environ, faults)).read()
 
@@ -71,7 +71,7 @@ class _TableReader:
         self._known = set(table.key_names) | {key.name + FILE_SUFFIX for key in table.keys if key.kind.is_text}
         self._tables_meant: list[Table | None] = []
 
-    def read(self) -> Settings:
+    def read(self) -> ParsedTable:
         tables = self._read_inner()
         meant = self._keys_of({nearest(name, self._known) for name in self._refuse_unknown()})
         self._refuse_missing()
@@ -83,12 +83,12 @@ class _TableReader:
                 self._keys.broken.add(key.name)
                 self._faults.add(self._path, f"{key.name} is missing")
         values = {key.name: self._value(key, own, shared) for key in self._table.keys if key.name != STORE_KEY}
-        return Settings(self._path, self._table, values, own, own | shared.written, meant,
+        return ParsedTable(self._path, self._table, values, own, own | shared.written, meant,
                         frozenset(self._keys.broken), tables)  # fmt: skip
 
     # -- the tables within it
 
-    def _read_inner(self) -> dict[str, Settings]:
+    def _read_inner(self) -> dict[str, ParsedTable]:
         settings = {}
         for name in sorted(self._content, key=lambda name: name != STORES.name):
             table = self._table.inner(name)
@@ -103,11 +103,11 @@ class _TableReader:
                     self._faults.add(whole, f"must be a table, [{dotted(whole)}], not {type_of(content)}{key}")
                 self._tables_meant.append(table)
         for table in self._table.tables:
-            if table.absent is Absent.DEFAULTS and table.begins is None and table.name not in settings:
+            if table.absent is WhenAbsent.DEFAULTS and table.begins is None and table.name not in settings:
                 settings[table.name] = self._inner(table, table.name, {})
         return settings
 
-    def _inner(self, table: Table, name: str, content: Mapping[str, Any]) -> Settings:
+    def _inner(self, table: Table, name: str, content: Mapping[str, Any]) -> ParsedTable:
         path = (*self._path, name)
         if table.begins is not None and not _FREE_NAME.fullmatch(name):
             self._faults.add(path, "a name has letters, digits, _ . and - only")
@@ -118,7 +118,7 @@ class _TableReader:
 
     def _refuse_missing(self) -> None:
         """Add a fault for each table that has to be there and is not."""
-        wanted = [table for table in self._table.tables if table.absent is Absent.A_FAULT]
+        wanted = [table for table in self._table.tables if table.absent is WhenAbsent.A_FAULT]
         missing = [table for table in wanted if not any(table is meant for meant in self._tables_meant)]
         if missing == wanted and any(self._content.get(name) for name in self._table.alternatives):
             return
@@ -179,27 +179,27 @@ class _TableReader:
         """Return the keys that these names give, by themselves or as NAME_file."""
         return frozenset(key.name for key in self._table.keys if names & {key.name, key.name + FILE_SUFFIX})
 
-    def _value(self, key: Key, own: Set[str], shared: Settings) -> object:
+    def _value(self, key: Key, own: Set[str], shared: ParsedTable) -> object:
         if key.name in own or key.name not in shared.written:
             return self._keys.value(key)
         if key.name in shared.broken:
             self._keys.broken.add(key.name)
         return shared.values[key.name]
 
-    def _shared(self) -> Settings:
+    def _shared(self) -> ParsedTable:
         """Return the store whose keys are this table's, too; an empty one where it shares none."""
         key = self._table.key(STORE_KEY)
         stores = self._reading.stores
         name = self._keys.value(key) if key else None
         if key is None or (name is None and key.name not in self._keys.broken):
-            return Settings((), self._table)
+            return ParsedTable((), self._table)
         if name in stores:
             return stores[str(name)]
         if name is not None:
             meant = nearest(str(name), stores)
             advice = f'did you mean "{meant}"?' if meant else f"add [{dotted((STORES.name, str(name)))}]"
             self._keys.fault(key, f"there is no [{dotted((STORES.name, str(name)))}]; {advice}")
-        return Settings((), self._table, meant=frozenset(self._table.key_names))
+        return ParsedTable((), self._table, meant=frozenset(self._table.key_names))
 
 
 def _is_table(name: str, content: object) -> bool:

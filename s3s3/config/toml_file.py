@@ -57,7 +57,7 @@ class ConfigFile:
 
 
 @dataclass
-class Faults:
+class ConfigErrors:
     """What is wrong with a file. Collected, so that all of it is reported at once."""
 
     file: ConfigFile

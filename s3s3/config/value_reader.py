@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from .addresses import redacted
+from .addresses import redacted_url
 from .schema_types import Key, Kind
-from .toml_file import Faults
-from .value_types import Wrong, from_text, parse, shown, type_of
+from .toml_file import ConfigErrors
+from .value_types import InvalidValue, from_text, parse, toml_repr, type_of
 
 FILE_SUFFIX = "_file"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -25,7 +25,7 @@ class KeyReader:
     """
 
     def __init__(
-        self, path: tuple[str, ...], content: Mapping[str, Any], environ: Mapping[str, str], faults: Faults
+        self, path: tuple[str, ...], content: Mapping[str, Any], environ: Mapping[str, str], faults: ConfigErrors
     ) -> None:
         self._path = path
         self._content = content
@@ -65,7 +65,7 @@ class KeyReader:
             key = replace(key, may_be_empty=False)
         try:
             return parse(key, value)
-        except Wrong as wrong:
+        except InvalidValue as wrong:
             if origin:
                 self.fault(key, f"must be {wrong.expected} ({origin})")
             else:
@@ -118,10 +118,10 @@ def _found(key: Key, value: object) -> str:
     """Return how a message may show a value that is not what the key takes; credentials get into every place."""
     if key.kind in _NEVER_SHOWN:
         return "" if isinstance(value, str) else type_of(value)
-    return shown(redacted(value) if isinstance(value, str) and "@" in value else value)
+    return toml_repr(redacted_url(value) if isinstance(value, str) and "@" in value else value)
 
 
 def _path(value: object) -> str:
     if isinstance(value, str) and value and "\0" not in value:
         return value
-    raise ValueError(Wrong("the path of a file").message(found="" if isinstance(value, str) else type_of(value)))
+    raise ValueError(InvalidValue("the path of a file").message(found="" if isinstance(value, str) else type_of(value)))

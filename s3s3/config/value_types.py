@@ -31,7 +31,7 @@ _UNITS_BYTES = {"": 1, "b": 1} | {
 }
 
 
-class Wrong(ValueError):
+class InvalidValue(ValueError):
     """A value that is not what it has to be: it must be `expected`; `advice` is what to write instead."""
 
     def __init__(self, expected: str, advice: str = "") -> None:
@@ -65,7 +65,7 @@ def from_text(key: Key, text: str) -> object:
     return text
 
 
-def shown(value: object) -> str:
+def toml_repr(value: object) -> str:
     """Return a value, as short as messages need it, the way TOML writes it."""
     if isinstance(value, str):
         text = value if len(value) <= 40 else f"{value[:40]}..."
@@ -93,18 +93,20 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
 
 def _text(key: Key, value: object) -> str:
     if not isinstance(value, str):
-        raise Wrong("text in quotes")
+        raise InvalidValue("text in quotes")
     if not value and not key.may_be_empty:
-        raise Wrong("at least one character", "" if key.required else "leave it out for the default")
+        raise InvalidValue("at least one character", "" if key.required else "leave it out for the default")
     if key.choices and value not in key.choices:
         meant = nearest(value, key.choices)
-        raise Wrong(" or ".join(f'"{choice}"' for choice in key.choices), f'did you mean "{meant}"?' if meant else "")
+        raise InvalidValue(
+            " or ".join(f'"{choice}"' for choice in key.choices), f'did you mean "{meant}"?' if meant else ""
+        )
     if key.at_most is not None and len(value.encode()) > key.at_most:
-        raise Wrong(f"at most {key.at_most:,} bytes of UTF-8")
+        raise InvalidValue(f"at most {key.at_most:,} bytes of UTF-8")
     if not key.any_characters and _CONTROL_CHARACTER.search(value):
-        raise Wrong("text without control characters")
+        raise InvalidValue("text without control characters")
     if key.no_slash and "/" in value:
-        raise Wrong('a name without "/"', "what follows the bucket's name belongs in prefix")
+        raise InvalidValue('a name without "/"', "what follows the bucket's name belongs in prefix")
     return value
 
 
@@ -114,7 +116,7 @@ def _secret(key: Key, value: object) -> Secret:
 
 def _boolean(_key: Key, value: object) -> bool:
     if not isinstance(value, bool):
-        raise Wrong("true or false")
+        raise InvalidValue("true or false")
     return value
 
 
@@ -122,10 +124,10 @@ def _number(key: Key, value: object) -> float:
     wanted = int if key.kind is Kind.INTEGER else int | float
     what = key.kind.value if key.kind in (Kind.INTEGER, Kind.NUMBER) else Kind.NUMBER.value
     if isinstance(value, bool) or not isinstance(value, wanted):
-        raise Wrong(what)
+        raise InvalidValue(what)
     assert isinstance(value, int | float) and key.at_least is not None and key.at_most is not None
     if not key.at_least <= value <= key.at_most:  # "nan" is in no range
-        raise Wrong(f"{what} from {key.at_least} to {key.at_most}")
+        raise InvalidValue(f"{what} from {key.at_least} to {key.at_most}")
     return value
 
 
@@ -134,12 +136,12 @@ def _size(key: Key, value: object) -> int:
         match = _SIZE.fullmatch(value)
         unit_bytes = _UNITS_BYTES.get(match[2].lower()) if match else None
         if match is None or unit_bytes is None:
-            raise Wrong('a size such as "8 GiB", "512 MiB" or a number of bytes')
+            raise InvalidValue('a size such as "8 GiB", "512 MiB" or a number of bytes')
         value = int(Fraction(match[1]) * unit_bytes)
     elif isinstance(value, bool) or not isinstance(value, int):
-        raise Wrong('a size such as "8 GiB", "512 MiB" or a number of bytes')
+        raise InvalidValue('a size such as "8 GiB", "512 MiB" or a number of bytes')
     if key.at_least is not None and value < key.at_least:
-        raise Wrong(f"a size of {key.at_least} or more bytes")
+        raise InvalidValue(f"a size of {key.at_least} or more bytes")
     return value
 
 
@@ -154,39 +156,43 @@ def _by_hour(one: Callable[[Key, object], float], key: Key, value: object) -> tu
             (int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])) if match else (0, 0)
         )
         if from_minute == to_minute or to_minute > MINUTES_OF_A_DAY:
-            raise Wrong('a table of hours such as { "08:00-18:00" = ... }', f"{shown(hours)} is no such hours")
+            raise InvalidValue(
+                'a table of hours such as { "08:00-18:00" = ... }', f"{toml_repr(hours)} is no such hours"
+            )
         try:
             windows.append(Window(from_minute, to_minute, one(key, limit)))
-        except Wrong as wrong:
-            raise Wrong(f"{wrong.expected} at {shown(hours)}", wrong.advice) from None
+        except InvalidValue as wrong:
+            raise InvalidValue(f"{wrong.expected} at {toml_repr(hours)}", wrong.advice) from None
     if not windows:
-        raise Wrong("a table with at least one line", "leave it out where there is no limit")
+        raise InvalidValue("a table with at least one line", "leave it out where there is no limit")
     for one_window, other in combinations(windows, 2):
         if one_window.covers(other.from_minute) or other.covers(one_window.from_minute):
-            raise Wrong("a table of hours that do not overlap", "each minute of the day may have one limit")
+            raise InvalidValue("a table of hours that do not overlap", "each minute of the day may have one limit")
     return tuple(windows)
 
 
 def _globs(key: Key, value: object) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(glob, str) and glob for glob in value):
         example = ", ".join(f'"{glob}"' for glob in key.example) if isinstance(key.example, tuple) else ""
-        raise Wrong("a list of texts", f"as in {key.name} = [{example}]")
+        raise InvalidValue("a list of texts", f"as in {key.name} = [{example}]")
     return tuple(value)
 
 
 def _patterns(key: Key, value: object) -> tuple[re.Pattern[str], ...]:
     texts = _globs(key, value)
     if not texts:
-        raise Wrong("a list with at least one pattern")
+        raise InvalidValue("a list with at least one pattern")
     patterns = []
     for text in texts:
         # Anchored at both ends: "^https://a.example" would let https://a.example.evil.org/ pass.
         if not (text.startswith("^") and text.endswith("/")):
-            raise Wrong('a list of patterns that begin with "^" and end with "/"', f"write {shown(_anchored(text))}")
+            raise InvalidValue(
+                'a list of patterns that begin with "^" and end with "/"', f"write {toml_repr(_anchored(text))}"
+            )
         try:
             patterns.append(re.compile(text))
         except re.error as error:
-            raise Wrong("a list of regular expressions", f"{shown(text)}: {error}") from None
+            raise InvalidValue("a list of regular expressions", f"{toml_repr(text)}: {error}") from None
     return tuple(patterns)
 
 
@@ -199,20 +205,20 @@ def _networks(_key: Key, value: object) -> tuple[IPv4Network | IPv6Network, ...]
         return (ip_network("0.0.0.0/0"), ip_network("::/0")) if value else ()
     expected = 'true, false or a list of networks, as in ["10.1.0.0/16"]'
     if not isinstance(value, list | tuple) or not all(isinstance(network, str) for network in value):
-        raise Wrong(expected)
+        raise InvalidValue(expected)
     try:
         return tuple(ip_network(network) for network in value)
     except ValueError as error:
-        raise Wrong(expected, str(error)) from None
+        raise InvalidValue(expected, str(error)) from None
 
 
 def _url(key: Key, value: object) -> str:
     text = _text(key, value)
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query or " " in text:
-        raise Wrong("a URL", "without user, password and query, as in https://origin.example.org/files/")
+        raise InvalidValue("a URL", "without user, password and query, as in https://origin.example.org/files/")
     if not parts.path.endswith("/"):
-        raise Wrong('a URL that ends with "/"', "the key follows it")
+        raise InvalidValue('a URL that ends with "/"', "the key follows it")
     return text
 
 
@@ -221,7 +227,7 @@ def _host(key: Key, value: object) -> str:
     if is_ipv6(text):
         return text
     if not is_host(text):
-        raise Wrong("a host name alone", host_advice(text))
+        raise InvalidValue("a host name alone", host_advice(text))
     return text.strip("[]")
 
 
@@ -231,7 +237,9 @@ def _address(key: Key, value: object) -> tuple[str, int] | None:
         return None
     host, _, port = text.rpartition(":")
     if not is_host(host) or not is_port(port):
-        raise Wrong(f"HOST:PORT, as in {shown(key.default)}", "" if host else "0.0.0.0 as the host is every address")
+        raise InvalidValue(
+            f"HOST:PORT, as in {toml_repr(key.default)}", "" if host else "0.0.0.0 as the host is every address"
+        )
     return host.strip("[]"), int(port)
 
 
@@ -239,14 +247,14 @@ def _redis_url(key: Key, value: object) -> Secret:
     text = _text(key, value)
     advice = redis_url_advice(text) if text else ""
     if advice:
-        raise Wrong("a Redis URL", advice)
+        raise InvalidValue("a Redis URL", advice)
     return Secret(text)
 
 
 def _http_url(key: Key, value: object) -> str:
     text = _text(key, value)
     if text and not is_http_url(text):
-        raise Wrong("a URL", "as in " + shown(key.example or "https://host:4566"))
+        raise InvalidValue("a URL", "as in " + toml_repr(key.example or "https://host:4566"))
     return text
 
 

@@ -11,12 +11,12 @@ from urllib.parse import quote, unquote, urlsplit
 from aiohttp import web
 
 from ..errors import RedisUnavailable, StoreError
-from ..monitoring.log import about
+from ..monitoring.log import log_fields
 from ..s3.transport.pool import ASKED_FOR_S
-from ..tasks import within
+from ..tasks import timeout
 from .access_log import OUTCOME
-from .mirrored_route import MirrorRoute
-from .request_stats import Event, Figures
+from .mirrored_route import MirroredRoute
+from .request_stats import Event, RequestStats
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _ALLOWED = ("GET", "HEAD")
 _DOTS = re.compile(r"(^|/)\.\.?(/|$)")
 
 
-class Proxy:
+class CopyProxy:
     """Answers with a redirect, to the copy or to the source.
 
     Args:
@@ -35,7 +35,7 @@ class Proxy:
     """
 
     def __init__(
-        self, route: MirrorRoute, source: str, max_wait_s: float, figures: Figures, *, is_public: bool
+        self, route: MirroredRoute, source: str, max_wait_s: float, figures: RequestStats, *, is_public: bool
     ) -> None:
         self._route = route
         self._source = source
@@ -49,7 +49,7 @@ class Proxy:
             return web.json_response({"msg": "only GET and HEAD"}, status=405, headers={"Allow": ", ".join(_ALLOWED)})
         began_s = time.monotonic()
         try:
-            key = key_of(request.raw_path)
+            key = url_to_key(request.raw_path)
         except ValueError as error:
             return web.json_response({"msg": str(error)}, status=400)
         wait_s = wait_s_of(request.headers.get("x-max-wait-duration"), self._max_wait_s)
@@ -68,13 +68,13 @@ class Proxy:
         except (StoreError, RedisUnavailable, asyncio.TimeoutError) as error:
             why = str(error) or "the destination did not answer in time"
             log.warning("%s: %r is to be had from the source alone: %s", self._route.name, key, why,
-                        extra=about(self._route.name, key))  # fmt: skip
+                        extra=log_fields(self._route.name, key))  # fmt: skip
             event = Event.ERROR
         return event, source_url(self._source, key)
 
     async def _event(self, key: str, wait_s: float) -> Event:
         began_s = time.monotonic()
-        async with within(ASKED_FOR_S):
+        async with timeout(ASKED_FOR_S):
             if await self._route.store.head(key) is not None:
                 return Event.HIT
         settled = await self._route.misses.settle(key, max(wait_s - (time.monotonic() - began_s), 0))
@@ -83,7 +83,7 @@ class Proxy:
         return Event.WAITED if settled.is_there else Event.WAITED_IN_VAIN
 
 
-def key_of(target: str) -> str:
+def url_to_key(target: str) -> str:
     """Return the key that a request's target names; a query is no part of it.
 
     Raises:

@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 
 from ..errors import RedisUnavailable, UpstreamRefused, UrlForbidden
 from ..model import Outcome, Result
-from ..monitoring.log import about
-from ..queue.redis_errors import translated
+from ..monitoring.log import log_fields
+from ..queue.redis_errors import translate_errors
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class CopyState:
     """What is known of a copy.
 
     Attributes:
@@ -43,7 +43,7 @@ class State:
     is_final: bool = False
 
 
-class States:
+class CopyStates:
     """The states of one destination's copies, under `s3s3:{ROUTE}:state:KEY`."""
 
     def __init__(self, client: Redis, route: str, lifespan_days: int) -> None:
@@ -52,15 +52,15 @@ class States:
         self._prefix = f"s3s3:{{{route}}}:state:"
         self._lifespan_s = lifespan_days * DAY_S
 
-    async def read(self, key: str) -> State | None:
+    async def read(self, key: str) -> CopyState | None:
         """Return what is known. Raises RedisUnavailable."""
-        with translated():
+        with translate_errors():
             text: Any = await self._client.get(self._prefix + key)
-        return State(**json.loads(text)) if text else None
+        return CopyState(**json.loads(text)) if text else None
 
     async def pend(self, key: str) -> None:
         """Say that somebody waits for the copy, unless something is known already. Raises RedisUnavailable."""
-        await self._set(key, State("pending"), PENDING_S, only_new=True)
+        await self._set(key, CopyState("pending"), PENDING_S, only_new=True)
 
     async def settle(self, key: str, outcome: Outcome) -> None:
         """Say what became of a copy. Without Redis it stays unsaid, and a HEAD finds it out."""
@@ -73,7 +73,7 @@ class States:
                 await self._set(key, _error_of(outcome), ERROR_S)
         except RedisUnavailable as error:
             log.warning("%s: the state of %r could not be kept: %s", self._route, key, error,
-                        extra=about(self._route, key))  # fmt: skip
+                        extra=log_fields(self._route, key))  # fmt: skip
 
     async def is_present(self, key: str, expires_ms: int | None) -> None:
         """Say that there is a copy.
@@ -86,26 +86,26 @@ class States:
         """
         left_s = self._lifespan_s if expires_ms is None else expires_ms / 1000 - time.time()
         if left_s > BEFORE_EXPIRY_S:
-            await self._set(key, State("present"), int(left_s - BEFORE_EXPIRY_S))
+            await self._set(key, CopyState("present"), int(left_s - BEFORE_EXPIRY_S))
 
     async def forget(self, key: str) -> None:
         """Say nothing any more. Raises RedisUnavailable."""
-        with translated():
+        with translate_errors():
             await self._client.delete(self._prefix + key)
 
-    async def _set(self, key: str, state: State, kept_s: int, *, only_new: bool = False) -> None:
-        text = json.dumps({name: getattr(state, name) for name in State.__slots__})
-        with translated():
+    async def _set(self, key: str, state: CopyState, kept_s: int, *, only_new: bool = False) -> None:
+        text = json.dumps({name: getattr(state, name) for name in CopyState.__slots__})
+        with translate_errors():
             await self._client.set(self._prefix + key, text, ex=max(kept_s, 1), nx=only_new)
 
 
-def _error_of(outcome: Outcome) -> State:
+def _error_of(outcome: Outcome) -> CopyState:
     """Return the error that a client is told."""
     error = outcome.error
-    if outcome.result is Result.SOURCE_GONE:
-        return State("error", "not found upstream", 404, "BadHTTPStatus", is_final=True)
+    if outcome.result is Result.SOURCE_MISSING:
+        return CopyState("error", "not found upstream", 404, "BadHTTPStatus", is_final=True)
     if isinstance(error, UrlForbidden):
-        return State("error", error.message, 403, "InvalidUrl", is_final=True)
+        return CopyState("error", error.message, 403, "InvalidUrl", is_final=True)
     if isinstance(error, UpstreamRefused) and error.status is not None and error.status >= 400:
-        return State("error", f"upstream answered {error.status}", error.status, "BadHTTPStatus", is_final=True)
-    return State("error", outcome.reason, is_final=not getattr(error, "retriable", False))
+        return CopyState("error", f"upstream answered {error.status}", error.status, "BadHTTPStatus", is_final=True)
+    return CopyState("error", outcome.reason, is_final=not getattr(error, "retriable", False))

@@ -14,13 +14,13 @@ from ..model import Endpoint
 from ..monitoring.metrics import Metrics
 from ..s3 import Timeouts
 from .access_log import JsonAccessLog
-from .copy_proxy import Proxy, source_url
-from .copy_states import DAY_S, States
+from .copy_proxy import CopyProxy, source_url
+from .copy_states import DAY_S, CopyStates
 from .http_server import Bounds, Connections, connections_at_hand, serving
-from .mirrored_route import MirrorRoute, Shared, destination_stores
-from .redirect import Copies, Redirect, RedirectAccessLog
-from .redirect_paths import url_of
-from .request_stats import Figures, Line
+from .mirrored_route import MirroredRoute, Shared, destination_stores
+from .redirect import Copies, RedirectAccessLog, RedirectFrontEnd
+from .redirect_paths import key_to_url
+from .request_stats import Line, RequestStats
 from .upstream import provenance
 from .upstream.origin import Origin
 from .upstream.unsized_body import keeper
@@ -37,22 +37,22 @@ PUBLIC_ACLS = ("public-read", "public-read-write")
 
 
 @dataclass(frozen=True)
-class Front:
+class FrontEnd:
     """One address that clients come to."""
 
     name: str
-    routes: Sequence[MirrorRoute]
+    routes: Sequence[MirroredRoute]
     connections: Connections
     port: int
     metrics: Metrics
 
-    def ailment(self) -> str:
+    def health_problem(self) -> str:
         """Return why its misses are not being worked on, or "" while they are."""
-        return "; ".join(filter(None, (route.ailment() for route in self.routes)))
+        return "; ".join(filter(None, (route.health_problem() for route in self.routes)))
 
-    async def unready(self) -> list[str]:
+    async def readiness_problems(self) -> list[str]:
         """Ask Redis and the destinations; return what is wrong, a line each."""
-        found = await asyncio.gather(*(route.unready() for route in self.routes))
+        found = await asyncio.gather(*(route.readiness_problems() for route in self.routes))
         return [line for lines in found for line in lines]
 
     async def measure(self) -> None:
@@ -70,14 +70,14 @@ async def fronts(
     *,
     line: Line | None = None,
     with_access_log: bool = False,
-) -> AsyncIterator[list[Front]]:
+) -> AsyncIterator[list[FrontEnd]]:
     """Open every front that is configured. They answer at once; `run` works on what they miss.
 
     Raises:
         ConfigError: an address cannot be had.
     """
     async with AsyncExitStack() as stack:
-        opened: list[Front] = []
+        opened: list[FrontEnd] = []
         if settings.redirect is not None:
             opened.append(await stack.enter_async_context(_redirect(settings.redirect, shared, line, with_access_log)))
         if settings.proxy is not None:
@@ -85,7 +85,7 @@ async def fronts(
         yield opened
 
 
-async def run(opened: Sequence[Front], stop: asyncio.Event, drain_s: float) -> None:
+async def run(opened: Sequence[FrontEnd], stop: asyncio.Event, drain_s: float) -> None:
     """Work on misses until `stop` is set."""
     await asyncio.gather(*(route.run(stop, drain_s) for front in opened for route in front.routes))
 
@@ -98,9 +98,9 @@ def is_public(endpoint: Endpoint) -> bool:
 @asynccontextmanager
 async def _proxy(
     settings: ProxySettings, shared: Shared, line: Line | None, with_access_log: bool
-) -> AsyncIterator[Front]:
+) -> AsyncIterator[FrontEnd]:
     source = place_of(settings.source)
-    figures = Figures(PROXY, shared.metrics, line)
+    figures = RequestStats(PROXY, shared.metrics, line)
     route = settings.route
     origin = Origin(
         route.source.name,
@@ -110,38 +110,38 @@ async def _proxy(
         timeouts=UPSTREAM,
     )
     async with destination_stores(settings.destination, shared.worker) as (writing, asking):
-        mirrored = MirrorRoute(route, origin, writing, asking, shared, told=figures.copied)
-        proxy = Proxy(
+        mirrored = MirroredRoute(route, origin, writing, asking, shared, told=figures.copied)
+        proxy = CopyProxy(
             mirrored, settings.source, settings.max_wait_s, figures, is_public=is_public(settings.destination)
         )
         connections = Connections(Bounds(connections=connections_at_hand()))
         access_log = JsonAccessLog if with_access_log else None
         async with serving(PROXY, settings.host, settings.port, proxy.answer, connections, access_log) as port:
             log.info("%s: %s:%d, from %s", PROXY, settings.host, port, settings.source)
-            yield Front(PROXY, (mirrored,), connections, port, shared.metrics)
+            yield FrontEnd(PROXY, (mirrored,), connections, port, shared.metrics)
 
 
 @asynccontextmanager
 async def _redirect(
     settings: RedirectSettings, shared: Shared, line: Line | None, with_access_log: bool
-) -> AsyncIterator[Front]:
+) -> AsyncIterator[FrontEnd]:
     rules = UrlRules(patterns=settings.patterns, https_only=settings.https_only, private=settings.private)
-    figures = Figures(REDIRECT, shared.metrics, line)
+    figures = RequestStats(REDIRECT, shared.metrics, line)
     copies = {}
     async with AsyncExitStack() as stack:
         for place, route in settings.routes.items():
             endpoint = settings.destinations[place]
             origin = Origin(
                 route.source.name,
-                url_of=url_of,
+                url_of=key_to_url,
                 rules=rules,
                 kept=provenance.of_redirect,
                 keep=keeper(shared.room),
                 timeouts=UPSTREAM,
             )
             writing, asking = await stack.enter_async_context(destination_stores(endpoint, shared.worker))
-            states = States(shared.client, route.name, settings.lifespan_days)
-            mirrored = MirrorRoute(
+            states = CopyStates(shared.client, route.name, settings.lifespan_days)
+            mirrored = MirroredRoute(
                 route,
                 origin,
                 writing,
@@ -152,9 +152,9 @@ async def _redirect(
                 told=figures.copied,
             )
             copies[place] = Copies(mirrored, states, settings.lifespan_days, is_public=is_public(endpoint))
-        redirect = Redirect(settings, rules, copies, figures)
+        redirect = RedirectFrontEnd(settings, rules, copies, figures)
         connections = Connections(Bounds(connections=connections_at_hand()))
         access_log = RedirectAccessLog if with_access_log else None
         async with serving(REDIRECT, settings.host, settings.port, redirect.answer, connections, access_log) as port:
             log.info("%s: %s:%d", REDIRECT, settings.host, port)
-            yield Front(REDIRECT, [one.route for one in copies.values()], connections, port, shared.metrics)
+            yield FrontEnd(REDIRECT, [one.route for one in copies.values()], connections, port, shared.metrics)

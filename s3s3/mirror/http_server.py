@@ -26,7 +26,7 @@ from .access_log import LOGGER
 
 log = logging.getLogger(__name__)
 
-MOST_CONNECTIONS = 8192
+MAX_CONNECTIONS = 8192
 _ENDS_WITHIN_S = 1.0
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -41,7 +41,7 @@ class Bounds:
         head_bytes: for all that comes in of one request, and of what is sent ahead while it is answered.
     """
 
-    connections: int = MOST_CONNECTIONS
+    connections: int = MAX_CONNECTIONS
     idle_s: float = 15.0
     head_bytes: int = 64 * 1024
 
@@ -49,7 +49,7 @@ class Bounds:
 def connections_at_hand() -> int:
     """Return how many connections the limit of open files leaves, half of it being for stores, Redis and files."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else max(min(MOST_CONNECTIONS, soft // 2), 16)
+    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(min(MAX_CONNECTIONS, soft // 2), 16)
 
 
 class Connections:

@@ -18,7 +18,7 @@ from ..tasks import cancel
 log = logging.getLogger(__name__)
 
 SENT_EVERY_S = 5.0
-MOST_LINES = 20_000
+MAX_LINES = 20_000
 """That wait to be sent; the oldest go first."""
 
 _ANSWER_TIMEOUT_S = 5.0
@@ -43,13 +43,13 @@ def write_url(url: str) -> tuple[str, aiohttp.BasicAuth | None]:
     return urlunsplit((parts.scheme, netloc, path, query, "")), aiohttp.BasicAuth(user, password) if user else None
 
 
-class Influx:
+class InfluxDBSender:
     """Sends lines beside everything else; an async context manager."""
 
     def __init__(self, url: str, *, sent_every_s: float = SENT_EVERY_S) -> None:
         self._url, self._auth = write_url(url)
         self._sent_every_s = sent_every_s
-        self._lines: deque[str] = deque(maxlen=MOST_LINES)
+        self._lines: deque[str] = deque(maxlen=MAX_LINES)
         self._host = _escaped(socket.gethostname())
         self._is_away = False
 
@@ -60,7 +60,7 @@ class Influx:
             f"{time.time_ns()}"
         )
 
-    async def __aenter__(self) -> Influx:
+    async def __aenter__(self) -> InfluxDBSender:
         timeout = aiohttp.ClientTimeout(total=_ANSWER_TIMEOUT_S)
         self._http = aiohttp.ClientSession(timeout=timeout, auth=self._auth)
         self._sending = asyncio.create_task(self._keep_sending())

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from ..errors import S3S3Error, StoreError, StoreUnavailable
 from ..model import Job, Outcome, Result
-from ..s3 import Held, Store
-from ..tasks import within
-from ..transfer.copier import Transfer
+from ..s3 import ObjectInfo, Store
+from ..tasks import timeout
+from ..transfer.copier import Copier
 
-LONGEST_COPY_S = 6 * 3600.0
+MAX_COPY_S = 6 * 3600.0
 """A source that trickles must not keep its slot for ever."""
 
 Settled = Callable[[str, Outcome], Awaitable[None]]
@@ -32,11 +32,11 @@ class MirrorCopy:
     def __init__(
         self,
         store: Store,
-        transfer: Transfer,
+        transfer: Copier,
         *,
         settled: Settled | None = None,
         fresh_for_s: float | None = None,
-        longest_s: float = LONGEST_COPY_S,
+        longest_s: float = MAX_COPY_S,
     ) -> None:
         self._store = store
         self._transfer = transfer
@@ -49,7 +49,7 @@ class MirrorCopy:
         outcome = await self._outcome(job.key, permit)
         error = outcome.error
         if isinstance(error, StoreError) and not error.store and not error.retriable:
-            outcome = outcome._replace(result=Result.LEFT)
+            outcome = outcome._replace(result=Result.EXTRANEOUS)
         if self._settled is not None:
             await self._settled(job.key, outcome)
         return [outcome]
@@ -58,16 +58,16 @@ class MirrorCopy:
         try:
             if is_fresh(await self._store.head(key), self._store, self._fresh_for_s):
                 return Outcome(self._store.name, key, Result.SAME, Result.SAME.value)
-            async with within(self._longest_s):
+            async with timeout(self._longest_s):
                 return (await self._transfer.copy(key, [self._store], permit=permit, look=False))[0]
         except asyncio.TimeoutError:
             error: S3S3Error = StoreUnavailable(f"the copy was not done within {self._longest_s:g} s", key=key)
-            return Outcome(self._store.name, key, Result.FAILED, str(error), error=error, unanswered=True)
+            return Outcome(self._store.name, key, Result.FAILED, str(error), error=error, indeterminate=True)
         except S3S3Error as failure:
             return Outcome(self._store.name, key, Result.FAILED, str(failure), error=failure)
 
 
-def is_fresh(held: Held | None, store: Store, fresh_for_s: float | None) -> bool:
+def is_fresh(held: ObjectInfo | None, store: Store, fresh_for_s: float | None) -> bool:
     """Whether the store holds a copy that may be served: not every store deletes by itself what has had its time."""
     if held is None:
         return False

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from ..errors import RedisUnavailable
 from ..model import Lane, Result
-from ..monitoring.log import about
-from ..queue.base import Jobs, Put
-from ..queue.lease import lease_clock_s
-from ..queue.redis_retry import Patience
+from ..monitoring.log import log_fields
+from ..queue.base import JobQueue, JobRequest
+from ..queue.lease import boottime_s
+from ..queue.redis_retry import RedisRetry
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ ASKED_AGAIN_AFTER_S = 15.0
 """A Redis that lost its data has lost the job, too. To ask for what is on the queue already costs a HEAD."""
 
 
-class Settled(NamedTuple):
+class MissResult(NamedTuple):
     """What became of a miss. `is_there`: the copy can be had now. `outcome` and `reason` are a report line's."""
 
     is_there: bool
@@ -36,17 +36,17 @@ class Settled(NamedTuple):
 class _Awaited:
     """A key that is waited for: how many do, what they wait for, and when it was last asked for."""
 
-    settled: asyncio.Future[Settled | None]
+    settled: asyncio.Future[MissResult | None]
     waiting: int
     asked_s: float
     asking: asyncio.Future[None] | None = None
 
 
-class Misses:
+class MissCoalescer:
     """The misses of one front and one destination. `run` has to run beside it."""
 
     def __init__(
-        self, jobs: Jobs, route: str, destination: str, *, asked_again_after_s: float = ASKED_AGAIN_AFTER_S
+        self, jobs: JobQueue, route: str, destination: str, *, asked_again_after_s: float = ASKED_AGAIN_AFTER_S
     ) -> None:
         self._jobs = jobs
         self._route = route
@@ -54,7 +54,7 @@ class Misses:
         self._asked_again_after_s = asked_again_after_s
         self._run = secrets.token_hex(8)
         self._awaited: dict[str, _Awaited] = {}
-        self._patience = Patience()
+        self._patience = RedisRetry()
         self._gave_up = False
 
     @property
@@ -62,7 +62,7 @@ class Misses:
         """How many requests wait now."""
         return sum(awaited.waiting for awaited in self._awaited.values())
 
-    async def settle(self, key: str, wait_s: float) -> Settled | None:
+    async def settle(self, key: str, wait_s: float) -> MissResult | None:
         """Have a key copied. Return what became of it, None where that is not known within `wait_s`.
 
         The copy goes on however long it takes.
@@ -72,7 +72,7 @@ class Misses:
         """
         awaited = self._awaited.get(key)
         if awaited is None:
-            awaited = _Awaited(asyncio.get_running_loop().create_future(), 0, lease_clock_s())
+            awaited = _Awaited(asyncio.get_running_loop().create_future(), 0, boottime_s())
             self._awaited[key] = awaited
             awaited.asking = asyncio.ensure_future(self._put(key))
             awaited.asking.add_done_callback(partial(self._asked, key, awaited))
@@ -96,13 +96,13 @@ class Misses:
     async def run(self) -> None:
         """Hear what becomes of misses, for ever."""
         while True:
-            events = await self._patience.answered(partial(self._jobs.outcomes, self._run, HEARD_FOR_S))
+            events = await self._patience.run(partial(self._jobs.poll_outcomes, self._run, HEARD_FOR_S))
             for event in events:
                 self._heard(json.loads(event))
             await self._ask_again()
 
     async def _put(self, key: str) -> None:
-        await self._jobs.put([Put(key, (self._destination,))], Lane.FRESH, self._run)
+        await self._jobs.enqueue([JobRequest(key, (self._destination,))], Lane.FRESH, self._run)
 
     def _asked(self, key: str, awaited: _Awaited, asking: asyncio.Future[None]) -> None:
         error = None if asking.cancelled() else asking.exception()
@@ -116,7 +116,7 @@ class Misses:
         if awaited is None or awaited.settled.done():
             return
         is_there = fields["outcome"] in (Result.COPIED.value, Result.SAME.value)
-        awaited.settled.set_result(Settled(is_there, fields["outcome"], fields["reason"]))
+        awaited.settled.set_result(MissResult(is_there, fields["outcome"], fields["reason"]))
         self._forget(fields["key"], awaited)
 
     def _forget(self, key: str, awaited: _Awaited) -> None:
@@ -125,7 +125,7 @@ class Misses:
             del self._awaited[key]
 
     async def _ask_again(self) -> None:
-        now_s = lease_clock_s()
+        now_s = boottime_s()
         for key, awaited in list(self._awaited.items()):
             if now_s - awaited.asked_s > self._asked_again_after_s:
                 awaited.asked_s = now_s
@@ -133,5 +133,5 @@ class Misses:
                     await self._put(key)
                 except RedisUnavailable as error:
                     log.warning("%s: %s; those who wait for %r go on waiting", self._route, error, key,
-                                extra=about(self._route, key))  # fmt: skip
+                                extra=log_fields(self._route, key))  # fmt: skip
                     return

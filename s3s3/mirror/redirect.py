@@ -19,14 +19,14 @@ from ..config.mirror import RedirectSettings
 from ..errors import InvalidKey, RedisUnavailable, StoreError, UrlForbidden
 from ..model import KEY_LIMIT_BYTES
 from ..s3.transport.pool import ASKED_FOR_S
-from ..tasks import within
+from ..tasks import timeout
 from .access_log import OUTCOME, JsonAccessLog
 from .copy_proxy import SIGNED_FOR_S
-from .copy_states import DAY_S, State, States
+from .copy_states import DAY_S, CopyState, CopyStates
 from .mirror_copy import is_fresh
-from .mirrored_route import MirrorRoute
-from .redirect_paths import Asked, asked, key_of
-from .request_stats import Event, Figures
+from .mirrored_route import MirroredRoute
+from .redirect_paths import RedirectRequest, asked, path_to_key
+from .request_stats import Event, RequestStats
 from .upstream.url_policy import UrlRules
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ _CORS = {
 class Copies:
     """The copies of one destination: whether one is there, and having one made."""
 
-    def __init__(self, route: MirrorRoute, states: States, lifespan_days: int, *, is_public: bool) -> None:
+    def __init__(self, route: MirroredRoute, states: CopyStates, lifespan_days: int, *, is_public: bool) -> None:
         self.route = route
         self.states = states
         self._fresh_for_s = lifespan_days * DAY_S
@@ -57,7 +57,7 @@ class Copies:
                 return True
         except RedisUnavailable as error:
             log.warning("%s: %s", self.route.name, error)
-        async with within(ASKED_FOR_S):
+        async with timeout(ASKED_FOR_S):
             held = await self.route.store.head(key)
         if held is None or not is_fresh(held, self.route.store, self._fresh_for_s):
             return False
@@ -69,7 +69,7 @@ class Copies:
             log.warning("%s: %s", self.route.name, error)
         return True
 
-    async def made(self, key: str, wait_s: float) -> State | None:
+    async def made(self, key: str, wait_s: float) -> CopyState | None:
         """Have a copy made; try again while the time lasts.
 
         Returns:
@@ -85,7 +85,7 @@ class Copies:
             if settled is None:
                 return None
             if settled.is_there:
-                return State("present")
+                return CopyState("present")
             state = await self.states.read(key)
             if state is not None and state.name == "error" and state.is_final:
                 return state
@@ -102,11 +102,15 @@ class Copies:
         await self.states.forget(key)
 
 
-class Redirect:
+class RedirectFrontEnd:
     """Answers requests. `copies` go by service and region."""
 
     def __init__(
-        self, settings: RedirectSettings, rules: UrlRules, copies: Mapping[tuple[str, str], Copies], figures: Figures
+        self,
+        settings: RedirectSettings,
+        rules: UrlRules,
+        copies: Mapping[tuple[str, str], Copies],
+        figures: RequestStats,
     ) -> None:
         self._settings = settings
         self._rules = rules
@@ -150,7 +154,7 @@ class Redirect:
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         return token is not None and secrets.compare_digest(given, f"Bearer {token}".encode())
 
-    async def _of_copy(self, request: web.BaseRequest, path: Asked) -> web.Response:
+    async def _of_copy(self, request: web.BaseRequest, path: RedirectRequest) -> web.Response:
         """Answer what is about one copy."""
         if len(path.rest) > 3:
             return _said(400, "too many path segments: the URL has to be percent-encoded, or base64", err="InvalidUrl")
@@ -162,7 +166,7 @@ class Redirect:
         except UrlForbidden as error:
             return _said(403, error.message, err="InvalidUrl")
         if path.verb == "purge":
-            return await _purged(copies, key_of(url))
+            return await _purged(copies, path_to_key(url))
         began_s = time.monotonic()
         event, response = await self._redirected(copies, url, request.method)
         response.headers[OUTCOME] = self._figures.answered(event, time.monotonic() - began_s)
@@ -170,7 +174,7 @@ class Redirect:
 
     async def _redirected(self, copies: Copies, url: str, method: str) -> tuple[Event, web.Response]:
         """Return where the object is to be had, and what led there. Whatever goes wrong, it is at the URL itself."""
-        key, wait_s = key_of(url), self._settings.max_wait_s
+        key, wait_s = path_to_key(url), self._settings.max_wait_s
         if len(key) > KEY_LIMIT_BYTES:
             return Event.ERROR, _elsewhere(url, "The URL is too long for a copy's key")
         try:
@@ -216,7 +220,7 @@ def _elsewhere(url: str, why: str) -> web.Response:
     return web.json_response({"url": url, "msg": why}, status=302, headers={"Location": url})
 
 
-def _not_made(url: str, state: State) -> web.Response:
+def _not_made(url: str, state: CopyState) -> web.Response:
     if state.status is not None:
         return _said(state.status, state.reason, err=state.err)
     return _elsewhere(url, f"No copy can be made: {state.reason}")

@@ -13,7 +13,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RedirectRequest:
     """A path taken apart: `/v1/VERB/SERVICE/REGION/URL`. `rest` are the decoded segments after the verb."""
 
     verb: str
@@ -25,15 +25,15 @@ class Asked:
         return url_in(self.rest[2]) if len(self.rest) == 3 else ""
 
 
-def asked(target: str) -> Asked:
+def asked(target: str) -> RedirectRequest:
     """Take a request's target apart."""
     path = target.partition("?")[0]
     if not path.startswith("/"):
         path = urlsplit(path).path
     segments = [unquote(segment, errors="replace") for segment in path.split("/")[1:]]
     if len(segments) < 2 or segments[0] != "v1":
-        return Asked("", ())
-    return Asked(segments[1], tuple(segments[2:]))
+        return RedirectRequest("", ())
+    return RedirectRequest(segments[1], tuple(segments[2:]))
 
 
 def url_in(segment: str) -> str:
@@ -51,11 +51,11 @@ def url_in(segment: str) -> str:
         return segment
 
 
-def key_of(url: str) -> str:
+def path_to_key(url: str) -> str:
     """Return the key that a URL's copy has: percent-encoded, since what a path means is its server's business."""
     return quote(url, safe="")
 
 
-def url_of(key: str) -> str:
+def key_to_url(key: str) -> str:
     """Return the URL whose copy a key is."""
     return unquote(key)

@@ -42,7 +42,7 @@ OF_CACHE = (Event.HIT, Event.MISS, Event.STREAMED, Event.REFUSED, Event.ERROR)
 Line = Callable[[str, str, float], None]
 
 
-class Figures:
+class RequestStats:
     """Counts the requests and copies of one mirror.
 
     Args:

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from .formatting import rate_text, size_text, span_text, time_text
-from .heartbeat import Member
-from .snapshot import RouteView, State, StoreView
+from .heartbeat import ProcessInfo
+from .snapshot import RouteView, StoreState, StoreView
 
 SPARK_WIDTH, SPARK_HEIGHT = 240, 40
 
-_ICONS = {State.HEALTHY: "●", State.RETRYING: "↻", State.PAUSED: "❚❚", State.OPEN: "▲"}
-_KINDS = {State.HEALTHY: "well", State.RETRYING: "uneasy", State.PAUSED: "held", State.OPEN: "sick"}
+_ICONS = {StoreState.HEALTHY: "●", StoreState.RETRYING: "↻", StoreState.PAUSED: "❚❚", StoreState.OPEN: "▲"}
+_KINDS = {StoreState.HEALTHY: "well", StoreState.RETRYING: "uneasy", StoreState.PAUSED: "held", StoreState.OPEN: "sick"}
 
 
 def shown(text: str) -> str:
@@ -40,7 +40,7 @@ def route(view: RouteView) -> str:
     """Return a route with its destinations."""
     name, source = shown(view.name), view.source
     channel = f" · channel <bdi>{shown(view.channel)}</bdi>" if view.channel else ""
-    state = "" if source.state == State.HEALTHY else f" {_badge(source)}"
+    state = "" if source.state == StoreState.HEALTHY else f" {_badge(source)}"
     counts = view.counts
     facts = [
         ("Pending", f"{counts.pending:,}"),
@@ -111,7 +111,7 @@ def _compared(view: RouteView) -> str:
 
 def processes(views: Sequence[RouteView]) -> str:
     """Return the processes of the fleet."""
-    found: dict[tuple[str, int], list[tuple[str, Member]]] = {}
+    found: dict[tuple[str, int], list[tuple[str, ProcessInfo]]] = {}
     for view in views:
         for member in view.members:
             found.setdefault((member.host, member.pid), []).append((view.name, member))
@@ -120,9 +120,9 @@ def processes(views: Sequence[RouteView]) -> str:
     return f'<ul class="fleet">{"".join(map(_process, found.values()))}</ul>'
 
 
-def _process(mine: Sequence[tuple[str, Member]]) -> str:
+def _process(mine: Sequence[tuple[str, ProcessInfo]]) -> str:
     one = min((member for _, member in mine), key=lambda member: member.silent_s)
-    ailments = dict.fromkeys(member.ailment for _, member in mine if member.ailment)
+    ailments = dict.fromkeys(member.health_problem for _, member in mine if member.health_problem)
     kind, word = ("sick", "silent") if one.is_silent else ("uneasy", "ails") if ailments else ("well", "alive")
     leads = [shown(route) for route, member in mine if member.leads]
     facts = [

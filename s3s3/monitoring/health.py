@@ -14,9 +14,9 @@ from aiohttp import web
 from ..config import HttpSettings
 from ..config.addresses import why_not_bound
 from ..errors import S3S3Error
-from ..tasks import within
+from ..tasks import timeout
 from .metrics import CONTENT_TYPE, Metrics
-from .status_page import FORM_BYTES, Status
+from .status_page import FORM_BYTES, StatusPage
 
 log = logging.getLogger(__name__)
 
@@ -24,17 +24,17 @@ READY_WITHIN_S = 8.0
 """How long a readiness check may take: less than what those who ask usually wait (Kubernetes: set it above this)."""
 
 
-class Healthy(Protocol):
+class HealthCheck(Protocol):
     """A part whose health is shown."""
 
-    def ailment(self) -> str:
+    def health_problem(self) -> str:
         """Return why it does not work, or "" while it does."""
 
-    async def unready(self) -> list[str]:
+    async def readiness_problems(self) -> list[str]:
         """Return what it needs and cannot reach, a line each."""
 
 
-class Watched(Healthy, Protocol):
+class MeteredHealthCheck(HealthCheck, Protocol):
     """One that has gauges, too."""
 
     async def measure(self) -> None:
@@ -42,7 +42,11 @@ class Watched(Healthy, Protocol):
 
 
 def application(
-    watched: Sequence[Watched], metrics: Metrics, status: Status | None = None, *, sources: Sequence[Healthy] = ()
+    watched: Sequence[MeteredHealthCheck],
+    metrics: Metrics,
+    status: StatusPage | None = None,
+    *,
+    sources: Sequence[HealthCheck] = (),
 ) -> web.Application:
     """Return the application: `/healthz` (alive and consuming), `/readyz` (reaches what it needs), `/metrics`.
 
@@ -53,12 +57,12 @@ def application(
     parts = [*watched, *sources]
 
     async def healthz(request: web.Request) -> web.Response:
-        return answer_of([ailment for part in parts if (ailment := part.ailment())])
+        return answer_of([health_problem for part in parts if (health_problem := part.health_problem())])
 
     async def readyz(request: web.Request) -> web.Response:
         try:
-            async with within(READY_WITHIN_S):
-                found = await asyncio.gather(*(part.unready() for part in parts))
+            async with timeout(READY_WITHIN_S):
+                found = await asyncio.gather(*(part.readiness_problems() for part in parts))
         except asyncio.TimeoutError:
             return answer_of([f"a store or Redis has not answered within {READY_WITHIN_S:g} s"])
         return answer_of([line for lines in found for line in lines])

@@ -28,19 +28,19 @@ from .. import __version__
 from ..errors import RedisUnavailable
 from ..model import Outcome, Route
 from ..queue.lua_scripts import Script
-from ..queue.redis_queue import RedisJobs
-from .history import Growth, History
+from ..queue.redis_queue import RedisJobQueue
+from .history import History, MetricsDelta
 from .metrics import Metrics
 
-SIGN_EVERY_S = 5.0
-SILENT_AFTER_S = 3 * SIGN_EVERY_S
+HEARTBEAT_INTERVAL_S = 5.0
+SILENT_AFTER_S = 3 * HEARTBEAT_INTERVAL_S
 """After so long without a sign of life a process counts as gone."""
 
 KEPT_S = 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ProcessInfo:
     """A process, as it said itself.
 
     Attributes:
@@ -59,7 +59,7 @@ class Member:
     started_ms: int
     running: int = 0
     leads: bool = False
-    ailment: str = ""
+    health_problem: str = ""
     silent_s: float = 0.0
 
     @property
@@ -68,7 +68,7 @@ class Member:
         return self.silent_s > SILENT_AFTER_S
 
 
-class Fleet:
+class ProcessRegistry:
     """The processes of one route.
 
     Args:
@@ -78,38 +78,38 @@ class Fleet:
     def __init__(self, client: Redis, prefix: str) -> None:
         self._script = Script(client, __package__, "heartbeat.lua", prefix)
 
-    async def sign(self, member: Member) -> None:
+    async def register(self, member: ProcessInfo) -> None:
         """Give a sign of life. Raises RedisUnavailable."""
         about = {name: value for name, value in asdict(member).items() if name not in ("id", "silent_s")}
         await self._script("here", member.id, json.dumps(about), KEPT_S)
 
-    async def sign_off(self, member_id: str) -> None:
+    async def deregister(self, member_id: str) -> None:
         """Say goodbye. Raises RedisUnavailable."""
         await self._script("gone", member_id)
 
-    async def members(self) -> Sequence[Member]:
+    async def processes(self) -> Sequence[ProcessInfo]:
         """Return all who gave a sign of life within the hour and did not sign off. Raises RedisUnavailable."""
         found = await self._script("read")
-        known = {one.name for one in fields(Member)}
+        known = {one.name for one in fields(ProcessInfo)}
         members = []
         for name, text, silent_ms in zip(found[::3], found[1::3], found[2::3], strict=True):
             about = {key: value for key, value in json.loads(text).items() if key in known}
-            members.append(Member(id=name, silent_s=int(silent_ms) / 1000, **about))
+            members.append(ProcessInfo(id=name, silent_s=int(silent_ms) / 1000, **about))
         return sorted(members, key=lambda one: (one.host, one.pid))
 
 
 log = logging.getLogger(__name__)
 
 
-class State(NamedTuple):
+class ProcessState(NamedTuple):
     """How a process does: jobs that it works on, whether it puts the notices on the queue, and what ails it."""
 
     running: int
     leads: bool
-    ailment: str
+    health_problem: str
 
 
-class Presence:
+class Heartbeat:
     """A process's presence in one route's fleet. `keep` runs beside its work.
 
     Args:
@@ -119,38 +119,38 @@ class Presence:
     def __init__(
         self,
         route: Route,
-        jobs: RedisJobs,
+        jobs: RedisJobQueue,
         metrics: Metrics,
-        state: Callable[[], State],
+        state: Callable[[], ProcessState],
         command: str = "listen",
     ) -> None:
         self._jobs = jobs
-        self._fleet = Fleet(jobs.client, jobs.prefix)
+        self._fleet = ProcessRegistry(jobs.client, jobs.prefix)
         self._history = History(jobs.client, jobs.prefix)
-        self._growth = Growth(route, metrics)
+        self._growth = MetricsDelta(route, metrics)
         self._state = state
-        self._member = Member(
+        self._member = ProcessInfo(
             jobs.consumer, socket.gethostname(), os.getpid(), __version__, command, int(time.time() * 1000)
         )
         self.failed: Callable[[Sequence[Outcome]], None] = self._growth.failed
 
-    async def keep(self) -> None:
+    async def run(self) -> None:
         """Tell, for ever."""
         while True:
             try:
-                await self.tell()
+                await self.send()
             except RedisUnavailable as error:  # who does the work says that, and waits; the next time tells it all
                 log.debug("no sign of life: %s", error)
-            await asyncio.sleep(SIGN_EVERY_S)
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
-    async def tell(self) -> None:
+    async def send(self) -> None:
         """Give a sign of life, and tell what the figures grew by. Raises RedisUnavailable."""
-        running, leads, ailment = self._state()
-        await self._fleet.sign(replace(self._member, running=running, leads=leads, ailment=ailment))
+        running, leads, health_problem = self._state()
+        await self._fleet.register(replace(self._member, running=running, leads=leads, health_problem=health_problem))
         await self._growth.tell(self._history)
 
-    async def sign_off(self) -> None:
+    async def deregister(self) -> None:
         """Leave the queue, tell the rest, and that this process goes. Raises RedisUnavailable."""
-        await self._jobs.leave()
+        await self._jobs.remove_consumer()
         await self._growth.tell(self._history)
-        await self._fleet.sign_off(self._member.id)
+        await self._fleet.deregister(self._member.id)

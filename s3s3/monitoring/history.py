@@ -33,7 +33,7 @@ LAG_MINUTES = 10
 
 
 @dataclass
-class Hour:
+class HourlySeries:
     """The figures of a destination: one for each minute, the oldest first, and the last is the one that runs."""
 
     copied: list[int] = field(default_factory=lambda: [0] * MINUTES)
@@ -59,11 +59,11 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Told:
+class HistorySnapshot:
     """What all processes told: by destination, and the latest failures, the newest first."""
 
     now_ms: int
-    hours: Mapping[str, Hour]
+    hours: Mapping[str, HourlySeries]
     failures: Sequence[Failure]
 
 
@@ -83,7 +83,7 @@ def quantile_s(counts: Sequence[int], part: float) -> float | None:
     return None
 
 
-class Growth:
+class MetricsDelta:
     """What a process's own figures of a route grew by since they were told last."""
 
     def __init__(self, route: Route, metrics: Metrics) -> None:
@@ -125,7 +125,7 @@ class Growth:
             yield f"{name} copied", int(metrics.copies[route, name, Result.COPIED.value])
             yield f"{name} failed", int(metrics.copies[route, name, Result.FAILED.value])
             yield f"{name} bytes", int(metrics.copy_bytes[route, name])
-            lags = metrics.notice_to_copy_seconds.get((route, name))
+            lags = metrics.notification_to_copy_seconds.get((route, name))
             for number, count in enumerate(lags.counts if lags is not None else ()):
                 yield f"{name} lag {number}", count
 
@@ -149,18 +149,18 @@ class History:
         pairs = [part for name, number in figures.items() for part in (name, number)]
         await self._script("add", KEPT_S, FAILURES_KEPT, FAILURES_KEPT_S, len(listed), *listed, *pairs)
 
-    async def read(self) -> Told:
+    async def read(self) -> HistorySnapshot:
         """Return what all processes told in the last hour. Raises RedisUnavailable."""
         now_ms, minutes, failures = await self._script("read", MINUTES)
-        hours: dict[str, Hour] = {}
+        hours: dict[str, HourlySeries] = {}
         for number, fields in enumerate(minutes):
             for name, figure in zip(fields[::2], fields[1::2], strict=True):
                 destination, kind, *bucket = name.split(" ")
-                _put(hours.setdefault(destination, Hour()), number, kind, bucket, int(figure))
-        return Told(int(now_ms), hours, [Failure(**json.loads(text)) for text in failures])
+                _put(hours.setdefault(destination, HourlySeries()), number, kind, bucket, int(figure))
+        return HistorySnapshot(int(now_ms), hours, [Failure(**json.loads(text)) for text in failures])
 
 
-def _put(hour: Hour, number: int, kind: str, bucket: Sequence[str], figure: int) -> None:
+def _put(hour: HourlySeries, number: int, kind: str, bucket: Sequence[str], figure: int) -> None:
     if kind == "lag":
         if number >= MINUTES - LAG_MINUTES and int(bucket[0]) < len(hour.lag):
             hour.lag[int(bucket[0])] += figure

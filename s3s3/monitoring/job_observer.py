@@ -6,16 +6,16 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from ..errors import HandedBack, LeftBehind
+from ..errors import DestinationTooSlow, JobReleased
 from ..model import Job, Lane, Outcome, Result
-from ..queue.base import Counts
-from .log import about
+from ..queue.base import QueueStats
+from .log import log_fields
 from .metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 
-class Observer:
+class JobObserver:
     """Counts and logs what becomes of one route's jobs.
 
     Args:
@@ -27,25 +27,25 @@ class Observer:
         self._metrics = metrics
         self._failed = failed
 
-    def finished(self, job: Job, outcomes: Sequence[Outcome], duration_s: float) -> None:
+    def on_job_end(self, job: Job, outcomes: Sequence[Outcome], duration_s: float) -> None:
         """Tell of a job that the queue knows to be done."""
         failed = []
         for outcome in outcomes:
-            if isinstance(outcome.error, HandedBack):
+            if isinstance(outcome.error, JobReleased):
                 continue  # nothing was tried
-            if isinstance(outcome.error, LeftBehind):
+            if isinstance(outcome.error, DestinationTooSlow):
                 self._tell_waiting(job, outcome)  # its own job will say what becomes of it
                 continue
             self._metrics.count_outcome(self._route, outcome, duration_s)
             if outcome.result is Result.COPIED and job.lane is Lane.FRESH:
-                waited_s = max(time.time() - job.noticed_ms / 1000, 0.0)
-                self._metrics.notice_to_copy_seconds[self._route, outcome.destination].observe(waited_s)
+                waited_s = max(time.time() - job.notified_ms / 1000, 0.0)
+                self._metrics.notification_to_copy_seconds[self._route, outcome.destination].observe(waited_s)
             if outcome.result is Result.FAILED:
                 failed.append(outcome)
                 self._metrics.retries[self._route, outcome.destination] += getattr(outcome.error, "retriable", False)
             elif log.isEnabledFor(logging.DEBUG):
                 log.debug("%s: %r to %s: %s %s", self._route, job.key, outcome.destination, outcome.result.value,
-                          outcome.reason, extra=about(self._route, job.key, destination=outcome.destination,
+                          outcome.reason, extra=log_fields(self._route, job.key, destination=outcome.destination,
                                                       outcome=outcome.result.value))  # fmt: skip
         if failed:
             self._tell_failed(job, failed)
@@ -53,28 +53,28 @@ class Observer:
     def _tell_waiting(self, job: Job, outcome: Outcome) -> None:
         same = self._route, outcome.destination, outcome.plain_reason
         log.warning("%s: %r to %s waits: %s", self._route, job.key, outcome.destination, outcome.reason,
-                    extra=about(self._route, job.key, same, destination=outcome.destination))  # fmt: skip
+                    extra=log_fields(self._route, job.key, same, destination=outcome.destination))  # fmt: skip
 
     def _tell_failed(self, job: Job, failed: Sequence[Outcome]) -> None:
         """Tell of a job's failures in one line, and only once a minute of those that many objects share."""
         told = "; to ".join(f"{outcome.destination} failed: {outcome.reason}" for outcome in failed)
         same = self._route, tuple((outcome.destination, outcome.plain_reason) for outcome in failed)
         names = [outcome.destination for outcome in failed]
-        log.warning("%s: %r to %s", self._route, job.key, told, extra=about(
-            self._route, job.key, same, destinations=names, outcome=Result.FAILED.value, noticed_ms=job.noticed_ms,
-            tries={name: job.tries.get(name, 0) + 1 for name in names},
+        log.warning("%s: %r to %s", self._route, job.key, told, extra=log_fields(
+            self._route, job.key, same, destinations=names, outcome=Result.FAILED.value, notified_ms=job.notified_ms,
+            attempts={name: job.attempts.get(name, 0) + 1 for name in names},
         ))  # fmt: skip
         if self._failed is not None:
             self._failed(failed)
 
-    def noticed(self, kind: str) -> None:
+    def on_notification(self, kind: str) -> None:
         """Count a notice."""
-        self._metrics.notices[self._route, kind] += 1
+        self._metrics.notifications[self._route, kind] += 1
 
-    def measure(self, counts: Counts, running: int) -> None:
+    def measure(self, counts: QueueStats, running: int) -> None:
         """Show how full the queue is."""
         metrics, route = self._metrics, self._route
-        states = {"fresh": counts.fresh, "bulk": counts.bulk, "waiting": counts.waiting,
+        states = {"fresh": counts.fresh, "bulk": counts.bulk, "waiting": counts.retrying,
                   "parked": sum(counts.parked.values())}  # fmt: skip
         for state, number in states.items():
             metrics.pending_jobs[route, state] = number

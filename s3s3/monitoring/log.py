@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 AGAIN_AFTER_S = 60.0
-MOST_REMEMBERED = 1000
+MAX_REMEMBERED = 1000
 """Kinds of lines that are remembered; with more, the oldest is told again sooner."""
 
 
@@ -21,7 +21,7 @@ def object_id(route: str, key: str) -> str:
     return hashlib.blake2b(f"{route}\0{key}".encode("utf-8", "backslashreplace"), digest_size=4).hexdigest()
 
 
-def about(route: str, key: str, repeats: Hashable = None, **more: object) -> dict[str, Any]:
+def log_fields(route: str, key: str, repeats: Hashable = None, **more: object) -> dict[str, Any]:
     """Return the `extra` of a line about an object.
 
     Args:
@@ -31,7 +31,7 @@ def about(route: str, key: str, repeats: Hashable = None, **more: object) -> dic
     return {"about": {"id": object_id(route, key), "route": route, "key": key, **more}, "repeats": repeats}
 
 
-class PlainLines(logging.Formatter):
+class PlainFormatter(logging.Formatter):
     """Lines for people; one about an object ends with its id."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class PlainLines(logging.Formatter):
         return super().formatMessage(record) + (f" [{fields['id']}]" if fields else "")
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """A JSON object a line, for a collector."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -59,13 +59,13 @@ class JsonLines(logging.Formatter):
 
 
 @dataclass
-class _Told:
+class _Repeat:
     at_s: float
     count: int = 0
     last: logging.LogRecord | None = None
 
 
-class Lines(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 has no StreamHandler[...]
+class RateLimitedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 has no StreamHandler[...]
     """Writes lines to standard error. Warnings and errors that come again are counted, and told once a minute.
 
     Args:
@@ -76,7 +76,7 @@ class Lines(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 has
         super().__init__(sys.stderr)
         self.setFormatter(formatter)
         self._every_one = every_one
-        self._told: dict[Hashable, _Told] = {}
+        self._told: dict[Hashable, _Repeat] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno < logging.WARNING or self._every_one or self._is_first(record):
@@ -87,9 +87,9 @@ class Lines(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 has
         at = (record.name, record.levelno, record.msg, record.getMessage() if repeats is None else repeats)
         told = self._told.get(at)
         if told is None:
-            while len(self._told) >= MOST_REMEMBERED:
+            while len(self._told) >= MAX_REMEMBERED:
                 self._sum_up(self._told.pop(next(iter(self._told))))
-            self._told[at] = _Told(time.monotonic())
+            self._told[at] = _Repeat(time.monotonic())
             return True
         told.count += 1
         told.last = record
@@ -103,14 +103,14 @@ class Lines(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 has
             for at, told in list(self._told.items()):
                 if now_s - told.at_s >= older_than_s:
                     if told.count:
-                        self._told[at] = _Told(now_s)
+                        self._told[at] = _Repeat(now_s)
                     else:
                         del self._told[at]
                     self._sum_up(told)
         finally:
             self.release()
 
-    def _sum_up(self, told: _Told) -> None:
+    def _sum_up(self, told: _Repeat) -> None:
         if told.last is None:
             return
         span_s = time.monotonic() - told.at_s

@@ -119,8 +119,8 @@ class Metrics(Collector):
     def __init__(self, *, process: bool = False) -> None:
         by_destination = ("route", "destination")
         self.build_info = Gauge("build_info", "What is running; always 1.", "version", "python")
-        self.notices = Counter(
-            "notices",
+        self.notifications = Counter(
+            "notifications",
             "Notices, by what brought them (pubsub, stream, sqs, webhook) or what was wrong with them.",
             "route",
             "kind",
@@ -137,8 +137,8 @@ class Metrics(Collector):
         self.copy_duration_seconds = Histogram(
             "copy_duration_seconds", "From the GET to the verified copy.", COPY_SECONDS, *by_destination
         )
-        self.notice_to_copy_seconds = Histogram(
-            "notice_to_copy_seconds", "From the notice to the verified copy.", NOTICE_SECONDS, *by_destination
+        self.notification_to_copy_seconds = Histogram(
+            "notification_to_copy_seconds", "From the notice to the verified copy.", NOTICE_SECONDS, *by_destination
         )
         self.limit_wait_seconds = Counter(
             "limit_wait_seconds", "Time that was waited for a destination's limits.", *by_destination
@@ -185,7 +185,7 @@ class Metrics(Collector):
         """Show the counters of a route before anything happens: Prometheus overlooks a step from nothing to 1."""
         self.verify_mismatch[route.name, route.source.name] += 0
         for destination in route.destinations:
-            for result in (Result.COPIED, Result.SAME, Result.FAILED, Result.SOURCE_GONE):
+            for result in (Result.COPIED, Result.SAME, Result.FAILED, Result.SOURCE_MISSING):
                 self.copies[route.name, destination.name, result.value] += 0
             if destination.delete:
                 self.copies[route.name, destination.name, Result.DELETED.value] += 0

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from .health import READY_WITHIN_S, answer_of
 from .metrics import CONTENT_TYPE
-from .status_page import FORM_BYTES, Status
+from .status_page import FORM_BYTES, StatusPage
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Several:
         self._merged = Merged()
         self._pids: dict[int, int] = {}
 
-    def application(self, status: Status | None = None) -> web.Application:
+    def application(self, status: StatusPage | None = None) -> web.Application:
         """Return the application: the same pages as one process has."""
 
         async def healthz(request: web.Request) -> web.Response:

@@ -99,7 +99,7 @@ class Page:
         mine = f"{view.name}, {destination}"
         more = f'<li class="more">… and {count - LETTERS_SHOWN:,} more</li>' if count > LETTERS_SHOWN else ""
         all_of_them = ""
-        if self._may_act and destination != DeadLetter.NOTICES:
+        if self._may_act and destination != DeadLetter.MESSAGES:
             all_of_them = _button("Retry all", f"of {mine}", "retry all", view.name, destination)
         items = "".join(self._letter(view.name, letter) for letter in letters)
         return f"""<div class="group"><h3>{shown(view.name)} → {shown(destination)}
@@ -109,13 +109,13 @@ class Page:
         buttons = ""
         if self._may_act:
             where = route, letter.destination, letter.key
-            if letter.destination != DeadLetter.NOTICES:
+            if letter.destination != DeadLetter.MESSAGES:
                 buttons += _button("Retry", letter.key, "retry", *where)
             buttons = f'<span class="buttons">{buttons}{_button("Drop", letter.key, "drop", *where)}</span>'
-        tries = f" · {count_text(letter.tries, 'try', 'tries')}" if letter.tries else ""
+        attempts = f" · {count_text(letter.attempts, 'try', 'attempts')}" if letter.attempts else ""
         return f"""<li><bdi class="key">{shown(letter.key)}</bdi>{buttons}
 <p class="why">{shown(letter.reason)}</p>
-<p class="when">{time_text(letter.buried_ms)}{tries}</p></li>"""
+<p class="when">{time_text(letter.dead_lettered_ms)}{attempts}</p></li>"""
 
 
 def wish_text(*wish: str) -> str:

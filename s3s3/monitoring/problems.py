@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..queue.base import DeadLetter
 from .formatting import count_text
-from .snapshot import RouteView, State, StoreView
+from .snapshot import RouteView, StoreState, StoreView
 
 STARTING_S = 15.0
 """A process that is younger may still be about to subscribe."""
@@ -20,12 +20,12 @@ def problems(view: RouteView) -> Iterator[str]:
     for member in view.members:
         if member.is_silent:
             yield f"Route {view.name}: process {member.pid} on {member.host} has gone silent, and did not sign off."
-        elif member.ailment and view.now_ms - member.started_ms > STARTING_S * 1000:
-            yield f"Process {member.pid} on {member.host}: {member.ailment}."
+        elif member.health_problem and view.now_ms - member.started_ms > STARTING_S * 1000:
+            yield f"Process {member.pid} on {member.host}: {member.health_problem}."
     for store in (view.source, *view.destinations):
         yield from _of_store(view, store)
     for destination, count in view.counts.dead_letters.items():
-        if count and destination == DeadLetter.NOTICES:
+        if count and destination == DeadLetter.MESSAGES:
             messages = count_text(count, "message names", "messages name")
             yield f"Route {view.name}: {messages} no possible key: look at what publishes them; s3s3 jobs drop lets go."
         elif count:
@@ -39,8 +39,8 @@ def problems(view: RouteView) -> Iterator[str]:
 
 
 def _of_store(view: RouteView, store: StoreView) -> Iterator[str]:
-    if store.state == State.OPEN:
+    if store.state == StoreState.OPEN:
         yield f"Route {view.name}: {store.name} is down, its jobs are parked: {store.why}"
-    elif store.state == State.PAUSED and not (view.counts.paused and store is not view.source):
+    elif store.state == StoreState.PAUSED and not (view.counts.paused and store is not view.source):
         what, which = ("the whole route", "") if view.counts.paused else (store.name, f" --destination {store.name}")
         yield f"Route {view.name}: {what} is paused; s3s3 jobs resume --route {view.name}{which} lets it go on."

@@ -10,20 +10,20 @@ from typing import Any
 from redis.asyncio import Redis
 
 from ..model import Endpoint, Route
-from ..queue.admin import Pending
-from ..queue.base import Counts, DeadLetter
-from ..queue.redis_queue import RedisJobs
-from .heartbeat import Fleet, Member
-from .history import Failure, History, Hour, quantile_s
+from ..queue.admin import PendingStats
+from ..queue.base import DeadLetter, QueueStats
+from ..queue.redis_queue import RedisJobQueue
+from .heartbeat import ProcessInfo, ProcessRegistry
+from .history import Failure, History, HourlySeries, quantile_s
 
 LETTERS_SHOWN = 20
 FAILURES_SHOWN = 3
 RECENT_S = 3600
 PAUSED = "paused"
-"""The reason of a circuit that a person opened (`RedisJobs.pause`)."""
+"""The reason of a circuit that a person opened (`RedisJobQueue.pause`)."""
 
 
-class State:
+class StoreState:
     """How a store does, in the words of the page."""
 
     HEALTHY = "healthy"
@@ -46,8 +46,8 @@ class StoreView:
     state: str
     why: str
     parked: int
-    pending: Pending | None = None
-    hour: Hour = field(default_factory=Hour)
+    pending: PendingStats | None = None
+    hour: HourlySeries = field(default_factory=HourlySeries)
     copied_per_s: float = 0.0
     bytes_per_s: float = 0.0
     lag_p50_s: float | None = None
@@ -69,8 +69,8 @@ class RouteView:
     channel: str
     source: StoreView
     destinations: Sequence[StoreView]
-    counts: Counts
-    members: Sequence[Member]
+    counts: QueueStats
+    members: Sequence[ProcessInfo]
     letters: Mapping[str, Sequence[DeadLetter]]
     last_reconcile: Mapping[str, Any] | None
     compared_now: str
@@ -83,7 +83,7 @@ class RouteView:
         return max(ages, default=None)
 
 
-class Watch:
+class RouteSnapshotReader:
     """Reads one route's state.
 
     Args:
@@ -91,30 +91,30 @@ class Watch:
         command: the one whose processes work on it: listen, or mirror.
     """
 
-    def __init__(self, route: Route, jobs: RedisJobs, command: str = "listen") -> None:
+    def __init__(self, route: Route, jobs: RedisJobQueue, command: str = "listen") -> None:
         self.route = route
         self.jobs = jobs
         self.command = command
         self._history = History(jobs.client, jobs.prefix)
-        self._fleet = Fleet(jobs.client, jobs.prefix)
+        self._fleet = ProcessRegistry(jobs.client, jobs.prefix)
 
     @property
     def destinations(self) -> Sequence[str]:
         """All that may have dead letters."""
-        return (*self.route.destination_names, DeadLetter.NOTICES)
+        return (*self.route.destination_names, DeadLetter.MESSAGES)
 
     async def read(self) -> RouteView:
         """Read everything. Raises RedisUnavailable."""
-        counts = await self.jobs.counts()
-        spread = await self.jobs.spread()
+        counts = await self.jobs.stats()
+        spread = await self.jobs.pending_by_destination()
         told = await self._history.read()
-        members = await self._fleet.members()
-        summary = await self.jobs.last_reconcile()
+        members = await self._fleet.processes()
+        summary = await self.jobs.load_reconcile_summary()
         letters = {name: await self._letters(name) for name, count in counts.dead_letters.items() if count}
         route = self.route
         destinations = []
         for endpoint in route.destinations:
-            hour = told.hours.get(endpoint.name, Hour())
+            hour = told.hours.get(endpoint.name, HourlySeries())
             pending = spread[endpoint.name]
             state, why = _state(endpoint.name, counts, pending.waiting)
             destinations.append(
@@ -141,12 +141,14 @@ class Watch:
             letters.append(letter)
             if len(letters) == LETTERS_SHOWN:
                 break
-        return sorted(letters, key=lambda letter: (letter.buried_ms, letter.key))
+        return sorted(letters, key=lambda letter: (letter.dead_lettered_ms, letter.key))
 
 
-def watches(client: Redis, routes: Sequence[Route], lease_s: float, command: str = "listen") -> list[Watch]:
+def watches(
+    client: Redis, routes: Sequence[Route], lease_s: float, command: str = "listen"
+) -> list[RouteSnapshotReader]:
     """Return what reads these routes."""
-    return [Watch(route, RedisJobs.of(client, route, lease_s), command) for route in routes]
+    return [RouteSnapshotReader(route, RedisJobQueue.of(client, route, lease_s), command) for route in routes]
 
 
 def address(endpoint: Endpoint) -> str:
@@ -158,13 +160,13 @@ def address(endpoint: Endpoint) -> str:
     return f"{host}{port}/{endpoint.bucket_name}{'/' if endpoint.prefix else ''}{endpoint.prefix}"
 
 
-def _state(name: str, counts: Counts, waiting: int) -> tuple[str, str]:
+def _state(name: str, counts: QueueStats, waiting: int) -> tuple[str, str]:
     reason = counts.circuits.get(name)
     if counts.paused or reason == PAUSED:
-        return State.PAUSED, "the whole route, by hand" if counts.paused else "by hand"
+        return StoreState.PAUSED, "the whole route, by hand" if counts.paused else "by hand"
     if reason is not None:
-        return State.OPEN, reason.removeprefix(f"{name}: ")
-    return (State.RETRYING if waiting else State.HEALTHY), ""
+        return StoreState.OPEN, reason.removeprefix(f"{name}: ")
+    return (StoreState.RETRYING if waiting else StoreState.HEALTHY), ""
 
 
 def _latest(destination: str, failures: Sequence[Failure], now_ms: int) -> list[Failure]:

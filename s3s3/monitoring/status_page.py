@@ -15,18 +15,18 @@ from redis.asyncio import Redis
 from ..config import Config
 from ..errors import RedisUnavailable
 from ..model import Secret
-from ..queue.lease import lease_clock_s
-from ..tasks import wait_at_most
+from ..queue.lease import boottime_s
+from ..tasks import wait_with_timeout
 from .formatting import count_text
 from .page import Page, wish_of
-from .snapshot import RouteView, Watch, watches
+from .snapshot import RouteSnapshotReader, RouteView, watches
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 2.0
 """How often those who look are told; Redis is asked no more often, however many they are."""
 
-MOST_WATCHING = 32
+MAX_WATCHING = 32
 SIGN_OF_LIFE_S = 15.0
 WRONG_TOKEN_PAUSE_S = 1.0
 KEYS_AT_ONCE = 500
@@ -43,7 +43,7 @@ _DONE: dict[str, Said] = {
 }
 
 
-class Status:
+class StatusPage:
     """The status page.
 
     Args:
@@ -51,7 +51,7 @@ class Status:
         token: who sends it may retry and drop dead letters; None: nobody may.
     """
 
-    def __init__(self, watches: Sequence[Watch], token: Secret | None = None) -> None:
+    def __init__(self, watches: Sequence[RouteSnapshotReader], token: Secret | None = None) -> None:
         self._watches = {watch.route.name: watch for watch in watches}
         self._token = token
         self._page = Page(may_act=token is not None)
@@ -76,14 +76,14 @@ class Status:
     async def parts(self) -> dict[str, str]:
         """Return the page's parts, as they were at most `EVERY_S` ago."""
         async with self._reading:
-            if lease_clock_s() - self._read_at_s >= EVERY_S * 0.9:
+            if boottime_s() - self._read_at_s >= EVERY_S * 0.9:
                 wrong = []
                 try:
                     self._views = [await watch.read() for watch in self._watches.values()]
                 except RedisUnavailable as error:
                     wrong.append(f"{str(error).rstrip(chr(46))}. What stands below is what was known last.")
                 self._parts = self._page.parts(self._views, wrong)
-                self._read_at_s = lease_clock_s()
+                self._read_at_s = boottime_s()
             return self._parts
 
     # -- looking
@@ -104,8 +104,8 @@ class Status:
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Send the parts that changed, again and again."""
-        if self._watching >= MOST_WATCHING:
-            raise web.HTTPServiceUnavailable(text=f"{MOST_WATCHING} are watching already\n")
+        if self._watching >= MAX_WATCHING:
+            raise web.HTTPServiceUnavailable(text=f"{MAX_WATCHING} are watching already\n")
         self._watching += 1
         try:
             answer = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
@@ -123,11 +123,11 @@ class Status:
         while not self._closing.is_set():
             parts = await self.parts()
             changed = {name: html for name, html in parts.items() if sent.get(name) != html}
-            if changed or lease_clock_s() - spoke_at_s >= SIGN_OF_LIFE_S:  # who has gone is noticed by writing
+            if changed or boottime_s() - spoke_at_s >= SIGN_OF_LIFE_S:  # who has gone is noticed by writing
                 await answer.write(f"data: {json.dumps(changed)}\n\n".encode())
-                spoke_at_s = lease_clock_s()
+                spoke_at_s = boottime_s()
             sent = parts
-            await wait_at_most(self._closing, EVERY_S)
+            await wait_with_timeout(self._closing, EVERY_S)
 
     # -- doing
 
@@ -159,9 +159,9 @@ class Status:
         log.info("route %s: %s: by the status page: %s", route, destination, _DONE[done](count))
         raise web.HTTPSeeOther(f"./?done={done}&count={count}")
 
-    async def _move(self, watch: Watch, word: str, destination: str, keys: Sequence[str]) -> int:
+    async def _move(self, watch: RouteSnapshotReader, word: str, destination: str, keys: Sequence[str]) -> int:
         jobs = watch.jobs
-        move: Callable[[str, Sequence[str]], Awaitable[int]] = jobs.drop if word == "drop" else jobs.revive
+        move: Callable[[str, Sequence[str]], Awaitable[int]] = jobs.drop if word == "drop" else jobs.redrive
         if word != "retry all":
             return await move(destination, keys)
         count = 0
@@ -174,10 +174,10 @@ class Status:
         return count + (await move(destination, found) if found else 0)
 
 
-def status_of(settings: Config, client: Redis | None) -> Status | None:
+def status_page_for(settings: Config, client: Redis | None) -> StatusPage | None:
     """Return the page, None where there is none, or no Redis to read it from."""
     if settings.http is None or client is None:
         return None
     lease_s = settings.worker.lease_s
     of_routes = watches(client, settings.routes, lease_s)
-    return Status([*of_routes, *watches(client, settings.mirror.routes, lease_s, "mirror")], settings.http.token)
+    return StatusPage([*of_routes, *watches(client, settings.mirror.routes, lease_s, "mirror")], settings.http.token)

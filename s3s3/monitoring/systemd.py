@@ -21,7 +21,7 @@ UNWATCHED_EVERY_S = 10.0
 """How often the status is told where nobody waits for it."""
 
 
-class Notify:
+class SystemdNotifier:
     """Sends lines to the service manager; to nobody where the environment names none."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
@@ -51,14 +51,14 @@ class Notify:
 
 
 @asynccontextmanager
-async def notified(stuck: Callable[[], Awaitable[str]], notify: Notify | None = None) -> AsyncIterator[None]:
+async def notified(stuck: Callable[[], Awaitable[str]], notify: SystemdNotifier | None = None) -> AsyncIterator[None]:
     """Tell the service manager that the block begins, works and ends.
 
     Args:
         stuck: returns why a restart would help, "" where it would not: while that says something, the watchdog is not
             told that all is well.
     """
-    telling = Notify() if notify is None else notify
+    telling = SystemdNotifier() if notify is None else notify
     if not telling.is_heard:
         yield
         return
@@ -72,7 +72,7 @@ async def notified(stuck: Callable[[], Awaitable[str]], notify: Notify | None = 
             await cancel([keeping])
 
 
-async def _keep_telling(notify: Notify, stuck: Callable[[], Awaitable[str]]) -> None:
+async def _keep_telling(notify: SystemdNotifier, stuck: Callable[[], Awaitable[str]]) -> None:
     told = ""
     while True:
         await asyncio.sleep(notify.every_s)

@@ -10,40 +10,42 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ..config import Config, overlap
-from ..model import Lane, Notice, Result, Route
-from ..queue.base import Jobs
-from ..queue.redis_errors import translated
-from ..queue.redis_queue import RedisJobs
-from ..worker.worker import Arrived
-from .routing import Routing, Target
+from ..model import Lane, Notification, Result, Route
+from ..queue.base import JobQueue
+from ..queue.redis_errors import translate_errors
+from ..queue.redis_queue import RedisJobQueue
+from ..worker.worker import OnCopied
+from .routing import RouteQueue, Routing
 
 
-def arrived_at(route: Route, config: Config, jobs: Jobs) -> Arrived | None:
+def on_copied_for(route: Route, config: Config, jobs: JobQueue) -> OnCopied | None:
     """Return what tells of a route's arrivals; None where nobody wants to know.
 
     Nobody does of a queue in memory, which takes no notices.
     """
     followers = following(route, config.routes)
-    if not isinstance(jobs, RedisJobs) or not (followers or config.pubsub.mark_done):
+    if not isinstance(jobs, RedisJobQueue) or not (followers or config.pubsub.mark_done):
         return None
     client = jobs.client
     lease_s = config.worker.lease_s
-    onward = Onward(route, [Target(other, RedisJobs.of(client, other, lease_s)) for other in followers])
+    onward = DownstreamRoutes(
+        route, [RouteQueue(other, RedisJobQueue.of(client, other, lease_s)) for other in followers]
+    )
 
-    async def arrived(key: str, results: Collection[Result]) -> None:
+    async def on_copied(key: str, results: Collection[Result]) -> None:
         is_new = Result.COPIED in results or Result.DELETED in results
         await onward.tell(key, Lane.FRESH if is_new else Lane.BULK)
         if config.pubsub.mark_done and (Result.COPIED in results or Result.SAME in results):
-            with translated():
+            with translate_errors():
                 await client.set(f"{route.channel}=>{key}", "True")
 
-    return arrived
+    return on_copied
 
 
-class Onward:
+class DownstreamRoutes:
     """Tells the routes whose source a route's destinations are in that a key is there now, or is gone."""
 
-    def __init__(self, route: Route, targets: Sequence[Target]) -> None:
+    def __init__(self, route: Route, targets: Sequence[RouteQueue]) -> None:
         self._prefix = route.source.prefix
         self._links = [
             (there.prefix, Routing([target]))
@@ -59,7 +61,7 @@ class Onward:
             lane: the bulk lane, in which copies are compared first, where it may be no news.
         """
         for prefix, routing in self._links:
-            await routing.deliver([Notice(f"{prefix}{key[len(self._prefix) :]}")], "route", lane)
+            await routing.deliver([Notification(f"{prefix}{key[len(self._prefix) :]}")], "route", lane)
 
 
 def following(route: Route, routes: Sequence[Route]) -> list[Route]:

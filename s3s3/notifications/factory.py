@@ -7,13 +7,13 @@ from collections.abc import Callable
 from redis.asyncio import Redis
 
 from ..config import Config
-from .redis_stream import Stream
-from .source import Deliver, Source
+from .redis_stream import RedisStreamSource
+from .source import Deliver, NotificationSource
 
 
 def sources_of(
     config: Config, client: Redis, consumer: str, routing: Deliver, count: Callable[[str], None]
-) -> list[Source]:
+) -> list[NotificationSource]:
     """Return the sources whose tables are there; none of them has begun.
 
     Args:
@@ -21,18 +21,20 @@ def sources_of(
         consumer: this process's name; no two have the same.
         count: called with the kind of what was wrong with a message.
     """
-    found: list[Source] = []
+    found: list[NotificationSource] = []
     if config.stream is not None:
         name, group = config.stream.name, config.stream.group
-        found.append(Stream(client, name, group, consumer, routing, lease_s=config.worker.lease_s, count=count))
+        found.append(
+            RedisStreamSource(client, name, group, consumer, routing, lease_s=config.worker.lease_s, count=count)
+        )
     if config.sqs is not None:
-        from .sqs import Sqs  # noqa: PLC0415  boto3, which takes its time, is for who uses it
+        from .sqs import SqsSource  # noqa: PLC0415  boto3, which takes its time, is for who uses it
 
         url, region, endpoint_url = config.sqs.url, config.sqs.region, config.sqs.endpoint_url
-        found.append(Sqs(url, routing, region=region, endpoint_url=endpoint_url, count=count))
+        found.append(SqsSource(url, routing, region=region, endpoint_url=endpoint_url, count=count))
     if config.webhook is not None:
-        from .webhook import Webhook  # noqa: PLC0415  the same of aiohttp
+        from .webhook import WebhookSource  # noqa: PLC0415  the same of aiohttp
 
         host, port, token = config.webhook.host, config.webhook.port, config.webhook.token
-        found.append(Webhook(host, port, token, routing, count=count))
+        found.append(WebhookSource(host, port, token, routing, count=count))
     return found

@@ -9,23 +9,23 @@ from datetime import datetime, timezone
 
 from ..errors import RedisUnavailable, S3S3Error, StoreUnavailable
 from ..model import Lane, Route
-from ..queue.base import Put
-from ..queue.redis_queue import RedisJobs
+from ..queue.base import JobRequest
+from ..queue.redis_queue import RedisJobQueue
 from ..s3 import Store
-from .pubsub import Ear
+from .pubsub import PubSubSource
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 2.0
-LONGEST_PAUSE_S = 300.0
+MAX_BACKOFF_S = 300.0
 """Between two tries of a heal that goes on failing, as it may compare whole buckets. It grows up to that from a look's
 pause: most of what fails has failed for a moment only."""
 
-MOST_AHEAD = 1000
+MAX_AHEAD = 1000
 """Bulk jobs on the queue at once: a heal of a huge bucket waits for the worker, not Redis's memory for it."""
 
 
-class Healer:
+class GapBackfill:
     """Heals gaps, one at a time, in the listener whose ear leads.
 
     Args:
@@ -40,9 +40,9 @@ class Healer:
     def __init__(
         self,
         route: Route,
-        ear: Ear,
+        ear: PubSubSource,
         source: Store,
-        jobs: RedisJobs,
+        jobs: RedisJobQueue,
         reconcile: Callable[[], Awaitable[Mapping[str, str]]],
         *,
         margin_s: float,
@@ -75,7 +75,7 @@ class Healer:
                 pause_s = LOOK_EVERY_S  # while it is away, asking costs no store anything
             except S3S3Error as error:
                 self._say_not_yet(error)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                pause_s = min(2 * pause_s, MAX_BACKOFF_S)
 
     def _say_not_yet(self, error: S3S3Error) -> None:
         log.warning("route %s: what nobody listened to cannot be looked at yet: %s", self._route.name, error)
@@ -105,8 +105,8 @@ class Healer:
         async for page in self._source.pages():
             changed = [entry.key for entry in page if entry.modified_ms >= since_ms and self._matches(entry.key)]
             found += len(changed)
-            await self._jobs.put([Put(key, self._route.destination_names) for key in changed], Lane.BULK)
-            while (await self._jobs.counts()).bulk > MOST_AHEAD:
+            await self._jobs.enqueue([JobRequest(key, self._route.destination_names) for key in changed], Lane.BULK)
+            while (await self._jobs.stats()).bulk > MAX_AHEAD:
                 await asyncio.sleep(0.2)
         since = datetime.fromtimestamp(since_ms / 1000, timezone.utc)
         log.info("route %s: %d objects changed since %s are looked at, for nobody listened for a while",

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 
 from ..model import KEY_LIMIT_BYTES
-from ..monitoring.log import about
+from ..monitoring.log import log_fields
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ class BadMessage(ValueError):
         self.kind = kind
 
 
-def key_of(message: bytes) -> str:
+def parse_message(message: bytes) -> str:
     """Return the key that a message names: the message is the key, in UTF-8.
 
     Raises:
@@ -42,13 +42,13 @@ def checked_key(text: str) -> str:
         BadMessage: it is empty, too long for a key, or has no form in UTF-8 (JSON may hold halves of characters).
     """
     try:
-        key_of(text.encode())
+        parse_message(text.encode())
     except UnicodeEncodeError as error:
         raise BadMessage("no UTF-8", f"no UTF-8: {error.reason}") from error
     return text
 
 
-def shown(message: bytes) -> str:
+def printable_message(message: bytes) -> str:
     """Return a message as people may be shown it, whatever it holds; long ones are cut."""
     text = message[:KEY_LIMIT_BYTES].decode("utf-8", "backslashreplace")
     return text if len(message) <= KEY_LIMIT_BYTES else f"{text}... ({len(message):,} bytes)"
@@ -58,4 +58,4 @@ def tell_noticed(route: str, keys: Iterable[str], by: str) -> None:
     """Log what was put on the queue, where every object is to be told of."""
     if log.isEnabledFor(logging.DEBUG):
         for key in keys:
-            log.debug("%s: notice of %r by %s", route, key, by, extra=about(route, key))
+            log.debug("%s: notice of %r by %s", route, key, by, extra=log_fields(route, key))

@@ -32,13 +32,13 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 
 from ..model import Lane, Route
-from ..queue.base import Put
-from ..queue.lease import lease_clock_s
+from ..queue.base import JobRequest
+from ..queue.lease import boottime_s
 from ..queue.lua_scripts import Script
-from ..queue.redis_queue import RedisJobs
-from ..queue.redis_retry import answered
-from ..tasks import beside, wait_at_most
-from .message import BadMessage, key_of, shown, tell_noticed
+from ..queue.redis_queue import RedisJobQueue
+from ..queue.redis_retry import retry_until_available
+from ..tasks import run_with_background, wait_with_timeout
+from .message import BadMessage, parse_message, printable_message, tell_noticed
 from .subscription import Subscription
 
 log = logging.getLogger(__name__)
@@ -58,13 +58,13 @@ SIGN_OFF_WITHIN_S = 1.0
 FREE = b""
 """On the channel of marks: who led has left, and does not lead any more."""
 
-MOST_KEPT = 500_000
+MAX_KEPT = 500_000
 """Notices kept while Redis takes none. More are dropped, which leaves a gap, which is healed."""
 
 PUT_AT_ONCE = 500
 
 
-class Heard(NamedTuple):
+class BufferedMessage(NamedTuple):
     """A message (`text`), a mark, or, with neither, a ping, over a connection that has heard everything since."""
 
     at_s: float
@@ -73,7 +73,7 @@ class Heard(NamedTuple):
     mark: bytes | None = None
 
 
-class Ear:
+class PubSubSource:
     """Hears a route's channel and sees to it that what is heard gets on the queue.
 
     Args:
@@ -86,7 +86,7 @@ class Ear:
         self,
         route: Route,
         channel: str,
-        jobs: RedisJobs,
+        jobs: RedisJobQueue,
         hearing: Redis,
         *,
         source_time_ms: Callable[[], int],
@@ -103,9 +103,9 @@ class Ear:
         self._matches = matches
         self._count = count
         self._script = Script(jobs.client, __package__, "watermark.lua", self._prefix)
-        self._heard: deque[Heard] = deque()
+        self._heard: deque[BufferedMessage] = deque()
         self._something = asyncio.Event()
-        self._subscribed_s = self._dropped_to_s = lease_clock_s()
+        self._subscribed_s = self._dropped_to_s = boottime_s()
         self._base = (0.0, 0)  # the beginning of a subscription, on this process's clock and on Redis's
         self._seen_watermark = False
         self._mark = b""  # the last one before which this listener has put everything
@@ -121,12 +121,12 @@ class Ear:
 
     async def run(self) -> None:
         """Hear and put, for ever."""
-        await beside(self._keep_putting(), self.subscription.run(), self._keep_leading())
+        await run_with_background(self._keep_putting(), self.subscription.run(), self._keep_leading())
 
     @property
     def late_s(self) -> float:
         """How long ago the oldest message was heard that this listener has to put on the queue, and has not yet."""
-        return lease_clock_s() - self._heard[0].at_s if self.leads and self._heard else 0.0
+        return boottime_s() - self._heard[0].at_s if self.leads and self._heard else 0.0
 
     async def _keep_putting(self) -> None:
         while True:
@@ -140,31 +140,31 @@ class Ear:
     # -- hearing
 
     def _subscribed(self) -> None:
-        self._subscribed_s = lease_clock_s()
+        self._subscribed_s = boottime_s()
 
     def _hear(self, text: bytes) -> None:
-        self._heard.append(Heard(lease_clock_s(), text, self._subscribed_s))
-        if len(self._heard) > MOST_KEPT:
+        self._heard.append(BufferedMessage(boottime_s(), text, self._subscribed_s))
+        if len(self._heard) > MAX_KEPT:
             log.error("channel %s: over %d notices wait for Redis; they are let go and healed later",
-                      self._channel, MOST_KEPT)  # fmt: skip
+                      self._channel, MAX_KEPT)  # fmt: skip
             self._heard.clear()
-            self._dropped_to_s = lease_clock_s()
+            self._dropped_to_s = boottime_s()
         self._something.set()
 
     def _pinged(self, sent_s: float) -> None:
         # It may have been sent a moment before the subscription stood that brought it.
-        self._heard.append(Heard(max(sent_s, self._subscribed_s), None, self._subscribed_s))
+        self._heard.append(BufferedMessage(max(sent_s, self._subscribed_s), None, self._subscribed_s))
         self._something.set()
 
     def _marked(self, mark: bytes) -> None:
         if mark == FREE:
             self._is_free.set()
             return
-        self._heard.append(Heard(lease_clock_s(), None, self._subscribed_s, mark))
+        self._heard.append(BufferedMessage(boottime_s(), None, self._subscribed_s, mark))
         self._something.set()
 
     def _forget(self, older_than_s: float) -> None:
-        oldest_s = lease_clock_s() - older_than_s
+        oldest_s = boottime_s() - older_than_s
         while self._heard and self._heard[0].at_s < oldest_s:
             self._heard.popleft()
         self._dropped_to_s = max(self._dropped_to_s, oldest_s)
@@ -175,18 +175,18 @@ class Ear:
         turns_left_to_others = 0
         while not self._last_mark:
             insists = turns_left_to_others >= TURNS_LEFT_TO_OTHERS
-            answer, was_heard = await answered(partial(self._lead, secrets.token_hex(8), insists))
+            answer, was_heard = await retry_until_available(partial(self._lead, secrets.token_hex(8), insists))
             self._seen_watermark = self._seen_watermark or bool(was_heard)
             turns_left_to_others = turns_left_to_others + 1 if answer < 0 else 0
             leads = answer > 0
             if leads != self.leads:
                 if leads:
-                    self._skip_to(str(await answered(partial(self._call, "marked"))).encode())
+                    self._skip_to(str(await retry_until_available(partial(self._call, "marked"))).encode())
                 log.info("channel %s: this listener %s the notices on the queue", self._channel,
                          "puts" if leads else "no longer puts")  # fmt: skip
                 self.leads = leads
                 self._something.set()
-            await wait_at_most(self._is_free, LEASE_S / 4)
+            await wait_with_timeout(self._is_free, LEASE_S / 4)
             self._is_free.clear()
         await asyncio.Event().wait()  # others lead from now on
 
@@ -201,14 +201,14 @@ class Ear:
         while marked_s is not None and self._heard[0].at_s < marked_s - AGREE_WITHIN_S:
             self._heard.popleft()
 
-    async def give_up(self) -> None:
+    async def resign(self) -> None:
         """Let another listener lead at once, and know what this one, which stops, has put."""
         if self.leads:
             mark = secrets.token_hex(8)
             self._last_mark = mark.encode()
             await self._lead(mark, False)
             await self.subscription.ping()
-            await wait_at_most(self._signed_off, SIGN_OFF_WITHIN_S)
+            await wait_with_timeout(self._signed_off, SIGN_OFF_WITHIN_S)
             await self._call("leave")
 
     async def _put_heard(self) -> None:
@@ -224,7 +224,7 @@ class Ear:
             if heard.mark is not None:
                 self._mark = heard.mark
             else:
-                await answered(partial(self._move_watermark, heard))
+                await retry_until_available(partial(self._move_watermark, heard))
                 if self._last_mark and self._mark == self._last_mark:
                     self._signed_off.set()
         await self._put(texts)
@@ -235,15 +235,15 @@ class Ear:
         puts = []
         for text in texts:
             try:
-                key = key_of(text)
+                key = parse_message(text)
             except BadMessage as bad:
-                await answered(partial(self._bury, text, bad))
+                await retry_until_available(partial(self._bury, text, bad))
                 continue
             if self._matches(key):
-                puts.append(Put(key, self._all))
+                puts.append(JobRequest(key, self._all))
                 self._count("pubsub")
         if puts:
-            await answered(partial(self._jobs.put, puts, Lane.FRESH))
+            await retry_until_available(partial(self._jobs.enqueue, puts, Lane.FRESH))
             tell_noticed(self._route, [put.key for put in puts], f"channel {self._channel}")
 
     async def _bury(self, text: bytes, bad: BadMessage) -> None:
@@ -251,10 +251,10 @@ class Ear:
         if bad.kind not in self._bad_kinds:
             self._bad_kinds.add(bad.kind)
             log.warning("channel %s: a message that names no object (%s): %r; it and others like it are kept as dead "
-                        "letters of %s", self._channel, bad, shown(text)[:80], "(notice)")  # fmt: skip
-        await self._jobs.bury_notice(shown(text), str(bad))
+                        "letters of %s", self._channel, bad, printable_message(text)[:80], "(message)")  # fmt: skip
+        await self._jobs.dead_letter_message(printable_message(text), str(bad))
 
-    async def _move_watermark(self, ping: Heard) -> None:
+    async def _move_watermark(self, ping: BufferedMessage) -> None:
         covered_from_ms = await self._redis_time_ms(max(ping.since_s, self._dropped_to_s), ping.since_s)
         heard_to_ms = await self._redis_time_ms(ping.at_s, ping.since_s)
         said = await self._call("heard", covered_from_ms, heard_to_ms, int(self._seen_watermark), self._mark)
@@ -270,7 +270,7 @@ class Ear:
         """Return a time of this process's clock on Redis's, by way of the subscription's beginning `since_s`."""
         if self._base[0] != since_s:
             now_ms = int(await self._call("time"))
-            self._base = (since_s, now_ms - round(1000 * (lease_clock_s() - since_s)))
+            self._base = (since_s, now_ms - round(1000 * (boottime_s() - since_s)))
         return self._base[1] + round(1000 * (at_s - since_s))
 
     async def gap(self) -> tuple[int, str] | None:

@@ -1,6 +1,6 @@
 """A Redis Stream that producers XADD to: the way to notify that loses nothing, whoever is away.
 
-    XADD s3s3:notices * key images/1.fits               (and "bucket", where several routes need it)
+    XADD s3s3:notifications * key images/1.fits               (and "bucket", where several routes need it)
 
 All listeners of a fleet are consumers of one group. An entry is acknowledged once its jobs are on the queue; the stream
 itself is the producers', who trim it. What a dead listener had read and not acknowledged, another one claims.
@@ -18,13 +18,13 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from ..errors import RedisUnavailable
-from ..model import Notice
-from ..queue.lease import lease_clock_s
+from ..model import Notification
+from ..queue.lease import boottime_s
 from ..queue.lua_scripts import Script, is_no_group
-from ..queue.redis_errors import translated
-from ..queue.redis_retry import Patience
-from .message import BadMessage, key_of, shown
-from .source import Deliver, Vitals
+from ..queue.redis_errors import translate_errors
+from ..queue.redis_retry import RedisRetry
+from .message import BadMessage, parse_message, printable_message
+from .source import Deliver, SourceHealth
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ FIRST_REAL_MS = 10**12
 Entry = tuple[bytes, Mapping[bytes, bytes]]
 
 
-class Stream:
+class RedisStreamSource:
     """Takes notices from a stream.
 
     Args:
@@ -71,7 +71,7 @@ class Stream:
         self._consumer = consumer
         self._routing = routing
         self._lease_s = lease_s
-        self._vitals = Vitals(str(self), SILENT_S, count)
+        self._vitals = SourceHealth(str(self), SILENT_S, count)
         self._lapsed = Script(client, __package__, "claim_stale.lua", name)
         self._tidy = Script(client, __package__, "prune_consumers.lua", name)
         self._owes = False  # some of what this process has read is not acknowledged
@@ -82,19 +82,19 @@ class Stream:
         return f"stream {self._name}"
 
     async def run(self, stop: asyncio.Event) -> None:
-        patience = Patience()
+        patience = RedisRetry()
         try:
             while not stop.is_set():
-                await patience.answered(self._take_some, stop)
-            await patience.answered(partial(self._leave, self._consumer), stop)
+                await patience.run(self._take_some, stop)
+            await patience.run(partial(self._leave, self._consumer), stop)
         except RedisUnavailable as error:
             log.warning("%s: could not sign off: %s", self, error)
 
     async def _take_some(self) -> None:
         """Take what is there, or wait for it. What is read and not acknowledged when this fails is read again."""
         try:
-            with translated():
-                if lease_clock_s() - self._looked_for_lapsed_at_s >= self._lease_s / 4:
+            with translate_errors():
+                if boottime_s() - self._looked_for_lapsed_at_s >= self._lease_s / 4:
                     await self._take_lapsed()
                 await self._take(await self._read())
         except ResponseError as error:
@@ -142,7 +142,7 @@ class Stream:
             except BadMessage as bad:
                 text = _text_of(fields)
                 await self._routing.bury(text, str(bad), _bucket_of(fields))
-                self._vitals.bad(bad, text, "are kept as dead letters of (notice)")
+                self._vitals.bad(bad, text, "are kept as dead letters of (message)")
         if notices:
             self._vitals.unrouted(await self._routing.deliver(notices, self.kind))
         if ids:
@@ -163,7 +163,7 @@ class Stream:
         await self._take([(entry, dict(zip(fields[::2], fields[1::2], strict=True))) for entry, fields in found])
         self._cursor = cursor
         if cursor == FROM_THE_START:
-            self._looked_for_lapsed_at_s = lease_clock_s()
+            self._looked_for_lapsed_at_s = boottime_s()
             await self._leave("")
 
     async def _leave(self, consumer: str) -> None:
@@ -174,18 +174,20 @@ class Stream:
             if not is_no_group(error) and "no such key" not in str(error):
                 raise
 
-    def ailment(self) -> str:
-        return self._vitals.ailment()
+    def health_problem(self) -> str:
+        return self._vitals.health_problem()
 
-    async def unready(self) -> list[str]:
-        return self._vitals.unready()
+    async def readiness_problems(self) -> list[str]:
+        return self._vitals.readiness_problems()
 
 
-def _notice_of(entry: bytes, fields: Mapping[bytes, bytes]) -> Notice:
+def _notice_of(entry: bytes, fields: Mapping[bytes, bytes]) -> Notification:
     if b"key" not in fields:
         raise BadMessage("no key", 'an entry without a field "key"')
     sent_ms = int(entry.partition(b"-")[0])
-    return Notice(key_of(fields[b"key"]), _bucket_of(fields), noticed_ms=sent_ms if sent_ms >= FIRST_REAL_MS else None)
+    return Notification(
+        parse_message(fields[b"key"]), _bucket_of(fields), notified_ms=sent_ms if sent_ms >= FIRST_REAL_MS else None
+    )
 
 
 def _bucket_of(fields: Mapping[bytes, bytes]) -> str | None:
@@ -195,5 +197,5 @@ def _bucket_of(fields: Mapping[bytes, bytes]) -> str | None:
 def _text_of(fields: Mapping[bytes, bytes]) -> str:
     """Return an entry as people may be shown it: its key, or, where it has none, its fields."""
     if b"key" in fields:
-        return shown(fields[b"key"])
-    return shown(b" ".join(b"%s=%s" % pair for pair in fields.items()))
+        return printable_message(fields[b"key"])
+    return printable_message(b" ".join(b"%s=%s" % pair for pair in fields.items()))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from ..model import Lane, Notice, Route, matcher
-from ..queue.base import Jobs, Put
+from ..model import Lane, Notification, Route, matcher
+from ..queue.base import JobQueue, JobRequest
 from .message import tell_noticed
 
 
@@ -19,7 +19,7 @@ async def _unburied(message: str, reason: str) -> None:
 
 
 @dataclass(frozen=True)
-class Target:
+class RouteQueue:
     """A route and its queue.
 
     Attributes:
@@ -28,7 +28,7 @@ class Target:
     """
 
     route: Route
-    jobs: Jobs
+    jobs: JobQueue
     count: Callable[[str], None] = _uncounted
     bury: Callable[[str, str], Awaitable[None]] = _unburied
 
@@ -36,10 +36,10 @@ class Target:
 class Routing:
     """Gives each notice to every route that it is about."""
 
-    def __init__(self, targets: Sequence[Target]) -> None:
+    def __init__(self, targets: Sequence[RouteQueue]) -> None:
         self._targets = [(target, _about(target.route)) for target in targets]
 
-    def is_for_any(self, notice: Notice) -> bool:
+    def is_for_any(self, notice: Notification) -> bool:
         """Whether any route is about what the notice names."""
         return any(about(notice) for _, about in self._targets)
 
@@ -53,7 +53,7 @@ class Routing:
         for target in [one for one in targets if bucket == one.route.source.bucket_name] or targets:
             await target.bury(message, reason)
 
-    async def deliver(self, notices: Sequence[Notice], kind: str, lane: Lane = Lane.FRESH) -> int:
+    async def deliver(self, notices: Sequence[Notification], kind: str, lane: Lane = Lane.FRESH) -> int:
         """Put each key on the queue of every route that its notice is about; return how many no route is about.
 
         Once this returns, nothing of it is lost: whoever sent the notices may forget them. When it raises, some may
@@ -70,8 +70,8 @@ class Routing:
             mine = [number for number, notice in enumerate(notices) if about(notice)]
             if mine:
                 everywhere = target.route.destination_names
-                puts = [Put(notices[number].key, everywhere, notices[number].noticed_ms) for number in mine]
-                await target.jobs.put(puts, lane)
+                puts = [JobRequest(notices[number].key, everywhere, notices[number].notified_ms) for number in mine]
+                await target.jobs.enqueue(puts, lane)
                 tell_noticed(target.route.name, [put.key for put in puts], kind)
             for _ in mine:
                 target.count(kind)
@@ -79,11 +79,11 @@ class Routing:
         return len(left)
 
 
-def _about(route: Route) -> Callable[[Notice], bool]:
+def _about(route: Route) -> Callable[[Notification], bool]:
     """Return whether a notice is about this route: what it does not say, it does not rule out."""
     matches = matcher(route)
 
-    def about(notice: Notice) -> bool:
+    def about(notice: Notification) -> bool:
         return (
             notice.channel in (None, route.channel)
             and notice.bucket in (None, route.source.bucket_name)

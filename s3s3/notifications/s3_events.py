@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
-from ..model import Notice
+from ..model import Notification
 from .message import BadMessage, checked_key
 
-MOST_ENVELOPES = 3
+MAX_ENVELOPES = 3
 """EventBridge within SNS within a forwarded SNS message is as deep as anybody has use for."""
 
 TEST_EVENT = "s3:TestEvent"
@@ -22,14 +22,14 @@ _UNENCODED = "ceph:s3"
 _A_READ = "ObjectAccessed:"
 
 
-class Said(NamedTuple):
+class ParsedEvents(NamedTuple):
     """What a message says: the notices in it, and what is wrong with the rest, None where nothing is."""
 
-    notices: list[Notice]
+    notices: list[Notification]
     wrong: BadMessage | None = None
 
 
-def events_in(message: str | bytes) -> Said:
+def events_in(message: str | bytes) -> ParsedEvents:
     """Return what an S3 event message says. It takes any input there is.
 
     Sources: Amazon S3 user guide, "Event message structure" (`s3:TestEvent`, and keys that are URL-encoded, with `+`
@@ -39,18 +39,18 @@ def events_in(message: str | bytes) -> Said:
     try:
         return _events_of(_unwrapped(message))
     except BadMessage as bad:
-        return Said([], bad)
+        return ParsedEvents([], bad)
 
 
 def _unwrapped(message: str | bytes) -> dict[str, Any]:
     """Return the S3 event within a message, without the envelopes of SNS."""
-    for _ in range(MOST_ENVELOPES):
+    for _ in range(MAX_ENVELOPES):
         content = _json_object(message)
         inner = content.get("Message")
         if content.get("Type") != "Notification" or not isinstance(inner, str):
             return content
         message = inner
-    raise BadMessage("no event", f"more than {MOST_ENVELOPES} envelopes of SNS around each other")
+    raise BadMessage("no event", f"more than {MAX_ENVELOPES} envelopes of SNS around each other")
 
 
 def _json_object(text: str | bytes) -> dict[str, Any]:
@@ -63,9 +63,9 @@ def _json_object(text: str | bytes) -> dict[str, Any]:
     return content
 
 
-def _events_of(content: dict[str, Any]) -> Said:
+def _events_of(content: dict[str, Any]) -> ParsedEvents:
     if content.get("Event") == TEST_EVENT:
-        return Said([])
+        return ParsedEvents([])
     detail = content.get("detail")
     if isinstance(detail, dict) and "detail-type" in content:
         if "Records" not in detail:
@@ -74,17 +74,17 @@ def _events_of(content: dict[str, Any]) -> Said:
     records = content.get("Records")
     if not isinstance(records, list):
         raise BadMessage("no event", "JSON, and no S3 event: it has no Records")
-    notices: list[Notice] = []
+    notices: list[Notification] = []
     wrong = None
     for record in records:
         try:
             notices += _notices_of(record)
         except BadMessage as bad:
             wrong = wrong or bad
-    return Said(notices, wrong)
+    return ParsedEvents(notices, wrong)
 
 
-def _notices_of(record: Any) -> Iterator[Notice]:
+def _notices_of(record: Any) -> Iterator[Notification]:
     match record:
         case {"eventSource": str(source)} if not source.endswith(":s3"):
             raise BadMessage("wrong source", f"an event of {source[:40]!r}, and not of S3")
@@ -95,7 +95,7 @@ def _notices_of(record: Any) -> Iterator[Notice]:
             raise BadMessage("no event", "a record without eventSource, s3.bucket.name or s3.object.key")
 
 
-def _event_of_eventbridge(source: object, detail: dict[str, Any]) -> Said:
+def _event_of_eventbridge(source: object, detail: dict[str, Any]) -> ParsedEvents:
     """Return what S3's own event says in EventBridge's form (S3 user guide, "EventBridge event message structure").
 
     It does not tell whether the key is URL-encoded, and those who use it do not agree. So where that matters both
@@ -105,14 +105,14 @@ def _event_of_eventbridge(source: object, detail: dict[str, Any]) -> Said:
         raise BadMessage("wrong source", f"an event of {str(source)[:40]!r}, and not of S3")
     match detail:
         case {"bucket": {"name": str(bucket)}, "object": {"key": str(key)}}:
-            return Said([_notice(bucket, one) for one in dict.fromkeys((key, *_if_decodable(key)))])
+            return ParsedEvents([_notice(bucket, one) for one in dict.fromkeys((key, *_if_decodable(key)))])
     raise BadMessage("no event", "an event without detail.bucket.name or detail.object.key")
 
 
-def _notice(bucket: str, key: str) -> Notice:
+def _notice(bucket: str, key: str) -> Notification:
     if not bucket:
         raise BadMessage("no event", "a bucket without a name")
-    return Notice(checked_key(key), bucket)
+    return Notification(checked_key(key), bucket)
 
 
 def _decoded(key: str) -> str:

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ..model import Notice
-from ..queue.lease import lease_clock_s
+from ..model import Notification
+from ..queue.lease import boottime_s
 from .message import BadMessage
 
 log = logging.getLogger(__name__)
@@ -20,14 +20,14 @@ REFUSED = "refused"
 class Deliver(Protocol):
     """What a source gives its notices to: see `s3s3.notifications.routing.Routing`."""
 
-    async def deliver(self, notices: Sequence[Notice], kind: str) -> int:
+    async def deliver(self, notices: Sequence[Notification], kind: str) -> int:
         """Put notices on the queues; return how many no route is about. May raise RedisUnavailable."""
 
     async def bury(self, message: str, reason: str, bucket: str | None = None) -> None:
         """Keep a message that names no possible key as a dead letter. May raise RedisUnavailable."""
 
 
-class Source(Protocol):
+class NotificationSource(Protocol):
     """Where notices come from.
 
     It lets go of a notice (acknowledges, deletes, answers 2xx) only once `Deliver.deliver` has returned: whatever
@@ -46,14 +46,14 @@ class Source(Protocol):
     async def run(self, stop: asyncio.Event) -> None:
         """Take notices and have them delivered until `stop` is set; finish what was taken by then, or give it back."""
 
-    def ailment(self) -> str:
+    def health_problem(self) -> str:
         """Return why no notices come from it, or "" while they can."""
 
-    async def unready(self) -> list[str]:
+    async def readiness_problems(self) -> list[str]:
         """Return what it needs and cannot reach, a line each."""
 
 
-class Vitals:
+class SourceHealth:
     """Whether a source answers, as health shows it, and what its messages are counted as.
 
     Args:
@@ -66,7 +66,7 @@ class Vitals:
         self._name = name
         self._silent_s = silent_s
         self._count = count
-        self._answered_at_s = lease_clock_s()
+        self._answered_at_s = boottime_s()
         self._told: set[str] = set()
         self._begun = self._told_wrong = False
         self.wrong = ""
@@ -77,7 +77,7 @@ class Vitals:
         if not self._begun:
             log.info("%s: takes notices", self._name)
         self._begun = True
-        self._answered_at_s = lease_clock_s()
+        self._answered_at_s = boottime_s()
         if self._told_wrong:
             log.warning("%s: works again", self._name)
         self.wrong, self._told_wrong = "", False
@@ -112,13 +112,13 @@ class Vitals:
             log.warning("%s: a notice of a bucket or key that no route is about; such are let go, and counted as %r",
                         self._name, NO_ROUTE)  # fmt: skip
 
-    def ailment(self) -> str:
+    def health_problem(self) -> str:
         """Return why nothing comes, or ""."""
-        silent_s = lease_clock_s() - self._answered_at_s
+        silent_s = boottime_s() - self._answered_at_s
         if silent_s <= self._silent_s:
             return ""
         return f"{self._name}: no answer for {silent_s:.0f} s" + (f": {self.wrong}" if self.wrong else "")
 
-    def unready(self) -> list[str]:
+    def readiness_problems(self) -> list[str]:
         """Return why it does not work, in a line, or none."""
         return [f"{self._name}: {self.wrong}"] if self.wrong else []

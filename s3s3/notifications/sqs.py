@@ -20,12 +20,12 @@ from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ..errors import RedisUnavailable
-from ..model import Notice
-from ..queue.redis_retry import Patience
-from ..tasks import beside, wait_at_most
-from .message import shown
+from ..model import Notification
+from ..queue.redis_retry import RedisRetry
+from ..tasks import run_with_background, wait_with_timeout
+from .message import printable_message
 from .s3_events import events_in
-from .source import Deliver, Vitals
+from .source import Deliver, SourceHealth
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +39,8 @@ POLL_S = 20
 """The most that SQS allows, of both (SQS API reference, "ReceiveMessage")."""
 
 SILENT_S = 3.0 * POLL_S
-FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 30.0
+INITIAL_BACKOFF_S = 0.5
+MAX_BACKOFF_S = 30.0
 
 DEFAULT_VISIBILITY_S = 30
 """A queue's own default, for one that does not let us ask (SQS developer guide, "visibility timeout")."""
@@ -48,7 +48,7 @@ DEFAULT_VISIBILITY_S = 30
 _REGION = re.compile(r"https?://(?:sqs\.([a-z0-9-]+)|([a-z0-9-]+)\.queue)\.(?:amazonaws|api\.aws)\b")
 
 
-class Sqs:
+class SqsSource:
     """Takes notices from an SQS queue.
 
     Args:
@@ -71,8 +71,8 @@ class Sqs:
         self._region = region
         self._endpoint_url = endpoint_url
         self._routing = routing
-        self._vitals = Vitals(str(self), SILENT_S, count)
-        self._patience = Patience()
+        self._vitals = SourceHealth(str(self), SILENT_S, count)
+        self._patience = RedisRetry()
         self._opening = asyncio.Lock()
         self._client: Any = None
         self._visibility_s = DEFAULT_VISIBILITY_S
@@ -84,15 +84,15 @@ class Sqs:
         await asyncio.gather(*(self._keep_polling(stop) for _ in range(POLLS_AT_ONCE)))
 
     async def _keep_polling(self, stop: asyncio.Event) -> None:
-        pause_s = FIRST_PAUSE_S
+        pause_s = INITIAL_BACKOFF_S
         while not stop.is_set():
             try:
                 await self._poll(stop)
-                pause_s = FIRST_PAUSE_S
+                pause_s = INITIAL_BACKOFF_S
             except (BotoCoreError, ClientError) as error:
                 self._vitals.failed(str(error))
-                await wait_at_most(stop, pause_s)
-                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+                await wait_with_timeout(stop, pause_s)
+                pause_s = min(pause_s * 2, MAX_BACKOFF_S)
 
     async def _poll(self, stop: asyncio.Event) -> None:
         async with self._opening:
@@ -122,7 +122,7 @@ class Sqs:
 
     async def _take(self, messages: Sequence[dict[str, Any]], stop: asyncio.Event) -> None:
         """Have messages delivered, and delete them; one that names no object becomes visible again, by itself."""
-        notices: list[Notice] = []
+        notices: list[Notification] = []
         sound = []
         for message in messages:
             found, wrong = events_in(message["Body"])
@@ -130,11 +130,11 @@ class Sqs:
             if wrong is None:
                 sound.append(message)
             else:
-                self._vitals.bad(wrong, shown(message["Body"].encode("utf-8", "replace")),
+                self._vitals.bad(wrong, printable_message(message["Body"].encode("utf-8", "replace")),
                                  "are left to the queue's own redrive policy")  # fmt: skip
         try:
-            deliver = self._patience.answered(partial(self._routing.deliver, notices, self.kind), stop)
-            self._vitals.unrouted(await beside(deliver, self._keep_invisible(sound)))
+            deliver = self._patience.run(partial(self._routing.deliver, notices, self.kind), stop)
+            self._vitals.unrouted(await run_with_background(deliver, self._keep_invisible(sound)))
         except RedisUnavailable as error:
             log.warning("%s: %d messages are given back: %s", self, len(messages), error)
         else:
@@ -162,11 +162,11 @@ class Sqs:
             log.warning("%s: %d messages could not be deleted and come again: %s",
                         self, len(failed), failed[0].get("Message"))  # fmt: skip
 
-    def ailment(self) -> str:
-        return self._vitals.ailment()
+    def health_problem(self) -> str:
+        return self._vitals.health_problem()
 
-    async def unready(self) -> list[str]:
-        return self._vitals.unready()
+    async def readiness_problems(self) -> list[str]:
+        return self._vitals.readiness_problems()
 
 
 def connect(url: str, region: str | None, endpoint_url: str) -> Any:

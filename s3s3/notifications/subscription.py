@@ -12,11 +12,11 @@ from typing import Any
 from redis.asyncio import Redis
 
 from ..errors import RedisUnavailable
-from ..queue.connection import hearing
-from ..queue.lease import lease_clock_s
-from ..queue.redis_errors import translated
-from ..queue.redis_retry import FIRST_PAUSE_S, LONGEST_PAUSE_S
-from ..tasks import beside
+from ..queue.connection import subscriber
+from ..queue.lease import boottime_s
+from ..queue.redis_errors import translate_errors
+from ..queue.redis_retry import INITIAL_BACKOFF_S, MAX_BACKOFF_S
+from ..tasks import run_with_background
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ PING_EVERY_S = 2.0
 DEAF_AFTER_S = 10.0
 
 
-class Deaf(RedisUnavailable):
+class SubscriptionStale(RedisUnavailable):
     """Pings do not come back: the connection looks alive and brings nothing."""
 
 
@@ -47,7 +47,7 @@ class Subscription:
 
     def __init__(
         self,
-        hearing: Redis,
+        subscriber: Redis,
         speaking: Redis,
         channel: str,
         *,
@@ -59,7 +59,7 @@ class Subscription:
         ping_every_s: float | None = None,
         deaf_after_s: float | None = None,
     ) -> None:
-        self._hearing = hearing
+        self._hearing = subscriber
         self._speaking = speaking
         self._channel = channel
         self._ping_channel = f"s3s3:ping:{secrets.token_hex(8)}"
@@ -76,20 +76,20 @@ class Subscription:
 
     async def run(self) -> None:
         """Hear for ever."""
-        pause_s = FIRST_PAUSE_S
+        pause_s = INITIAL_BACKOFF_S
         while True:
             try:
-                await beside(self._hear(), self._keep_pinging())
+                await run_with_background(self._hear(), self._keep_pinging())
             except RedisUnavailable as error:
-                if self.alive or pause_s == FIRST_PAUSE_S:
+                if self.alive or pause_s == INITIAL_BACKOFF_S:
                     log.warning("channel %s: %s; subscribing again", self._channel, error)
-                pause_s = FIRST_PAUSE_S if self.alive else min(pause_s * 2, LONGEST_PAUSE_S)
+                pause_s = INITIAL_BACKOFF_S if self.alive else min(pause_s * 2, MAX_BACKOFF_S)
                 self.alive = False
             await asyncio.sleep(pause_s)
 
     async def _hear(self) -> None:
-        async with hearing(self._hearing) as pubsub:
-            with translated():
+        async with subscriber(self._hearing) as pubsub:
+            with translate_errors():
                 await pubsub.subscribe(self._channel, self._ping_channel, self._mark_channel)
                 while True:
                     self._take(await pubsub.parse_response(block=True))
@@ -100,7 +100,7 @@ class Subscription:
             if not self.alive:
                 self.alive = True
                 log.info("channel %s: subscribed", self._channel)
-            self._pinged_at_s = lease_clock_s()
+            self._pinged_at_s = boottime_s()
             self._pinged(float(text))
         elif kind == b"message" and channel == self._mark_channel.encode():
             self._marked(text)
@@ -111,13 +111,13 @@ class Subscription:
 
     async def ping(self) -> None:
         """Publish a ping. Raises RedisUnavailable."""
-        with translated():
-            await self._speaking.publish(self._ping_channel, repr(lease_clock_s()))
+        with translate_errors():
+            await self._speaking.publish(self._ping_channel, repr(boottime_s()))
 
     async def _keep_pinging(self) -> None:
-        self._pinged_at_s = lease_clock_s()
-        while lease_clock_s() - self._pinged_at_s < self._deaf_after_s:
+        self._pinged_at_s = boottime_s()
+        while boottime_s() - self._pinged_at_s < self._deaf_after_s:
             with contextlib.suppress(RedisUnavailable):  # silence is what tells
                 await self.ping()
             await asyncio.sleep(self._ping_every_s)
-        raise Deaf(f"no ping came back for {self._deaf_after_s:g} s")
+        raise SubscriptionStale(f"no ping came back for {self._deaf_after_s:g} s")

@@ -24,10 +24,10 @@ from aiohttp import web
 
 from ..config.addresses import why_not_bound
 from ..errors import RedisUnavailable
-from ..tasks import wait_at_most, within
-from .message import shown
+from ..tasks import timeout, wait_with_timeout
+from .message import printable_message
 from .s3_events import events_in
-from .source import Deliver, Vitals
+from .source import Deliver, SourceHealth
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ BIND_AGAIN_S = 5.0
 GOODBYE_WITHIN_S = 5.0
 
 
-class Webhook:
+class WebhookSource:
     """Takes notices over HTTP.
 
     Several listeners of one machine share the address: the system deals the connections out among them.
@@ -60,7 +60,7 @@ class Webhook:
         self._token = token.encode()
         self._routing = routing
         self._bodies = asyncio.Semaphore(BODIES_AT_ONCE)
-        self._vitals = Vitals(str(self), 0, count)
+        self._vitals = SourceHealth(str(self), 0, count)
         self._vitals.wrong = "not listening yet"
 
     def __str__(self) -> str:
@@ -83,7 +83,7 @@ class Webhook:
                 await web.TCPSite(runner, self._host, self._port, reuse_port=True).start()
             except OSError as error:
                 self._vitals.failed(f"[webhook] bind: the address cannot be had: {why_not_bound(error)}")
-                await wait_at_most(stop, BIND_AGAIN_S)
+                await wait_with_timeout(stop, BIND_AGAIN_S)
             else:
                 self._vitals.answered()
                 return
@@ -97,7 +97,7 @@ class Webhook:
             )  # fmt: skip
         async with self._bodies:
             try:
-                async with within(BODY_WITHIN_S):
+                async with timeout(BODY_WITHIN_S):
                     body = await request.read()
             except asyncio.TimeoutError:
                 return web.Response(status=408, text=f"the body did not come within {BODY_WITHIN_S:g} s\n")
@@ -106,7 +106,7 @@ class Webhook:
     async def _taken(self, body: bytes) -> web.Response:
         notices, wrong = events_in(body)
         try:
-            async with within(QUEUED_WITHIN_S):
+            async with timeout(QUEUED_WITHIN_S):
                 unrouted = await self._routing.deliver(notices, self.kind)
         except (RedisUnavailable, asyncio.TimeoutError):
             return web.Response(
@@ -116,7 +116,7 @@ class Webhook:
             )
         self._vitals.unrouted(unrouted)
         if wrong is not None:
-            self._vitals.bad(wrong, shown(body), "are answered with 400")
+            self._vitals.bad(wrong, printable_message(body), "are answered with 400")
             return web.Response(status=400, text=f"{wrong.kind}: {wrong}\n")
         return web.Response(text=f"queued: {len(notices) - unrouted}\n")
 
@@ -135,8 +135,8 @@ class Webhook:
             return False
         return secrets.compare_digest(given, self._token)
 
-    def ailment(self) -> str:
+    def health_problem(self) -> str:
         return f"{self}: {self._vitals.wrong}" if self._vitals.wrong else ""
 
-    async def unready(self) -> list[str]:
+    async def readiness_problems(self) -> list[str]:
         return []

@@ -22,13 +22,13 @@ from typing import NamedTuple, Protocol
 
 from ..model import Job, Lane
 
-__all__ = ["Claims", "Counts", "DeadLetter", "Jobs", "Put", "Step", "Verdict"]
+__all__ = ["ClaimResult", "DeadLetter", "Disposition", "DispositionKind", "JobQueue", "JobRequest", "QueueStats"]
 
-FIRST_PROBE_S = 1.0
+INITIAL_PROBE_INTERVAL_S = 1.0
 """How long a circuit is open before a first key is tried; each probe that fails doubles it."""
 
-LONGEST_PAUSE_BETWEEN_PROBES_S = 30.0
-LONGEST_TURN_S = 5.0
+MAX_PROBE_INTERVAL_S = 30.0
+MAX_TURN_S = 5.0
 """How long a turn may wait for the next: what others put is not known here."""
 
 
@@ -38,31 +38,31 @@ PAUSE_BETWEEN_WAKES_S = 0.25
 NO_BOUNDS: Mapping[str, int] = MappingProxyType({})
 
 
-class Put(NamedTuple):
-    """A key to look at, at these destinations. `noticed_ms` None is now."""
+class JobRequest(NamedTuple):
+    """A key to look at, at these destinations. `notified_ms` None is now."""
 
     key: str
     destinations: tuple[str, ...]
-    noticed_ms: int | None = None
+    notified_ms: int | None = None
 
 
-class Step:
+class DispositionKind:
     """What comes next for a destination of a job, in the words of the queue's rule."""
 
     DONE = "done"
     RETRY = "retry"
     PARK = "park"
-    BURY = "bury"
-    BACK = "back"
-    ASIDE = "aside"
+    DEAD_LETTER = "dead-letter"
+    RELEASE = "release"
+    DEFER = "defer"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Disposition:
     """What a worker says of one destination of its job.
 
     Attributes:
-        step: one of `Step`. BACK hands it back untried, as a worker does that is told to stop; ASIDE does so
+        step: one of `DispositionKind`. BACK hands it back untried, as a worker does that is told to stop; ASIDE does so
             to the bulk lane, where it holds up nobody's notices.
         delay_s: for RETRY, how long to wait.
         event: for the runs that wait for the job: a JSON object, "" for nothing.
@@ -85,17 +85,17 @@ class DeadLetter:
         destination: its name; `NOTICES` for a message that names no possible key.
     """
 
-    NOTICES = "(notice)"
+    MESSAGES = "(message)"
 
     destination: str
     key: str
     reason: str
-    tries: int = 0
-    buried_ms: int = 0
+    attempts: int = 0
+    dead_lettered_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
+class ClaimResult:
     """What a claim brought.
 
     Attributes:
@@ -112,13 +112,13 @@ class Claims:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class QueueStats:
     """How full the queue is. Dead letters, parked keys and circuits go by destination."""
 
     fresh: int
     bulk: int
-    waiting: int
-    looks: int
+    retrying: int
+    rechecks: int
     parked: Mapping[str, int]
     dead_letters: Mapping[str, int]
     circuits: Mapping[str, str]
@@ -128,56 +128,58 @@ class Counts:
     @property
     def pending(self) -> int:
         """Jobs that are not done yet; one that is parked and has a retry due as well counts as two."""
-        return self.fresh + self.bulk + self.waiting + sum(self.parked.values())
+        return self.fresh + self.bulk + self.retrying + sum(self.parked.values())
 
 
-class Jobs(Protocol):
+class JobQueue(Protocol):
     """The contract. One object serves one route; every method may raise RedisUnavailable."""
 
-    async def put(self, puts: Iterable[Put], lane: Lane, run: str = "", unseen: bool | None = None) -> None:
+    async def enqueue(
+        self, puts: Iterable[JobRequest], lane: Lane, run: str = "", unconditional: bool | None = None
+    ) -> None:
         """Say that keys are worth a look. Once it returns, none of them is lost.
 
-        `run` is told what becomes of them (`outcomes`). `unseen`: copy without a look at the destinations first;
+        `run` is told what becomes of them (`outcomes`). `unconditional`: copy without a look at the destinations first;
         None: as is due in that lane.
         """
 
-    async def claim(self, free: int, bulk_first: int, bulk_most: int, wait_s: float) -> Claims:
+    async def claim(self, free: int, min_bulk: int, max_bulk: int, wait_s: float) -> ClaimResult:
         """Take up to `free` jobs, waiting up to `wait_s` for the first. Takes over lapsed ones, too.
 
-        `bulk_first` of them come from the bulk lane before fresh ones are taken, and at most `bulk_most` in all;
-        with `bulk_most` 0 the bulk lane is not waited for.
+        `min_bulk` of them come from the bulk lane before fresh ones are taken, and at most `max_bulk` in all;
+        with `max_bulk` 0 the bulk lane is not waited for.
         """
 
     async def renew(self, jobs: Sequence[Job]) -> set[str]:
         """Lengthen the leases of running jobs; return the tokens of those that belong to somebody else now."""
 
-    async def finish(self, job: Job, verdicts: Mapping[str, Verdict], look: bool = False) -> bool:
+    async def finish(self, job: Job, verdicts: Mapping[str, Disposition], look: bool = False) -> bool:
         """Say what became of a claimed job, and with `look` ask for another look at it later.
 
         There has to be a verdict for each of the job's destinations: one that is not mentioned is forgotten.
         Returns False if it was taken over meanwhile: then everything about it is looked at again.
         """
 
-    async def turn(self, most: Mapping[str, int] = NO_BOUNDS) -> float:
+    async def promote_due(self, most: Mapping[str, int] = NO_BOUNDS) -> float:
         """Wake what is due; return the seconds until something else is.
 
         `most`: how many parked keys of a store whose circuit is closed to wake; of others, all.
         """
 
-    async def trip(self, destination: str, reason: str, key: str) -> None:
+    async def trip_circuit(self, destination: str, reason: str, key: str) -> None:
         """Open the destination's circuit, or, when `key` was its probe, keep it open for longer."""
 
     async def close_circuit(self, destination: str) -> None:
         """The destination works again: what was parked for it wakes at the next turns."""
 
-    async def outcomes(self, run: str, wait_s: float) -> list[str]:
+    async def poll_outcomes(self, run: str, wait_s: float) -> list[str]:
         """Return the events for a run that have come, waiting up to `wait_s` for the first."""
 
-    async def note_reconcile(self, summary: str) -> None:
+    async def save_reconcile_summary(self, summary: str) -> None:
         """Keep the summary (JSON) of a run that compared everything."""
 
-    async def last_reconcile(self) -> str | None:
+    async def load_reconcile_summary(self) -> str | None:
         """Return the summary that was kept last."""
 
-    async def counts(self) -> Counts:
+    async def stats(self) -> QueueStats:
         """Count."""

@@ -9,16 +9,16 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
-MOST_IN_ONE_CALL = 100
+MAX_IN_ONE_CALL = 100
 """Redis runs a script alone, so a long one would make everybody else wait."""
 
-ENOUGH = 8
+MIN_BATCH = 8
 GATHER_S = 0.01
 """Until there are enough, the first of them waits so long for more: a call costs more CPU time than all that is in it.
 """
 
 
-class Batch(Generic[Item, Answer]):
+class Batcher(Generic[Item, Answer]):
     """Gathers what arrives within a moment, or while the last call is under way, and sends it as one.
 
     What a call raises, each of its items gets.
@@ -34,7 +34,7 @@ class Batch(Generic[Item, Answer]):
         """Send the item with others; return what the call answered."""
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._gathered.append((item, answer))
-        if len(self._gathered) == ENOUGH:
+        if len(self._gathered) == MIN_BATCH:
             self._enough.set()
         if self._sending is None:
             self._sending = asyncio.create_task(self._send())
@@ -44,14 +44,14 @@ class Batch(Generic[Item, Answer]):
         try:
             while self._gathered:
                 await self._gather()
-                items = self._gathered[:MOST_IN_ONE_CALL]
-                del self._gathered[:MOST_IN_ONE_CALL]
+                items = self._gathered[:MAX_IN_ONE_CALL]
+                del self._gathered[:MAX_IN_ONE_CALL]
                 await self._send_one(items)
         finally:
             self._sending = None
 
     async def _gather(self) -> None:
-        if len(self._gathered) >= ENOUGH:
+        if len(self._gathered) >= MIN_BATCH:
             return
         self._enough.clear()
         in_time = asyncio.get_running_loop().call_later(GATHER_S, self._enough.set)

@@ -23,13 +23,22 @@ from redis.exceptions import (
     RedisError,
 )
 
-from ..config.addresses import redacted, redis_url_advice
+from ..config.addresses import redacted_url, redis_url_advice
 from ..errors import ConfigError, RedisTooOld
-from ..tasks import within
-from .redis_errors import translated
-from .redis_retry import Patience, answered
+from ..tasks import timeout
+from .redis_errors import translate_errors
+from .redis_retry import RedisRetry, retry_until_available
 
-__all__ = ["Patience", "answered", "check_version", "connect", "connected", "hearing", "redacted", "translated"]
+__all__ = [
+    "RedisRetry",
+    "check_version",
+    "connect",
+    "connected",
+    "redacted_url",
+    "retry_until_available",
+    "subscriber",
+    "translate_errors",
+]
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +50,7 @@ CONNECT_TIMEOUT_S = 5.0
 SENTINEL_PORT = 26379
 
 
-OLDEST_VERSION = (6, 2)
+MIN_VERSION = (6, 2)
 """XAUTOCLAIM and ZADD GT came with Redis 6.2 (redis.io command pages)."""
 
 
@@ -78,7 +87,7 @@ def connect(url: str, *, decode: bool = True) -> Redis:
     except (ValueError, RedisError):
         # What the error says may quote a part of the URL that belongs to its password.
         advice = redis_url_advice(url) or "it cannot be understood"
-        raise ConfigError([f"[pubsub] url = {redacted(url)!r}: {advice}"]) from None
+        raise ConfigError([f"[pubsub] url = {redacted_url(url)!r}: {advice}"]) from None
 
 
 class _Cluster(RedisCluster):
@@ -95,7 +104,7 @@ def _node(url: str, options: dict[str, Any], host: str, port: int) -> Redis:
 
 
 @asynccontextmanager
-async def hearing(client: Redis) -> AsyncIterator[Any]:
+async def subscriber(client: Redis) -> AsyncIterator[Any]:
     """Yield a redis-py `PubSub`, and close it at the end.
 
     In a cluster it hears one of the nodes that are masters now, for each has every message (redis.io, "Redis cluster
@@ -106,7 +115,7 @@ async def hearing(client: Redis) -> AsyncIterator[Any]:
     """
     node = None
     if isinstance(client, _Cluster):
-        with translated():
+        with translate_errors():
             await client.aclose()  # and forget which nodes there were
             await client.initialize()
         chosen = random.choice(client.get_primaries())
@@ -116,10 +125,10 @@ async def hearing(client: Redis) -> AsyncIterator[Any]:
         yield pubsub
     finally:
         with suppress(Exception):  # it is given up; whether it can still say goodbye does not matter
-            async with within(1.0):
+            async with timeout(1.0):
                 await pubsub.aclose()
             if node is not None:
-                async with within(1.0):
+                async with timeout(1.0):
                     await node.aclose()
 
 
@@ -169,13 +178,13 @@ async def check_version(client: Redis) -> str:
 
     Raises:
         RedisUnavailable: it cannot be reached.
-        RedisTooOld: it is older than `OLDEST_VERSION`.
+        RedisTooOld: it is older than `MIN_VERSION`.
     """
-    with translated():
+    with translate_errors():
         server: Any = await client.info("server")
     if "redis_version" not in server:  # a cluster answers by node
         server = next(iter(server.values()))
     version = str(server["redis_version"])
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_VERSION:
+    if tuple(int(part) for part in version.split(".")[:2]) < MIN_VERSION:
         raise RedisTooOld(f"Redis {version} is too old: s3s3 needs Redis 6.2 or Valkey, for XAUTOCLAIM")
     return version

@@ -9,7 +9,7 @@ from ..errors import LeaseLost
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
-def lease_clock_s() -> float:
+def boottime_s() -> float:
     """Return seconds on a clock that never jumps and, on Linux, goes on while the machine sleeps (clock_gettime(2))."""
     return time.clock_gettime(_CLOCK)
 
@@ -28,7 +28,7 @@ class Lease:
         Raises:
             LeaseLost: the lease is over, or somebody else has the job.
         """
-        if lease_clock_s() >= self.until_s:
+        if boottime_s() >= self.until_s:
             raise LeaseLost("the lease on this job is over: it is somebody else's now")
 
     def lose(self) -> None:

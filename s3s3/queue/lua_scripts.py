@@ -9,11 +9,22 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from ..model import Lane
-from .redis_errors import translated
+from .redis_errors import translate_errors
 
 GROUP = "s3s3"
 
-_NAMES = ("put", "claim", "renew", "finish", "turn", "circuit", "revive", "leave", "counts", "spread")
+_NAMES = (
+    "enqueue",
+    "claim",
+    "renew",
+    "finish",
+    "promote_due",
+    "circuit",
+    "redrive",
+    "remove_consumer",
+    "stats",
+    "pending_by_destination",
+)
 
 
 class Scripts:
@@ -41,7 +52,7 @@ class Scripts:
             RedisUnavailable: it could not be reached, and nobody knows whether the script ran.
         """
         script = self._scripts[name]
-        with translated():
+        with translate_errors():
             try:
                 return await script(keys=[self._prefix], args=(self._look_ms, *args))
             except ResponseError as error:
@@ -87,5 +98,5 @@ class Script:
             RedisUnavailable: Redis could not be reached, and nobody knows whether it ran.
             ResponseError: it raised an error of its own.
         """
-        with translated():
+        with translate_errors():
             return await self._script(keys=[self._key], args=args)

@@ -13,27 +13,27 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 
 from ..model import Job, Lane
-from ..tasks import wait_at_most
+from ..tasks import wait_with_timeout
 from .base import (
-    FIRST_PROBE_S,
-    LONGEST_PAUSE_BETWEEN_PROBES_S,
-    LONGEST_TURN_S,
+    INITIAL_PROBE_INTERVAL_S,
+    MAX_PROBE_INTERVAL_S,
+    MAX_TURN_S,
     NO_BOUNDS,
     PAUSE_BETWEEN_WAKES_S,
-    Claims,
-    Counts,
+    ClaimResult,
     DeadLetter,
-    Put,
-    Step,
-    Verdict,
+    Disposition,
+    DispositionKind,
+    JobRequest,
+    QueueStats,
 )
-from .lease import lease_clock_s
+from .lease import boottime_s
 
 PROBE_TIMEOUT_S = 60.0
 
 
 @dataclass(slots=True)
-class Record:
+class JobRecord:
     """A key with something to do: queued, running (`token`, and `again`: what was put meanwhile), or waiting.
 
     `due_s`: when its retry is, or was, due; what fails before that is no try.
@@ -41,27 +41,27 @@ class Record:
 
     lane: Lane
     want: dict[str, None]
-    unseen: bool
-    noticed_ms: int
+    unconditional: bool
+    notified_ms: int
     runs: dict[str, None]
     phase: str = "queued"
     token: str = ""
-    again: Record | None = None
-    tries: dict[str, int] = field(default_factory=dict)
+    again: JobRecord | None = None
+    attempts: dict[str, int] = field(default_factory=dict)
     due_s: float = 0.0
 
     @property
     def is_early(self) -> bool:
         """Whether a notice has it tried before its retry is due."""
-        return lease_clock_s() < self.due_s
+        return boottime_s() < self.due_s
 
-    def grow(self, put: Record) -> None:
+    def grow(self, put: JobRecord) -> None:
         """Ask for what was put, too."""
         if put.lane is Lane.FRESH and self.lane is Lane.BULK:
-            self.lane, self.noticed_ms = put.lane, put.noticed_ms
+            self.lane, self.notified_ms = put.lane, put.notified_ms
         self.want |= put.want
         self.runs |= put.runs
-        self.unseen |= put.unseen
+        self.unconditional |= put.unconditional
 
 
 @dataclass(slots=True)
@@ -74,13 +74,13 @@ class Circuit:
     probe: str = ""
 
 
-class MemoryJobs:
-    """The queue of one route, in memory. See `s3s3.queue.base.Jobs` for the contract."""
+class MemoryJobQueue:
+    """The queue of one route, in memory. See `s3s3.queue.base.JobQueue` for the contract."""
 
-    def __init__(self, destinations: Sequence[str], *, source: str = "source", look_after_s: float = 120.0) -> None:
+    def __init__(self, destinations: Sequence[str], *, source: str = "source", recheck_delay_s: float = 120.0) -> None:
         self.destinations = tuple(destinations)
-        self._look_after_s = look_after_s
-        self._records: dict[str, Record] = {}
+        self._look_after_s = recheck_delay_s
+        self._records: dict[str, JobRecord] = {}
         self._lanes: dict[Lane, dict[str, None]] = {lane: {} for lane in Lane}
         self._due_s: dict[str, float] = {}
         self._looks_s: dict[str, float] = {}
@@ -92,16 +92,20 @@ class MemoryJobs:
         self._tokens = count(1)
         self._changed = Event()
 
-    async def put(self, puts: Iterable[Put], lane: Lane, run: str = "", unseen: bool | None = None) -> None:
-        unseen = lane is Lane.FRESH if unseen is None else unseen
-        for key, destinations, noticed_ms in puts:
-            when_ms = _now_ms() if noticed_ms is None else noticed_ms
-            self._put(key, Record(lane, dict.fromkeys(destinations), unseen, when_ms, {run: None} if run else {}))
+    async def enqueue(
+        self, puts: Iterable[JobRequest], lane: Lane, run: str = "", unconditional: bool | None = None
+    ) -> None:
+        unconditional = lane is Lane.FRESH if unconditional is None else unconditional
+        for key, destinations, notified_ms in puts:
+            when_ms = _now_ms() if notified_ms is None else notified_ms
+            self._put(
+                key, JobRecord(lane, dict.fromkeys(destinations), unconditional, when_ms, {run: None} if run else {})
+            )
 
-    def _put(self, key: str, put: Record) -> None:
+    def _put(self, key: str, put: JobRecord) -> None:
         record = self._records.setdefault(key, put)
         if record.phase == "running":
-            put.unseen = False
+            put.unconditional = False
             if record.again:
                 record.again.grow(put)
             else:
@@ -113,23 +117,23 @@ class MemoryJobs:
         self._enqueue(key, record)
 
     def _look(self, key: str) -> None:
-        self._put(key, Record(Lane.BULK, dict.fromkeys(self.destinations), False, _now_ms(), {}))
+        self._put(key, JobRecord(Lane.BULK, dict.fromkeys(self.destinations), False, _now_ms(), {}))
 
-    def _enqueue(self, key: str, record: Record) -> None:
+    def _enqueue(self, key: str, record: JobRecord) -> None:
         record.phase, record.token = "queued", ""
         self._records[key] = record
         self._due_s.pop(key, None)
         self._lanes[record.lane].setdefault(key)
         self._changed.set()
 
-    async def claim(self, free: int, bulk_first: int, bulk_most: int, wait_s: float) -> Claims:
-        lanes = tuple(Lane) if bulk_most > 0 else (Lane.FRESH,)
+    async def claim(self, free: int, min_bulk: int, max_bulk: int, wait_s: float) -> ClaimResult:
+        lanes = tuple(Lane) if max_bulk > 0 else (Lane.FRESH,)
         await self._until(lambda: any(self._lanes[lane] for lane in lanes), wait_s)
-        asked_s = lease_clock_s()
-        bulk = self._take(Lane.BULK, min(bulk_first, free))
+        asked_s = boottime_s()
+        bulk = self._take(Lane.BULK, min(min_bulk, free))
         jobs = bulk + self._take(Lane.FRESH, free - len(bulk))
-        jobs += self._take(Lane.BULK, min(bulk_most - len(bulk), free - len(jobs)))
-        return Claims(jobs, {name: circuit.probe for name, circuit in self._circuits.items()}, asked_s)
+        jobs += self._take(Lane.BULK, min(max_bulk - len(bulk), free - len(jobs)))
+        return ClaimResult(jobs, {name: circuit.probe for name, circuit in self._circuits.items()}, asked_s)
 
     def _take(self, lane: Lane, most: int) -> list[Job]:
         return [self._run(key) for key in list(islice(self._lanes[lane], max(most, 0)))]
@@ -139,8 +143,8 @@ class MemoryJobs:
         del self._lanes[record.lane][key]
         record.phase, record.token = "running", str(next(self._tokens))
         return Job(
-            key, tuple(record.want), record.lane, "", record.token, record.unseen, dict(record.tries),
-            record.noticed_ms, " ".join(record.runs),
+            key, tuple(record.want), record.lane, "", record.token, record.unconditional, dict(record.attempts),
+            record.notified_ms, " ".join(record.runs),
         )  # fmt: skip
 
     def _owns(self, job: Job) -> bool:
@@ -150,57 +154,57 @@ class MemoryJobs:
     async def renew(self, jobs: Sequence[Job]) -> set[str]:
         return {job.token for job in jobs if not self._owns(job)}
 
-    async def finish(self, job: Job, verdicts: Mapping[str, Verdict], look: bool = False) -> bool:
+    async def finish(self, job: Job, verdicts: Mapping[str, Disposition], look: bool = False) -> bool:
         if look:
-            self._looks_s[job.key] = lease_clock_s() + self._look_after_s
+            self._looks_s[job.key] = boottime_s() + self._look_after_s
         if not self._owns(job):
             self._look(job.key)
             return False
         record = self._records.pop(job.key)
         record.want = {name: None for name, verdict in verdicts.items() if self._is_left(job, record, name, verdict)}
-        record.unseen, steps = False, {verdict.step for verdict in verdicts.values()}
-        if Step.RETRY in steps:
-            delay_s = min(verdict.delay_s for verdict in verdicts.values() if verdict.step == Step.RETRY)
-            due_s = lease_clock_s() + delay_s
+        record.unconditional, steps = False, {verdict.step for verdict in verdicts.values()}
+        if DispositionKind.RETRY in steps:
+            delay_s = min(verdict.delay_s for verdict in verdicts.values() if verdict.step == DispositionKind.RETRY)
+            due_s = boottime_s() + delay_s
             record.due_s = min(due_s, record.due_s) if record.is_early else due_s
         if again := record.again:
             again.want |= record.want
             again.runs |= record.runs if record.want else {}
-            again.tries, again.due_s = record.tries, record.due_s
+            again.attempts, again.due_s = record.attempts, record.due_s
             self._enqueue(job.key, again)
-        elif Step.ASIDE in steps or Step.BACK in steps:
-            if Step.ASIDE in steps:
+        elif DispositionKind.DEFER in steps or DispositionKind.RELEASE in steps:
+            if DispositionKind.DEFER in steps:
                 record.lane = Lane.BULK
             self._enqueue(job.key, record)
         elif record.want:
             record.phase, record.token = "waiting", ""
             self._records[job.key] = record
-            if Step.RETRY in steps:
+            if DispositionKind.RETRY in steps:
                 self._due_s[job.key] = record.due_s
         return True
 
-    def _is_left(self, job: Job, record: Record, destination: str, verdict: Verdict) -> bool:
+    def _is_left(self, job: Job, record: JobRecord, destination: str, verdict: Disposition) -> bool:
         """Note what became of a destination; return whether something is left to do there."""
         if verdict.event:
             for run in record.runs:
                 self._events[run].append(verdict.event)
             self._changed.set()
-        if verdict.step in (Step.DONE, Step.BURY):
-            tries = record.tries.pop(destination, 0) + 1
+        if verdict.step in (DispositionKind.DONE, DispositionKind.DEAD_LETTER):
+            attempts = record.attempts.pop(destination, 0) + 1
             letters = self._dead.setdefault(destination, {})
             letters.pop(job.key, None)
-            if verdict.step == Step.BURY:
-                letters[job.key] = DeadLetter(destination, job.key, verdict.reason, tries, _now_ms())
+            if verdict.step == DispositionKind.DEAD_LETTER:
+                letters[job.key] = DeadLetter(destination, job.key, verdict.reason, attempts, _now_ms())
             return False
-        if verdict.step == Step.RETRY:
-            if not (record.is_early and destination in record.tries):
-                record.tries[destination] = record.tries.get(destination, 0) + 1
-        elif verdict.step == Step.PARK:
+        if verdict.step == DispositionKind.RETRY:
+            if not (record.is_early and destination in record.attempts):
+                record.attempts[destination] = record.attempts.get(destination, 0) + 1
+        elif verdict.step == DispositionKind.PARK:
             self._parked[verdict.circuit][job.key] = None
         return True
 
-    async def turn(self, most: Mapping[str, int] = NO_BOUNDS) -> float:
-        now_s = lease_clock_s()
+    async def promote_due(self, most: Mapping[str, int] = NO_BOUNDS) -> float:
+        now_s = boottime_s()
         for key in _due(self._due_s, now_s):
             self._wake(key)
         for key in _due(self._looks_s, now_s):
@@ -216,7 +220,7 @@ class MemoryJobs:
         coming_s = [*self._due_s.values(), *self._looks_s.values(), *(c.probe_at_s for c in self._circuits.values())]
         if any(self._parked.get(store) for store in most):
             coming_s.append(now_s + PAUSE_BETWEEN_WAKES_S)
-        return max(min([now_s + LONGEST_TURN_S, *coming_s]) - now_s, 0.0)
+        return max(min([now_s + MAX_TURN_S, *coming_s]) - now_s, 0.0)
 
     def _wake(self, key: str) -> bool:
         record = self._records.get(key)
@@ -237,34 +241,34 @@ class MemoryJobs:
                 return
         del self._circuits[store]
 
-    async def trip(self, destination: str, reason: str, key: str) -> None:
+    async def trip_circuit(self, destination: str, reason: str, key: str) -> None:
         circuit = self._circuits.get(destination)
         if circuit is None:
-            pause_s = FIRST_PROBE_S
+            pause_s = INITIAL_PROBE_INTERVAL_S
         elif circuit.probe == key:
-            pause_s = min(2 * circuit.pause_s, LONGEST_PAUSE_BETWEEN_PROBES_S)
+            pause_s = min(2 * circuit.pause_s, MAX_PROBE_INTERVAL_S)
         else:
             return
-        self._circuits[destination] = Circuit(reason, pause_s, lease_clock_s() + pause_s)
+        self._circuits[destination] = Circuit(reason, pause_s, boottime_s() + pause_s)
 
     async def close_circuit(self, destination: str) -> None:
         self._circuits.pop(destination, None)
 
-    async def outcomes(self, run: str, wait_s: float) -> list[str]:
+    async def poll_outcomes(self, run: str, wait_s: float) -> list[str]:
         await self._until(lambda: run in self._events, wait_s)
         return self._events.pop(run, [])
 
-    async def note_reconcile(self, summary: str) -> None:
+    async def save_reconcile_summary(self, summary: str) -> None:
         self._last_reconcile = summary
 
-    async def last_reconcile(self) -> str | None:
+    async def load_reconcile_summary(self) -> str | None:
         return self._last_reconcile
 
-    async def counts(self) -> Counts:
+    async def stats(self) -> QueueStats:
         active = [record for record in self._records.values() if record.phase != "waiting"]
-        oldest_ms = min((record.noticed_ms for record in active), default=_now_ms())
+        oldest_ms = min((record.notified_ms for record in active), default=_now_ms())
         fresh = sum(record.lane is Lane.FRESH for record in active)
-        return Counts(
+        return QueueStats(
             fresh,
             len(active) - fresh,
             len(self._due_s),
@@ -281,10 +285,10 @@ class MemoryJobs:
             yield letter
 
     async def _until(self, has_come: Callable[[], bool], wait_s: float) -> None:
-        until_s = lease_clock_s() + wait_s
-        while not has_come() and (left_s := until_s - lease_clock_s()) > 0:
+        until_s = boottime_s() + wait_s
+        while not has_come() and (left_s := until_s - boottime_s()) > 0:
             self._changed.clear()
-            await wait_at_most(self._changed, left_s)
+            await wait_with_timeout(self._changed, left_s)
 
 
 def _due(times_s: dict[str, float], now_s: float) -> list[str]:

@@ -52,7 +52,7 @@ _NO_DATABASE = re.compile(r"DB index|SELECT is not allowed")
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn what redis-py raises into RedisUnavailable where another try, or somebody who looks after Redis, can help.
 
     An error of another kind (a script that is wrong, a key of the wrong type) passes: it is a defect.

@@ -44,23 +44,23 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from ..model import Job, Lane, Route
-from .admin import KEYS_IN_ONE_CALL, Upkeep, letter_text
+from .admin import KEYS_IN_ONE_CALL, QueueAdmin, letter_text
 from .base import (
-    FIRST_PROBE_S,
-    LONGEST_PAUSE_BETWEEN_PROBES_S,
-    LONGEST_TURN_S,
+    INITIAL_PROBE_INTERVAL_S,
+    MAX_PROBE_INTERVAL_S,
+    MAX_TURN_S,
     NO_BOUNDS,
     PAUSE_BETWEEN_WAKES_S,
-    Claims,
-    Put,
-    Step,
-    Verdict,
+    ClaimResult,
+    Disposition,
+    DispositionKind,
+    JobRequest,
 )
-from .batching import Batch
+from .batching import Batcher
 from .connection import ANSWER_TIMEOUT_S
-from .lease import lease_clock_s
+from .lease import boottime_s
 from .lua_scripts import GROUP, Scripts, is_no_group
-from .redis_errors import translated
+from .redis_errors import translate_errors
 
 WOKEN_IN_ONE_TURN = 200
 
@@ -68,7 +68,7 @@ _as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _LANES = {lane.value: lane for lane in Lane}
 
 
-class Delivered(NamedTuple):
+class DeliveredEntry(NamedTuple):
     """An entry that a blocking read brought, and that is to be claimed."""
 
     lane: str
@@ -76,8 +76,10 @@ class Delivered(NamedTuple):
     key: str
 
 
-class RedisJobs(Upkeep):
-    """The queue of one route. See `s3s3.queue.base.Jobs` for the contract; `Upkeep` is for people who look after it.
+class RedisJobQueue(QueueAdmin):
+    """The queue of one route on Redis Streams, shared by all processes of the fleet.
+
+    See `s3s3.queue.base.JobQueue` for the contract. `QueueAdmin` has the methods for operators.
 
     Args:
         source: the source's name, under which its circuit goes.
@@ -94,10 +96,10 @@ class RedisJobs(Upkeep):
         *,
         source: str = "source",
         lease_s: float = 60.0,
-        look_after_s: float | None = None,
+        recheck_delay_s: float | None = None,
     ) -> None:
         prefix = f"s3s3:{{{route}}}:"
-        look_s = 2 * lease_s if look_after_s is None else look_after_s
+        look_s = 2 * lease_s if recheck_delay_s is None else recheck_delay_s
         super().__init__(client, prefix, (source, *destinations), Scripts(client, prefix, int(look_s * 1000)))
         self.lease_s = lease_s
         self.consumer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -105,37 +107,39 @@ class RedisJobs(Upkeep):
         self._all_stores = " ".join(self._stores)
         self._claims = 0
         self._took_over_at_s = 0.0
-        self._delivered: list[Delivered] = []
-        self._finishes = Batch(self._finish_many)
+        self._delivered: list[DeliveredEntry] = []
+        self._finishes = Batcher(self._finish_many)
 
     @classmethod
-    def of(cls, client: Redis, route: Route, lease_s: float) -> RedisJobs:
+    def of(cls, client: Redis, route: Route, lease_s: float) -> RedisJobQueue:
         """Return the queue of a configured route."""
         return cls(client, route.name, route.destination_names, source=route.source.name, lease_s=lease_s)
 
-    async def put(self, puts: Iterable[Put], lane: Lane, run: str = "", unseen: bool | None = None) -> None:
-        how = (lane.value, run, int(lane is Lane.FRESH if unseen is None else unseen))
+    async def enqueue(
+        self, puts: Iterable[JobRequest], lane: Lane, run: str = "", unconditional: bool | None = None
+    ) -> None:
+        how = (lane.value, run, int(lane is Lane.FRESH if unconditional is None else unconditional))
         parts: list[str] = []
-        for key, destinations, noticed_ms in puts:
-            parts += (key, " ".join(destinations), "" if noticed_ms is None else str(noticed_ms))
+        for key, destinations, notified_ms in puts:
+            parts += (key, " ".join(destinations), "" if notified_ms is None else str(notified_ms))
             if len(parts) == 3 * KEYS_IN_ONE_CALL:
-                await self._scripts.run("put", *how, _as_json(parts))
+                await self._scripts.run("enqueue", *how, _as_json(parts))
                 parts = []
         if parts:
-            await self._scripts.run("put", *how, _as_json(parts))
+            await self._scripts.run("enqueue", *how, _as_json(parts))
 
-    async def claim(self, free: int, bulk_first: int, bulk_most: int, wait_s: float) -> Claims:
-        claims = await self._claim(free, bulk_first, bulk_most)
+    async def claim(self, free: int, min_bulk: int, max_bulk: int, wait_s: float) -> ClaimResult:
+        claims = await self._claim(free, min_bulk, max_bulk)
         if claims.jobs or wait_s <= 0:
             return claims
         if claims.paused:
             await asyncio.sleep(wait_s)
             return claims
-        await self._wait(tuple(Lane) if bulk_most > 0 else (Lane.FRESH,), min(wait_s, ANSWER_TIMEOUT_S / 2))
-        return await self._claim(free, bulk_first, bulk_most) if self._delivered else claims
+        await self._wait(tuple(Lane) if max_bulk > 0 else (Lane.FRESH,), min(wait_s, ANSWER_TIMEOUT_S / 2))
+        return await self._claim(free, min_bulk, max_bulk) if self._delivered else claims
 
-    async def _claim(self, free: int, bulk_first: int, bulk_most: int) -> Claims:
-        asked_s = lease_clock_s()
+    async def _claim(self, free: int, min_bulk: int, max_bulk: int) -> ClaimResult:
+        asked_s = boottime_s()
         lapsed_too = asked_s - self._took_over_at_s >= self.lease_s / 4
         delivered = self._delivered[:free]
         self._claims += 1
@@ -144,8 +148,8 @@ class RedisJobs(Upkeep):
             self.consumer,
             f"{self.consumer}.{self._claims}",
             free,
-            bulk_first,
-            bulk_most,
+            min_bulk,
+            max_bulk,
             int(self.lease_s * 1000),
             int(lapsed_too),
             self._all_stores,
@@ -154,12 +158,12 @@ class RedisJobs(Upkeep):
         del self._delivered[: len(delivered)]
         if lapsed_too and not more_lapsed:
             self._took_over_at_s = asked_s
-        return Claims([_job(*fields) for fields in found], dict(circuits), asked_s, bool(paused))
+        return ClaimResult([_job(*fields) for fields in found], dict(circuits), asked_s, bool(paused))
 
     async def _wait(self, lanes: Sequence[Lane], wait_s: float) -> None:
         """Wait for a new entry in one of the lanes; each may bring one."""
         streams: Any = {self._prefix + lane.value: ">" for lane in lanes}
-        with translated():
+        with translate_errors():
             try:
                 answer: Any = await self.client.xreadgroup(
                     GROUP, self.consumer, streams, count=1, block=max(int(wait_s * 1000), 1)
@@ -170,21 +174,23 @@ class RedisJobs(Upkeep):
                 return  # the next claim makes it again
         for stream, entries in answer or ():
             for entry, fields in entries:
-                self._delivered.append(Delivered(stream[len(self._prefix) :], entry, next(iter(fields.values()), "")))
+                self._delivered.append(
+                    DeliveredEntry(stream[len(self._prefix) :], entry, next(iter(fields.values()), ""))
+                )
 
     async def renew(self, jobs: Sequence[Job]) -> set[str]:
         args = [part for job in jobs for part in (job.lane.value, job.entry, job.key, job.token)]
         return set(await self._scripts.run("renew", self.consumer, *args)) if args else set()
 
-    async def finish(self, job: Job, verdicts: Mapping[str, Verdict], look: bool = False) -> bool:
+    async def finish(self, job: Job, verdicts: Mapping[str, Disposition], look: bool = False) -> bool:
         done, others = [], []
         for name, verdict in verdicts.items():
-            if verdict.step == Step.DONE and not verdict.event:
+            if verdict.step == DispositionKind.DONE and not verdict.event:
                 done.append(name)
             else:
                 text = verdict.circuit
-                if verdict.step == Step.BURY:
-                    text = letter_text(verdict.reason, job.tries.get(name, 0) + 1)
+                if verdict.step == DispositionKind.DEAD_LETTER:
+                    text = letter_text(verdict.reason, job.attempts.get(name, 0) + 1)
                 others.append((name, verdict.step, int(verdict.delay_s * 1000), verdict.event, text))
         lost = await self._finishes.add((job.key, job.token, int(look), " ".join(done), others))
         return job.token not in lost
@@ -192,29 +198,29 @@ class RedisJobs(Upkeep):
     async def _finish_many(self, finished: Sequence[tuple[Any, ...]]) -> set[str]:
         return set(await self._scripts.run("finish", self._all, _as_json(finished)))
 
-    async def turn(self, most: Mapping[str, int] = NO_BOUNDS) -> float:
+    async def promote_due(self, most: Mapping[str, int] = NO_BOUNDS) -> float:
         left = dict(most)
         while True:
             bounds = " ".join(f"{name}={count}" for name, count in left.items())
             dealt_with, next_ms = await self._scripts.run(
-                "turn", self._all, self._all_stores, WOKEN_IN_ONE_TURN, int(self.lease_s * 1000), bounds,
+                "promote_due", self._all, self._all_stores, WOKEN_IN_ONE_TURN, int(self.lease_s * 1000), bounds,
                 int(PAUSE_BETWEEN_WAKES_S * 1000),
             )  # fmt: skip
             left = dict.fromkeys(left, 0)
             if dealt_with < WOKEN_IN_ONE_TURN:
                 break
-        return LONGEST_TURN_S if next_ms < 0 else min(next_ms / 1000, LONGEST_TURN_S)
+        return MAX_TURN_S if next_ms < 0 else min(next_ms / 1000, MAX_TURN_S)
 
-    async def trip(self, destination: str, reason: str, key: str) -> None:
-        first_ms, longest_ms = int(FIRST_PROBE_S * 1000), int(LONGEST_PAUSE_BETWEEN_PROBES_S * 1000)
+    async def trip_circuit(self, destination: str, reason: str, key: str) -> None:
+        first_ms, longest_ms = int(INITIAL_PROBE_INTERVAL_S * 1000), int(MAX_PROBE_INTERVAL_S * 1000)
         await self._scripts.run("circuit", destination, "trip", reason, first_ms, longest_ms, key)
 
     async def close_circuit(self, destination: str) -> None:
         await self._scripts.run("circuit", destination, "close", "", 0, 0, "")
 
-    async def outcomes(self, run: str, wait_s: float) -> list[str]:
+    async def poll_outcomes(self, run: str, wait_s: float) -> list[str]:
         events = self._prefix + "run:" + run
-        with translated():
+        with translate_errors():
             found: Any = await self.client.lpop(events, 1000)
             if found or wait_s <= 0:
                 return found or []
@@ -224,20 +230,28 @@ class RedisJobs(Upkeep):
             more: Any = await self.client.lpop(events, 1000)
             return [first[1], *(more or [])]
 
-    async def leave(self) -> None:
+    async def remove_consumer(self) -> None:
         """Take this process's consumer out of the groups, unless it still has claims."""
-        await self._scripts.run("leave", self.consumer)
+        await self._scripts.run("remove_consumer", self.consumer)
 
 
 def _job(
-    key: str, want: str, lane: str, entry: str, token: str, unseen: str, noticed: str, tries: str, runs: str
+    key: str, want: str, lane: str, entry: str, token: str, unconditional: str, noticed: str, attempts: str, runs: str
 ) -> Job:
     return Job(
-        key, tuple(want.split(" ")), _LANES[lane], entry, token, unseen == "1", _tries(tries), int(noticed), runs
+        key,
+        tuple(want.split(" ")),
+        _LANES[lane],
+        entry,
+        token,
+        unconditional == "1",
+        _attempts(attempts),
+        int(noticed),
+        runs,
     )
 
 
-def _tries(text: str) -> dict[str, int]:
+def _attempts(text: str) -> dict[str, int]:
     if not text:
         return {}
     counted = (part.rpartition("=") for part in text.split(" "))

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from ..errors import RedisUnavailable
-from ..tasks import wait_at_most
+from ..tasks import wait_with_timeout
 
 log = logging.getLogger(__name__)
 
@@ -17,13 +17,13 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 
-FIRST_PAUSE_S = 0.1
+INITIAL_BACKOFF_S = 0.1
 
 
-LONGEST_PAUSE_S = 5.0
+MAX_BACKOFF_S = 5.0
 
 
-class Patience:
+class RedisRetry:
     """Asks Redis until it answers, for ever: a daemon outlives its Redis.
 
     Whatever asks at the same time shares one, so that people are told once that it is away, and once that it is back.
@@ -32,13 +32,13 @@ class Patience:
     def __init__(self) -> None:
         self._is_away = False
 
-    async def answered(self, ask: Callable[[], Awaitable[Answer]], stop: asyncio.Event | None = None) -> Answer:
+    async def run(self, ask: Callable[[], Awaitable[Answer]], stop: asyncio.Event | None = None) -> Answer:
         """Ask until Redis answers.
 
         Raises:
             RedisUnavailable: it does not answer, and `stop` is set.
         """
-        pause_s = FIRST_PAUSE_S
+        pause_s = INITIAL_BACKOFF_S
         while True:
             try:
                 answer = await ask()
@@ -46,7 +46,7 @@ class Patience:
                 self._say_away(error)
                 if await self._pause(pause_s, stop):
                     raise
-                pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
+                pause_s = min(pause_s * 2, MAX_BACKOFF_S)
             else:
                 self._say_back()
                 return answer
@@ -55,7 +55,7 @@ class Patience:
         """Wait before asking again; return whether a stop came."""
         pause_s = random.uniform(longest_s / 2, longest_s)
         if stop is not None:
-            return await wait_at_most(stop, pause_s)
+            return await wait_with_timeout(stop, pause_s)
         await asyncio.sleep(pause_s)
         return False
 
@@ -70,6 +70,6 @@ class Patience:
         self._is_away = False
 
 
-async def answered(ask: Callable[[], Awaitable[Answer]], stop: asyncio.Event | None = None) -> Answer:
-    """Ask with a patience of one's own. Raises what `Patience.answered` raises."""
-    return await Patience().answered(ask, stop)
+async def retry_until_available(ask: Callable[[], Awaitable[Answer]], stop: asyncio.Event | None = None) -> Answer:
+    """Ask with a patience of one's own. Raises what `RedisRetry.answered` raises."""
+    return await RedisRetry().run(ask, stop)

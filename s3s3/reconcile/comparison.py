@@ -9,18 +9,18 @@ from typing import NamedTuple
 
 from ..errors import S3S3Error
 from ..model import Entry, Outcome, Proof, Result, md5_of_etag
-from ..queue.base import Put
+from ..queue.base import JobRequest
 from ..s3 import Store
 from ..transfer.decision import Action, Decision, decide
-from .deletions import Candidate
+from .deletions import DeletionCandidate
 from .merge import Batch
-from .summary import Tally
+from .summary import ReconcileSummary
 
 HEADS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
-class Options:
+class ReconcileOptions:
     """What a run is asked to do.
 
     Attributes:
@@ -59,10 +59,10 @@ class Comparison:
     def __init__(
         self,
         destinations: Sequence[Store],
-        options: Options,
+        options: ReconcileOptions,
         matches: Callable[[str], bool],
-        tally: Tally,
-        gone: Callable[[Candidate], None] | None = None,
+        tally: ReconcileSummary,
+        gone: Callable[[DeletionCandidate], None] | None = None,
     ) -> None:
         self._stores = {store.name: store for store in destinations}
         self._names = tuple(self._stores)
@@ -74,7 +74,7 @@ class Comparison:
         self._deleting = {store.name for store in destinations if gone is not None and store.endpoint.delete}
         self.entries = dict.fromkeys(self._names, 0)
 
-    async def differing(self, batch: Batch) -> list[Put]:
+    async def differing(self, batch: Batch) -> list[JobRequest]:
         """Return what is to be copied where; for a dry run nothing."""
         for position, error in batch.failed.items():
             self._tally.errors.setdefault(self._names[position], str(error))
@@ -90,7 +90,7 @@ class Comparison:
         for pair, decided in zip(unclear, heads, strict=True):
             if decided is not None:
                 self._settle(pair, decided, wanted)
-        return [Put(key, tuple(names)) for key, names in wanted.items()]
+        return [JobRequest(key, tuple(names)) for key, names in wanted.items()]
 
     def _pairs(self, batch: Batch) -> list[Pair]:
         """Return the pairs that are to be decided on. Equal ones that nobody wants a line for are only counted."""
@@ -135,9 +135,9 @@ class Comparison:
         elif decision.action is Action.SAME:
             self._tally.tell(_outcome(pair, Result.SAME, decision))
         elif decision.action is Action.DELETE and self._gone is not None and pair.there is not None:
-            self._gone(Candidate(pair.destination, pair.there))
+            self._gone(DeletionCandidate(pair.destination, pair.there))
         else:
-            self._tally.tell(_outcome(pair, Result.LEFT, decision))
+            self._tally.tell(_outcome(pair, Result.EXTRANEOUS, decision))
 
     async def _decide_by_head(self, pair: Pair) -> Decision | None:
         """Ask the destination what was recorded at copy time. A HEAD that fails is an outcome of its own: None."""

@@ -14,14 +14,14 @@ from ..model import Endpoint, Entry
 IN_MEMORY_BYTES = 1024 * 1024
 
 
-class Candidate(NamedTuple):
+class DeletionCandidate(NamedTuple):
     """A key that a destination lists and the source does not."""
 
     destination: str
     there: Entry
 
 
-class Candidates:
+class DeletionCandidates:
     """Keys that may have to be deleted, in the order in which they came; beyond 1 MiB they are on disk.
 
     Args:
@@ -35,7 +35,7 @@ class Candidates:
         self._file = SpooledTemporaryFile(max_size=IN_MEMORY_BYTES, dir=spool_dir)  # noqa: SIM115  # closed by __exit__
         self.counts: dict[str, int] = {}
 
-    def add(self, candidate: Candidate) -> None:
+    def add(self, candidate: DeletionCandidate) -> None:
         """Keep one.
 
         Raises:
@@ -59,14 +59,14 @@ class Candidates:
             )
         self.counts[name] = self.counts.get(name, 0) + 1
 
-    def __iter__(self) -> Iterator[Candidate]:
+    def __iter__(self) -> Iterator[DeletionCandidate]:
         """Yield them all. None may be added meanwhile."""
         self._file.seek(0)
         for line in self._file:
             name, key, size_bytes, etag = json.loads(line)
-            yield Candidate(name, Entry(key, size_bytes, etag))
+            yield DeletionCandidate(name, Entry(key, size_bytes, etag))
 
-    def __enter__(self) -> Candidates:
+    def __enter__(self) -> DeletionCandidates:
         return self
 
     def __exit__(

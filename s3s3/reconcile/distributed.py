@@ -19,24 +19,24 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..config import WorkerSettings
-from ..errors import ConfigError, LeaseLost, RunUnderWay
+from ..errors import ConfigError, LeaseLost, ReconcileInProgress
 from ..model import Route, matcher
-from ..queue.base import Jobs
-from ..queue.lease import lease_clock_s
-from ..queue.redis_queue import RedisJobs
-from ..queue.tracker import Outstanding
-from ..tasks import DRAIN_S, beside, unless_stopped
+from ..queue.base import JobQueue
+from ..queue.lease import boottime_s
+from ..queue.redis_queue import RedisJobQueue
+from ..queue.tracker import OutcomeTracker
+from ..tasks import DRAIN_S, run_until_stopped, run_with_background
 from ..transfer.route_stores import RouteStores
-from ..worker.worker import Arrived
-from .comparison import Comparison, Options
+from ..worker.worker import OnCopied
+from .comparison import Comparison, ReconcileOptions
 from .local_worker import with_worker
-from .lock import run_together
+from .lock import run_shared
 from .merge import Batch, merge
 from .range_splitter import cuts
-from .reconciler import MOST_AHEAD, Seen, unseen
+from .reconciler import MAX_AHEAD, OnProgress, no_progress
 from .session import refuse_paused
-from .shared_run import Ended, Range, SharedRun
-from .summary import Tally
+from .shared_run import KeyRange, RunFinished, SharedRun
+from .summary import ReconcileSummary
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +52,17 @@ PAUSE_S = 0.5
 
 async def reconcile_together(
     stores: RouteStores,
-    jobs: RedisJobs,
+    jobs: RedisJobQueue,
     settings: WorkerSettings,
-    options: Options,
+    options: ReconcileOptions,
     stop: asyncio.Event,
     *,
     afresh: bool = False,
     waits: bool = False,
-    tally: Tally,
-    seen: Seen = unseen,
+    tally: ReconcileSummary,
+    on_progress: OnProgress = no_progress,
     drain_s: float = DRAIN_S,
-    arrived: Arrived | None = None,
+    on_copied: OnCopied | None = None,
 ) -> None:
     """Take part in a run over one route, or begin one, until it has ended or `stop` is set.
 
@@ -82,27 +82,27 @@ async def reconcile_together(
         await refuse_paused(stores.route, jobs)
     shared = SharedRun(jobs, settings.lease_s)
     options = await _begin(shared, stores.route, options, afresh)
-    part = _Part(stores, jobs, shared, options, tally, seen)
+    part = _RangeWorker(stores, jobs, shared, options, tally, on_progress)
 
     async def run() -> bool | None:
-        return await with_worker(part.run, stores, jobs, settings, stop, drain_s, arrived)
+        return await with_worker(part.run, stores, jobs, settings, stop, drain_s, on_copied)
 
     try:
         if options.dry_run:
-            await unless_stopped(part.run(), stop)
+            await run_until_stopped(part.run(), stop)
         else:
-            await run_together(stores.route.name, jobs, shared.id, run, waits=waits, stop=stop)
-    except RunUnderWay:
+            await run_shared(stores.route.name, jobs, shared.id, run, waits=waits, stop=stop)
+    except ReconcileInProgress:
         await shared.forget()
         raise
     await shared.state(tally)
     if tally.ended and not options.dry_run and options.since_ms is None:
-        await jobs.note_reconcile(json.dumps({**tally.summary()["summary"], "ended_s": round(time.time())}))
+        await jobs.save_reconcile_summary(json.dumps({**tally.summary()["summary"], "ended_s": round(time.time())}))
 
 
-def shareable(jobs: Jobs) -> RedisJobs:
+def shareable(jobs: JobQueue) -> RedisJobQueue:
     """Return the queue, where other processes see it too. Raises ConfigError."""
-    if isinstance(jobs, RedisJobs):
+    if isinstance(jobs, RedisJobQueue):
         return jobs
     raise ConfigError([
         "--distributed: processes share a run through the Redis that is configured ([pubsub] url), between the buckets "
@@ -110,7 +110,7 @@ def shareable(jobs: Jobs) -> RedisJobs:
     ])  # fmt: skip
 
 
-async def _begin(shared: SharedRun, route: Route, options: Options, afresh: bool) -> Options:
+async def _begin(shared: SharedRun, route: Route, options: ReconcileOptions, afresh: bool) -> ReconcileOptions:
     """Begin the run or find it, and return its options: all processes count from one `since_ms`."""
     wanted = {
         "dry_run": options.dry_run,
@@ -122,7 +122,7 @@ async def _begin(shared: SharedRun, route: Route, options: Options, afresh: bool
     began = datetime.fromtimestamp(shared.began_ms / 1000, timezone.utc)
     since_ms = shared.options.pop("since_ms")
     if shared.options != wanted:
-        raise RunUnderWay(
+        raise ReconcileInProgress(
             f"route {route.name}: a distributed run with other options, or another configuration, was begun at "
             f"{began:%Y-%m-%d %H:%M:%S} UTC and has not ended: end it with those, or forget it with --afresh"
         )
@@ -139,17 +139,17 @@ def _fingerprint(route: Route) -> str:
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
-class _Part:
+class _RangeWorker:
     """What one process does in a run."""
 
     def __init__(
         self,
         stores: RouteStores,
-        jobs: RedisJobs,
+        jobs: RedisJobQueue,
         shared: SharedRun,
-        options: Options,
-        tally: Tally,
-        seen: Seen,
+        options: ReconcileOptions,
+        tally: ReconcileSummary,
+        on_progress: OnProgress,
     ) -> None:
         self._route = stores.route
         self._stores = (stores.source, *stores.destinations)
@@ -157,13 +157,13 @@ class _Part:
         self._options = options
         self._matches = matcher(stores.route)
         self._tally = tally
-        self._seen = seen
+        self._on_progress = on_progress
         self._jobs = jobs
         self._begin()
 
     async def run(self) -> bool:
         """Compare ranges until none is left anywhere."""
-        await beside(self._until_ended(), self._keep_telling())
+        await run_with_background(self._until_ended(), self._keep_telling())
         return True
 
     async def _until_ended(self) -> None:
@@ -174,19 +174,19 @@ class _Part:
                     await asyncio.sleep(PAUSE_S)
                     continue
                 try:
-                    await beside(self._compare(held), self._keep(held))
+                    await run_with_background(self._compare(held), self._keep(held))
                 except LeaseLost as error:
                     log.warning("route %s: %s", self._route.name, error)
-        except Ended:
+        except RunFinished:
             return
 
     async def _keep_telling(self) -> None:
         while True:
             await asyncio.sleep(1.0)
             await self._shared.state(self._tally)
-            self._seen(self._tally, len(self._outstanding))
+            self._on_progress(self._tally, len(self._outstanding))
 
-    async def _keep(self, held: Range) -> None:
+    async def _keep(self, held: KeyRange) -> None:
         while True:
             await asyncio.sleep(self._shared.lease_s / 3)
             if not await self._shared.renew(held):
@@ -194,18 +194,18 @@ class _Part:
 
     # -- one range
 
-    async def _compare(self, held: Range) -> None:
+    async def _compare(self, held: KeyRange) -> None:
         """Compare a range to its end, wherever that is when it is reached."""
         try:
             while not await self._compare_until_cut(held):
                 pass
-        except (LeaseLost, Ended):
+        except (LeaseLost, RunFinished):
             raise
         except BaseException:
             await self._shared.leave(held)
             raise
 
-    async def _compare_until_cut(self, held: Range) -> bool:
+    async def _compare_until_cut(self, held: KeyRange) -> bool:
         """Compare, from where the range begins now. Returns False where it is worth cutting before it goes on."""
         if held.wanting > 0:
             points = await cuts(self._stores, held.after, held.until, PIECES)
@@ -220,17 +220,17 @@ class _Part:
             batches = await stack.enter_async_context(aclosing(merge(source, destinations)))
             return await self._go_through(batches, held)
 
-    async def _go_through(self, batches: AsyncIterator[Batch], held: Range) -> bool:
-        entries, began_s = 0, lease_clock_s()
+    async def _go_through(self, batches: AsyncIterator[Batch], held: KeyRange) -> bool:
+        entries, began_s = 0, boottime_s()
         async for batch in batches:
             await self._outstanding.put(await self._comparison.differing(batch))
-            while len(self._outstanding) > MOST_AHEAD:
+            while len(self._outstanding) > MAX_AHEAD:
                 await self._outstanding.take()
             entries += len(batch.rows)
-            is_long = entries >= TURN_ENTRIES or lease_clock_s() - began_s >= TURN_S
+            is_long = entries >= TURN_ENTRIES or boottime_s() - began_s >= TURN_S
             if batch.rows and is_long and all(store.can_name(batch.rows[-1][0]) for store in self._stores):
                 await self._end_turn(held, batch.rows[-1][0])
-                entries, began_s = 0, lease_clock_s()
+                entries, began_s = 0, boottime_s()
                 if held.wanting > 0:
                     return False
         await self._end_turn(held, None)
@@ -238,14 +238,14 @@ class _Part:
 
     def _begin(self) -> None:
         """Wait for nothing that was put before: a range that was lost is somebody else's to count."""
-        self._outstanding = Outstanding(self._jobs, unseen=self._options.force, tell=self._tell)
+        self._outstanding = OutcomeTracker(self._jobs, unconditional=self._options.force, tell=self._tell)
         self._begin_turn()
 
     def _begin_turn(self) -> None:
         self._turn = self._tally.part()
         self._comparison = Comparison(self._stores[1:], self._options, self._matches, self._turn)
 
-    async def _end_turn(self, held: Range, position: str | None) -> None:
+    async def _end_turn(self, held: KeyRange, position: str | None) -> None:
         while self._outstanding:
             await self._outstanding.take()
         await self._shared.go_on(held, position, self._turn)

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 from ..config import WorkerSettings
 from ..errors import RedisUnavailable
-from ..monitoring.heartbeat import Presence, State
-from ..monitoring.job_observer import Observer
-from ..queue.base import Jobs
-from ..queue.redis_queue import RedisJobs
-from ..tasks import DRAIN_S, beside, cancel
+from ..monitoring.heartbeat import Heartbeat, ProcessState
+from ..monitoring.job_observer import JobObserver
+from ..queue.base import JobQueue
+from ..queue.redis_queue import RedisJobQueue
+from ..tasks import DRAIN_S, cancel, run_with_background
 from ..transfer.route_stores import RouteStores
-from ..worker.worker import Arrived, Worker
+from ..worker.worker import OnCopied, Worker
 
 log = logging.getLogger(__name__)
 
@@ -25,19 +25,19 @@ Answer = TypeVar("Answer")
 async def with_worker(
     run: Callable[[], Coroutine[Any, Any, Answer]],
     stores: RouteStores,
-    jobs: Jobs,
+    jobs: JobQueue,
     settings: WorkerSettings,
     stop: asyncio.Event,
     drain_s: float = DRAIN_S,
-    arrived: Arrived | None = None,
+    on_copied: OnCopied | None = None,
 ) -> Answer | None:
     """Run, working on the route's queue meanwhile, which the fleet sees. Returns None where `stop` ended it early.
 
-    `arrived` is told of what it copies, as a listener's worker tells it.
+    `on_copied` is told of what it copies, as a listener's worker tells it.
 
     Raises what the run raises. Cancelled, it hands back what it works on and ends.
     """
-    worker = _RunsWorker(stores, jobs, settings, arrived)
+    worker = _RunsWorker(stores, jobs, settings, on_copied)
     ending = asyncio.Event()
     running = asyncio.create_task(run())
     work = asyncio.create_task(worker.work(ending, drain_s))
@@ -59,27 +59,29 @@ async def with_worker(
 class _RunsWorker:
     """A worker, what is told of it, and its place in the fleet where there is a Redis."""
 
-    def __init__(self, stores: RouteStores, jobs: Jobs, settings: WorkerSettings, arrived: Arrived | None) -> None:
+    def __init__(
+        self, stores: RouteStores, jobs: JobQueue, settings: WorkerSettings, on_copied: OnCopied | None
+    ) -> None:
         route = stores.route
         self._route = route.name
         self._presence = None
-        if isinstance(jobs, RedisJobs):
-            self._presence = Presence(route, jobs, stores.metrics, self._state, "bucket")
-        observer = Observer(route.name, stores.metrics, self._presence.failed if self._presence else None)
+        if isinstance(jobs, RedisJobQueue):
+            self._presence = Heartbeat(route, jobs, stores.metrics, self._state, "bucket")
+        observer = JobObserver(route.name, stores.metrics, self._presence.failed if self._presence else None)
         self._worker = Worker(
             route,
             jobs,
             stores.copy,
             concurrency=settings.concurrency,
-            max_tries=settings.max_tries,
+            max_attempts=settings.max_attempts,
             lease_s=settings.lease_s,
-            finished=observer.finished,
-            arrived=arrived,
+            finished=observer.on_job_end,
+            on_copied=on_copied,
             limits=stores.limits,
         )
 
-    def _state(self) -> State:
-        return State(self._worker.running, leads=False, ailment="")
+    def _state(self) -> ProcessState:
+        return ProcessState(self._worker.running, leads=False, health_problem="")
 
     def tell_of_drain(self, drain_s: float) -> None:
         """Say what is waited for, now that somebody wants the end."""
@@ -94,9 +96,9 @@ class _RunsWorker:
             await self._worker.run(ending, drain_s)
             return
         try:
-            await beside(self._worker.run(ending, drain_s), self._presence.keep())
+            await run_with_background(self._worker.run(ending, drain_s), self._presence.run())
         finally:
             try:
-                await self._presence.sign_off()
+                await self._presence.deregister()
             except RedisUnavailable as error:
                 log.warning("route %s: could not sign off: %s", self._route, error)

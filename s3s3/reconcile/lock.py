@@ -16,13 +16,13 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from ..errors import RedisUnavailable, RunUnderWay
+from ..errors import ReconcileInProgress, RedisUnavailable
 from ..queue.admin import utc_text
-from ..queue.base import Jobs
-from ..queue.lease import lease_clock_s
+from ..queue.base import JobQueue
+from ..queue.lease import boottime_s
 from ..queue.lua_scripts import Script
-from ..queue.redis_queue import RedisJobs
-from ..tasks import beside, wait_at_most
+from ..queue.redis_queue import RedisJobQueue
+from ..tasks import run_with_background, wait_with_timeout
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +32,9 @@ LOOK_EVERY_S = 2.0
 Answer = TypeVar("Answer")
 
 
-async def run_alone(
+async def run_exclusive(
     route: str,
-    jobs: Jobs,
+    jobs: JobQueue,
     run: Callable[[], Awaitable[Answer]],
     *,
     waits: bool = False,
@@ -50,19 +50,19 @@ async def run_alone(
             has begun.
         RedisUnavailable: it could not be asked.
     """
-    if not isinstance(jobs, RedisJobs):
+    if not isinstance(jobs, RedisJobQueue):
         return await run()
-    lock = _RunLock(route, jobs)
+    lock = _ReconcileLock(route, jobs)
     await lock.take(waits, stop or asyncio.Event())
     try:
-        return await beside(_awaited(run), lock.keep())
+        return await run_with_background(_awaited(run), lock.keep())
     finally:
         await lock.give_up()
 
 
-async def run_together(
+async def run_shared(
     route: str,
-    jobs: RedisJobs,
+    jobs: RedisJobQueue,
     run_id: str,
     run: Callable[[], Awaitable[Answer | None]],
     *,
@@ -71,11 +71,11 @@ async def run_together(
 ) -> Answer | None:
     """Run as one of the processes that share the run of this id, while nobody else compares this route.
 
-    It is given up where `run` returns anything but None, for then the whole run has ended. Raises as `run_alone`.
+    It is given up where `run` returns anything but None, for then the whole run has ended. Raises as `run_exclusive`.
     """
-    lock = _RunLock(route, jobs, run_id)
+    lock = _ReconcileLock(route, jobs, run_id)
     await lock.take(waits, stop or asyncio.Event())
-    answer = await beside(_awaited(run), lock.keep())
+    answer = await run_with_background(_awaited(run), lock.keep())
     if answer is not None:
         await lock.give_up()
     return answer
@@ -85,10 +85,10 @@ async def _awaited(run: Callable[[], Awaitable[Answer]]) -> Answer:
     return await run()
 
 
-class _RunLock:
+class _ReconcileLock:
     """The right to compare one route. Held under a lease."""
 
-    def __init__(self, route: str, jobs: RedisJobs, run_id: str = "") -> None:
+    def __init__(self, route: str, jobs: RedisJobQueue, run_id: str = "") -> None:
         self._route = route
         self._script = Script(jobs.client, __package__, "lock.lua", jobs.prefix + "comparing")
         self._id = run_id or secrets.token_hex(8)
@@ -99,11 +99,11 @@ class _RunLock:
         told = ""
         while holder := await self._take():
             if not waits or stop.is_set():
-                raise RunUnderWay(f"{holder}; `s3s3 bucket --wait` waits for its end")
+                raise ReconcileInProgress(f"{holder}; `s3s3 bucket --wait` waits for its end")
             if holder != told:
                 log.warning("%s; waiting for its end", holder)
                 told = holder
-            await wait_at_most(stop, LOOK_EVERY_S)
+            await wait_with_timeout(stop, LOOK_EVERY_S)
 
     async def keep(self) -> None:
         """Keep it, for ever.
@@ -117,11 +117,13 @@ class _RunLock:
             try:
                 holder = await self._take()
             except RedisUnavailable:
-                if lease_clock_s() >= self._until_s:
+                if boottime_s() >= self._until_s:
                     raise
             else:
                 if holder:
-                    raise RunUnderWay(f"{holder}, as this run gave no sign of life for {LEASE_S:g} s; it has ended")
+                    raise ReconcileInProgress(
+                        f"{holder}, as this run gave no sign of life for {LEASE_S:g} s; it has ended"
+                    )
 
     async def give_up(self) -> None:
         """Let others run. A Redis that is away forgets by itself."""
@@ -132,7 +134,7 @@ class _RunLock:
 
     async def _take(self) -> str:
         """Take it or keep it; return who else has it, in words, or ""."""
-        asked_s = lease_clock_s()
+        asked_s = boottime_s()
         held = await self._script("take", self._id, socket.gethostname(), os.getpid(), int(LEASE_S * 1000))
         if not held:
             self._until_s = asked_s + LEASE_S

@@ -9,38 +9,38 @@ import time
 from dataclasses import dataclass
 
 from ..config import WorkerSettings
-from ..errors import RedisUnavailable, RunUnderWay, S3S3Error
+from ..errors import ReconcileInProgress, RedisUnavailable, S3S3Error
 from ..model import matcher
-from ..queue.lease import lease_clock_s
-from ..queue.redis_queue import RedisJobs
+from ..queue.lease import boottime_s
+from ..queue.redis_queue import RedisJobQueue
 from ..transfer.route_stores import RouteStores
-from .comparison import Options
-from .lock import run_alone
-from .reconciler import Reconcile
-from .summary import Tally
+from .comparison import ReconcileOptions
+from .lock import run_exclusive
+from .reconciler import Reconciler
+from .summary import ReconcileSummary
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Periodic:
+class Schedule:
     """How often a listener compares everything by itself (None: never), and whether it begins with that."""
 
     every_s: float | None = None
     initial: bool = True
 
 
-class Runs:
+class PeriodicReconcile:
     """Those over one route."""
 
-    def __init__(self, stores: RouteStores, jobs: RedisJobs, settings: WorkerSettings, periodic: Periodic) -> None:
+    def __init__(self, stores: RouteStores, jobs: RedisJobQueue, settings: WorkerSettings, periodic: Schedule) -> None:
         self._stores = stores
         self._jobs = jobs
         self._settings = settings
         self._periodic = periodic
         self._name = stores.route.name
 
-    async def run(self, waits: bool = False) -> Tally:
+    async def run(self, waits: bool = False) -> ReconcileSummary:
         """Compare everything and have what differs copied; the workers of the fleet do it.
 
         Args:
@@ -50,11 +50,11 @@ class Runs:
             RunUnderWay: another process does so just now.
         """
         stores = self._stores
-        reconcile = Reconcile(
-            stores.route, stores.source, stores.destinations, self._jobs, Options(),
+        reconcile = Reconciler(
+            stores.route, stores.source, stores.destinations, self._jobs, ReconcileOptions(),
             settings=self._settings, matches=matcher(stores.route),
         )  # fmt: skip
-        tally = await run_alone(self._name, self._jobs, reconcile.run, waits=waits)
+        tally = await run_exclusive(self._name, self._jobs, reconcile.run, waits=waits)
         log.info("route %s: %s", self._name, tally.in_words)
         for name, why in tally.kept.items():
             log.warning("route %s: nothing was deleted, because of %s: %s", self._name, name, why)
@@ -69,21 +69,21 @@ class Runs:
         if not self._periodic.initial:
             await asyncio.sleep(every_s)
         while True:
-            began_s = lease_clock_s()
+            began_s = boottime_s()
             try:
                 await self.run()
-            except RunUnderWay as error:
+            except ReconcileInProgress as error:
                 log.info("%s: not begun a second time", error)
             except S3S3Error as error:
                 log.warning("route %s: the comparison broke off: %s", self._name, error)
-            await asyncio.sleep(max(every_s - (lease_clock_s() - began_s), 1.0))
+            await asyncio.sleep(max(every_s - (boottime_s() - began_s), 1.0))
             while (rest_s := await self._until_due_s(every_s)) > 0:
                 await asyncio.sleep(rest_s)
 
     async def _until_due_s(self, every_s: float) -> float:
         """Return how long the comparison that any process of the fleet began last will do: one of them is enough."""
         try:
-            summary = await self._jobs.last_reconcile()
+            summary = await self._jobs.load_reconcile_summary()
         except RedisUnavailable:
             return 0.0
         began_s = json.loads(summary)["ended_s"] - json.loads(summary)["seconds"] if summary else 0.0

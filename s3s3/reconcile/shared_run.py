@@ -28,12 +28,12 @@ from typing import Any
 
 from ..errors import LeaseLost
 from ..queue.lua_scripts import Script
-from ..queue.redis_queue import RedisJobs
-from .summary import Tally
+from ..queue.redis_queue import RedisJobQueue
+from .summary import ReconcileSummary
 
 
 @dataclass
-class Range:
+class KeyRange:
     """A range of keys that this process compares.
 
     Attributes:
@@ -51,7 +51,7 @@ class Range:
 _NUMBERS = ("source_entries", "skipped_entries", "copied_bytes")
 
 
-class Ended(Exception):
+class RunFinished(Exception):
     """Every range of the run was compared."""
 
 
@@ -65,7 +65,7 @@ class SharedRun:
         is_new: this process has begun it.
     """
 
-    def __init__(self, jobs: RedisJobs, lease_s: float) -> None:
+    def __init__(self, jobs: RedisJobQueue, lease_s: float) -> None:
         self._script = Script(jobs.client, __package__, "shared_run.lua", jobs.prefix)
         self._worker = secrets.token_hex(8)
         self._lease_ms = int(lease_s * 1000)
@@ -90,15 +90,17 @@ class SharedRun:
         """Forget a run in which nobody took part yet."""
         await self._call("forget")
 
-    async def take(self) -> Range | None:
+    async def take(self) -> KeyRange | None:
         """Take a range; None where others have all that are left. Raises Ended."""
         token = secrets.token_hex(8)
         word, *fields = await self._call("take", self._worker, token, self._lease_ms)
         if word == "ended":
-            raise Ended
-        return Range(fields[0], fields[1] or None, fields[2], token) if word == "range" else None
+            raise RunFinished
+        return KeyRange(fields[0], fields[1] or None, fields[2], token) if word == "range" else None
 
-    async def go_on(self, held: Range, position: str | None, tally: Tally, points: Sequence[str] = ()) -> None:
+    async def go_on(
+        self, held: KeyRange, position: str | None, tally: ReconcileSummary, points: Sequence[str] = ()
+    ) -> None:
         """Say that a range was compared up to `position` (None: to its end), and what was counted on the way.
 
         Args:
@@ -117,22 +119,22 @@ class SharedRun:
             if word == "lost":
                 raise LeaseLost(f"the range after {held.after!r} is somebody else's now")
             if word == "ended":
-                raise Ended
+                raise RunFinished
             if position is not None:
                 held.after = position
                 held.until = points[0] if points else held.until
             held.wanting = fields[0]
 
-    async def renew(self, held: Range) -> bool:
+    async def renew(self, held: KeyRange) -> bool:
         """Keep a range; return whether it is still ours."""
         async with self._one_call:
             return bool(await self._call("renew", self._worker, held.token, self._lease_ms, held.after))
 
-    async def leave(self, held: Range) -> None:
+    async def leave(self, held: KeyRange) -> None:
         """Give a range back, to whoever takes it next."""
         await self._call("leave", self._worker, held.token, self._lease_ms, held.after)
 
-    async def state(self, tally: Tally) -> int:
+    async def state(self, tally: ReconcileSummary) -> int:
         """Put what was counted so far into the tally; return how many ranges are left."""
         flat, left = await self._call("state")
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
@@ -157,7 +159,7 @@ class SharedRun:
         return await self._script(word, self.id, *args)
 
 
-def _counts(tally: Tally) -> Iterable[tuple[str, int]]:
+def _counts(tally: ReconcileSummary) -> Iterable[tuple[str, int]]:
     for name in _NUMBERS:
         yield name, getattr(tally, name)
     for store, count in tally.only_there.items():

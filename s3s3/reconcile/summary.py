@@ -10,7 +10,7 @@ from ..model import Outcome, Result, outcome_fields
 Lines = Callable[[dict[str, Any]], None]
 
 
-class Tally:
+class ReconcileSummary:
     """Counts the outcomes of one run over one route, and passes each on as a report line.
 
     Attributes:
@@ -38,9 +38,9 @@ class Tally:
         self.seconds = 0.0
         self._lines = lines
 
-    def part(self) -> Tally:
+    def part(self) -> ReconcileSummary:
         """Return a tally of a part of the run, whose lines go where these do."""
-        return Tally(self.route, tuple(self.counts), self._lines)
+        return ReconcileSummary(self.route, tuple(self.counts), self._lines)
 
     @property
     def wants_lines(self) -> bool:

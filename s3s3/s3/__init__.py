@@ -2,29 +2,29 @@
 
 from .attributes import TAGGING
 from .boto3_bridge import create_resource
-from .bucket_admin import Buckets
+from .bucket_admin import BucketAdmin
 from .client import Store
 from .listing import Page
-from .objects import RECORDED_ETAG, Content, Held, Reading, Source, Written
-from .request import Gate
-from .signing import Keys
+from .objects import RECORDED_ETAG, Content, ObjectInfo, ObjectStream, PutResult, Source
+from .request import RateLimiter
+from .signing import Credentials
 from .timestamps import http_date_ms
 from .transport.pool import Timeouts
 
 __all__ = [
     "RECORDED_ETAG",
     "TAGGING",
-    "Buckets",
+    "BucketAdmin",
     "Content",
-    "Gate",
-    "Held",
-    "Keys",
+    "Credentials",
+    "ObjectInfo",
+    "ObjectStream",
     "Page",
-    "Reading",
+    "PutResult",
+    "RateLimiter",
     "Source",
     "Store",
     "Timeouts",
-    "Written",
     "create_resource",
     "http_date_ms",
 ]

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from ..model import Endpoint
 from .keys import Query
-from .signing import Target
+from .signing import RequestTarget
 
 if TYPE_CHECKING:
     pass
@@ -37,9 +37,9 @@ class Address:
         """The URL of the store, without a path."""
         return f"{'https' if self.is_secure else 'http'}://{self.host_header}"
 
-    def target(self, encoded_key: str, query: Query = ()) -> Target:
+    def target(self, encoded_key: str, query: Query = ()) -> RequestTarget:
         """Return the target of a request for a key, or for the bucket where it is ""."""
-        return Target(f"{self.base}/{encoded_key}", f"{self.resource_base}/{encoded_key}", query)
+        return RequestTarget(f"{self.base}/{encoded_key}", f"{self.resource_base}/{encoded_key}", query)
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"

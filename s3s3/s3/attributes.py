@@ -14,8 +14,8 @@ from xml.sax.saxutils import escape
 
 from ..errors import NoSuchKey, StoreRefused
 from .error_mapping import read_xml
-from .keys import KeyMap
-from .request import Exchange, Permit, again
+from .keys import KeyMapper
+from .request import LeaseCheck, S3Requester, with_retries
 
 TAGGING = "x-amz-tagging"
 NOT_OFFERED = (405, 501)
@@ -41,10 +41,10 @@ Grant = tuple[str, str, str]
 """What the grantee is named by (id, uri, emailAddress), that, and the permission."""
 
 
-class Marks:
+class ObjectAttributes:
     """The tags and ACLs of one endpoint's objects. Keys and errors are as for `Store`."""
 
-    def __init__(self, exchange: Exchange, names: KeyMap) -> None:
+    def __init__(self, exchange: S3Requester, names: KeyMapper) -> None:
         self._exchange = exchange
         self._names = names
 
@@ -68,7 +68,7 @@ class Marks:
             return {"x-amz-acl": canned} if canned else {}
         return _grant_headers(grants)
 
-    async def put_tags(self, key: str, tags: Mapping[str, str], *, permit: Permit) -> None:
+    async def put_tags(self, key: str, tags: Mapping[str, str], *, permit: LeaseCheck) -> None:
         """Give an object tags (as `tags` returned them). For objects of parts: Ceph (16) heeds no header then."""
         pairs = parse_qsl(tags[TAGGING], keep_blank_values=True)
         inner = "".join(f"<Tag><Key>{escape(name)}</Key><Value>{escape(value)}</Value></Tag>" for name, value in pairs)
@@ -83,7 +83,7 @@ class Marks:
             )  # fmt: skip
             await self._exchange.carried_out("PUT", key, answer)
 
-        await again(attempt)
+        await with_retries(attempt)
 
     async def _ask(self, key: str, about: str) -> Element | None:
         held_key = self._names.held(key)
@@ -93,7 +93,7 @@ class Marks:
             return await self._exchange.carried_out("GET", key, answer)
 
         try:
-            return read_xml(await again(attempt))
+            return read_xml(await with_retries(attempt))
         except NoSuchKey:
             return None  # whoever reads the content is told so, too, or will be the next time
         except StoreRefused as error:

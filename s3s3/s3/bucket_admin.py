@@ -10,7 +10,7 @@ from ..errors import StoreRefused
 from ..model import Endpoint
 from .error_mapping import ERROR_BODY_LIMIT_BYTES
 from .keys import Query
-from .request import Exchange, again
+from .request import S3Requester, with_retries
 from .transport.pool import Timeouts
 
 RULE = "s3s3-mirror"
@@ -18,12 +18,12 @@ _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _LIFECYCLE: Query = (("lifecycle", None),)
 
 
-class Buckets:
+class BucketAdmin:
     """The bucket of one endpoint. Every method raises errors of `s3s3.errors.StoreError`'s tree."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._exchange = Exchange(endpoint, connections=1, timeouts=Timeouts())
+        self._exchange = S3Requester(endpoint, connections=1, timeouts=Timeouts())
 
     async def close(self) -> None:
         """Drop the connection."""
@@ -97,7 +97,7 @@ class Buckets:
             )
             return await answer.beginning(ERROR_BODY_LIMIT_BYTES)
 
-        return await again(attempt)
+        return await with_retries(attempt)
 
 
 def _location(endpoint: Endpoint) -> bytes:

@@ -10,7 +10,7 @@ CLOCK_SKEW_LIMIT_S = 300
 
 
 @dataclass
-class Findings:
+class StoreCapabilities:
     """What was found out of one store. None is what could not be found out, or was not tried.
 
     Attributes:
@@ -35,7 +35,7 @@ class Findings:
     notes: list[str] = field(default_factory=list)
 
 
-def judge(findings: Findings) -> None:
+def judge(findings: StoreCapabilities) -> None:
     """Add what follows from the findings."""
     name, skew_s = findings.name, findings.clock_skew_s
     if skew_s is not None and abs(skew_s) > CLOCK_SKEW_LIMIT_S:

@@ -9,13 +9,13 @@ from typing import Literal
 
 from ..errors import InvalidKey, NoSuchKey, StoreError, StoreRefused
 from ..model import Endpoint
-from .attributes import Marks
-from .error_mapping import etag_said
-from .keys import KeyMap, Query, encode_key
-from .listing import Lister, Page
+from .attributes import ObjectAttributes
+from .error_mapping import etag_in_body
+from .keys import KeyMapper, Query, encode_key
+from .listing import BucketLister, Page
 from .multipart import Multipart
-from .objects import Answer, Held, Reading, Written, encrypted, held
-from .request import Body, Exchange, Gate, Permit, again, always
+from .objects import ObjectInfo, ObjectStream, PutResult, S3Response, encrypted, object_info
+from .request import Body, LeaseCheck, RateLimiter, S3Requester, no_check, with_retries
 from .transport.pool import Timeouts
 
 
@@ -43,16 +43,16 @@ class Store:
         connections: int = 64,
         timeouts: Timeouts = Timeouts(),  # noqa: B008  # frozen
         list_version: Literal[1, 2] = 2,
-        gate: Gate | None = None,
+        gate: RateLimiter | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.name = endpoint.name
-        self._names = KeyMap(endpoint, source_prefix)
-        self._exchange = Exchange(endpoint, connections=connections, timeouts=timeouts, gate=gate)
+        self._names = KeyMapper(endpoint, source_prefix)
+        self._exchange = S3Requester(endpoint, connections=connections, timeouts=timeouts, gate=gate)
         self._put_headers = _put_headers(endpoint)
         self._list_version = list_version
         self.multipart = Multipart(self._exchange, self._names, self._put_headers)
-        self.marks = Marks(self._exchange, self._names)
+        self.marks = ObjectAttributes(self._exchange, self._names)
 
     async def __aenter__(self) -> Store:
         return self
@@ -70,12 +70,12 @@ class Store:
         """Return the time now by the store's clock (Unix, ms): this machine's until a first answer has come."""
         return self._exchange.time_ms()
 
-    async def get(self, key: str) -> Reading:
+    async def get(self, key: str) -> ObjectStream:
         """Open an object. Raises NoSuchKey, NoSuchBucket and the rest of StoreError's tree."""
         held_key = self._names.held(key)
-        return await again(lambda: self._open(key, held_key))
+        return await with_retries(lambda: self._open(key, held_key))
 
-    async def fetch(self, key: str, limit_bytes: int) -> tuple[Reading, bytes | None]:
+    async def fetch(self, key: str, limit_bytes: int) -> tuple[ObjectStream, bytes | None]:
         """Open an object and, where it has at most `limit_bytes`, read it too.
 
         A body that breaks off is tried again like a request that failed. The content is None where the object is
@@ -83,24 +83,24 @@ class Store:
         """
         held_key = self._names.held(key)
 
-        async def attempt() -> tuple[Reading, bytes | None]:
+        async def attempt() -> tuple[ObjectStream, bytes | None]:
             reading = await self._open(key, held_key)
             if reading.entry.size_bytes > limit_bytes:
                 return reading, None
             return reading, await reading.body()
 
-        return await again(attempt)
+        return await with_retries(attempt)
 
-    async def head(self, key: str) -> Held | None:
+    async def head(self, key: str) -> ObjectInfo | None:
         """Describe an object; None on a 404, which may mean that there is no such bucket."""
         held_key = self._names.held(key)
 
-        async def attempt() -> Held | None:
+        async def attempt() -> ObjectInfo | None:
             answer = await self._exchange.ask("HEAD", key, held_key)
             answer.close()
             return None if answer.status == 404 else self._held("HEAD", key, answer)
 
-        return await again(attempt)
+        return await with_retries(attempt)
 
     async def location(
         self, key: str, *, method: str = "GET", signed_for_s: int | None = None, query: Query = ()
@@ -122,8 +122,8 @@ class Store:
         size_bytes: int,
         md5: bytes,
         headers: Mapping[str, str],
-        permit: Permit = always,
-    ) -> Written:
+        permit: LeaseCheck = no_check,
+    ) -> PutResult:
         """Store an object in one PUT with Content-MD5.
 
         Args:
@@ -133,29 +133,29 @@ class Store:
                 that the store keeps what it had, and the exception comes out of here.
             size_bytes: of the body.
             md5: the digest of the body (16 bytes).
-            headers: the object's own, as `Reading.headers` gives them.
+            headers: the object's own, as `ObjectStream.headers` gives them.
             permit: called right before each attempt; what it raises comes out of here, and nothing is sent.
 
         Raises:
-            StoreError: with `unanswered` set where an attempt was sent and got no answer.
+            StoreError: with `indeterminate` set where an attempt was sent and got no answer.
         """
         held_key = self._names.held(key)
         signed = {**headers, **self._put_headers, "content-md5": b64encode(md5).decode()}
-        unanswered = False
+        indeterminate = False
 
-        async def attempt() -> Written:
-            nonlocal unanswered
+        async def attempt() -> PutResult:
+            nonlocal indeterminate
             try:
                 answer = await self._exchange.ask(
                     "PUT", key, held_key, headers=signed, body=body, size_bytes=size_bytes, permit=permit
                 )
                 await self._exchange.carried_out("PUT", key, answer)
             except StoreError as error:
-                unanswered = error.unanswered = error.unanswered or unanswered
+                indeterminate = error.indeterminate = error.indeterminate or indeterminate
                 raise
-            return Written(answer.headers.get("etag", "").strip('"'), encrypted(answer.headers), unanswered)
+            return PutResult(answer.headers.get("etag", "").strip('"'), encrypted(answer.headers), indeterminate)
 
-        return await (again(attempt) if isinstance(body, bytes) else attempt())
+        return await (with_retries(attempt) if isinstance(body, bytes) else attempt())
 
     async def copy(
         self,
@@ -164,11 +164,11 @@ class Store:
         *,
         etag: str,
         headers: Mapping[str, str] | None = None,
-        permit: Permit = always,
-    ) -> Written:
+        permit: LeaseCheck = no_check,
+    ) -> PutResult:
         """Have the store copy an object from another of its buckets, by one PUT without a body.
 
-        Whoever calls compares what `Written` says with what was to be copied: Ceph (16) heeds no condition.
+        Whoever calls compares what `PutResult` says with what was to be copied: Ceph (16) heeds no condition.
 
         Args:
             key: its name in the source.
@@ -187,41 +187,41 @@ class Store:
         }
         if headers is not None:
             signed["x-amz-metadata-directive"] = "REPLACE"
-        unanswered = False
+        indeterminate = False
 
-        async def attempt() -> Written:
-            nonlocal unanswered
+        async def attempt() -> PutResult:
+            nonlocal indeterminate
             try:
                 answer = await self._exchange.ask("PUT", key, held_key, headers=signed, permit=permit)
                 said = await self._exchange.carried_out("PUT", key, answer)
             except StoreError as error:
-                unanswered = error.unanswered = error.unanswered or unanswered
+                indeterminate = error.indeterminate = error.indeterminate or indeterminate
                 raise
-            return Written(etag_said(said), encrypted(answer.headers), unanswered)
+            return PutResult(etag_in_body(said), encrypted(answer.headers), indeterminate)
 
-        return await again(attempt)
+        return await with_retries(attempt)
 
-    async def delete(self, key: str, *, permit: Permit = always) -> bool:
+    async def delete(self, key: str, *, permit: LeaseCheck = no_check) -> bool:
         """Delete an object; one that is not there is as good as deleted. `permit` and errors as for `put`.
 
         Returns whether an attempt before the one that succeeded got no answer: it may yet be carried out.
         """
         held_key = self._names.held(key)
-        unanswered = False
+        indeterminate = False
 
         async def attempt() -> bool:
-            nonlocal unanswered
+            nonlocal indeterminate
             try:
                 answer = await self._exchange.ask("DELETE", key, held_key, permit=permit)
                 await self._exchange.carried_out("DELETE", key, answer)
             except NoSuchKey:
                 pass
             except StoreError as error:
-                unanswered = error.unanswered = error.unanswered or unanswered
+                indeterminate = error.indeterminate = error.indeterminate or indeterminate
                 raise
-            return unanswered
+            return indeterminate
 
-        return await again(attempt)
+        return await with_retries(attempt)
 
     def pages(self, *, start_after: str = "", until: str | None = None) -> AsyncGenerator[Page, None]:
         """Yield what is held under the prefix, sorted, in pages; the next one is fetched while one is looked at.
@@ -251,16 +251,18 @@ class Store:
             return False
         return True
 
-    def _lister(self) -> Lister:
-        return Lister(self._exchange, self.endpoint, self._names, self._list_version)
+    def _lister(self) -> BucketLister:
+        return BucketLister(self._exchange, self.endpoint, self._names, self._list_version)
 
-    async def _open(self, key: str, held_key: str) -> Reading:
+    async def _open(self, key: str, held_key: str) -> ObjectStream:
         answer = await self._exchange.ask("GET", key, held_key)
-        return Reading(self._held("GET", key, answer), answer, lambda error: self._exchange.failure("GET", key, error))
+        return ObjectStream(
+            self._held("GET", key, answer), answer, lambda error: self._exchange.failure("GET", key, error)
+        )
 
-    def _held(self, operation: str, key: str, answer: Answer) -> Held:
+    def _held(self, operation: str, key: str, answer: S3Response) -> ObjectInfo:
         try:
-            return held(key, answer.headers)
+            return object_info(key, answer.headers)
         except ValueError as error:
             answer.close()
             raise StoreRefused(

@@ -8,12 +8,12 @@ from typing import Any
 
 from ..errors import AccessDenied
 from ..model import Endpoint, Secret
-from .signing import Keys
+from .signing import Credentials
 
 _KEYS_GOOD_FOR_S = 60.0
 
 
-class KeySource:
+class CredentialProvider:
     """The keys of an endpoint: those configured, else those of boto3's chain (environment, profile, instance role).
 
     The chain is asked when keys are first needed, in a thread since it may do requests of its own, and again every
@@ -24,19 +24,19 @@ class KeySource:
         self._name = endpoint.name
         self._table = endpoint.table
         self._good_until_s = 0.0
-        self._keys: Keys | None = None
+        self._keys: Credentials | None = None
         self._found: Any = None
         self._asking = asyncio.Lock()
         if endpoint.access_key_id is not None:
             secret = endpoint.secret_access_key or Secret("")
-            self._keys = Keys(endpoint.access_key_id, secret, endpoint.session_token)
+            self._keys = Credentials(endpoint.access_key_id, secret, endpoint.session_token)
             self._good_until_s = float("inf")
 
-    def at_hand(self) -> Keys | None:
+    def at_hand(self) -> Credentials | None:
         """Return the keys where nobody needs to be asked for them."""
         return self._keys if time.monotonic() < self._good_until_s else None
 
-    async def keys(self) -> Keys:
+    async def keys(self) -> Credentials:
         """Return the keys. Raises AccessDenied where none are to be found."""
         async with self._asking:
             keys = self.at_hand()
@@ -46,7 +46,7 @@ class KeySource:
                 self._good_until_s = time.monotonic() + _KEYS_GOOD_FOR_S
             return keys
 
-    def _ask_chain(self) -> Keys:
+    def _ask_chain(self) -> Credentials:
         import botocore.session  # noqa: PLC0415  as above: for who has no keys configured
         from botocore.exceptions import BotoCoreError  # noqa: PLC0415
 
@@ -59,7 +59,7 @@ class KeySource:
         if frozen is None or not frozen.access_key:
             raise self._none("no credentials are configured, and boto3 finds none")
         token = Secret(frozen.token) if frozen.token else None
-        return Keys(frozen.access_key, Secret(frozen.secret_key), token)
+        return Credentials(frozen.access_key, Secret(frozen.secret_key), token)
 
     def _none(self, message: str) -> AccessDenied:
         advice = f"set aws_access_key_id and aws_secret_access_key in {self._table}, or boto3's environment or profile"

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from ..errors import (
     AccessDenied,
-    Damaged,
+    IntegrityError,
     InvalidKey,
     NoSuchBucket,
     NoSuchKey,
@@ -27,7 +27,15 @@ from ..errors import (
 from ..model import Endpoint
 from .address import Address
 from .timestamps import http_date_ms
-from .transport.errors import BodyWrong, Broken, ConnectFailed, NotHTTP, Silent, TooEarly, WireError
+from .transport.errors import (
+    BodyLengthMismatch,
+    ConnectFailed,
+    ConnectionLost,
+    PrematureResponse,
+    ProtocolError,
+    TransportError,
+    TransportTimeout,
+)
 
 ERROR_BODY_LIMIT_BYTES = 64 * 1024
 _SHOWN_CHARACTERS = 300
@@ -37,7 +45,7 @@ _CODES: tuple[tuple[type[StoreError], str], ...] = (
     (NoSuchBucket, "NoSuchBucket"),
     (TooLarge, "EntityTooLarge MaxMessageLengthExceeded"),
     (InvalidKey, "KeyTooLongError KeyTooLong InvalidObjectName InvalidURI"),
-    (Damaged, "BadDigest IncompleteBody XAmzContentSHA256Mismatch"),
+    (IntegrityError, "BadDigest IncompleteBody XAmzContentSHA256Mismatch"),
     (AccessDenied, "AccessDenied InvalidAccessKeyId SignatureDoesNotMatch ExpiredToken"),
     (AccessDenied, "InvalidToken AllAccessDisabled AccountProblem UserSuspended InvalidSecurity NotSignedUp"),
     (StoreUnavailable, "SlowDown RequestTimeout InternalError ServiceUnavailable Busy OperationAborted"),
@@ -66,7 +74,7 @@ MAYBE_DONE = frozenset((500, 502, 504))
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ErrorBody:
     """Code and message of an answer, and the region or endpoint that it points to."""
 
     code: str = ""
@@ -75,7 +83,7 @@ class Said:
     endpoint: str = ""
 
 
-def error_of_answer(
+def error_for_response(
     endpoint: Endpoint, operation: str, key: str | None, *, status: int, headers: Mapping[str, str], body: bytes
 ) -> StoreError:
     """Return the error that an answer amounts to. `body` is its beginning."""
@@ -86,7 +94,7 @@ def error_of_answer(
     if kind is None:
         kind = StoreUnavailable if status >= 500 or status == 200 else StoreRefused
     if said.code in ("", "NotFound") and status == 404:
-        said = Said(said.code, said.message or "not found, without a word on whether bucket or key is missing")
+        said = ErrorBody(said.code, said.message or "not found, without a word on whether bucket or key is missing")
     error = kind(
         _without_secrets(said.message, endpoint) or responses.get(status, "no reason given"),
         store=endpoint.name,
@@ -97,23 +105,23 @@ def error_of_answer(
         # Headers are bytes, and what is told of them is to be text that can be logged and kept.
         advice=_advice(endpoint, status, headers, said).encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
     )
-    error.unanswered = operation in WRITES and status in MAYBE_DONE
+    error.indeterminate = operation in WRITES and status in MAYBE_DONE
     return error
 
 
-def error_of_failure(
-    endpoint: Endpoint, address: Address, operation: str, key: str | None, error: WireError
+def error_for_failure(
+    endpoint: Endpoint, address: Address, operation: str, key: str | None, error: TransportError
 ) -> StoreError:
     """Return the error that an exchange without an answer amounts to."""
-    if isinstance(error, BodyWrong):
-        return Damaged(str(error), store=endpoint.name, operation=operation, key=key)
+    if isinstance(error, BodyLengthMismatch):
+        return IntegrityError(str(error), store=endpoint.name, operation=operation, key=key)
     message, advice = _failure(endpoint, address, error)
     failed = StoreUnavailable(message, store=endpoint.name, operation=operation, key=key, advice=advice)
-    failed.unanswered = operation in WRITES and error.sent
+    failed.indeterminate = operation in WRITES and error.sent
     return failed
 
 
-def etag_said(body: bytes) -> str:
+def etag_in_body(body: bytes) -> str:
     """Return the ETag that a CopyObjectResult or CompleteMultipartUploadResult says, without quotes; "" for none.
 
     Ceph (16) leaves it empty in the latter.
@@ -135,7 +143,7 @@ def read_xml(said: bytes) -> ElementTree.Element:
     return root
 
 
-def _read(body: bytes) -> Said:
+def _read(body: bytes) -> ErrorBody:
     """Read an error body: S3's XML, or whatever a proxy says."""
     text = body.strip()
     declares = b"<!DOCTYPE" in text.upper() or b"<!ENTITY" in text.upper() or b"\0" in text  # NULs: it may in UTF-16
@@ -147,9 +155,11 @@ def _read(body: bytes) -> Said:
         else:
             found = {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in root}
             if "Code" in found:
-                return Said(found["Code"], found.get("Message", ""), found.get("Region", ""), found.get("Endpoint", ""))
+                return ErrorBody(
+                    found["Code"], found.get("Message", ""), found.get("Region", ""), found.get("Endpoint", "")
+                )
     plain = re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", text.decode("utf-8", "replace"), flags=re.S | re.I)
-    return Said(message=" ".join(html.unescape(plain).split())[:_SHOWN_CHARACTERS])
+    return ErrorBody(message=" ".join(html.unescape(plain).split())[:_SHOWN_CHARACTERS])
 
 
 def _without_secrets(text: str, endpoint: Endpoint) -> str:
@@ -162,13 +172,13 @@ def _without_secrets(text: str, endpoint: Endpoint) -> str:
     return text[:_SHOWN_CHARACTERS]
 
 
-def _wants_v4(endpoint: Endpoint, said: Said) -> bool:
+def _wants_v4(endpoint: Endpoint, said: ErrorBody) -> bool:
     """Whether a V2 signature was refused for what it is: AWS names V4 in its message, `rclone serve s3` has a code."""
     refused = "AWS4-HMAC-SHA256" in said.message or said.code == "UnsupportedAlgorithm"
     return refused and endpoint.signature_version == "s3"
 
 
-def _advice(endpoint: Endpoint, status: int, headers: Mapping[str, str], said: Said) -> str:
+def _advice(endpoint: Endpoint, status: int, headers: Mapping[str, str], said: ErrorBody) -> str:
     table = endpoint.table
     region = headers.get("x-amz-bucket-region") or said.region
     if _wants_v4(endpoint, said):
@@ -211,18 +221,18 @@ def _skew(headers: Mapping[str, str]) -> str:
     return f"is {abs(ahead_s)} s {'ahead of' if ahead_s > 0 else 'behind'} the store's"
 
 
-def _failure(endpoint: Endpoint, address: Address, error: WireError) -> tuple[str, str]:
+def _failure(endpoint: Endpoint, address: Address, error: TransportError) -> tuple[str, str]:
     cause = error.__cause__
     table = endpoint.table
     if isinstance(error, ConnectFailed):
         return _no_connection(address, cause, table)
-    if isinstance(error, NotHTTP):
+    if isinstance(error, ProtocolError):
         return f"{address} does not speak HTTP as it should: {error}", f"check host, port and is_secure in {table}"
-    if isinstance(error, TooEarly):
+    if isinstance(error, PrematureResponse):
         return f"{address} claimed success before it had the whole body", ""
-    if isinstance(error, Silent):
+    if isinstance(error, TransportTimeout):
         return f"{address} did not answer in time", ""
-    assert isinstance(error, Broken)
+    assert isinstance(error, ConnectionLost)
     hint = "" if endpoint.is_secure or error.kept else f"if it speaks HTTPS there, set is_secure = true in {table}"
     how = "closed" if cause is None else f"lost ({cause})"
     return f"the connection to {address} was {how} before the answer was complete", hint

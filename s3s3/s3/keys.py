@@ -31,7 +31,7 @@ def encode_query(query: Query) -> str:
     )
 
 
-class KeyMap:
+class KeyMapper:
     """Maps an object's one name, its key in the source, to the key that an endpoint holds it under, and back."""
 
     __slots__ = ("_own_prefix", "_source_prefix", "_store", "same")

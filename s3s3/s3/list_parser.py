@@ -31,7 +31,7 @@ _About = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListPage:
     """One page as the store gave it.
 
     Attributes:
@@ -50,7 +50,7 @@ class Listed:
     token: str
 
 
-def parse_page(raw: bytes, rename: Callable[[str], str] | None = None) -> Listed:
+def parse_page(raw: bytes, rename: Callable[[str], str] | None = None) -> ListPage:
     """Take a page apart. Raises ValueError for what is no listing."""
     text = raw.decode("utf-8")
     try:
@@ -65,7 +65,7 @@ def parse_page(raw: bytes, rename: Callable[[str], str] | None = None) -> Listed
         Entry(name, int(size), etag.strip('"'), iso_time_ms(modified))
         for name, (_, modified, etag, size) in zip(names, fields)  # noqa: B905  # as many, and the check costs
     ]
-    return Listed(
+    return ListPage(
         entries,
         keys[0] if keys else "",
         keys[-1] if keys else "",

@@ -11,10 +11,10 @@ from typing import Literal
 
 from ..errors import ListingOutOfOrder, StoreRefused
 from ..model import Endpoint, Entry
-from .keys import KeyMap
-from .list_parser import Listed, parse_page
-from .request import Exchange, again
-from .transport.errors import WireError
+from .keys import KeyMapper
+from .list_parser import ListPage, parse_page
+from .request import S3Requester, with_retries
+from .transport.errors import TransportError
 
 Page = list[Entry]
 
@@ -25,7 +25,7 @@ _key_of = operator.attrgetter("key")
 _PAGE_LIMIT_BYTES = 32 * 1024 * 1024
 
 
-class Lister:
+class BucketLister:
     """Goes through one listing.
 
     A page is asked for by the last key of the one before (start-after, or marker for version 1), not by the store's
@@ -33,7 +33,7 @@ class Lister:
     start-after, is asked by version 1 from then on.
     """
 
-    def __init__(self, exchange: Exchange, endpoint: Endpoint, names: KeyMap, version: Literal[1, 2]) -> None:
+    def __init__(self, exchange: S3Requester, endpoint: Endpoint, names: KeyMapper, version: Literal[1, 2]) -> None:
         self._exchange = exchange
         self._endpoint = endpoint
         self._rename = None if names.same else names.source
@@ -47,7 +47,7 @@ class Lister:
         token, last_name = "", ""
         if start_after:
             last_name = start_after if self._rename is None else self._rename(start_after)
-        fetching: asyncio.Task[Listed] | None = asyncio.create_task(self._fetch(start_after, token))
+        fetching: asyncio.Task[ListPage] | None = asyncio.create_task(self._fetch(start_after, token))
         try:
             while fetching is not None:
                 listed = await fetching
@@ -76,11 +76,11 @@ class Lister:
                 return page
             after, token = self._next(listed, after, token)
 
-    async def _fetch(self, after: str, token: str, most: int = PAGE_KEYS) -> Listed:
+    async def _fetch(self, after: str, token: str, most: int = PAGE_KEYS) -> ListPage:
         """Fetch one page, by version 1 where version 2 is not understood."""
         if self._version == 2:
             try:
-                listed = await again(lambda: self._ask(2, after, token, most))
+                listed = await with_retries(lambda: self._ask(2, after, token, most))
             except StoreRefused as error:
                 if error.status not in (400, 501):
                     raise
@@ -92,9 +92,9 @@ class Lister:
                     self._version = 1
                     return listed
             self._version = 1
-        return await again(lambda: self._ask(1, after, token, most))
+        return await with_retries(lambda: self._ask(1, after, token, most))
 
-    async def _ask(self, version: int, after: str, token: str, most: int) -> Listed:
+    async def _ask(self, version: int, after: str, token: str, most: int) -> ListPage:
         query: list[tuple[str, str | None]] = [("encoding-type", "url"), ("max-keys", str(most))]
         if version == 2:
             query.append(("list-type", "2"))
@@ -107,7 +107,7 @@ class Lister:
         answer = await self._exchange.ask("LIST", None, "", query=query)
         try:
             raw = await answer.beginning(_PAGE_LIMIT_BYTES)
-        except WireError as error:
+        except TransportError as error:
             raise self._exchange.failure("LIST", None, error) from error
         try:
             listed = parse_page(raw, self._rename)
@@ -119,7 +119,7 @@ class Lister:
             raise self._refused(f"the listing leaves the prefix {prefix!r} that was asked for")
         return listed
 
-    def _next(self, listed: Listed, after: str, token: str) -> tuple[str, str]:
+    def _next(self, listed: ListPage, after: str, token: str) -> tuple[str, str]:
         """Return where the next page begins. A truncated page may be empty (Ceph, among many deleted keys)."""
         if listed.last_key > after:
             return listed.last_key, ""

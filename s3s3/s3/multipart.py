@@ -10,9 +10,9 @@ from xml.sax.saxutils import escape
 
 from ..errors import StoreError, StoreRefused
 from .error_mapping import read_xml
-from .keys import KeyMap, Query
-from .objects import Answer, Written, encrypted
-from .request import Body, Exchange, Permit, again
+from .keys import KeyMapper, Query
+from .objects import PutResult, S3Response, encrypted
+from .request import Body, LeaseCheck, S3Requester, with_retries
 
 _Result = TypeVar("_Result")
 
@@ -24,24 +24,24 @@ class Multipart:
         put_headers: those of the endpoint's settings, for every object.
     """
 
-    def __init__(self, exchange: Exchange, names: KeyMap, put_headers: Mapping[str, str]) -> None:
+    def __init__(self, exchange: S3Requester, names: KeyMapper, put_headers: Mapping[str, str]) -> None:
         self._exchange = exchange
         self._names = names
         self._put_headers = put_headers
 
-    async def begin(self, key: str, *, headers: Mapping[str, str], permit: Permit) -> str:
+    async def begin(self, key: str, *, headers: Mapping[str, str], permit: LeaseCheck) -> str:
         """Begin an upload; return its id."""
         signed = {**headers, **self._put_headers}
-        said = await self._unseen("POST", key, query=[("uploads", None)], headers=signed, permit=permit)
+        said = await self._unconditional("POST", key, query=[("uploads", None)], headers=signed, permit=permit)
         upload_id = read_xml(said).findtext("UploadId")
         if not upload_id:
             raise StoreRefused("the store names no upload", operation="POST", key=key)
         return upload_id
 
     async def put(
-        self, key: str, upload_id: str, number: int, body: Body, *, size_bytes: int, md5: bytes, permit: Permit
-    ) -> Written:
-        """Send a part, again where an attempt fails. Of its receipt, `unanswered` says nothing.
+        self, key: str, upload_id: str, number: int, body: Body, *, size_bytes: int, md5: bytes, permit: LeaseCheck
+    ) -> PutResult:
+        """Send a part, again where an attempt fails. Of its receipt, `indeterminate` says nothing.
 
         Args:
             number: from 1 on.
@@ -52,20 +52,20 @@ class Multipart:
         query = [("partNumber", str(number)), ("uploadId", upload_id)]
         headers = {"content-md5": b64encode(md5).decode()}
 
-        async def attempt() -> Written:
+        async def attempt() -> PutResult:
             answer = await self._exchange.ask(
                 "PUT", key, held_key, query=query, headers=headers, body=body, size_bytes=size_bytes, permit=permit
             )
             await self._exchange.carried_out("PUT", key, answer)
-            return Written(answer.headers.get("etag", "").strip('"'), encrypted(answer.headers), False)
+            return PutResult(answer.headers.get("etag", "").strip('"'), encrypted(answer.headers), False)
 
-        return await _without_effect(again(attempt))
+        return await _without_effect(with_retries(attempt))
 
-    async def complete(self, key: str, upload_id: str, etags: Sequence[str], *, permit: Permit) -> None:
+    async def complete(self, key: str, upload_id: str, etags: Sequence[str], *, permit: LeaseCheck) -> None:
         """Make the object of its parts, in one attempt: after a second nobody could tell what became of the first.
 
         Raises:
-            StoreError: with `unanswered` set where it may yet be carried out.
+            StoreError: with `indeterminate` set where it may yet be carried out.
         """
         parts = "".join(
             f"<Part><PartNumber>{number}</PartNumber><ETag>&quot;{escape(etag)}&quot;</ETag></Part>"
@@ -81,7 +81,7 @@ class Multipart:
     async def abort(self, key: str, upload_id: str) -> None:
         """Give an upload up, with all its parts. One that there is not is as good as given up."""
         try:
-            await self._unseen("DELETE", key, query=[("uploadId", upload_id)])
+            await self._unconditional("DELETE", key, query=[("uploadId", upload_id)])
         except StoreRefused as error:
             if error.status != 404:
                 raise
@@ -99,26 +99,26 @@ class Multipart:
             answer = await self._exchange.ask("LIST", key, "", query=query)
             return await self._exchange.carried_out("LIST", key, answer)
 
-        said = await again(attempt)
+        said = await with_retries(attempt)
         root = read_xml(said)
         decoded = unquote_plus if root.findtext("EncodingType") == "url" else str
         uploads = [(upload.findtext("Key") or "", upload.findtext("UploadId") or "") for upload in root.iter("Upload")]
         return [upload_id for name, upload_id in uploads if decoded(name) == held_key]
 
-    async def _unseen(
+    async def _unconditional(
         self, operation: str, key: str, *, query: Query, headers: Mapping[str, str] | None = None,
-        permit: Permit | None = None,
+        permit: LeaseCheck | None = None,
     ) -> bytes:  # fmt: skip
         """Ask for something that changes no object, and return what is said."""
         held_key = self._names.held(key)
 
         async def attempt() -> bytes:
-            answer: Answer = await self._exchange.ask(
+            answer: S3Response = await self._exchange.ask(
                 operation, key, held_key, query=query, headers=headers, permit=permit or (lambda: None)
             )
             return await self._exchange.carried_out(operation, key, answer)
 
-        return await _without_effect(again(attempt))
+        return await _without_effect(with_retries(attempt))
 
 
 async def _without_effect(asking: Awaitable[_Result]) -> _Result:
@@ -126,5 +126,5 @@ async def _without_effect(asking: Awaitable[_Result]) -> _Result:
     try:
         return await asking
     except StoreError as error:
-        error.unanswered = False
+        error.indeterminate = False
         raise

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import NamedTuple, Protocol
 
-from ..errors import Damaged, StoreError, StoreUnavailable
+from ..errors import IntegrityError, StoreError, StoreUnavailable
 from ..model import Endpoint, Entry
 from .timestamps import http_date_ms
 from .transport.connection import Connection
-from .transport.errors import Broken, WireError
+from .transport.errors import ConnectionLost, TransportError
 from .transport.http_parser import Head
 
 RECORDED_ETAG = "x-amz-meta-s3s3-source-etag"
@@ -39,7 +39,7 @@ class Content(Protocol):
         """Give back what it holds. Closing twice does nothing."""
 
 
-class Answer:
+class S3Response:
     """An answer whose head is there. Its connection goes back when the body has been read or it is closed."""
 
     __slots__ = ("_connection", "_pool", "headers", "status")
@@ -75,7 +75,7 @@ class Answer:
             self._pool.release(connection)
 
 
-class Held(NamedTuple):
+class ObjectInfo(NamedTuple):
     """An object as an answer's headers describe it.
 
     Attributes:
@@ -93,7 +93,7 @@ class Held(NamedTuple):
     expires_ms: int | None = None
 
 
-def held(key: str, headers: Mapping[str, str]) -> Held:
+def object_info(key: str, headers: Mapping[str, str]) -> ObjectInfo:
     """Read an object's description. Raises ValueError where the answer has no length."""
     length = headers.get("content-length")
     if length is None:
@@ -104,7 +104,7 @@ def held(key: str, headers: Mapping[str, str]) -> Held:
     entry = Entry(key, int(length), headers.get("etag", "").strip('"'), modified_ms)
     expiration = headers.get("x-amz-expiration")
     expires_ms = _expires_ms(expiration) if expiration else None
-    return Held(entry, kept, encrypted(headers), recorded, expires_ms)
+    return ObjectInfo(entry, kept, encrypted(headers), recorded, expires_ms)
 
 
 def _expires_ms(expiration: str) -> int | None:
@@ -127,25 +127,25 @@ class Source(Protocol):
     name: str
     endpoint: Endpoint
 
-    async def get(self, key: str) -> Reading:
+    async def get(self, key: str) -> ObjectStream:
         """Open an object. Raises NoSuchKey and the rest of StoreError's tree."""
 
-    async def fetch(self, key: str, limit_bytes: int) -> tuple[Reading, bytes | None]:
+    async def fetch(self, key: str, limit_bytes: int) -> tuple[ObjectStream, bytes | None]:
         """Open an object and, where it has at most `limit_bytes`, read it too; the reading is open otherwise."""
 
-    async def head(self, key: str) -> Held | None:
+    async def head(self, key: str) -> ObjectInfo | None:
         """Describe an object; None where there is none, or nothing can be said of it."""
 
 
-class Reading:
-    """An object that is being read: what `Held` says, and the content.
+class ObjectStream:
+    """An object that is being read: what `ObjectInfo` says, and the content.
 
     Use it as an async context manager, or close it.
     """
 
     __slots__ = ("_answer", "_failed", "_left", "encrypted", "entry", "headers", "recorded_etag")
 
-    def __init__(self, about: Held, answer: Content, failed: Callable[[WireError], StoreError]) -> None:
+    def __init__(self, about: ObjectInfo, answer: Content, failed: Callable[[TransportError], StoreError]) -> None:
         self.entry = about.entry
         self.headers = about.headers
         self.encrypted = about.encrypted
@@ -178,18 +178,18 @@ class Reading:
     async def _take(self, size_bytes: int) -> bytes:
         try:
             taken = await self._answer.take(size_bytes)
-        except WireError as error:
+        except TransportError as error:
             raise self._short(error) from error
         if not taken:
             raise StoreUnavailable("the reading was closed before its end", key=self.entry.key)
         self._left -= len(taken)
         return taken
 
-    def _short(self, error: WireError) -> StoreError:
+    def _short(self, error: TransportError) -> StoreError:
         failed = self._failed(error)
-        if isinstance(error, Broken) and error.__cause__ is None:
+        if isinstance(error, ConnectionLost) and error.__cause__ is None:
             size = self.entry.size_bytes
-            return Damaged(
+            return IntegrityError(
                 f"the content ended early; {size} bytes were announced",
                 store=failed.store,
                 operation="GET",
@@ -197,7 +197,7 @@ class Reading:
             )
         return failed
 
-    async def __aenter__(self) -> Reading:
+    async def __aenter__(self) -> ObjectStream:
         return self
 
     async def __aexit__(
@@ -206,7 +206,7 @@ class Reading:
         await self.close()
 
 
-class Written(NamedTuple):
+class PutResult(NamedTuple):
     """The receipt of a PUT.
 
     Attributes:
@@ -217,4 +217,4 @@ class Written(NamedTuple):
 
     etag: str
     encrypted: bool
-    unanswered: bool
+    indeterminate: bool

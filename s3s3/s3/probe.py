@@ -11,28 +11,28 @@ from typing import Literal
 from ..errors import NoSuchBucket, NoSuchKey, StoreError, StoreRefused, StoreUnavailable
 from ..model import Endpoint, Entry, md5_of_etag
 from .address import address_of
-from .capabilities import Findings, judge
+from .capabilities import StoreCapabilities, judge
 from .client import Store
-from .list_parser import Listed, parse_page
+from .list_parser import ListPage, parse_page
 from .probe_writes import probe_key, write
-from .request import Exchange, again
-from .transport.errors import WireError
+from .request import S3Requester, with_retries
+from .transport.errors import TransportError
 from .transport.pool import Timeouts
 
-__all__ = ["Findings", "probe"]
+__all__ = ["StoreCapabilities", "probe"]
 
 _TIMEOUTS = Timeouts(connect_s=5, read_s=15, write_s=15)
 _SMALL_BYTES = 1024 * 1024
 _PAGE_LIMIT_BYTES = 32 * 1024 * 1024
 
 
-async def probe(endpoint: Endpoint, *, writes: bool) -> Findings:
+async def probe(endpoint: Endpoint, *, writes: bool) -> StoreCapabilities:
     """Try a store; errors of StoreError's tree become findings.
 
     Args:
         writes: also write a few tiny objects, under a name that nobody else has, and remove them again.
     """
-    findings = Findings(endpoint.name, str(address_of(endpoint)), endpoint.bucket_name)
+    findings = StoreCapabilities(endpoint.name, str(address_of(endpoint)), endpoint.bucket_name)
     try:
         entries, error = await _look(endpoint, findings)
         if _may_be_of_listing_alone(error):
@@ -46,7 +46,7 @@ async def probe(endpoint: Endpoint, *, writes: bool) -> Findings:
 # -- listing, by both signatures
 
 
-async def _look(endpoint: Endpoint, findings: Findings) -> tuple[Sequence[Entry], StoreError | None]:
+async def _look(endpoint: Endpoint, findings: StoreCapabilities) -> tuple[Sequence[Entry], StoreError | None]:
     """List the beginning of the bucket; return it, and what the store says against it. Raises StoreUnavailable."""
     own = endpoint.signature_version
     other: Literal["s3", "s3v4"] = "s3v4" if own == "s3" else "s3"
@@ -69,18 +69,22 @@ async def _look(endpoint: Endpoint, findings: Findings) -> tuple[Sequence[Entry]
     return listed.entries, None
 
 
-async def _list(endpoint: Endpoint) -> tuple[Listed | None, StoreError | None, float]:
+async def _list(endpoint: Endpoint) -> tuple[ListPage | None, StoreError | None, float]:
     """Return the first page, or what the store says against it, and by how much its clock is ahead of ours (s)."""
-    exchange = Exchange(endpoint, connections=1, timeouts=_TIMEOUTS)
+    exchange = S3Requester(endpoint, connections=1, timeouts=_TIMEOUTS)
     try:
-        return await again(lambda: _first_page(exchange, endpoint)), None, exchange.time_ms() / 1000 - time.time()
+        return (
+            await with_retries(lambda: _first_page(exchange, endpoint)),
+            None,
+            exchange.time_ms() / 1000 - time.time(),
+        )
     except StoreError as error:
         return None, error, exchange.time_ms() / 1000 - time.time()
     finally:
         await exchange.close()
 
 
-async def _first_page(exchange: Exchange, endpoint: Endpoint) -> Listed:
+async def _first_page(exchange: S3Requester, endpoint: Endpoint) -> ListPage:
     about = [("encoding-type", "url"), ("max-keys", "1000"), ("prefix", endpoint.prefix)]
     try:
         answer = await exchange.ask("LIST", None, "", query=[*about, ("list-type", "2")])
@@ -90,7 +94,7 @@ async def _first_page(exchange: Exchange, endpoint: Endpoint) -> Listed:
         answer = await exchange.ask("LIST", None, "", query=about)
     try:
         return parse_page(await answer.beginning(_PAGE_LIMIT_BYTES))
-    except (WireError, ValueError) as error:
+    except (TransportError, ValueError) as error:
         raise StoreRefused(f"not to be understood: {error}", store=endpoint.name, operation="LIST") from error
 
 
@@ -111,7 +115,7 @@ def _may_be_of_listing_alone(error: StoreError | None) -> bool:
 # -- reading what is there
 
 
-async def _read(endpoint: Endpoint, findings: Findings, entries: Sequence[Entry]) -> None:
+async def _read(endpoint: Endpoint, findings: StoreCapabilities, entries: Sequence[Entry]) -> None:
     """Read one small object of those listed, or one that there is not. Raises StoreUnavailable."""
     small = [entry for entry in entries if entry.size_bytes <= _SMALL_BYTES]
     key = next((entry.key for entry in small if md5_of_etag(entry.etag)), entries[0].key if entries else None)

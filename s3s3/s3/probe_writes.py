@@ -7,9 +7,9 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator
 
-from ..errors import Damaged, ListingOutOfOrder, StoreError, StoreUnavailable
+from ..errors import IntegrityError, ListingOutOfOrder, StoreError, StoreUnavailable
 from ..model import Endpoint
-from .capabilities import Findings
+from .capabilities import StoreCapabilities
 from .client import Store
 from .transport.pool import Timeouts
 
@@ -27,7 +27,7 @@ def probe_key() -> str:
     return KEY_PREFIX + secrets.token_hex(8)
 
 
-async def write(endpoint: Endpoint, findings: Findings, timeouts: Timeouts) -> None:
+async def write(endpoint: Endpoint, findings: StoreCapabilities, timeouts: Timeouts) -> None:
     """Write a few objects, list and read them, and remove them. Raises StoreUnavailable."""
     within = dataclasses.replace(endpoint, prefix=f"{endpoint.prefix}{probe_key()}/")
     async with Store(within, timeouts=timeouts) as store:
@@ -40,7 +40,7 @@ async def write(endpoint: Endpoint, findings: Findings, timeouts: Timeouts) -> N
             await _remove(store, findings)
 
 
-async def _put_rightly(store: Store, findings: Findings) -> None:
+async def _put_rightly(store: Store, findings: StoreCapabilities) -> None:
     try:
         for name in _NAMES:
             written = await store.put(name, _CONTENT, size_bytes=len(_CONTENT), md5=_MD5, headers={})
@@ -54,13 +54,13 @@ async def _put_rightly(store: Store, findings: Findings) -> None:
         findings.etag_is_md5 = not written.encrypted and written.etag == _MD5.hex()
 
 
-async def _put_wrongly(store: Store, findings: Findings) -> None:
+async def _put_wrongly(store: Store, findings: StoreCapabilities) -> None:
     async def body() -> AsyncIterator[bytes]:  # one that is sent only once
         yield _CONTENT
 
     try:
         await store.put(_REFUSED_NAME, body, size_bytes=len(_CONTENT), md5=bytes(16), headers={})
-    except Damaged:
+    except IntegrityError:
         findings.content_md5_enforced = True
     except StoreUnavailable:
         raise
@@ -70,7 +70,7 @@ async def _put_wrongly(store: Store, findings: Findings) -> None:
         findings.content_md5_enforced = False
 
 
-async def _list_back(store: Store, findings: Findings) -> None:
+async def _list_back(store: Store, findings: StoreCapabilities) -> None:
     try:
         names = [entry.key async for page in store.pages() for entry in page]
     except ListingOutOfOrder as error:
@@ -89,7 +89,7 @@ async def _list_back(store: Store, findings: Findings) -> None:
             )
 
 
-async def _read_back(store: Store, findings: Findings) -> None:
+async def _read_back(store: Store, findings: StoreCapabilities) -> None:
     try:
         _, content = await store.fetch(_NAMES[0], len(_CONTENT))
         await store.head(_NAMES[0])
@@ -104,7 +104,7 @@ async def _read_back(store: Store, findings: Findings) -> None:
             findings.wrong.append(f"{findings.name}: what was written came back as something else: {content!r}")
 
 
-async def _remove(store: Store, findings: Findings) -> None:
+async def _remove(store: Store, findings: StoreCapabilities) -> None:
     """Remove what was written. One that is not permitted to delete leaves it, and says so."""
     for name in (*_NAMES, _REFUSED_NAME):
         try:

@@ -8,30 +8,30 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Protocol, TypeVar
 
-from ..errors import Damaged, StoreError, StoreRefused, StoreUnavailable
+from ..errors import IntegrityError, StoreError, StoreRefused, StoreUnavailable
 from ..model import Endpoint
 from .address import address_of
-from .credentials import KeySource
-from .error_mapping import ERROR_BODY_LIMIT_BYTES, WRITES, error_of_answer, error_of_failure
+from .credentials import CredentialProvider
+from .error_mapping import ERROR_BODY_LIMIT_BYTES, WRITES, error_for_failure, error_for_response
 from .keys import Query, encode_key, encode_query
-from .objects import Answer
-from .signing import Keys, Signer, Target, signer
+from .objects import S3Response
+from .signing import Credentials, RequestTarget, Signer, signer
 from .timestamps import http_date_ms
 from .transport.connection import Connection
-from .transport.errors import WireError
+from .transport.errors import TransportError
 from .transport.http_parser import Head
 from .transport.pool import Pool, Timeouts
 
 ATTEMPTS = 3
-FIRST_PAUSE_S = 0.5
+INITIAL_BACKOFF_S = 0.5
 PAUSE_FACTOR = 4
 
 Body = bytes | Callable[[], AsyncIterator[bytes]]
-Permit = Callable[[], None]
+LeaseCheck = Callable[[], None]
 _Result = TypeVar("_Result")
 
 
-class Gate(Protocol):
+class RateLimiter(Protocol):
     """What makes requests to a store wait for their turn."""
 
     async def admit(self, size_bytes: int, *, streamed: bool, urgent: bool, begun: bool) -> None:
@@ -57,7 +57,7 @@ class Gate(Protocol):
         """
 
 
-async def paced(chunks: AsyncIterator[bytes], gate: Gate) -> AsyncGenerator[bytes, None]:
+async def paced(chunks: AsyncIterator[bytes], gate: RateLimiter) -> AsyncGenerator[bytes, None]:
     """Yield a stream in pieces, each when its turn has come. A connection is not failed for what is waited for here."""
     try:
         async for chunk in chunks:
@@ -72,17 +72,17 @@ async def paced(chunks: AsyncIterator[bytes], gate: Gate) -> AsyncGenerator[byte
             await chunks.aclose()
 
 
-def always() -> None:
+def no_check() -> None:
     """The permit of who needs none."""
 
 
-async def again(attempt: Callable[[], Awaitable[_Result]]) -> _Result:
+async def with_retries(attempt: Callable[[], Awaitable[_Result]]) -> _Result:
     """Make an attempt up to ATTEMPTS times where trying again can help within seconds, with full jitter between."""
-    longest_pause_s = FIRST_PAUSE_S
+    longest_pause_s = INITIAL_BACKOFF_S
     for _ in range(ATTEMPTS - 1):
         try:
             return await attempt()
-        except (StoreUnavailable, Damaged) as error:
+        except (StoreUnavailable, IntegrityError) as error:
             if not _was_too_old(error):
                 await asyncio.sleep(random.uniform(0, longest_pause_s))
                 longest_pause_s *= PAUSE_FACTOR
@@ -92,13 +92,15 @@ async def again(attempt: Callable[[], Awaitable[_Result]]) -> _Result:
 def _was_too_old(error: StoreError) -> bool:
     """Tell whether a kept connection turned out to be closed: no sign that the store is in trouble."""
     cause = error.__cause__
-    return isinstance(cause, WireError) and cause.kept and not cause.answered and cause.__cause__ is None
+    return isinstance(cause, TransportError) and cause.kept and not cause.answered and cause.__cause__ is None
 
 
-class Exchange:
+class S3Requester:
     """Asks one store. Errors leave it as those of `s3s3.errors`."""
 
-    def __init__(self, endpoint: Endpoint, *, connections: int, timeouts: Timeouts, gate: Gate | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, *, connections: int, timeouts: Timeouts, gate: RateLimiter | None = None
+    ) -> None:
         self._endpoint = endpoint
         self._gate = gate
         self._timeouts = timeouts
@@ -110,8 +112,8 @@ class Exchange:
             connections=connections,
             timeouts=timeouts,
         )
-        self._key_source = KeySource(endpoint)
-        self._keys: Keys | None = None
+        self._key_source = CredentialProvider(endpoint)
+        self._keys: Credentials | None = None
         self._signer: Signer | None = None
         self._date = ""
         self._clock_offset_ms = round((time.time() - time.monotonic()) * 1000)
@@ -145,8 +147,8 @@ class Exchange:
         headers: Mapping[str, str] | None = None,
         body: Body = b"",
         size_bytes: int = 0,
-        permit: Permit = always,
-    ) -> Answer:
+        permit: LeaseCheck = no_check,
+    ) -> S3Response:
         """Make one attempt. Return a 200 or 204 (or a 404 to a HEAD); raise what any other answer amounts to.
 
         Args:
@@ -163,7 +165,7 @@ class Exchange:
         target = self._address.target(encode_key(held_key), query)
         try:
             connection = await self._pool.acquire()
-        except WireError as error:
+        except TransportError as error:
             raise self.failure(operation, key, error) from error
         try:
             sign = await self._current_signer()
@@ -173,10 +175,10 @@ class Exchange:
         except BaseException as error:
             connection.abort()
             self._pool.release(connection)
-            if isinstance(error, WireError):
+            if isinstance(error, TransportError):
                 raise self.failure(operation, key, error) from error
             raise
-        answer = Answer(head, connection, self._pool)
+        answer = S3Response(head, connection, self._pool)
         date = head.headers.get("date", self._date)
         if date != self._date:
             self._learn_time(date)
@@ -184,28 +186,30 @@ class Exchange:
             return answer
         raise await self.refusal(operation, key, answer)
 
-    async def carried_out(self, operation: str, key: str | None, answer: Answer) -> bytes:
+    async def carried_out(self, operation: str, key: str | None, answer: S3Response) -> bytes:
         """Return what follows a 200. Raises what S3 may put there (S3 API reference, "CopyObject")."""
         try:
             said = await answer.beginning(ERROR_BODY_LIMIT_BYTES)
-        except WireError as error:
+        except TransportError as error:
             raise self.failure(operation, key, error) from error
         if b"<Error" in said:
             status, headers = answer.status, answer.headers
-            raise error_of_answer(self._endpoint, operation, key, status=status, headers=headers, body=said)
+            raise error_for_response(self._endpoint, operation, key, status=status, headers=headers, body=said)
         return said
 
-    async def refusal(self, operation: str, key: str | None, answer: Answer) -> StoreError:
+    async def refusal(self, operation: str, key: str | None, answer: S3Response) -> StoreError:
         """Return the error that an answer amounts to, and be done with the answer."""
         try:
             body = await answer.beginning(ERROR_BODY_LIMIT_BYTES)
-        except WireError:
+        except TransportError:
             body = b""  # the status says enough
-        return error_of_answer(self._endpoint, operation, key, status=answer.status, headers=answer.headers, body=body)
+        return error_for_response(
+            self._endpoint, operation, key, status=answer.status, headers=answer.headers, body=body
+        )
 
-    def failure(self, operation: str, key: str | None, error: WireError) -> StoreError:
+    def failure(self, operation: str, key: str | None, error: TransportError) -> StoreError:
         """Return the error that an exchange without an answer amounts to."""
-        return error_of_failure(self._endpoint, self._address, operation, key, error)
+        return error_for_failure(self._endpoint, self._address, operation, key, error)
 
     async def _send(self, connection: Connection, method: str, request: bytes, body: Body, size_bytes: int) -> Head:
         if not isinstance(body, bytes):
@@ -230,7 +234,9 @@ class Exchange:
             self._signer = signer(self._endpoint.signature_version, keys, self._endpoint.region)
         return self._signer
 
-    def _request(self, method: str, target: Target, headers: Mapping[str, str], size_bytes: int, sign: Signer) -> bytes:
+    def _request(
+        self, method: str, target: RequestTarget, headers: Mapping[str, str], size_bytes: int, sign: Signer
+    ) -> bytes:
         """Return the request up to its body. Raises StoreRefused for a header that would begin another."""
         sent = {"host": self._address.host_header, **headers}
         sent.update(sign.sign(method, target, sent))

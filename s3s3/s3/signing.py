@@ -42,7 +42,7 @@ _BLANKS = re.compile(r"[ \t]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class Credentials:
     """An access key, its secret, and the session token of temporary ones."""
 
     access_key_id: str
@@ -50,7 +50,7 @@ class Keys:
     session_token: Secret | None = None
 
 
-class Target(NamedTuple):
+class RequestTarget(NamedTuple):
     """What a request is addressed to.
 
     Attributes:
@@ -67,21 +67,21 @@ class Target(NamedTuple):
 class Signer(Protocol):
     """What signs requests; V2 and V4 differ in nothing else."""
 
-    def sign(self, method: str, target: Target, headers: Mapping[str, str]) -> dict[str, str]:
+    def sign(self, method: str, target: RequestTarget, headers: Mapping[str, str]) -> dict[str, str]:
         """Return the headers to add to those given."""
 
     def presign(
-        self, method: str, target: Target, headers: Mapping[str, str], expires_s: int, now_s: float | None = None
+        self, method: str, target: RequestTarget, headers: Mapping[str, str], expires_s: int, now_s: float | None = None
     ) -> str:
         """Return the whole query string of a URL that whoever holds it may use for `expires_s` seconds."""
 
     def presigned_signature(
-        self, method: str, target: Target, headers: Mapping[str, str], expires_s: int, now_s: float
+        self, method: str, target: RequestTarget, headers: Mapping[str, str], expires_s: int, now_s: float
     ) -> str:
         """Return the signature alone of such a query string."""
 
 
-def signer(version: str, keys: Keys, region: str) -> Signer:
+def signer(version: str, keys: Credentials, region: str) -> Signer:
     """Return the signer for a `signature_version`: "s3" is V2, "s3v4" is V4."""
     return SignerV4(keys, region) if version == "s3v4" else SignerV2(keys)
 
@@ -89,14 +89,14 @@ def signer(version: str, keys: Keys, region: str) -> Signer:
 class SignerV2:
     """HMAC-SHA1 over method, date, some headers and the resource."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Credentials) -> None:
         self._keys = keys
         self._authorization = f"AWS {keys.access_key_id}:"
         self._hmac = hmac.new(keys.secret_access_key.encode(), digestmod=hashlib.sha1)
         self._date_s = 0
         self._date = ""
 
-    def sign(self, method: str, target: Target, headers: Mapping[str, str]) -> dict[str, str]:
+    def sign(self, method: str, target: RequestTarget, headers: Mapping[str, str]) -> dict[str, str]:
         """Return the Date and Authorization headers (and the session token's)."""
         now_s = int(time.time())
         if now_s != self._date_s:  # formatted once a second
@@ -109,7 +109,7 @@ class SignerV2:
         return {"date": self._date, "authorization": self._authorization + signature, **token}
 
     def presign(
-        self, method: str, target: Target, headers: Mapping[str, str], expires_s: int, now_s: float | None = None
+        self, method: str, target: RequestTarget, headers: Mapping[str, str], expires_s: int, now_s: float | None = None
     ) -> str:
         """Return the query string. `headers` (content-md5, content-type, x-amz-*) must be sent along with it."""
         now_s = time.time() if now_s is None else now_s
@@ -126,7 +126,7 @@ class SignerV2:
         return encode_query([*target.query, *signed])
 
     def presigned_signature(
-        self, method: str, target: Target, headers: Mapping[str, str], expires_s: int, now_s: float
+        self, method: str, target: RequestTarget, headers: Mapping[str, str], expires_s: int, now_s: float
     ) -> str:
         """Return the signature alone of such a query string."""
         token = self._keys.session_token
@@ -134,7 +134,7 @@ class SignerV2:
             headers = {**headers, "x-amz-security-token": str(token)}
         return self._signature(method, target, headers, str(int(now_s + expires_s)))
 
-    def _signature(self, method: str, target: Target, headers: Mapping[str, str], date: str) -> str:
+    def _signature(self, method: str, target: RequestTarget, headers: Mapping[str, str], date: str) -> str:
         names = sorted([name for name in headers if name.startswith("x-amz-")])
         amz = "".join([f"{name}:{headers[name].strip(_BLANK)}\n" for name in names])
         md5, content_type = headers.get("content-md5", ""), headers.get("content-type", "").strip(_BLANK)
@@ -144,7 +144,7 @@ class SignerV2:
         return b2a_base64(mac.digest(), newline=False).decode()
 
 
-def _v2_resource(target: Target) -> str:
+def _v2_resource(target: RequestTarget) -> str:
     if not target.query:
         return target.resource
     signed = sorted((pair for pair in target.query if pair[0] in SUBRESOURCES), key=lambda pair: pair[0])
@@ -156,7 +156,7 @@ def _v2_resource(target: Target) -> str:
 class SignerV4:
     """HMAC-SHA256 over a canonical request. The body is not hashed: Content-MD5 guards it, and is signed."""
 
-    def __init__(self, keys: Keys, region: str, service: str = "s3") -> None:
+    def __init__(self, keys: Credentials, region: str, service: str = "s3") -> None:
         self._keys = keys
         self._region = region
         self._service = service
@@ -165,7 +165,7 @@ class SignerV4:
         self._scope = ""
         self._signing_key = b""
 
-    def sign(self, method: str, target: Target, headers: Mapping[str, str]) -> dict[str, str]:
+    def sign(self, method: str, target: RequestTarget, headers: Mapping[str, str]) -> dict[str, str]:
         """Return x-amz-date, x-amz-content-sha256 and Authorization. `headers` must hold the host."""
         self._tell_time(time.time())
         added = {"x-amz-date": self._timestamp, "x-amz-content-sha256": UNSIGNED_PAYLOAD}
@@ -180,20 +180,20 @@ class SignerV4:
         return added
 
     def presign(
-        self, method: str, target: Target, headers: Mapping[str, str], expires_s: int, now_s: float | None = None
+        self, method: str, target: RequestTarget, headers: Mapping[str, str], expires_s: int, now_s: float | None = None
     ) -> str:
         """Return the query string. `headers` must hold the host; all of them must be sent along with it."""
         query, signature = self._presigned(method, target, headers, expires_s, time.time() if now_s is None else now_s)
         return f"{encode_query(query)}&X-Amz-Signature={signature}"
 
     def presigned_signature(
-        self, method: str, target: Target, headers: Mapping[str, str], expires_s: int, now_s: float
+        self, method: str, target: RequestTarget, headers: Mapping[str, str], expires_s: int, now_s: float
     ) -> str:
         """Return the signature alone of such a query string."""
         return self._presigned(method, target, headers, expires_s, now_s)[1]
 
     def _presigned(
-        self, method: str, target: Target, headers: Mapping[str, str], expires_s: int, now_s: float
+        self, method: str, target: RequestTarget, headers: Mapping[str, str], expires_s: int, now_s: float
     ) -> tuple[Query, str]:
         self._tell_time(now_s)
         names, canonical_headers = _v4_headers(headers)

@@ -13,20 +13,20 @@ from rich.console import Console
 
 from .. import config
 from ..config import Config, with_buckets
-from ..errors import ConfigError, RoutePaused, RunUnderWay, S3S3Error
+from ..errors import ConfigError, ReconcileInProgress, RoutePaused, S3S3Error
 from ..model import Route
 from ..monitoring.metrics import Metrics
-from ..notifications.chaining import arrived_at
-from ..queue.lease import lease_clock_s
-from ..reconcile.comparison import Options
+from ..notifications.chaining import on_copied_for
+from ..queue.lease import boottime_s
+from ..reconcile.comparison import ReconcileOptions
 from ..reconcile.distributed import reconcile_together, shareable
-from ..reconcile.lock import run_alone
+from ..reconcile.lock import run_exclusive
 from ..reconcile.session import last_entries, limits_in, queue_of, reconcile_with_worker
-from ..reconcile.summary import Tally
-from ..tasks import wait_at_most
+from ..reconcile.summary import ReconcileSummary
+from ..tasks import wait_with_timeout
 from ..transfer.route_stores import opened
 from . import command
-from .output import counted
+from .output import count_noun
 from .progress import Progress, span_text, summary_table
 from .report_file import ReportFile
 from .selection import chosen
@@ -101,14 +101,14 @@ async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     for doubt in config.doubts(settings.routes):
         log.warning("%s", doubt)
     while True:
-        began_s = lease_clock_s()
+        began_s = boottime_s()
         status = await _run_once(arguments, settings, routes, stop)
         if arguments.interval is None or stop.is_set():
             return status
         if status == command.OUT_OF_REACH:
             print(f"s3s3: next try in {span_text(arguments.interval)}", file=sys.stderr)
-        pause_s = max(arguments.interval - (lease_clock_s() - began_s), 0.0)
-        if await wait_at_most(stop, pause_s):
+        pause_s = max(arguments.interval - (boottime_s() - began_s), 0.0)
+        if await wait_with_timeout(stop, pause_s):
             return command.OK
 
 
@@ -124,20 +124,20 @@ def _refuse_deletions(arguments: argparse.Namespace, routes: list[Route]) -> Non
 
 
 async def _run_once(arguments: argparse.Namespace, settings: Config, routes: list[Route], stop: asyncio.Event) -> int:
-    tallies: list[Tally] = []
+    tallies: list[ReconcileSummary] = []
     complete, worst = True, command.OK
     with ReportFile(arguments.report) if arguments.report else nullcontext() as report:
         for route in routes:
-            tally = Tally(route.name, route.destination_names, report.line if report else None)
+            tally = ReconcileSummary(route.name, route.destination_names, report.line if report else None)
             tallies.append(tally)
             try:
                 await _compare(arguments, settings, route, stop, tally)
             except ConfigError:
                 raise
             except S3S3Error as error:  # the other routes are compared all the same
-                names_it = len(routes) == 1 or isinstance(error, (RunUnderWay, RoutePaused))
+                names_it = len(routes) == 1 or isinstance(error, (ReconcileInProgress, RoutePaused))
                 print(f"s3s3: {'' if names_it else f'route {route.name}: '}{error}", file=sys.stderr)
-                worst = max(worst, command.status_of(error))
+                worst = max(worst, command.exit_status_for(error))
                 tally.error = str(error)
             if report:
                 report.line(tally.summary([one.name for one in routes]))
@@ -151,38 +151,47 @@ async def _run_once(arguments: argparse.Namespace, settings: Config, routes: lis
 
 
 async def _compare(
-    arguments: argparse.Namespace, settings: Config, route: Route, stop: asyncio.Event, tally: Tally
+    arguments: argparse.Namespace, settings: Config, route: Route, stop: asyncio.Event, tally: ReconcileSummary
 ) -> None:
     """Compare one route, and have what differs copied. Raises RunUnderWay where another process does just that."""
-    wanted = Options(dry_run=arguments.dry_run, force=arguments.force, since_ms=arguments.since,
+    wanted = ReconcileOptions(dry_run=arguments.dry_run, force=arguments.force, since_ms=arguments.since,
                      allow_empty=arguments.allow_empty)  # fmt: skip
     metrics = Metrics()
     async with (
         queue_of(route, settings, arguments.without_redis) as jobs,
         opened(route, settings.worker, metrics, limits=limits_in(jobs, route, metrics)) as stores,
     ):
-        arrived = arrived_at(route, settings, jobs)
+        on_copied = on_copied_for(route, settings, jobs)
         with Progress(await last_entries(jobs)) as progress:
             if arguments.distributed:
                 await reconcile_together(
-                    stores, shareable(jobs), settings.worker, wanted, stop, afresh=arguments.afresh,
-                    waits=arguments.wait, tally=tally, seen=progress, drain_s=arguments.drain_s, arrived=arrived,
-                )  # fmt: skip
+                    stores,
+                    shareable(jobs),
+                    settings.worker,
+                    wanted,
+                    stop,
+                    afresh=arguments.afresh,
+                    waits=arguments.wait,
+                    tally=tally,
+                    on_progress=progress,
+                    drain_s=arguments.drain_s,
+                    on_copied=on_copied,
+                )
                 return
 
             async def run() -> None:
                 await reconcile_with_worker(
-                    stores, jobs, settings.worker, wanted, stop, tally=tally, seen=progress,
-                    drain_s=arguments.drain_s, arrived=arrived,
+                    stores, jobs, settings.worker, wanted, stop, tally=tally, on_progress=progress,
+                    drain_s=arguments.drain_s, on_copied=on_copied,
                 )  # fmt: skip
 
             if arguments.dry_run:  # it does nobody's work
                 await run()
                 return
-            await run_alone(route.name, jobs, run, waits=arguments.wait, stop=stop)
+            await run_exclusive(route.name, jobs, run, waits=arguments.wait, stop=stop)
 
 
-def _tell(tallies: list[Tally], complete: bool, to_stderr: bool) -> None:
+def _tell(tallies: list[ReconcileSummary], complete: bool, to_stderr: bool) -> None:
     output = sys.stderr if to_stderr else sys.stdout
     console = Console(file=output, markup=False, highlight=False, soft_wrap=not output.isatty())
     tallies = [tally for tally in tallies if tally.error is None]  # what has one told it already
@@ -192,7 +201,7 @@ def _tell(tallies: list[Tally], complete: bool, to_stderr: bool) -> None:
     for tally in tallies:
         if not set(tally.errors).issuperset(tally.counts):
             skipped = f"; {tally.skipped_entries:,} others have not changed since" if tally.skipped_entries else ""
-            compared = counted(tally.source_entries - tally.skipped_entries, "object")
+            compared = count_noun(tally.source_entries - tally.skipped_entries, "object")
             console.print(f"route {tally.route}: {compared} compared in {span_text(tally.seconds)}{skipped}")
         if tally.proven:
             console.print(f"route {tally.route}: proven: every destination holds what the source does")
@@ -205,7 +214,7 @@ def _tell(tallies: list[Tally], complete: bool, to_stderr: bool) -> None:
         console.print("interrupted: the rest was not compared; run it again")
 
 
-def _status(tallies: list[Tally], is_part: bool) -> int:
+def _status(tallies: list[ReconcileSummary], is_part: bool) -> int:
     """Return the exit status. `is_part`: only part of the source was asked for, and is all that can be proven."""
     if any(tally.errors for tally in tallies):
         return command.OUT_OF_REACH

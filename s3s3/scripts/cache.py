@@ -9,13 +9,13 @@ import time
 from .. import config
 from ..config.mirror import CacheSettings
 from ..errors import ConfigError
-from ..mirror.cache.directory import Folder
+from ..mirror.cache.directory import CacheDirectory
 from ..mirror.cache.eviction import disk_of, folder_of, room_in
 from ..mirror.cache.inspection import census, verify
 from ..mirror.cache.writer import sweep
 from . import command
 from .key_input import parsed
-from .output import counted, shown
+from .output import count_noun, printable
 from .progress import size_text, span_text
 
 
@@ -61,7 +61,7 @@ def _cache(arguments: argparse.Namespace) -> int:
     return _evict_keys(folder, arguments.keys) if arguments.keys else _evict(folder, cache, all_of_it=arguments.all)
 
 
-def _stat(folder: Folder, settings: CacheSettings, *, as_json: bool) -> int:
+def _stat(folder: CacheDirectory, settings: CacheSettings, *, as_json: bool) -> int:
     kept, disk = census(folder), disk_of(folder.directory)
     fill = disk.used_bytes / max(disk.size_bytes, 1)
     idle_s = time.time() - kept.oldest_access_s if kept.objects else 0.0
@@ -70,7 +70,7 @@ def _stat(folder: Folder, settings: CacheSettings, *, as_json: bool) -> int:
                           "oldest_access_s": round(kept.oldest_access_s, 3), "disk_size_bytes": disk.size_bytes,
                           "disk_used_bytes": disk.used_bytes, "disk_fill": round(fill, 4)}))  # fmt: skip
         return command.OK
-    print(f"{folder.directory}: {counted(kept.objects, 'object')}, {size_text(kept.size_bytes)}")
+    print(f"{folder.directory}: {count_noun(kept.objects, 'object')}, {size_text(kept.size_bytes)}")
     print(f"being downloaded: {kept.filling}")
     if kept.objects:
         print(f"not asked for the longest: {span_text(idle_s)}")
@@ -79,35 +79,35 @@ def _stat(folder: Folder, settings: CacheSettings, *, as_json: bool) -> int:
     return command.OK
 
 
-def _evict(folder: Folder, settings: CacheSettings, *, all_of_it: bool) -> int:
+def _evict(folder: CacheDirectory, settings: CacheSettings, *, all_of_it: bool) -> int:
     evicted = room_in(folder, settings).evict(0.0 if all_of_it else None)
     swept = sweep(folder)
-    print(f"removed {counted(evicted.objects, 'object')}, {size_text(evicted.size_bytes)}"
-          + (f", and {counted(swept, 'file')} that dead processes had left" if swept else ""))  # fmt: skip
+    print(f"removed {count_noun(evicted.objects, 'object')}, {size_text(evicted.size_bytes)}"
+          + (f", and {count_noun(swept, 'file')} that dead processes had left" if swept else ""))  # fmt: skip
     return command.OK
 
 
-def _evict_keys(folder: Folder, keys: list[str]) -> int:
+def _evict_keys(folder: CacheDirectory, keys: list[str]) -> int:
     missing = 0
     for key in keys:
         stored = folder.open(key)
         if stored is None:
             missing += 1
-            print(f"{shown(key)}: is not kept")
+            print(f"{printable(key)}: is not kept")
             continue
         stored.close()
         folder.remove(folder.name(key), stored.about)
-        print(f"{shown(key)}: removed")
+        print(f"{printable(key)}: removed")
     return command.SOME_FAILED if missing else command.OK
 
 
-def _verify(folder: Folder) -> int:
+def _verify(folder: CacheDirectory) -> int:
     objects = damaged = 0
     for name, about, wrong in verify(folder):
         objects += 1
         if wrong:
             damaged += 1
             folder.remove(name, about)
-            print(f"{shown(about.key)}: removed: {wrong}")
-    print(f"verified {counted(objects, 'object')}, {damaged} of them damaged")
+            print(f"{printable(about.key)}: removed: {wrong}")
+    print(f"verified {count_noun(objects, 'object')}, {damaged} of them damaged")
     return command.SOME_FAILED if damaged else command.OK

@@ -18,9 +18,9 @@ from ..config import Config
 from ..errors import RedisTooOld, RedisUnavailable
 from ..model import Route
 from ..queue import connection
-from ..s3.probe import Findings, probe
+from ..s3.probe import StoreCapabilities, probe
 from . import command
-from .output import print_labelled, print_table, shown
+from .output import print_labelled, print_table, printable
 from .redis_probe import RedisFindings, probe_redis
 from .selection import chosen
 
@@ -73,11 +73,11 @@ class RouteFindings:
     """What was found out of a route's stores, the source's first."""
 
     route: str
-    stores: Sequence[Findings]
+    stores: Sequence[StoreCapabilities]
 
 
-def _everything(found: Sequence[RouteFindings], redis: RedisFindings | None) -> list[Findings | RedisFindings]:
-    stores: list[Findings | RedisFindings] = [store for one in found for store in one.stores]
+def _everything(found: Sequence[RouteFindings], redis: RedisFindings | None) -> list[StoreCapabilities | RedisFindings]:
+    stores: list[StoreCapabilities | RedisFindings] = [store for one in found for store in one.stores]
     return [*stores, redis] if redis else stores
 
 
@@ -93,7 +93,7 @@ async def _check_redis(settings: Config, routes: Sequence[Route]) -> RedisFindin
     if not settings.pubsub.url:
         return None
     channels = list(dict.fromkeys(route.channel for route in routes))
-    findings = RedisFindings(connection.redacted(settings.pubsub.url), channels)
+    findings = RedisFindings(connection.redacted_url(settings.pubsub.url), channels)
     client = connection.connect(settings.pubsub.url)
     try:
         await probe_redis(client, findings)
@@ -122,20 +122,20 @@ def _show(found: Sequence[RouteFindings], redis: RedisFindings | None) -> None:
     if redis is None:
         print("no Redis is configured, which is enough for `s3s3 bucket`\n")
     else:
-        print_table(("Redis", shown(redis.address)), list(_redis_column(redis).items()))
+        print_table(("Redis", printable(redis.address)), list(_redis_column(redis).items()))
         print()
-    said: list[tuple[str, Findings | RedisFindings]] = [
+    said: list[tuple[str, StoreCapabilities | RedisFindings]] = [
         (f"route {one.route}: " if len(found) > 1 else "", store) for one in found for store in one.stores
     ]
     said += [("", redis)] if redis else []
     advice = [("wrong:", about + text) for about, one in said for text in one.wrong]
     advice += [("note:", about + text) for about, one in said for text in one.notes]
-    print_labelled([(label, shown(text)) for label, text in advice])
+    print_labelled([(label, printable(text)) for label, text in advice])
     if not any(one.wrong for _, one in said):
         print("nothing is wrong")
 
 
-def _store_column(store: Findings) -> dict[str, str]:
+def _store_column(store: StoreCapabilities) -> dict[str, str]:
     listing = ""
     if store.list_version is not None:
         listing = (
@@ -162,7 +162,7 @@ def _redis_column(redis: RedisFindings) -> dict[str, str]:
         "version": redis.version or "-",
         "append-only file": _word(redis.append_only_file),
         "maxmemory-policy": redis.maxmemory_policy or "-",
-        **{f"subscribers of {shown(name)}": str(redis.subscribers.get(name, "-")) for name in redis.channels},
+        **{f"subscribers of {printable(name)}": str(redis.subscribers.get(name, "-")) for name in redis.channels},
     }
 
 

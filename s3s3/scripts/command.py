@@ -21,7 +21,7 @@ import uvloop
 
 from .. import __version__
 from ..errors import ConfigError, RedisTooOld, S3S3Error, StoreError, Unavailable
-from ..monitoring.log import AGAIN_AFTER_S, JsonLines, Lines, PlainLines
+from ..monitoring.log import AGAIN_AFTER_S, JsonFormatter, PlainFormatter, RateLimitedHandler
 from ..tasks import DRAIN_S
 
 ALLOCATIONS_BETWEEN_COLLECTIONS = 50_000
@@ -101,9 +101,9 @@ def interval_s(text: str) -> float:
 
 def start_log(arguments: argparse.Namespace) -> None:
     """Log to standard error, for supervisord, systemd or a collector to pick up."""
-    lines = JsonLines() if arguments.log_format == "json" else PlainLines()
+    lines = JsonFormatter() if arguments.log_format == "json" else PlainFormatter()
     root = logging.getLogger()
-    root.handlers[:] = [Lines(lines, every_one=arguments.verbose)]
+    root.handlers[:] = [RateLimitedHandler(lines, every_one=arguments.verbose)]
     root.setLevel(logging.WARNING)
     logging.getLogger("s3s3").setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
 
@@ -160,7 +160,7 @@ async def _keep_telling_repeats() -> None:
 
 def _tell_repeats(older_than_s: float = AGAIN_AFTER_S) -> None:
     for one in logging.getLogger().handlers:
-        if isinstance(one, Lines):
+        if isinstance(one, RateLimitedHandler):
             one.tell_due(older_than_s)
 
 
@@ -190,7 +190,7 @@ def _wrapped(fault: str) -> str:
     )
 
 
-def status_of(error: S3S3Error) -> int:
+def exit_status_for(error: S3S3Error) -> int:
     """Return the exit status that an error other than ConfigError means."""
     return OUT_OF_REACH if isinstance(error, StoreError | Unavailable | RedisTooOld) else SOME_FAILED
 
@@ -205,7 +205,7 @@ def exit_status(command: Callable[[], int]) -> int:
         return WRONG_USAGE
     except S3S3Error as error:
         print(f"s3s3: {error}", file=sys.stderr)
-        return status_of(error)
+        return exit_status_for(error)
     except BrokenPipeError:
         # Whoever read our output has gone, as `head` does. Nothing more can be said to it.
         sys.stderr.close()

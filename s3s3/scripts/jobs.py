@@ -13,17 +13,17 @@ import uvloop
 
 from .. import config
 from ..model import Route
-from ..queue.base import Counts, DeadLetter
-from ..queue.redis_queue import RedisJobs
+from ..queue.base import DeadLetter, QueueStats
+from ..queue.redis_queue import RedisJobQueue
 from . import command
 from .key_input import parsed
-from .output import counted, print_indented, print_table, shown
+from .output import count_noun, print_indented, print_table, printable
 from .progress import span_text
 from .selection import PAUSED, chosen, connected_queues, destinations_of
 
 KEYS_AT_ONCE = 500
 
-Queue = tuple[Route, RedisJobs]
+Queue = tuple[Route, RedisJobQueue]
 Move = Callable[[str, Sequence[str]], Awaitable[int]]
 
 
@@ -70,7 +70,7 @@ async def _jobs(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
     settings = dataclasses.replace(settings, routes=(*settings.routes, *settings.mirror.routes))
     # A message that names no key is a dead letter as well, but it cannot be tried again, and goes nowhere.
-    others = (DeadLetter.NOTICES,) if arguments.action in ("list", "drop") else ()
+    others = (DeadLetter.MESSAGES,) if arguments.action in ("list", "drop") else ()
     routes = chosen(settings, arguments.route, arguments.destination, *others)
     async with connected_queues(settings, routes) as (_, queues):
         if arguments.action == "list":
@@ -88,9 +88,9 @@ async def _move(arguments: argparse.Namespace, queues: Sequence[Queue]) -> int:
     missed = set(arguments.keys)
     for route, jobs in queues:
         retry = arguments.action == "retry"
-        others = () if retry else (DeadLetter.NOTICES,)
+        others = () if retry else (DeadLetter.MESSAGES,)
         for destination in destinations_of(route, arguments.destination, *others):
-            move: Move = jobs.revive if retry else jobs.drop
+            move: Move = jobs.redrive if retry else jobs.drop
             moved = 0
             async for keys in _keys(arguments, jobs, destination):
                 count = await move(destination, keys)
@@ -98,13 +98,13 @@ async def _move(arguments: argparse.Namespace, queues: Sequence[Queue]) -> int:
                 missed -= set(keys) if count else set()
             if moved or arguments.all:
                 done = "put back to work" if retry else "dropped"
-                print(f"route {route.name}: {destination}: {counted(moved, 'dead letter')} {done}")
+                print(f"route {route.name}: {destination}: {count_noun(moved, 'dead letter')} {done}")
     for key in sorted(missed):
-        print(f"no dead letter: {shown(key)}")
+        print(f"no dead letter: {printable(key)}")
     return command.SOME_FAILED if missed else command.OK
 
 
-async def _keys(arguments: argparse.Namespace, jobs: RedisJobs, destination: str) -> AsyncIterator[list[str]]:
+async def _keys(arguments: argparse.Namespace, jobs: RedisJobQueue, destination: str) -> AsyncIterator[list[str]]:
     """Yield the keys to move: those named one by one, so that it is known which were there; else all, many at once."""
     for key in arguments.keys:
         yield [key]
@@ -138,9 +138,9 @@ async def _hold(arguments: argparse.Namespace, queues: Sequence[Queue]) -> int:
     return command.OK
 
 
-async def _tell_still_held(route: Route, jobs: RedisJobs, resumed: str | None) -> None:
+async def _tell_still_held(route: Route, jobs: RedisJobQueue, resumed: str | None) -> None:
     """Tell what keeps something back that was just told to go on: the other one of the two pauses."""
-    counts = await jobs.counts()
+    counts = await jobs.stats()
     if counts.paused:
         print(f"route {route.name} is still paused, all of it: s3s3 jobs resume --route {route.name}")
     for name, reason in counts.circuits.items():
@@ -155,9 +155,9 @@ async def _tell_still_held(route: Route, jobs: RedisJobs, resumed: str | None) -
 async def _list(arguments: argparse.Namespace, queues: Sequence[Queue]) -> int:
     found = []
     for route, jobs in queues:
-        destinations = destinations_of(route, arguments.destination, DeadLetter.NOTICES)
+        destinations = destinations_of(route, arguments.destination, DeadLetter.MESSAGES)
         letters = {name: await _letters(jobs, name, arguments.limit) for name in destinations}
-        found.append((route, await jobs.counts(), letters))
+        found.append((route, await jobs.stats(), letters))
     if arguments.json:
         print(json.dumps({"routes": [_as_fields(*one) for one in found]}, indent=2))
         return command.OK
@@ -168,26 +168,26 @@ async def _list(arguments: argparse.Namespace, queues: Sequence[Queue]) -> int:
     return command.OK
 
 
-async def _letters(jobs: RedisJobs, destination: str, limit: int) -> list[DeadLetter]:
+async def _letters(jobs: RedisJobQueue, destination: str, limit: int) -> list[DeadLetter]:
     letters = []
     async for letter in jobs.dead_letters(destination):
         letters.append(letter)
         if limit and len(letters) == limit:
             break
-    return sorted(letters, key=lambda letter: letter.buried_ms)
+    return sorted(letters, key=lambda letter: letter.dead_lettered_ms)
 
 
-def _as_fields(route: Route, counts: Counts, letters: dict[str, list[DeadLetter]]) -> dict[str, Any]:
+def _as_fields(route: Route, counts: QueueStats, letters: dict[str, list[DeadLetter]]) -> dict[str, Any]:
     fields = {**dataclasses.asdict(counts), "pending": counts.pending}
     listed = {name: [dataclasses.asdict(letter) for letter in some] for name, some in letters.items()}
     return {"route": route.name, **fields, "letters": listed}
 
 
-def _show(route: Route, counts: Counts, letters: dict[str, list[DeadLetter]]) -> None:
+def _show(route: Route, counts: QueueStats, letters: dict[str, list[DeadLetter]]) -> None:
     print(f"route {route.name}: {'PAUSED; ' if counts.paused else ''}{counts.pending:,} pending"
           + (f", the oldest for {span_text(counts.oldest_s)}" if counts.oldest_s else ""))  # fmt: skip
     lanes = f"{counts.fresh:,} from notices, {counts.bulk:,} from comparisons and retries"
-    print_indented(f"{lanes}, {counts.waiting:,} wait for another try, {counts.looks:,} for a later look", 2)
+    print_indented(f"{lanes}, {counts.retrying:,} wait for another try, {counts.rechecks:,} for a later look", 2)
     names = dict.fromkeys((*counts.parked, *counts.dead_letters))
     rows = [
         (name, f"{counts.parked.get(name, 0):,}", f"{counts.dead_letters.get(name, 0):,}", _state(name, counts))
@@ -204,20 +204,20 @@ def _show(route: Route, counts: Counts, letters: dict[str, list[DeadLetter]]) ->
 def _show_letters(destination: str, letters: Sequence[DeadLetter], more: int) -> None:
     print(f"\ndead letters of {destination}:")
     for letter in letters:
-        tries = f", {letter.tries:,} tries" if letter.tries > 1 else ""
-        print_indented(shown(letter.key), 2)
-        print_indented(f"{_time_text(letter.buried_ms)}{tries}: {shown(letter.reason)}", 6)
+        attempts = f", {letter.attempts:,} tries" if letter.attempts > 1 else ""
+        print_indented(printable(letter.key), 2)
+        print_indented(f"{_time_text(letter.dead_lettered_ms)}{attempts}: {printable(letter.reason)}", 6)
     if more > 0:
         print(f"  ... and {more:,} more; --limit 0 lists all")
 
 
-def _state(name: str, counts: Counts) -> str:
-    if name == DeadLetter.NOTICES:
+def _state(name: str, counts: QueueStats) -> str:
+    if name == DeadLetter.MESSAGES:
         return "messages that name no key"
     reason = counts.circuits.get(name)
     if reason is None:
         return "in use"
-    return "paused by hand" if reason == PAUSED else f"down: {shown(reason)}"
+    return "paused by hand" if reason == PAUSED else f"down: {printable(reason)}"
 
 
 def _time_text(at_ms: int) -> str:

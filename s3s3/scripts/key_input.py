@@ -9,11 +9,11 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from ..notifications.message import BadMessage, key_of, shown
-from ..tasks import either
+from ..notifications.message import BadMessage, parse_message, printable_message
+from ..tasks import wait_first
 
 READ_BYTES = 64 * 1024
-LONGEST_LINE_BYTES = 64 * 1024
+MAX_LINE_BYTES = 64 * 1024
 """What is longer is cut: it is no key, and need not be kept whole to say so."""
 
 
@@ -47,9 +47,9 @@ def checked(named: Iterable[Named], wanted: Callable[[str], bool]) -> tuple[list
     keys, faults = [], []
     for place, message in named:
         try:
-            key = key_of(message)
+            key = parse_message(message)
         except BadMessage as bad:
-            faults.append(f"{place}: {bad}: {shown(message)[:60]!r}")
+            faults.append(f"{place}: {bad}: {printable_message(message)[:60]!r}")
             continue
         if wanted(key):
             keys.append(key)
@@ -81,7 +81,7 @@ class _Lines:
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the lines that end in this chunk."""
         *whole, begun = (self._begun + chunk).split(self._separator)
-        self._begun = begun[:LONGEST_LINE_BYTES]
+        self._begun = begun[:MAX_LINE_BYTES]
         return whole
 
     def rest(self) -> list[bytes]:
@@ -98,7 +98,7 @@ async def _readable(descriptor: int, stop: asyncio.Event) -> bool:
     except PermissionError:  # epoll takes no files (epoll_ctl(2)); they never keep anybody waiting
         return not stop.is_set()
     try:
-        await either(ready, stop)
+        await wait_first(ready, stop)
     finally:
         loop.remove_reader(descriptor)
     return not stop.is_set()

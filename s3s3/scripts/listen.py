@@ -19,10 +19,10 @@ from ..listener import listen, route_listeners, sources_for
 from ..monitoring.health import application, served
 from ..monitoring.metrics import Metrics
 from ..monitoring.multiprocess import Several, socket_of
-from ..monitoring.status_page import status_of
-from ..monitoring.systemd import Notify, notified
+from ..monitoring.status_page import status_page_for
+from ..monitoring.systemd import SystemdNotifier, notified
 from ..queue import connection, redis_errors
-from ..reconcile.periodic import Periodic
+from ..reconcile.periodic import Schedule
 from . import command
 from .supervisor import Processes
 
@@ -72,7 +72,7 @@ def _at_least_one(text: str) -> int:
 async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     settings = config.load(arguments.config)
     metrics = Metrics(process=True)
-    periodic = Periodic(arguments.reconcile_interval or None, initial=not arguments.no_initial)
+    periodic = Schedule(arguments.reconcile_interval or None, initial=not arguments.no_initial)
     where = arguments.as_one_of_several or settings.http
     if arguments.as_one_of_several:
         await command.stop_with_standard_input(stop)
@@ -83,13 +83,13 @@ async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
                      channel, listener.route.source.name,
                      ", ".join(listener.route.destination_names))  # fmt: skip
         sources = sources_for(listeners, settings, metrics)
-        status = None if arguments.as_one_of_several else status_of(settings, listeners[0].jobs.client)
+        status = None if arguments.as_one_of_several else status_page_for(settings, listeners[0].jobs.client)
 
         async def stuck() -> str:
-            ailments = [] if stop.is_set() else [why for one in listeners if (why := one.ailment())]
+            ailments = [] if stop.is_set() else [why for one in listeners if (why := one.health_problem())]
             return await _curable(ailments, listeners[0].jobs.client)
 
-        notify = Notify({} if arguments.as_one_of_several else os.environ)
+        notify = SystemdNotifier({} if arguments.as_one_of_several else os.environ)
         async with served(application(listeners, metrics, status, sources=sources), where), notified(stuck, notify):
             await listen(listeners, sources, stop, arguments.drain_s)
     log.info("stopped")
@@ -109,7 +109,7 @@ async def _several(arguments: argparse.Namespace, given: Sequence[str], stop: as
             async def stuck() -> str:
                 return await _curable([] if stop.is_set() else await pages.ailments(), client)
 
-            async with served(pages.application(status_of(settings, client)), settings.http), notified(stuck):
+            async with served(pages.application(status_page_for(settings, client)), settings.http), notified(stuck):
                 ended = await processes.run(stop, arguments.drain_s + ENDED_AFTER_DRAIN_S)
         finally:
             if client is not None:
@@ -123,7 +123,7 @@ async def _curable(ailments: Sequence[str], client: Redis | None) -> str:
     if not ailments or client is None:
         return ""
     try:
-        with redis_errors.translated():
+        with redis_errors.translate_errors():
             await client.ping()
     except RedisUnavailable:
         return ""

@@ -15,23 +15,23 @@ from ..config import Config
 from ..config.mirror import MirrorSettings
 from ..errors import ConfigError
 from ..mirror import access_log
-from ..mirror.cache.service import CacheFront, cache_front
-from ..mirror.frontends import Front, fronts, run
-from ..mirror.influxdb import Influx
+from ..mirror.cache.service import CacheService, cache_front
+from ..mirror.frontends import FrontEnd, fronts, run
+from ..mirror.influxdb import InfluxDBSender
 from ..mirror.mirrored_route import Shared
 from ..mirror.request_stats import Line
 from ..model import Endpoint
 from ..monitoring.health import application, served
 from ..monitoring.metrics import Metrics
-from ..monitoring.status_page import status_of
+from ..monitoring.status_page import status_page_for
 from ..queue import connection
-from ..s3 import Buckets
-from ..transfer.route_stores import room_of
+from ..s3 import BucketAdmin
+from ..transfer.route_stores import copy_budget
 from . import command
 
 log = logging.getLogger(__name__)
 
-MOST_FILES = 65_536
+MAX_FILES = 65_536
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,9 +71,9 @@ async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     metrics = Metrics(process=True)
     async with _opened(settings, metrics, with_access_log=arguments.access_log) as opened:
         log.info("s3s3 %s: serving %s", __version__, ", ".join(front.name for front in opened))
-        copying = [front for front in opened if isinstance(front, Front)]
+        copying = [front for front in opened if isinstance(front, FrontEnd)]
         client = copying[0].routes[0].jobs.client if copying else None
-        async with served(application(opened, metrics, status_of(settings, client)), settings.http):
+        async with served(application(opened, metrics, status_page_for(settings, client)), settings.http):
             await asyncio.gather(run(copying, stop, arguments.drain_s), stop.wait())
     log.info("stopped")
     return command.OK
@@ -89,7 +89,7 @@ async def _make_buckets(settings: MirrorSettings) -> int:
 
 
 async def _make_bucket(endpoint: Endpoint, lifespan_days: int | None) -> None:
-    buckets = Buckets(endpoint)
+    buckets = BucketAdmin(endpoint)
     try:
         made = await buckets.make()
         print(f"{endpoint.name}: bucket {endpoint.bucket_name} {'made' if made else 'is there already'}")
@@ -107,14 +107,14 @@ async def _make_bucket(endpoint: Endpoint, lifespan_days: int | None) -> None:
 @asynccontextmanager
 async def _opened(
     settings: Config, metrics: Metrics, *, with_access_log: bool
-) -> AsyncIterator[list[Front | CacheFront]]:
+) -> AsyncIterator[list[FrontEnd | CacheService]]:
     async with AsyncExitStack() as stack:
         line = await _influx_line(os.environ.get("INFLUXDB_URL", ""), stack)
-        opened: list[Front | CacheFront] = []
+        opened: list[FrontEnd | CacheService] = []
         if settings.pubsub.url:
             client = connection.connect(settings.pubsub.url)
             stack.push_async_callback(client.aclose)
-            shared = Shared(client, settings.worker, room_of(settings.worker), metrics)
+            shared = Shared(client, settings.worker, copy_budget(settings.worker), metrics)
             opened += await stack.enter_async_context(
                 fronts(settings.mirror, shared, line=line, with_access_log=with_access_log)
             )
@@ -129,7 +129,7 @@ async def _influx_line(url: str, stack: AsyncExitStack) -> Line | None:
     if not url:
         return None
     try:
-        influx = Influx(url)
+        influx = InfluxDBSender(url)
     except ValueError:
         log.warning("INFLUXDB_URL is no URL, as in http://USER:PASSWORD@HOST:8086/DATABASE; no figures go there")
         return None
@@ -139,6 +139,6 @@ async def _influx_line(url: str, stack: AsyncExitStack) -> Line | None:
 def _allow_more_files() -> None:
     """A connection is an open file; most systems allow 1,024 of them unless one asks for more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

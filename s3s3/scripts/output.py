@@ -49,12 +49,12 @@ def plain_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterat
         yield "  ".join(text.rjust(width) if right else text.ljust(width) for text, width, right in cells).rstrip()
 
 
-def counted(count: int, what: str) -> str:
+def count_noun(count: int, what: str) -> str:
     """Return "1 key", "2,000 keys"."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """Return a text that others chose, such as a key, as it may be printed: control characters move no cursor."""
     return text if text.isprintable() and text.strip() == text else repr(text)
 

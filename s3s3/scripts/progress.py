@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from ..model import Proof, Result
-from ..reconcile.summary import Tally
+from ..reconcile.summary import ReconcileSummary
 
 PLAIN_LINE_EVERY_S = 10.0
 
@@ -65,7 +65,7 @@ class Progress:
         if self._live:
             self._live.stop()
 
-    def __call__(self, tally: Tally, outstanding: int) -> None:
+    def __call__(self, tally: ReconcileSummary, outstanding: int) -> None:
         now_s = time.monotonic()
         if now_s - self._shown_s < (0.1 if self._live else PLAIN_LINE_EVERY_S):
             return
@@ -76,7 +76,7 @@ class Progress:
         else:
             print(f"route {tally.route}: {text}", file=sys.stderr, flush=True)
 
-    def _text(self, tally: Tally, outstanding: int, elapsed_s: float) -> str:
+    def _text(self, tally: ReconcileSummary, outstanding: int, elapsed_s: float) -> str:
         compared, copied = tally.source_entries, tally.total(Result.COPIED)
         parts = [
             f"{compared:,} compared ({compared / elapsed_s:,.0f}/s)",
@@ -91,7 +91,7 @@ class Progress:
         return ", ".join(parts)
 
 
-def summary_table(tallies: list[Tally]) -> Table:
+def summary_table(tallies: list[ReconcileSummary]) -> Table:
     """Return the closing table: a column for each outcome and proof there was, a row for each destination with one."""
     words = [result.value for result in Result if any(result.value in c for t in tallies for c in t.counts.values())]
     proofs = [proof.value for proof in Proof if any(proof.value in p for t in tallies for p in t.proofs.values())]

@@ -14,17 +14,17 @@ from redis.asyncio import Redis, RedisCluster
 from .. import config
 from ..errors import ConfigError, RedisUnavailable
 from ..model import Lane, Route, matcher
-from ..queue.base import Put
-from ..queue.redis_errors import translated
-from ..queue.redis_queue import RedisJobs
-from ..tasks import beside
+from ..queue.base import JobRequest
+from ..queue.redis_errors import translate_errors
+from ..queue.redis_queue import RedisJobQueue
+from ..tasks import run_with_background
 from . import command
 from .key_input import checked, of_arguments, of_input, parsed
-from .output import counted
-from .publish_tracker import Awaited
+from .output import count_noun
+from .publish_tracker import PublishTracker
 from .selection import chosen, connected_queues, listeners
 
-MOST_FAULTS_SHOWN = 20
+MAX_FAULTS_SHOWN = 20
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,7 +78,7 @@ async def _publish(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         elif arguments.wait:
             publisher = _Awaited(queues, client, stop)
         work = _publish_all(arguments, publisher, _any_of(routes), stop)
-        refused, well = await beside(work, *publisher.keepers())
+        refused, well = await run_with_background(work, *publisher.keepers())
     return command.OK if well and not refused and not stop.is_set() else command.SOME_FAILED
 
 
@@ -106,7 +106,7 @@ async def _publish_all(
     refused = 0
     async for named in of_input(sys.stdin.fileno(), b"\0" if arguments.null else b"\n", stop):
         keys, faults = checked(named, wanted)
-        for fault in faults[: max(MOST_FAULTS_SHOWN - refused, 0)]:
+        for fault in faults[: max(MAX_FAULTS_SHOWN - refused, 0)]:
             print(fault, file=sys.stderr)
         refused += len(faults)
         try:
@@ -115,14 +115,14 @@ async def _publish_all(
             print(f"what stands before {named[0].place} was published", file=sys.stderr)
             raise
     if refused:
-        print(f"{counted(refused, 'line')} refused; the others were published", file=sys.stderr)
+        print(f"{count_noun(refused, 'line')} refused; the others were published", file=sys.stderr)
     return refused, await publisher.finish()
 
 
 class _Queues:
     """The queues of routes, and nobody waits."""
 
-    def __init__(self, queues: Sequence[tuple[Route, RedisJobs]]) -> None:
+    def __init__(self, queues: Sequence[tuple[Route, RedisJobQueue]]) -> None:
         self._queues = [(route, matcher(route), jobs) for route, jobs in queues]
         self._counts = {route.name: 0 for route, _ in queues}
 
@@ -131,22 +131,22 @@ class _Queues:
 
     async def publish(self, keys: Sequence[str]) -> None:
         for route, matches, jobs in self._queues:
-            puts = [Put(key, route.destination_names) for key in keys if matches(key)]
-            await jobs.put(puts, Lane.FRESH)
+            puts = [JobRequest(key, route.destination_names) for key in keys if matches(key)]
+            await jobs.enqueue(puts, Lane.FRESH)
             self._counts[route.name] += len(puts)
 
     async def finish(self) -> bool:
         for name, count in self._counts.items():
-            print(f"route {name}: {counted(count, 'key')} put on the queue")
+            print(f"route {name}: {count_noun(count, 'key')} put on the queue")
         return True
 
 
 class _Awaited:
     """The queues of routes, and their outcomes are waited for."""
 
-    def __init__(self, queues: Sequence[tuple[Route, RedisJobs]], client: Redis, stop: asyncio.Event) -> None:
+    def __init__(self, queues: Sequence[tuple[Route, RedisJobQueue]], client: Redis, stop: asyncio.Event) -> None:
         self._queues = [
-            (matcher(route), Awaited(route, jobs, partial(listeners, client, route.channel), print, stop))
+            (matcher(route), PublishTracker(route, jobs, partial(listeners, client, route.channel), print, stop))
             for route, jobs in queues
         ]
 
@@ -180,14 +180,14 @@ class _Channels:
     async def publish(self, keys: Sequence[str]) -> None:
         for key in keys:
             for channel in [name for name, wanted in self._wanted.items() if wanted(key)]:
-                with translated():
+                with translate_errors():
                     heard = await self._client.publish(channel, key)
                 self._published[channel] += 1
                 self._unheard[channel] += not heard
 
     async def finish(self) -> bool:
         for channel, number in self._published.items():
-            print(f"{counted(number, 'key')} published on channel {channel!r}")
+            print(f"{count_noun(number, 'key')} published on channel {channel!r}")
         if isinstance(self._client, RedisCluster):  # a node counts its own subscribers only
             return True
         for channel, number in self._unheard.items():

@@ -12,11 +12,11 @@ from functools import partial
 from typing import Any
 
 from ..model import Lane, Result, Route
-from ..queue.base import Jobs, Put
-from ..queue.lease import lease_clock_s
-from ..queue.redis_retry import answered
-from ..tasks import either
-from .output import counted
+from ..queue.base import JobQueue, JobRequest
+from ..queue.lease import boottime_s
+from ..queue.redis_retry import retry_until_available
+from ..tasks import wait_first
+from .output import count_noun
 from .selection import PAUSED
 
 log = logging.getLogger(__name__)
@@ -25,11 +25,11 @@ WAIT_S = 1.0
 QUIET_S = 5.0
 """After so long without an outcome, the reason is looked for."""
 LOOK_AGAIN_AFTER_S = 30.0
-MOST_OUTSTANDING = 100_000
+MAX_OUTSTANDING = 100_000
 """Keys that are waited for at once: a hundred bytes or so of memory each."""
 
 
-class Awaited:
+class PublishTracker:
     """Keys put on one route's queue, and their outcomes as they come in.
 
     Args:
@@ -45,7 +45,7 @@ class Awaited:
     def __init__(
         self,
         route: Route,
-        jobs: Jobs,
+        jobs: JobQueue,
         listeners: Callable[[], Awaitable[int]],
         tell: Callable[[str], None],
         stop: asyncio.Event,
@@ -75,7 +75,7 @@ class Awaited:
 
     async def put(self, keys: Iterable[str]) -> None:
         """Put keys on the queue; wait first where too many are waited for."""
-        await self.fewer_than(MOST_OUTSTANDING)
+        await self.fewer_than(MAX_OUTSTANDING)
         keys = list(keys)
         for key in keys:
             self._outstanding[key] = set(self.route.destination_names)
@@ -83,26 +83,26 @@ class Awaited:
         self.keys += len(keys)
 
     async def _put(self, keys: Iterable[str], lane: Lane) -> None:
-        await self._jobs.put([Put(key, self.route.destination_names) for key in keys], lane, self._run)
+        await self._jobs.enqueue([JobRequest(key, self.route.destination_names) for key in keys], lane, self._run)
 
     async def fewer_than(self, limit: int) -> None:
         """Wait until fewer keys than that have no final outcome, or for the stop."""
         while len(self._outstanding) >= limit and not self._stop.is_set():
             self._settled.clear()
-            await either(self._settled, self._stop)
+            await wait_first(self._settled, self._stop)
 
     async def keep_hearing(self) -> None:
         """Take outcomes for ever, and say why when none come."""
-        heard_s, looked_after_s = lease_clock_s(), QUIET_S
+        heard_s, looked_after_s = boottime_s(), QUIET_S
         while True:
             if await self._hear(WAIT_S) or not self._outstanding:
-                heard_s, looked_after_s = lease_clock_s(), QUIET_S
-            elif lease_clock_s() - heard_s > looked_after_s:
+                heard_s, looked_after_s = boottime_s(), QUIET_S
+            elif boottime_s() - heard_s > looked_after_s:
                 looked_after_s += LOOK_AGAIN_AFTER_S
                 await self._look_into_it()
 
     async def _hear(self, wait_s: float) -> int:
-        events = await answered(partial(self._jobs.outcomes, self._run, wait_s))
+        events = await retry_until_available(partial(self._jobs.poll_outcomes, self._run, wait_s))
         for event in events:
             self._take(json.loads(event))
         return len(events)
@@ -124,7 +124,7 @@ class Awaited:
             self._settled.set()
 
     async def _look_into_it(self) -> None:
-        counts = await answered(self._jobs.counts)
+        counts = await retry_until_available(self._jobs.stats)
         if not counts.pending:
             await self._put_what_was_lost()
             return
@@ -132,7 +132,7 @@ class Awaited:
             said = f"route {self.route.name} is paused; `s3s3 jobs resume` lets it go on"
         elif counts.circuits:
             said = "; ".join(_held_text(store, reason) for store, reason in counts.circuits.items())
-        elif not await answered(self._listeners):
+        elif not await retry_until_available(self._listeners):
             said = (
                 f"route {self.route.name}: no listener seems to be working; start `s3s3 listen`, this goes on waiting"
             )
@@ -147,12 +147,12 @@ class Awaited:
         if await self._hear(0):
             return
         log.warning("route %s: %s not on the queue any more: Redis has lost data; put again",
-                    self.route.name, counted(len(self._outstanding), "key"))  # fmt: skip
-        await answered(partial(self._put, list(self._outstanding), Lane.BULK))
+                    self.route.name, count_noun(len(self._outstanding), "key"))  # fmt: skip
+        await retry_until_available(partial(self._put, list(self._outstanding), Lane.BULK))
 
     def summary(self) -> list[str]:
         """Return what became of it, a line for each destination."""
-        lines = [f"route {self.route.name}: {counted(self.keys, 'key')}"]
+        lines = [f"route {self.route.name}: {count_noun(self.keys, 'key')}"]
         for destination, counts in self.counts.items():
             words = [f"{count:,} {word}" for word, count in sorted(counts.items())]
             if left := sum(destination in names for names in self._outstanding.values()):

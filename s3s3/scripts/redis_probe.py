@@ -9,7 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from ..queue.connection import check_version
-from ..queue.redis_errors import translated
+from ..queue.redis_errors import translate_errors
 from .selection import listeners
 
 
@@ -45,7 +45,7 @@ async def probe_redis(client: Redis, findings: RedisFindings) -> None:
     """
     findings.version = await check_version(client)
     findings.reachable = True
-    with translated():
+    with translate_errors():
         about: dict[str, Any] = await client.info()
     for node in [about] if "redis_version" in about else about.values():
         _look_at(node, findings)

@@ -11,11 +11,11 @@ from ..config import Config
 from ..errors import ConfigError
 from ..model import Route
 from ..queue.connection import connected
-from ..queue.redis_errors import translated
-from ..queue.redis_queue import RedisJobs
+from ..queue.redis_errors import translate_errors
+from ..queue.redis_queue import RedisJobQueue
 
 PAUSED = "paused"
-"""The reason of a circuit that a person opened (`RedisJobs.pause`)."""
+"""The reason of a circuit that a person opened (`RedisJobQueue.pause`)."""
 
 
 def chosen(settings: Config, route: str | None, destination: str | None = None, *others: str) -> list[Route]:
@@ -43,7 +43,7 @@ def destinations_of(route: Route, name: str | None, *others: str) -> list[str]:
 @asynccontextmanager
 async def connected_queues(
     settings: Config, routes: Sequence[Route]
-) -> AsyncIterator[tuple[Redis, list[tuple[Route, RedisJobs]]]]:
+) -> AsyncIterator[tuple[Redis, list[tuple[Route, RedisJobQueue]]]]:
     """Yield a client for the configured Redis, and each route with its queue there.
 
     Raises:
@@ -53,11 +53,11 @@ async def connected_queues(
     if not settings.pubsub.url:
         raise ConfigError(['[pubsub] url = "": there is no queue without Redis; leave url out for redis://localhost'])
     async with connected(settings.pubsub.url) as client:
-        yield client, [(route, RedisJobs.of(client, route, settings.worker.lease_s)) for route in routes]
+        yield client, [(route, RedisJobQueue.of(client, route, settings.worker.lease_s)) for route in routes]
 
 
 async def listeners(client: Redis, channel: str) -> int:
     """Return how many connections are subscribed to the channel; each listener has one."""
-    with translated():
+    with translate_errors():
         counted = await client.pubsub_numsub(channel)
     return sum(int(count) for _, count in counted)

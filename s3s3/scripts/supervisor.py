@@ -13,13 +13,13 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from ..queue.lease import lease_clock_s
-from ..tasks import cancel, wait_at_most
+from ..queue.lease import boottime_s
+from ..tasks import cancel, wait_with_timeout
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 30.0
+INITIAL_BACKOFF_S = 0.5
+MAX_BACKOFF_S = 30.0
 SETTLED_AFTER_S = 60.0
 """A process that dies is started again after a pause, a longer one each time, until one has lived for so long."""
 
@@ -33,7 +33,7 @@ class Member:
     def __init__(self, number: int, command: Sequence[str]) -> None:
         self.number = number
         self.command = command
-        self.started_at_s = lease_clock_s()
+        self.started_at_s = boottime_s()
         self.process: Process | None = None
 
     @property
@@ -43,14 +43,14 @@ class Member:
 
     def age_s(self) -> float:
         """How long ago it was started."""
-        return lease_clock_s() - self.started_at_s
+        return boottime_s() - self.started_at_s
 
     async def start(self) -> Process:
         """Start it, out of reach of a Ctrl-C, which is for whoever started it."""
         self.process = await asyncio.create_subprocess_exec(
             *self.command, stdin=PIPE, stdout=DEVNULL, start_new_session=True
         )
-        self.started_at_s = lease_clock_s()
+        self.started_at_s = boottime_s()
         return self.process
 
     def signal(self, number: signal.Signals) -> None:
@@ -89,20 +89,20 @@ class Processes:
 
     async def _keep(self, member: Member, stop: asyncio.Event) -> int:
         """Start it, and again whenever it ends; return its exit status where that would be of no use."""
-        pause_s = FIRST_PAUSE_S
+        pause_s = INITIAL_BACKOFF_S
         while True:
             process = await member.start()
             status = await process.wait()
             if stop.is_set() or status in INCURABLE:
                 return status
             if member.age_s() > SETTLED_AFTER_S:
-                pause_s = FIRST_PAUSE_S
+                pause_s = INITIAL_BACKOFF_S
             log.error("process %d (pid %d) %s; it is started again in %.1f s", member.number, process.pid,
                       f"was ended by signal {-status}" if status < 0 else f"ended with status {status}",
                       pause_s)  # fmt: skip
-            if await wait_at_most(stop, pause_s):
+            if await wait_with_timeout(stop, pause_s):
                 return 0
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            pause_s = min(2 * pause_s, MAX_BACKOFF_S)
 
     async def _end(self, keeping: set[asyncio.Task[int]], longest_s: float) -> None:
         self._signal(signal.SIGTERM)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from importlib import resources
 
 from ..config.schema import DESTINATION, FILE, SOURCE
-from ..config.schema_types import Absent, Key, Table, Value
+from ..config.schema_types import Key, Table, Value, WhenAbsent
 
 _HEAD = """\
 # The configuration of s3s3. s3s3 reads one file: --config FILE, else $S3S3_CONFIG, ./s3s3.toml,
@@ -52,7 +52,7 @@ def toml_template() -> str:
 
 
 def _table_lines(table: Table, path: tuple[str, ...], in_force: bool = True) -> Iterator[str]:
-    in_force = in_force and table.absent is not Absent.OFF
+    in_force = in_force and table.absent is not WhenAbsent.OFF
     typical = _TYPICAL.get(path)
     if table.keys:
         if typical is None or table not in (SOURCE, DESTINATION):
@@ -100,7 +100,7 @@ def _toml(value: Value) -> str:
 
 def supervisord_conf() -> str:
     """Return the configuration that has supervisord run s3s3."""
-    return (resources.files("s3s3") / "templates" / "supervisord.conf").read_text("utf-8")
+    return (resources.files(__package__) / "supervisord.conf").read_text("utf-8")
 
 
 def echo_toml_template(argv: list[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from .digest import Digest
 from .spool import SpooledFile, _translated, _write
 
 
-class Budget:
+class ByteSemaphore:
     """So many bytes and no more, given out in the order in which they were asked for."""
 
     def __init__(self, size_bytes: int) -> None:
@@ -61,14 +61,14 @@ class Budget:
             self._waiting.popleft()
 
 
-class Need(NamedTuple):
+class BudgetRequest(NamedTuple):
     """How much room a copy takes."""
 
     memory_bytes: int = 0
     disk_bytes: int = 0
 
 
-class Room:
+class CopyBudget:
     """What all copies of a process share, so that memory and disk stay bounded however large the objects are.
 
     Temporary files have no name from their first moment on: nothing is left behind, however the process ends.
@@ -83,10 +83,10 @@ class Room:
         self, *, spool_dir: str = "", spool_bytes: int = 8 * 1024**3, memory_bytes: int = 64 * 1024**2
     ) -> None:
         self._directory = spool_dir or tempfile.gettempdir()
-        self._memory = Budget(memory_bytes)
-        self._disk = Budget(spool_bytes)
+        self._memory = ByteSemaphore(memory_bytes)
+        self._disk = ByteSemaphore(spool_bytes)
 
-    def check(self, need: Need) -> None:
+    def check(self, need: BudgetRequest) -> None:
         """Raise SpoolTooSmall for more than there ever is."""
         if need.disk_bytes > self._disk.size_bytes:
             raise SpoolTooSmall(
@@ -94,7 +94,7 @@ class Room:
                 f"more than spool_bytes = {self._disk.size_bytes} allows: set a larger spool_bytes in [worker]"
             )
 
-    def take_now(self, need: Need) -> bool:
+    def take_now(self, need: BudgetRequest) -> bool:
         """Take what is needed if it is free and nobody waits; say whether it was."""
         if not self._memory.take_now(need.memory_bytes):
             return False
@@ -103,7 +103,7 @@ class Room:
             return False
         return True
 
-    async def take(self, need: Need) -> None:
+    async def take(self, need: BudgetRequest) -> None:
         """Take what is needed, waiting for one's turn."""
         # Disk first: nobody waits for disk while he holds memory, or two could wait for each other for ever.
         if need.disk_bytes:
@@ -114,7 +114,7 @@ class Room:
             self._disk.give(need.disk_bytes)
             raise
 
-    def give(self, need: Need) -> None:
+    def give(self, need: BudgetRequest) -> None:
         """Give back what was taken."""
         self._memory.give(need.memory_bytes)
         if need.disk_bytes:

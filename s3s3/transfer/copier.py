@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 
-from ..errors import Damaged
+from ..errors import IntegrityError
 from ..model import Endpoint, Outcome
 from ..monitoring.metrics import Metrics
 from ..s3 import Source, Store
-from .budget import Room
-from .destination import Permit, Target
-from .fanout import together
-from .object_copy import OrdinaryRoad
-from .server_side_copy import WithinStore, one_store
+from .budget import CopyBudget
+from .destination import DestinationCopy, LeaseCheck
+from .fanout import gather_or_cancel
+from .object_copy import ObjectCopy
+from .server_side_copy import ServerSideCopier, one_store
 from .size_policy import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES
 
-__all__ = ["AT_ONCE_BYTES", "SMALL_BYTES", "STREAM_BYTES", "Transfer", "one_store"]
+__all__ = ["AT_ONCE_BYTES", "SMALL_BYTES", "STREAM_BYTES", "Copier", "one_store"]
 
 
 def _any(_: str) -> bool:
@@ -28,7 +28,7 @@ def _any(_: str) -> bool:
     return True
 
 
-class Transfer:
+class Copier:
     """Copies keys from one source.
 
     Args:
@@ -43,7 +43,7 @@ class Transfer:
     def __init__(
         self,
         source: Source,
-        room: Room,
+        room: CopyBudget,
         *,
         metrics: Metrics,
         route: str,
@@ -53,15 +53,15 @@ class Transfer:
     ) -> None:
         self.source = source
         self.room = room
-        self.without_md5: set[str] = set()
+        self.non_md5_destinations: set[str] = set()
         self._metrics = metrics
         self._route = route
         self._matches = matches
         self._marked_source = source if marks and isinstance(source, Store) else None
-        self._within = WithinStore(source, within) if within else None
+        self._within = ServerSideCopier(source, within) if within else None
 
     async def copy(
-        self, key: str, destinations: Sequence[Store], *, permit: Permit, look: bool, wait_for_all: bool = True
+        self, key: str, destinations: Sequence[Store], *, permit: LeaseCheck, look: bool, wait_for_all: bool = True
     ) -> list[Outcome]:
         """Make the destinations hold what the source holds under `key` now; return the outcome of each, in order.
 
@@ -72,9 +72,9 @@ class Transfer:
             look: compare first, and copy only what differs. Without, it is copied unseen.
             wait_for_all: without, a destination that holds up the others fails with LeftBehind.
         """
-        marks = None if self._marked_source is None else SourceMarks(self._marked_source, key)
-        targets = [Target(store, key, self._route, marks) for store in destinations]
-        road = OrdinaryRoad(self.source, self.room, self.without_md5, key, permit, targets, wait_for_all)
+        marks = None if self._marked_source is None else SourceAttributes(self._marked_source, key)
+        targets = [DestinationCopy(store, key, self._route, marks) for store in destinations]
+        road = ObjectCopy(self.source, self.room, self.non_md5_destinations, key, permit, targets, wait_for_all)
         ahead = targets
         if self._within is not None:
             await self._within.copy(key, targets, permit, look=look)
@@ -88,7 +88,7 @@ class Transfer:
         self._count_damage(outcomes)
         return outcomes
 
-    async def _carry_deletion_over(self, targets: Sequence[Target], permit: Permit, look: bool) -> None:
+    async def _carry_deletion_over(self, targets: Sequence[DestinationCopy], permit: LeaseCheck, look: bool) -> None:
         """Delete what a GET at the source said that there is no more, where that is asked for."""
         deleting = []
         for target in targets:
@@ -96,17 +96,17 @@ class Transfer:
                 deleting.append(target.delete(permit, look=look))
             else:
                 target.source_is_gone()
-        await together(deleting)
+        await gather_or_cancel(deleting)
 
     def _count_damage(self, outcomes: Sequence[Outcome]) -> None:
         """Count bytes, lengths and MD5s that were not as promised; once where the source alone failed all."""
         errors = {id(outcome.error): outcome.error for outcome in outcomes if outcome.error is not None}
         for error in errors.values():
-            if isinstance(error, Damaged):
+            if isinstance(error, IntegrityError):
                 self._metrics.verify_mismatch[self._route, error.store] += 1
 
 
-class SourceMarks:
+class SourceAttributes:
     """What destinations are to be asked for beside the object."""
 
     def __init__(self, source: Store, key: str) -> None:

@@ -27,11 +27,11 @@ class Reason(str, Enum):
     MISSING = "missing"
     SIZE = "size"
     ETAG = "etag"
-    RECORDED_ETAG = "recorded etag"
+    RECORDED_ETAG = "recorded_etag"
     CONTENT = "content"
     UNPROVEN = "unproven"
-    SOURCE_GONE = "source gone"
-    LEFT = "left"
+    SOURCE_MISSING = "source_missing"
+    EXTRANEOUS = "extraneous"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +43,16 @@ class Decision:
     proof: Proof | None = None
 
 
-class Unasked(Enum):
+class NotRequested(Enum):
     """The recorded ETag is not known yet: a listing does not show metadata."""
 
-    UNASKED = "unasked"
+    NOT_REQUESTED = "unasked"
 
 
-UNASKED: Final = Unasked.UNASKED
+NOT_REQUESTED: Final = NotRequested.NOT_REQUESTED
 
 
-ABSENT = Decision(Action.SAME, Reason.SOURCE_GONE)
+ABSENT = Decision(Action.SAME, Reason.SOURCE_MISSING)
 
 
 SAME_ETAG = Decision(Action.SAME, Reason.SAME, Proof.ETAG)
@@ -82,10 +82,10 @@ COPY_CONTENT = Decision(Action.COPY, Reason.CONTENT)
 COPY_UNPROVEN = Decision(Action.COPY, Reason.UNPROVEN)
 
 
-DELETE = Decision(Action.DELETE, Reason.SOURCE_GONE)
+DELETE = Decision(Action.DELETE, Reason.SOURCE_MISSING)
 
 
-LEAVE = Decision(Action.LEAVE, Reason.LEFT)
+LEAVE = Decision(Action.LEAVE, Reason.EXTRANEOUS)
 
 
 NEEDS_HEAD = Decision(Action.NEEDS_HEAD, Reason.UNPROVEN)
@@ -98,7 +98,7 @@ def decide(
     source: Entry | None,
     destination: Entry | None,
     *,
-    recorded_etag: str | Unasked | None = UNASKED,
+    recorded_etag: str | NotRequested | None = NOT_REQUESTED,
     source_encrypted: bool = False,
     destination_encrypted: bool = False,
     verify_md5: bool = False,
@@ -110,17 +110,17 @@ def decide(
     ==============================================  ===============================  ==============================
     entries                                         what else is known               decision, reason
     ==============================================  ===============================  ==============================
-    both absent                                                                      SAME, source gone
-    source absent                                   `delete`                         DELETE, source gone
+    both absent                                                                      SAME, source_missing
+    source absent                                   `delete`                         DELETE, source_missing
     source absent                                                                    LEAVE, left
     destination absent                                                               COPY, missing
     sizes differ                                                                     COPY, size
     same ETag, neither encrypted nor empty                                           SAME, proof etag
-    both ETags MD5s                                 record is the source's ETag      SAME, proof recorded etag
+    both ETags MD5s                                 record is the source's ETag      SAME, proof recorded_etag
     both ETags MD5s                                                                  COPY, etag
     an ETag is no MD5                               record not asked for             NEEDS_HEAD
-    an ETag is no MD5                               record is the source's ETag      SAME, proof recorded etag
-    an ETag is no MD5                               another record                   COPY, recorded etag
+    an ETag is no MD5                               record is the source's ETag      SAME, proof recorded_etag
+    an ETag is no MD5                               another record                   COPY, recorded_etag
     an ETag is no MD5, no record                    not `verify_md5`                 COPY, unproven
     an ETag is no MD5, no record                    contents not compared yet        NEEDS_CONTENT
     an ETag is no MD5, no record                    contents equal                   SAME, proof content
@@ -156,9 +156,9 @@ def _decide_absent(source: Entry | None, destination: Entry | None, delete: bool
 
 
 def _decide_without_md5(
-    source_etag: str, recorded_etag: str | Unasked | None, verify_md5: bool, contents_equal: bool | None
+    source_etag: str, recorded_etag: str | NotRequested | None, verify_md5: bool, contents_equal: bool | None
 ) -> Decision:
-    if recorded_etag is UNASKED:
+    if recorded_etag is NOT_REQUESTED:
         return NEEDS_HEAD
     if recorded_etag:
         return SAME_RECORDED_ETAG if recorded_etag == source_etag else COPY_RECORDED_ETAG

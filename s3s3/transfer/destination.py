@@ -5,29 +5,29 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Protocol, TypeAlias
 
-from ..errors import Damaged, LeaseLost, S3S3Error, StoreError, StoreRefused
+from ..errors import IntegrityError, LeaseLost, S3S3Error, StoreError, StoreRefused
 from ..model import Endpoint, Entry, Outcome, Proof, Result, md5_of_etag
-from ..s3 import RECORDED_ETAG, Held, Reading, Store, Written
+from ..s3 import RECORDED_ETAG, ObjectInfo, ObjectStream, PutResult, Store
 from .decision import Action, Decision, Reason, decide
 
 Chunks: TypeAlias = Callable[[], AsyncIterator[bytes]]
-Permit: TypeAlias = Callable[[], None]
+LeaseCheck: TypeAlias = Callable[[], None]
 MD5s: TypeAlias = "tuple[str | None, str | None]"
 
 
-def md5_in_etag(held: Held | Reading) -> str | None:
+def md5_in_etag(held: ObjectInfo | ObjectStream) -> str | None:
     """Return the MD5 (32 hex digits) that the ETag is; None where it is none, or its looks cannot be trusted."""
     return None if held.encrypted else md5_of_etag(held.entry.etag)
 
 
-class Marks(Protocol):
+class AttributeHeaders(Protocol):
     """Knows the tags and the ACL of the object that is copied."""
 
     async def headers(self, destination: Endpoint) -> dict[str, str]:
         """Return the headers that ask for what this destination is to have of them."""
 
 
-class Target:
+class DestinationCopy:
     """One destination of one copy.
 
     Attributes:
@@ -41,17 +41,17 @@ class Target:
 
     __slots__ = ("decision", "held", "key", "marks", "outcome", "route", "store", "verify_md5")
 
-    def __init__(self, store: Store, key: str, route: str, marks: Marks | None = None) -> None:
+    def __init__(self, store: Store, key: str, route: str, marks: AttributeHeaders | None = None) -> None:
         self.store = store
         self.key = key
         self.route = route
         self.marks = marks
-        self.held: Held | None = None
+        self.held: ObjectInfo | None = None
         self.decision: Decision | None = None
         self.verify_md5 = False
         self.outcome: Outcome | None = None
 
-    async def look(self, source: Held | Reading, source_verify_md5: bool) -> None:
+    async def look(self, source: ObjectInfo | ObjectStream, source_verify_md5: bool) -> None:
         """Ask the destination what it has, and decide. Equal copies and failures are outcomes already."""
         try:
             self.held = await self.store.head(self.key)
@@ -61,7 +61,7 @@ class Target:
             self.verify_md5 = source_verify_md5 or self.store.endpoint.verify_md5
             self.decide(source, (md5_in_etag(source), md5_in_etag(self.held) if self.held else None))
 
-    def decide(self, source: Held | Reading, md5s: MD5s, *, contents_equal: bool | None = None) -> None:
+    def decide(self, source: ObjectInfo | ObjectStream, md5s: MD5s, *, contents_equal: bool | None = None) -> None:
         """Decide whether it is to be copied; where not, that is the outcome.
 
         Args:
@@ -92,7 +92,13 @@ class Target:
             )
 
     async def put(
-        self, source: Reading, body: bytes | Chunks, *, md5: bytes, permit: Permit, without_md5: set[str]
+        self,
+        source: ObjectStream,
+        body: bytes | Chunks,
+        *,
+        md5: bytes,
+        permit: LeaseCheck,
+        non_md5_destinations: set[str],
     ) -> None:
         """Make one PUT and verify it. Its end is the outcome: nothing of S3S3Error's tree is raised.
 
@@ -103,9 +109,9 @@ class Target:
             permit: raises LeaseLost where nothing more may be written.
             without_md5: names of the destinations whose ETags are known to be no MD5s; it may grow.
         """
-        sending = _Sending(body, permit)
+        sending = _WriteAttempt(body, permit)
         try:
-            headers = self._headers(source, md5, without_md5)
+            headers = self._headers(source, md5, non_md5_destinations)
             if self.marks is not None:
                 headers.update(await self.marks.headers(self.store.endpoint))
             written = await self.store.put(
@@ -118,43 +124,47 @@ class Target:
             )
             etag_md5 = None if written.encrypted else md5_of_etag(written.etag)
             if etag_md5 is None:
-                without_md5.add(self.store.name)
+                non_md5_destinations.add(self.store.name)
             self._verify(sending, written, md5.hex(), etag_md5)
         except S3S3Error as error:
-            self.fail(error, source.entry, unanswered=sending.unanswered(error))
+            self.fail(error, source.entry, indeterminate=sending.indeterminate(error))
         else:
             proof = Proof.CONTENT if etag_md5 is None else Proof.ETAG
-            self.copied(source.entry, md5.hex(), etag_md5, proof, unanswered=written.unanswered)
+            self.copied(source.entry, md5.hex(), etag_md5, proof, indeterminate=written.indeterminate)
 
-    async def copy_within(self, source: Held, source_bucket: str, permit: Permit) -> StoreError | None:
+    async def copy_within(self, source: ObjectInfo, source_bucket: str, permit: LeaseCheck) -> StoreError | None:
         """Have the store copy it by itself. Done, or failed so that it has to be tried again, that is the outcome.
 
         Returns why it is open still: the store refused, or what it says that it holds is not what the source has.
         """
-        sending = _Sending(b"", permit)
+        sending = _WriteAttempt(b"", permit)
         headers = source.headers if source.recorded_etag else None  # a record is never copied onward
         etag = source.entry.etag
         try:
             written = await self.store.copy(self.key, source_bucket, etag=etag, headers=headers, permit=sending.permit)
         except StoreRefused as error:
-            if not error.unanswered:
+            if not error.indeterminate:
                 return error
-            self.fail(error, source.entry, unanswered=True)
+            self.fail(error, source.entry, indeterminate=True)
         except S3S3Error as error:
-            self.fail(error, source.entry, unanswered=sending.unanswered(error))
+            self.fail(error, source.entry, indeterminate=sending.indeterminate(error))
         else:
             if written.encrypted or written.etag != etag:
-                wrong = Damaged(f"the source has the ETag {etag}, but the store's own copy {written.etag or 'none'}",
-                                store=self.store.name, operation="COPY", key=self.key)  # fmt: skip
-                if not written.unanswered:
+                wrong = IntegrityError(
+                    f"the source has the ETag {etag}, but the store's own copy {written.etag or 'none'}",
+                    store=self.store.name,
+                    operation="COPY",
+                    key=self.key,
+                )
+                if not written.indeterminate:
                     return wrong
-                self.fail(wrong, source.entry, unanswered=True)
+                self.fail(wrong, source.entry, indeterminate=True)
             else:
                 self.copied(source.entry, md5_in_etag(source), md5_of_etag(etag), Proof.ETAG,
-                            unanswered=written.unanswered)  # fmt: skip
+                            indeterminate=written.indeterminate)  # fmt: skip
         return None
 
-    def fail(self, error: S3S3Error, source: Entry | None = None, *, unanswered: bool = False) -> None:
+    def fail(self, error: S3S3Error, source: Entry | None = None, *, indeterminate: bool = False) -> None:
         """Say that it failed, and why."""
         self.outcome = Outcome(
             self.store.name,
@@ -165,43 +175,43 @@ class Target:
             destination_size_bytes=self.held.entry.size_bytes if self.held else None,
             destination_md5=md5_in_etag(self.held) if self.held else None,
             error=error,
-            unanswered=unanswered,
+            indeterminate=indeterminate,
         )
 
-    async def delete(self, permit: Permit, *, look: bool) -> None:
+    async def delete(self, permit: LeaseCheck, *, look: bool) -> None:
         """Delete it, for the source has it no more. Its end is the outcome, as for `put`.
 
         Args:
             permit: raises LeaseLost where nothing more may be written.
             look: ask first whether it is there. Where versions are kept, each DELETE leaves another mark.
         """
-        sending = _Sending(b"", permit)
+        sending = _WriteAttempt(b"", permit)
         try:
             if look:
                 self.held = await self.store.head(self.key)
                 if self.held is None:
                     self.source_is_gone()
                     return
-            unanswered = await self.store.delete(self.key, permit=sending.permit)
+            indeterminate = await self.store.delete(self.key, permit=sending.permit)
         except S3S3Error as error:
-            self.fail(error, unanswered=sending.unanswered(error))
+            self.fail(error, indeterminate=sending.indeterminate(error))
         else:
             self.outcome = Outcome(
                 self.store.name,
                 self.key,
                 Result.DELETED,
-                Reason.SOURCE_GONE.value,
+                Reason.SOURCE_MISSING.value,
                 destination_size_bytes=self.held.entry.size_bytes if self.held else None,
                 destination_md5=md5_in_etag(self.held) if self.held else None,
-                unanswered=unanswered,
+                indeterminate=indeterminate,
             )
 
     def source_is_gone(self) -> None:
         """Say that the source has no such object any more, and that nothing is done about it here."""
-        self.outcome = Outcome(self.store.name, self.key, Result.SOURCE_GONE, Reason.SOURCE_GONE.value)
+        self.outcome = Outcome(self.store.name, self.key, Result.SOURCE_MISSING, Reason.SOURCE_MISSING.value)
 
     def copied(
-        self, source: Entry, md5: str | None, etag_md5: str | None, proof: Proof, *, unanswered: bool = False
+        self, source: Entry, md5: str | None, etag_md5: str | None, proof: Proof, *, indeterminate: bool = False
     ) -> None:
         """Say that it is copied and verified.
 
@@ -220,27 +230,31 @@ class Target:
             source_md5=md5,
             destination_md5=etag_md5,
             proof=proof,
-            unanswered=unanswered,
+            indeterminate=indeterminate,
         )
 
-    def _headers(self, source: Reading, md5: bytes, without_md5: set[str]) -> dict[str, str]:
+    def _headers(self, source: ObjectStream, md5: bytes, non_md5_destinations: set[str]) -> dict[str, str]:
         """Return the source's headers, and its ETag where the ETags alone will not tell that the copy is equal."""
         etag = source.entry.etag
         untold = source.encrypted or etag != md5.hex()
-        untold = untold or self.store.name in without_md5 or (self.held is not None and md5_in_etag(self.held) is None)
+        untold = (
+            untold
+            or self.store.name in non_md5_destinations
+            or (self.held is not None and md5_in_etag(self.held) is None)
+        )
         return {**source.headers, RECORDED_ETAG: etag} if untold and etag else dict(source.headers)
 
-    def _verify(self, sending: _Sending, written: Written, md5: str, etag_md5: str | None) -> None:
+    def _verify(self, sending: _WriteAttempt, written: PutResult, md5: str, etag_md5: str | None) -> None:
         if not sending.whole:
             wrong = "the store answered 200 before it had the whole object"
         elif etag_md5 not in (None, md5):
             wrong = f"what was sent has the MD5 {md5}, but the store says that it holds {written.etag}"
         else:
             return
-        raise Damaged(wrong, store=self.store.name, operation="PUT", key=self.key)
+        raise IntegrityError(wrong, store=self.store.name, operation="PUT", key=self.key)
 
 
-class _Sending:
+class _WriteAttempt:
     """What one call of `Store.put` sends, and how far it came.
 
     Attributes:
@@ -248,7 +262,7 @@ class _Sending:
             has ended.
     """
 
-    def __init__(self, body: bytes | Chunks, permit: Permit) -> None:
+    def __init__(self, body: bytes | Chunks, permit: LeaseCheck) -> None:
         self.body = body if isinstance(body, bytes) else lambda: self._stream(body)
         self.whole = isinstance(body, bytes)
         self._permit = permit
@@ -258,11 +272,11 @@ class _Sending:
         self._permit()
         self._attempts += 1
 
-    def unanswered(self, error: S3S3Error) -> bool:
+    def indeterminate(self, error: S3S3Error) -> bool:
         """Tell whether the PUT may yet be carried out, or was, in spite of the error."""
         if isinstance(error, LeaseLost):  # it came up before another attempt, and hides what became of the last one
             return self.whole and self._attempts > 0
-        return self.whole and isinstance(error, StoreError) and getattr(error, "unanswered", False)
+        return self.whole and isinstance(error, StoreError) and getattr(error, "indeterminate", False)
 
     async def _stream(self, chunks: Chunks) -> AsyncGenerator[bytes, None]:
         async for chunk in chunks():

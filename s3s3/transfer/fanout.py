@@ -7,16 +7,16 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
-from ..tasks import cancel, wait_at_most
+from ..tasks import cancel, wait_with_timeout
 
 LAG_BYTES = 4 * 1024 * 1024
 """How far a taker may be behind the reading."""
 
-PATIENCE_S = 3.0
+STALL_BUDGET_S = 3.0
 """How long one taker may hold up others. It grows back while the taker keeps up, at the same rate: so one that makes
 the others more than twice as slow is cut loose sooner or later, one that is a little slower never is."""
 
-STRAGGLER_PATIENCE_S = 1.0
+STRAGGLER_GRACE_S = 1.0
 """How long one destination may hold up the others at the end, beyond twice the time that the quickest took."""
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ Take: TypeAlias = Callable[[Callable[[], AsyncIterator[bytes]]], Coroutine[Any, 
 """Is called with what opens a stream, and takes it."""
 
 
-async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+async def gather_or_cancel(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Return all results; when one fails or we are cancelled, end all before that is known outside."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
@@ -33,8 +33,8 @@ async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         await cancel([task for task in tasks if not task.done()])
 
 
-async def ahead_of_stragglers(
-    coroutines: Iterable[Coroutine[Any, Any, None]], somebody_is_through: Callable[[], bool]
+async def gather_without_stragglers(
+    coroutines: Iterable[Coroutine[Any, Any, None]], any_finished: Callable[[], bool]
 ) -> None:
     """Wait until all have ended; once somebody is through, the others get as long again and STRAGGLER_PATIENCE_S more.
 
@@ -43,7 +43,7 @@ async def ahead_of_stragglers(
     began_s = asyncio.get_running_loop().time()
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
-        await _wait_for_quick(set(tasks), began_s, somebody_is_through)
+        await _wait_for_quick(set(tasks), began_s, any_finished)
     finally:
         await cancel([task for task in tasks if not task.done()])
     for task in tasks:
@@ -51,14 +51,12 @@ async def ahead_of_stragglers(
             task.result()
 
 
-async def _wait_for_quick(
-    pending: set[asyncio.Future[None]], began_s: float, somebody_is_through: Callable[[], bool]
-) -> None:
-    while pending and not somebody_is_through():
+async def _wait_for_quick(pending: set[asyncio.Future[None]], began_s: float, any_finished: Callable[[], bool]) -> None:
+    while pending and not any_finished():
         _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
     if pending:
         took_s = asyncio.get_running_loop().time() - began_s
-        await asyncio.wait(pending, timeout=took_s + STRAGGLER_PATIENCE_S)
+        await asyncio.wait(pending, timeout=took_s + STRAGGLER_GRACE_S)
 
 
 async def fan_out(
@@ -66,37 +64,37 @@ async def fan_out(
     takes: Sequence[Take],
     *,
     lag_bytes: int = LAG_BYTES,
-    patience_s: float = PATIENCE_S,
-    somebody_is_through: Callable[[], bool] | None = None,
+    patience_s: float = STALL_BUDGET_S,
+    any_finished: Callable[[], bool] | None = None,
 ) -> None:
     """Hand `chunks`, read once, to all takes, and wait for their ends.
 
     The stream that a take is given ends only when `chunks` has ended without an error. A take may return early: it
     gets no more. One that lags by more than `lag_bytes` while another has nothing left to do is cut loose, which is
-    cancelled, when `patience_s` is used up; with `somebody_is_through`, as in `ahead_of_stragglers`, at the end too.
+    cancelled, when `patience_s` is used up; with `any_finished`, as in `gather_without_stragglers`, at the end too.
 
     Raises:
         S3S3Error: what `chunks` raised; all takes were cancelled then, none had seen the end of its stream.
     """
-    fan = _Fan(takes, lag_bytes, patience_s)
+    fan = _Broadcaster(takes, lag_bytes, patience_s)
     try:
         try:
             await fan.pump(chunks)
         finally:
             await chunks.aclose()
-        if somebody_is_through is not None:
-            await fan.leave_stragglers(somebody_is_through)
+        if any_finished is not None:
+            await fan.leave_stragglers(any_finished)
         await asyncio.gather(*(feed.end_of_take() for feed in fan.feeds))
     finally:
         await cancel([feed.task for feed in fan.feeds])
 
 
-class _Fan:
+class _Broadcaster:
     """The feeds of one stream, and who holds up whom."""
 
     def __init__(self, takes: Sequence[Take], lag_bytes: int, patience_s: float) -> None:
         self._changed = asyncio.Event()
-        self.feeds = [_Feed(take, self._changed) for take in takes]
+        self.feeds = [_Consumer(take, self._changed) for take in takes]
         self._lag_bytes = lag_bytes
         self._patience_s = patience_s
         self._now_s = asyncio.get_running_loop().time
@@ -114,10 +112,10 @@ class _Fan:
         for feed in self.feeds:
             feed.end()
 
-    async def leave_stragglers(self, somebody_is_through: Callable[[], bool]) -> None:
+    async def leave_stragglers(self, any_finished: Callable[[], bool]) -> None:
         """Wait for the ends of the takes, and cut loose who is late."""
         pending = {feed.task for feed in self.feeds if feed.open}
-        await _wait_for_quick(pending, self._began_s, somebody_is_through)
+        await _wait_for_quick(pending, self._began_s, any_finished)
         for feed in self.feeds:
             if feed.open:
                 feed.cut()
@@ -131,13 +129,13 @@ class _Fan:
             else:
                 await self._changed.wait()
 
-    async def _wait_for(self, behind: Sequence[_Feed]) -> None:
+    async def _wait_for(self, behind: Sequence[_Consumer]) -> None:
         """Let a hungry one wait for those behind, at the expense of their patience account."""
         began_s = self._now_s()
         for feed in self.feeds:
             feed.held_up_s = max(0.0, feed.held_up_s - (began_s - self._last_wait_s))
         longest_s = max(feed.held_up_s for feed in behind)
-        if not await wait_at_most(self._changed, self._patience_s - longest_s):
+        if not await wait_with_timeout(self._changed, self._patience_s - longest_s):
             for feed in behind:
                 if feed.held_up_s == longest_s:
                     feed.cut()
@@ -146,7 +144,7 @@ class _Fan:
             feed.held_up_s += self._last_wait_s - began_s
 
 
-class _Feed:
+class _Consumer:
     """What one take is yet to be given."""
 
     def __init__(self, take: Take, changed: asyncio.Event) -> None:

@@ -10,18 +10,18 @@ import hashlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
-from ..errors import Damaged, S3S3Error, StoreError, StoreRefused
+from ..errors import IntegrityError, S3S3Error, StoreError, StoreRefused
 from ..model import Proof, md5_of_etag
-from ..monitoring.log import about
-from ..s3 import RECORDED_ETAG, TAGGING, Reading
-from .budget import Room
-from .destination import Chunks, Permit, Target, md5_in_etag
+from ..monitoring.log import log_fields
+from ..s3 import RECORDED_ETAG, TAGGING, ObjectStream
+from .budget import CopyBudget
+from .destination import Chunks, DestinationCopy, LeaseCheck, md5_in_etag
 from .size_policy import part_bytes_of
 
 log = logging.getLogger(__name__)
 
 
-class InParts:
+class MultipartUpload:
     """One object's way to one target.
 
     Args:
@@ -30,14 +30,19 @@ class InParts:
     """
 
     def __init__(
-        self, target: Target, source: Reading, room: Room, permit: Permit, known_md5: dict[str, bytes]
+        self,
+        target: DestinationCopy,
+        source: ObjectStream,
+        room: CopyBudget,
+        permit: LeaseCheck,
+        md5_by_etag: dict[str, bytes],
     ) -> None:
         self._target = target
         self._uploads = target.store.multipart
         self._source = source
         self._room = room
         self._permit = permit
-        self._known_md5 = known_md5
+        self._known_md5 = md5_by_etag
         self._part_bytes = part_bytes_of(target.store.endpoint, source.entry.size_bytes)
         self._completing = False
 
@@ -63,7 +68,7 @@ class InParts:
             if TAGGING in headers:
                 await self._put_tags(headers)
         except S3S3Error as error:
-            target.fail(error, source.entry, unanswered=isinstance(error, StoreError) and error.unanswered)
+            target.fail(error, source.entry, indeterminate=isinstance(error, StoreError) and error.indeterminate)
         else:
             md5 = self._known_md5.get(source.entry.etag)
             target.copied(source.entry, md5.hex() if md5 else md5_in_etag(source), None, Proof.CONTENT)
@@ -105,7 +110,7 @@ class InParts:
 
     def _may_be_completed(self, error: BaseException) -> bool:
         """Whether the last step was sent and not refused. Giving an upload up meanwhile could harm the object."""
-        return self._completing and (not isinstance(error, StoreError) or error.unanswered)
+        return self._completing and (not isinstance(error, StoreError) or error.indeterminate)
 
     async def _verify(self, etag: str) -> None:
         """Ask what is there now: Ceph's answer to the last step has no ETag."""
@@ -134,7 +139,7 @@ class InParts:
                 await self._uploads.abort(self._target.key, upload_id)
         except StoreRefused as error:
             log.info("%s: parts that were left behind are not looked for: %s", self._target.store.name, error,
-                     extra=about(self._target.route, self._target.key))  # fmt: skip
+                     extra=log_fields(self._target.route, self._target.key))  # fmt: skip
 
     async def _give_up(self, upload_id: str) -> None:
         try:
@@ -142,10 +147,10 @@ class InParts:
         except S3S3Error as error:
             log.warning("%s: parts of %r that came to nothing are left behind until it is written again: %s",
                         self._target.store.name, self._target.key, error,
-                        extra=about(self._target.route, self._target.key))  # fmt: skip
+                        extra=log_fields(self._target.route, self._target.key))  # fmt: skip
 
-    def _damaged(self, operation: str, message: str) -> Damaged:
-        return Damaged(message, store=self._target.store.name, operation=operation, key=self._target.key)
+    def _damaged(self, operation: str, message: str) -> IntegrityError:
+        return IntegrityError(message, store=self._target.store.name, operation=operation, key=self._target.key)
 
 
 class _Cut:

@@ -15,24 +15,24 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeAlias
 
-from ..errors import Damaged, LeftBehind, NoSuchKey, S3S3Error, TooLarge
+from ..errors import DestinationTooSlow, IntegrityError, NoSuchKey, S3S3Error, TooLarge
 from ..model import Entry
-from ..s3 import Reading, Source
-from .budget import Need, Room
+from ..s3 import ObjectStream, Source
+from .budget import BudgetRequest, CopyBudget
 from .decision import NEEDS_CONTENT
-from .destination import Chunks, Permit, Target, md5_in_etag
+from .destination import Chunks, DestinationCopy, LeaseCheck, md5_in_etag
 from .digest import Digest, md5_of, md5_of_chunks
-from .fanout import Take, ahead_of_stragglers, fan_out, together
-from .multipart_upload import InParts
-from .size_policy import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, goes_in_parts, may_take, need_of
+from .fanout import Take, fan_out, gather_or_cancel, gather_without_stragglers
+from .multipart_upload import MultipartUpload
+from .size_policy import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, accepts_size, needs_multipart, required_budget
 
 CHUNK_BYTES = 256 * 1024
 
-Opened: TypeAlias = "tuple[Reading, bytes | None]"
+Opened: TypeAlias = "tuple[ObjectStream, bytes | None]"
 """An opened object, and its content where that came at once."""
 
 
-class Refuted(S3S3Error):
+class ChecksumMismatch(S3S3Error):
     """The bytes read do not have the MD5 that the source's ETag, or an earlier reading, promised."""
 
     def __init__(self, read: Entry, md5: bytes) -> None:
@@ -41,7 +41,7 @@ class Refuted(S3S3Error):
         self.md5 = md5
 
 
-class OrdinaryRoad:
+class ObjectCopy:
     """One key on its way.
 
     Attributes:
@@ -56,24 +56,26 @@ class OrdinaryRoad:
     def __init__(
         self,
         source: Source,
-        room: Room,
-        without_md5: set[str],
+        room: CopyBudget,
+        non_md5_destinations: set[str],
         key: str,
-        permit: Permit,
-        everybody: Sequence[Target],
+        permit: LeaseCheck,
+        everybody: Sequence[DestinationCopy],
         wait_for_all: bool,
     ) -> None:
         self._source = source
         self._room = room
-        self._without_md5 = without_md5
+        self._without_md5 = non_md5_destinations
         self._key = key
         self._permit = permit
         self._everybody = everybody
         self._wait_for_all = wait_for_all or len(everybody) == 1
-        self.gone: list[Target] = []
+        self.gone: list[DestinationCopy] = []
         self._known_md5: dict[str, bytes] = {}  # of contents that were read to their end, by the ETag they came with
 
-    async def settle(self, targets: Sequence[Target], road: Callable[[Sequence[Target]], Awaitable[None]]) -> None:
+    async def settle(
+        self, targets: Sequence[DestinationCopy], road: Callable[[Sequence[DestinationCopy]], Awaitable[None]]
+    ) -> None:
         """Go down a road. Where the source fails on it, that is the outcome of every target that is still open."""
         try:
             await road(targets)
@@ -83,11 +85,11 @@ class OrdinaryRoad:
             for target in _open(targets):
                 target.fail(error)
 
-    async def look(self, targets: Sequence[Target]) -> None:
+    async def look(self, targets: Sequence[DestinationCopy]) -> None:
         """Compare, and copy what differs."""
         opened = reading, _ = await self._fetch()
         async with reading:
-            await together(target.look(reading, self._source.endpoint.verify_md5) for target in targets)
+            await gather_or_cancel(target.look(reading, self._source.endpoint.verify_md5) for target in targets)
             unclear = [target for target in targets if target.decision is NEEDS_CONTENT]
             if not unclear:
                 await self.run(_open(targets), opened)
@@ -95,7 +97,7 @@ class OrdinaryRoad:
             await self._compare_contents(unclear, reading)
             await self.run(_open(targets))
 
-    async def _compare_contents(self, targets: Sequence[Target], source: Reading) -> None:
+    async def _compare_contents(self, targets: Sequence[DestinationCopy], source: ObjectStream) -> None:
         """Settle by its content what no ETag can tell. Read is what has no MD5 for its ETag, one after the other."""
         source_md5 = md5_in_etag(source)
         if source_md5 is None:
@@ -114,7 +116,7 @@ class OrdinaryRoad:
 
     async def _md5_of_content(self, store: Source) -> tuple[str, bytes]:
         """Return an object's ETag and MD5, read from its beginning to its end."""
-        need = Need(STREAM_BYTES)
+        need = BudgetRequest(STREAM_BYTES)
         await self._room.take(need)
         try:
             async with await store.get(self._key) as reading:
@@ -122,26 +124,26 @@ class OrdinaryRoad:
         finally:
             self._room.give(need)
 
-    async def run(self, targets: Sequence[Target], opened: Opened | None = None) -> None:
+    async def run(self, targets: Sequence[DestinationCopy], opened: Opened | None = None) -> None:
         """Copy to every target."""
         try:
             await self._read_and_put(targets, opened)
-        except Refuted as refuted:
+        except ChecksumMismatch as refuted:
             # Either the bytes were damaged on their way, or the ETag is no MD5: then they come the same once more.
             await self._check_length(refuted)
             self._known_md5[refuted.read.etag] = refuted.md5
             try:
                 await self._read_and_put(_open(targets))
-            except Refuted as again:
+            except ChecksumMismatch as again:
                 raise self._damaged(f"it was read twice, and what came was not the same: {again}") from again
         if cut_loose := _open(targets):
             if self._wait_for_all or len(cut_loose) == len(self._everybody):
-                await together(self.settle([target], self.run) for target in cut_loose)
+                await gather_or_cancel(self.settle([target], self.run) for target in cut_loose)
             else:
                 for target in cut_loose:
-                    target.fail(_left_behind(target), unanswered=True)
+                    target.fail(_left_behind(target), indeterminate=True)
 
-    async def _check_length(self, refuted: Refuted) -> None:
+    async def _check_length(self, refuted: ChecksumMismatch) -> None:
         """Ask the source once more how long it is: what is always cut short at the same place comes the same twice."""
         held = await self._source.head(self._key)
         if held is not None and held.entry.etag == refuted.read.etag:
@@ -150,10 +152,10 @@ class OrdinaryRoad:
                 said = f"a GET brought {refuted.read.size_bytes} bytes, and a HEAD says that it has {size_bytes}"
                 raise self._damaged(f"{refuted}; {said}") from refuted
 
-    def _damaged(self, message: str) -> Damaged:
-        return Damaged(message, store=self._source.name, operation="GET", key=self._key)
+    def _damaged(self, message: str) -> IntegrityError:
+        return IntegrityError(message, store=self._source.name, operation="GET", key=self._key)
 
-    async def _read_and_put(self, targets: Sequence[Target], opened: Opened | None = None) -> None:
+    async def _read_and_put(self, targets: Sequence[DestinationCopy], opened: Opened | None = None) -> None:
         """Read the source once and write it to all targets; a slow one may be cut loose, and is open still."""
         if not targets:
             return
@@ -172,28 +174,28 @@ class OrdinaryRoad:
             if promised or _all_in_parts(takers, reading):
                 takes = [self._put_large(target, reading, promised) for target in takers]
                 through = None if self._wait_for_all else self._somebody_is_through
-                await fan_out(self._verified(reading, promised), takes, somebody_is_through=through)
+                await fan_out(self._verified(reading, promised), takes, any_finished=through)
             else:
                 with await self._room.spool(reading.chunks(CHUNK_BYTES)) as file:
-                    await together(self._put_large(target, reading, file.md5)(file.chunks) for target in takers)
+                    await gather_or_cancel(self._put_large(target, reading, file.md5)(file.chunks) for target in takers)
 
-    async def _put_content(self, targets: Sequence[Target], reading: Reading, content: bytes) -> None:
+    async def _put_content(self, targets: Sequence[DestinationCopy], reading: ObjectStream, content: bytes) -> None:
         md5 = await md5_of(content)
         promised = self._promised_md5(reading)
         if promised is not None and md5 != promised and md5.hex() != md5_in_etag(reading):
-            raise Refuted(reading.entry, md5)
+            raise ChecksumMismatch(reading.entry, md5)
         puts = [self._put(target, reading, md5)(content) for target in targets]
         if len(puts) == 1 and self._wait_for_all:
             await puts[0]
         elif self._wait_for_all:
-            await together(puts)
+            await gather_or_cancel(puts)
         else:
-            await ahead_of_stragglers(puts, self._somebody_is_through)
+            await gather_without_stragglers(puts, self._somebody_is_through)
 
     def _somebody_is_through(self) -> bool:
         return any(target.outcome is not None and target.outcome.error is None for target in self._everybody)
 
-    async def _verified(self, reading: Reading, promised: bytes | None) -> AsyncGenerator[bytes, None]:
+    async def _verified(self, reading: ObjectStream, promised: bytes | None) -> AsyncGenerator[bytes, None]:
         """Yield the content, and end only if it had the MD5 that was promised; where none was, it is known then."""
         digest = Digest()
         async for chunk in reading.chunks(CHUNK_BYTES):
@@ -203,30 +205,30 @@ class OrdinaryRoad:
         if promised is None:
             self._known_md5[reading.entry.etag] = md5
         elif md5 != promised:
-            raise Refuted(reading.entry, md5)
+            raise ChecksumMismatch(reading.entry, md5)
 
-    def _put_large(self, target: Target, reading: Reading, md5: bytes | None) -> Take:
-        if goes_in_parts(target.store.endpoint, reading.entry.size_bytes):
-            return InParts(target, reading, self._room, self._permit, self._known_md5).put
+    def _put_large(self, target: DestinationCopy, reading: ObjectStream, md5: bytes | None) -> Take:
+        if needs_multipart(target.store.endpoint, reading.entry.size_bytes):
+            return MultipartUpload(target, reading, self._room, self._permit, self._known_md5).put
         assert md5 is not None, "one PUT needs the MD5 before its content"
         return self._put(target, reading, md5)
 
     def _put(
-        self, target: Target, reading: Reading, md5: bytes
+        self, target: DestinationCopy, reading: ObjectStream, md5: bytes
     ) -> Callable[[bytes | Chunks], Coroutine[Any, Any, None]]:
-        return partial(target.put, reading, md5=md5, permit=self._permit, without_md5=self._without_md5)
+        return partial(target.put, reading, md5=md5, permit=self._permit, non_md5_destinations=self._without_md5)
 
     def _fetch(self) -> Awaitable[Opened]:
         return self._source.fetch(self._key, AT_ONCE_BYTES)
 
     @asynccontextmanager
-    async def _with_room(self, reading: Reading, targets: Sequence[Target]) -> AsyncIterator[Opened]:
+    async def _with_room(self, reading: ObjectStream, targets: Sequence[DestinationCopy]) -> AsyncIterator[Opened]:
         """Take the room that copying this takes; where that means waiting, open the source again afterwards."""
-        taken, content = Need(), None
+        taken, content = BudgetRequest(), None
         try:
             while (need := self._need(reading, content, targets)) != taken:
                 self._room.give(taken)
-                taken = Need()
+                taken = BudgetRequest()
                 if not self._room.take_now(need):
                     await reading.close()  # left idle, the store would drop it before our turn comes
                     await self._room.take(need)
@@ -238,16 +240,16 @@ class OrdinaryRoad:
             await reading.close()
             self._room.give(taken)
 
-    def _need(self, reading: Reading, content: bytes | None, targets: Sequence[Target]) -> Need:
+    def _need(self, reading: ObjectStream, content: bytes | None, targets: Sequence[DestinationCopy]) -> BudgetRequest:
         if content is not None:
-            return Need()
+            return BudgetRequest()
         destinations = [target.store.endpoint for target in targets]
         md5_is_known = self._promised_md5(reading) is not None
-        need = need_of(reading.entry.size_bytes, destinations, md5_is_known=md5_is_known)
+        need = required_budget(reading.entry.size_bytes, destinations, md5_is_known=md5_is_known)
         self._room.check(need)
         return need
 
-    def _promised_md5(self, reading: Reading) -> bytes | None:
+    def _promised_md5(self, reading: ObjectStream) -> bytes | None:
         known = self._known_md5.get(reading.entry.etag)
         if known is not None:
             return known
@@ -255,29 +257,29 @@ class OrdinaryRoad:
         return bytes.fromhex(digits) if digits else None
 
 
-def _open(targets: Sequence[Target]) -> list[Target]:
+def _open(targets: Sequence[DestinationCopy]) -> list[DestinationCopy]:
     return [target for target in targets if target.outcome is None]
 
 
-def _left_behind(target: Target) -> LeftBehind:
-    return LeftBehind(
+def _left_behind(target: DestinationCopy) -> DestinationTooSlow:
+    return DestinationTooSlow(
         f"{target.store.name}: PUT of {target.key!r}: it holds up the other destinations, and is tried alone"
     )
 
 
-def _takes(target: Target, source: Entry) -> bool:
+def _takes(target: DestinationCopy, source: Entry) -> bool:
     """Whether the target takes an object of this size; if not, that is its outcome."""
-    if may_take(target.store.endpoint, source.size_bytes):
+    if accepts_size(target.store.endpoint, source.size_bytes):
         return True
     target.fail(_too_large(target, source.size_bytes), source)
     return False
 
 
-def _all_in_parts(targets: Sequence[Target], reading: Reading) -> bool:
-    return all(goes_in_parts(target.store.endpoint, reading.entry.size_bytes) for target in targets)
+def _all_in_parts(targets: Sequence[DestinationCopy], reading: ObjectStream) -> bool:
+    return all(needs_multipart(target.store.endpoint, reading.entry.size_bytes) for target in targets)
 
 
-def _too_large(target: Target, size_bytes: int) -> TooLarge:
+def _too_large(target: DestinationCopy, size_bytes: int) -> TooLarge:
     return TooLarge(
         f"its {size_bytes} bytes are more than a single PUT takes (5 GiB)",
         store=target.store.name,

@@ -12,9 +12,9 @@ from ..config import WorkerSettings
 from ..errors import S3S3Error
 from ..model import Job, Outcome, Route, matcher
 from ..monitoring.metrics import Metrics
-from ..s3 import Gate, Store, Timeouts
-from .budget import Room
-from .copier import Transfer, one_store
+from ..s3 import RateLimiter, Store, Timeouts
+from .budget import CopyBudget
+from .copier import Copier, one_store
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,9 @@ class RouteStores:
         route: Route,
         source: Store,
         destinations: Sequence[Store],
-        transfer: Transfer,
+        transfer: Copier,
         metrics: Metrics,
-        limits: Mapping[str, Gate] = MappingProxyType({}),
+        limits: Mapping[str, RateLimiter] = MappingProxyType({}),
     ) -> None:
         self.route = route
         self.metrics = metrics
@@ -50,12 +50,14 @@ class RouteStores:
         `wait_for_all`: none is left behind, however long it holds up the others; for who has no queue.
         """
         stores = [self._by_name[name] for name in destinations]
-        return self._transfer.copy(job.key, stores, permit=permit, look=not job.unseen, wait_for_all=wait_for_all)
+        return self._transfer.copy(
+            job.key, stores, permit=permit, look=not job.unconditional, wait_for_all=wait_for_all
+        )
 
 
-def room_of(settings: WorkerSettings) -> Room:
+def copy_budget(settings: WorkerSettings) -> CopyBudget:
     """Return the room that a process may take for its copies."""
-    return Room(spool_dir=str(settings.spool_dir), spool_bytes=settings.spool_bytes)
+    return CopyBudget(spool_dir=str(settings.spool_dir), spool_bytes=settings.spool_bytes)
 
 
 @asynccontextmanager
@@ -63,8 +65,8 @@ async def opened(
     route: Route,
     settings: WorkerSettings,
     metrics: Metrics,
-    room: Room | None = None,
-    limits: Mapping[str, Gate] = MappingProxyType({}),
+    room: CopyBudget | None = None,
+    limits: Mapping[str, RateLimiter] = MappingProxyType({}),
 ) -> AsyncIterator[RouteStores]:
     """Open a route's stores; close them at the end. Nothing is sent yet.
 
@@ -92,9 +94,9 @@ async def opened(
             for there in route.destinations  # a store that copies by itself keeps the tags, but no ACL
             if there.server_side_copy and not there.copy_acl and one_store(route.source, there)
         ]
-        transfer = Transfer(
+        transfer = Copier(
             source,
-            room or room_of(settings),
+            room or copy_budget(settings),
             metrics=metrics,
             route=route.name,
             matches=matcher(route),

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 
 from ..errors import NoSuchKey, S3S3Error, StoreError, StoreUnavailable
 from ..model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Outcome, md5_of_etag
-from ..s3 import Held, Source
+from ..s3 import ObjectInfo, Source
 from .decision import NEEDS_CONTENT
-from .destination import Permit, Target
-from .fanout import together
+from .destination import DestinationCopy, LeaseCheck
+from .fanout import gather_or_cancel
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def _store_of(endpoint: Endpoint) -> tuple[object, ...]:
     return host, port, endpoint.is_secure, endpoint.region, *keys
 
 
-class WithinStore:
+class ServerSideCopier:
     """Copies from one source to destinations of its own store.
 
     Args:
@@ -52,7 +52,7 @@ class WithinStore:
         self._able: set[tuple[str, bool]] = set()
         self._longest_bytes: dict[str, int] = {}
 
-    async def copy(self, key: str, targets: Sequence[Target], permit: Permit, *, look: bool) -> None:
+    async def copy(self, key: str, targets: Sequence[DestinationCopy], permit: LeaseCheck, *, look: bool) -> None:
         """Copy where the store can do it by itself. What is open after that has to go the ordinary road."""
         within = [target for target in targets if self._may(target.store.name, True)]
         if not within:
@@ -66,14 +66,14 @@ class WithinStore:
         is_md5 = md5_of_etag(source.entry.etag) is not None
         within = [target for target in within if self._may(target.store.name, is_md5, source.entry.size_bytes)]
         if look:
-            await together(target.look(source, self._source.endpoint.verify_md5) for target in within)
+            await gather_or_cancel(target.look(source, self._source.endpoint.verify_md5) for target in within)
         copied = [target for target in within if target.outcome is None and target.decision is not NEEDS_CONTENT]
-        await together(self._copy(target, source, is_md5, permit) for target in copied)
+        await gather_or_cancel(self._copy(target, source, is_md5, permit) for target in copied)
 
     def _may(self, name: str, is_md5: bool, size_bytes: int = 0) -> bool:
         return self._tries_left.get((name, is_md5), 0) > 0 and size_bytes <= self._longest_bytes.get(name, size_bytes)
 
-    async def _copy(self, target: Target, source: Held, is_md5: bool, permit: Permit) -> None:
+    async def _copy(self, target: DestinationCopy, source: ObjectInfo, is_md5: bool, permit: LeaseCheck) -> None:
         name, size_bytes = target.store.name, source.entry.size_bytes
         error = await target.copy_within(source, self._source.endpoint.bucket_name, permit)
         if target.outcome is None:
@@ -97,4 +97,4 @@ class WithinStore:
 
 
 def _in_vain(outcome: Outcome) -> bool:
-    return outcome.unanswered and isinstance(outcome.error, StoreUnavailable)
+    return outcome.indeterminate and isinstance(outcome.error, StoreUnavailable)

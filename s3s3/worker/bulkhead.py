@@ -12,17 +12,17 @@ from functools import partial
 from typing import Any
 
 from ..model import Job
-from ..s3 import Gate
+from ..s3 import RateLimiter
 
 
-class Shares:
+class Bulkhead:
     """The slots that jobs of limited destinations take.
 
     Args:
         share: a destination's part of the slots, where its limit is felt.
     """
 
-    def __init__(self, limits: Mapping[str, Gate], share: int) -> None:
+    def __init__(self, limits: Mapping[str, RateLimiter], share: int) -> None:
         self._limits = limits
         self._share = max(share, 1)
         self._taken: Counter[str] = Counter()

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from ..model import Job, Outcome, Result
-from ..queue.base import Jobs
-from ..queue.redis_retry import Patience
-from .retry_policy import sick_store
+from ..queue.base import JobQueue
+from ..queue.redis_retry import RedisRetry
+from .retry_policy import unavailable_store
 
 FAILURES_TO_OPEN = 5
 KEYS_TO_OPEN = 3
@@ -17,13 +17,13 @@ KEYS_TO_OPEN = 3
 FAILURES_KEPT = 20
 
 
-class Circuits:
+class CircuitBreakers:
     """A route's circuits: `opened` is what the fleet knew at the last claim, and what failed here since."""
 
-    def __init__(self, jobs: Jobs, source: str, patience: Patience | None = None) -> None:
+    def __init__(self, jobs: JobQueue, source: str, patience: RedisRetry | None = None) -> None:
         self._jobs = jobs
         self._source = source
-        self._patience = patience or Patience()
+        self._patience = patience or RedisRetry()
         self._failed_keys: dict[str, list[str]] = {}
         self.opened: dict[str, str] = {}
 
@@ -46,15 +46,15 @@ class Circuits:
             if outcome.result is not Result.FAILED:
                 if self.opened or self._failed_keys:  # hardly ever
                     await self._works(self._source)
-                    if outcome.result is not Result.SOURCE_GONE:
+                    if outcome.result is not Result.SOURCE_MISSING:
                         await self._works(outcome.destination)
-            elif store := sick_store(outcome.error):
+            elif store := unavailable_store(outcome.error):
                 await self._fails(store, outcome)
 
     async def _works(self, store: str) -> None:
         self._failed_keys.pop(store, None)
         if self.opened.pop(store, None) is not None:
-            await self._patience.answered(partial(self._jobs.close_circuit, store))
+            await self._patience.run(partial(self._jobs.close_circuit, store))
 
     async def _fails(self, store: str, outcome: Outcome) -> None:
         keys = self._failed_keys.setdefault(store, [])
@@ -63,4 +63,4 @@ class Circuits:
         looks_sick = len(keys) >= FAILURES_TO_OPEN and len(set(keys)) >= KEYS_TO_OPEN
         if looks_sick or store in self.opened:
             self.opened.setdefault(store, "")
-            await self._patience.answered(partial(self._jobs.trip, store, outcome.reason, outcome.key))
+            await self._patience.run(partial(self._jobs.trip_circuit, store, outcome.reason, outcome.key))

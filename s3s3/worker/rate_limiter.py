@@ -23,10 +23,10 @@ from typing import NamedTuple
 
 from redis.asyncio import Redis
 
-from ..errors import HandedBack, RedisUnavailable
+from ..errors import JobReleased, RedisUnavailable
 from ..model import Endpoint, Route, Window
 from ..monitoring.metrics import Metrics
-from ..queue.lease import lease_clock_s
+from ..queue.lease import boottime_s
 from ..queue.lua_scripts import Script
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ BURST_S = 1.0
 """What was not used is kept for so long."""
 
 RESERVED_S = 0.1
-LEAST_BYTES = 16 * 1024
+MIN_BYTES = 16 * 1024
 """What is reserved at once: a tenth of a second's worth, but never less than one request or 16 KiB."""
 
 AWAY_S = 5.0
@@ -44,10 +44,10 @@ AWAY_S = 5.0
 SLOW_STREAM_BYTES_PER_S = 32 * 1024
 """A store drops a PUT or a GET that hardly moves, so rather than many slow ones there are a few."""
 
-FIRST_MEAN_BYTES = 256 * 1024
+INITIAL_MEAN_BYTES = 256 * 1024
 
 
-class Turn(NamedTuple):
+class Reservation(NamedTuple):
     """What a reservation brought: how long to wait for it, how much of the schedule is unused, who shares it."""
 
     wait_s: float
@@ -55,36 +55,36 @@ class Turn(NamedTuple):
     sharers: int
 
 
-Ask = Callable[[float], Awaitable[Turn]]
+Ask = Callable[[float], Awaitable[Reservation]]
 
 
-def limits_of(route: Route, client: Redis | None, metrics: Metrics) -> dict[str, Limit]:
+def rate_limiters(route: Route, client: Redis | None, metrics: Metrics) -> dict[str, DestinationRateLimiter]:
     """Return the limits of a route's destinations by name; those that have none are not in it.
 
     `client` None: nobody shares them.
     """
     return {
-        there.name: Limit(route.name, there, client, metrics)
+        there.name: DestinationRateLimiter(route.name, there, client, metrics)
         for there in route.destinations
         if there.max_requests_per_s or there.max_bytes_per_s
     }
 
 
-class Limit:
+class DestinationRateLimiter:
     """The limits of one destination: the gate of its `Store`."""
 
     def __init__(self, route: str, endpoint: Endpoint, client: Redis | None, metrics: Metrics) -> None:
         def waited(seconds: float) -> None:
             metrics.limit_wait_seconds[route, endpoint.name] += seconds
 
-        def meter(unit: str, windows: Sequence[Window], least: int) -> Meter | None:
+        def meter(unit: str, windows: Sequence[Window], least: int) -> GcraLimiter | None:
             key = f"s3s3:{{{route}}}:limit:{endpoint.name}:{unit}"
-            ask = _Schedule(client, key).reserve if client else None
-            return Meter(windows, least, ask, waited) if windows else None
+            ask = RedisGcra(client, key).reserve if client else None
+            return GcraLimiter(windows, least, ask, waited) if windows else None
 
         self._requests = meter("requests", endpoint.max_requests_per_s, 1)
-        self._bytes = meter("bytes", endpoint.max_bytes_per_s, LEAST_BYTES)
-        self._mean_bytes = float(FIRST_MEAN_BYTES)
+        self._bytes = meter("bytes", endpoint.max_bytes_per_s, MIN_BYTES)
+        self._mean_bytes = float(INITIAL_MEAN_BYTES)
 
     async def admit(self, size_bytes: int, *, streamed: bool, urgent: bool, begun: bool = False) -> None:
         """Wait until a request may be sent, with its body where that is not streamed.
@@ -134,7 +134,7 @@ class Limit:
         return min(found) if found else None
 
 
-class Meter:
+class GcraLimiter:
     """One unit of one destination, as this process takes it, in the order in which it is asked for.
 
     Args:
@@ -154,8 +154,8 @@ class Meter:
         self._waited = waited
         self._turn = asyncio.Lock()
         self._reserved = 0.0
-        self._told = Turn(0.0, 0.0, 1)
-        self._told_at_s = lease_clock_s()
+        self._told = Reservation(0.0, 0.0, 1)
+        self._told_at_s = boottime_s()
         self._own_due_s = 0.0
         self._ask_again_at_s = 0.0
         self.gave_up = False
@@ -175,7 +175,7 @@ class Meter:
     @property
     def at_hand(self) -> float:
         """How much can be taken without waiting, as far as is known here."""
-        credit_s = min(self._told.credit_s + lease_clock_s() - self._told_at_s, BURST_S)
+        credit_s = min(self._told.credit_s + boottime_s() - self._told_at_s, BURST_S)
         return self._reserved + max(credit_s, 0.0) * (self.per_s or 0.0) / self._told.sharers
 
     async def take(self, amount: int, urgent: bool = False, begun: bool = False) -> None:
@@ -192,7 +192,7 @@ class Meter:
             left = float(amount)
             while left > 0:
                 if self.gave_up and not begun:
-                    raise HandedBack("it waited for its turn when this process was told to stop: others go on with it")
+                    raise JobReleased("it waited for its turn when this process was told to stop: others go on with it")
                 if self._reserved <= 0:
                     piece = self.piece
                     if not await self._reserve(piece):
@@ -214,33 +214,33 @@ class Meter:
         return True
 
     async def _wait_s(self, span_s: float) -> float:
-        now_s = lease_clock_s()
+        now_s = boottime_s()
         if self._ask is not None and now_s >= self._ask_again_at_s:
             try:
                 self._told = await self._ask(span_s)
             except RedisUnavailable as error:
                 log.warning("a limit cannot be shared out, so this process keeps its last share of it: %s", error)
-                self._ask_again_at_s = lease_clock_s() + AWAY_S
+                self._ask_again_at_s = boottime_s() + AWAY_S
             else:
                 self._told_at_s = now_s
                 return self._told.wait_s
         burst_s = BURST_S if self._ask is None else 0.0
-        now_s = lease_clock_s()
+        now_s = boottime_s()
         due_s = max(self._own_due_s, now_s - burst_s)
         self._own_due_s = due_s + span_s * self._told.sharers
-        self._told = Turn(0.0, now_s - self._own_due_s, self._told.sharers)
+        self._told = Reservation(0.0, now_s - self._own_due_s, self._told.sharers)
         self._told_at_s = now_s
         return max(due_s - now_s, 0.0)
 
 
-class _Schedule:
+class RedisGcra:
     """The schedule of one unit in Redis."""
 
     def __init__(self, client: Redis, key: str) -> None:
         self._id = secrets.token_hex(6)
         self._script = Script(client, __package__, "rate_limiter.lua", key)
 
-    async def reserve(self, span_s: float) -> Turn:
+    async def reserve(self, span_s: float) -> Reservation:
         """Reserve so many seconds. Raises RedisUnavailable."""
         wait_us, credit_us, sharers = await self._script(self._id, round(span_s * 1e6), round(BURST_S * 1e6))
-        return Turn(wait_us / 1e6, credit_us / 1e6, sharers)
+        return Reservation(wait_us / 1e6, credit_us / 1e6, sharers)

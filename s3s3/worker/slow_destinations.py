@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..errors import LeftBehind
+from ..errors import DestinationTooSlow
 from ..model import Outcome, Result
-from ..queue.lease import lease_clock_s
+from ..queue.lease import boottime_s
 
 ASIDE_FOR_S = 60.0
 """How long a destination that was left behind is kept apart; then one job tries whether it keeps up."""
 
 
-class Stragglers:
+class SlowDestinations:
     """The destinations of a route that are kept apart for now."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Stragglers:
         """Return those of a job's destinations that are to be kept apart from its others, if it has any others."""
         if not self._until_s or all(name in self._until_s for name in destinations):
             return []
-        now_s = lease_clock_s()
+        now_s = boottime_s()
         apart = []
         for name in destinations:
             until_s = self._until_s.get(name)
@@ -40,7 +40,7 @@ class Stragglers:
     def learn(self, outcomes: Sequence[Outcome]) -> None:
         """See by what became of a job who was left behind, and who keeps up again."""
         for outcome in outcomes:
-            if isinstance(outcome.error, LeftBehind):
-                self._until_s[outcome.destination] = lease_clock_s() + ASIDE_FOR_S
+            if isinstance(outcome.error, DestinationTooSlow):
+                self._until_s[outcome.destination] = boottime_s() + ASIDE_FOR_S
             elif self._until_s and len(outcomes) > 1 and outcome.result is not Result.FAILED:
                 self._until_s.pop(outcome.destination, None)

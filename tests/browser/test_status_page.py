@@ -63,7 +63,7 @@ def place(swift: SwiftServer, redis_url: str, new_bucket: Callable[..., str], tm
     gone = dataclasses.replace(there, name="destination-away", port=away, prefix="away/")
     (port,) = free_ports(1)
     config = write_config(
-        tmp_path, source, [there, gone], redis_url, worker={"max_tries": 1}, bind=f"127.0.0.1:{port}"
+        tmp_path, source, [there, gone], redis_url, worker={"max_attempts": 1}, bind=f"127.0.0.1:{port}"
     )  # fmt: skip
     config.write_text(config.read_text() + f'token = "{TOKEN}"\n')
     client = swift.boto3_client()
@@ -152,11 +152,11 @@ def test_without_javascript_it_shows_the_same_and_its_buttons_work(browser: Brow
     place.publish(b"\xff no key")
     with page_of(browser, place.url, java_script_enabled=False) as page:
 
-        def arrived() -> bool:
+        def on_copied() -> bool:
             page.reload()
             return page.locator("#letters li").count() == 1
 
-        eventually(arrived, "the dead letter", every_s=0.5)
+        eventually(on_copied, "the dead letter", every_s=0.5)
         assert "Without JavaScript" in page.inner_text("#live")
         page.fill("#token", TOKEN)
         page.get_by_role("button", name="Drop").click()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from s3s3.config.addresses import host_advice, is_host, is_ipv6, is_port, redacted, redis_url_advice
+from s3s3.config.addresses import host_advice, is_host, is_ipv6, is_port, redacted_url, redis_url_advice
 
 
 @pytest.mark.parametrize("text", ["ceph", "ceph.example.org", "ceph.example.org.", "127.0.0.1", "a_b", "[::1]"])
@@ -112,8 +112,8 @@ PASSWORDS = st.text("xyzXYZ0189/@#?:&=%+ ", min_size=1).map(lambda text: f"SECRE
 def test_neither_advice_nor_the_redacted_url_holds_the_password(password: str, form: str) -> None:
     url = form.format("user", password)
     assert "SECRET" not in redis_url_advice(url)
-    assert "SECRET" not in redacted(url)
-    assert "user" not in redacted(url)
+    assert "SECRET" not in redacted_url(url)
+    assert "user" not in redacted_url(url)
 
 
 @pytest.mark.parametrize(
@@ -126,4 +126,4 @@ def test_neither_advice_nor_the_redacted_url_holds_the_password(password: str, f
     ],
 )
 def test_a_redacted_url_still_says_where(url: str, shown: str) -> None:
-    assert redacted(url) == shown
+    assert redacted_url(url) == shown

@@ -64,11 +64,11 @@ bucket_name = "copy"
 url = "rediss://:pw@redis/1"
 channel = "other"
 mark_done = true
-heal = false
-heal_margin_s = 1.5
+backfill = false
+backfill_margin_s = 1.5
 [worker]
 concurrency = 4
-max_tries = 2
+max_attempts = 2
 lease_s = 10
 spool_dir = "spool"
 spool_bytes = "1 GiB"

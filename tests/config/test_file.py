@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from s3s3.config import toml_file as config_file
-from s3s3.config.toml_file import ConfigFile, Faults, named, read
+from s3s3.config.toml_file import ConfigErrors, ConfigFile, named, read
 from s3s3.errors import ConfigError
 from tests.config.configurations import SOUND, faults_of, loaded
 
@@ -186,7 +186,7 @@ def test_keys_given_by_dots_or_inline_have_lines_too() -> None:
 
 
 def test_faults_come_in_the_order_of_the_file_those_of_the_whole_file_first() -> None:
-    faults = Faults(ConfigFile(Path("s3s3.toml"), "[a]\nx = 1\n[b]\n", {}))
+    faults = ConfigErrors(ConfigFile(Path("s3s3.toml"), "[a]\nx = 1\n[b]\n", {}))
     faults.add(("b",), "third")
     faults.add(("a",), "second", "x")
     faults.add((), "first")

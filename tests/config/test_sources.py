@@ -18,7 +18,7 @@ def test_each_source_is_off_until_its_table_is_there() -> None:
 def test_a_table_with_nothing_but_what_it_needs_turns_its_source_on() -> None:
     url = "https://sqs.us-west-2.amazonaws.com/1/q"
     found = loaded(SOUND + f'[stream]\n[sqs]\nurl = "{url}"\n[webhook]\ntoken = "${{TOKEN}}"\n', {"TOKEN": "s"})
-    assert found.stream == StreamSettings("s3s3:notices", "s3s3")
+    assert found.stream == StreamSettings("s3s3:notifications", "s3s3")
     assert found.sqs == SqsSettings(url, None, "")
     assert found.webhook == WebhookSettings("127.0.0.1", 9181, "s")  # type: ignore[arg-type]
     assert "'s'" not in repr(found.webhook)

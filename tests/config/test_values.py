@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from s3s3.config.schema import DESTINATION, HTTP, PUBSUB, SOURCE, WORKER
 from s3s3.config.schema_types import Key, Table
-from s3s3.config.value_types import Wrong, from_text, nearest, parse, shown, type_of
+from s3s3.config.value_types import InvalidValue, from_text, nearest, parse, toml_repr, type_of
 from s3s3.model import Secret
 
 
@@ -27,9 +27,9 @@ BIND = key_of(HTTP, "bind")
 
 
 def wrong(key: Key, value: object) -> str:
-    with pytest.raises(Wrong) as raised:
+    with pytest.raises(InvalidValue) as raised:
         parse(key, value)
-    return raised.value.message(found=shown(value))
+    return raised.value.message(found=toml_repr(value))
 
 
 @pytest.mark.parametrize(
@@ -151,10 +151,10 @@ def test_text_from_the_environment_becomes_what_the_key_takes(key: Key, text: st
 
 
 def test_values_are_shown_short_and_printable() -> None:
-    assert shown("a" * 100) == f'"{"a" * 40}..."'
-    assert shown("\x1b[31m") == "'\\x1b[31m'"
-    assert shown(10**5000) == "a number of more than 64 bits"
-    assert (shown(True), shown(1.5), shown([1]), shown({})) == ("true", "1.5", "a list", "a table")
+    assert toml_repr("a" * 100) == f'"{"a" * 40}..."'
+    assert toml_repr("\x1b[31m") == "'\\x1b[31m'"
+    assert toml_repr(10**5000) == "a number of more than 64 bits"
+    assert (toml_repr(True), toml_repr(1.5), toml_repr([1]), toml_repr({})) == ("true", "1.5", "a list", "a table")
 
 
 def test_every_kind_of_toml_value_has_a_name() -> None:

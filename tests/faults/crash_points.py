@@ -17,14 +17,14 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
-from s3s3.queue.base import Claims
-from s3s3.queue.lease import lease_clock_s
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.base import ClaimResult
+from s3s3.queue.lease import boottime_s
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.s3 import Store
 from s3s3.s3.transport.connection import Connection
 from s3s3.scripts.main import main
 from s3s3.transfer import object_copy
-from s3s3.transfer.destination import Target
+from s3s3.transfer.destination import DestinationCopy
 from s3s3.transfer.digest import Digest
 
 UNTIL_SENT_S = 0.1
@@ -57,12 +57,12 @@ def after(owner: Any, name: str, when: Callable[[Any, Any], Any] = lambda _self,
 def when_delivered() -> None:
     """A claim that is under way at that moment would take it in the same step: so none does."""
 
-    async def finds_nothing(self: RedisJobs, *_: int) -> Claims:
+    async def finds_nothing(self: RedisJobQueue, *_: int) -> ClaimResult:
         await self._scripts._make_groups()
-        return Claims([], {}, lease_clock_s(), False)
+        return ClaimResult([], {}, boottime_s(), False)
 
-    RedisJobs._claim = finds_nothing  # type: ignore[method-assign,assignment]  # for good: the process ends
-    after(RedisJobs, "_wait", lambda jobs, _: jobs._delivered)
+    RedisJobQueue._claim = finds_nothing  # type: ignore[method-assign,assignment]  # for good: the process ends
+    after(RedisJobQueue, "_wait", lambda jobs, _: jobs._delivered)
 
 
 def while_hashing() -> None:
@@ -102,7 +102,7 @@ def with_the_put_on_its_way() -> None:
 
 STEPS: Mapping[str, Callable[[], None]] = {
     "delivered": when_delivered,
-    "claimed": lambda: after(RedisJobs, "_claim", lambda _, claims: claims.jobs),
+    "claimed": lambda: after(RedisJobQueue, "_claim", lambda _, claims: claims.jobs),
     "get": lambda: before(Store, "fetch"),
     "read": lambda: after(Store, "fetch"),
     "hash": while_hashing,
@@ -110,10 +110,10 @@ STEPS: Mapping[str, Callable[[], None]] = {
     "put half sent": in_the_middle_of_a_body,
     "put sent": with_the_put_on_its_way,
     "answered": lambda: after(Store, "put"),
-    "verify": lambda: before(Target, "_verify"),
-    "verified": lambda: before(Target, "copied"),
-    "finish": lambda: before(RedisJobs, "finish"),
-    "finished": lambda: after(RedisJobs, "_finish_many"),
+    "verify": lambda: before(DestinationCopy, "_verify"),
+    "verified": lambda: before(DestinationCopy, "copied"),
+    "finish": lambda: before(RedisJobQueue, "finish"),
+    "finished": lambda: after(RedisJobQueue, "_finish_many"),
 }
 """What each step does to the process; they come in this order."""
 

@@ -67,7 +67,7 @@ def failed_over(
         {"destination": there},
         size=2,
         worker={"concurrency": 2},
-        pubsub={"heal": False},
+        pubsub={"backfill": False},
         listeners_redis_url=pair.url,
     ) as fleet:
         fleet.proxies["destination"].inject(Latency(late_s=0.1))  # so that it dies in the middle of the work

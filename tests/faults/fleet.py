@@ -17,9 +17,9 @@ import redis
 from prometheus_client.parser import text_string_to_metric_families
 
 from s3s3.model import Endpoint, Lane
-from s3s3.queue.base import Counts, DeadLetter, Put
+from s3s3.queue.base import DeadLetter, JobRequest, QueueStats
 from s3s3.queue.connection import connect
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.redis_server import RedisServer
 from s3s3.scripts.demo.servers import StoreServer, free_ports
 from tests.faults.proxy import Proxy
@@ -155,8 +155,8 @@ class Fleet:
         self.source, self.destinations = source, destinations
         self.redis_url = redis_url
         self._folder, self._size = folder, size
-        self._pubsub = {"heal_margin_s": 2, **(pubsub or {})}
-        self._worker = {"lease_s": LEASE_S, "max_tries": 1000, **(worker or {})}
+        self._pubsub = {"backfill_margin_s": 2, **(pubsub or {})}
+        self._worker = {"lease_s": LEASE_S, "max_attempts": 1000, **(worker or {})}
         self._listeners_redis_url = listeners_redis_url or redis_url
         self._source_endpoint = source_endpoint or source.server.endpoint(source.name)
         self._direct = direct
@@ -221,26 +221,26 @@ class Fleet:
 
         self.ask_redis(say)
 
-    def queue(self, ask: Callable[[RedisJobs], Awaitable[Answer]]) -> Answer:
+    def queue(self, ask: Callable[[RedisJobQueue], Awaitable[Answer]]) -> Answer:
         return asyncio.run(self._queue(ask))
 
-    async def _queue(self, ask: Callable[[RedisJobs], Awaitable[Answer]]) -> Answer:
+    async def _queue(self, ask: Callable[[RedisJobQueue], Awaitable[Answer]]) -> Answer:
         client = connect(self.redis_url)
         try:
-            return await ask(RedisJobs(client, "default", tuple(self.destinations), lease_s=LEASE_S))
+            return await ask(RedisJobQueue(client, "default", tuple(self.destinations), lease_s=LEASE_S))
         finally:
             await client.aclose()
 
     def put(self, keys: Iterable[str]) -> None:
         """Put keys on the queue as notices, as `s3s3 publish` does: once this returns they are accepted."""
-        puts = [Put(key, tuple(self.destinations)) for key in keys]
-        self.queue(lambda jobs: jobs.put(puts, Lane.FRESH))
+        puts = [JobRequest(key, tuple(self.destinations)) for key in keys]
+        self.queue(lambda jobs: jobs.enqueue(puts, Lane.FRESH))
 
-    def counts(self) -> Counts:
-        return self.queue(lambda jobs: jobs.counts())
+    def counts(self) -> QueueStats:
+        return self.queue(lambda jobs: jobs.stats())
 
     def dead_letters(self, destination: str) -> dict[str, DeadLetter]:
-        async def ask(jobs: RedisJobs) -> dict[str, DeadLetter]:
+        async def ask(jobs: RedisJobQueue) -> dict[str, DeadLetter]:
             return {letter.key: letter async for letter in jobs.dead_letters(destination)}
 
         return self.queue(ask)
@@ -250,7 +250,7 @@ class Fleet:
     def idle(self) -> bool:
         """Whether the queue has nothing left to do, or to look at later."""
         counts = self.counts()
-        return not counts.pending and not counts.looks
+        return not counts.pending and not counts.rechecks
 
     def settle(self, patience_s: float = 90) -> None:
         """Wait until everything that was accepted is done with."""
@@ -305,5 +305,13 @@ def one_listener(
 ) -> Fleet:
     """One listener over new buckets, with the default lease: that is how long a write may be waited for."""
     there = {name: Bucket.new(server) for name in destinations}
-    return Fleet(folder, redis_url, Bucket.new(server), there, size=1, worker={"lease_s": 60}, pubsub={"heal": False},
-                 **options)  # fmt: skip
+    return Fleet(
+        folder,
+        redis_url,
+        Bucket.new(server),
+        there,
+        size=1,
+        worker={"lease_s": 60},
+        pubsub={"backfill": False},
+        **options,
+    )

@@ -17,10 +17,10 @@ from s3s3.config import WorkerSettings
 from s3s3.errors import S3S3Error
 from s3s3.model import Lane, Route, matcher
 from s3s3.monitoring.metrics import Metrics
-from s3s3.queue.base import Put
-from s3s3.queue.memory_queue import MemoryJobs
-from s3s3.reconcile.comparison import Options
-from s3s3.reconcile.reconciler import Reconcile
+from s3s3.queue.base import JobRequest
+from s3s3.queue.memory_queue import MemoryJobQueue
+from s3s3.reconcile.comparison import ReconcileOptions
+from s3s3.reconcile.reconciler import Reconciler
 from s3s3.scripts.demo.servers import StoreServer
 from s3s3.transfer.route_stores import RouteStores, opened
 from s3s3.worker.worker import Worker
@@ -44,7 +44,7 @@ more, and a store for which the circuit opened is asked every few seconds only."
 SHARE = 1 / 1000
 """Of a long run, for each of these."""
 
-SETTINGS = WorkerSettings(concurrency=8, max_tries=8, lease_s=5, spool_dir=Path(), spool_bytes=64 * MIB)
+SETTINGS = WorkerSettings(concurrency=8, max_attempts=8, lease_s=5, spool_dir=Path(), spool_bytes=64 * MIB)
 SIZES_BYTES = {"small": 4 * KIB, "in memory": MIB, "streamed": 5 * MIB}
 
 
@@ -105,10 +105,10 @@ def road(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Road]:
-    monkeypatch.setattr(request, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr("s3s3.worker.retry_policy.FIRST_RETRY_S", 0.2)
-    monkeypatch.setattr("s3s3.queue.memory_queue.FIRST_PROBE_S", 0.3)
-    monkeypatch.setattr("s3s3.queue.memory_queue.LONGEST_TURN_S", 0.2)
+    monkeypatch.setattr(request, "INITIAL_BACKOFF_S", 0.01)
+    monkeypatch.setattr("s3s3.worker.retry_policy.INITIAL_RETRY_S", 0.2)
+    monkeypatch.setattr("s3s3.queue.memory_queue.INITIAL_PROBE_INTERVAL_S", 0.3)
+    monkeypatch.setattr("s3s3.queue.memory_queue.MAX_TURN_S", 0.2)
     with Proxy(store.port) as source, Proxy(store.port) as there:
         route = Route(
             "default",
@@ -120,11 +120,11 @@ def road(
 
 
 @asynccontextmanager
-async def copying(road: Road, max_tries: int = 1000) -> AsyncIterator[tuple[RouteStores, MemoryJobs]]:
+async def copying(road: Road, max_attempts: int = 1000) -> AsyncIterator[tuple[RouteStores, MemoryJobQueue]]:
     """A worker on the road, which never gives up."""
     async with opened(road.route, SETTINGS, road.metrics) as stores:
-        jobs = MemoryJobs(road.route.destination_names)
-        worker = Worker(road.route, jobs, stores.copy, max_tries=max_tries, lease_s=5)
+        jobs = MemoryJobQueue(road.route.destination_names)
+        worker = Worker(road.route, jobs, stores.copy, max_attempts=max_attempts, lease_s=5)
         stop = asyncio.Event()
         async with running(worker.run(stop, drain_s=5)):
             yield stores, jobs
@@ -155,7 +155,7 @@ async def test_no_wrong_object_is_ever_seen_and_the_right_one_arrives_when_the_f
             for key in keys:
                 road.write(key, hashlib.md5(f"{key}{number}".encode()).digest() * (SIZES_BYTES[key] // 16))
             with proxy.injecting(fault()):
-                await jobs.put([Put(key, ("destination",)) for key in keys], Lane.FRESH)
+                await jobs.enqueue([JobRequest(key, ("destination",)) for key in keys], Lane.FRESH)
                 await until(
                     partial(lambda hit: proxy.injected.total() >= hit + 2 * len(keys), injected), FAULTS_WITHIN_S
                 )
@@ -189,11 +189,17 @@ async def test_a_damaged_listing_puts_no_wrong_object_anywhere_and_the_next_run_
     proxy: Proxy = getattr(road, side)
     matches = matcher(road.route)
     broke_off = 0
-    async with copying(road, max_tries=2) as (stores, jobs):
+    async with copying(road, max_attempts=2) as (stores, jobs):
 
         async def compared() -> None:
-            await Reconcile(
-                road.route, stores.source, stores.destinations, jobs, Options(), settings=SETTINGS, matches=matches
+            await Reconciler(
+                road.route,
+                stores.source,
+                stores.destinations,
+                jobs,
+                ReconcileOptions(),
+                settings=SETTINGS,
+                matches=matches,
             ).run()
 
         with proxy.injecting(fault()):

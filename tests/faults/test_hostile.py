@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from s3s3 import config
 from s3s3.errors import ConfigError, StoreError
 from s3s3.model import Endpoint, Secret
-from s3s3.notifications.message import BadMessage, key_of, shown
+from s3s3.notifications.message import BadMessage, parse_message, printable_message
 from s3s3.s3 import Store, request
-from s3s3.s3.error_mapping import error_of_answer
+from s3s3.s3.error_mapping import error_for_response
 from s3s3.s3.list_parser import parse_page
 from s3s3.s3.transport.http_parser import body_of, parse_head
 from tests.config.configurations import SOUND
@@ -56,15 +56,15 @@ def read_head_and_body(raw: bytes) -> None:
 
 
 def read_message(raw: bytes) -> None:
-    assert len(shown(raw)) < 10_000
-    assert key_of(raw).encode() == raw
+    assert len(printable_message(raw)) < 10_000
+    assert parse_message(raw).encode() == raw
 
 
 def read_error(raw: bytes) -> None:
     endpoint = Endpoint("destination", "bucket", secret_access_key=Secret(SECRET))
     headers = {"location": raw.decode("latin-1"), "x-amz-bucket-region": raw.decode("latin-1")[:40]}
     for status, said in ((500, raw), (200, b"<Error>" + raw), (301, b""), (403, raw + SECRET.encode())):
-        told = str(error_of_answer(endpoint, "PUT", "k", status=status, headers=headers, body=said))
+        told = str(error_for_response(endpoint, "PUT", "k", status=status, headers=headers, body=said))
         assert SECRET not in told
         assert len(told) < 2000 + len(raw)
 
@@ -174,7 +174,7 @@ def test_a_listing_that_declares_entities_is_not_read_in_any_encoding(encoding: 
 
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(request, "INITIAL_BACKOFF_S", 0.0)
 
 
 def endless(head: bytes, piece: bytes) -> Script:

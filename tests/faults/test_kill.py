@@ -23,11 +23,11 @@ from s3s3 import config
 from s3s3.listener import listen, route_listeners
 from s3s3.model import Endpoint, Lane
 from s3s3.monitoring.metrics import Metrics
-from s3s3.queue.base import Put
+from s3s3.queue.base import JobRequest
 from s3s3.queue.connection import connected
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.swift_server import SwiftServer
-from s3s3.tasks import beside
+from s3s3.tasks import run_with_background
 from tests.faults.crash_points import STEPS
 from tests.faults.results import report
 from tests.integration.commands import PATIENCE_S, eventually, write_config
@@ -76,8 +76,8 @@ class Victim:
     def publish(self, *keys: str) -> None:
         async def put() -> None:
             async with connected(self.redis_url) as client:
-                jobs = RedisJobs(client, "default", ["destination"], lease_s=LEASE_S)
-                await jobs.put([Put(key, ("destination",)) for key in keys], Lane.FRESH)
+                jobs = RedisJobQueue(client, "default", ["destination"], lease_s=LEASE_S)
+                await jobs.enqueue([JobRequest(key, ("destination",)) for key in keys], Lane.FRESH)
 
         asyncio.run(put())
 
@@ -138,7 +138,7 @@ async def listening(victims: list[Victim]) -> AsyncIterator[None]:
             settings = config.load(victim.config())
             listeners = await stack.enter_async_context(route_listeners(settings, Metrics()))
             runs.append(listen(listeners, [], asyncio.Event()))
-        async with running(beside(*runs)):
+        async with running(run_with_background(*runs)):
             yield
 
 

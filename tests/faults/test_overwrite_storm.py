@@ -38,7 +38,7 @@ def test_a_storm_of_overwrites_ends_with_the_last_contents_and_few_copies(
         source,
         destinations,
         worker={"lease_s": 10, "concurrency": AT_ONCE},
-        pubsub={"heal": False},
+        pubsub={"backfill": False},
         direct=list(destinations),
     ) as fleet:
         began_s = time.monotonic()

@@ -31,7 +31,7 @@ HUGE = (
     % (b"0" * 32, SINGLE_PUT_LIMIT_BYTES + 1)
 )
 BROKEN = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"
-MAX_TRIES = 2
+MAX_ATTEMPTS = 2
 GONE_PER_S = 200
 """Below what a listener can do, as it is in daily life."""
 
@@ -55,8 +55,8 @@ def fleet(tmp_path: Path, own_redis: RedisServer, gateway: StoreServer, to_sourc
         source,
         {name: Bucket.new(gateway) for name in ("dest-one", "dest-two")},
         size=1,
-        worker={"lease_s": 2, "max_tries": MAX_TRIES},
-        pubsub={"heal": False},
+        worker={"lease_s": 2, "max_attempts": MAX_ATTEMPTS},
+        pubsub={"backfill": False},
         direct=["dest-two"],
         source_endpoint=to_source.through(gateway.endpoint(source.name)),
     ) as fleet:
@@ -89,7 +89,7 @@ def test_what_cannot_succeed_becomes_a_dead_letter_that_says_why_and_is_revived(
         assert "sends us elsewhere, to http://127.0.0.1:1/elsewhere" in letters["elsewhere"].reason
         assert "more than a single PUT takes (5 GiB)" in letters["huge"].reason
         assert "multipart" in letters["huge"].reason
-    assert f"tried {MAX_TRIES} times" in one["broken"].reason
+    assert f"tried {MAX_ATTEMPTS} times" in one["broken"].reason
     assert "500" in one["broken"].reason
 
     to_source.inject()
@@ -132,7 +132,7 @@ def test_notices_of_keys_that_do_not_exist_end_as_source_gone_and_let_the_others
         gone_beside_per_s=GONE_PER_S,
     )
     for name in fleet.destinations:
-        assert metrics["s3s3_copies_total", f"{name} source gone"] == gone
+        assert metrics["s3s3_copies_total", f"{name} source_missing"] == gone
         assert metrics["s3s3_copies_total", f"{name} copied"] == good
         assert not fleet.dead_letters(name)
     assert copied_everywhere(fleet, "good-0")
@@ -141,7 +141,7 @@ def test_notices_of_keys_that_do_not_exist_end_as_source_gone_and_let_the_others
 
 def _within_s(metrics: dict[tuple[str, str], float], share: float) -> str:
     """Return within what time this share of the notices of good keys became copies (a bound of the histogram)."""
-    name = "s3s3_notice_to_copy_seconds_bucket"
+    name = "s3s3_notification_to_copy_seconds_bucket"
     counts = {
         label.split()[1]: count for (metric, label), count in metrics.items() if metric == name and "dest-one" in label
     }

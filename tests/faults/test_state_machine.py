@@ -31,7 +31,7 @@ def attacked(
     heals = machine is PublishedNotices
     size = 3 if minutes() else 2
     made = 0
-    with Fleet(tmp_path, server.url, Bucket.new(gateway), destinations, size=size, pubsub={"heal": heals}) as fleet:
+    with Fleet(tmp_path, server.url, Bucket.new(gateway), destinations, size=size, pubsub={"backfill": heals}) as fleet:
 
         def example() -> Disorder:
             nonlocal made

@@ -9,7 +9,7 @@ import pytest
 
 from s3s3.errors import StoreRefused, StoreUnavailable
 from s3s3.model import PART_AT_LEAST_BYTES, Result
-from s3s3.s3.attributes import Marks
+from s3s3.s3.attributes import ObjectAttributes
 from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.integration.test_real_copies import BIG
 from tests.integration.test_server_side_copy import between, copy
@@ -57,7 +57,7 @@ async def test_an_object_of_parts_that_stays_without_its_tags_is_told_to_be_ther
     async def refuse(*_: object, **__: object) -> None:
         raise StoreUnavailable("away")
 
-    monkeypatch.setattr(Marks, "put_tags", refuse)
+    monkeypatch.setattr(ObjectAttributes, "put_tags", refuse)
     source = ceph.endpoint(new_bucket(ceph))
     client = ceph.boto3_client()
     client.put_object(Bucket=source.bucket_name, Key="k", Body=BIG[: PART_AT_LEAST_BYTES + 1], Tagging="a=b")
@@ -67,7 +67,7 @@ async def test_an_object_of_parts_that_stays_without_its_tags_is_told_to_be_ther
         failed = await copy(stores, "k")
     assert "without its tags" in failed.reason
     assert isinstance(failed.error, StoreRefused)
-    assert not failed.unanswered
+    assert not failed.indeterminate
 
 
 async def test_tags_that_a_store_does_not_take_are_a_failure_that_names_the_setting(
@@ -94,7 +94,7 @@ async def test_a_source_without_tags_and_acls_of_objects_copies_what_it_has(
     swift.boto3_client().put_object(Bucket=source.bucket_name, Key="k", Body=b"x")
     async with between(source, there) as stores:
         assert (await copy(stores, "k")).result is Result.COPIED
-        assert (await copy(stores, "gone")).result is Result.SOURCE_GONE
+        assert (await copy(stores, "gone")).result is Result.SOURCE_MISSING
 
 
 @pytest.mark.parametrize("account", [0, 1])

@@ -51,9 +51,9 @@ def test_a_dry_run_copies_nothing_reports_what_it_would_and_exits_with_1(place: 
     report = place.folder / "report.jsonl"
     run("bucket", "--config", place.config(), "--dry-run", "--report", report, status=1)
     lines, summary = report_lines(report)
-    assert {line["outcome"] for line in lines} == {"would copy"}
+    assert {line["outcome"] for line in lines} == {"would_copy"}
     assert {line["reason"] for line in lines} == {"missing"}
-    assert summary["destinations"] == {"destination": {"would copy": 20}}
+    assert summary["destinations"] == {"destination": {"would_copy": 20}}
     assert place.content("key 00") is None
     run("bucket", "--config", place.config())
     run("bucket", "--config", place.config(), "--dry-run")
@@ -184,7 +184,7 @@ def test_a_run_beside_another_one_exits_with_1_at_once_and_names_it_but_a_dry_ru
     assert "route default is being compared by process 7 on elsewhere since 1970" in said
     assert "--wait" in said
     assert place.content("key 00") is None
-    assert "would copy" in run("bucket", "--config", place.config(), "--dry-run", status=1).stdout
+    assert "would_copy" in run("bucket", "--config", place.config(), "--dry-run", status=1).stdout
     run("bucket", "--config", place.config(), "--without-redis")
     assert place.content("key 00") == b"content"
 

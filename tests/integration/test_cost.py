@@ -23,14 +23,14 @@ from redis.asyncio import Redis
 import s3s3
 from s3s3.config import WorkerSettings
 from s3s3.model import Endpoint, Lane, Route, Secret
-from s3s3.monitoring.job_observer import Observer
+from s3s3.monitoring.job_observer import JobObserver
 from s3s3.monitoring.metrics import Metrics
-from s3s3.queue.base import Put
+from s3s3.queue.base import JobRequest
 from s3s3.queue.connection import connect
-from s3s3.queue.memory_queue import MemoryJobs
-from s3s3.queue.redis_queue import RedisJobs
-from s3s3.reconcile.comparison import Options
-from s3s3.reconcile.reconciler import Reconcile
+from s3s3.queue.memory_queue import MemoryJobQueue
+from s3s3.queue.redis_queue import RedisJobQueue
+from s3s3.reconcile.comparison import ReconcileOptions
+from s3s3.reconcile.reconciler import Reconciler
 from s3s3.transfer.route_stores import opened
 from s3s3.worker.worker import Worker
 from tests.waiting import running, until
@@ -39,7 +39,7 @@ JOBS = 400
 OBJECT = b"x" * 4096
 ETAG = hashlib.md5(OBJECT).hexdigest()
 PAGES = 3
-SETTINGS = WorkerSettings(concurrency=32, max_tries=8, lease_s=60, spool_dir=Path(), spool_bytes=1)
+SETTINGS = WorkerSettings(concurrency=32, max_attempts=8, lease_s=60, spool_dir=Path(), spool_bytes=1)
 
 HEAD = "HTTP/1.1 200 OK\r\ndate: Tue, 06 Oct 2026 03:09:27 GMT\r\n"
 ABOUT = f'last-modified: Tue, 06 Oct 2026 03:09:27 GMT\r\netag: "{ETAG}"\r\ncontent-type: text/plain\r\n'
@@ -139,9 +139,9 @@ async def test_what_a_small_object_costs(client: Redis, monkeypatch: pytest.Monk
         return await execute(self, *args, **options)
 
     async with store_that_counts() as (route, asked), opened(route, SETTINGS, metrics := Metrics()) as stores:
-        jobs = RedisJobs(client, route.name, route.destination_names)
-        await jobs.put([Put(f"key-{n:05}", route.destination_names) for n in range(JOBS)], Lane.FRESH)
-        worker = Worker(route, jobs, stores.copy, finished=Observer(route.name, metrics).finished)
+        jobs = RedisJobQueue(client, route.name, route.destination_names)
+        await jobs.enqueue([JobRequest(f"key-{n:05}", route.destination_names) for n in range(JOBS)], Lane.FRESH)
+        worker = Worker(route, jobs, stores.copy, finished=JobObserver(route.name, metrics).on_job_end)
         monkeypatch.setattr(Redis, "execute_command", counted)
         with calls_counted() as calls:
             stop = asyncio.Event()
@@ -150,7 +150,7 @@ async def test_what_a_small_object_costs(client: Redis, monkeypatch: pytest.Monk
                 stop.set()
                 await work
             calls_each = calls() / JOBS
-        assert (await jobs.counts()).pending == 0
+        assert (await jobs.stats()).pending == 0
     assert asked == {"GET source": JOBS, "PUT first": JOBS, "PUT second": JOBS}, "one GET, N PUTs, and nothing else"
     assert round_trips / (JOBS / 100) < 25, "round trips to Redis for a hundred jobs"
     assert calls_each < 295, "calls of functions of s3s3 for a job"
@@ -158,8 +158,8 @@ async def test_what_a_small_object_costs(client: Redis, monkeypatch: pytest.Monk
 
 async def test_what_an_unchanged_bucket_costs() -> None:
     async with store_that_counts() as (route, asked), opened(route, SETTINGS, Metrics()) as stores:
-        reconcile = Reconcile(
-            route, stores.source, stores.destinations, MemoryJobs(route.destination_names), Options(),
+        reconcile = Reconciler(
+            route, stores.source, stores.destinations, MemoryJobQueue(route.destination_names), ReconcileOptions(),
             settings=SETTINGS,
             matches=lambda key: True,
         )  # fmt: skip

@@ -12,14 +12,14 @@ import pytest
 
 from s3s3.model import Endpoint, Job, Lane, Outcome, Result, Route
 from s3s3.monitoring.metrics import Metrics
-from s3s3.queue.base import Put
-from s3s3.queue.memory_queue import MemoryJobs
+from s3s3.queue.base import JobRequest
+from s3s3.queue.memory_queue import MemoryJobQueue
 from s3s3.s3 import Store
 from s3s3.scripts import bucket, publish
 from s3s3.scripts.demo.servers import StoreServer
 from s3s3.scripts.demo.swift_server import SwiftServer
-from s3s3.transfer.budget import Room
-from s3s3.transfer.copier import Transfer
+from s3s3.transfer.budget import CopyBudget
+from s3s3.transfer.copier import Copier
 from s3s3.worker.worker import Worker
 from tests.integration.commands import Listener, endpoint_table, eventually, report_lines
 from tests.integration.objects import ODD_KEYS, keys_of
@@ -69,7 +69,7 @@ class Place:
         path.write_text(
             f"{endpoint_table(self.source)}{self.about_source}\n"
             f"{endpoint_table(self.there)}delete = true\nmax_delete = {self.max_delete}\n"
-            f'[pubsub]\nurl = "{self.redis_url}"\nheal_margin_s = 0\n[http]\nbind = ""\n'
+            f'[pubsub]\nurl = "{self.redis_url}"\nbackfill_margin_s = 0\n[http]\nbind = ""\n'
         )
         path.chmod(0o600)
         return path
@@ -96,9 +96,9 @@ def test_a_run_deletes_what_the_source_has_no_more_and_nothing_else(place: Place
     place.remove(*ODD_KEYS[:3])
     before = place.keys_there()
 
-    assert place.run("--dry-run", status=1)[0] == {"same": 6, "would delete": 4}
+    assert place.run("--dry-run", status=1)[0] == {"same": 6, "would_delete": 4}
     assert place.keys_there() == before
-    assert place.run("--since", "2099-01-01")[0] == {"left": 4}
+    assert place.run("--since", "2099-01-01")[0] == {"extraneous": 4}
     assert place.run()[0] == {"same": 6, "deleted": 4}
     assert place.keys_there() == before - {f"to/{key}" for key in [*ODD_KEYS[:3], "only there"]}
     assert place.run()[0] == {"same": 6}
@@ -113,7 +113,7 @@ def test_a_run_that_would_delete_too_much_deletes_nothing_copies_and_says_which_
 
     counts, said = place.run(status=1)
 
-    assert counts == {"same": 5, "left": 3, "copied": 1}
+    assert counts == {"same": 5, "extraneous": 3, "copied": 1}
     assert "3 of 8 objects" in said
     assert "max_delete = 0.25" in said
     assert len(place.keys_there()) == 9
@@ -129,7 +129,7 @@ def test_an_empty_source_deletes_nothing_unless_it_is_said_to_be_meant(place: Pl
 
     counts, said = place.run(status=1)
 
-    assert counts == {"left": 3}
+    assert counts == {"extraneous": 3}
     assert "--allow-empty" in said
     assert len(place.keys_there()) == 3
     place.max_delete = 0.1
@@ -171,10 +171,10 @@ class Pair:
 
     def __init__(self, source: Store, there: Store) -> None:
         self.source, self.there = source, there
-        self.transfer = Transfer(source, Room(), metrics=Metrics(), route="default")
+        self.transfer = Copier(source, CopyBudget(), metrics=Metrics(), route="default")
 
     async def copy(self, job: Job, destinations: Sequence[str], permit: Callable[[], None]) -> list[Outcome]:
-        return await self.transfer.copy(job.key, [self.there], permit=permit, look=not job.unseen)
+        return await self.transfer.copy(job.key, [self.there], permit=permit, look=not job.unconditional)
 
 
 async def pair(stack: AsyncExitStack, source: Endpoint, there: Endpoint) -> Pair:
@@ -203,14 +203,14 @@ async def test_an_object_made_again_between_get_and_delete_is_there_in_the_end(
     there = server.endpoint(new_bucket(server), "destination", delete=True)
     client = server.boto3_client()
     client.put_object(Bucket=there.bucket_name, Key="key", Body=b"old")
-    jobs = MemoryJobs(("destination",))
+    jobs = MemoryJobQueue(("destination",))
     delete = Store.delete
 
     async def delete_late(store: Store, key: str, **named: object) -> bool:
         """The source gets the object again, with its notice, when the DELETE is decided on and not sent yet."""
         if store.name == "destination":
             client.put_object(Bucket=source.bucket_name, Key="key", Body=b"new")
-            await jobs.put([Put("key", ("destination",))], Lane.FRESH)
+            await jobs.enqueue([JobRequest("key", ("destination",))], Lane.FRESH)
         return await delete(store, key, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Store, "delete", delete_late)
@@ -221,7 +221,7 @@ async def test_an_object_made_again_between_get_and_delete_is_there_in_the_end(
             Route("default", source, (there,)), jobs, copies.copy,
             finished=lambda _, outcomes, __: told.extend(outcome.result for outcome in outcomes),
         )  # fmt: skip
-        await jobs.put([Put("key", ("destination",))], Lane.FRESH)
+        await jobs.enqueue([JobRequest("key", ("destination",))], Lane.FRESH)
         stop = asyncio.Event()
         async with running(worker.run(stop)):
             await until(lambda: len(told) == 2)

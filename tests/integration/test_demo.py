@@ -20,19 +20,19 @@ from s3s3.scripts.demo.objects import BIGGER_BYTES, ODD_NAMES, first_samples, re
 from s3s3.scripts.demo.parts import Parts, check_installed
 from s3s3.scripts.demo.screen import Screen
 from s3s3.scripts.demo.servers import ServerMissing
-from s3s3.scripts.demo.tour import FEWEST_OBJECTS, tour
+from s3s3.scripts.demo.tour import MIN_OBJECTS, tour
 from tests.conftest import missing
 from tests.integration.commands import command, eventually
 
 pytestmark = pytest.mark.timeout(300)
 
-FEW = str(FEWEST_OBJECTS)
+FEW = str(MIN_OBJECTS)
 MORE_OBJECTS = 3
 """Put while nobody listens."""
 
 ONLY_THE_END = """
 import sys
-from s3s3.demo.parts import started_parts
+from s3s3.scripts.demo.parts import started_parts
 from s3s3.scripts import demo
 
 def only_the_end(screen, *, objects, at_the_end):
@@ -119,7 +119,7 @@ def start(tmp_path: Path, installed: None) -> Iterator[Callable[..., Demonstrati
 def test_everything_is_verified_and_nothing_is_left_behind(start: Callable[..., Demonstration]) -> None:
     shown = start(*command("demo", "--objects", FEW))
     assert shown.status() == 0, shown.output
-    count = FEWEST_OBJECTS + MORE_OBJECTS
+    count = MIN_OBJECTS + MORE_OBJECTS
     for row in (r"dest-swift +OpenStack Swift", r"dest-rclone +rclone serve s3"):
         assert re.search(rf"^ +{row} +{count} +[\d.]+ MiB +{count} +{count}$", shown.output, re.MULTILINE), shown.output
     assert f"{MORE_OBJECTS} keys published; 0 of them were heard." in shown.output
@@ -171,7 +171,7 @@ def test_damage_done_behind_its_back_is_found(
     monkeypatch.setattr(demo, "tour", partial(tour, before_judging=damage))
     assert demo.main(["--objects", FEW]) == 1
     output = capsys.readouterr().out
-    count = FEWEST_OBJECTS + MORE_OBJECTS
+    count = MIN_OBJECTS + MORE_OBJECTS
     assert re.search(rf"dest-swift .* {count} .* {count - 1} +{count - 1}$", output, re.MULTILINE), output
     assert re.search(rf"dest-rclone .* {count - 1} .* {count - 1} +{count - 1}$", output, re.MULTILINE), output
     unwrapped = " ".join(output.split())
@@ -222,12 +222,12 @@ def test_what_is_not_installed_is_named_with_the_one_command_that_cures_it(
 
 def test_so_few_objects_that_there_is_no_middle_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        demo.main(["--objects", str(FEWEST_OBJECTS - 1)])
+        demo.main(["--objects", str(MIN_OBJECTS - 1)])
     assert ended.value.code == 2
-    assert f"{FEWEST_OBJECTS} or more" in capsys.readouterr().err
+    assert f"{MIN_OBJECTS} or more" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("count", [FEWEST_OBJECTS, 2000])
+@pytest.mark.parametrize("count", [MIN_OBJECTS, 2000])
 def test_there_are_as_many_objects_as_asked_for_all_of_different_names(count: int) -> None:
     samples = first_samples(real_files(), count)
     assert len({sample.key for sample in samples}) == count

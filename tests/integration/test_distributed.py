@@ -88,18 +88,18 @@ def status(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 def test_alone_it_does_what_the_plain_run_does(place: Place) -> None:
     place.put([f"key {number}" for number in range(30)])
-    place.put(["left"], place.there.bucket_name)
+    place.put(["extraneous"], place.there.bucket_name)
     place.put(["key 7"], place.there.bucket_name, content="stale")
     report = place.folder / "report.jsonl"
     run("bucket", "--config", place.config, "--distributed", "--dry-run", "--report", report, status=1)
     lines, summary = report_lines(report)
-    assert summary["destinations"] == {"destination": {"would copy": 30, "left": 1}}
+    assert summary["destinations"] == {"destination": {"would_copy": 30, "extraneous": 1}}
     assert len(lines) == 31
     said = run("bucket", "--config", place.config, "--distributed").stdout
     assert "30 objects compared" in said
-    assert set(place.held(place.there.bucket_name)) == {*place.held(place.source.bucket_name), "left"}
+    assert set(place.held(place.there.bucket_name)) == {*place.held(place.source.bucket_name), "extraneous"}
     run("bucket", "--config", place.config, "--distributed", "--report", report)
-    assert report_lines(report)[1]["destinations"] == {"destination": {"same": 30, "left": 1}}
+    assert report_lines(report)[1]["destinations"] == {"destination": {"same": 30, "extraneous": 1}}
     run("bucket", "--config", place.config)
     assert not place.redis.exists("s3s3:{default}:comparing")
 

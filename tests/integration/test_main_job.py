@@ -80,7 +80,7 @@ def test_what_is_published_is_copied_and_what_is_not_is_found(
     client = source.boto3_client()
     for thing in wanted[100:105]:
         client.delete_object(Bucket=source_bucket, Key=thing.key)
-    assert outcomes(config, tmp_path) == [{"same": count, "left": 5}] * len(stores)
+    assert outcomes(config, tmp_path) == [{"same": count, "extraneous": 5}] * len(stores)
 
 
 def publish(redis_url: str, keys: list[str]) -> None:

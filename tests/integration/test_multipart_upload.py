@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 import pytest
 
-from s3s3.errors import Damaged, LeaseLost, StoreUnavailable
+from s3s3.errors import IntegrityError, LeaseLost, StoreUnavailable
 from s3s3.model import PART_AT_LEAST_BYTES, Outcome, Proof, Result
 from s3s3.s3 import RECORDED_ETAG
 from s3s3.s3.multipart import Multipart
 from s3s3.scripts.demo.servers import StoreServer
-from s3s3.transfer.budget import Need, Room
+from s3s3.transfer.budget import BudgetRequest, CopyBudget
 from s3s3.transfer.copier import STREAM_BYTES
 from tests.integration.test_real_copies import BIG, MIB, Buckets, Proxy
 
@@ -82,13 +82,13 @@ async def test_a_large_object_goes_in_parts_where_that_is_asked_for_and_is_known
     assert [outcome.proof for outcome in same] == [Proof.RECORDED_ETAG, Proof.ETAG]
     assert "-" not in str(buckets.describe(buckets.destinations[0], "small")["ETag"])
     assert begun(buckets) == []
-    assert buckets.room.take_now(Need(STREAM_BYTES, 64 * MIB))
+    assert buckets.room.take_now(BudgetRequest(STREAM_BYTES, 64 * MIB))
 
 
 async def test_an_object_of_parts_needs_no_more_room_than_for_one_of_its_own(buckets: Buckets) -> None:
     buckets.write_in_parts("parts", CONTENT)
     buckets.destinations = buckets.destinations[:1]
-    buckets.room = Room(spool_bytes=PART_AT_LEAST_BYTES, memory_bytes=STREAM_BYTES)
+    buckets.room = CopyBudget(spool_bytes=PART_AT_LEAST_BYTES, memory_bytes=STREAM_BYTES)
 
     (copied,) = await outcomes_of(buckets, "parts")
 
@@ -117,7 +117,7 @@ async def test_a_bit_flipped_on_the_way_leaves_the_old_object_standing_and_no_pa
         buckets.source = damaging
         outcomes = await outcomes_of(buckets, "big")
 
-    assert all(isinstance(outcome.error, Damaged) for outcome in outcomes)
+    assert all(isinstance(outcome.error, IntegrityError) for outcome in outcomes)
     assert buckets.all_hold("big", b"the old one")
     assert begun(buckets) == []
 
@@ -139,7 +139,7 @@ async def test_a_lease_that_ends_at_any_step_leaves_the_old_object_standing(buck
 
     if permits < 5:
         assert isinstance(outcome.error, LeaseLost)
-        assert not outcome.unanswered
+        assert not outcome.indeterminate
     assert buckets.all_hold("big", CONTENT if permits == 5 else b"the old one")
     assert begun(buckets) == []
 
@@ -163,22 +163,22 @@ async def test_a_last_step_without_an_answer_is_told_to_be_one_and_is_not_given_
     complete = Multipart.complete
     given_up: list[str] = []
 
-    async def unanswered(*arguments: Any, **named: Any) -> None:
+    async def indeterminate(*arguments: Any, **named: Any) -> None:
         await complete(*arguments, **named)
         error = StoreUnavailable("did not answer in time")
-        error.unanswered = True
+        error.indeterminate = True
         raise error
 
     async def noted(_: Multipart, key: str, upload_id: str) -> None:
         given_up.append(upload_id)
 
-    monkeypatch.setattr(Multipart, "complete", unanswered)
+    monkeypatch.setattr(Multipart, "complete", indeterminate)
     monkeypatch.setattr(Multipart, "abort", noted)
     failed, copied = await outcomes_of(buckets, "big")
     monkeypatch.setattr(Multipart, "complete", complete)
     looked = await outcomes_of(buckets, "big", look=True)
 
-    assert (failed.result, failed.unanswered, copied.result) == (Result.FAILED, True, Result.COPIED)
+    assert (failed.result, failed.indeterminate, copied.result) == (Result.FAILED, True, Result.COPIED)
     assert given_up == []
     assert [outcome.result for outcome in looked] == [Result.SAME] * 2
 

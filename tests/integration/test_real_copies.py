@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from s3s3.errors import Damaged, LeaseLost
+from s3s3.errors import IntegrityError, LeaseLost
 from s3s3.model import Endpoint, Outcome, Proof, Result
 from s3s3.monitoring.metrics import Metrics
 from s3s3.s3 import RECORDED_ETAG, Store
 from s3s3.scripts.demo.servers import HOST, StoreServer
 from s3s3.transfer import object_copy
-from s3s3.transfer.budget import Need, Room
-from s3s3.transfer.copier import SMALL_BYTES, STREAM_BYTES, Transfer
+from s3s3.transfer.budget import BudgetRequest, CopyBudget
+from s3s3.transfer.copier import SMALL_BYTES, STREAM_BYTES, Copier
 from s3s3.transfer.fanout import fan_out
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Buckets:
         self.client = server.boto3_client()
         names = ["source", *(f"destination-{number}" for number in range(destinations))]
         self.source, *self.destinations = [server.endpoint(new_bucket(server), name=name) for name in names]
-        self.room = Room(spool_bytes=64 * MIB, memory_bytes=STREAM_BYTES)
+        self.room = CopyBudget(spool_bytes=64 * MIB, memory_bytes=STREAM_BYTES)
         self.metrics = Metrics()
 
     async def copy(
@@ -58,7 +58,7 @@ class Buckets:
                 await stack.enter_async_context(Store(endpoint, source_prefix=self.source.prefix))
                 for endpoint in (self.source, *self.destinations)
             ]
-            transfer = Transfer(source, self.room, metrics=self.metrics, route="default")
+            transfer = Copier(source, self.room, metrics=self.metrics, route="default")
             copies = [transfer.copy(key, destinations, permit=permit, look=look) for key in keys]
             return dict(zip(keys, await asyncio.gather(*copies), strict=True))
 
@@ -164,7 +164,7 @@ async def test_every_size_arrives_byte_identical_with_its_metadata(buckets: Buck
             assert held["Metadata"] == {"with-hyphens": "some value"}
     for outcomes in (await buckets.copy(*keys, look=True)).values():
         assert [(outcome.result, outcome.proof) for outcome in outcomes] == [(Result.SAME, Proof.ETAG)] * 2
-    assert buckets.room.take_now(Need(STREAM_BYTES, 64 * MIB))
+    assert buckets.room.take_now(BudgetRequest(STREAM_BYTES, 64 * MIB))
 
 
 async def test_an_object_of_parts_is_spooled_recorded_and_known_again(buckets: Buckets) -> None:
@@ -199,7 +199,7 @@ async def test_contents_that_are_equal_without_a_record_are_found_equal_by_readi
 async def test_a_key_that_the_source_lacks_is_gone(buckets: Buckets) -> None:
     for look in (False, True):
         outcomes = (await buckets.copy("nothing", look=look))["nothing"]
-        assert [outcome.result for outcome in outcomes] == [Result.SOURCE_GONE] * 2
+        assert [outcome.result for outcome in outcomes] == [Result.SOURCE_MISSING] * 2
 
 
 async def test_a_bit_flipped_on_the_way_from_the_source_leaves_the_old_object_standing(
@@ -215,7 +215,7 @@ async def test_a_bit_flipped_on_the_way_from_the_source_leaves_the_old_object_st
         honest, buckets.source = buckets.source, damaging
         outcomes = (await buckets.copy("big"))["big"]
 
-    assert all(isinstance(outcome.error, Damaged) for outcome in outcomes)
+    assert all(isinstance(outcome.error, IntegrityError) for outcome in outcomes)
     assert buckets.all_hold("big", b"the old one")
     assert buckets.metrics.verify_mismatch["default", "source"] == 1
     buckets.source = honest
@@ -238,7 +238,7 @@ async def test_a_lease_that_ends_before_the_last_chunk_leaves_the_old_object_sta
 
         outcomes = (await buckets.copy(key, permit=permit))[key]
 
-        assert all(isinstance(outcome.error, LeaseLost) and not outcome.unanswered for outcome in outcomes)
+        assert all(isinstance(outcome.error, LeaseLost) and not outcome.indeterminate for outcome in outcomes)
         assert buckets.all_hold(key, b"the old one")
 
 

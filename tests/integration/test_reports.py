@@ -97,12 +97,12 @@ def test_every_object_has_a_line_with_sizes_md5s_and_proof_and_all_counts_add_up
         ("destination", "b"): ("copied", "etag", "etag"),
         ("destination", "empty"): ("copied", "missing", "etag"),
         ("destination", "parts"): ("copied", "missing", "etag"),
-        ("destination", "theirs"): ("left", "left", None),
+        ("destination", "theirs"): ("extraneous", "extraneous", None),
         ("destination-near", "a"): ("copied", "missing", "etag"),
         ("destination-near", "b"): ("copied", "missing", "etag"),
         ("destination-near", "empty"): ("copied", "missing", "etag"),
         ("destination-near", "parts"): ("copied", "missing", told["destination-near", "parts"]["proof"]),
-        ("destination-near", "old"): ("deleted", "source gone", None),
+        ("destination-near", "old"): ("deleted", "source_missing", None),
     }
     contents = {"a": b"a", "b": b"bb", "empty": b"", "parts": b"a" * 5 * MIB + b"b"}
     for (destination, key), line in told.items():
@@ -115,10 +115,10 @@ def test_every_object_has_a_line_with_sizes_md5s_and_proof_and_all_counts_add_up
     assert "route default: proven: every destination holds what the source does" in said
 
     lines, summary, said = audited.run()
-    assert summary["proofs"]["destination"] == {"etag": 3, "recorded etag": 1}
-    assert summary["destinations"] == {"destination": {"same": 4, "left": 1}, "destination-near": {"same": 4}}
-    assert "by etag by recorded etag" in said
-    assert next(line["source_md5"] for line in lines if line["proof"] == "recorded etag") is None
+    assert summary["proofs"]["destination"] == {"etag": 3, "recorded_etag": 1}
+    assert summary["destinations"] == {"destination": {"same": 4, "extraneous": 1}, "destination-near": {"same": 4}}
+    assert "by etag by recorded_etag" in said
+    assert next(line["source_md5"] for line in lines if line["proof"] == "recorded_etag") is None
 
 
 def test_what_cannot_be_told_by_any_etag_is_proven_by_its_content(audited: Audited) -> None:
@@ -138,7 +138,7 @@ def test_what_cannot_be_told_by_any_etag_is_proven_by_its_content(audited: Audit
 def test_a_dry_run_proves_too_and_one_that_finds_a_difference_proves_nothing(audited: Audited) -> None:
     put(audited.ceph, audited.images, a=b"a")
     lines, _, said = audited.run("--dry-run", status=1)
-    assert {line["outcome"] for line in lines} == {"would copy"}
+    assert {line["outcome"] for line in lines} == {"would_copy"}
     assert "proven" not in said
     audited.run()
     assert "proven" in audited.run("--dry-run")[2]
@@ -156,7 +156,7 @@ def test_withheld_deletions_and_a_destination_that_is_away_prove_nothing(audited
     put(audited.ceph, audited.images, a=b"a")
     put(audited.ceph, audited.near, x=b"x", y=b"y")
     lines, summary, _ = audited.run(status=1, more="")
-    assert Counter(line["outcome"] for line in lines) == {"copied": 2, "left": 2}
+    assert Counter(line["outcome"] for line in lines) == {"copied": 2, "extraneous": 2}
     assert "max_delete" in summary["kept"]["destination-near"]
 
     audited.there = dataclasses.replace(audited.there, port=free_ports(1)[0])

@@ -77,7 +77,7 @@ def test_two_routes_with_other_prefixes_copy_all_of_theirs_and_the_second_time_n
     run("bucket", "--config", config, "--report", report)
     lines, summary = report_lines(report)
     summaries = {one["summary"]["route"]: one["summary"] for one in [*lines, {"summary": summary}] if "summary" in one}
-    assert summaries["raw"]["destinations"] == {"dest-swift": {"left": 1, "same": 2}}
+    assert summaries["raw"]["destinations"] == {"dest-swift": {"extraneous": 1, "same": 2}}
     assert summaries["back"]["destinations"] == {"dest-ceph": {"same": 1}}
     assert {(one["route"], one["key"]) for one in lines if "key" in one and one["outcome"] == "same"} == {
         ("raw", "srcfolder/a"), ("raw", "srcfolder/b/c"), ("back", "logs/e")
@@ -119,7 +119,7 @@ def test_a_notice_is_for_the_routes_of_its_channel_whose_prefix_it_has(two: Two)
             assert answer.read() == b"ok\n"
         assert two.ceph.get_object(Bucket=two.images, Key="from-swift/c")["Body"].read() == b"content of logs/c"
     for route, destination in (("raw", "dest-swift"), ("back", "dest-ceph")):
-        assert f's3s3_notices_total{{kind="pubsub",route="{route}"}} 1.0' in metrics
+        assert f's3s3_notifications_total{{kind="pubsub",route="{route}"}} 1.0' in metrics
         assert f's3s3_copies_total{{destination="{destination}",outcome="copied",route="{route}"}} 1.0' in metrics
     assert {key for key in keys_of(two.swift, two.logs) if key.startswith("dest")} == {"destfolder/b"}
     assert {key for key in keys_of(two.ceph, two.images) if key.startswith("from")} == {"from-swift/c"}

@@ -56,12 +56,12 @@ def test_with_a_stream_there_is_no_need_of_a_channel(place: Place) -> None:
     for key in ("before anybody listened", "while one listens"):
         place.put(key)
     with redis.Redis.from_url(place.redis_url) as client:
-        client.xadd("s3s3:notices", {"key": "before anybody listened"})
+        client.xadd("s3s3:notifications", {"key": "before anybody listened"})
         with Listener(config).started() as listener:
             place.arrives("before anybody listened")
-            client.xadd("s3s3:notices", {"key": "while one listens", "bucket": place.source.bucket_name})
-            client.xadd("s3s3:notices", {"key": "of another bucket", "bucket": "other"})
-            client.xadd("s3s3:notices", {"nokey": "x"})
+            client.xadd("s3s3:notifications", {"key": "while one listens", "bucket": place.source.bucket_name})
+            client.xadd("s3s3:notifications", {"key": "of another bucket", "bucket": "other"})
+            client.xadd("s3s3:notifications", {"nokey": "x"})
             place.arrives("while one listens")
             eventually(lambda: dead_letters(place), "a dead letter")
             assert place.http("/healthz") == (200, "ok\n")
@@ -69,10 +69,10 @@ def test_with_a_stream_there_is_no_need_of_a_channel(place: Place) -> None:
             metrics = place.http("/metrics")[1]
             assert listener.stop() == 0
         assert client.pubsub_numsub("backup") == [(b"backup", 0)]
-        assert client.xlen("s3s3:notices") == 4
-        assert client.xinfo_consumers("s3s3:notices", "s3s3") == []
+        assert client.xlen("s3s3:notifications") == 4
+        assert client.xinfo_consumers("s3s3:notifications", "s3s3") == []
     assert "subscribed" not in listener.log.read_text()
-    counted = dict(re.findall(r's3s3_notices_total\{kind="([^"]*)",route="[^"]*"\} (.*)', metrics))
+    counted = dict(re.findall(r's3s3_notifications_total\{kind="([^"]*)",route="[^"]*"\} (.*)', metrics))
     assert counted == {"stream": "2.0", "no route": "1.0", "no key": "1.0"}
 
 
@@ -83,9 +83,9 @@ def test_a_listener_that_is_killed_leaves_its_notices_to_another(place: Place) -
     for key in keys:
         place.put(key)
     with redis.Redis.from_url(place.redis_url) as client, Listener(config).started() as first:
-        takes(first, "stream s3s3:notices")
+        takes(first, "stream s3s3:notifications")
         for key in keys:
-            client.xadd("s3s3:notices", {"key": key})
+            client.xadd("s3s3:notifications", {"key": key})
         first.kill()
         with Listener(config).started():
             for key in keys:
@@ -108,9 +108,9 @@ def test_stream_queue_webhook_and_channel_serve_one_listener(
         place.put(key)
     bucket = place.source.bucket_name
     with Listener(config) as listener, redis.Redis.from_url(place.redis_url) as client:
-        takes(listener, "stream s3s3:notices", f"webhook 127.0.0.1:{webhook_port}")
+        takes(listener, "stream s3s3:notifications", f"webhook 127.0.0.1:{webhook_port}")
         place.publish("channel")
-        client.xadd("s3s3:notices", {"key": "stream"})
+        client.xadd("s3s3:notifications", {"key": "stream"})
         queue.client.send_message(QueueUrl=queue.url, MessageBody=event("a queue", bucket=bucket))
         request = urllib.request.Request(
             f"http://127.0.0.1:{webhook_port}/notify", event("web+hook", bucket=bucket).encode(),
@@ -177,8 +177,8 @@ def test_what_is_put_into_ceph_arrives_because_ceph_says_so(
         source.put_object(Bucket=pushing, Key="plain", Body=b"changed")
         place.arrives("plain", b"changed")
         source.delete_object(Bucket=pushing, Key="plain")
-        gone = 's3s3_copies_total{destination="destination",outcome="source gone",route="default"} 1.0'
+        gone = 's3s3_copies_total{destination="destination",outcome="source_missing",route="default"} 1.0'
         eventually(lambda: gone in place.http("/metrics")[1], "one more look for the key that was removed")
-        assert 's3s3_notices_total{kind="webhook",route="default"} 6.0' in place.http("/metrics")[1]
+        assert 's3s3_notifications_total{kind="webhook",route="default"} 6.0' in place.http("/metrics")[1]
         assert listener.stop() == 0
     run("bucket", "--config", config, "--dry-run")

@@ -18,14 +18,14 @@ from multidict import CIMultiDictProxy
 from s3s3.config import WorkerSettings
 from s3s3.config.mirror import CacheSettings, MirrorSettings
 from s3s3.mirror.cache.service import cache_front
-from s3s3.mirror.frontends import Front, fronts, run
+from s3s3.mirror.frontends import FrontEnd, fronts, run
 from s3s3.mirror.mirrored_route import Shared
 from s3s3.model import Endpoint
 from s3s3.monitoring.metrics import Metrics
 from s3s3.queue import connection
 from s3s3.scripts.demo.swift_server import SwiftServer
 from s3s3.tasks import cancel
-from s3s3.transfer.budget import Room
+from s3s3.transfer.budget import CopyBudget
 from tests.mirror.cache.client import BIG, CacheClient, Cached, Put
 from tests.mirror.origin_server import OriginServer
 
@@ -39,7 +39,7 @@ async def origin() -> AsyncIterator[OriginServer]:
 class Mirror:
     """One process's fronts, and a client that follows nothing by itself."""
 
-    def __init__(self, opened: list[Front], metrics: Metrics, http: aiohttp.ClientSession, redis_url: str) -> None:
+    def __init__(self, opened: list[FrontEnd], metrics: Metrics, http: aiohttp.ClientSession, redis_url: str) -> None:
         self.fronts = opened
         self.redis_url = redis_url
         self.metrics = metrics
@@ -78,9 +78,9 @@ async def _started(
     settings: MirrorSettings, redis_url: str, folder: Path, options: dict[str, Any]
 ) -> AsyncIterator[Mirror]:
     metrics = Metrics()
-    worker = WorkerSettings(concurrency=8, max_tries=2, lease_s=5, spool_dir=folder, spool_bytes=64 * 1024**2)
+    worker = WorkerSettings(concurrency=8, max_attempts=2, lease_s=5, spool_dir=folder, spool_bytes=64 * 1024**2)
     async with connection.connected(redis_url) as client, aiohttp.ClientSession() as http:
-        shared = Shared(client, worker, Room(spool_dir=str(folder), spool_bytes=worker.spool_bytes), metrics)
+        shared = Shared(client, worker, CopyBudget(spool_dir=str(folder), spool_bytes=worker.spool_bytes), metrics)
         async with fronts(settings, shared, **options) as opened:
             working = asyncio.create_task(run(opened, asyncio.Event(), 0))
             try:

@@ -142,7 +142,7 @@ async def test_what_the_source_refuses_is_no_dead_letter_and_shuts_nobody_else_o
     mirror = await mirrored(proxy_of(origin, there))
     await asyncio.gather(*(mirror.ask(f"/{number}") for number in range(8)))
     assert (await mirror.ask("/good"))[1].startswith(copy_of(there, "good"))
-    counts = await mirror.fronts[0].routes[0].jobs.counts()
+    counts = await mirror.fronts[0].routes[0].jobs.stats()
     assert (sum(counts.dead_letters.values()), counts.pending, counts.circuits) == (0, 0, {})
 
 
@@ -220,11 +220,11 @@ async def test_a_front_says_what_it_is_not_ready_for(
 ) -> None:
     mirror = await mirrored(proxy_of(origin, there))
     front = mirror.fronts[0]
-    assert (await front.unready(), front.ailment()) == ([], "")
+    assert (await front.readiness_problems(), front.health_problem()) == ([], "")
     no_bucket = await mirrored(proxy_of(origin, replace(there, bucket_name="there-is-none")))
-    assert "there-is-none" in "".join(await no_bucket.fronts[0].unready())
+    assert "there-is-none" in "".join(await no_bucket.fronts[0].readiness_problems())
     redis_server.kill()
-    assert "Redis" in "".join(await front.unready())
+    assert "Redis" in "".join(await front.readiness_problems())
     redis_server.start()
 
 

@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from s3s3.mirror.influxdb import MOST_LINES, Influx, write_url
-from s3s3.mirror.request_stats import OF_CACHE, Event, Figures
+from s3s3.mirror.influxdb import MAX_LINES, InfluxDBSender, write_url
+from s3s3.mirror.request_stats import OF_CACHE, Event, RequestStats
 from s3s3.monitoring.metrics import Metrics
 from s3s3.scripts.demo.servers import free_ports
 from tests.mirror.influxdb_server import Database
@@ -19,7 +19,7 @@ LINE = r"CacheHit,mirror=a\\ b\\=c,host=\S+,pid=\d+ seconds=0\.250000 \d{19}"
 
 async def test_lines_go_out_in_batches_and_the_last_ones_at_the_end() -> None:
     async with Database() as database:
-        async with Influx(f"http://user:pass@127.0.0.1:{database.port}/figures", sent_every_s=0.1) as influx:
+        async with InfluxDBSender(f"http://user:pass@127.0.0.1:{database.port}/figures", sent_every_s=0.1) as influx:
             for _ in range(3):
                 influx.line("CacheHit", "a b=c", 0.25)
             while not database.lines:
@@ -37,7 +37,7 @@ async def test_one_that_is_away_is_said_once_and_harms_nothing(
 ) -> None:
     async with Database(status or 204) as database:
         port = database.port if status else free_ports(1)[0]
-        async with Influx(f"http://user:secret@127.0.0.1:{port}", sent_every_s=0.02) as influx:
+        async with InfluxDBSender(f"http://user:secret@127.0.0.1:{port}", sent_every_s=0.02) as influx:
             for _ in range(10):
                 influx.line("CacheHit", "mirror.proxy", 0.25)
                 await asyncio.sleep(0.05)
@@ -47,10 +47,10 @@ async def test_one_that_is_away_is_said_once_and_harms_nothing(
 
 
 async def test_what_waits_is_bounded() -> None:
-    influx = Influx("http://127.0.0.1:1")
-    for _ in range(MOST_LINES + 10):
+    influx = InfluxDBSender("http://127.0.0.1:1")
+    for _ in range(MAX_LINES + 10):
         influx.line("CacheHit", "mirror.proxy", 0.25)
-    assert len(influx._lines) == MOST_LINES
+    assert len(influx._lines) == MAX_LINES
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_what_is_no_url(url: str) -> None:
 def test_every_event_has_its_line_and_its_counter() -> None:
     told: list[tuple[str, str, float]] = []
     metrics = Metrics()
-    figures = Figures("mirror.cache", metrics, lambda *line: told.append(line), OF_CACHE)
+    figures = RequestStats("mirror.cache", metrics, lambda *line: told.append(line), OF_CACHE)
     assert metrics.mirror_requests["mirror.cache", "streamed"] == 0
     assert ("mirror.cache", "waited") not in metrics.mirror_requests
     assert figures.answered(Event.STREAMED, 0.5) == "streamed"

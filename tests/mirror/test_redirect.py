@@ -24,7 +24,7 @@ import trustme
 
 from s3s3.config.mirror import MirrorSettings, RedirectSettings
 from s3s3.model import Endpoint, Secret
-from s3s3.s3 import Buckets
+from s3s3.s3 import BucketAdmin
 from s3s3.scripts.demo.redis_server import RedisServer
 from s3s3.scripts.demo.servers import free_ports
 from s3s3.scripts.demo.swift_server import SwiftServer
@@ -441,7 +441,7 @@ async def test_what_the_store_says_of_a_copys_end_is_how_long_it_is_known(
     mirrored: Mirrored, origin: OriginServer, ceph: CephServer, new_bucket: Callable[..., str]
 ) -> None:
     there = ceph.endpoint(new_bucket(ceph), NAME)
-    buckets = Buckets(there)
+    buckets = BucketAdmin(there)
     assert await buckets.expire_after(3)
     await buckets.close()
     origin.answers["/x"] = answer(b"content")

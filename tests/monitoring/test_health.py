@@ -19,21 +19,23 @@ from s3s3.monitoring.metrics import Metrics
 class Source:
     """A source of notices, whose health is told."""
 
-    def __init__(self, ailment: str = "", unready: list[str] | None = None) -> None:
-        self._ailment, self._unready = ailment, unready or []
+    def __init__(self, health_problem: str = "", readiness_problems: list[str] | None = None) -> None:
+        self._ailment, self._unready = health_problem, readiness_problems or []
 
-    def ailment(self) -> str:
+    def health_problem(self) -> str:
         return self._ailment
 
-    async def unready(self) -> list[str]:
+    async def readiness_problems(self) -> list[str]:
         return self._unready
 
 
 class Part(Source):
     """A part that has gauges, too."""
 
-    def __init__(self, ailment: str = "", unready: list[str] | None = None, away: bool = False) -> None:
-        super().__init__(ailment, unready)
+    def __init__(
+        self, health_problem: str = "", readiness_problems: list[str] | None = None, away: bool = False
+    ) -> None:
+        super().__init__(health_problem, readiness_problems)
         self._away = away
         self.measured = 0
 
@@ -67,13 +69,16 @@ async def test_all_well_is_200_and_ok() -> None:
 
 async def test_whatever_ails_is_503_and_a_line_each() -> None:
     assert (await ask("/healthz", Part("one"), Part(), Part("two")))[:2] == (503, "one\ntwo\n")
-    assert (await ask("/readyz", Part(unready=["a", "b"]), Part(unready=["c"])))[:2] == (503, "a\nb\nc\n")
+    assert (await ask("/readyz", Part(readiness_problems=["a", "b"]), Part(readiness_problems=["c"])))[:2] == (
+        503,
+        "a\nb\nc\n",
+    )
 
 
 async def test_a_source_of_notices_is_told_of_after_the_parts() -> None:
     sources = [Source("deaf", ["unreachable"])]
     assert (await ask("/healthz", Part("one"), sources=sources))[:2] == (503, "one\ndeaf\n")
-    assert (await ask("/readyz", Part(unready=["a"]), sources=sources))[:2] == (503, "a\nunreachable\n")
+    assert (await ask("/readyz", Part(readiness_problems=["a"]), sources=sources))[:2] == (503, "a\nunreachable\n")
     assert (await ask("/metrics", Part(), sources=sources))[0] == 200
 
 
@@ -89,7 +94,7 @@ async def test_a_readiness_check_that_takes_too_long_says_so(monkeypatch: pytest
     monkeypatch.setattr(health, "READY_WITHIN_S", 0.05)
 
     class Slow(Part):
-        async def unready(self) -> list[str]:
+        async def readiness_problems(self) -> list[str]:
             await asyncio.sleep(5)
             return []
 

@@ -9,7 +9,16 @@ from redis.asyncio import Redis
 
 from s3s3.errors import RedisUnavailable, StoreUnavailable
 from s3s3.model import Endpoint, Outcome, Result, Route
-from s3s3.monitoring.history import FAILURES_KEPT, KEPT_S, MINUTES, Failure, Growth, History, Hour, quantile_s
+from s3s3.monitoring.history import (
+    FAILURES_KEPT,
+    KEPT_S,
+    MINUTES,
+    Failure,
+    History,
+    HourlySeries,
+    MetricsDelta,
+    quantile_s,
+)
 from s3s3.monitoring.metrics import NOTICE_SECONDS, Metrics
 from s3s3.queue.connection import connect
 
@@ -28,7 +37,7 @@ async def client(redis_url: str) -> AsyncIterator[Redis]:
 
 def copied(metrics: Metrics, lag_s: float = 0.02) -> None:
     metrics.count_outcome("images", Outcome("swift", "key", Result.COPIED, source_size_bytes=1000), 0.01)
-    metrics.notice_to_copy_seconds["images", "swift"].observe(lag_s)
+    metrics.notification_to_copy_seconds["images", "swift"].observe(lag_s)
 
 
 def failure(key: str, reason: str = "") -> Outcome:
@@ -45,7 +54,7 @@ async def test_what_two_processes_tell_is_added_up(client: Redis) -> None:
     history = History(client, PREFIX)
     for number in (1, 2):
         metrics = Metrics()
-        growth = Growth(ROUTE, metrics)
+        growth = MetricsDelta(ROUTE, metrics)
         for _ in range(number):
             copied(metrics)
         await growth.tell(history)
@@ -64,7 +73,7 @@ async def test_what_redis_did_not_take_is_told_the_next_time(client: Redis) -> N
             raise RedisUnavailable("away")
 
     metrics = Metrics()
-    growth = Growth(ROUTE, metrics)
+    growth = MetricsDelta(ROUTE, metrics)
     copied(metrics)
     growth.failed([failure("a")])
     with pytest.raises(RedisUnavailable):
@@ -77,7 +86,7 @@ async def test_what_redis_did_not_take_is_told_the_next_time(client: Redis) -> N
 
 
 async def test_failures_are_counted_by_their_reason_whatever_their_keys(client: Redis) -> None:
-    growth = Growth(ROUTE, Metrics())
+    growth = MetricsDelta(ROUTE, Metrics())
     growth.failed([failure("a"), Outcome("ceph", "a", Result.COPIED)])
     growth.failed([failure("</script>\n'\"")])
     growth.failed([failure("c", "swift: another trouble")])
@@ -109,7 +118,7 @@ async def test_a_figure_of_a_newer_version_is_passed_over(client: Redis) -> None
 
 
 def test_the_rate_is_of_the_last_sixty_seconds() -> None:
-    hour = Hour()
+    hour = HourlySeries()
     hour.copied[-2:] = [600, 150]
     assert hour.rate(hour.copied, now_ms=15_000) == pytest.approx((600 * 0.75 + 150) / 60)
 

@@ -13,8 +13,15 @@ import pytest
 
 from s3s3.model import Job, Lane, Outcome, Result
 from s3s3.monitoring import log
-from s3s3.monitoring.job_observer import Observer
-from s3s3.monitoring.log import MOST_REMEMBERED, JsonLines, Lines, PlainLines, about, object_id
+from s3s3.monitoring.job_observer import JobObserver
+from s3s3.monitoring.log import (
+    MAX_REMEMBERED,
+    JsonFormatter,
+    PlainFormatter,
+    RateLimitedHandler,
+    log_fields,
+    object_id,
+)
 from s3s3.monitoring.metrics import Metrics
 
 KEY = "a\nkey"
@@ -25,7 +32,7 @@ def output() -> io.StringIO:
     return io.StringIO()
 
 
-NewLines = Callable[..., tuple[logging.Logger, Lines]]
+NewLines = Callable[..., tuple[logging.Logger, RateLimitedHandler]]
 
 
 @pytest.fixture
@@ -33,8 +40,8 @@ def new_lines(output: io.StringIO) -> Iterator[NewLines]:
     log = logging.getLogger("s3s3")
     before = log.level
 
-    def make(formatter: logging.Formatter, **settings: bool) -> tuple[logging.Logger, Lines]:
-        lines = Lines(formatter, **settings)
+    def make(formatter: logging.Formatter, **settings: bool) -> tuple[logging.Logger, RateLimitedHandler]:
+        lines = RateLimitedHandler(formatter, **settings)
         lines.setStream(output)
         log.handlers[:] = [lines]
         log.setLevel(logging.DEBUG if settings.get("every_one") else logging.INFO)
@@ -57,30 +64,30 @@ def test_an_object_has_one_id_in_every_process_and_no_other_has_it() -> None:
 
 
 def test_a_collector_gets_what_a_line_is_about_as_fields(new_lines: NewLines, output: io.StringIO) -> None:
-    new_lines(JsonLines())
-    Observer("images", Metrics()).finished(*failed(KEY, "swift", "ceph"), 0.1)
+    new_lines(JsonFormatter())
+    JobObserver("images", Metrics()).on_job_end(*failed(KEY, "swift", "ceph"), 0.1)
     (line,) = map(json.loads, output.getvalue().splitlines())
-    assert {name: line[name] for name in ("level", "id", "route", "key", "destinations", "outcome", "tries")} == {
+    assert {name: line[name] for name in ("level", "id", "route", "key", "destinations", "outcome", "attempts")} == {
         "level": "warning", "id": object_id("images", KEY), "route": "images", "key": KEY,
-        "destinations": ["swift", "ceph"], "outcome": "failed", "tries": {"swift": 1, "ceph": 1},
+        "destinations": ["swift", "ceph"], "outcome": "failed", "attempts": {"swift": 1, "ceph": 1},
     }  # fmt: skip
     assert "to swift failed: swift: PUT" in line["message"]
 
 
 def test_a_person_gets_one_line_with_the_id_at_its_end(new_lines: NewLines, output: io.StringIO) -> None:
-    new_lines(PlainLines())
-    Observer("images", Metrics()).finished(*failed(KEY, "swift", "ceph"), 0.1)
+    new_lines(PlainFormatter())
+    JobObserver("images", Metrics()).on_job_end(*failed(KEY, "swift", "ceph"), 0.1)
     (line,) = output.getvalue().splitlines()
     assert "WARNING images: 'a\\nkey' to swift failed" in line
     assert line.endswith(f"; to ceph failed: ceph: PUT of 'a\\nkey': HTTP 503 [{object_id('images', KEY)}]")
 
 
 def test_what_fails_for_many_objects_alike_is_told_once_and_counted(new_lines: NewLines, output: io.StringIO) -> None:
-    log, lines = new_lines(PlainLines())
-    observer = Observer("images", Metrics())
+    log, lines = new_lines(PlainFormatter())
+    observer = JobObserver("images", Metrics())
     for number in range(500):
-        observer.finished(*failed(f"key-{number}", "swift"), 0.1)
-    observer.finished(*failed("other", "swift", reason="HTTP 403"), 0.1)
+        observer.on_job_end(*failed(f"key-{number}", "swift"), 0.1)
+    observer.on_job_end(*failed("other", "swift", reason="HTTP 403"), 0.1)
     log.warning("Redis is away")
     log.warning("Redis is away")
     assert len(output.getvalue().splitlines()) == 3
@@ -99,32 +106,32 @@ def test_what_fails_for_many_objects_alike_is_told_once_and_counted(new_lines: N
 
 
 def test_whoever_wants_every_line_gets_every_line(new_lines: NewLines, output: io.StringIO) -> None:
-    new_lines(PlainLines(), every_one=True)
+    new_lines(PlainFormatter(), every_one=True)
     for _ in range(3):
-        Observer("images", Metrics()).finished(*failed(KEY, "swift"), 0.1)
+        JobObserver("images", Metrics()).on_job_end(*failed(KEY, "swift"), 0.1)
     assert len(output.getvalue().splitlines()) == 3
 
 
 def test_without_v_an_object_that_is_copied_has_no_line(new_lines: NewLines, output: io.StringIO) -> None:
-    new_lines(PlainLines())
+    new_lines(PlainFormatter())
     job, _ = failed(KEY, "swift")
-    Observer("images", Metrics()).finished(job, [Outcome("swift", KEY, Result.COPIED)], 0.1)
+    JobObserver("images", Metrics()).on_job_end(job, [Outcome("swift", KEY, Result.COPIED)], 0.1)
     assert output.getvalue() == ""
 
 
 def test_what_is_remembered_of_lines_is_bounded_and_none_is_lost(new_lines: NewLines, output: io.StringIO) -> None:
-    log, lines = new_lines(PlainLines())
-    for number in range(2 * MOST_REMEMBERED):
+    log, lines = new_lines(PlainFormatter())
+    for number in range(2 * MAX_REMEMBERED):
         log.warning("trouble %d", number)
         log.warning("trouble %d", number)
     lines.tell_due(older_than_s=0.0)
     said = output.getvalue().splitlines()
-    assert len(said) == 4 * MOST_REMEMBERED
-    assert sum("once more" in line for line in said) == 2 * MOST_REMEMBERED
+    assert len(said) == 4 * MAX_REMEMBERED
+    assert sum("once more" in line for line in said) == 2 * MAX_REMEMBERED
 
 
 def test_extra_fields_are_what_a_collector_needs() -> None:
-    assert about("images", "k", destination="swift")["about"] == {
+    assert log_fields("images", "k", destination="swift")["about"] == {
         "id": object_id("images", "k"), "route": "images", "key": "k", "destination": "swift",
     }  # fmt: skip
 

@@ -24,9 +24,9 @@ def outcome(result: Result, size_bytes: int | None = None) -> Outcome:
 
 
 def test_every_promised_series_is_there_before_anything_happened() -> None:
-    counters = "notices copies copy_bytes verify_mismatch retries reconcile_entries"
+    counters = "notifications copies copy_bytes verify_mismatch retries reconcile_entries"
     gauges = "pending_jobs oldest_pending_seconds dead_letters last_reconcile_timestamp_seconds build_info"
-    histograms = "copy_duration_seconds notice_to_copy_seconds"
+    histograms = "copy_duration_seconds notification_to_copy_seconds"
 
     kinds = {name: family.type for name, family in scraped(Metrics()).items()}
 
@@ -38,10 +38,10 @@ def test_every_promised_series_is_there_before_anything_happened() -> None:
 
 def test_a_counter_ends_in_total_and_has_the_labels_it_was_given() -> None:
     metrics = Metrics()
-    metrics.notices["default", "pubsub"] += 1
-    metrics.notices["default", "pubsub"] += 1
+    metrics.notifications["default", "pubsub"] += 1
+    metrics.notifications["default", "pubsub"] += 1
 
-    assert value(metrics, "s3s3_notices_total", route="default", kind="pubsub") == 2
+    assert value(metrics, "s3s3_notifications_total", route="default", kind="pubsub") == 2
 
 
 def test_a_gauge_with_one_label_takes_it_bare() -> None:
@@ -106,9 +106,9 @@ def test_no_series_is_labelled_with_a_key() -> None:
 
 def test_two_registries_know_nothing_of_each_other() -> None:
     one, other = Metrics(), Metrics()
-    one.notices["default", "pubsub"] += 1
+    one.notifications["default", "pubsub"] += 1
 
-    assert value(other, "s3s3_notices_total", route="default", kind="pubsub") is None
+    assert value(other, "s3s3_notifications_total", route="default", kind="pubsub") is None
 
 
 def test_the_version_is_shown_and_the_process_where_it_is_asked_for() -> None:

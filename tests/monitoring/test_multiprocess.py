@@ -63,14 +63,14 @@ async def test_one_that_is_starting_need_not_answer_yet(tmp_path: Path, age_s: f
 async def test_figures_are_added_up_and_outlive_the_process(tmp_path: Path) -> None:
     figures = [Metrics(), Metrics()]
     for metrics in figures:
-        metrics.notices["default", "pubsub"] += 5
+        metrics.notifications["default", "pubsub"] += 5
     processes = [Process(1, pid=11), Process(2, pid=12)]
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(AsyncExitStack())
         await first.enter_async_context(served(application([], figures[0]), socket_of(tmp_path, 1)))
         await stack.enter_async_context(served(application([], figures[1]), socket_of(tmp_path, 2)))
         session = await stack.enter_async_context(asking(processes, tmp_path))
-        wanted = 's3s3_notices_total{kind="pubsub",route="default"} 10.0'
+        wanted = 's3s3_notifications_total{kind="pubsub",route="default"} 10.0'
         assert wanted in (await text(session, "/metrics"))[1].splitlines()
         await first.aclose()
         processes[0].pid = 13

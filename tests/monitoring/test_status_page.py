@@ -17,15 +17,15 @@ from s3s3.config import HttpSettings
 from s3s3.model import Endpoint, Lane, Route, Secret
 from s3s3.monitoring import status_page as status_module
 from s3s3.monitoring.health import application, served
-from s3s3.monitoring.heartbeat import Fleet, Member
+from s3s3.monitoring.heartbeat import ProcessInfo, ProcessRegistry
 from s3s3.monitoring.history import Failure, History
 from s3s3.monitoring.metrics import Metrics
 from s3s3.monitoring.page import wish_of, wish_text
 from s3s3.monitoring.snapshot import watches
-from s3s3.monitoring.status_page import Status
-from s3s3.queue.base import Put, Step, Verdict
+from s3s3.monitoring.status_page import StatusPage
+from s3s3.queue.base import Disposition, DispositionKind, JobRequest
 from s3s3.queue.connection import connect
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.redis_server import RedisServer
 from s3s3.scripts.demo.servers import free_ports
 
@@ -46,8 +46,8 @@ async def client(redis_url: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def jobs(client: Redis) -> RedisJobs:
-    return RedisJobs(client, ROUTE.name, ROUTE.destination_names)
+def jobs(client: Redis) -> RedisJobQueue:
+    return RedisJobQueue(client, ROUTE.name, ROUTE.destination_names)
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def visiting(client: Redis, token: Secret | None = TOKEN) -> AsyncIterator[aiohttp.ClientSession]:
     (port,) = free_ports(1)
-    status = Status(watches(client, [ROUTE], 60.0), token)
+    status = StatusPage(watches(client, [ROUTE], 60.0), token)
     async with (
         served(application([], Metrics(), status), HttpSettings("127.0.0.1", port)),
         aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
@@ -73,10 +73,10 @@ async def page(session: aiohttp.ClientSession, path: str = "/") -> str:
         return await answer.text()
 
 
-async def bury(jobs: RedisJobs, *keys: str) -> None:
-    await jobs.put([Put(key, ("swift",)) for key in keys], Lane.FRESH)
+async def bury(jobs: RedisJobQueue, *keys: str) -> None:
+    await jobs.enqueue([JobRequest(key, ("swift",)) for key in keys], Lane.FRESH)
     for job in (await jobs.claim(len(keys), 0, len(keys), 0)).jobs:
-        await jobs.finish(job, {"swift": Verdict(Step.BURY, reason=f"no good: {job.key}")})
+        await jobs.finish(job, {"swift": Disposition(DispositionKind.DEAD_LETTER, reason=f"no good: {job.key}")})
 
 
 def words(text: str) -> str:
@@ -103,13 +103,15 @@ async def test_an_empty_fleet_is_told_of_as_it_is(client: Redis) -> None:
     assert "hush" not in said
 
 
-async def test_what_all_processes_told_is_on_the_page(client: Redis, jobs: RedisJobs) -> None:
-    await Fleet(client, jobs.prefix).sign(Member("m", "host-1", 7, "0.1.0", "listen", 0, running=3, leads=True))
+async def test_what_all_processes_told_is_on_the_page(client: Redis, jobs: RedisJobQueue) -> None:
+    await ProcessRegistry(client, jobs.prefix).register(
+        ProcessInfo("m", "host-1", 7, "0.1.0", "listen", 0, running=3, leads=True)
+    )
     await History(client, jobs.prefix).add(
         {"swift copied": 1200, "swift lag 3": 9}, [Failure("swift", "HTTP 503", "k")]
     )
-    await jobs.put([Put("waits", ("swift",))], Lane.FRESH)
-    await jobs.note_reconcile(json.dumps({"destinations": {"swift": {"same": 5}}, "errors": {}, "ended_s": 0}))
+    await jobs.enqueue([JobRequest("waits", ("swift",))], Lane.FRESH)
+    await jobs.save_reconcile_summary(json.dumps({"destinations": {"swift": {"same": 5}}, "errors": {}, "ended_s": 0}))
     async with visiting(client) as session:
         said = words(await page(session))
     assert "All is well" in said
@@ -122,19 +124,19 @@ async def test_what_all_processes_told_is_on_the_page(client: Redis, jobs: Redis
 
 
 async def test_a_comparison_that_could_not_list_a_store_is_no_comparison_of_nothing(
-    client: Redis, jobs: RedisJobs
+    client: Redis, jobs: RedisJobQueue
 ) -> None:
     errors = {"swift": "swift: LIST: HTTP 503"}
-    await jobs.note_reconcile(json.dumps({"destinations": {"swift": {}}, "errors": errors, "ended_s": 0}))
+    await jobs.save_reconcile_summary(json.dumps({"destinations": {"swift": {}}, "errors": errors, "ended_s": 0}))
     async with visiting(client) as session:
         said = words(await page(session))
     assert "the last comparison could not list swift: LIST: HTTP 503" in said
     assert "Last comparison 1970-01-01 00:00:00 could not list swift" in said
 
 
-async def test_each_state_has_its_word_and_what_it_means_is_said_above(client: Redis, jobs: RedisJobs) -> None:
+async def test_each_state_has_its_word_and_what_it_means_is_said_above(client: Redis, jobs: RedisJobQueue) -> None:
     async with visiting(client) as session:
-        await jobs.trip("swift", "swift: HTTP 503", "k")
+        await jobs.trip_circuit("swift", "swift: HTTP 503", "k")
         assert "swift is down, its jobs are parked: HTTP 503" in words(await page(session))
         await jobs.close_circuit("swift")
         await jobs.pause("swift")
@@ -142,9 +144,9 @@ async def test_each_state_has_its_word_and_what_it_means_is_said_above(client: R
         resume = "s3s3 jobs resume --route images --destination swift"
         assert f"swift is paused; {resume} lets it go on" in words(await page(session))
         await jobs.resume("swift")
-        await jobs.put([Put("k", ("swift",))], Lane.FRESH)
+        await jobs.enqueue([JobRequest("k", ("swift",))], Lane.FRESH)
         (job,) = (await jobs.claim(1, 0, 1, 0)).jobs
-        await jobs.finish(job, {"swift": Verdict(Step.RETRY, 60.0)})
+        await jobs.finish(job, {"swift": Disposition(DispositionKind.RETRY, 60.0)})
         await asyncio.sleep(0.1)
         assert "swift ↻ retrying" in words(await page(session))
         await jobs.pause()
@@ -152,9 +154,9 @@ async def test_each_state_has_its_word_and_what_it_means_is_said_above(client: R
         assert "the whole route is paused" in words(await page(session))
 
 
-async def test_hostile_keys_are_shown_and_do_nothing(client: Redis, jobs: RedisJobs) -> None:
+async def test_hostile_keys_are_shown_and_do_nothing(client: Redis, jobs: RedisJobQueue) -> None:
     await bury(jobs, *HOSTILE)
-    await jobs.bury_notice("<b>\\xff\udce4".encode("utf-8", "backslashreplace").decode(), "no <i>key</i>")
+    await jobs.dead_letter_message("<b>\\xff\udce4".encode("utf-8", "backslashreplace").decode(), "no <i>key</i>")
     await History(client, jobs.prefix).add({}, [Failure("swift", f"no {key}", key) for key in HOSTILE])
     async with visiting(client) as session:
         text = await page(session)
@@ -189,7 +191,7 @@ async def test_the_browser_is_told_to_run_nothing_but_the_page_s_own_script(clie
     assert not re.search(r"\sstyle=|\son\w+=|src=|https?://", text)
 
 
-async def test_who_looks_is_sent_what_changed_and_only_that(client: Redis, jobs: RedisJobs) -> None:
+async def test_who_looks_is_sent_what_changed_and_only_that(client: Redis, jobs: RedisJobQueue) -> None:
     async with visiting(client) as session, session.get("/events") as answer:
         assert answer.headers["Content-Type"] == "text/event-stream"
 
@@ -218,7 +220,7 @@ async def test_an_end_does_not_wait_for_who_looks(client: Redis) -> None:
 
 
 async def test_not_more_than_so_many_may_look(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status_module, "MOST_WATCHING", 1)
+    monkeypatch.setattr(status_module, "MAX_WATCHING", 1)
     async with visiting(client) as session, session.get("/events") as first:
         await first.content.readline()
         async with session.get("/events") as second:
@@ -226,7 +228,7 @@ async def test_not_more_than_so_many_may_look(client: Redis, monkeypatch: pytest
 
 
 async def test_a_redis_that_is_away_is_said_and_what_was_known_stays(
-    client: Redis, jobs: RedisJobs, redis_server: RedisServer
+    client: Redis, jobs: RedisJobQueue, redis_server: RedisServer
 ) -> None:
     async with visiting(client) as session:
         await bury(jobs, "known")
@@ -241,7 +243,7 @@ async def test_a_redis_that_is_away_is_said_and_what_was_known_stays(
 # -- doing
 
 
-async def test_a_button_retries_or_drops_just_its_dead_letter(client: Redis, jobs: RedisJobs) -> None:
+async def test_a_button_retries_or_drops_just_its_dead_letter(client: Redis, jobs: RedisJobQueue) -> None:
     await bury(jobs, *HOSTILE)
     async with visiting(client) as session:
         for number, key in enumerate(HOSTILE):
@@ -249,46 +251,46 @@ async def test_a_button_retries_or_drops_just_its_dead_letter(client: Redis, job
             wish = next(value for value in values if wish_of(value)[-1] == key and wish_of(value)[0] == "retry")
             status, said = await press(session, *wish_of(wish))
             assert (status, "1 dead letter put back to work." in said) == (200, True)
-            assert (await jobs.counts()).dead_letters["swift"] == len(HOSTILE) - number - 1
-        assert (await jobs.counts()).bulk == len(HOSTILE)
+            assert (await jobs.stats()).dead_letters["swift"] == len(HOSTILE) - number - 1
+        assert (await jobs.stats()).bulk == len(HOSTILE)
         await bury(jobs, *HOSTILE)
         assert "1 dead letter dropped." in (await press(session, "drop", "images", "swift", HOSTILE[0]))[1]
         assert "6 dead letters put back" in (await press(session, "retry all", "images", "swift"))[1]
-    assert (await jobs.counts()).dead_letters["swift"] == 0
+    assert (await jobs.stats()).dead_letters["swift"] == 0
 
 
 @pytest.mark.parametrize("token", ["", "the tokem", "the token ", "ключ"])
-async def test_without_the_token_nothing_is_done(client: Redis, jobs: RedisJobs, token: str) -> None:
+async def test_without_the_token_nothing_is_done(client: Redis, jobs: RedisJobQueue, token: str) -> None:
     await bury(jobs, "k")
     async with visiting(client) as session:
         status, said = await press(session, "drop", "images", "swift", "k", token=token)
         assert (status, "nothing was done" in said) == (403, True)
         async with session.get("/dead-letters") as answer:
             assert answer.status == 405
-    assert (await jobs.counts()).dead_letters["swift"] == 1
+    assert (await jobs.stats()).dead_letters["swift"] == 1
 
 
-async def test_without_a_token_in_the_configuration_there_are_no_buttons(client: Redis, jobs: RedisJobs) -> None:
+async def test_without_a_token_in_the_configuration_there_are_no_buttons(client: Redis, jobs: RedisJobQueue) -> None:
     await bury(jobs, "k")
     async with visiting(client, token=None) as session:
         text = await page(session)
         assert "<button" not in text
         assert "Read-only" in text
         assert (await press(session, "drop", "images", "swift", "k", token=""))[0] == 403
-    assert (await jobs.counts()).dead_letters["swift"] == 1
+    assert (await jobs.stats()).dead_letters["swift"] == 1
 
 
 @pytest.mark.parametrize(
     "wish",
     [("drop", "other", "swift", "k"), ("drop", "images", "other", "k"), ("burn", "images", "swift", "k"), ("drop",)],
 )
-async def test_a_wish_that_no_button_has_is_refused(client: Redis, jobs: RedisJobs, wish: tuple[str, ...]) -> None:
+async def test_a_wish_that_no_button_has_is_refused(client: Redis, jobs: RedisJobQueue, wish: tuple[str, ...]) -> None:
     await bury(jobs, "k")
     async with visiting(client) as session:
         assert (await press(session, *wish))[0] == 400
         async with session.post("/dead-letters", data={"token": str(TOKEN), "wish": "%%%"}) as answer:
             assert answer.status == 400
-    assert (await jobs.counts()).dead_letters["swift"] == 1
+    assert (await jobs.stats()).dead_letters["swift"] == 1
 
 
 async def test_what_is_said_comes_from_no_address_line(client: Redis) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from s3s3.monitoring.systemd import UNWATCHED_EVERY_S, Notify, notified
+from s3s3.monitoring.systemd import UNWATCHED_EVERY_S, SystemdNotifier, notified
 from tests.waiting import until
 
 
@@ -31,8 +31,10 @@ def heard(manager: socket.socket) -> list[str]:
             return found
 
 
-def watched(manager: socket.socket, watchdog_s: float = 0.06, **more: str) -> Notify:
-    return Notify({"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": str(int(watchdog_s * 1e6)), **more})
+def watched(manager: socket.socket, watchdog_s: float = 0.06, **more: str) -> SystemdNotifier:
+    return SystemdNotifier(
+        {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": str(int(watchdog_s * 1e6)), **more}
+    )
 
 
 async def well() -> str:
@@ -80,9 +82,9 @@ def await_nothing_for(seconds: float) -> None:
 
 
 async def test_without_a_manager_nothing_is_said_and_nothing_fails(tmp_path: Path) -> None:
-    async with notified(well, Notify({})):
+    async with notified(well, SystemdNotifier({})):
         pass
-    async with notified(well, Notify({"NOTIFY_SOCKET": str(tmp_path / "nobody")})):
+    async with notified(well, SystemdNotifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")})):
         pass
 
 
@@ -96,5 +98,5 @@ def test_an_abstract_address_is_understood() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(f"\0s3s3-test-{os.getpid()}")
         listening.settimeout(5)
-        Notify({"NOTIFY_SOCKET": f"@s3s3-test-{os.getpid()}"})("READY=1")
+        SystemdNotifier({"NOTIFY_SOCKET": f"@s3s3-test-{os.getpid()}"})("READY=1")
         assert listening.recv(100) == b"READY=1"

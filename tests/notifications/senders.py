@@ -15,16 +15,16 @@ import aiohttp
 import boto3
 from redis.asyncio import Redis
 
-from s3s3.model import Endpoint, Notice, Route
-from s3s3.notifications.pubsub import Ear
-from s3s3.notifications.redis_stream import Stream
-from s3s3.notifications.source import Deliver, Source
-from s3s3.notifications.sqs import Sqs
-from s3s3.notifications.webhook import Webhook
+from s3s3.model import Endpoint, Notification, Route
+from s3s3.notifications.pubsub import PubSubSource
+from s3s3.notifications.redis_stream import RedisStreamSource
+from s3s3.notifications.source import Deliver, NotificationSource
+from s3s3.notifications.sqs import SqsSource
+from s3s3.notifications.webhook import WebhookSource
 from s3s3.queue import connection
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.servers import free_ports
-from s3s3.tasks import beside, cancel
+from s3s3.tasks import cancel, run_with_background
 from tests.waiting import running, until
 
 ROUTE = Route("default", Endpoint("source", "images"), (Endpoint("dest", "a"),), channel="backup")
@@ -52,13 +52,13 @@ class Taken:
     """
 
     def __init__(self) -> None:
-        self.asked: list[Notice] = []
-        self.notices: list[Notice] = []
+        self.asked: list[Notification] = []
+        self.notices: list[Notification] = []
         self.buried: list[tuple[str, str, str | None]] = []
         self.counted: list[str] = []
         self.wait: Callable[[], Awaitable[object]] = partial(asyncio.sleep, 0)
 
-    async def deliver(self, notices: Sequence[Notice], kind: str) -> int:
+    async def deliver(self, notices: Sequence[Notification], kind: str) -> int:
         self.asked += notices
         await self.wait()
         self.notices += notices
@@ -81,7 +81,7 @@ class Sender(Protocol):
 
     keeps: bool
 
-    def source(self, routing: Deliver, count: Callable[[str], None]) -> Source: ...
+    def source(self, routing: Deliver, count: Callable[[str], None]) -> NotificationSource: ...
     async def send(self, key: str, bucket: str = "images") -> None: ...
     async def send_bad(self) -> None: ...
     async def held(self) -> int: ...
@@ -95,18 +95,18 @@ class Takes(Deliver, Protocol):
 
 
 @asynccontextmanager
-async def listening_to(sender: Sender, takes: Takes) -> AsyncIterator[tuple[Source, asyncio.Event]]:
+async def listening_to(sender: Sender, takes: Takes) -> AsyncIterator[tuple[NotificationSource, asyncio.Event]]:
     """A source, and what tells it to stop; at the end of the block at the latest."""
     source, stop = sender.source(takes, takes.counted.append), asyncio.Event()
     async with running(source.run(stop)) as task:
-        await until(lambda: not source.ailment())
+        await until(lambda: not source.health_problem())
         yield source, stop
         stop.set()
         await asyncio.wait_for(task, 10)
 
 
 @asynccontextmanager
-async def listening(sender: Sender) -> AsyncIterator[tuple[Taken, Source]]:
+async def listening(sender: Sender) -> AsyncIterator[tuple[Taken, NotificationSource]]:
     taken = Taken()
     async with listening_to(sender, taken) as (source, _):
         yield taken, source
@@ -119,15 +119,15 @@ async def nothing_is_held(sender: Sender) -> bool:
 
 class StreamSender:
     keeps = True
-    name, group = "s3s3:notices", "s3s3"
+    name, group = "s3s3:notifications", "s3s3"
 
     def __init__(self, url: str) -> None:
         self.client = connection.connect(url, decode=False)
         self._consumers = 0
 
-    def source(self, routing: Deliver, count: Callable[[str], None]) -> Stream:
+    def source(self, routing: Deliver, count: Callable[[str], None]) -> RedisStreamSource:
         self._consumers += 1
-        return Stream(self.client, self.name, self.group, f"listener {self._consumers}", routing,
+        return RedisStreamSource(self.client, self.name, self.group, f"listener {self._consumers}", routing,
                       lease_s=LEASE_S, count=count)  # fmt: skip
 
     async def send(self, key: str, bucket: str = "images") -> None:
@@ -163,8 +163,8 @@ class SqsSender:
         url: str = made["QueueUrl"]
         return url
 
-    def source(self, routing: Deliver, count: Callable[[str], None]) -> Sqs:
-        return Sqs(self.url, routing, region="us-west-2", endpoint_url=self.endpoint_url, count=count)
+    def source(self, routing: Deliver, count: Callable[[str], None]) -> SqsSource:
+        return SqsSource(self.url, routing, region="us-west-2", endpoint_url=self.endpoint_url, count=count)
 
     async def send(self, key: str, bucket: str = "images") -> None:
         await self.send_text(event(key, bucket=bucket))
@@ -197,8 +197,8 @@ class WebhookSender:
         self.statuses: list[int] = []
         self._sending: set[asyncio.Task[None]] = set()
 
-    def source(self, routing: Deliver, count: Callable[[str], None]) -> Webhook:
-        return Webhook("127.0.0.1", self.port, TOKEN, routing, count=count)
+    def source(self, routing: Deliver, count: Callable[[str], None]) -> WebhookSource:
+        return WebhookSource("127.0.0.1", self.port, TOKEN, routing, count=count)
 
     async def post(self, body: str | bytes | AsyncIterator[bytes], **options: Any) -> tuple[int, str]:
         options.setdefault("headers", {"Authorization": f"Bearer {TOKEN}"})
@@ -240,22 +240,22 @@ class EarSource:
 
     def __init__(self, url: str, count: Callable[[str], None]) -> None:
         self._clients = connection.connect(url), connection.connect(url, decode=False)
-        jobs = RedisJobs(self._clients[0], ROUTE.name, ROUTE.destination_names)
-        self._ear = Ear(ROUTE, ROUTE.channel, jobs, self._clients[1],
+        jobs = RedisJobQueue(self._clients[0], ROUTE.name, ROUTE.destination_names)
+        self._ear = PubSubSource(ROUTE, ROUTE.channel, jobs, self._clients[1],
                         source_time_ms=lambda: int(time.time() * 1000), count=count)  # fmt: skip
 
     async def run(self, stop: asyncio.Event) -> None:
         async def until_stopped() -> None:
             await stop.wait()
 
-        await beside(until_stopped(), self._ear.run())
+        await run_with_background(until_stopped(), self._ear.run())
         for client in self._clients:
             await client.aclose()
 
-    def ailment(self) -> str:
+    def health_problem(self) -> str:
         return "" if self._ear.subscription.alive else "not subscribed"
 
-    async def unready(self) -> list[str]:
+    async def readiness_problems(self) -> list[str]:
         return []
 
 

@@ -6,10 +6,10 @@ import pytest
 
 from s3s3.config import Config
 from s3s3.model import Lane, Result
-from s3s3.notifications.chaining import arrived_at
+from s3s3.notifications.chaining import on_copied_for
 from s3s3.queue.connection import connected
-from s3s3.queue.memory_queue import MemoryJobs
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.memory_queue import MemoryJobQueue
+from s3s3.queue.redis_queue import RedisJobQueue
 from tests.config.configurations import loaded
 from tests.queue.factories import claim_one
 
@@ -53,11 +53,11 @@ async def test_the_next_route_gets_a_job_and_who_waits_for_its_mark_the_mark(
     config = chain("true")
     first, last = config.routes
     async with connected(redis_url) as client:
-        arrived = arrived_at(first, config, RedisJobs(client, first.name, first.destination_names))
-        assert arrived
-        await arrived("k", results)
-        job = await claim_one(RedisJobs(client, last.name, last.destination_names))
-        assert (job.key, job.lane, job.unseen) == ("in/k", lane, lane is Lane.FRESH)
+        on_copied = on_copied_for(first, config, RedisJobQueue(client, first.name, first.destination_names))
+        assert on_copied
+        await on_copied("k", results)
+        job = await claim_one(RedisJobQueue(client, last.name, last.destination_names))
+        assert (job.key, job.lane, job.unconditional) == ("in/k", lane, lane is Lane.FRESH)
         assert (await client.get("backup=>k") == "True") is is_marked
 
 
@@ -66,5 +66,5 @@ async def test_nobody_is_told_where_nobody_asks(redis_url: str) -> None:
     config = chain("false")
     first, last = config.routes
     async with connected(redis_url) as client:
-        assert arrived_at(last, config, RedisJobs(client, last.name, last.destination_names)) is None
-    assert arrived_at(first, config, MemoryJobs(first.destination_names)) is None
+        assert on_copied_for(last, config, RedisJobQueue(client, last.name, last.destination_names)) is None
+    assert on_copied_for(first, config, MemoryJobQueue(first.destination_names)) is None

@@ -10,10 +10,10 @@ import pytest
 from redis.asyncio import Redis
 
 from s3s3.errors import RedisUnavailable
-from s3s3.model import Notice
-from s3s3.notifications.routing import Routing, Target
+from s3s3.model import Notification
+from s3s3.notifications.routing import RouteQueue, Routing
 from s3s3.queue import connection
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.redis_queue import RedisJobQueue
 from tests.notifications.senders import ROUTE, Sender, listening_to, nothing_is_held
 from tests.queue.factories import claim
 from tests.waiting import running, until
@@ -31,15 +31,15 @@ class Queue:
 
     def __init__(self, url: str) -> None:
         self.client: Redis = connection.connect(url)
-        self.jobs = RedisJobs(self.client, ROUTE.name, ROUTE.destination_names)
+        self.jobs = RedisJobQueue(self.client, ROUTE.name, ROUTE.destination_names)
         self.counted: list[str] = []
-        self.asked: list[Notice] = []
+        self.asked: list[Notification] = []
         self.opened = asyncio.Event()
         self.opened.set()
         self.refusals = 0
-        self._routing = Routing([Target(ROUTE, self.jobs, self.counted.append, self.jobs.bury_notice)])
+        self._routing = Routing([RouteQueue(ROUTE, self.jobs, self.counted.append, self.jobs.dead_letter_message)])
 
-    async def deliver(self, notices: Sequence[Notice], kind: str) -> int:
+    async def deliver(self, notices: Sequence[Notification], kind: str) -> int:
         self.asked += notices
         if self.refusals:
             self.refusals -= 1
@@ -54,7 +54,7 @@ class Queue:
         return [job.key for job in await claim(self.jobs, 100)]
 
     async def has(self, number: int) -> bool:
-        return (await self.jobs.counts()).fresh >= number
+        return (await self.jobs.stats()).fresh >= number
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ async def test_a_redis_that_is_away_for_a_while_loses_no_notice(sender: Sender, 
         await sender.send("key")
         await until(lambda: queue.has(1))
         await until(lambda: nothing_is_held(sender))
-        assert source.ailment() == ""
+        assert source.health_problem() == ""
     assert await queue.keys() == ["key"]
 
 
@@ -141,7 +141,7 @@ async def test_a_message_that_names_no_object_is_counted_and_disturbs_no_other(s
         await sender.send("good")
         await until(lambda: queue.has(1))
         await until(lambda: {"no key", "no JSON", "no UTF-8"} & set(queue.counted))
-        assert source.ailment() == ""
+        assert source.health_problem() == ""
     assert await queue.keys() == ["good"]
 
 

@@ -10,9 +10,9 @@ import pytest
 from s3s3.errors import StoreUnavailable
 from s3s3.model import Endpoint, Entry, Route
 from s3s3.notifications import gap_backfill
-from s3s3.notifications.gap_backfill import Healer
+from s3s3.notifications.gap_backfill import GapBackfill
 from s3s3.queue import connection
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.tasks import cancel
 from tests.waiting import running, until
 
@@ -71,28 +71,36 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def jobs(redis_url: str) -> AsyncIterator[RedisJobs]:
+async def jobs(redis_url: str) -> AsyncIterator[RedisJobQueue]:
     client = connection.connect(redis_url)
-    yield RedisJobs(client, "default", ROUTE.destination_names)
+    yield RedisJobQueue(client, "default", ROUTE.destination_names)
     await client.aclose()
 
 
 def healer(
     ear: ToldEar,
     source: Source,
-    jobs: RedisJobs,
+    jobs: RedisJobQueue,
     reconcile: Reconciles,
     margin_s: float = 3600,
     route: Route = ROUTE,
-) -> Healer:
-    return Healer(route, ear, source, jobs, reconcile, margin_s=margin_s, matches=lambda key: not key.startswith("no/"))  # type: ignore[arg-type]
+) -> GapBackfill:
+    return GapBackfill(
+        route,
+        ear,  # type: ignore[arg-type]
+        source,  # type: ignore[arg-type]
+        jobs,
+        reconcile,
+        margin_s=margin_s,
+        matches=lambda key: not key.startswith("no/"),
+    )
 
 
-async def claimed_keys(jobs: RedisJobs) -> list[str]:
+async def claimed_keys(jobs: RedisJobQueue) -> list[str]:
     return sorted(job.key for job in (await jobs.claim(100, 100, 100, 0)).jobs)
 
 
-async def test_what_the_source_changed_during_the_gap_and_the_margin_is_looked_at(jobs: RedisJobs) -> None:
+async def test_what_the_source_changed_during_the_gap_and_the_margin_is_looked_at(jobs: RedisJobQueue) -> None:
     from_ms = 10 * HOUR_MS
     pages = [
         [Entry("before", 1, "e", from_ms - HOUR_MS - 1), Entry("margin", 1, "e", from_ms - HOUR_MS)],
@@ -105,7 +113,7 @@ async def test_what_the_source_changed_during_the_gap_and_the_margin_is_looked_a
     assert reconcile.runs == 0
 
 
-async def test_a_second_gap_is_looked_at_as_the_first_was_though_redis_calls_it_the_same(jobs: RedisJobs) -> None:
+async def test_a_second_gap_is_looked_at_as_the_first_was_though_redis_calls_it_the_same(jobs: RedisJobQueue) -> None:
     ear, source = ToldEar(HOUR_MS), Source([[Entry("a", 1, "e", HOUR_MS)]])
     async with running(healer(ear, source, jobs, Reconciles()).run()):
         await until(lambda: ear.healed_generations == ["1"])
@@ -116,22 +124,22 @@ async def test_a_second_gap_is_looked_at_as_the_first_was_though_redis_calls_it_
     assert await claimed_keys(jobs) == ["b"]
 
 
-async def test_jobs_of_a_heal_look_before_they_copy(jobs: RedisJobs) -> None:
+async def test_jobs_of_a_heal_look_before_they_copy(jobs: RedisJobQueue) -> None:
     ear = ToldEar(HOUR_MS)
     async with running(healer(ear, Source([[Entry("a", 1, "e", HOUR_MS)]]), jobs, Reconciles()).run()):
         await until(lambda: ear.healed_generations)
     (job,) = (await jobs.claim(1, 1, 1, 0)).jobs
-    assert not job.unseen
+    assert not job.unconditional
 
 
-async def test_a_gap_without_a_beginning_compares_everything(jobs: RedisJobs) -> None:
+async def test_a_gap_without_a_beginning_compares_everything(jobs: RedisJobQueue) -> None:
     ear, reconcile = ToldEar(0), Reconciles()
     async with running(healer(ear, Source([]), jobs, reconcile).run()):
         await until(lambda: ear.healed_generations == ["1"])
     assert reconcile.runs == 1
 
 
-async def test_a_heal_that_breaks_off_is_begun_again_and_only_its_end_heals_the_gap(jobs: RedisJobs) -> None:
+async def test_a_heal_that_breaks_off_is_begun_again_and_only_its_end_heals_the_gap(jobs: RedisJobQueue) -> None:
     ear = ToldEar(HOUR_MS)
     source = Source([[Entry("a", 1, "e", HOUR_MS)], [Entry("b", 1, "e", HOUR_MS)]], failures=2)
     async with running(healer(ear, source, jobs, Reconciles()).run()):
@@ -142,9 +150,9 @@ async def test_a_heal_that_breaks_off_is_begun_again_and_only_its_end_heals_the_
 
 
 async def test_each_failure_doubles_the_pause_and_a_heal_ends_that(
-    jobs: RedisJobs, monkeypatch: pytest.MonkeyPatch
+    jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gap_backfill, "LONGEST_PAUSE_S", 0.1)
+    monkeypatch.setattr(gap_backfill, "MAX_BACKOFF_S", 0.1)
     pauses: list[float] = []
     sleep = asyncio.sleep
 
@@ -161,7 +169,7 @@ async def test_each_failure_doubles_the_pause_and_a_heal_ends_that(
     assert pauses[:6] == [0.02, 0.04, 0.08, 0.1, 0.1, 0.02]
 
 
-async def test_a_listener_that_does_not_lead_heals_nothing(jobs: RedisJobs) -> None:
+async def test_a_listener_that_does_not_lead_heals_nothing(jobs: RedisJobQueue) -> None:
     ear = ToldEar(HOUR_MS)
     ear.leads = False
     async with running(healer(ear, Source([[Entry("a", 1, "e", HOUR_MS)]]), jobs, Reconciles()).run()):
@@ -171,26 +179,26 @@ async def test_a_listener_that_does_not_lead_heals_nothing(jobs: RedisJobs) -> N
 
 
 async def test_a_heal_puts_no_more_than_a_bounded_number_of_jobs_ahead(
-    jobs: RedisJobs, monkeypatch: pytest.MonkeyPatch
+    jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gap_backfill, "MOST_AHEAD", 20)
+    monkeypatch.setattr(gap_backfill, "MAX_AHEAD", 20)
     pages = [[Entry(f"{page:02}/{number}", 1, "e", HOUR_MS) for number in range(10)] for page in range(10)]
     ear = ToldEar(HOUR_MS)
     async with running(healer(ear, Source(pages), jobs, Reconciles()).run()):
         await until(lambda: has_bulk(jobs, 30))
         await asyncio.sleep(0.5)
-        assert (await jobs.counts()).bulk == 30, "a page more than the bound, and then it waits"
+        assert (await jobs.stats()).bulk == 30, "a page more than the bound, and then it waits"
         assert ear.healed_generations == []
 
 
-async def has_bulk(jobs: RedisJobs, count: int) -> bool:
-    return (await jobs.counts()).bulk == count
+async def has_bulk(jobs: RedisJobQueue, count: int) -> bool:
+    return (await jobs.stats()).bulk == count
 
 
 DELETING = Route("default", Endpoint("source", "images"), (Endpoint("dest", "copies", delete=True),))
 
 
-async def test_where_deletions_are_carried_over_a_heal_compares_everything_too(jobs: RedisJobs) -> None:
+async def test_where_deletions_are_carried_over_a_heal_compares_everything_too(jobs: RedisJobQueue) -> None:
     ear, reconcile = ToldEar(HOUR_MS), Reconciles()
     source = Source([[Entry("a", 1, "e", HOUR_MS)]])
     async with running(healer(ear, source, jobs, reconcile, route=DELETING).run()):
@@ -200,7 +208,7 @@ async def test_where_deletions_are_carried_over_a_heal_compares_everything_too(j
 
 
 async def test_a_heal_waits_for_a_destination_that_is_to_lose_objects_without_putting_jobs_again(
-    jobs: RedisJobs,
+    jobs: RedisJobQueue,
 ) -> None:
     ear, reconcile = ToldEar(HOUR_MS), Reconciles(failing=[1, 2])
     source = Source([[Entry("a", 1, "e", HOUR_MS)]])

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3s3.notifications.message import BadMessage, key_of, shown
+from s3s3.notifications.message import BadMessage, parse_message, printable_message
 
 
 @given(st.text(min_size=1, max_size=256))
 def test_a_key_in_utf8_is_the_message(key: str) -> None:
     if len(key.encode("utf-8", "surrogatepass")) <= 1024 and not any("\ud800" <= c <= "\udfff" for c in key):
-        assert key_of(key.encode()) == key
+        assert parse_message(key.encode()) == key
 
 
 @pytest.mark.parametrize(
@@ -19,17 +19,17 @@ def test_a_key_in_utf8_is_the_message(key: str) -> None:
 )
 def test_what_names_no_possible_key_is_told_apart_by_kind(message: bytes, kind: str) -> None:
     with pytest.raises(BadMessage) as caught:
-        key_of(message)
+        parse_message(message)
     assert caught.value.kind == kind
 
 
 def test_a_key_may_have_1024_bytes_and_no_more() -> None:
-    assert key_of("é".encode() * 512) == "é" * 512
+    assert parse_message("é".encode() * 512) == "é" * 512
     with pytest.raises(BadMessage):
-        key_of("é".encode() * 512 + b"x")
+        parse_message("é".encode() * 512 + b"x")
 
 
 @given(st.binary())
 def test_any_message_can_be_shown_and_is_cut(message: bytes) -> None:
-    assert len(shown(message)) <= 4 * 1024 + 40
-    shown(message).encode()
+    assert len(printable_message(message)) <= 4 * 1024 + 40
+    printable_message(message).encode()

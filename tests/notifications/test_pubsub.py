@@ -13,9 +13,9 @@ from redis.asyncio import Redis
 from s3s3.model import Endpoint, Route
 from s3s3.notifications import pubsub as ear_module
 from s3s3.notifications import subscription
-from s3s3.notifications.pubsub import Ear
+from s3s3.notifications.pubsub import PubSubSource
 from s3s3.queue import connection
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.redis_server import RedisServer
 from tests.waiting import running, until
 
@@ -36,9 +36,9 @@ class Listening:
 
     def __init__(self, url: str, matches: Callable[[str], bool] = lambda key: True) -> None:
         self.speaking, self.hearing = connection.connect(url), connection.connect(url, decode=False)
-        self.jobs = RedisJobs(self.speaking, "default", ROUTE.destination_names)
+        self.jobs = RedisJobQueue(self.speaking, "default", ROUTE.destination_names)
         self.counted: list[str] = []
-        self.ear = Ear(
+        self.ear = PubSubSource(
             ROUTE, "backup", self.jobs, self.hearing,
             source_time_ms=lambda: int(time.time() * 1000), matches=matches, count=self.counted.append,
         )  # fmt: skip
@@ -67,7 +67,7 @@ async def producer(redis_url: str) -> AsyncIterator[Redis]:
 
 
 async def queued(one: Listening) -> int:
-    return (await one.jobs.counts()).fresh
+    return (await one.jobs.stats()).fresh
 
 
 async def watermark(producer: Redis) -> int:
@@ -79,7 +79,7 @@ async def test_a_published_key_gets_on_the_queue_for_all_destinations(redis_url:
         await producer.publish("backup", "a key\nwith +%")
         await until(lambda: queued(one))
         (job,) = (await one.jobs.claim(1, 1, 1, 1)).jobs
-        assert (job.key, job.destinations, job.unseen) == ("a key\nwith +%", ("dest-a", "dest-b"), True)
+        assert (job.key, job.destinations, job.unconditional) == ("a key\nwith +%", ("dest-a", "dest-b"), True)
 
 
 async def test_what_is_heard_and_cannot_be_put_makes_the_ear_late(
@@ -89,10 +89,10 @@ async def test_what_is_heard_and_cannot_be_put_makes_the_ear_late(
         await until(lambda: one.ear.leads)
         assert one.ear.late_s < 5
 
-        async def unanswered(*_: object) -> None:
+        async def indeterminate(*_: object) -> None:
             await asyncio.sleep(60)
 
-        monkeypatch.setattr(one.jobs, "put", unanswered)
+        monkeypatch.setattr(one.jobs, "enqueue", indeterminate)
         await producer.publish(
             "backup",
             "first",
@@ -125,7 +125,7 @@ async def test_who_takes_over_from_one_that_stops_puts_nothing_again(redis_url: 
             await producer.publish("backup", f"key {number}")
         await until(lambda: len(leader.counted) == 50)
         await asyncio.sleep(ear_module.AGREE_WITHIN_S)
-        await leader.ear.give_up()
+        await leader.ear.resign()
         await leaving.aclose()
         await producer.publish("backup", "a key for the heir")
         await until(lambda: heir.ear.leads and heir.counted)
@@ -223,7 +223,7 @@ async def test_messages_that_name_no_key_are_dead_letters_and_the_ear_goes_on(
         for message in (b"\xff\xfe", b"", b"k" * 1025, b"\xff again", b"good"):
             await producer.publish("backup", message)
         await until(lambda: queued(one))
-        letters = {letter.key: letter.reason async for letter in one.jobs.dead_letters("(notice)")}
+        letters = {letter.key: letter.reason async for letter in one.jobs.dead_letters("(message)")}
         assert set(letters) == {"\\xff\\xfe", "", "k" * 1024 + "... (1,025 bytes)", "\\xff again"}
         assert sorted(one.counted) == ["empty", "no UTF-8", "no UTF-8", "pubsub", "too long"]
     warnings = [record for record in caplog.records if "names no object" in record.getMessage()]

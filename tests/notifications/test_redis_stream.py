@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from s3s3.notifications.source import Source
+from s3s3.notifications.source import NotificationSource
 from s3s3.scripts.demo.redis_server import RedisServer
 from tests.notifications.senders import LEASE_S, StreamSender, listening, nothing_is_held
 from tests.waiting import until
@@ -38,14 +38,14 @@ async def test_what_was_added_before_anybody_listened_is_taken_with_the_time_it_
         await until(lambda: taken.notices)
     (notice,) = taken.notices
     assert (notice.key, notice.bucket, notice.channel) == ("early", None, None)
-    assert notice.noticed_ms is not None and before_ms <= notice.noticed_ms <= before_ms + 150
+    assert notice.notified_ms is not None and before_ms <= notice.notified_ms <= before_ms + 150
 
 
 async def test_an_id_that_a_producer_has_made_up_is_no_time(sender: StreamSender) -> None:
     async with listening(sender) as (taken, _):
         await sender.client.xadd(sender.name, {"key": "k"}, id="7-1")
         await until(lambda: taken.notices)
-    assert taken.notices[0].noticed_ms is None
+    assert taken.notices[0].notified_ms is None
 
 
 async def test_nothing_is_trimmed_and_nothing_is_taken_twice(sender: StreamSender) -> None:
@@ -58,15 +58,15 @@ async def test_nothing_is_trimmed_and_nothing_is_taken_twice(sender: StreamSende
     assert sorted(key for taken in fleet for key in taken.keys) == sorted(f"key {number}" for number in range(600))
     assert await sender.client.xlen(sender.name) == 600
     async with listening(sender) as (taken, stream):
-        await until(lambda: not stream.ailment())
+        await until(lambda: not stream.health_problem())
         await asyncio.sleep(0.2)
     assert taken.notices == []
 
 
 KILLED = """
 import asyncio, os, sys
-from s3s3 import broker
-from s3s3.notices.stream import Stream
+from s3s3.queue import connection
+from s3s3.notifications.redis_stream import RedisStreamSource
 
 class Killer:
     async def deliver(self, notices, kind):
@@ -74,7 +74,7 @@ class Killer:
         os.kill(os.getpid(), 9)
 
 url, name, group = sys.argv[1:]
-stream = Stream(broker.connect(url, decode=False), name, group, "killed", Killer())
+stream = RedisStreamSource(connection.connect(url, decode=False), name, group, "killed", Killer())
 asyncio.run(stream.run(asyncio.Event()))
 """
 
@@ -120,7 +120,7 @@ async def test_a_stream_or_group_that_is_lost_is_made_again_and_heard_from_its_s
             await sender.client.xgroup_destroy(sender.name, sender.group)
         await sender.send("two")
         await until(lambda: "two" in taken.keys)
-        assert stream.ailment() == ""
+        assert stream.health_problem() == ""
 
 
 async def test_entries_that_name_no_object_are_dead_letters_and_let_go(sender: StreamSender) -> None:
@@ -154,8 +154,8 @@ async def test_a_key_that_is_no_stream_is_told_and_waited_for(
 ) -> None:
     await sender.client.set(sender.name, "text")
     async with listening(sender) as (taken, stream):
-        await until(stream.unready)
-        assert "[stream] name: 's3s3:notices' is no stream" in caplog.text
+        await until(stream.readiness_problems)
+        assert "[stream] name: 's3s3:notifications' is no stream" in caplog.text
         await sender.client.delete(sender.name)
         await sender.send("key")
         await until(lambda: taken.notices)
@@ -169,7 +169,7 @@ async def test_notices_outlive_a_redis_that_is_killed_and_comes_back(
         await sender.send("one")
         await until(lambda: taken.notices)
         redis_server.kill()
-        await until(stream.unready)
+        await until(stream.readiness_problems)
         redis_server.start()
         await until(lambda: sender_is_back(sender))
         await sender.send("two")
@@ -177,8 +177,8 @@ async def test_notices_outlive_a_redis_that_is_killed_and_comes_back(
         await until(lambda: nothing_is_held(sender))
 
 
-async def is_ready(stream: Source) -> bool:
-    return not await stream.unready()
+async def is_ready(stream: NotificationSource) -> bool:
+    return not await stream.readiness_problems()
 
 
 async def sender_is_back(sender: StreamSender) -> bool:

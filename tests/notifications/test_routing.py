@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from s3s3.errors import RedisUnavailable
-from s3s3.model import Endpoint, Lane, Notice, Route
-from s3s3.notifications.chaining import Onward, following
-from s3s3.notifications.routing import Routing, Target
-from s3s3.queue.memory_queue import MemoryJobs
+from s3s3.model import Endpoint, Lane, Notification, Route
+from s3s3.notifications.chaining import DownstreamRoutes, following
+from s3s3.notifications.routing import RouteQueue, Routing
+from s3s3.queue.memory_queue import MemoryJobQueue
 from tests.queue.factories import claim
 
 RAW = Route("raw", Endpoint("source", "images", prefix="raw/"), (Endpoint("dest", "a"),), channel="one")
@@ -20,9 +20,9 @@ ROUTES = (RAW, PICTURES, OTHER)
 
 class Queues:
     def __init__(self) -> None:
-        self.jobs = {route.name: MemoryJobs(route.destination_names) for route in ROUTES}
+        self.jobs = {route.name: MemoryJobQueue(route.destination_names) for route in ROUTES}
         self.counted: list[tuple[str, str]] = []
-        self.routing = Routing([Target(route, self.jobs[route.name], self.counter(route.name)) for route in ROUTES])
+        self.routing = Routing([RouteQueue(route, self.jobs[route.name], self.counter(route.name)) for route in ROUTES])
 
     def counter(self, route: str):  # type: ignore[no-untyped-def]
         return lambda kind: self.counted.append((route, kind))
@@ -34,22 +34,22 @@ class Queues:
 @pytest.mark.parametrize(
     ("notice", "routes"),
     [
-        (Notice("raw/a.jpg", "images"), {"raw", "pictures"}),
-        (Notice("raw/a.fits", "images"), {"raw"}),
-        (Notice("a.jpg", "images"), {"pictures"}),
-        (Notice("tmp/a.jpg", "images"), set()),
-        (Notice("raw/a.jpg", "logs"), {"other"}),
-        (Notice("raw/a.jpg", "elsewhere"), set()),
-        (Notice("raw/a.jpg"), {"raw", "pictures", "other"}),
-        (Notice("a.fits"), {"other"}),
-        (Notice("raw/a.jpg", channel="one"), {"raw", "other"}),
-        (Notice("raw/a.jpg", channel="two"), {"pictures"}),
-        (Notice("raw/a.jpg", channel="three"), set()),
-        (Notice("raw/a.jpg", "images", "one"), {"raw"}),
+        (Notification("raw/a.jpg", "images"), {"raw", "pictures"}),
+        (Notification("raw/a.fits", "images"), {"raw"}),
+        (Notification("a.jpg", "images"), {"pictures"}),
+        (Notification("tmp/a.jpg", "images"), set()),
+        (Notification("raw/a.jpg", "logs"), {"other"}),
+        (Notification("raw/a.jpg", "elsewhere"), set()),
+        (Notification("raw/a.jpg"), {"raw", "pictures", "other"}),
+        (Notification("a.fits"), {"other"}),
+        (Notification("raw/a.jpg", channel="one"), {"raw", "other"}),
+        (Notification("raw/a.jpg", channel="two"), {"pictures"}),
+        (Notification("raw/a.jpg", channel="three"), set()),
+        (Notification("raw/a.jpg", "images", "one"), {"raw"}),
     ],
 )
 async def test_a_notice_goes_to_every_route_whose_channel_bucket_and_keys_match(
-    notice: Notice, routes: set[str]
+    notice: Notification, routes: set[str]
 ) -> None:
     queues = Queues()
     assert await queues.routing.deliver([notice], "stream") == (not routes)
@@ -61,10 +61,10 @@ async def test_a_notice_goes_to_every_route_whose_channel_bucket_and_keys_match(
 async def test_many_notices_keep_their_order_and_those_for_nobody_are_told() -> None:
     queues = Queues()
     notices = [
-        Notice("raw/2", "images"),
-        Notice("x", "elsewhere"),
-        Notice("raw/1.jpg", "images"),
-        Notice("y", "images"),
+        Notification("raw/2", "images"),
+        Notification("x", "elsewhere"),
+        Notification("raw/1.jpg", "images"),
+        Notification("y", "images"),
     ]
     assert await queues.routing.deliver(notices, "sqs") == 2
     assert await queues.queued() == {"raw": ["raw/2", "raw/1.jpg"], "pictures": ["raw/1.jpg"]}
@@ -80,11 +80,11 @@ async def test_what_names_no_key_is_kept_by_the_routes_of_its_bucket_or_else_by_
 ) -> None:
     kept: list[str] = []
 
-    def keeping(name: str) -> Target:
+    def keeping(name: str) -> RouteQueue:
         async def bury(message: str, reason: str) -> None:
             kept.append(name)
 
-        return Target(next(route for route in ROUTES if route.name == name), MemoryJobs(["dest"]), bury=bury)
+        return RouteQueue(next(route for route in ROUTES if route.name == name), MemoryJobQueue(["dest"]), bury=bury)
 
     await Routing([keeping(route.name) for route in ROUTES]).bury("?", "no key", bucket)
     assert set(kept) == routes
@@ -92,20 +92,20 @@ async def test_what_names_no_key_is_kept_by_the_routes_of_its_bucket_or_else_by_
 
 async def test_a_job_is_about_every_destination_and_knows_when_it_was_noticed() -> None:
     queues = Queues()
-    await queues.routing.deliver([Notice("a.jpg", "images", noticed_ms=1234)], "stream")
+    await queues.routing.deliver([Notification("a.jpg", "images", notified_ms=1234)], "stream")
     (job,) = await claim(queues.jobs["pictures"])
-    assert (job.destinations, job.noticed_ms, job.unseen) == (("dest", "dest-2"), 1234, True)
+    assert (job.destinations, job.notified_ms, job.unconditional) == (("dest", "dest-2"), 1234, True)
 
 
 async def test_what_a_queue_does_not_take_is_told_to_the_sender_and_not_counted() -> None:
-    class Away(MemoryJobs):
-        async def put(self, *_: object, **__: object) -> None:
+    class Away(MemoryJobQueue):
+        async def enqueue(self, *_: object, **__: object) -> None:
             raise RedisUnavailable("away")
 
     queues = Queues()
-    routing = Routing([Target(RAW, Away(("dest",)), queues.counter("raw"))])
+    routing = Routing([RouteQueue(RAW, Away(("dest",)), queues.counter("raw"))])
     with pytest.raises(RedisUnavailable):
-        await routing.deliver([Notice("raw/a")], "webhook")
+        await routing.deliver([Notification("raw/a")], "webhook")
     assert queues.counted == []
 
 
@@ -123,12 +123,12 @@ def test_a_route_follows_one_that_writes_its_source_in_the_same_store() -> None:
 
 
 async def test_a_copied_key_goes_on_by_the_name_that_it_has_at_the_destination() -> None:
-    jobs = MemoryJobs(("dest",))
+    jobs = MemoryJobQueue(("dest",))
     counted: list[str] = []
-    onward = Onward(FIRST, [Target(SECOND, jobs, counted.append)])
+    onward = DownstreamRoutes(FIRST, [RouteQueue(SECOND, jobs, counted.append)])
     for key in ("in/raw/k", "in/other/k"):
         await onward.tell(key)
     assert [job.key for job in await claim(jobs)] == ["x/raw/k"]
     assert counted == ["route"]
     await onward.tell("in/raw/known", Lane.BULK)
-    assert [(job.key, job.unseen) for job in await claim(jobs)] == [("x/raw/known", False)]
+    assert [(job.key, job.unconditional) for job in await claim(jobs)] == [("x/raw/known", False)]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3s3.model import Notice
+from s3s3.model import Notification
 from s3s3.notifications.s3_events import events_in
 
 TEST_EVENT = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "images", "RequestId": "A", "HostId": "B"}
@@ -167,7 +167,7 @@ def test_nothing_at_all_crashes_it_and_what_it_names_may_be_a_key(message: str |
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50), st.booleans())
 def test_any_key_comes_through(key: str, is_ceph: bool) -> None:
     written = record(key, source="ceph:s3") if is_ceph else record(quote_plus(key))
-    assert events_in(json.dumps(event(written))).notices == [Notice(key, "images")]
+    assert events_in(json.dumps(event(written))).notices == [Notification(key, "images")]
 
 
 @pytest.mark.parametrize("filling", ["[],", "{},", '"",', '{"a":[{}]},'])

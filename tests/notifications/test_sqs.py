@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from s3s3.notifications import sqs as sqs_module
-from s3s3.notifications.sqs import Sqs, connect
+from s3s3.notifications.sqs import SqsSource, connect
 from tests.notifications.senders import SqsSender, Taken, event, listening, nothing_is_held
 from tests.notifications.test_s3_events import TEST_EVENT, in_eventbridge, in_sns, native
 from tests.waiting import running, until
@@ -109,27 +109,27 @@ async def test_a_queue_that_is_not_there_is_told_and_waited_for(
     sqs_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqs_module, "SILENT_S", 0.5)
-    monkeypatch.setattr(sqs_module, "LONGEST_PAUSE_S", 0.2)
+    monkeypatch.setattr(sqs_module, "MAX_BACKOFF_S", 0.2)
     sender = SqsSender(sqs_url)
     name = sender.url.rpartition("/")[2]
     sender.client.delete_queue(QueueUrl=sender.url)
     async with listening(sender) as (taken, source):
-        await until(source.unready)
-        await until(source.ailment)
-        assert name in source.ailment()
-        assert name in (await source.unready())[0]
+        await until(source.readiness_problems)
+        await until(source.health_problem)
+        assert name in source.health_problem()
+        assert name in (await source.readiness_problems())[0]
         assert len([one for one in caplog.records if "trying again until it works" in one.getMessage()]) == 1
         sender.client.create_queue(QueueName=name)
         await sender.send("key")
         await until(lambda: taken.notices)
-        assert (source.ailment(), await source.unready()) == ("", [])
+        assert (source.health_problem(), await source.readiness_problems()) == ("", [])
 
 
 async def test_a_service_that_is_away_is_told(own_keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
     stop = asyncio.Event()
-    source = Sqs("http://127.0.0.1:9/1/q", Taken(), region="us-west-2", endpoint_url="http://127.0.0.1:9")
+    source = SqsSource("http://127.0.0.1:9/1/q", Taken(), region="us-west-2", endpoint_url="http://127.0.0.1:9")
     async with running(source.run(stop)) as task:
-        await until(source.unready)
+        await until(source.readiness_problems)
         began_s = time.monotonic()
         stop.set()
         await asyncio.wait_for(task, 5)

@@ -12,9 +12,9 @@ from typing import NoReturn
 import pytest
 
 from s3s3.errors import RedisUnavailable
-from s3s3.model import Notice
+from s3s3.model import Notification
 from s3s3.notifications import webhook as webhook_module
-from s3s3.notifications.webhook import LARGEST_BODY_BYTES, Webhook
+from s3s3.notifications.webhook import LARGEST_BODY_BYTES, WebhookSource
 from tests.notifications.senders import TOKEN, Taken, WebhookSender, event, listening
 from tests.waiting import running, until
 
@@ -34,7 +34,7 @@ def basic(text: str) -> str:
 async def test_who_knows_the_token_may_send(sender: WebhookSender, header: str) -> None:
     async with listening(sender) as (taken, _):
         assert await sender.post(event("k"), headers={"Authorization": header}) == (200, "queued: 1\n")
-    assert taken.notices == [Notice("k", "images")]
+    assert taken.notices == [Notification("k", "images")]
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,9 @@ async def test_who_does_not_is_refused_and_counted(sender: WebhookSender, header
 
 async def test_without_a_token_everybody_may_send(sender: WebhookSender) -> None:
     taken = Taken()
-    webhook = Webhook("127.0.0.1", sender.port, "", taken)
+    webhook = WebhookSource("127.0.0.1", sender.port, "", taken)
     async with running(webhook.run(asyncio.Event())):
-        await until(lambda: not webhook.ailment())
+        await until(lambda: not webhook.health_problem())
         assert (await sender.post(event("k"), headers={}))[0] == 200
 
 
@@ -65,7 +65,7 @@ async def test_what_is_wrong_is_400_and_what_is_sound_beside_it_is_taken(sender:
         status, said = await sender.post(json.dumps(body))
         assert (status, said.partition(":")[0]) == (400, "wrong source")
         assert (await sender.post(b"\xff{"))[0] == 400
-    assert taken.notices == [Notice("b", "images")]
+    assert taken.notices == [Notification("b", "images")]
     assert taken.counted == ["wrong source", "no JSON"]
 
 
@@ -155,7 +155,7 @@ async def test_an_address_that_is_taken_is_told_and_had_later(
     webhook = sender.source(taken, taken.counted.append)
     with socket.create_server(("127.0.0.1", sender.port)):
         async with running(webhook.run(asyncio.Event())) as task:
-            await until(lambda: "[webhook] bind" in webhook.ailment())
+            await until(lambda: "[webhook] bind" in webhook.health_problem())
             assert "[webhook] bind: the address cannot be had" in caplog.text
             assert not task.done()
     async with listening(sender) as (taken, _):
@@ -173,7 +173,7 @@ async def test_what_is_being_taken_when_it_is_told_to_stop_is_answered(sender: W
     taken.wait = wait
     webhook = sender.source(taken, taken.counted.append)
     async with running(webhook.run(stop)) as task:
-        await until(lambda: not webhook.ailment())
+        await until(lambda: not webhook.health_problem())
         sending = asyncio.create_task(sender.post(event("k")))
         await asyncio.wait_for(begun.wait(), 10)
         stop.set()

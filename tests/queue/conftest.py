@@ -12,10 +12,10 @@ import pytest
 import redis
 from redis.asyncio import Redis
 
-from s3s3.queue.base import Jobs
+from s3s3.queue.base import JobQueue
 from s3s3.queue.connection import connect
-from s3s3.queue.memory_queue import MemoryJobs
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.memory_queue import MemoryJobQueue
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.redis_server import RedisServer, find_redis_server
 from s3s3.scripts.demo.servers import ServerMissing
 from tests.queue.factories import DESTINATIONS
@@ -61,31 +61,31 @@ async def client(server: RedisServer) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-async def fleet(server: RedisServer) -> AsyncIterator[Callable[..., RedisJobs]]:
+async def fleet(server: RedisServer) -> AsyncIterator[Callable[..., RedisJobQueue]]:
     """`fleet(**options)` makes one more process's queue, with a connection of its own."""
     async with AsyncExitStack() as stack:
 
-        def join(**options: Any) -> RedisJobs:
+        def join(**options: Any) -> RedisJobQueue:
             client = connect(server.url)
             stack.push_async_callback(client.aclose)
-            return RedisJobs(client, "default", DESTINATIONS, **options)
+            return RedisJobQueue(client, "default", DESTINATIONS, **options)
 
         yield join
 
 
 @pytest.fixture(params=[pytest.param(None, id="memory"), *SERVERS])
-async def queue(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Jobs]]:
+async def queue(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., JobQueue]]:
     """`queue(look_after_s=...)` makes a queue of each kind."""
     if request.param is None:
-        yield lambda **options: MemoryJobs(DESTINATIONS, **options)
+        yield lambda **options: MemoryJobQueue(DESTINATIONS, **options)
         return
     server: RedisServer = request.getfixturevalue(request.param)
     async with AsyncExitStack() as stack:
 
-        def make(**options: Any) -> RedisJobs:
+        def make(**options: Any) -> RedisJobQueue:
             client = connect(server.url)
             stack.push_async_callback(client.aclose)
-            return RedisJobs(client, "default", DESTINATIONS, **options)
+            return RedisJobQueue(client, "default", DESTINATIONS, **options)
 
         with redis.Redis.from_url(server.url) as client:
             client.flushall()
@@ -93,5 +93,5 @@ async def queue(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., J
 
 
 @pytest.fixture
-def jobs(queue: Callable[..., Jobs]) -> Jobs:
+def jobs(queue: Callable[..., JobQueue]) -> JobQueue:
     return queue()

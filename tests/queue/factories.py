@@ -5,42 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from s3s3.model import Job, Lane
-from s3s3.queue.base import Jobs, Put, Step, Verdict
+from s3s3.queue.base import Disposition, DispositionKind, JobQueue, JobRequest
 
 A, B = DESTINATIONS = ("dest-a", "dest-b")
 
-DONE = Verdict(Step.DONE)
-BACK = Verdict(Step.BACK)
-ASIDE = Verdict(Step.ASIDE)
-LATER = Verdict(Step.RETRY, delay_s=60.0)
-SOON = Verdict(Step.RETRY, delay_s=0.0)
-ALL_DONE: Mapping[str, Verdict] = {A: DONE, B: DONE}
+DONE = Disposition(DispositionKind.DONE)
+BACK = Disposition(DispositionKind.RELEASE)
+ASIDE = Disposition(DispositionKind.DEFER)
+LATER = Disposition(DispositionKind.RETRY, delay_s=60.0)
+SOON = Disposition(DispositionKind.RETRY, delay_s=0.0)
+ALL_DONE: Mapping[str, Disposition] = {A: DONE, B: DONE}
 
 
-def parked(store: str) -> Verdict:
-    return Verdict(Step.PARK, circuit=store)
+def parked(store: str) -> Disposition:
+    return Disposition(DispositionKind.PARK, circuit=store)
 
 
-def buried(reason: str) -> Verdict:
-    return Verdict(Step.BURY, reason=reason)
+def buried(reason: str) -> Disposition:
+    return Disposition(DispositionKind.DEAD_LETTER, reason=reason)
 
 
-async def notice(jobs: Jobs, *keys: str) -> None:
+async def notice(jobs: JobQueue, *keys: str) -> None:
     """Put keys the way a notice does."""
-    await jobs.put([Put(key, DESTINATIONS) for key in keys], Lane.FRESH)
+    await jobs.enqueue([JobRequest(key, DESTINATIONS) for key in keys], Lane.FRESH)
 
 
-async def claim(jobs: Jobs, free: int = 10) -> list[Job]:
+async def claim(jobs: JobQueue, free: int = 10) -> list[Job]:
     """Take what there is, from both lanes alike, without waiting."""
     return list((await jobs.claim(free, 0, free, 0)).jobs)
 
 
-async def claim_one(jobs: Jobs) -> Job:
+async def claim_one(jobs: JobQueue) -> Job:
     (job,) = await claim(jobs)
     return job
 
 
-async def drained(jobs: Jobs) -> list[Job]:
+async def drained(jobs: JobQueue) -> list[Job]:
     """Finish whatever there is, until nothing is queued; return the jobs, in order."""
     found = []
     while claimed := await claim(jobs):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from s3s3.queue import batching
-from s3s3.queue.batching import Batch
+from s3s3.queue.batching import Batcher
 from s3s3.tasks import cancel
 from tests.waiting import until
 
@@ -30,13 +30,13 @@ class Call:
 async def test_a_lone_item_goes_alone() -> None:
     call = Call()
     call.let.set()
-    assert await Batch(call).add(5) == 5
+    assert await Batcher(call).add(5) == 5
     assert call.calls == [[5]]
 
 
 async def test_what_comes_while_a_call_is_under_way_goes_in_one() -> None:
     call = Call()
-    items = Batch(call)
+    items = Batcher(call)
     adding = []
     for item in range(5):
         adding.append(asyncio.create_task(items.add(item)))
@@ -49,7 +49,7 @@ async def test_what_comes_while_a_call_is_under_way_goes_in_one() -> None:
 async def test_what_comes_together_goes_in_one() -> None:
     call = Call()
     call.let.set()
-    items = Batch(call)
+    items = Batcher(call)
     await asyncio.gather(*(items.add(item) for item in range(5)))
     assert call.calls == [[0, 1, 2, 3, 4]]
 
@@ -58,24 +58,24 @@ async def test_enough_of_them_do_not_wait_for_more(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(batching, "GATHER_S", 60.0)
     call = Call()
     call.let.set()
-    items = Batch(call)
+    items = Batcher(call)
     for _ in range(2):
-        adding = [asyncio.create_task(items.add(1)) for _ in range(batching.ENOUGH)]
-        assert await asyncio.wait_for(asyncio.gather(*adding), 10) == [batching.ENOUGH] * batching.ENOUGH
+        adding = [asyncio.create_task(items.add(1)) for _ in range(batching.MIN_BATCH)]
+        assert await asyncio.wait_for(asyncio.gather(*adding), 10) == [batching.MIN_BATCH] * batching.MIN_BATCH
 
 
 async def test_a_call_has_a_bounded_number_of_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "MOST_IN_ONE_CALL", 2)
+    monkeypatch.setattr(batching, "MAX_IN_ONE_CALL", 2)
     call = Call()
     call.let.set()
-    items = Batch(call)
+    items = Batcher(call)
     assert await asyncio.gather(*(items.add(item) for item in range(5))) == [1, 1, 5, 5, 4]
 
 
 async def test_what_a_call_raises_each_of_its_items_gets_and_the_next_goes_well() -> None:
     call = Call()
     call.let.set()
-    items = Batch(call)
+    items = Batcher(call)
     call.error = KeyError("no")
     assert [type(error) for error in await asyncio.gather(items.add(1), items.add(2), return_exceptions=True)] == [
         KeyError,
@@ -87,7 +87,7 @@ async def test_what_a_call_raises_each_of_its_items_gets_and_the_next_goes_well(
 
 async def test_whoever_is_cancelled_takes_nothing_away_from_the_others() -> None:
     call = Call()
-    items = Batch(call)
+    items = Batcher(call)
     first, second = asyncio.create_task(items.add(1)), asyncio.create_task(items.add(2))
     await until(lambda: call.calls)
     third = asyncio.create_task(items.add(3))

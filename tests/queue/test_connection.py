@@ -16,11 +16,11 @@ from redis.exceptions import ResponseError
 from s3s3.errors import ConfigError, RedisTooOld, RedisUnavailable
 from s3s3.model import Lane
 from s3s3.queue import redis_retry
-from s3s3.queue.base import Put, Step, Verdict
+from s3s3.queue.base import Disposition, DispositionKind, JobRequest
 from s3s3.queue.connection import check_version, connect, connected
-from s3s3.queue.redis_errors import translated
-from s3s3.queue.redis_queue import RedisJobs
-from s3s3.queue.redis_retry import Patience, answered
+from s3s3.queue.redis_errors import translate_errors
+from s3s3.queue.redis_queue import RedisJobQueue
+from s3s3.queue.redis_retry import RedisRetry, retry_until_available
 from s3s3.scripts.demo.process import Process, ServerFailed
 from s3s3.scripts.demo.redis_server import RedisServer, find_redis_server
 from s3s3.scripts.demo.servers import HOST, free_ports
@@ -80,7 +80,7 @@ def refusing_url() -> str:
 
 async def test_a_redis_that_is_not_there_is_unavailable() -> None:
     async with client_of(refusing_url()) as client:
-        with pytest.raises(RedisUnavailable, match="cannot be reached"), translated():
+        with pytest.raises(RedisUnavailable, match="cannot be reached"), translate_errors():
             await client.ping()
 
 
@@ -97,13 +97,13 @@ async def test_a_redis_that_is_not_there_is_unavailable() -> None:
     ],
 )
 def test_an_answer_that_will_be_another_one_later_is_unavailable(text: str) -> None:
-    with pytest.raises(RedisUnavailable, match="for now"), translated():
+    with pytest.raises(RedisUnavailable, match="for now"), translate_errors():
         raise ResponseError(text)
 
 
 @pytest.mark.parametrize("text", ["WRONGTYPE Operation against a key", "ERR unknown command", "BUSYGROUP exists"])
 def test_an_answer_that_will_stay_the_same_is_a_defect(text: str) -> None:
-    with pytest.raises(ResponseError), translated():
+    with pytest.raises(ResponseError), translate_errors():
         raise ResponseError(text)
 
 
@@ -121,7 +121,7 @@ def test_an_answer_that_will_stay_the_same_is_a_defect(text: str) -> None:
     ],
 )  # fmt: skip
 def test_what_a_url_and_its_user_do_not_get_names_the_setting(text: str, told: str) -> None:
-    with pytest.raises(RedisUnavailable, match=rf"{told}.*\[pubsub\] url"), translated():
+    with pytest.raises(RedisUnavailable, match=rf"{told}.*\[pubsub\] url"), translate_errors():
         raise ResponseError(text)
 
 
@@ -151,7 +151,7 @@ async def test_who_may_not_run_a_script_is_told_what_to_permit(redis_url: str) -
         try:
             async with client_of(redis_url.replace("//", "//weak:weak@")) as client:
                 with pytest.raises(RedisUnavailable, match="may not do what s3s3 needs"):
-                    await RedisJobs(client, "default", ("dest",)).put([Put("k", ("dest",))], Lane.FRESH)
+                    await RedisJobQueue(client, "default", ("dest",)).enqueue([JobRequest("k", ("dest",))], Lane.FRESH)
         finally:
             await admin.acl_deluser("weak")
 
@@ -160,7 +160,7 @@ async def test_who_may_not_run_a_script_is_told_what_to_permit(redis_url: str) -
 def jobs_put(redis_url: str) -> Callable[[], Any]:
     async def put() -> None:
         async with client_of(redis_url) as client:
-            await RedisJobs(client, "default", ("dest",)).put([Put("k", ("dest",))], Lane.FRESH)
+            await RedisJobQueue(client, "default", ("dest",)).enqueue([JobRequest("k", ("dest",))], Lane.FRESH)
 
     return put
 
@@ -173,7 +173,7 @@ def test_a_connection_that_is_lost_before_the_first_word_is_unavailable(redis_se
         _, writer = await asyncio.open_connection(HOST, redis_server.port)
         writer.transport.abort()
         await asyncio.sleep(0.1)
-        with translated():
+        with translate_errors():
             writer.writelines([b"PING\r\n"])
             await writer.drain()
 
@@ -182,7 +182,7 @@ def test_a_connection_that_is_lost_before_the_first_word_is_unavailable(redis_se
 
 
 def test_a_defect_is_not_taken_for_an_outage() -> None:
-    with pytest.raises(RuntimeError, match="of ours"), translated():
+    with pytest.raises(RuntimeError, match="of ours"), translate_errors():
         raise RuntimeError("a defect of ours")
 
 
@@ -190,7 +190,7 @@ async def test_a_redis_that_is_full_is_unavailable(redis_url: str, jobs_put: Cal
     async with client_of(redis_url) as client:
         await client.config_set("maxmemory", 1)
         try:
-            with pytest.raises(RedisUnavailable, match="maxmemory"), translated():
+            with pytest.raises(RedisUnavailable, match="maxmemory"), translate_errors():
                 await client.set("name", "value")
             with pytest.raises(RedisUnavailable):
                 await jobs_put()
@@ -205,8 +205,8 @@ async def test_a_master_that_became_a_replica_is_unavailable_to_scripts_and_to_b
 ) -> None:
     await jobs_put()
     async with client_of(redis_url) as client, client_of(redis_url) as blocked:
-        jobs = RedisJobs(blocked, "default", ("dest",))
-        waiting = asyncio.create_task(jobs.outcomes("run", 5))
+        jobs = RedisJobQueue(blocked, "default", ("dest",))
+        waiting = asyncio.create_task(jobs.poll_outcomes("run", 5))
 
         async def is_blocked() -> bool:
             return bool((await client.info("clients"))["blocked_clients"])
@@ -286,51 +286,51 @@ class Away:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_retry, "FIRST_PAUSE_S", 0.001)
-    monkeypatch.setattr(redis_retry, "LONGEST_PAUSE_S", 0.002)
+    monkeypatch.setattr(redis_retry, "INITIAL_BACKOFF_S", 0.001)
+    monkeypatch.setattr(redis_retry, "MAX_BACKOFF_S", 0.002)
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.message for record in caplog.records if record.name == "s3s3.queue.connection"]
+    return [record.message for record in caplog.records if record.name == "s3s3.queue.redis_retry"]
 
 
 async def test_redis_is_asked_until_it_answers_and_people_are_told_once(
     quick: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     ask = Away(20)
-    assert await answered(ask) == "answer"
+    assert await retry_until_available(ask) == "answer"
     assert ask.asked == 21
     assert messages(caplog) == ["Redis cannot be reached; trying again until it answers", "Redis answers again"]
 
 
 async def test_an_answer_that_comes_at_once_needs_no_words(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    assert await answered(Away(0)) == "answer"
+    assert await retry_until_available(Away(0)) == "answer"
     assert messages(caplog) == []
 
 
 async def test_those_who_share_a_patience_tell_people_once_for_all(
     quick: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    patience, ask = Patience(), Away(100)
-    await asyncio.gather(*(patience.answered(ask) for _ in range(30)))
+    patience, ask = RedisRetry(), Away(100)
+    await asyncio.gather(*(patience.run(ask) for _ in range(30)))
     assert len(messages(caplog)) == 2
-    await patience.answered(Away(1))
+    await patience.run(Away(1))
     assert len(messages(caplog)) == 4
 
 
 async def test_nobody_goes_on_asking_after_a_stop() -> None:
     stop = asyncio.Event()
     ask = Away(1000)
-    asking = asyncio.create_task(answered(ask, stop))
+    asking = asyncio.create_task(retry_until_available(ask, stop))
     await asyncio.sleep(0.05)
     assert not asking.done()
     stop.set()
     with pytest.raises(RedisUnavailable):
         await asyncio.wait_for(asking, 5)
     with pytest.raises(RedisUnavailable):
-        await answered(Away(1), stop)
-    assert await answered(Away(0), stop) == "answer"
+        await retry_until_available(Away(1), stop)
+    assert await retry_until_available(Away(0), stop) == "answer"
 
 
 async def test_what_is_no_outage_is_raised_at_once() -> None:
@@ -338,7 +338,7 @@ async def test_what_is_no_outage_is_raised_at_once() -> None:
         raise ValueError("a defect")
 
     with pytest.raises(ValueError, match="a defect"):
-        await answered(defect)
+        await retry_until_available(defect)
 
 
 # -- Sentinel and Cluster
@@ -346,37 +346,39 @@ async def test_what_is_no_outage_is_raised_at_once() -> None:
 
 async def goes_through(client: Redis) -> None:
     """Let the queue do everything that it does by way of this client."""
-    jobs = RedisJobs(client, "default", ("dest",), look_after_s=0.0)
+    jobs = RedisJobQueue(client, "default", ("dest",), recheck_delay_s=0.0)
     await check_version(client)
     await jobs.check()
     assert (await jobs.claim(1, 1, 1, 0.01)).jobs == []
-    await jobs.put([Put("k", ("dest",))], Lane.FRESH, "run")
+    await jobs.enqueue([JobRequest("k", ("dest",))], Lane.FRESH, "run")
     (job,) = (await jobs.claim(1, 1, 1, 0)).jobs
     assert await jobs.renew([job]) == set()
-    assert await jobs.finish(job, {"dest": Verdict(Step.BURY, event="{}", reason="no")}, look=True)
-    assert await jobs.outcomes("run", 0) == ["{}"]
-    assert await jobs.outcomes("run", 0.01) == []
+    assert await jobs.finish(
+        job, {"dest": Disposition(DispositionKind.DEAD_LETTER, event="{}", reason="no")}, look=True
+    )
+    assert await jobs.poll_outcomes("run", 0) == ["{}"]
+    assert await jobs.poll_outcomes("run", 0.01) == []
     assert [letter.key async for letter in jobs.dead_letters("dest")] == ["k"]
-    assert await jobs.revive("dest", ["k"]) == 1
-    await jobs.turn()
-    await jobs.trip("dest", "down", "k")
-    counts = await jobs.counts()
+    assert await jobs.redrive("dest", ["k"]) == 1
+    await jobs.promote_due()
+    await jobs.trip_circuit("dest", "down", "k")
+    counts = await jobs.stats()
     assert (counts.bulk, counts.circuits) == (1, {"dest": "down"})
     await jobs.pause()
     await jobs.resume()
-    await jobs.leave()
+    await jobs.remove_consumer()
 
 
-def new_cluster(tries: int = 5) -> RedisServer:
+def new_cluster(attempts: int = 5) -> RedisServer:
     """Start a cluster of one. It listens on its port + 10000, too, which may be taken."""
     server = RedisServer(options={"cluster-enabled": "yes"})
     try:
         server.start()
     except ServerFailed:
         server.close()
-        if tries == 1:
+        if attempts == 1:
             raise
-        return new_cluster(tries - 1)
+        return new_cluster(attempts - 1)
     return server
 
 

@@ -15,9 +15,9 @@ from redis.asyncio import Redis
 
 from s3s3.errors import LeaseLost
 from s3s3.model import Job, Lane
-from s3s3.queue.base import Put, Step, Verdict
+from s3s3.queue.base import Disposition, DispositionKind, JobRequest
 from s3s3.queue.lease import Lease
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.redis_queue import RedisJobQueue
 from tests.queue.factories import BACK, DESTINATIONS, DONE, A, B, notice, parked
 from tests.waiting import until
 
@@ -36,7 +36,7 @@ class World:
 class Copier:
     """A worker that goes one step at a time."""
 
-    def __init__(self, jobs: RedisJobs, world: World) -> None:
+    def __init__(self, jobs: RedisJobQueue, world: World) -> None:
         self.jobs = jobs
         self.world = world
         self.job: Job | None = None
@@ -56,7 +56,7 @@ class Copier:
         assert self.job is not None
         self.world.copies.update({name: self.seen for name in self.job.destinations if name not in fails_at})
 
-    async def finish(self, *, look: bool = False, **verdicts: Verdict) -> bool:
+    async def finish(self, *, look: bool = False, **verdicts: Disposition) -> bool:
         assert self.job is not None
         named = {name.replace("_", "-"): verdict for name, verdict in verdicts.items()}
         return await self.jobs.finish(self.job, {name: named.get(name, DONE) for name in self.job.destinations}, look)
@@ -76,12 +76,12 @@ def world() -> World:
 
 
 @pytest.fixture
-def copiers(fleet: Callable[..., RedisJobs], world: World) -> tuple[Copier, Copier]:
-    one, other = (Copier(fleet(lease_s=LEASE_S, look_after_s=LOOK_AFTER_S), world) for _ in range(2))
+def copiers(fleet: Callable[..., RedisJobQueue], world: World) -> tuple[Copier, Copier]:
+    one, other = (Copier(fleet(lease_s=LEASE_S, recheck_delay_s=LOOK_AFTER_S), world) for _ in range(2))
     return one, other
 
 
-async def write(world: World, jobs: RedisJobs) -> None:
+async def write(world: World, jobs: RedisJobQueue) -> None:
     """The source changes, and a notice of it comes in."""
     world.version += 1
     await notice(jobs, "k")
@@ -91,11 +91,11 @@ async def ends_well(copier: Copier) -> None:
     """Let everything that is queued, due or left to be looked at be done; then all copies are the last version."""
 
     async def nothing_left() -> bool:
-        await copier.jobs.turn()
-        counts = await copier.jobs.counts()
+        await copier.jobs.promote_due()
+        counts = await copier.jobs.stats()
         if counts.fresh + counts.bulk:
             await copier.whole_job()
-        return counts.pending == counts.looks == 0
+        return counts.pending == counts.rechecks == 0
 
     await until(nothing_left)
     assert copier.world.copies == dict.fromkeys(DESTINATIONS, copier.world.version)
@@ -136,7 +136,7 @@ async def test_a_write_that_a_zombie_had_begun_before_its_lease_ended_is_found_b
     zombie.put()
     # and the zombie dies, so that it cannot tell anybody
     assert world.copies == {A: 1, B: 1}
-    assert (await other.jobs.counts()).pending == 0
+    assert (await other.jobs.stats()).pending == 0
     await ends_well(other)
 
 
@@ -151,14 +151,14 @@ async def test_a_put_without_an_answer_that_lands_late_is_found_by_a_look(
     await write(world, copier.jobs)
     copier.lease()
     copier.put(fails_at={B})
-    await copier.finish(dest_b=Verdict(Step.RETRY, delay_s=0.0), look=True)
+    await copier.finish(dest_b=Disposition(DispositionKind.RETRY, delay_s=0.0), look=True)
     await copier.claim()
     copier.read()
     copier.put()
     world.copies[B] = 1  # the first PUT lands
     await copier.finish()
     await notice(copier.jobs, "k")
-    assert (await copier.jobs.counts()).looks == 1
+    assert (await copier.jobs.stats()).rechecks == 1
     await ends_well(copier)
 
 
@@ -171,9 +171,9 @@ async def test_a_retry_that_is_queued_already_takes_the_other_destinations_of_a_
     copier.read()
     world.version += 1
     copier.put(fails_at={B})
-    await copier.finish(dest_b=Verdict(Step.RETRY, delay_s=0.0))
+    await copier.finish(dest_b=Disposition(DispositionKind.RETRY, delay_s=0.0))
     await asyncio.sleep(0.01)
-    await copier.jobs.turn()
+    await copier.jobs.promote_due()
     await notice(copier.jobs, "k")
     assert sorted((await copier.whole_job()).destinations) == [A, B]
     await ends_well(copier)
@@ -188,7 +188,7 @@ async def test_a_notice_of_a_key_that_waits_for_a_retry_wakes_it_for_all_destina
     copier.read()
     world.version += 1
     copier.put(fails_at={B})
-    await copier.finish(dest_b=Verdict(Step.RETRY, delay_s=60.0))
+    await copier.finish(dest_b=Disposition(DispositionKind.RETRY, delay_s=60.0))
     await notice(copier.jobs, "k")
     assert sorted((await copier.whole_job()).destinations) == [A, B]
     await ends_well(copier)
@@ -220,9 +220,9 @@ async def test_a_destination_that_failed_while_another_was_noticed_is_not_forgot
     await copier.claim()
     copier.read()
     world.version += 1
-    await copier.jobs.put([Put("k", (A,))], Lane.BULK)
+    await copier.jobs.enqueue([JobRequest("k", (A,))], Lane.BULK)
     copier.put(fails_at={B})
-    await copier.finish(dest_b=Verdict(Step.RETRY, delay_s=60.0))
+    await copier.finish(dest_b=Disposition(DispositionKind.RETRY, delay_s=60.0))
     assert sorted((await copier.whole_job()).destinations) == [A, B]
     await ends_well(copier)
 
@@ -234,7 +234,7 @@ async def test_a_notice_of_a_parked_key_is_not_kept_from_the_healthy_destination
     copiers: tuple[Copier, Copier], world: World
 ) -> None:
     copier, _ = copiers
-    await copier.jobs.trip(B, "down", "k")
+    await copier.jobs.trip_circuit(B, "down", "k")
     await write(world, copier.jobs)
     await copier.claim()
     copier.read()
@@ -255,7 +255,7 @@ async def test_a_circuit_that_closes_while_its_parked_key_is_worked_on_wakes_no_
     copiers: tuple[Copier, Copier], world: World
 ) -> None:
     one, other = copiers
-    await one.jobs.trip(B, "down", "k")
+    await one.jobs.trip_circuit(B, "down", "k")
     await write(world, one.jobs)
     await one.claim()
     one.read()
@@ -265,7 +265,7 @@ async def test_a_circuit_that_closes_while_its_parked_key_is_worked_on_wakes_no_
     await one.claim()
     one.read()
     await other.jobs.close_circuit(B)
-    await other.jobs.turn()
+    await other.jobs.promote_due()
     assert not (await other.jobs.claim(1, 1, 1, 0)).jobs
     one.put()
     await one.finish()
@@ -276,7 +276,7 @@ async def test_a_bulk_job_that_a_notice_moved_to_the_fresh_lane_has_one_owner_an
     copiers: tuple[Copier, Copier], world: World
 ) -> None:
     one, other = copiers
-    await one.jobs.put([Put("k", (B,))], Lane.BULK)
+    await one.jobs.enqueue([JobRequest("k", (B,))], Lane.BULK)
     await write(world, one.jobs)
     job = await one.claim()
     assert (job.lane, sorted(job.destinations)) == (Lane.FRESH, [A, B])
@@ -294,10 +294,10 @@ async def test_what_is_taken_over_is_looked_at_whether_or_not_it_was_to_be_copie
 ) -> None:
     crashed, other = copiers
     await write(world, crashed.jobs)
-    assert (await crashed.claim()).unseen
+    assert (await crashed.claim()).unconditional
     await write(world, crashed.jobs)
     await asyncio.sleep(LEASE_S)
-    assert not (await other.claim()).unseen
+    assert not (await other.claim()).unconditional
     other.read()
     other.put()
     await other.finish()
@@ -320,5 +320,5 @@ async def test_two_owners_of_a_key_that_finish_in_one_call_leave_it_to_be_looked
     await write(world, copier.jobs)
     finishing = [copier.jobs.finish(each, {A: DONE, B: DONE}) for each in (zombie, job)]
     assert await asyncio.gather(*finishing) == [False, True]
-    assert (await copier.jobs.counts()).pending == 1
+    assert (await copier.jobs.stats()).pending == 1
     await ends_well(copier)

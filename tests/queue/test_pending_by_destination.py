@@ -7,52 +7,54 @@ from redis.asyncio import Redis
 
 from s3s3.model import Lane
 from s3s3.queue import admin
-from s3s3.queue.base import Put
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.base import JobRequest
+from s3s3.queue.redis_queue import RedisJobQueue
 from tests.queue.factories import DESTINATIONS, DONE, LATER, A, B, claim, claim_one, notice, parked
 
 pytestmark = pytest.mark.real
 
 
 @pytest.fixture
-def jobs(client: Redis) -> RedisJobs:
-    return RedisJobs(client, "default", DESTINATIONS)
+def jobs(client: Redis) -> RedisJobQueue:
+    return RedisJobQueue(client, "default", DESTINATIONS)
 
 
 async def test_what_is_queued_waits_or_is_parked_is_counted_for_the_destinations_that_it_is_for(
-    jobs: RedisJobs,
+    jobs: RedisJobQueue,
 ) -> None:
-    assert await jobs.spread() == dict.fromkeys(DESTINATIONS, admin.Pending(0, 0, 0, None, exact=True))
+    assert await jobs.pending_by_destination() == dict.fromkeys(
+        DESTINATIONS, admin.PendingStats(0, 0, 0, None, exact=True)
+    )
     await notice(jobs, "retried", "parked")
     for job in await claim(jobs):
         await jobs.finish(job, {A: DONE, B: LATER if job.key == "retried" else parked(B)})
     await notice(jobs, "queued", "running")
     await claim_one_of(jobs, "running")
-    await jobs.put([Put("bulk", (A,))], Lane.BULK)
-    found = await jobs.spread()
+    await jobs.enqueue([JobRequest("bulk", (A,))], Lane.BULK)
+    found = await jobs.pending_by_destination()
     assert {name: one[:3] for name, one in found.items()} == {A: (3, 0, 0), B: (2, 1, 1)}
     assert found[B].total == 4
 
 
-async def claim_one_of(jobs: RedisJobs, key: str) -> None:
+async def claim_one_of(jobs: RedisJobQueue, key: str) -> None:
     for job in await claim(jobs):
         if job.key != key:
             await jobs.finish(job, {A: DONE, B: DONE})
             await notice(jobs, job.key)
 
 
-async def test_the_oldest_is_told_even_while_it_waits_for_a_retry(jobs: RedisJobs) -> None:
-    await jobs.put([Put("k", DESTINATIONS, noticed_ms=1_000)], Lane.FRESH)
+async def test_the_oldest_is_told_even_while_it_waits_for_a_retry(jobs: RedisJobQueue) -> None:
+    await jobs.enqueue([JobRequest("k", DESTINATIONS, notified_ms=1_000)], Lane.FRESH)
     await jobs.finish(await claim_one(jobs), {A: DONE, B: LATER})
-    found = await jobs.spread()
+    found = await jobs.pending_by_destination()
     assert found[A].oldest_s is None
     assert (found[B].oldest_s or 0) > 365 * 86_400
 
 
 async def test_of_many_the_numbers_are_reckoned_from_the_first(
-    jobs: RedisJobs, monkeypatch: pytest.MonkeyPatch
+    jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admin, "SAMPLE", 10)
-    await jobs.put([Put(f"k{n}", (A,) if n % 2 else DESTINATIONS) for n in range(40)], Lane.FRESH)
-    found = await jobs.spread()
+    await jobs.enqueue([JobRequest(f"k{n}", (A,) if n % 2 else DESTINATIONS) for n in range(40)], Lane.FRESH)
+    found = await jobs.pending_by_destination()
     assert {name: (one.queued, one.exact) for name, one in found.items()} == {A: (40, False), B: (20, False)}

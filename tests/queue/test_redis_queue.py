@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 from s3s3.errors import RedisUnavailable
 from s3s3.model import Job, Lane
 from s3s3.queue import redis_queue as jobs_redis
-from s3s3.queue.base import FIRST_PROBE_S, DeadLetter, Put, Step, Verdict
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.base import INITIAL_PROBE_INTERVAL_S, DeadLetter, Disposition, DispositionKind, JobRequest
+from s3s3.queue.redis_queue import RedisJobQueue
 from tests.queue.factories import (
     ALL_DONE,
     BACK,
@@ -38,7 +38,7 @@ P = "s3s3:{default}:"
 LEASE_S = 0.3
 """Short enough to let it lapse, long enough for a busy machine not to let it lapse by itself."""
 
-Fleet = Callable[..., RedisJobs]
+Fleet = Callable[..., RedisJobQueue]
 
 
 async def lapse() -> None:
@@ -70,13 +70,13 @@ async def test_a_lapsed_job_is_taken_over_with_what_was_noticed_meanwhile_and_a_
     fleet: Fleet, client: Redis
 ) -> None:
     first, second = fleet(lease_s=LEASE_S), fleet(lease_s=LEASE_S)
-    await first.put([Put("k", (A,))], Lane.FRESH)
+    await first.enqueue([JobRequest("k", (A,))], Lane.FRESH)
     job = await claim_one(first)
-    await first.put([Put("k", (B,))], Lane.FRESH)
+    await first.enqueue([JobRequest("k", (B,))], Lane.FRESH)
     assert await claim(second) == []
     await lapse()
     taken = await claim_one(second)
-    assert (what(taken), taken.unseen, taken.entry) == (("k", (A,)), False, job.entry)
+    assert (what(taken), taken.unconditional, taken.entry) == (("k", (A,)), False, job.entry)
     assert taken.token != job.token
     assert await client.zcard(P + "looks") == 1
     assert await second.finish(taken, {A: DONE})
@@ -85,7 +85,7 @@ async def test_a_lapsed_job_is_taken_over_with_what_was_noticed_meanwhile_and_a_
 
 async def test_a_lapsed_bulk_job_is_taken_over_too(fleet: Fleet) -> None:
     first, second = fleet(lease_s=LEASE_S), fleet(lease_s=LEASE_S)
-    await first.put([Put("k", DESTINATIONS)], Lane.BULK)
+    await first.enqueue([JobRequest("k", DESTINATIONS)], Lane.BULK)
     await claim_one(first)
     await lapse()
     assert [job.lane for job in await claim(second)] == [Lane.BULK]
@@ -117,15 +117,15 @@ async def test_a_stolen_job_cannot_be_renewed_nor_stolen_back(fleet: Fleet) -> N
 
 async def test_a_zombies_finish_has_everything_looked_at_again(fleet: Fleet, client: Redis) -> None:
     first, second = fleet(lease_s=LEASE_S), fleet(lease_s=LEASE_S)
-    await first.put([Put("k", (A,))], Lane.FRESH, "run1")
+    await first.enqueue([JobRequest("k", (A,))], Lane.FRESH, "run1")
     zombie = await claim_one(first)
     await lapse()
     taken = await claim_one(second)
-    told = Verdict(Step.DONE, event='{"who": "zombie"}')
+    told = Disposition(DispositionKind.DONE, event='{"who": "zombie"}')
     assert not await first.finish(zombie, {A: told})
-    assert await second.outcomes("run1", 0) == []
-    assert await second.finish(taken, {A: Verdict(Step.DONE, event='{"who": "owner"}')})
-    assert await second.outcomes("run1", 0) == ['{"who": "owner"}']
+    assert await second.poll_outcomes("run1", 0) == []
+    assert await second.finish(taken, {A: Disposition(DispositionKind.DONE, event='{"who": "owner"}')})
+    assert await second.poll_outcomes("run1", 0) == ['{"who": "owner"}']
     assert what(await claim_one(second)) == ("k", DESTINATIONS)
 
 
@@ -137,7 +137,7 @@ async def test_a_zombie_that_finishes_last_has_everything_looked_at_again(fleet:
     assert await second.finish(await claim_one(second), ALL_DONE)
     assert not await first.finish(zombie, ALL_DONE, look=True)
     job = await claim_one(second)
-    assert (what(job), job.lane, job.unseen) == (("k", DESTINATIONS), Lane.BULK, False)
+    assert (what(job), job.lane, job.unconditional) == (("k", DESTINATIONS), Lane.BULK, False)
 
 
 async def test_a_process_takes_its_own_lapsed_job_over_under_a_new_token(fleet: Fleet) -> None:
@@ -157,11 +157,11 @@ async def test_what_was_delivered_to_a_process_that_never_claimed_it_is_taken_ov
     assert await claim(jobs) == []  # makes the groups
     await notice(jobs, "k")
     await client.xreadgroup("s3s3", "killed", {P + "fresh": ">"})
-    await jobs.put([Put("k", DESTINATIONS)], Lane.BULK)
+    await jobs.enqueue([JobRequest("k", DESTINATIONS)], Lane.BULK)
     assert await claim(jobs) == []
     await lapse()
     job = await claim_one(jobs)
-    assert (what(job), job.unseen) == (("k", DESTINATIONS), True)
+    assert (what(job), job.unconditional) == (("k", DESTINATIONS), True)
     assert await client.zcard(P + "looks") == 0
 
 
@@ -169,7 +169,7 @@ async def test_a_takeover_goes_on_at_the_next_claim_where_there_were_not_slots_e
     first, second = fleet(lease_s=LEASE_S), fleet(lease_s=LEASE_S)
     keys = [f"k{number}" for number in range(30)]
     await notice(first, *keys)
-    await first.put([Put("bulk", DESTINATIONS)], Lane.BULK)
+    await first.enqueue([JobRequest("bulk", DESTINATIONS)], Lane.BULK)
     assert len(await claim(first, 31)) == 31
     await lapse()
     found = [job.key for _ in range(4) for job in await claim(second, 10)]
@@ -218,7 +218,7 @@ async def test_an_entry_that_was_delivered_is_claimed_though_redis_went_away_in_
         raise RedisUnavailable("away")
 
     monkeypatch.setattr(jobs._scripts, "run", away)
-    await fleet().put([Put("k", DESTINATIONS)], Lane.FRESH)
+    await fleet().enqueue([JobRequest("k", DESTINATIONS)], Lane.FRESH)
     with pytest.raises(RedisUnavailable):
         await claiming
     monkeypatch.setattr(jobs._scripts, "run", real_run)
@@ -234,7 +234,7 @@ async def test_a_blocking_read_that_brings_one_of_each_lane_fills_no_more_than_t
 
     async def late_wait(*args: object) -> None:
         await notice(jobs, "fresh")
-        await jobs.put([Put("bulk", DESTINATIONS)], Lane.BULK)
+        await jobs.enqueue([JobRequest("bulk", DESTINATIONS)], Lane.BULK)
         await real_wait(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(jobs, "_wait", late_wait)
@@ -265,10 +265,10 @@ async def test_a_lane_full_of_strays_is_cleared_by_and_by(fleet: Fleet, client: 
     """All of it in one step would keep Redis from answering anybody else."""
     jobs = fleet()
     keys = [f"k{number}" for number in range(300)]
-    await jobs.put([Put(key, DESTINATIONS) for key in keys], Lane.BULK)
+    await jobs.enqueue([JobRequest(key, DESTINATIONS) for key in keys], Lane.BULK)
     await notice(jobs, *keys)
     await client.delete(P + "fresh")
-    await jobs.put([Put("last", DESTINATIONS)], Lane.BULK)
+    await jobs.enqueue([JobRequest("last", DESTINATIONS)], Lane.BULK)
     assert (await jobs.claim(1, 1, 1, 0)).jobs == []
     assert 0 < await client.xlen(P + "bulk") < 301
     found = list((await jobs.claim(1, 1, 1, 0)).jobs)
@@ -291,16 +291,16 @@ async def test_a_stray_entry_that_somebody_took_and_left_is_dropped(fleet: Fleet
 @pytest.mark.parametrize("lost", ["XDEL", "XTRIM"])
 async def test_a_queued_record_whose_entry_is_gone_counts_as_absent(fleet: Fleet, client: Redis, lost: str) -> None:
     jobs = fleet()
-    await jobs.put([Put("k", (A,))], Lane.BULK, "run1")
+    await jobs.enqueue([JobRequest("k", (A,))], Lane.BULK, "run1")
     if lost == "XDEL":
         found: list[Any] = await client.xrange(P + "bulk") or []
         await client.xdel(P + "bulk", *(entry for entry, _ in found))
     else:
         await client.xtrim(P + "bulk", maxlen=0, approximate=False)
     assert await claim(jobs) == []
-    await jobs.put([Put("k", (B,))], Lane.BULK, "run2")
+    await jobs.enqueue([JobRequest("k", (B,))], Lane.BULK, "run2")
     job = await claim_one(jobs)
-    assert (sorted(job.destinations), job.runs) == ([A, B], "run1 run2")
+    assert (sorted(job.destinations), job.trackers) == ([A, B], "run1 run2")
     assert await client.zcard(P + "looks") == 0
 
 
@@ -326,7 +326,7 @@ async def test_a_job_whose_entry_is_gone_can_be_finished_all_the_same(fleet: Fle
     job = await claim_one(jobs)
     await client.xtrim(P + "fresh", maxlen=0, approximate=False)
     assert await jobs.finish(job, {A: DONE, B: SOON})
-    await jobs.turn()
+    await jobs.promote_due()
     assert what(await claim_one(jobs)) == ("k", (B,))
 
 
@@ -349,7 +349,7 @@ async def test_a_record_that_somebody_deleted_does_not_keep_the_due_ones_waiting
     await notice(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: SOON})
     await asyncio.sleep(0.01)
-    await jobs.turn()
+    await jobs.promote_due()
     assert [job.key for job in await claim(jobs)] == ["k"]
     assert await client.zcard(P + "waiting") == 0
 
@@ -361,14 +361,14 @@ async def test_keys_that_are_parked_in_name_only_do_not_hold_up_those_that_are(
     await client.sadd(P + "parked:" + B, *(f"gone{number}" for number in range(1000)))
     await notice(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: parked(B)})
-    await jobs.turn()
+    await jobs.promote_due()
     assert [job.key for job in await drained(jobs)] == ["k"]
-    monkeypatch.setattr(jobs_redis, "FIRST_PROBE_S", 0.0)
-    await jobs.trip(B, "down", "k")
+    monkeypatch.setattr(jobs_redis, "INITIAL_PROBE_INTERVAL_S", 0.0)
+    await jobs.trip_circuit(B, "down", "k")
     await client.sadd(P + "parked:" + B, *(f"gone{number}" for number in range(1000)))
     await notice(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: parked(B)})
-    await jobs.turn()
+    await jobs.promote_due()
     assert [job.key for job in await claim(jobs)] == ["k"]
 
 
@@ -383,7 +383,7 @@ async def test_a_lost_stream_is_made_again_and_work_goes_on(fleet: Fleet, client
     await client.delete(lost)
     claiming = asyncio.create_task(jobs.claim(5, 2, 5, 4.0))
     await blocked(client)
-    await jobs.put([Put("k2", DESTINATIONS)], Lane(lost.removeprefix(P)))
+    await jobs.enqueue([JobRequest("k2", DESTINATIONS)], Lane(lost.removeprefix(P)))
     assert [job.key for job in (await claiming).jobs] == ["k2"]
 
 
@@ -439,7 +439,7 @@ async def test_a_job_that_was_running_when_its_group_was_lost_is_taken_over_when
 
 async def test_what_ran_when_redis_lost_everything_is_looked_at_again(fleet: Fleet, client: Redis) -> None:
     jobs = fleet()
-    await jobs.put([Put("k", (A,))], Lane.BULK)
+    await jobs.enqueue([JobRequest("k", (A,))], Lane.BULK)
     job = await claim_one(jobs)
     await client.flushall()
     assert await jobs.renew([job]) == {job.token}
@@ -464,24 +464,24 @@ async def consumers(client: Redis, lane: str) -> list[str]:
 async def test_whoever_leaves_takes_his_consumer_along_unless_it_has_claims(fleet: Fleet, client: Redis) -> None:
     jobs = fleet()
     await notice(jobs, "k")
-    await jobs.put([Put("k2", DESTINATIONS)], Lane.BULK)
+    await jobs.enqueue([JobRequest("k2", DESTINATIONS)], Lane.BULK)
     job, bulk_job = await claim(jobs)
     await jobs.finish(bulk_job, ALL_DONE)
-    await jobs.leave()
+    await jobs.remove_consumer()
     assert (await consumers(client, "fresh"), await consumers(client, "bulk")) == ([jobs.consumer], [])
     await jobs.finish(job, ALL_DONE)
-    await jobs.leave()
+    await jobs.remove_consumer()
     assert await consumers(client, "fresh") == []
 
 
 async def test_leaving_a_queue_that_was_never_used_is_nothing(fleet: Fleet) -> None:
-    await fleet().leave()
+    await fleet().remove_consumer()
 
 
 async def test_consumers_of_dead_processes_go_in_time_unless_they_have_claims(fleet: Fleet, client: Redis) -> None:
     dead, dead_with_claim, living = fleet(), fleet(), fleet(lease_s=0.01)
     await notice(dead, "k")
-    await dead.put([Put("k2", DESTINATIONS)], Lane.BULK)
+    await dead.enqueue([JobRequest("k2", DESTINATIONS)], Lane.BULK)
     assert len(await drained(dead)) == 2
     await notice(dead, "k")
     await claim_one(dead_with_claim)
@@ -500,13 +500,13 @@ async def test_a_probe_that_stands_in_line_gives_way_to_a_job_that_is_here(
 ) -> None:
     """Behind a long lane, nobody would learn for a long time that the store is back."""
     jobs = fleet()
-    await jobs.trip(B, "down", "k")
+    await jobs.trip_circuit(B, "down", "k")
     await notice(jobs, "parked")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: parked(B)})
-    await jobs.put([Put("only a", (A,))], Lane.FRESH)
+    await jobs.enqueue([JobRequest("only a", (A,))], Lane.FRESH)
     await notice(jobs, "before", "before too")
-    await asyncio.sleep(FIRST_PROBE_S)
-    await jobs.turn()
+    await asyncio.sleep(INITIAL_PROBE_INTERVAL_S)
+    await jobs.promote_due()
     claims = await jobs.claim(1, 0, 0, 0)
     assert ([job.key for job in claims.jobs], claims.circuits) == (["only a"], {B: "parked"})
     claims = await jobs.claim(2, 0, 0, 0)
@@ -517,13 +517,13 @@ async def test_a_probe_that_stands_in_line_gives_way_to_a_job_that_is_here(
 
 async def test_a_probe_that_came_to_nothing_gives_way_too(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = fleet()
-    monkeypatch.setattr(jobs_redis, "FIRST_PROBE_S", 0.0)
-    await jobs.trip("source", "down", "k")
+    monkeypatch.setattr(jobs_redis, "INITIAL_PROBE_INTERVAL_S", 0.0)
+    await jobs.trip_circuit("source", "down", "k")
     await notice(jobs, "probe")
     await jobs.finish(await claim_one(jobs), dict.fromkeys(DESTINATIONS, parked("source")))
-    await jobs.turn()
+    await jobs.promote_due()
     await jobs.finish(await claim_one(jobs), ALL_DONE)  # and nobody heard how it went
-    await jobs.put([Put("next", (A,))], Lane.FRESH)
+    await jobs.enqueue([JobRequest("next", (A,))], Lane.FRESH)
     claims = await jobs.claim(1, 0, 0, 0)
     assert ([job.key for job in claims.jobs], claims.circuits) == (["next"], {"source": "next"})
 
@@ -531,37 +531,37 @@ async def test_a_probe_that_came_to_nothing_gives_way_too(fleet: Fleet, monkeypa
 async def test_a_destination_that_a_person_holds_is_tried_by_nobody_until_it_is_released(
     fleet: Fleet, client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs_redis, "FIRST_PROBE_S", 0.0)
+    monkeypatch.setattr(jobs_redis, "INITIAL_PROBE_INTERVAL_S", 0.0)
     jobs = fleet()
-    await jobs.trip(B, "down", "k")
+    await jobs.trip_circuit(B, "down", "k")
     await notice(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: parked(B)})
-    await jobs.turn()
+    await jobs.promote_due()
     probe = await claim_one(jobs)
     await jobs.pause(B)
     await jobs.pause(B)
     assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: ""}
-    await jobs.trip(B, "down", probe.key)
+    await jobs.trip_circuit(B, "down", probe.key)
     await jobs.close_circuit(B)
     await jobs.finish(probe, {B: parked(B)})
-    await jobs.turn()
+    await jobs.promote_due()
     assert await claim(jobs) == []
-    assert (await jobs.counts()).circuits == {B: "paused"}
+    assert (await jobs.stats()).circuits == {B: "paused"}
     await jobs.resume(B)
-    await jobs.turn()
+    await jobs.promote_due()
     assert [job.key for job in await claim(jobs)] == ["k"]
-    assert (await jobs.counts()).circuits == {}
+    assert (await jobs.stats()).circuits == {}
     await jobs.resume(B)
 
 
 async def test_a_store_that_is_held_is_not_probed(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs_redis, "FIRST_PROBE_S", 0.0)
+    monkeypatch.setattr(jobs_redis, "INITIAL_PROBE_INTERVAL_S", 0.0)
     jobs = fleet()
-    await jobs.trip(B, "down", "k")
+    await jobs.trip_circuit(B, "down", "k")
     await jobs.pause(B)
     await notice(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: parked(B)})
-    await jobs.turn()
+    await jobs.promote_due()
     assert await claim(jobs) == []
 
 
@@ -584,7 +584,7 @@ async def test_a_paused_route_is_not_worked_on_until_it_is_resumed(fleet: Fleet)
     await jobs.pause()
     await jobs.pause()
     claims = await jobs.claim(10, 0, 10, 0.05)
-    assert (list(claims.jobs), claims.paused, (await jobs.counts()).paused) == ([], True, True)
+    assert (list(claims.jobs), claims.paused, (await jobs.stats()).paused) == ([], True, True)
     assert await jobs.finish(running, ALL_DONE)
     await lapse()
     assert await claim(jobs) == []
@@ -602,24 +602,24 @@ async def test_what_was_delivered_is_claimed_though_the_route_is_paused_meanwhil
     assert ([job.key for job in claims.jobs], claims.paused) == (["k"], True)
 
 
-async def buried_jobs(jobs: RedisJobs, *keys: str) -> None:
+async def buried_jobs(jobs: RedisJobQueue, *keys: str) -> None:
     await notice(jobs, *keys)
     for job in await claim(jobs, len(keys)):
         await jobs.finish(job, {A: DONE, B: buried("no")})
 
 
-async def letter_keys(jobs: RedisJobs, destination: str) -> list[str]:
+async def letter_keys(jobs: RedisJobQueue, destination: str) -> list[str]:
     return sorted([letter.key async for letter in jobs.dead_letters(destination)])
 
 
 async def test_revived_dead_letters_are_bulk_jobs_for_their_destination(fleet: Fleet) -> None:
     jobs = fleet()
     await buried_jobs(jobs, "k1", "k2")
-    assert await jobs.revive(B, ["k1", "never buried"]) == 1
+    assert await jobs.redrive(B, ["k1", "never buried"]) == 1
     job = await claim_one(jobs)
-    assert (what(job), job.lane, job.unseen, dict(job.tries)) == (("k1", (B,)), Lane.BULK, False, {})
+    assert (what(job), job.lane, job.unconditional, dict(job.attempts)) == (("k1", (B,)), Lane.BULK, False, {})
     assert await letter_keys(jobs, B) == ["k2"]
-    assert await jobs.revive(A, ["k2"]) == 0
+    assert await jobs.redrive(A, ["k2"]) == 0
 
 
 async def test_any_number_of_dead_letters_can_be_revived_or_dropped(fleet: Fleet) -> None:
@@ -627,10 +627,10 @@ async def test_any_number_of_dead_letters_can_be_revived_or_dropped(fleet: Fleet
     keys = [f"k{number}" for number in range(1100)]
     await notice(jobs, *keys)
     await asyncio.gather(*(jobs.finish(job, {A: buried("a"), B: buried("b")}) for job in await claim(jobs, 1100)))
-    assert await jobs.revive(A, keys) == 1100
+    assert await jobs.redrive(A, keys) == 1100
     assert await jobs.drop(B, keys) == 1100
-    assert await jobs.revive(A, []) == await jobs.drop(B, []) == 0
-    counts = await jobs.counts()
+    assert await jobs.redrive(A, []) == await jobs.drop(B, []) == 0
+    counts = await jobs.stats()
     assert (counts.bulk, counts.dead_letters[A], counts.dead_letters[B]) == (1100, 0, 0)
 
 
@@ -639,7 +639,7 @@ async def test_a_dead_letter_that_is_revived_while_its_key_runs_is_looked_at_aft
     await buried_jobs(jobs, "k")
     await notice(jobs, "k")
     job = await claim_one(jobs)
-    await jobs.revive(B, ["k"])
+    await jobs.redrive(B, ["k"])
     await jobs.finish(job, ALL_DONE)
     assert what(await claim_one(jobs)) == ("k", (B,))
 
@@ -655,21 +655,21 @@ async def test_dropped_dead_letters_are_gone(fleet: Fleet) -> None:
 async def test_a_message_that_names_no_key_is_kept_and_can_be_dropped_but_not_revived(fleet: Fleet) -> None:
     jobs = fleet()
     message = "\\xff= " + "x" * 2000
-    await jobs.bury_notice(message, "no UTF-8")
-    (letter,) = [letter async for letter in jobs.dead_letters(DeadLetter.NOTICES)]
-    assert (letter.key, letter.reason, letter.tries) == (message, "no UTF-8", 0)
-    assert (await jobs.counts()).dead_letters[DeadLetter.NOTICES] == 1
-    assert await jobs.revive(DeadLetter.NOTICES, [message]) == 0
+    await jobs.dead_letter_message(message, "no UTF-8")
+    (letter,) = [letter async for letter in jobs.dead_letters(DeadLetter.MESSAGES)]
+    assert (letter.key, letter.reason, letter.attempts) == (message, "no UTF-8", 0)
+    assert (await jobs.stats()).dead_letters[DeadLetter.MESSAGES] == 1
+    assert await jobs.redrive(DeadLetter.MESSAGES, [message]) == 0
     assert await claim(jobs) == []
-    assert await jobs.drop(DeadLetter.NOTICES, [message]) == 1
+    assert await jobs.drop(DeadLetter.MESSAGES, [message]) == 1
 
 
 async def test_messages_that_name_no_key_are_kept_up_to_a_number(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s3s3.queue.admin.LETTERS_OF_NOTICES_KEPT", 3)
     jobs = fleet()
     for number in range(5):
-        await jobs.bury_notice(f"{number}", "no")
-    assert await letter_keys(jobs, DeadLetter.NOTICES) == ["0", "1", "2"]
+        await jobs.dead_letter_message(f"{number}", "no")
+    assert await letter_keys(jobs, DeadLetter.MESSAGES) == ["0", "1", "2"]
 
 
 async def test_a_queue_says_that_it_is_there(fleet: Fleet) -> None:
@@ -677,7 +677,7 @@ async def test_a_queue_says_that_it_is_there(fleet: Fleet) -> None:
 
 
 async def test_routes_know_nothing_of_each_other(client: Redis) -> None:
-    one, other = RedisJobs(client, "one", DESTINATIONS), RedisJobs(client, "other", DESTINATIONS)
+    one, other = RedisJobQueue(client, "one", DESTINATIONS), RedisJobQueue(client, "other", DESTINATIONS)
     await notice(one, "k")
     assert await claim(other) == []
     assert [job.key for job in await claim(one)] == ["k"]
@@ -688,35 +688,35 @@ async def test_routes_know_nothing_of_each_other(client: Redis) -> None:
 
 @pytest.mark.parametrize("names", [("dest=1", "dest=1=2", "dest"), ("dest.x", "dest-x", "dest_x")])
 async def test_tries_of_destinations_with_odd_names_are_kept_apart(client: Redis, names: tuple[str, ...]) -> None:
-    jobs = RedisJobs(client, "default", names)
-    await jobs.put([Put("k", names)], Lane.FRESH)
+    jobs = RedisJobQueue(client, "default", names)
+    await jobs.enqueue([JobRequest("k", names)], Lane.FRESH)
     verdicts = [{names[0]: SOON, names[1]: SOON, names[2]: DONE}, {names[0]: SOON, names[1]: LATER}]
     for verdict in verdicts:
         job = await claim_one(jobs)
         await jobs.finish(job, verdict)
-        await jobs.turn()
+        await jobs.promote_due()
     job = await claim_one(jobs)
-    assert (job.destinations, dict(job.tries)) == (names[:2], {names[0]: 2, names[1]: 2})
+    assert (job.destinations, dict(job.attempts)) == (names[:2], {names[0]: 2, names[1]: 2})
     await jobs.finish(job, {names[0]: DONE, names[1]: SOON})
-    await jobs.turn()
-    assert dict((await claim_one(jobs)).tries) == {names[1]: 3}
+    await jobs.promote_due()
+    assert dict((await claim_one(jobs)).attempts) == {names[1]: 3}
 
 
 async def test_a_destination_whose_name_begins_with_anothers_is_a_destination_of_its_own(client: Redis) -> None:
-    jobs = RedisJobs(client, "default", ("dest", "dest-a", "dest-a-b"))
-    await jobs.put([Put("k", ("dest-a",))], Lane.BULK)
-    await jobs.put([Put("k", ("dest",))], Lane.BULK)
-    await jobs.put([Put("k", ("dest-a-b",))], Lane.BULK)
+    jobs = RedisJobQueue(client, "default", ("dest", "dest-a", "dest-a-b"))
+    await jobs.enqueue([JobRequest("k", ("dest-a",))], Lane.BULK)
+    await jobs.enqueue([JobRequest("k", ("dest",))], Lane.BULK)
+    await jobs.enqueue([JobRequest("k", ("dest-a-b",))], Lane.BULK)
     assert (await claim_one(jobs)).destinations == ("dest-a", "dest", "dest-a-b")
 
 
 async def test_every_key_in_redis_stands_under_the_routes_prefix(fleet: Fleet, client: Redis) -> None:
     jobs = fleet()
-    await jobs.put([Put(key, DESTINATIONS) for key in ("a", "b", "c")], Lane.FRESH, "run1")
+    await jobs.enqueue([JobRequest(key, DESTINATIONS) for key in ("a", "b", "c")], Lane.FRESH, "run1")
     one, two, three = await claim(jobs)
-    await jobs.trip(B, "down", "k")
+    await jobs.trip_circuit(B, "down", "k")
     await jobs.finish(one, {A: LATER, B: parked(B)}, look=True)
-    await jobs.finish(two, {A: buried("x"), B: Verdict(Step.DONE, event=json.dumps({"k": "v"}))})
+    await jobs.finish(two, {A: buried("x"), B: Disposition(DispositionKind.DONE, event=json.dumps({"k": "v"}))})
     await jobs.pause()
     found = sorted([key.removeprefix(P) async for key in client.scan_iter()])
     assert found == sorted(

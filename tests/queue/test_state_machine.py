@@ -23,10 +23,10 @@ from hypothesis.stateful import (
 from redis.asyncio import Redis
 
 from s3s3.model import Job, Lane
-from s3s3.queue.base import Jobs, Put, Step, Verdict
+from s3s3.queue.base import Disposition, DispositionKind, JobQueue, JobRequest
 from s3s3.queue.connection import connect
-from s3s3.queue.memory_queue import MemoryJobs
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.memory_queue import MemoryJobQueue
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.redis_server import RedisServer
 from tests.queue.conftest import SERVERS
 from tests.queue.factories import DESTINATIONS
@@ -38,7 +38,17 @@ KEYS = ("a", "b b=2", "c\n*")
 STORES = ("source", *DESTINATIONS)
 LONG_AGO_MS = 3600 * 1000
 
-steps = st.sampled_from([Step.DONE, Step.DONE, Step.RETRY, Step.PARK, Step.BURY, Step.BACK, Step.ASIDE])
+steps = st.sampled_from(
+    [
+        DispositionKind.DONE,
+        DispositionKind.DONE,
+        DispositionKind.RETRY,
+        DispositionKind.PARK,
+        DispositionKind.DEAD_LETTER,
+        DispositionKind.RELEASE,
+        DispositionKind.DEFER,
+    ]
+)
 pick = st.integers(min_value=0, max_value=1000)
 
 
@@ -47,7 +57,7 @@ class Held:
     """A job that somebody claimed and has not finished, and when, counted in things that happened."""
 
     job: Job
-    jobs: Jobs
+    jobs: JobQueue
     at: int
 
 
@@ -69,7 +79,7 @@ class Anything(RuleBasedStateMachine):
         self.happened = itertools.count(1)
         self.owed: dict[tuple[str, str], int] = {}
         self.owed_to_runs: dict[tuple[str, str, str], int] = {}
-        self.unseen: set[str] = set()
+        self.unconditional: set[str] = set()
         self.letters: set[tuple[str, str]] = set()
         self.held: list[Held] = []
         self.runs: list[str] = []
@@ -78,7 +88,7 @@ class Anything(RuleBasedStateMachine):
     def ask(self, question: Awaitable[Answer]) -> Answer:
         return self.loop.run_until_complete(question)
 
-    async def join(self) -> list[Jobs]:
+    async def join(self) -> list[JobQueue]:
         raise NotImplementedError
 
     async def let_time_pass(self) -> None:
@@ -87,7 +97,7 @@ class Anything(RuleBasedStateMachine):
     async def dead_letters(self) -> set[tuple[str, str]]:
         raise NotImplementedError
 
-    def delivered_to(self, jobs: Jobs) -> set[str]:
+    def delivered_to(self, jobs: JobQueue) -> set[str]:
         """The entries that a process was given while it waited, and has not claimed."""
         return set()
 
@@ -112,9 +122,9 @@ class Anything(RuleBasedStateMachine):
     )
     def put(self, key: str, destinations: list[str], lane: Lane, process: int, with_run: bool) -> None:
         run = f"run{len(self.runs)}" if with_run else ""
-        self.ask(self.a(process).put([Put(key, tuple(destinations))], lane, run))
+        self.ask(self.a(process).enqueue([JobRequest(key, tuple(destinations))], lane, run))
         if lane is Lane.FRESH:
-            self.unseen.add(key)
+            self.unconditional.add(key)
         at = next(self.happened)
         for destination in destinations:
             self.owed[key, destination] = at
@@ -123,19 +133,19 @@ class Anything(RuleBasedStateMachine):
         if run:
             self.runs.append(run)
 
-    @rule(process=pick, free=st.integers(1, 3), bulk_first=st.integers(0, 3), bulk_most=st.integers(0, 3))
-    def claim(self, process: int, free: int, bulk_first: int, bulk_most: int) -> None:
+    @rule(process=pick, free=st.integers(1, 3), min_bulk=st.integers(0, 3), max_bulk=st.integers(0, 3))
+    def claim(self, process: int, free: int, min_bulk: int, max_bulk: int) -> None:
         jobs = self.a(process)
         delivered = self.delivered_to(jobs)
-        claims = self.ask(jobs.claim(free, bulk_first, bulk_most, 0))
+        claims = self.ask(jobs.claim(free, min_bulk, max_bulk, 0))
         assert len(claims.jobs) <= free
         assert claims.paused == self.paused
         assert not self.paused or {job.entry for job in claims.jobs} <= delivered
         at = next(self.happened)
         self.held += [Held(job, jobs, at) for job in claims.jobs]
         for job in claims.jobs:
-            assert job.key in self.unseen or not job.unseen
-            self.unseen.discard(job.key)
+            assert job.key in self.unconditional or not job.unconditional
+            self.unconditional.discard(job.key)
 
     @precondition(lambda self: self.held)
     @rule(which=pick, verdicts=st.fixed_dictionaries(dict.fromkeys(DESTINATIONS, steps)), look=st.booleans())
@@ -151,16 +161,23 @@ class Anything(RuleBasedStateMachine):
         if not owned:
             return
         for name in job.destinations:
-            if steps[name] in (Step.DONE, Step.BURY) and self.owed.get((job.key, name), 0) < held.at:
+            if (
+                steps[name] in (DispositionKind.DONE, DispositionKind.DEAD_LETTER)
+                and self.owed.get((job.key, name), 0) < held.at
+            ):
                 self.owed.pop((job.key, name), None)
-            if steps[name] == Step.DONE:
+            if steps[name] == DispositionKind.DONE:
                 self.letters.discard((job.key, name))
-            elif steps[name] == Step.BURY:
+            elif steps[name] == DispositionKind.DEAD_LETTER:
                 self.letters.add((job.key, name))
 
-    def verdict(self, held: Held, destination: str, step: str) -> Verdict:
-        event = json.dumps([held.job.key, destination, held.at]) if step not in (Step.BACK, Step.ASIDE) else ""
-        return Verdict(step, 1800.0, event, "no", STORES[held.at % len(STORES)])
+    def verdict(self, held: Held, destination: str, step: str) -> Disposition:
+        event = (
+            json.dumps([held.job.key, destination, held.at])
+            if step not in (DispositionKind.RELEASE, DispositionKind.DEFER)
+            else ""
+        )
+        return Disposition(step, 1800.0, event, "no", STORES[held.at % len(STORES)])
 
     @precondition(lambda self: self.held)
     @rule(which=pick)
@@ -169,7 +186,7 @@ class Anything(RuleBasedStateMachine):
 
     @rule(store=st.sampled_from(STORES), key=st.sampled_from(KEYS), process=pick)
     def trip(self, store: str, key: str, process: int) -> None:
-        self.ask(self.a(process).trip(store, "down", key))
+        self.ask(self.a(process).trip_circuit(store, "down", key))
 
     @rule(store=st.sampled_from(STORES), process=pick)
     def close_circuit(self, store: str, process: int) -> None:
@@ -177,7 +194,7 @@ class Anything(RuleBasedStateMachine):
 
     @rule(process=pick, most=st.dictionaries(st.sampled_from(STORES), st.integers(0, 2)))
     def turn(self, process: int, most: dict[str, int]) -> None:
-        assert 0 <= self.ask(self.a(process).turn(most)) <= 5
+        assert 0 <= self.ask(self.a(process).promote_due(most)) <= 5
 
     @rule()
     def time_passes(self) -> None:
@@ -185,7 +202,7 @@ class Anything(RuleBasedStateMachine):
 
     # -- what always holds
 
-    def a(self, process: int) -> Jobs:
+    def a(self, process: int) -> JobQueue:
         return self.processes[process % len(self.processes)]
 
     async def is_valid(self, held: Held) -> bool:
@@ -211,15 +228,15 @@ class Anything(RuleBasedStateMachine):
             self.ask(self.a(0).close_circuit(store))
         for _ in range(8):
             self.ask(self.let_time_pass())
-            self.ask(self.a(0).turn())
+            self.ask(self.a(0).promote_due())
             self.claim(0, 100, 100, 100)
             while self.held:
-                self.finish_one(self.held.pop(), dict.fromkeys(DESTINATIONS, Step.DONE))
-        counts = self.ask(self.a(0).counts())
-        assert (counts.pending, counts.looks) == (0, 0)
+                self.finish_one(self.held.pop(), dict.fromkeys(DESTINATIONS, DispositionKind.DONE))
+        counts = self.ask(self.a(0).stats())
+        assert (counts.pending, counts.rechecks) == (0, 0)
         assert self.owed == {}
         for run in self.runs:
-            for event in self.ask(self.a(0).outcomes(run, 0)):
+            for event in self.ask(self.a(0).poll_outcomes(run, 0)):
                 key, destination, at = json.loads(event)
                 if self.owed_to_runs.get((run, key, destination), at) < at:
                     del self.owed_to_runs[run, key, destination]
@@ -229,10 +246,10 @@ class Anything(RuleBasedStateMachine):
 class AnythingInMemory(Anything):
     """One process, whose jobs do not lapse: what it holds, it finishes."""
 
-    jobs: MemoryJobs
+    jobs: MemoryJobQueue
 
-    async def join(self) -> list[Jobs]:
-        self.jobs = MemoryJobs(DESTINATIONS)
+    async def join(self) -> list[JobQueue]:
+        self.jobs = MemoryJobQueue(DESTINATIONS)
         return [self.jobs]
 
     async def let_time_pass(self) -> None:
@@ -254,7 +271,7 @@ class AnythingInMemory(Anything):
 
     def everything_ends(self) -> None:
         while self.held:
-            self.finish_one(self.held.pop(), dict.fromkeys(DESTINATIONS, Step.BACK))
+            self.finish_one(self.held.pop(), dict.fromkeys(DESTINATIONS, DispositionKind.RELEASE))
         super().everything_ends()
 
 
@@ -262,12 +279,12 @@ class AnythingInRedis(Anything):
     """Three processes, of which some die, people who hold and revive, and a Redis that loses its consumer groups."""
 
     url: str
-    processes: list[RedisJobs]  # type: ignore[assignment]
+    processes: list[RedisJobQueue]  # type: ignore[assignment]
 
-    async def join(self) -> list[Jobs]:
+    async def join(self) -> list[JobQueue]:
         self.client: Redis = connect(self.url)
         await self.client.flushall()
-        return [RedisJobs(self.client, "default", DESTINATIONS) for _ in range(3)]
+        return [RedisJobQueue(self.client, "default", DESTINATIONS) for _ in range(3)]
 
     async def let_time_pass(self) -> None:
         """Without waiting: make what Redis knows of the past an hour older."""
@@ -330,7 +347,7 @@ class AnythingInRedis(Anything):
     @rule(destination=st.sampled_from(DESTINATIONS), process=pick)
     def revive(self, destination: str, process: int) -> None:
         found = [key for key in KEYS if (key, destination) in self.letters]
-        assert self.ask(self.one(process).revive(destination, KEYS)) == len(found)
+        assert self.ask(self.one(process).redrive(destination, KEYS)) == len(found)
         at = next(self.happened)
         for key in found:
             self.letters.discard((key, destination))
@@ -338,13 +355,13 @@ class AnythingInRedis(Anything):
 
     @rule(process=pick)
     def leave(self, process: int) -> None:
-        self.ask(self.one(process).leave())
+        self.ask(self.one(process).remove_consumer())
 
-    def delivered_to(self, jobs: Jobs) -> set[str]:
-        assert isinstance(jobs, RedisJobs)
+    def delivered_to(self, jobs: JobQueue) -> set[str]:
+        assert isinstance(jobs, RedisJobQueue)
         return {delivered.entry for delivered in jobs._delivered}
 
-    def one(self, process: int) -> RedisJobs:
+    def one(self, process: int) -> RedisJobQueue:
         return self.processes[process % len(self.processes)]
 
     async def dead_letters(self) -> set[tuple[str, str]]:

@@ -9,11 +9,11 @@ import pytest
 
 from s3s3.errors import StoreUnavailable
 from s3s3.model import Endpoint, Entry
-from s3s3.reconcile.comparison import Comparison, Options
-from s3s3.reconcile.deletions import Candidate
+from s3s3.reconcile.comparison import Comparison, ReconcileOptions
+from s3s3.reconcile.deletions import DeletionCandidate
 from s3s3.reconcile.merge import Batch, Row
-from s3s3.reconcile.summary import Tally
-from s3s3.s3 import Held
+from s3s3.reconcile.summary import ReconcileSummary
+from s3s3.s3 import ObjectInfo
 
 MD5_A, MD5_B, PARTS = "a" * 32, "b" * 32, "c" * 32 + "-2"
 
@@ -33,24 +33,24 @@ class Destination:
     def endpoint(self) -> Endpoint:
         return Endpoint(self.name, "bucket", delete=self.delete)
 
-    async def head(self, key: str) -> Held | None:
+    async def head(self, key: str) -> ObjectInfo | None:
         self.asked.append(key)
         if self.error:
             raise self.error
-        return Held(self.entries[key], {}, False, self.recorded.get(key)) if key in self.entries else None
+        return ObjectInfo(self.entries[key], {}, False, self.recorded.get(key)) if key in self.entries else None
 
 
 async def compare(
     rows: list[tuple[Entry | None, Entry | None]],
     destination: Destination | None = None,
-    options: Options = Options(),  # noqa: B008
+    options: ReconcileOptions = ReconcileOptions(),  # noqa: B008
     failed: dict[int, Any] | None = None,
     lines: bool = True,
-) -> tuple[dict[str, tuple[str, ...]], list[tuple[str, str, str]], Tally]:
+) -> tuple[dict[str, tuple[str, ...]], list[tuple[str, str, str]], ReconcileSummary]:
     """Return what is to be copied where, and (key, outcome, reason) of the rest."""
     told: list[dict[str, Any]] = []
     destination = destination or Destination()
-    tally = Tally("default", ("dest",), told.append if lines else None)
+    tally = ReconcileSummary("default", ("dest",), told.append if lines else None)
     comparison = Comparison([destination], options, lambda key: not key.startswith("no/"), tally)  # type: ignore[list-item]
     batch = Batch([((s or d).key, s, (d,)) for s, d in rows], failed or {})  # type: ignore[union-attr]
     puts = await comparison.differing(batch)
@@ -69,24 +69,26 @@ async def test_what_differs_is_to_be_copied_and_the_rest_is_told() -> None:
             (entry("missing"), None),
             (entry("size"), entry("size", size_bytes=2)),
             (entry("etag"), entry("etag", MD5_B)),
-            (None, entry("left")),
+            (None, entry("extraneous")),
         ]
     )
     assert puts == dict.fromkeys(("missing", "size", "etag"), ("dest",))
-    assert rest == [("same", "same", "same"), ("left", "left", "left")]
+    assert rest == [("same", "same", "same"), ("extraneous", "extraneous", "extraneous")]
     assert tally.source_entries == 4
 
 
 async def test_a_dry_run_copies_nothing_and_says_what_it_would() -> None:
-    puts, rest, _ = await compare([(entry("a"), None), (entry("b"), entry("b"))], options=Options(dry_run=True))
+    puts, rest, _ = await compare(
+        [(entry("a"), None), (entry("b"), entry("b"))], options=ReconcileOptions(dry_run=True)
+    )
     assert puts == {}
-    assert rest == [("a", "would copy", "missing"), ("b", "same", "same")]
+    assert rest == [("a", "would_copy", "missing"), ("b", "same", "same")]
 
 
 async def test_force_copies_what_is_the_same_too_but_never_what_the_source_lacks() -> None:
-    puts, rest, _ = await compare([(entry("a"), entry("a")), (None, entry("b"))], options=Options(force=True))
+    puts, rest, _ = await compare([(entry("a"), entry("a")), (None, entry("b"))], options=ReconcileOptions(force=True))
     assert puts == {"a": ("dest",)}
-    assert rest == [("b", "left", "left")]
+    assert rest == [("b", "extraneous", "extraneous")]
 
 
 async def test_since_leaves_alone_what_the_source_changed_before() -> None:
@@ -94,7 +96,7 @@ async def test_since_leaves_alone_what_the_source_changed_before() -> None:
         (entry("old", modified_ms=9), None),
         (entry("new", modified_ms=10), None),
     ]
-    puts, _, _ = await compare(rows, options=Options(since_ms=10))
+    puts, _, _ = await compare(rows, options=ReconcileOptions(since_ms=10))
     assert set(puts) == {"new"}
 
 
@@ -142,10 +144,10 @@ async def test_equal_objects_are_counted_alike_whether_or_not_anybody_reads_line
 
 
 async def test_what_only_a_destination_has_is_a_candidate_where_deletions_are_carried_over() -> None:
-    gone: list[Candidate] = []
-    tally = Tally("default", ("keeps", "deletes"))
+    gone: list[DeletionCandidate] = []
+    tally = ReconcileSummary("default", ("keeps", "deletes"))
     stores = [Destination("keeps"), Destination("deletes", delete=True)]
-    comparison = Comparison(stores, Options(force=True), lambda key: key != "no", tally, gone.append)  # type: ignore[arg-type]
+    comparison = Comparison(stores, ReconcileOptions(force=True), lambda key: key != "no", tally, gone.append)  # type: ignore[arg-type]
     rows: list[Row] = [
         ("a", None, (entry("a"), entry("a"))),
         ("b", entry("b"), (entry("b"), None)),
@@ -154,16 +156,16 @@ async def test_what_only_a_destination_has_is_a_candidate_where_deletions_are_ca
 
     puts = await comparison.differing(Batch(rows, {}))
 
-    assert gone == [Candidate("deletes", entry("a"))]
+    assert gone == [DeletionCandidate("deletes", entry("a"))]
     assert [put.key for put in puts] == ["b"]
-    assert tally.counts["keeps"] == {"left": 1}
+    assert tally.counts["keeps"] == {"extraneous": 1}
     assert comparison.entries == {"keeps": 2, "deletes": 1}
 
 
 @pytest.mark.parametrize("lines", [True, False])
 async def test_a_destination_s_objects_are_counted_however_they_compare(lines: bool) -> None:
-    tally = Tally("default", ("dest",), (lambda _: None) if lines else None)
-    comparison = Comparison([Destination()], Options(), lambda key: key != "no", tally)  # type: ignore[list-item]
+    tally = ReconcileSummary("default", ("dest",), (lambda _: None) if lines else None)
+    comparison = Comparison([Destination()], ReconcileOptions(), lambda key: key != "no", tally)  # type: ignore[list-item]
     pairs = [(entry("a"), entry("a")), (entry("b"), entry("b", MD5_B)), (entry("c"), None), (None, entry("d")),
              (None, entry("no"))]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What a run would delete, and whether it may."""
+"""What a run would_delete, and whether it may."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from s3s3.errors import SpoolTooSmall, SpoolUnavailable
 from s3s3.model import Endpoint, Entry
-from s3s3.reconcile.deletions import Candidate, Candidates, refusal
+from s3s3.reconcile.deletions import DeletionCandidate, DeletionCandidates, refusal
 
 ODD = ["plain", "new\nline", "\U0001f4f7", 'quote"\\', " ", "\x01"]
 
@@ -24,8 +24,8 @@ def may_not(
 
 
 def test_candidates_come_back_as_they_were_in_order(tmp_path: Path) -> None:
-    added = [Candidate(name, Entry(key, size, "e")) for size, key in enumerate(ODD) for name in ("a", "b")]
-    with Candidates(str(tmp_path), 10**6) as candidates:
+    added = [DeletionCandidate(name, Entry(key, size, "e")) for size, key in enumerate(ODD) for name in ("a", "b")]
+    with DeletionCandidates(str(tmp_path), 10**6) as candidates:
         for candidate in added:
             candidates.add(candidate)
         assert candidates.counts == {"a": len(ODD), "b": len(ODD)}
@@ -35,9 +35,9 @@ def test_candidates_come_back_as_they_were_in_order(tmp_path: Path) -> None:
 
 def test_many_candidates_are_kept_on_disk_and_leave_nothing_there(tmp_path: Path) -> None:
     tracemalloc.start()
-    with Candidates(str(tmp_path), 10**9) as candidates:
+    with DeletionCandidates(str(tmp_path), 10**9) as candidates:
         for number in range(50_000):
-            candidates.add(Candidate("swift", Entry(f"{number}{'k' * 200}", 1, "e" * 32)))
+            candidates.add(DeletionCandidate("swift", Entry(f"{number}{'k' * 200}", 1, "e" * 32)))
         assert sum(1 for _ in candidates) == 50_000
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -46,15 +46,18 @@ def test_many_candidates_are_kept_on_disk_and_leave_nothing_there(tmp_path: Path
 
 
 def test_candidates_take_no_more_room_than_they_may(tmp_path: Path) -> None:
-    with Candidates(str(tmp_path), 1000) as candidates, pytest.raises(SpoolTooSmall, match="spool_bytes"):
+    with DeletionCandidates(str(tmp_path), 1000) as candidates, pytest.raises(SpoolTooSmall, match="spool_bytes"):
         for number in range(1000):
-            candidates.add(Candidate("swift", Entry(str(number), 1, "e")))
+            candidates.add(DeletionCandidate("swift", Entry(str(number), 1, "e")))
 
 
 def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with Candidates(str(tmp_path / "none"), 10**9) as candidates, pytest.raises(SpoolUnavailable, match="spool_dir"):
+    with (
+        DeletionCandidates(str(tmp_path / "none"), 10**9) as candidates,
+        pytest.raises(SpoolUnavailable, match="spool_dir"),
+    ):
         for number in range(20_000):
-            candidates.add(Candidate("swift", Entry(f"{number}{'k' * 200}", 1, "e")))
+            candidates.add(DeletionCandidate("swift", Entry(f"{number}{'k' * 200}", 1, "e")))
 
 
 @pytest.mark.parametrize(("count", "entries", "max_delete"), [(10, 100, 0.1), (29, 100, 0.29), (5, 5, 1), (0, 0, 0)])

@@ -16,17 +16,17 @@ from s3s3.config import WorkerSettings
 from s3s3.model import Endpoint, Entry, Route
 from s3s3.monitoring.metrics import Metrics
 from s3s3.queue.connection import connected
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.reconcile import distributed
-from s3s3.reconcile.comparison import Options
+from s3s3.reconcile.comparison import ReconcileOptions
 from s3s3.reconcile.range_splitter import cuts
-from s3s3.reconcile.summary import Tally
+from s3s3.reconcile.summary import ReconcileSummary
 
 pytestmark = pytest.mark.real
 
 ROUTE = Route("images", Endpoint("source", "a"), (Endpoint("ceph", "b"),))
 SETTINGS = WorkerSettings(
-    concurrency=4, max_tries=2, lease_s=10, spool_dir=Path(tempfile.gettempdir()), spool_bytes=2**20
+    concurrency=4, max_attempts=2, lease_s=10, spool_dir=Path(tempfile.gettempdir()), spool_bytes=2**20
 )
 KEYS = [f"{number:05}" for number in range(15_000)]  # fewer than a turn has
 
@@ -69,12 +69,16 @@ async def test_a_slow_range_is_shared_after_a_while_however_few_entries_it_has(
     compared: list[int] = []
     async with connected(redis_url) as client:
 
-        async def take_part(number: int) -> Tally:
-            tally = Tally("images", ("ceph",), lambda _: compared.append(number))
+        async def take_part(number: int) -> ReconcileSummary:
+            tally = ReconcileSummary("images", ("ceph",), lambda _: compared.append(number))
             await distributed.reconcile_together(
-                stores, RedisJobs(client, "images", ["ceph"]), SETTINGS, Options(dry_run=True), asyncio.Event(),
+                stores,
+                RedisJobQueue(client, "images", ["ceph"]),
+                SETTINGS,
+                ReconcileOptions(dry_run=True),
+                asyncio.Event(),
                 tally=tally,
-            )  # fmt: skip
+            )
             return tally
 
         tallies = await asyncio.gather(take_part(0), take_part(1))

@@ -11,12 +11,12 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from s3s3.errors import RedisUnavailable, RunUnderWay
+from s3s3.errors import ReconcileInProgress, RedisUnavailable
 from s3s3.queue.connection import connected
-from s3s3.queue.memory_queue import MemoryJobs
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.memory_queue import MemoryJobQueue
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.reconcile import lock
-from s3s3.reconcile.lock import run_alone
+from s3s3.reconcile.lock import run_exclusive
 
 pytestmark = pytest.mark.real
 
@@ -30,8 +30,8 @@ async def client(redis_url: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-def jobs(client: Redis) -> RedisJobs:
-    return RedisJobs(client, "images", ["ceph"])
+def jobs(client: Redis) -> RedisJobQueue:
+    return RedisJobQueue(client, "images", ["ceph"])
 
 
 @pytest.fixture(autouse=True)
@@ -53,36 +53,36 @@ class Run:
         return "done"
 
 
-async def test_a_second_run_is_told_who_runs_where_and_since_when(jobs: RedisJobs) -> None:
+async def test_a_second_run_is_told_who_runs_where_and_since_when(jobs: RedisJobQueue) -> None:
     first, second = Run(), Run()
-    task = asyncio.create_task(run_alone("images", jobs, first))
+    task = asyncio.create_task(run_exclusive("images", jobs, first))
     await first.began.wait()
-    with pytest.raises(RunUnderWay) as said:
-        await run_alone("images", jobs, second)
+    with pytest.raises(ReconcileInProgress) as said:
+        await run_exclusive("images", jobs, second)
     assert f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-')}" in str(said.value)
     assert second.times == 0
     first.may_end.set()
     assert await task == "done"
 
 
-async def test_it_is_kept_for_as_long_as_the_run_takes_and_given_up_at_its_end(jobs: RedisJobs) -> None:
+async def test_it_is_kept_for_as_long_as_the_run_takes_and_given_up_at_its_end(jobs: RedisJobQueue) -> None:
     first, second = Run(), Run()
     second.may_end.set()
-    task = asyncio.create_task(run_alone("images", jobs, first))
+    task = asyncio.create_task(run_exclusive("images", jobs, first))
     await asyncio.sleep(1.5)  # more than two leases
-    with pytest.raises(RunUnderWay):
-        await run_alone("images", jobs, second)
+    with pytest.raises(ReconcileInProgress):
+        await run_exclusive("images", jobs, second)
     first.may_end.set()
     await task
-    assert await run_alone("images", jobs, second) == "done"
+    assert await run_exclusive("images", jobs, second) == "done"
 
 
-async def test_who_waits_has_its_turn_right_after(jobs: RedisJobs) -> None:
+async def test_who_waits_has_its_turn_right_after(jobs: RedisJobQueue) -> None:
     first, second = Run(), Run()
     second.may_end.set()
-    task = asyncio.create_task(run_alone("images", jobs, first))
+    task = asyncio.create_task(run_exclusive("images", jobs, first))
     await first.began.wait()
-    waiting = asyncio.create_task(run_alone("images", jobs, second, waits=True))
+    waiting = asyncio.create_task(run_exclusive("images", jobs, second, waits=True))
     await asyncio.sleep(0.2)
     assert second.times == 0
     first.may_end.set()
@@ -90,56 +90,56 @@ async def test_who_waits_has_its_turn_right_after(jobs: RedisJobs) -> None:
     await task
 
 
-async def test_who_waits_heeds_a_stop(jobs: RedisJobs) -> None:
+async def test_who_waits_heeds_a_stop(jobs: RedisJobQueue) -> None:
     first, stop = Run(), asyncio.Event()
-    task = asyncio.create_task(run_alone("images", jobs, first))
+    task = asyncio.create_task(run_exclusive("images", jobs, first))
     await first.began.wait()
-    waiting = asyncio.create_task(run_alone("images", jobs, Run(), waits=True, stop=stop))
+    waiting = asyncio.create_task(run_exclusive("images", jobs, Run(), waits=True, stop=stop))
     await asyncio.sleep(0.1)
     stop.set()
-    with pytest.raises(RunUnderWay):
+    with pytest.raises(ReconcileInProgress):
         await asyncio.wait_for(waiting, 2)
     first.may_end.set()
     await task
 
 
-async def test_a_killed_run_is_in_the_way_for_no_longer_than_its_lease(jobs: RedisJobs, client: Redis) -> None:
+async def test_a_killed_run_is_in_the_way_for_no_longer_than_its_lease(jobs: RedisJobQueue, client: Redis) -> None:
     await client.hset(KEY, mapping={"id": "killed", "host": "elsewhere", "pid": 7, "since_ms": 1})
     await client.pexpire(KEY, 300)
     run = Run()
     run.may_end.set()
-    with pytest.raises(RunUnderWay, match="process 7 on elsewhere since 1970"):
-        await run_alone("images", jobs, run)
-    assert await asyncio.wait_for(run_alone("images", jobs, run, waits=True), 2) == "done"
+    with pytest.raises(ReconcileInProgress, match="process 7 on elsewhere since 1970"):
+        await run_exclusive("images", jobs, run)
+    assert await asyncio.wait_for(run_exclusive("images", jobs, run, waits=True), 2) == "done"
 
 
-async def test_a_run_that_lost_its_place_ends(jobs: RedisJobs, client: Redis) -> None:
+async def test_a_run_that_lost_its_place_ends(jobs: RedisJobQueue, client: Redis) -> None:
     run = Run()
-    task = asyncio.create_task(run_alone("images", jobs, run))
+    task = asyncio.create_task(run_exclusive("images", jobs, run))
     await run.began.wait()
     await client.hset(KEY, "id", "another")
-    with pytest.raises(RunUnderWay, match="it has ended"):
+    with pytest.raises(ReconcileInProgress, match="it has ended"):
         await asyncio.wait_for(task, 2)
     assert await client.hget(KEY, "id") == "another", "what is another's is not given up"
 
 
-async def test_a_failed_run_lets_the_next_one_begin(jobs: RedisJobs) -> None:
+async def test_a_failed_run_lets_the_next_one_begin(jobs: RedisJobQueue) -> None:
     async def failing() -> str:
         raise RedisUnavailable("away")
 
     with pytest.raises(RedisUnavailable):
-        await run_alone("images", jobs, failing)
+        await run_exclusive("images", jobs, failing)
     run = Run()
     run.may_end.set()
-    assert await run_alone("images", jobs, run) == "done"
+    assert await run_exclusive("images", jobs, run) == "done"
 
 
-async def test_other_routes_and_queues_in_memory_are_not_concerned(jobs: RedisJobs, client: Redis) -> None:
+async def test_other_routes_and_queues_in_memory_are_not_concerned(jobs: RedisJobQueue, client: Redis) -> None:
     first, others = Run(), Run()
     others.may_end.set()
-    task = asyncio.create_task(run_alone("images", jobs, first))
+    task = asyncio.create_task(run_exclusive("images", jobs, first))
     await first.began.wait()
-    assert await run_alone("raw", RedisJobs(client, "raw", ["ceph"]), others) == "done"
-    assert await run_alone("images", MemoryJobs(["ceph"]), others) == "done"
+    assert await run_exclusive("raw", RedisJobQueue(client, "raw", ["ceph"]), others) == "done"
+    assert await run_exclusive("images", MemoryJobQueue(["ceph"]), others) == "done"
     first.may_end.set()
     await task

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from s3s3.errors import ListingOutOfOrder, StoreUnavailable
 from s3s3.model import Entry, Proof
 from s3s3.reconcile.merge import Batch, Row, merge
-from s3s3.transfer.decision import UNASKED, Action, Reason, decide
+from s3s3.transfer.decision import NOT_REQUESTED, Action, Reason, decide
 
 MD5, OTHER_MD5 = "900150983cd24fb0d6963f7d28e17f72", "d41d8cd98f00b204e9800998ecf8427e"
 PARTS, OTHER_PARTS = f"{MD5}-3", f"{OTHER_MD5}-2"
@@ -26,9 +26,9 @@ def entry(etag: str = MD5, size_bytes: int = 3) -> Entry:
 @pytest.mark.parametrize(
     ("source", "destination", "known", "expected"),
     [
-        (None, None, {}, (Action.SAME, Reason.SOURCE_GONE, None)),
-        (None, entry(), {"delete": True}, (Action.DELETE, Reason.SOURCE_GONE, None)),
-        (None, entry(), {}, (Action.LEAVE, Reason.LEFT, None)),
+        (None, None, {}, (Action.SAME, Reason.SOURCE_MISSING, None)),
+        (None, entry(), {"delete": True}, (Action.DELETE, Reason.SOURCE_MISSING, None)),
+        (None, entry(), {}, (Action.LEAVE, Reason.EXTRANEOUS, None)),
         (entry(), None, {}, (COPY, Reason.MISSING, None)),
         (entry(), None, {"delete": True}, (COPY, Reason.MISSING, None)),
         (entry(), entry(size_bytes=4), {"recorded_etag": MD5}, (COPY, Reason.SIZE, None)),
@@ -103,7 +103,7 @@ ETAGS = st.sampled_from([MD5, OTHER_MD5, PARTS, OTHER_PARTS, ""])
 ENTRIES = st.none() | st.builds(Entry, st.just("key"), st.sampled_from([0, 3]), ETAGS)
 KNOWN = st.fixed_dictionaries(
     {
-        "recorded_etag": st.sampled_from([UNASKED, None]) | ETAGS,
+        "recorded_etag": st.sampled_from([NOT_REQUESTED, None]) | ETAGS,
         "source_encrypted": st.booleans(),
         "destination_encrypted": st.booleans(),
         "verify_md5": st.booleans(),
@@ -132,7 +132,7 @@ def test_every_decision_is_one_that_its_facts_allow(
     else:
         assert decision.proof is None
     assert (decision.action is Action.DELETE) <= (source is None and known["delete"])
-    assert (decision.action is Action.NEEDS_HEAD) <= (known["recorded_etag"] is UNASKED)
+    assert (decision.action is Action.NEEDS_HEAD) <= (known["recorded_etag"] is NOT_REQUESTED)
     assert (decision.action is Action.NEEDS_CONTENT) <= (known["contents_equal"] is None and known["verify_md5"])
 
 

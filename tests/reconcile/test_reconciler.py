@@ -14,15 +14,15 @@ import pytest
 from s3s3.config import WorkerSettings
 from s3s3.errors import ListingOutOfOrder, S3S3Error, StoreUnavailable
 from s3s3.model import Endpoint, Entry, Route
-from s3s3.queue.memory_queue import MemoryJobs
-from s3s3.reconcile import reconciler
-from s3s3.reconcile.comparison import Options
-from s3s3.reconcile.reconciler import Reconcile
+from s3s3.queue.memory_queue import MemoryJobQueue
+from s3s3.reconcile import session
+from s3s3.reconcile.comparison import ReconcileOptions
+from s3s3.reconcile.reconciler import Reconciler
 from s3s3.reconcile.session import reconcile_with_worker
 
 ROUTE = Route("default", Endpoint("source", "a"), (Endpoint("dest", "b", delete=True, max_delete=1),))
 SETTINGS = WorkerSettings(
-    concurrency=4, max_tries=2, lease_s=10, spool_dir=Path(tempfile.gettempdir()), spool_bytes=2**20
+    concurrency=4, max_attempts=2, lease_s=10, spool_dir=Path(tempfile.gettempdir()), spool_bytes=2**20
 )
 
 
@@ -40,10 +40,10 @@ class Listed:
             yield [Entry(key, 1, "e" * 32) for key in page]
 
 
-class Refusing(MemoryJobs):
+class Refusing(MemoryJobQueue):
     """A queue that has no work."""
 
-    async def put(self, puts: Any, *_: Any, **__: Any) -> None:
+    async def enqueue(self, puts: Any, *_: Any, **__: Any) -> None:
         assert not list(puts), "nothing may be deleted"
 
 
@@ -64,7 +64,7 @@ async def test_a_destination_that_breaks_off_is_not_deleted_from() -> None:
     away = StoreUnavailable("x", store="dest")
     run = reconcile(Listed(ROUTE.source, ["a"]), Listed(ROUTE.destinations[0], ["a", "b"], away))
     tally = await run.run()
-    assert (tally.counts, list(tally.errors)) == ({"dest": {"same": 1, "left": 1}}, ["dest"])
+    assert (tally.counts, list(tally.errors)) == ({"dest": {"same": 1, "extraneous": 1}}, ["dest"])
     assert not tally.proven
 
 
@@ -81,22 +81,22 @@ class Stuck(Listed):
 async def test_a_dry_run_has_no_worker_and_ends_when_it_is_told_to(
     listed: type[Listed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(reconciler, "with_worker")
+    monkeypatch.delattr(session, "with_worker")
     stores: Any = SimpleNamespace(
         route=ROUTE, source=listed(ROUTE.source, ["a"], ["b"]), destinations=(Listed(ROUTE.destinations[0], ["a"]),)
     )
     stop = asyncio.Event()
     if listed is Stuck:
         asyncio.get_running_loop().call_later(0.05, stop.set)
-    run = reconcile_with_worker(stores, Refusing(("dest",)), SETTINGS, Options(dry_run=True), stop)
+    run = reconcile_with_worker(stores, Refusing(("dest",)), SETTINGS, ReconcileOptions(dry_run=True), stop)
     tally, is_complete = await asyncio.wait_for(run, 10)
     assert (is_complete, tally.ended) == ((listed is Listed),) * 2
     if is_complete:
-        assert tally.counts == {"dest": {"same": 1, "would copy": 1}}
+        assert tally.counts == {"dest": {"same": 1, "would_copy": 1}}
 
 
-def reconcile(source: Listed, there: Listed, allow_empty: bool = False) -> Reconcile:
-    return Reconcile(
-        ROUTE, source, [there], Refusing(("dest",)), Options(allow_empty=allow_empty),  # type: ignore[arg-type,list-item]
+def reconcile(source: Listed, there: Listed, allow_empty: bool = False) -> Reconciler:
+    return Reconciler(
+        ROUTE, source, [there], Refusing(("dest",)), ReconcileOptions(allow_empty=allow_empty),  # type: ignore[arg-type,list-item]
         settings=SETTINGS, matches=lambda key: True,
     )  # fmt: skip

@@ -10,9 +10,9 @@ from redis.asyncio import Redis
 
 from s3s3.errors import LeaseLost
 from s3s3.queue.connection import connected
-from s3s3.queue.redis_queue import RedisJobs
-from s3s3.reconcile.shared_run import Ended, SharedRun
-from s3s3.reconcile.summary import Tally
+from s3s3.queue.redis_queue import RedisJobQueue
+from s3s3.reconcile.shared_run import RunFinished, SharedRun
+from s3s3.reconcile.summary import ReconcileSummary
 
 pytestmark = pytest.mark.real
 
@@ -24,16 +24,16 @@ async def client(redis_url: str) -> AsyncIterator[Redis]:
 
 
 async def part(client: Redis, lease_s: float = 60.0) -> SharedRun:
-    shared = SharedRun(RedisJobs(client, "images", ["ceph"]), lease_s)
+    shared = SharedRun(RedisJobQueue(client, "images", ["ceph"]), lease_s)
     await shared.begin({"force": False})
     return shared
 
 
-def counted(**counts: int) -> Tally:
-    tally = Tally("images", ("ceph",))
+def counted(**counts: int) -> ReconcileSummary:
+    tally = ReconcileSummary("images", ("ceph",))
     tally.source_entries = sum(counts.values())
     for word, count in counts.items():
-        tally.count("ceph", word.replace("_", " "), "etag", count)
+        tally.count("ceph", word, "etag", count)
     return tally
 
 
@@ -62,7 +62,7 @@ async def test_what_is_counted_is_counted_once_and_the_last_range_ends_the_run(c
     one, other = await part(client), await part(client)
     mine = await one.take()
     assert mine is not None
-    await one.go_on(mine, "m", counted(same=3, source_gone=1), ["p"])
+    await one.go_on(mine, "m", counted(same=3, source_missing=1), ["p"])
     await one.go_on(mine, "n", counted(copied=2))
     theirs = await other.take()
     assert theirs is not None
@@ -70,13 +70,13 @@ async def test_what_is_counted_is_counted_once_and_the_last_range_ends_the_run(c
     failed = counted()
     failed.errors["ceph"] = "away"
     await other.go_on(theirs, None, failed)
-    with pytest.raises(Ended):
+    with pytest.raises(RunFinished):
         await one.go_on(mine, None, counted(same=1))
-    with pytest.raises(Ended):
+    with pytest.raises(RunFinished):
         await other.take()
-    tally = Tally("images", ("ceph",))
+    tally = ReconcileSummary("images", ("ceph",))
     assert await other.state(tally) == 0
-    assert tally.counts == {"ceph": {"same": 4, "source gone": 1, "copied": 2}}
+    assert tally.counts == {"ceph": {"same": 4, "source_missing": 1, "copied": 2}}
     assert (tally.source_entries, tally.errors) == (7, {"ceph": "away"})
     assert (await part(client)).is_new, "a run that has ended is not taken part in"
 
@@ -97,9 +97,9 @@ async def test_a_range_whose_process_was_killed_goes_on_where_it_was(client: Red
         await killed.go_on(lost, None, counted(same=5))
     await killed.leave(lost)
     assert await other.renew(taken), "what is another's is not given back"
-    with pytest.raises(Ended):
+    with pytest.raises(RunFinished):
         await other.go_on(taken, None, counted(same=5))
-    tally = Tally("images", ("ceph",))
+    tally = ReconcileSummary("images", ("ceph",))
     await other.state(tally)
     assert tally.counts == {"ceph": {"same": 7}}
 
@@ -115,14 +115,14 @@ async def test_a_range_that_is_given_back_is_there_at_once(client: Redis) -> Non
 async def test_afresh_forgets_a_run_of_which_nobody_is_alive_only(client: Redis) -> None:
     one = await part(client)
     await one.take()
-    other = SharedRun(RedisJobs(client, "images", ["ceph"]), 60.0)
+    other = SharedRun(RedisJobQueue(client, "images", ["ceph"]), 60.0)
     await other.begin({"force": True}, afresh=True)
     assert not other.is_new
     await client.delete(f"s3s3:{{images}}:distributed:{one.id}:workers")
     await other.begin({"force": True}, afresh=True)
     assert other.is_new
     assert await other.take() is not None
-    with pytest.raises(Ended):
+    with pytest.raises(RunFinished):
         await one.take()
 
 

@@ -8,4 +8,4 @@ from s3s3.s3 import request
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts follow each other at once: the pauses are for real stores."""
-    monkeypatch.setattr(request, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(request, "INITIAL_BACKOFF_S", 0.001)

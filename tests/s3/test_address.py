@@ -14,7 +14,7 @@ from s3s3.errors import AccessDenied, ConfigError
 from s3s3.model import Endpoint, Secret
 from s3s3.s3 import create_resource
 from s3s3.s3.address import address_of
-from s3s3.s3.credentials import KeySource
+from s3s3.s3.credentials import CredentialProvider
 from s3s3.scripts.demo.servers import StoreServer
 
 
@@ -62,7 +62,7 @@ def test_an_endpoint_says_where_its_bucket_is(
 
 async def test_configured_keys_are_used_without_asking_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "from-the-environment")
-    keys = KeySource(endpoint(access_key_id="mine", secret_access_key=Secret("s"), session_token=Secret("t")))
+    keys = CredentialProvider(endpoint(access_key_id="mine", secret_access_key=Secret("s"), session_token=Secret("t")))
     found = keys.at_hand()
     assert found is not None
     assert (found.access_key_id, found.secret_access_key, found.session_token) == ("mine", "s", "t")
@@ -71,7 +71,7 @@ async def test_configured_keys_are_used_without_asking_anybody(monkeypatch: pyte
 async def test_keys_that_are_not_configured_come_from_boto3s_chain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "from-the-environment")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    source = KeySource(endpoint())
+    source = CredentialProvider(endpoint())
     assert source.at_hand() is None  # nobody was asked yet
     keys = await source.keys()
     assert (keys.access_key_id, keys.secret_access_key, keys.session_token) == ("from-the-environment", "secret", None)
@@ -90,7 +90,7 @@ def no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 async def test_where_there_are_no_keys_the_settings_are_named(no_keys: Path) -> None:
     with pytest.raises(AccessDenied, match=r"aws_access_key_id and aws_secret_access_key in \[source\]"):
-        await KeySource(endpoint()).keys()
+        await CredentialProvider(endpoint()).keys()
 
 
 async def test_keys_that_expire_are_asked_for_again(no_keys: Path) -> None:
@@ -105,7 +105,7 @@ async def test_keys_that_expire_are_asked_for_again(no_keys: Path) -> None:
 
     (no_keys / "config").write_text(f"[default]\ncredential_process = sh {script}\n")
     keys_until(1)
-    source = KeySource(endpoint())
+    source = CredentialProvider(endpoint())
     first = await source.keys()
     assert first.session_token == "T"
     assert await source.keys() is first
@@ -120,7 +120,7 @@ async def test_keys_that_expire_are_asked_for_again(no_keys: Path) -> None:
     assert len(calls.read_text()) == asked
 
 
-def a_minute_later(source: KeySource) -> None:
+def a_minute_later(source: CredentialProvider) -> None:
     source._good_until_s = 0.0
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from s3s3.s3 import Buckets, Store
+from s3s3.s3 import BucketAdmin, Store
 from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.real.ceph_server import CephServer
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.real
 
 
 async def test_a_bucket_is_made_once_and_swift_cannot_delete_by_itself(swift: SwiftServer) -> None:
-    buckets = Buckets(swift.endpoint(f"made-{uuid.uuid4().hex[:8]}"))
+    buckets = BucketAdmin(swift.endpoint(f"made-{uuid.uuid4().hex[:8]}"))
     assert await buckets.make()
     assert not await buckets.make()
     assert not await buckets.expire_after(1)
@@ -34,7 +34,7 @@ async def test_ceph_deletes_by_a_rule_and_says_so_and_other_rules_stay(
     name = f"made-{uuid.uuid4().hex[:8]}"
     endpoint = replace(ceph.endpoint(name), signature_version=version, prefix="mirrored/",
                        region="default" if version == "s3v4" else "us-east-1")  # fmt: skip
-    buckets = Buckets(endpoint)
+    buckets = BucketAdmin(endpoint)
     assert await buckets.make()
     other: LifecycleRuleTypeDef = {
         "ID": "other",
@@ -62,7 +62,7 @@ async def test_ceph_deletes_by_a_rule_and_says_so_and_other_rules_stay(
 async def test_a_bucket_of_somebody_else_is_not_taken_for_ours(
     swift: SwiftServer, new_bucket: Callable[..., str]
 ) -> None:
-    buckets = Buckets(replace(swift.endpoint(new_bucket(swift)), secret_access_key="wrong"))  # type: ignore[arg-type]
+    buckets = BucketAdmin(replace(swift.endpoint(new_bucket(swift)), secret_access_key="wrong"))  # type: ignore[arg-type]
     with pytest.raises(Exception, match="aws_secret_access_key"):
         await buckets.make()
     await buckets.close()

@@ -14,7 +14,7 @@ import pytest
 
 from s3s3.errors import (
     AccessDenied,
-    Damaged,
+    IntegrityError,
     InvalidKey,
     LeaseLost,
     NoSuchBucket,
@@ -22,7 +22,7 @@ from s3s3.errors import (
     StoreUnavailable,
     TooLarge,
 )
-from s3s3.s3 import Reading, Store, Timeouts, Written
+from s3s3.s3 import ObjectStream, PutResult, Store, Timeouts
 from tests.s3.loops import event_loop_policy  # noqa: F401
 from tests.s3.raw_server import DATE, RawServer, Talk, answer, error, eventually, says
 
@@ -57,7 +57,7 @@ ODD_KEYS = [
 
 async def put(
     store: Store, body: bytes | Callable[[], AsyncIterator[bytes]] = b"content", key: str = "key", **options: Any
-) -> Written:
+) -> PutResult:
     if isinstance(body, bytes):
         options = {"size_bytes": len(body), "md5": hashlib.md5(body).digest(), **options}
     return await store.put(key, body, **{"size_bytes": 7, "md5": b"m" * 16, "headers": {}, **options})
@@ -222,7 +222,7 @@ async def test_a_closed_kept_connection_costs_no_attempt_and_no_pause(monkeypatc
         await talk.reader.readuntil(b"\r\n\r\n")  # the next request comes in before the connection goes
         await talk.close()
 
-    monkeypatch.setattr("s3s3.s3.request.FIRST_PAUSE_S", 1000)
+    monkeypatch.setattr("s3s3.s3.request.INITIAL_BACKOFF_S", 1000)
     async with RawServer([answer_and_go, says(answer(body=b"y"))]) as server, server.store(connections=1) as store:
         assert (await store.fetch("a", 10))[1] == b"x"
         assert (await store.fetch("b", 10))[1] == b"y"
@@ -238,14 +238,14 @@ async def test_a_short_body_is_tried_again_and_never_taken_for_whole(missing: in
     async with RawServer([cut_short, cut_short, says(answer(body=b"content"))]) as server, server.store() as store:
         assert (await store.fetch("key", 100))[1] == b"content"
     async with RawServer([cut_short]) as server, server.store() as store:
-        with pytest.raises(Damaged, match="ended early; 7 bytes were announced"):
+        with pytest.raises(IntegrityError, match="ended early; 7 bytes were announced"):
             await store.fetch("key", 100)
         assert len(server.talks) == 3
         reading = await store.get("key")
-        with pytest.raises(Damaged):
+        with pytest.raises(IntegrityError):
             await reading.body()
         reading = await store.get("key")
-        with pytest.raises(Damaged):
+        with pytest.raises(IntegrityError):
             async for _ in reading.chunks(2):
                 pass
 
@@ -357,8 +357,8 @@ async def test_the_encryption_header_tells_that_an_etag_is_no_md5(headers: dict[
 
 async def test_a_failed_put_is_sent_again_and_says_that_one_was_unanswered() -> None:
     async with RawServer([cut_off, says(answer(etag='"e"'))]) as server, server.store() as store:
-        assert await put(store) == Written("e", encrypted=False, unanswered=True)
-        assert await put(store) == Written("e", encrypted=False, unanswered=False)
+        assert await put(store) == PutResult("e", encrypted=False, indeterminate=True)
+        assert await put(store) == PutResult("e", encrypted=False, indeterminate=False)
     assert [talk.body for talk in server.talks] == [b"content"] * 3
 
 
@@ -368,7 +368,7 @@ async def test_a_write_that_never_gets_an_answer_is_unanswered(misbehave: Callab
         for operation in (put(store), store.delete("key"), put(store, body=in_chunks(b"content"))):
             with pytest.raises(StoreUnavailable) as caught:
                 await operation
-            assert caught.value.unanswered
+            assert caught.value.indeterminate
     assert len(server.talks) == 7  # a streamed body is sent once
 
 
@@ -377,7 +377,7 @@ async def test_reading_is_never_unanswered() -> None:
         for operation in (store.get("key"), store.head("key")):
             with pytest.raises(StoreUnavailable) as caught:
                 await operation
-            assert not caught.value.unanswered
+            assert not caught.value.indeterminate
 
 
 async def test_a_write_that_was_never_sent_is_not_unanswered() -> None:
@@ -386,15 +386,15 @@ async def test_a_write_that_was_never_sent_is_not_unanswered() -> None:
     async with store:
         with pytest.raises(StoreUnavailable, match=f"nothing listens on 127.0.0.1:{server.port}") as caught:
             await put(store)
-        assert not caught.value.unanswered
+        assert not caught.value.indeterminate
 
 
-@pytest.mark.parametrize(("status", "unanswered"), [(500, True), (502, True), (504, True), (503, False)])
-async def test_an_answer_that_a_gateway_made_up_leaves_a_write_unanswered(status: int, unanswered: bool) -> None:
+@pytest.mark.parametrize(("status", "indeterminate"), [(500, True), (502, True), (504, True), (503, False)])
+async def test_an_answer_that_a_gateway_made_up_leaves_a_write_unanswered(status: int, indeterminate: bool) -> None:
     async with RawServer([says(answer(status))]) as server, server.store() as store:
         with pytest.raises(StoreUnavailable) as caught:
             await put(store)
-        assert caught.value.unanswered is unanswered
+        assert caught.value.indeterminate is indeterminate
     assert len(server.talks) == 3
 
 
@@ -402,7 +402,7 @@ async def test_a_refusal_does_not_forget_that_an_earlier_attempt_was_unanswered(
     async with RawServer([cut_off, says(error(403, "AccessDenied"))]) as server, server.store() as store:
         with pytest.raises(AccessDenied) as caught:
             await put(store)
-        assert caught.value.unanswered
+        assert caught.value.indeterminate
 
 
 async def test_the_permit_is_asked_before_every_attempt() -> None:
@@ -476,7 +476,7 @@ async def test_a_streamed_body_arrives_whole() -> None:
     whole = b"".join(chunks)
     async with RawServer([says(answer(etag='"e"'))]) as server, server.store() as store:
         written = await put(store, body=in_chunks(*chunks), size_bytes=len(whole))
-        assert written == Written("e", encrypted=False, unanswered=False)
+        assert written == PutResult("e", encrypted=False, indeterminate=False)
         await put(store, body=in_chunks(), size_bytes=0)
     assert server.talks[0].body == whole
     assert "transfer-encoding" not in server.talks[0].headers
@@ -490,7 +490,7 @@ async def test_a_streamed_body_arrives_whole() -> None:
 async def test_an_iterator_that_raises_keeps_the_body_from_being_complete(chunks: tuple[bytes, ...]) -> None:
     """Also where it raises only after its last chunk: an MD5 that differs is known no earlier."""
     async with RawServer([says(answer())]) as server, server.store() as store:
-        for lost in (LeaseLost(), Damaged("the MD5 differs")):
+        for lost in (LeaseLost(), IntegrityError("the MD5 differs")):
             with pytest.raises(type(lost)) as caught:
                 await put(store, body=in_chunks(*chunks, then=lost), size_bytes=10)
             assert caught.value is lost
@@ -502,10 +502,10 @@ async def test_an_iterator_that_raises_keeps_the_body_from_being_complete(chunks
 @pytest.mark.parametrize("size_bytes", [6, 8])
 async def test_a_streamed_body_of_another_length_than_promised_is_damaged(size_bytes: int) -> None:
     async with RawServer([says(answer())]) as server, server.store() as store:
-        with pytest.raises(Damaged) as caught:
+        with pytest.raises(IntegrityError) as caught:
             await put(store, body=in_chunks(b"cont", b"ent"), size_bytes=size_bytes)
         await eventually(lambda: server.talks[0].broke_off)
-        assert not caught.value.unanswered
+        assert not caught.value.indeterminate
 
 
 @pytest.mark.parametrize("goes", [True, False])
@@ -528,7 +528,7 @@ async def test_an_answer_before_the_body_ends_wins(goes: bool) -> None:
     async with RawServer([refuse_at_once]) as server, server.store() as store:
         with pytest.raises(AccessDenied, match="not here") as caught:
             await put(store, body=endless, size_bytes=1024**4)
-        assert not caught.value.unanswered
+        assert not caught.value.indeterminate
         assert taken < 200
         server._scripts[0] = says(answer(etag='"e"'))
         assert (await asyncio.wait_for(put(store), 5)).etag == "e"  # on another connection
@@ -543,7 +543,7 @@ async def test_a_200_before_the_body_ends_is_no_success() -> None:
     async with RawServer([praise_at_once]) as server, server.store() as store:
         with pytest.raises(StoreUnavailable, match="claimed success before it had the whole body") as caught:
             await put(store, body=in_chunks(*[b"x" * 65536] * 100), size_bytes=6_553_600)
-        assert caught.value.unanswered
+        assert caught.value.indeterminate
 
 
 async def test_the_iterator_is_closed_when_the_store_no_longer_wants_it() -> None:
@@ -588,10 +588,10 @@ async def test_a_silent_store_is_given_up() -> None:
     async with RawServer([keep_silent]) as server, server.store(timeouts=quick) as store:
         with pytest.raises(StoreUnavailable, match="did not answer in time") as caught:
             await asyncio.wait_for(store.get("key"), 5)
-        assert not caught.value.unanswered
+        assert not caught.value.indeterminate
         with pytest.raises(StoreUnavailable) as caught:
             await asyncio.wait_for(put(store), 5)
-        assert caught.value.unanswered
+        assert caught.value.indeterminate
 
 
 async def test_a_slow_store_is_waited_for_while_bytes_move() -> None:
@@ -671,7 +671,7 @@ async def test_nothing_is_left_open_by_a_store_that_was_closed() -> None:
         async with RawServer([says(answer(body=b"x" * 1_000_000))]) as server:
             async with server.store() as store:
                 reading = await store.get("key")
-                assert isinstance(reading, Reading)
+                assert isinstance(reading, ObjectStream)
                 await store.fetch("key", 10_000_000)
             with pytest.raises(StoreUnavailable):
                 await reading.body()

@@ -14,7 +14,7 @@ import pytest
 
 from s3s3.errors import (
     AccessDenied,
-    Damaged,
+    IntegrityError,
     InvalidKey,
     NoSuchBucket,
     NoSuchKey,
@@ -25,7 +25,7 @@ from s3s3.errors import (
 )
 from s3s3.model import Endpoint, Secret
 from s3s3.s3 import Timeouts
-from s3s3.s3.error_mapping import error_of_answer
+from s3s3.s3.error_mapping import error_for_response
 from tests.s3.loops import event_loop_policy  # noqa: F401
 from tests.s3.raw_server import RawServer, Talk, answer, error, eventually, says
 
@@ -53,8 +53,8 @@ async def caught_from(raw: bytes, **endpoint: object) -> StoreError:
         (400, "KeyTooLongError", InvalidKey),
         (400, "InvalidObjectName", InvalidKey),
         (400, "InvalidURI", InvalidKey),
-        (400, "BadDigest", Damaged),
-        (400, "IncompleteBody", Damaged),
+        (400, "BadDigest", IntegrityError),
+        (400, "IncompleteBody", IntegrityError),
         (400, "RequestTimeout", StoreUnavailable),
         (400, "InvalidArgument", StoreRefused),
         (409, "OperationAborted", StoreUnavailable),
@@ -305,6 +305,6 @@ async def test_an_answer_that_cannot_be_trusted_to_end_is_an_error(head: bytes) 
 def test_a_store_that_takes_v4_only_is_a_refusal_that_names_the_setting(code: str, message: str) -> None:
     body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
     endpoint = Endpoint("source", "bucket", signature_version="s3")
-    error = error_of_answer(endpoint, "LIST", None, status=400, headers={}, body=body)
+    error = error_for_response(endpoint, "LIST", None, status=400, headers={}, body=body)
     assert isinstance(error, AccessDenied)
     assert 'signature_version = "s3v4" in [source]' in str(error)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from s3s3.errors import InvalidKey
 from s3s3.model import Endpoint
-from s3s3.s3.keys import KeyMap, encode_key, encode_query
+from s3s3.s3.keys import KeyMapper, encode_key, encode_query
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
@@ -33,20 +33,20 @@ def test_a_name_without_a_value_has_no_equals_sign() -> None:
 
 @given(text, text, text.filter(bool))
 def test_what_a_destination_holds_maps_back_to_the_sources_name(own: str, source: str, rest: str) -> None:
-    names = KeyMap(Endpoint("d", "b", prefix=own), source)
+    names = KeyMapper(Endpoint("d", "b", prefix=own), source)
     assert names.held(source + rest) == own + rest
     assert names.source(own + rest) == source + rest
 
 
 @pytest.mark.parametrize("key", ["", "x" * 1025, "ü" * 513, "\ud800", "p"])
 def test_what_is_no_key_is_refused_with_store_and_key(key: str) -> None:
-    names = KeyMap(Endpoint("d", "b", prefix=""), "p" if key == "p" else "")
+    names = KeyMapper(Endpoint("d", "b", prefix=""), "p" if key == "p" else "")
     with pytest.raises(InvalidKey) as caught:
         names.held(key)
     assert (caught.value.store, caught.value.key) == ("d", key)
 
 
 def test_a_longer_prefix_can_make_a_key_too_long() -> None:
-    names = KeyMap(Endpoint("d", "b", prefix="copies/"), "")
+    names = KeyMapper(Endpoint("d", "b", prefix="copies/"), "")
     with pytest.raises(InvalidKey, match="is 1031 bytes long"):
         names.held("x" * 1024)

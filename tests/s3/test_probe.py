@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from s3s3.model import Endpoint, Secret
-from s3s3.s3.probe import Findings, probe
+from s3s3.s3.probe import StoreCapabilities, probe
 from s3s3.scripts.demo.servers import StoreServer
 
 
@@ -108,7 +108,7 @@ async def served(store: OddStore) -> AsyncIterator[OddStore]:
         await runner.cleanup()
 
 
-async def found(store: OddStore, *, writes: bool = True, **changes: Any) -> Findings:
+async def found(store: OddStore, *, writes: bool = True, **changes: Any) -> StoreCapabilities:
     async with served(store):
         return await probe(store.endpoint(**changes), writes=writes)
 

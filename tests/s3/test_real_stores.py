@@ -12,9 +12,9 @@ from typing import Literal
 
 import pytest
 
-from s3s3.errors import AccessDenied, Damaged, InvalidKey, NoSuchBucket, NoSuchKey, TooLarge
+from s3s3.errors import AccessDenied, IntegrityError, InvalidKey, NoSuchBucket, NoSuchKey, TooLarge
 from s3s3.model import Endpoint, Secret
-from s3s3.s3 import Store, Written
+from s3s3.s3 import PutResult, Store
 from s3s3.scripts.demo.servers import StoreServer
 from tests.s3.test_client import ODD_KEYS
 
@@ -33,7 +33,7 @@ def endpoint(server: StoreServer, new_bucket: NewBucket) -> Endpoint:
     return server.endpoint(new_bucket(server), name="destination-real")
 
 
-async def put(store: Store, key: str, body: bytes, **headers: str) -> Written:
+async def put(store: Store, key: str, body: bytes, **headers: str) -> PutResult:
     md5 = hashlib.md5(body).digest()
     return await store.put(
         key, body, size_bytes=len(body), md5=md5, headers={name.replace("_", "-"): v for name, v in headers.items()}
@@ -101,7 +101,7 @@ async def test_raw_metadata_goes_out_as_the_bytes_that_came_in(ceph: StoreServer
 
 async def test_a_wrong_md5_is_damaged_and_stores_nothing(endpoint: Endpoint) -> None:
     async with Store(endpoint) as store:
-        with pytest.raises(Damaged, match="BadDigest"):
+        with pytest.raises(IntegrityError, match="BadDigest"):
             await store.put("key", b"content", size_bytes=7, md5=b"m" * 16, headers={})
         assert await store.head("key") is None
 

@@ -12,13 +12,13 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from botocore.auth import HmacV1Auth, HmacV1QueryAuth, S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
+from botocore.credentials import Credentials as BotoCredentials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3s3.model import Secret
 from s3s3.s3.keys import encode_key, encode_query
-from s3s3.s3.signing import SUBRESOURCES, Keys, SignerV2, SignerV4, Target, signer
+from s3s3.s3.signing import SUBRESOURCES, Credentials, RequestTarget, SignerV2, SignerV4, signer
 
 NOW = 1_791_234_567
 DATE = "Mon, 05 Oct 2026 21:09:27 GMT"
@@ -66,9 +66,9 @@ class Case:
         encoded = encode_key(key)
         path = f"/{encoded}" if virtual_host else f"/bucket/{encoded}"
         host = f"bucket.{HOST}" if virtual_host else HOST
-        self.target = Target(path, f"/bucket/{encoded}", query)
-        self.keys = Keys("AKID", Secret("sEcr3t/+="), None if token is None else Secret(token))
-        self.credentials = Credentials("AKID", "sEcr3t/+=", token)
+        self.target = RequestTarget(path, f"/bucket/{encoded}", query)
+        self.keys = Credentials("AKID", Secret("sEcr3t/+="), None if token is None else Secret(token))
+        self.credentials = BotoCredentials("AKID", "sEcr3t/+=", token)
         self.headers = {"host": host, **headers}
         self.query_string = encode_query(query)
         self.url = f"http://{host}{path}" + (f"?{self.query_string}" if query else "")
@@ -178,7 +178,7 @@ def test_the_signed_subresources_are_botocores() -> None:
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
 def test_a_signer_used_again_signs_as_a_new_one_does(version: Literal["s3", "s3v4"]) -> None:
-    keys_, target = Keys("AKID", Secret("secret")), Target("/b/k", "/b/k")
+    keys_, target = Credentials("AKID", Secret("secret")), RequestTarget("/b/k", "/b/k")
     used = signer(version, keys_, "us-east-1")
     for day in range(3):
         with mock.patch("time.time", lambda day=day: NOW + day * 86_400):
@@ -191,8 +191,8 @@ def test_a_signer_used_again_signs_as_a_new_one_does(version: Literal["s3", "s3v
 def test_a_header_of_raw_bytes_is_hashed_as_the_bytes_it_came_as(version: Literal["s3", "s3v4"]) -> None:
     with mock.patch("time.time", lambda: NOW):
         signatures = {
-            signer(version, Keys("AKID", Secret("s")), "r").sign(
-                "PUT", Target("/b/k", "/b/k"), {"host": HOST, "x-amz-meta-a": value}
+            signer(version, Credentials("AKID", Secret("s")), "r").sign(
+                "PUT", RequestTarget("/b/k", "/b/k"), {"host": HOST, "x-amz-meta-a": value}
             )["authorization"]
             for value in ("\udcff", "\udcfe", "ÿ")
         }
@@ -200,5 +200,5 @@ def test_a_header_of_raw_bytes_is_hashed_as_the_bytes_it_came_as(version: Litera
 
 
 def test_keys_do_not_show_their_secrets() -> None:
-    shown = repr(Keys("AKID", Secret("hidden"), Secret("token-hidden")))
+    shown = repr(Credentials("AKID", Secret("hidden"), Secret("token-hidden")))
     assert "hidden" not in shown

@@ -9,9 +9,9 @@ import pytest
 import redis
 
 from s3s3.model import Lane
-from s3s3.queue.base import DeadLetter, Put, Step, Verdict
+from s3s3.queue.base import DeadLetter, Disposition, DispositionKind, JobRequest
 from s3s3.queue.connection import connected
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.jobs import main
 from tests.scripts.command import config_file, run
 
@@ -26,10 +26,10 @@ def config(tmp_path: Path, redis_url: str) -> Path:
     return config_file(tmp_path, redis_url)
 
 
-def with_jobs(url: str, do: Callable[[RedisJobs], Awaitable[Any]]) -> Any:
+def with_jobs(url: str, do: Callable[[RedisJobQueue], Awaitable[Any]]) -> Any:
     async def work() -> Any:
         async with connected(url) as client:
-            return await do(RedisJobs(client, "default", DESTINATIONS))
+            return await do(RedisJobQueue(client, "default", DESTINATIONS))
 
     return asyncio.run(work())
 
@@ -37,16 +37,16 @@ def with_jobs(url: str, do: Callable[[RedisJobs], Awaitable[Any]]) -> Any:
 def bury(url: str, *keys: str, destination: str = "dest-ceph", reason: str = "403 AccessDenied") -> None:
     """Make keys dead letters of a destination, in the way that a worker does."""
 
-    async def do(jobs: RedisJobs) -> None:
-        await jobs.put([Put(key, (destination,)) for key in keys], Lane.FRESH)
+    async def do(jobs: RedisJobQueue) -> None:
+        await jobs.enqueue([JobRequest(key, (destination,)) for key in keys], Lane.FRESH)
         for job in (await jobs.claim(len(keys), 0, 0, 0)).jobs:
-            await jobs.finish(job, {destination: Verdict(Step.BURY, reason=reason)})
+            await jobs.finish(job, {destination: Disposition(DispositionKind.DEAD_LETTER, reason=reason)})
 
     with_jobs(url, do)
 
 
 def letters(url: str, destination: str = "dest-ceph") -> set[str]:
-    async def do(jobs: RedisJobs) -> set[str]:
+    async def do(jobs: RedisJobQueue) -> set[str]:
         return {letter.key async for letter in jobs.dead_letters(destination)}
 
     found: set[str] = with_jobs(url, do)
@@ -54,7 +54,7 @@ def letters(url: str, destination: str = "dest-ceph") -> set[str]:
 
 
 def bury_message(url: str) -> None:
-    with_jobs(url, lambda jobs: jobs.bury_notice("\\xff", "no UTF-8"))
+    with_jobs(url, lambda jobs: jobs.dead_letter_message("\\xff", "no UTF-8"))
 
 
 def queued(url: str) -> dict[str, dict[str, str]]:
@@ -66,7 +66,7 @@ def test_an_idle_queue_is_listed(config: Path) -> None:
     done = run(main, "--config", config)
     assert done.status == 0
     assert done.out.startswith("route default: 0 pending\n")
-    assert [line.split()[0] for line in done.out.splitlines()[4:]] == ["source", *DESTINATIONS, "(notice)"]
+    assert [line.split()[0] for line in done.out.splitlines()[4:]] == ["source", *DESTINATIONS, "(message)"]
 
 
 def test_the_list_shows_dead_letters_whole_with_their_reason(config: Path, redis_url: str) -> None:
@@ -79,7 +79,7 @@ def test_the_list_shows_dead_letters_whole_with_their_reason(config: Path, redis
     reasons = [line for line in lines if "AccessDenied" in line]
     assert len(reasons) == 2
     assert all(line.endswith("UTC: 403 AccessDenied: the owner must permit it (see [dest-ceph])") for line in reasons)
-    assert lines[lines.index("dead letters of (notice):") + 1] == r"  \xff"
+    assert lines[lines.index("dead letters of (message):") + 1] == r"  \xff"
     assert lines[-1].endswith(": no UTF-8")
 
 
@@ -91,10 +91,10 @@ def test_a_key_moves_no_cursor(config: Path, redis_url: str) -> None:
 
 
 def test_the_list_shows_what_is_paused_and_what_is_down(config: Path, redis_url: str) -> None:
-    async def do(jobs: RedisJobs) -> None:
+    async def do(jobs: RedisJobQueue) -> None:
         await jobs.pause()
         await jobs.pause("dest-swift")
-        await jobs.trip("dest-ceph", "nothing listens on 127.0.0.1:9", "a")
+        await jobs.trip_circuit("dest-ceph", "nothing listens on 127.0.0.1:9", "a")
 
     with_jobs(redis_url, do)
     done = run(main, "--config", config)
@@ -106,7 +106,7 @@ def test_the_list_shows_what_is_paused_and_what_is_down(config: Path, redis_url:
 
 def test_json_holds_counts_and_letters(config: Path, redis_url: str) -> None:
     bury(redis_url, "a", "b", "c")
-    with_jobs(redis_url, lambda jobs: jobs.put([Put("d", DESTINATIONS)], Lane.BULK))
+    with_jobs(redis_url, lambda jobs: jobs.enqueue([JobRequest("d", DESTINATIONS)], Lane.BULK))
     (route,) = run(main, "--config", config, "--json", "--limit", "2").json["routes"]
     assert (route["route"], route["pending"], route["bulk"], route["paused"]) == ("default", 1, 1, False)
     assert route["dead_letters"]["dest-ceph"] == 3
@@ -146,7 +146,7 @@ def test_retry_all_takes_every_destination_but_no_messages(config: Path, redis_u
     assert done.status == 0
     assert "dest-ceph: 600 dead letters put back" in done.out
     assert len(queued(redis_url)) == 601
-    assert letters(redis_url, DeadLetter.NOTICES) == {"\\xff"}
+    assert letters(redis_url, DeadLetter.MESSAGES) == {"\\xff"}
 
 
 @pytest.mark.parametrize("arguments", [["drop"], ["retry"], ["drop", "a", "--all"], ["list", "a"], ["pause", "--all"]])
@@ -163,8 +163,8 @@ def test_drop_throws_dead_letters_away_where_it_is_told_to(config: Path, redis_u
     bury_message(redis_url)
     assert run(main, "--config", config, "drop", "a", "--destination", "dest-ceph").status == 0
     assert (letters(redis_url), letters(redis_url, "dest-swift")) == ({"b"}, {"a"})
-    assert run(main, "--config", config, "drop", "--all", "--destination", DeadLetter.NOTICES).status == 0
-    assert letters(redis_url, DeadLetter.NOTICES) == set()
+    assert run(main, "--config", config, "drop", "--all", "--destination", DeadLetter.MESSAGES).status == 0
+    assert letters(redis_url, DeadLetter.MESSAGES) == set()
     assert run(main, "--config", config, "drop", "--all").status == 0
     assert (letters(redis_url), letters(redis_url, "dest-swift")) == (set(), set())
     assert not queued(redis_url)
@@ -173,7 +173,7 @@ def test_drop_throws_dead_letters_away_where_it_is_told_to(config: Path, redis_u
 def test_a_route_is_held_and_goes_on(config: Path, redis_url: str) -> None:
     done = run(main, "--config", config, "pause")
     assert (done.status, done.out) == (0, "route default: paused; notices are kept, nothing is copied\n")
-    with_jobs(redis_url, lambda jobs: jobs.put([Put("a", DESTINATIONS)], Lane.FRESH))
+    with_jobs(redis_url, lambda jobs: jobs.enqueue([JobRequest("a", DESTINATIONS)], Lane.FRESH))
     assert with_jobs(redis_url, lambda jobs: jobs.claim(1, 0, 0, 0)).paused
     assert run(main, "--config", config, "resume").out == "route default: goes on\n"
     assert [job.key for job in with_jobs(redis_url, lambda jobs: jobs.claim(1, 0, 0, 0)).jobs] == ["a"]

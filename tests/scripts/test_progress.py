@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from s3s3.monitoring.log import Lines, PlainLines
-from s3s3.reconcile.summary import Tally
+from s3s3.monitoring.log import PlainFormatter, RateLimitedHandler
+from s3s3.reconcile.summary import ReconcileSummary
 from s3s3.scripts.progress import Progress
 
 
@@ -24,13 +24,13 @@ def test_what_is_logged_meanwhile_stands_on_lines_of_its_own(monkeypatch: pytest
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    handler = Lines(PlainLines(), every_one=True)
+    handler = RateLimitedHandler(PlainFormatter(), every_one=True)
     root = logging.getLogger()
     root.addHandler(handler)
     try:
         with Progress() as shown:
             time.sleep(0.15)  # it is not shown anew more often
-            shown(Tally("images", ("ceph",)), 3)
+            shown(ReconcileSummary("images", ("ceph",)), 3)
             root.warning("away")
         root.warning("afterwards")
     finally:

@@ -17,10 +17,10 @@ from redis.asyncio import Redis
 from s3s3.errors import InvalidKey, StoreUnavailable
 from s3s3.model import Endpoint, Job, Outcome, Result, Route
 from s3s3.queue.connection import connected
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts import publish_tracker
 from s3s3.scripts.publish import main
-from s3s3.scripts.publish_tracker import Awaited
+from s3s3.scripts.publish_tracker import PublishTracker
 from s3s3.worker.worker import Worker
 from tests.scripts.command import config_file, run
 from tests.waiting import running, until
@@ -37,7 +37,7 @@ def config(tmp_path: Path, redis_url: str) -> Path:
 
 def _outcome(key: str, destination: str) -> Outcome:
     if key.startswith("gone"):
-        return Outcome(destination, key, Result.SOURCE_GONE)
+        return Outcome(destination, key, Result.SOURCE_MISSING)
     if key.startswith("refused") and destination == "dest-ceph":
         return Outcome(destination, key, Result.FAILED, "no such names here", error=InvalidKey("no such names here"))
     if key.startswith("down") and destination == "dest-ceph":
@@ -52,7 +52,7 @@ def new_worker(client: Redis, keys: list[str]) -> Worker:
         keys.append(job.key)
         return [_outcome(job.key, name) for name in destinations]
 
-    return Worker(ROUTE, RedisJobs(client, "default", ROUTE.destination_names), copy)
+    return Worker(ROUTE, RedisJobQueue(client, "default", ROUTE.destination_names), copy)
 
 
 @contextmanager
@@ -75,11 +75,11 @@ def worker(url: str) -> Iterator[list[str]]:
         thread.join()
 
 
-def awaited_keys(client: Redis, stop: asyncio.Event) -> Awaited:
+def awaited_keys(client: Redis, stop: asyncio.Event) -> PublishTracker:
     async def one_listener() -> int:
         return 1
 
-    return Awaited(ROUTE, RedisJobs(client, "default", ROUTE.destination_names), one_listener, print, stop)
+    return PublishTracker(ROUTE, RedisJobQueue(client, "default", ROUTE.destination_names), one_listener, print, stop)
 
 
 def queued(url: str) -> dict[str, dict[str, str]]:
@@ -202,8 +202,8 @@ def test_wait_ends_when_every_key_has_its_outcome_everywhere(config: Path, redis
     assert len(given) == 301
     assert done.out.splitlines() == [
         "route default: 301 keys",
-        "  dest-ceph: 300 copied, 1 source gone",
-        "  dest-swift: 300 copied, 1 source gone",
+        "  dest-ceph: 300 copied, 1 source_missing",
+        "  dest-swift: 300 copied, 1 source_missing",
     ]
 
 
@@ -258,7 +258,7 @@ async def test_wait_says_what_is_held(
 ) -> None:
     monkeypatch.setattr(publish_tracker, "QUIET_S", 0.1)
     async with connected(redis_url) as client:
-        await RedisJobs(client, "default", ROUTE.destination_names).pause(held)
+        await RedisJobQueue(client, "default", ROUTE.destination_names).pause(held)
         waiting = awaited_keys(client, asyncio.Event())
         await waiting.put(["a"])
         async with running(waiting.keep_hearing()):
@@ -291,7 +291,7 @@ async def test_what_redis_lost_is_put_again(redis_url: str, monkeypatch: pytest.
 
 
 async def test_memory_for_what_is_waited_for_is_bounded(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish_tracker, "MOST_OUTSTANDING", 10)
+    monkeypatch.setattr(publish_tracker, "MAX_OUTSTANDING", 10)
     stop = asyncio.Event()
     async with connected(redis_url) as client:
         waiting = awaited_keys(client, stop)

@@ -47,7 +47,7 @@ def is_there(pid: int | None) -> bool:
 
 
 async def test_one_that_is_killed_is_replaced_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(supervisor, "INITIAL_BACKOFF_S", 0.01)
     async with running([python(WAITS), python(WAITS)]) as (kept, stop, task):
         first, second = (member.pid for member in kept.members)
         assert first is not None
@@ -85,7 +85,7 @@ async def test_what_no_other_try_can_cure_ends_all_with_that_status(status: int)
 
 
 async def test_one_that_ends_again_and_again_is_started_less_and_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(supervisor, "INITIAL_BACKOFF_S", 0.05)
     async with running([python(ENDS, "1")]) as (kept, stop, task):
         starts: list[int] = []
 
@@ -105,7 +105,7 @@ async def test_one_that_ends_again_and_again_is_started_less_and_less_often(monk
 
 PARENT = """
 import asyncio, sys
-from s3s3.processes import Processes
+from s3s3.scripts.supervisor import Processes
 async def main():
     kept = Processes(2, lambda number: [sys.executable, "-I", "-S", "-c", sys.argv[1]])
     task = asyncio.create_task(kept.run(asyncio.Event(), 5))

@@ -11,7 +11,7 @@ import pytest
 
 from s3s3 import config
 from s3s3.config.schema import DESTINATION, all_tables
-from s3s3.config.schema_types import Absent
+from s3s3.config.schema_types import WhenAbsent
 from s3s3.scripts.templates import echo_supervisord_conf, echo_toml_template, supervisord_conf, toml_template
 from s3s3.tasks import DRAIN_S
 
@@ -47,7 +47,7 @@ def test_the_template_shows_the_defaults_that_hold_without_it(tmp_path: Path) ->
 def test_the_template_has_every_key_that_there_is() -> None:
     for table in all_tables():
         of_mirror = table.name == "store" or (table.name == "destination" and table is not DESTINATION)
-        if table.absent is Absent.OFF or table.name in ("ceph", "raw") or of_mirror:
+        if table.absent is WhenAbsent.OFF or table.name in ("ceph", "raw") or of_mirror:
             continue
         part = toml_template().partition(f"[{table.name}]\n")[2]
         part = re.split(r"\n#?\[", part)[0]

@@ -16,10 +16,10 @@ from tests.integration.commands import eventually
 MAIN = "import sys; from s3s3.scripts.tick import main; sys.exit(main(sys.argv[1:]))"
 ANY_COMMAND = """
 import sys
-from s3s3.scripts import options
+from s3s3.scripts import command
 from s3s3.scripts.tick import answer_ticks
-limit_s, *command = sys.argv[1:]
-sys.exit(options.run(lambda stop: answer_ticks(command, float(limit_s), stop)))
+limit_s, *arguments = sys.argv[1:]
+sys.exit(command.run(lambda stop: answer_ticks(arguments, float(limit_s), stop)))
 """
 READY, OK, FAIL = b"READY\n", b"RESULT 2\nOK", b"RESULT 4\nFAIL"
 

@@ -11,14 +11,14 @@ import pytest
 from s3s3.errors import LeaseLost
 from s3s3.model import Outcome
 from s3s3.monitoring.metrics import Metrics
-from s3s3.transfer.budget import Need, Room
-from s3s3.transfer.copier import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, Transfer
+from s3s3.transfer.budget import BudgetRequest, CopyBudget
+from s3s3.transfer.copier import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, Copier
 from tests.scripted_store import Object, ScriptedStore
 
 KEY = "some/key"
 TINY, SMALL, BIG = b"content", os.urandom(AT_ONCE_BYTES + 1), os.urandom(SMALL_BYTES + 1)
 SIZES = pytest.mark.parametrize("content", [b"", TINY, SMALL, BIG], ids=["empty", "tiny", "small", "big"])
-WHOLE_ROOM = Need(STREAM_BYTES, len(BIG))
+WHOLE_ROOM = BudgetRequest(STREAM_BYTES, len(BIG))
 PARTS = "0123456789abcdef0123456789abcdef-2"
 LOOKS_LIKE_AN_MD5 = "0123456789abcdef0123456789abcdef"
 
@@ -51,14 +51,14 @@ class Scene:
     """A source with one object, destinations, and what copies between them."""
 
     def __init__(
-        self, content: bytes = TINY, *, destinations: int = 1, room: Room | None = None, **about: object
+        self, content: bytes = TINY, *, destinations: int = 1, room: CopyBudget | None = None, **about: object
     ) -> None:
         self.source = ScriptedStore("ceph", {KEY: Object(content, **about)})  # type: ignore[arg-type]
         self.destinations = [ScriptedStore(f"swift-{number}") for number in range(destinations)]
         self.destination = self.destinations[0]
         self.metrics = Metrics()
-        self.room = room or Room(spool_bytes=WHOLE_ROOM.disk_bytes, memory_bytes=WHOLE_ROOM.memory_bytes)
-        self.transfer = Transfer(self.source, self.room, metrics=self.metrics, route="default")  # type: ignore[arg-type]
+        self.room = room or CopyBudget(spool_bytes=WHOLE_ROOM.disk_bytes, memory_bytes=WHOLE_ROOM.memory_bytes)
+        self.transfer = Copier(self.source, self.room, metrics=self.metrics, route="default")  # type: ignore[arg-type]
 
     async def copy(
         self, *, look: bool = False, permit: Callable[[], None] = permitted, wait_for_all: bool = True

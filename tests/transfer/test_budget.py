@@ -9,8 +9,8 @@ import pytest
 
 from s3s3.errors import AccessDenied, SpoolTooSmall, SpoolUnavailable, TooLarge
 from s3s3.model import SINGLE_PUT_LIMIT_BYTES, Result
-from s3s3.s3 import Written
-from s3s3.transfer.budget import Need, Room
+from s3s3.s3 import PutResult
+from s3s3.transfer.budget import BudgetRequest, CopyBudget
 from s3s3.transfer.copier import SMALL_BYTES, STREAM_BYTES
 from tests.scripted_store import Object
 from tests.transfer.scene import BIG, KEY, PARTS, SIZES, SMALL, TINY, Scene
@@ -28,7 +28,7 @@ async def test_an_object_over_a_single_puts_limit_names_the_setting_and_is_not_r
 
 
 async def test_an_object_over_the_limit_is_not_said_to_be_too_large_for_the_spool() -> None:
-    scene = Scene(b"", etag=PARTS, size_bytes=SINGLE_PUT_LIMIT_BYTES + 1, room=Room(spool_bytes=SMALL_BYTES))
+    scene = Scene(b"", etag=PARTS, size_bytes=SINGLE_PUT_LIMIT_BYTES + 1, room=CopyBudget(spool_bytes=SMALL_BYTES))
 
     assert isinstance((await scene.outcome()).error, TooLarge)
 
@@ -45,7 +45,7 @@ async def test_an_object_over_the_limit_that_is_there_already_is_the_same() -> N
 
 
 async def test_an_object_that_the_spool_can_never_hold_names_the_setting_and_is_not_read() -> None:
-    scene = Scene(BIG, etag=PARTS, room=Room(spool_bytes=SMALL_BYTES))
+    scene = Scene(BIG, etag=PARTS, room=CopyBudget(spool_bytes=SMALL_BYTES))
 
     outcome = await scene.outcome()
 
@@ -55,7 +55,7 @@ async def test_an_object_that_the_spool_can_never_hold_names_the_setting_and_is_
 
 
 async def test_a_spool_that_cannot_be_written_is_tried_again_later() -> None:
-    outcome = await Scene(BIG, etag=PARTS, room=Room(spool_dir="/no/such/directory")).outcome()
+    outcome = await Scene(BIG, etag=PARTS, room=CopyBudget(spool_dir="/no/such/directory")).outcome()
 
     assert isinstance(outcome.error, SpoolUnavailable) and outcome.error.retriable
     assert "spool_dir" in outcome.reason
@@ -65,22 +65,22 @@ async def test_a_spool_that_cannot_be_written_is_tried_again_later() -> None:
     ("content", "etag"), [(SMALL, ""), (BIG, ""), (BIG, PARTS)], ids=["small", "streamed", "spooled"]
 )
 async def test_a_copy_waits_for_room_without_holding_a_connection(content: bytes, etag: str) -> None:
-    room = Room(spool_bytes=len(BIG), memory_bytes=STREAM_BYTES)
+    room = CopyBudget(spool_bytes=len(BIG), memory_bytes=STREAM_BYTES)
     scene = Scene(content, etag=etag, room=room)
-    await room.take(Need(STREAM_BYTES, len(BIG)))
+    await room.take(BudgetRequest(STREAM_BYTES, len(BIG)))
     copying = asyncio.create_task(scene.outcome())
     await asyncio.sleep(0.05)
 
     assert (scene.source.open_readings, scene.source.bytes_read, scene.destination.requests) == (0, 0, [])
 
-    room.give(Need(STREAM_BYTES, len(BIG)))
+    room.give(BudgetRequest(STREAM_BYTES, len(BIG)))
     assert (await copying).result is Result.COPIED
     assert scene.held().content == content
 
 
 async def test_what_comes_with_the_get_needs_no_room() -> None:
-    room = Room(memory_bytes=STREAM_BYTES)
-    await room.take(Need(STREAM_BYTES))
+    room = CopyBudget(memory_bytes=STREAM_BYTES)
+    await room.take(BudgetRequest(STREAM_BYTES))
 
     assert (await asyncio.wait_for(Scene(TINY, room=room).outcome(), 5)).result is Result.COPIED
 
@@ -88,12 +88,12 @@ async def test_what_comes_with_the_get_needs_no_room() -> None:
 @SIZES
 @pytest.mark.parametrize("etag", ["", PARTS])
 async def test_a_copy_gives_back_all_the_room_it_took(content: bytes, etag: str) -> None:
-    room = Room(spool_bytes=len(BIG), memory_bytes=STREAM_BYTES)
+    room = CopyBudget(spool_bytes=len(BIG), memory_bytes=STREAM_BYTES)
     scene = Scene(content, etag=etag, room=room)
     for _ in range(2):
         await scene.copy()
 
-    def refuse(_: Object) -> Written:
+    def refuse(_: Object) -> PutResult:
         raise AccessDenied("no", store="swift-0")
 
     scene.destination.answers = refuse
@@ -101,18 +101,18 @@ async def test_a_copy_gives_back_all_the_room_it_took(content: bytes, etag: str)
     scene.source.objects[KEY] = replace(scene.source.objects[KEY], size_bytes=len(content) + 1)
     await scene.copy()
 
-    assert room.take_now(Need(STREAM_BYTES, len(BIG)))
+    assert room.take_now(BudgetRequest(STREAM_BYTES, len(BIG)))
 
 
 async def test_an_object_that_grew_while_its_copy_waited_for_room_takes_what_it_needs_now() -> None:
-    room = Room(memory_bytes=STREAM_BYTES)
+    room = CopyBudget(memory_bytes=STREAM_BYTES)
     scene = Scene(SMALL, room=room)
-    await room.take(Need(STREAM_BYTES))
+    await room.take(BudgetRequest(STREAM_BYTES))
     copying = asyncio.create_task(scene.outcome())
     await asyncio.sleep(0.02)
     scene.source.objects[KEY] = Object(BIG)
-    room.give(Need(STREAM_BYTES))
+    room.give(BudgetRequest(STREAM_BYTES))
 
     assert (await copying).result is Result.COPIED
     assert scene.held().content == BIG
-    assert room.take_now(Need(STREAM_BYTES))
+    assert room.take_now(BudgetRequest(STREAM_BYTES))

@@ -6,7 +6,7 @@ import pytest
 
 from s3s3.errors import AccessDenied, LeaseLost, NoSuchBucket, NoSuchKey, StoreError, StoreRefused, StoreUnavailable
 from s3s3.model import Result
-from s3s3.transfer.copier import Transfer
+from s3s3.transfer.copier import Copier
 from tests.scripted_store import Object, unavailable
 from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, TINY, Permit, Scene
 
@@ -26,8 +26,8 @@ async def test_what_a_get_at_the_source_says_is_gone_is_deleted_where_that_is_as
 
     deleted, left = await scene.copy()
 
-    assert (deleted.result, deleted.reason) == (Result.DELETED, "source gone")
-    assert left.result is Result.SOURCE_GONE
+    assert (deleted.result, deleted.reason) == (Result.DELETED, "source_missing")
+    assert left.result is Result.SOURCE_MISSING
     assert [store.requests for store in scene.destinations] == [["DELETE"], []]
     assert KEY not in scene.destination.objects
     assert KEY in scene.destinations[1].objects
@@ -40,7 +40,7 @@ async def test_a_look_deletes_only_what_is_there() -> None:
     absent, _ = await scene.copy(look=True)
 
     assert (deleted.result, deleted.destination_size_bytes) == (Result.DELETED, len(TINY))
-    assert absent.result is Result.SOURCE_GONE
+    assert absent.result is Result.SOURCE_MISSING
     assert scene.destination.requests == ["HEAD", "DELETE", "HEAD"]
 
 
@@ -75,11 +75,11 @@ async def test_no_such_key_of_a_destination_deletes_nothing() -> None:
 
 async def test_a_key_that_the_route_is_not_about_is_never_deleted() -> None:
     scene = gone_from_the_source()
-    scene.transfer = Transfer(
+    scene.transfer = Copier(
         scene.source, scene.room, metrics=scene.metrics, route="default", matches=lambda key: key != KEY  # type: ignore[arg-type]
     )  # fmt: skip
 
-    assert [outcome.result for outcome in await scene.copy()] == [Result.SOURCE_GONE] * 2
+    assert [outcome.result for outcome in await scene.copy()] == [Result.SOURCE_MISSING] * 2
     assert KEY in scene.destination.objects
 
 
@@ -89,19 +89,19 @@ async def test_a_lease_that_is_over_deletes_nothing() -> None:
     lost, _ = await scene.copy(permit=Permit(0))
 
     assert isinstance(lost.error, LeaseLost)
-    assert not lost.unanswered
+    assert not lost.indeterminate
     assert KEY in scene.destination.objects
 
 
 async def test_a_delete_without_an_answer_is_told_to_be_one() -> None:
     scene = gone_from_the_source()
-    scene.destination.delete_error = unavailable("swift-0", unanswered=True)
+    scene.destination.delete_error = unavailable("swift-0", indeterminate=True)
     failed, _ = await scene.copy()
     scene.destination.delete_error, scene.destination.deletes_late = None, True
     deleted, _ = await scene.copy()
 
-    assert (failed.result, failed.unanswered) == (Result.FAILED, True)
-    assert (deleted.result, deleted.unanswered) == (Result.DELETED, True)
+    assert (failed.result, failed.indeterminate) == (Result.FAILED, True)
+    assert (deleted.result, deleted.indeterminate) == (Result.DELETED, True)
 
 
 async def test_what_vanishes_between_two_readings_is_deleted_too() -> None:

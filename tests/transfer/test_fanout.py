@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from s3s3.errors import Damaged
-from s3s3.transfer.fanout import fan_out, together
+from s3s3.errors import IntegrityError
+from s3s3.transfer.fanout import fan_out, gather_or_cancel
 
 Stream = Callable[[], AsyncIterator[bytes]]
 
@@ -103,9 +103,9 @@ async def test_every_taker_gets_the_whole_stream_and_it_is_read_once() -> None:
 
 @in_virtual_time
 async def test_a_stream_that_fails_never_ends_for_any_taker() -> None:
-    chunks, takers = Chunks(5, Damaged("short")), [Taker(), Taker(10)]
+    chunks, takers = Chunks(5, IntegrityError("short")), [Taker(), Taker(10)]
 
-    with pytest.raises(Damaged, match="short"):
+    with pytest.raises(IntegrityError, match="short"):
         await fan_out(chunks(), [taker.take for taker in takers])
 
     assert [taker.ended for taker in takers] == ["cancelled"] * 2
@@ -236,7 +236,7 @@ async def test_together_returns_all_results_in_order() -> None:
         await asyncio.sleep(0.01 / (number + 1))
         return number
 
-    assert await together(later(number) for number in range(3)) == [0, 1, 2]
+    assert await gather_or_cancel(later(number) for number in range(3)) == [0, 1, 2]
 
 
 @in_virtual_time
@@ -246,14 +246,14 @@ async def test_together_leaves_nothing_running_when_one_fails() -> None:
     async def run(fails: bool) -> None:
         try:
             await asyncio.sleep(0 if fails else 60)
-            raise Damaged("one")
+            raise IntegrityError("one")
         except asyncio.CancelledError:
             ended.append("cancelled")
             raise
 
     coroutines: list[Coroutine[Any, Any, None]] = [run(False), run(True)]
-    with pytest.raises(Damaged):
-        await together(coroutines)
+    with pytest.raises(IntegrityError):
+        await gather_or_cancel(coroutines)
     assert ended == ["cancelled"]
 
 
@@ -264,7 +264,7 @@ async def test_a_taker_that_did_not_hear_that_it_is_cancelled_is_asked_again() -
     async def breaks_off() -> AsyncGenerator[bytes, None]:
         await asyncio.sleep(1)
         yield b"a"
-        raise Damaged("broken")
+        raise IntegrityError("broken")
 
     async def deaf_once(stream: Stream) -> None:
         try:
@@ -273,7 +273,7 @@ async def test_a_taker_that_did_not_hear_that_it_is_cancelled_is_asked_again() -
             async for _ in stream():
                 await asyncio.sleep(1000)
 
-    with pytest.raises(Damaged):
+    with pytest.raises(IntegrityError):
         await asyncio.wait_for(fan_out(breaks_off(), [deaf_once]), 60)
 
 

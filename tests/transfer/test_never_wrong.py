@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from s3s3.errors import AccessDenied, Damaged
+from s3s3.errors import AccessDenied, IntegrityError
 from s3s3.model import Proof, Result
-from s3s3.s3 import Written
+from s3s3.s3 import PutResult
 from s3s3.transfer.copier import SMALL_BYTES
 from tests.scripted_store import Object
 from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, PARTS, SIZES, SMALL, TINY, Scene, damaged, md5
@@ -19,7 +19,7 @@ async def test_a_short_read_never_becomes_an_object(content: bytes) -> None:
     scene = Scene(content[:-1], size_bytes=len(content), etag=md5(content), destinations=2)
 
     for number, outcome in enumerate(await scene.copy()):
-        assert isinstance(outcome.error, Damaged)
+        assert isinstance(outcome.error, IntegrityError)
         assert scene.destinations[number].objects == {}
     assert scene.mismatches() == {"ceph": 1}
 
@@ -28,7 +28,7 @@ async def test_a_short_read_never_becomes_an_object(content: bytes) -> None:
 async def test_a_short_read_of_an_object_without_an_md5_never_becomes_an_object(content: bytes) -> None:
     scene = Scene(content[:-1], size_bytes=len(content), etag=PARTS)
 
-    assert isinstance((await scene.outcome()).error, Damaged)
+    assert isinstance((await scene.outcome()).error, IntegrityError)
     assert scene.destination.objects == {}
 
 
@@ -40,9 +40,9 @@ async def test_bytes_damaged_differently_each_time_never_become_an_object(conten
 
     outcome = await scene.outcome()
 
-    assert isinstance(outcome.error, Damaged) and outcome.error.retriable
+    assert isinstance(outcome.error, IntegrityError) and outcome.error.retriable
     assert "read twice" in outcome.reason
-    assert not outcome.unanswered
+    assert not outcome.indeterminate
     assert scene.destination.objects == {}
     assert scene.mismatches() == {"ceph": 1}
 
@@ -61,7 +61,7 @@ async def test_a_streamed_object_whose_bytes_are_damaged_resets_the_put_even_at_
     scene.source.serves[KEY] = [Object(damaged(BIG), md5(BIG)), Object(b"x" + BIG[1:], md5(BIG))]
     scene.destination.ignores_content_md5 = True
 
-    assert isinstance((await scene.outcome()).error, Damaged)
+    assert isinstance((await scene.outcome()).error, IntegrityError)
     assert scene.destination.objects == {}
     assert scene.destination.cut_off == 2
 
@@ -73,7 +73,7 @@ async def test_bytes_that_are_cut_short_the_same_way_each_time_never_become_an_o
 
     outcome = await scene.outcome()
 
-    assert isinstance(outcome.error, Damaged) and outcome.error.retriable
+    assert isinstance(outcome.error, IntegrityError) and outcome.error.retriable
     assert f"a HEAD says that it has {len(content)}" in outcome.reason
     assert scene.destination.objects == {}
     assert scene.mismatches() == {"ceph": 1}
@@ -96,17 +96,17 @@ async def test_an_etag_that_looks_like_an_md5_and_is_none_is_known_by_reading_tw
 async def test_a_destination_that_failed_at_the_first_reading_is_not_asked_at_the_second() -> None:
     scene = Scene(BIG, etag=LOOKS_LIKE_AN_MD5, destinations=2)
     refused = AccessDenied("no", store="swift-0", operation="PUT", key=KEY)
-    tries: list[str] = []
+    attempts: list[str] = []
 
-    async def refuse(key: str, *_: object, **__: object) -> Written:
-        tries.append(key)
+    async def refuse(key: str, *_: object, **__: object) -> PutResult:
+        attempts.append(key)
         raise refused
 
     scene.destination.put = refuse  # type: ignore[method-assign]
 
     failed, copied = await scene.copy()
 
-    assert (failed.error, tries) == (refused, [KEY])
+    assert (failed.error, attempts) == (refused, [KEY])
     assert copied.result is Result.COPIED
 
 
@@ -132,11 +132,11 @@ async def test_the_etag_of_an_encrypted_object_is_not_held_against_anything(cont
 @pytest.mark.parametrize("etag", ["", PARTS])
 async def test_a_destination_that_says_200_with_another_etag_is_caught(content: bytes, etag: str) -> None:
     scene = Scene(content, etag=etag)
-    scene.destination.answers = lambda _: Written(LOOKS_LIKE_AN_MD5, False, False)
+    scene.destination.answers = lambda _: PutResult(LOOKS_LIKE_AN_MD5, False, False)
 
     outcome = await scene.outcome()
 
-    assert isinstance(outcome.error, Damaged) and outcome.error.retriable
+    assert isinstance(outcome.error, IntegrityError) and outcome.error.retriable
     assert md5(content) in outcome.reason and LOOKS_LIKE_AN_MD5 in outcome.reason
     assert scene.mismatches() == {"swift-0": 1}
 
@@ -147,14 +147,14 @@ async def test_a_destination_that_says_200_before_it_has_everything_is_caught() 
 
     outcome = await scene.outcome()
 
-    assert isinstance(outcome.error, Damaged)
+    assert isinstance(outcome.error, IntegrityError)
     assert "before it had the whole object" in outcome.reason
 
 
 @pytest.mark.parametrize("content", [TINY, BIG], ids=["tiny", "big"])
 async def test_a_destination_that_encrypts_may_answer_any_etag(content: bytes) -> None:
     scene = Scene(content)
-    scene.destination.answers = lambda _: Written(LOOKS_LIKE_AN_MD5, True, False)
+    scene.destination.answers = lambda _: PutResult(LOOKS_LIKE_AN_MD5, True, False)
 
     outcome = await scene.outcome()
 
@@ -183,7 +183,7 @@ async def test_an_object_deleted_between_two_readings_is_gone() -> None:
 
     scene.source.get = get_once  # type: ignore[assignment, method-assign]
 
-    assert (await scene.outcome()).result is Result.SOURCE_GONE
+    assert (await scene.outcome()).result is Result.SOURCE_MISSING
 
 
 # what is recorded
@@ -208,7 +208,7 @@ async def test_an_etag_of_parts_is_recorded(content: bytes) -> None:
 
 async def test_a_destination_whose_etags_are_no_md5s_is_remembered() -> None:
     scene = Scene(destinations=2)
-    scene.destination.answers = lambda _: Written("W-17", False, False)
+    scene.destination.answers = lambda _: PutResult("W-17", False, False)
 
     await scene.copy()
     await scene.copy()
@@ -218,10 +218,10 @@ async def test_a_destination_whose_etags_are_no_md5s_is_remembered() -> None:
 
 async def test_another_process_learns_from_a_look_that_a_destinations_etags_are_no_md5s() -> None:
     scene = Scene()
-    scene.destination.answers = lambda _: Written("W-17", False, False)
+    scene.destination.answers = lambda _: PutResult("W-17", False, False)
     await scene.copy()
     assert scene.held().recorded_etag is None
-    scene.transfer.without_md5.clear()
+    scene.transfer.non_md5_destinations.clear()
 
     unproven = await scene.outcome(look=True)
     same = await scene.outcome(look=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from s3s3.model import Proof, Result
-from s3s3.transfer.budget import Room
+from s3s3.transfer.budget import CopyBudget
 from s3s3.transfer.copier import AT_ONCE_BYTES
 from tests.scripted_store import Object, unavailable
 from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, PARTS, SIZES, SMALL, TINY, WHOLE_ROOM, Scene, damaged, md5
@@ -58,7 +58,7 @@ async def test_a_source_that_is_gone_is_not_looked_for_at_the_destinations() -> 
     scene = Scene()
     scene.source.objects.clear()
 
-    assert (await scene.outcome(look=True)).result is Result.SOURCE_GONE
+    assert (await scene.outcome(look=True)).result is Result.SOURCE_MISSING
     assert scene.destination.requests == []
 
 
@@ -101,7 +101,7 @@ async def test_only_the_destination_is_read_where_the_sources_etag_is_an_md5() -
 
 
 async def test_a_big_object_whose_md5_was_worked_out_for_a_comparison_need_not_be_spooled() -> None:
-    scene = Scene(BIG, etag=PARTS, room=Room(spool_dir="/no/such/directory"))
+    scene = Scene(BIG, etag=PARTS, room=CopyBudget(spool_dir="/no/such/directory"))
     scene.source.verify_md5 = True
     scene.destination.objects[KEY] = Object(damaged(BIG), "other-parts-5")
 

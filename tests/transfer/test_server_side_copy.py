@@ -9,8 +9,8 @@ import pytest
 
 from s3s3.errors import LeaseLost, NoSuchKey, StoreRefused
 from s3s3.model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Result, Secret
-from s3s3.s3 import Written
-from s3s3.transfer.copier import Transfer, one_store
+from s3s3.s3 import PutResult
+from s3s3.transfer.copier import Copier, one_store
 from tests.scripted_store import Object, unavailable
 from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, TINY, Permit, Scene, md5
 
@@ -18,7 +18,7 @@ from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, TINY, Permit, Scen
 def one_store_with(content: bytes = TINY, **about: Any) -> Scene:
     """A source and two destinations; the first is in the source's own store."""
     scene = Scene(content, destinations=2, **about)
-    scene.transfer = Transfer(
+    scene.transfer = Copier(
         scene.source, scene.room, metrics=scene.metrics, route="default", within=["swift-0"]  # type: ignore[arg-type]
     )  # fmt: skip
     scene.destination.copies = lambda: scene.source.objects[KEY]
@@ -38,7 +38,7 @@ async def test_a_store_that_has_both_copies_by_itself_and_the_others_get_theirs_
 
 async def test_a_look_has_the_store_copy_only_what_differs() -> None:
     scene = one_store_with()
-    scene.transfer = Transfer(
+    scene.transfer = Copier(
         scene.source, scene.room, metrics=scene.metrics, route="default", within=["swift-0", "swift-1"]  # type: ignore[arg-type]
     )  # fmt: skip
     scene.destination.objects[KEY] = Object(TINY)
@@ -54,20 +54,20 @@ async def test_a_look_has_the_store_copy_only_what_differs() -> None:
 @pytest.mark.parametrize(
     "copies",
     [
-        Written(LOOKS_LIKE_AN_MD5, False, False),
-        Written("", False, False),
-        Written(md5(TINY), True, False),
+        PutResult(LOOKS_LIKE_AN_MD5, False, False),
+        PutResult("", False, False),
+        PutResult(md5(TINY), True, False),
         StoreRefused("no such thing", store="swift-0", status=501),
         StoreRefused("changed", store="swift-0", status=412),
         NoSuchKey("gone", store="swift-0", status=404),
     ],
 )
 async def test_what_the_store_s_own_copy_does_not_prove_goes_the_ordinary_road_at_once(
-    copies: Written | Exception,
+    copies: PutResult | Exception,
 ) -> None:
     scene = one_store_with()
 
-    def copy() -> Written:
+    def copy() -> PutResult:
         if isinstance(copies, Exception):
             raise copies
         return copies
@@ -98,7 +98,7 @@ async def test_a_store_that_made_a_copy_once_is_asked_again_after_any_number_of_
     scene = one_store_with()
     await scene.copy()
     copies = scene.destination.copies
-    scene.destination.copies = lambda: Written("another", False, False)
+    scene.destination.copies = lambda: PutResult("another", False, False)
     for _ in range(5):
         await scene.copy()
     scene.destination.copies = copies
@@ -118,12 +118,12 @@ async def test_a_copy_within_a_store_without_an_answer_is_told_to_be_one() -> No
     scene = one_store_with()
 
     def silent() -> Object:
-        raise unavailable("swift-0", unanswered=True)
+        raise unavailable("swift-0", indeterminate=True)
 
     scene.destination.copies = silent
     failed, other = await scene.copy()
 
-    assert (failed.result, failed.unanswered) == (Result.FAILED, True)
+    assert (failed.result, failed.indeterminate) == (Result.FAILED, True)
     assert other.result is Result.COPIED
     assert scene.destination.requests == ["COPY"]
 
@@ -132,7 +132,7 @@ async def test_a_large_copy_that_a_store_does_not_finish_in_time_goes_the_ordina
     scene = one_store_with(BIG)
 
     def silent() -> Object:
-        raise unavailable("swift-0", unanswered=True)
+        raise unavailable("swift-0", indeterminate=True)
 
     scene.destination.copies = silent
     await scene.copy()
@@ -145,7 +145,7 @@ async def test_a_large_copy_that_a_store_does_not_finish_in_time_goes_the_ordina
 async def test_a_lease_that_is_over_has_no_store_copy_anything() -> None:
     lost, _ = await one_store_with().copy(permit=Permit(0))
     assert isinstance(lost.error, LeaseLost)
-    assert not lost.unanswered
+    assert not lost.indeterminate
 
 
 async def test_a_source_that_is_gone_is_asked_by_a_get_before_anything_is_deleted() -> None:

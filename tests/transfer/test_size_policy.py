@@ -8,8 +8,8 @@ import pytest
 
 from s3s3.errors import SpoolTooSmall
 from s3s3.model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Result
-from s3s3.transfer.budget import Room
-from s3s3.transfer.size_policy import goes_in_parts, part_bytes_of
+from s3s3.transfer.budget import CopyBudget
+from s3s3.transfer.size_policy import needs_multipart, part_bytes_of
 from tests.transfer.scene import Scene
 
 
@@ -27,15 +27,15 @@ def test_there_are_never_more_parts_than_a_store_takes(size_bytes: int, threshol
     endpoint = Endpoint("swift", "b", multipart=True, multipart_threshold_bytes=threshold_bytes)
     assert part_bytes_of(endpoint, size_bytes) == part_bytes
     assert -(-size_bytes // part_bytes) <= 10_000
-    assert goes_in_parts(endpoint, size_bytes)
-    assert not goes_in_parts(endpoint, threshold_bytes)
-    assert not goes_in_parts(replace(endpoint, multipart=False), size_bytes)
+    assert needs_multipart(endpoint, size_bytes)
+    assert not needs_multipart(endpoint, threshold_bytes)
+    assert not needs_multipart(replace(endpoint, multipart=False), size_bytes)
 
 
 async def test_a_store_that_takes_no_parts_fails_for_itself_alone_and_nothing_is_waited_for() -> None:
     scene = Scene(b"", size_bytes=SINGLE_PUT_LIMIT_BYTES + 1, destinations=2)
     scene.destination.settings = {"multipart": True}
-    scene.room = Room(spool_bytes=1)
+    scene.room = CopyBudget(spool_bytes=1)
     with_parts, without = await scene.copy()
     assert isinstance(with_parts.error, SpoolTooSmall) or "spool_bytes" in with_parts.reason
     assert without.result is Result.FAILED

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from s3s3.errors import AccessDenied, LeftBehind, StoreUnavailable
+from s3s3.errors import AccessDenied, DestinationTooSlow, StoreUnavailable
 from s3s3.model import Result
-from s3s3.s3 import Written
+from s3s3.s3 import PutResult
 from s3s3.transfer import fanout, object_copy
-from s3s3.transfer.budget import Need, Room
-from s3s3.transfer.copier import STREAM_BYTES, Transfer
+from s3s3.transfer.budget import BudgetRequest, CopyBudget
+from s3s3.transfer.copier import STREAM_BYTES, Copier
 from s3s3.transfer.fanout import fan_out
 from tests.scripted_store import Object, ScriptedStore, unavailable
 from tests.transfer.scene import BIG, KEY, TINY, Scene
@@ -25,14 +25,14 @@ class Late(ScriptedStore):
 
     late_s = 60.0
 
-    async def put(self, *arguments: Any, **named: Any) -> Written:
+    async def put(self, *arguments: Any, **named: Any) -> PutResult:
         await asyncio.sleep(self.late_s)
         return await super().put(*arguments, **named)
 
 
 @pytest.fixture
 def late(monkeypatch: pytest.MonkeyPatch) -> Scene:
-    monkeypatch.setattr(fanout, "STRAGGLER_PATIENCE_S", 0.05)
+    monkeypatch.setattr(fanout, "STRAGGLER_GRACE_S", 0.05)
     scene = Scene(destinations=3)
     scene.destinations[1] = Late("swift-1")
     return scene
@@ -44,8 +44,8 @@ async def test_a_destination_that_holds_up_the_others_is_left_behind_and_its_put
 ) -> None:
     first, second, third = await late.copy(look=look, wait_for_all=False)
     assert (first.result, third.result) == (Result.COPIED, Result.COPIED)
-    assert isinstance(second.error, LeftBehind)
-    assert second.unanswered
+    assert isinstance(second.error, DestinationTooSlow)
+    assert second.indeterminate
     assert "swift-1" in second.reason
     assert late.destinations[1].requests.count("PUT") == 0
 
@@ -53,7 +53,7 @@ async def test_a_destination_that_holds_up_the_others_is_left_behind_and_its_put
 class LateAnswer(Late):
     """Takes all that it is sent, and answers after a while."""
 
-    async def put(self, *arguments: Any, **named: Any) -> Written:
+    async def put(self, *arguments: Any, **named: Any) -> PutResult:
         written = await ScriptedStore.put(self, *arguments, **named)
         await asyncio.sleep(self.late_s)
         return written
@@ -64,8 +64,8 @@ async def test_whose_answer_to_a_stream_is_late_is_left_behind_too(late: Scene) 
     late.destinations[1] = LateAnswer("swift-1")
     first, second, third = await late.copy(wait_for_all=False)
     assert (first.result, third.result) == (Result.COPIED, Result.COPIED)
-    assert isinstance(second.error, LeftBehind)
-    assert second.unanswered
+    assert isinstance(second.error, DestinationTooSlow)
+    assert second.indeterminate
 
 
 async def test_who_gets_all_of_a_stream_in_time_is_waited_for(late: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,14 +78,14 @@ async def test_who_gets_all_of_a_stream_in_time_is_waited_for(late: Scene, monke
 async def test_who_is_copied_to_within_the_store_does_not_wait_for_the_others(
     late: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    late.transfer = Transfer(
+    late.transfer = Copier(
         late.source, late.room, metrics=late.metrics, route="default", within=["swift-0", "swift-2"]  # type: ignore[arg-type]
     )  # fmt: skip
     for number in (0, 2):
         late.destinations[number].copies = lambda: late.source.objects[KEY]
     first, second, third = await late.copy(wait_for_all=False)
     assert (first.result, third.result) == (Result.COPIED, Result.COPIED)
-    assert isinstance(second.error, LeftBehind)
+    assert isinstance(second.error, DestinationTooSlow)
     monkeypatch.setattr(Late, "late_s", 0.4)
     assert [outcome.result for outcome in await late.copy()] == [Result.COPIED] * 3
 
@@ -95,7 +95,7 @@ async def test_who_is_found_equal_does_not_wait_for_the_others(late: Scene) -> N
         late.destinations[number].objects[KEY] = Object(TINY)
     first, second, third = await late.copy(look=True, wait_for_all=False)
     assert (first.result, third.result) == (Result.SAME, Result.SAME)
-    assert isinstance(second.error, LeftBehind)
+    assert isinstance(second.error, DestinationTooSlow)
 
 
 async def test_who_has_no_queue_waits_for_all(late: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ async def test_a_destination_that_fails_at_once_hurries_nobody(late: Scene, monk
     assert results == [Result.FAILED, Result.COPIED, Result.FAILED]
 
 
-def refuses(_: Object) -> Written:
+def refuses(_: Object) -> PutResult:
     raise AccessDenied("no", store="swift", operation="PUT")
 
 
@@ -150,7 +150,7 @@ async def test_a_slow_destination_whose_own_attempt_meets_a_failing_source_fails
 
 
 async def test_a_cancelled_copy_leaves_nothing_open() -> None:
-    room = Room(memory_bytes=STREAM_BYTES)
+    room = CopyBudget(memory_bytes=STREAM_BYTES)
     scene = Scene(BIG, destinations=2, room=room)
     for store in scene.destinations:
         store.pause_s = 10
@@ -162,4 +162,4 @@ async def test_a_cancelled_copy_leaves_nothing_open() -> None:
         await copying
     assert scene.source.open_readings == 0
     assert [store.cut_off for store in scene.destinations] == [1, 1]
-    assert room.take_now(Need(STREAM_BYTES))
+    assert room.take_now(BudgetRequest(STREAM_BYTES))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from s3s3.errors import Damaged, SpoolTooSmall, SpoolUnavailable
-from s3s3.transfer import spool
-from s3s3.transfer.budget import Budget, Need, Room
+from s3s3.errors import IntegrityError, SpoolTooSmall, SpoolUnavailable
+from s3s3.transfer import budget, spool
+from s3s3.transfer.budget import BudgetRequest, ByteSemaphore, CopyBudget
 
 MIB = 1024 * 1024
 
@@ -39,7 +39,7 @@ def names_in(directory: Path) -> list[str]:
 class Asking:
     """Somebody who takes from a budget and holds it until told to give it back."""
 
-    def __init__(self, budget: Budget, size_bytes: int) -> None:
+    def __init__(self, budget: ByteSemaphore, size_bytes: int) -> None:
         self.has = False
         self._budget, self._size_bytes = budget, size_bytes
         self.task = asyncio.create_task(self._take())
@@ -52,14 +52,14 @@ class Asking:
         self._budget.give(self._size_bytes)
 
 
-async def asking(budget: Budget, *sizes_bytes: int) -> list[Asking]:
+async def asking(budget: ByteSemaphore, *sizes_bytes: int) -> list[Asking]:
     askers = [Asking(budget, size_bytes) for size_bytes in sizes_bytes]
     await asyncio.sleep(0.01)
     return askers
 
 
 async def test_a_budget_gives_no_more_than_it_has() -> None:
-    budget = Budget(10)
+    budget = ByteSemaphore(10)
     first, second, third = await asking(budget, 4, 6, 1)
 
     assert (first.has, second.has, third.has) == (True, True, False)
@@ -69,7 +69,7 @@ async def test_a_budget_gives_no_more_than_it_has() -> None:
 
 
 async def test_a_budget_is_given_out_in_the_order_of_asking() -> None:
-    budget = Budget(10)
+    budget = ByteSemaphore(10)
     first, big, small = await asking(budget, 8, 10, 1)
 
     assert not small.has, "it must not overtake the big one, or that would never get its turn"
@@ -81,7 +81,7 @@ async def test_a_budget_is_given_out_in_the_order_of_asking() -> None:
 
 
 async def test_whoever_is_cancelled_while_waiting_makes_way() -> None:
-    budget = Budget(10)
+    budget = ByteSemaphore(10)
     _, big, small = await asking(budget, 8, 10, 2)
     big.task.cancel()
     await asyncio.wait_for(small.task, 1)
@@ -90,7 +90,7 @@ async def test_whoever_is_cancelled_while_waiting_makes_way() -> None:
 
 
 async def test_whoever_is_cancelled_just_when_his_turn_comes_loses_nothing_of_it() -> None:
-    budget = Budget(10)
+    budget = ByteSemaphore(10)
     first, second = await asking(budget, 10, 10)
     first.give()
     second.task.cancel()
@@ -102,54 +102,54 @@ async def test_whoever_is_cancelled_just_when_his_turn_comes_loses_nothing_of_it
 
 async def test_more_than_there_ever_is_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="11 bytes"):
-        await Budget(10).take(11)
+        await ByteSemaphore(10).take(11)
 
 
 async def test_room_is_taken_and_given_as_a_whole() -> None:
-    room = Room(spool_bytes=10, memory_bytes=10)
+    room = CopyBudget(spool_bytes=10, memory_bytes=10)
 
-    assert room.take_now(Need(5, 10))
-    assert not room.take_now(Need(5, 1)), "no disk left"
-    assert not room.take_now(Need(6, 0)), "no memory left"
-    assert room.take_now(Need(5, 0)), "what could not be had wholly must not be kept in part"
-    room.give(Need(5, 0))
-    room.give(Need(5, 10))
-    assert room.take_now(Need(10, 10))
+    assert room.take_now(BudgetRequest(5, 10))
+    assert not room.take_now(BudgetRequest(5, 1)), "no disk left"
+    assert not room.take_now(BudgetRequest(6, 0)), "no memory left"
+    assert room.take_now(BudgetRequest(5, 0)), "what could not be had wholly must not be kept in part"
+    room.give(BudgetRequest(5, 0))
+    room.give(BudgetRequest(5, 10))
+    assert room.take_now(BudgetRequest(10, 10))
 
 
 async def test_two_that_need_memory_and_disk_do_not_block_each_other() -> None:
-    room = Room(spool_bytes=10, memory_bytes=10)
+    room = CopyBudget(spool_bytes=10, memory_bytes=10)
 
     async def use() -> None:
         for _ in range(20):
-            await room.take(Need(6, 6))
+            await room.take(BudgetRequest(6, 6))
             await asyncio.sleep(0)
-            room.give(Need(6, 6))
+            room.give(BudgetRequest(6, 6))
 
     await asyncio.wait_for(asyncio.gather(use(), use(), use()), 5)
 
 
 async def test_whoever_is_cancelled_while_he_waits_for_memory_gives_the_disk_back() -> None:
-    room = Room(spool_bytes=10, memory_bytes=10)
-    await room.take(Need(10, 0))
-    waiting = asyncio.create_task(room.take(Need(1, 10)))
+    room = CopyBudget(spool_bytes=10, memory_bytes=10)
+    await room.take(BudgetRequest(10, 0))
+    waiting = asyncio.create_task(room.take(BudgetRequest(1, 10)))
     await asyncio.sleep(0.01)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
 
-    assert room.take_now(Need(0, 10))
+    assert room.take_now(BudgetRequest(0, 10))
 
 
 def test_an_object_larger_than_all_of_the_spool_is_told_which_setting_to_change() -> None:
     with pytest.raises(SpoolTooSmall, match="set a larger spool_bytes in \\[worker\\]") as raised:
-        Room(spool_bytes=10).check(Need(0, 11))
+        CopyBudget(spool_bytes=10).check(BudgetRequest(0, 11))
     assert not raised.value.retriable
 
 
 async def test_what_is_spooled_comes_back_to_several_readers(tmp_path: Path) -> None:
     chunks = [os.urandom(700_000) for _ in range(5)]
-    room = Room(spool_dir=str(tmp_path))
+    room = CopyBudget(spool_dir=str(tmp_path))
 
     with await room.spool(of(*chunks)) as file:
         contents = await asyncio.gather(joined(file.chunks()), joined(file.chunks()))
@@ -160,15 +160,15 @@ async def test_what_is_spooled_comes_back_to_several_readers(tmp_path: Path) -> 
 
 
 async def test_an_empty_object_can_be_spooled(tmp_path: Path) -> None:
-    with await Room(spool_dir=str(tmp_path)).spool(of()) as file:
+    with await CopyBudget(spool_dir=str(tmp_path)).spool(of()) as file:
         assert await joined(file.chunks()) == b""
 
 
 async def test_a_reading_that_breaks_off_leaves_no_file_open(tmp_path: Path) -> None:
     before = open_files()
 
-    with pytest.raises(Damaged):
-        await Room(spool_dir=str(tmp_path)).spool(of(bytes(2 * MIB), error=Damaged("short")))
+    with pytest.raises(IntegrityError):
+        await CopyBudget(spool_dir=str(tmp_path)).spool(of(bytes(2 * MIB), error=IntegrityError("short")))
 
     assert open_files() == before
 
@@ -182,8 +182,8 @@ async def test_a_spooling_that_is_cancelled_closes_its_file_only_after_the_last_
         hold.wait(10)
         closed_when_written.append(file.closed)  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(spool, "_write", slow_write)
-    task = asyncio.create_task(Room(spool_dir=str(tmp_path)).spool(of(*[bytes(MIB)] * 3)))
+    monkeypatch.setattr(budget, "_write", slow_write)
+    task = asyncio.create_task(CopyBudget(spool_dir=str(tmp_path)).spool(of(*[bytes(MIB)] * 3)))
     await asyncio.sleep(0.05)
     task.cancel()
     asyncio.get_running_loop().call_later(0.05, hold.set)
@@ -200,7 +200,7 @@ async def test_a_full_disk_is_told_with_the_directory_and_may_be_tried_again() -
         while True:
             yield bytes(MIB)
 
-    room = Room(spool_dir="/dev/shm")
+    room = CopyBudget(spool_dir="/dev/shm")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SpoolUnavailable) as raised:
         patch.setattr(tempfile, "TemporaryFile", lambda **_: open("/dev/full", "r+b", buffering=0))  # noqa: PTH123, SIM115
         await room.spool(endless())
@@ -213,7 +213,7 @@ async def test_a_full_disk_is_told_with_the_directory_and_may_be_tried_again() -
 
 async def test_a_directory_that_is_not_there_is_told() -> None:
     with pytest.raises(SpoolUnavailable, match="/no/such/directory"):
-        await Room(spool_dir="/no/such/directory").spool(of(b"x"))
+        await CopyBudget(spool_dir="/no/such/directory").spool(of(b"x"))
 
 
 async def test_a_disk_that_takes_only_a_part_gets_the_rest_too(tmp_path: Path) -> None:

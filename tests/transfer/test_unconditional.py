@@ -6,7 +6,7 @@ import pytest
 
 from s3s3.errors import AccessDenied, LeaseLost, NoSuchBucket, StoreUnavailable
 from s3s3.model import Result
-from s3s3.s3 import Written
+from s3s3.s3 import PutResult
 from tests.scripted_store import Object, unavailable
 from tests.transfer.scene import BIG, KEY, PARTS, SIZES, Permit, Scene, md5
 
@@ -41,7 +41,7 @@ async def test_an_object_that_the_source_has_no_more_is_gone_for_every_destinati
 
     outcomes = await scene.copy()
 
-    assert [outcome.result for outcome in outcomes] == [Result.SOURCE_GONE] * 2
+    assert [outcome.result for outcome in outcomes] == [Result.SOURCE_MISSING] * 2
     assert [store.requests for store in scene.destinations] == [[], []]
 
 
@@ -60,7 +60,7 @@ async def test_any_other_error_of_the_source_fails_every_destination_and_names_t
 async def test_one_destinations_failure_leaves_the_others_alone(content: bytes, etag: str) -> None:
     scene = Scene(content, destinations=2, etag=etag)
 
-    def refuse(_: Object) -> Written:
+    def refuse(_: Object) -> PutResult:
         raise AccessDenied("no", store="swift-0", operation="PUT", key=KEY)
 
     scene.destination.answers = refuse
@@ -83,7 +83,7 @@ async def test_nothing_is_written_once_the_lease_is_over(content: bytes, etag: s
     outcome = await scene.outcome(permit=Permit(0))
 
     assert isinstance(outcome.error, LeaseLost)
-    assert not outcome.unanswered
+    assert not outcome.indeterminate
     assert scene.destination.objects == {}
 
 
@@ -106,42 +106,42 @@ async def test_a_lease_that_ends_during_a_long_put_keeps_the_object_from_being_c
 async def test_a_put_that_was_sent_whole_and_got_no_answer_is_told(content: bytes, etag: str) -> None:
     scene = Scene(content, etag=etag)
 
-    def break_off(_: Object) -> Written:
-        raise unavailable("swift-0", unanswered=True)
+    def break_off(_: Object) -> PutResult:
+        raise unavailable("swift-0", indeterminate=True)
 
     scene.destination.answers = break_off
 
     outcome = await scene.outcome()
 
     assert isinstance(outcome.error, StoreUnavailable)
-    assert outcome.unanswered
+    assert outcome.indeterminate
 
 
 async def test_a_put_of_which_the_end_was_never_sent_cannot_be_carried_out_later() -> None:
     scene = Scene(BIG)
 
-    async def break_off(*_: object, **__: object) -> Written:
-        raise unavailable("swift-0", unanswered=True)
+    async def break_off(*_: object, **__: object) -> PutResult:
+        raise unavailable("swift-0", indeterminate=True)
 
     scene.destination.put = break_off  # type: ignore[method-assign]
 
-    assert not (await scene.outcome()).unanswered
+    assert not (await scene.outcome()).indeterminate
 
 
 async def test_an_attempt_without_an_answer_before_the_one_that_succeeded_is_told() -> None:
     scene = Scene()
-    scene.destination.answers = lambda stored: Written(md5(stored.content), False, True)
+    scene.destination.answers = lambda stored: PutResult(md5(stored.content), False, True)
 
     outcome = await scene.outcome()
 
-    assert (outcome.result, outcome.unanswered) == (Result.COPIED, True)
+    assert (outcome.result, outcome.indeterminate) == (Result.COPIED, True)
 
 
 async def test_a_lease_that_ended_between_two_attempts_does_not_hide_the_first_one() -> None:
     scene = Scene()
     put = scene.destination.put
 
-    async def put_twice(*arguments: object, **named: object) -> Written:
+    async def put_twice(*arguments: object, **named: object) -> PutResult:
         await put(*arguments, **named)  # type: ignore[arg-type]  # sent, and no answer came
         return await put(*arguments, **named)  # type: ignore[arg-type]
 
@@ -150,4 +150,4 @@ async def test_a_lease_that_ended_between_two_attempts_does_not_hide_the_first_o
     outcome = await scene.outcome(permit=Permit(1))
 
     assert isinstance(outcome.error, LeaseLost)
-    assert outcome.unanswered
+    assert outcome.indeterminate

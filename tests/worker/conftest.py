@@ -6,28 +6,28 @@ from typing import Any
 
 import pytest
 
-from s3s3.queue.base import Jobs
+from s3s3.queue.base import JobQueue
 from s3s3.queue.connection import connect
-from s3s3.queue.memory_queue import MemoryJobs
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.memory_queue import MemoryJobQueue
+from s3s3.queue.redis_queue import RedisJobQueue
 from tests.worker.copies import BOTH, NewQueue
 
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3s3.worker.worker.LONGEST_WAIT_S", 0.1)
-    monkeypatch.setattr("s3s3.queue.redis_queue.LONGEST_TURN_S", 0.1)
-    monkeypatch.setattr("s3s3.queue.memory_queue.LONGEST_TURN_S", 0.1)
+    monkeypatch.setattr("s3s3.worker.worker.MAX_CLAIM_WAIT_S", 0.1)
+    monkeypatch.setattr("s3s3.queue.redis_queue.MAX_TURN_S", 0.1)
+    monkeypatch.setattr("s3s3.queue.memory_queue.MAX_TURN_S", 0.1)
 
 
 @pytest.fixture
 async def redis_queue(redis_url: str) -> AsyncIterator[NewQueue]:
     async with AsyncExitStack() as stack:
 
-        def make(**options: Any) -> RedisJobs:
+        def make(**options: Any) -> RedisJobQueue:
             client = connect(redis_url)
             stack.push_async_callback(client.aclose)
-            return RedisJobs(client, "default", BOTH, **options)
+            return RedisJobQueue(client, "default", BOTH, **options)
 
         yield make
 
@@ -35,11 +35,11 @@ async def redis_queue(redis_url: str) -> AsyncIterator[NewQueue]:
 @pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.real)])
 def new_queue(request: pytest.FixtureRequest) -> NewQueue:
     if request.param == "memory":
-        return lambda **options: MemoryJobs(BOTH, **options)
+        return lambda **options: MemoryJobQueue(BOTH, **options)
     made: NewQueue = request.getfixturevalue("redis_queue")
     return made
 
 
 @pytest.fixture
-def jobs(new_queue: NewQueue) -> Jobs:
+def jobs(new_queue: NewQueue) -> JobQueue:
     return new_queue()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from s3s3.model import Endpoint, Job, Lane, Outcome, Result, Route
-from s3s3.queue.base import DeadLetter, Jobs, Put
+from s3s3.queue.base import DeadLetter, JobQueue, JobRequest
 from s3s3.tasks import cancel
 from s3s3.worker.worker import Worker
 from tests.waiting import until
@@ -16,7 +16,7 @@ A, B, SOURCE = "dest-a", "dest-b", "source"
 BOTH = (A, B)
 ROUTE = Route("default", Endpoint(SOURCE, "bucket"), (Endpoint(A, "bucket"), Endpoint(B, "bucket")))
 
-NewQueue = Callable[..., Jobs]
+NewQueue = Callable[..., JobQueue]
 Behaviour = Callable[[Job, str], Awaitable[Outcome] | Outcome]
 
 
@@ -56,8 +56,8 @@ def copied(job: Job, destination: str) -> Outcome:
     return Outcome(destination, job.key, Result.COPIED, "missing")
 
 
-def failed(job: Job, destination: str, error: Exception, unanswered: bool = False) -> Outcome:
-    return Outcome(destination, job.key, Result.FAILED, str(error), error=error, unanswered=unanswered)
+def failed(job: Job, destination: str, error: Exception, indeterminate: bool = False) -> Outcome:
+    return Outcome(destination, job.key, Result.FAILED, str(error), error=error, indeterminate=indeterminate)
 
 
 def fails_at(destination: str, error: Exception, times: int = 10**9) -> Behaviour:
@@ -85,22 +85,22 @@ async def working(worker: Worker, stop: asyncio.Event | None = None, drain_s: fl
         await cancel([task])
 
 
-async def notice(jobs: Jobs, *keys: str) -> None:
-    await jobs.put([Put(key, BOTH) for key in keys], Lane.FRESH)
+async def notice(jobs: JobQueue, *keys: str) -> None:
+    await jobs.enqueue([JobRequest(key, BOTH) for key in keys], Lane.FRESH)
 
 
-async def bulk(jobs: Jobs, *keys: str, run: str = "") -> None:
-    await jobs.put([Put(key, BOTH) for key in keys], Lane.BULK, run)
+async def bulk(jobs: JobQueue, *keys: str, run: str = "") -> None:
+    await jobs.enqueue([JobRequest(key, BOTH) for key in keys], Lane.BULK, run)
 
 
-async def done(jobs: Jobs) -> None:
+async def done(jobs: JobQueue) -> None:
     """Wait until nothing is left to do but looks."""
 
     async def nothing_pending() -> bool:
-        return (await jobs.counts()).pending == 0
+        return (await jobs.stats()).pending == 0
 
     await until(nothing_pending)
 
 
-async def letters(jobs: Jobs, destination: str) -> list[DeadLetter]:
+async def letters(jobs: JobQueue, destination: str) -> list[DeadLetter]:
     return [letter async for letter in jobs.dead_letters(destination)]  # type: ignore[attr-defined]

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import pytest
 
 from s3s3.model import Job, Lane, Outcome
-from s3s3.queue.base import Jobs
-from s3s3.queue.lease import lease_clock_s
+from s3s3.queue.base import JobQueue
+from s3s3.queue.lease import boottime_s
 from s3s3.worker.worker import Worker
 from tests.waiting import until
 from tests.worker.copies import BOTH, ROUTE, Copies, bulk, copied, done, notice, working
 
 
-async def test_every_job_is_copied_to_its_destinations_once(jobs: Jobs) -> None:
+async def test_every_job_is_copied_to_its_destinations_once(jobs: JobQueue) -> None:
     copies = Copies()
     keys = [f"k{number}" for number in range(200)]
     async with working(Worker(ROUTE, jobs, copies)):
@@ -26,7 +26,7 @@ async def test_every_job_is_copied_to_its_destinations_once(jobs: Jobs) -> None:
     assert Counter(copies.asked) == Counter((key, BOTH) for key in keys)
 
 
-async def test_no_more_jobs_run_at_once_than_there_are_slots(jobs: Jobs) -> None:
+async def test_no_more_jobs_run_at_once_than_there_are_slots(jobs: JobQueue) -> None:
     async def takes_its_time(job: Job, destination: str) -> Outcome:
         await asyncio.sleep(0.002)
         return copied(job, destination)
@@ -41,7 +41,7 @@ async def test_no_more_jobs_run_at_once_than_there_are_slots(jobs: Jobs) -> None
     assert worker.running == 0
 
 
-async def test_a_slot_that_is_freed_is_filled_at_once(jobs: Jobs) -> None:
+async def test_a_slot_that_is_freed_is_filled_at_once(jobs: JobQueue) -> None:
     gates: dict[str, asyncio.Event] = {key: asyncio.Event() for key in "abc"}
 
     async def waits(job: Job, destination: str) -> Outcome:
@@ -61,7 +61,7 @@ async def test_a_slot_that_is_freed_is_filled_at_once(jobs: Jobs) -> None:
         await done(jobs)
 
 
-async def test_fresh_jobs_find_slots_that_bulk_jobs_may_not_take(jobs: Jobs) -> None:
+async def test_fresh_jobs_find_slots_that_bulk_jobs_may_not_take(jobs: JobQueue) -> None:
     copies = Copies()
     copies.gate.clear()
     worker = Worker(ROUTE, jobs, copies, concurrency=8)
@@ -77,10 +77,10 @@ async def test_fresh_jobs_find_slots_that_bulk_jobs_may_not_take(jobs: Jobs) -> 
 
 
 async def test_bulk_jobs_follow_each_other_though_fresh_ones_would_find_a_slot(
-    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+    jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it waits for a fresh one, a worker must not overlook that bulk jobs have ended."""
-    monkeypatch.setattr("s3s3.worker.worker.LONGEST_WAIT_S", 4.0)
+    monkeypatch.setattr("s3s3.worker.worker.MAX_CLAIM_WAIT_S", 4.0)
     copies, stop = Copies(), asyncio.Event()
     async with working(Worker(ROUTE, jobs, copies, concurrency=8), stop):
         began_s = time.monotonic()
@@ -90,7 +90,7 @@ async def test_bulk_jobs_follow_each_other_though_fresh_ones_would_find_a_slot(
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 3])
-async def test_neither_lane_starves_the_other(jobs: Jobs, concurrency: int) -> None:
+async def test_neither_lane_starves_the_other(jobs: JobQueue, concurrency: int) -> None:
     copies = Copies()
     async with working(Worker(ROUTE, jobs, copies, concurrency=concurrency)):
         copies.gate.clear()
@@ -103,15 +103,15 @@ async def test_neither_lane_starves_the_other(jobs: Jobs, concurrency: int) -> N
     assert min(lanes[lane] for lane in Lane) >= 15
 
 
-async def test_a_worker_tells_when_the_queue_last_answered_it(jobs: Jobs) -> None:
+async def test_a_worker_tells_when_the_queue_last_answered_it(jobs: JobQueue) -> None:
     worker = Worker(ROUTE, jobs, Copies())
     async with working(worker):
-        began_s = lease_clock_s()
+        began_s = boottime_s()
         await until(lambda: worker.claimed_at_s > began_s + 0.2)
 
 
 async def test_a_worker_whose_slots_are_all_taken_tells_when_its_leases_are_no_longer_renewed(
-    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+    jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copies = Copies()
     copies.gate.clear()
@@ -122,11 +122,11 @@ async def test_a_worker_whose_slots_are_all_taken_tells_when_its_leases_are_no_l
         await asyncio.sleep(0.3)
         assert worker.silent_s < 0.25, "long copies are no silence"
 
-        async def unanswered(_: Sequence[Job]) -> set[str]:
+        async def indeterminate(_: Sequence[Job]) -> set[str]:
             await asyncio.sleep(60)
             return set()
 
-        monkeypatch.setattr(jobs, "renew", unanswered)
+        monkeypatch.setattr(jobs, "renew", indeterminate)
         await until(lambda: worker.silent_s > 0.5)
         copies.gate.set()
         await done(jobs)

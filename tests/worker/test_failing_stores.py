@@ -8,7 +8,7 @@ import pytest
 
 from s3s3.errors import StoreUnavailable
 from s3s3.model import Job, Outcome
-from s3s3.queue.base import Jobs
+from s3s3.queue.base import JobQueue
 from s3s3.worker.worker import Worker
 from tests.waiting import until
 from tests.worker.copies import ROUTE, SOURCE, A, B, Copies, NewQueue, copied, done, failed, letters, notice, working
@@ -17,8 +17,8 @@ from tests.worker.copies import ROUTE, SOURCE, A, B, Copies, NewQueue, copied, d
 @pytest.fixture
 def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("s3s3.queue.redis_queue", "s3s3.queue.memory_queue"):
-        monkeypatch.setattr(f"{module}.FIRST_PROBE_S", 0.1)
-    monkeypatch.setattr("s3s3.worker.retry_policy.FIRST_RETRY_S", 0.1)
+        monkeypatch.setattr(f"{module}.INITIAL_PROBE_INTERVAL_S", 0.1)
+    monkeypatch.setattr("s3s3.worker.retry_policy.INITIAL_RETRY_S", 0.1)
 
 
 class Sick:
@@ -38,7 +38,7 @@ class Sick:
 
 @pytest.mark.parametrize("store", [B, SOURCE])
 async def test_a_store_that_is_down_is_left_alone_but_for_probes_and_all_is_made_good_when_it_is_back(
-    jobs: Jobs, quick_probes: None, store: str
+    jobs: JobQueue, quick_probes: None, store: str
 ) -> None:
     sick = Sick(store)
     copies = Copies(sick)
@@ -47,7 +47,7 @@ async def test_a_store_that_is_down_is_left_alone_but_for_probes_and_all_is_made
         await notice(jobs, *keys)
 
         async def all_parked() -> bool:
-            counts = await jobs.counts()
+            counts = await jobs.stats()
             return counts.parked[store] >= 90 and counts.fresh <= 1
 
         await until(all_parked)
@@ -56,16 +56,16 @@ async def test_a_store_that_is_down_is_left_alone_but_for_probes_and_all_is_made
         keys += [f"late{number}" for number in range(50)]
         await asyncio.sleep(1.0)
         assert sick.tried - tried <= 10  # probes after 0.1, 0.2, 0.4 s
-        assert list((await jobs.counts()).circuits) == [store]
+        assert list((await jobs.stats()).circuits) == [store]
         sick.well = True
         await done(jobs)
-    assert (await jobs.counts()).circuits == {}
+    assert (await jobs.stats()).circuits == {}
     assert {key for key, names in copies.asked if B in names} == set(keys)
     assert await letters(jobs, B) == []
-    assert max(job.tries.get(B, 0) for job in copies.jobs) <= 2  # what was parked was not counted
+    assert max(job.attempts.get(B, 0) for job in copies.jobs) <= 2  # what was parked was not counted
 
 
-async def test_a_sick_destination_does_not_hold_up_the_others(jobs: Jobs, quick_probes: None) -> None:
+async def test_a_sick_destination_does_not_hold_up_the_others(jobs: JobQueue, quick_probes: None) -> None:
     copies = Copies(Sick(B))
     keys = [f"k{number}" for number in range(100)]
     async with working(Worker(ROUTE, jobs, copies, concurrency=4)):
@@ -88,7 +88,7 @@ async def test_a_store_that_is_back_is_used_again_while_a_long_lane_is_worked_on
         await notice(jobs, *(f"k{number}" for number in range(2000)))
 
         async def down() -> bool:
-            return B in (await jobs.counts()).circuits
+            return B in (await jobs.stats()).circuits
 
         await until(down)
         sick.well = True
@@ -97,4 +97,4 @@ async def test_a_store_that_is_back_is_used_again_while_a_long_lane_is_worked_on
             return not await down()
 
         await until(up, patience_s=5)
-        assert (await jobs.counts()).fresh > 500
+        assert (await jobs.stats()).fresh > 500

@@ -11,9 +11,9 @@ import pytest
 
 from s3s3.errors import LeaseLost, RedisUnavailable
 from s3s3.model import Job, Lane, Outcome
-from s3s3.queue.base import Jobs, Put
-from s3s3.queue.lease import lease_clock_s
-from s3s3.queue.redis_queue import RedisJobs
+from s3s3.queue.base import JobQueue, JobRequest
+from s3s3.queue.lease import boottime_s
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.redis_server import RedisServer
 from s3s3.worker.worker import Worker
 from tests.waiting import until
@@ -35,7 +35,7 @@ async def test_a_job_that_takes_longer_than_its_lease_is_not_taken_over(redis_qu
             copies.gate.set()
             await done(second)
     assert (copies.asked, others.asked) == ([("k", BOTH)], [])
-    assert (await first.counts()).looks == 0
+    assert (await first.stats()).rechecks == 0
 
 
 @pytest.mark.real
@@ -44,7 +44,7 @@ async def test_a_worker_whose_job_was_taken_over_writes_nothing_more_and_has_it_
 ) -> None:
     lease_s = 6.0
     jobs, thief = redis_queue(lease_s=lease_s), redis_queue(lease_s=lease_s)
-    assert isinstance(jobs, RedisJobs)
+    assert isinstance(jobs, RedisJobQueue)
     writes: list[str] = []
 
     async def writes_until_it_may_not(job: Job, name: str) -> Outcome:
@@ -59,9 +59,9 @@ async def test_a_worker_whose_job_was_taken_over_writes_nothing_more_and_has_it_
     copies = Copies(writes_until_it_may_not)
     stop = asyncio.Event()
     async with working(Worker(ROUTE, jobs, copies, lease_s=lease_s), stop):
-        await jobs.put([Put("k", (A,))], Lane.FRESH)
+        await jobs.enqueue([JobRequest("k", (A,))], Lane.FRESH)
         await until(lambda: writes)
-        began_s = lease_clock_s()
+        began_s = boottime_s()
         job = copies.jobs[0]
         await jobs.client.xclaim(
             "s3s3:{default}:fresh", "s3s3", jobs.consumer, 0, [job.entry], idle=3600_000, justid=True
@@ -70,7 +70,7 @@ async def test_a_worker_whose_job_was_taken_over_writes_nothing_more_and_has_it_
         assert stolen.token != job.token
         stop.set()
         await until(lambda: not copies.running)
-        assert lease_clock_s() - began_s < 0.8 * lease_s  # it learned it when it renewed, not when its time was over
+        assert boottime_s() - began_s < 0.8 * lease_s  # it learned it when it renewed, not when its time was over
         assert await thief.finish(stolen, {})
     (again,) = (await thief.claim(5, 5, 5, 0)).jobs
     assert (again.key, again.destinations, again.lane) == ("k", BOTH, Lane.BULK)
@@ -131,7 +131,7 @@ async def test_a_worker_that_is_stopped_while_redis_is_away_ends_in_time_and_its
 @pytest.mark.real
 async def test_a_redis_that_forgets_everything_loses_nothing_that_runs(redis_queue: NewQueue) -> None:
     jobs = redis_queue(lease_s=1.0)
-    assert isinstance(jobs, RedisJobs)
+    assert isinstance(jobs, RedisJobQueue)
     copies = Copies()
     copies.gate.clear()
     async with working(Worker(ROUTE, jobs, copies, concurrency=2, lease_s=1.0)):
@@ -145,9 +145,9 @@ async def test_a_redis_that_forgets_everything_loses_nothing_that_runs(redis_que
     assert copies.times("k3") == 1
 
 
-async def test_an_outage_costs_no_claim_and_no_finish(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_outage_costs_no_claim_and_no_finish(jobs: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call fails now and then, before it was heard or after."""
-    monkeypatch.setattr("s3s3.queue.redis_retry.FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr("s3s3.queue.redis_retry.INITIAL_BACKOFF_S", 0.001)
     calls = 0
 
     def flaky(method: Callable[..., Awaitable[Any]], after: bool) -> Callable[..., Awaitable[Any]]:
@@ -163,7 +163,7 @@ async def test_an_outage_costs_no_claim_and_no_finish(jobs: Jobs, monkeypatch: p
 
         return call
 
-    for name in ("claim", "finish", "turn", "renew", "trip", "close_circuit"):
+    for name in ("claim", "finish", "promote_due", "renew", "trip_circuit", "close_circuit"):
         monkeypatch.setattr(jobs, name, flaky(getattr(jobs, name), after=name != "claim"))
     copies = Copies()
     keys = [f"k{number}" for number in range(50)]

@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from s3s3.errors import HandedBack
+from s3s3.errors import JobReleased
 from s3s3.model import MINUTES_OF_A_DAY, Endpoint, Route, Window
 from s3s3.monitoring.metrics import Metrics
 from s3s3.queue.connection import connect, connected
 from s3s3.scripts.demo.servers import free_ports
 from s3s3.tasks import cancel
 from s3s3.worker import rate_limiter
-from s3s3.worker.rate_limiter import Limit, limits_of
+from s3s3.worker.rate_limiter import DestinationRateLimiter, rate_limiters
 
 pytestmark = pytest.mark.real
 
@@ -29,7 +29,9 @@ async def client(redis_url: str) -> AsyncIterator[Redis]:
         yield client
 
 
-def limit(client: Redis | None, *, requests: float = 0, size_bytes: float = 0, metrics: Metrics | None = None) -> Limit:
+def limit(
+    client: Redis | None, *, requests: float = 0, size_bytes: float = 0, metrics: Metrics | None = None
+) -> DestinationRateLimiter:
     there = Endpoint(
         "ceph",
         "bucket",
@@ -37,10 +39,10 @@ def limit(client: Redis | None, *, requests: float = 0, size_bytes: float = 0, m
         max_bytes_per_s=(Window(*ALL_DAY, size_bytes),) if size_bytes else (),
     )
     route = Route("images", Endpoint("source", "bucket"), (there, Endpoint("swift", "bucket")))
-    return limits_of(route, client, metrics or Metrics())["ceph"]
+    return rate_limiters(route, client, metrics or Metrics())["ceph"]
 
 
-async def count_for(seconds: float, *gates: Limit, at_once: int = 4, size_bytes: int = 0) -> list[int]:
+async def count_for(seconds: float, *gates: DestinationRateLimiter, at_once: int = 4, size_bytes: int = 0) -> list[int]:
     """How many requests each gate lets pass, several asking at a time."""
     passed = [0] * len(gates)
 
@@ -58,7 +60,7 @@ async def count_for(seconds: float, *gates: Limit, at_once: int = 4, size_bytes:
 
 def test_a_destination_without_limits_has_no_gate() -> None:
     route = Route("images", Endpoint("source", "bucket"), (Endpoint("ceph", "bucket"),))
-    assert limits_of(route, None, Metrics()) == {}
+    assert rate_limiters(route, None, Metrics()) == {}
 
 
 async def test_two_processes_together_keep_the_rate_and_have_the_same_of_it(client: Redis) -> None:
@@ -111,7 +113,7 @@ async def test_outside_of_its_hours_there_is_no_limit_and_redis_is_not_asked() -
     window = Window(later, (later + 60) % MINUTES_OF_A_DAY, 1)
     away = connect(f"redis://127.0.0.1:{free_ports(1)[0]}/0")
     there = Endpoint("ceph", "bucket", max_requests_per_s=(window,), max_bytes_per_s=(window,))
-    gate = limits_of(Route("images", Endpoint("source", "b"), (there,)), away, Metrics())["ceph"]
+    gate = rate_limiters(Route("images", Endpoint("source", "b"), (there,)), away, Metrics())["ceph"]
     for _ in range(100):
         await gate.admit(10**9, streamed=False, urgent=False)
     assert gate.slots(1) is None
@@ -173,10 +175,10 @@ async def test_who_is_about_to_end_lets_nothing_wait_to_begin_but_what_has_begun
     began_s = time.monotonic()
     outcomes = await passed
     assert time.monotonic() - began_s < 1, "none of them waits for its turn any more"
-    refused = [outcome for outcome in outcomes if isinstance(outcome, HandedBack)]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, JobReleased)]
     assert outcomes.count(None) + len(refused) == 12
     assert len(refused) >= 6
-    with pytest.raises(HandedBack):
+    with pytest.raises(JobReleased):
         await gate.admit(0, streamed=False, urgent=False)
     await gate.admit(0, streamed=False, urgent=False, begun=True)
     await gate.send(1000)

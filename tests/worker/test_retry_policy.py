@@ -6,7 +6,7 @@ import pytest
 
 from s3s3.errors import (
     AccessDenied,
-    Damaged,
+    IntegrityError,
     InvalidKey,
     LeaseLost,
     NoSuchBucket,
@@ -15,22 +15,24 @@ from s3s3.errors import (
     TooLarge,
 )
 from s3s3.model import Outcome, Proof, Result
-from s3s3.queue.base import Step, Verdict
-from s3s3.worker.retry_policy import event_of, retry_delay_s, sick_store, verdict_of
+from s3s3.queue.base import Disposition, DispositionKind
+from s3s3.worker.retry_policy import backoff_s, disposition_for, event_of, unavailable_store
 
 
 def failed(error: Exception | None) -> Outcome:
     return Outcome("dest", "k", Result.FAILED, "it broke", error=error)
 
 
-def judged(error: Exception | None, tries: int = 0, open_circuits: tuple[str, ...] = ()) -> Verdict:
-    return verdict_of(failed(error), tries=tries, max_tries=8, open_circuits=open_circuits)
+def judged(error: Exception | None, attempts: int = 0, open_circuits: tuple[str, ...] = ()) -> Disposition:
+    return disposition_for(failed(error), attempts=attempts, max_attempts=8, open_circuits=open_circuits)
 
 
 @pytest.mark.parametrize("result", [result for result in Result if result is not Result.FAILED])
 def test_whatever_did_not_fail_is_done(result: Result) -> None:
     outcome = Outcome("dest", "k", result)
-    assert verdict_of(outcome, tries=7, max_tries=8, open_circuits=("dest",)) == Verdict(Step.DONE)
+    assert disposition_for(outcome, attempts=7, max_attempts=8, open_circuits=("dest",)) == Disposition(
+        DispositionKind.DONE
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,64 +41,76 @@ def test_whatever_did_not_fail_is_done(result: Result) -> None:
         StoreUnavailable("away", store="dest"),
         AccessDenied("no", store="dest"),
         NoSuchBucket("no", store="dest"),
-        Damaged("bits", store="dest"),
+        IntegrityError("bits", store="dest"),
         ValueError("a defect"),
         None,
     ],
 )
 def test_what_may_succeed_later_is_retried(error: Exception | None) -> None:
     verdict = judged(error)
-    assert verdict.step == Step.RETRY
+    assert verdict.step == DispositionKind.RETRY
     assert 2.5 <= verdict.delay_s <= 5
 
 
 @pytest.mark.parametrize("error", [TooLarge("big", store="dest"), InvalidKey("odd", store="dest"), S3S3Error("no")])
 def test_what_can_never_succeed_is_buried_at_once_with_its_reason(error: Exception) -> None:
-    assert judged(error) == Verdict(Step.BURY, reason="it broke")
+    assert judged(error) == Disposition(DispositionKind.DEAD_LETTER, reason="it broke")
 
 
 def test_the_last_try_buries() -> None:
     error = StoreUnavailable("away", store="dest")
-    assert judged(error, tries=6).step == Step.RETRY
-    assert judged(error, tries=7) == Verdict(Step.BURY, reason="tried 8 times: it broke")
+    assert judged(error, attempts=6).step == DispositionKind.RETRY
+    assert judged(error, attempts=7) == Disposition(DispositionKind.DEAD_LETTER, reason="tried 8 times: it broke")
 
 
 def test_a_lost_lease_hands_back_and_counts_no_try() -> None:
-    assert judged(LeaseLost("over"), tries=7) == Verdict(Step.BACK)
+    assert judged(LeaseLost("over"), attempts=7) == Disposition(DispositionKind.RELEASE)
 
 
 def test_what_fails_because_a_store_is_down_waits_for_that_store() -> None:
-    assert judged(StoreUnavailable("away", store="dest"), 7, ("dest",)) == Verdict(Step.PARK, circuit="dest")
-    assert judged(StoreUnavailable("away", store="source"), 7, ("source",)) == Verdict(Step.PARK, circuit="source")
-    assert judged(StoreUnavailable("away", store="source"), 0, ("dest",)).step == Step.RETRY
+    assert judged(StoreUnavailable("away", store="dest"), 7, ("dest",)) == Disposition(
+        DispositionKind.PARK, circuit="dest"
+    )
+    assert judged(StoreUnavailable("away", store="source"), 7, ("source",)) == Disposition(
+        DispositionKind.PARK, circuit="source"
+    )
+    assert judged(StoreUnavailable("away", store="source"), 0, ("dest",)).step == DispositionKind.RETRY
 
 
 def test_what_fails_for_its_own_sake_does_not_wait_for_a_store_that_is_down() -> None:
-    assert judged(TooLarge("big", store="dest"), 0, ("dest",)).step == Step.BURY
-    assert judged(Damaged("bits", store="dest"), 0, ("dest",)).step == Step.RETRY
+    assert judged(TooLarge("big", store="dest"), 0, ("dest",)).step == DispositionKind.DEAD_LETTER
+    assert judged(IntegrityError("bits", store="dest"), 0, ("dest",)).step == DispositionKind.RETRY
 
 
 @pytest.mark.parametrize("kind", [StoreUnavailable, AccessDenied, NoSuchBucket])
 def test_these_failures_tell_something_about_the_whole_store(kind: type[StoreUnavailable]) -> None:
-    assert sick_store(kind("no", store="dest")) == "dest"
-
-
-@pytest.mark.parametrize("error", [Damaged("bits", store="dest"), TooLarge("big", store="dest"), OSError(), None])
-def test_these_failures_do_not(error: Exception | None) -> None:
-    assert sick_store(error) == ""
+    assert unavailable_store(kind("no", store="dest")) == "dest"
 
 
 @pytest.mark.parametrize(
-    ("tries", "longest_s"), [(1, 5), (2, 10), (3, 20), (8, 640), (9, 900), (50, 900), (100_000, 900)]
+    "error", [IntegrityError("bits", store="dest"), TooLarge("big", store="dest"), OSError(), None]
 )
-def test_delays_double_up_to_a_limit_and_half_of_each_is_chance(tries: int, longest_s: float) -> None:
-    delays_s = [retry_delay_s(tries) for _ in range(200)]
+def test_these_failures_do_not(error: Exception | None) -> None:
+    assert unavailable_store(error) == ""
+
+
+@pytest.mark.parametrize(
+    ("attempts", "longest_s"), [(1, 5), (2, 10), (3, 20), (8, 640), (9, 900), (50, 900), (100_000, 900)]
+)
+def test_delays_double_up_to_a_limit_and_half_of_each_is_chance(attempts: int, longest_s: float) -> None:
+    delays_s = [backoff_s(attempts) for _ in range(200)]
     assert longest_s / 2 <= min(delays_s) < 0.6 * longest_s
     assert 0.9 * longest_s < max(delays_s) <= longest_s
 
 
 @pytest.mark.parametrize(
-    ("step", "final"), [(Step.DONE, True), (Step.BURY, True), (Step.RETRY, False), (Step.PARK, False)]
+    ("step", "final"),
+    [
+        (DispositionKind.DONE, True),
+        (DispositionKind.DEAD_LETTER, True),
+        (DispositionKind.RETRY, False),
+        (DispositionKind.PARK, False),
+    ],
 )
 def test_an_event_is_a_report_line_and_whether_it_is_the_last_word(step: str, final: bool) -> None:
     outcome = Outcome("dest", "k", Result.COPIED, "missing", 5, None, "a" * 32, "a" * 32, Proof.ETAG)

@@ -7,22 +7,22 @@ from collections import OrderedDict
 
 from aiohttp import web
 
-from .presigned import Grant, Verifier
+from .presigned import Authorization, Verifier
 
-MOST_REMEMBERED = 1024
+MAX_REMEMBERED = 1024
 REMEMBERED_S = 60.0
 """So long keys that were taken out of boto3's chain go on being good."""
 _MAY_MATTER = ("content-type", "content-md5", "authorization")
 
 
-class Grants:
+class AuthorizationCache:
     """Asks the verifier; once in a while where the same URL comes again. What is refused is not remembered."""
 
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
-        self._remembered: OrderedDict[tuple[str, str, str], tuple[float, Grant]] = OrderedDict()
+        self._remembered: OrderedDict[tuple[str, str, str], tuple[float, Authorization]] = OrderedDict()
 
-    async def grant(self, request: web.BaseRequest) -> Grant:
+    async def grant(self, request: web.BaseRequest) -> Authorization:
         """Return what a request has the right to. Raises Denied and AccessDenied."""
         headers = {name.lower(): value for name, value in request.headers.items()}
         asked = (request.method, request.raw_path, headers.get("host", ""))
@@ -35,6 +35,6 @@ class Grants:
         grant = await self._verifier.grant(request.method, request.raw_path, headers)
         if grant.by_url_alone and not says_more:
             self._remembered[asked] = now_s, grant
-            if len(self._remembered) > MOST_REMEMBERED:
+            if len(self._remembered) > MAX_REMEMBERED:
                 self._remembered.popitem(last=False)
         return grant

@@ -9,7 +9,7 @@ from functools import cached_property
 
 
 @dataclass(frozen=True)
-class About:
+class CachedObject:
     """What is known of a kept object.
 
     Attributes:

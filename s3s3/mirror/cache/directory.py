@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import ConfigError
-from .cached_object import About
+from .cached_object import CachedObject
 
 NOTED_EVERY_S = 60.0
 """How exactly the time of the last access is kept."""
-MOST_REMEMBERED = 4096
+MAX_REMEMBERED = 4096
 """Descriptions that a process has at hand; each takes some 3 KB."""
 
 
@@ -43,7 +43,7 @@ class Stored(NamedTuple):
         accessed_s: when somebody last asked for it, by `NOTED_EVERY_S` (Unix time).
     """
 
-    about: About
+    about: CachedObject
     file: int
     validated_s: float
     accessed_s: float
@@ -55,12 +55,12 @@ class Stored(NamedTuple):
 class _Described(NamedTuple):
     """A description as it was read, and what tells that it is still the one that is there."""
 
-    about: About
+    about: CachedObject
     stamp: tuple[int, int, int]
     body: str
 
 
-class Folder:
+class CacheDirectory:
     """The directory of one cache. `open` is for one thread alone; the rest, and other processes, may go on beside it.
 
     Args:
@@ -97,7 +97,7 @@ class Folder:
         """Return where a description is."""
         return self.objects / name[:2] / f"{name}.json"
 
-    def body_path(self, about: About) -> str:
+    def body_path(self, about: CachedObject) -> str:
         """Return where a body is, from the directory on."""
         return f"objects/{about.body[:2]}/{about.body}"
 
@@ -140,7 +140,7 @@ class Folder:
                 self._remembered.move_to_end(name)
                 return remembered
             with open(path, "rb") as opened:  # noqa: PTH123  # at each hit, a Path costs more than the call
-                about = About(**json.load(opened))
+                about = CachedObject(**json.load(opened))
                 stamp = _stamp(os.fstat(opened.fileno()))
         except FileNotFoundError:
             self._remembered.pop(name, None)
@@ -150,18 +150,18 @@ class Folder:
             return None
         described = _Described(about, stamp, f"{self.directory}/{self.body_path(about)}")
         self._remembered[name] = described
-        if len(self._remembered) > MOST_REMEMBERED:
+        if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
         return described
 
-    def described(self, name: str) -> About | None:
+    def described(self, name: str) -> CachedObject | None:
         """Return what is known of an object, whole or not; None where nothing is."""
         try:
-            return About(**json.loads(self.description(name).read_bytes()))
+            return CachedObject(**json.loads(self.description(name).read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
-    def descriptions(self) -> Iterator[tuple[str, About]]:
+    def descriptions(self) -> Iterator[tuple[str, CachedObject]]:
         """Yield every object: its name, and what is known of it."""
         for path in self.objects.glob("??/*.json"):
             if not path.name.startswith("."):
@@ -179,7 +179,7 @@ class Folder:
                 modified_ns = os.fstat(stored.file).st_mtime_ns
                 os.utime(self.directory / self.body_path(stored.about), ns=(int(now_s * 1e9), modified_ns))
 
-    def accessed_s(self, about: About) -> float | None:
+    def accessed_s(self, about: CachedObject) -> float | None:
         """Return when somebody has last asked for an object (Unix time); None where it is not whole any more."""
         try:
             return (self.directory / self.body_path(about)).stat().st_atime
@@ -193,7 +193,7 @@ class Folder:
 
     # -- removing
 
-    def remove(self, name: str, about: About) -> None:
+    def remove(self, name: str, about: CachedObject) -> None:
         """Remove an object. Who reads it reads on."""
         remove(self.description(name))
         remove(self.directory / self.body_path(about))

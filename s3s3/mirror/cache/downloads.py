@@ -10,22 +10,22 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from ...errors import Damaged, S3S3Error, StoreError
+from ...errors import IntegrityError, S3S3Error, StoreError
 from ...model import md5_of_etag
-from ...monitoring.log import about
+from ...monitoring.log import log_fields
 from ...monitoring.metrics import Metrics
-from ...s3 import RECORDED_ETAG, Reading, Store
-from ...tasks import cancel, within
+from ...s3 import RECORDED_ETAG, ObjectStream, Store
+from ...tasks import cancel, timeout
 from ...transfer.digest import Digest, md5_of
-from .cached_object import About
-from .directory import Folder
-from .eviction import Evicted, Room
-from .writer import Filling, begin, keep
+from .cached_object import CachedObject
+from .directory import CacheDirectory
+from .eviction import DiskSpace, Evicted
+from .writer import EntryWriter, begin, keep
 
 log = logging.getLogger(__name__)
 
-MOST_FILLS = 32
-LONGEST_S = 6 * 3600.0
+MAX_FILLS = 32
+MAX_S = 6 * 3600.0
 """A store that trickles must not keep a key for ever."""
 SMALL_BYTES = 64 * 1024
 """To write it takes less time than a thread takes to be asked for it."""
@@ -35,11 +35,11 @@ _TAKEN_AT_ONCE_BYTES = 64 * 1024
 Result = TypeVar("Result")
 
 
-class Unkept(S3S3Error):
+class NotCached(S3S3Error):
     """An object was not kept, for a reason that lies here: there is no room for it, or the disk fails."""
 
 
-class Fill:
+class Download:
     """One download. Its body can be read along as it grows.
 
     Attributes:
@@ -48,12 +48,12 @@ class Fill:
         is_right: all of it has come and has the right MD5, so that all may be given on; the disk may not have it yet.
     """
 
-    def __init__(self, filling: Filling) -> None:
+    def __init__(self, filling: EntryWriter) -> None:
         self._filling = filling
         self._written_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._moved: asyncio.Future[None] = self._loop.create_future()
-        self.about: About | None = None
+        self.about: CachedObject | None = None
         self.error: Exception | None = None
         self.is_right = False
 
@@ -71,7 +71,7 @@ class Fill:
         if self.error is not None and not self.is_right:
             raise self.error
 
-    async def begun(self) -> About:
+    async def begun(self) -> CachedObject:
         """Return what the store says of the object. Raises StoreError and Unkept."""
         while self.about is None:
             await self.moved()
@@ -86,23 +86,25 @@ class Fill:
         """Return the body's file; it is the caller's to close."""
         return os.dup(self._filling.file)
 
-    async def run(self, store: Store, key: str, folder: Folder, room: Room, evicted: Callable[[Evicted], None]) -> None:
+    async def run(
+        self, store: Store, key: str, folder: CacheDirectory, room: DiskSpace, evicted: Callable[[Evicted], None]
+    ) -> None:
         """Download it. Raises nothing; `error` tells."""
         is_kept = False
         try:
-            async with within(LONGEST_S):
+            async with timeout(MAX_S):
                 await self._download(store, key, folder, room, evicted)
             is_kept = True
         except (S3S3Error, OSError, asyncio.TimeoutError) as error:
-            self.error = error if isinstance(error, S3S3Error) else Unkept(str(error) or "it took too long")
+            self.error = error if isinstance(error, S3S3Error) else NotCached(str(error) or "it took too long")
         finally:
             if not is_kept and self.error is None:
-                self.error = Unkept("the cache is about to end")
+                self.error = NotCached("the cache is about to end")
             self._filling.close()
             self._tell()
 
     async def _download(
-        self, store: Store, key: str, folder: Folder, room: Room, evicted: Callable[[Evicted], None]
+        self, store: Store, key: str, folder: CacheDirectory, room: DiskSpace, evicted: Callable[[Evicted], None]
     ) -> None:
         async with await store.get(key) as reading:
             entry = reading.entry
@@ -110,20 +112,22 @@ class Fill:
                 is_there, gone = await _in_thread(partial(room.reserve, self._filling.file, entry.size_bytes))
                 evicted(gone)
                 if not is_there:
-                    raise Unkept(f"there is no room for its {entry.size_bytes} bytes")
-            about = _about(reading, store.endpoint.bucket_name, folder.new_body(key))
-            self.about = about
+                    raise NotCached(f"there is no room for its {entry.size_bytes} bytes")
+            log_fields = _about(reading, store.endpoint.bucket_name, folder.new_body(key))
+            self.about = log_fields
             self._tell()
             md5 = await self._take(reading)
         promised = None if reading.encrypted else md5_of_etag(entry.etag)
         if self._written_bytes != entry.size_bytes or md5 != (promised or md5):
-            raise Damaged(f"what came has the MD5 {md5}, not {promised}", store=store.name, operation="GET", key=key)
+            raise IntegrityError(
+                f"what came has the MD5 {md5}, not {promised}", store=store.name, operation="GET", key=key
+            )
         self.is_right = True
         self._tell()  # nobody needs to wait for the disk
         await asyncio.sleep(_READERS_FIRST_S)
-        await _in_thread(partial(keep, folder, self._filling, replace(about, md5=md5)))
+        await _in_thread(partial(keep, folder, self._filling, replace(log_fields, md5=md5)))
 
-    async def _take(self, reading: Reading) -> str:
+    async def _take(self, reading: ObjectStream) -> str:
         """Write the body down, and return its MD5 in hex digits."""
         if reading.entry.size_bytes <= SMALL_BYTES:
             body = await reading.body()
@@ -163,24 +167,24 @@ async def _in_thread(work: Callable[[], Result]) -> Result:
         raise
 
 
-def _about(reading: Reading, bucket: str, body: str) -> About:
+def _about(reading: ObjectStream, bucket: str, body: str) -> CachedObject:
     entry = reading.entry
     headers = dict(reading.headers)
     if reading.recorded_etag is not None:
         headers[RECORDED_ETAG] = reading.recorded_etag
-    return About(bucket, entry.key, entry.size_bytes, entry.etag, entry.modified_ms, headers, "", body)
+    return CachedObject(bucket, entry.key, entry.size_bytes, entry.etag, entry.modified_ms, headers, "", body)
 
 
-class Fills:
+class Downloads:
     """The downloads of one process."""
 
-    def __init__(self, store: Store, folder: Folder, room: Room, metrics: Metrics, mirror: str) -> None:
+    def __init__(self, store: Store, folder: CacheDirectory, room: DiskSpace, metrics: Metrics, mirror: str) -> None:
         self._store = store
         self._folder = folder
         self._room = room
         self._metrics = metrics
         self._mirror = mirror
-        self._fills: dict[str, Fill] = {}
+        self._fills: dict[str, Download] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         for outcome in ("kept", "not kept", "failed"):
             metrics.mirror_cache_fills[mirror, outcome] += 0
@@ -193,9 +197,9 @@ class Fills:
     @property
     def is_full(self) -> bool:
         """Whether there may be no more for now."""
-        return len(self._fills) >= MOST_FILLS
+        return len(self._fills) >= MAX_FILLS
 
-    def fill(self, key: str, seen_body: str) -> Fill | None:
+    def fill(self, key: str, seen_body: str) -> Download | None:
         """Return the download of a key, a new one where there is none.
 
         None: another process downloads it, or has done so, or there are too many.
@@ -218,7 +222,7 @@ class Fills:
             if stored.about.body != seen_body:
                 filling.close()
                 return None
-        fill = self._fills[key] = Fill(filling)
+        fill = self._fills[key] = Download(filling)
         task = asyncio.create_task(self._run(key, fill))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -228,7 +232,7 @@ class Fills:
         """End them all."""
         await cancel(self._tasks)
 
-    async def _run(self, key: str, fill: Fill) -> None:
+    async def _run(self, key: str, fill: Download) -> None:
         try:
             await fill.run(self._store, key, self._folder, self._room, self.evicted)
         finally:
@@ -240,9 +244,9 @@ class Fills:
         self._metrics.mirror_cache_evicted[self._mirror] += evicted.objects
         self._metrics.mirror_cache_evicted_bytes[self._mirror] += evicted.size_bytes
 
-    def _count(self, key: str, fill: Fill) -> None:
+    def _count(self, key: str, fill: Download) -> None:
         error = fill.error
-        outcome = "kept" if error is None else "not kept" if isinstance(error, Unkept) else "failed"
+        outcome = "kept" if error is None else "not kept" if isinstance(error, NotCached) else "failed"
         self._metrics.mirror_cache_fills[self._mirror, outcome] += 1
         if error is not None and (not isinstance(error, StoreError) or error.retriable):
-            log.warning("%s: %r is not kept: %s", self._mirror, key, error, extra=about(self._store.name, key))
+            log.warning("%s: %r is not kept: %s", self._mirror, key, error, extra=log_fields(self._store.name, key))

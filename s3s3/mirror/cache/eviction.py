@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...config.mirror import CacheSettings
-from .cached_object import About
-from .directory import Folder
+from .cached_object import CachedObject
+from .directory import CacheDirectory
 
 
 class Disk(NamedTuple):
@@ -36,7 +36,7 @@ class Evicted:
     size_bytes: int = 0
 
 
-class Room:
+class DiskSpace:
     """Keeps the disk below its mark. Every method but `reserve_now` is slow: call it in a thread.
 
     Args:
@@ -45,7 +45,7 @@ class Room:
     """
 
     def __init__(
-        self, folder: Folder, max_fill: float, low_fill: float, disk_of: Callable[[Path], Disk] = disk_of
+        self, folder: CacheDirectory, max_fill: float, low_fill: float, disk_of: Callable[[Path], Disk] = disk_of
     ) -> None:
         self._folder = folder
         self._max_fill = max_fill
@@ -96,11 +96,11 @@ class Room:
             return Evicted()  # even without any of them there would not be enough: so none has to go
         return self._remove(objects, disk.used_bytes + size_bytes - disk.size_bytes * self._low_fill)
 
-    def _oldest_first(self) -> list[tuple[float, str, About]]:
+    def _oldest_first(self) -> list[tuple[float, str, CachedObject]]:
         objects = [(self._folder.accessed_s(about) or 0.0, name, about) for name, about in self._folder.descriptions()]
         return sorted(objects, key=lambda one: one[0])
 
-    def _remove(self, objects: list[tuple[float, str, About]], wanted_bytes: float) -> Evicted:
+    def _remove(self, objects: list[tuple[float, str, CachedObject]], wanted_bytes: float) -> Evicted:
         evicted = Evicted()
         for _, name, about in objects:
             if evicted.size_bytes >= wanted_bytes:
@@ -111,12 +111,12 @@ class Room:
         return evicted
 
 
-def folder_of(settings: CacheSettings) -> Folder:
+def folder_of(settings: CacheSettings) -> CacheDirectory:
     """Return the cache's directory. Objects of another store or bucket in it have other names."""
     store = settings.store
-    return Folder(settings.directory, f"{store.host or store.region}:{store.port or ''}/{store.bucket_name}")
+    return CacheDirectory(settings.directory, f"{store.host or store.region}:{store.port or ''}/{store.bucket_name}")
 
 
-def room_in(folder: Folder, settings: CacheSettings) -> Room:
+def room_in(folder: CacheDirectory, settings: CacheSettings) -> DiskSpace:
     """Return what makes room in it."""
-    return Room(folder, settings.max_fill, settings.low_fill)
+    return DiskSpace(folder, settings.max_fill, settings.low_fill)

@@ -11,18 +11,18 @@ from aiohttp import web
 
 from ...config.mirror import CacheSettings
 from ...errors import AccessDenied, S3S3Error
-from ...monitoring.log import about
+from ...monitoring.log import log_fields
 from ...s3 import Store
 from ..access_log import OUTCOME
-from ..request_stats import Event, Figures
-from .authorization import Grants
-from .directory import Folder, Stored
-from .downloads import SMALL_BYTES, Fill, Fills
-from .presigned import Grant, Verifier
-from .presigned_parser import Denied
+from ..request_stats import Event, RequestStats
+from .authorization import AuthorizationCache
+from .directory import CacheDirectory, Stored
+from .downloads import SMALL_BYTES, Download, Downloads
+from .presigned import Authorization, Verifier
+from .presigned_parser import SignatureRejected
 from .ranges import parts
 from .responses import conditional, headers_of, is_for_nginx, said
-from .revalidation import Validation, Validity
+from .revalidation import Revalidator, Validity
 from .sendfile import send
 
 log = logging.getLogger(__name__)
@@ -35,19 +35,25 @@ _ALLOWED = ("GET", "HEAD")
 _NO_REQUEST = ("KeyTooLongError", "InvalidURI", "InvalidArgument")
 
 
-class Cache:
+class CacheFrontEnd:
     """Answers requests. `store` is what is asked while a client waits."""
 
     def __init__(
-        self, settings: CacheSettings, verifier: Verifier, store: Store, folder: Folder, fills: Fills, figures: Figures
+        self,
+        settings: CacheSettings,
+        verifier: Verifier,
+        store: Store,
+        folder: CacheDirectory,
+        fills: Downloads,
+        figures: RequestStats,
     ) -> None:
         self._settings = settings
-        self._grants = Grants(verifier)
+        self._grants = AuthorizationCache(verifier)
         self._store = store
         self._folder = folder
         self._fills = fills
         self._figures = figures
-        self._validation = Validation(store, folder)
+        self._validation = Revalidator(store, folder)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -65,7 +71,7 @@ class Cache:
     async def _answer(self, request: web.BaseRequest) -> tuple[Event, web.StreamResponse]:
         try:
             grant = await self._grants.grant(request)
-        except Denied as error:
+        except SignatureRejected as error:
             status = 400 if error.code in _NO_REQUEST else 403
             return Event.REFUSED, said(status, error.code, str(error))
         except AccessDenied as error:
@@ -78,10 +84,10 @@ class Cache:
                 raise
             log.warning("%s: %r is to be had from the store alone: %s", self._store.name, grant.key,
                         error or type(error).__name__,
-                        extra=about(self._store.name, grant.key))  # fmt: skip
+                        extra=log_fields(self._store.name, grant.key))  # fmt: skip
             return Event.ERROR, await self._elsewhere(request, grant)
 
-    async def _of_object(self, request: web.BaseRequest, grant: Grant) -> tuple[Event, web.StreamResponse]:
+    async def _of_object(self, request: web.BaseRequest, grant: Authorization) -> tuple[Event, web.StreamResponse]:
         if not grant.is_plain:
             return Event.MISS, await self._elsewhere(request, grant)
         found, seen_body = await self._fresh(grant.key)
@@ -112,25 +118,27 @@ class Cache:
         self._folder.note_access(stored)
         return stored, ""
 
-    async def _from_disk(self, request: web.BaseRequest, grant: Grant, stored: Stored) -> web.StreamResponse:
-        about = stored.about
-        headers = headers_of(about, grant.overrides, "hit")
+    async def _from_disk(self, request: web.BaseRequest, grant: Authorization, stored: Stored) -> web.StreamResponse:
+        log_fields = stored.about
+        headers = headers_of(log_fields, grant.overrides, "hit")
         try:
-            early = conditional(request, about, headers)
+            early = conditional(request, log_fields, headers)
             if early is not None:
                 return early
             if self._settings.accel_prefix and is_for_nginx(request, headers):
-                there = self._settings.accel_prefix + self._folder.body_path(about)
+                there = self._settings.accel_prefix + self._folder.body_path(log_fields)
                 del headers["Accept-Ranges"]  # nginx says that itself
                 return web.Response(headers={**headers, "X-Accel-Redirect": there})
-            wanted_parts = parts(request.headers, about.size_bytes, about.etag, about.modified_ms)
-            return await send(request, headers, stored.file, about.size_bytes, wanted_parts)
+            wanted_parts = parts(request.headers, log_fields.size_bytes, log_fields.etag, log_fields.modified_ms)
+            return await send(request, headers, stored.file, log_fields.size_bytes, wanted_parts)
         finally:
             stored.close()
 
     # -- misses
 
-    async def _along(self, request: web.BaseRequest, grant: Grant, seen_body: str) -> tuple[Event, web.StreamResponse]:
+    async def _along(
+        self, request: web.BaseRequest, grant: Authorization, seen_body: str
+    ) -> tuple[Event, web.StreamResponse]:
         """Have the client read what is being downloaded, by whichever process."""
         loop = asyncio.get_running_loop()
         until_s = loop.time() + WAITED_FOR_OTHERS_S
@@ -150,30 +158,32 @@ class Cache:
             pause_s = min(pause_s * 1.5, _LOOKED_AT_LEAST_EVERY_S)
         return Event.MISS, await self._elsewhere(request, grant)
 
-    async def _growing(self, request: web.BaseRequest, grant: Grant, fill: Fill) -> tuple[Event, web.StreamResponse]:
+    async def _growing(
+        self, request: web.BaseRequest, grant: Authorization, fill: Download
+    ) -> tuple[Event, web.StreamResponse]:
         file = fill.open()
         try:
             try:
-                about = await fill.begun()
-                if about.size_bytes <= SMALL_BYTES:
+                log_fields = await fill.begun()
+                if log_fields.size_bytes <= SMALL_BYTES:
                     await fill.came()  # so that what is damaged leads to the store rather than to a broken answer
             except S3S3Error:  # it is logged where it is worth it, and the store tells the client itself
                 return Event.MISS, await self._elsewhere(request, grant)
-            headers = headers_of(about, grant.overrides, "streamed")
-            early = conditional(request, about, headers)
+            headers = headers_of(log_fields, grant.overrides, "streamed")
+            early = conditional(request, log_fields, headers)
             if early is not None:
                 return Event.STREAMED, early
-            wanted_parts = parts(request.headers, about.size_bytes, about.etag, about.modified_ms)
+            wanted_parts = parts(request.headers, log_fields.size_bytes, log_fields.etag, log_fields.modified_ms)
             if wanted_parts and len(wanted_parts) > 1:
                 wanted_parts = None  # a server may always answer with the whole
             growing = None if fill.is_right else fill
-            return Event.STREAMED, await send(request, headers, file, about.size_bytes, wanted_parts, growing)
+            return Event.STREAMED, await send(request, headers, file, log_fields.size_bytes, wanted_parts, growing)
         except S3S3Error as error:
             raise ConnectionResetError(str(error)) from error
         finally:
             os.close(file)
 
-    async def _elsewhere(self, request: web.BaseRequest, grant: Grant) -> web.Response:
+    async def _elsewhere(self, request: web.BaseRequest, grant: Authorization) -> web.Response:
         """Send the client to the store, by its own signature where that is good there."""
         left_s = max(int(grant.expires_s - time.time()), 1)
         location = grant.at_store or await self._store.location(

@@ -8,15 +8,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .cached_object import About
-from .directory import Folder
+from .cached_object import CachedObject
+from .directory import CacheDirectory
 from .writer import filling_count
 
 _READ_AT_ONCE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Census:
+class CacheStats:
     """How much is kept. Times are Unix time; 0 where nothing is kept."""
 
     objects: int
@@ -25,7 +25,7 @@ class Census:
     oldest_access_s: float
 
 
-def census(folder: Folder) -> Census:
+def census(folder: CacheDirectory) -> CacheStats:
     """Count what is kept."""
     objects = size_bytes = 0
     oldest_s = time.time()
@@ -36,10 +36,10 @@ def census(folder: Folder) -> Census:
         objects += 1
         size_bytes += about.size_bytes
         oldest_s = min(oldest_s, accessed_s)
-    return Census(objects, size_bytes, filling_count(folder), oldest_s if objects else 0.0)
+    return CacheStats(objects, size_bytes, filling_count(folder), oldest_s if objects else 0.0)
 
 
-def verify(folder: Folder) -> Iterator[tuple[str, About, str]]:
+def verify(folder: CacheDirectory) -> Iterator[tuple[str, CachedObject, str]]:
     """Read every body. Yield each object: its name, what is known of it, and what is wrong with it ("" for nothing)."""
     for name, about in folder.descriptions():
         wrong = _wrong(folder, about)
@@ -47,7 +47,7 @@ def verify(folder: Folder) -> Iterator[tuple[str, About, str]]:
             yield name, about, wrong
 
 
-def _wrong(folder: Folder, about: About) -> str | None:
+def _wrong(folder: CacheDirectory, about: CachedObject) -> str | None:
     """Return what is wrong; None where the object has been removed meanwhile."""
     path = folder.directory / folder.body_path(about)
     try:

@@ -16,10 +16,10 @@ from urllib.parse import quote, unquote, urlsplit
 
 from ...model import Endpoint
 from ...s3.address import address_of
-from ...s3.credentials import KeySource
+from ...s3.credentials import CredentialProvider
 from ...s3.keys import Query
-from ...s3.signing import SUBRESOURCES, Keys, SignerV2, SignerV4, Target
-from .presigned_parser import Denied, is_text, key_in, query_of, spellings, v4_time_s
+from ...s3.signing import SUBRESOURCES, Credentials, RequestTarget, SignerV2, SignerV4
+from .presigned_parser import SignatureRejected, is_text, key_in, query_of, spellings, v4_time_s
 
 LONGEST_V4_S = 7 * 86_400
 CLOCKS_DIFFER_S = 15 * 60
@@ -45,7 +45,7 @@ _SIGNED_HEADERS = ("x-amz-", "content-type", "content-md5")
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class Authorization:
     """What a presigned URL gives the right to.
 
     Attributes:
@@ -91,22 +91,22 @@ class Verifier:
         others: pairs of keys beside the endpoint's own, whose holders may read the bucket here.
     """
 
-    def __init__(self, endpoint: Endpoint, others: Sequence[Keys] = ()) -> None:
+    def __init__(self, endpoint: Endpoint, others: Sequence[Credentials] = ()) -> None:
         self._endpoint = endpoint
         self._bucket = endpoint.bucket_name
         self._address = address_of(endpoint)
         self._host = self._address.host_header
-        self._key_source = KeySource(endpoint)
-        self._keys: Keys | None = None
+        self._key_source = CredentialProvider(endpoint)
+        self._keys: Credentials | None = None
         self._expects_own_host = False  # as the last good V4 signature had it: to try the other one first costs twice
         self._others = {keys.access_key_id: self._signers_of(keys, is_own=False) for keys in others}
         self._signers = self._others
 
-    def _signers_of(self, keys: Keys, *, is_own: bool) -> _Signers:
-        only = Keys(keys.access_key_id, keys.secret_access_key)  # a token stands in the query
+    def _signers_of(self, keys: Credentials, *, is_own: bool) -> _Signers:
+        only = Credentials(keys.access_key_id, keys.secret_access_key)  # a token stands in the query
         return _Signers(SignerV2(only), SignerV4(only, self._endpoint.region), is_own)
 
-    async def grant(self, method: str, target: str, headers: Mapping[str, str]) -> Grant:
+    async def grant(self, method: str, target: str, headers: Mapping[str, str]) -> Authorization:
         """Return what a request has the right to.
 
         Args:
@@ -118,7 +118,7 @@ class Verifier:
             AccessDenied: there are no keys to verify with.
         """
         if not is_text(target):
-            raise Denied("InvalidURI", "the URL is not UTF-8")
+            raise SignatureRejected("InvalidURI", "the URL is not UTF-8")
         keys = self._key_source.at_hand() or await self._key_source.keys()
         if keys is not self._keys:
             self._keys = keys
@@ -129,16 +129,18 @@ class Verifier:
         query = query_of(raw_query)
         said = {name: value or "" for name, value in query}
         if len(said) != len(query):
-            raise Denied("AccessDenied", "a query that says something twice")
+            raise SignatureRejected("AccessDenied", "a query that says something twice")
         is_v4 = "X-Amz-Signature" in said
         if headers.get("authorization") and (is_v4 or "Signature" in said):
-            raise Denied("InvalidArgument", "signed, and with an Authorization header: only one of the two is allowed")
+            raise SignatureRejected(
+                "InvalidArgument", "signed, and with an Authorization header: only one of the two is allowed"
+            )
         if is_v4 and not _OF_V2.isdisjoint(said):
-            raise Denied("InvalidArgument", "it is signed twice: only one way of the two is allowed")
+            raise SignatureRejected("InvalidArgument", "it is signed twice: only one way of the two is allowed")
         verify = self._by_v4 if is_v4 else self._by_v2
         found = verify(method, path, query, said, headers)
         if not found.key.startswith(self._endpoint.prefix):
-            raise Denied("AccessDenied", f"only keys under {self._endpoint.prefix} are to be had here")
+            raise SignatureRejected("AccessDenied", f"only keys under {self._endpoint.prefix} are to be had here")
         at_store = f"{self._address.url}{path}?{raw_query}" if found.is_good_there else ""
         # What a client has added to a V2 signature, which covers the known names alone, must not get one of ours.
         signed = query if is_v4 else [pair for pair in query if pair[0] in SUBRESOURCES]
@@ -150,18 +152,20 @@ class Verifier:
         self, method: str, path: str, query: Query, said: Mapping[str, str], headers: Mapping[str, str]
     ) -> _Signed:
         if not all(said.get(name) for name in ("AWSAccessKeyId", "Expires", "Signature")):
-            raise Denied("AccessDenied", "there is no signature, or a part of it is missing")
+            raise SignatureRejected("AccessDenied", "there is no signature, or a part of it is missing")
         signers = self._of_id(said["AWSAccessKeyId"])
         expires = said["Expires"]
         if not (expires.isascii() and expires.isdigit() and len(expires) < 15):
-            raise Denied("AccessDenied", "Expires is no time")
+            raise SignatureRejected("AccessDenied", "Expires is no time")
         signature = said["Signature"].replace(" ", "+")
         of_headers = {name: value for name, value in headers.items() if name.startswith(_SIGNED_HEADERS)}
         # botocore puts the headers that it signs into the query
         signed = {**{name: value for name, value in said.items() if name.startswith("x-amz-")}, **of_headers}
         for spelt, key, path_style in self._meanings(path):
             resource = f"/{quote(self._bucket, safe='')}/{spelt}"
-            right = signers.v2.presigned_signature(method, Target(path, resource, query), signed, int(expires), 0)
+            right = signers.v2.presigned_signature(
+                method, RequestTarget(path, resource, query), signed, int(expires), 0
+            )
             if str(int(expires)) == expires and _same(right, signature):
                 is_good_there = signers.is_own and path_style == self._endpoint.path_style
                 return _Signed(key, float(expires), is_good_there, not of_headers)
@@ -183,23 +187,25 @@ class Verifier:
         access_key_id, _, scope = said.get("X-Amz-Credential", "").partition("/")
         signers = self._of_id(access_key_id)
         if said.get("X-Amz-Algorithm") != "AWS4-HMAC-SHA256" or not (lasts_s.isascii() and lasts_s.isdigit()):
-            raise Denied("AuthorizationQueryParametersError", "a part of the V4 signature is missing or is none")
+            raise SignatureRejected(
+                "AuthorizationQueryParametersError", "a part of the V4 signature is missing or is none"
+            )
         if not 0 < int(lasts_s[:9]) <= LONGEST_V4_S or len(lasts_s) > 9:
-            raise Denied("AuthorizationQueryParametersError", "X-Amz-Expires is a week at most")
+            raise SignatureRejected("AuthorizationQueryParametersError", "X-Amz-Expires is a week at most")
         if scope != f"{said['X-Amz-Date'][:8]}/{self._endpoint.region}/s3/aws4_request":
-            raise Denied("AuthorizationQueryParametersError",
+            raise SignatureRejected("AuthorizationQueryParametersError",
                          f"the credential is not for today's S3 in the region {self._endpoint.region}")  # fmt: skip
         if signed_s > time.time() + CLOCKS_DIFFER_S:
-            raise Denied("AccessDenied", "it was signed in the future")
+            raise SignatureRejected("AccessDenied", "it was signed in the future")
         names = said.get("X-Amz-SignedHeaders", "").split(";")
         if "host" not in names:
-            raise Denied("AccessDenied", "the host is not signed")
+            raise SignatureRejected("AccessDenied", "the host is not signed")
         rest = tuple(pair for pair in query if pair[0] not in _OF_THE_SIGNATURE)
         signed = {name: headers.get(name, "") for name in names}
         hosts = (headers.get("host", ""), self._host)
         for host in dict.fromkeys(reversed(hosts) if self._expects_own_host else hosts):
             for sent, _ in spellings(path[1:]):
-                target = Target(f"/{sent}", "", rest)
+                target = RequestTarget(f"/{sent}", "", rest)
                 right = signers.v4.presigned_signature(method, target, {**signed, "host": host}, int(lasts_s), signed_s)
                 if _same(right, said["X-Amz-Signature"]):
                     self._expects_own_host = host == self._host
@@ -213,24 +219,24 @@ class Verifier:
             return key_in(path[1:])
         bucket, _, rest = path[1:].partition("/")
         if unquote(bucket) != self._bucket or not rest:
-            raise Denied("AccessDenied", "it was signed for another bucket")
+            raise SignatureRejected("AccessDenied", "it was signed for another bucket")
         return key_in(rest)
 
     def _of_id(self, access_key_id: str) -> _Signers:
         signers = self._signers.get(access_key_id)
         if signers is None:
-            raise Denied("InvalidAccessKeyId", "there are no keys for this access key id here")
+            raise SignatureRejected("InvalidAccessKeyId", "there are no keys for this access key id here")
         return signers
 
 
-def _grant(found: _Signed, at_store: str, query: Query, signed: Query) -> Grant:
+def _grant(found: _Signed, at_store: str, query: Query, signed: Query) -> Authorization:
     if found.expires_s <= time.time():
-        raise Denied("AccessDenied", "Request has expired")
+        raise SignatureRejected("AccessDenied", "Request has expired")
     overrides = {OVERRIDES[name]: value for name, value in query if name in OVERRIDES and value}
     if any(character in value for value in overrides.values() for character in "\r\n\0"):
-        raise Denied("AccessDenied", "a header of the answer with a line break in it")
+        raise SignatureRejected("AccessDenied", "a header of the answer with a line break in it")
     rest = tuple(pair for pair in signed if pair[0] not in _OF_THE_SIGNATURE)
-    return Grant(
+    return Authorization(
         found.key,
         found.expires_s,
         at_store,
@@ -241,8 +247,8 @@ def _grant(found: _Signed, at_store: str, query: Query, signed: Query) -> Grant:
     )
 
 
-def _wrong() -> Denied:
-    return Denied("SignatureDoesNotMatch", "the signature is not the one that the keys make")
+def _wrong() -> SignatureRejected:
+    return SignatureRejected("SignatureDoesNotMatch", "the signature is not the one that the keys make")
 
 
 def _same(one: str, other: str) -> bool:

@@ -14,7 +14,7 @@ from ...s3.keys import Query
 _V4_TIME = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z")
 
 
-class Denied(S3S3Error):
+class SignatureRejected(S3S3Error):
     """The signature gives no right to the object. `code` is S3's name for why."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -56,9 +56,9 @@ def key_in(encoded: str) -> str:
     try:
         key = unquote(encoded, errors="strict")
     except UnicodeDecodeError:
-        raise Denied("InvalidURI", "the path is not UTF-8") from None
+        raise SignatureRejected("InvalidURI", "the path is not UTF-8") from None
     if not key or len(key.encode()) > KEY_LIMIT_BYTES:
-        raise Denied("KeyTooLongError" if key else "AccessDenied", "the path names no object")
+        raise SignatureRejected("KeyTooLongError" if key else "AccessDenied", "the path names no object")
     return key
 
 
@@ -69,4 +69,4 @@ def v4_time_s(text: str) -> float:
         year, month, day, hour, minute, second = map(int, found.groups() if found else ())
         return datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc).timestamp()
     except ValueError:
-        raise Denied("AuthorizationQueryParametersError", "X-Amz-Date is no time") from None
+        raise SignatureRejected("AuthorizationQueryParametersError", "X-Amz-Date is no time") from None

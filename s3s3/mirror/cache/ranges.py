@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ...s3 import http_date_ms
 
-MOST_PARTS = 32
+MAX_PARTS = 32
 """More ranges in one request are no range: the whole object costs less."""
 
 _RANGES = re.compile(r"bytes=[\t ]*(.*)", re.IGNORECASE)
@@ -52,7 +52,7 @@ def parts(headers: Mapping[str, str], size_bytes: int, etag: str, modified_ms: i
     if not found or not _is_same(headers.get("If-Range"), etag, modified_ms):
         return None
     asked = [text.strip(" \t") for text in found[1].split(",")]
-    if len(asked) > MOST_PARTS:
+    if len(asked) > MAX_PARTS:
         return None
     there = []
     for text in asked:

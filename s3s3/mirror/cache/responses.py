@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from ..access_log import OUTCOME
-from .cached_object import About, sendable
+from .cached_object import CachedObject, sendable
 from .ranges import Wanted, wanted
 
 _NOT_FOR_NGINX = frozenset(("if-range", "if-match", "x-s3s3-sendfile"))
@@ -27,7 +27,7 @@ def said(status: int, code: str, message: str) -> web.Response:
     return web.Response(status=status, text=text, content_type="application/xml")
 
 
-def headers_of(about: About, overrides: Mapping[str, str], outcome: str) -> dict[str, str]:
+def headers_of(about: CachedObject, overrides: Mapping[str, str], outcome: str) -> dict[str, str]:
     """Return the headers of an answer with the object."""
     headers = {**about.answered, OUTCOME: outcome}
     for name, value in overrides.items():
@@ -35,7 +35,7 @@ def headers_of(about: About, overrides: Mapping[str, str], outcome: str) -> dict
     return headers
 
 
-def conditional(request: web.BaseRequest, about: About, headers: Mapping[str, str]) -> web.Response | None:
+def conditional(request: web.BaseRequest, about: CachedObject, headers: Mapping[str, str]) -> web.Response | None:
     """Return the answer without the object that the request's conditions ask for; None where it is to have it."""
     verdict = wanted(request.headers, about.etag, about.modified_ms)
     if verdict is Wanted.FAILED:

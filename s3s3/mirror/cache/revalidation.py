@@ -7,12 +7,12 @@ import logging
 from enum import Enum
 
 from ...errors import StoreError, StoreUnavailable
-from ...monitoring.log import about as log_fields
+from ...monitoring.log import log_fields
 from ...s3 import Store
 from ...s3.transport.pool import ASKED_FOR_S
-from ...tasks import within
-from .cached_object import About
-from .directory import Folder
+from ...tasks import timeout
+from .cached_object import CachedObject
+from .directory import CacheDirectory
 
 log = logging.getLogger(__name__)
 
@@ -25,15 +25,15 @@ class Validity(Enum):
     UNKNOWN = "unknown"
 
 
-class Validation:
+class Revalidator:
     """Asks the store."""
 
-    def __init__(self, store: Store, folder: Folder) -> None:
+    def __init__(self, store: Store, folder: CacheDirectory) -> None:
         self._store = store
         self._folder = folder
         self._asking: dict[str, asyncio.Task[Validity]] = {}
 
-    async def of(self, key: str, about: About) -> Validity:
+    async def of(self, key: str, about: CachedObject) -> Validity:
         """Ask the store, once however many want to know."""
         asking = self._asking.get(key)
         if asking is None:
@@ -41,9 +41,9 @@ class Validation:
             asking.add_done_callback(lambda _: self._asking.pop(key, None))
         return await asyncio.shield(asking)
 
-    async def _ask(self, key: str, about: About) -> Validity:
+    async def _ask(self, key: str, about: CachedObject) -> Validity:
         try:
-            async with within(ASKED_FOR_S):
+            async with timeout(ASKED_FOR_S):
                 held = await self._store.head(key)
         except (StoreUnavailable, asyncio.TimeoutError) as error:
             log.warning("%s: whether %r is still the same is not known, and it is given out as it was: %s",

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
-from ...tasks import within
-from .downloads import Fill
+from ...tasks import timeout
+from .downloads import Download
 from .ranges import Part
 
 STALLED_AFTER_S = 30.0
@@ -38,7 +38,7 @@ class FromFile(web.StreamResponse):
 
 async def send(
     request: web.BaseRequest, headers: Mapping[str, str], file: int, size_bytes: int, parts: list[Part] | None,
-    growing: Fill | None = None,
+    growing: Download | None = None,
 ) -> web.StreamResponse:  # fmt: skip
     """Answer with a file, or parts of it.
 
@@ -97,7 +97,9 @@ async def _several(
     return response
 
 
-async def _send_part(request: web.BaseRequest, response: FromFile, file: int, part: Part, growing: Fill | None) -> None:
+async def _send_part(
+    request: web.BaseRequest, response: FromFile, file: int, part: Part, growing: Download | None
+) -> None:
     """Send what lies between; of a file that still grows, as it comes in. An end too soon resets the connection."""
     transport = request.transport
     if transport is None:
@@ -143,7 +145,7 @@ async def _takes_more(socket: int) -> None:
     ready: asyncio.Future[None] = loop.create_future()
     loop.add_writer(socket, lambda: None if ready.done() else ready.set_result(None))
     try:
-        async with within(STALLED_AFTER_S):
+        async with timeout(STALLED_AFTER_S):
             await ready
     except asyncio.TimeoutError:
         raise ConnectionResetError("the client takes nothing") from None

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 from ...config.mirror import CacheSettings
 from ...monitoring.metrics import Metrics
-from ...s3 import Keys, Store
+from ...s3 import Credentials, Store
 from ...s3.transport.pool import ASKING, ASKING_CONNECTIONS
 from ...tasks import cancel
 from ...transfer.route_stores import refused
 from ..access_log import JsonAccessLog
 from ..http_server import Bounds, Connections, connections_at_hand, serving
-from ..request_stats import OF_CACHE, Figures, Line
-from .directory import Folder
-from .downloads import MOST_FILLS, Fills
+from ..request_stats import OF_CACHE, Line, RequestStats
+from .directory import CacheDirectory
+from .downloads import MAX_FILLS, Downloads
 from .eviction import disk_of, folder_of, room_in
-from .frontend import Cache
+from .frontend import CacheFrontEnd
 from .presigned import Verifier
 from .writer import sweep
 
@@ -30,22 +30,22 @@ CACHE = "mirror.cache"
 
 
 @dataclass(frozen=True)
-class CacheFront:
+class CacheService:
     """The address that the cache's clients come to."""
 
     name: str
     store: Store
-    folder: Folder
-    fills: Fills
+    folder: CacheDirectory
+    fills: Downloads
     connections: Connections
     port: int
     metrics: Metrics
 
-    def ailment(self) -> str:
+    def health_problem(self) -> str:
         """Return "": it waits for nobody."""
         return ""
 
-    async def unready(self) -> list[str]:
+    async def readiness_problems(self) -> list[str]:
         """Ask the store and look at the directory; return what is wrong, a line each."""
         error = await refused(self.store)
         wrong = [f"{self.name}: {error}"] if error is not None else []
@@ -64,7 +64,7 @@ class CacheFront:
 @asynccontextmanager
 async def cache_front(
     settings: CacheSettings, metrics: Metrics, *, line: Line | None = None, with_access_log: bool = False
-) -> AsyncIterator[CacheFront]:
+) -> AsyncIterator[CacheService]:
     """Open it. It answers at once, and removes what dead processes have left beside that.
 
     Raises:
@@ -72,27 +72,27 @@ async def cache_front(
     """
     folder = folder_of(settings)
     folder.make()
-    figures = Figures(CACHE, metrics, line, OF_CACHE)
+    figures = RequestStats(CACHE, metrics, line, OF_CACHE)
     prefix = settings.store.prefix
-    reading = Store(settings.store, source_prefix=prefix, connections=MOST_FILLS)
+    reading = Store(settings.store, source_prefix=prefix, connections=MAX_FILLS)
     asking = Store(settings.store, source_prefix=prefix, connections=ASKING_CONNECTIONS, timeouts=ASKING)
     async with reading, asking:
-        fills = Fills(reading, folder, room_in(folder, settings), metrics, CACHE)
-        verifier = Verifier(settings.store, [Keys(*pair) for pair in settings.keys])
-        cache = Cache(settings, verifier, asking, folder, fills, figures)
+        fills = Downloads(reading, folder, room_in(folder, settings), metrics, CACHE)
+        verifier = Verifier(settings.store, [Credentials(*pair) for pair in settings.keys])
+        cache = CacheFrontEnd(settings, verifier, asking, folder, fills, figures)
         connections = Connections(Bounds(connections=connections_at_hand()))
         access_log = JsonAccessLog if with_access_log else None
         sweeping = asyncio.create_task(_sweep(folder))
         try:
             async with serving(CACHE, settings.host, settings.port, cache.answer, connections, access_log) as port:
                 log.info("%s: %s:%d, %s", CACHE, settings.host, port, folder.directory)
-                yield CacheFront(CACHE, asking, folder, fills, connections, port, metrics)
+                yield CacheService(CACHE, asking, folder, fills, connections, port, metrics)
         finally:
             await cancel([sweeping])
             await fills.close()
 
 
-async def _sweep(folder: Folder) -> None:
+async def _sweep(folder: CacheDirectory) -> None:
     removed = await asyncio.to_thread(sweep, folder)
     if removed:
         log.info("%s: %d files that dead processes had left are removed", CACHE, removed)

@@ -11,11 +11,11 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from .cached_object import About
-from .directory import NOTED_EVERY_S, Folder, remove
+from .cached_object import CachedObject
+from .directory import NOTED_EVERY_S, CacheDirectory, remove
 
 
-class Filling:
+class EntryWriter:
     """A body that this process writes and no other."""
 
     def __init__(self, path: Path, file: int) -> None:
@@ -31,7 +31,7 @@ class Filling:
             self.file = -1
 
 
-def begin(folder: Folder, key: str) -> Filling | None:
+def begin(folder: CacheDirectory, key: str) -> EntryWriter | None:
     """Begin to write a body; None where somebody else does. Raises OSError."""
     path = folder.filling / folder.name(key)
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -50,10 +50,10 @@ def begin(folder: Folder, key: str) -> Filling | None:
         os.close(file)
         return begin(folder, key)
     os.ftruncate(file, 0)
-    return Filling(path, file)
+    return EntryWriter(path, file)
 
 
-def keep(folder: Folder, filling: Filling, about: About) -> None:
+def keep(folder: CacheDirectory, filling: EntryWriter, about: CachedObject) -> None:
     """Make a body that has been written whole visible. Raises OSError. Slow: waits for the disk."""
     os.ftruncate(filling.file, about.size_bytes)
     os.fsync(filling.file)
@@ -80,12 +80,12 @@ def keep(folder: Folder, filling: Filling, about: About) -> None:
         remove(there / before.body)
 
 
-def filling_count(folder: Folder) -> int:
+def filling_count(folder: CacheDirectory) -> int:
     """Return how many bodies are being written, or were when their process died."""
     return sum(1 for _ in folder.filling.iterdir())
 
 
-def sweep(folder: Folder) -> int:
+def sweep(folder: CacheDirectory) -> int:
     """Remove what dead processes have left; return how many files. What is being written is locked, and stays."""
     removed = 0
     for path in folder.filling.iterdir():
@@ -102,7 +102,7 @@ def sweep(folder: Folder) -> int:
     return removed
 
 
-def _is_orphan(folder: Folder, name: str, body: str) -> bool:
+def _is_orphan(folder: CacheDirectory, name: str, body: str) -> bool:
     about = folder.described(name)
     return about is None or about.body != body
 

@@ -20,15 +20,15 @@ from urllib.parse import urljoin
 from ... import __version__
 from ...errors import NoSuchKey, StoreError, StoreUnavailable, UpstreamRefused, UrlForbidden
 from ...model import Endpoint, Entry, md5_of_etag
-from ...s3.objects import KEPT_HEADERS, Answer, Content, Held, Reading
+from ...s3.objects import KEPT_HEADERS, Content, ObjectInfo, ObjectStream, S3Response
 from ...s3.timestamps import http_date_ms
 from ...s3.transport.connection import Connection
-from ...s3.transport.errors import ConnectFailed, Silent, WireError, WrongMd5
+from ...s3.transport.errors import ConnectFailed, ContentMD5Mismatch, TransportError, TransportTimeout
 from ...s3.transport.pool import Timeouts
-from ...tasks import within
+from ...tasks import timeout
 from .url_policy import Place, UrlRules
 
-MOST_HOPS = 20
+MAX_HOPS = 20
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _TAKEN_AT_ONCE_BYTES = 256 * 1024
 _MD5_OF_NOTHING = "d41d8cd98f00b204e9800998ecf8427e"
@@ -94,18 +94,18 @@ class Origin:
         self._timeouts = timeouts
         self._tls: ssl.SSLContext | None = None
 
-    async def fetch(self, key: str, limit_bytes: int) -> tuple[Reading, bytes | None]:
+    async def fetch(self, key: str, limit_bytes: int) -> tuple[ObjectStream, bytes | None]:
         """Open an object and, where it has at most `limit_bytes`, read it too, as `Store.fetch` does."""
         reading = await self.get(key)
         if reading.entry.size_bytes > limit_bytes:
             return reading, None
         return reading, await reading.body()
 
-    async def head(self, key: str) -> Held | None:
+    async def head(self, key: str) -> ObjectInfo | None:
         """Return None: what a server says to a HEAD need not be what it says to a GET, so it is not asked."""
         return None
 
-    async def get(self, key: str) -> Reading:
+    async def get(self, key: str) -> ObjectStream:
         """Open an object.
 
         Raises:
@@ -117,7 +117,7 @@ class Origin:
         try:
             url = self._url_of(key)
             hops: list[Hop] = []
-            while len(hops) <= MOST_HOPS:
+            while len(hops) <= MAX_HOPS:
                 place = self._rules.place(url)
                 address, answer = await self._ask(key, place)
                 hops.append(Hop(answer.status, place.url, address))
@@ -131,14 +131,14 @@ class Origin:
             raise
         except ValueError as error:
             raise UpstreamRefused(f"it redirects to what is no URL: {error}", key=key, status=302) from error
-        raise UpstreamRefused(f"it redirects more than {MOST_HOPS} times", key=key, status=hops[-1].status)
+        raise UpstreamRefused(f"it redirects more than {MAX_HOPS} times", key=key, status=hops[-1].status)
 
-    async def _ask(self, key: str, place: Place) -> tuple[str, Answer]:
+    async def _ask(self, key: str, place: Place) -> tuple[str, S3Response]:
         """Make one request. Return the address that answered, and the answer."""
         addresses = await self._rules.addresses(place)
         try:
             address, connection = await self._connect(place, addresses)
-        except WireError as error:
+        except TransportError as error:
             raise self._failure(key, place, error) from error
         watch = _Watch(self._timeouts.read_s)
         watch.begin(connection)
@@ -148,11 +148,11 @@ class Origin:
             head = await connection.head()
         except BaseException as error:
             watch.release(connection)
-            if isinstance(error, WireError):
+            if isinstance(error, TransportError):
                 raise self._failure(key, place, error) from error
             raise
         connection.end_within(math.inf)
-        return address, Answer(head, connection, watch)
+        return address, S3Response(head, connection, watch)
 
     async def _connect(self, place: Place, addresses: list[str]) -> tuple[str, Connection]:
         if place.is_secure and self._tls is None:
@@ -161,7 +161,7 @@ class Origin:
         cause: BaseException | None = None
         for address in addresses:
             try:
-                async with within(self._timeouts.connect_s):
+                async with timeout(self._timeouts.connect_s):
                     _, connection = await loop.create_connection(
                         lambda: Connection(loop),
                         address,
@@ -175,14 +175,14 @@ class Origin:
                 return address, connection
         raise ConnectFailed from cause
 
-    async def _read(self, key: str, answer: Answer, fetched: Fetched) -> Reading:
+    async def _read(self, key: str, answer: S3Response, fetched: Fetched) -> ObjectStream:
         try:
             return await self._reading(key, answer, fetched)
         except BaseException:
             answer.close(drop=True)
             raise
 
-    async def _reading(self, key: str, answer: Answer, fetched: Fetched) -> Reading:
+    async def _reading(self, key: str, answer: S3Response, fetched: Fetched) -> ObjectStream:
         place = self._rules.place(fetched.hops[-1].url)
         if answer.status == 404:
             raise NoSuchKey("not found there", operation="GET", key=key, status=404)
@@ -191,7 +191,7 @@ class Origin:
         headers = {name: value for name, value in answer.headers.items() if name in KEPT_HEADERS}
         headers.update(self._kept(key, fetched))
 
-        def failed(error: WireError) -> StoreError:
+        def failed(error: TransportError) -> StoreError:
             return self._failure(key, place, error)
 
         etag, modified_ms = _md5(answer.headers), http_date_ms(answer.headers.get("last-modified", "")) or 0
@@ -199,29 +199,31 @@ class Origin:
         is_promised = etag and "content-md5" in answer.headers
         if length is not None and "transfer-encoding" not in answer.headers:
             if is_promised and not int(length) and etag != _MD5_OF_NOTHING:
-                raise failed(WrongMd5())  # an empty body is never taken, so nobody would hold it against that
+                raise failed(ContentMD5Mismatch())  # an empty body is never taken, so nobody would hold it against that
             content: Content = Promised(answer, int(length), etag) if is_promised else answer
-            return Reading(Held(Entry(key, int(length), etag, modified_ms), headers, False, None), content, failed)
+            return ObjectStream(
+                ObjectInfo(Entry(key, int(length), etag, modified_ms), headers, False, None), content, failed
+            )
         if self._keep is None or "transfer-encoding" not in answer.headers:
             raise UpstreamRefused("it announces no length, so nobody could tell a whole object", key=key, status=200)
         kept = await self._keep(_chunks(answer, failed))
         if is_promised and etag != kept.md5:
             kept.content.close()
-            raise failed(WrongMd5())
-        return Reading(
-            Held(Entry(key, kept.size_bytes, kept.md5, modified_ms), headers, False, None), kept.content, failed
+            raise failed(ContentMD5Mismatch())
+        return ObjectStream(
+            ObjectInfo(Entry(key, kept.size_bytes, kept.md5, modified_ms), headers, False, None), kept.content, failed
         )
 
-    def _failure(self, key: str, place: Place, error: WireError) -> StoreUnavailable:
+    def _failure(self, key: str, place: Place, error: TransportError) -> StoreUnavailable:
         cause = error.__cause__
         if isinstance(error, ConnectFailed):
             if isinstance(cause, ssl.SSLCertVerificationError):
                 why = f"its certificate is not trusted: {cause.verify_message}"
             else:
                 why = f"no connection: {cause}" if str(cause) else "no connection in time"
-        elif isinstance(error, Silent):
+        elif isinstance(error, TransportTimeout):
             why = "it did not answer in time"
-        elif isinstance(error, WrongMd5):
+        elif isinstance(error, ContentMD5Mismatch):
             why = "what came does not have the Content-MD5 that was promised"
         else:
             why = f"the connection was lost before the answer was complete ({error or type(error).__name__})"
@@ -254,11 +256,11 @@ def _request(place: Place) -> bytes:
     ).encode("ascii")
 
 
-async def _chunks(answer: Answer, failed: Callable[[WireError], StoreError]) -> AsyncIterator[bytes]:
+async def _chunks(answer: S3Response, failed: Callable[[TransportError], StoreError]) -> AsyncIterator[bytes]:
     try:
         while chunk := await answer.take(_TAKEN_AT_ONCE_BYTES):
             yield chunk
-    except WireError as error:
+    except TransportError as error:
         raise failed(error) from error
     finally:
         answer.close()
@@ -291,7 +293,7 @@ class Promised(Content):
         self._left -= len(chunk)
         if chunk and self._left <= 0 and self._md5.hexdigest() != self._promised:
             self.close(drop=True)
-            raise WrongMd5
+            raise ContentMD5Mismatch
         return chunk
 
     def close(self, *, drop: bool = False) -> None:

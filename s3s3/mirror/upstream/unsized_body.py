@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from ...errors import SpoolUnavailable, TooLarge
 from ...model import SINGLE_PUT_LIMIT_BYTES
 from ...s3 import Content
-from ...transfer.budget import Need, Room
+from ...transfer.budget import BudgetRequest, CopyBudget
 from ...transfer.spool import SpooledFile
 from .origin import Kept
 
@@ -16,7 +16,7 @@ IN_MEMORY_BYTES = 256 * 1024
 _ROOM_STEP_BYTES = 16 * 1024 * 1024
 
 
-def keeper(room: Room) -> Callable[[AsyncIterator[bytes]], Awaitable[Kept]]:
+def keeper(room: CopyBudget) -> Callable[[AsyncIterator[bytes]], Awaitable[Kept]]:
     """Return what reads such a body to its end, taking the disk that it needs from `room`."""
 
     async def keep(chunks: AsyncIterator[bytes]) -> Kept:
@@ -34,7 +34,7 @@ def keeper(room: Room) -> Callable[[AsyncIterator[bytes]], Awaitable[Kept]]:
     return keep
 
 
-async def _on_disk(room: Room, beginning: list[bytes], rest: AsyncIterator[bytes]) -> Kept:
+async def _on_disk(room: CopyBudget, beginning: list[bytes], rest: AsyncIterator[bytes]) -> Kept:
     taken = _Taken(room)
     try:
         file = await room.spool(taken.counted(beginning, rest))
@@ -47,7 +47,7 @@ async def _on_disk(room: Room, beginning: list[bytes], rest: AsyncIterator[bytes
 class _Taken:
     """The disk that one body takes, more of it as it comes in."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: CopyBudget) -> None:
         self._room = room
         self._taken_bytes = 0
         self.size_bytes = 0
@@ -66,12 +66,12 @@ class _Taken:
             raise TooLarge("it has more bytes than a single PUT takes (5 GiB)", operation="GET")
         while self.size_bytes > self._taken_bytes:
             # Never waited for: two that each hold a part could wait for each other for ever.
-            if not self._room.take_now(Need(0, _ROOM_STEP_BYTES)):
+            if not self._room.take_now(BudgetRequest(0, _ROOM_STEP_BYTES)):
                 raise SpoolUnavailable("spool_bytes is used up for now: set a larger one in [worker]")
             self._taken_bytes += _ROOM_STEP_BYTES
 
     def give_back(self) -> None:
-        self._room.give(Need(0, self._taken_bytes))
+        self._room.give(BudgetRequest(0, self._taken_bytes))
         self._taken_bytes = 0
 
 

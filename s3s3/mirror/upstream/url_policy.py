@@ -12,7 +12,7 @@ from typing import TypeAlias
 from urllib.parse import quote, urlsplit
 
 from ...errors import StoreUnavailable, UrlForbidden
-from ...tasks import within
+from ...tasks import timeout
 
 Network: TypeAlias = "IPv4Network | IPv6Network"
 IpAddress: TypeAlias = "IPv4Address | IPv6Address"
@@ -112,7 +112,7 @@ class UrlRules:
             StoreUnavailable: the name has none.
         """
         try:
-            async with within(_RESOLVE_TIMEOUT_S):
+            async with timeout(_RESOLVE_TIMEOUT_S):
                 found = await self.resolve(place.host, place.port)
         except (OSError, UnicodeError, asyncio.TimeoutError) as error:
             raise StoreUnavailable(f"the name {place.host} cannot be resolved") from error

@@ -1,7 +1,7 @@
 -- ARGV: all destinations,
 --       JSON: for each job {key, token, 1 to leave a look or 0, destinations that are done, further verdicts},
---       a verdict being {destination, done|retry|park|bury|back|aside, delay_ms, event for its runs,
---       the dead letter (bury) or the name of the circuit that it waits for (park)}
+--       a verdict being {destination, done|retry|park|dead-letter|release|defer, delay_ms, event for its runs,
+--       the dead letter (dead-letter) or the name of the circuit that it waits for (park)}
 -- Returns the tokens that were not the owner's any more.
 local all, jobs = ARGV[2], cjson.decode(ARGV[3])
 local RUN_KEPT_S = 3600
@@ -45,7 +45,7 @@ local function settle(key, record, done, verdicts)
     if word == 'done' then
       tries[name] = nil
       redis.call('HDEL', P .. 'dead:' .. name, key)
-    elseif word == 'bury' then
+    elseif word == 'dead-letter' then
       tries[name] = nil
       redis.call('HSET', P .. 'dead:' .. name, key, text)
     else
@@ -55,7 +55,7 @@ local function settle(key, record, done, verdicts)
         due = math.min(due or math.huge, now + delay_ms, is_early and still_due or math.huge)
       elseif word == 'park' then
         redis.call('SADD', P .. 'parked:' .. text, key)
-      elseif word == 'aside' then
+      elseif word == 'defer' then
         back = 'bulk'
       else
         back = back or record.lane

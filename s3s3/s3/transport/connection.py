@@ -12,7 +12,14 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 
-from .errors import BodyWrong, Broken, NotHTTP, Silent, TooEarly, WireError
+from .errors import (
+    BodyLengthMismatch,
+    ConnectionLost,
+    PrematureResponse,
+    ProtocolError,
+    TransportError,
+    TransportTimeout,
+)
 from .http_parser import HEAD_LIMIT_BYTES, Body, Head, body_of, parse_head
 
 _READ_AHEAD_BYTES = 512 * 1024
@@ -119,14 +126,14 @@ class Connection(asyncio.Protocol):
         async for chunk in body:
             left -= len(chunk)
             if left < 0 and self._head is None:
-                raise self._wire_error(BodyWrong(f"more than the promised {size_bytes} bytes came to be sent"))
+                raise self._wire_error(BodyLengthMismatch(f"more than the promised {size_bytes} bytes came to be sent"))
             if ready:
                 await self._write(ready)
                 if self._head is not None:
                     return
             ready = chunk
         if left and self._head is None:
-            raise self._wire_error(BodyWrong(f"{left} of the promised {size_bytes} bytes are missing"))
+            raise self._wire_error(BodyLengthMismatch(f"{left} of the promised {size_bytes} bytes are missing"))
         if self._head is None:
             self._sent_whole = True
             await self._write(ready)
@@ -136,7 +143,7 @@ class Connection(asyncio.Protocol):
         while self._head is None:
             await self._wait()
         if self._head.status < 300 and not self._sent_whole:
-            raise self._wire_error(TooEarly())
+            raise self._wire_error(PrematureResponse())
         return self._head
 
     async def take(self, size_bytes: int) -> bytes:
@@ -182,22 +189,22 @@ class Connection(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    def _lost(self) -> WireError:
+    def _lost(self) -> TransportError:
         error = self._error
-        if isinstance(error, WireError):
+        if isinstance(error, TransportError):
             return error
-        lost = self._wire_error(Silent() if isinstance(error, TimeoutError) else Broken())
+        lost = self._wire_error(TransportTimeout() if isinstance(error, TimeoutError) else ConnectionLost())
         lost.__cause__ = error
         return lost
 
-    def _wire_error(self, error: WireError) -> WireError:
+    def _wire_error(self, error: TransportError) -> TransportError:
         error.sent = self._busy
         error.answered = self._head is not None
         error.kept = self._exchanges > 1
         return error
 
     def _fail(self, error: ValueError) -> None:
-        self._error = self._wire_error(NotHTTP(str(error)))
+        self._error = self._wire_error(ProtocolError(str(error)))
         self.abort()
 
     # what asyncio calls

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class WireError(Exception):
+class TransportError(Exception):
     """An exchange that did not end with a whole answer.
 
     Attributes:
@@ -17,29 +17,29 @@ class WireError(Exception):
     kept = False
 
 
-class ConnectFailed(WireError):
+class ConnectFailed(TransportError):
     """No connection; `__cause__` says why."""
 
 
-class Broken(WireError):
+class ConnectionLost(TransportError):
     """The connection was lost in the middle; `__cause__` says how, None means that the peer closed it."""
 
 
-class Silent(WireError):
+class TransportTimeout(TransportError):
     """No byte moved for too long, or the exchange took longer than it may."""
 
 
-class NotHTTP(WireError):
+class ProtocolError(TransportError):
     """What came is not HTTP/1.x."""
 
 
-class TooEarly(WireError):
+class PrematureResponse(TransportError):
     """A store that praised a body before it had all of it."""
 
 
-class BodyWrong(WireError):
+class BodyLengthMismatch(TransportError):
     """A body to be sent has more or fewer bytes than was promised. The connection was reset."""
 
 
-class WrongMd5(WireError):
+class ContentMD5Mismatch(TransportError):
     """A body does not have the Content-MD5 that its head promised."""

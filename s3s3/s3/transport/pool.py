@@ -7,7 +7,7 @@ import ssl
 from collections import deque
 from dataclasses import dataclass
 
-from ...tasks import within
+from ...tasks import timeout
 from .connection import Connection
 from .errors import ConnectFailed
 
@@ -88,7 +88,7 @@ class Pool:
         if self._is_secure and self._tls is None:
             self._tls = ssl.create_default_context()
         try:
-            async with within(self._timeouts.connect_s):
+            async with timeout(self._timeouts.connect_s):
                 _, connection = await loop.create_connection(
                     lambda: Connection(loop), self._host, self._port, ssl=self._tls
                 )

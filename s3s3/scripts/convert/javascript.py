@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-MOST_NESTED = 50
+MAX_NESTED = 50
 
 _TOKEN = re.compile(
     r"""(?:\s|//[^\n]*|/\*.*?\*/)*
@@ -57,7 +57,7 @@ class _Reader:
         kind, word = self._next()
         if word in ("{", "["):
             self._depth += 1
-            if self._depth > MOST_NESTED:
+            if self._depth > MAX_NESTED:
                 raise ValueError("nested too deeply")
             found = self._object() if word == "{" else self._list()
             self._depth -= 1

@@ -17,7 +17,7 @@ from .keep import keep_running
 from .process import ServerMissing
 from .screen import Screen
 from .servers import HOST
-from .tour import FEWEST_OBJECTS, OBJECTS, nothing, tour
+from .tour import MIN_OBJECTS, OBJECTS, nothing, tour
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,8 +59,8 @@ def command_line() -> argparse.ArgumentParser:
 
 
 def _objects(text: str) -> int:
-    if not text.isdecimal() or int(text) < FEWEST_OBJECTS:
-        raise argparse.ArgumentTypeError(f"{text!r} should be a number, {FEWEST_OBJECTS} or more")
+    if not text.isdecimal() or int(text) < MIN_OBJECTS:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number, {MIN_OBJECTS} or more")
     return int(text)
 
 

@@ -17,7 +17,7 @@ import redis
 from ...config import DEFAULT_ROUTE
 from ...model import Endpoint, Lane
 from ...notifications.pubsub import LEASE_S as EAR_LEASE_S
-from ...queue.redis_errors import translated
+from ...queue.redis_errors import translate_errors
 from .commands import Listener
 from .folder import Folder
 from .judge import Bucket
@@ -87,7 +87,7 @@ class Parts:
 
     @property
     def redis_version(self) -> str:
-        with translated():
+        with translate_errors():
             return str(self._client.info("server")["redis_version"])
 
     def prepare(self) -> None:
@@ -98,12 +98,12 @@ class Parts:
 
     def publish(self, keys: Iterable[str]) -> int:
         """Publish keys as a producer does; return how often somebody heard it."""
-        with translated():
+        with translate_errors():
             return sum(int(self._client.publish(CHANNEL, key)) for key in keys)
 
     def queue(self) -> Queue:
         """Count what is on the queue for notices."""
-        with translated():
+        with translate_errors():
             return Queue(self._client.xlen(_STREAM), self._client.xpending(_STREAM, _GROUP)["pending"])
 
     def start_listener(self) -> Listener:

@@ -17,7 +17,7 @@ from .screen import Bars, Screen
 from .watch import Watch
 
 OBJECTS = 300
-FEWEST_OBJECTS = 30
+MIN_OBJECTS = 30
 KILL_AT = 0.4
 """The part of the objects that has to be at both destinations when the listener is killed."""
 

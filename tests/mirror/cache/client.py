@@ -12,7 +12,7 @@ import boto3
 import yarl
 from botocore.config import Config
 
-from s3s3.mirror.cache.service import CacheFront
+from s3s3.mirror.cache.service import CacheService
 from s3s3.model import Endpoint
 from s3s3.monitoring.metrics import Metrics
 
@@ -23,7 +23,7 @@ BIG = hashlib.sha256(b"seed").digest() * (4 * MIB // 32)
 class CacheClient:
     """Asks a cache with presigned URLs."""
 
-    def __init__(self, front: CacheFront, store: Endpoint, http: aiohttp.ClientSession, metrics: Metrics) -> None:
+    def __init__(self, front: CacheService, store: Endpoint, http: aiohttp.ClientSession, metrics: Metrics) -> None:
         self.front, self.store, self.http, self.metrics = front, store, http, metrics
         self.base = f"http://127.0.0.1:{front.port}"
 

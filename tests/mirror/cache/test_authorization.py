@@ -11,9 +11,9 @@ from aiohttp.test_utils import make_mocked_request
 from botocore.config import Config
 
 from s3s3.mirror.cache import authorization
-from s3s3.mirror.cache.authorization import Grants
+from s3s3.mirror.cache.authorization import AuthorizationCache
 from s3s3.mirror.cache.presigned import Verifier
-from s3s3.mirror.cache.presigned_parser import Denied
+from s3s3.mirror.cache.presigned_parser import SignatureRejected
 from s3s3.model import Endpoint, Secret
 
 STORE = Endpoint("mirror.cache.store", "bucket", host="ceph.example.org", is_secure=False, access_key_id="ID",
@@ -29,7 +29,7 @@ class Counting(Verifier):
     async def grant(self, *about: Any) -> Any:
         self.asked += 1
         if not self.is_willing:
-            raise Denied("InvalidAccessKeyId", "they are gone")
+            raise SignatureRejected("InvalidAccessKeyId", "they are gone")
         return await super().grant(*about)
 
 
@@ -47,27 +47,27 @@ def target(version: str, expires_s: int = 60, **parameters: str) -> str:
     return str(url).removeprefix("http://ceph.example.org")
 
 
-async def granted(grants: Grants, target: str, method: str = "GET", **headers: str) -> str:
+async def granted(grants: AuthorizationCache, target: str, method: str = "GET", **headers: str) -> str:
     named = {"Host": "ceph.example.org", **{name.replace("_", "-"): value for name, value in headers.items()}}
     return (await grants.grant(make_mocked_request(method, target, headers=named))).key
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
 async def test_a_url_that_comes_again_is_verified_once_and_anything_else_anew(verifier: Counting, version: str) -> None:
-    asked, url = Grants(verifier), target(version)
+    asked, url = AuthorizationCache(verifier), target(version)
     for _ in range(3):
         assert await granted(asked, url, Range="bytes=0-9") == "key"
     assert verifier.asked == 1
     for wrong, options in ((url[:-1], {}), (url, {"method": "HEAD"}), (url.replace("/key", "/other"), {}),
                            (url + "&versionId=x", {})):  # fmt: skip
-        with pytest.raises(Denied):
+        with pytest.raises(SignatureRejected):
             await granted(asked, wrong, **options)
-    with pytest.raises(Denied, match="Authorization"):
+    with pytest.raises(SignatureRejected, match="Authorization"):
         await granted(asked, url, Authorization="Bearer x")
     if version == "s3":
-        with pytest.raises(Denied):  # V2 signs these headers wherever they are sent
+        with pytest.raises(SignatureRejected):  # V2 signs these headers wherever they are sent
             await granted(asked, url, x_amz_own="x")
-        with pytest.raises(Denied):
+        with pytest.raises(SignatureRejected):
             await granted(asked, url, Content_Type="x")
     else:
         await granted(asked, url, host="other.example.org")
@@ -78,7 +78,7 @@ async def test_a_url_that_comes_again_is_verified_once_and_anything_else_anew(ve
 async def test_what_is_remembered_expires_to_the_second(
     verifier: Counting, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, url, now_s = Grants(verifier), target(version, expires_s=30), int(time.time())
+    asked, url, now_s = AuthorizationCache(verifier), target(version, expires_s=30), int(time.time())
     assert await granted(asked, url) == "key"
     for later_s, is_good in ((28, True), (32, False)):
         with monkeypatch.context() as later:
@@ -86,29 +86,29 @@ async def test_what_is_remembered_expires_to_the_second(
             if is_good:
                 assert await granted(asked, url) == "key"
             else:
-                with pytest.raises(Denied, match="expired"):
+                with pytest.raises(SignatureRejected, match="expired"):
                     await granted(asked, url)
 
 
 async def test_keys_that_are_gone_are_good_for_a_minute_at_most(
     verifier: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, url, now_s = Grants(verifier), target("s3", expires_s=3600), time.time()
+    asked, url, now_s = AuthorizationCache(verifier), target("s3", expires_s=3600), time.time()
     await granted(asked, url)
     verifier.is_willing = False
     await granted(asked, url)
     monkeypatch.setattr(time, "time", lambda: now_s + authorization.REMEMBERED_S + 1)
-    with pytest.raises(Denied, match="gone"):
+    with pytest.raises(SignatureRejected, match="gone"):
         await granted(asked, url)
 
 
 async def test_what_is_remembered_is_bounded_and_none_of_it_was_refused(
     verifier: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authorization, "MOST_REMEMBERED", 3)
-    asked = Grants(verifier)
+    monkeypatch.setattr(authorization, "MAX_REMEMBERED", 3)
+    asked = AuthorizationCache(verifier)
     for number in range(5):
         await granted(asked, target("s3", expires_s=60 + number))
-        with pytest.raises(Denied):
+        with pytest.raises(SignatureRejected):
             await granted(asked, f"/bucket/key?Signature={number}")
     assert len(asked._remembered) == 3

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from s3s3.mirror.cache.cached_object import About
-from s3s3.mirror.cache.directory import Folder
-from s3s3.mirror.cache.eviction import Disk, Room, disk_of
+from s3s3.mirror.cache.cached_object import CachedObject
+from s3s3.mirror.cache.directory import CacheDirectory
+from s3s3.mirror.cache.eviction import Disk, DiskSpace, disk_of
 from s3s3.mirror.cache.inspection import census, verify
 from s3s3.mirror.cache.writer import begin, keep, sweep
 
@@ -20,19 +20,21 @@ KIB = 1024
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Folder:
-    made = Folder(tmp_path / "cache", "store/bucket")
+def folder(tmp_path: Path) -> CacheDirectory:
+    made = CacheDirectory(tmp_path / "cache", "store/bucket")
     made.make()
     return made
 
 
-def about_of(folder: Folder, key: str, content: bytes) -> About:
+def about_of(folder: CacheDirectory, key: str, content: bytes) -> CachedObject:
     md5 = hashlib.md5(content).hexdigest()
-    return About("bucket", key, len(content), md5, 1_700_000_000_000, {"content-type": "x/y"}, md5,
+    return CachedObject("bucket", key, len(content), md5, 1_700_000_000_000, {"content-type": "x/y"}, md5,
                  folder.new_body(key))  # fmt: skip
 
 
-def kept(folder: Folder, key: str, content: bytes = b"content", accessed_s: float | None = None) -> About:
+def kept(
+    folder: CacheDirectory, key: str, content: bytes = b"content", accessed_s: float | None = None
+) -> CachedObject:
     filling = begin(folder, key)
     assert filling is not None
     about = about_of(folder, key, content)
@@ -44,7 +46,7 @@ def kept(folder: Folder, key: str, content: bytes = b"content", accessed_s: floa
     return about
 
 
-def content_of(folder: Folder, key: str) -> bytes | None:
+def content_of(folder: CacheDirectory, key: str) -> bytes | None:
     stored = folder.open(key)
     if stored is None:
         return None
@@ -54,21 +56,21 @@ def content_of(folder: Folder, key: str) -> bytes | None:
         stored.close()
 
 
-def files(folder: Folder) -> set[str]:
+def files(folder: CacheDirectory) -> set[str]:
     return {path.name for path in folder.directory.rglob("*") if path.is_file() and path.name != "room.lock"}
 
 
-def test_what_is_kept_is_found_and_what_replaces_it_leaves_nothing_of_it(folder: Folder) -> None:
+def test_what_is_kept_is_found_and_what_replaces_it_leaves_nothing_of_it(folder: CacheDirectory) -> None:
     kept(folder, "key", b"before")
     about = kept(folder, "key", b"after")
     assert content_of(folder, "key") == b"after"
     assert files(folder) == {about.body, f"{folder.name('key')}.json"}
     assert (folder.directory / folder.body_path(about)).stat().st_mtime == 1_700_000_000, "nginx says it"
-    assert Folder(folder.directory, "store/another").open("key") is None
+    assert CacheDirectory(folder.directory, "store/another").open("key") is None
 
 
-def test_what_another_process_replaces_or_removes_is_seen_although_it_is_remembered(folder: Folder) -> None:
-    other = Folder(folder.directory, "store/bucket")
+def test_what_another_process_replaces_or_removes_is_seen_although_it_is_remembered(folder: CacheDirectory) -> None:
+    other = CacheDirectory(folder.directory, "store/bucket")
     for content in (b"first", b"other", b"again"):
         about = kept(other, "key", content)
         assert [content_of(folder, "key") for _ in range(2)] == [content] * 2
@@ -78,22 +80,22 @@ def test_what_another_process_replaces_or_removes_is_seen_although_it_is_remembe
     assert content_of(folder, "key") == b"anew"
 
 
-def test_that_another_process_has_asked_the_store_is_seen_although_it_is_remembered(folder: Folder) -> None:
+def test_that_another_process_has_asked_the_store_is_seen_although_it_is_remembered(folder: CacheDirectory) -> None:
     kept(folder, "key")
     os.utime(folder.description(folder.name("key")), (1000, 1000))
     assert validated_s(folder, "key") == 1000
-    Folder(folder.directory, "store/bucket").note_valid("key")
+    CacheDirectory(folder.directory, "store/bucket").note_valid("key")
     assert time.time() - validated_s(folder, "key") < 60
 
 
-def validated_s(folder: Folder, key: str) -> float:
+def validated_s(folder: CacheDirectory, key: str) -> float:
     stored = folder.open(key)
     assert stored is not None
     stored.close()
     return stored.validated_s
 
 
-def test_a_description_that_looks_the_same_as_the_one_that_is_remembered(folder: Folder) -> None:
+def test_a_description_that_looks_the_same_as_the_one_that_is_remembered(folder: CacheDirectory) -> None:
     """A file system gives numbers of files anew, and its clock is coarse: the body that it names is gone by then."""
     kept(folder, "key", b"before")
     stored = folder.open("key")
@@ -101,14 +103,14 @@ def test_a_description_that_looks_the_same_as_the_one_that_is_remembered(folder:
     stored.close()
     name = folder.name("key")
     described = folder._remembered[name]
-    kept(Folder(folder.directory, "store/bucket"), "key", b"behind")
+    kept(CacheDirectory(folder.directory, "store/bucket"), "key", b"behind")
     same = folder.description(name).stat()
     folder._remembered[name] = described._replace(stamp=(same.st_ino, same.st_mtime_ns, same.st_size))
     assert content_of(folder, "key") == b"behind"
 
 
-def test_what_is_remembered_is_bounded(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3s3.mirror.cache.directory.MOST_REMEMBERED", 3)
+def test_what_is_remembered_is_bounded(folder: CacheDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3s3.mirror.cache.directory.MAX_REMEMBERED", 3)
     for number in range(10):
         kept(folder, str(number))
         assert content_of(folder, str(number)) == b"content"
@@ -116,7 +118,7 @@ def test_what_is_remembered_is_bounded(folder: Folder, monkeypatch: pytest.Monke
     assert all(content_of(folder, str(number)) == b"content" for number in range(10))
 
 
-def test_only_one_writes_a_body(folder: Folder) -> None:
+def test_only_one_writes_a_body(folder: CacheDirectory) -> None:
     filling = begin(folder, "key")
     assert begin(folder, "key") is None
     other = begin(folder, "other")
@@ -135,7 +137,7 @@ STEPS = ["begun", "written", "linked", "described", "visible"]
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("swept", [False, True])
 @pytest.mark.parametrize("before", [None, b"before"])
-def test_a_crash_at_any_moment(folder: Folder, step: str, swept: bool, before: bytes | None) -> None:
+def test_a_crash_at_any_moment(folder: CacheDirectory, step: str, swept: bool, before: bytes | None) -> None:
     """What a process that was killed at each step has left, done here by hand."""
     if before is not None:
         kept(folder, "key", before)
@@ -159,7 +161,7 @@ def test_a_crash_at_any_moment(folder: Folder, step: str, swept: bool, before: b
     assert len(files(folder)) == 2
 
 
-def die_after(folder: Folder, step: str, content: bytes) -> None:
+def die_after(folder: CacheDirectory, step: str, content: bytes) -> None:
     try:
         filling = begin(folder, "key")
         assert filling is not None
@@ -180,7 +182,7 @@ def die_after(folder: Folder, step: str, content: bytes) -> None:
         os._exit(1)
 
 
-def test_a_finished_body_is_never_written_to_by_who_comes_late(folder: Folder) -> None:
+def test_a_finished_body_is_never_written_to_by_who_comes_late(folder: CacheDirectory) -> None:
     """Whoever was killed between the last two steps leaves a body that has its old name, too."""
     filling = begin(folder, "key")
     assert filling is not None
@@ -195,7 +197,7 @@ def test_a_finished_body_is_never_written_to_by_who_comes_late(folder: Folder) -
 
 
 def test_a_body_that_is_finished_while_another_takes_its_lock_is_not_written_to(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
+    folder: CacheDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filling = begin(folder, "key")
     assert filling is not None
@@ -212,7 +214,7 @@ def test_a_body_that_is_finished_while_another_takes_its_lock_is_not_written_to(
     assert content_of(folder, "key") == b"content"
 
 
-def test_what_is_being_written_is_not_swept(folder: Folder) -> None:
+def test_what_is_being_written_is_not_swept(folder: CacheDirectory) -> None:
     filling = begin(folder, "key")
     assert filling is not None
     assert sweep(folder) == 0
@@ -221,7 +223,7 @@ def test_what_is_being_written_is_not_swept(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("damage", ["body gone", "body cut", "description cut", "description empty"])
-def test_what_is_not_whole_is_not_found_and_is_removed(folder: Folder, damage: str) -> None:
+def test_what_is_not_whole_is_not_found_and_is_removed(folder: CacheDirectory, damage: str) -> None:
     about = kept(folder, "key")
     body = folder.directory / folder.body_path(about)
     description = body.with_name(f"{folder.name('key')}.json")
@@ -236,7 +238,7 @@ def test_what_is_not_whole_is_not_found_and_is_removed(folder: Folder, damage: s
     assert files(folder) == set()
 
 
-def test_verify_reads_everything_and_is_no_access(folder: Folder) -> None:
+def test_verify_reads_everything_and_is_no_access(folder: CacheDirectory) -> None:
     good, bad = kept(folder, "good", accessed_s=1000), kept(folder, "bad", accessed_s=2000)
     (folder.directory / folder.body_path(bad)).write_bytes(b"damaged")
     found = {about.key: wrong for _, about, wrong in verify(folder)}
@@ -249,21 +251,21 @@ def test_verify_reads_everything_and_is_no_access(folder: Folder) -> None:
 # -- room
 
 
-def pretend_disk(size_bytes: int, folder: Folder) -> Disk:
+def pretend_disk(size_bytes: int, folder: CacheDirectory) -> Disk:
     """A disk on which nothing is but the cache."""
     used = sum(path.stat().st_size for path in folder.directory.rglob("objects/*/*") if path.suffix != ".json")
     return Disk(size_bytes, used)
 
 
-def room_of(folder: Folder, size_bytes: int, max_fill: float = 0.9, low_fill: float = 0.5) -> Room:
-    return Room(folder, max_fill, low_fill, lambda _: pretend_disk(size_bytes, folder))
+def room_of(folder: CacheDirectory, size_bytes: int, max_fill: float = 0.9, low_fill: float = 0.5) -> DiskSpace:
+    return DiskSpace(folder, max_fill, low_fill, lambda _: pretend_disk(size_bytes, folder))
 
 
-def keys(folder: Folder) -> set[str]:
+def keys(folder: CacheDirectory) -> set[str]:
     return {about.key for _, about in folder.descriptions()}
 
 
-def test_what_nobody_has_asked_for_the_longest_goes_first_and_down_to_the_low_mark(folder: Folder) -> None:
+def test_what_nobody_has_asked_for_the_longest_goes_first_and_down_to_the_low_mark(folder: CacheDirectory) -> None:
     for number in range(8):
         kept(folder, str(number), b"x" * KIB, accessed_s=1000 + number)
     stored = folder.open("0")
@@ -279,7 +281,7 @@ def test_what_nobody_has_asked_for_the_longest_goes_first_and_down_to_the_low_ma
     filling.close()
 
 
-def test_room_is_taken_at_once_where_nobody_is_in_the_way_and_there_is_enough(folder: Folder) -> None:
+def test_room_is_taken_at_once_where_nobody_is_in_the_way_and_there_is_enough(folder: CacheDirectory) -> None:
     kept(folder, "key", b"x" * 7 * KIB)
     filling = begin(folder, "new")
     assert filling is not None
@@ -293,7 +295,7 @@ def test_room_is_taken_at_once_where_nobody_is_in_the_way_and_there_is_enough(fo
     filling.close()
 
 
-def test_what_would_not_fit_even_alone_removes_nothing(folder: Folder) -> None:
+def test_what_would_not_fit_even_alone_removes_nothing(folder: CacheDirectory) -> None:
     kept(folder, "key", b"x" * KIB)
     filling = begin(folder, "huge")
     assert filling is not None
@@ -303,7 +305,7 @@ def test_what_would_not_fit_even_alone_removes_nothing(folder: Folder) -> None:
     filling.close()
 
 
-def test_eviction_on_demand(folder: Folder) -> None:
+def test_eviction_on_demand(folder: CacheDirectory) -> None:
     for number in range(8):
         kept(folder, str(number), b"x" * KIB, accessed_s=1000 + number)
     assert room_of(folder, 10 * KIB).evict().objects == 3
@@ -312,9 +314,9 @@ def test_eviction_on_demand(folder: Folder) -> None:
 
 
 def test_a_real_disk_is_never_filled_beyond_its_mark(small_disk: Path) -> None:
-    folder = Folder(small_disk / "cache", "store/bucket")
+    folder = CacheDirectory(small_disk / "cache", "store/bucket")
     folder.make()
-    room = Room(folder, 0.9, 0.5)
+    room = DiskSpace(folder, 0.9, 0.5)
     for number in range(40):
         filling = begin(folder, str(number))
         assert filling is not None
@@ -332,7 +334,7 @@ def test_a_real_disk_is_never_filled_beyond_its_mark(small_disk: Path) -> None:
     assert not [wrong for _, _, wrong in verify(folder) if wrong]
 
 
-def test_the_time_of_an_access_is_kept_now_and_then_only(folder: Folder) -> None:
+def test_the_time_of_an_access_is_kept_now_and_then_only(folder: CacheDirectory) -> None:
     about = kept(folder, "key", accessed_s=1000)
     for _ in range(2):
         stored = folder.open("key")

@@ -20,9 +20,9 @@ import pytest
 import yarl
 
 from s3s3.mirror.cache import downloads
-from s3s3.mirror.cache.cached_object import About
-from s3s3.mirror.cache.directory import Folder
-from s3s3.mirror.cache.writer import Filling, keep
+from s3s3.mirror.cache.cached_object import CachedObject
+from s3s3.mirror.cache.directory import CacheDirectory
+from s3s3.mirror.cache.writer import EntryWriter, keep
 from s3s3.model import Endpoint, Secret
 from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.faults.kinds import Bandwidth, Flip, Truncated, getting
@@ -220,7 +220,7 @@ async def test_nobody_waits_for_the_disk(
 ) -> None:
     written = threading.Event()
 
-    def slow(folder: Folder, filling: Filling, about: About) -> None:
+    def slow(folder: CacheDirectory, filling: EntryWriter, about: CachedObject) -> None:
         written.wait(30)
         keep(folder, filling, about)
 
@@ -291,7 +291,7 @@ async def test_who_ends_waits_for_what_is_being_written(
     client = await cached()
     open_still: list[bool] = []
 
-    def slow(folder: Folder, filling: Filling, about: About) -> None:
+    def slow(folder: CacheDirectory, filling: EntryWriter, about: CachedObject) -> None:
         began.set()
         time.sleep(0.5)
         open_still.append(filling.file >= 0)
@@ -580,9 +580,9 @@ async def test_a_disk_that_is_full_all_of_a_sudden_harms_nobody(cached: Cached, 
 async def test_a_directory_that_has_gone_is_said(cached: Cached, put: Put) -> None:
     put("key")
     client = await cached()
-    assert await client.front.unready() == []
+    assert await client.front.readiness_problems() == []
     shutil.rmtree(client.front.folder.directory)
-    assert "has gone" in "".join(await client.front.unready())
+    assert "has gone" in "".join(await client.front.readiness_problems())
     status, headers, _ = await client.ask(client.url("key"))
     assert (status, await client.follow(headers["Location"])) == (302, b"content")
 

@@ -15,10 +15,10 @@ from botocore.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3s3.mirror.cache.presigned import Grant, Verifier
-from s3s3.mirror.cache.presigned_parser import Denied
+from s3s3.mirror.cache.presigned import Authorization, Verifier
+from s3s3.mirror.cache.presigned_parser import SignatureRejected
 from s3s3.model import Endpoint, Secret
-from s3s3.s3.signing import Keys
+from s3s3.s3.signing import Credentials
 
 STORE = Endpoint("mirror.cache.store", "bucket", host="ceph.example.org", port=7480, is_secure=False,
                  access_key_id="AKIDEXAMPLE", secret_access_key=Secret("a secret/with+odd=characters"))  # fmt: skip
@@ -40,13 +40,13 @@ def signed(key: str, version: str = "s3", *, base: str = CACHE, method: str = "g
     return str(signing.generate_presigned_url(method, {"Bucket": bucket, "Key": key, **parameters}, expires_s))
 
 
-async def granted(url: str, method: str = "GET", store: Endpoint = STORE, **headers: str) -> Grant:
+async def granted(url: str, method: str = "GET", store: Endpoint = STORE, **headers: str) -> Authorization:
     parts = urlsplit(url)
     return await Verifier(store).grant(method, f"{parts.path}?{parts.query}", {"host": parts.netloc, **headers})
 
 
 async def refused(url: str, **options: Any) -> str:
-    with pytest.raises(Denied) as denied:
+    with pytest.raises(SignatureRejected) as denied:
         await granted(url, **options)
     return denied.value.code
 
@@ -104,7 +104,7 @@ async def test_expired_and_of_other_keys(version: str, monkeypatch: pytest.Monke
 async def test_a_time_that_never_is_signs_nothing(time_text: str) -> None:
     url = re.sub(r"[0-9]{8}T[0-9]{6}Z", time_text, signed("key", "s3v4"))
     url = re.sub(r"(AKIDEXAMPLE%2F)[0-9]{8}", rf"\g<1>{time_text[:8]}", url)
-    with pytest.raises(Denied, match="X-Amz-Date is no time"):
+    with pytest.raises(SignatureRejected, match="X-Amz-Date is no time"):
         await granted(url)
 
 
@@ -151,7 +151,7 @@ async def test_a_prefix_bounds_what_may_be_asked_for() -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_others_keys_are_good_here_alone(version: str) -> None:
     reader = replace(STORE, access_key_id="READER", secret_access_key=Secret("its own"))
-    verifier = Verifier(STORE, [Keys("READER", Secret("its own"))])
+    verifier = Verifier(STORE, [Credentials("READER", Secret("its own"))])
     there = "http://ceph.example.org:7480"
     for endpoint, is_own in ((STORE, True), (reader, False)):
         parts = urlsplit(signed("key", version, base=there, store=endpoint))
@@ -159,7 +159,7 @@ async def test_others_keys_are_good_here_alone(version: str) -> None:
         assert (grant.key, bool(grant.at_store)) == ("key", is_own)
     for secret in (STORE.secret_access_key, Secret("another")):
         parts = urlsplit(signed("key", version, store=replace(reader, secret_access_key=secret)))
-        with pytest.raises(Denied, match="signature"):
+        with pytest.raises(SignatureRejected, match="signature"):
             await verifier.grant("GET", f"{parts.path}?{parts.query}", {"host": parts.netloc})
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from s3s3.errors import Damaged, NoSuchKey, StoreError, StoreUnavailable, UpstreamRefused, UrlForbidden
+from s3s3.errors import IntegrityError, NoSuchKey, StoreError, StoreUnavailable, UpstreamRefused, UrlForbidden
 from s3s3.mirror.upstream.origin import Fetched, Origin
 from s3s3.mirror.upstream.url_policy import UrlRules
 from s3s3.s3 import Timeouts
@@ -122,7 +122,7 @@ async def test_every_failure_says_whether_to_try_again_and_blames_no_store(serve
                        "/loop": redirect("/loop"), "/nowhere": redirect("ftp://x/"),
                        "/odd": redirect("http://[x/")}  # fmt: skip
     expected = {"404": (NoSuchKey, False), "403": (UpstreamRefused, False), "500": (UpstreamRefused, True),
-                "short": (Damaged, True), "loop": (UpstreamRefused, False), "nowhere": (UrlForbidden, False),
+                "short": (IntegrityError, True), "loop": (UpstreamRefused, False), "nowhere": (UrlForbidden, False),
                 "odd": (UpstreamRefused, False)}  # fmt: skip
     for path, (kind, retriable) in expected.items():
         with pytest.raises(kind) as raised:
