@@ -52,8 +52,8 @@ class RouteListener:
         self._matches = matcher(route)
         self.jobs = RedisJobQueue.of(speaking, route, settings.lease_s)
         self._runs = PeriodicReconcile(stores, self.jobs, settings, periodic)
-        self.presence = Heartbeat(route, self.jobs, metrics, self._state)
-        self.observer = JobObserver(route.name, metrics, self.presence.failed)
+        self.heartbeat = Heartbeat(route, self.jobs, metrics, self._state)
+        self.observer = JobObserver(route.name, metrics, self.heartbeat.failed)
         self.worker = Worker(
             route,
             self.jobs,
@@ -67,7 +67,7 @@ class RouteListener:
         )
         self.hearing = hearing
         self.ear = self._ear() if route.channel else None
-        self._healer = self._healer_of(self.ear, config) if self.ear and config.pubsub.backfill else None
+        self._backfill = self._healer_of(self.ear, config) if self.ear and config.pubsub.backfill else None
 
     def _ear(self) -> PubSubSource:
         return PubSubSource(
@@ -97,8 +97,8 @@ class RouteListener:
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Listen and work until `stop` is set, and leave the queue as one ought to."""
-        keepers = [self._runs.keep(), self.presence.run()]
-        keepers += [part.run() for part in (self.ear, self._healer) if part]
+        keepers = [self._runs.keep(), self.heartbeat.run()]
+        keepers += [part.run() for part in (self.ear, self._backfill) if part]
         await run_with_background(self._work(stop, drain_s), *keepers)
 
     async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
@@ -106,7 +106,7 @@ class RouteListener:
         try:
             if self.ear:
                 await self.ear.resign()
-            await self.presence.deregister()
+            await self.heartbeat.deregister()
         except S3S3Error as error:
             log.warning("route %s: could not sign off: %s", self.route.name, error)
 

@@ -137,9 +137,9 @@ class ScriptedStore:
         size_bytes: int,
         md5: bytes,
         headers: Mapping[str, str],
-        permit: Callable[[], None],
+        check_lease: Callable[[], None],
     ) -> PutResult:
-        permit()
+        check_lease()
         self.requests.append("PUT")
         try:
             content = body if isinstance(body, bytes) else await self._receive(body)
@@ -164,9 +164,9 @@ class ScriptedStore:
         *,
         etag: str,
         headers: Mapping[str, str] | None = None,
-        permit: Callable[[], None],
+        check_lease: Callable[[], None],
     ) -> PutResult:
-        permit()
+        check_lease()
         self.requests.append("COPY")
         await asyncio.sleep(0)
         assert self.copies is not None, "nobody said that this store makes copies"
@@ -176,8 +176,8 @@ class ScriptedStore:
         self.objects[key] = replace(copied, headers=headers or copied.headers)
         return PutResult(copied.held(key).entry.etag, copied.encrypted, False)
 
-    async def delete(self, key: str, *, permit: Callable[[], None]) -> bool:
-        permit()
+    async def delete(self, key: str, *, check_lease: Callable[[], None]) -> bool:
+        check_lease()
         self.requests.append("DELETE")
         await asyncio.sleep(0)
         if self.delete_error is not None:

@@ -44,9 +44,9 @@ class MirrorCopy:
         self._fresh_for_s = fresh_for_s
         self._longest_s = longest_s
 
-    async def __call__(self, job: Job, destinations: Sequence[str], permit: Callable[[], None]) -> list[Outcome]:
+    async def __call__(self, job: Job, destinations: Sequence[str], check_lease: Callable[[], None]) -> list[Outcome]:
         """Make the destination hold the object. See `s3s3.worker.worker.Copy`."""
-        outcome = await self._outcome(job.key, permit)
+        outcome = await self._outcome(job.key, check_lease)
         error = outcome.error
         if isinstance(error, StoreError) and not error.store and not error.retriable:
             outcome = outcome._replace(result=Result.EXTRANEOUS)
@@ -54,12 +54,12 @@ class MirrorCopy:
             await self._settled(job.key, outcome)
         return [outcome]
 
-    async def _outcome(self, key: str, permit: Callable[[], None]) -> Outcome:
+    async def _outcome(self, key: str, check_lease: Callable[[], None]) -> Outcome:
         try:
             if is_fresh(await self._store.head(key), self._store, self._fresh_for_s):
                 return Outcome(self._store.name, key, Result.SAME, Result.SAME.value)
             async with timeout(self._longest_s):
-                return (await self._transfer.copy(key, [self._store], permit=permit, look=False))[0]
+                return (await self._transfer.copy(key, [self._store], check_lease=check_lease, look=False))[0]
         except asyncio.TimeoutError:
             error: S3S3Error = StoreUnavailable(f"the copy was not done within {self._longest_s:g} s", key=key)
             return Outcome(self._store.name, key, Result.FAILED, str(error), error=error, indeterminate=True)

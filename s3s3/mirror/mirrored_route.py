@@ -68,8 +68,8 @@ class MirroredRoute:
         self.store = asking
         self.jobs = RedisJobQueue.of(shared.client, route, settings.lease_s)
         self.misses = MissCoalescer(self.jobs, route.name, writing.name)
-        self._presence = Heartbeat(route, self.jobs, shared.metrics, self._state, "mirror")
-        self._observer = JobObserver(route.name, shared.metrics, self._presence.failed)
+        self._heartbeat = Heartbeat(route, self.jobs, shared.metrics, self._state, "mirror")
+        self._observer = JobObserver(route.name, shared.metrics, self._heartbeat.failed)
         self._told = told
         transfer = Copier(source, shared.room, metrics=shared.metrics, route=route.name)
         self._worker = Worker(
@@ -89,13 +89,13 @@ class MirroredRoute:
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Work on misses until `stop` is set, and leave the queue as one ought to."""
-        await run_with_background(self._work(stop, drain_s), self.misses.run(), self._presence.run())
+        await run_with_background(self._work(stop, drain_s), self.misses.run(), self._heartbeat.run())
 
     async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
         await self._worker.run(stop, drain_s)
         self.misses.give_up()
         try:
-            await self._presence.deregister()
+            await self._heartbeat.deregister()
         except S3S3Error as error:
             log.warning("%s: could not sign off: %s", self.name, error)
 

@@ -71,7 +71,7 @@ class RedisStreamSource:
         self._consumer = consumer
         self._routing = routing
         self._lease_s = lease_s
-        self._vitals = SourceHealth(str(self), SILENT_S, count)
+        self._health = SourceHealth(str(self), SILENT_S, count)
         self._lapsed = Script(client, __package__, "claim_stale.lua", name)
         self._tidy = Script(client, __package__, "prune_consumers.lua", name)
         self._owes = False  # some of what this process has read is not acknowledged
@@ -100,13 +100,13 @@ class RedisStreamSource:
         except ResponseError as error:
             if "WRONGTYPE" not in str(error):
                 raise
-            self._vitals.wrong = f"[stream] name: {self._name!r} is no stream in Redis; give it another name"
-            raise RedisUnavailable(self._vitals.wrong) from error
+            self._health.wrong = f"[stream] name: {self._name!r} is no stream in Redis; give it another name"
+            raise RedisUnavailable(self._health.wrong) from error
         except RedisUnavailable as error:
             self._owes = True
-            self._vitals.wrong = str(error)
+            self._health.wrong = str(error)
             raise
-        self._vitals.answered()
+        self._health.answered()
 
     async def _read(self) -> list[Entry]:
         since = "0" if self._owes else ">"
@@ -142,9 +142,9 @@ class RedisStreamSource:
             except BadMessage as bad:
                 text = _text_of(fields)
                 await self._routing.bury(text, str(bad), _bucket_of(fields))
-                self._vitals.bad(bad, text, "are kept as dead letters of (message)")
+                self._health.bad(bad, text, "are kept as dead letters of (message)")
         if notices:
-            self._vitals.unrouted(await self._routing.deliver(notices, self.kind))
+            self._health.unrouted(await self._routing.deliver(notices, self.kind))
         if ids:
             await self._client.xack(self._name, self._group, *ids)
 
@@ -175,10 +175,10 @@ class RedisStreamSource:
                 raise
 
     def health_problem(self) -> str:
-        return self._vitals.health_problem()
+        return self._health.health_problem()
 
     async def readiness_problems(self) -> list[str]:
-        return self._vitals.readiness_problems()
+        return self._health.readiness_problems()
 
 
 def _notice_of(entry: bytes, fields: Mapping[bytes, bytes]) -> Notification:

@@ -71,7 +71,7 @@ class SqsSource:
         self._region = region
         self._endpoint_url = endpoint_url
         self._routing = routing
-        self._vitals = SourceHealth(str(self), SILENT_S, count)
+        self._health = SourceHealth(str(self), SILENT_S, count)
         self._patience = RedisRetry()
         self._opening = asyncio.Lock()
         self._client: Any = None
@@ -90,7 +90,7 @@ class SqsSource:
                 await self._poll(stop)
                 pause_s = INITIAL_BACKOFF_S
             except (BotoCoreError, ClientError) as error:
-                self._vitals.failed(str(error))
+                self._health.failed(str(error))
                 await wait_with_timeout(stop, pause_s)
                 pause_s = min(pause_s * 2, MAX_BACKOFF_S)
 
@@ -101,7 +101,7 @@ class SqsSource:
         messages = await _unless(stop, in_thread(self._receive))
         if messages is None:
             return  # what such a poll still brings becomes visible again, by itself
-        self._vitals.answered()
+        self._health.answered()
         if messages:
             await self._take(messages, stop)
 
@@ -130,11 +130,11 @@ class SqsSource:
             if wrong is None:
                 sound.append(message)
             else:
-                self._vitals.bad(wrong, printable_message(message["Body"].encode("utf-8", "replace")),
+                self._health.bad(wrong, printable_message(message["Body"].encode("utf-8", "replace")),
                                  "are left to the queue's own redrive policy")  # fmt: skip
         try:
             deliver = self._patience.run(partial(self._routing.deliver, notices, self.kind), stop)
-            self._vitals.unrouted(await run_with_background(deliver, self._keep_invisible(sound)))
+            self._health.unrouted(await run_with_background(deliver, self._keep_invisible(sound)))
         except RedisUnavailable as error:
             log.warning("%s: %d messages are given back: %s", self, len(messages), error)
         else:
@@ -163,10 +163,10 @@ class SqsSource:
                         self, len(failed), failed[0].get("Message"))  # fmt: skip
 
     def health_problem(self) -> str:
-        return self._vitals.health_problem()
+        return self._health.health_problem()
 
     async def readiness_problems(self) -> list[str]:
-        return self._vitals.readiness_problems()
+        return self._health.readiness_problems()
 
 
 def connect(url: str, region: str | None, endpoint_url: str) -> Any:

@@ -60,8 +60,8 @@ class WebhookSource:
         self._token = token.encode()
         self._routing = routing
         self._bodies = asyncio.Semaphore(BODIES_AT_ONCE)
-        self._vitals = SourceHealth(str(self), 0, count)
-        self._vitals.wrong = "not listening yet"
+        self._health = SourceHealth(str(self), 0, count)
+        self._health.wrong = "not listening yet"
 
     def __str__(self) -> str:
         return f"webhook {self._host}:{self._port}"
@@ -82,15 +82,15 @@ class WebhookSource:
             try:
                 await web.TCPSite(runner, self._host, self._port, reuse_port=True).start()
             except OSError as error:
-                self._vitals.failed(f"[webhook] bind: the address cannot be had: {why_not_bound(error)}")
+                self._health.failed(f"[webhook] bind: the address cannot be had: {why_not_bound(error)}")
                 await wait_with_timeout(stop, BIND_AGAIN_S)
             else:
-                self._vitals.answered()
+                self._health.answered()
                 return
 
     async def _notify(self, request: web.Request) -> web.Response:
         if not self._may_notify(request.headers.get("Authorization", "")):
-            self._vitals.refused()
+            self._health.refused()
             return web.Response(
                 status=401, text="the token of [webhook] is needed, as Bearer or as the password of Basic\n",
                 headers={"WWW-Authenticate": 'Bearer, Basic realm="s3s3"'},
@@ -114,9 +114,9 @@ class WebhookSource:
                 text="Redis is away, so nothing can be queued; send it again\n",
                 headers={"Retry-After": "5"},
             )
-        self._vitals.unrouted(unrouted)
+        self._health.unrouted(unrouted)
         if wrong is not None:
-            self._vitals.bad(wrong, printable_message(body), "are answered with 400")
+            self._health.bad(wrong, printable_message(body), "are answered with 400")
             return web.Response(status=400, text=f"{wrong.kind}: {wrong}\n")
         return web.Response(text=f"queued: {len(notices) - unrouted}\n")
 
@@ -136,7 +136,7 @@ class WebhookSource:
         return secrets.compare_digest(given, self._token)
 
     def health_problem(self) -> str:
-        return f"{self}: {self._vitals.wrong}" if self._vitals.wrong else ""
+        return f"{self}: {self._health.wrong}" if self._health.wrong else ""
 
     async def readiness_problems(self) -> list[str]:
         return []

@@ -153,7 +153,7 @@ class JobQueue(Protocol):
     async def renew(self, jobs: Sequence[Job]) -> set[str]:
         """Lengthen the leases of running jobs; return the tokens of those that belong to somebody else now."""
 
-    async def finish(self, job: Job, verdicts: Mapping[str, Disposition], look: bool = False) -> bool:
+    async def finish(self, job: Job, dispositions: Mapping[str, Disposition], look: bool = False) -> bool:
         """Say what became of a claimed job, and with `look` ask for another look at it later.
 
         There has to be a verdict for each of the job's destinations: one that is not mentioned is forgotten.

@@ -154,17 +154,23 @@ class MemoryJobQueue:
     async def renew(self, jobs: Sequence[Job]) -> set[str]:
         return {job.token for job in jobs if not self._owns(job)}
 
-    async def finish(self, job: Job, verdicts: Mapping[str, Disposition], look: bool = False) -> bool:
+    async def finish(self, job: Job, dispositions: Mapping[str, Disposition], look: bool = False) -> bool:
         if look:
             self._looks_s[job.key] = boottime_s() + self._look_after_s
         if not self._owns(job):
             self._look(job.key)
             return False
         record = self._records.pop(job.key)
-        record.want = {name: None for name, verdict in verdicts.items() if self._is_left(job, record, name, verdict)}
-        record.unconditional, steps = False, {verdict.step for verdict in verdicts.values()}
+        record.want = {
+            name: None for name, disposition in dispositions.items() if self._is_left(job, record, name, disposition)
+        }
+        record.unconditional, steps = False, {disposition.step for disposition in dispositions.values()}
         if DispositionKind.RETRY in steps:
-            delay_s = min(verdict.delay_s for verdict in verdicts.values() if verdict.step == DispositionKind.RETRY)
+            delay_s = min(
+                disposition.delay_s
+                for disposition in dispositions.values()
+                if disposition.step == DispositionKind.RETRY
+            )
             due_s = boottime_s() + delay_s
             record.due_s = min(due_s, record.due_s) if record.is_early else due_s
         if again := record.again:
@@ -183,24 +189,24 @@ class MemoryJobQueue:
                 self._due_s[job.key] = record.due_s
         return True
 
-    def _is_left(self, job: Job, record: JobRecord, destination: str, verdict: Disposition) -> bool:
+    def _is_left(self, job: Job, record: JobRecord, destination: str, disposition: Disposition) -> bool:
         """Note what became of a destination; return whether something is left to do there."""
-        if verdict.event:
+        if disposition.event:
             for run in record.runs:
-                self._events[run].append(verdict.event)
+                self._events[run].append(disposition.event)
             self._changed.set()
-        if verdict.step in (DispositionKind.DONE, DispositionKind.DEAD_LETTER):
+        if disposition.step in (DispositionKind.DONE, DispositionKind.DEAD_LETTER):
             attempts = record.attempts.pop(destination, 0) + 1
             letters = self._dead.setdefault(destination, {})
             letters.pop(job.key, None)
-            if verdict.step == DispositionKind.DEAD_LETTER:
-                letters[job.key] = DeadLetter(destination, job.key, verdict.reason, attempts, _now_ms())
+            if disposition.step == DispositionKind.DEAD_LETTER:
+                letters[job.key] = DeadLetter(destination, job.key, disposition.reason, attempts, _now_ms())
             return False
-        if verdict.step == DispositionKind.RETRY:
+        if disposition.step == DispositionKind.RETRY:
             if not (record.is_early and destination in record.attempts):
                 record.attempts[destination] = record.attempts.get(destination, 0) + 1
-        elif verdict.step == DispositionKind.PARK:
-            self._parked[verdict.circuit][job.key] = None
+        elif disposition.step == DispositionKind.PARK:
+            self._parked[disposition.circuit][job.key] = None
         return True
 
     async def promote_due(self, most: Mapping[str, int] = NO_BOUNDS) -> float:

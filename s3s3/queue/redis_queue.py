@@ -182,16 +182,16 @@ class RedisJobQueue(QueueAdmin):
         args = [part for job in jobs for part in (job.lane.value, job.entry, job.key, job.token)]
         return set(await self._scripts.run("renew", self.consumer, *args)) if args else set()
 
-    async def finish(self, job: Job, verdicts: Mapping[str, Disposition], look: bool = False) -> bool:
+    async def finish(self, job: Job, dispositions: Mapping[str, Disposition], look: bool = False) -> bool:
         done, others = [], []
-        for name, verdict in verdicts.items():
-            if verdict.step == DispositionKind.DONE and not verdict.event:
+        for name, disposition in dispositions.items():
+            if disposition.step == DispositionKind.DONE and not disposition.event:
                 done.append(name)
             else:
-                text = verdict.circuit
-                if verdict.step == DispositionKind.DEAD_LETTER:
-                    text = letter_text(verdict.reason, job.attempts.get(name, 0) + 1)
-                others.append((name, verdict.step, int(verdict.delay_s * 1000), verdict.event, text))
+                text = disposition.circuit
+                if disposition.step == DispositionKind.DEAD_LETTER:
+                    text = letter_text(disposition.reason, job.attempts.get(name, 0) + 1)
+                others.append((name, disposition.step, int(disposition.delay_s * 1000), disposition.event, text))
         lost = await self._finishes.add((job.key, job.token, int(look), " ".join(done), others))
         return job.token not in lost
 

@@ -64,10 +64,10 @@ class _RunsWorker:
     ) -> None:
         route = stores.route
         self._route = route.name
-        self._presence = None
+        self._heartbeat = None
         if isinstance(jobs, RedisJobQueue):
-            self._presence = Heartbeat(route, jobs, stores.metrics, self._state, "bucket")
-        observer = JobObserver(route.name, stores.metrics, self._presence.failed if self._presence else None)
+            self._heartbeat = Heartbeat(route, jobs, stores.metrics, self._state, "bucket")
+        observer = JobObserver(route.name, stores.metrics, self._heartbeat.failed if self._heartbeat else None)
         self._worker = Worker(
             route,
             jobs,
@@ -92,13 +92,13 @@ class _RunsWorker:
 
     async def work(self, ending: asyncio.Event, drain_s: float) -> None:
         """Work until the event is set, and leave the queue and the fleet as one ought to."""
-        if self._presence is None:
+        if self._heartbeat is None:
             await self._worker.run(ending, drain_s)
             return
         try:
-            await run_with_background(self._worker.run(ending, drain_s), self._presence.run())
+            await run_with_background(self._worker.run(ending, drain_s), self._heartbeat.run())
         finally:
             try:
-                await self._presence.deregister()
+                await self._heartbeat.deregister()
             except RedisUnavailable as error:
                 log.warning("route %s: could not sign off: %s", self._route, error)

@@ -68,29 +68,29 @@ class ObjectAttributes:
             return {"x-amz-acl": canned} if canned else {}
         return _grant_headers(grants)
 
-    async def put_tags(self, key: str, tags: Mapping[str, str], *, permit: LeaseCheck) -> None:
+    async def put_tags(self, key: str, tags: Mapping[str, str], *, check_lease: LeaseCheck) -> None:
         """Give an object tags (as `tags` returned them). For objects of parts: Ceph (16) heeds no header then."""
         pairs = parse_qsl(tags[TAGGING], keep_blank_values=True)
         inner = "".join(f"<Tag><Key>{escape(name)}</Key><Value>{escape(value)}</Value></Tag>" for name, value in pairs)
         body = f"<Tagging><TagSet>{inner}</TagSet></Tagging>".encode()
         md5 = b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
-        held_key = self._names.held(key)
+        endpoint_key = self._names.held(key)
 
         async def attempt() -> None:
             answer = await self._exchange.ask(
-                "PUT", key, held_key, query=[("tagging", None)], headers={"content-md5": md5}, body=body,
-                size_bytes=len(body), permit=permit,
+                "PUT", key, endpoint_key, query=[("tagging", None)], headers={"content-md5": md5}, body=body,
+                size_bytes=len(body), check_lease=check_lease,
             )  # fmt: skip
-            await self._exchange.carried_out("PUT", key, answer)
+            await self._exchange.read_result("PUT", key, answer)
 
         await with_retries(attempt)
 
     async def _ask(self, key: str, about: str) -> Element | None:
-        held_key = self._names.held(key)
+        endpoint_key = self._names.held(key)
 
         async def attempt() -> bytes:
-            answer = await self._exchange.ask("GET", key, held_key, query=[(about, None)])
-            return await self._exchange.carried_out("GET", key, answer)
+            answer = await self._exchange.ask("GET", key, endpoint_key, query=[(about, None)])
+            return await self._exchange.read_result("GET", key, answer)
 
         try:
             return read_xml(await with_retries(attempt))

@@ -43,12 +43,12 @@ class Store:
         connections: int = 64,
         timeouts: Timeouts = Timeouts(),  # noqa: B008  # frozen
         list_version: Literal[1, 2] = 2,
-        gate: RateLimiter | None = None,
+        rate_limiter: RateLimiter | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.name = endpoint.name
         self._names = KeyMapper(endpoint, source_prefix)
-        self._exchange = S3Requester(endpoint, connections=connections, timeouts=timeouts, gate=gate)
+        self._exchange = S3Requester(endpoint, connections=connections, timeouts=timeouts, rate_limiter=rate_limiter)
         self._put_headers = _put_headers(endpoint)
         self._list_version = list_version
         self.multipart = Multipart(self._exchange, self._names, self._put_headers)
@@ -72,8 +72,8 @@ class Store:
 
     async def get(self, key: str) -> ObjectStream:
         """Open an object. Raises NoSuchKey, NoSuchBucket and the rest of StoreError's tree."""
-        held_key = self._names.held(key)
-        return await with_retries(lambda: self._open(key, held_key))
+        endpoint_key = self._names.held(key)
+        return await with_retries(lambda: self._open(key, endpoint_key))
 
     async def fetch(self, key: str, limit_bytes: int) -> tuple[ObjectStream, bytes | None]:
         """Open an object and, where it has at most `limit_bytes`, read it too.
@@ -81,10 +81,10 @@ class Store:
         A body that breaks off is tried again like a request that failed. The content is None where the object is
         larger; the reading is then open, and the caller's to close.
         """
-        held_key = self._names.held(key)
+        endpoint_key = self._names.held(key)
 
         async def attempt() -> tuple[ObjectStream, bytes | None]:
-            reading = await self._open(key, held_key)
+            reading = await self._open(key, endpoint_key)
             if reading.entry.size_bytes > limit_bytes:
                 return reading, None
             return reading, await reading.body()
@@ -93,10 +93,10 @@ class Store:
 
     async def head(self, key: str) -> ObjectInfo | None:
         """Describe an object; None on a 404, which may mean that there is no such bucket."""
-        held_key = self._names.held(key)
+        endpoint_key = self._names.held(key)
 
         async def attempt() -> ObjectInfo | None:
-            answer = await self._exchange.ask("HEAD", key, held_key)
+            answer = await self._exchange.ask("HEAD", key, endpoint_key)
             answer.close()
             return None if answer.status == 404 else self._held("HEAD", key, answer)
 
@@ -122,7 +122,7 @@ class Store:
         size_bytes: int,
         md5: bytes,
         headers: Mapping[str, str],
-        permit: LeaseCheck = no_check,
+        check_lease: LeaseCheck = no_check,
     ) -> PutResult:
         """Store an object in one PUT with Content-MD5.
 
@@ -139,7 +139,7 @@ class Store:
         Raises:
             StoreError: with `indeterminate` set where an attempt was sent and got no answer.
         """
-        held_key = self._names.held(key)
+        endpoint_key = self._names.held(key)
         signed = {**headers, **self._put_headers, "content-md5": b64encode(md5).decode()}
         indeterminate = False
 
@@ -147,9 +147,9 @@ class Store:
             nonlocal indeterminate
             try:
                 answer = await self._exchange.ask(
-                    "PUT", key, held_key, headers=signed, body=body, size_bytes=size_bytes, permit=permit
+                    "PUT", key, endpoint_key, headers=signed, body=body, size_bytes=size_bytes, check_lease=check_lease
                 )
-                await self._exchange.carried_out("PUT", key, answer)
+                await self._exchange.read_result("PUT", key, answer)
             except StoreError as error:
                 indeterminate = error.indeterminate = error.indeterminate or indeterminate
                 raise
@@ -164,7 +164,7 @@ class Store:
         *,
         etag: str,
         headers: Mapping[str, str] | None = None,
-        permit: LeaseCheck = no_check,
+        check_lease: LeaseCheck = no_check,
     ) -> PutResult:
         """Have the store copy an object from another of its buckets, by one PUT without a body.
 
@@ -177,7 +177,7 @@ class Store:
             headers: the copy's own, in place of the source's; None: as the source has them.
             permit, and errors: as for `put`.
         """
-        held_key = self._names.held(key)
+        endpoint_key = self._names.held(key)
         signed = {
             **(headers or {}),
             **self._put_headers,
@@ -192,8 +192,8 @@ class Store:
         async def attempt() -> PutResult:
             nonlocal indeterminate
             try:
-                answer = await self._exchange.ask("PUT", key, held_key, headers=signed, permit=permit)
-                said = await self._exchange.carried_out("PUT", key, answer)
+                answer = await self._exchange.ask("PUT", key, endpoint_key, headers=signed, check_lease=check_lease)
+                said = await self._exchange.read_result("PUT", key, answer)
             except StoreError as error:
                 indeterminate = error.indeterminate = error.indeterminate or indeterminate
                 raise
@@ -201,19 +201,19 @@ class Store:
 
         return await with_retries(attempt)
 
-    async def delete(self, key: str, *, permit: LeaseCheck = no_check) -> bool:
-        """Delete an object; one that is not there is as good as deleted. `permit` and errors as for `put`.
+    async def delete(self, key: str, *, check_lease: LeaseCheck = no_check) -> bool:
+        """Delete an object; one that is not there is as good as deleted. `check_lease` and errors as for `put`.
 
         Returns whether an attempt before the one that succeeded got no answer: it may yet be carried out.
         """
-        held_key = self._names.held(key)
+        endpoint_key = self._names.held(key)
         indeterminate = False
 
         async def attempt() -> bool:
             nonlocal indeterminate
             try:
-                answer = await self._exchange.ask("DELETE", key, held_key, permit=permit)
-                await self._exchange.carried_out("DELETE", key, answer)
+                answer = await self._exchange.ask("DELETE", key, endpoint_key, check_lease=check_lease)
+                await self._exchange.read_result("DELETE", key, answer)
             except NoSuchKey:
                 pass
             except StoreError as error:
@@ -254,8 +254,8 @@ class Store:
     def _lister(self) -> BucketLister:
         return BucketLister(self._exchange, self.endpoint, self._names, self._list_version)
 
-    async def _open(self, key: str, held_key: str) -> ObjectStream:
-        answer = await self._exchange.ask("GET", key, held_key)
+    async def _open(self, key: str, endpoint_key: str) -> ObjectStream:
+        answer = await self._exchange.ask("GET", key, endpoint_key)
         return ObjectStream(
             self._held("GET", key, answer), answer, lambda error: self._exchange.failure("GET", key, error)
         )

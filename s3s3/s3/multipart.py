@@ -29,17 +29,19 @@ class Multipart:
         self._names = names
         self._put_headers = put_headers
 
-    async def begin(self, key: str, *, headers: Mapping[str, str], permit: LeaseCheck) -> str:
+    async def begin(self, key: str, *, headers: Mapping[str, str], check_lease: LeaseCheck) -> str:
         """Begin an upload; return its id."""
         signed = {**headers, **self._put_headers}
-        said = await self._unconditional("POST", key, query=[("uploads", None)], headers=signed, permit=permit)
+        said = await self._unconditional(
+            "POST", key, query=[("uploads", None)], headers=signed, check_lease=check_lease
+        )
         upload_id = read_xml(said).findtext("UploadId")
         if not upload_id:
             raise StoreRefused("the store names no upload", operation="POST", key=key)
         return upload_id
 
     async def put(
-        self, key: str, upload_id: str, number: int, body: Body, *, size_bytes: int, md5: bytes, permit: LeaseCheck
+        self, key: str, upload_id: str, number: int, body: Body, *, size_bytes: int, md5: bytes, check_lease: LeaseCheck
     ) -> PutResult:
         """Send a part, again where an attempt fails. Of its receipt, `indeterminate` says nothing.
 
@@ -48,20 +50,27 @@ class Multipart:
             body: what gives an iterator over the bytes, each time it is called.
             md5: the digest of the part (16 bytes).
         """
-        held_key = self._names.held(key)
+        endpoint_key = self._names.held(key)
         query = [("partNumber", str(number)), ("uploadId", upload_id)]
         headers = {"content-md5": b64encode(md5).decode()}
 
         async def attempt() -> PutResult:
             answer = await self._exchange.ask(
-                "PUT", key, held_key, query=query, headers=headers, body=body, size_bytes=size_bytes, permit=permit
+                "PUT",
+                key,
+                endpoint_key,
+                query=query,
+                headers=headers,
+                body=body,
+                size_bytes=size_bytes,
+                check_lease=check_lease,
             )
-            await self._exchange.carried_out("PUT", key, answer)
+            await self._exchange.read_result("PUT", key, answer)
             return PutResult(answer.headers.get("etag", "").strip('"'), encrypted(answer.headers), False)
 
         return await _without_effect(with_retries(attempt))
 
-    async def complete(self, key: str, upload_id: str, etags: Sequence[str], *, permit: LeaseCheck) -> None:
+    async def complete(self, key: str, upload_id: str, etags: Sequence[str], *, check_lease: LeaseCheck) -> None:
         """Make the object of its parts, in one attempt: after a second nobody could tell what became of the first.
 
         Raises:
@@ -74,9 +83,9 @@ class Multipart:
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
         answer = await self._exchange.ask(
             "POST", key, self._names.held(key), query=[("uploadId", upload_id)],
-            headers={"content-type": "application/xml"}, body=body, size_bytes=len(body), permit=permit,
+            headers={"content-type": "application/xml"}, body=body, size_bytes=len(body), check_lease=check_lease,
         )  # fmt: skip
-        await self._exchange.carried_out("POST", key, answer)
+        await self._exchange.read_result("POST", key, answer)
 
     async def abort(self, key: str, upload_id: str) -> None:
         """Give an upload up, with all its parts. One that there is not is as good as given up."""
@@ -92,31 +101,31 @@ class Multipart:
         Raises:
             StoreRefused: also where the answer cannot be read.
         """
-        held_key = self._names.held(key)
-        query: Query = [("encoding-type", "url"), ("prefix", held_key), ("uploads", None)]
+        endpoint_key = self._names.held(key)
+        query: Query = [("encoding-type", "url"), ("prefix", endpoint_key), ("uploads", None)]
 
         async def attempt() -> bytes:
             answer = await self._exchange.ask("LIST", key, "", query=query)
-            return await self._exchange.carried_out("LIST", key, answer)
+            return await self._exchange.read_result("LIST", key, answer)
 
         said = await with_retries(attempt)
         root = read_xml(said)
         decoded = unquote_plus if root.findtext("EncodingType") == "url" else str
         uploads = [(upload.findtext("Key") or "", upload.findtext("UploadId") or "") for upload in root.iter("Upload")]
-        return [upload_id for name, upload_id in uploads if decoded(name) == held_key]
+        return [upload_id for name, upload_id in uploads if decoded(name) == endpoint_key]
 
     async def _unconditional(
         self, operation: str, key: str, *, query: Query, headers: Mapping[str, str] | None = None,
-        permit: LeaseCheck | None = None,
+        check_lease: LeaseCheck | None = None,
     ) -> bytes:  # fmt: skip
         """Ask for something that changes no object, and return what is said."""
-        held_key = self._names.held(key)
+        endpoint_key = self._names.held(key)
 
         async def attempt() -> bytes:
             answer: S3Response = await self._exchange.ask(
-                operation, key, held_key, query=query, headers=headers, permit=permit or (lambda: None)
+                operation, key, endpoint_key, query=query, headers=headers, check_lease=check_lease or (lambda: None)
             )
-            return await self._exchange.carried_out(operation, key, answer)
+            return await self._exchange.read_result(operation, key, answer)
 
         return await _without_effect(with_retries(attempt))
 

@@ -57,14 +57,14 @@ class RateLimiter(Protocol):
         """
 
 
-async def paced(chunks: AsyncIterator[bytes], gate: RateLimiter) -> AsyncGenerator[bytes, None]:
+async def paced(chunks: AsyncIterator[bytes], rate_limiter: RateLimiter) -> AsyncGenerator[bytes, None]:
     """Yield a stream in pieces, each when its turn has come. A connection is not failed for what is waited for here."""
     try:
         async for chunk in chunks:
             at = 0
             while at < len(chunk):
-                piece = chunk[at : at + gate.piece_bytes]
-                await gate.send(len(piece))
+                piece = chunk[at : at + rate_limiter.piece_bytes]
+                await rate_limiter.send(len(piece))
                 at += len(piece)
                 yield piece
     finally:
@@ -99,10 +99,10 @@ class S3Requester:
     """Asks one store. Errors leave it as those of `s3s3.errors`."""
 
     def __init__(
-        self, endpoint: Endpoint, *, connections: int, timeouts: Timeouts, gate: RateLimiter | None = None
+        self, endpoint: Endpoint, *, connections: int, timeouts: Timeouts, rate_limiter: RateLimiter | None = None
     ) -> None:
         self._endpoint = endpoint
-        self._gate = gate
+        self._rate_limiter = rate_limiter
         self._timeouts = timeouts
         self._address = address_of(endpoint)
         self._pool = Pool(
@@ -126,10 +126,10 @@ class S3Requester:
         """Return the time by the store's clock, learned from the Date of its answers; this machine's before one."""
         return round(time.monotonic() * 1000) + self._clock_offset_ms
 
-    async def location(self, held_key: str, method: str, signed_for_s: int | None, query: Query = ()) -> str:
+    async def location(self, endpoint_key: str, method: str, signed_for_s: int | None, query: Query = ()) -> str:
         """Return an object's URL, with a signature of the endpoint's own version where it is to be signed."""
         address = self._address
-        target = address.target(encode_key(held_key), query)
+        target = address.target(encode_key(endpoint_key), query)
         url = f"{address.url}{target.path}"
         if signed_for_s is None:
             return f"{url}?{encode_query(query)}" if query else url
@@ -141,13 +141,13 @@ class S3Requester:
         self,
         operation: str,
         key: str | None,
-        held_key: str,
+        endpoint_key: str,
         *,
         query: Query = (),
         headers: Mapping[str, str] | None = None,
         body: Body = b"",
         size_bytes: int = 0,
-        permit: LeaseCheck = no_check,
+        check_lease: LeaseCheck = no_check,
     ) -> S3Response:
         """Make one attempt. Return a 200 or 204 (or a 404 to a HEAD); raise what any other answer amounts to.
 
@@ -157,19 +157,19 @@ class S3Requester:
             held_key: the key as the endpoint holds it; "" is the bucket.
             headers: to be signed and sent.
         """
-        if self._gate is not None:  # before a connection is taken, and before the permit is asked for
-            await self._gate.admit(
+        if self._rate_limiter is not None:  # before a connection is taken, and before the permit is asked for
+            await self._rate_limiter.admit(
                 size_bytes, streamed=not isinstance(body, bytes), urgent=operation == "LIST", begun=bool(query)
             )  # what has a query follows something else: a part, the tags of an object
         method = "GET" if operation == "LIST" else operation
-        target = self._address.target(encode_key(held_key), query)
+        target = self._address.target(encode_key(endpoint_key), query)
         try:
             connection = await self._pool.acquire()
         except TransportError as error:
             raise self.failure(operation, key, error) from error
         try:
             sign = await self._current_signer()
-            permit()
+            check_lease()
             request = self._request(method, target, headers or {}, size_bytes, sign)
             head = await self._send(connection, method, request, body, size_bytes)
         except BaseException as error:
@@ -186,7 +186,7 @@ class S3Requester:
             return answer
         raise await self.refusal(operation, key, answer)
 
-    async def carried_out(self, operation: str, key: str | None, answer: S3Response) -> bytes:
+    async def read_result(self, operation: str, key: str | None, answer: S3Response) -> bytes:
         """Return what follows a 200. Raises what S3 may put there (S3 API reference, "CopyObject")."""
         try:
             said = await answer.beginning(ERROR_BODY_LIMIT_BYTES)
@@ -213,7 +213,7 @@ class S3Requester:
 
     async def _send(self, connection: Connection, method: str, request: bytes, body: Body, size_bytes: int) -> Head:
         if not isinstance(body, bytes):
-            chunks = body() if self._gate is None else paced(body(), self._gate)
+            chunks = body() if self._rate_limiter is None else paced(body(), self._rate_limiter)
             try:
                 await connection.stream(request, chunks, size_bytes)
             finally:

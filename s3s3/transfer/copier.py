@@ -61,7 +61,7 @@ class Copier:
         self._within = ServerSideCopier(source, within) if within else None
 
     async def copy(
-        self, key: str, destinations: Sequence[Store], *, permit: LeaseCheck, look: bool, wait_for_all: bool = True
+        self, key: str, destinations: Sequence[Store], *, check_lease: LeaseCheck, look: bool, wait_for_all: bool = True
     ) -> list[Outcome]:
         """Make the destinations hold what the source holds under `key` now; return the outcome of each, in order.
 
@@ -74,26 +74,28 @@ class Copier:
         """
         marks = None if self._marked_source is None else SourceAttributes(self._marked_source, key)
         targets = [DestinationCopy(store, key, self._route, marks) for store in destinations]
-        road = ObjectCopy(self.source, self.room, self.non_md5_destinations, key, permit, targets, wait_for_all)
+        road = ObjectCopy(self.source, self.room, self.non_md5_destinations, key, check_lease, targets, wait_for_all)
         ahead = targets
         if self._within is not None:
-            await self._within.copy(key, targets, permit, look=look)
+            await self._within.copy(key, targets, check_lease, look=look)
             ahead = [target for target in targets if target.outcome is None]
         if ahead:
             await road.settle(ahead, road.look if look else road.run)
         if road.gone:
-            await self._carry_deletion_over(road.gone, permit, look)
+            await self._carry_deletion_over(road.gone, check_lease, look)
         outcomes = [target.outcome for target in targets if target.outcome is not None]
         assert len(outcomes) == len(targets), "a copy that ends leaves nothing open"
         self._count_damage(outcomes)
         return outcomes
 
-    async def _carry_deletion_over(self, targets: Sequence[DestinationCopy], permit: LeaseCheck, look: bool) -> None:
+    async def _carry_deletion_over(
+        self, targets: Sequence[DestinationCopy], check_lease: LeaseCheck, look: bool
+    ) -> None:
         """Delete what a GET at the source said that there is no more, where that is asked for."""
         deleting = []
         for target in targets:
             if target.store.endpoint.delete and self._matches(target.key):
-                deleting.append(target.delete(permit, look=look))
+                deleting.append(target.delete(check_lease, look=look))
             else:
                 target.source_is_gone()
         await gather_or_cancel(deleting)

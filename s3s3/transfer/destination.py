@@ -97,7 +97,7 @@ class DestinationCopy:
         body: bytes | Chunks,
         *,
         md5: bytes,
-        permit: LeaseCheck,
+        check_lease: LeaseCheck,
         non_md5_destinations: set[str],
     ) -> None:
         """Make one PUT and verify it. Its end is the outcome: nothing of S3S3Error's tree is raised.
@@ -109,7 +109,7 @@ class DestinationCopy:
             permit: raises LeaseLost where nothing more may be written.
             without_md5: names of the destinations whose ETags are known to be no MD5s; it may grow.
         """
-        sending = _WriteAttempt(body, permit)
+        sending = _WriteAttempt(body, check_lease)
         try:
             headers = self._headers(source, md5, non_md5_destinations)
             if self.marks is not None:
@@ -120,7 +120,7 @@ class DestinationCopy:
                 size_bytes=source.entry.size_bytes,
                 md5=md5,
                 headers=headers,
-                permit=sending.permit,
+                check_lease=sending.check_lease,
             )
             etag_md5 = None if written.encrypted else md5_of_etag(written.etag)
             if etag_md5 is None:
@@ -132,16 +132,18 @@ class DestinationCopy:
             proof = Proof.CONTENT if etag_md5 is None else Proof.ETAG
             self.copied(source.entry, md5.hex(), etag_md5, proof, indeterminate=written.indeterminate)
 
-    async def copy_within(self, source: ObjectInfo, source_bucket: str, permit: LeaseCheck) -> StoreError | None:
+    async def copy_within(self, source: ObjectInfo, source_bucket: str, check_lease: LeaseCheck) -> StoreError | None:
         """Have the store copy it by itself. Done, or failed so that it has to be tried again, that is the outcome.
 
         Returns why it is open still: the store refused, or what it says that it holds is not what the source has.
         """
-        sending = _WriteAttempt(b"", permit)
+        sending = _WriteAttempt(b"", check_lease)
         headers = source.headers if source.recorded_etag else None  # a record is never copied onward
         etag = source.entry.etag
         try:
-            written = await self.store.copy(self.key, source_bucket, etag=etag, headers=headers, permit=sending.permit)
+            written = await self.store.copy(
+                self.key, source_bucket, etag=etag, headers=headers, check_lease=sending.check_lease
+            )
         except StoreRefused as error:
             if not error.indeterminate:
                 return error
@@ -178,21 +180,21 @@ class DestinationCopy:
             indeterminate=indeterminate,
         )
 
-    async def delete(self, permit: LeaseCheck, *, look: bool) -> None:
+    async def delete(self, check_lease: LeaseCheck, *, look: bool) -> None:
         """Delete it, for the source has it no more. Its end is the outcome, as for `put`.
 
         Args:
             permit: raises LeaseLost where nothing more may be written.
             look: ask first whether it is there. Where versions are kept, each DELETE leaves another mark.
         """
-        sending = _WriteAttempt(b"", permit)
+        sending = _WriteAttempt(b"", check_lease)
         try:
             if look:
                 self.held = await self.store.head(self.key)
                 if self.held is None:
                     self.source_is_gone()
                     return
-            indeterminate = await self.store.delete(self.key, permit=sending.permit)
+            indeterminate = await self.store.delete(self.key, check_lease=sending.check_lease)
         except S3S3Error as error:
             self.fail(error, indeterminate=sending.indeterminate(error))
         else:
@@ -262,14 +264,14 @@ class _WriteAttempt:
             has ended.
     """
 
-    def __init__(self, body: bytes | Chunks, permit: LeaseCheck) -> None:
+    def __init__(self, body: bytes | Chunks, check_lease: LeaseCheck) -> None:
         self.body = body if isinstance(body, bytes) else lambda: self._stream(body)
         self.whole = isinstance(body, bytes)
-        self._permit = permit
+        self._check_lease = check_lease
         self._attempts = 0
 
-    def permit(self) -> None:
-        self._permit()
+    def check_lease(self) -> None:
+        self._check_lease()
         self._attempts += 1
 
     def indeterminate(self, error: S3S3Error) -> bool:
@@ -281,5 +283,5 @@ class _WriteAttempt:
     async def _stream(self, chunks: Chunks) -> AsyncGenerator[bytes, None]:
         async for chunk in chunks():
             yield chunk
-        self._permit()
+        self._check_lease()
         self.whole = True

@@ -34,14 +34,14 @@ class MultipartUpload:
         target: DestinationCopy,
         source: ObjectStream,
         room: CopyBudget,
-        permit: LeaseCheck,
+        check_lease: LeaseCheck,
         md5_by_etag: dict[str, bytes],
     ) -> None:
         self._target = target
         self._uploads = target.store.multipart
         self._source = source
         self._room = room
-        self._permit = permit
+        self._check_lease = check_lease
         self._known_md5 = md5_by_etag
         self._part_bytes = part_bytes_of(target.store.endpoint, source.entry.size_bytes)
         self._completing = False
@@ -56,10 +56,10 @@ class MultipartUpload:
         try:
             await self._give_up_left_behind()
             headers = await self._headers()
-            upload_id = await self._uploads.begin(target.key, headers=headers, permit=self._permit)
+            upload_id = await self._uploads.begin(target.key, headers=headers, check_lease=self._check_lease)
             try:
                 etags, etag = await self._send(upload_id, chunks)
-                await self._uploads.complete(target.key, upload_id, etags, permit=self._permit_completing)
+                await self._uploads.complete(target.key, upload_id, etags, check_lease=self._permit_completing)
             except BaseException as error:
                 if not self._may_be_completed(error):
                     await self._give_up(upload_id)
@@ -93,7 +93,7 @@ class MultipartUpload:
                 number = len(etags) + 1
                 written = await self._uploads.put(
                     self._target.key, upload_id, number, file.chunks, size_bytes=size_bytes, md5=file.md5,
-                    permit=self._permit,
+                    check_lease=self._check_lease,
                 )  # fmt: skip
             etag = written.etag
             if not written.encrypted and md5_of_etag(etag) not in (None, file.md5.hex()):
@@ -105,7 +105,7 @@ class MultipartUpload:
         return etags, f"{hashlib.md5(md5s, usedforsecurity=False).hexdigest()}-{len(etags)}"
 
     def _permit_completing(self) -> None:
-        self._permit()
+        self._check_lease()
         self._completing = True
 
     def _may_be_completed(self, error: BaseException) -> bool:
@@ -124,7 +124,7 @@ class MultipartUpload:
         """Give the object its tags. Trying again would find it there, and equal: so that is left to a person."""
         target = self._target
         try:
-            await target.store.marks.put_tags(target.key, headers, permit=self._permit)
+            await target.store.marks.put_tags(target.key, headers, check_lease=self._check_lease)
         except StoreError as error:
             raise StoreRefused(
                 f"it is there, but without its tags: {error.message}", store=target.store.name, operation="PUT",
@@ -135,7 +135,7 @@ class MultipartUpload:
         """Give up what is begun of this key: a killed process left it, or writes on although its lease is over."""
         try:
             for upload_id in await self._uploads.begun(self._target.key):
-                self._permit()
+                self._check_lease()
                 await self._uploads.abort(self._target.key, upload_id)
         except StoreRefused as error:
             log.info("%s: parts that were left behind are not looked for: %s", self._target.store.name, error,

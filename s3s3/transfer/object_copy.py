@@ -59,7 +59,7 @@ class ObjectCopy:
         room: CopyBudget,
         non_md5_destinations: set[str],
         key: str,
-        permit: LeaseCheck,
+        check_lease: LeaseCheck,
         everybody: Sequence[DestinationCopy],
         wait_for_all: bool,
     ) -> None:
@@ -67,7 +67,7 @@ class ObjectCopy:
         self._room = room
         self._without_md5 = non_md5_destinations
         self._key = key
-        self._permit = permit
+        self._check_lease = check_lease
         self._everybody = everybody
         self._wait_for_all = wait_for_all or len(everybody) == 1
         self.gone: list[DestinationCopy] = []
@@ -128,10 +128,10 @@ class ObjectCopy:
         """Copy to every target."""
         try:
             await self._read_and_put(targets, opened)
-        except ChecksumMismatch as refuted:
+        except ChecksumMismatch as mismatch:
             # Either the bytes were damaged on their way, or the ETag is no MD5: then they come the same once more.
-            await self._check_length(refuted)
-            self._known_md5[refuted.read.etag] = refuted.md5
+            await self._check_length(mismatch)
+            self._known_md5[mismatch.read.etag] = mismatch.md5
             try:
                 await self._read_and_put(_open(targets))
             except ChecksumMismatch as again:
@@ -143,14 +143,14 @@ class ObjectCopy:
                 for target in cut_loose:
                     target.fail(_left_behind(target), indeterminate=True)
 
-    async def _check_length(self, refuted: ChecksumMismatch) -> None:
+    async def _check_length(self, mismatch: ChecksumMismatch) -> None:
         """Ask the source once more how long it is: what is always cut short at the same place comes the same twice."""
         held = await self._source.head(self._key)
-        if held is not None and held.entry.etag == refuted.read.etag:
+        if held is not None and held.entry.etag == mismatch.read.etag:
             size_bytes = held.entry.size_bytes
-            if size_bytes != refuted.read.size_bytes:
-                said = f"a GET brought {refuted.read.size_bytes} bytes, and a HEAD says that it has {size_bytes}"
-                raise self._damaged(f"{refuted}; {said}") from refuted
+            if size_bytes != mismatch.read.size_bytes:
+                said = f"a GET brought {mismatch.read.size_bytes} bytes, and a HEAD says that it has {size_bytes}"
+                raise self._damaged(f"{mismatch}; {said}") from mismatch
 
     def _damaged(self, message: str) -> IntegrityError:
         return IntegrityError(message, store=self._source.name, operation="GET", key=self._key)
@@ -209,14 +209,16 @@ class ObjectCopy:
 
     def _put_large(self, target: DestinationCopy, reading: ObjectStream, md5: bytes | None) -> Take:
         if needs_multipart(target.store.endpoint, reading.entry.size_bytes):
-            return MultipartUpload(target, reading, self._room, self._permit, self._known_md5).put
+            return MultipartUpload(target, reading, self._room, self._check_lease, self._known_md5).put
         assert md5 is not None, "one PUT needs the MD5 before its content"
         return self._put(target, reading, md5)
 
     def _put(
         self, target: DestinationCopy, reading: ObjectStream, md5: bytes
     ) -> Callable[[bytes | Chunks], Coroutine[Any, Any, None]]:
-        return partial(target.put, reading, md5=md5, permit=self._permit, non_md5_destinations=self._without_md5)
+        return partial(
+            target.put, reading, md5=md5, check_lease=self._check_lease, non_md5_destinations=self._without_md5
+        )
 
     def _fetch(self) -> Awaitable[Opened]:
         return self._source.fetch(self._key, AT_ONCE_BYTES)

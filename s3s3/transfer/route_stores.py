@@ -43,7 +43,7 @@ class RouteStores:
         self._transfer = transfer
 
     def copy(
-        self, job: Job, destinations: Sequence[str], permit: Callable[[], None], *, wait_for_all: bool = False
+        self, job: Job, destinations: Sequence[str], check_lease: Callable[[], None], *, wait_for_all: bool = False
     ) -> Coroutine[Any, Any, list[Outcome]]:
         """Do a job: make these destinations hold what the source holds. This is a worker's `Copy`.
 
@@ -51,7 +51,7 @@ class RouteStores:
         """
         stores = [self._by_name[name] for name in destinations]
         return self._transfer.copy(
-            job.key, stores, permit=permit, look=not job.unconditional, wait_for_all=wait_for_all
+            job.key, stores, check_lease=check_lease, look=not job.unconditional, wait_for_all=wait_for_all
         )
 
 
@@ -84,7 +84,7 @@ async def opened(
                     source_prefix=route.source.prefix,
                     connections=connections,
                     timeouts=timeouts,
-                    gate=None if endpoint is route.source else limits.get(endpoint.name),
+                    rate_limiter=None if endpoint is route.source else limits.get(endpoint.name),
                 )
             )
             for endpoint in (route.source, *route.destinations)

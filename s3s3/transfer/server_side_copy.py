@@ -52,7 +52,7 @@ class ServerSideCopier:
         self._able: set[tuple[str, bool]] = set()
         self._longest_bytes: dict[str, int] = {}
 
-    async def copy(self, key: str, targets: Sequence[DestinationCopy], permit: LeaseCheck, *, look: bool) -> None:
+    async def copy(self, key: str, targets: Sequence[DestinationCopy], check_lease: LeaseCheck, *, look: bool) -> None:
         """Copy where the store can do it by itself. What is open after that has to go the ordinary road."""
         within = [target for target in targets if self._may(target.store.name, True)]
         if not within:
@@ -68,14 +68,14 @@ class ServerSideCopier:
         if look:
             await gather_or_cancel(target.look(source, self._source.endpoint.verify_md5) for target in within)
         copied = [target for target in within if target.outcome is None and target.decision is not NEEDS_CONTENT]
-        await gather_or_cancel(self._copy(target, source, is_md5, permit) for target in copied)
+        await gather_or_cancel(self._copy(target, source, is_md5, check_lease) for target in copied)
 
     def _may(self, name: str, is_md5: bool, size_bytes: int = 0) -> bool:
         return self._tries_left.get((name, is_md5), 0) > 0 and size_bytes <= self._longest_bytes.get(name, size_bytes)
 
-    async def _copy(self, target: DestinationCopy, source: ObjectInfo, is_md5: bool, permit: LeaseCheck) -> None:
+    async def _copy(self, target: DestinationCopy, source: ObjectInfo, is_md5: bool, check_lease: LeaseCheck) -> None:
         name, size_bytes = target.store.name, source.entry.size_bytes
-        error = await target.copy_within(source, self._source.endpoint.bucket_name, permit)
+        error = await target.copy_within(source, self._source.endpoint.bucket_name, check_lease)
         if target.outcome is None:
             if error is not None and not isinstance(error, NoSuchKey):
                 self._take_down(name, is_md5, error)

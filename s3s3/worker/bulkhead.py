@@ -35,8 +35,8 @@ class Bulkhead:
 
     def give_up(self) -> None:
         """Let what waits for its turn wait elsewhere: this process is about to end."""
-        for gate in self._limits.values():
-            gate.give_up()
+        for rate_limiter in self._limits.values():
+            rate_limiter.give_up()
 
     def take(self, task: asyncio.Task[Any], destinations: Sequence[str]) -> None:
         """Count a job under way, until its task ends."""

@@ -44,7 +44,7 @@ BULK_FULL_WAIT_S = 0.1
 class Copy(Protocol):
     """What a worker does with a job: `Transfer.copy` bound to a route's stores."""
 
-    async def __call__(self, job: Job, destinations: Sequence[str], permit: Callable[[], None]) -> list[Outcome]:
+    async def __call__(self, job: Job, destinations: Sequence[str], check_lease: Callable[[], None]) -> list[Outcome]:
         """Make these destinations hold what the source holds; return an outcome for each."""
 
 
@@ -238,19 +238,19 @@ class Worker:
         took_s = boottime_s() - began_s
         self._stragglers.learn(outcomes)
         await self.circuits.learn(outcomes)
-        verdicts = {outcome.destination: self._judge(job, outcome) for outcome in outcomes}
-        verdicts |= dict.fromkeys(apart, Disposition(DispositionKind.DEFER))
-        verdicts |= {name: self._park(job, name, store) for name, store in parked.items()}
+        dispositions = {outcome.destination: self._judge(job, outcome) for outcome in outcomes}
+        dispositions |= dict.fromkeys(apart, Disposition(DispositionKind.DEFER))
+        dispositions |= {name: self._park(job, name, store) for name, store in parked.items()}
         # Who is full has its turn when others have had theirs; no outcome yet.
-        verdicts |= {name: Disposition(DispositionKind.PARK, circuit=name) for name in full}
+        dispositions |= {name: Disposition(DispositionKind.PARK, circuit=name) for name in full}
         # A destination that the configuration no longer has is done with.
-        verdicts |= {
+        dispositions |= {
             name: Disposition(DispositionKind.DONE) for name in job.destinations if name not in self._destinations
         }
         await self._tell_arrived(job.key, outcomes)
         # A lease that ended between two attempts at a PUT does not say what became of the first.
         look = any(outcome.indeterminate or isinstance(outcome.error, LeaseLost) for outcome in outcomes)
-        await self._patience.run(partial(self._jobs.finish, job, verdicts, look))
+        await self._patience.run(partial(self._jobs.finish, job, dispositions, look))
         if self._finished is not None:
             self._finished(job, outcomes, took_s)
 
@@ -273,26 +273,26 @@ class Worker:
             await self._patience.run(partial(self._on_copied, key, on_copied))
 
     def _park(self, job: Job, destination: str, store: str) -> Disposition:
-        verdict = Disposition(DispositionKind.PARK, circuit=store)
+        disposition = Disposition(DispositionKind.PARK, circuit=store)
         outcome = Outcome(destination, job.key, Result.FAILED, f"waits for {store}, which is down or paused")
-        return self._told(job, outcome, verdict)
+        return self._told(job, outcome, disposition)
 
     def _judge(self, job: Job, outcome: Outcome) -> Disposition:
-        verdict = disposition_for(
+        disposition = disposition_for(
             outcome,
             attempts=job.attempts.get(outcome.destination, 0),
             max_attempts=self._max_attempts,
             open_circuits=self.circuits.opened,
         )
-        return self._told(job, outcome, verdict)
+        return self._told(job, outcome, disposition)
 
-    def _told(self, job: Job, outcome: Outcome, verdict: Disposition) -> Disposition:
-        if not job.trackers or verdict.step in (
+    def _told(self, job: Job, outcome: Outcome, disposition: Disposition) -> Disposition:
+        if not job.trackers or disposition.step in (
             DispositionKind.RELEASE,
             DispositionKind.DEFER,
         ):  # what is handed back has no outcome yet
-            return verdict
-        return dataclasses.replace(verdict, event=event_of(self._route, outcome, verdict.step))
+            return disposition
+        return dataclasses.replace(disposition, event=event_of(self._route, outcome, disposition.step))
 
 
 def _of_each(wanted: Sequence[str], outcomes: Sequence[Outcome]) -> Sequence[Outcome]:

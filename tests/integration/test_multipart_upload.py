@@ -129,13 +129,13 @@ async def test_a_lease_that_ends_at_any_step_leaves_the_old_object_standing(buck
     buckets.destinations = buckets.destinations[:1]
     left = permits  # one to begin, three for parts, one to complete
 
-    def permit() -> None:
+    def check_lease() -> None:
         nonlocal left
         left -= 1
         if left < 0:
             raise LeaseLost("over")
 
-    (outcome,) = await outcomes_of(buckets, "big", permit=permit)
+    (outcome,) = await outcomes_of(buckets, "big", check_lease=check_lease)
 
     if permits < 5:
         assert isinstance(outcome.error, LeaseLost)

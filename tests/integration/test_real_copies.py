@@ -51,7 +51,7 @@ class Buckets:
         self.metrics = Metrics()
 
     async def copy(
-        self, *keys: str, look: bool = False, permit: Callable[[], None] = lambda: None
+        self, *keys: str, look: bool = False, check_lease: Callable[[], None] = lambda: None
     ) -> dict[str, list[Outcome]]:
         async with AsyncExitStack() as stack:
             source, *destinations = [
@@ -59,7 +59,7 @@ class Buckets:
                 for endpoint in (self.source, *self.destinations)
             ]
             transfer = Copier(source, self.room, metrics=self.metrics, route="default")
-            copies = [transfer.copy(key, destinations, permit=permit, look=look) for key in keys]
+            copies = [transfer.copy(key, destinations, check_lease=check_lease, look=look) for key in keys]
             return dict(zip(keys, await asyncio.gather(*copies), strict=True))
 
     def write(self, endpoint: Endpoint, key: str, body: bytes, **about: Any) -> None:
@@ -232,11 +232,11 @@ async def test_a_lease_that_ends_before_the_last_chunk_leaves_the_old_object_sta
     for key in ("big", "parts"):
         permits = iter([True, True])  # for the first byte of each destination, and for no last one
 
-        def permit(permits: object = permits) -> None:
+        def check_lease(permits: object = permits) -> None:
             if not next(permits, False):  # type: ignore[call-overload]
                 raise LeaseLost("over")
 
-        outcomes = (await buckets.copy(key, permit=permit))[key]
+        outcomes = (await buckets.copy(key, check_lease=check_lease))[key]
 
         assert all(isinstance(outcome.error, LeaseLost) and not outcome.indeterminate for outcome in outcomes)
         assert buckets.all_hold(key, b"the old one")

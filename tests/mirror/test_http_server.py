@@ -39,19 +39,19 @@ class Client:
 
 
 class Served:
-    """A server whose answers wait for `gate`."""
+    """A server whose answers wait for `rate_limiter`."""
 
     def __init__(self, bounds: Bounds, stack: AsyncExitStack) -> None:
         self.connections = Connections(bounds)
-        self.gate = asyncio.Event()
-        self.gate.set()
+        self.rate_limiter = asyncio.Event()
+        self.rate_limiter.set()
         self.left = 0
         self.fault: Exception | None = None
         self._stack = stack
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         try:
-            await self.gate.wait()
+            await self.rate_limiter.wait()
         except asyncio.CancelledError:
             self.left += 1
             raise
@@ -108,11 +108,11 @@ async def test_a_head_that_comes_byte_by_byte_is_not_waited_for(served: Served) 
 
 
 async def test_who_waits_for_an_answer_is_not_idle(served: Served) -> None:
-    served.gate.clear()
+    served.rate_limiter.clear()
     client = await served.client()
     asking = asyncio.create_task(client.says())
     await asyncio.sleep(1.5)
-    served.gate.set()
+    served.rate_limiter.set()
     assert await asking == b"HTTP/1.1 200 OK\r\n"
 
 
@@ -128,7 +128,7 @@ async def test_who_waits_for_an_answer_is_not_idle(served: Served) -> None:
     ids=["many headers", "a long path", "a long header", "ten thousand requests at once", "a body"],
 )
 async def test_a_bomb_ends_its_own_connection_only(served: Served, bomb: bytes) -> None:
-    served.gate.clear()
+    served.rate_limiter.clear()
     bomber, other = await served.client(), await served.client()
     try:
         bomber.writer.write(bomb)
@@ -136,7 +136,7 @@ async def test_a_bomb_ends_its_own_connection_only(served: Served, bomb: bytes) 
         await asyncio.wait_for(bomber.reader.read(), 5)
     except ConnectionError:
         pass
-    served.gate.set()
+    served.rate_limiter.set()
     assert await other.says() == b"HTTP/1.1 200 OK\r\n"
 
 
@@ -167,7 +167,7 @@ async def test_a_client_that_leaves_is_no_fault(served: Served, caplog: pytest.L
 
 
 async def test_more_connections_than_there_may_be_push_out_who_idles_longest(served: Served) -> None:
-    served.gate.clear()
+    served.rate_limiter.clear()
     working = [await served.client() for _ in range(5)]
     asking = [asyncio.create_task(client.says()) for client in working]
     await asyncio.sleep(0.1)
@@ -176,22 +176,22 @@ async def test_more_connections_than_there_may_be_push_out_who_idles_longest(ser
     newcomer = await served.client()
     asking.append(asyncio.create_task(newcomer.says()))
     await asyncio.sleep(0.1)
-    served.gate.set()
+    served.rate_limiter.set()
     assert await asyncio.gather(*asking) == [b"HTTP/1.1 200 OK\r\n"] * 6
     assert await idlers[0].is_closed()
 
 
 async def test_where_all_connections_are_at_work_another_is_refused(served: Served) -> None:
-    served.gate.clear()
+    served.rate_limiter.clear()
     asking = [asyncio.create_task((await served.client()).says()) for _ in range(20)]
     await asyncio.sleep(0.2)
     assert await (await served.client()).is_closed()
-    served.gate.set()
+    served.rate_limiter.set()
     assert await asyncio.gather(*asking) == [b"HTTP/1.1 200 OK\r\n"] * 20
 
 
 async def test_a_client_that_has_gone_is_not_waited_for(served: Served) -> None:
-    served.gate.clear()
+    served.rate_limiter.clear()
     client = await served.client()
     client.writer.write(REQUEST)
     await asyncio.sleep(0.2)

@@ -77,7 +77,7 @@ async def jobs(redis_url: str) -> AsyncIterator[RedisJobQueue]:
     await client.aclose()
 
 
-def healer(
+def backfill(
     ear: ToldEar,
     source: Source,
     jobs: RedisJobQueue,
@@ -107,7 +107,7 @@ async def test_what_the_source_changed_during_the_gap_and_the_margin_is_looked_a
         [Entry("no/route", 1, "e", from_ms), Entry("since", 1, "e", from_ms + 5)],
     ]
     ear, reconcile = ToldEar(from_ms), Reconciles()
-    async with running(healer(ear, Source(pages), jobs, reconcile).run()):
+    async with running(backfill(ear, Source(pages), jobs, reconcile).run()):
         await until(lambda: ear.healed_generations == ["1"])
     assert await claimed_keys(jobs) == ["margin", "since"]
     assert reconcile.runs == 0
@@ -115,7 +115,7 @@ async def test_what_the_source_changed_during_the_gap_and_the_margin_is_looked_a
 
 async def test_a_second_gap_is_looked_at_as_the_first_was_though_redis_calls_it_the_same(jobs: RedisJobQueue) -> None:
     ear, source = ToldEar(HOUR_MS), Source([[Entry("a", 1, "e", HOUR_MS)]])
-    async with running(healer(ear, source, jobs, Reconciles()).run()):
+    async with running(backfill(ear, source, jobs, Reconciles()).run()):
         await until(lambda: ear.healed_generations == ["1"])
         assert await claimed_keys(jobs) == ["a"]
         source._pages = [[Entry("b", 1, "e", HOUR_MS)]]
@@ -126,7 +126,7 @@ async def test_a_second_gap_is_looked_at_as_the_first_was_though_redis_calls_it_
 
 async def test_jobs_of_a_heal_look_before_they_copy(jobs: RedisJobQueue) -> None:
     ear = ToldEar(HOUR_MS)
-    async with running(healer(ear, Source([[Entry("a", 1, "e", HOUR_MS)]]), jobs, Reconciles()).run()):
+    async with running(backfill(ear, Source([[Entry("a", 1, "e", HOUR_MS)]]), jobs, Reconciles()).run()):
         await until(lambda: ear.healed_generations)
     (job,) = (await jobs.claim(1, 1, 1, 0)).jobs
     assert not job.unconditional
@@ -134,7 +134,7 @@ async def test_jobs_of_a_heal_look_before_they_copy(jobs: RedisJobQueue) -> None
 
 async def test_a_gap_without_a_beginning_compares_everything(jobs: RedisJobQueue) -> None:
     ear, reconcile = ToldEar(0), Reconciles()
-    async with running(healer(ear, Source([]), jobs, reconcile).run()):
+    async with running(backfill(ear, Source([]), jobs, reconcile).run()):
         await until(lambda: ear.healed_generations == ["1"])
     assert reconcile.runs == 1
 
@@ -142,7 +142,7 @@ async def test_a_gap_without_a_beginning_compares_everything(jobs: RedisJobQueue
 async def test_a_heal_that_breaks_off_is_begun_again_and_only_its_end_heals_the_gap(jobs: RedisJobQueue) -> None:
     ear = ToldEar(HOUR_MS)
     source = Source([[Entry("a", 1, "e", HOUR_MS)], [Entry("b", 1, "e", HOUR_MS)]], failures=2)
-    async with running(healer(ear, source, jobs, Reconciles()).run()):
+    async with running(backfill(ear, source, jobs, Reconciles()).run()):
         await until(lambda: source.failures == 1)
         assert ear.healed_generations == []
         await until(lambda: ear.healed_generations == ["1"])
@@ -162,7 +162,7 @@ async def test_each_failure_doubles_the_pause_and_a_heal_ends_that(
 
     source, ear = Source([[Entry("a", 1, "e", HOUR_MS)]], failures=4), ToldEar(HOUR_MS)
     monkeypatch.setattr(asyncio, "sleep", slept)
-    task = asyncio.create_task(healer(ear, source, jobs, Reconciles()).run())
+    task = asyncio.create_task(backfill(ear, source, jobs, Reconciles()).run())
     while not ear.healed_generations:
         await sleep(0.01)
     await cancel([task])
@@ -172,7 +172,7 @@ async def test_each_failure_doubles_the_pause_and_a_heal_ends_that(
 async def test_a_listener_that_does_not_lead_heals_nothing(jobs: RedisJobQueue) -> None:
     ear = ToldEar(HOUR_MS)
     ear.leads = False
-    async with running(healer(ear, Source([[Entry("a", 1, "e", HOUR_MS)]]), jobs, Reconciles()).run()):
+    async with running(backfill(ear, Source([[Entry("a", 1, "e", HOUR_MS)]]), jobs, Reconciles()).run()):
         await asyncio.sleep(0.2)
     assert ear.healed_generations == []
     assert await claimed_keys(jobs) == []
@@ -184,7 +184,7 @@ async def test_a_heal_puts_no_more_than_a_bounded_number_of_jobs_ahead(
     monkeypatch.setattr(gap_backfill, "MAX_AHEAD", 20)
     pages = [[Entry(f"{page:02}/{number}", 1, "e", HOUR_MS) for number in range(10)] for page in range(10)]
     ear = ToldEar(HOUR_MS)
-    async with running(healer(ear, Source(pages), jobs, Reconciles()).run()):
+    async with running(backfill(ear, Source(pages), jobs, Reconciles()).run()):
         await until(lambda: has_bulk(jobs, 30))
         await asyncio.sleep(0.5)
         assert (await jobs.stats()).bulk == 30, "a page more than the bound, and then it waits"
@@ -201,7 +201,7 @@ DELETING = Route("default", Endpoint("source", "images"), (Endpoint("dest", "cop
 async def test_where_deletions_are_carried_over_a_heal_compares_everything_too(jobs: RedisJobQueue) -> None:
     ear, reconcile = ToldEar(HOUR_MS), Reconciles()
     source = Source([[Entry("a", 1, "e", HOUR_MS)]])
-    async with running(healer(ear, source, jobs, reconcile, route=DELETING).run()):
+    async with running(backfill(ear, source, jobs, reconcile, route=DELETING).run()):
         await until(lambda: ear.healed_generations == ["1"])
     assert reconcile.runs == 1
     assert await claimed_keys(jobs) == ["a"]
@@ -212,7 +212,7 @@ async def test_a_heal_waits_for_a_destination_that_is_to_lose_objects_without_pu
 ) -> None:
     ear, reconcile = ToldEar(HOUR_MS), Reconciles(failing=[1, 2])
     source = Source([[Entry("a", 1, "e", HOUR_MS)]])
-    async with running(healer(ear, source, jobs, reconcile, route=DELETING).run()):
+    async with running(backfill(ear, source, jobs, reconcile, route=DELETING).run()):
         await until(lambda: reconcile.runs == 1)
         assert await claimed_keys(jobs) == ["a"]
         await until(lambda: ear.healed_generations == ["1"])

@@ -56,9 +56,9 @@ class Copier:
         assert self.job is not None
         self.world.copies.update({name: self.seen for name in self.job.destinations if name not in fails_at})
 
-    async def finish(self, *, look: bool = False, **verdicts: Disposition) -> bool:
+    async def finish(self, *, look: bool = False, **dispositions: Disposition) -> bool:
         assert self.job is not None
-        named = {name.replace("_", "-"): verdict for name, verdict in verdicts.items()}
+        named = {name.replace("_", "-"): disposition for name, disposition in dispositions.items()}
         return await self.jobs.finish(self.job, {name: named.get(name, DONE) for name in self.job.destinations}, look)
 
     async def whole_job(self) -> Job:

@@ -690,10 +690,10 @@ async def test_routes_know_nothing_of_each_other(client: Redis) -> None:
 async def test_tries_of_destinations_with_odd_names_are_kept_apart(client: Redis, names: tuple[str, ...]) -> None:
     jobs = RedisJobQueue(client, "default", names)
     await jobs.enqueue([JobRequest("k", names)], Lane.FRESH)
-    verdicts = [{names[0]: SOON, names[1]: SOON, names[2]: DONE}, {names[0]: SOON, names[1]: LATER}]
-    for verdict in verdicts:
+    dispositions = [{names[0]: SOON, names[1]: SOON, names[2]: DONE}, {names[0]: SOON, names[1]: LATER}]
+    for disposition in dispositions:
         job = await claim_one(jobs)
-        await jobs.finish(job, verdict)
+        await jobs.finish(job, disposition)
         await jobs.promote_due()
     job = await claim_one(jobs)
     assert (job.destinations, dict(job.attempts)) == (names[:2], {names[0]: 2, names[1]: 2})

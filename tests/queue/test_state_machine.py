@@ -148,16 +148,16 @@ class Anything(RuleBasedStateMachine):
             self.unconditional.discard(job.key)
 
     @precondition(lambda self: self.held)
-    @rule(which=pick, verdicts=st.fixed_dictionaries(dict.fromkeys(DESTINATIONS, steps)), look=st.booleans())
-    def finish(self, which: int, verdicts: dict[str, str], look: bool) -> None:
+    @rule(which=pick, dispositions=st.fixed_dictionaries(dict.fromkeys(DESTINATIONS, steps)), look=st.booleans())
+    def finish(self, which: int, dispositions: dict[str, str], look: bool) -> None:
         held = self.held.pop(which % len(self.held))
-        self.finish_one(held, verdicts, look)
+        self.finish_one(held, dispositions, look)
 
     def finish_one(self, held: Held, steps: dict[str, str], look: bool = False) -> None:
         job = held.job
-        verdicts = {name: self.verdict(held, name, steps[name]) for name in job.destinations}
+        dispositions = {name: self.disposition(held, name, steps[name]) for name in job.destinations}
         owned = self.ask(self.is_valid(held))
-        assert self.ask(held.jobs.finish(job, verdicts, look)) == owned
+        assert self.ask(held.jobs.finish(job, dispositions, look)) == owned
         if not owned:
             return
         for name in job.destinations:
@@ -171,7 +171,7 @@ class Anything(RuleBasedStateMachine):
             elif steps[name] == DispositionKind.DEAD_LETTER:
                 self.letters.add((job.key, name))
 
-    def verdict(self, held: Held, destination: str, step: str) -> Disposition:
+    def disposition(self, held: Held, destination: str, step: str) -> Disposition:
         event = (
             json.dumps([held.job.key, destination, held.at])
             if step not in (DispositionKind.RELEASE, DispositionKind.DEFER)

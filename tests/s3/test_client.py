@@ -408,7 +408,7 @@ async def test_a_refusal_does_not_forget_that_an_earlier_attempt_was_unanswered(
 async def test_the_permit_is_asked_before_every_attempt() -> None:
     asked = 0
 
-    def permit() -> None:
+    def check_lease() -> None:
         nonlocal asked
         asked += 1
         if asked == 2:
@@ -418,7 +418,11 @@ async def test_the_permit_is_asked_before_every_attempt() -> None:
         async with RawServer([cut_off]) as server, server.store() as store:
             asked = 0
             with pytest.raises(LeaseLost):
-                await (put(store, permit=permit) if operation == "put" else store.delete("key", permit=permit))
+                await (
+                    put(store, check_lease=check_lease)
+                    if operation == "put"
+                    else store.delete("key", check_lease=check_lease)
+                )
         assert len(server.talks) == 1
 
 
@@ -427,7 +431,7 @@ async def test_the_permit_is_asked_only_when_the_request_can_go_out_at_once() ->
     async with RawServer([keep_silent, says(answer())]) as server, server.store(connections=1) as store:
         blocking = asyncio.create_task(store.fetch("a", 10))
         await asyncio.sleep(0.05)
-        waiting = asyncio.create_task(put(store, permit=lambda: asked.append("asked")))
+        waiting = asyncio.create_task(put(store, check_lease=lambda: asked.append("asked")))
         await asyncio.sleep(0.05)
         assert asked == []
         blocking.cancel()

@@ -48,7 +48,7 @@ def _outcome(key: str, destination: str) -> Outcome:
 def new_worker(client: Redis, keys: list[str]) -> Worker:
     """A worker that copies nothing, and notes the keys that it was given."""
 
-    async def copy(job: Job, destinations: Sequence[str], permit: object) -> list[Outcome]:
+    async def copy(job: Job, destinations: Sequence[str], check_lease: object) -> list[Outcome]:
         keys.append(job.key)
         return [_outcome(job.key, name) for name in destinations]
 

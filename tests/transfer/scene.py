@@ -61,12 +61,12 @@ class Scene:
         self.transfer = Copier(self.source, self.room, metrics=self.metrics, route="default")  # type: ignore[arg-type]
 
     async def copy(
-        self, *, look: bool = False, permit: Callable[[], None] = permitted, wait_for_all: bool = True
+        self, *, look: bool = False, check_lease: Callable[[], None] = permitted, wait_for_all: bool = True
     ) -> list[Outcome]:
         outcomes = await self.transfer.copy(
             KEY,
             self.destinations,  # type: ignore[arg-type]
-            permit=permit,
+            check_lease=check_lease,
             look=look,
             wait_for_all=wait_for_all,
         )
@@ -74,8 +74,8 @@ class Scene:
         assert self.source.open_readings == 0, "an open reading holds a connection for ever"
         return outcomes
 
-    async def outcome(self, *, look: bool = False, permit: Callable[[], None] = permitted) -> Outcome:
-        [outcome] = await self.copy(look=look, permit=permit)
+    async def outcome(self, *, look: bool = False, check_lease: Callable[[], None] = permitted) -> Outcome:
+        [outcome] = await self.copy(look=look, check_lease=check_lease)
         return outcome
 
     def held(self, number: int = 0) -> Object:

@@ -86,7 +86,7 @@ async def test_a_key_that_the_route_is_not_about_is_never_deleted() -> None:
 async def test_a_lease_that_is_over_deletes_nothing() -> None:
     scene = gone_from_the_source()
 
-    lost, _ = await scene.copy(permit=Permit(0))
+    lost, _ = await scene.copy(check_lease=Permit(0))
 
     assert isinstance(lost.error, LeaseLost)
     assert not lost.indeterminate

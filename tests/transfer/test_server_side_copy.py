@@ -143,7 +143,7 @@ async def test_a_large_copy_that_a_store_does_not_finish_in_time_goes_the_ordina
 
 
 async def test_a_lease_that_is_over_has_no_store_copy_anything() -> None:
-    lost, _ = await one_store_with().copy(permit=Permit(0))
+    lost, _ = await one_store_with().copy(check_lease=Permit(0))
     assert isinstance(lost.error, LeaseLost)
     assert not lost.indeterminate
 

@@ -29,17 +29,17 @@ class Copies:
         self.jobs: list[Job] = []
         self.permits: list[Callable[[], None]] = []
         self.running = self.most_running = 0
-        self.gate = asyncio.Event()
-        self.gate.set()
+        self.rate_limiter = asyncio.Event()
+        self.rate_limiter.set()
 
-    async def __call__(self, job: Job, destinations: Sequence[str], permit: Callable[[], None]) -> list[Outcome]:
+    async def __call__(self, job: Job, destinations: Sequence[str], check_lease: Callable[[], None]) -> list[Outcome]:
         self.asked.append((job.key, tuple(destinations)))
         self.jobs.append(job)
-        self.permits.append(permit)
+        self.permits.append(check_lease)
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
-            await self.gate.wait()
+            await self.rate_limiter.wait()
             outcomes = []
             for name in destinations:
                 outcome = self.behaviour(job, name)

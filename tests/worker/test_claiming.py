@@ -63,7 +63,7 @@ async def test_a_slot_that_is_freed_is_filled_at_once(jobs: JobQueue) -> None:
 
 async def test_fresh_jobs_find_slots_that_bulk_jobs_may_not_take(jobs: JobQueue) -> None:
     copies = Copies()
-    copies.gate.clear()
+    copies.rate_limiter.clear()
     worker = Worker(ROUTE, jobs, copies, concurrency=8)
     async with working(worker):
         await bulk(jobs, *(f"b{number}" for number in range(20)))
@@ -72,7 +72,7 @@ async def test_fresh_jobs_find_slots_that_bulk_jobs_may_not_take(jobs: JobQueue)
         assert worker.running == 7
         await notice(jobs, "fresh")
         await until(lambda: copies.times("fresh"))
-        copies.gate.set()
+        copies.rate_limiter.set()
         await done(jobs)
 
 
@@ -93,11 +93,11 @@ async def test_bulk_jobs_follow_each_other_though_fresh_ones_would_find_a_slot(
 async def test_neither_lane_starves_the_other(jobs: JobQueue, concurrency: int) -> None:
     copies = Copies()
     async with working(Worker(ROUTE, jobs, copies, concurrency=concurrency)):
-        copies.gate.clear()
+        copies.rate_limiter.clear()
         await asyncio.gather(
             notice(jobs, *(f"f{number}" for number in range(60))), bulk(jobs, *(f"b{number}" for number in range(60)))
         )
-        copies.gate.set()
+        copies.rate_limiter.set()
         await done(jobs)
     lanes = Counter(job.lane for job in copies.jobs[:60])
     assert min(lanes[lane] for lane in Lane) >= 15
@@ -114,7 +114,7 @@ async def test_a_worker_whose_slots_are_all_taken_tells_when_its_leases_are_no_l
     jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copies = Copies()
-    copies.gate.clear()
+    copies.rate_limiter.clear()
     worker = Worker(ROUTE, jobs, copies, concurrency=1, lease_s=0.4)
     async with working(worker):
         await notice(jobs, "k")
@@ -128,5 +128,5 @@ async def test_a_worker_whose_slots_are_all_taken_tells_when_its_leases_are_no_l
 
         monkeypatch.setattr(jobs, "renew", indeterminate)
         await until(lambda: worker.silent_s > 0.5)
-        copies.gate.set()
+        copies.rate_limiter.set()
         await done(jobs)

@@ -41,7 +41,7 @@ async def test_a_defect_in_copying_counts_as_a_failure_and_the_worker_lives(
 async def test_a_copy_that_says_nothing_of_a_destination_has_failed_there(
     jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def copy(job: Job, destinations: Sequence[str], permit: Callable[[], None]) -> list[Outcome]:
+    async def copy(job: Job, destinations: Sequence[str], check_lease: Callable[[], None]) -> list[Outcome]:
         return [copied(job, A)]
 
     async with working(Worker(ROUTE, jobs, copy, max_attempts=1)):
@@ -65,7 +65,7 @@ async def test_a_defect_in_whoever_is_told_harms_nobody(jobs: JobQueue, caplog: 
 async def at_work(jobs: JobQueue) -> tuple[Copies, Worker, asyncio.Task[None]]:
     """A worker in the middle of a copy that does not end."""
     copies = Copies()
-    copies.gate.clear()
+    copies.rate_limiter.clear()
     worker = Worker(ROUTE, jobs, copies)
     task = asyncio.create_task(worker.run(asyncio.Event()))
     await notice(jobs, "k")

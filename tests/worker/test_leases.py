@@ -25,14 +25,14 @@ async def test_a_job_that_takes_longer_than_its_lease_is_not_taken_over(redis_qu
     lease_s = 1.0
     first, second = redis_queue(lease_s=lease_s), redis_queue(lease_s=lease_s)
     copies, others = Copies(), Copies()
-    copies.gate.clear()
+    copies.rate_limiter.clear()
     async with working(Worker(ROUTE, first, copies, lease_s=lease_s)):
         await notice(first, "k")
         await until(lambda: copies.running)
         async with working(Worker(ROUTE, second, others, lease_s=lease_s)):
             await asyncio.sleep(2.5 * lease_s)
             copies.permits[0]()
-            copies.gate.set()
+            copies.rate_limiter.set()
             await done(second)
     assert (copies.asked, others.asked) == ([("k", BOTH)], [])
     assert (await first.stats()).rechecks == 0
@@ -109,13 +109,13 @@ async def test_a_worker_that_is_stopped_while_redis_is_away_ends_in_time_and_its
     redis_queue: NewQueue, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     copies, stop = Copies(), asyncio.Event()
-    copies.gate.clear()
+    copies.rate_limiter.clear()
     jobs, other = redis_queue(lease_s=1.0), redis_queue(lease_s=1.0)
     async with working(Worker(ROUTE, jobs, copies, lease_s=1.0), stop, drain_s=0.5):
         await notice(jobs, "ends", "goes on")
         await until(lambda: copies.running == 2)
         redis_server.kill()
-        copies.gate.set()  # what ended cannot be told
+        copies.rate_limiter.set()  # what ended cannot be told
         await asyncio.sleep(0.2)
         stop.set()
     assert "taken over when their leases lapse" in caplog.text
@@ -133,12 +133,12 @@ async def test_a_redis_that_forgets_everything_loses_nothing_that_runs(redis_que
     jobs = redis_queue(lease_s=1.0)
     assert isinstance(jobs, RedisJobQueue)
     copies = Copies()
-    copies.gate.clear()
+    copies.rate_limiter.clear()
     async with working(Worker(ROUTE, jobs, copies, concurrency=2, lease_s=1.0)):
         await notice(jobs, "k1", "k2")
         await until(lambda: copies.running == 2)
         await jobs.client.flushall()
-        copies.gate.set()
+        copies.rate_limiter.set()
         await until(lambda: copies.times("k1") >= 2 and copies.times("k2") >= 2)
         await notice(jobs, "k3")
         await done(jobs)

@@ -79,29 +79,29 @@ async def test_it_costs_few_round_trips(client: Redis) -> None:
 
 
 async def test_bytes_are_limited_in_streams_and_in_whole_objects(client: Redis) -> None:
-    gate = limit(client, size_bytes=400_000)
+    rate_limiter = limit(client, size_bytes=400_000)
     began_s = time.monotonic()
-    await gate.admit(400_000, streamed=False, urgent=False)
+    await rate_limiter.admit(400_000, streamed=False, urgent=False)
     assert time.monotonic() - began_s < 0.5, "a second's worth goes out at once"
     for _ in range(4):
-        await gate.send(gate.piece_bytes)
-    await gate.admit(300_000, streamed=True, urgent=False)  # its bytes are counted as they go
+        await rate_limiter.send(rate_limiter.piece_bytes)
+    await rate_limiter.admit(300_000, streamed=True, urgent=False)  # its bytes are counted as they go
     assert 0.2 < time.monotonic() - began_s < 0.8
 
 
 async def test_an_object_larger_than_a_burst_has_its_turn_too(client: Redis) -> None:
-    gate = limit(client, size_bytes=1_000_000)
+    rate_limiter = limit(client, size_bytes=1_000_000)
     began_s = time.monotonic()
-    await gate.admit(2_000_000, streamed=False, urgent=False)
+    await rate_limiter.admit(2_000_000, streamed=False, urgent=False)
     assert 0.8 < time.monotonic() - began_s < 1.5
 
 
 async def test_what_is_urgent_does_not_stand_behind_what_this_process_sends(client: Redis) -> None:
-    gate = limit(client, requests=5)
-    waiting = asyncio.create_task(count_for(20, gate, at_once=50))
+    rate_limiter = limit(client, requests=5)
+    waiting = asyncio.create_task(count_for(20, rate_limiter, at_once=50))
     await asyncio.sleep(0.3)
     began_s = time.monotonic()
-    await gate.admit(0, streamed=False, urgent=True)
+    await rate_limiter.admit(0, streamed=False, urgent=True)
     assert time.monotonic() - began_s < 1
     waiting.cancel()
     await asyncio.wait([waiting])
@@ -113,10 +113,10 @@ async def test_outside_of_its_hours_there_is_no_limit_and_redis_is_not_asked() -
     window = Window(later, (later + 60) % MINUTES_OF_A_DAY, 1)
     away = connect(f"redis://127.0.0.1:{free_ports(1)[0]}/0")
     there = Endpoint("ceph", "bucket", max_requests_per_s=(window,), max_bytes_per_s=(window,))
-    gate = rate_limiters(Route("images", Endpoint("source", "b"), (there,)), away, Metrics())["ceph"]
+    rate_limiter = rate_limiters(Route("images", Endpoint("source", "b"), (there,)), away, Metrics())["ceph"]
     for _ in range(100):
-        await gate.admit(10**9, streamed=False, urgent=False)
-    assert gate.slots(1) is None
+        await rate_limiter.admit(10**9, streamed=False, urgent=False)
+    assert rate_limiter.slots(1) is None
     await away.aclose()
 
 
@@ -155,12 +155,12 @@ async def test_what_was_waited_is_counted(client: Redis) -> None:
 
 
 async def test_slots_are_few_while_a_limit_is_felt_and_more_while_it_is_not(client: Redis) -> None:
-    gate = limit(client, requests=50)
-    assert gate.slots(4) == 4
-    await gate.admit(0, streamed=False, urgent=False)
-    assert (gate.slots(4) or 0) > 40, "a burst is at hand"
-    await count_for(1.5, gate)
-    few = gate.slots(4)
+    rate_limiter = limit(client, requests=50)
+    assert rate_limiter.slots(4) == 4
+    await rate_limiter.admit(0, streamed=False, urgent=False)
+    assert (rate_limiter.slots(4) or 0) > 40, "a burst is at hand"
+    await count_for(1.5, rate_limiter)
+    few = rate_limiter.slots(4)
     assert few is not None
     assert few < 20
     slow = limit(client, size_bytes=65_536)
@@ -168,10 +168,12 @@ async def test_slots_are_few_while_a_limit_is_felt_and_more_while_it_is_not(clie
 
 
 async def test_who_is_about_to_end_lets_nothing_wait_to_begin_but_what_has_begun_go_on(client: Redis) -> None:
-    gate = limit(client, requests=4, size_bytes=1_000_000)
-    passed = asyncio.gather(*(gate.admit(0, streamed=False, urgent=False) for _ in range(12)), return_exceptions=True)
+    rate_limiter = limit(client, requests=4, size_bytes=1_000_000)
+    passed = asyncio.gather(
+        *(rate_limiter.admit(0, streamed=False, urgent=False) for _ in range(12)), return_exceptions=True
+    )
     await asyncio.sleep(0.1)
-    gate.give_up()
+    rate_limiter.give_up()
     began_s = time.monotonic()
     outcomes = await passed
     assert time.monotonic() - began_s < 1, "none of them waits for its turn any more"
@@ -179,6 +181,6 @@ async def test_who_is_about_to_end_lets_nothing_wait_to_begin_but_what_has_begun
     assert outcomes.count(None) + len(refused) == 12
     assert len(refused) >= 6
     with pytest.raises(JobReleased):
-        await gate.admit(0, streamed=False, urgent=False)
-    await gate.admit(0, streamed=False, urgent=False, begun=True)
-    await gate.send(1000)
+        await rate_limiter.admit(0, streamed=False, urgent=False)
+    await rate_limiter.admit(0, streamed=False, urgent=False, begun=True)
+    await rate_limiter.send(1000)

@@ -47,9 +47,9 @@ def test_whatever_did_not_fail_is_done(result: Result) -> None:
     ],
 )
 def test_what_may_succeed_later_is_retried(error: Exception | None) -> None:
-    verdict = judged(error)
-    assert verdict.step == DispositionKind.RETRY
-    assert 2.5 <= verdict.delay_s <= 5
+    disposition = judged(error)
+    assert disposition.step == DispositionKind.RETRY
+    assert 2.5 <= disposition.delay_s <= 5
 
 
 @pytest.mark.parametrize("error", [TooLarge("big", store="dest"), InvalidKey("odd", store="dest"), S3S3Error("no")])

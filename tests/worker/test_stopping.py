@@ -18,14 +18,14 @@ from tests.worker.copies import BOTH, ROUTE, A, Copies, copied, notice, working
 
 async def test_a_stop_lets_running_copies_end_and_claims_nothing_more(jobs: JobQueue) -> None:
     copies, stop = Copies(), asyncio.Event()
-    copies.gate.clear()
+    copies.rate_limiter.clear()
     worker = Worker(ROUTE, jobs, copies, concurrency=2)
     async with working(worker, stop):
         await notice(jobs, "a", "b", "c")
         await until(lambda: worker.running == 2)
         stop.set()
         await asyncio.sleep(0.3)
-        copies.gate.set()
+        copies.rate_limiter.set()
     assert [key for key, _ in copies.asked] == ["a", "b"]
     assert [job.key for job in (await jobs.claim(5, 5, 5, 0)).jobs] == ["c"]
 
@@ -51,7 +51,7 @@ async def test_a_worker_that_is_stopped_before_it_begins_does_nothing(jobs: JobQ
 @pytest.mark.parametrize("concurrency", [2, 8])
 async def test_what_does_not_end_in_time_is_handed_back_with_a_look(jobs: JobQueue, concurrency: int) -> None:
     copies, stop = Copies(), asyncio.Event()
-    copies.gate.clear()
+    copies.rate_limiter.clear()
     worker = Worker(ROUTE, jobs, copies, concurrency=concurrency)
     async with working(worker, stop, drain_s=0.1):
         await jobs.enqueue([JobRequest("k1", (A,)), JobRequest("k2", BOTH)], Lane.FRESH)
@@ -68,7 +68,7 @@ async def test_what_does_not_end_in_time_is_handed_back_with_a_look(jobs: JobQue
 
 async def test_who_cannot_wait_for_the_drain_cancels_and_what_runs_is_handed_back_all_the_same(jobs: JobQueue) -> None:
     copies = Copies()
-    copies.gate.clear()
+    copies.rate_limiter.clear()
     stop = asyncio.Event()
     task = asyncio.create_task(Worker(ROUTE, jobs, copies).run(stop, drain_s=60.0))
     await notice(jobs, "k1", "k2")

@@ -37,10 +37,10 @@ def headers_of(about: CachedObject, overrides: Mapping[str, str], outcome: str) 
 
 def conditional(request: web.BaseRequest, about: CachedObject, headers: Mapping[str, str]) -> web.Response | None:
     """Return the answer without the object that the request's conditions ask for; None where it is to have it."""
-    verdict = wanted(request.headers, about.etag, about.modified_ms)
-    if verdict is Wanted.FAILED:
+    disposition = wanted(request.headers, about.etag, about.modified_ms)
+    if disposition is Wanted.FAILED:
         return said(412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold")
-    if verdict is Wanted.NOT_MODIFIED:
+    if disposition is Wanted.NOT_MODIFIED:
         kept = ("ETag", "Last-Modified", "Cache-Control", "Expires", OUTCOME)
         return web.Response(status=304, headers={name: headers[name] for name in kept if name in headers})
     return None
