@@ -15,8 +15,6 @@ from . import config as configuration
 from .config import Config
 from .errors import AccessDenied, ConfigError, NoSuchBucket, S3S3Error
 from .model import matcher
-from .monitoring.heartbeat import Heartbeat, ProcessState
-from .monitoring.job_observer import JobObserver
 from .monitoring.metrics import Metrics
 from .notifications.chaining import on_copied_for
 from .notifications.factory import sources_of
@@ -31,12 +29,9 @@ from .reconcile.periodic import PeriodicReconcile, Schedule
 from .tasks import DRAIN_S, run_with_background
 from .transfer.route_stores import RouteStores, copy_budget, opened, refused
 from .worker.rate_limiter import rate_limiters
-from .worker.worker import Worker
+from .worker.route_worker import STALLED_AFTER_S, RouteWorker
 
 log = logging.getLogger(__name__)
-
-STALLED_AFTER_S = 60.0
-"""A worker asks the queue every few seconds; one that has not for so long does not work any more."""
 
 
 class RouteListener:
@@ -52,18 +47,17 @@ class RouteListener:
         self._matches = matcher(route)
         self.jobs = RedisJobQueue.of(speaking, route, settings.lease_s)
         self._runs = PeriodicReconcile(stores, self.jobs, settings, periodic)
-        self.heartbeat = Heartbeat(route, self.jobs, metrics, self._state)
-        self.observer = JobObserver(route.name, metrics, self.heartbeat.failed)
-        self.worker = Worker(
+        self.worker = RouteWorker(
             route,
             self.jobs,
             stores.copy,
-            concurrency=settings.concurrency,
-            max_attempts=settings.max_attempts,
-            lease_s=settings.lease_s,
-            finished=self.observer.on_job_end,
+            settings,
+            metrics,
+            "listen",
             on_copied=on_copied_for(route, config, self.jobs),
             limits=stores.limits,
+            is_leader=lambda: self.ear is not None and self.ear.leads,
+            source_problem=self._source_problem,
         )
         self.hearing = hearing
         self.ear = self._ear() if route.channel else None
@@ -77,7 +71,7 @@ class RouteListener:
             self.hearing,
             source_time_ms=self.stores.source.source_time_ms,
             matches=self._matches,
-            count=self.observer.on_notification,
+            count=self.worker.observer.on_notification,
         )
 
     def _healer_of(self, ear: PubSubSource, config: Config) -> GapBackfill:
@@ -96,51 +90,42 @@ class RouteListener:
         return (await self._runs.run(waits=True)).errors
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
-        """Listen and work until `stop` is set, and leave the queue as one ought to."""
-        keepers = [self._runs.keep(), self.heartbeat.run()]
-        keepers += [part.run() for part in (self.ear, self._backfill) if part]
-        await run_with_background(self._work(stop, drain_s), *keepers)
+        """Listen and work until `stop` is set, then drain and deregister."""
+        background = [part.run() for part in (self.ear, self._backfill) if part]
+        await run_with_background(self._work(stop, drain_s), self._runs.keep(), *background)
 
     async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
         await self.worker.run(stop, drain_s)
         try:
             if self.ear:
                 await self.ear.resign()
-            await self.heartbeat.deregister()
         except S3S3Error as error:
-            log.warning("route %s: could not sign off: %s", self.route.name, error)
+            log.warning("route %s: could not resign as leader: %s", self.route.name, error)
 
     # -- health
 
     def health_problem(self) -> str:
         """Return why this route is not being worked on, or "" while it is."""
-        silent_s = self.worker.silent_s
-        if silent_s > STALLED_AFTER_S:
-            return f"route {self.route.name}: the queue has not answered for {silent_s:.0f} s"
+        return self.worker.health_problem()
+
+    def _source_problem(self) -> str:
         if self.ear and not self.ear.subscription.alive:
             return f"route {self.route.name}: not subscribed"
         if self.ear and self.ear.late_s > STALLED_AFTER_S:
             return f"route {self.route.name}: what was heard {self.ear.late_s:.0f} s ago is not on the queue yet"
         return ""
 
-    def _state(self) -> ProcessState:
-        return ProcessState(self.worker.running, self.ear.leads if self.ear else False, self.health_problem())
-
     async def readiness_problems(self) -> list[str]:
         """Ask Redis and every store; return what is wrong, a line each."""
         stores = (self.stores.source, *self.stores.destinations)
         found = await asyncio.gather(*map(refused, stores))
         wrong = [f"route {self.route.name}: {error}" for error in found if error is not None]
-        try:
-            await self.jobs.check()
-        except S3S3Error as error:
-            wrong.append(str(error))
-        return wrong
+        return wrong + await self.worker.queue_problems()
 
     async def measure(self) -> None:
         """Bring the gauges up to date."""
         self.metrics.consuming[self.route.name] = not self.health_problem()
-        self.observer.measure(await self.jobs.stats(), self.worker.running)
+        await self.worker.measure()
         summary = await self.jobs.load_reconcile_summary()
         if summary:
             self.metrics.last_reconcile_timestamp_seconds[self.route.name] = json.loads(summary)["ended_s"]
@@ -206,7 +191,7 @@ def routing_to(listeners: Sequence[RouteListener]) -> Routing:
     """Return what gives notices to these routes, for the sources that serve all of them."""
     return Routing(
         [
-            RouteQueue(one.route, one.jobs, one.observer.on_notification, one.jobs.dead_letter_message)
+            RouteQueue(one.route, one.jobs, one.worker.observer.on_notification, one.jobs.dead_letter_message)
             for one in listeners
         ]
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,10 +10,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from ..config import WorkerSettings
-from ..errors import S3S3Error
 from ..model import Endpoint, Job, Outcome, Route
-from ..monitoring.heartbeat import Heartbeat, ProcessState
-from ..monitoring.job_observer import JobObserver
 from ..monitoring.metrics import Metrics
 from ..queue.redis_queue import RedisJobQueue
 from ..s3 import Source, Store, Timeouts
@@ -23,13 +19,9 @@ from ..tasks import run_with_background
 from ..transfer.budget import CopyBudget
 from ..transfer.copier import Copier
 from ..transfer.route_stores import CONNECTIONS_BESIDE_COPIES, refused
-from ..worker.worker import Worker
+from ..worker.route_worker import RouteWorker
 from .mirror_copy import MirrorCopy, Settled
 from .miss_coalescer import MissCoalescer
-
-log = logging.getLogger(__name__)
-
-STALLED_AFTER_S = 60.0
 
 Told = Callable[[Sequence[Outcome], float], None]
 
@@ -68,62 +60,45 @@ class MirroredRoute:
         self.store = asking
         self.jobs = RedisJobQueue.of(shared.client, route, settings.lease_s)
         self.misses = MissCoalescer(self.jobs, route.name, writing.name)
-        self._heartbeat = Heartbeat(route, self.jobs, shared.metrics, self._state, "mirror")
-        self._observer = JobObserver(route.name, shared.metrics, self._heartbeat.failed)
         self._told = told
         transfer = Copier(source, shared.room, metrics=shared.metrics, route=route.name)
-        self._worker = Worker(
+        self._worker = RouteWorker(
             route,
             self.jobs,
             MirrorCopy(writing, transfer, settled=settled, fresh_for_s=fresh_for_s),
-            concurrency=settings.concurrency,
-            max_attempts=settings.max_attempts,
-            lease_s=settings.lease_s,
-            finished=self._finished,
+            settings,
+            shared.metrics,
+            "mirror",
+            on_job_end=self._on_job_end,
         )
 
-    def _finished(self, job: Job, outcomes: Sequence[Outcome], took_s: float) -> None:
-        self._observer.on_job_end(job, outcomes, took_s)
+    def _on_job_end(self, job: Job, outcomes: Sequence[Outcome], took_s: float) -> None:
         if self._told is not None:
             self._told(outcomes, took_s)
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
-        """Work on misses until `stop` is set, and leave the queue as one ought to."""
-        await run_with_background(self._work(stop, drain_s), self.misses.run(), self._heartbeat.run())
+        """Work on misses until `stop` is set, then drain and deregister."""
+        await run_with_background(self._work(stop, drain_s), self.misses.run())
 
     async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
         await self._worker.run(stop, drain_s)
         self.misses.give_up()
-        try:
-            await self._heartbeat.deregister()
-        except S3S3Error as error:
-            log.warning("%s: could not sign off: %s", self.name, error)
 
     # -- health
 
     def health_problem(self) -> str:
         """Return why its misses are not being worked on, or "" while they are."""
-        silent_s = self._worker.silent_s
-        if silent_s > STALLED_AFTER_S:
-            return f"{self.name}: the queue has not answered for {silent_s:.0f} s"
-        return ""
-
-    def _state(self) -> ProcessState:
-        return ProcessState(self._worker.running, leads=False, health_problem=self.health_problem())
+        return self._worker.health_problem()
 
     async def readiness_problems(self) -> list[str]:
         """Ask Redis and the destination; return what is wrong, a line each."""
         error = await refused(self.store)
         wrong = [f"{self.name}: {error}"] if error is not None else []
-        try:
-            await self.jobs.check()
-        except S3S3Error as failure:
-            wrong.append(str(failure))
-        return wrong
+        return wrong + await self._worker.queue_problems()
 
     async def measure(self) -> None:
         """Bring the gauges up to date."""
-        self._observer.measure(await self.jobs.stats(), self._worker.running)
+        await self._worker.measure()
 
 
 @asynccontextmanager

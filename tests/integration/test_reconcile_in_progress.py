@@ -83,7 +83,7 @@ def test_interrupted_it_says_what_it_waits_for_and_waits_for_no_limit(place: Slo
     assert process.returncode == 1
     assert "interrupted: the rest was not compared" in said
     assert "12 objects compared in 0:00" not in said
-    assert "told to stop; copies under way: " in errors
+    assert "stopping; waiting up to " in errors
     assert "failed" not in errors
     run("bucket", "--config", place.config())
     assert place.content("key 11") == b"content"
@@ -104,7 +104,7 @@ def test_the_second_interrupt_ends_it_at_once_and_what_was_under_way_is_handed_b
         _, errors = process.communicate(timeout=PATIENCE_S)
         assert time.monotonic() - told_s < 3
         assert process.returncode == 1
-        assert "told to stop; copies under way: " in errors
+        assert "stopping; waiting up to " in errors
         assert "ended at once" in errors
         assert "Traceback" not in errors
         assert not client.exists("s3s3:{default}:comparing")

@@ -1,0 +1,130 @@
+"""One route's worker with its heartbeat and its job metrics, as listen, mirror and bucket run it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from ..errors import RedisUnavailable, S3S3Error
+from ..model import Job, Outcome, Route
+from ..monitoring.heartbeat import Heartbeat, ProcessState
+from ..monitoring.job_observer import JobObserver
+from ..monitoring.metrics import Metrics
+from ..queue.redis_queue import RedisJobQueue
+from ..s3 import RateLimiter
+from ..tasks import run_with_background
+from .worker import Copy, OnCopied, Worker
+
+log = logging.getLogger(__name__)
+
+#: A worker calls the queue every few seconds; without an answer for this long, in seconds, it is unhealthy.
+STALLED_AFTER_S = 60.0
+
+
+class WorkerOptions(Protocol):
+    """The part of the `[worker]` settings that a worker needs."""
+
+    @property
+    def concurrency(self) -> int: ...
+    @property
+    def max_attempts(self) -> int: ...
+    @property
+    def lease_s(self) -> float: ...
+
+
+class RouteWorker:
+    """Works on one route's queue, publishes this process's heartbeat, and logs and counts outcomes.
+
+    Args:
+        command: the process's command in its heartbeat: listen, mirror or bucket.
+        on_job_end: called after a job's outcomes are logged, counted and recorded in the queue.
+        is_leader: whether this process enqueues the route's pub/sub channel, for the heartbeat.
+        source_problem: why the route's notification source is unhealthy, or "".
+
+    Attributes:
+        observer: counts the route's notifications and jobs.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        jobs: RedisJobQueue,
+        copy: Copy,
+        options: WorkerOptions,
+        metrics: Metrics,
+        command: str,
+        *,
+        on_copied: OnCopied | None = None,
+        on_job_end: Callable[[Job, Sequence[Outcome], float], None] | None = None,
+        limits: Mapping[str, RateLimiter] = MappingProxyType({}),
+        is_leader: Callable[[], bool] = lambda: False,
+        source_problem: Callable[[], str] = str,
+    ) -> None:
+        self._route = route.name
+        self._jobs = jobs
+        self._on_job_end_too = on_job_end
+        self._is_leader = is_leader
+        self._source_problem = source_problem
+        self._heartbeat = Heartbeat(route, jobs, metrics, self._state, command)
+        self.observer = JobObserver(route.name, metrics, self._heartbeat.failed)
+        self._worker = Worker(
+            route,
+            jobs,
+            copy,
+            concurrency=options.concurrency,
+            max_attempts=options.max_attempts,
+            lease_s=options.lease_s,
+            finished=self._on_job_end,
+            on_copied=on_copied,
+            limits=limits,
+        )
+
+    @property
+    def running(self) -> int:
+        """How many jobs are running."""
+        return self._worker.running
+
+    async def run(self, stop: asyncio.Event, drain_s: float, *background: Coroutine[Any, Any, None]) -> None:
+        """Work until `stop` is set, drain, and deregister this process.
+
+        Args:
+            drain_s: how long running jobs may take to end before they are released to the queue.
+            background: coroutines that run until the worker has drained; one that ends raises an error here.
+        """
+        try:
+            await run_with_background(self._worker.run(stop, drain_s), self._heartbeat.run(), *background)
+        finally:
+            try:
+                await self._heartbeat.deregister()
+            except RedisUnavailable as error:
+                log.warning("route %s: could not deregister this process: %s", self._route, error)
+
+    def _on_job_end(self, job: Job, outcomes: Sequence[Outcome], took_s: float) -> None:
+        self.observer.on_job_end(job, outcomes, took_s)
+        if self._on_job_end_too is not None:
+            self._on_job_end_too(job, outcomes, took_s)
+
+    def health_problem(self) -> str:
+        """Return why this route makes no progress, or ""."""
+        silent_s = self._worker.silent_s
+        if silent_s > STALLED_AFTER_S:
+            return f"route {self._route}: the queue has not answered for {silent_s:.0f} s"
+        return self._source_problem()
+
+    def _state(self) -> ProcessState:
+        return ProcessState(self.running, self._is_leader(), self.health_problem())
+
+    async def queue_problems(self) -> list[str]:
+        """Return why the queue cannot be reached, as a list of at most one message."""
+        try:
+            await self._jobs.check()
+        except S3S3Error as error:
+            return [str(error)]
+        return []
+
+    async def measure(self) -> None:
+        """Update the route's gauges. Raises RedisUnavailable."""
+        self.observer.measure(await self._jobs.stats(), self.running)
