@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from s3s3.errors import IntegrityError, NoSuchKey, StoreError, StoreUnavailable
-from s3s3.model import Endpoint, Entry
+from s3s3.model import Endpoint
 from s3s3.s3 import RECORDED_ETAG, ObjectInfo, PutResult
 
 
@@ -24,19 +24,17 @@ class Object:
     recorded_etag: str | None = None
     size_bytes: int | None = None
 
-    def held(self, key: str) -> ObjectInfo:
+    def info(self, key: str) -> ObjectInfo:
         size_bytes = len(self.content) if self.size_bytes is None else self.size_bytes
-        entry = Entry(key, size_bytes, self.etag or hashlib.md5(self.content).hexdigest())
-        return ObjectInfo(entry, dict(self.headers), self.encrypted, self.recorded_etag)
+        etag = self.etag or hashlib.md5(self.content).hexdigest()
+        return ObjectInfo(key, size_bytes, etag, 0, dict(self.headers), self.encrypted, self.recorded_etag)
 
 
 class ScriptedReading:
     """What `Reading` is. A content that is shorter than announced ends in Damaged, as a real one does."""
 
     def __init__(self, store: ScriptedStore, key: str, stored: Object) -> None:
-        held = stored.held(key)
-        self.entry, self.headers = held.entry, held.headers
-        self.encrypted, self.recorded_etag = held.encrypted, held.recorded_etag
+        self.info = stored.info(key)
         self._store, self._content = store, stored.content
         store.open_readings += 1
         self._closed = False
@@ -47,9 +45,9 @@ class ScriptedReading:
             assert not self._closed
             self._store.bytes_read += len(self._content[start : start + size_bytes])
             yield self._content[start : start + size_bytes]
-        if len(self._content) < self.entry.size_bytes:
+        if len(self._content) < self.info.size_bytes:
             await self.close()
-            raise IntegrityError("the content ended early", store=self._store.name, operation="GET", key=self.entry.key)
+            raise IntegrityError("the content ended early", store=self._store.name, operation="GET", key=self.info.key)
         await self.close()
 
     async def body(self) -> bytes:
@@ -120,14 +118,14 @@ class ScriptedStore:
 
     async def fetch(self, key: str, limit_bytes: int) -> tuple[ScriptedReading, bytes | None]:
         reading = await self.get(key)
-        return reading, await reading.body() if reading.entry.size_bytes <= limit_bytes else None
+        return reading, await reading.body() if reading.info.size_bytes <= limit_bytes else None
 
     async def head(self, key: str) -> ObjectInfo | None:
         self.requests.append("HEAD")
         await asyncio.sleep(0)
         if self.head_error is not None:
             raise self.head_error
-        return self.objects[key].held(key) if key in self.objects else None
+        return self.objects[key].info(key) if key in self.objects else None
 
     async def put(
         self,
@@ -153,7 +151,7 @@ class ScriptedStore:
         assert len(content) == size_bytes
         if hashlib.md5(content).digest() != md5 and not self.ignores_content_md5:
             raise IntegrityError("bad digest", store=self.name, operation="PUT", key=key, status=400, code="BadDigest")
-        written = self.answers(stored) if self.answers else PutResult(stored.held(key).entry.etag, False, False)
+        written = self.answers(stored) if self.answers else PutResult(stored.info(key).etag, False, False)
         self.objects[key] = replace(stored, etag=written.etag, encrypted=written.encrypted)
         return written
 
@@ -174,7 +172,7 @@ class ScriptedStore:
         if isinstance(copied, PutResult):
             return copied
         self.objects[key] = replace(copied, headers=headers or copied.headers)
-        return PutResult(copied.held(key).entry.etag, copied.encrypted, False)
+        return PutResult(copied.info(key).etag, copied.encrypted, False)
 
     async def delete(self, key: str, *, check_lease: Callable[[], None]) -> bool:
         check_lease()

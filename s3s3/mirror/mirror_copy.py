@@ -71,4 +71,4 @@ def is_fresh(held: ObjectInfo | None, store: Store, fresh_for_s: float | None) -
     """Whether the store holds a copy that may be served: not every store deletes by itself what has had its time."""
     if held is None:
         return False
-    return fresh_for_s is None or store.source_time_ms() - held.entry.modified_ms < fresh_for_s * 1000
+    return fresh_for_s is None or store.source_time_ms() - held.modified_ms < fresh_for_s * 1000

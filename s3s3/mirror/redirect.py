@@ -62,7 +62,7 @@ class Copies:
         if held is None or not is_fresh(held, self.route.store, self._fresh_for_s):
             return False
         try:
-            age_s = (self.route.store.source_time_ms() - held.entry.modified_ms) / 1000
+            age_s = (self.route.store.source_time_ms() - held.modified_ms) / 1000
             expires_ms = held.expires_ms or int((time.time() + self._fresh_for_s - age_s) * 1000)
             await self.states.is_present(key, expires_ms)
         except RedisUnavailable as error:

@@ -151,7 +151,7 @@ class Comparison:
         if held is None:
             return decide(pair.source, None)
         return decide(
-            pair.source, held.entry, recorded_etag=held.recorded_etag, destination_encrypted=held.encrypted,
+            pair.source, held, recorded_etag=held.recorded_etag, destination_encrypted=held.encrypted,
             verify_md5=store.endpoint.verify_md5,
         )  # fmt: skip
 

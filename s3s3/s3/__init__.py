@@ -5,7 +5,7 @@ from .boto3_bridge import create_resource
 from .bucket_admin import BucketAdmin
 from .client import Store
 from .listing import Page
-from .objects import RECORDED_ETAG, Content, ObjectInfo, ObjectStream, PutResult, Source
+from .objects import RECORDED_ETAG, BodyReader, ObjectInfo, ObjectStream, PutResult, Source
 from .request import RateLimiter
 from .signing import Credentials
 from .timestamps import http_date_ms
@@ -14,8 +14,8 @@ from .transport.pool import Timeouts
 __all__ = [
     "RECORDED_ETAG",
     "TAGGING",
+    "BodyReader",
     "BucketAdmin",
-    "Content",
     "Credentials",
     "ObjectInfo",
     "ObjectStream",

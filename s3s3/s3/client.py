@@ -85,7 +85,7 @@ class Store:
 
         async def attempt() -> tuple[ObjectStream, bytes | None]:
             reading = await self._open(key, endpoint_key)
-            if reading.entry.size_bytes > limit_bytes:
+            if reading.info.size_bytes > limit_bytes:
                 return reading, None
             return reading, await reading.body()
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import NamedTuple, Protocol
 
 from ..errors import IntegrityError, StoreError, StoreUnavailable
-from ..model import Endpoint, Entry
+from ..model import Endpoint
 from .timestamps import http_date_ms
 from .transport.connection import Connection
 from .transport.errors import ConnectionLost, TransportError
@@ -29,14 +29,14 @@ class Lender(Protocol):
         """Take a connection back."""
 
 
-class Content(Protocol):
-    """What a reading reads: the body of an answer, or what was kept of one."""
+class BodyReader(Protocol):
+    """The body of an `ObjectStream`: of a response, in memory, or in a file."""
 
-    async def take(self, size_bytes: int) -> bytes:
-        """Return the next `size_bytes` or more, less at the end only, b"" after that. Raises WireError."""
+    async def read(self, size_bytes: int) -> bytes:
+        """Return the next `size_bytes` or more; fewer at the end only, then b"". Raises TransportError."""
 
-    def close(self, *, drop: bool = False) -> None:
-        """Give back what it holds. Closing twice does nothing."""
+    def close(self, *, abort: bool = False) -> None:
+        """Release what it uses; `abort`: the body has not been read to its end. May be called twice."""
 
 
 class S3Response:
@@ -50,61 +50,66 @@ class S3Response:
         self._connection: Connection | None = connection
         self._pool = pool
 
-    async def take(self, size_bytes: int) -> bytes:
-        """Return the next `size_bytes` of the body or more, less at its end only, b"" after that. Raises WireError."""
+    async def read(self, size_bytes: int) -> bytes:
+        """Return the next `size_bytes` of the body or more; fewer at its end only, then b"". Raises TransportError."""
         if self._connection is None:
             return b""
         try:
             return await self._connection.take(size_bytes)
         except BaseException:
-            self.close(drop=True)
+            self.close(abort=True)
             raise
 
     async def beginning(self, limit_bytes: int) -> bytes:
         """Return the body up to about `limit_bytes`, and be done with the answer. Raises WireError."""
-        body = await self.take(limit_bytes)
+        body = await self.read(limit_bytes)
         self.close()
         return body
 
-    def close(self, *, drop: bool = False) -> None:
-        """Give the connection back, or drop it where the body is unread. Closing twice does nothing."""
+    def close(self, *, abort: bool = False) -> None:
+        """Return the connection to the pool, or abort it. A connection with an unread body is not used again."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            if drop:
+            if abort:
                 connection.abort()
             self._pool.release(connection)
 
 
 class ObjectInfo(NamedTuple):
-    """An object as an answer's headers describe it.
+    """What the headers of a HEAD or GET response tell about an object; a listing has only a `model.Entry`.
 
     Attributes:
-        entry: under the key's name in the source.
-        headers: the object's own headers, to be kept with it (lower-case names, values as the bytes they came as).
-        encrypted: the ETag is no MD5 although it may look like one (SSE-KMS, SSE-C).
-        recorded_etag: the source's ETag, where s3s3 recorded it; never among `headers`.
-        expires_ms: when a lifecycle rule of the bucket will delete it (Unix, ms), where the store says so.
+        key: the object's name in the source.
+        etag: without quotes.
+        modified_ms: Unix time by the store's clock; 0 if unknown.
+        headers: the object's own headers, to be copied with it (lower-case names, values as surrogateescaped bytes).
+        encrypted: the ETag is not an MD5 although it may look like one (SSE-KMS, SSE-C).
+        recorded_etag: the source's ETag if s3s3 recorded it; never among `headers`.
+        expires_ms: when a lifecycle rule of the bucket will delete the object (Unix time), if the store reports it.
     """
 
-    entry: Entry
-    headers: Mapping[str, str]
-    encrypted: bool
-    recorded_etag: str | None
+    key: str
+    size_bytes: int
+    etag: str
+    modified_ms: int = 0
+    headers: Mapping[str, str] = MappingProxyType({})
+    encrypted: bool = False
+    recorded_etag: str | None = None
     expires_ms: int | None = None
 
 
 def object_info(key: str, headers: Mapping[str, str]) -> ObjectInfo:
-    """Read an object's description. Raises ValueError where the answer has no length."""
+    """Read an object's description. Raises ValueError if the response has no Content-Length."""
     length = headers.get("content-length")
     if length is None:
         raise ValueError("an object without a Content-Length")
-    kept = {name: value for name, value in headers.items() if name in KEPT_HEADERS or name.startswith("x-amz-meta-")}
-    recorded = kept.pop(RECORDED_ETAG, None)
+    own = {name: value for name, value in headers.items() if name in KEPT_HEADERS or name.startswith("x-amz-meta-")}
+    recorded_etag = own.pop(RECORDED_ETAG, None)
     modified_ms = http_date_ms(headers.get("last-modified", "")) or 0
-    entry = Entry(key, int(length), headers.get("etag", "").strip('"'), modified_ms)
     expiration = headers.get("x-amz-expiration")
     expires_ms = _expires_ms(expiration) if expiration else None
-    return ObjectInfo(entry, kept, encrypted(headers), recorded, expires_ms)
+    etag = headers.get("etag", "").strip('"')
+    return ObjectInfo(key, int(length), etag, modified_ms, own, encrypted(headers), recorded_etag, expires_ms)
 
 
 def _expires_ms(expiration: str) -> int | None:
@@ -138,64 +143,59 @@ class Source(Protocol):
 
 
 class ObjectStream:
-    """An object that is being read: what `ObjectInfo` says, and the content.
+    """An object's `info` and its body, to be read once. Close it, or use it as an async context manager."""
 
-    Use it as an async context manager, or close it.
-    """
+    __slots__ = ("_body", "_left_bytes", "_to_store_error", "info")
 
-    __slots__ = ("_answer", "_failed", "_left", "encrypted", "entry", "headers", "recorded_etag")
-
-    def __init__(self, about: ObjectInfo, answer: Content, failed: Callable[[TransportError], StoreError]) -> None:
-        self.entry = about.entry
-        self.headers = about.headers
-        self.encrypted = about.encrypted
-        self.recorded_etag = about.recorded_etag
-        self._answer = answer
-        self._failed = failed
-        self._left = about.entry.size_bytes
+    def __init__(
+        self, info: ObjectInfo, body: BodyReader, to_store_error: Callable[[TransportError], StoreError]
+    ) -> None:
+        self.info = info
+        self._body = body
+        self._to_store_error = to_store_error
+        self._left_bytes = info.size_bytes
 
     async def chunks(self, size_bytes: int) -> AsyncIterator[bytes]:
-        """Yield the content in pieces of at least `size_bytes` (the last may be less).
+        """Yield the body in chunks of at least `size_bytes`; the last one may be smaller.
 
         Raises:
-            Damaged: the store closed the connection before the end.
-            StoreUnavailable: the connection was lost, or was silent for too long.
+            IntegrityError: the store closed the connection before the end.
+            StoreUnavailable: the connection was lost or timed out.
         """
-        while self._left:
-            yield await self._take(size_bytes)
+        while self._left_bytes:
+            yield await self._read(size_bytes)
         await self.close()
 
     async def body(self) -> bytes:
-        """Return all of the content. Raises what `chunks` raises."""
-        body = await self._take(self._left) if self._left else b""
+        """Return the whole body. Raises what `chunks` raises."""
+        body = await self._read(self._left_bytes) if self._left_bytes else b""
         await self.close()
         return body
 
     async def close(self) -> None:
-        """End the reading. Content that nobody has read costs the connection."""
-        self._answer.close()
+        """End the stream. A connection with an unread body is not used again."""
+        self._body.close()
 
-    async def _take(self, size_bytes: int) -> bytes:
+    async def _read(self, size_bytes: int) -> bytes:
         try:
-            taken = await self._answer.take(size_bytes)
+            chunk = await self._body.read(size_bytes)
         except TransportError as error:
-            raise self._short(error) from error
-        if not taken:
-            raise StoreUnavailable("the reading was closed before its end", key=self.entry.key)
-        self._left -= len(taken)
-        return taken
+            raise self._read_error(error) from error
+        if not chunk:
+            raise StoreUnavailable("the stream was closed before its end", key=self.info.key)
+        self._left_bytes -= len(chunk)
+        return chunk
 
-    def _short(self, error: TransportError) -> StoreError:
-        failed = self._failed(error)
+    def _read_error(self, error: TransportError) -> StoreError:
+        store_error = self._to_store_error(error)
         if isinstance(error, ConnectionLost) and error.__cause__ is None:
-            size = self.entry.size_bytes
             return IntegrityError(
-                f"the content ended early; {size} bytes were announced",
-                store=failed.store,
+                f"the content ended early; {self.info.size_bytes} bytes were announced",
+                store=store_error.store,
                 operation="GET",
-                key=self.entry.key,
+                key=self.info.key,
             )
-        return failed
+        return store_error
 
     async def __aenter__(self) -> ObjectStream:
         return self

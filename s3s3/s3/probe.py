@@ -132,8 +132,8 @@ async def _read(endpoint: Endpoint, findings: StoreCapabilities, entries: Sequen
             findings.wrong.append(str(error))
         else:
             findings.may_read = True
-            if content is not None and md5_of_etag(reading.entry.etag):
+            if content is not None and md5_of_etag(reading.info.etag):
                 findings.etag_is_md5 = (
-                    not reading.encrypted
-                    and reading.entry.etag == hashlib.md5(content, usedforsecurity=False).hexdigest()
+                    not reading.info.encrypted
+                    and reading.info.etag == hashlib.md5(content, usedforsecurity=False).hexdigest()
                 )

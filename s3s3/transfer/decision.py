@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Final
 
 from ..model import Entry, Proof, md5_of_etag
+from ..s3 import ObjectInfo
 
 
 class Action(str, Enum):
@@ -95,8 +96,8 @@ NEEDS_CONTENT = Decision(Action.NEEDS_CONTENT, Reason.UNPROVEN)
 
 
 def decide(
-    source: Entry | None,
-    destination: Entry | None,
+    source: ObjectInfo | Entry | None,
+    destination: ObjectInfo | Entry | None,
     *,
     recorded_etag: str | NotRequested | None = NOT_REQUESTED,
     source_encrypted: bool = False,
@@ -147,7 +148,7 @@ def decide(
     return _decide_without_md5(source.etag, recorded_etag, verify_md5, contents_equal)
 
 
-def _decide_absent(source: Entry | None, destination: Entry | None, delete: bool) -> Decision:
+def _decide_absent(source: object | None, destination: object | None, delete: bool) -> Decision:
     if source is not None:
         return COPY_MISSING
     if destination is None:

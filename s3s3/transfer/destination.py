@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Protocol, TypeAlias
 
 from ..errors import IntegrityError, LeaseLost, S3S3Error, StoreError, StoreRefused
-from ..model import Endpoint, Entry, Outcome, Proof, Result, md5_of_etag
-from ..s3 import RECORDED_ETAG, ObjectInfo, ObjectStream, PutResult, Store
+from ..model import Endpoint, Outcome, Proof, Result, md5_of_etag
+from ..s3 import RECORDED_ETAG, ObjectInfo, PutResult, Store
 from .decision import Action, Decision, Reason, decide
 
 Chunks: TypeAlias = Callable[[], AsyncIterator[bytes]]
@@ -15,9 +15,9 @@ LeaseCheck: TypeAlias = Callable[[], None]
 MD5s: TypeAlias = "tuple[str | None, str | None]"
 
 
-def md5_in_etag(held: ObjectInfo | ObjectStream) -> str | None:
+def md5_in_etag(held: ObjectInfo) -> str | None:
     """Return the MD5 (32 hex digits) that the ETag is; None where it is none, or its looks cannot be trusted."""
-    return None if held.encrypted else md5_of_etag(held.entry.etag)
+    return None if held.encrypted else md5_of_etag(held.etag)
 
 
 class AttributeHeaders(Protocol):
@@ -51,17 +51,17 @@ class DestinationCopy:
         self.verify_md5 = False
         self.outcome: Outcome | None = None
 
-    async def look(self, source: ObjectInfo | ObjectStream, source_verify_md5: bool) -> None:
+    async def look(self, source: ObjectInfo, source_verify_md5: bool) -> None:
         """Ask the destination what it has, and decide. Equal copies and failures are outcomes already."""
         try:
             self.held = await self.store.head(self.key)
         except S3S3Error as error:
-            self.fail(error, source.entry)
+            self.fail(error, source)
         else:
             self.verify_md5 = source_verify_md5 or self.store.endpoint.verify_md5
             self.decide(source, (md5_in_etag(source), md5_in_etag(self.held) if self.held else None))
 
-    def decide(self, source: ObjectInfo | ObjectStream, md5s: MD5s, *, contents_equal: bool | None = None) -> None:
+    def decide(self, source: ObjectInfo, md5s: MD5s, *, contents_equal: bool | None = None) -> None:
         """Decide whether it is to be copied; where not, that is the outcome.
 
         Args:
@@ -70,8 +70,8 @@ class DestinationCopy:
         """
         held = self.held
         decision = self.decision = decide(
-            source.entry,
-            held.entry if held else None,
+            source,
+            held,
             recorded_etag=held.recorded_etag if held else None,
             source_encrypted=source.encrypted,
             destination_encrypted=held is not None and held.encrypted,
@@ -84,8 +84,8 @@ class DestinationCopy:
                 self.key,
                 Result.SAME,
                 decision.reason.value,
-                source_size_bytes=source.entry.size_bytes,
-                destination_size_bytes=source.entry.size_bytes,
+                source_size_bytes=source.size_bytes,
+                destination_size_bytes=source.size_bytes,
                 source_md5=md5s[0],
                 destination_md5=md5s[1],
                 proof=decision.proof,
@@ -93,7 +93,7 @@ class DestinationCopy:
 
     async def put(
         self,
-        source: ObjectStream,
+        source: ObjectInfo,
         body: bytes | Chunks,
         *,
         md5: bytes,
@@ -117,7 +117,7 @@ class DestinationCopy:
             written = await self.store.put(
                 self.key,
                 sending.body,
-                size_bytes=source.entry.size_bytes,
+                size_bytes=source.size_bytes,
                 md5=md5,
                 headers=headers,
                 check_lease=sending.check_lease,
@@ -127,10 +127,10 @@ class DestinationCopy:
                 non_md5_destinations.add(self.store.name)
             self._verify(sending, written, md5.hex(), etag_md5)
         except S3S3Error as error:
-            self.fail(error, source.entry, indeterminate=sending.indeterminate(error))
+            self.fail(error, source, indeterminate=sending.indeterminate(error))
         else:
             proof = Proof.CONTENT if etag_md5 is None else Proof.ETAG
-            self.copied(source.entry, md5.hex(), etag_md5, proof, indeterminate=written.indeterminate)
+            self.copied(source, md5.hex(), etag_md5, proof, indeterminate=written.indeterminate)
 
     async def copy_within(self, source: ObjectInfo, source_bucket: str, check_lease: LeaseCheck) -> StoreError | None:
         """Have the store copy it by itself. Done, or failed so that it has to be tried again, that is the outcome.
@@ -139,7 +139,7 @@ class DestinationCopy:
         """
         sending = _WriteAttempt(b"", check_lease)
         headers = source.headers if source.recorded_etag else None  # a record is never copied onward
-        etag = source.entry.etag
+        etag = source.etag
         try:
             written = await self.store.copy(
                 self.key, source_bucket, etag=etag, headers=headers, check_lease=sending.check_lease
@@ -147,9 +147,9 @@ class DestinationCopy:
         except StoreRefused as error:
             if not error.indeterminate:
                 return error
-            self.fail(error, source.entry, indeterminate=True)
+            self.fail(error, source, indeterminate=True)
         except S3S3Error as error:
-            self.fail(error, source.entry, indeterminate=sending.indeterminate(error))
+            self.fail(error, source, indeterminate=sending.indeterminate(error))
         else:
             if written.encrypted or written.etag != etag:
                 wrong = IntegrityError(
@@ -160,13 +160,13 @@ class DestinationCopy:
                 )
                 if not written.indeterminate:
                     return wrong
-                self.fail(wrong, source.entry, indeterminate=True)
+                self.fail(wrong, source, indeterminate=True)
             else:
-                self.copied(source.entry, md5_in_etag(source), md5_of_etag(etag), Proof.ETAG,
+                self.copied(source, md5_in_etag(source), md5_of_etag(etag), Proof.ETAG,
                             indeterminate=written.indeterminate)  # fmt: skip
         return None
 
-    def fail(self, error: S3S3Error, source: Entry | None = None, *, indeterminate: bool = False) -> None:
+    def fail(self, error: S3S3Error, source: ObjectInfo | None = None, *, indeterminate: bool = False) -> None:
         """Say that it failed, and why."""
         self.outcome = Outcome(
             self.store.name,
@@ -174,7 +174,7 @@ class DestinationCopy:
             Result.FAILED,
             str(error),
             source_size_bytes=source.size_bytes if source else None,
-            destination_size_bytes=self.held.entry.size_bytes if self.held else None,
+            destination_size_bytes=self.held.size_bytes if self.held else None,
             destination_md5=md5_in_etag(self.held) if self.held else None,
             error=error,
             indeterminate=indeterminate,
@@ -203,7 +203,7 @@ class DestinationCopy:
                 self.key,
                 Result.DELETED,
                 Reason.SOURCE_MISSING.value,
-                destination_size_bytes=self.held.entry.size_bytes if self.held else None,
+                destination_size_bytes=self.held.size_bytes if self.held else None,
                 destination_md5=md5_in_etag(self.held) if self.held else None,
                 indeterminate=indeterminate,
             )
@@ -213,7 +213,7 @@ class DestinationCopy:
         self.outcome = Outcome(self.store.name, self.key, Result.SOURCE_MISSING, Reason.SOURCE_MISSING.value)
 
     def copied(
-        self, source: Entry, md5: str | None, etag_md5: str | None, proof: Proof, *, indeterminate: bool = False
+        self, source: ObjectInfo, md5: str | None, etag_md5: str | None, proof: Proof, *, indeterminate: bool = False
     ) -> None:
         """Say that it is copied and verified.
 
@@ -235,9 +235,9 @@ class DestinationCopy:
             indeterminate=indeterminate,
         )
 
-    def _headers(self, source: ObjectStream, md5: bytes, non_md5_destinations: set[str]) -> dict[str, str]:
+    def _headers(self, source: ObjectInfo, md5: bytes, non_md5_destinations: set[str]) -> dict[str, str]:
         """Return the source's headers, and its ETag where the ETags alone will not tell that the copy is equal."""
-        etag = source.entry.etag
+        etag = source.etag
         untold = source.encrypted or etag != md5.hex()
         untold = (
             untold

@@ -43,7 +43,7 @@ class MultipartUpload:
         self._room = room
         self._check_lease = check_lease
         self._known_md5 = md5_by_etag
-        self._part_bytes = part_bytes_of(target.store.endpoint, source.entry.size_bytes)
+        self._part_bytes = part_bytes_of(target.store.endpoint, source.info.size_bytes)
         self._completing = False
 
     async def put(self, chunks: Chunks) -> None:
@@ -68,15 +68,15 @@ class MultipartUpload:
             if TAGGING in headers:
                 await self._put_tags(headers)
         except S3S3Error as error:
-            target.fail(error, source.entry, indeterminate=isinstance(error, StoreError) and error.indeterminate)
+            target.fail(error, source.info, indeterminate=isinstance(error, StoreError) and error.indeterminate)
         else:
-            md5 = self._known_md5.get(source.entry.etag)
-            target.copied(source.entry, md5.hex() if md5 else md5_in_etag(source), None, Proof.CONTENT)
+            md5 = self._known_md5.get(source.info.etag)
+            target.copied(source.info, md5.hex() if md5 else md5_in_etag(source.info), None, Proof.CONTENT)
 
     async def _headers(self) -> dict[str, str]:
         """Return the source's headers, and its ETag: the one of an object of parts tells nothing."""
-        etag = self._source.entry.etag
-        headers = {**self._source.headers, RECORDED_ETAG: etag} if etag else dict(self._source.headers)
+        etag = self._source.info.etag
+        headers = {**self._source.info.headers, RECORDED_ETAG: etag} if etag else dict(self._source.info.headers)
         marks = self._target.marks
         return {**headers, **await marks.headers(self._target.store.endpoint)} if marks is not None else headers
 
@@ -84,7 +84,7 @@ class MultipartUpload:
         """Send all parts; return the ETag of each, and the one that the whole ought to have."""
         cut = _Cut(chunks())
         etags: list[str] = []
-        left_bytes, md5s = self._source.entry.size_bytes, b""
+        left_bytes, md5s = self._source.info.size_bytes, b""
         while left_bytes:
             size_bytes = min(self._part_bytes, left_bytes)
             with await self._room.spool(cut.part(size_bytes)) as file:
@@ -115,10 +115,10 @@ class MultipartUpload:
     async def _verify(self, etag: str) -> None:
         """Ask what is there now: Ceph's answer to the last step has no ETag."""
         held = await self._target.store.head(self._target.key)
-        if held is None or held.entry.size_bytes != self._source.entry.size_bytes:
+        if held is None or held.size_bytes != self._source.info.size_bytes:
             raise self._damaged("HEAD", "it is not there whole, although the store said that it was written")
-        if not held.encrypted and held.entry.etag.count("-") == 1 and held.entry.etag != etag:
-            raise self._damaged("HEAD", f"its parts make the ETag {etag}, but the store says {held.entry.etag}")
+        if not held.encrypted and held.etag.count("-") == 1 and held.etag != etag:
+            raise self._damaged("HEAD", f"its parts make the ETag {etag}, but the store says {held.etag}")
 
     async def _put_tags(self, headers: Mapping[str, str]) -> None:
         """Give the object its tags. Trying again would find it there, and equal: so that is left to a person."""

@@ -16,8 +16,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from ..errors import DestinationTooSlow, IntegrityError, NoSuchKey, S3S3Error, TooLarge
-from ..model import Entry
-from ..s3 import ObjectStream, Source
+from ..s3 import ObjectInfo, ObjectStream, Source
 from .budget import BudgetRequest, CopyBudget
 from .decision import NEEDS_CONTENT
 from .destination import Chunks, DestinationCopy, LeaseCheck, md5_in_etag
@@ -35,7 +34,7 @@ Opened: TypeAlias = "tuple[ObjectStream, bytes | None]"
 class ChecksumMismatch(S3S3Error):
     """The bytes read do not have the MD5 that the source's ETag, or an earlier reading, promised."""
 
-    def __init__(self, read: Entry, md5: bytes) -> None:
+    def __init__(self, read: ObjectInfo, md5: bytes) -> None:
         super().__init__(f"the ETag is {read.etag}, but the MD5 of what was read is {md5.hex()}")
         self.read = read
         self.md5 = md5
@@ -89,15 +88,15 @@ class ObjectCopy:
         """Compare, and copy what differs."""
         opened = reading, _ = await self._fetch()
         async with reading:
-            await gather_or_cancel(target.look(reading, self._source.endpoint.verify_md5) for target in targets)
+            await gather_or_cancel(target.look(reading.info, self._source.endpoint.verify_md5) for target in targets)
             unclear = [target for target in targets if target.decision is NEEDS_CONTENT]
             if not unclear:
                 await self.run(_open(targets), opened)
         if unclear:
-            await self._compare_contents(unclear, reading)
+            await self._compare_contents(unclear, reading.info)
             await self.run(_open(targets))
 
-    async def _compare_contents(self, targets: Sequence[DestinationCopy], source: ObjectStream) -> None:
+    async def _compare_contents(self, targets: Sequence[DestinationCopy], source: ObjectInfo) -> None:
         """Settle by its content what no ETag can tell. Read is what has no MD5 for its ETag, one after the other."""
         source_md5 = md5_in_etag(source)
         if source_md5 is None:
@@ -110,7 +109,7 @@ class ObjectCopy:
                 if md5_there is None:
                     md5_there = (await self._md5_of_content(target.store))[1].hex()
             except S3S3Error as error:
-                target.fail(error, source.entry)
+                target.fail(error, source)
             else:
                 target.decide(source, (source_md5, md5_there), contents_equal=source_md5 == md5_there)
 
@@ -120,7 +119,7 @@ class ObjectCopy:
         await self._room.take(need)
         try:
             async with await store.get(self._key) as reading:
-                return reading.entry.etag, await md5_of_chunks(reading.chunks(CHUNK_BYTES))
+                return reading.info.etag, await md5_of_chunks(reading.chunks(CHUNK_BYTES))
         finally:
             self._room.give(need)
 
@@ -146,8 +145,8 @@ class ObjectCopy:
     async def _check_length(self, mismatch: ChecksumMismatch) -> None:
         """Ask the source once more how long it is: what is always cut short at the same place comes the same twice."""
         held = await self._source.head(self._key)
-        if held is not None and held.entry.etag == mismatch.read.etag:
-            size_bytes = held.entry.size_bytes
+        if held is not None and held.etag == mismatch.read.etag:
+            size_bytes = held.size_bytes
             if size_bytes != mismatch.read.size_bytes:
                 said = f"a GET brought {mismatch.read.size_bytes} bytes, and a HEAD says that it has {size_bytes}"
                 raise self._damaged(f"{mismatch}; {said}") from mismatch
@@ -164,10 +163,10 @@ class ObjectCopy:
             await self._put_content(targets, reading, content)
             return
         async with self._with_room(reading, targets) as (reading, content):
-            if reading.entry.size_bytes <= SMALL_BYTES:
+            if reading.info.size_bytes <= SMALL_BYTES:
                 await self._put_content(targets, reading, await reading.body() if content is None else content)
                 return
-            takers = [target for target in targets if _takes(target, reading.entry)]
+            takers = [target for target in targets if _takes(target, reading.info)]
             if not takers:
                 return
             promised = self._promised_md5(reading)
@@ -182,8 +181,8 @@ class ObjectCopy:
     async def _put_content(self, targets: Sequence[DestinationCopy], reading: ObjectStream, content: bytes) -> None:
         md5 = await md5_of(content)
         promised = self._promised_md5(reading)
-        if promised is not None and md5 != promised and md5.hex() != md5_in_etag(reading):
-            raise ChecksumMismatch(reading.entry, md5)
+        if promised is not None and md5 != promised and md5.hex() != md5_in_etag(reading.info):
+            raise ChecksumMismatch(reading.info, md5)
         puts = [self._put(target, reading, md5)(content) for target in targets]
         if len(puts) == 1 and self._wait_for_all:
             await puts[0]
@@ -203,12 +202,12 @@ class ObjectCopy:
             yield chunk
         md5 = await digest.end()
         if promised is None:
-            self._known_md5[reading.entry.etag] = md5
+            self._known_md5[reading.info.etag] = md5
         elif md5 != promised:
-            raise ChecksumMismatch(reading.entry, md5)
+            raise ChecksumMismatch(reading.info, md5)
 
     def _put_large(self, target: DestinationCopy, reading: ObjectStream, md5: bytes | None) -> Take:
-        if needs_multipart(target.store.endpoint, reading.entry.size_bytes):
+        if needs_multipart(target.store.endpoint, reading.info.size_bytes):
             return MultipartUpload(target, reading, self._room, self._check_lease, self._known_md5).put
         assert md5 is not None, "one PUT needs the MD5 before its content"
         return self._put(target, reading, md5)
@@ -217,7 +216,7 @@ class ObjectCopy:
         self, target: DestinationCopy, reading: ObjectStream, md5: bytes
     ) -> Callable[[bytes | Chunks], Coroutine[Any, Any, None]]:
         return partial(
-            target.put, reading, md5=md5, check_lease=self._check_lease, non_md5_destinations=self._without_md5
+            target.put, reading.info, md5=md5, check_lease=self._check_lease, non_md5_destinations=self._without_md5
         )
 
     def _fetch(self) -> Awaitable[Opened]:
@@ -247,15 +246,15 @@ class ObjectCopy:
             return BudgetRequest()
         destinations = [target.store.endpoint for target in targets]
         md5_is_known = self._promised_md5(reading) is not None
-        need = required_budget(reading.entry.size_bytes, destinations, md5_is_known=md5_is_known)
+        need = required_budget(reading.info.size_bytes, destinations, md5_is_known=md5_is_known)
         self._room.check(need)
         return need
 
     def _promised_md5(self, reading: ObjectStream) -> bytes | None:
-        known = self._known_md5.get(reading.entry.etag)
+        known = self._known_md5.get(reading.info.etag)
         if known is not None:
             return known
-        digits = md5_in_etag(reading)
+        digits = md5_in_etag(reading.info)
         return bytes.fromhex(digits) if digits else None
 
 
@@ -269,7 +268,7 @@ def _left_behind(target: DestinationCopy) -> DestinationTooSlow:
     )
 
 
-def _takes(target: DestinationCopy, source: Entry) -> bool:
+def _takes(target: DestinationCopy, source: ObjectInfo) -> bool:
     """Whether the target takes an object of this size; if not, that is its outcome."""
     if accepts_size(target.store.endpoint, source.size_bytes):
         return True
@@ -278,7 +277,7 @@ def _takes(target: DestinationCopy, source: Entry) -> bool:
 
 
 def _all_in_parts(targets: Sequence[DestinationCopy], reading: ObjectStream) -> bool:
-    return all(needs_multipart(target.store.endpoint, reading.entry.size_bytes) for target in targets)
+    return all(needs_multipart(target.store.endpoint, reading.info.size_bytes) for target in targets)
 
 
 def _too_large(target: DestinationCopy, size_bytes: int) -> TooLarge:

@@ -61,10 +61,10 @@ class ServerSideCopier:
             source = await self._source.head(key)
         except S3S3Error:
             return  # the ordinary road asks the same store, and tells
-        if source is None or source.encrypted or source.entry.size_bytes > SINGLE_PUT_LIMIT_BYTES:
+        if source is None or source.encrypted or source.size_bytes > SINGLE_PUT_LIMIT_BYTES:
             return
-        is_md5 = md5_of_etag(source.entry.etag) is not None
-        within = [target for target in within if self._may(target.store.name, is_md5, source.entry.size_bytes)]
+        is_md5 = md5_of_etag(source.etag) is not None
+        within = [target for target in within if self._may(target.store.name, is_md5, source.size_bytes)]
         if look:
             await gather_or_cancel(target.look(source, self._source.endpoint.verify_md5) for target in within)
         copied = [target for target in within if target.outcome is None and target.decision is not NEEDS_CONTENT]
@@ -74,7 +74,7 @@ class ServerSideCopier:
         return self._tries_left.get((name, is_md5), 0) > 0 and size_bytes <= self._longest_bytes.get(name, size_bytes)
 
     async def _copy(self, target: DestinationCopy, source: ObjectInfo, is_md5: bool, check_lease: LeaseCheck) -> None:
-        name, size_bytes = target.store.name, source.entry.size_bytes
+        name, size_bytes = target.store.name, source.size_bytes
         error = await target.copy_within(source, self._source.endpoint.bucket_name, check_lease)
         if target.outcome is None:
             if error is not None and not isinstance(error, NoSuchKey):

@@ -311,7 +311,7 @@ async def test_prefix_storage_class_acl_encoding_and_disposition(
     assert location == copy_of(there, "mirrored/key"), "whoever asks may read it, so nothing is signed"
     held = await mirror.fronts[0].routes[0].store.head("key")
     assert held is not None
-    assert held.entry.size_bytes == len(squeezed)
+    assert held.size_bytes == len(squeezed)
     assert held.headers == {"content-type": "text/plain", "content-encoding": "gzip",
                             "content-disposition": 'attachment; filename="x"',
                             "x-amz-meta-source": f"{origin.url}key"}  # fmt: skip

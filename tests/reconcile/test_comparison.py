@@ -37,7 +37,7 @@ class Destination:
         self.asked.append(key)
         if self.error:
             raise self.error
-        return ObjectInfo(self.entries[key], {}, False, self.recorded.get(key)) if key in self.entries else None
+        return ObjectInfo(*self.entries[key], recorded_etag=self.recorded.get(key)) if key in self.entries else None
 
 
 async def compare(

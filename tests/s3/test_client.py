@@ -120,7 +120,7 @@ async def test_a_destinations_prefix_replaces_the_sources() -> None:
     async with RawServer([says(answer())]) as server:
         async with server.store(endpoint={"prefix": "copies/"}, source_prefix="originals/") as store:
             async with await store.get("originals/a") as reading:
-                assert reading.entry.key == "originals/a"
+                assert reading.info.key == "originals/a"
             with pytest.raises(InvalidKey, match="not under the route's prefix"):
                 await store.get("elsewhere/a")
             with pytest.raises(InvalidKey):
@@ -162,14 +162,14 @@ async def test_headers_arrive_as_the_bytes_they_came_as() -> None:
     scripts = [says(answer(body=b"content", **described)), says(answer())]
     async with RawServer(scripts) as server, server.store() as store:
         reading = await store.get("key")
-        await put(store, await reading.body(), headers=reading.headers)
-    assert reading.recorded_etag == "abc-2"
-    assert set(reading.headers) == {
+        await put(store, await reading.body(), headers=reading.info.headers)
+    assert reading.info.recorded_etag == "abc-2"
+    assert set(reading.info.headers) == {
         *("content-type", "content-encoding", "cache-control", "expires", "content-language", "content-disposition"),
         "x-amz-meta-one",
     }
-    assert (reading.entry.size_bytes, reading.entry.etag) == (7, "9a0364b9e99bb480dd25e1f0284c8555")
-    assert reading.entry.modified_ms == 1_791_234_567_000
+    assert (reading.info.size_bytes, reading.info.etag) == (7, "9a0364b9e99bb480dd25e1f0284c8555")
+    assert reading.info.modified_ms == 1_791_234_567_000
     sent = server.talks[1].headers
     assert sent["x-amz-meta-one"] == b"\xff\x80 raw"
     assert sent["content-encoding"] == b"gzip"
@@ -331,7 +331,7 @@ async def test_a_404_to_a_head_is_none() -> None:
         assert await store.head("key") is None
         described = await store.head("key")
         assert described is not None
-        assert (described.entry.size_bytes, described.entry.etag) == (5, "a")
+        assert (described.size_bytes, described.etag) == (5, "a")
     assert server.connections == 1
 
 
@@ -349,7 +349,12 @@ async def test_the_encryption_header_tells_that_an_etag_is_no_md5(headers: dict[
     async with RawServer([says(answer(**headers))]) as server, server.store() as store:
         described = await store.head("key")
         assert described is not None
-        assert described.encrypted is (await store.get("key")).encrypted is (await put(store)).encrypted is is_encrypted
+        assert (
+            described.encrypted
+            is (await store.get("key")).info.encrypted
+            is (await put(store)).encrypted
+            is is_encrypted
+        )
 
 
 # writes

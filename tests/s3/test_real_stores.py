@@ -52,11 +52,11 @@ async def test_every_kind_of_key_round_trips(
             assert written.etag == hashlib.md5(body).hexdigest()
             reading, read = await store.fetch(key, 10_000)
             assert read == body
-            assert reading.headers["content-type"] == "text/x-odd"
-            assert reading.headers["x-amz-meta-a-b"] == "with  blanks"
+            assert reading.info.headers["content-type"] == "text/x-odd"
+            assert reading.info.headers["x-amz-meta-a-b"] == "with  blanks"
             held = await store.head(key)
             assert held is not None
-            assert held.entry.etag == written.etag
+            assert held.etag == written.etag
         client = server.boto3_client()
         theirs = client.list_objects_v2(Bucket=endpoint.bucket_name, EncodingType="url")
         assert theirs["KeyCount"] == len(ODD_KEYS)
@@ -84,7 +84,7 @@ async def test_metadata_arrives_as_it_was(endpoint: Endpoint) -> None:
         reading, _ = await store.fetch("key", 0)
         held = await store.head("key")
     expected = {name.replace("_", "-"): value for name, value in headers.items()}
-    assert reading.headers == expected
+    assert reading.info.headers == expected
     assert held is not None
     assert held.headers == expected
 
@@ -96,7 +96,7 @@ async def test_raw_metadata_goes_out_as_the_bytes_that_came_in(ceph: StoreServer
         async with Store(endpoint) as store:
             await put(store, "key", b"", x_amz_meta_raw="gr\u00fc\u00df  \u4f60")
             reading, _ = await store.fetch("key", 0)
-            assert reading.headers["x-amz-meta-raw"] == "gr\u00fc\u00df  \u4f60"
+            assert reading.info.headers["x-amz-meta-raw"] == "gr\u00fc\u00df  \u4f60"
 
 
 async def test_a_wrong_md5_is_damaged_and_stores_nothing(endpoint: Endpoint) -> None:

@@ -107,7 +107,7 @@ class Download:
         self, store: Store, key: str, folder: CacheDirectory, room: DiskSpace, evicted: Callable[[Evicted], None]
     ) -> None:
         async with await store.get(key) as reading:
-            entry = reading.entry
+            entry = reading.info
             if entry.size_bytes > SMALL_BYTES or not room.reserve_now(self._filling.file, entry.size_bytes):
                 is_there, gone = await _in_thread(partial(room.reserve, self._filling.file, entry.size_bytes))
                 evicted(gone)
@@ -117,7 +117,7 @@ class Download:
             self.about = log_fields
             self._tell()
             md5 = await self._take(reading)
-        promised = None if reading.encrypted else md5_of_etag(entry.etag)
+        promised = None if reading.info.encrypted else md5_of_etag(entry.etag)
         if self._written_bytes != entry.size_bytes or md5 != (promised or md5):
             raise IntegrityError(
                 f"what came has the MD5 {md5}, not {promised}", store=store.name, operation="GET", key=key
@@ -129,7 +129,7 @@ class Download:
 
     async def _take(self, reading: ObjectStream) -> str:
         """Write the body down, and return its MD5 in hex digits."""
-        if reading.entry.size_bytes <= SMALL_BYTES:
+        if reading.info.size_bytes <= SMALL_BYTES:
             body = await reading.body()
             self._write(body)
             return (await md5_of(body)).hex()
@@ -168,10 +168,10 @@ async def _in_thread(work: Callable[[], Result]) -> Result:
 
 
 def _about(reading: ObjectStream, bucket: str, body: str) -> CachedObject:
-    entry = reading.entry
-    headers = dict(reading.headers)
-    if reading.recorded_etag is not None:
-        headers[RECORDED_ETAG] = reading.recorded_etag
+    entry = reading.info
+    headers = dict(reading.info.headers)
+    if reading.info.recorded_etag is not None:
+        headers[RECORDED_ETAG] = reading.info.recorded_etag
     return CachedObject(bucket, entry.key, entry.size_bytes, entry.etag, entry.modified_ms, headers, "", body)
 
 

@@ -57,7 +57,7 @@ class Revalidator:
         if held is None:
             self._folder.remove(self._folder.name(key), about)
             return Validity.CHANGED
-        entry = held.entry
+        entry = held
         now = (entry.etag, entry.size_bytes, entry.modified_ms // 1000)
         if now != (about.etag, about.size_bytes, about.modified_ms // 1000):
             return Validity.CHANGED

@@ -19,8 +19,8 @@ from urllib.parse import urljoin
 
 from ... import __version__
 from ...errors import NoSuchKey, StoreError, StoreUnavailable, UpstreamRefused, UrlForbidden
-from ...model import Endpoint, Entry, md5_of_etag
-from ...s3.objects import KEPT_HEADERS, Content, ObjectInfo, ObjectStream, S3Response
+from ...model import Endpoint, md5_of_etag
+from ...s3.objects import KEPT_HEADERS, BodyReader, ObjectInfo, ObjectStream, S3Response
 from ...s3.timestamps import http_date_ms
 from ...s3.transport.connection import Connection
 from ...s3.transport.errors import ConnectFailed, ContentMD5Mismatch, TransportError, TransportTimeout
@@ -59,7 +59,7 @@ class Fetched:
 class Kept:
     """A body whose length nobody announced, read to its end. `md5` in hex digits."""
 
-    content: Content
+    content: BodyReader
     size_bytes: int
     md5: str
 
@@ -97,7 +97,7 @@ class Origin:
     async def fetch(self, key: str, limit_bytes: int) -> tuple[ObjectStream, bytes | None]:
         """Open an object and, where it has at most `limit_bytes`, read it too, as `Store.fetch` does."""
         reading = await self.get(key)
-        if reading.entry.size_bytes > limit_bytes:
+        if reading.info.size_bytes > limit_bytes:
             return reading, None
         return reading, await reading.body()
 
@@ -179,7 +179,7 @@ class Origin:
         try:
             return await self._reading(key, answer, fetched)
         except BaseException:
-            answer.close(drop=True)
+            answer.close(abort=True)
             raise
 
     async def _reading(self, key: str, answer: S3Response, fetched: Fetched) -> ObjectStream:
@@ -200,19 +200,15 @@ class Origin:
         if length is not None and "transfer-encoding" not in answer.headers:
             if is_promised and not int(length) and etag != _MD5_OF_NOTHING:
                 raise failed(ContentMD5Mismatch())  # an empty body is never taken, so nobody would hold it against that
-            content: Content = Promised(answer, int(length), etag) if is_promised else answer
-            return ObjectStream(
-                ObjectInfo(Entry(key, int(length), etag, modified_ms), headers, False, None), content, failed
-            )
+            content: BodyReader = Promised(answer, int(length), etag) if is_promised else answer
+            return ObjectStream(ObjectInfo(key, int(length), etag, modified_ms, headers), content, failed)
         if self._keep is None or "transfer-encoding" not in answer.headers:
             raise UpstreamRefused("it announces no length, so nobody could tell a whole object", key=key, status=200)
         kept = await self._keep(_chunks(answer, failed))
         if is_promised and etag != kept.md5:
             kept.content.close()
             raise failed(ContentMD5Mismatch())
-        return ObjectStream(
-            ObjectInfo(Entry(key, kept.size_bytes, kept.md5, modified_ms), headers, False, None), kept.content, failed
-        )
+        return ObjectStream(ObjectInfo(key, kept.size_bytes, kept.md5, modified_ms, headers), kept.content, failed)
 
     def _failure(self, key: str, place: Place, error: TransportError) -> StoreUnavailable:
         cause = error.__cause__
@@ -258,7 +254,7 @@ def _request(place: Place) -> bytes:
 
 async def _chunks(answer: S3Response, failed: Callable[[TransportError], StoreError]) -> AsyncIterator[bytes]:
     try:
-        while chunk := await answer.take(_TAKEN_AT_ONCE_BYTES):
+        while chunk := await answer.read(_TAKEN_AT_ONCE_BYTES):
             yield chunk
     except TransportError as error:
         raise failed(error) from error
@@ -278,23 +274,23 @@ def _md5(headers: Mapping[str, str]) -> str:
     return md5_of_etag(etag.strip('"')) or ""
 
 
-class Promised(Content):
+class Promised(BodyReader):
     """Gives the body, but its last bytes only where the whole has the MD5. An ETag may be none; this header is one."""
 
-    def __init__(self, content: Content, size_bytes: int, md5: str) -> None:
+    def __init__(self, content: BodyReader, size_bytes: int, md5: str) -> None:
         self._content = content
         self._left = size_bytes
         self._promised = md5
         self._md5 = hashlib.md5(usedforsecurity=False)
 
-    async def take(self, size_bytes: int) -> bytes:
-        chunk = await self._content.take(size_bytes)
+    async def read(self, size_bytes: int) -> bytes:
+        chunk = await self._content.read(size_bytes)
         self._md5.update(chunk)
         self._left -= len(chunk)
         if chunk and self._left <= 0 and self._md5.hexdigest() != self._promised:
-            self.close(drop=True)
+            self.close(abort=True)
             raise ContentMD5Mismatch
         return chunk
 
-    def close(self, *, drop: bool = False) -> None:
-        self._content.close(drop=drop)
+    def close(self, *, abort: bool = False) -> None:
+        self._content.close(abort=abort)

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 from ...errors import SpoolUnavailable, TooLarge
 from ...model import SINGLE_PUT_LIMIT_BYTES
-from ...s3 import Content
+from ...s3 import BodyReader
 from ...transfer.budget import BudgetRequest, CopyBudget
 from ...transfer.spool import SpooledFile
 from .origin import Kept
@@ -75,25 +75,25 @@ class _Taken:
         self._taken_bytes = 0
 
 
-class _InMemory(Content):
+class _InMemory(BodyReader):
     def __init__(self, content: bytes) -> None:
         self._content = content
 
-    async def take(self, size_bytes: int) -> bytes:
+    async def read(self, size_bytes: int) -> bytes:
         content, self._content = self._content, b""
         return content
 
-    def close(self, *, drop: bool = False) -> None:
+    def close(self, *, abort: bool = False) -> None:
         self._content = b""
 
 
-class _OnDisk(Content):
+class _OnDisk(BodyReader):
     def __init__(self, file: SpooledFile, taken: _Taken) -> None:
         self._file = file
         self._chunks = file.chunks()
         self._taken = taken
 
-    async def take(self, size_bytes: int) -> bytes:
+    async def read(self, size_bytes: int) -> bytes:
         pieces: list[bytes] = []
         while sum(map(len, pieces)) < size_bytes:
             chunk = await anext(self._chunks, b"")
@@ -102,6 +102,6 @@ class _OnDisk(Content):
             pieces.append(chunk)
         return b"".join(pieces)
 
-    def close(self, *, drop: bool = False) -> None:
+    def close(self, *, abort: bool = False) -> None:
         self._file.close()
         self._taken.give_back()

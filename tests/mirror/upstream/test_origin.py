@@ -38,8 +38,8 @@ async def test_an_object_comes_with_its_headers_and_nothing_of_ours_is_told(serv
     server.answers["/x"] = answer(b"content", etag='"abc"', cache_control="max-age=1", set_cookie="a=b",
                                   x_amz_meta_s3s3_source_etag="forged")  # fmt: skip
     reading, content = await origin_of().fetch(f"{server.url}x", 100)
-    assert (content, reading.entry.size_bytes, reading.entry.etag) == (b"content", 7, "")
-    assert reading.headers == {"content-type": "text/plain", "cache-control": "max-age=1", "x-amz-meta-hops": "1"}
+    assert (content, reading.info.size_bytes, reading.info.etag) == (b"content", 7, "")
+    assert reading.info.headers == {"content-type": "text/plain", "cache-control": "max-age=1", "x-amz-meta-hops": "1"}
     assert set(server.asked[0].headers) == {"host", "user-agent", "accept", "accept-encoding", "connection"}
 
 
@@ -53,7 +53,7 @@ async def test_an_object_comes_with_its_headers_and_nothing_of_ours_is_told(serv
 async def test_an_md5_that_is_promised_is_known(server: OriginServer, headers: dict[str, Any], etag: str) -> None:
     server.answers["/x"] = answer(b"content", **headers)
     async with await origin_of().get(f"{server.url}x") as reading:
-        assert reading.entry.etag == etag
+        assert reading.info.etag == etag
 
 
 async def test_an_empty_body_has_the_md5_that_was_promised_or_is_no_object(server: OriginServer) -> None:
