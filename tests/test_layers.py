@@ -37,6 +37,7 @@ LAYERS = """
 
 LIBRARIES = {
     "async_timeout": "tasks",
+    "argcomplete": "scripts",
     "aiohttp": "mirror monitoring notifications",
     "boto3": "notifications s3 scripts",
     "botocore": "notifications s3 scripts",

@@ -29,14 +29,14 @@ from . import command
 from .output import count_noun
 from .progress import Progress, span_text, summary_table
 from .report_file import ReportFile
-from .selection import chosen
+from .selection import add_route_option, chosen
 
 log = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Compare and copy; return the exit status."""
-    arguments = command_line().parse_args(argv)
+    arguments = command.parse(command_line(), argv)
     command.start_log(arguments)
     return command.run(lambda stop: _bucket(arguments, stop), ends_at_second_signal=True)
 
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 def command_line() -> argparse.ArgumentParser:
     """Return what reads the command's arguments."""
     parser = command.parser("bucket", "Compare the whole source with every destination, and copy what differs.")
-    parser.add_argument("--route", metavar="R", help="only this route")
+    add_route_option(parser)
     parser.add_argument("--source-bucket", metavar="B", help="another source bucket than the configuration's")
     parser.add_argument("--dest-bucket", metavar="B", help="another destination bucket, at every destination")
     parser.add_argument("--dry-run", action="store_true", help="copy nothing; say what would be (exit 1 if anything)")

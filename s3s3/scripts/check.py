@@ -22,7 +22,7 @@ from ..s3.probe import StoreCapabilities, probe
 from . import command
 from .output import print_labelled, print_table, printable
 from .redis_probe import RedisFindings, probe_redis
-from .selection import chosen
+from .selection import add_route_option, chosen
 
 STORES_IN_ONE_TABLE = 3
 """So many columns fit into 80 characters."""
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 def command_line() -> argparse.ArgumentParser:
     """Return what reads the command's arguments."""
     parser = command.parser("check", "Try every store and Redis: what each can do, what is wrong, and what cures it.")
-    parser.add_argument("--route", metavar="R", help="only this route")
+    add_route_option(parser)
     parser.add_argument(
         "--read-only", action="store_true", help="write nothing (otherwise a few tiny objects at each destination)"
     )

@@ -99,6 +99,15 @@ def interval_s(text: str) -> float:
     return seconds
 
 
+def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """Parse the arguments of a console script; if a shell asks for completions, print those instead and exit."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete  # noqa: PLC0415 - 20 ms that only a completion needs
+
+        argcomplete.autocomplete(parser)
+    return parser.parse_args(argv)
+
+
 def start_log(arguments: argparse.Namespace) -> None:
     """Log to standard error, for supervisord, systemd or a collector to pick up."""
     lines = JsonFormatter() if arguments.log_format == "json" else PlainFormatter()

@@ -19,7 +19,7 @@ from . import command
 from .key_input import parsed
 from .output import count_noun, print_indented, print_table, printable
 from .progress import span_text
-from .selection import PAUSED, chosen, connected_queues, destinations_of
+from .selection import PAUSED, add_destination_option, add_route_option, chosen, connected_queues, destinations_of
 
 KEYS_AT_ONCE = 500
 
@@ -50,8 +50,8 @@ def command_line() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("keys", metavar="KEY", nargs="*", help="dead letters to retry or drop")
     parser.add_argument("--all", action="store_true", help="retry or drop all dead letters")
-    parser.add_argument("--route", metavar="R", help="only this route")
-    parser.add_argument("--destination", metavar="D", help="only this destination")
+    add_route_option(parser)
+    add_destination_option(parser)
     parser.add_argument(
         "--limit", type=_limit, default=20, metavar="N",
         help="list at most N dead letters of each destination (default: 20; 0 for all)",

@@ -34,7 +34,7 @@ ENDED_AFTER_DRAIN_S = 30.0
 
 def main(argv: list[str] | None = None) -> int:
     """Listen until SIGTERM or SIGINT; return the exit status."""
-    arguments = command_line().parse_args(argv)
+    arguments = command.parse(command_line(), argv)
     command.start_log(arguments)
     if arguments.processes > 1:
         given = sys.argv[1:] if argv is None else argv

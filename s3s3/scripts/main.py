@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 from .. import __version__
@@ -16,8 +17,8 @@ VERBS = {
     "mirror": "serve copies over HTTP, and make those that are missing",
     "cache": "look at the cache's directory, make room in it, verify it",
     "check": "try every store and Redis, and say what is wrong",
-    "convert": "print an old INI file, or s3sync's config.js, as TOML",
-    "completion": "print what completes these words in bash or zsh",
+    "convert": "print an old INI file as TOML",
+    "completion": "print a shell completion script for bash, zsh or fish",
     "demo": "show everything here, with real parts and no configuration",
 }
 
@@ -36,6 +37,8 @@ def usage() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command that the first argument names; return its exit status."""
+    if "_ARGCOMPLETE" in os.environ:
+        importlib.import_module(".completion", __package__).complete_command_line(VERBS)
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage(), file=sys.stdout if arguments else sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -57,6 +58,11 @@ def count_noun(count: int, what: str) -> str:
 def printable(text: str) -> str:
     """Return a text that others chose, such as a key, as it may be printed: control characters move no cursor."""
     return text if text.isprintable() and text.strip() == text else repr(text)
+
+
+def toml_literal(value: object) -> str:
+    """Return a string, boolean, number or sequence of those in TOML syntax."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # else JSON's strings are TOML's
 
 
 def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -22,7 +22,7 @@ from . import command
 from .key_input import checked, of_arguments, of_input, parsed
 from .output import count_noun
 from .publish_tracker import PublishTracker
-from .selection import chosen, connected_queues, listeners
+from .selection import add_route_option, chosen, connected_queues, listeners
 
 MAX_FAULTS_SHOWN = 20
 
@@ -46,7 +46,7 @@ def command_line() -> argparse.ArgumentParser:
         "keys", metavar="KEY", nargs="*",
         help="names of objects in the source's bucket; none, or -: from standard input, one a line",
     )  # fmt: skip
-    parser.add_argument("--route", metavar="R", help="only this route (default: every route that is about the key)")
+    add_route_option(parser, "only this route (default: every route that the key matches)")
     parser.add_argument("--wait", action="store_true", help="until every key has its outcome at every destination")
     parser.add_argument(
         "--pubsub", action="store_true", help="PUBLISH them on the channel, as other producers do, and queue nothing"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
 
+from .. import config
 from ..config import Config
 from ..errors import ConfigError
 from ..model import Route
@@ -16,6 +18,33 @@ from ..queue.redis_queue import RedisJobQueue
 
 PAUSED = "paused"
 """The reason of a circuit that a person opened (`RedisJobQueue.pause`)."""
+
+
+def add_route_option(parser: argparse.ArgumentParser, help_text: str = "only this route") -> None:
+    """Add --route, whose values a shell completes from the configuration."""
+    option = parser.add_argument("--route", metavar="R", help=help_text)
+    option.completer = _complete_routes  # type: ignore[attr-defined]  # read by argcomplete
+
+
+def add_destination_option(parser: argparse.ArgumentParser) -> None:
+    """Add --destination, whose values a shell completes from the configuration."""
+    option = parser.add_argument("--destination", metavar="D", help="only this destination")
+    option.completer = _complete_destinations  # type: ignore[attr-defined]  # read by argcomplete
+
+
+def _complete_routes(parsed_args: argparse.Namespace, **_: object) -> list[str]:
+    try:
+        return [route.name for route in config.load(parsed_args.config).routes]
+    except ConfigError:
+        return []
+
+
+def _complete_destinations(parsed_args: argparse.Namespace, **_: object) -> list[str]:
+    try:
+        routes = config.load(parsed_args.config).routes_named(parsed_args.route)
+    except ConfigError:
+        return []
+    return sorted({name for route in routes for name in route.destination_names})
 
 
 def chosen(settings: Config, route: str | None, destination: str | None = None, *others: str) -> list[Route]:

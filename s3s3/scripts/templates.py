@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from importlib import resources
 
 from ..config.schema import DESTINATION, FILE, SOURCE
-from ..config.schema_types import Key, Table, Value, WhenAbsent
+from ..config.schema_types import Key, Table, WhenAbsent
+from .output import toml_literal
 
 _HEAD = """\
 # The configuration of s3s3. s3s3 reads one file: --config FILE, else $S3S3_CONFIG, ./s3s3.toml,
@@ -76,7 +77,7 @@ def _key_lines(table: Table, in_force: bool) -> Iterator[str]:
 def _typical_lines(keys: Mapping[str, str]) -> Iterator[str]:
     yield "# Every key of such tables, as above; for example:"
     for name, value in keys.items():
-        yield f"#{name} = {_toml(value)}"
+        yield f"#{name} = {toml_literal(value)}"
 
 
 def _comment(text: str) -> list[str]:
@@ -84,18 +85,9 @@ def _comment(text: str) -> list[str]:
 
 
 def _key_line(table: Table, key: Key, in_force: bool) -> str:
-    value = key.default if key.example is None else key.example
-    return f"{'' if key.shown and in_force else '#'}{key.name} = {_toml(_EXAMPLES.get((table.name, key.name), value))}"
-
-
-def _toml(value: Value) -> str:
-    """Return a value as TOML writes it."""
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\")
-        return f'"{escaped}"'
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    return str(value).lower()
+    default = key.default if key.example is None else key.example
+    value = toml_literal(_EXAMPLES.get((table.name, key.name), default))
+    return f"{'' if key.shown and in_force else '#'}{key.name} = {value}"
 
 
 def supervisord_conf() -> str:

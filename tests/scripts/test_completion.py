@@ -1,64 +1,95 @@
-"""What real bash completes."""
+"""Completion by a real bash."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from s3s3.scripts.completion import main
 from s3s3.scripts.main import VERBS
+from tests.scripts.command import config_file, run
+
+#: What readline sets before it calls a completion function (bash manual, "Programmable Completion").
+COMPLETE = """
+eval "$("$1" completion bash)"
+COMP_LINE=$2; COMP_POINT=${#COMP_LINE}; COMP_TYPE=9
+_python_argcomplete "${COMP_LINE%% *}"
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
 
 
-@pytest.fixture(scope="module")
-def script() -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "s3s3.scripts.main", "completion", "bash"], capture_output=True, text=True, check=True
-    )
-    return done.stdout
+@pytest.fixture
+def commands(tmp_path: Path) -> Path:
+    """A folder with the console scripts."""
+    for name, module in (("s3s3", "main"), ("s3s3bucket", "bucket"), ("s3s3listen", "listen")):
+        script = tmp_path / name
+        script.write_text(f"#!{sys.executable}\nfrom s3s3.scripts.{module} import main\nraise SystemExit(main())\n")
+        script.chmod(0o755)
+    return tmp_path
 
 
-def completed(script: str, *words: str) -> set[str]:
-    """Have bash complete the last word, as readline does."""
+def completed(commands: Path, line: str) -> set[str]:
+    """Return what bash offers for the last word of a command line."""
     bash = shutil.which("bash")
     if bash is None:
-        pytest.skip("there is no bash here")
-    asked = script + (
-        'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _s3s3 "$1" "${@: -1}" "${@: -2:1}"\n'
-        "printf '%s\\n' \"${COMPREPLY[@]}\""
-    )
-    done = subprocess.run([bash, "-eu", "-c", asked, "bash", *words], capture_output=True, text=True, check=True)
+        pytest.skip("bash is not installed")
+    done = subprocess.run(
+        [bash, "-c", COMPLETE, "bash", "s3s3", line], capture_output=True, text=True, check=True, cwd=commands,
+        env={**os.environ, "PATH": f"{commands}:{os.environ['PATH']}", "S3S3_CONFIG": str(commands / "s3s3.toml")},
+    )  # fmt: skip
     assert not done.stderr
-    return set(done.stdout.split())
+    return {word.strip() for word in done.stdout.splitlines() if word.strip()}
 
 
-def test_the_verbs_are_completed(script: str) -> None:
-    assert completed(script, "s3s3", "") == set(VERBS)
-    assert completed(script, "s3s3", "c") == {"cache", "check", "completion", "convert"}
+def test_verbs_are_completed(commands: Path) -> None:
+    assert completed(commands, "s3s3 ") >= set(VERBS)
+    assert completed(commands, "s3s3 c") == {"cache", "check", "completion", "convert"}
 
 
-def test_the_options_of_each_verb_are_completed(script: str) -> None:
-    assert completed(script, "s3s3", "bucket", "--d") == {"--dry-run", "--dest-bucket", "--distributed", "--drain-s"}
-    assert "--reconcile-interval" in completed(script, "/usr/bin/s3s3listen", "--")
+def test_options_of_each_verb_are_completed(commands: Path) -> None:
+    options = {"--dry-run", "--dest-bucket", "--distributed", "--drain-s"}
+    assert completed(commands, "s3s3 bucket --d") == options
     for verb in VERBS:
-        assert "--help" in completed(script, "s3s3", verb, "--h")
+        assert "--help" in completed(commands, f"s3s3 {verb} --h")
 
 
-def test_words_and_values_to_choose_from_are_completed(script: str) -> None:
-    assert completed(script, "s3s3", "jobs", "re") >= {"retry", "resume"}
-    assert completed(script, "s3s3", "listen", "--log-format", "") == {"plain", "json"}
-    assert completed(script, "s3s3bucket", "--log-format", "j") == {"json"}
+def test_options_of_commands_that_are_one_verb_are_completed(commands: Path) -> None:
+    assert "--reconcile-interval" in completed(commands, "s3s3listen --")
+    assert completed(commands, "s3s3bucket --log-format j") == {"json"}
 
 
-def test_after_an_option_that_takes_anything_the_shell_completes_names_of_files(script: str) -> None:
-    assert completed(script, "s3s3", "bucket", "--report", "") == set()
-    assert "complete -o default -F _s3s3 s3s3" in script
+def test_arguments_and_values_with_choices_are_completed(commands: Path) -> None:
+    assert completed(commands, "s3s3 jobs re") >= {"retry", "resume"}
+    assert completed(commands, "s3s3 listen --log-format ") == {"plain", "json"}
 
 
-def test_for_zsh_it_is_what_its_bash_emulation_reads(capsys: pytest.CaptureFixture[str], script: str) -> None:
-    assert main(["zsh"]) == 0
-    said = capsys.readouterr().out
-    assert said.endswith(script)
-    assert "bashcompinit" in said
+def test_file_names_are_completed(commands: Path) -> None:
+    assert completed(commands, "s3s3 bucket --report s3s3b") == {"s3s3bucket"}
+
+
+def test_routes_and_destinations_are_completed_from_the_configuration(commands: Path) -> None:
+    assert completed(commands, "s3s3 jobs --route d") == set(), "there is no configuration"
+    config_file(commands, "")
+    assert completed(commands, "s3s3 jobs --route d") == {"default"}
+    assert completed(commands, "s3s3 jobs pause --destination ") == {"dest-ceph", "dest-swift"}
+    assert completed(commands, "s3s3bucket --route ") == {"default"}
+
+
+def test_a_script_is_printed_for_each_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts = {shell: run(main, shell).out for shell in ("bash", "zsh", "fish")}
+    assert "complete -o nospace" in scripts["bash"]
+    assert "compinit" in scripts["zsh"]
+    assert "function __fish_s3s3listen_complete" in scripts["fish"]
+    monkeypatch.setenv("SHELL", "/usr/bin/fish")
+    assert run(main).out == scripts["fish"]
+    assert run(main, "tcsh").status == 2
+
+
+def test_argcomplete_is_imported_only_to_complete() -> None:
+    code = "import sys; from s3s3.scripts import bucket, main; sys.exit('argcomplete' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,232 @@
+"""`s3s3 convert`: print the old INI file as TOML.
+
+The predecessor interpolated values, so a secret could not contain "%", and it took the comments that its own template
+has after values for parts of them. Here values are taken literally, without comments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from configparser import (
+    ConfigParser,
+    DuplicateOptionError,
+    DuplicateSectionError,
+    Error,
+    MissingSectionHeaderError,
+    ParsingError,
+)
+from pathlib import Path
+
+from ..config.schema import DESTINATION
+from ..errors import ConfigError
+from . import command
+from .output import toml_literal
+
+HEAD = """\
+# Made by `s3s3 convert` from {}. It may contain secrets: chmod 600.
+# Test it with `s3s3 check`; echo_s3s3_toml_template prints every available key.
+"""
+
+MOVING_FROM_S3SYNC = 'docs/how-to/s3sync.md ("Moving from s3sync")'
+
+_SECTION = re.compile(r"^\s*\[(source|dest[^\]\n]*)\]", re.MULTILINE)
+_PLACEHOLDER = re.compile(r"\{[A-Z0-9_]+\}")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+# As distutils.util.strtobool, which the predecessor used.
+_TRUE, _FALSE = ("y", "yes", "t", "true", "on", "1"), ("n", "no", "f", "false", "off", "0")
+_CALLING_FORMATS = {
+    "OrdinaryCallingFormat": "OrdinaryCallingFormat",
+    "ProtocolIndependentOrdinaryCallingFormat": "OrdinaryCallingFormat",
+    "SubdomainCallingFormat": "SubdomainCallingFormat",
+}
+
+Value = str | bool | int
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the converted file; return the exit status."""
+    arguments = command_line().parse_args(argv)
+    return command.exit_status(lambda: _convert(arguments.file))
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="s3s3 convert",
+        description="Print an old INI file as TOML: s3s3 convert s3s3.ini > s3s3.toml. Settings without an equivalent "
+        "are kept as comments and listed on standard error.",
+    )
+    parser.add_argument("file", metavar="FILE", help="the old s3s3.ini")
+    return parser
+
+
+def _convert(name: str) -> int:
+    try:
+        text = Path(name).read_text("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError([f"{name}: not UTF-8"]) from None
+    except OSError as error:
+        raise ConfigError([f"{name}: cannot read: {error.strerror}"]) from None
+    if name.endswith(".js") or (not _SECTION.search(text) and "s3sync" in text):
+        raise ConfigError([f"{name}: s3s3 does not convert s3sync's JavaScript: see {MOVING_FROM_S3SYNC}"])
+    try:
+        converted = convert_ini(text)
+    except ValueError as error:
+        raise ConfigError([f"{name}: {error}"]) from None
+    sys.stdout.write(converted.toml(Path(name).name))
+    for note in converted.notes:
+        print(f"{name}: {note}", file=sys.stderr)
+    return command.OK
+
+
+class ConvertedFile:
+    """The TOML file under construction.
+
+    Attributes:
+        notes: a line for each setting that was not converted or needs attention, without its value: it may be secret.
+    """
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self._tables: dict[str, list[str]] = {}
+
+    def add_table(self, name: str) -> None:
+        """Add a table, which is written even if it stays empty."""
+        self._tables.setdefault(name, [])
+
+    def set(self, table: str, key: str, value: Value) -> None:
+        """Set a key of a table."""
+        self._tables[table].append(f"{key} = {toml_literal(value)}")
+
+    def skip(self, table: str, what: str, why: str, old: str) -> None:
+        """Keep a setting that cannot be converted as a comment; `old` is its text in the old file."""
+        self.note(table, f"not converted: {what}: {why}")
+        self._tables[table] += [f"#     {line}" for line in old.splitlines()]
+
+    def note(self, table: str, text: str) -> None:
+        """Add a comment to a table ("" is the top of the file), and a line to `notes`."""
+        self._tables.setdefault(table, []).append(f"# {text}")
+        self.notes.append(f"{_header(table)}: {text}" if table else text)
+
+    def toml(self, origin: str) -> str:
+        """Return the file's text; `origin` is the name of the old file."""
+        return "\n".join([HEAD.format(json.dumps(origin)), *self._lines()])
+
+    def _lines(self) -> Iterator[str]:
+        for table, lines in sorted(self._tables.items(), key=lambda item: item[0] != ""):
+            if table:
+                yield _header(table)
+            yield from lines
+            yield ""
+
+
+def _header(table: str) -> str:
+    return f"[{table if _BARE_KEY.fullmatch(table) else toml_literal(table)}]"
+
+
+def convert_ini(text: str) -> ConvertedFile:
+    """Convert the text of an INI file.
+
+    Raises:
+        ValueError: not an INI file, or without source or destination. The message contains no value of the file.
+    """
+    parser = ConfigParser(interpolation=None, inline_comment_prefixes=("#",))
+    try:
+        parser.read_string(text)
+    except (DuplicateSectionError, DuplicateOptionError) as error:
+        option = f" {error.option}" if isinstance(error, DuplicateOptionError) else ""
+        raise ValueError(f"line {error.lineno}: duplicate [{error.section}]{option}: remove one of the two") from None
+    except MissingSectionHeaderError as error:
+        raise ValueError(f"line {error.lineno}: text before the first [section]") from None
+    except ParsingError as error:
+        lines = ", ".join(str(number) for number, _ in error.errors)
+        raise ValueError(f"line {lines}: neither a [section] nor key = value") from None
+    except Error as error:
+        raise ValueError(f"not an INI file: {type(error).__name__}") from None
+    sections = parser.sections()
+    if "source" not in sections or not any(name.startswith("dest") for name in sections):
+        raise ValueError("not an INI file of s3s3: it needs a section [source] and one whose name starts with dest")
+    converted = ConvertedFile()
+    for name in sections:
+        keys = dict(parser[name])
+        if name == "source" or name.startswith("dest"):
+            _convert_endpoint(converted, re.sub(r"[^A-Za-z0-9_.-]", "-", name), keys)
+        elif name == "pubsub":
+            _convert_pubsub(converted, keys)
+        else:
+            old = "\n".join(f"{key} = {value}" for key, value in keys.items())
+            converted.skip("", f"[{name}]", "unknown table", old)
+    return converted
+
+
+def _convert_endpoint(converted: ConvertedFile, table: str, keys: dict[str, str]) -> None:
+    converted.add_table(table)
+    for key, value in keys.items():
+        known = DESTINATION.key(key)
+        convert = _ENDPOINT_KEYS.get(key)
+        if convert is None or known is None:
+            converted.skip(table, key, "unknown key", f"{key} = {value}")
+            continue
+        if _PLACEHOLDER.fullmatch(value) and isinstance(known.example, str):
+            converted.note(table, f"{key}: fill it in; the old file contains the template's placeholder")
+            value = known.example  # noqa: PLW2901
+        try:
+            converted.set(table, key, convert(value))
+        except ValueError as error:
+            converted.skip(table, key, str(error), f"{key} = {value}")
+
+
+def _convert_pubsub(converted: ConvertedFile, keys: dict[str, str]) -> None:
+    converted.add_table("pubsub")
+    for key, value in keys.items():
+        if key == "redis":
+            enabled = value.lower() not in _FALSE
+            host = value if enabled and value.lower() not in _TRUE else "localhost"
+            converted.set("pubsub", "url", f"redis://{host}:6379/0" if enabled else "")
+            if not enabled:
+                converted.note("pubsub", "only s3s3 bucket works without Redis; s3s3 listen needs it")
+        elif key == "sns" and value.lower() in _FALSE:
+            continue
+        else:
+            why = "not supported: subscribe an SQS queue to the topic and add [sqs]" if key == "sns" else "unknown key"
+            converted.skip("pubsub", key, why, f"{key} = {value}")
+
+
+def _text(value: str) -> Value:
+    if not value:
+        raise ValueError("empty")
+    return value
+
+
+def _boolean(value: str) -> Value:
+    if value.lower() not in (*_TRUE, *_FALSE):
+        raise ValueError("neither true nor false")
+    return value.lower() in _TRUE
+
+
+def _port(value: str) -> Value:
+    if not (value.isdecimal() and 1 <= int(value) <= 65535):
+        raise ValueError("not a port number")
+    return int(value)
+
+
+def _calling_format(value: str) -> Value:
+    if value not in _CALLING_FORMATS:
+        raise ValueError("must be OrdinaryCallingFormat or SubdomainCallingFormat")
+    return _CALLING_FORMATS[value]
+
+
+_ENDPOINT_KEYS: dict[str, Callable[[str], Value]] = {
+    "aws_access_key_id": _text,
+    "aws_secret_access_key": _text,
+    "bucket_name": _text,
+    "host": _text,
+    "port": _port,
+    "is_secure": _boolean,
+    "calling_format": _calling_format,
+    "verify_md5": _boolean,
+}
