@@ -45,15 +45,15 @@ class Peer:
     share: float = 1.0
 
 
-def _whole_road(work: Copying, *arguments: str) -> Cost:
-    cost = whole_road(work, *arguments)
+def _whole_road(work: Copying, listeners: int = 1) -> Cost:
+    cost = whole_road(work, listeners)
     check(work)
     return cost
 
 
-def s3s3_with(processes: int) -> Peer:
-    """Return s3s3 with several processes."""
-    return Peer(f"s3s3 --processes {processes}", lambda work: _whole_road(work, f"--processes={processes}"))
+def s3s3_with(listeners: int) -> Peer:
+    """Return s3s3 with this number of listeners."""
+    return Peer(f"s3s3, {listeners} listener{'s' * (listeners > 1)}", lambda work: _whole_road(work, listeners))
 
 
 # -- rclone

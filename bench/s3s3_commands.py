@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import redis
@@ -54,27 +55,30 @@ def _table(endpoint: Endpoint) -> str:
 
 
 class Listening:
-    """`s3s3 listen`, started and subscribed; a context manager."""
+    """One or more `s3s3 listen`, started and subscribed; a context manager."""
 
-    def __init__(self, work: Copying, *arguments: str, mark_done: bool = False) -> None:
+    def __init__(self, work: Copying, listeners: int = 1, *, mark_done: bool = False) -> None:
         self._work = work
         self._log = work.folder / "listen.log"
-        self._command = [*command("listen", "--config", config_of(work, mark_done=mark_done)), *arguments]
-        self._processes = next((int(text.partition("=")[2]) for text in arguments if "--processes=" in text), 1)
+        self._command = command("listen", "--config", config_of(work, mark_done=mark_done))
+        self._listeners = listeners
         self.redis = redis.Redis.from_url(work.redis.url)
 
     def __enter__(self) -> Listening:
         self.redis.flushall()
         with self._log.open("wb") as output:
-            self.process = subprocess.Popen(self._command, stdout=output, stderr=output)
+            self.processes = [subprocess.Popen(self._command, stdout=output, stderr=output)
+                              for _ in range(self._listeners)]  # fmt: skip
         self._wait(lambda: "puts the notices" in self._log.read_text(), "the listener listens")
-        self._wait(lambda: self._log.read_text().count(": subscribed") >= self._processes, "the listener subscribes")
+        self._wait(lambda: self._log.read_text().count(": subscribed") >= self._listeners, "the listener subscribes")
         time.sleep(_SETTLED_S)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        self.process.wait(PATIENCE_S)
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait(PATIENCE_S)
         self.redis.close()
 
     def publish(self, keys: Sequence[str]) -> None:
@@ -85,9 +89,9 @@ class Listening:
             pipeline.execute()
 
     def spent(self) -> tuple[float, float, float]:
-        """Return the time now, and the CPU time that the listener and its Redis took so far."""
+        """Return the time now, and the CPU time that the listeners and their Redis took so far."""
         (redis_pid,) = self._work.redis.pids
-        return time.monotonic(), cpu_s_of(self.process.pid), cpu_s_of(redis_pid)
+        return time.monotonic(), sum(cpu_s_of(process.pid) for process in self.processes), cpu_s_of(redis_pid)
 
     def wait_until_done(self) -> tuple[float, float, float]:
         """Return what was spent when the queue was empty and every destination had every key."""
@@ -105,7 +109,7 @@ class Listening:
     def _wait(self, condition: Callable[[], bool], what: str, longest_s: float = PATIENCE_S) -> None:
         until_s = time.monotonic() + longest_s
         while not condition():
-            if self.process.poll() is not None:
+            if any(process.poll() is not None for process in self.processes):
                 raise PeerFailed(f"s3s3 listen ended: {end_of(self._log)}")
             if time.monotonic() > until_s:
                 if longest_s < PATIENCE_S:
@@ -114,11 +118,12 @@ class Listening:
             time.sleep(_POLL_S)
 
 
-def whole_road(work: Copying, *arguments: str) -> Cost:
+def whole_road(work: Copying, listeners: int = 1) -> Cost:
     """Publish every key and return what it took s3s3 until the last one was acked. Its start is not counted."""
-    with Listening(work, *arguments) as listening, PeakMemory(listening.process.pid) as peak:
+    with Listening(work, listeners) as listening, ExitStack() as stack:
+        peaks = [stack.enter_context(PeakMemory(process.pid)) for process in listening.processes]
         before = listening.spent()
         listening.publish(work.keys)
         after = listening.wait_until_done()
     wall_s, cpu_s, redis_cpu_s = (end - start for start, end in zip(before, after, strict=True))
-    return Cost(len(work.keys), work.total_bytes, wall_s, cpu_s, peak.size_bytes, redis_cpu_s)
+    return Cost(len(work.keys), work.total_bytes, wall_s, cpu_s, sum(peak.size_bytes for peak in peaks), redis_cpu_s)

@@ -118,7 +118,7 @@ TWO = (peers.S3S3, peers.RCLONE_TUNED)
 OTHERS = (peers.RCLONE_TUNED, peers.RCLONE, peers.BOTO3)
 BIG = (*TWO, peers.CURL)
 
-PROCESSES = (*(peers.s3s3_with(count) for count in (1, 2, 4)), peers.RCLONE_TUNED)
+LISTENERS = (*(peers.s3s3_with(count) for count in (1, 2, 4)), peers.RCLONE_TUNED)
 
 COPIES = {
     "small": Copies("4 KiB", servers.CEPH, 10_000, 4 * KIB, (*TWO, peers.WRK)),
@@ -132,5 +132,5 @@ COPIES = {
     "1g": Copies("1 GiB", servers.CEPH, 1, GIB, BIG, runs_on_a_server=2),
     "2-destinations": Copies("4 KiB, 2 destinations", servers.CEPH, 2_000, 4 * KIB, TWO, destinations=2),
     "3-destinations": Copies("4 KiB, 3 destinations", servers.CEPH, 2_000, 4 * KIB, TWO, destinations=3),
-    "processes": Copies("4 KiB, 50 ms away", servers.CEPH, 2_000, 4 * KIB, PROCESSES, delay_ms=50),
+    "processes": Copies("4 KiB, 50 ms away", servers.CEPH, 2_000, 4 * KIB, LISTENERS, delay_ms=50),
 }

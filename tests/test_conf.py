@@ -1,4 +1,4 @@
-"""What has s3s3 run: the templates for supervisord, systemd and cron."""
+"""The templates for supervisord, systemd and cron."""
 
 from __future__ import annotations
 
@@ -18,59 +18,64 @@ from s3s3.tasks import DRAIN_S
 HERE = Path(__file__).parents[1]
 SUPERVISORD, CONF = HERE / "supervisord", HERE / "conf"
 UNITS = sorted(CONF.glob("s3s3-*.*r*"))
+LISTENERS = ("s3s3-listen.service", "s3s3-listen@.service")
 PROGRAMS = Path(sys.prefix) / "bin"
 
+#: The default of --drain-s, and 10 s for Redis to take the jobs back.
 MAX_DRAIN_S = DRAIN_S + 10
-"""--drain-s unless told otherwise, and what Redis may take to hear of it."""
 
 
-def read(text: str) -> RawConfigParser:
-    conf = RawConfigParser(strict=False)  # systemd takes a key several times
+def parsed(text: str) -> RawConfigParser:
+    conf = RawConfigParser(strict=False)  # systemd allows a key to appear several times
     conf.optionxform = str  # type: ignore[assignment,method-assign]
     conf.read_string(text)
     return conf
 
 
-def supervised() -> list[tuple[str, RawConfigParser]]:
-    return [(path.name, read(path.read_text())) for path in sorted(SUPERVISORD.glob("*.conf"))]
+def service(name: str) -> dict[str, str]:
+    return dict(parsed((CONF / name).read_text())["Service"])
+
+
+def supervisord_confs() -> list[tuple[str, RawConfigParser]]:
+    return [(path.name, parsed(path.read_text())) for path in sorted(SUPERVISORD.glob("*.conf"))]
 
 
 def command_lines() -> dict[str, str]:
-    """Every command line that the templates hold, by where it stands."""
+    """Every command line in the templates, by file and section, as the first process of it runs it."""
     found = {}
-    for name, conf in supervised():
+    for name, conf in supervisord_confs():
         for section in conf.sections():
             if conf.has_option(section, "command"):
-                found[f"{name} {section}"] = conf[section]["command"]
+                found[f"{name} {section}"] = conf[section]["command"].replace("%(process_num)d", "0")
     for path in CONF.glob("*.service"):
-        found[path.name] = read(path.read_text())["Service"]["ExecStart"].replace("/usr/local/bin/", "")
+        found[path.name] = service(path.name)["ExecStart"].replace("/usr/local/bin/", "").replace("%i", "9180")
     for line in (CONF / "s3s3.crontab").read_text().splitlines():
         if line[:1].isdigit():
             found["s3s3.crontab"] = line.partition("flock --nonblock /etc/s3s3/s3s3.toml ")[2].partition(" 2>&1 |")[0]
     return found
 
 
-def test_there_is_a_command_in_every_template() -> None:
-    assert len(command_lines()) == 8
+def test_every_template_has_a_command() -> None:
+    assert len(command_lines()) == 9
     assert all(line.split()[0] in ("s3s3", "s3s3tick") for line in command_lines().values())
 
 
 @pytest.mark.parametrize("line", sorted(set(command_lines().values())))
-def test_every_command_line_is_one_that_s3s3_takes(line: str) -> None:
+def test_s3s3_accepts_every_command_line(line: str) -> None:
     command, *arguments = shlex.split(line.replace("s3s3tick", "s3s3 bucket"))
-    nowhere = ["--config", "/there/is/no/such/file.toml"]
+    missing = ["--config", "/there/is/no/such/file.toml"]
     ended = subprocess.run(
-        [PROGRAMS / command, *arguments, *nowhere], capture_output=True, text=True, timeout=60, check=False
+        [PROGRAMS / command, *arguments, *missing], capture_output=True, text=True, timeout=60, check=False
     )
     assert "usage:" not in ended.stderr
     assert ended.stderr.startswith("/there/is/no/such/file.toml: no such configuration file")
 
 
-def test_the_printed_supervisord_conf_is_the_one_in_the_folder_and_says_the_same_as_its_parts() -> None:
+def test_the_printed_supervisord_conf_matches_the_separate_files() -> None:
     assert (SUPERVISORD / "supervisord.conf").read_text() == supervisord_conf()
-    whole = read(supervisord_conf())
+    whole = parsed(supervisord_conf())
     for part in ("s3s3listen.conf", "s3s3bucket-tick.conf"):
-        conf = read((SUPERVISORD / part).read_text())
+        conf = parsed((SUPERVISORD / part).read_text())
         (section,) = conf.sections()
         of_part, of_whole = dict(conf[section]), dict(whole[section])
         of_whole.pop("directory")
@@ -78,31 +83,38 @@ def test_the_printed_supervisord_conf_is_the_one_in_the_folder_and_says_the_same
         assert of_part == of_whole
 
 
-def test_supervisord_waits_longer_than_copies_may_drain() -> None:
-    waits = [conf.getint(section, "stopwaitsecs") for _, conf in supervised() for section in conf.sections()
+def test_supervisord_waits_longer_than_a_drain() -> None:
+    waits = [conf.getint(section, "stopwaitsecs") for _, conf in supervisord_confs() for section in conf.sections()
              if conf.has_option(section, "command")]  # fmt: skip
     assert len(waits) == 5
     assert min(waits) > MAX_DRAIN_S
 
 
-def test_systemd_waits_longer_than_copies_may_drain_and_starts_a_listener_again() -> None:
-    listen, bucket = (read((CONF / f"s3s3-{verb}.service").read_text())["Service"] for verb in ("listen", "bucket"))
-    assert int(listen["TimeoutStopSec"]) > MAX_DRAIN_S
-    assert int(bucket["TimeoutStopSec"]) > MAX_DRAIN_S
-    assert listen["Restart"] == "always"
+def test_systemd_waits_longer_than_a_drain_and_restarts_listeners() -> None:
+    assert int(service("s3s3-bucket.service")["TimeoutStopSec"]) > MAX_DRAIN_S
+    for name in LISTENERS:
+        assert int(service(name)["TimeoutStopSec"]) > MAX_DRAIN_S
+        assert service(name)["Restart"] == "always"
 
 
-def test_both_services_are_confined_alike() -> None:
-    listen, bucket = ((CONF / f"s3s3-{verb}.service").read_text() for verb in ("listen", "bucket"))
-    confinement = listen.partition("# Objects that must wait")[2].partition("\n\n[Install]")[0]
-    for setting in ("NoNewPrivileges=yes", "ProtectSystem=strict", "PrivateTmp=yes", "DynamicUser=yes"):
-        assert setting in confinement
-    assert bucket.rstrip().endswith(confinement)
+def test_a_listener_instance_differs_from_the_single_listener_only_in_its_address() -> None:
+    single, instance = map(service, LISTENERS)
+    assert instance.pop("ExecStart") == single.pop("ExecStart") + " --http 127.0.0.1:%i"
+    assert instance == single
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
-def test_systemd_finds_no_fault_with_the_units(tmp_path: Path) -> None:
-    assert len(UNITS) == 3
+def test_all_services_have_the_same_confinement() -> None:
+    *listeners, bucket = ((CONF / name).read_text() for name in (*LISTENERS, "s3s3-bucket.service"))
+    for listener in listeners:
+        confinement = listener.partition("# Large objects are spooled")[2].partition("\n\n[Install]")[0]
+        for setting in ("NoNewPrivileges=yes", "ProtectSystem=strict", "PrivateTmp=yes", "DynamicUser=yes"):
+            assert setting in confinement
+        assert bucket.rstrip().endswith(confinement)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    assert len(UNITS) == 4
     for unit in UNITS:
         text = unit.read_text().replace("/usr/local/bin/s3s3", f'"{sys.executable}"')
         (tmp_path / unit.name).write_text(text)
@@ -111,17 +123,17 @@ def test_systemd_finds_no_fault_with_the_units(tmp_path: Path) -> None:
     assert (verified.returncode, verified.stderr) == (0, "")
 
 
-def test_cron_would_take_every_line_of_the_crontab() -> None:
+def test_cron_accepts_every_line_of_the_crontab() -> None:
     lines = [line for line in (CONF / "s3s3.crontab").read_text().splitlines() if line and not line.startswith("#")]
     assert re.fullmatch(r"PATH=\S+", lines[0])
     assert re.fullmatch(r"([\d*/,-]+ ){5} s3s3  flock --nonblock [^%]+", lines[1]), "cron reads a % as an end of line"
     assert len(lines) == 2
 
 
-def test_flock_leaves_a_run_alone_that_is_under_way(tmp_path: Path) -> None:
+def test_flock_skips_a_run_while_another_is_running(tmp_path: Path) -> None:
     file = tmp_path / "s3s3.toml"
     file.write_text("")
     file.chmod(0o400)
-    again = ["flock", "--nonblock", str(file), "echo", "a second run"]
-    ended = subprocess.run(["flock", "--nonblock", file, *again], capture_output=True, text=True, check=False)
+    second = ["flock", "--nonblock", str(file), "echo", "a second run"]
+    ended = subprocess.run(["flock", "--nonblock", file, *second], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "")

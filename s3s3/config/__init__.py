@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from .routes import DEFAULT_ROUTE, RouteSettings, check_endpoints, check_routes,
 from .schema import HTTP, PUBSUB, SQS, STREAM, WEBHOOK, WORKER
 from .table_reader import ParsedTable, read_tables
 from .toml_file import ConfigErrors
-from .value_types import toml_repr
+from .value_types import InvalidValue, parse, toml_repr
 
 __all__ = ["DEFAULT_ROUTE", "Config", "ConfigError", "HttpSettings", "PubSub", "SqsSettings", "StreamSettings",
            "WebhookSettings", "WorkerSettings", "doubts", "load", "overlap", "redacted_url",
@@ -126,13 +126,19 @@ class Config:
         return named
 
 
-def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
+def load(
+    path: str | Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    *,
+    http_bind: tuple[str, str] | None = None,
+) -> Config:
     """Find the configuration file, check the whole of it, and return what it says.
 
     Args:
         path: the file; None: $S3S3_CONFIG, else the first there is of ./s3s3.toml, /usr/local/etc/s3s3.toml and
             /etc/s3s3/s3s3.toml.
         environ: where "${NAME}" is looked up.
+        http_bind: replaces `[http] bind`: the name of the option or variable that gave it, and its text.
 
     Raises:
         ConfigError: there is no file, or something is wrong with it; all faults are listed.
@@ -144,7 +150,7 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ
     mirrors = mirrors_in(settings, faults)
     check_endpoints(settings, [*routes, *mirrors, *cache_in(settings, faults)], faults)
     check_routes([*routes, *mirrors], faults)
-    tables = settings.tables
+    tables = {**settings.tables, HTTP.name: _with_bind(settings.tables[HTTP.name], http_bind)}
     _check_sources(tables, routes, faults)
     spool_dir = _spool_dir(tables[WORKER.name], file.path.parent, faults)
     faults.raise_any()
@@ -195,6 +201,18 @@ def _begins(one: str, other: str) -> bool:
 def _webhook(table: ParsedTable) -> WebhookSettings:
     host, port = table.values["bind"]
     return WebhookSettings(host, port, table.values["token"])
+
+
+def _with_bind(http: ParsedTable, http_bind: tuple[str, str] | None) -> ParsedTable:
+    """Return the table `[http]` with another `bind`. Raises ConfigError."""
+    bind = HTTP.key("bind")
+    if http_bind is None or bind is None:
+        return http
+    origin, text = http_bind
+    try:
+        return replace(http, values={**http.values, "bind": parse(bind, text)})
+    except InvalidValue as error:
+        raise ConfigError([f"{origin}: {error.message(found=toml_repr(text))}"]) from None
 
 
 def _http_settings(http: ParsedTable) -> HttpSettings | None:

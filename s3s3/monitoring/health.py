@@ -1,4 +1,4 @@
-"""Health, readiness and metrics of a listener, over HTTP."""
+"""`/healthz`, `/readyz` and `/metrics`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
@@ -16,102 +15,95 @@ from ..config.addresses import why_not_bound
 from ..errors import S3S3Error
 from ..tasks import timeout
 from .metrics import CONTENT_TYPE, Metrics
-from .status_page import FORM_BYTES, StatusPage
+from .status_page import MAX_FORM_BYTES, StatusPage
 
 log = logging.getLogger(__name__)
 
-READY_WITHIN_S = 8.0
-"""How long a readiness check may take: less than what those who ask usually wait (Kubernetes: set it above this)."""
+#: Longest time that a readiness check may take, in seconds. A Kubernetes probe needs a longer timeout.
+READINESS_TIMEOUT_S = 8.0
 
 
 class HealthCheck(Protocol):
-    """A part whose health is shown."""
+    """A component that reports its health."""
 
     def health_problem(self) -> str:
-        """Return why it does not work, or "" while it does."""
+        """Return why the component does not work, or "" while it works."""
 
     async def readiness_problems(self) -> list[str]:
-        """Return what it needs and cannot reach, a line each."""
+        """Return a line for each dependency that the component cannot reach."""
 
 
 class MeteredHealthCheck(HealthCheck, Protocol):
-    """One that has gauges, too."""
+    """A component that also has gauges."""
 
     async def measure(self) -> None:
-        """Bring its gauges up to date."""
+        """Update the component's gauges. Raises S3S3Error."""
 
 
 def application(
-    watched: Sequence[MeteredHealthCheck],
+    components: Sequence[MeteredHealthCheck],
     metrics: Metrics,
     status: StatusPage | None = None,
     *,
     sources: Sequence[HealthCheck] = (),
 ) -> web.Application:
-    """Return the application: `/healthz` (alive and consuming), `/readyz` (reaches what it needs), `/metrics`.
+    """Return an application with `/healthz`, `/readyz`, `/metrics` and, with `status`, the status page.
 
-    Args:
-        status: the status page, "/", where there is to be one.
-        sources: those of notices, which count what they take as it comes.
+    `/healthz` fails while a component or a notification source does not work; `/readyz` while one cannot reach what it
+    needs. Both answer 503 with a line for each problem.
     """
-    parts = [*watched, *sources]
+    checks = [*components, *sources]
 
     async def healthz(request: web.Request) -> web.Response:
-        return answer_of([health_problem for part in parts if (health_problem := part.health_problem())])
+        return _response([problem for check in checks if (problem := check.health_problem())])
 
     async def readyz(request: web.Request) -> web.Response:
         try:
-            async with timeout(READY_WITHIN_S):
-                found = await asyncio.gather(*(part.readiness_problems() for part in parts))
+            async with timeout(READINESS_TIMEOUT_S):
+                found = await asyncio.gather(*(check.readiness_problems() for check in checks))
         except asyncio.TimeoutError:
-            return answer_of([f"a store or Redis has not answered within {READY_WITHIN_S:g} s"])
-        return answer_of([line for lines in found for line in lines])
+            return _response([f"a store or Redis has not answered within {READINESS_TIMEOUT_S:g} s"])
+        return _response([problem for problems in found for problem in problems])
 
     async def show_metrics(request: web.Request) -> web.Response:
-        for part in watched:
+        for component in components:
             try:
-                await part.measure()
+                await component.measure()
             except S3S3Error as error:
                 log.warning("the gauges of the queue are not up to date: %s", error)
         return web.Response(body=metrics.page(), headers={"Content-Type": CONTENT_TYPE})
 
-    app = web.Application(client_max_size=FORM_BYTES)
+    app = web.Application(client_max_size=MAX_FORM_BYTES)
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", show_metrics)])
     if status is not None:
         status.add_to(app)
     return app
 
 
-def answer_of(wrong: Sequence[str]) -> web.Response:
-    """Return 200 where nothing is wrong, else 503 and what is, a line each."""
-    return web.Response(status=503 if wrong else 200, text="\n".join(wrong or ["ok"]) + "\n")
+def _response(problems: Sequence[str]) -> web.Response:
+    return web.Response(status=503 if problems else 200, text="\n".join(problems or ["ok"]) + "\n")
 
 
 @asynccontextmanager
-async def served(app: web.Application, where: HttpSettings | Path | None) -> AsyncIterator[None]:
-    """Serve the application beside the block, at a port or a Unix socket.
+async def served(app: web.Application, settings: HttpSettings | None) -> AsyncIterator[None]:
+    """Serve the application while the block runs; None serves nothing.
 
-    A port that is taken is a warning: the copying matters more.
+    An address that cannot be bound is logged as a warning, because copying does not depend on it.
     """
-    if where is None:
+    if settings is None:
         yield
         return
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
         try:
-            await _site(runner, where).start()
+            await web.TCPSite(runner, settings.host, settings.port).start()
         except OSError as error:
-            name = where if isinstance(where, Path) else f"{where.host}:{where.port}"
-            log.warning("[http] bind: %s cannot be had (%s), so there is no status page and there are no metrics; name "
-                        'another address, or "" for none', name, why_not_bound(error))  # fmt: skip
+            log.warning(
+                "cannot listen on %s:%d (%s): no status page or metrics; choose another address with --http or "
+                '[http] bind, or "" for none',
+                settings.host, settings.port, why_not_bound(error),
+            )  # fmt: skip
         yield
     finally:
         await runner.cleanup()
-
-
-def _site(runner: web.AppRunner, where: HttpSettings | Path) -> web.BaseSite:
-    if isinstance(where, Path):
-        where.unlink(missing_ok=True)  # of the process before, if that was killed
-        return web.UnixSite(runner, where)
-    return web.TCPSite(runner, where.host, where.port)

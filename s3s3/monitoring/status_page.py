@@ -31,7 +31,7 @@ SIGN_OF_LIFE_S = 15.0
 WRONG_TOKEN_PAUSE_S = 1.0
 KEYS_AT_ONCE = 500
 
-FORM_BYTES = 64 * 1024
+MAX_FORM_BYTES = 64 * 1024
 """More than a button's value, which holds a key, and a token can have."""
 
 _COUNT = re.compile(r"[0-9]{1,9}")

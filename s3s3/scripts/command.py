@@ -13,7 +13,7 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,24 @@ def add_drain(made: argparse.ArgumentParser) -> None:
         "--drain-s", type=span_s, default=DRAIN_S, metavar="S",
         help=f"when told to stop, hand back what still runs after S seconds (default: {DRAIN_S:g})",
     )  # fmt: skip
+
+
+def add_http(made: argparse.ArgumentParser) -> None:
+    """Add the option of commands that serve the status page."""
+    made.add_argument(
+        "--http",
+        metavar="ADDRESS",
+        help='HOST:PORT of the status page, health and metrics; "" for none (default: $S3S3_HTTP_BIND, else [http] '
+        "bind)",
+    )
+
+
+def http_bind(arguments: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> tuple[str, str] | None:
+    """Return the address that replaces `[http] bind`, after the name of what gave it; None for no replacement."""
+    if arguments.http is not None:
+        return "--http", arguments.http
+    text = environ.get("S3S3_HTTP_BIND")
+    return None if text is None else ("environment variable S3S3_HTTP_BIND", text)
 
 
 def span_s(text: str) -> float:
@@ -171,16 +189,6 @@ def _tell_repeats(older_than_s: float = AGAIN_AFTER_S) -> None:
     for one in logging.getLogger().handlers:
         if isinstance(one, RateLimitedHandler):
             one.tell_due(older_than_s)
-
-
-async def stop_with_standard_input(stop: asyncio.Event) -> None:
-    """Set the event when standard input ends: whoever holds its other end has gone."""
-
-    class _Input(asyncio.Protocol):
-        def connection_lost(self, exc: Exception | None) -> None:
-            stop.set()
-
-    await asyncio.get_running_loop().connect_read_pipe(_Input, sys.stdin)
 
 
 def _collect_seldom() -> None:

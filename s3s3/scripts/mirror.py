@@ -48,6 +48,7 @@ def command_line() -> argparse.ArgumentParser:
     parser = command.parser("mirror", "Serve copies over HTTP, and make those that are missing, until told to stop.")
     parser.add_argument("--access-log", action="store_true", help="a JSON line on standard output for each request")
     command.add_drain(parser)
+    command.add_http(parser)
     parser.add_argument(
         "--make-buckets", action="store_true",
         help="make the mirrors' buckets, have copies deleted after lifespan_days where the store can, and end",
@@ -56,7 +57,7 @@ def command_line() -> argparse.ArgumentParser:
 
 
 async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
-    settings = config.load(arguments.config)
+    settings = config.load(arguments.config, http_bind=command.http_bind(arguments))
     mirror = settings.mirror
     makes_copies = mirror.redirect is not None or mirror.proxy is not None
     if not makes_copies and mirror.cache is None:

@@ -480,3 +480,20 @@ def test_the_places_that_secrets_are_taken_from_do_work(place: str, tmp_path: Pa
     secrets = (loaded_config.routes[0].destinations[0].secret_access_key, loaded_config.pubsub.url)
     assert any("hunter2" in (secret or "") for secret in secrets)
     assert "hunter2" not in repr(loaded_config)
+
+
+def test_another_address_replaces_that_of_the_status_page(tmp_path: Path) -> None:
+    file = tmp_path / "s3s3.toml"
+    file.write_text(SOUND + '[http]\nbind = ""\ntoken = "T"\n')
+    assert config.load(file, {}, http_bind=("--http", "[::1]:9181")).http == HttpSettings("::1", 9181, Secret("T"))
+    assert config.load(file, {}, http_bind=("--http", "")).http is None
+    for text in ("9181", "localhost", "127.0.0.1:0", ":9181"):
+        with pytest.raises(config.ConfigError, match="--http: must be HOST:PORT"):
+            config.load(file, {}, http_bind=("--http", text))
+
+
+def test_another_address_must_not_be_that_of_the_webhook(tmp_path: Path) -> None:
+    file = tmp_path / "s3s3.toml"
+    file.write_text(SOUND + '[webhook]\nbind = "127.0.0.1:8000"\ntoken = "0123456789abcdef"\n')
+    with pytest.raises(config.ConfigError, match="is the address of \\[http\\], too"):
+        config.load(file, {}, http_bind=("--http", "127.0.0.1:8000"))

@@ -149,7 +149,7 @@ def test_a_redis_that_is_away_at_the_start_is_waited_for(place: Place, redis_ser
 def test_a_port_that_is_taken_is_a_warning(place: Place) -> None:
     place.put("a")
     with Listener(place.config()), Listener(place.config()) as second:
-        assert f"127.0.0.1:{place.port} cannot be had" in second.log.read_text()
+        assert f"cannot listen on 127.0.0.1:{place.port} (Address already in use)" in second.log.read_text()
         place.publish("a")
         place.arrives("a")
 

@@ -1,8 +1,10 @@
-"""A real supervisord on the templates as they are, with a real Redis and real stores."""
+"""A real supervisord running the templates as they are, with a real Redis and real stores."""
 
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,46 +29,51 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
 TEMPLATES = Path(__file__).parents[2] / "supervisord"
 PROGRAMS = Path(sys.prefix) / "bin"
-LISTENER = "s3s3listen:s3s3listen_00"
 
 
 class Supervised:
-    """A folder with a configuration for s3s3 and one for supervisord, and that supervisord."""
+    """A supervisord in a folder that has a configuration for it and one for s3s3.
+
+    Listener N serves HTTP on `http_ports[N]`.
+    """
 
     def __init__(self, folder: Path, conf: str, redis_url: str, source: SwiftServer, destination: RcloneServer) -> None:
         self.folder = folder
         self.redis_url = redis_url
         self.source, self.destination = source, destination
         self.bucket_name = self.copies_name = ""
+        self.http_ports = two_adjacent_ports()
         self.conf = folder / "supervisord.conf"
-        self.conf.write_text(conf)
+        self.conf.write_text(conf.replace("127.0.0.1:918", f"127.0.0.1:{self.http_ports[0] // 10}"))
         self.process = Process(
             "supervisord",
             [PROGRAMS / "supervisord", "--nodaemon", "-c", self.conf],
             log=folder / "output.log",
-            ready=lambda: self.ask("pid").isdecimal(),
-            # Where the commands are found, as a service's environment would say.
+            ready=lambda: self.supervisorctl("pid").isdecimal(),
+            # Where supervisord finds the commands, as in a service's environment.
             environment={"PATH": f"{PROGRAMS}:{os.environ['PATH']}"},
         )
 
     def configure(self, new_bucket: Callable[..., str]) -> None:
         self.bucket_name, self.copies_name = new_bucket(self.source), new_bucket(self.destination)
-        (self.http_port,) = free_ports(1)
         write_config(
             self.folder,
             self.source.endpoint(self.bucket_name),
             [self.destination.endpoint(self.copies_name, name="destination")],
             self.redis_url,
-            bind=f"{HOST}:{self.http_port}",
+            worker={"lease_s": 2},
         )
 
-    def ask(self, *command: str) -> str:
-        """What supervisorctl says."""
+    def supervisorctl(self, *command: str) -> str:
+        """The output of supervisorctl."""
         supervisorctl = [str(PROGRAMS / "supervisorctl"), "-c", str(self.conf), *command]
         return subprocess.run(supervisorctl, capture_output=True, text=True, timeout=120, check=False).stdout.strip()
 
     def is_running(self, name: str) -> bool:
-        return any(line.split()[:2] == [name, "RUNNING"] for line in self.ask("status").splitlines())
+        return any(line.split()[:2] == [name, "RUNNING"] for line in self.supervisorctl("status").splitlines())
+
+    def pid(self, number: int) -> int:
+        return int(self.supervisorctl("pid", listener(number)))
 
     def log(self, name: str) -> str:
         return (self.folder / name).read_text()
@@ -74,7 +81,7 @@ class Supervised:
     def put(self, thing: Thing) -> None:
         put(self.source.boto3_client(), self.bucket_name, [thing])
 
-    def listeners(self) -> int:
+    def subscribers(self) -> int:
         with redis.Redis.from_url(self.redis_url) as client:
             return int(dict(client.pubsub_numsub("backup"))[b"backup"])
 
@@ -83,19 +90,37 @@ class Supervised:
             for thing in things:
                 client.publish("backup", thing.key.encode())
 
-    def hold(self, *wanted: Thing) -> bool:
-        """Whether the copies are exactly these."""
+    def has_copies(self, *wanted: Thing) -> bool:
+        """Whether the destination has exactly these objects."""
         return differences(self.destination.boto3_client(), self.copies_name, list(wanted)) == []
 
-    def measured(self, series: str) -> float:
-        with urllib.request.urlopen(f"http://{HOST}:{self.http_port}/metrics", timeout=10) as page:
+    def measured(self, series: str, number: int = 0) -> float:
+        """The sum of the samples of listener `number` that start with `series`."""
+        with urllib.request.urlopen(f"http://{HOST}:{self.http_ports[number]}/metrics", timeout=10) as page:
             lines = page.read().decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(series))
 
 
+def listener(number: int) -> str:
+    return f"s3s3listen:s3s3listen-{number}"
+
+
+def two_adjacent_ports() -> tuple[int, int]:
+    """Free ports that differ only in the last digit, 0 and 1, as those of the template do."""
+    while True:
+        first = free_ports(1)[0] // 10 * 10
+        with socket.socket() as zero, socket.socket() as one:
+            try:
+                zero.bind((HOST, first))
+                one.bind((HOST, first + 1))
+            except OSError:
+                continue
+        return first, first + 1
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A short name: a Unix socket's has 107 bytes at most."""
+    """A short path: that of a Unix socket has at most 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="s3s3-") as name:
         yield Path(name)
 
@@ -104,7 +129,7 @@ def folder() -> Iterator[Path]:
 def supervised(
     folder: Path, redis_url: str, swift: SwiftServer, rclone_store: RcloneServer, new_bucket: Callable[..., str]
 ) -> Iterator[Callable[[str], Supervised]]:
-    """`supervised(conf)` starts supervisord on this configuration."""
+    """`supervised(conf)` starts supervisord with this configuration."""
     started: list[Supervised] = []
 
     def start(conf: str) -> Supervised:
@@ -121,41 +146,41 @@ def supervised(
 
 
 @pytest.mark.long
-def test_supervisord_runs_all_of_it_and_stops_it_without_breaking_a_copy_off(
+def test_supervisord_starts_everything_and_stops_it_without_interrupting_a_copy(
     supervised: Callable[[str], Supervised],
 ) -> None:
-    one = supervised(supervisord_conf().replace("TICK_3600", "TICK_5"))
-    eventually(lambda: one.is_running(LISTENER) and one.is_running("s3s3bucket"), "both are RUNNING")
-    eventually(lambda: one.listeners() == 1, "the listener is subscribed")
+    setup = supervised(supervisord_conf().replace("TICK_3600", "TICK_5"))
+    eventually(lambda: setup.is_running(listener(0)) and setup.is_running("s3s3bucket"), "both are RUNNING")
+    eventually(lambda: setup.subscribers() == 1, "the listener is subscribed")
 
-    published, unpublished = Thing("published", 4 * KIB, 1), Thing("nobody said so", 9 * KIB, 2)
-    one.put(published)
-    one.publish(published)
-    eventually(lambda: one.hold(published), "the published object is copied")
-    one.put(unpublished)
-    eventually(lambda: one.hold(published, unpublished), "a tick's comparison repairs what nobody published", 60)
-    assert "event was rejected" not in one.log("supervisord.log")
-    one.ask("stop", "s3s3bucket")
+    published, unpublished = Thing("published", 4 * KIB, 1), Thing("not published", 9 * KIB, 2)
+    setup.put(published)
+    setup.publish(published)
+    eventually(lambda: setup.has_copies(published), "the published object is copied")
+    setup.put(unpublished)
+    eventually(lambda: setup.has_copies(published, unpublished), "a tick's comparison copies the other object", 60)
+    assert "event was rejected" not in setup.log("supervisord.log")
+    setup.supervisorctl("stop", "s3s3bucket")
 
-    running = Thing("under way", 2 * MIB, 3)
-    one.put(running)
-    copied = one.measured("s3s3_copies_total{")
-    one.destination.pause()
-    one.publish(running)
-    eventually(lambda: one.measured("s3s3_running_jobs") == 1, "the copy is under way")
-    stop = threading.Thread(target=one.ask, args=("stop", LISTENER))
+    running = Thing("running", 2 * MIB, 3)
+    setup.put(running)
+    copied = setup.measured("s3s3_copies_total{")
+    setup.destination.pause()
+    setup.publish(running)
+    eventually(lambda: setup.measured("s3s3_running_jobs") == 1, "the copy is running")
+    stop = threading.Thread(target=setup.supervisorctl, args=("stop", listener(0)))
     stop.start()
-    eventually(lambda: "STOPPING" in one.ask("status"), "the listener is told to stop")
-    assert one.measured("s3s3_copies_total{") == copied, "it still is"
-    one.destination.resume()
+    eventually(lambda: "STOPPING" in setup.supervisorctl("status"), "the listener is stopping")
+    assert setup.measured("s3s3_copies_total{") == copied, "the copy is still running"
+    setup.destination.resume()
     stop.join()
-    assert one.hold(published, unpublished, running), one.log("s3s3listen_00.log")
-    assert "STOPPED" in one.ask("status")
-    assert "SIGKILL" not in one.log("supervisord.log")
+    assert setup.has_copies(published, unpublished, running), setup.log("s3s3listen-0.log")
+    assert "STOPPED" in setup.supervisorctl("status")
+    assert "SIGKILL" not in setup.log("supervisord.log")
 
 
 def with_head(part: str, folder: Path) -> str:
-    """A part as its reader uses it: with a supervisord that has the rest, and a configuration in its usual place."""
+    """A template for an existing supervisord, with the sections that such a supervisord has."""
     head = supervisord_conf().partition("[program:")[0]
     usual_place = f'environment=S3S3_CONFIG="{folder}/s3s3.toml"'
     text = (TEMPLATES / part).read_text().replace("/var/log/supervisor", str(folder))
@@ -163,39 +188,53 @@ def with_head(part: str, folder: Path) -> str:
 
 
 @pytest.mark.long
-def test_several_listeners_of_one_program_share_the_work(supervised: Callable[[str], Supervised], folder: Path) -> None:
-    one = supervised(with_head("s3s3listen.conf", folder).replace("numprocs=1", "numprocs=2"))
-    eventually(lambda: one.listeners() == 2, "both are subscribed")
-    things = [Thing(f"object {number}", KIB, number) for number in range(20)]
-    for thing in things:
-        one.put(thing)
-    one.publish(*things)
-    eventually(lambda: one.hold(*things), "all are copied")
-
-
-@pytest.mark.long
-def test_a_bucket_program_compares_at_once_and_ends_when_told_to(
+def test_two_listeners_share_the_work_and_each_has_metrics_and_one_may_be_killed(
     supervised: Callable[[str], Supervised], folder: Path
 ) -> None:
-    one = supervised(with_head("s3s3bucket-interval.conf", folder))
-    thing = Thing("nobody said so", KIB, 1)
-    one.put(thing)
-    one.ask("restart", "s3s3bucket")
-    eventually(lambda: one.hold(thing), "it is copied")
-    eventually(lambda: one.is_running("s3s3bucket"), "it stays for the next time")
-    assert "stopped" in one.ask("stop", "s3s3bucket")
-    assert "SIGKILL" not in one.log("supervisord.log")
+    setup = supervised(with_head("s3s3listen.conf", folder).replace("numprocs=1", "numprocs=2"))
+    eventually(lambda: setup.subscribers() == 2, "both are subscribed")
+    things = [Thing(f"object {number}", KIB, number) for number in range(120)]
+    for thing in things:
+        setup.put(thing)
+    setup.publish(*things[:60])
+    eventually(lambda: setup.has_copies(*things[:60]), "the first half is copied")
+    copied = [setup.measured("s3s3_copies_total{", number) for number in (0, 1)]
+    assert sum(copied) >= 60
+    assert min(copied) > 0, "both have copied objects"
+    assert all(setup.measured("s3s3_consuming{", number) == 1 for number in (0, 1))
+
+    killed, survivor = setup.pid(0), setup.pid(1)
+    setup.publish(*things[60:])
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: setup.has_copies(*things), "all are copied")
+    eventually(lambda: setup.is_running(listener(0)) and setup.subscribers() == 2, "supervisord has restarted it")
+    assert setup.pid(0) != killed
+    assert setup.pid(1) == survivor
 
 
 @pytest.mark.long
-def test_a_run_that_fails_is_said_to_supervisord_and_tried_at_the_next_tick(
+def test_a_bucket_program_compares_when_it_starts_and_stops_cleanly(
+    supervised: Callable[[str], Supervised], folder: Path
+) -> None:
+    setup = supervised(with_head("s3s3bucket-interval.conf", folder))
+    thing = Thing("not published", KIB, 1)
+    setup.put(thing)
+    setup.supervisorctl("restart", "s3s3bucket")
+    eventually(lambda: setup.has_copies(thing), "the object is copied")
+    eventually(lambda: setup.is_running("s3s3bucket"), "it waits for the next run")
+    assert "stopped" in setup.supervisorctl("stop", "s3s3bucket")
+    assert "SIGKILL" not in setup.log("supervisord.log")
+
+
+@pytest.mark.long
+def test_a_failed_run_is_reported_to_supervisord_and_retried_at_the_next_tick(
     supervised: Callable[[str], Supervised], folder: Path
 ) -> None:
     conf = with_head("s3s3bucket-tick.conf", folder).replace("TICK_3600", "TICK_5")
-    one = supervised(conf.replace("command=s3s3tick", "command=s3s3tick --route nowhere"))
-    eventually(lambda: "event was rejected" in one.log("supervisord.log"), "FAIL is said")
-    began_s = time.monotonic()
-    eventually(lambda: one.log("supervisord.log").count("event was rejected") == 2, "FAIL is said again")
-    assert time.monotonic() - began_s > 2, "a tick that failed is not tried again at once"
-    assert "--route nowhere: there is no such route" in one.log("s3s3bucket.log")
-    assert one.is_running("s3s3bucket")
+    setup = supervised(conf.replace("command=s3s3tick", "command=s3s3tick --route nowhere"))
+    eventually(lambda: "event was rejected" in setup.log("supervisord.log"), "the first failure is reported")
+    start_s = time.monotonic()
+    eventually(lambda: setup.log("supervisord.log").count("event was rejected") == 2, "so is the second")
+    assert time.monotonic() - start_s > 2, "a failed tick is not retried immediately"
+    assert "--route nowhere: there is no such route" in setup.log("s3s3bucket.log")
+    assert setup.is_running("s3s3bucket")

@@ -17,32 +17,32 @@ from s3s3.monitoring.metrics import Metrics
 
 
 class Source:
-    """A source of notices, whose health is told."""
+    """A notification source with fixed problems."""
 
     def __init__(self, health_problem: str = "", readiness_problems: list[str] | None = None) -> None:
-        self._ailment, self._unready = health_problem, readiness_problems or []
+        self._health_problem, self._readiness_problems = health_problem, readiness_problems or []
 
     def health_problem(self) -> str:
-        return self._ailment
+        return self._health_problem
 
     async def readiness_problems(self) -> list[str]:
-        return self._unready
+        return self._readiness_problems
 
 
-class Part(Source):
-    """A part that has gauges, too."""
+class Component(Source):
+    """A component that has gauges; `unavailable`: its Redis is."""
 
     def __init__(
-        self, health_problem: str = "", readiness_problems: list[str] | None = None, away: bool = False
+        self, health_problem: str = "", readiness_problems: list[str] | None = None, unavailable: bool = False
     ) -> None:
         super().__init__(health_problem, readiness_problems)
-        self._away = away
+        self._unavailable = unavailable
         self.measured = 0
 
     async def measure(self) -> None:
         self.measured += 1
-        if self._away:
-            raise RedisUnavailable("away")
+        if self._unavailable:
+            raise RedisUnavailable("connection refused")
 
 
 def free_port() -> int:
@@ -52,64 +52,62 @@ def free_port() -> int:
         return port
 
 
-async def ask(path: str, *parts: Part, sources: Sequence[Source] = ()) -> tuple[int, str, str]:
+async def get(path: str, *components: Component, sources: Sequence[Source] = ()) -> tuple[int, str, str]:
     port = free_port()
     async with (
-        served(application(parts, Metrics(), sources=sources), HttpSettings("127.0.0.1", port)),
+        served(application(components, Metrics(), sources=sources), HttpSettings("127.0.0.1", port)),
         aiohttp.ClientSession() as session,
-        session.get(f"http://127.0.0.1:{port}{path}") as answer,
+        session.get(f"http://127.0.0.1:{port}{path}") as response,
     ):
-        return answer.status, await answer.text(), answer.headers["Content-Type"]
+        return response.status, await response.text(), response.headers["Content-Type"]
 
 
-async def test_all_well_is_200_and_ok() -> None:
+async def test_without_problems_the_response_is_200_ok() -> None:
     for path in ("/healthz", "/readyz"):
-        assert (await ask(path, Part(), Part()))[:2] == (200, "ok\n")
+        assert (await get(path, Component(), Component()))[:2] == (200, "ok\n")
 
 
-async def test_whatever_ails_is_503_and_a_line_each() -> None:
-    assert (await ask("/healthz", Part("one"), Part(), Part("two")))[:2] == (503, "one\ntwo\n")
-    assert (await ask("/readyz", Part(readiness_problems=["a", "b"]), Part(readiness_problems=["c"])))[:2] == (
-        503,
-        "a\nb\nc\n",
-    )
+async def test_problems_are_a_503_with_a_line_each() -> None:
+    assert (await get("/healthz", Component("first"), Component(), Component("second")))[:2] == (503, "first\nsecond\n")
+    components = [Component(readiness_problems=["a", "b"]), Component(readiness_problems=["c"])]
+    assert (await get("/readyz", *components))[:2] == (503, "a\nb\nc\n")
 
 
-async def test_a_source_of_notices_is_told_of_after_the_parts() -> None:
-    sources = [Source("deaf", ["unreachable"])]
-    assert (await ask("/healthz", Part("one"), sources=sources))[:2] == (503, "one\ndeaf\n")
-    assert (await ask("/readyz", Part(readiness_problems=["a"]), sources=sources))[:2] == (503, "a\nunreachable\n")
-    assert (await ask("/metrics", Part(), sources=sources))[0] == 200
+async def test_problems_of_notification_sources_follow_those_of_components() -> None:
+    sources = [Source("subscription lost", ["unreachable"])]
+    assert (await get("/healthz", Component("stuck"), sources=sources))[:2] == (503, "stuck\nsubscription lost\n")
+    assert (await get("/readyz", Component(readiness_problems=["a"]), sources=sources))[:2] == (503, "a\nunreachable\n")
+    assert (await get("/metrics", Component(), sources=sources))[0] == 200
 
 
-async def test_metrics_are_measured_at_each_scrape_and_shown_even_when_redis_is_away() -> None:
-    part = Part(away=True)
-    status, text, kind = await ask("/metrics", part)
-    assert (status, part.measured) == (200, 1)
+async def test_gauges_are_measured_at_each_scrape_which_works_while_redis_is_unavailable() -> None:
+    component = Component(unavailable=True)
+    status, text, kind = await get("/metrics", component)
+    assert (status, component.measured) == (200, 1)
     assert "s3s3_build_info" in text
     assert kind.startswith("text/plain; version=0.0.4")
 
 
-async def test_a_readiness_check_that_takes_too_long_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "READY_WITHIN_S", 0.05)
+async def test_a_readiness_check_that_takes_too_long_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "READINESS_TIMEOUT_S", 0.05)
 
-    class Slow(Part):
+    class Slow(Component):
         async def readiness_problems(self) -> list[str]:
             await asyncio.sleep(5)
             return []
 
-    status, said, _ = await ask("/readyz", Slow())
+    status, text, _ = await get("/readyz", Slow())
     assert status == 503
-    assert "not answered within" in said
+    assert "not answered within" in text
 
 
-async def test_a_port_that_is_taken_is_a_warning_and_no_end(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_address_in_use_is_a_warning_and_the_block_runs(caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         async with served(application([], Metrics()), HttpSettings("127.0.0.1", port)):
-            assert f"127.0.0.1:{port} cannot be had (Address already in use)" in caplog.text
+            assert f"cannot listen on 127.0.0.1:{port} (Address already in use)" in caplog.text
 
 
 async def test_without_an_address_nothing_is_served() -> None:
