@@ -1,7 +1,7 @@
 """One tree of errors; each says whether trying again can help.
 
     S3S3Error
-    ├── ConfigError              the configuration cannot be used; every fault is listed
+    ├── ConfigError              the configuration cannot be used; all problems are listed
     ├── Unavailable              a server could not be reached or asked to be left alone; try again
     │   ├── StoreUnavailable     no connection, a timeout, a 5xx, SlowDown, a short answer, clock skew
     │   ├── RedisUnavailable     the same of Redis
@@ -43,11 +43,11 @@ class S3S3Error(Exception):
 
 
 class ConfigError(S3S3Error):
-    """The configuration cannot be used. `faults` has one line for each thing that is wrong."""
+    """The configuration cannot be used. `problems` has one line for each."""
 
-    def __init__(self, faults: Sequence[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = tuple(faults)
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
 
 
 class Unavailable(S3S3Error):

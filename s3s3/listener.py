@@ -162,7 +162,7 @@ async def route_listeners(
         refusals = [error for error in found if error is not None]
         if refusals and len(refusals) == len(opened_stores):
             raise refusals[0]
-        for doubt in configuration.doubts(config.routes):
+        for doubt in configuration.config_warnings(config.routes):
             log.warning("%s", doubt)
         for route in config.routes:
             metrics.begin_at_zero(route)

@@ -17,16 +17,16 @@ from ..errors import ConfigError
 from ..model import Route, Secret
 from . import toml_file as config_file
 from .addresses import redacted_url
-from .mirror import MirrorSettings, cache_in, mirror_settings, mirrors_in
-from .overlaps import doubts, overlap, with_buckets
-from .routes import DEFAULT_ROUTE, RouteSettings, check_endpoints, check_routes, made_routes, routes_in
+from .mirror import MirrorSettings, cache_route, mirror_routes, mirror_settings
+from .overlaps import config_warnings, overlap, with_buckets
+from .routes import DEFAULT_ROUTE, RouteSettings, build_routes, check_endpoints, check_routes, routes_in
 from .schema import HTTP, PUBSUB, SQS, STREAM, WEBHOOK, WORKER
 from .table_reader import ParsedTable, read_tables
 from .toml_file import ConfigErrors
 from .value_types import InvalidValue, parse, toml_repr
 
 __all__ = ["DEFAULT_ROUTE", "Config", "ConfigError", "HttpSettings", "PubSub", "SqsSettings", "StreamSettings",
-           "WebhookSettings", "WorkerSettings", "doubts", "load", "overlap", "redacted_url",
+           "WebhookSettings", "WorkerSettings", "config_warnings", "load", "overlap", "redacted_url",
            "with_buckets"]  # fmt: skip
 
 
@@ -144,19 +144,19 @@ def load(
         ConfigError: there is no file, or something is wrong with it; all faults are listed.
     """
     file = config_file.read(path, environ)
-    faults = ConfigErrors(file)
-    settings = read_tables(file.tables, environ, faults)
+    errors = ConfigErrors(file)
+    settings = read_tables(file.tables, environ, errors)
     routes = routes_in(settings)
-    mirrors = mirrors_in(settings, faults)
-    check_endpoints(settings, [*routes, *mirrors, *cache_in(settings, faults)], faults)
-    check_routes([*routes, *mirrors], faults)
+    mirrors = mirror_routes(settings, errors)
+    check_endpoints(settings, [*routes, *mirrors, *cache_route(settings, errors)], errors)
+    check_routes([*routes, *mirrors], errors)
     tables = {**settings.tables, HTTP.name: _with_bind(settings.tables[HTTP.name], http_bind)}
-    _check_sources(tables, routes, faults)
-    spool_dir = _spool_dir(tables[WORKER.name], file.path.parent, faults)
-    faults.raise_any()
+    _check_sources(tables, routes, errors)
+    spool_dir = _spool_dir(tables[WORKER.name], file.path.parent, errors)
+    errors.raise_if_any()
     return Config(
         path=file.path,
-        routes=made_routes(routes, default_channel=tables[PUBSUB.name].values["channel"]),
+        routes=build_routes(routes, default_channel=tables[PUBSUB.name].values["channel"]),
         pubsub=PubSub(**tables[PUBSUB.name].values),
         worker=WorkerSettings(**{**tables[WORKER.name].values, "spool_dir": spool_dir}),
         http=_http_settings(tables[HTTP.name]),
@@ -167,31 +167,31 @@ def load(
     )
 
 
-def _check_sources(tables: Mapping[str, ParsedTable], routes: Sequence[RouteSettings], faults: ConfigErrors) -> None:
+def _check_sources(tables: Mapping[str, ParsedTable], routes: Sequence[RouteSettings], errors: ConfigErrors) -> None:
     """Add what is wrong with the ways by which notices come, taken together."""
     pubsub, http = tables[PUBSUB.name].values, tables[HTTP.name].values
     for table in (STREAM, SQS, WEBHOOK):
         if table.name in tables and pubsub["url"] == "":
-            faults.add((table.name,), "notices need Redis, where the queue is kept; give [pubsub] a url")
+            errors.add((table.name,), "notices need Redis, where the queue is kept; give [pubsub] a url")
     channels = [pubsub["channel"] if route.channel is None else route.channel for route in routes]
     if pubsub["mark_done"] and "" in channels:
         message = "the mark begins with the channel's name; give each route a channel, or leave mark_done out"
-        faults.add((PUBSUB.name,), message, "mark_done")
+        errors.add((PUBSUB.name,), message, "mark_done")
     if pubsub["mark_done"]:
-        _check_marks(routes, channels, faults)
+        _check_marks(routes, channels, errors)
     if WEBHOOK.name in tables and http["bind"] and http["bind"] == tables[WEBHOOK.name].values["bind"]:
-        faults.add((WEBHOOK.name,), "is the address of [http], too; give it a port of its own", "bind")
+        errors.add((WEBHOOK.name,), "is the address of [http], too; give it a port of its own", "bind")
 
 
-def _check_marks(routes: Sequence[RouteSettings], channels: Sequence[str], faults: ConfigErrors) -> None:
+def _check_marks(routes: Sequence[RouteSettings], channels: Sequence[str], errors: ConfigErrors) -> None:
     """Add a fault for each two routes of which a mark would not tell which of them has copied the key."""
     prefixes = [(route.source.values["prefix"] or "") if route.source else None for route in routes]
-    for (one, here, start), (other, there, end) in combinations(zip(routes, channels, prefixes, strict=True), 2):
-        if here and here == there and start is not None and end is not None and _begins(start, end):
+    for (one, here, start), (other, destination, end) in combinations(zip(routes, channels, prefixes, strict=True), 2):
+        if here and here == destination and start is not None and end is not None and _begins(start, end):
             message = (
                 f"a mark on channel {toml_repr(here)} would not tell which of the routes {one.name} and {other.name} "
             )
-            faults.add((PUBSUB.name,), message + "has copied the key; give each a channel of its own", "mark_done")
+            errors.add((PUBSUB.name,), message + "has copied the key; give each a channel of its own", "mark_done")
 
 
 def _begins(one: str, other: str) -> bool:
@@ -222,9 +222,9 @@ def _http_settings(http: ParsedTable) -> HttpSettings | None:
     return HttpSettings(host, port, http.values["token"])
 
 
-def _spool_dir(worker: ParsedTable, folder: Path, faults: ConfigErrors) -> Path:
+def _spool_dir(worker: ParsedTable, folder: Path, errors: ConfigErrors) -> Path:
     """Return the directory; a relative one is relative to the configuration file, as a daemon starts anywhere."""
     spool_dir = folder / worker.values["spool_dir"] if worker.values["spool_dir"] else Path(tempfile.gettempdir())
     if not spool_dir.is_dir():
-        faults.add((WORKER.name,), f"{toml_repr(str(spool_dir))} is no directory; make it", "spool_dir")
+        errors.add((WORKER.name,), f"{toml_repr(str(spool_dir))} is no directory; make it", "spool_dir")
     return spool_dir

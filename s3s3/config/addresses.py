@@ -122,7 +122,7 @@ def redacted_url(url: str) -> str:
     return f"{match[1] or ''}{'***@' if match[2] else ''}{match[3]}{'?***' if match[4] else ''}"
 
 
-def why_not_bound(error: OSError) -> str:
+def bind_error_text(error: OSError) -> str:
     """Return why an address could not be listened on, without the address, which the event loop's own text repeats."""
     if error.errno and error.errno > 0:
         return os.strerror(error.errno)

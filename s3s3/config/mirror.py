@@ -9,7 +9,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from ..model import Endpoint, Route, Secret
-from .routes import RouteSettings, endpoint_of
+from .routes import RouteSettings, build_endpoint
 from .schema import MIRROR, MIRROR_CACHE, MIRROR_PROXY, MIRROR_REDIRECT, ROUTES
 from .table_reader import ParsedTable
 from .toml_file import ConfigErrors, dotted
@@ -105,41 +105,41 @@ def _route(name: str, destination: Endpoint) -> Route:
     return Route(name, Endpoint(f"{name}.source", ""), (destination,))
 
 
-def mirrors_in(file: ParsedTable, faults: ConfigErrors) -> list[RouteSettings]:
+def mirror_routes(file: ParsedTable, errors: ConfigErrors) -> list[RouteSettings]:
     """Return the mirrors of a file as routes, so that what holds for routes' destinations is held against theirs."""
     for name, table in (file.tables[ROUTES.name].tables if ROUTES.name in file.tables else {}).items():
         if name.startswith(f"{MIRROR.name}."):
-            faults.add(table.path, f'names that begin with "{MIRROR.name}." are those of mirrors; rename it')
+            errors.add(table.path, f'names that begin with "{MIRROR.name}." are those of mirrors; rename it')
     found = [RouteSettings(".".join(table.path), table.path, None, [table]) for table in _destinations(file)]
-    redirect = _front(file, MIRROR_REDIRECT.name)
+    redirect = _frontend_table(file, MIRROR_REDIRECT.name)
     if redirect and not any(table.path[:2] == redirect.path for table in _destinations(file)):
-        faults.add(redirect.path, f"no [{dotted((*redirect.path, 's3', 'REGION'))}] table: where copies are kept")
+        errors.add(redirect.path, f"no [{dotted((*redirect.path, 's3', 'REGION'))}] table: where copies are kept")
     return found
 
 
-def cache_in(file: ParsedTable, faults: ConfigErrors) -> list[RouteSettings]:
+def cache_route(file: ParsedTable, errors: ConfigErrors) -> list[RouteSettings]:
     """Return the cache of a file, as a route without destinations: nothing is written to its store."""
-    cache = _front(file, MIRROR_CACHE.name)
+    cache = _frontend_table(file, MIRROR_CACHE.name)
     if cache is None:
         return []
     low, high = cache.values["low_fill"], cache.values["max_fill"]
     if low is not None and high is not None and low > high:
-        faults.add(cache.path, f"must be at most max_fill, {high:g}, not {low:g}", "low_fill")
+        errors.add(cache.path, f"must be at most max_fill, {high:g}, not {low:g}", "low_fill")
     prefix = cache.values["accel_prefix"]
     if prefix and not (prefix.startswith("/") and prefix.endswith("/")):
-        faults.add(cache.path, f'must begin and end with "/", not {toml_repr(prefix)}', "accel_prefix")
-    _refuse_one_id_twice(cache, faults)
+        errors.add(cache.path, f'must begin and end with "/", not {toml_repr(prefix)}', "accel_prefix")
+    _refuse_one_id_twice(cache, errors)
     store = cache.tables.get("store")
     return [RouteSettings(".".join(cache.path), cache.path, store, [])] if store else []
 
 
-def _refuse_one_id_twice(cache: ParsedTable, faults: ConfigErrors) -> None:
+def _refuse_one_id_twice(cache: ParsedTable, errors: ConfigErrors) -> None:
     """Two secrets of one access key id: which of them would be meant?"""
     seen: dict[str, ParsedTable] = {}
     for table in ([cache.tables["store"]] if "store" in cache.tables else []) + _pairs(cache):
         access_key_id = table.values["aws_access_key_id"]
         if access_key_id is not None and seen.setdefault(access_key_id, table) is not table:
-            faults.add(table.path, f"is that of [{dotted(seen[access_key_id].path)}] already", "aws_access_key_id")
+            errors.add(table.path, f"is that of [{dotted(seen[access_key_id].path)}] already", "aws_access_key_id")
 
 
 def _pairs(cache: ParsedTable) -> list[ParsedTable]:
@@ -148,18 +148,20 @@ def _pairs(cache: ParsedTable) -> list[ParsedTable]:
 
 def mirror_settings(file: ParsedTable) -> MirrorSettings:
     """Return what a file that has no fault says."""
-    redirect, proxy, cache = (_front(file, table.name) for table in (MIRROR_REDIRECT, MIRROR_PROXY, MIRROR_CACHE))
+    redirect, proxy, cache = (
+        _frontend_table(file, table.name) for table in (MIRROR_REDIRECT, MIRROR_PROXY, MIRROR_CACHE)
+    )
     return MirrorSettings(
         _redirect(redirect) if redirect else None, _proxy(proxy) if proxy else None, _cache(cache) if cache else None
     )
 
 
-def _front(file: ParsedTable, name: str) -> ParsedTable | None:
+def _frontend_table(file: ParsedTable, name: str) -> ParsedTable | None:
     return file.tables[MIRROR.name].tables.get(name) if MIRROR.name in file.tables else None
 
 
 def _destinations(file: ParsedTable) -> list[ParsedTable]:
-    redirect, proxy = (_front(file, table.name) for table in (MIRROR_REDIRECT, MIRROR_PROXY))
+    redirect, proxy = (_frontend_table(file, table.name) for table in (MIRROR_REDIRECT, MIRROR_PROXY))
     found = list(proxy.tables.values()) if proxy else []
     for service in redirect.tables.values() if redirect else ():
         found += service.tables.values()
@@ -168,7 +170,7 @@ def _destinations(file: ParsedTable) -> list[ParsedTable]:
 
 def _endpoint(settings: ParsedTable) -> Endpoint:
     """Return an endpoint whose name is the table's own, since messages and Redis name it by that."""
-    return replace(endpoint_of(settings), name=".".join(settings.path))
+    return replace(build_endpoint(settings), name=".".join(settings.path))
 
 
 def _proxy(settings: ParsedTable) -> ProxySettings:

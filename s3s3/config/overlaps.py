@@ -24,17 +24,17 @@ def _bucket(endpoint: Endpoint) -> tuple[str, int, str]:
     return host, endpoint.port or (443 if endpoint.is_secure else 80), endpoint.bucket_name
 
 
-def doubts(routes: Sequence[Route]) -> list[str]:
+def config_warnings(routes: Sequence[Route]) -> list[str]:
     """Return what may be meant, and may be a mistake: deletions where another route takes its objects from."""
     return [
-        f"{there.table} has delete = true, and {other.source.table} is in it: all is deleted there that route "
+        f"{destination.table} has delete = true, and {other.source.table} is in it: all is deleted there that route "
         f"{route.name} has not copied, before route {other.name} copies it or after; "
         "if others write there, too, give one of them a prefix of its own"
         for route in routes
-        for there in route.destinations
+        for destination in route.destinations
         for other in routes
-        if there.delete and other is not route and _bucket(there) == _bucket(other.source)
-        and other.source.prefix.startswith(there.prefix)
+        if destination.delete and other is not route and _bucket(destination) == _bucket(other.source)
+        and other.source.prefix.startswith(destination.prefix)
     ]  # fmt: skip
 
 
@@ -59,10 +59,10 @@ def _with_buckets(route: Route, source_bucket: str | None, dest_bucket: str | No
     if source_bucket:
         source = dataclasses.replace(source, bucket_name=source_bucket)
     if dest_bucket:
-        destinations = tuple(dataclasses.replace(there, bucket_name=dest_bucket) for there in destinations)
-    circles = [there.name for there in destinations if overlap(source, there)]
-    if circles:
+        destinations = tuple(dataclasses.replace(destination, bucket_name=dest_bucket) for destination in destinations)
+    cycles = [destination.name for destination in destinations if overlap(source, destination)]
+    if cycles:
         raise ConfigError(
-            [f"with bucket {source.bucket_name!r}, {name} is the source itself; name another" for name in circles]
+            [f"with bucket {source.bucket_name!r}, {name} is the source itself; name another" for name in cycles]
         )
     return dataclasses.replace(route, source=source, destinations=destinations)

@@ -53,13 +53,13 @@ def _route_in(table: ParsedTable, name: str) -> RouteSettings:
     return RouteSettings(
         name,
         table.path,
-        next((inner for inner in table.tables.values() if inner.table is SOURCE), None),
-        [inner for inner in table.tables.values() if inner.table is DESTINATION],
+        next((inner_table for inner_table in table.tables.values() if inner_table.table is SOURCE), None),
+        [inner_table for inner_table in table.tables.values() if inner_table.table is DESTINATION],
         table.values.get("channel"),
     )
 
 
-def made_routes(routes: Sequence[RouteSettings], default_channel: str) -> tuple[Route, ...]:
+def build_routes(routes: Sequence[RouteSettings], default_channel: str) -> tuple[Route, ...]:
     """Return the routes of a file that has no fault.
 
     One that copies what others write stands after them, so that one comparison of all routes is enough.
@@ -67,26 +67,28 @@ def made_routes(routes: Sequence[RouteSettings], default_channel: str) -> tuple[
     return tuple(
         Route(
             name=route.name,
-            source=endpoint_of(route.source),
-            destinations=tuple(map(endpoint_of, route.destinations)),
+            source=build_endpoint(route.source),
+            destinations=tuple(map(build_endpoint, route.destinations)),
             include=route.source.values["include"],
             exclude=route.source.values["exclude"],
             channel=default_channel if route.channel is None else route.channel,
         )
-        for route in _in_order(routes)
+        for route in _in_dependency_order(routes)
         if route.source is not None
     )
 
 
-def _in_order(routes: Sequence[RouteSettings]) -> Iterator[RouteSettings]:
+def _in_dependency_order(routes: Sequence[RouteSettings]) -> Iterator[RouteSettings]:
     rest = {route.name: route for route in routes}
-    feeding = {route.name: {one.name for one in routes if one is not route and _feeds(one, route)} for route in routes}
+    feeding = {
+        route.name: {one.name for one in routes if one is not route and _writes_into(one, route)} for route in routes
+    }
     while rest:
         name = next(name for name in rest if not feeding[name] & rest.keys())
         yield rest.pop(name)
 
 
-def endpoint_of(settings: ParsedTable) -> Endpoint:
+def build_endpoint(settings: ParsedTable) -> Endpoint:
     """Return the endpoint of a table that has no fault."""
     values = settings.values
     return Endpoint(
@@ -127,96 +129,96 @@ def _bucket_name(settings: ParsedTable) -> str:
 # -- one endpoint
 
 
-def check_endpoints(file: ParsedTable, routes: Sequence[RouteSettings], faults: ConfigErrors) -> None:
+def check_endpoints(file: ParsedTable, routes: Sequence[RouteSettings], errors: ConfigErrors) -> None:
     """Add what is wrong with a source, a destination or a store by itself."""
     endpoints = [settings for route in routes for settings in route.endpoints]
     stores = file.tables[STORES.name].tables.values() if STORES.name in file.tables else ()
     for settings in (*stores, *endpoints):
         for given, other in (_PAIR, _PAIR[::-1]):
-            if given in settings.own and other not in settings.own | settings.meant:
+            if given in settings.own and other not in settings.own | settings.near_misses:
                 message = f"given without {other}; give both, or neither for boto3's own chain"
-                faults.add(settings.path, message, given)
+                errors.add(settings.path, message, given)
     for settings in endpoints:
-        if "port" in settings.written and "host" not in settings.written | settings.meant:
-            faults.add(settings.path, "given without host; AWS, which no host means, has no other port", "port")
+        if "port" in settings.written and "host" not in settings.written | settings.near_misses:
+            errors.add(settings.path, "given without host; AWS, which no host means, has no other port", "port")
         if settings.values["calling_format"] == "SubdomainCallingFormat" and is_ip(settings.values["host"] or ""):
             message = "a bucket cannot be put before an IP address; leave it out"
-            faults.add(settings.path, message, "calling_format")
+            errors.add(settings.path, message, "calling_format")
         if settings.values.get("copy_acl") and settings.values.get("acl"):
-            faults.add(settings.path, "given with acl, which is asked for with every object; leave one out", "copy_acl")
+            errors.add(settings.path, "given with acl, which is asked for with every object; leave one out", "copy_acl")
 
 
 # -- what they must not do to each other
 
 
-def check_routes(routes: Sequence[RouteSettings], faults: ConfigErrors) -> None:
+def check_routes(routes: Sequence[RouteSettings], errors: ConfigErrors) -> None:
     """Add a fault for each two endpoints, and each circle of routes, that would write the same keys again."""
     if [route.name for route in routes].count(DEFAULT_ROUTE) > 1:
         name = dotted((ROUTES.name, DEFAULT_ROUTE))
-        faults.add((ROUTES.name, DEFAULT_ROUTE), f"[{SOURCE.name}] makes a route of this name; rename [{name}]")
+        errors.add((ROUTES.name, DEFAULT_ROUTE), f"[{SOURCE.name}] makes a route of this name; rename [{name}]")
     for route in routes:
-        for source, destination in ((route.source, there) for there in route.destinations if route.source):
+        for source, destination in ((route.source, destination) for destination in route.destinations if route.source):
             if source and _overlap(source, destination):
-                _refuse(source, destination, faults)
-    for one, other in combinations([there for route in routes for there in route.destinations], 2):
+                _refuse(source, destination, errors)
+    for one, other in combinations([destination for route in routes for destination in route.destinations], 2):
         if _overlap(one, other):
-            _refuse(one, other, faults)
-    for circle in _circles(routes):
-        names = ", ".join(route.name for route in circle)
-        hops = ", ".join(_hop(one, other) for one, other in zip(circle, [*circle[1:], circle[0]], strict=True))
+            _refuse(one, other, errors)
+    for cycle in _cycles(routes):
+        names = ", ".join(route.name for route in cycle)
+        hops = ", ".join(_hop(one, other) for one, other in zip(cycle, [*cycle[1:], cycle[0]], strict=True))
         message = f"the routes {names} make a circle: {hops}; take one out, or give it a bucket or a prefix of its own"
-        faults.add(max((route.path for route in circle), key=len), message)
+        errors.add(max((route.path for route in cycle), key=len), message)
 
 
-def _refuse(one: ParsedTable, other: ParsedTable, faults: ConfigErrors) -> None:
+def _refuse(one: ParsedTable, other: ParsedTable, errors: ConfigErrors) -> None:
     same = one.values["prefix"] == other.values["prefix"]
     what = "is the bucket and prefix of" if same else "overlaps, within one bucket, with"
-    faults.add(other.path, f"{what} [{dotted(one.path)}]; give it a bucket or a prefix of its own")
+    errors.add(other.path, f"{what} [{dotted(one.path)}]; give it a bucket or a prefix of its own")
 
 
 def _hop(one: RouteSettings, other: RouteSettings) -> str:
     """Return in words how one route writes what the other copies."""
     assert other.source
-    there = next(there for there in one.destinations if _overlap(there, other.source))
-    return f"[{dotted(there.path)}] overlaps [{dotted(other.source.path)}]"
+    destination = next(destination for destination in one.destinations if _overlap(destination, other.source))
+    return f"[{dotted(destination.path)}] overlaps [{dotted(other.source.path)}]"
 
 
-def _circles(routes: Sequence[RouteSettings]) -> Iterator[list[RouteSettings]]:
+def _cycles(routes: Sequence[RouteSettings]) -> Iterator[list[RouteSettings]]:
     """Yield, for each route that its own copies come back to, the shortest way; each circle once."""
     following = {
-        route.name: [other for other in routes if other is not route and _feeds(route, other)] for route in routes
+        route.name: [other for other in routes if other is not route and _writes_into(route, other)] for route in routes
     }
-    told: set[frozenset[str]] = set()
+    reported: set[frozenset[str]] = set()
     for route in routes:
-        way = _way_back(route, following)
-        names = frozenset(one.name for one in way)
-        if way and names not in told:
-            told.add(names)
-            yield way
+        path = _shortest_cycle(route, following)
+        names = frozenset(one.name for one in path)
+        if path and names not in reported:
+            reported.add(names)
+            yield path
 
 
-def _feeds(one: RouteSettings, other: RouteSettings) -> bool:
+def _writes_into(one: RouteSettings, other: RouteSettings) -> bool:
     """Whether one route writes what the other copies."""
-    return other.source is not None and any(_overlap(there, other.source) for there in one.destinations)
+    return other.source is not None and any(_overlap(destination, other.source) for destination in one.destinations)
 
 
-def _way_back(start: RouteSettings, following: Mapping[str, Sequence[RouteSettings]]) -> list[RouteSettings]:
+def _shortest_cycle(start: RouteSettings, following: Mapping[str, Sequence[RouteSettings]]) -> list[RouteSettings]:
     """Return the shortest way from a route to itself, without its end; [] where there is none."""
-    ways = deque([[start]])
+    paths = deque([[start]])
     reached = {start.name}
-    while ways:
-        way = ways.popleft()
-        for route in following[way[-1].name]:
+    while paths:
+        path = paths.popleft()
+        for route in following[path[-1].name]:
             if route is start:
-                return way
+                return path
             if route.name not in reached:
                 reached.add(route.name)
-                ways.append([*way, route])
+                paths.append([*path, route])
     return []
 
 
 def _overlap(one: ParsedTable, other: ParsedTable) -> bool:
     """Whether two tables are about the same keys; what has a fault cannot be told."""
-    if any((settings.broken | settings.meant) & _PLACE_KEYS for settings in (one, other)):
+    if any((settings.broken | settings.near_misses) & _PLACE_KEYS for settings in (one, other)):
         return False
-    return overlap(endpoint_of(one), endpoint_of(other))
+    return overlap(build_endpoint(one), build_endpoint(other))

@@ -50,7 +50,7 @@ SOURCE = Table(
         Key("include", Kind.GLOBS, (), "Only these: globs on the key after the prefix.", example=("*.fits",)),
         Key("exclude", Kind.GLOBS, (), "All but these: globs on the key after the prefix.", example=("tmp/*",)),
     ),
-    absent=WhenAbsent.A_FAULT,
+    absent=WhenAbsent.REQUIRED,
 )
 
 DESTINATION = Table(
@@ -87,8 +87,8 @@ DESTINATION = Table(
         Key("max_requests_per_s", Kind.NUMBER_BY_HOUR, None, "The same for requests.", example=100,
             at_least=1, at_most=1_000_000),
     ),
-    begins="dest",
-    absent=WhenAbsent.A_FAULT,
+    name_prefix="dest",
+    absent=WhenAbsent.REQUIRED,
 )  # fmt: skip
 
 PUBSUB = Table(
@@ -181,7 +181,7 @@ STORE = Table(
     "ceph",
     'Keys that several sources and destinations share: those that say store = "ceph", this one\'s name.',
     tuple(replace(key, required=False, shown=False) for key in _ENDPOINT_KEYS if key.name != STORE_KEY),
-    begins="",
+    name_prefix="",
 )
 
 ROUTE = Table(
@@ -191,7 +191,7 @@ ROUTE = Table(
     (Key("channel", Kind.TEXT, None, 'Where producers PUBLISH its keys; "": nowhere. Left out: that of [pubsub].',
          example="raw", may_be_empty=True),),
     tables=(SOURCE, DESTINATION),
-    begins="",
+    name_prefix="",
 )  # fmt: skip
 
 _MIRRORED = Table(
@@ -205,7 +205,7 @@ _MIRRORED = Table(
             if key.name in ("storage_class", "acl", "server_side_encryption", "multipart", "multipart_threshold")
         ),
     ),
-    absent=WhenAbsent.A_FAULT,
+    absent=WhenAbsent.REQUIRED,
 )
 
 _ALLOW_PRIVATE = Key(
@@ -237,11 +237,11 @@ MIRROR_REDIRECT = Table(
             "s3",
             "A service: the first part of the paths that are asked for.",
             tables=(
-                replace(_MIRRORED, name="us-west-1", begins="", absent=WhenAbsent.OFF,
+                replace(_MIRRORED, name="us-west-1", name_prefix="", absent=WhenAbsent.OFF,
                         doc="A region, the second part of the paths, and where its copies are kept. Location is "
                         "presigned, unless acl lets everybody read them."),
             ),
-            begins="",
+            name_prefix="",
             absent=WhenAbsent.OFF,
         ),
     ),
@@ -291,7 +291,7 @@ MIRROR_CACHE = Table(
             "store",
             "The bucket that is asked for. Its keys verify what clients have signed, and fetch what is not there yet.",
             tuple(replace(key, shown=False) for key in _ENDPOINT_KEYS if key.name != "verify_md5"),
-            absent=WhenAbsent.A_FAULT,
+            absent=WhenAbsent.REQUIRED,
         ),
         Table(
             "keys",
@@ -307,7 +307,7 @@ MIRROR_CACHE = Table(
                             'What it signs with; as with a store, rather "${NAME}", or '
                             'aws_secret_access_key_file = "PATH".', example="READER-SECRET", required=True),
                     ),
-                    begins="",
+                    name_prefix="",
                     absent=WhenAbsent.OFF,
                 ),
             ),
@@ -334,6 +334,6 @@ def all_tables() -> list[Table]:
     found: list[Table] = []
     level = [FILE]
     while level:
-        level = [inner for table in level for inner in table.tables]
+        level = [inner_table for table in level for inner_table in table.tables]
         found += [table for table in level if not any(table is one for one in found)]
     return found

@@ -77,7 +77,7 @@ class Key:
 class WhenAbsent(str, Enum):
     """What it means that a table is not in the file."""
 
-    A_FAULT = "a fault"
+    REQUIRED = "a fault"
     DEFAULTS = "its keys have their defaults"
     OFF = "what it is about is off"
 
@@ -99,7 +99,7 @@ class Table:
     keys: tuple[Key, ...] = ()
     hints: Mapping[str, str] = field(default_factory=dict)
     tables: tuple[Table, ...] = ()
-    begins: str | None = None
+    name_prefix: str | None = None
     absent: WhenAbsent = WhenAbsent.DEFAULTS
     alternatives: tuple[str, ...] = ()
 
@@ -107,11 +107,11 @@ class Table:
         """Return the key called `name`, or None."""
         return next((key for key in self.keys if key.name == name), None)
 
-    def inner(self, name: str) -> Table | None:
+    def inner_table(self, name: str) -> Table | None:
         """Return what describes the table within this one that is called `name`, or None."""
         return next(
             (table for table in self.tables
-             if (name == table.name if table.begins is None else name.startswith(table.begins))), None)  # fmt: skip
+             if (name == table.name if table.name_prefix is None else name.startswith(table.name_prefix))), None)  # fmt: skip
 
     @property
     def key_names(self) -> tuple[str, ...]:

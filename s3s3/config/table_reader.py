@@ -35,7 +35,7 @@ class ParsedTable:
     values: Mapping[str, Any] = field(default_factory=dict)
     own: frozenset[str] = frozenset()
     written: frozenset[str] = frozenset()
-    meant: frozenset[str] = frozenset()
+    near_misses: frozenset[str] = frozenset()
     broken: frozenset[str] = frozenset()
     tables: Mapping[str, ParsedTable] = field(default_factory=dict)
 
@@ -49,13 +49,13 @@ class _Reading:
     """What all tables of a file are read with. `stores` is filled when [stores] is read, which is first."""
 
     environ: Mapping[str, str]
-    faults: ConfigErrors
+    errors: ConfigErrors
     stores: dict[str, ParsedTable] = field(default_factory=dict)
 
 
-def read_tables(content: Mapping[str, Any], environ: Mapping[str, str], faults: ConfigErrors) -> ParsedTable:
-    """Return the settings of the whole file. What is wrong with them is added to `faults`."""
-    return _TableReader(FILE, (), content, _Reading(environ, faults)).read()
+def read_tables(content: Mapping[str, Any], environ: Mapping[str, str], errors: ConfigErrors) -> ParsedTable:
+    """Return the settings of the whole file. What is wrong with them is added to `errors`."""
+    return _TableReader(FILE, (), content, _Reading(environ, errors)).read()
 
 
 class _TableReader:
@@ -66,51 +66,51 @@ class _TableReader:
         self._path = path
         self._content = content
         self._reading = reading
-        self._faults = reading.faults
-        self._keys = KeyReader(path, content, reading.environ, reading.faults)
+        self._errors = reading.errors
+        self._keys = KeyReader(path, content, reading.environ, reading.errors)
         self._known = set(table.key_names) | {key.name + FILE_SUFFIX for key in table.keys if key.kind.is_text}
-        self._tables_meant: list[Table | None] = []
+        self._near_tables: list[Table | None] = []
 
     def read(self) -> ParsedTable:
-        tables = self._read_inner()
-        meant = self._keys_of({nearest(name, self._known) for name in self._refuse_unknown()})
+        tables = self._read_inner_tables()
+        near_misses = self._keys_of({nearest(name, self._known) for name in self._refuse_unknown()})
         self._refuse_missing()
         shared = self._shared()
         own = self._keys_of(set(self._content))
-        meant |= shared.meant
+        near_misses |= shared.near_misses
         for key in self._table.keys:
-            if key.required and key.name not in own | shared.written | meant:
+            if key.required and key.name not in own | shared.written | near_misses:
                 self._keys.broken.add(key.name)
-                self._faults.add(self._path, f"{key.name} is missing")
+                self._errors.add(self._path, f"{key.name} is missing")
         values = {key.name: self._value(key, own, shared) for key in self._table.keys if key.name != STORE_KEY}
-        return ParsedTable(self._path, self._table, values, own, own | shared.written, meant,
+        return ParsedTable(self._path, self._table, values, own, own | shared.written, near_misses,
                         frozenset(self._keys.broken), tables)  # fmt: skip
 
     # -- the tables within it
 
-    def _read_inner(self) -> dict[str, ParsedTable]:
+    def _read_inner_tables(self) -> dict[str, ParsedTable]:
         settings = {}
         for name in sorted(self._content, key=lambda name: name != STORES.name):
-            table = self._table.inner(name)
+            table = self._table.inner_table(name)
             if table and name not in self._known:
                 content = self._content[name]
                 if isinstance(content, dict):
-                    settings[name] = self._inner(table, name, content)
+                    settings[name] = self._read_inner_table(table, name, content)
                 else:
                     whole = (*self._path, name)
-                    meant = nearest(name, self._known)
-                    key = f"; did you mean the key {meant}?" if meant else ""
-                    self._faults.add(whole, f"must be a table, [{dotted(whole)}], not {type_of(content)}{key}")
-                self._tables_meant.append(table)
+                    near_misses = nearest(name, self._known)
+                    key = f"; did you mean the key {near_misses}?" if near_misses else ""
+                    self._errors.add(whole, f"must be a table, [{dotted(whole)}], not {type_of(content)}{key}")
+                self._near_tables.append(table)
         for table in self._table.tables:
-            if table.absent is WhenAbsent.DEFAULTS and table.begins is None and table.name not in settings:
-                settings[table.name] = self._inner(table, table.name, {})
+            if table.absent is WhenAbsent.DEFAULTS and table.name_prefix is None and table.name not in settings:
+                settings[table.name] = self._read_inner_table(table, table.name, {})
         return settings
 
-    def _inner(self, table: Table, name: str, content: Mapping[str, Any]) -> ParsedTable:
+    def _read_inner_table(self, table: Table, name: str, content: Mapping[str, Any]) -> ParsedTable:
         path = (*self._path, name)
-        if table.begins is not None and not _FREE_NAME.fullmatch(name):
-            self._faults.add(path, "a name has letters, digits, _ . and - only")
+        if table.name_prefix is not None and not _FREE_NAME.fullmatch(name):
+            self._errors.add(path, "a name has letters, digits, _ . and - only")
         settings = _TableReader(table, path, content, self._reading).read()
         if table is STORES:
             self._reading.stores.update(settings.tables)
@@ -118,59 +118,67 @@ class _TableReader:
 
     def _refuse_missing(self) -> None:
         """Add a fault for each table that has to be there and is not."""
-        wanted = [table for table in self._table.tables if table.absent is WhenAbsent.A_FAULT]
-        missing = [table for table in wanted if not any(table is meant for meant in self._tables_meant)]
+        wanted = [table for table in self._table.tables if table.absent is WhenAbsent.REQUIRED]
+        missing = [table for table in wanted if not any(table is near_misses for near_misses in self._near_tables)]
         if missing == wanted and any(self._content.get(name) for name in self._table.alternatives):
             return
         for table in missing:
             name = dotted((*self._path, table.name))
             about = f"{table.doc[0].lower()}{table.doc[1:].partition('.')[0]}"
-            self._faults.add(self._path, f"no [{name}] table: {about}")
+            self._errors.add(self._path, f"no [{name}] table: {about}")
 
     # -- names that are none
 
     def _refuse_unknown(self) -> Iterator[str]:
         """Add a fault for each name that is no key and no table, and yield it."""
         for name, content in self._content.items():
-            if name not in self._known and not self._table.inner(name):
+            if name not in self._known and not self._table.inner_table(name):
                 if self._table is FILE:
                     self._refuse_in_file(name, content)
                 elif _is_table(name, content) and self._table.tables:
                     self._refuse_table(name)
                 else:
-                    self._faults.add(self._path, self._unknown(name, content), name)
+                    self._errors.add(self._path, self._unknown(name, content), name)
                 yield name
 
     def _refuse_in_file(self, name: str, content: object) -> None:
         """Add the fault of a name in the file that is no table's."""
         owner = _owner(name)
         if owner and not _is_table(name, content):
-            self._faults.add((), f"{name} stands outside of every table; it belongs in [{owner}]")
+            self._errors.add((), f"{name} stands outside of every table; it belongs in [{owner}]")
         else:
             self._refuse_table(name)
 
     def _refuse_table(self, name: str) -> None:
         tables = self._table.tables
-        meant = next((table for table in tables if table.name == nearest(name, [one.name for one in tables])), None)
-        self._tables_meant.append(meant)
-        there = ", ".join(f"[{dotted((*self._path, table.name))}]" for table in tables)
-        advice = f"did you mean [{dotted((*self._path, meant.name))}]?" if meant else f"the tables are {there}"
-        self._faults.add((*self._path, name), f"unknown table; {advice}")
+        near_misses = next(
+            (table for table in tables if table.name == nearest(name, [one.name for one in tables])), None
+        )
+        self._near_tables.append(near_misses)
+        destination = ", ".join(f"[{dotted((*self._path, table.name))}]" for table in tables)
+        advice = (
+            f"did you mean [{dotted((*self._path, near_misses.name))}]?"
+            if near_misses
+            else f"the tables are {destination}"
+        )
+        self._errors.add((*self._path, name), f"unknown table; {advice}")
 
     def _unknown(self, name: str, value: object) -> str:
         if name in self._table.hints:
             return f"unknown key; {self._table.hints[name]}"
-        meant = nearest(name, self._known)
+        near_misses = nearest(name, self._known)
         by_hour = {key.name for key in self._table.keys if key.kind.is_by_hour}
-        if isinstance(value, dict) and self._table is DESTINATION and meant not in by_hour:
+        if isinstance(value, dict) and self._table is DESTINATION and near_misses not in by_hour:
             whole = dotted((*self._path[:-1], f"{self._path[-1]}.{name}"))
             return f"unknown table within [{dotted(self._path)}]; write [{whole}] for a name with a dot"
-        inner = next((table for table in self._table.tables if table.key(name)), None)
-        owner = dotted((*self._path, inner.name)) if inner else _owner(name)
+        inner_table = next((table for table in self._table.tables if table.key(name)), None)
+        owner = dotted((*self._path, inner_table.name)) if inner_table else _owner(name)
         if owner:
             return f"unknown key here; it belongs in [{owner}]"
         return (
-            f"unknown key; did you mean {meant}?" if meant else "unknown key; echo_s3s3_toml_template prints them all"
+            f"unknown key; did you mean {near_misses}?"
+            if near_misses
+            else "unknown key; echo_s3s3_toml_template prints them all"
         )
 
     # -- its keys
@@ -196,10 +204,10 @@ class _TableReader:
         if name in stores:
             return stores[str(name)]
         if name is not None:
-            meant = nearest(str(name), stores)
-            advice = f'did you mean "{meant}"?' if meant else f"add [{dotted((STORES.name, str(name)))}]"
-            self._keys.fault(key, f"there is no [{dotted((STORES.name, str(name)))}]; {advice}")
-        return ParsedTable((), self._table, meant=frozenset(self._table.key_names))
+            near_misses = nearest(str(name), stores)
+            advice = f'did you mean "{near_misses}"?' if near_misses else f"add [{dotted((STORES.name, str(name)))}]"
+            self._keys.problem(key, f"there is no [{dotted((STORES.name, str(name)))}]; {advice}")
+        return ParsedTable((), self._table, near_misses=frozenset(self._table.key_names))
 
 
 def _is_table(name: str, content: object) -> bool:
@@ -210,4 +218,4 @@ def _is_table(name: str, content: object) -> bool:
 
 def _owner(key: str) -> str:
     """Return the table that a key stands in, "" where there is none. It may be within another: only its name."""
-    return next((table.name for table in all_tables() if table.begins != "" and table.key(key)), "")
+    return next((table.name for table in all_tables() if table.name_prefix != "" and table.key(key)), "")

@@ -65,17 +65,17 @@ class ConfigErrors:
 
     def add(self, table: tuple[str, ...], message: str, key: str = "") -> None:
         """Add a fault of a table, or of its key; a table's name is all names that lead to it, () is the file itself."""
-        way = (*table, key) if key else table
-        lines = (self.file.lines.get(way[:depth]) for depth in range(len(way), 0, -1))
+        path = (*table, key) if key else table
+        lines = (self.file.lines.get(path[:depth]) for depth in range(len(path), 0, -1))
         line = next(filter(None, lines), 0)
         place = f"{self.file.path}:{line}" if line else str(self.file.path)
         label = (f" [{dotted(table)}]" if table else "") + (f" {named(key)}" if key else "")
         self.found.append((line, f"{place}:{label}{':' if label else ''} {message}"))
 
-    def raise_any(self) -> None:
+    def raise_if_any(self) -> None:
         """Raise ConfigError with every fault, in the file's order, if there is one."""
         if self.found:
-            raise ConfigError([fault for _, fault in sorted(self.found, key=lambda fault: fault[0])])
+            raise ConfigError([problem for _, problem in sorted(self.found, key=lambda problem: problem[0])])
 
 
 def named(name: str) -> str:
@@ -104,7 +104,7 @@ def read(path: str | Path | None, environ: Mapping[str, str]) -> ConfigFile:
         return ConfigFile(found, text, tomllib.loads(text))
     except (ValueError, RecursionError) as error:
         # An absurd number, or absurd nesting, has no error of tomllib's own.
-        raise ConfigError([_syntax_fault(found, text, error)]) from None
+        raise ConfigError([_syntax_problem(found, text, error)]) from None
 
 
 def _find(path: str | Path | None, environ: Mapping[str, str]) -> tuple[Path, bytes]:
@@ -125,7 +125,7 @@ def _find(path: str | Path | None, environ: Mapping[str, str]) -> tuple[Path, by
     raise ConfigError([f"no configuration file: {looked_at}; {_TEMPLATE_ADVICE}"])
 
 
-def _syntax_fault(path: Path, text: str, error: Exception) -> str:
+def _syntax_problem(path: Path, text: str, error: Exception) -> str:
     """Return the fault of a text that is no TOML. Nothing of the text stands in it: the line may hold a secret."""
     if path.suffix == ".ini" or (_UNQUOTED_TEXT.search(text) and not _QUOTED_TEXT.search(text)):
         return f"{path}: {_INI_ADVICE}"

@@ -25,25 +25,25 @@ class KeyReader:
     """
 
     def __init__(
-        self, path: tuple[str, ...], content: Mapping[str, Any], environ: Mapping[str, str], faults: ConfigErrors
+        self, path: tuple[str, ...], content: Mapping[str, Any], environ: Mapping[str, str], errors: ConfigErrors
     ) -> None:
         self._path = path
         self._content = content
         self._environ = environ
-        self._faults = faults
+        self._errors = errors
         self.broken: set[str] = set()
 
-    def fault(self, key: Key, message: str, name: str | None = None) -> None:
+    def problem(self, key: Key, message: str, name: str | None = None) -> None:
         """Add a fault of a key, told where `name` stands."""
         self.broken.add(key.name)
-        self._faults.add(self._path, message, name or key.name)
+        self._errors.add(self._path, message, name or key.name)
 
     def value(self, key: Key) -> object:
         """Return the key's parsed value, or None with a fault added."""
         by_file = key.name + FILE_SUFFIX
         is_given, is_by_file = key.name in self._content, key.kind.is_text and by_file in self._content
         if is_given and is_by_file:
-            self.fault(key, f"{key.name} and {by_file} are both given; one of them has to go")
+            self.problem(key, f"{key.name} and {by_file} are both given; one of them has to go")
             return None
         if is_by_file:
             return self._from_file(key, by_file)
@@ -52,7 +52,7 @@ class KeyReader:
         try:
             value, variable = self._expanded(self._content[key.name], partly=key.kind is Kind.SECRET)
         except ValueError as error:
-            self.fault(key, str(error))
+            self.problem(key, str(error))
             return None
         return self._parsed(key, from_text(key, str(value)) if variable else value, variable)
 
@@ -67,9 +67,9 @@ class KeyReader:
             return parse(key, value)
         except InvalidValue as wrong:
             if origin:
-                self.fault(key, f"must be {wrong.expected} ({origin})")
+                self.problem(key, f"must be {wrong.expected} ({origin})")
             else:
-                self.fault(key, wrong.message(found=_found(key, value)))
+                self.problem(key, wrong.message(found=_found(key, value)))
             return None
 
     def _from_file(self, key: Key, by_file: str) -> object:
@@ -79,13 +79,13 @@ class KeyReader:
         """
         try:
             path, _ = self._expanded(self._content[by_file], partly=False)
-            text = (self._faults.file.path.parent / _path(path)).read_bytes().decode()
+            text = (self._errors.file.path.parent / _path(path)).read_bytes().decode()
         except UnicodeDecodeError:
-            self.fault(key, "the file that it names is not UTF-8", by_file)
+            self.problem(key, "the file that it names is not UTF-8", by_file)
         except OSError as error:
-            self.fault(key, f"the file that it names cannot be read: {error.strerror}", by_file)
+            self.problem(key, f"the file that it names cannot be read: {error.strerror}", by_file)
         except ValueError as error:
-            self.fault(key, str(error), by_file)
+            self.problem(key, str(error), by_file)
         else:
             return self._parsed(key, re.sub(r"\r?\n\Z", "", text), f"the text of the file in {by_file}")
         return None

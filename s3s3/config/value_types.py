@@ -97,9 +97,10 @@ def _text(key: Key, value: object) -> str:
     if not value and not key.may_be_empty:
         raise InvalidValue("at least one character", "" if key.required else "leave it out for the default")
     if key.choices and value not in key.choices:
-        meant = nearest(value, key.choices)
+        near_misses = nearest(value, key.choices)
         raise InvalidValue(
-            " or ".join(f'"{choice}"' for choice in key.choices), f'did you mean "{meant}"?' if meant else ""
+            " or ".join(f'"{choice}"' for choice in key.choices),
+            f'did you mean "{near_misses}"?' if near_misses else "",
         )
     if key.at_most is not None and len(value.encode()) > key.at_most:
         raise InvalidValue(f"at most {key.at_most:,} bytes of UTF-8")

@@ -20,7 +20,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http_exceptions import HttpProcessingError
 
-from ..config.addresses import why_not_bound
+from ..config.addresses import bind_error_text
 from ..errors import ConfigError
 from .access_log import LOGGER
 
@@ -199,7 +199,7 @@ async def serving(
                 lambda: connections.guard(made()), host, port, backlog=1024
             )
         except OSError as error:
-            raise ConfigError([f"[{table}] bind: {host}:{port} cannot be had: {why_not_bound(error)}"]) from error
+            raise ConfigError([f"[{table}] bind: {host}:{port} cannot be had: {bind_error_text(error)}"]) from error
         try:
             yield server.sockets[0].getsockname()[1]
         finally:

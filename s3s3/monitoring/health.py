@@ -11,7 +11,7 @@ from typing import Protocol
 from aiohttp import web
 
 from ..config import HttpSettings
-from ..config.addresses import why_not_bound
+from ..config.addresses import bind_error_text
 from ..errors import S3S3Error
 from ..tasks import timeout
 from .metrics import CONTENT_TYPE, Metrics
@@ -102,7 +102,7 @@ async def served(app: web.Application, settings: HttpSettings | None) -> AsyncIt
             log.warning(
                 "cannot listen on %s:%d (%s): no status page or metrics; choose another address with --http or "
                 '[http] bind, or "" for none',
-                settings.host, settings.port, why_not_bound(error),
+                settings.host, settings.port, bind_error_text(error),
             )  # fmt: skip
         yield
     finally:

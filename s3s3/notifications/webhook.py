@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from ..config.addresses import why_not_bound
+from ..config.addresses import bind_error_text
 from ..errors import RedisUnavailable
 from ..tasks import timeout, wait_with_timeout
 from .message import printable_message
@@ -82,7 +82,7 @@ class WebhookSource:
             try:
                 await web.TCPSite(runner, self._host, self._port, reuse_port=True).start()
             except OSError as error:
-                self._health.failed(f"[webhook] bind: the address cannot be had: {why_not_bound(error)}")
+                self._health.failed(f"[webhook] bind: the address cannot be had: {bind_error_text(error)}")
                 await wait_with_timeout(stop, BIND_AGAIN_S)
             else:
                 self._health.answered()

@@ -98,7 +98,7 @@ async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     routes = with_buckets(chosen(settings, arguments.route), arguments.source_bucket, arguments.dest_bucket)
     if arguments.distributed:
         _refuse_deletions(arguments, routes)
-    for doubt in config.doubts(settings.routes):
+    for doubt in config.config_warnings(settings.routes):
         log.warning("%s", doubt)
     while True:
         began_s = boottime_s()

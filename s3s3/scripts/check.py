@@ -51,7 +51,7 @@ def command_line() -> argparse.ArgumentParser:
 async def _check(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
     routes = chosen(settings, arguments.route)
-    for doubt in config.doubts(settings.routes):
+    for doubt in config.config_warnings(settings.routes):
         log.warning("%s", doubt)
     redis, found = await asyncio.gather(
         _check_redis(settings, routes),

@@ -217,7 +217,7 @@ def exit_status(command: Callable[[], int]) -> int:
     try:
         return _flushed(command())
     except ConfigError as error:
-        for fault in error.faults:
+        for fault in error.problems:
             print(_wrapped(fault), file=sys.stderr)
         return WRONG_USAGE
     except S3S3Error as error:

@@ -35,14 +35,14 @@ def loaded(text: str, environ: Mapping[str, str] | None = None) -> Config:
     return _with_file(text, lambda path: config.load(path, environ=environ or {}))
 
 
-def faults_of(text: str, environ: Mapping[str, str] | None = None) -> list[str]:
+def problems_in(text: str, environ: Mapping[str, str] | None = None) -> list[str]:
     """Return the faults of a file with this text, its folder left out."""
 
     def load(path: Path) -> list[str]:
         with pytest.raises(config.ConfigError) as raised:
             config.load(path, environ=environ or {})
-        assert str(raised.value) == "\n".join(raised.value.faults)
-        return [fault.removeprefix(f"{path.parent}/") for fault in raised.value.faults]
+        assert str(raised.value) == "\n".join(raised.value.problems)
+        return [problem.removeprefix(f"{path.parent}/") for problem in raised.value.problems]
 
     return _with_file(text, load)
 

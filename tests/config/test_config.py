@@ -17,7 +17,7 @@ from s3s3.config.schema import DESTINATION, HTTP, PUBSUB, SOURCE, STORE_KEY, WOR
 from s3s3.config.schema_types import Key, Kind, Table
 from s3s3.config.toml_file import named
 from s3s3.model import Endpoint, Route, Secret
-from tests.config.configurations import SOUND, faults_of, loaded
+from tests.config.configurations import SOUND, loaded, problems_in
 
 HERE = Path(__file__).parents[2]
 EXAMPLES = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
@@ -113,26 +113,26 @@ def test_nothing_in_a_configuration_can_be_changed() -> None:
 
 @pytest.mark.parametrize("given_key", ["aws_access_key_id", "aws_secret_access_key"])
 def test_half_a_pair_of_keys_is_a_fault(given_key: str) -> None:
-    (fault,) = faults_of(f'{SOUND}{given_key} = "A"\n')
-    assert fault.startswith(f"s3s3.toml:9: [destination] {given_key}: given without ")
+    (problem,) = problems_in(f'{SOUND}{given_key} = "A"\n')
+    assert problem.startswith(f"s3s3.toml:9: [destination] {given_key}: given without ")
 
 
 def test_a_port_without_a_host_is_a_fault() -> None:
-    (fault,) = faults_of(SOUND.replace('host = "swift.example.org"', "port = 80"))
-    assert "given without host" in fault
+    (problem,) = problems_in(SOUND.replace('host = "swift.example.org"', "port = 80"))
+    assert "given without host" in problem
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "[::1]"])
 def test_a_bucket_in_front_of_an_ip_address_is_a_fault(host: str) -> None:
     text = SOUND.replace("swift.example.org", host)
     assert loaded(text)
-    (fault,) = faults_of(text + 'calling_format = "SubdomainCallingFormat"')
-    assert "[destination] calling_format: a bucket cannot be put before an IP address" in fault
+    (problem,) = problems_in(text + 'calling_format = "SubdomainCallingFormat"')
+    assert "[destination] calling_format: a bucket cannot be put before an IP address" in problem
 
 
 def test_a_spool_directory_that_is_not_there_is_a_fault() -> None:
-    (fault,) = faults_of(SOUND + '[worker]\nspool_dir = "/nowhere/at/all"\n')
-    assert fault == 's3s3.toml:10: [worker] spool_dir: "/nowhere/at/all" is no directory; make it'
+    (problem,) = problems_in(SOUND + '[worker]\nspool_dir = "/nowhere/at/all"\n')
+    assert problem == 's3s3.toml:10: [worker] spool_dir: "/nowhere/at/all" is no directory; make it'
 
 
 def endpoints(source: str, *destinations: str) -> str:
@@ -163,16 +163,16 @@ APART = [
 
 @pytest.mark.parametrize(("one", "other"), OVERLAPS)
 def test_a_destination_within_its_source_is_refused(one: str, other: str) -> None:
-    (fault,) = faults_of(endpoints(one, other))
-    assert "[dest0]: " in fault
-    assert "[source]; give it a bucket or a prefix of its own" in fault
+    (problem,) = problems_in(endpoints(one, other))
+    assert "[dest0]: " in problem
+    assert "[source]; give it a bucket or a prefix of its own" in problem
 
 
 @pytest.mark.parametrize(("one", "other"), OVERLAPS)
 def test_two_destinations_that_overlap_are_refused(one: str, other: str) -> None:
-    (fault,) = faults_of(endpoints('host="elsewhere";bucket_name="a"', one, other))
-    assert "[dest1]: " in fault
-    assert "[dest0]; give it a bucket or a prefix of its own" in fault
+    (problem,) = problems_in(endpoints('host="elsewhere";bucket_name="a"', one, other))
+    assert "[dest1]: " in problem
+    assert "[dest0]; give it a bucket or a prefix of its own" in problem
 
 
 @pytest.mark.parametrize(("one", "other"), APART)
@@ -182,13 +182,13 @@ def test_endpoints_that_share_no_key_are_accepted(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["prefix=5", 'hots="ceph"', 'bucket_nam="a"', 'port="x";host="swift"'])
-def test_where_an_endpoint_is_cannot_be_compared_while_that_has_a_fault(fault: str) -> None:
-    name = "" if fault.startswith("bucket") else 'bucket_name="a";'
-    assert len(faults_of(endpoints('bucket_name="a"', f"{name}{fault}"))) == 1
+def test_where_an_endpoint_is_cannot_be_compared_while_that_has_a_fault(problem: str) -> None:
+    name = "" if problem.startswith("bucket") else 'bucket_name="a";'
+    assert len(problems_in(endpoints('bucket_name="a"', f"{name}{problem}"))) == 1
 
 
 def test_all_faults_are_told_at_once_in_the_order_of_the_file() -> None:
-    faults = faults_of("""[source]
+    errors = problems_in("""[source]
 host = "http://ceph:7480"
 verify_md5 = "yes"
 
@@ -201,7 +201,7 @@ max_requests_per_s = 0
 
 [webhok]
 """)
-    assert [fault.split(": ")[:2] for fault in faults] == [
+    assert [problem.split(": ")[:2] for problem in errors] == [
         ["s3s3.toml:1", "[source]"],
         ["s3s3.toml:2", "[source] host"],
         ["s3s3.toml:3", "[source] verify_md5"],
@@ -336,9 +336,9 @@ def test_a_value_of_a_wrong_type_is_exactly_one_fault_that_names_it(
     keys = [key for key in table_named(name).keys if key.name in tables[name] or key.name not in pair]
     key = data.draw(st.sampled_from(keys))
     tables[name][key.name] = data.draw(st.sampled_from(WRONG_TYPES.get(key.kind, NO_TEXT)))
-    (fault,) = faults_of(toml(tables))
-    assert f": [{named(name)}] {key.name}: must be " in fault
-    assert fault.startswith("s3s3.toml:")
+    (problem,) = problems_in(toml(tables))
+    assert f": [{named(name)}] {key.name}: must be " in problem
+    assert problem.startswith("s3s3.toml:")
 
 
 @EXAMPLES
@@ -352,8 +352,8 @@ def test_an_unknown_key_is_exactly_one_fault_that_names_it(
     near = st.sampled_from(sorted(known)).flatmap(lambda key: st.sampled_from([f"{key}x", key[1:], key.upper()]))
     unknown = data.draw((UNICODE | WORDS | near).filter(lambda text: text not in known))
     tables[name][unknown] = data.draw(st.sampled_from(["text", 1, True, []]))
-    (fault,) = faults_of(toml(tables))
-    assert f": [{named(name)}] {named(unknown)}: unknown key" in fault
+    (problem,) = problems_in(toml(tables))
+    assert f": [{named(name)}] {named(unknown)}: unknown key" in problem
 
 
 @EXAMPLES
@@ -364,21 +364,21 @@ def test_a_misspelt_key_is_exactly_one_fault_that_names_the_right_one(
     name = data.draw(st.sampled_from(sorted(name for name in tables if tables[name])))
     key = data.draw(st.sampled_from(sorted(tables[name])))
     tables[name][f"{key}s"] = tables[name].pop(key)
-    (fault,) = faults_of(toml(tables))
-    assert fault.endswith(f": [{named(name)}] {key}s: unknown key; did you mean {key}?")
+    (problem,) = problems_in(toml(tables))
+    assert problem.endswith(f": [{named(name)}] {key}s: unknown key; did you mean {key}?")
 
 
 @EXAMPLES
 @given(sound_tables(), (UNICODE | WORDS).filter(lambda name: not name.startswith("dest")))
 def test_an_unknown_table_is_exactly_one_fault_that_names_it(tables: dict[str, dict[str, Any]], name: str) -> None:
     if name not in {table.name for table in all_tables()}:
-        (fault,) = faults_of(toml({**tables, name: {}}))
-        assert f": [{named(name)}]: unknown table; " in fault
+        (problem,) = problems_in(toml({**tables, name: {}}))
+        assert f": [{named(name)}]: unknown table; " in problem
 
 
 ANYTHING: st.SearchStrategy[Any] = st.recursive(
     st.booleans() | st.integers() | st.floats() | UNICODE | st.sampled_from(["", "${HOME}", "${}", "a@b", "redis://", "://"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(UNICODE | WORDS, inner, max_size=3),
+    lambda inner_table: st.lists(inner_table, max_size=3) | st.dictionaries(UNICODE | WORDS, inner_table, max_size=3),
     max_leaves=5,
 )  # fmt: skip
 NAMES = st.sampled_from(
@@ -397,8 +397,8 @@ def loads_or_is_refused(content: bytes) -> None:
         try:
             assert isinstance(config.load(path, {"HOME": "/root"}), Config)
         except config.ConfigError as error:
-            assert error.faults
-            assert all(fault.startswith(f"{path}:") and "\n" not in fault for fault in error.faults)
+            assert error.problems
+            assert all(problem.startswith(f"{path}:") and "\n" not in problem for problem in error.problems)
 
 
 @EXAMPLES
@@ -462,12 +462,12 @@ def test_no_secret_is_ever_shown(secret: str, place: str) -> None:
         text = place.format(raw=secret, quoted=quoted(secret), url=quoted(url), host=quoted(f"https://k:{secret}@ceph"))
         path.write_text(f"[source]\nbucket_name = 'a'\n{text}\n")
         try:
-            told = repr(config.load(path, {"SECRET": secret, "URL": url}))
+            reported = repr(config.load(path, {"SECRET": secret, "URL": url}))
         except config.ConfigError as error:
-            told = f"{error} {error!r} {error.faults} {error.__cause__!r}"
-    assert secret not in told
-    assert secret not in told.replace("\\\\", "\\")
-    assert "Sk" not in told
+            reported = f"{error} {error!r} {error.problems} {error.__cause__!r}"
+    assert secret not in reported
+    assert secret not in reported.replace("\\\\", "\\")
+    assert "Sk" not in reported
 
 
 @pytest.mark.parametrize("place", PLACES)

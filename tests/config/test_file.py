@@ -7,7 +7,7 @@ import pytest
 from s3s3.config import toml_file as config_file
 from s3s3.config.toml_file import ConfigErrors, ConfigFile, named, read
 from s3s3.errors import ConfigError
-from tests.config.configurations import SOUND, faults_of, loaded
+from tests.config.configurations import SOUND, loaded, problems_in
 
 
 @pytest.fixture
@@ -19,11 +19,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def fault(path: str | Path | None, environ: dict[str, str] | None = None) -> str:
+def problem(path: str | Path | None, environ: dict[str, str] | None = None) -> str:
     with pytest.raises(ConfigError) as raised:
         read(path, environ or {})
-    assert len(raised.value.faults) == 1
-    return raised.value.faults[0]
+    assert len(raised.value.problems) == 1
+    return raised.value.problems[0]
 
 
 def test_the_first_file_that_exists_is_the_only_one_read(here: Path) -> None:
@@ -39,11 +39,11 @@ def test_the_first_file_that_exists_is_the_only_one_read(here: Path) -> None:
 
 def test_a_file_that_was_named_and_is_not_there_is_a_fault_even_where_another_is(here: Path) -> None:
     (here / "s3s3.toml").write_text("")
-    assert fault("nope.toml").startswith("nope.toml: no such configuration file; ")
-    assert fault(None, {"S3S3_CONFIG": "nope.toml"}).startswith(
+    assert problem("nope.toml").startswith("nope.toml: no such configuration file; ")
+    assert problem(None, {"S3S3_CONFIG": "nope.toml"}).startswith(
         "nope.toml: no such configuration file ($S3S3_CONFIG names it)"
     )
-    assert fault("s3s3.toml/x").startswith("s3s3.toml/x: no such")
+    assert problem("s3s3.toml/x").startswith("s3s3.toml/x: no such")
 
 
 def test_an_empty_variable_names_no_file(here: Path) -> None:
@@ -52,7 +52,7 @@ def test_an_empty_variable_names_no_file(here: Path) -> None:
 
 
 def test_no_file_at_all_is_told_with_the_places_and_the_template(here: Path) -> None:
-    message = fault(None)
+    message = problem(None)
     for part in ("--config", "$S3S3_CONFIG", *config_file.SEARCHED, "echo_s3s3_toml_template"):
         assert part in message
 
@@ -63,20 +63,20 @@ def test_the_places_are_those_of_the_manual() -> None:
 
 def test_a_file_that_cannot_be_read_is_not_passed_over(here: Path) -> None:
     (here / "s3s3.toml").mkdir()
-    assert fault(None) == "./s3s3.toml: the configuration cannot be read: Is a directory"
-    assert "cannot be read" in fault("a\0b")
+    assert problem(None) == "./s3s3.toml: the configuration cannot be read: Is a directory"
+    assert "cannot be read" in problem("a\0b")
 
 
 def test_a_byte_order_mark_and_windows_lines_are_no_fault() -> None:
     assert loaded("\ufeff" + SOUND.replace("\n", "\r\n")).routes
-    assert faults_of(SOUND.replace("\n", "\r\n") + "x = 1\r\n") == [
+    assert problems_in(SOUND.replace("\n", "\r\n") + "x = 1\r\n") == [
         f"s3s3.toml:{SOUND.count(chr(10)) + 1}: [destination] x: unknown key; echo_s3s3_toml_template prints them all"
     ]
 
 
 def test_what_is_not_utf_8_is_told_by_line(here: Path) -> None:
     (here / "s3s3.toml").write_bytes(b"# one\n# \xfc\n")
-    assert fault(None) == "s3s3.toml:2: not UTF-8: byte 0xfc"
+    assert problem(None) == "s3s3.toml:2: not UTF-8: byte 0xfc"
 
 
 @pytest.mark.parametrize(
@@ -94,14 +94,14 @@ def test_what_is_not_utf_8_is_told_by_line(here: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_syntax_error_is_told_with_line_and_column(text: str, expected: str) -> None:
-    assert faults_of(text) == [expected]
+    assert problems_in(text) == [expected]
 
 
 @pytest.mark.parametrize("text", ['aws_secret_access_key = "hunter2', "aws_secret_access_key = hunter2",
                                   'aws_secret_access_key = "hunter2" hunter2'])  # fmt: skip
 def test_a_syntax_error_does_not_show_the_line_since_it_may_hold_a_secret(text: str) -> None:
-    assert "hunter2" not in "".join(faults_of(f'[source]\nhost = "a"\n{text}\n'))
-    assert "hunter2" not in "".join(faults_of(f"[source]\nhost = a\n{text}\n"))
+    assert "hunter2" not in "".join(problems_in(f'[source]\nhost = "a"\n{text}\n'))
+    assert "hunter2" not in "".join(problems_in(f"[source]\nhost = a\n{text}\n"))
 
 
 INI = """[source]
@@ -113,7 +113,7 @@ INI = """[source]
 
 
 def test_an_ini_file_of_the_predecessor_is_known_by_its_content_and_gets_advice() -> None:
-    (message,) = faults_of(INI)
+    (message,) = problems_in(INI)
     assert message.startswith("s3s3.toml: this is an INI file, and s3s3 reads TOML now.")
     assert "hunter2" not in message
     for part in (
@@ -128,11 +128,11 @@ def test_an_ini_file_of_the_predecessor_is_known_by_its_content_and_gets_advice(
 
 def test_an_ini_file_is_known_by_its_name_too(here: Path) -> None:
     (here / "s3s3.ini").write_text("[source]\nport: 80\n")
-    assert "this is an INI file" in fault("s3s3.ini")
+    assert "this is an INI file" in problem("s3s3.ini")
 
 
 def test_one_forgotten_quote_does_not_make_an_ini_file() -> None:
-    assert "INI" not in faults_of('[source]\nhost = "ceph"\nbucket_name = images\n')[0]
+    assert "INI" not in problems_in('[source]\nhost = "ceph"\nbucket_name = images\n')[0]
 
 
 TEXT = """\
@@ -182,17 +182,17 @@ def test_the_line_of_each_table_and_key_is_found() -> None:
 
 def test_keys_given_by_dots_or_inline_have_lines_too() -> None:
     text = 'source.host = "a"\nsource.prot = 1\nsource.bucket_name = "b"\ndestination = {bucket_name = "b", x = 2}\n'
-    assert [fault.partition(" ")[0] for fault in faults_of(text)] == ["s3s3.toml:2:", "s3s3.toml:4:"]
+    assert [problem.partition(" ")[0] for problem in problems_in(text)] == ["s3s3.toml:2:", "s3s3.toml:4:"]
 
 
 def test_faults_come_in_the_order_of_the_file_those_of_the_whole_file_first() -> None:
-    faults = ConfigErrors(ConfigFile(Path("s3s3.toml"), "[a]\nx = 1\n[b]\n", {}))
-    faults.add(("b",), "third")
-    faults.add(("a",), "second", "x")
-    faults.add((), "first")
+    errors = ConfigErrors(ConfigFile(Path("s3s3.toml"), "[a]\nx = 1\n[b]\n", {}))
+    errors.add(("b",), "third")
+    errors.add(("a",), "second", "x")
+    errors.add((), "first")
     with pytest.raises(ConfigError) as raised:
-        faults.raise_any()
-    assert raised.value.faults == ("s3s3.toml: first", "s3s3.toml:2: [a] x: second", "s3s3.toml:3: [b]: third")
+        errors.raise_if_any()
+    assert raised.value.problems == ("s3s3.toml: first", "s3s3.toml:2: [a] x: second", "s3s3.toml:3: [b]: third")
 
 
 def test_odd_names_are_printed_safely() -> None:

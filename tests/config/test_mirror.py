@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from tests.config.configurations import SOUND, faults_of, loaded
+from tests.config.configurations import SOUND, loaded, problems_in
 
 PROXY = """
 [mirror.proxy]
@@ -31,10 +31,10 @@ acl = "public-read"
 TOKEN = {"TOKEN": "t"}
 
 
-def only_fault(text: str) -> str:
-    faults = faults_of(text, TOKEN)
-    assert len(faults) == 1, faults
-    return faults[0]
+def only_problem(text: str) -> str:
+    errors = problems_in(text, TOKEN)
+    assert len(errors) == 1, errors
+    return errors[0]
 
 
 def test_a_file_may_hold_nothing_but_mirrors() -> None:
@@ -89,9 +89,9 @@ def test_private_addresses_are_allowed_altogether_or_by_network(written: str, re
         ('bucket_name = "artifacts"\n[', "[", "bucket_name is missing"),
     ],
 )
-def test_faults_of_a_redirect_front(old: str, new: str, fault: str) -> None:
+def test_faults_of_a_redirect_front(old: str, new: str, problem: str) -> None:
     assert old in REDIRECT
-    assert fault in only_fault(REDIRECT.replace(old, new))
+    assert problem in only_problem(REDIRECT.replace(old, new))
 
 
 @pytest.mark.parametrize(
@@ -99,25 +99,25 @@ def test_faults_of_a_redirect_front(old: str, new: str, fault: str) -> None:
     [("ftp://origin/", "must be a URL"), ("https://u:p@origin/", "must be a URL"), ("origin/", "must be a URL"),
      ("https://origin/files", 'ends with "/"')],
 )  # fmt: skip
-def test_faults_of_a_proxys_source(source: str, fault: str) -> None:
-    assert fault in only_fault(PROXY.replace("https://origin.example.org/files/", source))
+def test_faults_of_a_proxys_source(source: str, problem: str) -> None:
+    assert problem in only_problem(PROXY.replace("https://origin.example.org/files/", source))
 
 
 def test_a_front_without_a_destination_has_nowhere_to_put_copies() -> None:
-    assert "no [mirror.proxy.destination] table" in only_fault(PROXY.partition("[mirror.proxy.dest")[0])
-    assert "no [mirror.redirect.s3.REGION] table" in only_fault(REDIRECT.partition("[mirror.redirect.s3")[0])
+    assert "no [mirror.proxy.destination] table" in only_problem(PROXY.partition("[mirror.proxy.dest")[0])
+    assert "no [mirror.redirect.s3.REGION] table" in only_problem(REDIRECT.partition("[mirror.redirect.s3")[0])
 
 
 def test_a_mirror_writes_to_no_place_that_another_writes_to() -> None:
     other = REDIRECT.replace('bucket_name = "artifacts"\nacl', 'bucket_name = "files"\nacl')
-    assert "is the bucket and prefix of [mirror.proxy.destination]" in only_fault(PROXY + other)
+    assert "is the bucket and prefix of [mirror.proxy.destination]" in only_problem(PROXY + other)
     taken = SOUND.replace("swift.example.org", "ceph.example.org").replace('"images"', '"files"')
-    assert any("is the bucket and prefix of" in fault for fault in faults_of(taken + PROXY))
+    assert any("is the bucket and prefix of" in problem for problem in problems_in(taken + PROXY))
 
 
 def test_no_route_takes_a_mirrors_name() -> None:
     named = SOUND.replace("[", '[routes."mirror.x".')
-    assert 'names that begin with "mirror." are those of mirrors' in only_fault(named)
+    assert 'names that begin with "mirror." are those of mirrors' in only_problem(named)
 
 
 CACHE = """
@@ -155,11 +155,11 @@ def test_a_caches_clients_may_have_keys_of_their_own() -> None:
     assert with_pairs.keys == (("READER", "t"), ("OLD", "old"))
     assert "'t'" not in repr(with_pairs)
     twice = CACHE + PAIRS.replace('"OLD"', '"READER"')
-    assert "[mirror.cache.keys.old] aws_access_key_id: is that of [mirror.cache.keys.reader]" in only_fault(twice)
+    assert "[mirror.cache.keys.old] aws_access_key_id: is that of [mirror.cache.keys.reader]" in only_problem(twice)
     the_stores = CACHE + 'aws_access_key_id = "OLD"\naws_secret_access_key = "x"\n' + PAIRS
-    assert "aws_access_key_id: is that of [mirror.cache.store] already" in only_fault(the_stores)
+    assert "aws_access_key_id: is that of [mirror.cache.store] already" in only_problem(the_stores)
     half = CACHE + PAIRS.replace('aws_secret_access_key = "old"\n', "")
-    assert "aws_secret_access_key is missing" in only_fault(half)
+    assert "aws_secret_access_key is missing" in only_problem(half)
 
 
 def test_a_cache_may_be_of_a_bucket_that_others_write_to() -> None:
@@ -178,6 +178,6 @@ def test_a_cache_may_be_of_a_bucket_that_others_write_to() -> None:
         ("[mirror.cache.store]", "[mirror.cache.stor]", "did you mean [mirror.cache.store]?"),
     ],
 )
-def test_faults_of_a_cache(old: str, new: str, fault: str) -> None:
+def test_faults_of_a_cache(old: str, new: str, problem: str) -> None:
     assert old in CACHE
-    assert fault in only_fault(CACHE.replace(old, new))
+    assert problem in only_problem(CACHE.replace(old, new))

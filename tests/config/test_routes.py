@@ -7,7 +7,7 @@ from itertools import permutations
 import pytest
 
 from s3s3 import config
-from tests.config.configurations import SOUND, faults_of, loaded
+from tests.config.configurations import SOUND, loaded, problems_in
 
 STORES = """
 [stores.ceph]
@@ -34,10 +34,10 @@ def route(name: str, source: str, *destinations: str, keys: str = "") -> str:
     )
 
 
-def only_fault(text: str) -> str:
-    faults = faults_of(text, {"SECRET": "D"})
-    assert len(faults) == 1, faults
-    return faults[0].partition(": ")[2]
+def only_problem(text: str) -> str:
+    errors = problems_in(text, {"SECRET": "D"})
+    assert len(errors) == 1, errors
+    return errors[0].partition(": ")[2]
 
 
 # -- stores
@@ -74,7 +74,7 @@ def test_a_store_may_stand_below_those_that_share_it() -> None:
 
 def test_a_store_that_there_is_not_gets_the_nearest_one_and_nothing_is_called_missing() -> None:
     text = STORES + '[source]\nstore = "cehp"\n[destination]\nbucket_name = "b"\nstore = "cloud"\n'
-    first, second = faults_of(text, {"SECRET": "D"})
+    first, second = problems_in(text, {"SECRET": "D"})
     assert first.endswith('[source] store: there is no [stores.cehp]; did you mean "ceph"?')
     assert second.endswith("[destination] store: there is no [stores.cloud]; add [stores.cloud]")
 
@@ -84,7 +84,7 @@ def test_a_fault_in_a_store_is_told_once_and_there() -> None:
         SOUND
         + 'store = "x"\n[destination-2]\nbucket_name = "c"\nstore = "x"\n[stores.x]\nhost = "h"\nport = "y"\nprot = 1\n'
     )
-    assert [fault.partition(": ")[2] for fault in faults_of(text)] == [
+    assert [problem.partition(": ")[2] for problem in problems_in(text)] == [
         '[stores.x] port: must be a whole number, not "y"',
         "[stores.x] prot: unknown key; did you mean port?",
     ]
@@ -102,13 +102,13 @@ def test_a_fault_in_a_store_is_told_once_and_there() -> None:
     ],
 )  # fmt: skip
 def test_what_a_store_does_not_take_is_told(keys: str, expected: str) -> None:
-    assert only_fault(f'{SOUND}store = "x"\n[stores.x]\n{keys}\n') == expected
+    assert only_problem(f'{SOUND}store = "x"\n[stores.x]\n{keys}\n') == expected
 
 
 def test_half_a_pair_of_credentials_is_not_filled_up_from_a_store() -> None:
     store = '[stores.x]\naws_access_key_id = "B"\naws_secret_access_key = "C"\n'
     text = f'{SOUND}store = "x"\naws_access_key_id = "A"\n{store}'
-    assert only_fault(text).startswith("[destination] aws_access_key_id: given without aws_secret_access_key")
+    assert only_problem(text).startswith("[destination] aws_access_key_id: given without aws_secret_access_key")
 
 
 # -- routes
@@ -129,7 +129,7 @@ def test_routes_stand_beside_the_default_one_with_channels_of_their_own() -> Non
 def test_a_file_of_named_routes_needs_no_other() -> None:
     (one,) = loaded(route("default", "a", "b")).routes
     assert one.name == "default"
-    assert "[source] makes a route of this name" in only_fault(SOUND + route("default", "a", "b"))
+    assert "[source] makes a route of this name" in only_problem(SOUND + route("default", "a", "b"))
 
 
 @pytest.mark.parametrize(
@@ -153,20 +153,20 @@ def test_a_file_of_named_routes_needs_no_other() -> None:
     ],
 )  # fmt: skip
 def test_faults_in_a_route_are_told_with_its_whole_name(text: str, expected: list[str]) -> None:
-    faults = faults_of(f"{SOUND}{text}\n")
-    assert [fault.partition(": ")[2] for fault in faults] == expected
-    assert all(int(fault.split(":")[1]) > SOUND.count("\n") for fault in faults)
+    errors = problems_in(f"{SOUND}{text}\n")
+    assert [problem.partition(": ")[2] for problem in errors] == expected
+    assert all(int(problem.split(":")[1]) > SOUND.count("\n") for problem in errors)
 
 
 # -- what they must not do to each other
 
 
 def test_two_routes_that_write_the_same_keys_are_refused_by_both_names() -> None:
-    message = only_fault(route("one", "a", "x/y/") + route("two", "b", "z", "x/y/"))
+    message = only_problem(route("one", "a", "x/y/") + route("two", "b", "z", "x/y/"))
     assert message == (
         "[routes.two.dest-1]: is the bucket and prefix of [routes.one.dest-0]; give it a bucket or a prefix of its own"
     )
-    message = only_fault(SOUND + '[routes.r.source]\nbucket_name = "b"\n[routes.r.dest]\nhost = "swift.example.org"\n'
+    message = only_problem(SOUND + '[routes.r.source]\nbucket_name = "b"\n[routes.r.dest]\nhost = "swift.example.org"\n'
                          'bucket_name = "images"\nprefix = "r/"\n')  # fmt: skip
     assert message.startswith("[routes.r.dest]: overlaps, within one bucket, with [destination]; give it")
 
@@ -181,18 +181,18 @@ CIRCLES = [
 
 
 @pytest.mark.parametrize("circle", CIRCLES)
-def test_a_circle_of_routes_is_refused_by_the_names_of_all(circle: list[tuple[str, ...]]) -> None:
-    for order in permutations(circle):
-        message = only_fault("".join(route(*one) for one in [*order, ("other", "o", "p")]))
+def test_a_circle_of_routes_is_refused_by_the_names_of_all(cycle: list[tuple[str, ...]]) -> None:
+    for order in permutations(cycle):
+        message = only_problem("".join(route(*one) for one in [*order, ("other", "o", "p")]))
         assert "make a circle" in message
-        assert all(f" {name}," in message or f" {name} make" in message for name, *_ in circle)
-        assert message.count("overlaps [routes.") == len(circle)
+        assert all(f" {name}," in message or f" {name} make" in message for name, *_ in cycle)
+        assert message.count("overlaps [routes.") == len(cycle)
         assert "other" not in message
 
 
 def test_two_circles_are_two_faults() -> None:
     text = route("one", "a", "b", "c") + route("two", "b", "a/2/") + route("three", "c", "a/3/")
-    assert len(faults_of(text)) == 2
+    assert len(problems_in(text)) == 2
 
 
 CHAINS = [
@@ -212,7 +212,7 @@ def test_a_chain_that_does_not_close_and_sources_that_overlap_are_accepted(chain
 
 def test_deletions_where_another_route_takes_its_objects_from_are_doubted() -> None:
     def doubted(first: str, second: str, delete: str = "delete = true\n") -> list[str]:
-        return config.doubts(loaded(route("one", "a", first) + delete + route("two", second, "c")).routes)
+        return config.config_warnings(loaded(route("one", "a", first) + delete + route("two", second, "c")).routes)
 
     for second in ("b", "b/x/"):
         (doubt,) = doubted("b", second)
@@ -222,7 +222,7 @@ def test_deletions_where_another_route_takes_its_objects_from_are_doubted() -> N
 
 def test_marks_of_two_routes_that_could_mean_the_same_key_are_refused() -> None:
     marks = "[pubsub]\nmark_done = true\n"
-    message = only_fault(marks + route("one", "a", "b") + route("two", "c/x/", "d"))
+    message = only_problem(marks + route("one", "a", "b") + route("two", "c/x/", "d"))
     assert message == (
         '[pubsub] mark_done: a mark on channel "backup" would not tell which of the routes one and two has copied the '
         "key; give each a channel of its own"

@@ -60,6 +60,6 @@ def test_the_records_of_the_configuration_have_the_keys_of_their_table(table: Ta
 
 
 def test_every_table_whose_name_starts_with_dest_is_a_destination() -> None:
-    assert [FILE.inner(name) for name in ("dest", "dest-a", "destination.b")] == [DESTINATION] * 3
-    assert FILE.inner("source") is SOURCE
-    assert FILE.inner("des") is None
+    assert [FILE.inner_table(name) for name in ("dest", "dest-a", "destination.b")] == [DESTINATION] * 3
+    assert FILE.inner_table("source") is SOURCE
+    assert FILE.inner_table("des") is None

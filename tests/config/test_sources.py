@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from s3s3.config import SqsSettings, StreamSettings, WebhookSettings
-from tests.config.configurations import SOUND, faults_of, loaded
+from tests.config.configurations import SOUND, loaded, problems_in
 
 
 def test_each_source_is_off_until_its_table_is_there() -> None:
@@ -25,8 +25,8 @@ def test_a_table_with_nothing_but_what_it_needs_turns_its_source_on() -> None:
 
 
 def test_a_webhook_without_a_token_is_one_that_says_so() -> None:
-    (fault,) = faults_of(SOUND + "[webhook]\n")
-    assert "[webhook]" in fault and "token is missing" in fault
+    (problem,) = problems_in(SOUND + "[webhook]\n")
+    assert "[webhook]" in problem and "token is missing" in problem
     webhook = loaded(SOUND + '[webhook]\ntoken = ""\n').webhook
     assert webhook is not None and webhook.token == ""
 
@@ -46,8 +46,8 @@ def test_a_webhook_without_a_token_is_one_that_says_so() -> None:
     ],
 )
 def test_what_cannot_be_is_told(tables: str, expected: str) -> None:
-    (fault,) = faults_of(SOUND + tables)
-    assert expected in fault
+    (problem,) = problems_in(SOUND + tables)
+    assert expected in problem
 
 
 def test_a_token_or_url_that_is_empty_elsewhere_is_an_accident_and_opens_nothing(tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_a_token_or_url_that_is_empty_elsewhere_is_an_accident_and_opens_nothing
         ),
         ('[pubsub]\nurl = "${T}"\n', "[pubsub] url: must be at least one character (environment variable T)"),
     ):
-        (fault,) = faults_of(SOUND + tables, {"T": ""})
-        assert fault.partition(": ")[2] == wrong
+        (problem,) = problems_in(SOUND + tables, {"T": ""})
+        assert problem.partition(": ")[2] == wrong
 
 
 def test_a_channel_that_is_empty_is_none_for_every_route_without_one_of_its_own() -> None:

@@ -6,36 +6,36 @@ import pytest
 
 from s3s3 import config
 from s3s3.model import Window
-from tests.config.configurations import SOUND, SOURCE, faults_of, loaded
+from tests.config.configurations import SOUND, SOURCE, loaded, problems_in
 
 
-def only_fault(text: str, environ: dict[str, str] | None = None) -> str:
-    faults = faults_of(text, environ)
-    assert len(faults) == 1, faults
-    return faults[0].partition(": ")[2]
+def only_problem(text: str, environ: dict[str, str] | None = None) -> str:
+    errors = problems_in(text, environ)
+    assert len(errors) == 1, errors
+    return errors[0].partition(": ")[2]
 
 
 def in_destination(line: str, environ: dict[str, str] | None = None) -> str:
-    return only_fault(f"{SOUND}{line}\n", environ)
+    return only_problem(f"{SOUND}{line}\n", environ)
 
 
 def test_a_missing_table_is_a_fault() -> None:
-    assert faults_of("") == [
+    assert problems_in("") == [
         "s3s3.toml: no [source] table: the bucket that is copied from",
         "s3s3.toml: no [destination] table: a bucket that is copied to",
     ]
 
 
 def test_a_table_that_is_none_of_ours_gets_the_nearest_one() -> None:
-    assert only_fault(SOUND + "[pubsubs]") == "[pubsubs]: unknown table; did you mean [pubsub]?"
+    assert only_problem(SOUND + "[pubsubs]") == "[pubsubs]: unknown table; did you mean [pubsub]?"
     assert (
         "the tables are [source], [destination], [pubsub], [worker], [http], [stream], [sqs], [webhook], [stores]"
-        in only_fault(SOUND + "[zzzzz]")
+        in only_problem(SOUND + "[zzzzz]")
     )
 
 
 def test_a_misspelt_table_is_not_called_missing_too() -> None:
-    assert only_fault(SOUND.replace("[source]", "[sorce]")) == "[sorce]: unknown table; did you mean [source]?"
+    assert only_problem(SOUND.replace("[source]", "[sorce]")) == "[sorce]: unknown table; did you mean [source]?"
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,12 @@ def test_a_misspelt_table_is_not_called_missing_too() -> None:
     ],
 )
 def test_what_is_no_table_is_told_so_once(text: str, expected: str) -> None:
-    assert only_fault(text + SOUND.removeprefix(SOURCE)) == expected
+    assert only_problem(text + SOUND.removeprefix(SOURCE)) == expected
 
 
 @pytest.mark.parametrize("name", ["dest ä", "dest/a", "destination:x", "dest{a}"])
 def test_a_destination_s_name_is_made_of_letters_digits_and_few_signs(name: str) -> None:
-    assert "letters, digits, _ . and - only" in only_fault(SOUND.replace("[destination]", f'["{name}"]'))
+    assert "letters, digits, _ . and - only" in only_problem(SOUND.replace("[destination]", f'["{name}"]'))
 
 
 @pytest.mark.parametrize("name", ["dest", "dest-1", '"dest.a"', "destination_Swift"])
@@ -62,8 +62,8 @@ def test_every_table_whose_name_starts_with_dest_is_a_destination(name: str) -> 
 
 
 def test_a_dotted_destination_without_quotes_is_explained() -> None:
-    faults = faults_of(SOUND.replace("[destination]", "[dest.a]"))
-    assert "[dest] a: unknown table within [dest]; write ['dest.a'] for a name with a dot" in faults[0]
+    errors = problems_in(SOUND.replace("[destination]", "[dest.a]"))
+    assert "[dest] a: unknown table within [dest]; write ['dest.a'] for a name with a dot" in errors[0]
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ def test_a_dotted_destination_without_quotes_is_explained() -> None:
     ],
 )
 def test_an_unknown_key_gets_the_nearest_one_or_its_own_table(line: str, expected: str) -> None:
-    assert expected in faults_of(f"{SOUND}{line}\n")[0]
+    assert expected in problems_in(f"{SOUND}{line}\n")[0]
 
 
 @pytest.mark.parametrize("name", ["storage_class", "acl", "bucket_suffix", "delete"])
 def test_a_destination_s_key_in_the_source_is_told_to_belong_to_a_destination(name: str) -> None:
-    assert only_fault(f"{SOURCE}{name} = 1\n{SOUND.removeprefix(SOURCE)}").endswith("it belongs in [destination]")
+    assert only_problem(f"{SOURCE}{name} = 1\n{SOUND.removeprefix(SOURCE)}").endswith("it belongs in [destination]")
 
 
 @pytest.mark.parametrize(
@@ -97,20 +97,20 @@ def test_a_destination_s_key_in_the_source_is_told_to_belong_to_a_destination(na
     ],
 )
 def test_a_limit_by_hours_in_another_table_is_told_to_belong_to_a_destination(table: str, expected: str) -> None:
-    faults = faults_of(f"{SOUND}[{table}]\n'08:00-18:00' = 1\n")
-    assert any(expected in fault for fault in faults), faults
-    assert not any("unknown table" in fault for fault in faults)
+    errors = problems_in(f"{SOUND}[{table}]\n'08:00-18:00' = 1\n")
+    assert any(expected in problem for problem in errors), errors
+    assert not any("unknown table" in problem for problem in errors)
 
 
 @pytest.mark.parametrize("name", ["redis", "host", "port", "db"])
 def test_the_predecessor_s_redis_gets_the_url_that_takes_its_place(name: str) -> None:
-    message = only_fault(f'{SOUND}[pubsub]\n{name} = "localhost"\n')
+    message = only_problem(f'{SOUND}[pubsub]\n{name} = "localhost"\n')
     assert message == f'[pubsub] {name}: unknown key; write url = "redis://HOST:6379/0", or url = "" for no Redis'
 
 
 def test_sns_and_a_redis_password_get_a_hint_that_shows_no_value() -> None:
-    assert "have SNS send to an SQS queue" in only_fault(SOUND + "[pubsub]\nsns = false\n")
-    message = only_fault(SOUND + '[pubsub]\npassword = "hunter2"\n')
+    assert "have SNS send to an SQS queue" in only_problem(SOUND + "[pubsub]\nsns = false\n")
+    message = only_problem(SOUND + '[pubsub]\npassword = "hunter2"\n')
     assert "url_file" in message
     assert "hunter2" not in message
 
@@ -119,11 +119,11 @@ def test_sns_and_a_redis_password_get_a_hint_that_shows_no_value() -> None:
 def test_a_misspelt_key_is_the_only_fault_though_the_right_one_is_missing(name: str) -> None:
     text = SOUND.replace('host = "s', 'port = 1\nhost = "s').replace(f'\n{name} = "s', f'\n{name}x = "s')
     text = text if f"{name}x" in text else text[::-1].replace(name[::-1], f"x{name[::-1]}", 1)[::-1]
-    assert only_fault(text) == f"[destination] {name}x: unknown key; did you mean {name}?"
+    assert only_problem(text) == f"[destination] {name}x: unknown key; did you mean {name}?"
 
 
 def test_a_missing_bucket_name_is_told_at_its_table() -> None:
-    assert faults_of(SOURCE + '[destination]\nhost = "x"\n') == ["s3s3.toml:5: [destination]: bucket_name is missing"]
+    assert problems_in(SOURCE + '[destination]\nhost = "x"\n') == ["s3s3.toml:5: [destination]: bucket_name is missing"]
 
 
 def test_half_a_pair_of_keys_whose_other_half_is_misspelt_is_one_fault() -> None:
@@ -164,13 +164,13 @@ def test_a_variable_that_does_not_serve_is_named_and_its_text_not_shown(
 
 
 def test_a_url_with_a_variable_inside_is_a_fault_rather_than_a_password() -> None:
-    message = only_fault(SOUND + '[pubsub]\nurl = "redis://:${PW}@localhost"\n', {"PW": "x"})
+    message = only_problem(SOUND + '[pubsub]\nurl = "redis://:${PW}@localhost"\n', {"PW": "x"})
     assert message == '[pubsub] url: "${NAME}" is replaced only where it is the whole value'
 
 
 def test_a_list_does_not_take_variables() -> None:
     text = SOURCE + 'include = ["${GLOB}"]\n' + SOUND.removeprefix(SOURCE)
-    assert "replaced only where" in only_fault(text, {"GLOB": "*"})
+    assert "replaced only where" in only_problem(text, {"GLOB": "*"})
 
 
 def test_a_secret_may_hold_what_looks_like_a_variable() -> None:
@@ -227,7 +227,7 @@ def test_a_secret_file_that_does_not_serve_is_a_fault(tmp_path: Path, line: str,
     path = with_files(tmp_path, f'aws_secret_access_key = "B"\n{line}\n')
     with pytest.raises(config.ConfigError) as raised:
         config.load(path, {})
-    assert [fault.partition(": ")[2] for fault in raised.value.faults] == [
+    assert [problem.partition(": ")[2] for problem in raised.value.problems] == [
         f"[destination] aws_access_key_id_file: {expected}"
     ]
 
@@ -237,7 +237,7 @@ def test_a_secret_written_where_its_file_s_path_belongs_is_not_shown() -> None:
 
 
 def test_both_a_value_and_its_file_are_a_fault() -> None:
-    message = only_fault(SOUND + '[pubsub]\nurl = ""\nurl_file = "x"\n')
+    message = only_problem(SOUND + '[pubsub]\nurl = ""\nurl_file = "x"\n')
     assert message == "[pubsub] url: url and url_file are both given; one of them has to go"
 
 

@@ -150,7 +150,7 @@ def test_whatever_stands_in_the_configuration_is_understood_or_refused(tmp_path:
         try:
             config.load(path, environ={})
         except ConfigError as refused:
-            assert refused.faults
+            assert refused.problems
 
     for _ in duration.rounds(SHARE):
         attack()

@@ -189,6 +189,6 @@ def test_a_resource_is_v2_and_path_style_unless_said_otherwise() -> None:
 def test_every_fault_of_the_arguments_is_told() -> None:
     with pytest.raises(ConfigError) as caught:
         create_resource({"hots": "h", "port": "7480", "is_secure": "no", "signature_version": "v3"})
-    assert len(caught.value.faults) == 4
+    assert len(caught.value.problems) == 4
     with pytest.raises(ConfigError, match="calling_format"):
         create_resource({"calling_format": "Ordinary"})
