@@ -1,4 +1,4 @@
-"""The configuration: one TOML file, checked whole and read once. `load` is all that is needed from outside.
+"""Load and validate the TOML file; the settings dataclasses.
 
 from s3s3 import config
 settings = config.load("s3s3.toml")
@@ -32,10 +32,7 @@ __all__ = ["DEFAULT_ROUTE", "Config", "ConfigError", "HttpSettings", "PubSub", "
 
 @dataclass(frozen=True, slots=True)
 class PubSub:
-    """Where keys are published and the queue is kept. `url` may hold a password; "" is no Redis.
-
-    `channel` "": keys are published nowhere.
-    """
+    """The `[pubsub]` table. `url` may contain a password; "" means no Redis. `channel` "" means no channel."""
 
     url: Secret
     channel: str
@@ -46,7 +43,7 @@ class PubSub:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """How the work is done."""
+    """The `[worker]` table."""
 
     concurrency: int
     max_attempts: int
@@ -57,9 +54,9 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """Where the status page is served. `host` stands without the brackets of an IPv6 address.
+    """The `[http]` table. `host` has no brackets around an IPv6 address.
 
-    `token`: who knows it may do something there; None: nobody may.
+    `token` allows changes on the status page; None makes the page read-only.
     """
 
     host: str
@@ -69,7 +66,7 @@ class HttpSettings:
 
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
-    """The stream that producers add notices to, and the group that its listeners are."""
+    """The `[stream]` table: the Redis stream of notifications and the consumer group of the listeners."""
 
     name: str
     group: str
@@ -77,7 +74,7 @@ class StreamSettings:
 
 @dataclass(frozen=True, slots=True)
 class SqsSettings:
-    """The SQS queue of events. `region` None is the one in `url`, else boto3's; `endpoint_url` "" is Amazon's."""
+    """The `[sqs]` table. `region` None: from `url`, else boto3's. `endpoint_url` "": AWS."""
 
     url: str
     region: str | None
@@ -86,7 +83,7 @@ class SqsSettings:
 
 @dataclass(frozen=True, slots=True)
 class WebhookSettings:
-    """Where events are taken by HTTP. `token` "" lets everybody send."""
+    """The `[webhook]` table. `token` "" disables authentication."""
 
     host: str
     port: int
@@ -95,10 +92,10 @@ class WebhookSettings:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All that a configuration file says.
+    """The settings of one configuration file.
 
-    `http` is None where no status page is wanted. `routes` is empty where there is nothing but mirrors.
-    `stream`, `sqs` and `webhook` are None where they are off.
+    `http` is None without a status page; `stream`, `sqs` and `webhook` are None where their tables are missing.
+    `routes` is empty if the file has only mirrors.
     """
 
     path: Path
@@ -112,17 +109,17 @@ class Config:
     webhook: WebhookSettings | None = None
 
     def need_routes(self) -> None:
-        """Raise ConfigError where there is nothing but mirrors."""
+        """Raise ConfigError if the file has only mirrors."""
         if not self.routes:
-            raise ConfigError([f"{self.path}: no route: add tables [source] and [destination], or [routes.NAME]"])
+            raise ConfigError([f"{self.path}: no route; add the tables [source] and [destination], or [routes.NAME]"])
 
     def routes_named(self, name: str | None) -> list[Route]:
-        """Return the route of that name, or all for None. Raises ConfigError where there is none."""
+        """Return the route called `name`, or all routes for None. Raises ConfigError if there is none."""
         self.need_routes()
         named = [route for route in self.routes if name in (None, route.name)]
         if not named:
             names = ", ".join(route.name for route in self.routes)
-            raise ConfigError([f"--route {name}: there is no such route; the configuration has {names}"])
+            raise ConfigError([f"--route {name}: no such route; the configuration has {names}"])
         return named
 
 
@@ -132,16 +129,16 @@ def load(
     *,
     http_bind: tuple[str, str] | None = None,
 ) -> Config:
-    """Find the configuration file, check the whole of it, and return what it says.
+    """Find the configuration file, validate it and return its settings.
 
     Args:
-        path: the file; None: $S3S3_CONFIG, else the first there is of ./s3s3.toml, /usr/local/etc/s3s3.toml and
+        path: the file; None: $S3S3_CONFIG, else the first that exists of ./s3s3.toml, /usr/local/etc/s3s3.toml and
             /etc/s3s3/s3s3.toml.
-        environ: where "${NAME}" is looked up.
-        http_bind: replaces `[http] bind`: the name of the option or variable that gave it, and its text.
+        environ: the environment, for values of the form "${NAME}".
+        http_bind: replaces `[http] bind`: the option or variable that set it, and its value.
 
     Raises:
-        ConfigError: there is no file, or something is wrong with it; all faults are listed.
+        ConfigError: there is no file, or it is invalid; all problems are listed.
     """
     file = config_file.read(path, environ)
     errors = ConfigErrors(file)
@@ -168,34 +165,32 @@ def load(
 
 
 def _check_sources(tables: Mapping[str, ParsedTable], routes: Sequence[RouteSettings], errors: ConfigErrors) -> None:
-    """Add what is wrong with the ways by which notices come, taken together."""
+    """Report conflicts between the sources of notifications."""
     pubsub, http = tables[PUBSUB.name].values, tables[HTTP.name].values
     for table in (STREAM, SQS, WEBHOOK):
         if table.name in tables and pubsub["url"] == "":
-            errors.add((table.name,), "notices need Redis, where the queue is kept; give [pubsub] a url")
+            errors.add((table.name,), "notifications need Redis, which holds the queue; give [pubsub] a url")
     channels = [pubsub["channel"] if route.channel is None else route.channel for route in routes]
     if pubsub["mark_done"] and "" in channels:
-        message = "the mark begins with the channel's name; give each route a channel, or leave mark_done out"
+        message = "the marker's name begins with the channel; give each route a channel, or leave mark_done out"
         errors.add((PUBSUB.name,), message, "mark_done")
     if pubsub["mark_done"]:
         _check_marks(routes, channels, errors)
     if WEBHOOK.name in tables and http["bind"] and http["bind"] == tables[WEBHOOK.name].values["bind"]:
-        errors.add((WEBHOOK.name,), "is the address of [http], too; give it a port of its own", "bind")
+        errors.add((WEBHOOK.name,), "is also the address of [http]; give it another port", "bind")
 
 
 def _check_marks(routes: Sequence[RouteSettings], channels: Sequence[str], errors: ConfigErrors) -> None:
-    """Add a fault for each two routes of which a mark would not tell which of them has copied the key."""
+    """Report routes with identical done markers: same channel, and prefixes that overlap."""
     prefixes = [(route.source.values["prefix"] or "") if route.source else None for route in routes]
-    for (one, here, start), (other, destination, end) in combinations(zip(routes, channels, prefixes, strict=True), 2):
-        if here and here == destination and start is not None and end is not None and _begins(start, end):
-            message = (
-                f"a mark on channel {toml_repr(here)} would not tell which of the routes {one.name} and {other.name} "
-            )
-            errors.add((PUBSUB.name,), message + "has copied the key; give each a channel of its own", "mark_done")
-
-
-def _begins(one: str, other: str) -> bool:
-    return one.startswith(other) or other.startswith(one)
+    rows = zip(routes, channels, prefixes, strict=True)
+    for (first, channel, prefix), (second, other_channel, other_prefix) in combinations(rows, 2):
+        if not channel or channel != other_channel or prefix is None or other_prefix is None:
+            continue
+        if prefix.startswith(other_prefix) or other_prefix.startswith(prefix):
+            routes_text = f"routes {first.name} and {second.name}"
+            message = f"{routes_text} would set the same marker on channel {toml_repr(channel)}; use two channels"
+            errors.add((PUBSUB.name,), message, "mark_done")
 
 
 def _webhook(table: ParsedTable) -> WebhookSettings:
@@ -223,8 +218,8 @@ def _http_settings(http: ParsedTable) -> HttpSettings | None:
 
 
 def _spool_dir(worker: ParsedTable, folder: Path, errors: ConfigErrors) -> Path:
-    """Return the directory; a relative one is relative to the configuration file, as a daemon starts anywhere."""
+    """Return the spool directory; a relative path is relative to the configuration file."""
     spool_dir = folder / worker.values["spool_dir"] if worker.values["spool_dir"] else Path(tempfile.gettempdir())
     if not spool_dir.is_dir():
-        errors.add((WORKER.name,), f"{toml_repr(str(spool_dir))} is no directory; make it", "spool_dir")
+        errors.add((WORKER.name,), f"{toml_repr(str(spool_dir))} is not a directory; create it", "spool_dir")
     return spool_dir

@@ -1,6 +1,6 @@
-"""Host names, ports and Redis URLs: what is well-formed, and what to write instead of what is not.
+"""Validate host names, ports and Redis URLs; redact URLs for messages.
 
-Advice holds nothing of a URL but a host and a port, and of a Redis URL (it may hold a password) nothing at all.
+Advice quotes only the host and the port of a URL, and nothing of a Redis URL, which may contain a password.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ _URL_WITH_SECRETS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)?(.*@)?([^?#]*)([?#
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
 _REDIS_PATHS = {
-    "": (r"/?|/[0-9]+/?", "the path is a database's number: redis://localhost:6379/0"),
+    "": (r"/?|/[0-9]+/?", "the path is a database number: redis://localhost:6379/0"),
     "sentinel": (r"/[^/]+(/[0-9]*)?", "the path names the service: redis+sentinel://host:26379/mymaster"),
-    "cluster": (r"/?|/0", "a cluster has no databases: redis+cluster://host:6379"),
+    "cluster": (r"/?|/0", "a cluster has only database 0: redis+cluster://host:6379"),
 }
 
 
 def is_host(text: str) -> bool:
-    """Whether it is a host name, an IPv4 address, or an IPv6 address in brackets."""
+    """Whether the text is a host name, an IPv4 address, or an IPv6 address in brackets."""
     if text.startswith("[") and text.endswith("]"):
         return is_ipv6(text[1:-1])
     return _HOST_NAME.fullmatch(text) is not None
 
 
 def is_ip(text: str) -> bool:
-    """Whether it is an IPv4 address, or an IPv6 address without brackets."""
+    """Whether the text is an IPv4 address, or an IPv6 address without brackets."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -40,17 +40,17 @@ def is_ip(text: str) -> bool:
 
 
 def is_ipv6(text: str) -> bool:
-    """Whether it is an IPv6 address without brackets."""
+    """Whether the text is an IPv6 address without brackets."""
     return ":" in text and is_ip(text)
 
 
 def is_port(text: str) -> bool:
-    """Whether it is a number from 1 to 65535."""
+    """Whether the text is a number from 1 to 65535."""
     return re.fullmatch("[0-9]{1,5}", text) is not None and 1 <= int(text) <= 65535
 
 
 def is_http_url(text: str) -> bool:
-    """Whether it is an http:// or https:// URL of a host, without a user in it."""
+    """Whether the text is an http:// or https:// URL without a user name."""
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname or "", parts.port
@@ -60,9 +60,9 @@ def is_http_url(text: str) -> bool:
 
 
 def host_advice(text: str) -> str:
-    """Return the settings that say what a text (often a URL) given as a host meant to say."""
+    """Return the settings to write for a text, often a URL, that was given as a host."""
     if "@" in text:
-        return "keys go into aws_access_key_id and aws_secret_access_key"
+        return "put the keys into aws_access_key_id and aws_secret_access_key"
     try:
         parts = urlsplit(text if "://" in text else f"//{text}")
         host, port = parts.hostname or "", parts.port
@@ -77,25 +77,29 @@ def host_advice(text: str) -> str:
 
 
 def redis_url_advice(url: str) -> str:
-    """Return what to change in a Redis URL, "" where it is well-formed.
+    """Return what to change in a Redis URL, "" if it is well-formed.
 
     The forms are those of redis-py's `from_url` and, for sentinel and cluster, of `s3s3.queue.connection`.
     """
     scheme = url.partition("://")[0]
     if scheme not in _REDIS_SCHEMES or "://" not in url:
-        return f"it begins with one of {', '.join(_REDIS_SCHEMES)}, then ://"
+        return f"begin it with one of {', '.join(_REDIS_SCHEMES)}, then ://"
     try:
         parts = urlsplit(url)
         parse_qsl(parts.query, strict_parsing=bool(parts.query))
     except ValueError:
-        return _encoding_advice(url) or "what follows the ? is NAME=VALUE"
+        return _encoding_advice(url) or "write NAME=VALUE after the ?"
     hosts = parts.netloc.rpartition("@")[2]
     kind = scheme.partition("+")[2]
     rest = parts.path + parts.query + parts.fragment
     if scheme == "unix":
-        return "" if not hosts and parts.path.strip("/") else "three slashes, then the socket: unix:///run/redis.sock"
+        return (
+            ""
+            if not hosts and parts.path.strip("/")
+            else "write three slashes, then the socket: unix:///run/redis.sock"
+        )
     if not all(_is_host_and_port(address) for address in (hosts.split(",") if kind else [hosts])):
-        return _encoding_advice(rest) or "after the // stands HOST or HOST:PORT"
+        return _encoding_advice(rest) or "write HOST or HOST:PORT after the //"
     pattern, advice = _REDIS_PATHS[kind]
     if parts.fragment or not re.fullmatch(pattern, parts.path):
         return _encoding_advice(rest) or advice
@@ -108,22 +112,22 @@ def _is_host_and_port(text: str) -> bool:
 
 
 def _encoding_advice(rest: str) -> str:
-    """An "@" late in a URL: the password before it holds a character that ended the host's part too early."""
-    return "in a password, / ? # and @ are written %2F %3F %23 and %40" if "@" in rest else ""
+    """Return advice for an "@" after the host: an unencoded character of the password ended the host too early."""
+    return "in a password, write / ? # and @ as %2F %3F %23 and %40" if "@" in rest else ""
 
 
 def redacted_url(url: str) -> str:
-    """Return a URL as messages may show it: without user, password and query.
+    """Return a URL without user, password and query, for messages.
 
-    A password that was not percent-encoded can hold any character, so all before the last "@" is taken out.
+    An unencoded password can contain any character, so everything before the last "@" is removed.
     """
     match = _URL_WITH_SECRETS.fullmatch(url)
-    assert match is not None  # it matches any text
+    assert match is not None  # the pattern matches any text
     return f"{match[1] or ''}{'***@' if match[2] else ''}{match[3]}{'?***' if match[4] else ''}"
 
 
 def bind_error_text(error: OSError) -> str:
-    """Return why an address could not be listened on, without the address, which the event loop's own text repeats."""
+    """Return the reason why bind() failed, without the address, which the event loop's own text repeats."""
     if error.errno and error.errno > 0:
         return os.strerror(error.errno)
-    return error.strerror or str(error)  # a host name that cannot be resolved
+    return error.strerror or str(error)  # e.g. a host name that cannot be resolved

@@ -1,4 +1,4 @@
-"""What the tables [mirror.redirect], [mirror.proxy] and [mirror.cache] say."""
+"""Settings of the `[mirror.*]` tables."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .value_types import toml_repr
 
 @dataclass(frozen=True, slots=True)
 class ProxySettings:
-    """The copy-proxy. `source` ends as written: a key follows it.
+    """The copy-proxy. The key is appended to `source`.
 
     Attributes:
-        private: networks that a redirect of the source may lead to although they are private.
+        private: private networks that redirects of the source may lead to.
     """
 
     host: str
@@ -33,17 +33,17 @@ class ProxySettings:
 
     @property
     def route(self) -> Route:
-        """The route by which misses are copied; its name stands in Redis."""
+        """The route of the misses; its name is part of Redis keys."""
         return _route("mirror.proxy", self.destination)
 
 
 @dataclass(frozen=True, slots=True)
 class RedirectSettings:
-    """The redirect front. `destinations` go by service and region, as its paths name them.
+    """The redirect front end. `destinations` are keyed by service and region, as in its paths.
 
     Attributes:
-        private: networks that may be asked although they are private.
-        force_https: clients that came to the front's own proxy without TLS are sent to https.
+        private: private networks that may be fetched from.
+        force_https: redirect clients that reached the reverse proxy without TLS to https.
     """
 
     host: str
@@ -59,7 +59,7 @@ class RedirectSettings:
 
     @property
     def routes(self) -> dict[tuple[str, str], Route]:
-        """The routes by which misses are copied, one for each destination; their names stand in Redis."""
+        """The routes of the misses, one per destination; their names are part of Redis keys."""
         return {place: _route(endpoint.name, endpoint) for place, endpoint in self.destinations.items()}
 
 
@@ -68,10 +68,10 @@ class CacheSettings:
     """The disk cache.
 
     Attributes:
-        max_fill, low_fill: parts of the file system.
-        streams: a miss is read along while it is fetched; else its client is sent to the store.
-        accel_prefix: "" where no nginx sends the files.
-        keys: pairs of id and secret that clients may sign with beside the store's own.
+        max_fill, low_fill: fractions of the file system.
+        streams: clients read a missing object while it is downloaded; otherwise they are redirected to the store.
+        accel_prefix: "" if no nginx sends the files.
+        keys: pairs of id and secret that clients may sign with, in addition to the store's own.
     """
 
     host: str
@@ -88,7 +88,7 @@ class CacheSettings:
 
 @dataclass(frozen=True, slots=True)
 class MirrorSettings:
-    """Which fronts there are. None is one that is not wanted."""
+    """The front ends; None where one is not configured."""
 
     redirect: RedirectSettings | None = None
     proxy: ProxySettings | None = None
@@ -96,7 +96,7 @@ class MirrorSettings:
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """The routes of all fronts, for whoever looks after their queues."""
+        """The routes of all front ends, for the administration of their queues."""
         of_redirect = tuple(self.redirect.routes.values()) if self.redirect else ()
         return (*of_redirect, *([self.proxy.route] if self.proxy else []))
 
@@ -106,19 +106,19 @@ def _route(name: str, destination: Endpoint) -> Route:
 
 
 def mirror_routes(file: ParsedTable, errors: ConfigErrors) -> list[RouteSettings]:
-    """Return the mirrors of a file as routes, so that what holds for routes' destinations is held against theirs."""
+    """Return the mirrors of a file as routes, so that the checks of destinations apply to them."""
     for name, table in (file.tables[ROUTES.name].tables if ROUTES.name in file.tables else {}).items():
         if name.startswith(f"{MIRROR.name}."):
-            errors.add(table.path, f'names that begin with "{MIRROR.name}." are those of mirrors; rename it')
+            errors.add(table.path, f'names that begin with "{MIRROR.name}." are reserved for mirrors; rename it')
     found = [RouteSettings(".".join(table.path), table.path, None, [table]) for table in _destinations(file)]
     redirect = _frontend_table(file, MIRROR_REDIRECT.name)
     if redirect and not any(table.path[:2] == redirect.path for table in _destinations(file)):
-        errors.add(redirect.path, f"no [{dotted((*redirect.path, 's3', 'REGION'))}] table: where copies are kept")
+        errors.add(redirect.path, f"no [{dotted((*redirect.path, 's3', 'REGION'))}] table: where to keep the copies")
     return found
 
 
 def cache_route(file: ParsedTable, errors: ConfigErrors) -> list[RouteSettings]:
-    """Return the cache of a file, as a route without destinations: nothing is written to its store."""
+    """Return the cache of a file as a route without destinations, because nothing is written to its store."""
     cache = _frontend_table(file, MIRROR_CACHE.name)
     if cache is None:
         return []
@@ -134,12 +134,12 @@ def cache_route(file: ParsedTable, errors: ConfigErrors) -> list[RouteSettings]:
 
 
 def _refuse_one_id_twice(cache: ParsedTable, errors: ConfigErrors) -> None:
-    """Two secrets of one access key id: which of them would be meant?"""
+    """Report an access key id that is given twice, possibly with two secrets."""
     seen: dict[str, ParsedTable] = {}
     for table in ([cache.tables["store"]] if "store" in cache.tables else []) + _pairs(cache):
         access_key_id = table.values["aws_access_key_id"]
         if access_key_id is not None and seen.setdefault(access_key_id, table) is not table:
-            errors.add(table.path, f"is that of [{dotted(seen[access_key_id].path)}] already", "aws_access_key_id")
+            errors.add(table.path, f"is already used in [{dotted(seen[access_key_id].path)}]", "aws_access_key_id")
 
 
 def _pairs(cache: ParsedTable) -> list[ParsedTable]:
@@ -147,7 +147,7 @@ def _pairs(cache: ParsedTable) -> list[ParsedTable]:
 
 
 def mirror_settings(file: ParsedTable) -> MirrorSettings:
-    """Return what a file that has no fault says."""
+    """Return the settings of a valid file."""
     redirect, proxy, cache = (
         _frontend_table(file, table.name) for table in (MIRROR_REDIRECT, MIRROR_PROXY, MIRROR_CACHE)
     )
@@ -169,7 +169,7 @@ def _destinations(file: ParsedTable) -> list[ParsedTable]:
 
 
 def _endpoint(settings: ParsedTable) -> Endpoint:
-    """Return an endpoint whose name is the table's own, since messages and Redis name it by that."""
+    """Return an endpoint that is named by its whole table name, as in messages and Redis keys."""
     return replace(build_endpoint(settings), name=".".join(settings.path))
 
 
@@ -212,8 +212,8 @@ def _redirect(settings: ParsedTable) -> RedirectSettings:
     for service in settings.tables.values():
         for region in service.tables.values():
             endpoint = _endpoint(region)
-            if "region" not in region.written and endpoint.host is None:
-                endpoint = replace(endpoint, region=region.name)  # AWS: the path names it already
+            if "region" not in region.given and endpoint.host is None:
+                endpoint = replace(endpoint, region=region.name)  # AWS: the region is part of the path
             destinations[service.name, region.name] = endpoint
     host, port = values["bind"]
     return RedirectSettings(

@@ -1,4 +1,4 @@
-"""Which keys two endpoints have in common, and what is doubted or refused because of it."""
+"""Decide whether two endpoints can hold the same key."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ..errors import ConfigError
 from ..model import Endpoint, Route
 
 
-def overlap(one: Endpoint, other: Endpoint) -> bool:
-    """Whether a key can be in both: the same bucket of the same store, and one prefix begins the other."""
-    if _bucket(one) != _bucket(other):
+def overlap(first: Endpoint, second: Endpoint) -> bool:
+    """Whether both can hold the same key: same store and bucket, and one prefix begins with the other."""
+    if _bucket(first) != _bucket(second):
         return False
-    return one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix)
+    return first.prefix.startswith(second.prefix) or second.prefix.startswith(first.prefix)
 
 
 def _bucket(endpoint: Endpoint) -> tuple[str, int, str]:
-    """Return host, port and bucket. All of AWS counts as one host: a bucket's name is unique there."""
+    """Return host, port and bucket. AWS counts as one host, because its bucket names are globally unique."""
     host = (endpoint.host or "amazonaws.com").lower().rstrip(".")
     if f".{host}".endswith(".amazonaws.com"):
         return "amazonaws.com", 443, endpoint.bucket_name
@@ -25,11 +25,11 @@ def _bucket(endpoint: Endpoint) -> tuple[str, int, str]:
 
 
 def config_warnings(routes: Sequence[Route]) -> list[str]:
-    """Return what may be meant, and may be a mistake: deletions where another route takes its objects from."""
+    """Return a warning for each destination with deletions that is the source of another route."""
     return [
-        f"{destination.table} has delete = true, and {other.source.table} is in it: all is deleted there that route "
-        f"{route.name} has not copied, before route {other.name} copies it or after; "
-        "if others write there, too, give one of them a prefix of its own"
+        f"{destination.table} has delete = true and contains {other.source.table}: everything there that route "
+        f"{route.name} did not copy is deleted, before or after route {other.name} copies it; "
+        "if other programs write there, give one of the two its own prefix"
         for route in routes
         for destination in route.destinations
         for other in routes
@@ -39,17 +39,17 @@ def config_warnings(routes: Sequence[Route]) -> list[str]:
 
 
 def with_buckets(routes: Sequence[Route], source_bucket: str | None, dest_bucket: str | None) -> list[Route]:
-    """Return the routes with another source bucket, and another bucket at every destination, where they are given.
+    """Return the routes with other buckets, as given by --source-bucket and --dest-bucket.
 
     Raises:
-        ConfigError: a destination would be the source itself, or several routes would be given the same bucket.
+        ConfigError: a destination would be the source itself, or there are several routes.
     """
     if not (source_bucket or dest_bucket):
         return list(routes)
     if len(routes) > 1:
         names = ", ".join(route.name for route in routes)
         raise ConfigError(
-            [f"another bucket can be named for one route only, and there are {names}; choose one (--route)"]
+            [f"other buckets apply to a single route, but there are several: {names}; choose one with --route"]
         )
     return [_with_buckets(route, source_bucket, dest_bucket) for route in routes]
 
@@ -60,9 +60,9 @@ def _with_buckets(route: Route, source_bucket: str | None, dest_bucket: str | No
         source = dataclasses.replace(source, bucket_name=source_bucket)
     if dest_bucket:
         destinations = tuple(dataclasses.replace(destination, bucket_name=dest_bucket) for destination in destinations)
-    cycles = [destination.name for destination in destinations if overlap(source, destination)]
-    if cycles:
+    same = [destination.name for destination in destinations if overlap(source, destination)]
+    if same:
         raise ConfigError(
-            [f"with bucket {source.bucket_name!r}, {name} is the source itself; name another" for name in cycles]
+            [f"with bucket {source.bucket_name!r}, {name} is the source itself; choose another bucket" for name in same]
         )
     return dataclasses.replace(route, source=source, destinations=destinations)

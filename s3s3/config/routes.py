@@ -1,8 +1,8 @@
-"""The routes that a configuration file makes: [source] with every [dest*], and each [routes.NAME].
+"""Build the routes: [source] with every [dest*], and each [routes.NAME]; reject overlapping and circular ones.
 
-What one destination holds no other may write, and no object may come back to where it was copied from: not by its
-own route, not by way of others. A chain that does not close is all right: one route's destination may be another's
-source. Prefixes decide, whatever `include` and `exclude` say.
+Two destinations must not write the same keys, and an object must not return to where it was copied from, neither by
+its own route nor through others. Chains are allowed: a destination of one route may be the source of another.
+Prefixes decide; `include` and `exclude` are not considered.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from .schema import DESTINATION, ROUTES, SOURCE, STORES
 from .table_reader import ParsedTable
 from .toml_file import ConfigErrors, dotted
 
+#: Name of the route that [source] and the [dest*] tables define.
 DEFAULT_ROUTE = "default"
-"""The route that [source] and the [dest*] tables make."""
 
 _PLACE_KEYS = frozenset({"host", "port", "is_secure", "bucket_name", "bucket_suffix", "prefix"})
 _PAIR = ("aws_access_key_id", "aws_secret_access_key")
@@ -28,7 +28,7 @@ _PAIR = ("aws_access_key_id", "aws_secret_access_key")
 
 @dataclass(frozen=True)
 class RouteSettings:
-    """What a file says of one route. `source` is None where that has a fault: it is missing."""
+    """The tables of one route. `source` is None if it is missing, which is reported elsewhere."""
 
     name: str
     path: tuple[str, ...]
@@ -42,7 +42,7 @@ class RouteSettings:
 
 
 def routes_in(file: ParsedTable) -> list[RouteSettings]:
-    """Return the routes of a file, the default one first where there is one."""
+    """Return the routes of a file, the default one first."""
     default = _route_in(file, DEFAULT_ROUTE)
     named = file.tables[ROUTES.name].tables if ROUTES.name in file.tables else {}
     others = [_route_in(table, name) for name, table in named.items()]
@@ -60,9 +60,9 @@ def _route_in(table: ParsedTable, name: str) -> RouteSettings:
 
 
 def build_routes(routes: Sequence[RouteSettings], default_channel: str) -> tuple[Route, ...]:
-    """Return the routes of a file that has no fault.
+    """Return the routes of a valid file.
 
-    One that copies what others write stands after them, so that one comparison of all routes is enough.
+    A route comes after those that write its source, so that one comparison of all routes in order is enough.
     """
     return tuple(
         Route(
@@ -81,7 +81,8 @@ def build_routes(routes: Sequence[RouteSettings], default_channel: str) -> tuple
 def _in_dependency_order(routes: Sequence[RouteSettings]) -> Iterator[RouteSettings]:
     rest = {route.name: route for route in routes}
     feeding = {
-        route.name: {one.name for one in routes if one is not route and _writes_into(one, route)} for route in routes
+        route.name: {other.name for other in routes if other is not route and _writes_into(other, route)}
+        for route in routes
     }
     while rest:
         name = next(name for name in rest if not feeding[name] & rest.keys())
@@ -89,7 +90,7 @@ def _in_dependency_order(routes: Sequence[RouteSettings]) -> Iterator[RouteSetti
 
 
 def build_endpoint(settings: ParsedTable) -> Endpoint:
-    """Return the endpoint of a table that has no fault."""
+    """Return the endpoint of a valid table."""
     values = settings.values
     return Endpoint(
         name=settings.name,
@@ -130,80 +131,82 @@ def _bucket_name(settings: ParsedTable) -> str:
 
 
 def check_endpoints(file: ParsedTable, routes: Sequence[RouteSettings], errors: ConfigErrors) -> None:
-    """Add what is wrong with a source, a destination or a store by itself."""
+    """Report problems within single sources, destinations and stores."""
     endpoints = [settings for route in routes for settings in route.endpoints]
     stores = file.tables[STORES.name].tables.values() if STORES.name in file.tables else ()
     for settings in (*stores, *endpoints):
         for given, other in (_PAIR, _PAIR[::-1]):
-            if given in settings.own and other not in settings.own | settings.near_misses:
-                message = f"given without {other}; give both, or neither for boto3's own chain"
+            if given in settings.own and other not in settings.own | settings.invalid:
+                message = f"given without {other}; give both, or neither to use boto3's credential chain"
                 errors.add(settings.path, message, given)
     for settings in endpoints:
-        if "port" in settings.written and "host" not in settings.written | settings.near_misses:
-            errors.add(settings.path, "given without host; AWS, which no host means, has no other port", "port")
+        if "port" in settings.given and "host" not in settings.given | settings.invalid:
+            errors.add(settings.path, "given without host; without a host the store is AWS", "port")
         if settings.values["calling_format"] == "SubdomainCallingFormat" and is_ip(settings.values["host"] or ""):
-            message = "a bucket cannot be put before an IP address; leave it out"
+            message = "virtual-host style does not work with an IP address; leave it out"
             errors.add(settings.path, message, "calling_format")
         if settings.values.get("copy_acl") and settings.values.get("acl"):
-            errors.add(settings.path, "given with acl, which is asked for with every object; leave one out", "copy_acl")
+            errors.add(
+                settings.path, "given together with acl, which applies to every object; leave one out", "copy_acl"
+            )
 
 
-# -- what they must not do to each other
+# -- conflicts between routes
 
 
 def check_routes(routes: Sequence[RouteSettings], errors: ConfigErrors) -> None:
-    """Add a fault for each two endpoints, and each circle of routes, that would write the same keys again."""
+    """Report endpoints that overlap and routes that form a cycle."""
     if [route.name for route in routes].count(DEFAULT_ROUTE) > 1:
         name = dotted((ROUTES.name, DEFAULT_ROUTE))
-        errors.add((ROUTES.name, DEFAULT_ROUTE), f"[{SOURCE.name}] makes a route of this name; rename [{name}]")
+        errors.add((ROUTES.name, DEFAULT_ROUTE), f"[{SOURCE.name}] defines a route of this name; rename [{name}]")
     for route in routes:
         for source, destination in ((route.source, destination) for destination in route.destinations if route.source):
             if source and _overlap(source, destination):
-                _refuse(source, destination, errors)
-    for one, other in combinations([destination for route in routes for destination in route.destinations], 2):
-        if _overlap(one, other):
-            _refuse(one, other, errors)
+                _report_overlap(source, destination, errors)
+    for first, second in combinations([destination for route in routes for destination in route.destinations], 2):
+        if _overlap(first, second):
+            _report_overlap(first, second, errors)
     for cycle in _cycles(routes):
         names = ", ".join(route.name for route in cycle)
-        hops = ", ".join(_hop(one, other) for one, other in zip(cycle, [*cycle[1:], cycle[0]], strict=True))
-        message = f"the routes {names} make a circle: {hops}; take one out, or give it a bucket or a prefix of its own"
+        hops = ", ".join(_hop(route, following) for route, following in zip(cycle, [*cycle[1:], cycle[0]], strict=True))
+        message = f"the routes {names} form a cycle: {hops}; remove one, or give it its own bucket or prefix"
         errors.add(max((route.path for route in cycle), key=len), message)
 
 
-def _refuse(one: ParsedTable, other: ParsedTable, errors: ConfigErrors) -> None:
-    same = one.values["prefix"] == other.values["prefix"]
-    what = "is the bucket and prefix of" if same else "overlaps, within one bucket, with"
-    errors.add(other.path, f"{what} [{dotted(one.path)}]; give it a bucket or a prefix of its own")
+def _report_overlap(first: ParsedTable, second: ParsedTable, errors: ConfigErrors) -> None:
+    same = first.values["prefix"] == second.values["prefix"]
+    what = "has the bucket and prefix of" if same else "overlaps, in the same bucket, with"
+    errors.add(second.path, f"{what} [{dotted(first.path)}]; give it its own bucket or prefix")
 
 
-def _hop(one: RouteSettings, other: RouteSettings) -> str:
-    """Return in words how one route writes what the other copies."""
-    assert other.source
-    destination = next(destination for destination in one.destinations if _overlap(destination, other.source))
-    return f"[{dotted(destination.path)}] overlaps [{dotted(other.source.path)}]"
+def _hop(route: RouteSettings, following: RouteSettings) -> str:
+    """Return in words how one route writes the source of another."""
+    assert following.source
+    destination = next(destination for destination in route.destinations if _overlap(destination, following.source))
+    return f"[{dotted(destination.path)}] overlaps [{dotted(following.source.path)}]"
 
 
 def _cycles(routes: Sequence[RouteSettings]) -> Iterator[list[RouteSettings]]:
-    """Yield, for each route that its own copies come back to, the shortest way; each circle once."""
+    """Yield the shortest cycle through each route; each cycle once."""
     following = {
         route.name: [other for other in routes if other is not route and _writes_into(route, other)] for route in routes
     }
     reported: set[frozenset[str]] = set()
     for route in routes:
         path = _shortest_cycle(route, following)
-        names = frozenset(one.name for one in path)
+        names = frozenset(passed.name for passed in path)
         if path and names not in reported:
             reported.add(names)
             yield path
 
 
-def _writes_into(one: RouteSettings, other: RouteSettings) -> bool:
-    """Whether one route writes what the other copies."""
-    return other.source is not None and any(_overlap(destination, other.source) for destination in one.destinations)
+def _writes_into(route: RouteSettings, other: RouteSettings) -> bool:
+    """Whether one route writes the source of the other."""
+    return other.source is not None and any(_overlap(destination, other.source) for destination in route.destinations)
 
 
 def _shortest_cycle(start: RouteSettings, following: Mapping[str, Sequence[RouteSettings]]) -> list[RouteSettings]:
-    """Return the shortest way from a route to itself, without its end; [] where there is none."""
+    """Return the routes of the shortest cycle that begins at `start`; [] if there is none."""
     paths = deque([[start]])
     reached = {start.name}
     while paths:
@@ -217,8 +220,8 @@ def _shortest_cycle(start: RouteSettings, following: Mapping[str, Sequence[Route
     return []
 
 
-def _overlap(one: ParsedTable, other: ParsedTable) -> bool:
-    """Whether two tables are about the same keys; what has a fault cannot be told."""
-    if any((settings.broken | settings.near_misses) & _PLACE_KEYS for settings in (one, other)):
+def _overlap(first: ParsedTable, second: ParsedTable) -> bool:
+    """Whether two tables can hold the same keys; False where a table is invalid."""
+    if any(settings.invalid & _PLACE_KEYS for settings in (first, second)):
         return False
-    return overlap(build_endpoint(one), build_endpoint(other))
+    return overlap(build_endpoint(first), build_endpoint(second))

@@ -1,4 +1,4 @@
-"""What tables and keys are declared with: what a key's value is, and what may be left out."""
+"""The types used to declare the schema: tables, keys and the kinds of values."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from enum import Enum
 
 
 class Kind(str, Enum):
-    """What a key's value is. The value of the enum is how messages call it."""
+    """The kind of a key's value. The enum's value is the wording in messages."""
 
     TEXT = "text"
-    SECRET = "text, a secret"  # noqa: S105  the words for it, not one
+    SECRET = "text, a secret"  # noqa: S105  the wording, not a secret
     REDIS_URL = "a Redis URL"
     HTTP_URL = "an HTTP URL"
     HOST = "a host name"
@@ -19,6 +19,7 @@ class Kind(str, Enum):
     BOOLEAN = "true or false"
     INTEGER = "a whole number"
     NUMBER = "a number"
+    DURATION = "a duration"
     SIZE = "a size"
     GLOBS = "a list of texts"
     SIZE_BY_HOUR = "a size, or a table of hours"
@@ -29,12 +30,12 @@ class Kind(str, Enum):
 
     @property
     def is_text(self) -> bool:
-        """Whether `NAME_file` can give it."""
+        """Whether `NAME_file` can supply the value."""
         return self in _TEXT_KINDS
 
     @property
     def is_by_hour(self) -> bool:
-        """Whether it may be a table, of hours of the day."""
+        """Whether the value may be a table that maps hours of the day to limits."""
         return self in (Kind.SIZE_BY_HOUR, Kind.NUMBER_BY_HOUR)
 
 
@@ -48,13 +49,13 @@ class Key:
     """One key of a table.
 
     Attributes:
-        default: as it would stand in the file; None is "left out".
-        example: what the template shows where the default says little.
-        required: the table means nothing without it.
-        shown: the template has it as a line in force rather than as a comment.
-        choices: the only values there are.
-        at_least, at_most: bounds of numbers (both) and sizes (`at_least`); `at_most` bounds a text's UTF-8 bytes.
-        may_be_empty: "" means something.
+        default: as it would be written in the file; None means that the key may be left out.
+        example: shown in the template where the default explains little.
+        required: the table is invalid without it.
+        shown: the template has it as an active line instead of a comment.
+        choices: the only values allowed.
+        at_least, at_most: bounds of numbers (both) and sizes (`at_least`); `at_most` limits a text's UTF-8 bytes.
+        may_be_empty: "" is a valid value.
         any_characters: control characters are allowed, as in an object's key.
         no_slash: "/" is not allowed.
     """
@@ -75,23 +76,23 @@ class Key:
 
 
 class WhenAbsent(str, Enum):
-    """What it means that a table is not in the file."""
+    """What a missing table means."""
 
-    REQUIRED = "a fault"
+    REQUIRED = "an error"
     DEFAULTS = "its keys have their defaults"
-    OFF = "what it is about is off"
+    OFF = "the feature is off"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table; or, where its name is free, one kind of table, as `[destination*]`.
+    """One table, or a kind of table with free names such as `[destination*]`.
 
     Attributes:
-        hints: advice for keys that there are not, and that people write all the same.
-        tables: those that may stand within it.
-        begins: the name is free: every table is one whose name begins so ("": every one there). It is `name` then
-            that messages and the template show, as an example. None: only the table called `name` is one.
-        alternatives: where one of these is within it, those within it whose absence is a fault may all be absent.
+        hints: advice for unknown keys that people are likely to write.
+        tables: the tables allowed inside it.
+        name_prefix: None means that the table is called `name`. Otherwise the name is free: each table with a name
+            that begins with this prefix ("": any name) is one, and `name` is the example in messages and template.
+        alternatives: if one of these inner tables is present, the required inner tables may all be missing.
     """
 
     name: str
@@ -108,10 +109,11 @@ class Table:
         return next((key for key in self.keys if key.name == name), None)
 
     def inner_table(self, name: str) -> Table | None:
-        """Return what describes the table within this one that is called `name`, or None."""
-        return next(
-            (table for table in self.tables
-             if (name == table.name if table.name_prefix is None else name.startswith(table.name_prefix))), None)  # fmt: skip
+        """Return the declaration of the inner table called `name`, or None."""
+        for table in self.tables:
+            if name == table.name if table.name_prefix is None else name.startswith(table.name_prefix):
+                return table
+        return None
 
     @property
     def key_names(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The configuration file: found, read as TOML, and its faults collected, each with the line that it stands in."""
+"""Locate and parse the TOML file; collect problems with line numbers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+#: Searched in this order when neither --config nor $S3S3_CONFIG names a file. Only the first one found is read.
 SEARCHED = ("./s3s3.toml", "/usr/local/etc/s3s3.toml", "/etc/s3s3/s3s3.toml")
-"""Where the file is looked for when neither --config nor $S3S3_CONFIG names one. The first that exists, alone."""
 
-_TEMPLATE_ADVICE = "echo_s3s3_toml_template prints one to start from"
+_TEMPLATE_ADVICE = "to create one, run echo_s3s3_toml_template > s3s3.toml"
 
 _INI_ADVICE = (
-    "this is an INI file, and s3s3 reads TOML now. `s3s3 convert OLD.ini > s3s3.toml` makes it. By hand: put every "
+    "this is an INI file, and s3s3 reads TOML. Convert it with `s3s3 convert OLD.ini > s3s3.toml`. By hand: put every "
     "text into double quotes "
     '(host = "ceph.example.org"), write true and false in lower case, replace the keys of [pubsub] by '
     'url = "redis://HOST:6379/0", and name the file s3s3.toml; echo_s3s3_toml_template prints an example'
@@ -33,14 +33,14 @@ _INI_ADVICE = (
 _TEXT_KEYS = "|".join(sorted({key.name for table in all_tables() for key in table.keys if key.kind.is_text}))
 _UNQUOTED_TEXT = re.compile(rf"^\s*({_TEXT_KEYS})\s*[=:]\s*[^\s\"'\[]", re.MULTILINE)
 _QUOTED_TEXT = re.compile(r"=\s*[\"']")
-_DEEPEST = 8
-"""No name of the schema has more parts; a file's may have any number."""
+#: Parts of a dotted name that are followed. The schema's names have fewer; a file's may have any number.
+_MAX_DEPTH = 8
 _PLACE = re.compile(r"(.*) \(at line (\d+), column (\d+)\)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """A file that was read and is TOML."""
+    """A configuration file that was read and is valid TOML."""
 
     path: Path
     text: str
@@ -48,7 +48,7 @@ class ConfigFile:
 
     @cached_property
     def lines(self) -> Mapping[tuple[str, ...], int]:
-        """The line where each table and each key first stands, by the names that lead there: (table, table, key)."""
+        """The first line of each table and key, by the names that lead to it: (table, table, key)."""
         lines: dict[tuple[str, ...], int] = {}
         for line, path in _statements(self.text):
             for depth in range(1, len(path) + 1):
@@ -58,13 +58,13 @@ class ConfigFile:
 
 @dataclass
 class ConfigErrors:
-    """What is wrong with a file. Collected, so that all of it is reported at once."""
+    """The problems of a file, collected so that all are reported together."""
 
     file: ConfigFile
     found: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, table: tuple[str, ...], message: str, key: str = "") -> None:
-        """Add a fault of a table, or of its key; a table's name is all names that lead to it, () is the file itself."""
+        """Add a problem of a table or of its key. `table` has the names that lead to it; () is the file itself."""
         path = (*table, key) if key else table
         lines = (self.file.lines.get(path[:depth]) for depth in range(len(path), 0, -1))
         line = next(filter(None, lines), 0)
@@ -73,26 +73,26 @@ class ConfigErrors:
         self.found.append((line, f"{place}:{label}{':' if label else ''} {message}"))
 
     def raise_if_any(self) -> None:
-        """Raise ConfigError with every fault, in the file's order, if there is one."""
+        """Raise ConfigError with all problems in the order of the file, if there are any."""
         if self.found:
             raise ConfigError([problem for _, problem in sorted(self.found, key=lambda problem: problem[0])])
 
 
 def named(name: str) -> str:
-    """Return a table's or key's name as TOML writes it, short and safe to print."""
+    """Return the name of a table or key as TOML writes it, shortened and printable."""
     return name if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name) else repr(name[:60])
 
 
 def dotted(table: tuple[str, ...]) -> str:
-    """Return a table's whole name as TOML writes it between brackets."""
+    """Return the full name of a table as TOML writes it between brackets."""
     return ".".join(map(named, table))
 
 
 def read(path: str | Path | None, environ: Mapping[str, str]) -> ConfigFile:
-    """Find the one file and read it.
+    """Find the configuration file and parse it.
 
     Raises:
-        ConfigError: there is none, it cannot be read, or it is not TOML.
+        ConfigError: the file does not exist, cannot be read, or is not TOML.
     """
     found, content = _find(path, environ)
     try:
@@ -103,7 +103,7 @@ def read(path: str | Path | None, environ: Mapping[str, str]) -> ConfigFile:
     try:
         return ConfigFile(found, text, tomllib.loads(text))
     except (ValueError, RecursionError) as error:
-        # An absurd number, or absurd nesting, has no error of tomllib's own.
+        # tomllib raises plain ValueError or RecursionError for huge numbers and deep nesting.
         raise ConfigError([_syntax_problem(found, text, error)]) from None
 
 
@@ -117,45 +117,45 @@ def _find(path: str | Path | None, environ: Mapping[str, str]) -> tuple[Path, by
             continue
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
-            raise ConfigError([f"{candidate}: the configuration cannot be read: {reason}"]) from None
+            raise ConfigError([f"{candidate}: cannot read the configuration: {reason}"]) from None
     if named_file:
-        origin = "" if path else " ($S3S3_CONFIG names it)"
+        origin = "" if path else " (named by $S3S3_CONFIG)"
         raise ConfigError([f"{named_file}: no such configuration file{origin}; {_TEMPLATE_ADVICE}"])
-    looked_at = f"neither --config nor $S3S3_CONFIG names one, and there is no {', '.join(SEARCHED)}"
-    raise ConfigError([f"no configuration file: {looked_at}; {_TEMPLATE_ADVICE}"])
+    searched = f"--config and $S3S3_CONFIG are not set, and none of these exists: {', '.join(SEARCHED)}"
+    raise ConfigError([f"no configuration file: {searched}; {_TEMPLATE_ADVICE}"])
 
 
 def _syntax_problem(path: Path, text: str, error: Exception) -> str:
-    """Return the fault of a text that is no TOML. Nothing of the text stands in it: the line may hold a secret."""
+    """Return the message for a text that is not TOML. It quotes nothing of the text, which may contain a secret."""
     if path.suffix == ".ini" or (_UNQUOTED_TEXT.search(text) and not _QUOTED_TEXT.search(text)):
         return f"{path}: {_INI_ADVICE}"
     if isinstance(error, RecursionError):
         return f"{path}: not TOML: nested too deeply"
-    if not isinstance(error, tomllib.TOMLDecodeError):  # of int(), which takes no text without end
+    if not isinstance(error, tomllib.TOMLDecodeError):  # from int(), which limits the number of digits
         return f"{path}: not TOML: a number has too many digits"
     match = _PLACE.fullmatch(str(error))
     if match is None:  # "(at end of document)"
         return f"{path}: not TOML: {error}"
     message, line, column = match.groups()
     unquoted = _UNQUOTED_TEXT.match(text.split("\n")[int(line) - 1])
-    advice = f"; {unquoted[1]} is text, which stands in double quotes" if unquoted else ""
+    advice = f"; put the text of {unquoted[1]} into double quotes" if unquoted else ""
     if message == "Cannot overwrite a value":
-        advice = "; this name is there already"
+        advice = "; this name is already used"
     return f"{path}:{line}:{column}: not TOML: {message[0].lower()}{message[1:]}{advice}"
 
 
 def _statements(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Yield the line and the full name of every table and key.
 
-    tomllib tells no lines, so the text is taken line by line until tomllib can read what was taken: that is one
-    statement. So a "[x]" within a text of several lines misleads nobody.
+    tomllib does not report line numbers. Lines are therefore collected until tomllib can parse them: that is one
+    statement. A "[x]" inside a multi-line string is not miscollected for a table.
     """
     table: tuple[str, ...] = ()
-    taken: list[str] = []
+    collected: list[str] = []
     first = 1
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
-        taken.append(line)
-        statement = "\n".join(taken)
+        collected.append(line)
+        statement = "\n".join(collected)
         try:
             content = tomllib.loads(statement)
         except (ValueError, RecursionError):
@@ -166,11 +166,11 @@ def _statements(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
         else:
             for path in _paths(content):
                 yield first, table + path
-        taken, first = [], number + 1
+        collected, first = [], number + 1
 
 
-def _paths(content: Mapping[str, Any], depth: int = _DEEPEST) -> Iterator[tuple[str, ...]]:
-    """Yield the full names in a statement."""
+def _paths(content: Mapping[str, Any], depth: int = _MAX_DEPTH) -> Iterator[tuple[str, ...]]:
+    """Yield the full names that a statement defines."""
     for name, value in content.items():
         if isinstance(value, dict) and value and depth > 1:
             yield from ((name, *path) for path in _paths(value, depth - 1))

@@ -1,4 +1,4 @@
-"""The value of one key of a table: from the configuration file itself, the environment, or a file of its own."""
+"""Resolve one key from the file, the environment or a referenced file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class KeyReader:
     """Reads the keys of one table.
 
     Attributes:
-        broken: the keys that have a fault.
+        invalid: the names of keys with a problem.
     """
 
     def __init__(
@@ -31,19 +31,19 @@ class KeyReader:
         self._content = content
         self._environ = environ
         self._errors = errors
-        self.broken: set[str] = set()
+        self.invalid: set[str] = set()
 
-    def problem(self, key: Key, message: str, name: str | None = None) -> None:
-        """Add a fault of a key, told where `name` stands."""
-        self.broken.add(key.name)
+    def add_error(self, key: Key, message: str, name: str | None = None) -> None:
+        """Add a problem of a key, with the line of `name` (default: the key itself)."""
+        self.invalid.add(key.name)
         self._errors.add(self._path, message, name or key.name)
 
     def value(self, key: Key) -> object:
-        """Return the key's parsed value, or None with a fault added."""
+        """Return the key's parsed value, or None after adding a problem."""
         by_file = key.name + FILE_SUFFIX
         is_given, is_by_file = key.name in self._content, key.kind.is_text and by_file in self._content
         if is_given and is_by_file:
-            self.problem(key, f"{key.name} and {by_file} are both given; one of them has to go")
+            self.add_error(key, f"{key.name} and {by_file} are both given; remove one")
             return None
         if is_by_file:
             return self._from_file(key, by_file)
@@ -52,56 +52,56 @@ class KeyReader:
         try:
             value, variable = self._expanded(self._content[key.name], partly=key.kind is Kind.SECRET)
         except ValueError as error:
-            self.problem(key, str(error))
+            self.add_error(key, str(error))
             return None
         return self._parsed(key, from_text(key, str(value)) if variable else value, variable)
 
     def _parsed(self, key: Key, value: object, origin: str) -> object:
-        """Parse a value; `origin` says where it comes from if that is not the file itself, and then it is not shown.
+        """Parse a value. `origin` names its source if that is not this file; messages then do not show the value.
 
-        A secret that is empty elsewhere is an accident, and never "": who means that no token is needed writes so here.
+        An empty secret from the environment or another file is an accident. Only "" in this file means "no token".
         """
         if origin and key.kind in _NEVER_SHOWN:
             key = replace(key, may_be_empty=False)
         try:
             return parse(key, value)
-        except InvalidValue as wrong:
+        except InvalidValue as error:
             if origin:
-                self.problem(key, f"must be {wrong.expected} ({origin})")
+                self.add_error(key, f"must be {error.expected} ({origin})")
             else:
-                self.problem(key, wrong.message(found=_found(key, value)))
+                self.add_error(key, error.message(found=_found(key, value)))
             return None
 
     def _from_file(self, key: Key, by_file: str) -> object:
-        """Return the key's value from the file that NAME_file names, without one newline at its end.
+        """Return the content of the file that NAME_file names, without one trailing newline.
 
-        The path is not shown: it may be the secret itself, written into the wrong key.
+        Messages do not show the path: it may be a secret that was written into the wrong key.
         """
         try:
             path, _ = self._expanded(self._content[by_file], partly=False)
             text = (self._errors.file.path.parent / _path(path)).read_bytes().decode()
         except UnicodeDecodeError:
-            self.problem(key, "the file that it names is not UTF-8", by_file)
+            self.add_error(key, "the referenced file is not UTF-8", by_file)
         except OSError as error:
-            self.problem(key, f"the file that it names cannot be read: {error.strerror}", by_file)
+            self.add_error(key, f"cannot read the referenced file: {error.strerror}", by_file)
         except ValueError as error:
-            self.problem(key, str(error), by_file)
+            self.add_error(key, str(error), by_file)
         else:
             return self._parsed(key, re.sub(r"\r?\n\Z", "", text), f"the text of the file in {by_file}")
         return None
 
     def _expanded(self, value: object, partly: bool) -> tuple[object, str]:
-        """Return a value with "${NAME}" replaced, and which variable that was, in words.
+        """Return the value with "${NAME}" replaced, and the name of the variable in words ("" if none).
 
         Raises:
-            ValueError: the variable is not set; or it is only a part of the value, and not `partly`: a secret may well
-                hold such text.
+            ValueError: the variable is not set, or it is only a part of the value and `partly` is False. A secret may
+                contain such text.
         """
         variable = _VARIABLE.fullmatch(value) if isinstance(value, str) else None
         if variable is None:
             texts = value if isinstance(value, list) else [value]
             if not partly and any(isinstance(text, str) and _VARIABLE.search(text) for text in texts):
-                raise ValueError('"${NAME}" is replaced only where it is the whole value')
+                raise ValueError('"${NAME}" is replaced only if it is the whole value')
             return value, ""
         words = f"environment variable {variable[1]}"
         try:
@@ -115,7 +115,7 @@ class KeyReader:
 
 
 def _found(key: Key, value: object) -> str:
-    """Return how a message may show a value that is not what the key takes; credentials get into every place."""
+    """Return an invalid value as a message may show it. Credentials are pasted into any key, so they are hidden."""
     if key.kind in _NEVER_SHOWN:
         return "" if isinstance(value, str) else type_of(value)
     return toml_repr(redacted_url(value) if isinstance(value, str) and "@" in value else value)

@@ -1,6 +1,6 @@
-"""What one value of the configuration may be, and what becomes of it.
+"""Parse one value into its Python type.
 
-A value's own text never stands in an error that is raised here: the caller knows whether it may be shown.
+Errors raised here never contain the value itself: only the caller knows whether it may be shown.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from .schema_types import Key, Kind
 
 _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)")
 _HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-4]):([0-5][0-9])")
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([smhd]?)")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
 
-_NUMBERS = (Kind.INTEGER, Kind.SIZE, Kind.NUMBER, Kind.SIZE_BY_HOUR, Kind.NUMBER_BY_HOUR)
+_NUMBERS = (Kind.INTEGER, Kind.SIZE, Kind.NUMBER, Kind.DURATION, Kind.SIZE_BY_HOUR, Kind.NUMBER_BY_HOUR)
 
 _UNITS_BYTES = {"": 1, "b": 1} | {
     prefix + unit: base**power
@@ -32,7 +34,7 @@ _UNITS_BYTES = {"": 1, "b": 1} | {
 
 
 class InvalidValue(ValueError):
-    """A value that is not what it has to be: it must be `expected`; `advice` is what to write instead."""
+    """An invalid value. `expected` completes the sentence "must be ..."; `advice` says what to write instead."""
 
     def __init__(self, expected: str, advice: str = "") -> None:
         super().__init__(expected)
@@ -40,33 +42,35 @@ class InvalidValue(ValueError):
         self.advice = advice
 
     def message(self, found: str) -> str:
-        """Return the whole message; `found` is what was there instead, "" if that may not be shown."""
+        """Return the whole message; `found` is the invalid value, "" if it must not be shown."""
         text = f"must be {self.expected}" + (f", not {found}" if found else "")
         return f"{text}; {self.advice}" if self.advice else text
 
 
 def parse(key: Key, value: object) -> object:
-    """Return what the program works with: sizes in bytes, secrets as `Secret`, an address as (host, port) or None.
+    """Return the Python value: sizes in bytes, durations in s, `Secret`s, an address as (host, port) or None.
 
     Raises:
-        Wrong: the value is not what `key` takes.
+        InvalidValue: `key` does not accept the value.
     """
     return _PARSERS[key.kind](key, value)
 
 
 def from_text(key: Key, text: str) -> object:
-    """Return the TOML value that text from the environment stands for; the text itself where it fits nothing."""
+    """Return the TOML value that a text from the environment represents, or the text itself."""
     if key.kind is Kind.BOOLEAN and text.lower() in ("true", "false"):
         return text.lower() == "true"
     if key.kind in _NUMBERS and re.fullmatch(r"-?[0-9]{1,18}", text):
         return int(text)
-    if key.kind in (Kind.NUMBER, Kind.NUMBER_BY_HOUR) and re.fullmatch(r"-?[0-9]{1,18}\.[0-9]{1,18}", text):
+    if key.kind in (Kind.NUMBER, Kind.NUMBER_BY_HOUR, Kind.DURATION) and re.fullmatch(
+        r"-?[0-9]{1,18}\.[0-9]{1,18}", text
+    ):
         return float(text)
     return text
 
 
 def toml_repr(value: object) -> str:
-    """Return a value, as short as messages need it, the way TOML writes it."""
+    """Return a value as TOML writes it, shortened for messages."""
     if isinstance(value, str):
         text = value if len(value) <= 40 else f"{value[:40]}..."
         return f'"{text}"' if text.isprintable() else repr(text)
@@ -80,13 +84,13 @@ def toml_repr(value: object) -> str:
 
 
 def type_of(value: object) -> str:
-    """Return in words what kind of TOML value it is."""
+    """Return the type of a TOML value in words."""
     words = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a table"}
     return words.get(type(value), "a date or time")
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """Return the choice that `word` may have been meant to be, or None."""
+    """Return the choice that is most similar to `word`, or None."""
     by_lower = {choice.lower(): choice for choice in choices}
     return by_lower.get(next(iter(difflib.get_close_matches(word[:100].lower(), by_lower, n=1)), ""))
 
@@ -97,17 +101,17 @@ def _text(key: Key, value: object) -> str:
     if not value and not key.may_be_empty:
         raise InvalidValue("at least one character", "" if key.required else "leave it out for the default")
     if key.choices and value not in key.choices:
-        near_misses = nearest(value, key.choices)
+        similar = nearest(value, key.choices)
         raise InvalidValue(
             " or ".join(f'"{choice}"' for choice in key.choices),
-            f'did you mean "{near_misses}"?' if near_misses else "",
+            f'did you mean "{similar}"?' if similar else "",
         )
     if key.at_most is not None and len(value.encode()) > key.at_most:
         raise InvalidValue(f"at most {key.at_most:,} bytes of UTF-8")
     if not key.any_characters and _CONTROL_CHARACTER.search(value):
         raise InvalidValue("text without control characters")
     if key.no_slash and "/" in value:
-        raise InvalidValue('a name without "/"', "what follows the bucket's name belongs in prefix")
+        raise InvalidValue('a name without "/"', "put the rest of the path into prefix")
     return value
 
 
@@ -121,13 +125,35 @@ def _boolean(_key: Key, value: object) -> bool:
     return value
 
 
+def parse_duration(text: str) -> float:
+    """Return the seconds of `90`, `90s`, `5m`, `36h` or `7d`.
+
+    Raises:
+        InvalidValue: the text is not a duration.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise InvalidValue('a duration such as 90, "90s", "5m", "36h" or "7d"')
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _duration(key: Key, value: object) -> float:
+    seconds = parse_duration(value) if isinstance(value, str) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise InvalidValue('a duration such as 90, "90s", "5m", "36h" or "7d"')
+    assert key.at_least is not None and key.at_most is not None
+    if not key.at_least <= seconds <= key.at_most:
+        raise InvalidValue(f"a duration from {key.at_least} to {key.at_most} s")
+    return seconds
+
+
 def _number(key: Key, value: object) -> float:
     wanted = int if key.kind is Kind.INTEGER else int | float
     what = key.kind.value if key.kind in (Kind.INTEGER, Kind.NUMBER) else Kind.NUMBER.value
     if isinstance(value, bool) or not isinstance(value, wanted):
         raise InvalidValue(what)
     assert isinstance(value, int | float) and key.at_least is not None and key.at_most is not None
-    if not key.at_least <= value <= key.at_most:  # "nan" is in no range
+    if not key.at_least <= value <= key.at_most:  # also refuses nan
         raise InvalidValue(f"{what} from {key.at_least} to {key.at_most}")
     return value
 
@@ -146,10 +172,10 @@ def _size(key: Key, value: object) -> int:
     return value
 
 
-def _by_hour(one: Callable[[Key, object], float], key: Key, value: object) -> tuple[Window, ...]:
-    """Return the hours of the day with a limit each; a limit without hours holds all day."""
+def _by_hour(parse_limit: Callable[[Key, object], float], key: Key, value: object) -> tuple[Window, ...]:
+    """Return a limit for each window of the day; a limit without hours applies all day."""
     if not isinstance(value, dict):
-        return (Window(0, MINUTES_OF_A_DAY, one(key, value)),)
+        return (Window(0, MINUTES_OF_A_DAY, parse_limit(key, value)),)
     windows: list[Window] = []
     for hours, limit in value.items():
         match = _HOURS.fullmatch(hours)
@@ -158,17 +184,17 @@ def _by_hour(one: Callable[[Key, object], float], key: Key, value: object) -> tu
         )
         if from_minute == to_minute or to_minute > MINUTES_OF_A_DAY:
             raise InvalidValue(
-                'a table of hours such as { "08:00-18:00" = ... }', f"{toml_repr(hours)} is no such hours"
+                'a table of hours such as { "08:00-18:00" = ... }', f"{toml_repr(hours)} is not a time range"
             )
         try:
-            windows.append(Window(from_minute, to_minute, one(key, limit)))
-        except InvalidValue as wrong:
-            raise InvalidValue(f"{wrong.expected} at {toml_repr(hours)}", wrong.advice) from None
+            windows.append(Window(from_minute, to_minute, parse_limit(key, limit)))
+        except InvalidValue as error:
+            raise InvalidValue(f"{error.expected} at {toml_repr(hours)}", error.advice) from None
     if not windows:
-        raise InvalidValue("a table with at least one line", "leave it out where there is no limit")
-    for one_window, other in combinations(windows, 2):
-        if one_window.covers(other.from_minute) or other.covers(one_window.from_minute):
-            raise InvalidValue("a table of hours that do not overlap", "each minute of the day may have one limit")
+        raise InvalidValue("a table with at least one line", "leave it out for no limit")
+    for first, second in combinations(windows, 2):
+        if first.covers(second.from_minute) or second.covers(first.from_minute):
+            raise InvalidValue("a table of hours that do not overlap", "each minute of the day can have one limit")
     return tuple(windows)
 
 
@@ -228,7 +254,7 @@ def _host(key: Key, value: object) -> str:
     if is_ipv6(text):
         return text
     if not is_host(text):
-        raise InvalidValue("a host name alone", host_advice(text))
+        raise InvalidValue("a host name only", host_advice(text))
     return text.strip("[]")
 
 
@@ -239,7 +265,7 @@ def _address(key: Key, value: object) -> tuple[str, int] | None:
     host, _, port = text.rpartition(":")
     if not is_host(host) or not is_port(port):
         raise InvalidValue(
-            f"HOST:PORT, as in {toml_repr(key.default)}", "" if host else "0.0.0.0 as the host is every address"
+            f"HOST:PORT, as in {toml_repr(key.default)}", "" if host else "use 0.0.0.0 as the host for all addresses"
         )
     return host.strip("[]"), int(port)
 
@@ -272,6 +298,7 @@ _PARSERS: dict[Kind, Callable[[Key, object], object]] = {
     Kind.BOOLEAN: _boolean,
     Kind.INTEGER: _number,
     Kind.NUMBER: _number,
+    Kind.DURATION: _duration,
     Kind.SIZE: _size,
     Kind.GLOBS: _globs,
     Kind.SIZE_BY_HOUR: partial(_by_hour, _size),

@@ -16,7 +16,7 @@ def test_host_names_and_addresses_are_hosts(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", ".", "a..b", "-a", "a:1", "a/b", "http://a", "a b", "müller", "a@b", "[::g]", "a\n", "a" * 64]
 )
-def test_other_texts_are_no_hosts(text: str) -> None:
+def test_other_texts_are_not_hosts(text: str) -> None:
     assert not is_host(text)
 
 
@@ -79,16 +79,16 @@ def test_redis_py_takes_the_urls_that_are_well_formed(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "part"),
     [
-        ("localhost", "begins with one of redis, rediss, unix"),
-        ("http://localhost", "begins with one of"),
-        ("redis:", "begins with one of"),
+        ("localhost", "begin it with one of redis, rediss, unix"),
+        ("http://localhost", "begin it with one of"),
+        ("redis:", "begin it with one of"),
         ("redis://", "HOST:PORT"),
         ("redis:///0", "HOST:PORT"),
         ("redis://host:0", "HOST:PORT"),
         ("redis://host:port/0", "HOST:PORT"),
         ("redis://a,b/0", "HOST:PORT"),
-        ("redis://host/zero", "database's number"),
-        ("redis://host/0#x", "database's number"),
+        ("redis://host/zero", "database number"),
+        ("redis://host/0#x", "database number"),
         ("redis://host?db", "NAME=VALUE"),
         ("redis://[::1/0", "NAME=VALUE"),
         ("redis://:a/b@host/0", "%2F"),
@@ -98,7 +98,7 @@ def test_redis_py_takes_the_urls_that_are_well_formed(url: str) -> None:
         ("unix://", "unix:///"),
         ("redis+sentinel://a:26379", "names the service"),
         ("redis+sentinel://a:26379,:1/mymaster", "HOST:PORT"),
-        ("redis+cluster://a/3", "no databases"),
+        ("redis+cluster://a/3", "only database 0"),
     ],
 )
 def test_a_redis_url_that_is_not_well_formed_gets_advice(url: str, part: str) -> None:

@@ -112,27 +112,27 @@ def test_nothing_in_a_configuration_can_be_changed() -> None:
 
 
 @pytest.mark.parametrize("given_key", ["aws_access_key_id", "aws_secret_access_key"])
-def test_half_a_pair_of_keys_is_a_fault(given_key: str) -> None:
+def test_half_a_key_pair_is_a_problem(given_key: str) -> None:
     (problem,) = problems_in(f'{SOUND}{given_key} = "A"\n')
     assert problem.startswith(f"s3s3.toml:9: [destination] {given_key}: given without ")
 
 
-def test_a_port_without_a_host_is_a_fault() -> None:
+def test_a_port_without_a_host_is_a_problem() -> None:
     (problem,) = problems_in(SOUND.replace('host = "swift.example.org"', "port = 80"))
     assert "given without host" in problem
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "[::1]"])
-def test_a_bucket_in_front_of_an_ip_address_is_a_fault(host: str) -> None:
+def test_a_bucket_in_front_of_an_ip_address_is_a_problem(host: str) -> None:
     text = SOUND.replace("swift.example.org", host)
     assert loaded(text)
     (problem,) = problems_in(text + 'calling_format = "SubdomainCallingFormat"')
-    assert "[destination] calling_format: a bucket cannot be put before an IP address" in problem
+    assert "[destination] calling_format: virtual-host style does not work with an IP address" in problem
 
 
-def test_a_spool_directory_that_is_not_there_is_a_fault() -> None:
+def test_a_spool_directory_that_is_not_there_is_a_problem() -> None:
     (problem,) = problems_in(SOUND + '[worker]\nspool_dir = "/nowhere/at/all"\n')
-    assert problem == 's3s3.toml:10: [worker] spool_dir: "/nowhere/at/all" is no directory; make it'
+    assert problem == 's3s3.toml:10: [worker] spool_dir: "/nowhere/at/all" is not a directory; create it'
 
 
 def endpoints(source: str, *destinations: str) -> str:
@@ -165,14 +165,14 @@ APART = [
 def test_a_destination_within_its_source_is_refused(one: str, other: str) -> None:
     (problem,) = problems_in(endpoints(one, other))
     assert "[dest0]: " in problem
-    assert "[source]; give it a bucket or a prefix of its own" in problem
+    assert "[source]; give it its own bucket or prefix" in problem
 
 
 @pytest.mark.parametrize(("one", "other"), OVERLAPS)
 def test_two_destinations_that_overlap_are_refused(one: str, other: str) -> None:
     (problem,) = problems_in(endpoints('host="elsewhere";bucket_name="a"', one, other))
     assert "[dest1]: " in problem
-    assert "[dest0]; give it a bucket or a prefix of its own" in problem
+    assert "[dest0]; give it its own bucket or prefix" in problem
 
 
 @pytest.mark.parametrize(("one", "other"), APART)
@@ -181,13 +181,13 @@ def test_endpoints_that_share_no_key_are_accepted(one: str, other: str) -> None:
     assert loaded(endpoints('host="elsewhere";bucket_name="a"', other, one))
 
 
-@pytest.mark.parametrize("fault", ["prefix=5", 'hots="ceph"', 'bucket_nam="a"', 'port="x";host="swift"'])
+@pytest.mark.parametrize("problem", ["prefix=5", 'hots="ceph"', 'bucket_nam="a"', 'port="x";host="swift"'])
 def test_where_an_endpoint_is_cannot_be_compared_while_that_has_a_fault(problem: str) -> None:
     name = "" if problem.startswith("bucket") else 'bucket_name="a";'
     assert len(problems_in(endpoints('bucket_name="a"', f"{name}{problem}"))) == 1
 
 
-def test_all_faults_are_told_at_once_in_the_order_of_the_file() -> None:
+def test_all_problems_are_reported_together_in_the_order_of_the_file() -> None:
     errors = problems_in("""[source]
 host = "http://ceph:7480"
 verify_md5 = "yes"
@@ -258,6 +258,7 @@ WRONG_TYPES: dict[Kind, list[Any]] = {
     Kind.BOOLEAN: ["true", 1, 0.5, [], {}],
     Kind.INTEGER: ["1", True, 1.5, [1], {}],
     Kind.NUMBER: ["1", False, [1], {}],
+    Kind.DURATION: ["soon", False, [1], {}],
     Kind.SIZE: [True, 1.5, ["1 GiB"], {}],
     Kind.GLOBS: ["*", 1, True, [1], {}],
     Kind.SIZE_BY_HOUR: [True, 1.5, ["1 GiB"], {"8-9": "1 GiB"}],
@@ -271,7 +272,7 @@ def values_of(key: Key) -> st.SearchStrategy[Any]:
         return st.sampled_from(key.choices)
     if key.name in BY_NAME:
         return BY_NAME[key.name]
-    if key.kind in (Kind.INTEGER, Kind.NUMBER):
+    if key.kind in (Kind.INTEGER, Kind.NUMBER, Kind.DURATION):
         assert key.at_least is not None and key.at_most is not None
         whole = st.integers(key.at_least, key.at_most)
         return whole if key.kind is Kind.INTEGER else whole | st.floats(key.at_least, key.at_most)
@@ -328,7 +329,7 @@ def test_every_sound_configuration_loads(tables: dict[str, dict[str, Any]]) -> N
 
 @EXAMPLES
 @given(sound_tables(), st.data())
-def test_a_value_of_a_wrong_type_is_exactly_one_fault_that_names_it(
+def test_a_value_of_a_wrong_type_is_exactly_one_problem_that_names_it(
     tables: dict[str, dict[str, Any]], data: st.DataObject
 ) -> None:
     name = data.draw(st.sampled_from(sorted(tables)))
@@ -343,7 +344,7 @@ def test_a_value_of_a_wrong_type_is_exactly_one_fault_that_names_it(
 
 @EXAMPLES
 @given(sound_tables(), st.data())
-def test_an_unknown_key_is_exactly_one_fault_that_names_it(
+def test_an_unknown_key_is_exactly_one_problem_that_names_it(
     tables: dict[str, dict[str, Any]], data: st.DataObject
 ) -> None:
     name = data.draw(st.sampled_from(sorted(tables)))
@@ -358,7 +359,7 @@ def test_an_unknown_key_is_exactly_one_fault_that_names_it(
 
 @EXAMPLES
 @given(sound_tables(), st.data())
-def test_a_misspelt_key_is_exactly_one_fault_that_names_the_right_one(
+def test_a_misspelled_key_is_exactly_one_problem_that_names_the_right_one(
     tables: dict[str, dict[str, Any]], data: st.DataObject
 ) -> None:
     name = data.draw(st.sampled_from(sorted(name for name in tables if tables[name])))
@@ -370,7 +371,7 @@ def test_a_misspelt_key_is_exactly_one_fault_that_names_the_right_one(
 
 @EXAMPLES
 @given(sound_tables(), (UNICODE | WORDS).filter(lambda name: not name.startswith("dest")))
-def test_an_unknown_table_is_exactly_one_fault_that_names_it(tables: dict[str, dict[str, Any]], name: str) -> None:
+def test_an_unknown_table_is_exactly_one_problem_that_names_it(tables: dict[str, dict[str, Any]], name: str) -> None:
     if name not in {table.name for table in all_tables()}:
         (problem,) = problems_in(toml({**tables, name: {}}))
         assert f": [{named(name)}]: unknown table; " in problem

@@ -37,11 +37,11 @@ def test_the_first_file_that_exists_is_the_only_one_read(here: Path) -> None:
     assert read("argument.toml", {"S3S3_CONFIG": "variable.toml"}).path == Path("argument.toml")
 
 
-def test_a_file_that_was_named_and_is_not_there_is_a_fault_even_where_another_is(here: Path) -> None:
+def test_a_named_file_that_does_not_exist_is_a_problem_even_where_another_is(here: Path) -> None:
     (here / "s3s3.toml").write_text("")
     assert problem("nope.toml").startswith("nope.toml: no such configuration file; ")
     assert problem(None, {"S3S3_CONFIG": "nope.toml"}).startswith(
-        "nope.toml: no such configuration file ($S3S3_CONFIG names it)"
+        "nope.toml: no such configuration file (named by $S3S3_CONFIG)"
     )
     assert problem("s3s3.toml/x").startswith("s3s3.toml/x: no such")
 
@@ -51,7 +51,7 @@ def test_an_empty_variable_names_no_file(here: Path) -> None:
     assert read(None, {"S3S3_CONFIG": ""}).path == Path("s3s3.toml")
 
 
-def test_no_file_at_all_is_told_with_the_places_and_the_template(here: Path) -> None:
+def test_a_missing_file_is_reported_with_the_places_and_the_template(here: Path) -> None:
     message = problem(None)
     for part in ("--config", "$S3S3_CONFIG", *config_file.SEARCHED, "echo_s3s3_toml_template"):
         assert part in message
@@ -63,18 +63,18 @@ def test_the_places_are_those_of_the_manual() -> None:
 
 def test_a_file_that_cannot_be_read_is_not_passed_over(here: Path) -> None:
     (here / "s3s3.toml").mkdir()
-    assert problem(None) == "./s3s3.toml: the configuration cannot be read: Is a directory"
-    assert "cannot be read" in problem("a\0b")
+    assert problem(None) == "./s3s3.toml: cannot read the configuration: Is a directory"
+    assert "cannot read the configuration" in problem("a\0b")
 
 
-def test_a_byte_order_mark_and_windows_lines_are_no_fault() -> None:
+def test_a_byte_order_mark_and_windows_lines_are_no_problem() -> None:
     assert loaded("\ufeff" + SOUND.replace("\n", "\r\n")).routes
     assert problems_in(SOUND.replace("\n", "\r\n") + "x = 1\r\n") == [
-        f"s3s3.toml:{SOUND.count(chr(10)) + 1}: [destination] x: unknown key; echo_s3s3_toml_template prints them all"
+        f"s3s3.toml:{SOUND.count(chr(10)) + 1}: [destination] x: unknown key; echo_s3s3_toml_template prints all keys"
     ]
 
 
-def test_what_is_not_utf_8_is_told_by_line(here: Path) -> None:
+def test_what_is_not_utf_8_is_reported_by_line(here: Path) -> None:
     (here / "s3s3.toml").write_bytes(b"# one\n# \xfc\n")
     assert problem(None) == "s3s3.toml:2: not UTF-8: byte 0xfc"
 
@@ -84,16 +84,16 @@ def test_what_is_not_utf_8_is_told_by_line(here: Path) -> None:
     [
         ('[source]\nhost = "a\n', "s3s3.toml:2:10: not TOML: illegal character '\\n'"),
         ('[source]\nhost = "a"\nbucket_name = images',
-         "s3s3.toml:3:15: not TOML: invalid value; bucket_name is text, which stands in double quotes"),
+         "s3s3.toml:3:15: not TOML: invalid value; put the text of bucket_name into double quotes"),
         ("[source]\n[source]\n", "s3s3.toml:2:8: not TOML: cannot declare ('source',) twice"),
         ('[source]\nhost = "a"\nhost = "b"\n[x]',
-         "s3s3.toml:3:11: not TOML: cannot overwrite a value; this name is there already"),
+         "s3s3.toml:3:11: not TOML: cannot overwrite a value; this name is already used"),
         ("a = [", "s3s3.toml: not TOML: Invalid value (at end of document)"),
         ("a = " + "[" * 100_000, "s3s3.toml: not TOML: nested too deeply"),
         ("a = " + "1" * 5000, "s3s3.toml: not TOML: a number has too many digits"),
     ],
 )  # fmt: skip
-def test_a_syntax_error_is_told_with_line_and_column(text: str, expected: str) -> None:
+def test_a_syntax_error_is_reported_with_line_and_column(text: str, expected: str) -> None:
     assert problems_in(text) == [expected]
 
 
@@ -114,7 +114,7 @@ INI = """[source]
 
 def test_an_ini_file_of_the_predecessor_is_known_by_its_content_and_gets_advice() -> None:
     (message,) = problems_in(INI)
-    assert message.startswith("s3s3.toml: this is an INI file, and s3s3 reads TOML now.")
+    assert message.startswith("s3s3.toml: this is an INI file, and s3s3 reads TOML.")
     assert "hunter2" not in message
     for part in (
         'host = "ceph.example.org"',
@@ -185,7 +185,7 @@ def test_keys_given_by_dots_or_inline_have_lines_too() -> None:
     assert [problem.partition(" ")[0] for problem in problems_in(text)] == ["s3s3.toml:2:", "s3s3.toml:4:"]
 
 
-def test_faults_come_in_the_order_of_the_file_those_of_the_whole_file_first() -> None:
+def test_problems_come_in_the_order_of_the_file_those_of_the_whole_file_first() -> None:
     errors = ConfigErrors(ConfigFile(Path("s3s3.toml"), "[a]\nx = 1\n[b]\n", {}))
     errors.add(("b",), "third")
     errors.add(("a",), "second", "x")

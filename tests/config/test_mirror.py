@@ -49,7 +49,7 @@ def test_a_file_may_hold_nothing_but_mirrors() -> None:
 
 def test_a_command_that_needs_a_route_says_so() -> None:
     config = loaded(PROXY)
-    with pytest.raises(Exception, match=r"no route: add tables \[source\]"):
+    with pytest.raises(Exception, match=r"no route; add the tables \[source\]"):
         config.need_routes()
     loaded(SOUND + PROXY).need_routes()
 
@@ -77,7 +77,7 @@ def test_private_addresses_are_allowed_altogether_or_by_network(written: str, re
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "fault"),
+    ("old", "new", "problem"),
     [
         ('"^https://artifacts\\\\.example\\\\.org/"', '"https://artifacts/"', 'begin with "^" and end with "/"'),
         ('"^https://artifacts\\\\.example\\\\.org/"', '"^https://artifacts"', 'write "^https://artifacts/"'),
@@ -89,17 +89,17 @@ def test_private_addresses_are_allowed_altogether_or_by_network(written: str, re
         ('bucket_name = "artifacts"\n[', "[", "bucket_name is missing"),
     ],
 )
-def test_faults_of_a_redirect_front(old: str, new: str, problem: str) -> None:
+def test_problems_of_a_redirect_front(old: str, new: str, problem: str) -> None:
     assert old in REDIRECT
     assert problem in only_problem(REDIRECT.replace(old, new))
 
 
 @pytest.mark.parametrize(
-    ("source", "fault"),
+    ("source", "problem"),
     [("ftp://origin/", "must be a URL"), ("https://u:p@origin/", "must be a URL"), ("origin/", "must be a URL"),
      ("https://origin/files", 'ends with "/"')],
 )  # fmt: skip
-def test_faults_of_a_proxys_source(source: str, problem: str) -> None:
+def test_problems_of_a_proxys_source(source: str, problem: str) -> None:
     assert problem in only_problem(PROXY.replace("https://origin.example.org/files/", source))
 
 
@@ -110,14 +110,14 @@ def test_a_front_without_a_destination_has_nowhere_to_put_copies() -> None:
 
 def test_a_mirror_writes_to_no_place_that_another_writes_to() -> None:
     other = REDIRECT.replace('bucket_name = "artifacts"\nacl', 'bucket_name = "files"\nacl')
-    assert "is the bucket and prefix of [mirror.proxy.destination]" in only_problem(PROXY + other)
+    assert "has the bucket and prefix of [mirror.proxy.destination]" in only_problem(PROXY + other)
     taken = SOUND.replace("swift.example.org", "ceph.example.org").replace('"images"', '"files"')
-    assert any("is the bucket and prefix of" in problem for problem in problems_in(taken + PROXY))
+    assert any("has the bucket and prefix of" in problem for problem in problems_in(taken + PROXY))
 
 
 def test_no_route_takes_a_mirrors_name() -> None:
     named = SOUND.replace("[", '[routes."mirror.x".')
-    assert 'names that begin with "mirror." are those of mirrors' in only_problem(named)
+    assert 'names that begin with "mirror." are reserved for mirrors' in only_problem(named)
 
 
 CACHE = """
@@ -155,9 +155,11 @@ def test_a_caches_clients_may_have_keys_of_their_own() -> None:
     assert with_pairs.keys == (("READER", "t"), ("OLD", "old"))
     assert "'t'" not in repr(with_pairs)
     twice = CACHE + PAIRS.replace('"OLD"', '"READER"')
-    assert "[mirror.cache.keys.old] aws_access_key_id: is that of [mirror.cache.keys.reader]" in only_problem(twice)
+    assert "[mirror.cache.keys.old] aws_access_key_id: is already used in [mirror.cache.keys.reader]" in only_problem(
+        twice
+    )
     the_stores = CACHE + 'aws_access_key_id = "OLD"\naws_secret_access_key = "x"\n' + PAIRS
-    assert "aws_access_key_id: is that of [mirror.cache.store] already" in only_problem(the_stores)
+    assert "aws_access_key_id: is already used in [mirror.cache.store]" in only_problem(the_stores)
     half = CACHE + PAIRS.replace('aws_secret_access_key = "old"\n', "")
     assert "aws_secret_access_key is missing" in only_problem(half)
 
@@ -167,7 +169,7 @@ def test_a_cache_may_be_of_a_bucket_that_others_write_to() -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "fault"),
+    ("old", "new", "problem"),
     [
         ('directory = "/var/cache/s3s3"\n', "", "directory is missing"),
         ("[mirror.cache]", '[mirror.cache]\nmiss = "wait"', '"redirect" or "stream"'),
@@ -178,6 +180,6 @@ def test_a_cache_may_be_of_a_bucket_that_others_write_to() -> None:
         ("[mirror.cache.store]", "[mirror.cache.stor]", "did you mean [mirror.cache.store]?"),
     ],
 )
-def test_faults_of_a_cache(old: str, new: str, problem: str) -> None:
+def test_problems_of_a_cache(old: str, new: str, problem: str) -> None:
     assert old in CACHE
     assert problem in only_problem(CACHE.replace(old, new))

@@ -72,14 +72,14 @@ def test_a_store_may_stand_below_those_that_share_it() -> None:
     assert loaded(text).routes[0].destinations[0].port == 81
 
 
-def test_a_store_that_there_is_not_gets_the_nearest_one_and_nothing_is_called_missing() -> None:
+def test_an_unknown_store_is_answered_with_the_most_similar_one_and_no_key_is_missing() -> None:
     text = STORES + '[source]\nstore = "cehp"\n[destination]\nbucket_name = "b"\nstore = "cloud"\n'
     first, second = problems_in(text, {"SECRET": "D"})
-    assert first.endswith('[source] store: there is no [stores.cehp]; did you mean "ceph"?')
-    assert second.endswith("[destination] store: there is no [stores.cloud]; add [stores.cloud]")
+    assert first.endswith('[source] store: [stores.cehp] does not exist; did you mean "ceph"?')
+    assert second.endswith("[destination] store: [stores.cloud] does not exist; add [stores.cloud]")
 
 
-def test_a_fault_in_a_store_is_told_once_and_there() -> None:
+def test_a_problem_in_a_store_is_reported_once_at_the_store() -> None:
     text = (
         SOUND
         + 'store = "x"\n[destination-2]\nbucket_name = "c"\nstore = "x"\n[stores.x]\nhost = "h"\nport = "y"\nprot = 1\n'
@@ -96,12 +96,12 @@ def test_a_fault_in_a_store_is_told_once_and_there() -> None:
         ("include = ['*']", "[stores.x] include: unknown key here; it belongs in [source]"),
         ("acl = 'private'", "[stores.x] acl: unknown key here; it belongs in [destination]"),
         ("store = 'x'", "[stores.x] store: unknown key here; it belongs in [source]"),
-        ("[stores.x.y]", "[stores.x] y: unknown key; echo_s3s3_toml_template prints them all"),
+        ("[stores.x.y]", "[stores.x] y: unknown key; echo_s3s3_toml_template prints all keys"),
         ("aws_access_key_id = 'A'", "[stores.x] aws_access_key_id: given without aws_secret_access_key; "
-                                    "give both, or neither for boto3's own chain"),
+                                    "give both, or neither to use boto3's credential chain"),
     ],
 )  # fmt: skip
-def test_what_a_store_does_not_take_is_told(keys: str, expected: str) -> None:
+def test_what_a_store_does_not_take_is_reported(keys: str, expected: str) -> None:
     assert only_problem(f'{SOUND}store = "x"\n[stores.x]\n{keys}\n') == expected
 
 
@@ -129,19 +129,19 @@ def test_routes_stand_beside_the_default_one_with_channels_of_their_own() -> Non
 def test_a_file_of_named_routes_needs_no_other() -> None:
     (one,) = loaded(route("default", "a", "b")).routes
     assert one.name == "default"
-    assert "[source] makes a route of this name" in only_problem(SOUND + route("default", "a", "b"))
+    assert "[source] defines a route of this name" in only_problem(SOUND + route("default", "a", "b"))
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[routes.raw]", ["[routes.raw]: no [routes.raw.source] table: the bucket that is copied from",
-                          "[routes.raw]: no [routes.raw.destination] table: a bucket that is copied to"]),
+        ("[routes.raw]", ["[routes.raw]: no [routes.raw.source] table: the bucket to copy from",
+                          "[routes.raw]: no [routes.raw.destination] table: a bucket to copy to"]),
         ("[routes.raw.sorce]\nbucket_name='a'\n[routes.raw.dest]\nbucket_name='b'",
          ["[routes.raw.sorce]: unknown table; did you mean [routes.raw.source]?"]),
         ("[routes]\nraw = 1", ["[routes.raw]: must be a table, [routes.raw], not a number"]),
         ("[routes.'ä'.source]\nbucket_name='a'\n[routes.'ä'.dest]\nbucket_name='b'",
-         ["[routes.'ä']: a name has letters, digits, _ . and - only"]),
+         ["[routes.'ä']: a name may contain only letters, digits, _ . and -"]),
         ("[routes.raw]\nhost='x'\n[routes.raw.source]\nbucket_name='a'\n[routes.raw.dest]\nbucket_name='b'",
          ["[routes.raw] host: unknown key here; it belongs in [routes.raw.source]"]),
         ("[routes.raw]\nchanel='x'\n[routes.raw.source]\nbucket_name='a'\n[routes.raw.dest]\nprot=1",
@@ -152,7 +152,7 @@ def test_a_file_of_named_routes_needs_no_other() -> None:
           "write [routes.raw.'dest.x'] for a name with a dot", "[routes.raw.dest]: bucket_name is missing"]),
     ],
 )  # fmt: skip
-def test_faults_in_a_route_are_told_with_its_whole_name(text: str, expected: list[str]) -> None:
+def test_problems_in_a_route_are_reported_with_its_whole_name(text: str, expected: list[str]) -> None:
     errors = problems_in(f"{SOUND}{text}\n")
     assert [problem.partition(": ")[2] for problem in errors] == expected
     assert all(int(problem.split(":")[1]) > SOUND.count("\n") for problem in errors)
@@ -164,11 +164,11 @@ def test_faults_in_a_route_are_told_with_its_whole_name(text: str, expected: lis
 def test_two_routes_that_write_the_same_keys_are_refused_by_both_names() -> None:
     message = only_problem(route("one", "a", "x/y/") + route("two", "b", "z", "x/y/"))
     assert message == (
-        "[routes.two.dest-1]: is the bucket and prefix of [routes.one.dest-0]; give it a bucket or a prefix of its own"
+        "[routes.two.dest-1]: has the bucket and prefix of [routes.one.dest-0]; give it its own bucket or prefix"
     )
     message = only_problem(SOUND + '[routes.r.source]\nbucket_name = "b"\n[routes.r.dest]\nhost = "swift.example.org"\n'
                          'bucket_name = "images"\nprefix = "r/"\n')  # fmt: skip
-    assert message.startswith("[routes.r.dest]: overlaps, within one bucket, with [destination]; give it")
+    assert message.startswith("[routes.r.dest]: overlaps, in the same bucket, with [destination]; give it")
 
 
 CIRCLES = [
@@ -180,17 +180,17 @@ CIRCLES = [
 ]
 
 
-@pytest.mark.parametrize("circle", CIRCLES)
-def test_a_circle_of_routes_is_refused_by_the_names_of_all(cycle: list[tuple[str, ...]]) -> None:
+@pytest.mark.parametrize("cycle", CIRCLES)
+def test_a_cycle_of_routes_is_refused_by_the_names_of_all(cycle: list[tuple[str, ...]]) -> None:
     for order in permutations(cycle):
         message = only_problem("".join(route(*one) for one in [*order, ("other", "o", "p")]))
-        assert "make a circle" in message
-        assert all(f" {name}," in message or f" {name} make" in message for name, *_ in cycle)
+        assert "form a cycle" in message
+        assert all(f" {name}," in message or f" {name} form" in message for name, *_ in cycle)
         assert message.count("overlaps [routes.") == len(cycle)
         assert "other" not in message
 
 
-def test_two_circles_are_two_faults() -> None:
+def test_two_cycles_are_two_problems() -> None:
     text = route("one", "a", "b", "c") + route("two", "b", "a/2/") + route("three", "c", "a/3/")
     assert len(problems_in(text)) == 2
 
@@ -210,22 +210,20 @@ def test_a_chain_that_does_not_close_and_sources_that_overlap_are_accepted(chain
         assert len(loaded("".join(route(*one) for one in order)).routes) == len(chain)
 
 
-def test_deletions_where_another_route_takes_its_objects_from_are_doubted() -> None:
+def test_deletions_where_another_route_takes_its_objects_from_cause_a_warning() -> None:
     def doubted(first: str, second: str, delete: str = "delete = true\n") -> list[str]:
         return config.config_warnings(loaded(route("one", "a", first) + delete + route("two", second, "c")).routes)
 
     for second in ("b", "b/x/"):
         (doubt,) = doubted("b", second)
-        assert doubt.startswith("[routes.one.dest-0] has delete = true, and [routes.two.source] is in it: ")
+        assert doubt.startswith("[routes.one.dest-0] has delete = true and contains [routes.two.source]: ")
     assert doubted("b/in/", "b") == doubted("b/in/", "b/out/") == doubted("b", "d") == doubted("b", "b", "") == []
 
 
 def test_marks_of_two_routes_that_could_mean_the_same_key_are_refused() -> None:
     marks = "[pubsub]\nmark_done = true\n"
     message = only_problem(marks + route("one", "a", "b") + route("two", "c/x/", "d"))
-    assert message == (
-        '[pubsub] mark_done: a mark on channel "backup" would not tell which of the routes one and two has copied the '
-        "key; give each a channel of its own"
-    )
+    expected = 'routes one and two would set the same marker on channel "backup"; use two channels'
+    assert message == f"[pubsub] mark_done: {expected}"
     assert loaded(marks + route("one", "a/y/", "b") + route("two", "c/x/", "d")).pubsub.mark_done
     assert loaded(marks + route("one", "a", "b") + route("two", "c", "d", keys='channel = "d"')).pubsub.mark_done

@@ -37,7 +37,7 @@ def test_every_key_without_a_default_has_an_example(table: Table, key: Key) -> N
 
 @pytest.mark.parametrize(("table", "key"), ALL_KEYS, ids=id_of)
 def test_every_number_has_bounds(table: Table, key: Key) -> None:
-    if key.kind in (Kind.INTEGER, Kind.NUMBER, Kind.NUMBER_BY_HOUR):
+    if key.kind in (Kind.INTEGER, Kind.NUMBER, Kind.NUMBER_BY_HOUR, Kind.DURATION):
         assert key.at_least is not None and key.at_most is not None
 
 
@@ -50,7 +50,7 @@ def test_no_key_is_declared_twice_in_a_table_or_looks_like_another_key_s_file(ta
 
 
 @pytest.mark.parametrize("table", all_tables(), ids=id_of)
-def test_hints_are_for_names_that_are_no_keys(table: Table) -> None:
+def test_hints_are_for_names_that_are_not_keys(table: Table) -> None:
     assert not set(table.hints) & set(table.key_names)
 
 
@@ -59,7 +59,7 @@ def test_the_records_of_the_configuration_have_the_keys_of_their_table(table: Ta
     assert {field.name for field in fields(record)} == set(table.key_names)
 
 
-def test_every_table_whose_name_starts_with_dest_is_a_destination() -> None:
+def test_every_table_with_a_name_that_starts_with_dest_is_a_destination() -> None:
     assert [FILE.inner_table(name) for name in ("dest", "dest-a", "destination.b")] == [DESTINATION] * 3
     assert FILE.inner_table("source") is SOURCE
     assert FILE.inner_table("des") is None

@@ -38,14 +38,14 @@ def test_a_webhook_without_a_token_is_one_that_says_so() -> None:
         ('[sqs]\nurl = "https://u:p@h/1/q"', "[sqs] url: must be a URL"),
         ('[sqs]\nurl = "https://sqs/1/q"\nendpoint_url = "localhost:4566"', "[sqs] endpoint_url: must be a URL"),
         ("[sqs]", "[sqs]: url is missing"),
-        ('[pubsub]\nurl = ""\n[stream]', "[stream]: notices need Redis"),
-        ('[webhook]\ntoken = "t"\nbind = "127.0.0.1:9180"', "[webhook] bind: is the address of [http], too"),
+        ('[pubsub]\nurl = ""\n[stream]', "[stream]: notifications need Redis"),
+        ('[webhook]\ntoken = "t"\nbind = "127.0.0.1:9180"', "[webhook] bind: is also the address of [http]"),
         ('[webhook]\ntoken = "t"\nbind = ""', "[webhook] bind: must be"),
-        ('[pubsub]\nchannel = ""\nmark_done = true', "[pubsub] mark_done: the mark begins with the channel's name"),
+        ('[pubsub]\nchannel = ""\nmark_done = true', "[pubsub] mark_done: the marker's name begins with the channel"),
         ("[streams]", "[streams]: unknown table; did you mean [stream]?"),
     ],
 )
-def test_what_cannot_be_is_told(tables: str, expected: str) -> None:
+def test_what_cannot_be_is_reported(tables: str, expected: str) -> None:
     (problem,) = problems_in(SOUND + tables)
     assert expected in problem
 

@@ -19,14 +19,14 @@ def in_destination(line: str, environ: dict[str, str] | None = None) -> str:
     return only_problem(f"{SOUND}{line}\n", environ)
 
 
-def test_a_missing_table_is_a_fault() -> None:
+def test_a_missing_table_is_a_problem() -> None:
     assert problems_in("") == [
-        "s3s3.toml: no [source] table: the bucket that is copied from",
-        "s3s3.toml: no [destination] table: a bucket that is copied to",
+        "s3s3.toml: no [source] table: the bucket to copy from",
+        "s3s3.toml: no [destination] table: a bucket to copy to",
     ]
 
 
-def test_a_table_that_is_none_of_ours_gets_the_nearest_one() -> None:
+def test_an_unknown_table_is_answered_with_the_most_similar_one() -> None:
     assert only_problem(SOUND + "[pubsubs]") == "[pubsubs]: unknown table; did you mean [pubsub]?"
     assert (
         "the tables are [source], [destination], [pubsub], [worker], [http], [stream], [sqs], [webhook], [stores]"
@@ -34,7 +34,7 @@ def test_a_table_that_is_none_of_ours_gets_the_nearest_one() -> None:
     )
 
 
-def test_a_misspelt_table_is_not_called_missing_too() -> None:
+def test_a_misspelled_table_is_not_called_missing_too() -> None:
     assert only_problem(SOUND.replace("[source]", "[sorce]")) == "[sorce]: unknown table; did you mean [source]?"
 
 
@@ -43,20 +43,20 @@ def test_a_misspelt_table_is_not_called_missing_too() -> None:
     [
         ("source = 1\n", "[source]: must be a table, [source], not a number"),
         ("[[source]]\n", "[source]: must be a table, [source], not a list"),
-        ("host = 1\n" + SOURCE, "host stands outside of every table; it belongs in [source]"),
+        ("host = 1\n" + SOURCE, "host is outside of every table; it belongs in [source]"),
     ],
 )
-def test_what_is_no_table_is_told_so_once(text: str, expected: str) -> None:
+def test_a_value_that_is_not_a_table_is_reported_once(text: str, expected: str) -> None:
     assert only_problem(text + SOUND.removeprefix(SOURCE)) == expected
 
 
 @pytest.mark.parametrize("name", ["dest ä", "dest/a", "destination:x", "dest{a}"])
 def test_a_destination_s_name_is_made_of_letters_digits_and_few_signs(name: str) -> None:
-    assert "letters, digits, _ . and - only" in only_problem(SOUND.replace("[destination]", f'["{name}"]'))
+    assert "only letters, digits, _ . and -" in only_problem(SOUND.replace("[destination]", f'["{name}"]'))
 
 
 @pytest.mark.parametrize("name", ["dest", "dest-1", '"dest.a"', "destination_Swift"])
-def test_every_table_whose_name_starts_with_dest_is_a_destination(name: str) -> None:
+def test_every_table_with_a_name_that_starts_with_dest_is_a_destination(name: str) -> None:
     (destination,) = loaded(SOUND.replace("[destination]", f"[{name}]")).routes[0].destinations
     assert destination.name == name.strip('"')
 
@@ -75,7 +75,7 @@ def test_a_dotted_destination_without_quotes_is_explained() -> None:
         ("aws_secret_access_key_fil = 'x'", "did you mean aws_secret_access_key_file?"),
         ("include = ['*']", "[destination] include: unknown key here; it belongs in [source]"),
         ("lease_s = 1", "[destination] lease_s: unknown key here; it belongs in [worker]"),
-        ("zzzzz = 1", "[destination] zzzzz: unknown key; echo_s3s3_toml_template prints them all"),
+        ("zzzzz = 1", "[destination] zzzzz: unknown key; echo_s3s3_toml_template prints all keys"),
     ],
 )
 def test_an_unknown_key_gets_the_nearest_one_or_its_own_table(line: str, expected: str) -> None:
@@ -83,20 +83,20 @@ def test_an_unknown_key_gets_the_nearest_one_or_its_own_table(line: str, expecte
 
 
 @pytest.mark.parametrize("name", ["storage_class", "acl", "bucket_suffix", "delete"])
-def test_a_destination_s_key_in_the_source_is_told_to_belong_to_a_destination(name: str) -> None:
+def test_a_destination_s_key_in_the_source_is_reported_to_belong_to_a_destination(name: str) -> None:
     assert only_problem(f"{SOURCE}{name} = 1\n{SOUND.removeprefix(SOURCE)}").endswith("it belongs in [destination]")
 
 
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
-        ("max_bytes_per_s", "max_bytes_per_s stands outside of every table; it belongs in [destination]"),
+        ("max_bytes_per_s", "max_bytes_per_s is outside of every table; it belongs in [destination]"),
         ("mirror.max_requests_per_s", "[mirror] max_requests_per_s: unknown key here; it belongs in [destination]"),
         ("routes.a.max_bytes_per_s", "max_bytes_per_s: unknown key here; it belongs in [routes.a.destination]"),
         ("source.max_bytes_per_s", "[source] max_bytes_per_s: unknown key here; it belongs in [destination]"),
     ],
 )
-def test_a_limit_by_hours_in_another_table_is_told_to_belong_to_a_destination(table: str, expected: str) -> None:
+def test_a_limit_by_hours_in_another_table_is_reported_to_belong_to_a_destination(table: str, expected: str) -> None:
     errors = problems_in(f"{SOUND}[{table}]\n'08:00-18:00' = 1\n")
     assert any(expected in problem for problem in errors), errors
     assert not any("unknown table" in problem for problem in errors)
@@ -116,17 +116,17 @@ def test_sns_and_a_redis_password_get_a_hint_that_shows_no_value() -> None:
 
 
 @pytest.mark.parametrize("name", ["bucket_name", "host"])
-def test_a_misspelt_key_is_the_only_fault_though_the_right_one_is_missing(name: str) -> None:
+def test_a_misspelled_key_is_the_only_problem_though_the_right_one_is_missing(name: str) -> None:
     text = SOUND.replace('host = "s', 'port = 1\nhost = "s').replace(f'\n{name} = "s', f'\n{name}x = "s')
     text = text if f"{name}x" in text else text[::-1].replace(name[::-1], f"x{name[::-1]}", 1)[::-1]
     assert only_problem(text) == f"[destination] {name}x: unknown key; did you mean {name}?"
 
 
-def test_a_missing_bucket_name_is_told_at_its_table() -> None:
+def test_a_missing_bucket_name_is_reported_at_its_table() -> None:
     assert problems_in(SOURCE + '[destination]\nhost = "x"\n') == ["s3s3.toml:5: [destination]: bucket_name is missing"]
 
 
-def test_half_a_pair_of_keys_whose_other_half_is_misspelt_is_one_fault() -> None:
+def test_half_a_pair_of_keys_whose_other_half_is_misspelled_is_one_problem() -> None:
     message = in_destination("aws_access_key_id = 'A'\naws_secret_acces_key = 'B'")
     assert message == "[destination] aws_secret_acces_key: unknown key; did you mean aws_secret_access_key?"
 
@@ -154,7 +154,7 @@ def test_a_variable_s_text_is_not_expanded_again() -> None:
         ('is_secure = "${P}"', {"P": "hunter2"}, "is_secure: must be true or false (environment variable P)"),
         ('region = "${P}"', {"P": ""}, "region: must be at least one character (environment variable P)"),
         ('region = "${P}"', {"P": "\udcff"}, "region: environment variable P is not UTF-8"),
-        ('region = "eu-${P}"', {"P": "1"}, 'region: "${NAME}" is replaced only where it is the whole value'),
+        ('region = "eu-${P}"', {"P": "1"}, 'region: "${NAME}" is replaced only if it is the whole value'),
     ],
 )
 def test_a_variable_that_does_not_serve_is_named_and_its_text_not_shown(
@@ -163,14 +163,14 @@ def test_a_variable_that_does_not_serve_is_named_and_its_text_not_shown(
     assert in_destination(line, environ) == f"[destination] {expected}"
 
 
-def test_a_url_with_a_variable_inside_is_a_fault_rather_than_a_password() -> None:
+def test_a_url_with_a_variable_inside_is_a_problem_rather_than_a_password() -> None:
     message = only_problem(SOUND + '[pubsub]\nurl = "redis://:${PW}@localhost"\n', {"PW": "x"})
-    assert message == '[pubsub] url: "${NAME}" is replaced only where it is the whole value'
+    assert message == '[pubsub] url: "${NAME}" is replaced only if it is the whole value'
 
 
 def test_a_list_does_not_take_variables() -> None:
     text = SOURCE + 'include = ["${GLOB}"]\n' + SOUND.removeprefix(SOURCE)
-    assert "replaced only where" in only_problem(text, {"GLOB": "*"})
+    assert "replaced only if" in only_problem(text, {"GLOB": "*"})
 
 
 def test_a_secret_may_hold_what_looks_like_a_variable() -> None:
@@ -213,16 +213,16 @@ def test_any_text_can_come_from_a_file_that_a_variable_names(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ('aws_access_key_id_file = "nope"', "the file that it names cannot be read: No such file or directory"),
-        ('aws_access_key_id_file = "."', "the file that it names cannot be read: Is a directory"),
-        ('aws_access_key_id_file = "bytes"', "the file that it names is not UTF-8"),
+        ('aws_access_key_id_file = "nope"', "cannot read the referenced file: No such file or directory"),
+        ('aws_access_key_id_file = "."', "cannot read the referenced file: Is a directory"),
+        ('aws_access_key_id_file = "bytes"', "the referenced file is not UTF-8"),
         ('aws_access_key_id_file = ""', "must be the path of a file"),
         ('aws_access_key_id_file = "a\\u0000b"', "must be the path of a file"),
         ("aws_access_key_id_file = 5", "must be the path of a file, not a number"),
         ('aws_access_key_id_file = "${NOPE}"', "environment variable NOPE is not set"),
     ],
 )
-def test_a_secret_file_that_does_not_serve_is_a_fault(tmp_path: Path, line: str, expected: str) -> None:
+def test_a_secret_file_that_does_not_serve_is_a_problem(tmp_path: Path, line: str, expected: str) -> None:
     (tmp_path / "bytes").write_bytes(b"\xff")
     path = with_files(tmp_path, f'aws_secret_access_key = "B"\n{line}\n')
     with pytest.raises(config.ConfigError) as raised:
@@ -236,9 +236,9 @@ def test_a_secret_written_where_its_file_s_path_belongs_is_not_shown() -> None:
     assert "hunter2" not in in_destination('aws_access_key_id = "A"\naws_secret_access_key_file = "hunter2"')
 
 
-def test_both_a_value_and_its_file_are_a_fault() -> None:
+def test_both_a_value_and_its_file_are_a_problem() -> None:
     message = only_problem(SOUND + '[pubsub]\nurl = ""\nurl_file = "x"\n')
-    assert message == "[pubsub] url: url and url_file are both given; one of them has to go"
+    assert message == "[pubsub] url: url and url_file are both given; remove one"
 
 
 @pytest.mark.parametrize("line", ["port_file = 'x'", "is_secure_file = 'x'"])
@@ -300,13 +300,13 @@ def test_a_limit_holds_all_day_or_in_hours_of_it(line: str, windows: tuple[Windo
         ("max_requests_per_s = 0", "must be a number from 1 to 1000000, not 0"),
         ("max_requests_per_s = {}", "must be a table with at least one line"),
         ("max_requests_per_s = {'8-18' = 5}", 'must be a table of hours such as { "08:00-18:00" = ... }'),
-        ("max_requests_per_s = {'08:00-24:30' = 5}", '"08:00-24:30" is no such hours'),
-        ("max_requests_per_s = {'08:00-08:00' = 5}", '"08:00-08:00" is no such hours'),
+        ("max_requests_per_s = {'08:00-24:30' = 5}", '"08:00-24:30" is not a time range'),
+        ("max_requests_per_s = {'08:00-08:00' = 5}", '"08:00-08:00" is not a time range'),
         ("max_requests_per_s = {'08:00-18:00' = 'many'}", 'must be a number at "08:00-18:00"'),
         ("max_requests_per_s = {'08:00-18:00' = 5, '17:59-20:00' = 6}", "a table of hours that do not overlap"),
         ("max_requests_per_s = {'22:00-06:00' = 5, '05:00-07:00' = 6}", "a table of hours that do not overlap"),
         ("max_requests_per_s = {'10:00-12:00' = 5, '00:00-24:00' = 6}", "a table of hours that do not overlap"),
     ],
 )
-def test_a_limit_that_cannot_be_meant_is_a_fault(line: str, message: str) -> None:
+def test_a_limit_that_cannot_be_meant_is_a_problem(line: str, message: str) -> None:
     assert message in in_destination(line)

@@ -20,6 +20,7 @@ def key_of(table: Table, name: str) -> Key:
 
 CONCURRENCY = key_of(WORKER, "concurrency")
 LEASE = key_of(WORKER, "lease_s")
+MAX_DELETE = key_of(DESTINATION, "max_delete")
 SPOOL = key_of(WORKER, "spool_bytes")
 IS_SECURE = key_of(SOURCE, "is_secure")
 PREFIX = key_of(SOURCE, "prefix")
@@ -54,32 +55,50 @@ def test_sizes_are_exact_however_large(number: int, unit: tuple[str, int]) -> No
 
 
 @pytest.mark.parametrize("value", [True, False, 1.0, "32", None, 0, 10_001, 10**400])
-def test_what_is_no_whole_number_in_range_is_refused(value: object) -> None:
+def test_only_whole_numbers_in_range_are_accepted(value: object) -> None:
     assert wrong(CONCURRENCY, value).startswith("must be a whole number")
 
 
-def test_true_is_no_number_and_1_is_no_truth() -> None:
+def test_true_is_not_a_number_and_1_is_not_a_boolean() -> None:
     assert wrong(CONCURRENCY, True) == "must be a whole number, not true"
     assert wrong(IS_SECURE, 1) == "must be true or false, not 1"
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.5, True, "60", 10**400])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1.1, True, "0.5", 10**400])
 def test_a_number_is_finite_and_in_range(value: object) -> None:
-    assert wrong(LEASE, value).startswith("must be a number")
+    assert wrong(MAX_DELETE, value).startswith("must be a number")
 
 
 def test_a_number_may_have_decimals() -> None:
-    assert parse(LEASE, 1.5) == 1.5
+    assert parse(MAX_DELETE, 0.25) == 0.25
 
 
-def test_a_word_that_is_no_choice_gets_the_nearest_one() -> None:
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [(90, 90), (1.5, 1.5), ("90", 90), ("90s", 90), ("5m", 300), ("1.5h", 5400), ("1d", 86_400), ("2.5", 2.5)],
+)
+def test_a_duration_is_a_number_of_seconds_or_has_a_unit(value: object, seconds: float) -> None:
+    assert parse(LEASE, value) == seconds
+
+
+@pytest.mark.parametrize("value", ["", "5 m", "-5m", "5M", "1h30m", "1e3", "fast", True, [], None])
+def test_other_durations_are_refused(value: object) -> None:
+    assert wrong(LEASE, value).startswith('must be a duration such as 90, "90s", "5m", "36h" or "7d"')
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 0.5, "0.5s", "2d", 10**400])
+def test_a_duration_is_finite_and_in_range(value: object) -> None:
+    assert wrong(LEASE, value).startswith("must be a duration from 1 to 86400 s")
+
+
+def test_an_invalid_choice_is_answered_with_the_most_similar_one() -> None:
     calling_format, signature = key_of(SOURCE, "calling_format"), key_of(SOURCE, "signature_version")
     assert wrong(signature, "v4") == 'must be "s3" or "s3v4", not "v4"; did you mean "s3v4"?'
     assert 'did you mean "OrdinaryCallingFormat"?' in wrong(calling_format, "boto.s3.connection.OrdinaryCallingFormat")
     assert wrong(signature, "xyz").endswith('not "xyz"')
 
 
-def test_text_may_be_empty_only_where_that_means_something() -> None:
+def test_text_may_be_empty_only_where_the_key_allows_it() -> None:
     assert parse(PREFIX, "") == ""
     assert wrong(key_of(SOURCE, "region"), "") == 'must be at least one character, not ""; leave it out for the default'
     assert wrong(key_of(SOURCE, "bucket_name"), "") == 'must be at least one character, not ""'
@@ -96,14 +115,14 @@ def test_what_goes_into_a_header_has_no_control_characters(name: str) -> None:
 
 
 def test_a_bucket_s_name_and_suffix_have_no_slash() -> None:
-    assert "belongs in prefix" in wrong(key_of(SOURCE, "bucket_name"), "images/raw")
-    assert "belongs in prefix" in wrong(key_of(DESTINATION, "bucket_suffix"), "/raw")
+    assert "into prefix" in wrong(key_of(SOURCE, "bucket_name"), "images/raw")
+    assert "into prefix" in wrong(key_of(DESTINATION, "bucket_suffix"), "/raw")
 
 
 @pytest.mark.parametrize(
     ("value", "host"), [("ceph", "ceph"), ("[::1]", "::1"), ("::1", "::1"), ("10.0.0.1", "10.0.0.1")]
 )
-def test_a_host_stands_without_brackets(value: str, host: str) -> None:
+def test_a_host_has_no_brackets(value: str, host: str) -> None:
     assert parse(key_of(SOURCE, "host"), value) == host
 
 

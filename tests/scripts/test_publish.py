@@ -305,7 +305,7 @@ async def test_memory_for_what_is_waited_for_is_bounded(redis_url: str, monkeypa
 
 def test_an_unknown_route_and_no_redis_are_faults_of_the_configuration(tmp_path: Path, redis_url: str) -> None:
     done = run(main, "--config", config_file(tmp_path, redis_url), "--route", "raw", "a")
-    assert (done.status, done.err) == (2, "--route raw: there is no such route; the configuration has default\n")
+    assert (done.status, done.err) == (2, "--route raw: no such route; the configuration has default\n")
     done = run(main, "--config", config_file(tmp_path, ""), "a")
     assert done.status == 2
     assert "without Redis" in done.err
