@@ -21,7 +21,7 @@ UNITS = sorted(CONF.glob("s3s3-*.*r*"))
 LISTENERS = ("s3s3-listen.service", "s3s3-listen@.service")
 PROGRAMS = Path(sys.prefix) / "bin"
 
-#: The default of --drain-s, and 10 s for Redis to take the jobs back.
+#: The default of --drain-timeout, and 10 s for Redis to take the jobs back.
 MAX_DRAIN_S = DRAIN_S + 10
 
 

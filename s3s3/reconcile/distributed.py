@@ -124,7 +124,7 @@ async def _begin(shared: SharedRun, route: Route, options: ReconcileOptions, afr
     if shared.options != wanted:
         raise ReconcileInProgress(
             f"route {route.name}: a distributed run with other options, or another configuration, was begun at "
-            f"{began:%Y-%m-%d %H:%M:%S} UTC and has not ended: end it with those, or forget it with --afresh"
+            f"{began:%Y-%m-%d %H:%M:%S} UTC and has not ended: end it with those, or forget it with --restart"
         )
     if not shared.is_new:
         log.info("route %s: taking part in the run that was begun at %s", route.name, f"{began:%Y-%m-%d %H:%M:%S} UTC")

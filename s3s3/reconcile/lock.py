@@ -99,7 +99,7 @@ class _ReconcileLock:
         told = ""
         while holder := await self._take():
             if not waits or stop.is_set():
-                raise ReconcileInProgress(f"{holder}; `s3s3 bucket --wait` waits for its end")
+                raise ReconcileInProgress(f"{holder}; `s3s3 bucket --wait-for-lock` waits for its end")
             if holder != told:
                 log.warning("%s; waiting for its end", holder)
                 told = holder

@@ -14,7 +14,7 @@ class StoreCapabilities:
     """What was found out of one store. None is what could not be found out, or was not tried.
 
     Attributes:
-        wrong: what has to be cured, with the setting that cures it.
+        errors: what has to be cured, with the setting that cures it.
         notes: what is worth knowing.
     """
 
@@ -31,7 +31,7 @@ class StoreCapabilities:
     clock_skew_s: int | None = None
     may_read: bool | None = None
     may_write: bool | None = None
-    wrong: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -40,16 +40,16 @@ def judge(findings: StoreCapabilities) -> None:
     name, skew_s = findings.name, findings.clock_skew_s
     if skew_s is not None and abs(skew_s) > CLOCK_SKEW_LIMIT_S:
         ahead = "ahead of" if skew_s > 0 else "behind"
-        findings.wrong.append(
+        findings.errors.append(
             f"{name}: its clock is {abs(skew_s):,} s {ahead} this machine's; stores refuse requests "
             "that are 15 minutes off: set the wrong one of them right (NTP)"
         )
     if findings.content_md5_enforced is False and findings.etag_is_md5 is False:
-        findings.wrong.append(
-            f"{name}: it neither heeds Content-MD5 nor answers with the MD5 of what it got, so damage on the way to it "
-            "could not be noticed"
+        findings.errors.append(
+            f"{name}: it neither enforces Content-MD5 nor answers with the MD5 of what it got, so damage on the way to "
+            "it could not be noticed"
         )
     elif findings.content_md5_enforced is False:
-        findings.notes.append(f"{name}: it does not heed Content-MD5; s3s3 relies on the ETag that it answers with")
+        findings.notes.append(f"{name}: it does not enforce Content-MD5; s3s3 relies on the ETag that it answers with")
     elif findings.etag_is_md5 is False:
         findings.notes.append(f"{name}: its ETags are no MD5s; s3s3 records the source's ETag with each copy")

@@ -38,7 +38,7 @@ async def probe(endpoint: Endpoint, *, writes: bool) -> StoreCapabilities:
         if _may_be_of_listing_alone(error):
             await (write(endpoint, findings, _TIMEOUTS) if writes else _read(endpoint, findings, entries))
     except StoreUnavailable as error:
-        findings.wrong.append(str(error))
+        findings.errors.append(str(error))
     judge(findings)
     return findings
 
@@ -60,7 +60,7 @@ async def _look(endpoint: Endpoint, findings: StoreCapabilities) -> tuple[Sequen
     findings.signature_v2, findings.signature_v4 = accepted["s3"], accepted["s3v4"]
     if error is not None:
         cure = f'; signature_version = "{other}" in {endpoint.table} works' if accepted[other] else ""
-        findings.wrong.append(f"{error}{cure if accepted[own] is False else ''}")
+        findings.errors.append(f"{error}{cure if accepted[own] is False else ''}")
     if listed is None:
         return (), error
     findings.list_version = 2 if listed.is_v2 else 1
@@ -129,7 +129,7 @@ async def _read(endpoint: Endpoint, findings: StoreCapabilities, entries: Sequen
             raise
         except StoreError as error:
             findings.may_read = False
-            findings.wrong.append(str(error))
+            findings.errors.append(str(error))
         else:
             findings.may_read = True
             if content is not None and md5_of_etag(reading.info.etag):

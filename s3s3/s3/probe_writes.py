@@ -48,7 +48,7 @@ async def _put_rightly(store: Store, findings: StoreCapabilities) -> None:
         raise
     except StoreError as error:
         findings.may_write = False
-        findings.wrong.append(str(error))
+        findings.errors.append(str(error))
     else:
         findings.may_write = True
         findings.etag_is_md5 = not written.encrypted and written.etag == _MD5.hex()
@@ -75,7 +75,7 @@ async def _list_back(store: Store, findings: StoreCapabilities) -> None:
         names = [entry.key async for page in store.pages() for entry in page]
     except ListingOutOfOrder as error:
         findings.list_in_order = False
-        findings.wrong.append(str(error))
+        findings.errors.append(str(error))
     except StoreUnavailable:
         raise
     except StoreError:
@@ -97,11 +97,11 @@ async def _read_back(store: Store, findings: StoreCapabilities) -> None:
         raise
     except StoreError as error:
         findings.may_read = False
-        findings.wrong.append(str(error))
+        findings.errors.append(str(error))
     else:
         findings.may_read = True
         if content != _CONTENT:
-            findings.wrong.append(f"{findings.name}: what was written came back as something else: {content!r}")
+            findings.errors.append(f"{findings.name}: what was written came back as something else: {content!r}")
 
 
 async def _remove(store: Store, findings: StoreCapabilities) -> None:

@@ -29,7 +29,7 @@ from . import command
 from .output import count_noun
 from .progress import Progress, span_text, summary_table
 from .report_file import ReportFile
-from .selection import add_route_option, chosen
+from .selection import add_route_option, select_routes
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +70,11 @@ def command_line() -> argparse.ArgumentParser:
         help="share the work with every other process that is started so; after a crash the next start goes on",
     )  # fmt: skip
     parser.add_argument(
-        "--afresh", action="store_true", help="with --distributed: begin anew, and forget a run that was broken off"
+        "--restart", action="store_true", help="with --distributed: begin anew, and forget a run that was broken off"
     )
-    parser.add_argument("--wait", action="store_true", help="wait where another process compares the same route now")
+    parser.add_argument(
+        "--wait-for-lock", action="store_true", help="wait where another process compares the same route now"
+    )
     command.add_drain(parser)
     parser.add_argument("--without-redis", action="store_true", help="do not use the Redis that is configured")
     return parser
@@ -95,7 +97,7 @@ def _time_ms(text: str) -> int:
 
 async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     settings = config.load(arguments.config)
-    routes = with_buckets(chosen(settings, arguments.route), arguments.source_bucket, arguments.dest_bucket)
+    routes = with_buckets(select_routes(settings, arguments.route), arguments.source_bucket, arguments.dest_bucket)
     if arguments.distributed:
         _refuse_deletions(arguments, routes)
     for doubt in config.config_warnings(settings.routes):
@@ -170,8 +172,8 @@ async def _compare(
                     settings.worker,
                     wanted,
                     stop,
-                    afresh=arguments.afresh,
-                    waits=arguments.wait,
+                    afresh=arguments.restart,
+                    waits=arguments.wait_for_lock,
                     tally=tally,
                     on_progress=progress,
                     drain_s=arguments.drain_s,
@@ -188,7 +190,7 @@ async def _compare(
             if arguments.dry_run:  # it does nobody's work
                 await run()
                 return
-            await run_exclusive(route.name, jobs, run, waits=arguments.wait, stop=stop)
+            await run_exclusive(route.name, jobs, run, waits=arguments.wait_for_lock, stop=stop)
 
 
 def _tell(tallies: list[ReconcileSummary], complete: bool, to_stderr: bool) -> None:

@@ -1,4 +1,4 @@
-"""`s3s3 check`: try every store and Redis, and say what is wrong."""
+"""`s3s3 check`: try every store and Redis, and report problems."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import dataclasses
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import uvloop
 
@@ -22,10 +20,13 @@ from ..s3.probe import StoreCapabilities, probe
 from . import command
 from .output import print_labelled, print_table, printable
 from .redis_probe import RedisFindings, probe_redis
-from .selection import add_route_option, chosen
+from .selection import add_route_option, select_routes
 
-STORES_IN_ONE_TABLE = 3
-"""So many columns fit into 80 characters."""
+#: Store columns that fit into 80 characters.
+MAX_STORES_PER_TABLE = 3
+
+#: A route's name and its stores, the source first.
+RouteStores = tuple[str, Sequence[StoreCapabilities]]
 
 log = logging.getLogger(__name__)
 
@@ -38,58 +39,47 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """Return what reads the command's arguments."""
-    parser = command.parser("check", "Try every store and Redis: what each can do, what is wrong, and what cures it.")
+    """Return the parser of the command's arguments."""
+    parser = command.parser(
+        "check", "Try every store and Redis: print what each supports, what is wrong and how to fix it."
+    )
     add_route_option(parser)
     parser.add_argument(
-        "--read-only", action="store_true", help="write nothing (otherwise a few tiny objects at each destination)"
+        "--read-only",
+        action="store_true",
+        help="write nothing (default: write a few small objects to each destination)",
     )
-    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
 async def _check(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
-    routes = chosen(settings, arguments.route)
-    for doubt in config.config_warnings(settings.routes):
-        log.warning("%s", doubt)
-    redis, found = await asyncio.gather(
+    routes = select_routes(settings, arguments.route)
+    for warning in config.config_warnings(settings.routes):
+        log.warning("%s", warning)
+    redis, routes_stores = await asyncio.gather(
         _check_redis(settings, routes),
         asyncio.gather(*(_check_route(route, writes=not arguments.read_only) for route in routes)),
     )
     if arguments.json:
-        print(json.dumps({"routes": [_as_fields(one) for one in found],
-                          "redis": dataclasses.asdict(redis) if redis else None}, indent=2))  # fmt: skip
+        fields = [{"route": name, "stores": list(map(dataclasses.asdict, stores))} for name, stores in routes_stores]
+        print(json.dumps({"routes": fields, "redis": dataclasses.asdict(redis) if redis else None}, indent=2))
     else:
-        _show(found, redis)
-    everything = _everything(found, redis)
-    if not all(one.reachable for one in everything):
+        _print(routes_stores, redis)
+    findings = [store for _, stores in routes_stores for store in stores] + ([redis] if redis else [])
+    if not all(found.reachable for found in findings):
         return command.OUT_OF_REACH
-    return command.SOME_FAILED if any(one.wrong for one in everything) else command.OK
+    return command.SOME_FAILED if any(found.errors for found in findings) else command.OK
 
 
-@dataclass(frozen=True)
-class RouteFindings:
-    """What was found out of a route's stores, the source's first."""
-
-    route: str
-    stores: Sequence[StoreCapabilities]
-
-
-def _everything(found: Sequence[RouteFindings], redis: RedisFindings | None) -> list[StoreCapabilities | RedisFindings]:
-    stores: list[StoreCapabilities | RedisFindings] = [store for one in found for store in one.stores]
-    return [*stores, redis] if redis else stores
-
-
-async def _check_route(route: Route, *, writes: bool) -> RouteFindings:
-    source = probe(route.source, writes=False)
-    return RouteFindings(
-        route.name, await asyncio.gather(source, *(probe(there, writes=writes) for there in route.destinations))
-    )
+async def _check_route(route: Route, *, writes: bool) -> RouteStores:
+    probes = [probe(route.source, writes=False), *(probe(store, writes=writes) for store in route.destinations)]
+    return route.name, await asyncio.gather(*probes)
 
 
 async def _check_redis(settings: Config, routes: Sequence[Route]) -> RedisFindings | None:
-    """Return what was found out of the Redis that is configured, None where none is."""
+    """Probe the configured Redis; return None if none is configured."""
     if not settings.pubsub.url:
         return None
     channels = list(dict.fromkeys(route.channel for route in routes))
@@ -98,77 +88,71 @@ async def _check_redis(settings: Config, routes: Sequence[Route]) -> RedisFindin
     try:
         await probe_redis(client, findings)
     except (RedisUnavailable, RedisTooOld) as error:
-        findings.wrong.append(str(error))
+        findings.errors.append(str(error))
     finally:
         await client.aclose()
     return findings
 
 
-def _as_fields(found: RouteFindings) -> dict[str, Any]:
-    return {"route": found.route, "stores": [dataclasses.asdict(store) for store in found.stores]}
-
-
-# -- for people
-
-
-def _show(found: Sequence[RouteFindings], redis: RedisFindings | None) -> None:
-    for one in found:
-        for start in range(0, len(one.stores), STORES_IN_ONE_TABLE):
-            stores = one.stores[start : start + STORES_IN_ONE_TABLE]
-            columns = [_store_column(store) for store in stores]
+def _print(routes_stores: Sequence[RouteStores], redis: RedisFindings | None) -> None:
+    for route, stores in routes_stores:
+        for start in range(0, len(stores), MAX_STORES_PER_TABLE):
+            part = stores[start : start + MAX_STORES_PER_TABLE]
+            columns = [_store_column(store) for store in part]
             rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
-            print_table((f"route {one.route}", *(store.name for store in stores)), rows)
+            print_table((f"route {route}", *(store.name for store in part)), rows)
             print()
     if redis is None:
-        print("no Redis is configured, which is enough for `s3s3 bucket`\n")
+        print("no Redis configured: s3s3 bucket works without, s3s3 listen does not\n")
     else:
         print_table(("Redis", printable(redis.address)), list(_redis_column(redis).items()))
         print()
-    said: list[tuple[str, StoreCapabilities | RedisFindings]] = [
-        (f"route {one.route}: " if len(found) > 1 else "", store) for one in found for store in one.stores
-    ]
-    said += [("", redis)] if redis else []
-    advice = [("wrong:", about + text) for about, one in said for text in one.wrong]
-    advice += [("note:", about + text) for about, one in said for text in one.notes]
-    print_labelled([(label, printable(text)) for label, text in advice])
-    if not any(one.wrong for _, one in said):
-        print("nothing is wrong")
+    errors, notes = [], []
+    for route, stores in routes_stores:
+        prefix = f"route {route}: " if len(routes_stores) > 1 else ""
+        errors += [prefix + text for store in stores for text in store.errors]
+        notes += [prefix + text for store in stores for text in store.notes]
+    if redis:
+        errors += redis.errors
+        notes += redis.notes
+    print_labelled([*(("error:", printable(text)) for text in errors), *(("note:", printable(text)) for text in notes)])
+    if not errors:
+        print("no problems found")
 
 
 def _store_column(store: StoreCapabilities) -> dict[str, str]:
-    listing = ""
+    listing = "-"
     if store.list_version is not None:
-        listing = (
-            f"v{store.list_version}" + {True: ", in order", False: ", out of order", None: ""}[store.list_in_order]
-        )
+        order = {True: ", in order", False: ", out of order", None: ""}[store.list_in_order]
+        listing = f"v{store.list_version}{order}"
     return {
         "address": store.address,
         "bucket": store.bucket_name,
-        "reachable": _word(store.reachable),
-        "V2 signatures": _word(store.signature_v2),
-        "V4 signatures": _word(store.signature_v4),
-        "Content-MD5 enforced": _word(store.content_md5_enforced),
-        "ETag is MD5": _word(store.etag_is_md5),
-        "listing": listing or "-",
+        "reachable": _yes_no(store.reachable),
+        "V2 signatures": _yes_no(store.signature_v2),
+        "V4 signatures": _yes_no(store.signature_v4),
+        "enforces Content-MD5": _yes_no(store.content_md5_enforced),
+        "ETag is MD5": _yes_no(store.etag_is_md5),
+        "listing": listing,
         "clock": "-" if store.clock_skew_s is None else _skew_text(store.clock_skew_s),
-        "may read": _word(store.may_read),
-        "may write": _word(store.may_write),
+        "may read": _yes_no(store.may_read),
+        "may write": _yes_no(store.may_write),
     }
 
 
 def _redis_column(redis: RedisFindings) -> dict[str, str]:
     return {
-        "reachable": _word(redis.reachable),
+        "reachable": _yes_no(redis.reachable),
         "version": redis.version or "-",
-        "append-only file": _word(redis.append_only_file),
+        "append-only file": _yes_no(redis.append_only_file),
         "maxmemory-policy": redis.maxmemory_policy or "-",
         **{f"subscribers of {printable(name)}": str(redis.subscribers.get(name, "-")) for name in redis.channels},
     }
 
 
 def _skew_text(skew_s: int) -> str:
-    return f"{skew_s:+,} s" if abs(skew_s) > 1 else "right"  # stores tell whole seconds
+    return f"{skew_s:+,} s" if abs(skew_s) > 1 else "ok"  # stores send whole seconds
 
 
-def _word(answer: bool | None) -> str:
+def _yes_no(answer: bool | None) -> str:
     return {True: "yes", False: "no", None: "-"}[answer]

@@ -71,7 +71,7 @@ def parser(verb: str, does: str, **settings: Any) -> argparse.ArgumentParser:
 def add_drain(made: argparse.ArgumentParser) -> None:
     """Add the option of commands that copy."""
     made.add_argument(
-        "--drain-s", type=span_s, default=DRAIN_S, metavar="S",
+        "--drain-timeout", dest="drain_s", type=span_s, default=DRAIN_S, metavar="S",
         help=f"when told to stop, hand back what still runs after S seconds (default: {DRAIN_S:g})",
     )  # fmt: skip
 

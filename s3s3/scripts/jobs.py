@@ -19,7 +19,14 @@ from . import command
 from .key_input import parsed
 from .output import count_noun, print_indented, print_table, printable
 from .progress import span_text
-from .selection import PAUSED, add_destination_option, add_route_option, chosen, connected_queues, destinations_of
+from .selection import (
+    PAUSED,
+    add_destination_option,
+    add_route_option,
+    connected_queues,
+    destinations_of,
+    select_routes,
+)
 
 KEYS_AT_ONCE = 500
 
@@ -71,7 +78,7 @@ async def _jobs(arguments: argparse.Namespace) -> int:
     settings = dataclasses.replace(settings, routes=(*settings.routes, *settings.mirror.routes))
     # A message that names no key is a dead letter as well, but it cannot be tried again, and goes nowhere.
     others = (DeadLetter.MESSAGES,) if arguments.action in ("list", "drop") else ()
-    routes = chosen(settings, arguments.route, arguments.destination, *others)
+    routes = select_routes(settings, arguments.route, arguments.destination, *others)
     async with connected_queues(settings, routes) as (_, queues):
         if arguments.action == "list":
             return await _list(arguments, queues)

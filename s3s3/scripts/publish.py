@@ -22,7 +22,7 @@ from . import command
 from .key_input import checked, of_arguments, of_input, parsed
 from .output import count_noun
 from .publish_tracker import PublishTracker
-from .selection import add_route_option, chosen, connected_queues, listeners
+from .selection import add_route_option, connected_queues, count_subscribers, select_routes
 
 MAX_FAULTS_SHOWN = 20
 
@@ -70,7 +70,7 @@ class Publisher(Protocol):
 
 async def _publish(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     settings = config.load(arguments.config)
-    routes = chosen(settings, arguments.route)
+    routes = select_routes(settings, arguments.route)
     async with connected_queues(settings, routes) as (client, queues):
         publisher: Publisher = _Queues(queues)
         if arguments.pubsub:
@@ -146,7 +146,10 @@ class _Awaited:
 
     def __init__(self, queues: Sequence[tuple[Route, RedisJobQueue]], client: Redis, stop: asyncio.Event) -> None:
         self._queues = [
-            (matcher(route), PublishTracker(route, jobs, partial(listeners, client, route.channel), print, stop))
+            (
+                matcher(route),
+                PublishTracker(route, jobs, partial(count_subscribers, client, route.channel), print, stop),
+            )
             for route, jobs in queues
         ]
 

@@ -1,4 +1,4 @@
-"""What is wrong with a Redis that is to keep the queue."""
+"""Check the Redis server, for `s3s3 check`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from redis.asyncio import Redis
 
 from ..queue.connection import check_version
 from ..queue.redis_errors import translate_errors
-from .selection import listeners
+from .selection import count_subscribers
 
 
 @dataclass
 class RedisFindings:
-    """What was found out of Redis. None is what it does not tell.
+    """Properties of the Redis server; None is unknown.
 
     Attributes:
-        subscribers: by channel, connections that are subscribed to it; each listener has one for each route.
+        subscribers: connections that subscribe to each channel; each listener has one for each route.
         maxmemory_bytes: 0 is no limit.
-        wrong: what has to be cured, with the command that cures it.
-        notes: what is worth knowing.
+        errors: problems, with the command that fixes each.
+        notes: what an operator should know.
     """
 
     address: str
@@ -32,12 +32,12 @@ class RedisFindings:
     maxmemory_bytes: int | None = None
     maxmemory_policy: str | None = None
     subscribers: dict[str, int] = field(default_factory=dict)
-    wrong: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 async def probe_redis(client: Redis, findings: RedisFindings) -> None:
-    """Ask Redis.
+    """Fill in the findings.
 
     Raises:
         RedisUnavailable: it cannot be reached.
@@ -46,29 +46,29 @@ async def probe_redis(client: Redis, findings: RedisFindings) -> None:
     findings.version = await check_version(client)
     findings.reachable = True
     with translate_errors():
-        about: dict[str, Any] = await client.info()
-    for node in [about] if "redis_version" in about else about.values():
-        _look_at(node, findings)
+        info: dict[str, Any] = await client.info()
+    for node in [info] if "redis_version" in info else info.values():
+        _check_node(node, findings)
     for channel in findings.channels:
-        findings.subscribers[channel] = await listeners(client, channel)
+        findings.subscribers[channel] = await count_subscribers(client, channel)
         if not findings.subscribers[channel]:
-            findings.notes.append(f"Redis: nobody is subscribed to channel {channel!r}: no `s3s3 listen` runs")
+            findings.notes.append(f"Redis: no subscriber on channel {channel!r}: s3s3 listen is not running")
 
 
-def _look_at(node: dict[str, Any], findings: RedisFindings) -> None:
-    """Take what one server says of itself (redis.io, "INFO")."""
-    if "aof_enabled" in node:
-        findings.append_only_file = bool(node["aof_enabled"]) and findings.append_only_file is not False
+def _check_node(info: dict[str, Any], findings: RedisFindings) -> None:
+    """Check the INFO of one node (redis.io, "INFO")."""
+    if "aof_enabled" in info:
+        findings.append_only_file = bool(info["aof_enabled"]) and findings.append_only_file is not False
     if findings.append_only_file is False:
-        _tell(findings.notes, "Redis has no append-only file, so its crash loses what is queued", "appendonly yes")
-    findings.maxmemory_policy = node.get("maxmemory_policy")
-    findings.maxmemory_bytes = node.get("maxmemory")
+        _add(findings.notes, "Redis has no append-only file: if it crashes, queued keys are lost", "appendonly yes")
+    findings.maxmemory_policy = info.get("maxmemory_policy")
+    findings.maxmemory_bytes = info.get("maxmemory")
     if findings.maxmemory_policy not in (None, "noeviction"):
-        what = f"Redis throws queued keys away when memory is short (maxmemory-policy {findings.maxmemory_policy})"
-        _tell(findings.wrong if findings.maxmemory_bytes else findings.notes, what, "maxmemory-policy noeviction")
+        problem = f"Redis evicts queued keys when memory is short (maxmemory-policy {findings.maxmemory_policy})"
+        _add(findings.errors if findings.maxmemory_bytes else findings.notes, problem, "maxmemory-policy noeviction")
 
 
-def _tell(lines: list[str], what: str, setting: str) -> None:
-    line = f"{what}; to cure it: redis-cli CONFIG SET {setting}, then redis-cli CONFIG REWRITE"
-    if line not in lines:  # several nodes of a cluster have the same to say
+def _add(lines: list[str], problem: str, setting: str) -> None:
+    line = f"{problem}; fix: redis-cli CONFIG SET {setting}, then redis-cli CONFIG REWRITE"
+    if line not in lines:  # the nodes of a cluster may share a problem
         lines.append(line)

@@ -47,7 +47,7 @@ def _complete_destinations(parsed_args: argparse.Namespace, **_: object) -> list
     return sorted({name for route in routes for name in route.destination_names})
 
 
-def chosen(settings: Config, route: str | None, destination: str | None = None, *others: str) -> list[Route]:
+def select_routes(settings: Config, route: str | None, destination: str | None = None, *others: str) -> list[Route]:
     """Return the routes of that name that have such a destination; None means any.
 
     Args:
@@ -85,7 +85,7 @@ async def connected_queues(
         yield client, [(route, RedisJobQueue.of(client, route, settings.worker.lease_s)) for route in routes]
 
 
-async def listeners(client: Redis, channel: str) -> int:
+async def count_subscribers(client: Redis, channel: str) -> int:
     """Return how many connections are subscribed to the channel; each listener has one."""
     with translate_errors():
         counted = await client.pubsub_numsub(channel)

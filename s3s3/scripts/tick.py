@@ -27,13 +27,13 @@ def main(argv: list[str] | None = None) -> int:
     """Answer ticks until supervisord stops; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="s3s3tick",
-        usage="s3s3tick [--limit-s S] [options of s3s3 bucket]",
+        usage="s3s3tick [--max-runtime S] [options of s3s3 bucket]",
         description="An event listener of supervisord: runs `s3s3 bucket` at each TICK event. "
         "All other options are handed to that.",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--limit-s", type=interval_s, default=86400.0, metavar="S",
+        "--max-runtime", type=interval_s, default=86400.0, metavar="S",
         help="stop a run that takes longer (default: 86400, a day)",
     )  # fmt: skip
     arguments, of_bucket = parser.parse_known_args(argv)
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         print("s3s3tick is started by supervisord, as an [eventlistener]; by hand: s3s3 bucket", file=sys.stderr)
         return WRONG_USAGE
     command = [sys.executable, "-m", "s3s3.scripts.main", "bucket", *of_bucket]
-    return run(lambda stop: answer_ticks(command, arguments.limit_s, stop))
+    return run(lambda stop: answer_ticks(command, arguments.max_runtime, stop))
 
 
 async def answer_ticks(command: Sequence[str], limit_s: float, stop: asyncio.Event) -> int:
@@ -98,7 +98,7 @@ async def _run(command: Sequence[str], limit_s: float, stopped: asyncio.Task[boo
             print(f"s3s3tick: s3s3 bucket ended with exit status {run.returncode}", file=sys.stderr)
         return run.returncode == 0
     if not stopped.done():
-        print(f"s3s3tick: s3s3 bucket took more than {limit_s:g} s (--limit-s) and is stopped", file=sys.stderr)
+        print(f"s3s3tick: s3s3 bucket took more than {limit_s:g} s (--max-runtime) and is stopped", file=sys.stderr)
     run.terminate()
     await asyncio.wait([ended], timeout=ENDS_WITHIN_S)
     if not ended.done():

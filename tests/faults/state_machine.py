@@ -204,7 +204,7 @@ class Disorder(RuleBasedStateMachine):
         assert not self._faults(told_only=True)
         if self.model.untold:  # of these nobody ever heard: that is what `bucket` is for
             run(
-                "bucket", "--config", self.fleet.config, "--wait"
+                "bucket", "--config", self.fleet.config, "--wait-for-lock"
             )  # a run that lost its Redis holds the lock for a while
             assert not self._faults(told_only=False)
         for name in self.fleet.destinations:

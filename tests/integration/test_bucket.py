@@ -182,7 +182,7 @@ def test_a_run_beside_another_one_exits_with_1_at_once_and_names_it_but_a_dry_ru
     another_runs(place, 60_000)
     said = run("bucket", "--config", place.config(), status=1).stderr
     assert "route default is being compared by process 7 on elsewhere since 1970" in said
-    assert "--wait" in said
+    assert "--wait-for-lock" in said
     assert place.content("key 00") is None
     assert "would_copy" in run("bucket", "--config", place.config(), "--dry-run", status=1).stdout
     run("bucket", "--config", place.config(), "--without-redis")
@@ -192,7 +192,7 @@ def test_a_run_beside_another_one_exits_with_1_at_once_and_names_it_but_a_dry_ru
 def test_with_wait_it_runs_when_the_other_one_is_gone(place: Place) -> None:
     another_runs(place, 300_000)
     log = place.folder / "bucket.log"
-    arguments = command("bucket", "--config", place.config(), "--wait")
+    arguments = command("bucket", "--config", place.config(), "--wait-for-lock")
     with log.open("wb") as output, subprocess.Popen(arguments, stdout=output, stderr=output) as process:
         eventually(lambda: "waiting for its end" in log.read_text(), "it says that it waits")
         time.sleep(1)

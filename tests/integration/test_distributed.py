@@ -141,7 +141,7 @@ def test_a_run_with_other_options_or_stores_is_not_gone_on_with_unless_it_is_for
     assert workers
     place.redis.delete(*workers)  # as if it were long ago
     place.redis.delete("s3s3:{default}:comparing")
-    assert "60" in run("bucket", "--config", place.config, "--distributed", "--force", "--afresh").stdout
+    assert "60" in run("bucket", "--config", place.config, "--distributed", "--force", "--restart").stdout
 
 
 def test_interrupted_it_hands_its_range_back_at_once(place: Place) -> None:

@@ -27,12 +27,12 @@ BEGIN, END = "<!-- written by make stores-table -->\n", "<!-- to here -->\n"
 ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "V2 signatures": lambda found: _word(found["signature_v2"]),
     "V4 signatures": lambda found: _word(found["signature_v4"]),
-    "Content-MD5 enforced": lambda found: _word(found["content_md5_enforced"]),
+    "enforces Content-MD5": lambda found: _word(found["content_md5_enforced"]),
     "ETag is the MD5": lambda found: _word(found["etag_is_md5"]),
     "listing": lambda found: f"version {found['list_version']}",
     "listing in UTF-8 order": lambda found: _word(found["list_in_order"]),
     "reads and writes": lambda found: _word(found["may_read"] and found["may_write"]),
-    "what is wrong": lambda found: str(len(found["wrong"])) if found["wrong"] else "nothing",
+    "errors": lambda found: str(len(found["errors"])) if found["errors"] else "none",
 }
 KEYS = ("a b", "a-b", "a/b", "a0", "\u00e9", "\uff5e", "\U0001f4f7")
 """In UTF-8 order, which is not that of UTF-16."""
@@ -118,7 +118,7 @@ def main() -> int:
             found[kind] = checked(store, Path(folder))
     about = f"Tried on {time.strftime('%Y-%m-%d')} with s3s3 {__version__}, Python {sys.version.split()[0]}.\n\n"
     said = [f"- {text.replace('destination', names[kind].partition(',')[0], 1)}\n"
-            for kind in found for text in (*found[kind]["wrong"], *found[kind]["notes"])]  # fmt: skip
+            for kind in found for text in (*found[kind]["errors"], *found[kind]["notes"])]  # fmt: skip
     text = PAGE.read_text()
     written = BEGIN + about + table(found, names) + ("\n" + "".join(said) if said else "") + END
     PAGE.write_text(re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: written, text, flags=re.DOTALL))

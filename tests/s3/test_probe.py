@@ -116,7 +116,7 @@ async def found(store: OddStore, *, writes: bool = True, **changes: Any) -> Stor
 async def test_a_store_that_does_everything_has_nothing_wrong_and_keeps_nothing() -> None:
     store = OddStore({"k": b"1"})
     findings = await found(store)
-    assert (findings.wrong, findings.notes) == ([], [])
+    assert (findings.errors, findings.notes) == ([], [])
     told = (findings.signature_v2, findings.signature_v4, findings.content_md5_enforced, findings.etag_is_md5,
             findings.list_version, findings.list_in_order, findings.may_read, findings.may_write)  # fmt: skip
     assert told == (True, True, True, True, 2, True, True, True)
@@ -132,48 +132,48 @@ async def test_reading_alone_writes_nothing() -> None:
 
 async def test_reading_is_tried_on_a_key_that_there_is_not_where_the_bucket_is_empty() -> None:
     findings = await found(OddStore(), writes=False)
-    assert (findings.may_read, findings.etag_is_md5, findings.wrong) == (True, None, [])
+    assert (findings.may_read, findings.etag_is_md5, findings.errors) == (True, None, [])
     findings = await found(OddStore(forbidden=frozenset(["GET"])), writes=False)
     assert findings.may_read is False
-    assert "AccessDenied" in findings.wrong[0]
+    assert "AccessDenied" in findings.errors[0]
 
 
 async def test_a_store_that_takes_v4_only_is_told_with_the_setting() -> None:
     findings = await found(OddStore(takes_v2=False))
     assert (findings.reachable, findings.signature_v2, findings.signature_v4) == (True, False, True)
-    assert 'signature_version = "s3v4" in [dest-odd]' in findings.wrong[0]
-    assert len(findings.wrong) == 1
-    assert not (await found(OddStore(takes_v2=False), signature_version="s3v4")).wrong
+    assert 'signature_version = "s3v4" in [dest-odd]' in findings.errors[0]
+    assert len(findings.errors) == 1
+    assert not (await found(OddStore(takes_v2=False), signature_version="s3v4")).errors
 
 
 async def test_a_listing_of_version_1_is_good_enough() -> None:
     findings = await found(OddStore(lists_v2=False))
-    assert (findings.list_version, findings.list_in_order, findings.wrong) == (1, True, [])
+    assert (findings.list_version, findings.list_in_order, findings.errors) == (1, True, [])
 
 
 async def test_an_order_that_only_rare_characters_show_is_found() -> None:
     findings = await found(OddStore(by_utf16=True))
     assert findings.list_in_order is False
-    assert "UTF-8 byte order" in findings.wrong[0]
+    assert "UTF-8 byte order" in findings.errors[0]
 
 
 async def test_a_store_that_ignores_content_md5_is_noted() -> None:
     store = OddStore(heeds_md5=False)
     findings = await found(store)
-    assert (findings.content_md5_enforced, findings.wrong) == (False, [])
-    assert "does not heed Content-MD5" in findings.notes[0]
+    assert (findings.content_md5_enforced, findings.errors) == (False, [])
+    assert "does not enforce Content-MD5" in findings.notes[0]
     assert not store.objects
 
 
 async def test_etags_that_are_no_md5s_are_noted() -> None:
     findings = await found(OddStore(etag="0" * 32))
-    assert (findings.etag_is_md5, findings.wrong) == (False, [])
+    assert (findings.etag_is_md5, findings.errors) == (False, [])
     assert "ETags are no MD5s" in findings.notes[0]
 
 
 async def test_a_store_where_no_damage_could_be_noticed_is_wrong() -> None:
     findings = await found(OddStore(etag="0" * 32, heeds_md5=False))
-    assert "could not be noticed" in findings.wrong[0]
+    assert "could not be noticed" in findings.errors[0]
 
 
 @pytest.mark.parametrize(("ahead_s", "says"), [(1000, "ahead of"), (-1000, "behind"), (20, "")])
@@ -181,30 +181,30 @@ async def test_clocks_that_are_minutes_apart_are_wrong(ahead_s: int, says: str) 
     findings = await found(OddStore(ahead_s=ahead_s))
     assert findings.clock_skew_s is not None
     assert abs(findings.clock_skew_s - ahead_s) <= 2
-    assert len(findings.wrong) == bool(says)
+    assert len(findings.errors) == bool(says)
     if says:
-        assert f" s {says} this machine's" in findings.wrong[0]
-        assert "NTP" in findings.wrong[0]
+        assert f" s {says} this machine's" in findings.errors[0]
+        assert "NTP" in findings.errors[0]
 
 
 async def test_writing_that_is_forbidden_is_wrong_and_nothing_more_is_tried() -> None:
     store = OddStore({"k": b"1"}, forbidden=frozenset(["PUT"]))
     findings = await found(store)
     assert (findings.may_write, findings.content_md5_enforced) == (False, None)
-    assert len(findings.wrong) == 1
-    assert "permit this" in findings.wrong[0]
+    assert len(findings.errors) == 1
+    assert "permit this" in findings.errors[0]
 
 
 async def test_listing_that_is_forbidden_leaves_the_rest_to_be_tried() -> None:
     findings = await found(OddStore(forbidden=frozenset(["LIST"])))
     assert (findings.list_version, findings.may_read, findings.may_write) == (None, True, True)
-    assert len(findings.wrong) == 1
+    assert len(findings.errors) == 1
 
 
 async def test_what_may_not_be_removed_is_named() -> None:
     store = OddStore(forbidden=frozenset(["DELETE"]))
     findings = await found(store)
-    assert findings.wrong == []
+    assert findings.errors == []
     (left,) = {key.rpartition("/")[0] for key in store.objects}
     assert left in findings.notes[0]
 
@@ -219,7 +219,7 @@ async def test_a_store_that_is_away_is_not_reachable() -> None:
     findings = await probe(Endpoint("dest", "b", host="127.0.0.1", port=9, is_secure=False, access_key_id="a"),
                            writes=True)  # fmt: skip
     assert findings.reachable is False
-    assert "check host and port in [dest]" in findings.wrong[0]
+    assert "check host and port in [dest]" in findings.errors[0]
 
 
 @pytest.mark.real
@@ -228,7 +228,7 @@ async def test_real_stores_have_nothing_wrong(name: str, request: pytest.Fixture
     store: StoreServer = request.getfixturevalue(name)
     bucket = new_bucket(store)
     findings = await probe(store.endpoint(bucket), writes=True)
-    assert (findings.wrong, findings.notes) == ([], [])
+    assert (findings.errors, findings.notes) == ([], [])
     assert (findings.signature_v2, findings.content_md5_enforced, findings.list_in_order) == (True, True, True)
     assert "Contents" not in store.boto3_client().list_objects_v2(Bucket=bucket)
 
@@ -238,8 +238,8 @@ async def test_a_wrong_secret_is_told_once(swift: StoreServer, new_bucket: Any) 
     endpoint = swift.endpoint(new_bucket(swift), secret_access_key=Secret("wrong"))
     findings = await probe(endpoint, writes=True)
     assert (findings.signature_v2, findings.signature_v4) == (False, False)
-    assert len(findings.wrong) == 1
-    assert "aws_secret_access_key" in findings.wrong[0]
+    assert len(findings.errors) == 1
+    assert "aws_secret_access_key" in findings.errors[0]
 
 
 @pytest.mark.real
@@ -249,5 +249,5 @@ async def test_a_real_store_that_takes_v4_only_is_told_with_the_setting(
     endpoint = rclone_store.endpoint(new_bucket(rclone_store), signature_version="s3")
     findings = await probe(endpoint, writes=True)
     assert (findings.reachable, findings.signature_v2, findings.signature_v4) == (True, False, True)
-    assert len(findings.wrong) == 1
-    assert findings.wrong[0].endswith('signature_version = "s3v4" in [source] works')
+    assert len(findings.errors) == 1
+    assert findings.errors[0].endswith('signature_version = "s3v4" in [source] works')

@@ -29,10 +29,10 @@ def test_to_drain_may_take_no_time_at_all() -> None:
     ("main", "option"),
     [
         (bucket.main, "--interval"),
-        (bucket.main, "--drain-s"),
+        (bucket.main, "--drain-timeout"),
         (listen.main, "--reconcile-interval"),
-        (listen.main, "--drain-s"),
-        (mirror.main, "--drain-s"),
+        (listen.main, "--drain-timeout"),
+        (mirror.main, "--drain-timeout"),
     ],
 )
 def test_a_time_before_now_is_wrong_usage(main: Main, option: str) -> None:

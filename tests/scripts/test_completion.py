@@ -52,7 +52,7 @@ def test_verbs_are_completed(commands: Path) -> None:
 
 
 def test_options_of_each_verb_are_completed(commands: Path) -> None:
-    options = {"--dry-run", "--dest-bucket", "--distributed", "--drain-s"}
+    options = {"--dry-run", "--dest-bucket", "--distributed", "--drain-timeout"}
     assert completed(commands, "s3s3 bucket --d") == options
     for verb in VERBS:
         assert "--help" in completed(commands, f"s3s3 {verb} --h")

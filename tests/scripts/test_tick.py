@@ -126,7 +126,7 @@ def test_a_run_that_takes_too_long_is_told_to_stop(start: Callable[..., EventLis
     listener.send(time.time())
     listener.expect(FAIL + READY)
     assert trace.read_text() == "drained"
-    assert b"took more than 3 s (--limit-s)" in listener.ends()[2]
+    assert b"took more than 3 s (--max-runtime)" in listener.ends()[2]
 
 
 def test_told_to_stop_it_lets_the_run_end_first(start: Callable[..., EventListener], trace: Path) -> None:
