@@ -24,7 +24,7 @@ from .notifications.routing import RouteQueue, Routing
 from .notifications.source import NotificationSource
 from .queue import connection
 from .queue.redis_queue import RedisJobQueue
-from .queue.redis_retry import retry_until_available
+from .queue.redis_retry import RedisRetry
 from .reconcile.periodic import PeriodicReconcile, Schedule
 from .tasks import DRAIN_S, run_with_background
 from .transfer.route_stores import RouteStores, copy_budget, opened, refused
@@ -219,7 +219,7 @@ async def listen(
 ) -> None:
     """Run every route's listener, and every source, until `stop` is set."""
     speaking = listeners[0].jobs.client
-    await retry_until_available(partial(connection.check_version, speaking), stop)
+    await RedisRetry().run(partial(connection.check_version, speaking), stop)
     if not sources and not any(listener.ear for listener in listeners):
         log.warning("there is no channel and no [stream], [sqs] or [webhook]: only `s3s3 publish` brings notices")
     await asyncio.gather(

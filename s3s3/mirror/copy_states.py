@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from ..errors import RedisUnavailable, UpstreamRefused, UrlForbidden
 from ..model import Outcome, Result
 from ..monitoring.log import log_fields
+from ..queue.keyspace import keyspace
 from ..queue.redis_errors import translate_errors
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class CopyStates:
     def __init__(self, client: Redis, route: str, lifespan_days: int) -> None:
         self._client = client
         self._route = route
-        self._prefix = f"s3s3:{{{route}}}:state:"
+        self._prefix = keyspace(route) + "state:"
         self._lifespan_s = lifespan_days * DAY_S
 
     async def read(self, key: str) -> CopyState | None:

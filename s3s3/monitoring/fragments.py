@@ -60,7 +60,7 @@ def route(view: RouteView) -> str:
 def _destination(view: RouteView, one: StoreView) -> str:
     pending = one.pending
     about = "" if pending is None or pending.exact else "about "
-    waits = [f"{pending.waiting:,} wait for another try"] if pending and pending.waiting else []
+    waits = [f"{pending.retrying:,} wait for another try"] if pending and pending.retrying else []
     waits += [f"{one.parked:,} parked"] if one.parked else []
     facts = [
         ("Rate", f"{rate_text(one.copied_per_s)} <small>{size_text(one.bytes_per_s)}/s</small>"),

@@ -27,7 +27,7 @@ from redis.asyncio import Redis
 from .. import __version__
 from ..errors import RedisUnavailable
 from ..model import Outcome, Route
-from ..queue.lua_scripts import Script
+from ..queue.lua_scripts import LuaScripts
 from ..queue.redis_queue import RedisJobQueue
 from .history import History, MetricsDelta
 from .metrics import Metrics
@@ -76,20 +76,20 @@ class ProcessRegistry:
     """
 
     def __init__(self, client: Redis, prefix: str) -> None:
-        self._script = Script(client, __package__, "heartbeat.lua", prefix)
+        self._scripts = LuaScripts(client, __package__, prefix)
 
     async def register(self, member: ProcessInfo) -> None:
         """Give a sign of life. Raises RedisUnavailable."""
         about = {name: value for name, value in asdict(member).items() if name not in ("id", "silent_s")}
-        await self._script("here", member.id, json.dumps(about), KEPT_S)
+        await self._scripts.run("heartbeat", "here", member.id, json.dumps(about), KEPT_S)
 
     async def deregister(self, member_id: str) -> None:
         """Say goodbye. Raises RedisUnavailable."""
-        await self._script("gone", member_id)
+        await self._scripts.run("heartbeat", "gone", member_id)
 
     async def processes(self) -> Sequence[ProcessInfo]:
         """Return all who gave a sign of life within the hour and did not sign off. Raises RedisUnavailable."""
-        found = await self._script("read")
+        found = await self._scripts.run("heartbeat", "read")
         known = {one.name for one in fields(ProcessInfo)}
         members = []
         for name, text, silent_ms in zip(found[::3], found[1::3], found[2::3], strict=True):

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from redis.asyncio import Redis
 
 from ..model import Outcome, Result, Route
-from ..queue.lua_scripts import Script
+from ..queue.lua_scripts import LuaScripts
 from .metrics import NOTICE_SECONDS, Metrics
 
 MINUTES = 60
@@ -138,7 +138,7 @@ class History:
     """
 
     def __init__(self, client: Redis, prefix: str) -> None:
-        self._script = Script(client, __package__, "history.lua", prefix)
+        self._scripts = LuaScripts(client, __package__, prefix)
 
     async def add(self, figures: Mapping[str, int], failures: Sequence[Failure]) -> None:
         """Add to the figures of this minute. Raises RedisUnavailable."""
@@ -147,11 +147,11 @@ class History:
             for one in failures
         ]
         pairs = [part for name, number in figures.items() for part in (name, number)]
-        await self._script("add", KEPT_S, FAILURES_KEPT, FAILURES_KEPT_S, len(listed), *listed, *pairs)
+        await self._scripts.run("history", "add", KEPT_S, FAILURES_KEPT, FAILURES_KEPT_S, len(listed), *listed, *pairs)
 
     async def read(self) -> HistorySnapshot:
         """Return what all processes told in the last hour. Raises RedisUnavailable."""
-        now_ms, minutes, failures = await self._script("read", MINUTES)
+        now_ms, minutes, failures = await self._scripts.run("history", "read", MINUTES)
         hours: dict[str, HourlySeries] = {}
         for number, fields in enumerate(minutes):
             for name, figure in zip(fields[::2], fields[1::2], strict=True):

@@ -116,7 +116,7 @@ class RouteSnapshotReader:
         for endpoint in route.destinations:
             hour = told.hours.get(endpoint.name, HourlySeries())
             pending = spread[endpoint.name]
-            state, why = _state(endpoint.name, counts, pending.waiting)
+            state, why = _state(endpoint.name, counts, pending.retrying)
             destinations.append(
                 StoreView(
                     endpoint.name, address(endpoint), state, why, pending.parked, pending, hour,

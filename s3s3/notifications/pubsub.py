@@ -33,10 +33,11 @@ from redis.asyncio import Redis
 
 from ..model import Lane, Route
 from ..queue.base import JobRequest
+from ..queue.keyspace import keyspace
 from ..queue.lease import boottime_s
-from ..queue.lua_scripts import Script
+from ..queue.lua_scripts import LuaScripts
 from ..queue.redis_queue import RedisJobQueue
-from ..queue.redis_retry import retry_until_available
+from ..queue.redis_retry import RedisRetry
 from ..tasks import run_with_background, wait_with_timeout
 from .message import BadMessage, parse_message, printable_message, tell_noticed
 from .subscription import Subscription
@@ -98,11 +99,11 @@ class PubSubSource:
         self._channel = channel
         self._jobs = jobs
         self._id = jobs.consumer
-        self._prefix = f"s3s3:{{{route.name}}}:"
+        self._prefix = keyspace(route.name)
         self._source_time_ms = source_time_ms
         self._matches = matches
         self._count = count
-        self._script = Script(jobs.client, __package__, "watermark.lua", self._prefix)
+        self._scripts = LuaScripts(jobs.client, __package__, self._prefix)
         self._heard: deque[BufferedMessage] = deque()
         self._something = asyncio.Event()
         self._subscribed_s = self._dropped_to_s = boottime_s()
@@ -175,13 +176,13 @@ class PubSubSource:
         turns_left_to_others = 0
         while not self._last_mark:
             insists = turns_left_to_others >= TURNS_LEFT_TO_OTHERS
-            answer, was_heard = await retry_until_available(partial(self._lead, secrets.token_hex(8), insists))
+            answer, was_heard = await RedisRetry().run(partial(self._lead, secrets.token_hex(8), insists))
             self._seen_watermark = self._seen_watermark or bool(was_heard)
             turns_left_to_others = turns_left_to_others + 1 if answer < 0 else 0
             leads = answer > 0
             if leads != self.leads:
                 if leads:
-                    self._skip_to(str(await retry_until_available(partial(self._call, "marked"))).encode())
+                    self._skip_to(str(await RedisRetry().run(partial(self._call, "marked"))).encode())
                 log.info("channel %s: this listener %s the notices on the queue", self._channel,
                          "puts" if leads else "no longer puts")  # fmt: skip
                 self.leads = leads
@@ -224,7 +225,7 @@ class PubSubSource:
             if heard.mark is not None:
                 self._mark = heard.mark
             else:
-                await retry_until_available(partial(self._move_watermark, heard))
+                await RedisRetry().run(partial(self._move_watermark, heard))
                 if self._last_mark and self._mark == self._last_mark:
                     self._signed_off.set()
         await self._put(texts)
@@ -237,13 +238,13 @@ class PubSubSource:
             try:
                 key = parse_message(text)
             except BadMessage as bad:
-                await retry_until_available(partial(self._bury, text, bad))
+                await RedisRetry().run(partial(self._bury, text, bad))
                 continue
             if self._matches(key):
                 puts.append(JobRequest(key, self._all))
                 self._count("pubsub")
         if puts:
-            await retry_until_available(partial(self._jobs.enqueue, puts, Lane.FRESH))
+            await RedisRetry().run(partial(self._jobs.enqueue, puts, Lane.FRESH))
             tell_noticed(self._route, [put.key for put in puts], f"channel {self._channel}")
 
     async def _bury(self, text: bytes, bad: BadMessage) -> None:
@@ -289,4 +290,4 @@ class PubSubSource:
         await self._call("healed", generation)
 
     async def _call(self, word: str, *args: str | bytes | int) -> Any:
-        return await self._script(word, self._id, *args)
+        return await self._scripts.run("watermark", word, self._id, *args)

@@ -20,8 +20,8 @@ from redis.exceptions import ResponseError
 from ..errors import RedisUnavailable
 from ..model import Notification
 from ..queue.lease import boottime_s
-from ..queue.lua_scripts import Script, is_no_group
-from ..queue.redis_errors import translate_errors
+from ..queue.lua_scripts import LuaScripts
+from ..queue.redis_errors import is_no_group, translate_errors
 from ..queue.redis_retry import RedisRetry
 from .message import BadMessage, parse_message, printable_message
 from .source import Deliver, SourceHealth
@@ -72,8 +72,7 @@ class RedisStreamSource:
         self._routing = routing
         self._lease_s = lease_s
         self._health = SourceHealth(str(self), SILENT_S, count)
-        self._lapsed = Script(client, __package__, "claim_stale.lua", name)
-        self._tidy = Script(client, __package__, "prune_consumers.lua", name)
+        self._scripts = LuaScripts(client, __package__, name)
         self._owes = False  # some of what this process has read is not acknowledged
         self._looked_for_lapsed_at_s = 0.0
         self._cursor = FROM_THE_START
@@ -152,7 +151,9 @@ class RedisStreamSource:
         """Take some of what others have read and not acknowledged for longer than a lease."""
         lease_ms = int(self._lease_s * 1000)
         try:
-            cursor, found = await self._lapsed(self._group, self._consumer, lease_ms, self._cursor, LAPSED_AT_ONCE)
+            cursor, found = await self._scripts.run(
+                "claim_stale", self._group, self._consumer, lease_ms, self._cursor, LAPSED_AT_ONCE
+            )
         except ResponseError as error:
             if not is_no_group(error):
                 raise
@@ -169,7 +170,7 @@ class RedisStreamSource:
     async def _leave(self, consumer: str) -> None:
         """Take this consumer out of the group, unless it owes something, and those that were forgotten."""
         try:
-            await self._tidy(self._group, consumer, int(FORGOTTEN_AFTER_S * 1000))
+            await self._scripts.run("prune_consumers", self._group, consumer, int(FORGOTTEN_AFTER_S * 1000))
         except ResponseError as error:
             if not is_no_group(error) and "no such key" not in str(error):
                 raise

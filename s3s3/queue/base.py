@@ -1,16 +1,16 @@
-"""The queue: its contract, which `redis` keeps for a fleet and `memory` for a `bucket` run without Redis.
+"""The contract of a job queue, implemented on Redis and in memory.
 
-The rule (who may run a key, and what a notice does meanwhile):
+The record of a key, and the steps that change it:
 
-    put                 claim                 finish: done, or buried as a dead letter
-     ──────▶  queued  ─────────▶  running  ──────────────────────────────────────▶ (no record)
-                ▲  ▲                │  │
-                │  └────────────────┘  │ finish: retry or park
-                │   finish, and noticed│
-                │   while it ran       ▼
-                └──────────────────  waiting
-                    due, notice,
-                    circuit closed
+    enqueue               claim               finish: done or dead letter everywhere
+     ──────▶  queued  ──────────▶  running  ─────────────────────────────────────▶ (no record)
+                ▲  ▲                 │  │
+                │  └─────────────────┘  │ finish: retry or park
+                │    finish, if enqueued│
+                │    while running      ▼
+                └───────────────────  waiting
+                  retry due, enqueue,
+                  or circuit closed
 """
 
 from __future__ import annotations
@@ -24,22 +24,21 @@ from ..model import Job, Lane
 
 __all__ = ["ClaimResult", "DeadLetter", "Disposition", "DispositionKind", "JobQueue", "JobRequest", "QueueStats"]
 
+#: Delay between the opening of a circuit and its first probe, in seconds. Each failed probe doubles it.
 INITIAL_PROBE_INTERVAL_S = 1.0
-"""How long a circuit is open before a first key is tried; each probe that fails doubles it."""
-
 MAX_PROBE_INTERVAL_S = 30.0
-MAX_TURN_S = 5.0
-"""How long a turn may wait for the next: what others put is not known here."""
 
+#: Maximum time between two calls of `promote_due`, in seconds: other processes enqueue, too.
+MAX_PROMOTE_INTERVAL_S = 5.0
 
-PAUSE_BETWEEN_WAKES_S = 0.25
-"""How soon more of what is parked may be woken where `turn` was given a bound."""
+#: Time after which more parked keys of a store may be queued, where `promote_due` was given a limit.
+PARKED_INTERVAL_S = 0.25
 
-NO_BOUNDS: Mapping[str, int] = MappingProxyType({})
+NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 
 
 class JobRequest(NamedTuple):
-    """A key to look at, at these destinations. `notified_ms` None is now."""
+    """A key to be made equal to the source at these destinations. `notified_ms` None means now."""
 
     key: str
     destinations: tuple[str, ...]
@@ -47,7 +46,7 @@ class JobRequest(NamedTuple):
 
 
 class DispositionKind:
-    """What comes next for a destination of a job, in the words of the queue's rule."""
+    """What happens next to one destination of a finished job."""
 
     DONE = "done"
     RETRY = "retry"
@@ -59,18 +58,18 @@ class DispositionKind:
 
 @dataclass(frozen=True, slots=True)
 class Disposition:
-    """What a worker says of one destination of its job.
+    """How a worker settles one destination of its job.
 
     Attributes:
-        step: one of `DispositionKind`. BACK hands it back untried, as a worker does that is told to stop; ASIDE does so
-            to the bulk lane, where it holds up nobody's notices.
-        delay_s: for RETRY, how long to wait.
-        event: for the runs that wait for the job: a JSON object, "" for nothing.
-        reason: for BURY, why, in plain words.
-        circuit: for PARK, whose circuit it waits for: the destination's, or the source's.
+        kind: one of `DispositionKind`. RELEASE queues the destination again, without counting an attempt, as a worker
+            does at shutdown. DEFER does so in the bulk lane, where it delays no notification.
+        delay_s: for RETRY, the time until the next attempt.
+        event: JSON object for the trackers of the job; "" for none.
+        reason: for DEAD_LETTER, why.
+        circuit: for PARK, the store whose circuit the key waits for: the destination or the source.
     """
 
-    step: str
+    kind: str
     delay_s: float = 0.0
     event: str = ""
     reason: str = ""
@@ -79,10 +78,10 @@ class Disposition:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A key that will not be tried again at this destination until somebody revives it.
+    """A key that is not tried again at a destination until an operator redrives it.
 
     Attributes:
-        destination: its name; `NOTICES` for a message that names no possible key.
+        destination: its name, or `MESSAGES` for a message that contains no valid key.
     """
 
     MESSAGES = "(message)"
@@ -96,13 +95,13 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class ClaimResult:
-    """What a claim brought.
+    """The jobs that a claim started, and the state of the route.
 
     Attributes:
-        jobs: each is to be finished, or its lease lapses.
-        circuits: destinations that are down or held, each with the one key that may be tried there ("" for none).
-        lease_from_s: when it was asked for, on the lease's clock.
-        paused: a person holds the whole route.
+        jobs: each must be finished, or its lease expires and another worker takes it over.
+        circuits: stores with an open circuit, each with the one key that may be tried there ("" for none).
+        lease_from_s: start of the leases, by `boottime_s`.
+        paused: whether an operator paused the whole route.
     """
 
     jobs: Sequence[Job] = ()
@@ -113,7 +112,7 @@ class ClaimResult:
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """How full the queue is. Dead letters, parked keys and circuits go by destination."""
+    """Number of jobs by state. Parked keys, dead letters and open circuits (with the reason) are by store."""
 
     fresh: int
     bulk: int
@@ -127,59 +126,60 @@ class QueueStats:
 
     @property
     def pending(self) -> int:
-        """Jobs that are not done yet; one that is parked and has a retry due as well counts as two."""
+        """Unfinished jobs. One that is parked and has a retry is counted twice."""
         return self.fresh + self.bulk + self.retrying + sum(self.parked.values())
 
 
 class JobQueue(Protocol):
-    """The contract. One object serves one route; every method may raise RedisUnavailable."""
+    """The job queue of one route. Every method can raise RedisUnavailable."""
 
     async def enqueue(
-        self, puts: Iterable[JobRequest], lane: Lane, run: str = "", unconditional: bool | None = None
+        self, requests: Iterable[JobRequest], lane: Lane, tracker_id: str = "", unconditional: bool | None = None
     ) -> None:
-        """Say that keys are worth a look. Once it returns, none of them is lost.
+        """Enqueue keys. When this returns, all of them are stored.
 
-        `run` is told what becomes of them (`outcomes`). `unconditional`: copy without a look at the destinations first;
-        None: as is due in that lane.
+        Args:
+            tracker_id: receives the outcomes, for `poll_outcomes`; "" for none.
+            unconditional: copy without comparing first; None: only in the fresh lane.
         """
 
     async def claim(self, free: int, min_bulk: int, max_bulk: int, wait_s: float) -> ClaimResult:
-        """Take up to `free` jobs, waiting up to `wait_s` for the first. Takes over lapsed ones, too.
+        """Start up to `free` jobs, waiting up to `wait_s` for the first. Expired claims are taken over.
 
-        `min_bulk` of them come from the bulk lane before fresh ones are taken, and at most `max_bulk` in all;
-        with `max_bulk` 0 the bulk lane is not waited for.
+        Up to `min_bulk` come from the bulk lane before any fresh ones, and at most `max_bulk` in all. With `max_bulk`
+        0 a new bulk job does not end the wait.
         """
 
     async def renew(self, jobs: Sequence[Job]) -> set[str]:
-        """Lengthen the leases of running jobs; return the tokens of those that belong to somebody else now."""
+        """Extend the leases of running jobs; return the tokens that are no longer valid."""
 
-    async def finish(self, job: Job, dispositions: Mapping[str, Disposition], look: bool = False) -> bool:
-        """Say what became of a claimed job, and with `look` ask for another look at it later.
+    async def finish(self, job: Job, dispositions: Mapping[str, Disposition], recheck: bool = False) -> bool:
+        """Settle a claimed job, and schedule a recheck of its key if `recheck`.
 
-        There has to be a verdict for each of the job's destinations: one that is not mentioned is forgotten.
-        Returns False if it was taken over meanwhile: then everything about it is looked at again.
+        Each destination of the job needs a disposition; one without is forgotten.
+        Returns False if another worker took the job over: then all its destinations are enqueued again.
         """
 
-    async def promote_due(self, most: Mapping[str, int] = NO_BOUNDS) -> float:
-        """Wake what is due; return the seconds until something else is.
+    async def promote_due(self, max_parked: Mapping[str, int] = NO_LIMITS) -> float:
+        """Queue due retries, rechecks, probes and parked keys; return the seconds until the next call is needed.
 
-        `most`: how many parked keys of a store whose circuit is closed to wake; of others, all.
+        `max_parked`: how many keys parked for a store to queue once its circuit is closed. Other stores: all.
         """
 
-    async def trip_circuit(self, destination: str, reason: str, key: str) -> None:
-        """Open the destination's circuit, or, when `key` was its probe, keep it open for longer."""
+    async def trip_circuit(self, store: str, reason: str, key: str) -> None:
+        """Open the circuit of a store. If it is open and `key` is its probe, extend it."""
 
-    async def close_circuit(self, destination: str) -> None:
-        """The destination works again: what was parked for it wakes at the next turns."""
+    async def close_circuit(self, store: str) -> None:
+        """Close the circuit of a store; later calls of `promote_due` queue the keys parked for it."""
 
-    async def poll_outcomes(self, run: str, wait_s: float) -> list[str]:
-        """Return the events for a run that have come, waiting up to `wait_s` for the first."""
+    async def poll_outcomes(self, tracker_id: str, wait_s: float) -> list[str]:
+        """Return the new events of a tracker, waiting up to `wait_s` for the first."""
 
     async def save_reconcile_summary(self, summary: str) -> None:
-        """Keep the summary (JSON) of a run that compared everything."""
+        """Store the summary (JSON) of a complete reconcile."""
 
     async def load_reconcile_summary(self) -> str | None:
-        """Return the summary that was kept last."""
+        """Return the summary stored last."""
 
     async def stats(self) -> QueueStats:
-        """Count."""
+        """Return the number of jobs by state."""

@@ -1,4 +1,4 @@
-"""Many calls, one round trip."""
+"""Combine concurrent calls into one round trip."""
 
 from __future__ import annotations
 
@@ -7,65 +7,64 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
-MAX_IN_ONE_CALL = 100
-"""Redis runs a script alone, so a long one would make everybody else wait."""
+#: Items of one call: Redis runs nothing else during a script.
+MAX_BATCH = 100
 
+#: The first of fewer items waits `BATCH_DELAY_S` for more: a round trip costs more CPU time than its items.
 MIN_BATCH = 8
-GATHER_S = 0.01
-"""Until there are enough, the first of them waits so long for more: a call costs more CPU time than all that is in it.
-"""
+BATCH_DELAY_S = 0.01
 
 
-class Batcher(Generic[Item, Answer]):
-    """Gathers what arrives within a moment, or while the last call is under way, and sends it as one.
+class Batcher(Generic[Item, Result]):
+    """Sends items that arrive close together, or during the last call, in one call.
 
-    What a call raises, each of its items gets.
+    Every item gets the result of its call, or its exception.
     """
 
-    def __init__(self, call: Callable[[Sequence[Item]], Awaitable[Answer]]) -> None:
+    def __init__(self, call: Callable[[Sequence[Item]], Awaitable[Result]]) -> None:
         self._call = call
-        self._gathered: list[tuple[Item, asyncio.Future[Answer]]] = []
-        self._sending: asyncio.Task[None] | None = None
-        self._enough = asyncio.Event()
+        self._items: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._sender: asyncio.Task[None] | None = None
+        self._is_full = asyncio.Event()
 
-    async def add(self, item: Item) -> Answer:
-        """Send the item with others; return what the call answered."""
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._gathered.append((item, answer))
-        if len(self._gathered) == MIN_BATCH:
-            self._enough.set()
-        if self._sending is None:
-            self._sending = asyncio.create_task(self._send())
-        return await answer
+    async def add(self, item: Item) -> Result:
+        """Send the item together with others; return the result of the call."""
+        result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._items.append((item, result))
+        if len(self._items) == MIN_BATCH:
+            self._is_full.set()
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send_all())
+        return await result
 
-    async def _send(self) -> None:
+    async def _send_all(self) -> None:
         try:
-            while self._gathered:
-                await self._gather()
-                items = self._gathered[:MAX_IN_ONE_CALL]
-                del self._gathered[:MAX_IN_ONE_CALL]
-                await self._send_one(items)
+            while self._items:
+                await self._wait_for_more()
+                batch = self._items[:MAX_BATCH]
+                del self._items[:MAX_BATCH]
+                await self._send(batch)
         finally:
-            self._sending = None
+            self._sender = None
 
-    async def _gather(self) -> None:
-        if len(self._gathered) >= MIN_BATCH:
+    async def _wait_for_more(self) -> None:
+        if len(self._items) >= MIN_BATCH:
             return
-        self._enough.clear()
-        in_time = asyncio.get_running_loop().call_later(GATHER_S, self._enough.set)
-        await self._enough.wait()
-        in_time.cancel()
+        self._is_full.clear()
+        timer = asyncio.get_running_loop().call_later(BATCH_DELAY_S, self._is_full.set)
+        await self._is_full.wait()
+        timer.cancel()
 
-    async def _send_one(self, items: Sequence[tuple[Item, asyncio.Future[Answer]]]) -> None:
+    async def _send(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
-            result = await self._call([item for item, _ in items])
-        except Exception as error:  # noqa: BLE001 - handed on to everyone who waits for it
-            for _, answer in items:
-                if not answer.done():
-                    answer.set_exception(error)
+            result = await self._call([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001 - passed on to each caller of `add`
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
         else:
-            for _, answer in items:
-                if not answer.done():
-                    answer.set_result(result)
+            for _, future in batch:
+                if not future.done():
+                    future.set_result(result)

@@ -1,13 +1,12 @@
-"""The connection to Redis (or Valkey), and its errors translated once.
+"""Connect to Redis or Valkey: standalone, Sentinel or Cluster.
 
-URLs: `redis://`, `rediss://` and `unix://` as redis-py reads them;
-`redis+sentinel://[:password@]host:port[,host:port...]/SERVICE[/DB]`;
-`redis+cluster://host:port`. `rediss+...` for TLS.
+URLs: `redis://`, `rediss://` (TLS) and `unix://` as in redis-py;
+`redis+sentinel://[:password@]host:port[,host:port...]/SERVICE[/DB]` and `redis+cluster://host:port`,
+or `rediss+...` for TLS.
 """
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -19,54 +18,37 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    RedisError,
-)
+from redis.exceptions import RedisError
 
 from ..config.addresses import redacted_url, redis_url_advice
 from ..errors import ConfigError, RedisTooOld
 from ..tasks import timeout
 from .redis_errors import translate_errors
-from .redis_retry import RedisRetry, retry_until_available
 
-__all__ = [
-    "RedisRetry",
-    "check_version",
-    "connect",
-    "connected",
-    "redacted_url",
-    "retry_until_available",
-    "subscriber",
-    "translate_errors",
-]
-
-log = logging.getLogger(__name__)
-
-
-ANSWER_TIMEOUT_S = 10.0
-"""How long Redis may take to answer. Blocking reads ask for less than this."""
+#: Timeout of a response. Blocking reads wait for less than this.
+RESPONSE_TIMEOUT_S = 10.0
 
 CONNECT_TIMEOUT_S = 5.0
 SENTINEL_PORT = 26379
 
-
+#: XAUTOCLAIM and ZADD GT came with Redis 6.2 (redis.io command pages).
 MIN_VERSION = (6, 2)
-"""XAUTOCLAIM and ZADD GT came with Redis 6.2 (redis.io command pages)."""
 
 
 def connect(url: str, *, decode: bool = True) -> Redis:
-    """Return a client for `url`. Nothing is sent before its first command.
+    """Return a client for `url`, which connects at its first command.
 
-    `decode`: answers are `str`, else `bytes`, as a channel needs whose messages may be no UTF-8.
+    The client does not retry: that is up to the caller (`RedisRetry`).
 
-    Retries belong to whoever owns the loop that asks, so the client itself has none.
+    Args:
+        decode: whether responses are `str`. With False they are `bytes`, for channels whose messages may not be UTF-8.
 
     Raises:
-        ConfigError: the URL cannot be understood.
+        ConfigError: the URL is invalid.
     """
     options: dict[str, Any] = {
         "decode_responses": decode,
-        "socket_timeout": ANSWER_TIMEOUT_S,
+        "socket_timeout": RESPONSE_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "socket_keepalive": True,
         "retry": _no_retry(),
@@ -77,26 +59,26 @@ def connect(url: str, *, decode: bool = True) -> Redis:
         if kind == "sentinel":
             return _sentinel_master(url, {**options, "ssl": scheme == "rediss"})
         if kind == "cluster":
-            # The cluster's client needs its own retry to follow slots that move during a failover.
+            # The cluster client needs its own retry to follow slots that move during a failover.
             del options["retry"]
             plain_url = url.replace("+cluster", "", 1)
             cluster: Any = _Cluster.from_url(plain_url, **options)
-            cluster.reach = partial(_node, plain_url, {**options, "retry": _no_retry()})
+            cluster.connect_node = partial(_connect_node, plain_url, {**options, "retry": _no_retry()})
             return cluster  # type: ignore[no-any-return]
         return Redis.from_url(url, **options)
     except (ValueError, RedisError):
-        # What the error says may quote a part of the URL that belongs to its password.
-        advice = redis_url_advice(url) or "it cannot be understood"
+        # The exception's text may quote a part of the password.
+        advice = redis_url_advice(url) or "invalid URL"
         raise ConfigError([f"[pubsub] url = {redacted_url(url)!r}: {advice}"]) from None
 
 
 class _Cluster(RedisCluster):
-    """A cluster's client that can reach one of its nodes alone."""
+    """A cluster client that can connect to a single node."""
 
-    reach: Callable[[str, int], Redis]
+    connect_node: Callable[[str, int], Redis]
 
 
-def _node(url: str, options: dict[str, Any], host: str, port: int) -> Redis:
+def _connect_node(url: str, options: dict[str, Any], host: str, port: int) -> Redis:
     parts = urlsplit(url)
     login, at, _ = parts.netloc.rpartition("@")
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -105,26 +87,26 @@ def _node(url: str, options: dict[str, Any], host: str, port: int) -> Redis:
 
 @asynccontextmanager
 async def subscriber(client: Redis) -> AsyncIterator[Any]:
-    """Yield a redis-py `PubSub`, and close it at the end.
+    """Yield a redis-py `PubSub` and close it at the end.
 
-    In a cluster it hears one of the nodes that are masters now, for each has every message (redis.io, "Redis cluster
-    specification", "Publish/Subscribe"); another time another one, as the last may have died.
+    In a cluster every node receives every message (redis.io, "Redis cluster specification", "Publish/Subscribe"), so
+    it is connected to a random master: the one chosen last time may be down.
 
     Raises:
-        RedisUnavailable: no node of the cluster answers.
+        RedisUnavailable: no node of the cluster responds.
     """
     node = None
     if isinstance(client, _Cluster):
         with translate_errors():
-            await client.aclose()  # and forget which nodes there were
+            await client.aclose()  # clears the list of nodes
             await client.initialize()
-        chosen = random.choice(client.get_primaries())
-        node = client.reach(chosen.host, int(chosen.port))
+        master = random.choice(client.get_primaries())
+        node = client.connect_node(master.host, int(master.port))
     pubsub: Any = (node or client).pubsub()
     try:
         yield pubsub
     finally:
-        with suppress(Exception):  # it is given up; whether it can still say goodbye does not matter
+        with suppress(Exception):  # the connection may be dead
             async with timeout(1.0):
                 await pubsub.aclose()
             if node is not None:
@@ -141,14 +123,18 @@ def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
     hosts = parts.netloc.rpartition("@")[2]
     service, _, database = parts.path.strip("/").partition("/")
     if not service:
-        raise ValueError("no service")
+        raise ValueError("no service name")
     addresses = [urlsplit(f"//{address}") for address in hosts.split(",")]
     sentinels = [(address.hostname, address.port or SENTINEL_PORT) for address in addresses]
     make_sentinel: Any = Sentinel
-    # A sentinel that is away costs no more than one try: the next one is asked.
-    asking = {"socket_timeout": CONNECT_TIMEOUT_S, "socket_connect_timeout": CONNECT_TIMEOUT_S, "retry": _no_retry()}
-    watch = make_sentinel(sentinels, sentinel_kwargs=asking, **options)
-    master: Redis = watch.master_for(
+    # An unavailable sentinel costs one attempt; the client goes on to the next one.
+    sentinel_options = {
+        "socket_timeout": CONNECT_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "retry": _no_retry(),
+    }
+    sentinel = make_sentinel(sentinels, sentinel_kwargs=sentinel_options, **options)
+    master: Redis = sentinel.master_for(
         service,
         db=int(database or 0),
         username=unquote(parts.username) if parts.username else None,
@@ -159,11 +145,10 @@ def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Redis]:
-    """Yield a client that has been shown to work, and close it at the end.
+    """Yield a client after checking connection and version; close it at the end.
 
     Raises:
-        RedisUnavailable: it cannot be reached.
-        RedisTooOld: it is older than 6.2.
+        ConfigError, RedisUnavailable, RedisTooOld.
     """
     client = connect(url)
     try:
@@ -177,12 +162,12 @@ async def check_version(client: Redis) -> str:
     """Return the server's version.
 
     Raises:
-        RedisUnavailable: it cannot be reached.
-        RedisTooOld: it is older than `MIN_VERSION`.
+        RedisUnavailable: Redis did not respond.
+        RedisTooOld: the version is older than `MIN_VERSION`.
     """
     with translate_errors():
         server: Any = await client.info("server")
-    if "redis_version" not in server:  # a cluster answers by node
+    if "redis_version" not in server:  # a cluster client returns a dict by node
         server = next(iter(server.values()))
     version = str(server["redis_version"])
     if tuple(int(part) for part in version.split(".")[:2]) < MIN_VERSION:

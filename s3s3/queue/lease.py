@@ -1,4 +1,4 @@
-"""The lease's clock, and whether a job is still ours."""
+"""Lease clock and write permission for a claimed job."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def boottime_s() -> float:
-    """Return seconds on a clock that never jumps and, on Linux, goes on while the machine sleeps (clock_gettime(2))."""
+    """Return a monotonic time for lease deadlines. On Linux it includes the time in suspend (clock_gettime(2))."""
     return time.clock_gettime(_CLOCK)
 
 
 class Lease:
-    """A claim's lease in its own process. Calling it permits a write now, or raises LeaseLost."""
+    """The lease of a claimed job, checked before each write by calling it.
+
+    Args:
+        until_s: when it expires, by `boottime_s`; a renewal changes it.
+    """
 
     __slots__ = ("until_s",)
 
@@ -23,14 +27,14 @@ class Lease:
         self.until_s = until_s
 
     def __call__(self) -> None:
-        """Permit a write now.
+        """Return if a write is permitted now.
 
         Raises:
-            LeaseLost: the lease is over, or somebody else has the job.
+            LeaseLost: the lease has expired, or another worker owns the job.
         """
         if boottime_s() >= self.until_s:
-            raise LeaseLost("the lease on this job is over: it is somebody else's now")
+            raise LeaseLost("lease expired: another worker may own this job now")
 
     def lose(self) -> None:
-        """Somebody else has the job: nothing more is permitted."""
+        """Permit no more writes: another worker owns the job."""
         self.until_s = 0.0

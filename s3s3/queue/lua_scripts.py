@@ -1,102 +1,66 @@
-"""The scripts that change a route's records, each in one atomic step."""
+"""Run Lua scripts in Redis, each an atomic step."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from ..model import Lane
-from .redis_errors import translate_errors
-
-GROUP = "s3s3"
-
-_NAMES = (
-    "enqueue",
-    "claim",
-    "renew",
-    "finish",
-    "promote_due",
-    "circuit",
-    "redrive",
-    "remove_consumer",
-    "stats",
-    "pending_by_destination",
-)
+from .redis_errors import is_no_group, translate_errors
 
 
-class Scripts:
-    """The scripts of one route, run by their names; each begins with the rule in record.lua.
+class LuaScripts:
+    """The Lua scripts of one package, run by name (`NAME.lua`). Redis receives the source when it does not know it.
 
     Args:
-        prefix: what every key of the route begins with.
-        look_ms: when a look is due that a script leaves.
+        package: contains the files: `__package__` of the caller.
+        key: KEYS[1] of each script: the key it uses, or the prefix of all its keys. In a cluster it selects the node.
+        folder: subfolder of the package.
+        prelude: name of a script to prepend to each of the others.
+        args: first arguments of each call.
+        on_no_group: creates the consumer groups, before a second try, where a script did not find its group.
     """
 
-    def __init__(self, client: Redis, prefix: str, look_ms: int) -> None:
+    def __init__(
+        self,
+        client: Redis,
+        package: str,
+        key: str,
+        *,
+        folder: str = "",
+        prelude: str = "",
+        args: Sequence[str | int] = (),
+        on_no_group: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._client = client
-        self._prefix = prefix
-        self._look_ms = look_ms
-        folder = resources.files(__package__) / "lua"
-        rule = folder.joinpath("record.lua").read_text()
-        self._scripts = {
-            name: client.register_script(rule + folder.joinpath(f"{name}.lua").read_text()) for name in _NAMES
-        }
+        self._keys = [key]
+        self._folder = resources.files(package).joinpath(folder)
+        self._prelude = self._read(prelude) if prelude else ""
+        self._args = tuple(args)
+        self._on_no_group = on_no_group
+        self._scripts: dict[str, Any] = {}
 
-    async def run(self, name: str, *args: str | int) -> Any:
-        """Run a script; make the consumer groups first where a Redis that lost something has none.
-
-        Raises:
-            RedisUnavailable: it could not be reached, and nobody knows whether the script ran.
-        """
-        script = self._scripts[name]
-        with translate_errors():
-            try:
-                return await script(keys=[self._prefix], args=(self._look_ms, *args))
-            except ResponseError as error:
-                if not is_no_group(error):
-                    raise
-            await self._make_groups()
-            return await script(keys=[self._prefix], args=(self._look_ms, *args))
-
-    async def _make_groups(self) -> None:
-        """Make the consumer groups, from the start of their streams: what was put before is theirs, too."""
-        for lane in Lane:
-            try:
-                await self._client.xgroup_create(self._prefix + lane.value, GROUP, id="0", mkstream=True)
-            except ResponseError as error:
-                if "BUSYGROUP" not in str(error):
-                    raise
-
-
-def is_no_group(error: ResponseError) -> bool:
-    """Whether Redis says that a stream or its group is not there; in a script's error this stands in the middle.
-
-    UNBLOCKED is what a blocking read gets whose stream is deleted meanwhile (Redis 7.0; 6.2 says NOGROUP).
-    """
-    return any(word in str(error) for word in ("NOGROUP", "UNBLOCKED"))
-
-
-class Script:
-    """A script, ready to be run; it is sent to Redis where Redis does not know it.
-
-    Args:
-        package: the one that its file is in (`__package__` of whoever uses it).
-        key: what it works on, or what all keys begin with that it works on: by this a cluster knows where to run it.
-    """
-
-    def __init__(self, client: Redis, package: str, file_name: str, key: str) -> None:
-        self._script = client.register_script(resources.files(package).joinpath(file_name).read_text())
-        self._key = key
-
-    async def __call__(self, *args: str | bytes | int) -> Any:
-        """Run it and return its answer.
+    async def run(self, name: str, *args: str | bytes | int) -> Any:
+        """Run a script and return its result.
 
         Raises:
-            RedisUnavailable: Redis could not be reached, and nobody knows whether it ran.
-            ResponseError: it raised an error of its own.
+            RedisUnavailable: Redis did not respond; the script may have run.
+            ResponseError: the script failed.
         """
+        script = self._scripts.get(name)
+        if script is None:
+            script = self._scripts[name] = self._client.register_script(self._prelude + self._read(name))
         with translate_errors():
-            return await self._script(keys=[self._key], args=args)
+            try:
+                return await script(keys=self._keys, args=(*self._args, *args))
+            except ResponseError as error:
+                if self._on_no_group is None or not is_no_group(error):
+                    raise
+            await self._on_no_group()
+            return await script(keys=self._keys, args=(*self._args, *args))
+
+    def _read(self, name: str) -> str:
+        return self._folder.joinpath(f"{name}.lua").read_text()

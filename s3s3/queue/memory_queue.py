@@ -17,9 +17,9 @@ from ..tasks import wait_with_timeout
 from .base import (
     INITIAL_PROBE_INTERVAL_S,
     MAX_PROBE_INTERVAL_S,
-    MAX_TURN_S,
-    NO_BOUNDS,
-    PAUSE_BETWEEN_WAKES_S,
+    MAX_PROMOTE_INTERVAL_S,
+    NO_LIMITS,
+    PARKED_INTERVAL_S,
     ClaimResult,
     DeadLetter,
     Disposition,
@@ -93,13 +93,16 @@ class MemoryJobQueue:
         self._changed = Event()
 
     async def enqueue(
-        self, puts: Iterable[JobRequest], lane: Lane, run: str = "", unconditional: bool | None = None
+        self, requests: Iterable[JobRequest], lane: Lane, tracker_id: str = "", unconditional: bool | None = None
     ) -> None:
         unconditional = lane is Lane.FRESH if unconditional is None else unconditional
-        for key, destinations, notified_ms in puts:
+        for key, destinations, notified_ms in requests:
             when_ms = _now_ms() if notified_ms is None else notified_ms
             self._put(
-                key, JobRecord(lane, dict.fromkeys(destinations), unconditional, when_ms, {run: None} if run else {})
+                key,
+                JobRecord(
+                    lane, dict.fromkeys(destinations), unconditional, when_ms, {tracker_id: None} if tracker_id else {}
+                ),
             )
 
     def _put(self, key: str, put: JobRecord) -> None:
@@ -154,8 +157,8 @@ class MemoryJobQueue:
     async def renew(self, jobs: Sequence[Job]) -> set[str]:
         return {job.token for job in jobs if not self._owns(job)}
 
-    async def finish(self, job: Job, dispositions: Mapping[str, Disposition], look: bool = False) -> bool:
-        if look:
+    async def finish(self, job: Job, dispositions: Mapping[str, Disposition], recheck: bool = False) -> bool:
+        if recheck:
             self._looks_s[job.key] = boottime_s() + self._look_after_s
         if not self._owns(job):
             self._look(job.key)
@@ -164,12 +167,12 @@ class MemoryJobQueue:
         record.want = {
             name: None for name, disposition in dispositions.items() if self._is_left(job, record, name, disposition)
         }
-        record.unconditional, steps = False, {disposition.step for disposition in dispositions.values()}
+        record.unconditional, steps = False, {disposition.kind for disposition in dispositions.values()}
         if DispositionKind.RETRY in steps:
             delay_s = min(
                 disposition.delay_s
                 for disposition in dispositions.values()
-                if disposition.step == DispositionKind.RETRY
+                if disposition.kind == DispositionKind.RETRY
             )
             due_s = boottime_s() + delay_s
             record.due_s = min(due_s, record.due_s) if record.is_early else due_s
@@ -195,21 +198,21 @@ class MemoryJobQueue:
             for run in record.runs:
                 self._events[run].append(disposition.event)
             self._changed.set()
-        if disposition.step in (DispositionKind.DONE, DispositionKind.DEAD_LETTER):
+        if disposition.kind in (DispositionKind.DONE, DispositionKind.DEAD_LETTER):
             attempts = record.attempts.pop(destination, 0) + 1
             letters = self._dead.setdefault(destination, {})
             letters.pop(job.key, None)
-            if disposition.step == DispositionKind.DEAD_LETTER:
+            if disposition.kind == DispositionKind.DEAD_LETTER:
                 letters[job.key] = DeadLetter(destination, job.key, disposition.reason, attempts, _now_ms())
             return False
-        if disposition.step == DispositionKind.RETRY:
+        if disposition.kind == DispositionKind.RETRY:
             if not (record.is_early and destination in record.attempts):
                 record.attempts[destination] = record.attempts.get(destination, 0) + 1
-        elif disposition.step == DispositionKind.PARK:
+        elif disposition.kind == DispositionKind.PARK:
             self._parked[disposition.circuit][job.key] = None
         return True
 
-    async def promote_due(self, most: Mapping[str, int] = NO_BOUNDS) -> float:
+    async def promote_due(self, max_parked: Mapping[str, int] = NO_LIMITS) -> float:
         now_s = boottime_s()
         for key in _due(self._due_s, now_s):
             self._wake(key)
@@ -218,15 +221,15 @@ class MemoryJobQueue:
         for store, parked in self._parked.items():
             circuit = self._circuits.get(store)
             if circuit is None:
-                for key in list(islice(parked, most.get(store))):
+                for key in list(islice(parked, max_parked.get(store))):
                     del parked[key]
                     self._wake(key)
             elif circuit.probe_at_s <= now_s:
                 self._probe(store, circuit, now_s)
         coming_s = [*self._due_s.values(), *self._looks_s.values(), *(c.probe_at_s for c in self._circuits.values())]
-        if any(self._parked.get(store) for store in most):
-            coming_s.append(now_s + PAUSE_BETWEEN_WAKES_S)
-        return max(min([now_s + MAX_TURN_S, *coming_s]) - now_s, 0.0)
+        if any(self._parked.get(store) for store in max_parked):
+            coming_s.append(now_s + PARKED_INTERVAL_S)
+        return max(min([now_s + MAX_PROMOTE_INTERVAL_S, *coming_s]) - now_s, 0.0)
 
     def _wake(self, key: str) -> bool:
         record = self._records.get(key)
@@ -247,22 +250,22 @@ class MemoryJobQueue:
                 return
         del self._circuits[store]
 
-    async def trip_circuit(self, destination: str, reason: str, key: str) -> None:
-        circuit = self._circuits.get(destination)
+    async def trip_circuit(self, store: str, reason: str, key: str) -> None:
+        circuit = self._circuits.get(store)
         if circuit is None:
             pause_s = INITIAL_PROBE_INTERVAL_S
         elif circuit.probe == key:
             pause_s = min(2 * circuit.pause_s, MAX_PROBE_INTERVAL_S)
         else:
             return
-        self._circuits[destination] = Circuit(reason, pause_s, boottime_s() + pause_s)
+        self._circuits[store] = Circuit(reason, pause_s, boottime_s() + pause_s)
 
-    async def close_circuit(self, destination: str) -> None:
-        self._circuits.pop(destination, None)
+    async def close_circuit(self, store: str) -> None:
+        self._circuits.pop(store, None)
 
-    async def poll_outcomes(self, run: str, wait_s: float) -> list[str]:
-        await self._until(lambda: run in self._events, wait_s)
-        return self._events.pop(run, [])
+    async def poll_outcomes(self, tracker_id: str, wait_s: float) -> list[str]:
+        await self._until(lambda: tracker_id in self._events, wait_s)
+        return self._events.pop(tracker_id, [])
 
     async def save_reconcile_summary(self, summary: str) -> None:
         self._last_reconcile = summary

@@ -1,32 +1,44 @@
-"""The queue in Redis: one for each route, shared by every process of the fleet.
+"""The job queue in Redis: one for each route, shared by all processes of the fleet.
 
-Keys, each beginning with `s3s3:{ROUTE}:` (the braces make a cluster keep them in one slot):
+Each key begins with `s3s3:{ROUTE}:`. The braces are a hash tag: a cluster keeps all keys of a route in one slot.
+Times are Unix times in ms by Redis's clock. Several names in one field have a space between them.
 
-    job:KEY         hash: the record of a key; absent when there is nothing to do
-        phase           queued | running | waiting
-        want            destinations to look at, with a space between, as everywhere below
-        lane, entry     which stream waits with it, and the id of its entry there
-        token           who runs it
-        unseen          "1": a fresh notice, to be copied without a look at the destinations
-        noticed         when its first notice came, ms
-        tries           failed attempts by destination: "NAME=2 ..."
-        due             when the first of its retries is, or was, due (ms): what fails before that is no try
-        runs            the runs that wait for its outcome
-        again, again_lane, again_noticed, again_runs
-                        the same of what was put while it ran
-    fresh, bulk     streams with the consumer group `s3s3`, entries {key: KEY}: the two lanes
-    waiting         sorted set: keys with a retry, by when it is due (ms)
-    looks           sorted set: keys that want another look, by when (ms); neither put nor finish touches it
-    parked:STORE    set: keys that wait for the circuit of a destination, or of the source
-    circuit:STORE   hash: since, reason, pause_ms, probe_at, probe, held (paused by a person); absent when all is well
-    dead:DEST       hash: KEY to a dead letter's JSON
-    run:ID          list: events for a run, kept an hour
-    reconcile       the summary of the last run that compared everything, JSON
-    paused          present: nothing of this route is claimed
+    KEY                  TYPE, MEANING
+        field                EXAMPLE                  MEANING
 
-A record is changed by the scripts beside this file and by nothing else. All times are Redis's own. A clock of it that
-jumps ahead lets leases lapse too early: whoever is robbed learns it at the next renewal, and the look that a takeover
-leaves makes good what was copied meanwhile.
+    job:KEY              hash: the record of a key; deleted when nothing is left to do
+        phase                queued                   queued, running or waiting (for a retry or a circuit)
+        destinations         dest-ceph dest-swift     still to be made equal to the source
+        lane                 fresh                    fresh (notifications) or bulk (everything else)
+        entry                1767225600000-0          ID of its entry in the stream of that lane
+        token                host:4711:9f3c21d0.17.1  identifies the claim that runs it
+        unconditional        1                        copy without comparing first; empty: compare
+        notified_ms          1767225600000            when the key was enqueued, or its notification was sent
+        attempts             dest-swift=2             failed attempts by destination
+        retry_at_ms          1767225660000            when its retry is due; a failure before that is not counted
+        trackers             5d41402abc4b2a76         IDs whose lists receive the outcomes
+        rerun                dest-ceph                destinations enqueued while the job was running
+        rerun_lane           fresh                    the lane of those
+        rerun_notified_ms    1767225601000            notified_ms of those
+        rerun_trackers       7d793037a0760186         trackers of those
+    fresh, bulk          streams, the two lanes: entries {key: KEY}, read by the consumer group `s3s3`
+    retries              sorted set: keys with a retry, by the time when it is due
+    rechecks             sorted set: keys to compare once more, by the time when that is due
+    parked:STORE         set: keys that wait until the circuit of a destination, or of the source, closes
+    circuit:STORE        hash: an open circuit; deleted when it closes
+        since                1767225600000            when it opened
+        reason               503 SlowDown             why, as the status page shows it
+        backoff_ms           4000                     delay before the next probe; doubles up to 30 s
+        probe_at             1767225604000            when the next probe starts, or the current one times out
+        probe                images/a.fits            the key that probes the store now
+        paused               1                        an operator paused this destination: no probes
+    dead-letters:DEST    hash: KEY to {"reason": "403 AccessDenied", "attempts": 8, "dead_lettered_ms": 1767225600000}
+    outcomes:ID          list: outcomes (JSON) for the tracker of this ID; expires after an hour
+    reconcile            string: summary (JSON) of the last complete reconcile
+    paused               string: 1 while the whole route is paused by an operator
+
+Only the scripts in `lua/` change a record, each in one atomic step. If Redis's clock jumps forward, leases expire
+early: the former owner learns this at its next renewal, and the recheck that a takeover schedules repairs its writes.
 """
 
 from __future__ import annotations
@@ -36,6 +48,7 @@ import json
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
@@ -44,32 +57,36 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from ..model import Job, Lane, Route
-from .admin import KEYS_IN_ONE_CALL, QueueAdmin, letter_text
+from .admin import KEYS_PER_CALL, QueueAdmin, dead_letter_json
 from .base import (
     INITIAL_PROBE_INTERVAL_S,
     MAX_PROBE_INTERVAL_S,
-    MAX_TURN_S,
-    NO_BOUNDS,
-    PAUSE_BETWEEN_WAKES_S,
+    MAX_PROMOTE_INTERVAL_S,
+    NO_LIMITS,
+    PARKED_INTERVAL_S,
     ClaimResult,
     Disposition,
     DispositionKind,
     JobRequest,
 )
 from .batching import Batcher
-from .connection import ANSWER_TIMEOUT_S
+from .connection import RESPONSE_TIMEOUT_S
+from .keyspace import keyspace
 from .lease import boottime_s
-from .lua_scripts import GROUP, Scripts, is_no_group
-from .redis_errors import translate_errors
+from .lua_scripts import LuaScripts
+from .redis_errors import is_no_group, translate_errors
 
-WOKEN_IN_ONE_TURN = 200
+#: Keys of each kind that one call of `promote_due.lua` handles.
+PROMOTED_PER_CALL = 200
 
-_as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_GROUP = "s3s3"
+_OUTCOMES_PER_CALL = 1000
 _LANES = {lane.value: lane for lane in Lane}
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class DeliveredEntry(NamedTuple):
-    """An entry that a blocking read brought, and that is to be claimed."""
+    """A stream entry that a blocking read delivered; the next claim starts its job."""
 
     lane: str
     entry: str
@@ -77,15 +94,15 @@ class DeliveredEntry(NamedTuple):
 
 
 class RedisJobQueue(QueueAdmin):
-    """The queue of one route on Redis Streams, shared by all processes of the fleet.
+    """The job queue of one route on Redis Streams, shared by all processes of the fleet.
 
-    See `s3s3.queue.base.JobQueue` for the contract. `QueueAdmin` has the methods for operators.
+    Implements `s3s3.queue.base.JobQueue`; `QueueAdmin` adds the operators' methods.
 
     Args:
-        source: the source's name, under which its circuit goes.
-        lease_s: how long a claim holds without being renewed; the same throughout the fleet.
-        look_after_s: when a look is due after a PUT that may still be in flight; at least as long as such a PUT
-            can take: it starts within the lease and lasts at most another one.
+        source: name of the source, which names its circuit.
+        lease_s: how long a claim is valid without a renewal; the same in the whole fleet.
+        recheck_delay_s: when to recheck a key after a PUT that may still be in flight. At least as long as that PUT
+            can take: by default twice the lease, as it starts within the lease and lasts at most another one.
     """
 
     def __init__(
@@ -98,15 +115,24 @@ class RedisJobQueue(QueueAdmin):
         lease_s: float = 60.0,
         recheck_delay_s: float | None = None,
     ) -> None:
-        prefix = f"s3s3:{{{route}}}:"
-        look_s = 2 * lease_s if recheck_delay_s is None else recheck_delay_s
-        super().__init__(client, prefix, (source, *destinations), Scripts(client, prefix, int(look_s * 1000)))
+        prefix = keyspace(route)
+        recheck_s = 2 * lease_s if recheck_delay_s is None else recheck_delay_s
+        scripts = LuaScripts(
+            client,
+            __package__,
+            prefix,
+            folder="lua",
+            prelude="record",
+            args=(int(recheck_s * 1000),),
+            on_no_group=self._create_groups,
+        )
+        super().__init__(client, prefix, (source, *destinations), scripts)
         self.lease_s = lease_s
         self.consumer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._all = " ".join(destinations)
-        self._all_stores = " ".join(self._stores)
+        self._destination_names = " ".join(destinations)
+        self._store_names = " ".join(self._stores)
         self._claims = 0
-        self._took_over_at_s = 0.0
+        self._all_taken_over_at_s = -lease_s
         self._delivered: list[DeliveredEntry] = []
         self._finishes = Batcher(self._finish_many)
 
@@ -116,17 +142,17 @@ class RedisJobQueue(QueueAdmin):
         return cls(client, route.name, route.destination_names, source=route.source.name, lease_s=lease_s)
 
     async def enqueue(
-        self, puts: Iterable[JobRequest], lane: Lane, run: str = "", unconditional: bool | None = None
+        self, requests: Iterable[JobRequest], lane: Lane, tracker_id: str = "", unconditional: bool | None = None
     ) -> None:
-        how = (lane.value, run, int(lane is Lane.FRESH if unconditional is None else unconditional))
+        options = (lane.value, tracker_id, int(lane is Lane.FRESH if unconditional is None else unconditional))
         parts: list[str] = []
-        for key, destinations, notified_ms in puts:
+        for key, destinations, notified_ms in requests:
             parts += (key, " ".join(destinations), "" if notified_ms is None else str(notified_ms))
-            if len(parts) == 3 * KEYS_IN_ONE_CALL:
-                await self._scripts.run("enqueue", *how, _as_json(parts))
+            if len(parts) == 3 * KEYS_PER_CALL:
+                await self._scripts.run("enqueue", *options, _to_json(parts))
                 parts = []
         if parts:
-            await self._scripts.run("enqueue", *how, _as_json(parts))
+            await self._scripts.run("enqueue", *options, _to_json(parts))
 
     async def claim(self, free: int, min_bulk: int, max_bulk: int, wait_s: float) -> ClaimResult:
         claims = await self._claim(free, min_bulk, max_bulk)
@@ -135,15 +161,16 @@ class RedisJobQueue(QueueAdmin):
         if claims.paused:
             await asyncio.sleep(wait_s)
             return claims
-        await self._wait(tuple(Lane) if max_bulk > 0 else (Lane.FRESH,), min(wait_s, ANSWER_TIMEOUT_S / 2))
+        lanes = tuple(Lane) if max_bulk > 0 else (Lane.FRESH,)
+        await self._wait_for_entries(lanes, min(wait_s, RESPONSE_TIMEOUT_S / 2))
         return await self._claim(free, min_bulk, max_bulk) if self._delivered else claims
 
     async def _claim(self, free: int, min_bulk: int, max_bulk: int) -> ClaimResult:
-        asked_s = boottime_s()
-        lapsed_too = asked_s - self._took_over_at_s >= self.lease_s / 4
+        lease_from_s, now_s = boottime_s(), time.monotonic()
+        with_expired = now_s - self._all_taken_over_at_s >= self.lease_s / 4
         delivered = self._delivered[:free]
         self._claims += 1
-        found, circuits, paused, more_lapsed = await self._scripts.run(
+        jobs, circuits, paused, more_expired = await self._scripts.run(
             "claim",
             self.consumer,
             f"{self.consumer}.{self._claims}",
@@ -151,108 +178,124 @@ class RedisJobQueue(QueueAdmin):
             min_bulk,
             max_bulk,
             int(self.lease_s * 1000),
-            int(lapsed_too),
-            self._all_stores,
+            int(with_expired),
+            self._store_names,
             *chain.from_iterable(delivered),
         )
         del self._delivered[: len(delivered)]
-        if lapsed_too and not more_lapsed:
-            self._took_over_at_s = asked_s
-        return ClaimResult([_job(*fields) for fields in found], dict(circuits), asked_s, bool(paused))
+        if with_expired and not more_expired:
+            self._all_taken_over_at_s = now_s
+        return ClaimResult([_job(*fields) for fields in jobs], dict(circuits), lease_from_s, bool(paused))
 
-    async def _wait(self, lanes: Sequence[Lane], wait_s: float) -> None:
-        """Wait for a new entry in one of the lanes; each may bring one."""
-        streams: Any = {self._prefix + lane.value: ">" for lane in lanes}
+    async def _wait_for_entries(self, lanes: Sequence[Lane], wait_s: float) -> None:
+        """Wait for a new entry in one of the lanes; each lane may deliver one."""
+        streams: Any = {self.prefix + lane.value: ">" for lane in lanes}
         with translate_errors():
             try:
-                answer: Any = await self.client.xreadgroup(
-                    GROUP, self.consumer, streams, count=1, block=max(int(wait_s * 1000), 1)
+                response: Any = await self.client.xreadgroup(
+                    _GROUP, self.consumer, streams, count=1, block=max(int(wait_s * 1000), 1)
                 )
             except ResponseError as error:
                 if not is_no_group(error):
                     raise
-                return  # the next claim makes it again
-        for stream, entries in answer or ():
+                return  # the next claim creates the group
+        for stream, entries in response or ():
             for entry, fields in entries:
                 self._delivered.append(
-                    DeliveredEntry(stream[len(self._prefix) :], entry, next(iter(fields.values()), ""))
+                    DeliveredEntry(stream[len(self.prefix) :], entry, next(iter(fields.values()), ""))
                 )
+
+    async def _create_groups(self) -> None:
+        """Create the consumer groups, from the start of their streams: earlier entries are delivered, too."""
+        for lane in Lane:
+            try:
+                await self.client.xgroup_create(self.prefix + lane.value, _GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):
+                    raise
 
     async def renew(self, jobs: Sequence[Job]) -> set[str]:
         args = [part for job in jobs for part in (job.lane.value, job.entry, job.key, job.token)]
         return set(await self._scripts.run("renew", self.consumer, *args)) if args else set()
 
-    async def finish(self, job: Job, dispositions: Mapping[str, Disposition], look: bool = False) -> bool:
+    async def finish(self, job: Job, dispositions: Mapping[str, Disposition], recheck: bool = False) -> bool:
         done, others = [], []
         for name, disposition in dispositions.items():
-            if disposition.step == DispositionKind.DONE and not disposition.event:
+            if disposition.kind == DispositionKind.DONE and not disposition.event:
                 done.append(name)
             else:
-                text = disposition.circuit
-                if disposition.step == DispositionKind.DEAD_LETTER:
-                    text = letter_text(disposition.reason, job.attempts.get(name, 0) + 1)
-                others.append((name, disposition.step, int(disposition.delay_s * 1000), disposition.event, text))
-        lost = await self._finishes.add((job.key, job.token, int(look), " ".join(done), others))
+                detail = disposition.circuit
+                if disposition.kind == DispositionKind.DEAD_LETTER:
+                    detail = dead_letter_json(disposition.reason, job.attempts.get(name, 0) + 1)
+                others.append((name, disposition.kind, int(disposition.delay_s * 1000), disposition.event, detail))
+        lost = await self._finishes.add((job.key, job.token, int(recheck), " ".join(done), others))
         return job.token not in lost
 
     async def _finish_many(self, finished: Sequence[tuple[Any, ...]]) -> set[str]:
-        return set(await self._scripts.run("finish", self._all, _as_json(finished)))
+        return set(await self._scripts.run("finish", self._destination_names, _to_json(finished)))
 
-    async def promote_due(self, most: Mapping[str, int] = NO_BOUNDS) -> float:
-        left = dict(most)
+    async def promote_due(self, max_parked: Mapping[str, int] = NO_LIMITS) -> float:
+        limits = dict(max_parked)
         while True:
-            bounds = " ".join(f"{name}={count}" for name, count in left.items())
-            dealt_with, next_ms = await self._scripts.run(
-                "promote_due", self._all, self._all_stores, WOKEN_IN_ONE_TURN, int(self.lease_s * 1000), bounds,
-                int(PAUSE_BETWEEN_WAKES_S * 1000),
+            handled, next_ms = await self._scripts.run(
+                "promote_due", self._destination_names, self._store_names, PROMOTED_PER_CALL, int(self.lease_s * 1000),
+                " ".join(f"{name}={count}" for name, count in limits.items()), int(PARKED_INTERVAL_S * 1000),
             )  # fmt: skip
-            left = dict.fromkeys(left, 0)
-            if dealt_with < WOKEN_IN_ONE_TURN:
+            if handled < PROMOTED_PER_CALL:
                 break
-        return MAX_TURN_S if next_ms < 0 else min(next_ms / 1000, MAX_TURN_S)
+            limits = dict.fromkeys(limits, 0)
+        return MAX_PROMOTE_INTERVAL_S if next_ms < 0 else min(next_ms / 1000, MAX_PROMOTE_INTERVAL_S)
 
-    async def trip_circuit(self, destination: str, reason: str, key: str) -> None:
-        first_ms, longest_ms = int(INITIAL_PROBE_INTERVAL_S * 1000), int(MAX_PROBE_INTERVAL_S * 1000)
-        await self._scripts.run("circuit", destination, "trip", reason, first_ms, longest_ms, key)
+    async def trip_circuit(self, store: str, reason: str, key: str) -> None:
+        initial_ms, max_ms = int(INITIAL_PROBE_INTERVAL_S * 1000), int(MAX_PROBE_INTERVAL_S * 1000)
+        await self._scripts.run("circuit", store, "trip", reason, initial_ms, max_ms, key)
 
-    async def close_circuit(self, destination: str) -> None:
-        await self._scripts.run("circuit", destination, "close", "", 0, 0, "")
+    async def close_circuit(self, store: str) -> None:
+        await self._scripts.run("circuit", store, "close", "", 0, 0, "")
 
-    async def poll_outcomes(self, run: str, wait_s: float) -> list[str]:
-        events = self._prefix + "run:" + run
+    async def poll_outcomes(self, tracker_id: str, wait_s: float) -> list[str]:
+        name = f"{self.prefix}outcomes:{tracker_id}"
         with translate_errors():
-            found: Any = await self.client.lpop(events, 1000)
-            if found or wait_s <= 0:
-                return found or []
-            first: Any = await self.client.blpop([events], timeout=min(wait_s, ANSWER_TIMEOUT_S / 2))
+            events: Any = await self.client.lpop(name, _OUTCOMES_PER_CALL)
+            if events or wait_s <= 0:
+                return events or []
+            first: Any = await self.client.blpop([name], timeout=min(wait_s, RESPONSE_TIMEOUT_S / 2))
             if first is None:
                 return []
-            more: Any = await self.client.lpop(events, 1000)
+            more: Any = await self.client.lpop(name, _OUTCOMES_PER_CALL)
             return [first[1], *(more or [])]
 
     async def remove_consumer(self) -> None:
-        """Take this process's consumer out of the groups, unless it still has claims."""
+        """Delete this process's consumer from the groups, unless it still has claims."""
         await self._scripts.run("remove_consumer", self.consumer)
 
 
 def _job(
-    key: str, want: str, lane: str, entry: str, token: str, unconditional: str, noticed: str, attempts: str, runs: str
+    key: str,
+    destinations: str,
+    lane: str,
+    entry: str,
+    token: str,
+    unconditional: str,
+    notified_ms: str,
+    attempts: str,
+    trackers: str,
 ) -> Job:
     return Job(
         key,
-        tuple(want.split(" ")),
+        tuple(destinations.split(" ")),
         _LANES[lane],
         entry,
         token,
         unconditional == "1",
-        _attempts(attempts),
-        int(noticed),
-        runs,
+        _parse_attempts(attempts),
+        int(notified_ms),
+        trackers,
     )
 
 
-def _attempts(text: str) -> dict[str, int]:
+def _parse_attempts(text: str) -> dict[str, int]:
     if not text:
         return {}
-    counted = (part.rpartition("=") for part in text.split(" "))
-    return {name: int(count) for name, _, count in counted}
+    counts = (part.rpartition("=") for part in text.split(" "))
+    return {name: int(count) for name, _, count in counts}

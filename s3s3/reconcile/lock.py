@@ -20,7 +20,7 @@ from ..errors import ReconcileInProgress, RedisUnavailable
 from ..queue.admin import utc_text
 from ..queue.base import JobQueue
 from ..queue.lease import boottime_s
-from ..queue.lua_scripts import Script
+from ..queue.lua_scripts import LuaScripts
 from ..queue.redis_queue import RedisJobQueue
 from ..tasks import run_with_background, wait_with_timeout
 
@@ -90,7 +90,7 @@ class _ReconcileLock:
 
     def __init__(self, route: str, jobs: RedisJobQueue, run_id: str = "") -> None:
         self._route = route
-        self._script = Script(jobs.client, __package__, "lock.lua", jobs.prefix + "comparing")
+        self._scripts = LuaScripts(jobs.client, __package__, jobs.prefix + "comparing")
         self._id = run_id or secrets.token_hex(8)
         self._until_s = 0.0
 
@@ -128,14 +128,14 @@ class _ReconcileLock:
     async def give_up(self) -> None:
         """Let others run. A Redis that is away forgets by itself."""
         try:
-            await self._script("give", self._id)
+            await self._scripts.run("lock", "give", self._id)
         except RedisUnavailable as error:
             log.warning("route %s: the next comparison may have to wait for %g s: %s", self._route, LEASE_S, error)
 
     async def _take(self) -> str:
         """Take it or keep it; return who else has it, in words, or ""."""
         asked_s = boottime_s()
-        held = await self._script("take", self._id, socket.gethostname(), os.getpid(), int(LEASE_S * 1000))
+        held = await self._scripts.run("lock", "take", self._id, socket.gethostname(), os.getpid(), int(LEASE_S * 1000))
         if not held:
             self._until_s = asked_s + LEASE_S
             return ""

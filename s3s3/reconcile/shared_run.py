@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import LeaseLost
-from ..queue.lua_scripts import Script
+from ..queue.lua_scripts import LuaScripts
 from ..queue.redis_queue import RedisJobQueue
 from .summary import ReconcileSummary
 
@@ -66,7 +66,7 @@ class SharedRun:
     """
 
     def __init__(self, jobs: RedisJobQueue, lease_s: float) -> None:
-        self._script = Script(jobs.client, __package__, "shared_run.lua", jobs.prefix)
+        self._scripts = LuaScripts(jobs.client, __package__, jobs.prefix)
         self._worker = secrets.token_hex(8)
         self._lease_ms = int(lease_s * 1000)
         self._one_call = asyncio.Lock()  # a range that shrinks meanwhile would be renewed under the name it had
@@ -156,7 +156,7 @@ class SharedRun:
         return int(left)
 
     async def _call(self, word: str, *args: str | int) -> Any:
-        return await self._script(word, self.id, *args)
+        return await self._scripts.run("shared_run", word, self.id, *args)
 
 
 def _counts(tally: ReconcileSummary) -> Iterable[tuple[str, int]]:

@@ -13,6 +13,7 @@ import uvloop
 
 from .. import config
 from ..config import Config
+from ..config.addresses import redacted_url
 from ..errors import RedisTooOld, RedisUnavailable
 from ..model import Route
 from ..queue import connection
@@ -83,7 +84,7 @@ async def _check_redis(settings: Config, routes: Sequence[Route]) -> RedisFindin
     if not settings.pubsub.url:
         return None
     channels = list(dict.fromkeys(route.channel for route in routes))
-    findings = RedisFindings(connection.redacted_url(settings.pubsub.url), channels)
+    findings = RedisFindings(redacted_url(settings.pubsub.url), channels)
     client = connection.connect(settings.pubsub.url)
     try:
         await probe_redis(client, findings)

@@ -14,7 +14,7 @@ from typing import Any
 from ..model import Lane, Result, Route
 from ..queue.base import JobQueue, JobRequest
 from ..queue.lease import boottime_s
-from ..queue.redis_retry import retry_until_available
+from ..queue.redis_retry import RedisRetry
 from ..tasks import wait_first
 from .output import count_noun
 from .selection import PAUSED
@@ -102,7 +102,7 @@ class PublishTracker:
                 await self._look_into_it()
 
     async def _hear(self, wait_s: float) -> int:
-        events = await retry_until_available(partial(self._jobs.poll_outcomes, self._run, wait_s))
+        events = await RedisRetry().run(partial(self._jobs.poll_outcomes, self._run, wait_s))
         for event in events:
             self._take(json.loads(event))
         return len(events)
@@ -124,7 +124,7 @@ class PublishTracker:
             self._settled.set()
 
     async def _look_into_it(self) -> None:
-        counts = await retry_until_available(self._jobs.stats)
+        counts = await RedisRetry().run(self._jobs.stats)
         if not counts.pending:
             await self._put_what_was_lost()
             return
@@ -132,7 +132,7 @@ class PublishTracker:
             said = f"route {self.route.name} is paused; `s3s3 jobs resume` lets it go on"
         elif counts.circuits:
             said = "; ".join(_held_text(store, reason) for store, reason in counts.circuits.items())
-        elif not await retry_until_available(self._listeners):
+        elif not await RedisRetry().run(self._listeners):
             said = (
                 f"route {self.route.name}: no listener seems to be working; start `s3s3 listen`, this goes on waiting"
             )
@@ -148,7 +148,7 @@ class PublishTracker:
             return
         log.warning("route %s: %s not on the queue any more: Redis has lost data; put again",
                     self.route.name, count_noun(len(self._outstanding), "key"))  # fmt: skip
-        await retry_until_available(partial(self._put, list(self._outstanding), Lane.BULK))
+        await RedisRetry().run(partial(self._put, list(self._outstanding), Lane.BULK))
 
     def summary(self) -> list[str]:
         """Return what became of it, a line for each destination."""

@@ -26,8 +26,9 @@ from redis.asyncio import Redis
 from ..errors import JobReleased, RedisUnavailable
 from ..model import Endpoint, Route, Window
 from ..monitoring.metrics import Metrics
+from ..queue.keyspace import keyspace
 from ..queue.lease import boottime_s
-from ..queue.lua_scripts import Script
+from ..queue.lua_scripts import LuaScripts
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class DestinationRateLimiter:
             metrics.limit_wait_seconds[route, endpoint.name] += seconds
 
         def meter(unit: str, windows: Sequence[Window], least: int) -> GcraLimiter | None:
-            key = f"s3s3:{{{route}}}:limit:{endpoint.name}:{unit}"
+            key = f"{keyspace(route)}limit:{endpoint.name}:{unit}"
             ask = RedisGcra(client, key).reserve if client else None
             return GcraLimiter(windows, least, ask, waited) if windows else None
 
@@ -238,9 +239,11 @@ class RedisGcra:
 
     def __init__(self, client: Redis, key: str) -> None:
         self._id = secrets.token_hex(6)
-        self._script = Script(client, __package__, "rate_limiter.lua", key)
+        self._scripts = LuaScripts(client, __package__, key)
 
     async def reserve(self, span_s: float) -> Reservation:
         """Reserve so many seconds. Raises RedisUnavailable."""
-        wait_us, credit_us, sharers = await self._script(self._id, round(span_s * 1e6), round(BURST_S * 1e6))
+        wait_us, credit_us, sharers = await self._scripts.run(
+            "rate_limiter", self._id, round(span_s * 1e6), round(BURST_S * 1e6)
+        )
         return Reservation(wait_us / 1e6, credit_us / 1e6, sharers)

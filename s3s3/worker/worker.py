@@ -218,7 +218,7 @@ class Worker:
         await cancel(held)
         unfinished = [job for task, (job, _) in held.items() if task.cancelled()]
         back = [
-            self._jobs.finish(job, dict.fromkeys(job.destinations, Disposition(DispositionKind.RELEASE)), look=True)
+            self._jobs.finish(job, dict.fromkeys(job.destinations, Disposition(DispositionKind.RELEASE)), recheck=True)
             for job in unfinished
         ]
         try:
@@ -287,12 +287,12 @@ class Worker:
         return self._told(job, outcome, disposition)
 
     def _told(self, job: Job, outcome: Outcome, disposition: Disposition) -> Disposition:
-        if not job.trackers or disposition.step in (
+        if not job.trackers or disposition.kind in (
             DispositionKind.RELEASE,
             DispositionKind.DEFER,
         ):  # what is handed back has no outcome yet
             return disposition
-        return dataclasses.replace(disposition, event=event_of(self._route, outcome, disposition.step))
+        return dataclasses.replace(disposition, event=event_of(self._route, outcome, disposition.kind))
 
 
 def _of_each(wanted: Sequence[str], outcomes: Sequence[Outcome]) -> Sequence[Outcome]:

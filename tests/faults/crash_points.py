@@ -58,11 +58,11 @@ def when_delivered() -> None:
     """A claim that is under way at that moment would take it in the same step: so none does."""
 
     async def finds_nothing(self: RedisJobQueue, *_: int) -> ClaimResult:
-        await self._scripts._make_groups()
+        await self._create_groups()
         return ClaimResult([], {}, boottime_s(), False)
 
     RedisJobQueue._claim = finds_nothing  # type: ignore[method-assign,assignment]  # for good: the process ends
-    after(RedisJobQueue, "_wait", lambda jobs, _: jobs._delivered)
+    after(RedisJobQueue, "_wait_for_entries", lambda jobs, _: jobs._delivered)
 
 
 def while_hashing() -> None:

@@ -108,7 +108,7 @@ def road(
     monkeypatch.setattr(request, "INITIAL_BACKOFF_S", 0.01)
     monkeypatch.setattr("s3s3.worker.retry_policy.INITIAL_RETRY_S", 0.2)
     monkeypatch.setattr("s3s3.queue.memory_queue.INITIAL_PROBE_INTERVAL_S", 0.3)
-    monkeypatch.setattr("s3s3.queue.memory_queue.MAX_TURN_S", 0.2)
+    monkeypatch.setattr("s3s3.queue.memory_queue.MAX_PROMOTE_INTERVAL_S", 0.2)
     with Proxy(store.port) as source, Proxy(store.port) as there:
         route = Route(
             "default",

@@ -89,7 +89,7 @@ class Victim:
 
     def left_over(self) -> list[str]:
         with redis.Redis.from_url(self.redis_url, decode_responses=True) as client:
-            kinds = ("job:*", "looks", "waiting", "dead:*", "parked:*")
+            kinds = ("job:*", "rechecks", "retries", "dead-letters:*", "parked:*")
             return [key for kind in kinds for key in client.scan_iter(f"s3s3:{{default}}:{kind}")]
 
 

@@ -132,7 +132,7 @@ def test_a_redis_that_is_full_is_told_of_and_nothing_that_was_published_meanwhil
             assert "maxmemory" in said
         finally:
             client.config_set("maxmemory", 0)
-        says(listener, "Redis answers again")
+        says(listener, "Redis is available again")
         for key in keys:
             place.arrives(key)
         eventually(lambda: not list(client.scan_iter("s3s3:{default}:job:*")), "an empty queue")

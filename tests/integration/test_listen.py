@@ -79,7 +79,7 @@ def dead_letters(place: Place) -> dict[str, str]:
     with redis.Redis.from_url(place.redis_url, decode_responses=True) as client:
         return {
             key: text
-            for name in client.scan_iter("s3s3:{default}:dead:*")
+            for name in client.scan_iter("s3s3:{default}:dead-letters:*")
             for key, text in client.hgetall(name).items()
         }
 

@@ -55,7 +55,7 @@ async def test_what_comes_together_goes_in_one() -> None:
 
 
 async def test_enough_of_them_do_not_wait_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "GATHER_S", 60.0)
+    monkeypatch.setattr(batching, "BATCH_DELAY_S", 60.0)
     call = Call()
     call.let.set()
     items = Batcher(call)
@@ -65,7 +65,7 @@ async def test_enough_of_them_do_not_wait_for_more(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_call_has_a_bounded_number_of_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "MAX_IN_ONE_CALL", 2)
+    monkeypatch.setattr(batching, "MAX_BATCH", 2)
     call = Call()
     call.let.set()
     items = Batcher(call)

@@ -1,3 +1,5 @@
+"""Connections to Redis: URLs, errors, versions, retries, Sentinel and Cluster."""
+
 from __future__ import annotations
 
 import asyncio
@@ -20,7 +22,7 @@ from s3s3.queue.base import Disposition, DispositionKind, JobRequest
 from s3s3.queue.connection import check_version, connect, connected
 from s3s3.queue.redis_errors import translate_errors
 from s3s3.queue.redis_queue import RedisJobQueue
-from s3s3.queue.redis_retry import RedisRetry, retry_until_available
+from s3s3.queue.redis_retry import RedisRetry
 from s3s3.scripts.demo.process import Process, ServerFailed
 from s3s3.scripts.demo.redis_server import RedisServer, find_redis_server
 from s3s3.scripts.demo.servers import HOST, free_ports
@@ -53,7 +55,7 @@ async def client_of(url: str) -> AsyncIterator[Redis]:
         "redis://host:1/0?password=sesame&max_connections=x",
     ],
 )
-def test_a_url_that_cannot_be_understood_is_a_fault_that_shows_no_password(url: str) -> None:
+def test_an_invalid_url_is_a_config_error_without_the_password(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         connect(url)
     assert "[pubsub] url" in str(caught.value)
@@ -78,7 +80,7 @@ def refusing_url() -> str:
     return f"redis://{HOST}:{port}/0"
 
 
-async def test_a_redis_that_is_not_there_is_unavailable() -> None:
+async def test_an_unreachable_redis_is_unavailable() -> None:
     async with client_of(refusing_url()) as client:
         with pytest.raises(RedisUnavailable, match="cannot be reached"), translate_errors():
             await client.ping()
@@ -96,36 +98,36 @@ async def test_a_redis_that_is_not_there_is_unavailable() -> None:
         "BUSY Redis is busy running a script.",
     ],
 )
-def test_an_answer_that_will_be_another_one_later_is_unavailable(text: str) -> None:
-    with pytest.raises(RedisUnavailable, match="for now"), translate_errors():
+def test_a_temporary_error_is_unavailable(text: str) -> None:
+    with pytest.raises(RedisUnavailable, match="temporarily"), translate_errors():
         raise ResponseError(text)
 
 
 @pytest.mark.parametrize("text", ["WRONGTYPE Operation against a key", "ERR unknown command", "BUSYGROUP exists"])
-def test_an_answer_that_will_stay_the_same_is_a_defect(text: str) -> None:
+def test_a_permanent_error_is_a_defect(text: str) -> None:
     with pytest.raises(ResponseError), translate_errors():
         raise ResponseError(text)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ("DB index is out of range", "no such database"),
-        ("invalid DB index", "no such database"),
-        ("NOPERM User weak has no permissions to run the 'evalsha' command", "may not do what s3s3 needs"),
+        ("DB index is out of range", "does not have this database"),
+        ("invalid DB index", "does not have this database"),
+        ("NOPERM User weak has no permissions to run the 'evalsha' command", "lacks permissions"),
         ("ERR Error running script (call to f_1): @user_script:2: The user executing the script can't run this command",
-         "may not do what s3s3 needs"),
+         "lacks permissions"),
         ("The user executing the script can't access at least one of the keys mentioned in the command",
-         "may not do what s3s3 needs"),
-        ("ACL failure in script: User weak has no permissions to run the 'set' command", "may not do what s3s3 needs"),
+         "lacks permissions"),
+        ("ACL failure in script: User weak has no permissions to run the 'set' command", "lacks permissions"),
     ],
 )  # fmt: skip
-def test_what_a_url_and_its_user_do_not_get_names_the_setting(text: str, told: str) -> None:
-    with pytest.raises(RedisUnavailable, match=rf"{told}.*\[pubsub\] url"), translate_errors():
+def test_an_error_that_needs_another_url_or_user_names_the_setting(text: str, message: str) -> None:
+    with pytest.raises(RedisUnavailable, match=rf"{message}.*\[pubsub\] url"), translate_errors():
         raise ResponseError(text)
 
 
-async def test_a_server_that_is_no_redis_is_told_as_that() -> None:
+async def test_a_server_that_is_not_a_redis_is_recognised() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -134,40 +136,40 @@ async def test_a_server_that_is_no_redis_is_told_as_that() -> None:
 
     server = await asyncio.start_server(answer, HOST, 0)
     async with server, client_of(f"redis://{HOST}:{server.sockets[0].getsockname()[1]}/0") as client:
-        with pytest.raises(RedisUnavailable, match=r"no Redis.*\[pubsub\] url"):
+        with pytest.raises(RedisUnavailable, match=r"not a Redis.*\[pubsub\] url"):
             await check_version(client)
 
 
-async def test_a_database_that_is_not_there_is_told_as_that(redis_server: RedisServer) -> None:
+async def test_a_missing_database_is_recognised(redis_server: RedisServer) -> None:
     async with client_of(redis_server.url.rpartition("/")[0] + "/99") as client:
-        with pytest.raises(RedisUnavailable, match="no such database"):
+        with pytest.raises(RedisUnavailable, match="does not have this database"):
             await check_version(client)
 
 
-async def test_who_may_not_run_a_script_is_told_what_to_permit(redis_url: str) -> None:
+async def test_a_user_without_permission_to_run_scripts_is_recognised(redis_url: str) -> None:
     async with client_of(redis_url) as admin:
         await admin.acl_setuser("weak", enabled=True, passwords=["+weak"], categories=["+@read"], keys=["*"],
                                 commands=["+info", "+ping"])  # fmt: skip
         try:
             async with client_of(redis_url.replace("//", "//weak:weak@")) as client:
-                with pytest.raises(RedisUnavailable, match="may not do what s3s3 needs"):
+                with pytest.raises(RedisUnavailable, match="lacks permissions"):
                     await RedisJobQueue(client, "default", ("dest",)).enqueue([JobRequest("k", ("dest",))], Lane.FRESH)
         finally:
             await admin.acl_deluser("weak")
 
 
 @pytest.fixture
-def jobs_put(redis_url: str) -> Callable[[], Any]:
-    async def put() -> None:
+def enqueue_one(redis_url: str) -> Callable[[], Any]:
+    async def enqueue() -> None:
         async with client_of(redis_url) as client:
             await RedisJobQueue(client, "default", ("dest",)).enqueue([JobRequest("k", ("dest",))], Lane.FRESH)
 
-    return put
+    return enqueue
 
 
 @real
-def test_a_connection_that_is_lost_before_the_first_word_is_unavailable(redis_server: RedisServer) -> None:
-    """uvloop has a RuntimeError for it. (asyncio's own loop, which s3s3 does not use, breaks down in Python 3.13.0.)"""
+def test_a_connection_lost_before_the_first_command_is_unavailable(redis_server: RedisServer) -> None:
+    """uvloop raises a RuntimeError. (asyncio's own loop, which s3s3 does not use, fails in Python 3.13.0.)"""
 
     async def write_on_a_lost_connection() -> None:
         _, writer = await asyncio.open_connection(HOST, redis_server.port)
@@ -181,29 +183,29 @@ def test_a_connection_that_is_lost_before_the_first_word_is_unavailable(redis_se
         uvloop.run(write_on_a_lost_connection())
 
 
-def test_a_defect_is_not_taken_for_an_outage() -> None:
+def test_an_unrelated_runtime_error_passes_unchanged() -> None:
     with pytest.raises(RuntimeError, match="of ours"), translate_errors():
         raise RuntimeError("a defect of ours")
 
 
-async def test_a_redis_that_is_full_is_unavailable(redis_url: str, jobs_put: Callable[[], Any]) -> None:
+async def test_a_redis_out_of_memory_is_unavailable(redis_url: str, enqueue_one: Callable[[], Any]) -> None:
     async with client_of(redis_url) as client:
         await client.config_set("maxmemory", 1)
         try:
             with pytest.raises(RedisUnavailable, match="maxmemory"), translate_errors():
                 await client.set("name", "value")
             with pytest.raises(RedisUnavailable):
-                await jobs_put()
+                await enqueue_one()
         finally:
             await client.config_set("maxmemory", 0)
-        await jobs_put()
+        await enqueue_one()
 
 
 @real
-async def test_a_master_that_became_a_replica_is_unavailable_to_scripts_and_to_blocking_reads(
-    redis_url: str, jobs_put: Callable[[], Any]
+async def test_a_demoted_master_is_unavailable_to_scripts_and_blocking_reads(
+    redis_url: str, enqueue_one: Callable[[], Any]
 ) -> None:
-    await jobs_put()
+    await enqueue_one()
     async with client_of(redis_url) as client, client_of(redis_url) as blocked:
         jobs = RedisJobQueue(blocked, "default", ("dest",))
         waiting = asyncio.create_task(jobs.poll_outcomes("run", 5))
@@ -217,14 +219,14 @@ async def test_a_master_that_became_a_replica_is_unavailable_to_scripts_and_to_b
             with pytest.raises(RedisUnavailable):
                 await waiting
             with pytest.raises(RedisUnavailable):
-                await jobs_put()
+                await enqueue_one()
         finally:
             await client.replicaof("NO", "ONE")
-        await jobs_put()
+        await enqueue_one()
 
 
 @real
-async def test_a_wrong_password_is_unavailable_and_says_which_setting_it_is() -> None:
+async def test_a_wrong_password_is_unavailable_and_names_the_setting() -> None:
     with RedisServer(options={"requirepass": "sesame"}) as server:
         async with client_of(server.url) as client:
             with pytest.raises(RedisUnavailable, match=r"\[pubsub\] url"):
@@ -236,8 +238,8 @@ async def test_a_wrong_password_is_unavailable_and_says_which_setting_it_is() ->
 # -- versions
 
 
-class Answers:
-    """A client that answers INFO."""
+class InfoClient:
+    """A client that responds to INFO."""
 
     def __init__(self, server: dict[str, Any]) -> None:
         self.server = server
@@ -249,17 +251,17 @@ class Answers:
 @pytest.mark.parametrize("version", ["5.0.14", "6.0.20", "2.8"])
 async def test_an_old_redis_is_refused(version: str) -> None:
     with pytest.raises(RedisTooOld, match=version):
-        await check_version(Answers({"redis_version": version}))  # type: ignore[arg-type]
+        await check_version(InfoClient({"redis_version": version}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("version", ["6.2.0", "7.0.15", "8.2.1-rc1", "10.0"])
-async def test_a_newer_redis_is_taken(version: str) -> None:
-    assert await check_version(Answers({"redis_version": version})) == version  # type: ignore[arg-type]
-    assert await check_version(Answers({"node": {"redis_version": version}})) == version  # type: ignore[arg-type]
+async def test_a_newer_redis_is_accepted(version: str) -> None:
+    assert await check_version(InfoClient({"redis_version": version})) == version  # type: ignore[arg-type]
+    assert await check_version(InfoClient({"node": {"redis_version": version}})) == version  # type: ignore[arg-type]
 
 
 @real
-async def test_a_connection_that_was_shown_to_work_is_closed_at_the_end(redis_url: str) -> None:
+async def test_a_checked_connection_is_closed_at_the_end(redis_url: str) -> None:
     async with connected(redis_url) as client:
         assert await client.ping()
     with pytest.raises(RedisUnavailable):
@@ -267,21 +269,21 @@ async def test_a_connection_that_was_shown_to_work_is_closed_at_the_end(redis_ur
             pass
 
 
-# -- asking until there is an answer
+# -- retries
 
 
-class Away:
-    """Raises so many times, then answers."""
+class Failing:
+    """A call that fails the first `times` times."""
 
     def __init__(self, times: int) -> None:
         self.times = times
-        self.asked = 0
+        self.calls = 0
 
     async def __call__(self) -> str:
-        self.asked += 1
-        if self.asked <= self.times:
+        self.calls += 1
+        if self.calls <= self.times:
             raise RedisUnavailable("Redis cannot be reached")
-        return "answer"
+        return "response"
 
 
 @pytest.fixture
@@ -294,58 +296,57 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if record.name == "s3s3.queue.redis_retry"]
 
 
-async def test_redis_is_asked_until_it_answers_and_people_are_told_once(
+async def test_a_call_is_retried_until_redis_responds_and_the_outage_is_logged_once(
     quick: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ask = Away(20)
-    assert await retry_until_available(ask) == "answer"
-    assert ask.asked == 21
-    assert messages(caplog) == ["Redis cannot be reached; trying again until it answers", "Redis answers again"]
+    call = Failing(20)
+    assert await RedisRetry().run(call) == "response"
+    assert call.calls == 21
+    assert messages(caplog) == [
+        "retrying until Redis is available: Redis cannot be reached", "Redis is available again",
+    ]  # fmt: skip
 
 
-async def test_an_answer_that_comes_at_once_needs_no_words(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_call_that_succeeds_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    assert await retry_until_available(Away(0)) == "answer"
+    assert await RedisRetry().run(Failing(0)) == "response"
     assert messages(caplog) == []
 
 
-async def test_those_who_share_a_patience_tell_people_once_for_all(
-    quick: None, caplog: pytest.LogCaptureFixture
-) -> None:
-    patience, ask = RedisRetry(), Away(100)
-    await asyncio.gather(*(patience.run(ask) for _ in range(30)))
+async def test_callers_that_share_a_retry_log_an_outage_once(quick: None, caplog: pytest.LogCaptureFixture) -> None:
+    retry, call = RedisRetry(), Failing(100)
+    await asyncio.gather(*(retry.run(call) for _ in range(30)))
     assert len(messages(caplog)) == 2
-    await patience.run(Away(1))
+    await retry.run(Failing(1))
     assert len(messages(caplog)) == 4
 
 
-async def test_nobody_goes_on_asking_after_a_stop() -> None:
-    stop = asyncio.Event()
-    ask = Away(1000)
-    asking = asyncio.create_task(retry_until_available(ask, stop))
+async def test_after_a_stop_there_are_no_retries() -> None:
+    stop, retry = asyncio.Event(), RedisRetry()
+    retrying = asyncio.create_task(retry.run(Failing(1000), stop))
     await asyncio.sleep(0.05)
-    assert not asking.done()
+    assert not retrying.done()
     stop.set()
     with pytest.raises(RedisUnavailable):
-        await asyncio.wait_for(asking, 5)
+        await asyncio.wait_for(retrying, 5)
     with pytest.raises(RedisUnavailable):
-        await retry_until_available(Away(1), stop)
-    assert await retry_until_available(Away(0), stop) == "answer"
+        await retry.run(Failing(1), stop)
+    assert await retry.run(Failing(0), stop) == "response"
 
 
-async def test_what_is_no_outage_is_raised_at_once() -> None:
+async def test_another_error_is_raised_without_a_retry() -> None:
     async def defect() -> None:
         raise ValueError("a defect")
 
     with pytest.raises(ValueError, match="a defect"):
-        await retry_until_available(defect)
+        await RedisRetry().run(defect)
 
 
 # -- Sentinel and Cluster
 
 
-async def goes_through(client: Redis) -> None:
-    """Let the queue do everything that it does by way of this client."""
+async def use_every_operation(client: Redis) -> None:
+    """Call every operation of the queue through this client."""
     jobs = RedisJobQueue(client, "default", ("dest",), recheck_delay_s=0.0)
     await check_version(client)
     await jobs.check()
@@ -354,7 +355,7 @@ async def goes_through(client: Redis) -> None:
     (job,) = (await jobs.claim(1, 1, 1, 0)).jobs
     assert await jobs.renew([job]) == set()
     assert await jobs.finish(
-        job, {"dest": Disposition(DispositionKind.DEAD_LETTER, event="{}", reason="no")}, look=True
+        job, {"dest": Disposition(DispositionKind.DEAD_LETTER, event="{}", reason="no")}, recheck=True
     )
     assert await jobs.poll_outcomes("run", 0) == ["{}"]
     assert await jobs.poll_outcomes("run", 0.01) == []
@@ -370,7 +371,7 @@ async def goes_through(client: Redis) -> None:
 
 
 def new_cluster(attempts: int = 5) -> RedisServer:
-    """Start a cluster of one. It listens on its port + 10000, too, which may be taken."""
+    """Start a cluster of one node. It also listens on its port + 10000, which may be in use."""
     server = RedisServer(options={"cluster-enabled": "yes"})
     try:
         server.start()
@@ -395,7 +396,7 @@ async def test_the_queue_works_in_a_cluster() -> None:
 
         await until(up)
         async with client_of(url) as client:
-            await goes_through(client)
+            await use_every_operation(client)
 
 
 @pytest.fixture
@@ -425,9 +426,9 @@ def sentinel_url(redis_server: RedisServer, redis_url: str, tmp_path: Path) -> I
 
 
 @real
-async def test_the_queue_finds_its_master_by_a_sentinel(sentinel_url: str) -> None:
+async def test_the_queue_works_through_a_sentinel(sentinel_url: str) -> None:
     async with client_of(sentinel_url) as client:
-        await goes_through(client)
-    async with client_of(sentinel_url.replace("mymaster", "nobody")) as client:
+        await use_every_operation(client)
+    async with client_of(sentinel_url.replace("mymaster", "unknown")) as client:
         with pytest.raises(RedisUnavailable):
             await check_version(client)

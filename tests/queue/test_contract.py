@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from s3s3.model import Job, Lane
-from s3s3.queue.base import PAUSE_BETWEEN_WAKES_S, DeadLetter, Disposition, DispositionKind, JobQueue, JobRequest
+from s3s3.queue.base import PARKED_INTERVAL_S, DeadLetter, Disposition, DispositionKind, JobQueue, JobRequest
 from tests.queue.factories import (
     ALL_DONE,
     ASIDE,
@@ -431,7 +431,7 @@ async def test_an_old_claim_ends_nothing_that_was_claimed_since(jobs: JobQueue) 
 async def test_a_look_is_a_bulk_job_for_all_destinations(queue: NewQueue) -> None:
     jobs = queue(recheck_delay_s=0.05)
     await bulk(jobs, "k", destinations=(A,))
-    await jobs.finish(await claim_one(jobs), {A: DONE}, look=True)
+    await jobs.finish(await claim_one(jobs), {A: DONE}, recheck=True)
     job = await woken(jobs)
     assert (what(job), job.lane, job.unconditional) == (("k", DESTINATIONS), Lane.BULK, False)
     await jobs.finish(job, ALL_DONE)
@@ -440,7 +440,7 @@ async def test_a_look_is_a_bulk_job_for_all_destinations(queue: NewQueue) -> Non
 
 async def test_a_look_is_not_due_before_its_time_and_neither_put_nor_finish_touches_it(jobs: JobQueue) -> None:
     await notice(jobs, "k")
-    await jobs.finish(await claim_one(jobs), ALL_DONE, look=True)
+    await jobs.finish(await claim_one(jobs), ALL_DONE, recheck=True)
     await notice(jobs, "k")
     await jobs.finish(await claim_one(jobs), ALL_DONE)
     await jobs.promote_due()
@@ -451,10 +451,10 @@ async def test_a_look_is_not_due_before_its_time_and_neither_put_nor_finish_touc
 async def test_a_later_look_puts_off_an_earlier_one(queue: NewQueue) -> None:
     jobs = queue(recheck_delay_s=0.3)
     await notice(jobs, "k")
-    await jobs.finish(await claim_one(jobs), ALL_DONE, look=True)
+    await jobs.finish(await claim_one(jobs), ALL_DONE, recheck=True)
     await asyncio.sleep(0.2)
     await notice(jobs, "k")
-    await jobs.finish(await claim_one(jobs), ALL_DONE, look=True)
+    await jobs.finish(await claim_one(jobs), ALL_DONE, recheck=True)
     looked_s = time.monotonic()
     await woken(jobs)
     assert time.monotonic() - looked_s > 0.25
@@ -464,7 +464,7 @@ async def test_a_later_look_puts_off_an_earlier_one(queue: NewQueue) -> None:
 async def test_a_look_that_is_due_while_its_key_runs_comes_after_it(queue: NewQueue) -> None:
     jobs = queue(recheck_delay_s=0.0)
     await notice(jobs, "k")
-    await jobs.finish(await claim_one(jobs), ALL_DONE, look=True)
+    await jobs.finish(await claim_one(jobs), ALL_DONE, recheck=True)
     await notice(jobs, "k")
     job = await claim_one(jobs)
     await jobs.promote_due()
@@ -688,7 +688,7 @@ async def test_counts_tell_each_thing_in_its_place(jobs: JobQueue, no_probes: No
     waits, is_parked, is_parked_too, is_dead = await claim(jobs)
     await jobs.trip_circuit(B, "down, B", "k")
     await jobs.trip_circuit("source", "down, source", "k")
-    await jobs.finish(waits, {A: DONE, B: LATER}, look=True)
+    await jobs.finish(waits, {A: DONE, B: LATER}, recheck=True)
     await jobs.finish(is_parked, {A: DONE, B: parked(B)})
     await jobs.finish(is_parked_too, {A: parked("source"), B: parked("source")})
     await jobs.finish(is_dead, {A: buried("no"), B: DONE})
@@ -752,7 +752,7 @@ async def test_any_key_goes_through_unharmed(jobs: JobQueue) -> None:
         assert await jobs.renew(claimed) == set()
         await notice(jobs, *ODD_KEYS)
         for job in claimed:
-            assert await jobs.finish(job, {A: SOON, B: buried(job.key)}, look=True)
+            assert await jobs.finish(job, {A: SOON, B: buried(job.key)}, recheck=True)
     assert sorted(letter.key for letter in await letters(jobs, B)) == sorted(ODD_KEYS)
     assert {letter.key: letter.reason for letter in await letters(jobs, B)} == {key: key for key in ODD_KEYS}
     for job in await claim(jobs, 100):
@@ -770,10 +770,10 @@ async def test_of_what_is_parked_at_a_limit_so_much_is_woken_as_there_is_room_fo
     await jobs.enqueue([JobRequest(f"key {number}", (A,)) for number in range(5)], Lane.BULK)
     for job in (await jobs.claim(5, 5, 5, 0)).jobs:
         await jobs.finish(job, {A: Disposition(DispositionKind.PARK, circuit=A)})
-    assert await jobs.promote_due({A: 0}) <= PAUSE_BETWEEN_WAKES_S, "more may be woken soon"
+    assert await jobs.promote_due({A: 0}) <= PARKED_INTERVAL_S, "more may be woken soon"
     assert not (await jobs.claim(5, 5, 5, 0)).jobs
     await jobs.promote_due({A: 2})
     assert len((await jobs.claim(5, 5, 5, 0)).jobs) == 2
     await jobs.promote_due()
     assert len((await jobs.claim(5, 5, 5, 0)).jobs) == 3
-    assert await jobs.promote_due({A: 2}) > PAUSE_BETWEEN_WAKES_S, "nothing is left there"
+    assert await jobs.promote_due({A: 2}) > PARKED_INTERVAL_S, "nothing is left there"

@@ -56,10 +56,12 @@ class Copier:
         assert self.job is not None
         self.world.copies.update({name: self.seen for name in self.job.destinations if name not in fails_at})
 
-    async def finish(self, *, look: bool = False, **dispositions: Disposition) -> bool:
+    async def finish(self, *, recheck: bool = False, **dispositions: Disposition) -> bool:
         assert self.job is not None
         named = {name.replace("_", "-"): disposition for name, disposition in dispositions.items()}
-        return await self.jobs.finish(self.job, {name: named.get(name, DONE) for name in self.job.destinations}, look)
+        return await self.jobs.finish(
+            self.job, {name: named.get(name, DONE) for name in self.job.destinations}, recheck
+        )
 
     async def whole_job(self) -> Job:
         job = await self.claim()
@@ -151,7 +153,7 @@ async def test_a_put_without_an_answer_that_lands_late_is_found_by_a_look(
     await write(world, copier.jobs)
     copier.lease()
     copier.put(fails_at={B})
-    await copier.finish(dest_b=Disposition(DispositionKind.RETRY, delay_s=0.0), look=True)
+    await copier.finish(dest_b=Disposition(DispositionKind.RETRY, delay_s=0.0), recheck=True)
     await copier.claim()
     copier.read()
     copier.put()
@@ -313,7 +315,7 @@ async def test_two_owners_of_a_key_that_finish_in_one_call_leave_it_to_be_looked
     await write(world, copier.jobs)
     zombie = await copier.claim()
     await asyncio.sleep(LEASE_S)
-    copier.jobs._took_over_at_s = 0.0
+    copier.jobs._all_taken_over_at_s = 0.0
     job = await copier.claim()
     copier.read()
     copier.put()

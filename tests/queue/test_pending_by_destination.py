@@ -54,7 +54,7 @@ async def test_the_oldest_is_told_even_while_it_waits_for_a_retry(jobs: RedisJob
 async def test_of_many_the_numbers_are_reckoned_from_the_first(
     jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admin, "SAMPLE", 10)
+    monkeypatch.setattr(admin, "SAMPLE_SIZE", 10)
     await jobs.enqueue([JobRequest(f"k{n}", (A,) if n % 2 else DESTINATIONS) for n in range(40)], Lane.FRESH)
     found = await jobs.pending_by_destination()
     assert {name: (one.queued, one.exact) for name, one in found.items()} == {A: (40, False), B: (20, False)}

@@ -78,7 +78,7 @@ async def test_a_lapsed_job_is_taken_over_with_what_was_noticed_meanwhile_and_a_
     taken = await claim_one(second)
     assert (what(taken), taken.unconditional, taken.entry) == (("k", (A,)), False, job.entry)
     assert taken.token != job.token
-    assert await client.zcard(P + "looks") == 1
+    assert await client.zcard(P + "rechecks") == 1
     assert await second.finish(taken, {A: DONE})
     assert what(await claim_one(second)) == ("k", (B,))
 
@@ -135,7 +135,7 @@ async def test_a_zombie_that_finishes_last_has_everything_looked_at_again(fleet:
     zombie = await claim_one(first)
     await lapse()
     assert await second.finish(await claim_one(second), ALL_DONE)
-    assert not await first.finish(zombie, ALL_DONE, look=True)
+    assert not await first.finish(zombie, ALL_DONE, recheck=True)
     job = await claim_one(second)
     assert (what(job), job.lane, job.unconditional) == (("k", DESTINATIONS), Lane.BULK, False)
 
@@ -162,7 +162,7 @@ async def test_what_was_delivered_to_a_process_that_never_claimed_it_is_taken_ov
     await lapse()
     job = await claim_one(jobs)
     assert (what(job), job.unconditional) == (("k", DESTINATIONS), True)
-    assert await client.zcard(P + "looks") == 0
+    assert await client.zcard(P + "rechecks") == 0
 
 
 async def test_a_takeover_goes_on_at_the_next_claim_where_there_were_not_slots_enough(fleet: Fleet) -> None:
@@ -230,14 +230,14 @@ async def test_a_blocking_read_that_brings_one_of_each_lane_fills_no_more_than_t
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = fleet()
-    real_wait = jobs._wait
+    real_wait = jobs._wait_for_entries
 
     async def late_wait(*args: object) -> None:
         await notice(jobs, "fresh")
         await jobs.enqueue([JobRequest("bulk", DESTINATIONS)], Lane.BULK)
         await real_wait(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(jobs, "_wait", late_wait)
+    monkeypatch.setattr(jobs, "_wait_for_entries", late_wait)
     first = (await jobs.claim(1, 1, 1, 4.0)).jobs
     second = (await jobs.claim(1, 1, 1, 0)).jobs
     assert (len(first), len(second)) == (1, 1)
@@ -301,7 +301,7 @@ async def test_a_queued_record_whose_entry_is_gone_counts_as_absent(fleet: Fleet
     await jobs.enqueue([JobRequest("k", (B,))], Lane.BULK, "run2")
     job = await claim_one(jobs)
     assert (sorted(job.destinations), job.trackers) == ([A, B], "run1 run2")
-    assert await client.zcard(P + "looks") == 0
+    assert await client.zcard(P + "rechecks") == 0
 
 
 async def test_a_running_record_whose_entry_is_gone_counts_as_absent_and_its_runner_as_a_zombie(
@@ -314,7 +314,7 @@ async def test_a_running_record_whose_entry_is_gone_counts_as_absent_and_its_run
     await notice(jobs, "k")
     again = await claim_one(jobs)
     assert await jobs.renew([job, again]) == {job.token}
-    assert await client.zcard(P + "looks") == 1  # a PUT of the first may still be in flight
+    assert await client.zcard(P + "rechecks") == 1  # a PUT of the first may still be in flight
     assert not await jobs.finish(job, ALL_DONE)
     assert await jobs.finish(again, ALL_DONE)
     assert what(await claim_one(jobs)) == ("k", DESTINATIONS)
@@ -344,14 +344,14 @@ async def test_an_entry_that_was_deleted_while_it_was_pending_is_acked(fleet: Fl
 
 async def test_a_record_that_somebody_deleted_does_not_keep_the_due_ones_waiting(fleet: Fleet, client: Redis) -> None:
     jobs = fleet()
-    for number in range(jobs_redis.WOKEN_IN_ONE_TURN + 1):
-        await client.zadd(P + "waiting", {f"gone{number}": 1})
+    for number in range(jobs_redis.PROMOTED_PER_CALL + 1):
+        await client.zadd(P + "retries", {f"gone{number}": 1})
     await notice(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: SOON})
     await asyncio.sleep(0.01)
     await jobs.promote_due()
     assert [job.key for job in await claim(jobs)] == ["k"]
-    assert await client.zcard(P + "waiting") == 0
+    assert await client.zcard(P + "retries") == 0
 
 
 async def test_keys_that_are_parked_in_name_only_do_not_hold_up_those_that_are(
@@ -392,15 +392,15 @@ async def test_a_stream_that_is_lost_does_not_keep_what_the_other_one_brought_fr
 ) -> None:
     """Of a claim whose slots are full with what was delivered, no command remains that would miss the group."""
     jobs = fleet()
-    real_wait = jobs._wait
+    real_wait = jobs._wait_for_entries
 
     async def late_wait(*args: object) -> None:
         await notice(jobs, "k")
         await real_wait(*args)  # type: ignore[arg-type]
         await client.delete(P + "bulk")
-        jobs._took_over_at_s = 0.0
+        jobs._all_taken_over_at_s = 0.0
 
-    monkeypatch.setattr(jobs, "_wait", late_wait)
+    monkeypatch.setattr(jobs, "_wait_for_entries", late_wait)
     assert [job.key for job in (await jobs.claim(1, 0, 1, 4.0)).jobs] == ["k"]
 
 
@@ -665,7 +665,7 @@ async def test_a_message_that_names_no_key_is_kept_and_can_be_dropped_but_not_re
 
 
 async def test_messages_that_name_no_key_are_kept_up_to_a_number(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3s3.queue.admin.LETTERS_OF_NOTICES_KEPT", 3)
+    monkeypatch.setattr("s3s3.queue.admin.MAX_MESSAGES", 3)
     jobs = fleet()
     for number in range(5):
         await jobs.dead_letter_message(f"{number}", "no")
@@ -715,15 +715,15 @@ async def test_every_key_in_redis_stands_under_the_routes_prefix(fleet: Fleet, c
     await jobs.enqueue([JobRequest(key, DESTINATIONS) for key in ("a", "b", "c")], Lane.FRESH, "run1")
     one, two, three = await claim(jobs)
     await jobs.trip_circuit(B, "down", "k")
-    await jobs.finish(one, {A: LATER, B: parked(B)}, look=True)
+    await jobs.finish(one, {A: LATER, B: parked(B)}, recheck=True)
     await jobs.finish(two, {A: buried("x"), B: Disposition(DispositionKind.DONE, event=json.dumps({"k": "v"}))})
     await jobs.pause()
     found = sorted([key.removeprefix(P) async for key in client.scan_iter()])
     assert found == sorted(
-        ["bulk", "circuit:dest-b", "dead:dest-a", "fresh", "job:a", "job:c", "looks", "parked:dest-b", "paused",
-         "run:run1", "waiting"]
+        ["bulk", "circuit:dest-b", "dead-letters:dest-a", "fresh", "job:a", "job:c", "outcomes:run1",
+         "parked:dest-b", "paused", "rechecks", "retries"]
     )  # fmt: skip
-    assert 0 < await client.ttl(P + "run:run1") <= 3600
+    assert 0 < await client.ttl(P + "outcomes:run1") <= 3600
     assert three.key == "c"
 
 

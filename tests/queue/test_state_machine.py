@@ -288,7 +288,7 @@ class AnythingInRedis(Anything):
 
     async def let_time_pass(self) -> None:
         """Without waiting: make what Redis knows of the past an hour older."""
-        for name in ("waiting", "looks"):
+        for name in ("retries", "rechecks"):
             keys: list[Any] = await self.client.zrange(P + name, 0, -1)
             for key in keys:
                 await self.client.zadd(P + name, {key: 1})
@@ -298,7 +298,7 @@ class AnythingInRedis(Anything):
         for lane in Lane:
             await self.let_lapse(lane.value)
         for jobs in self.processes:
-            jobs._took_over_at_s = 0.0
+            jobs._all_taken_over_at_s = 0.0
 
     async def let_lapse(self, lane: str) -> None:
         if not await self.client.exists(P + lane) or not await self.client.xinfo_groups(P + lane):
@@ -320,7 +320,7 @@ class AnythingInRedis(Anything):
     @rule(process=pick, lanes=st.sampled_from([tuple(Lane), (Lane.FRESH,)]))
     def deliver(self, process: int, lanes: tuple[Lane, ...]) -> None:
         """A process that waits for work is given an entry; it claims it the next time it claims, or dies first."""
-        self.ask(self.one(process)._wait(lanes, 0.001))
+        self.ask(self.one(process)._wait_for_entries(lanes, 0.001))
 
     @rule(process=pick)
     def die_before_claiming(self, process: int) -> None:

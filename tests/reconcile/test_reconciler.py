@@ -43,8 +43,8 @@ class Listed:
 class Refusing(MemoryJobQueue):
     """A queue that has no work."""
 
-    async def enqueue(self, puts: Any, *_: Any, **__: Any) -> None:
-        assert not list(puts), "nothing may be deleted"
+    async def enqueue(self, requests: Any, *_: Any, **__: Any) -> None:
+        assert not list(requests), "nothing may be deleted"
 
 
 @pytest.mark.parametrize("allow_empty", [False, True])

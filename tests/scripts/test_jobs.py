@@ -127,7 +127,7 @@ def test_retry_puts_a_dead_letter_back_to_work(config: Path, redis_url: str) -> 
     done = run(main, "--config", config, "retry", "a")
     assert (done.status, done.out) == (0, "route default: dest-ceph: 1 dead letter put back to work\n")
     assert letters(redis_url) == {"b"}
-    assert queued(redis_url)["a"]["want"] == "dest-ceph"
+    assert queued(redis_url)["a"]["destinations"] == "dest-ceph"
 
 
 def test_a_key_that_is_no_dead_letter_is_told_of(config: Path, redis_url: str) -> None:

@@ -93,7 +93,9 @@ def test_keys_are_queued_for_every_destination_in_front_of_what_comparisons_foun
     assert (done.status, done.out) == (0, "route default: 2 keys put on the queue\n")
     records = queued(redis_url)
     assert set(records) == {"a", "b c"}
-    assert {(record["lane"], record["want"]) for record in records.values()} == {("fresh", "dest-ceph dest-swift")}
+    assert {(record["lane"], record["destinations"]) for record in records.values()} == {
+        ("fresh", "dest-ceph dest-swift")
+    }
 
 
 def test_keys_stand_anywhere_among_the_options_and_after_two_dashes(config: Path, redis_url: str) -> None:

@@ -16,8 +16,8 @@ from tests.worker.copies import BOTH, NewQueue
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s3s3.worker.worker.MAX_CLAIM_WAIT_S", 0.1)
-    monkeypatch.setattr("s3s3.queue.redis_queue.MAX_TURN_S", 0.1)
-    monkeypatch.setattr("s3s3.queue.memory_queue.MAX_TURN_S", 0.1)
+    monkeypatch.setattr("s3s3.queue.redis_queue.MAX_PROMOTE_INTERVAL_S", 0.1)
+    monkeypatch.setattr("s3s3.queue.memory_queue.MAX_PROMOTE_INTERVAL_S", 0.1)
 
 
 @pytest.fixture

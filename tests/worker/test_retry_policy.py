@@ -48,7 +48,7 @@ def test_whatever_did_not_fail_is_done(result: Result) -> None:
 )
 def test_what_may_succeed_later_is_retried(error: Exception | None) -> None:
     disposition = judged(error)
-    assert disposition.step == DispositionKind.RETRY
+    assert disposition.kind == DispositionKind.RETRY
     assert 2.5 <= disposition.delay_s <= 5
 
 
@@ -59,7 +59,7 @@ def test_what_can_never_succeed_is_buried_at_once_with_its_reason(error: Excepti
 
 def test_the_last_try_buries() -> None:
     error = StoreUnavailable("away", store="dest")
-    assert judged(error, attempts=6).step == DispositionKind.RETRY
+    assert judged(error, attempts=6).kind == DispositionKind.RETRY
     assert judged(error, attempts=7) == Disposition(DispositionKind.DEAD_LETTER, reason="tried 8 times: it broke")
 
 
@@ -74,12 +74,12 @@ def test_what_fails_because_a_store_is_down_waits_for_that_store() -> None:
     assert judged(StoreUnavailable("away", store="source"), 7, ("source",)) == Disposition(
         DispositionKind.PARK, circuit="source"
     )
-    assert judged(StoreUnavailable("away", store="source"), 0, ("dest",)).step == DispositionKind.RETRY
+    assert judged(StoreUnavailable("away", store="source"), 0, ("dest",)).kind == DispositionKind.RETRY
 
 
 def test_what_fails_for_its_own_sake_does_not_wait_for_a_store_that_is_down() -> None:
-    assert judged(TooLarge("big", store="dest"), 0, ("dest",)).step == DispositionKind.DEAD_LETTER
-    assert judged(IntegrityError("bits", store="dest"), 0, ("dest",)).step == DispositionKind.RETRY
+    assert judged(TooLarge("big", store="dest"), 0, ("dest",)).kind == DispositionKind.DEAD_LETTER
+    assert judged(IntegrityError("bits", store="dest"), 0, ("dest",)).kind == DispositionKind.RETRY
 
 
 @pytest.mark.parametrize("kind", [StoreUnavailable, AccessDenied, NoSuchBucket])

@@ -1,7 +1,8 @@
--- ARGV: lane, run ('' for none), '1' to copy without a look,
---       JSON: for each key, one after the other: key, destinations, noticed_ms ('' for now)
-local lane, run, unseen, puts = ARGV[2], ARGV[3], ARGV[4], cjson.decode(ARGV[5])
-for i = 1, #puts, 3 do
-  put(puts[i], puts[i + 1], lane, puts[i + 2] ~= '' and puts[i + 2] or tostring(now), run, unseen)
+-- ARGV: lane, tracker ('' for none), '1' to copy without comparing first,
+--       JSON list with three items for each key: key, destinations, notified_ms ('' for now).
+local lane, tracker, unconditional, requests = ARGV[2], ARGV[3], ARGV[4], cjson.decode(ARGV[5])
+for i = 1, #requests, 3 do
+  local key, destinations, notified_ms = requests[i], requests[i + 1], requests[i + 2]
+  enqueue(key, destinations, lane, notified_ms ~= '' and notified_ms or tostring(now), tracker, unconditional)
 end
-return #puts / 3
+return #requests / 3

@@ -1,102 +1,123 @@
--- ARGV: all destinations,
---       JSON: for each job {key, token, 1 to leave a look or 0, destinations that are done, further verdicts},
---       a verdict being {destination, done|retry|park|dead-letter|release|defer, delay_ms, event for its runs,
---       the dead letter (dead-letter) or the name of the circuit that it waits for (park)}
--- Returns the tokens that were not the owner's any more.
-local all, jobs = ARGV[2], cjson.decode(ARGV[3])
-local RUN_KEPT_S = 3600
+-- ARGV: all destinations of the route,
+--       JSON list of jobs {key, token, recheck (1 or 0), destinations that are done, dispositions},
+--       a disposition being {destination, kind, delay_ms, event for the trackers, detail}.
+--       The detail is the dead letter for dead-letter, the store whose circuit is awaited for park.
+-- Returns the tokens whose job another worker owns by now.
+local all_destinations, finished_jobs = ARGV[2], cjson.decode(ARGV[3])
+local OUTCOMES_KEPT_S = 3600
 
-local function tries_of(text)
-  local tries = {}
-  for name, count in text:gmatch('([^ ]+)=(%d+)') do tries[name] = tonumber(count) end
-  return tries
+-- 'dest-a=2 dest-b=1' to a table, and back.
+local function parse_attempts(text)
+  local attempts = {}
+  for name, count in text:gmatch('([^ ]+)=(%d+)') do attempts[name] = tonumber(count) end
+  return attempts
 end
 
-local function tries_text(tries)
+local function format_attempts(attempts)
   local parts = {}
-  for name, count in pairs(tries) do parts[#parts + 1] = name .. '=' .. count end
+  for name, count in pairs(attempts) do parts[#parts + 1] = name .. '=' .. count end
   table.sort(parts)
   return table.concat(parts, ' ')
 end
 
-local function tell(runs, event)
+local function report(trackers, event)
   if event == '' then return end
-  for run in each(runs) do
-    redis.call('RPUSH', P .. 'run:' .. run, event)
-    redis.call('EXPIRE', P .. 'run:' .. run, RUN_KEPT_S)
+  for tracker in each(trackers) do
+    redis.call('RPUSH', PREFIX .. 'outcomes:' .. tracker, event)
+    redis.call('EXPIRE', PREFIX .. 'outcomes:' .. tracker, OUTCOMES_KEPT_S)
   end
 end
 
--- Returns the destinations that are left over, when the first of their retries is due, the lane to which any goes back
--- untried (nil where none does), and the tries.
--- A notice has a key tried before its retry is due. That counts as no try, and puts none off: else a key that is
--- overwritten each second would be a dead letter within seconds.
-local function settle(key, record, done, verdicts)
-  local tries = tries_of(record.tries)
-  local still_due = tonumber(record.due)
-  local is_early = still_due and now < still_due
-  local left, due, back = '', nil, nil
-  for name in each(done) do
-    tries[name] = nil
-    redis.call('HDEL', P .. 'dead:' .. name, key)
-  end
-  for _, verdict in ipairs(verdicts) do
-    local name, word, delay_ms, event, text = unpack(verdict)
-    if word == 'done' then
-      tries[name] = nil
-      redis.call('HDEL', P .. 'dead:' .. name, key)
-    elseif word == 'dead-letter' then
-      tries[name] = nil
-      redis.call('HSET', P .. 'dead:' .. name, key, text)
-    else
-      left = union(left, name)
-      if word == 'retry' then
-        if not (is_early and tries[name]) then tries[name] = (tries[name] or 0) + 1 end
-        due = math.min(due or math.huge, now + delay_ms, is_early and still_due or math.huge)
-      elseif word == 'park' then
-        redis.call('SADD', P .. 'parked:' .. text, key)
-      elseif word == 'defer' then
-        back = 'bulk'
-      else
-        back = back or record.lane
-      end
-    end
-    tell(record.runs, event)
-  end
-  return left, due, back, tries_text(tries)
+-- What each kind of disposition changes. `job` collects what the record becomes:
+--   key, attempts
+--   lane             its lane until now
+--   next_retry_ms    when a retry scheduled earlier is due; nil unless that is still to come
+--   remaining        destinations that stay in the record
+--   retry_at_ms      when the first of their retries is due; nil for none
+--   requeue_lane     the lane in which the remaining ones are queued again without delay; nil for none
+local settle = {}
+
+settle['done'] = function(job, name)
+  job.attempts[name] = nil
+  redis.call('HDEL', PREFIX .. 'dead-letters:' .. name, job.key)
 end
 
--- Noticed while it ran: one more look, from the end of the lane, for that and for whatever is left over.
--- The runs that wait for what is left over go along.
-local function finish(key, record, done, verdicts)
-  forget_entry(record.lane, record.entry)
-  local left, due, back, tries = settle(key, record, done, verdicts)
-  if due then redis.call('HSET', job(key), 'due', string.format('%d', due)) end
-  if record.again ~= '' then
-    local lane = record.again_lane ~= '' and record.again_lane or 'bulk'
-    enqueue(key, lane, union(record.again, left), '', record.again_noticed, tries,
-            union(left ~= '' and record.runs or '', record.again_runs))
-  elseif back then
-    enqueue(key, back, left, '', record.noticed, tries, record.runs)
-  elseif left ~= '' then
-    redis.call('HSET', job(key), 'phase', 'waiting', 'want', left, 'tries', tries)
-    redis.call('HDEL', job(key), 'entry', 'token', 'unseen')
-    if due then redis.call('ZADD', P .. 'waiting', due, key) end
+settle['dead-letter'] = function(job, name, delay_ms, letter)
+  job.attempts[name] = nil
+  redis.call('HSET', PREFIX .. 'dead-letters:' .. name, job.key, letter)
+end
+
+-- A notification can run a key before its retry is due. A failure then is not counted and postpones nothing: a key
+-- overwritten every second would otherwise use up its attempts within seconds.
+settle['retry'] = function(job, name, delay_ms)
+  local attempts = job.attempts[name]
+  if not (job.next_retry_ms and attempts) then job.attempts[name] = (attempts or 0) + 1 end
+  job.remaining = union(job.remaining, name)
+  job.retry_at_ms = math.min(job.retry_at_ms or math.huge, now + delay_ms, job.next_retry_ms or math.huge)
+end
+
+settle['park'] = function(job, name, delay_ms, store)
+  job.remaining = union(job.remaining, name)
+  redis.call('SADD', PREFIX .. 'parked:' .. store, job.key)
+end
+
+settle['release'] = function(job, name)
+  job.remaining = union(job.remaining, name)
+  job.requeue_lane = job.requeue_lane or job.lane
+end
+
+settle['defer'] = function(job, name)
+  job.remaining = union(job.remaining, name)
+  job.requeue_lane = 'bulk'
+end
+
+local function settle_all(key, record, done, dispositions)
+  local next_retry_ms = tonumber(record.retry_at_ms)
+  local job = {
+    key = key, attempts = parse_attempts(record.attempts), lane = record.lane, remaining = '',
+    next_retry_ms = next_retry_ms and now < next_retry_ms and next_retry_ms or nil,
+  }
+  for name in each(done) do settle['done'](job, name) end
+  for _, disposition in ipairs(dispositions) do
+    local name, kind, delay_ms, event, detail = unpack(disposition)
+    settle[kind](job, name, delay_ms, detail)
+    report(record.trackers, event)
+  end
+  return job
+end
+
+-- A key enqueued while it ran is queued once more, at the end of its lane: for the destinations of that request and
+-- for the remaining ones, whose trackers are kept.
+local function finish(key, record, done, dispositions)
+  delete_entry(record.lane, record.entry)
+  local job = settle_all(key, record, done, dispositions)
+  local remaining, attempts = job.remaining, format_attempts(job.attempts)
+  if job.retry_at_ms then redis.call('HSET', job_key(key), 'retry_at_ms', string.format('%d', job.retry_at_ms)) end
+  if record.rerun ~= '' then
+    local lane = record.rerun_lane ~= '' and record.rerun_lane or 'bulk'
+    write_queued(key, lane, union(record.rerun, remaining), '', record.rerun_notified_ms, attempts,
+                 union(remaining ~= '' and record.trackers or '', record.rerun_trackers))
+  elseif job.requeue_lane then
+    write_queued(key, job.requeue_lane, remaining, '', record.notified_ms, attempts, record.trackers)
+  elseif remaining ~= '' then
+    redis.call('HSET', job_key(key), 'phase', 'waiting', 'destinations', remaining, 'attempts', attempts)
+    redis.call('HDEL', job_key(key), 'entry', 'token', 'unconditional')
+    if job.retry_at_ms then redis.call('ZADD', PREFIX .. 'retries', job.retry_at_ms, key) end
   else
-    redis.call('DEL', job(key))
+    redis.call('DEL', job_key(key))
   end
 end
 
 local lost = {}
-for _, finished in ipairs(jobs) do
-  local key, token, look, done, verdicts = unpack(finished)
-  local record = read(key)
-  if look == 1 then leave_look(key) end
+for _, finished in ipairs(finished_jobs) do
+  local key, token, recheck, done, dispositions = unpack(finished)
+  local record = read_record(key)
+  if recheck == 1 then schedule_recheck(key) end
   if record.phase == 'running' and record.token == token then
-    finish(key, record, done, verdicts)
+    finish(key, record, done, dispositions)
   else
-    -- Somebody took it over. What was done here may have come too late or too early: let everything be looked at.
-    put(key, all, 'bulk', tostring(now), '', '')
+    -- Another worker took the job over, so a write made here may have come too late: compare every destination.
+    enqueue(key, all_destinations, 'bulk', tostring(now), '', '')
     lost[#lost + 1] = token
   end
 end

@@ -1,68 +1,75 @@
--- What time alone brings about: retries and looks that are due, probes of open circuits, what waited for closed ones.
--- ARGV: all destinations, all stores (the source first), at most so many keys of each kind, probe_timeout_ms,
---       'STORE=COUNT ...': of what is parked there wake at most so many, and more after, ms
--- Returns {keys dealt with, milliseconds until the next is due, or -1}.
-local all, stores, limit, probe_timeout_ms = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local bounds, wake_again_ms = {}, tonumber(ARGV[7])
-for name, count in ARGV[6]:gmatch('([^ ]+)=(%d+)') do bounds[name] = tonumber(count) end
+-- Queues what is due: retries, rechecks, probes of open circuits, and keys parked for a circuit that is closed now.
+-- ARGV: all destinations, all stores (the source first), maximum of keys of each kind, probe timeout in ms,
+--       'STORE=COUNT ...' (maximum of keys parked for that store), ms after which more of those may be queued.
+-- Returns {keys handled, ms until the next is due or -1}.
+local all_destinations, stores, limit, probe_timeout_ms = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local parked_limits, parked_interval_ms = {}, tonumber(ARGV[7])
+for store, count in ARGV[6]:gmatch('([^ ]+)=(%d+)') do parked_limits[store] = tonumber(count) end
 local source = each(stores)()
-local dealt_with, next_ms = 0, nil
+local handled, next_ms = 0, nil
 
--- What has waited goes to the bulk lane: a destination that is back, or is slow, shall not hold up fresh notices.
-local function wake(key, record)
-  redis.call('ZREM', P .. 'waiting', key)
+-- Always in the bulk lane: a store that is slow or has just recovered must not delay fresh notifications.
+local function queue_waiting(key, record)
+  redis.call('ZREM', PREFIX .. 'retries', key)
   if record.phase == 'waiting' then
-    enqueue(key, 'bulk', record.want, '', record.noticed, record.tries, record.runs)
+    write_queued(key, 'bulk', record.destinations, '', record.notified_ms, record.attempts, record.trackers)
   end
-  dealt_with = dealt_with + 1
+  handled = handled + 1
 end
 
-local function sooner(at_ms)
-  next_ms = math.min(next_ms or math.huge, math.max(at_ms - now, 0))
+local function run_again_at(time_ms)
+  next_ms = math.min(next_ms or math.huge, math.max(time_ms - now, 0))
 end
 
-local function due(set)
-  local keys = redis.call('ZRANGEBYSCORE', P .. set, '-inf', now, 'LIMIT', 0, limit)
-  local first = redis.call('ZRANGEBYSCORE', P .. set, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  if first[2] then sooner(tonumber(first[2])) end
+local function due_keys(set)
+  local keys = redis.call('ZRANGEBYSCORE', PREFIX .. set, '-inf', now, 'LIMIT', 0, limit)
+  local first = redis.call('ZRANGEBYSCORE', PREFIX .. set, '(' .. now, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  if first[2] then run_again_at(tonumber(first[2])) end
   return keys
 end
 
--- While it is open, one key at a time shows whether the store is back. What is parked may long be done with by now.
-local function probe(name)
+-- Queue one parked key that shows whether the store is back. Parked keys that are done by now are skipped.
+local function start_probe(store)
   for _ = 1, limit do
-    local key = redis.call('SPOP', P .. 'parked:' .. name)
+    local key = redis.call('SPOP', PREFIX .. 'parked:' .. store)
     if not key then
-      redis.call('DEL', P .. 'circuit:' .. name)
+      redis.call('DEL', PREFIX .. 'circuit:' .. store)
       return
     end
-    local record = read(key)
-    if record.phase == 'waiting' and (name == source or holds(record.want, name)) then
-      redis.call('HSET', P .. 'circuit:' .. name, 'probe', key, 'probe_at', now + probe_timeout_ms)
-      sooner(now + probe_timeout_ms)
-      wake(key, record)
+    local record = read_record(key)
+    if record.phase == 'waiting' and (store == source or contains(record.destinations, store)) then
+      local timeout_at = now + probe_timeout_ms
+      redis.call('HSET', PREFIX .. 'circuit:' .. store, 'probe', key, 'probe_at', timeout_at)
+      run_again_at(timeout_at)
+      queue_waiting(key, record)
       return
     end
-    dealt_with = dealt_with + 1
+    handled = handled + 1
   end
 end
 
-for _, key in ipairs(due('waiting')) do wake(key, read(key)) end
-for _, key in ipairs(due('looks')) do
-  redis.call('ZREM', P .. 'looks', key)
-  put(key, all, 'bulk', tostring(now), '', '')
-  dealt_with = dealt_with + 1
+local function queue_parked(store)
+  local parked = PREFIX .. 'parked:' .. store
+  local count = math.min(parked_limits[store] or limit, limit)
+  if count > 0 then
+    for _, key in ipairs(redis.call('SPOP', parked, count)) do queue_waiting(key, read_record(key)) end
+  end
+  if parked_limits[store] and redis.call('EXISTS', parked) == 1 then run_again_at(now + parked_interval_ms) end
 end
-for name in each(stores) do
-  local since, probe_at, held = unpack(redis.call('HMGET', P .. 'circuit:' .. name, 'since', 'probe_at', 'held'))
+
+for _, key in ipairs(due_keys('retries')) do queue_waiting(key, read_record(key)) end
+for _, key in ipairs(due_keys('rechecks')) do
+  redis.call('ZREM', PREFIX .. 'rechecks', key)
+  enqueue(key, all_destinations, 'bulk', tostring(now), '', '')
+  handled = handled + 1
+end
+for store in each(stores) do
+  local since, probe_at, paused = unpack(redis.call('HMGET', PREFIX .. 'circuit:' .. store, 'since', 'probe_at',
+                                                    'paused'))
   if not since then
-    local parked, most = P .. 'parked:' .. name, math.min(bounds[name] or limit, limit)
-    if most > 0 then
-      for _, key in ipairs(redis.call('SPOP', parked, most)) do wake(key, read(key)) end
-    end
-    if bounds[name] and redis.call('EXISTS', parked) == 1 then sooner(now + wake_again_ms) end
-  elseif not held then
-    if tonumber(probe_at) <= now then probe(name) else sooner(tonumber(probe_at)) end
+    queue_parked(store)
+  elseif not paused then
+    if tonumber(probe_at) <= now then start_probe(store) else run_again_at(tonumber(probe_at)) end
   end
 end
-return {dealt_with, next_ms or -1}
+return {handled, next_ms or -1}

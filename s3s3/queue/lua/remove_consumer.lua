@@ -1,9 +1,10 @@
--- ARGV: consumer.  A consumer is deleted only with nothing pending: deleting it would lose its claims.
+-- ARGV: consumer.  Deletes it from each lane's group, unless it has pending claims there: they would be lost with it.
+-- pcall: the stream of a lane may be missing.
 local consumer, deleted = ARGV[2], 0
 for _, lane in ipairs({'fresh', 'bulk'}) do
-  local pending = redis.pcall('XPENDING', P .. lane, GROUP, '-', '+', 1, consumer)
+  local pending = redis.pcall('XPENDING', PREFIX .. lane, GROUP, '-', '+', 1, consumer)
   if not pending.err and #pending == 0 then
-    deleted = deleted + redis.call('XGROUP', 'DELCONSUMER', P .. lane, GROUP, consumer)
+    deleted = deleted + redis.call('XGROUP', 'DELCONSUMER', PREFIX .. lane, GROUP, consumer)
   end
 end
 return deleted

@@ -17,6 +17,7 @@ import redis
 from ...config import DEFAULT_ROUTE
 from ...model import Endpoint, Lane
 from ...notifications.pubsub import LEASE_S as EAR_LEASE_S
+from ...queue.keyspace import keyspace
 from ...queue.redis_errors import translate_errors
 from .commands import Listener
 from .folder import Folder
@@ -31,7 +32,7 @@ __all__ = ["CHANNEL", "EAR_LEASE_S", "LEASE_S", "Parts", "Queue", "check_install
 CHANNEL = "backup"
 LEASE_S = 5
 
-_STREAM = f"s3s3:{{{DEFAULT_ROUTE}}}:{Lane.FRESH.value}"
+_STREAM = keyspace(DEFAULT_ROUTE) + Lane.FRESH.value
 _GROUP = "s3s3"
 
 
