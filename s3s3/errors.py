@@ -1,30 +1,37 @@
-"""One tree of errors; each says whether trying again can help.
+"""Exception hierarchy; each class says whether a retry can succeed.
+
+`*` marks the classes whose `retriable` is True.
 
     S3S3Error
-    ├── ConfigError              the configuration cannot be used; all problems are listed
-    ├── Unavailable              a server could not be reached or asked to be left alone; try again
-    │   ├── StoreUnavailable     no connection, a timeout, a 5xx, SlowDown, a short answer, clock skew
-    │   ├── RedisUnavailable     the same of Redis
-    │   └── SpoolUnavailable     a temporary file could not be written or read
-    ├── SpoolTooSmall            an object that must be spooled is larger than spool_bytes
-    ├── StoreRefused             a store answered, and the answer is no
-    │   ├── NoSuchKey            said by a GET (a HEAD's 404 cannot tell a key from a bucket)
-    │   ├── NoSuchBucket
-    │   ├── AccessDenied         wrong key or secret, no permission, wrong signature version
-    │   ├── TooLarge             more than a single PUT takes
-    │   ├── InvalidKey           a key that this store does not take
-    │   ├── UpstreamRefused      an HTTP origin answered, and what it answered cannot be copied
-    │   └── UrlForbidden         a URL, or a hop of its redirects, that s3s3 is not to ask for
-    ├── Damaged                  bytes, length or MD5 differ from what was promised; try again
-    ├── LeftBehind               a destination that held up the others; it goes on by itself
-    ├── LeaseLost                the job belongs to somebody else now
-    │   └── HandedBack           it waited for its turn, and this process is told to stop
-    ├── RunUnderWay              another process compares the whole route just now
-    ├── RoutePaused              a person holds the whole route
-    └── ListingOutOfOrder        a listing whose keys do not ascend: nothing can be compared with it
+    ├── ConfigError                  invalid configuration; lists all problems
+    ├── Unavailable *                a server or disk that does not work now
+    │   ├── StoreUnavailable *       no connection, timeout, 5xx, SlowDown, incomplete response, clock skew
+    │   ├── RedisUnavailable *       no connection, timeout, loading, failing over, out of memory
+    │   │   └── SubscriptionStale *  the connection of a subscription is dead
+    │   └── SpoolUnavailable *       a temporary file could not be written or read
+    ├── StoreError                   an operation of a store failed; StoreUnavailable is one, too
+    │   ├── StoreRefused             the store returned an error
+    │   │   ├── NoSuchKey            a GET returned 404 NoSuchKey; a HEAD has no error code
+    │   │   ├── NoSuchBucket *
+    │   │   ├── AccessDenied *       wrong credentials, no permission, wrong signature version
+    │   │   ├── TooLarge             larger than a single PUT allows
+    │   │   ├── InvalidKey           not a valid key for this store
+    │   │   ├── UpstreamRefused      a response of an HTTP origin that cannot be copied; retriable by its status
+    │   │   └── UrlForbidden         a URL, or one of its redirects, that the configuration forbids
+    │   ├── IntegrityError *         bytes, length or MD5 differ from the expected ones
+    │   └── ListingOutOfOrder        the keys of a listing do not ascend, so it cannot be compared
+    ├── SpoolTooSmall                the object to spool is larger than spool_bytes
+    ├── RedisTooOld                  the server is older than Redis 6.2
+    ├── DestinationTooSlow *         the destination delayed the others; it gets its own job
+    ├── LeaseLost *                  the lease expired, or another worker owns the job
+    │   └── JobReleased *            the process stopped before the job sent anything
+    ├── ReconcileInProgress *        another process reconciles the route
+    ├── RoutePaused                  an operator paused the route
+    ├── NotCached                    a download was not stored in the disk cache
+    └── SignatureRejected            a presigned URL is not valid
 
-Libraries' exceptions are translated into these once: in `s3s3.s3` for S3, in
-`s3s3.queue.connection` for Redis. Everything above sees only this tree.
+Exceptions of libraries are translated in `s3s3.s3` and `s3s3.queue.redis_errors`; those of the transport are in
+`s3s3.s3.transport.errors`.
 """
 
 from __future__ import annotations
@@ -33,17 +40,17 @@ from collections.abc import Sequence
 
 
 class S3S3Error(Exception):
-    """What every error of s3s3 is.
+    """Base class.
 
     Attributes:
-        retriable: whether the same thing, tried again later, may succeed.
+        retriable: whether the same operation may succeed later.
     """
 
     retriable = False
 
 
 class ConfigError(S3S3Error):
-    """The configuration cannot be used. `problems` has one line for each."""
+    """The configuration is invalid. `problems` has one line for each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
@@ -51,39 +58,43 @@ class ConfigError(S3S3Error):
 
 
 class Unavailable(S3S3Error):
-    """A server that could not be reached, or asked to be left alone for a while."""
+    """A server or disk that does not work now."""
 
     retriable = True
 
 
 class RedisUnavailable(Unavailable):
-    """Redis could not be reached, or refuses work for now (loading, full, failing over)."""
+    """Redis did not respond, or temporarily refuses requests (loading, failing over, out of memory)."""
+
+
+class SubscriptionStale(RedisUnavailable):
+    """The pings sent through a subscription do not return: its connection is dead, or to the wrong server."""
 
 
 class SpoolUnavailable(Unavailable):
-    """A temporary file could not be written or read: the disk is full, the directory is not there."""
+    """A temporary file could not be written or read: disk full, or directory missing."""
 
 
 class SpoolTooSmall(S3S3Error):
-    """An object that must be spooled is larger than all of `spool_bytes`."""
+    """The object to spool is larger than all of `spool_bytes`."""
 
 
 class RedisTooOld(S3S3Error):
-    """This Redis lacks commands that the queue needs."""
+    """This Redis does not have the commands that the queue needs."""
 
 
 class StoreError(S3S3Error):
-    """Something that happened between s3s3 and a store.
+    """An operation of a store failed.
 
     Attributes:
         store: the endpoint's name in the configuration.
         operation: GET, PUT, POST, HEAD, LIST, DELETE or COPY.
-        key: the object concerned, None for a bucket.
-        status: the HTTP status, None if there was no answer.
-        code: the S3 error code, such as "NoSuchKey"; "" if there was none.
-        advice: which setting cures it, or what to do; "" where nothing can be said.
-        unanswered: a write was sent, in this attempt or one before it, and nobody knows whether it was, or yet will
-            be, carried out.
+        key: the object's key; None for a bucket.
+        status: the HTTP status; None without a response.
+        code: the S3 error code, such as "NoSuchKey"; "" for none.
+        advice: what to do, or which setting to change; "" if unknown.
+        indeterminate: a write was sent, in this attempt or an earlier one, and its answer never came: it may have been
+            carried out, or still may be.
     """
 
     indeterminate = False
@@ -113,47 +124,47 @@ class StoreError(S3S3Error):
         if self.operation:
             what += self.operation
             what += f" of {self.key!r}: " if self.key is not None else ": "
-        answer = " ".join(str(part) for part in (self.status, self.code) if part)
-        text = f"{what}{answer + ': ' if answer else ''}{self.message}"
+        response = " ".join(str(part) for part in (self.status, self.code) if part)
+        text = f"{what}{response + ': ' if response else ''}{self.message}"
         return f"{text} ({self.advice})" if self.advice else text
 
 
 class StoreUnavailable(StoreError, Unavailable):
-    """No connection, a timeout, a 5xx, SlowDown, or an answer that broke off."""
+    """No connection, a timeout, a 5xx, SlowDown, or an incomplete response."""
 
 
 class StoreRefused(StoreError):
-    """The store answered, and the answer is no."""
+    """The store returned an error. A retry fails alike, except for the classes that say otherwise."""
 
 
 class NoSuchKey(StoreRefused):
-    """A GET said that there is no such object."""
+    """A GET returned that there is no such object."""
 
 
 class NoSuchBucket(StoreRefused):
-    """There is no such bucket. A person may make it, so it is tried again."""
+    """There is no such bucket. Retriable: an operator can create it."""
 
     retriable = True
 
 
 class AccessDenied(StoreRefused):
-    """The store does not accept who asks, or not for this. A person may cure it, so it is tried again."""
+    """The store refuses the credentials, or this operation. Retriable: an operator can change that."""
 
     retriable = True
 
 
 class TooLarge(StoreRefused):
-    """The object is larger than a single PUT takes."""
+    """The object is larger than a single PUT allows."""
 
 
 class InvalidKey(StoreRefused):
-    """The store does not take such a key."""
+    """The store does not accept such a key."""
 
 
 class UpstreamRefused(StoreRefused):
-    """An HTTP origin answered with a status, or without a header, that leaves nothing to copy.
+    """The status or headers of an HTTP origin's response leave nothing to copy.
 
-    Trying again can help where it says so itself: 408, 429 and what begins with 5 (RFC 9110, 15).
+    Retriable for the statuses that announce it: 408, 429 and 5xx (RFC 9110, 15).
     """
 
     def __init__(self, message: str, *, key: str, status: int) -> None:
@@ -162,40 +173,52 @@ class UpstreamRefused(StoreRefused):
 
 
 class UrlForbidden(StoreRefused):
-    """A URL, or a hop of its redirects, that the configuration does not let s3s3 ask for."""
+    """The configuration forbids a URL, or one of its redirects."""
 
 
 class IntegrityError(StoreError):
-    """Bytes, length or MD5 differ from what was promised. Nothing was made visible by it."""
-
-    retriable = True
-
-
-class DestinationTooSlow(S3S3Error):
-    """A destination held up the others of its job; it gets a job of its own."""
-
-    retriable = True
-
-
-class LeaseLost(S3S3Error):
-    """The job belongs to somebody else now; whoever notices it writes nothing more."""
-
-    retriable = True
-
-
-class JobReleased(LeaseLost):
-    """Nothing was sent: it waited for its turn when this process was told to stop, and others have theirs."""
-
-
-class RoutePaused(S3S3Error):
-    """A person holds the whole route, so nothing of it is copied until it is resumed."""
-
-
-class ReconcileInProgress(S3S3Error):
-    """Another process compares the whole route just now; a second comparison would do the same work."""
+    """Bytes, length or MD5 differ from the expected ones. No object was created or changed."""
 
     retriable = True
 
 
 class ListingOutOfOrder(StoreError):
-    """A listing whose keys do not ascend in UTF-8 byte order."""
+    """The keys of a listing do not ascend in UTF-8 byte order."""
+
+
+class DestinationTooSlow(S3S3Error):
+    """The destination delayed the others of its job; it gets its own job."""
+
+    retriable = True
+
+
+class LeaseLost(S3S3Error):
+    """The lease expired, or another worker owns the job. Nothing more may be written."""
+
+    retriable = True
+
+
+class JobReleased(LeaseLost):
+    """The process stopped while the job waited for a rate limit. Nothing was sent."""
+
+
+class ReconcileInProgress(S3S3Error):
+    """Another process reconciles the same route; a second reconcile would repeat its work."""
+
+    retriable = True
+
+
+class RoutePaused(S3S3Error):
+    """An operator paused the route: nothing is copied until it is resumed."""
+
+
+class NotCached(S3S3Error):
+    """A download was not stored in the cache: no disk space, or the disk failed."""
+
+
+class SignatureRejected(S3S3Error):
+    """A presigned URL does not permit the request. `code` is the S3 error code."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code

@@ -11,7 +11,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from ..errors import RedisUnavailable
+from ..errors import RedisUnavailable, SubscriptionStale
 from ..queue.connection import subscriber
 from ..queue.lease import boottime_s
 from ..queue.redis_errors import translate_errors
@@ -22,10 +22,6 @@ log = logging.getLogger(__name__)
 
 PING_EVERY_S = 2.0
 DEAF_AFTER_S = 10.0
-
-
-class SubscriptionStale(RedisUnavailable):
-    """Pings do not come back: the connection looks alive and brings nothing."""
 
 
 class Subscription:

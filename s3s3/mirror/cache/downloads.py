@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from ...errors import IntegrityError, S3S3Error, StoreError
+from ...errors import IntegrityError, NotCached, S3S3Error, StoreError
 from ...model import md5_of_etag
 from ...monitoring.log import log_fields
 from ...monitoring.metrics import Metrics
@@ -33,10 +33,6 @@ _READERS_FIRST_S = 0.002
 """A thread that begins takes the interpreter from those who could give the body on already."""
 _TAKEN_AT_ONCE_BYTES = 64 * 1024
 Result = TypeVar("Result")
-
-
-class NotCached(S3S3Error):
-    """An object was not kept, for a reason that lies here: there is no room for it, or the disk fails."""
 
 
 class Download:

@@ -10,7 +10,7 @@ import time
 from aiohttp import web
 
 from ...config.mirror import CacheSettings
-from ...errors import AccessDenied, S3S3Error
+from ...errors import AccessDenied, S3S3Error, SignatureRejected
 from ...monitoring.log import log_fields
 from ...s3 import Store
 from ..access_log import OUTCOME
@@ -19,7 +19,6 @@ from .authorization import AuthorizationCache
 from .directory import CacheDirectory, Stored
 from .downloads import SMALL_BYTES, Download, Downloads
 from .presigned import Authorization, Verifier
-from .presigned_parser import SignatureRejected
 from .ranges import parts
 from .responses import conditional, headers_of, is_for_nginx, said
 from .revalidation import Revalidator, Validity

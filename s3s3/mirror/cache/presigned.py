@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
+from ...errors import SignatureRejected
 from ...model import Endpoint
 from ...s3.address import address_of
 from ...s3.credentials import CredentialProvider
 from ...s3.keys import Query
 from ...s3.signing import SUBRESOURCES, Credentials, RequestTarget, SignerV2, SignerV4
-from .presigned_parser import SignatureRejected, is_text, key_in, query_of, spellings, v4_time_s
+from .presigned_parser import is_text, key_in, query_of, spellings, v4_time_s
 
 LONGEST_V4_S = 7 * 86_400
 CLOCKS_DIFFER_S = 15 * 60

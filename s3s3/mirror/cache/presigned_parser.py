@@ -7,19 +7,11 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from urllib.parse import quote, unquote, unquote_plus
 
-from ...errors import S3S3Error
+from ...errors import SignatureRejected
 from ...model import KEY_LIMIT_BYTES
 from ...s3.keys import Query
 
 _V4_TIME = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z")
-
-
-class SignatureRejected(S3S3Error):
-    """The signature gives no right to the object. `code` is S3's name for why."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def is_text(target: str) -> bool:

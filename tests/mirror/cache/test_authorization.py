@@ -10,10 +10,10 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from botocore.config import Config
 
+from s3s3.errors import SignatureRejected
 from s3s3.mirror.cache import authorization
 from s3s3.mirror.cache.authorization import AuthorizationCache
 from s3s3.mirror.cache.presigned import Verifier
-from s3s3.mirror.cache.presigned_parser import SignatureRejected
 from s3s3.model import Endpoint, Secret
 
 STORE = Endpoint("mirror.cache.store", "bucket", host="ceph.example.org", is_secure=False, access_key_id="ID",

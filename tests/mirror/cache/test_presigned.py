@@ -15,8 +15,8 @@ from botocore.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s3s3.errors import SignatureRejected
 from s3s3.mirror.cache.presigned import Authorization, Verifier
-from s3s3.mirror.cache.presigned_parser import SignatureRejected
 from s3s3.model import Endpoint, Secret
 from s3s3.s3.signing import Credentials
 
