@@ -496,5 +496,5 @@ def test_another_address_replaces_that_of_the_status_page(tmp_path: Path) -> Non
 def test_another_address_must_not_be_that_of_the_webhook(tmp_path: Path) -> None:
     file = tmp_path / "s3s3.toml"
     file.write_text(SOUND + '[webhook]\nbind = "127.0.0.1:8000"\ntoken = "0123456789abcdef"\n')
-    with pytest.raises(config.ConfigError, match="is the address of \\[http\\], too"):
+    with pytest.raises(config.ConfigError, match="is also the address of \\[http\\]"):
         config.load(file, {}, http_bind=("--http", "127.0.0.1:8000"))
