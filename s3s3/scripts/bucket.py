@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     """Compare and copy; return the exit status."""
     arguments = command.parse(command_line(), argv)
     command.start_log(arguments)
-    return command.run(lambda stop: _bucket(arguments, stop), ends_at_second_signal=True)
+    return command.run(lambda stop: _bucket(arguments, stop), second_signal_cancels=True)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -49,7 +49,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--dest-bucket", metavar="B", help="another destination bucket, at every destination")
     parser.add_argument("--dry-run", action="store_true", help="copy nothing; say what would be (exit 1 if anything)")
     parser.add_argument(
-        "--interval", type=command.interval_s, metavar="S", help="again every S seconds, until told to stop"
+        "--interval", type=command.positive_duration_s, metavar="S", help="again every S seconds, until told to stop"
     )
     parser.add_argument(
         "--report",

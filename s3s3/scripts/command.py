@@ -1,4 +1,4 @@
-"""What every command has in common: its options, its log, its exit status, its event loop."""
+"""Shared by the commands: options, logging, signals and exit statuses."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import gc
 import logging
-import math
 import os
 import shutil
 import signal
@@ -20,59 +19,56 @@ from typing import Any
 import uvloop
 
 from .. import __version__
+from ..config.value_types import InvalidValue, parse_duration
 from ..errors import ConfigError, RedisTooOld, S3S3Error, StoreError, Unavailable
 from ..monitoring.log import AGAIN_AFTER_S, JsonFormatter, PlainFormatter, RateLimitedHandler
 from ..tasks import DRAIN_S
 
-ALLOCATIONS_BETWEEN_COLLECTIONS = 50_000
+#: Allocations between two garbage collections. A copy leaves no cycles; the default cost a seventh of its CPU time.
+GC_THRESHOLD = 50_000
 
-TELL_REPEATS_EVERY_S = 5.0
+FLUSH_REPEATS_EVERY_S = 5.0
 
-SAME_SIGNAL_S = 0.3
-"""Some send a process and its group the same signal, as `timeout` does: what comes so soon is no second one."""
+#: A second signal within this time is ignored: `timeout` and others signal a process and its group.
+DUPLICATE_SIGNAL_S = 0.3
 
 OK, SOME_FAILED, WRONG_USAGE, OUT_OF_REACH = 0, 1, 2, 3
 
 EXIT_STATUSES = """exit status:
-  0  all well
-  1  some objects failed, `check` found something wrong, a dry run found
-     differences, or it was interrupted
+  0  success
+  1  some objects failed, check found a problem, a dry run found differences,
+     or the command was interrupted
   2  wrong usage or configuration
-  3  a store or Redis could not be reached, or the source refuses s3s3
+  3  a store or Redis is unreachable, or the source refuses access
 """
 
 
-def parser(verb: str, does: str, **settings: Any) -> argparse.ArgumentParser:
+def parser(verb: str, description: str) -> argparse.ArgumentParser:
     """Return a parser with the options that every command has."""
     made = argparse.ArgumentParser(
-        prog=f"s3s3 {verb}" if verb else "s3s3",
-        description=does,
+        prog=f"s3s3 {verb}",
+        description=description,
         epilog=EXIT_STATUSES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        **settings,
     )
     made.add_argument(
         "--config",
         metavar="FILE",
-        help="the configuration; without it $S3S3_CONFIG, ./s3s3.toml, /usr/local/etc/s3s3.toml or "
-        "/etc/s3s3/s3s3.toml, the first that exists",
+        help="configuration file (default: $S3S3_CONFIG, else the first of ./s3s3.toml, /usr/local/etc/s3s3.toml and "
+        "/etc/s3s3/s3s3.toml)",
     )
     made.add_argument("--log-format", choices=("plain", "json"), default="plain", help="default: plain")
-    made.add_argument(
-        "-v",
-        "--verbose",
-        action="store_true",
-        help="log every notice, object and warning",
-    )
+    made.add_argument("-v", "--verbose", action="store_true", help="log every notification, object and warning")
     made.add_argument("--version", action="version", version=f"s3s3 {__version__}")
     return made
 
 
 def add_drain(made: argparse.ArgumentParser) -> None:
-    """Add the option of commands that copy."""
+    """Add --drain-timeout, for commands that copy."""
     made.add_argument(
-        "--drain-timeout", dest="drain_s", type=span_s, default=DRAIN_S, metavar="S",
-        help=f"when told to stop, hand back what still runs after S seconds (default: {DRAIN_S:g})",
+        "--drain-timeout", dest="drain_s", type=duration_s, default=DRAIN_S, metavar="T",
+        help="on SIGTERM, let running copies finish for T (90s, 5m), then put them back on the queue "
+        f"(default: {DRAIN_S:g}s)",
     )  # fmt: skip
 
 
@@ -94,159 +90,139 @@ def http_bind(arguments: argparse.Namespace, environ: Mapping[str, str] = os.env
     return None if text is None else ("environment variable S3S3_HTTP_BIND", text)
 
 
-def span_s(text: str) -> float:
-    """Return an argument that is a number of seconds, or none at all.
-
-    Raises:
-        ArgumentTypeError: it is none.
-    """
+def duration_s(text: str) -> float:
+    """Parse a duration argument, such as 90, 90s, 5m, 36h or 7d; raise ArgumentTypeError if it is none."""
     try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise argparse.ArgumentTypeError(f"{text!r} should be a number of seconds")
-    return seconds
+        return parse_duration(text)
+    except InvalidValue as error:
+        raise argparse.ArgumentTypeError(error.message(repr(text))) from None
 
 
-def interval_s(text: str) -> float:
-    """Return an argument that is a number of seconds, more than 0. Raises what `span_s` raises."""
-    seconds = span_s(text)
-    if not seconds:
-        raise argparse.ArgumentTypeError(f"{text!r} should be a number of seconds, more than 0")
+def positive_duration_s(text: str) -> float:
+    """Parse a duration argument; raise ArgumentTypeError if it is none, or 0."""
+    seconds = duration_s(text)
+    if seconds == 0:
+        raise argparse.ArgumentTypeError("must be more than 0 s")
     return seconds
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
     """Parse the arguments of a console script; if a shell asks for completions, print those instead and exit."""
     if "_ARGCOMPLETE" in os.environ:
-        import argcomplete  # noqa: PLC0415 - 20 ms that only a completion needs
+        import argcomplete  # noqa: PLC0415 - only completion needs it, and it takes 20 ms
 
         argcomplete.autocomplete(parser)
     return parser.parse_args(argv)
 
 
 def start_log(arguments: argparse.Namespace) -> None:
-    """Log to standard error, for supervisord, systemd or a collector to pick up."""
-    lines = JsonFormatter() if arguments.log_format == "json" else PlainFormatter()
+    """Log to standard error."""
+    formatter = JsonFormatter() if arguments.log_format == "json" else PlainFormatter()
     root = logging.getLogger()
-    root.handlers[:] = [RateLimitedHandler(lines, every_one=arguments.verbose)]
+    root.handlers[:] = [RateLimitedHandler(formatter, every_one=arguments.verbose)]
     root.setLevel(logging.WARNING)
     logging.getLogger("s3s3").setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
 
 
-def run(command: Callable[[asyncio.Event], Coroutine[Any, Any, int]], *, ends_at_second_signal: bool = False) -> int:
-    """Run a command's coroutine and return its exit status; SIGTERM and SIGINT set the event that it is given.
+def run(command: Callable[[asyncio.Event], Coroutine[Any, Any, int]], *, second_signal_cancels: bool = False) -> int:
+    """Run a command's coroutine and return its exit status.
 
-    `ends_at_second_signal`: a second one cancels it. A daemon has better not: who tells a whole group of processes
-    to stop may tell some of them twice.
+    SIGTERM and SIGINT set the event that the coroutine receives.
+
+    Args:
+        second_signal_cancels: a second signal cancels the coroutine. Not for daemons: a supervisor that stops a process
+            group may signal a process twice.
     """
 
-    async def until_stopped() -> int:
+    async def main() -> int:
         stop = asyncio.Event()
-        running = asyncio.ensure_future(command(stop))
-        told = _Told(stop, running if ends_at_second_signal else None)
+        task = asyncio.create_task(command(stop))
+        stopped_at_s = 0.0
+
+        def on_signal() -> None:
+            nonlocal stopped_at_s
+            if not stop.is_set():
+                stopped_at_s = time.monotonic()
+                stop.set()
+            elif second_signal_cancels and time.monotonic() - stopped_at_s > DUPLICATE_SIGNAL_S:
+                task.cancel()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, told)
-        telling = asyncio.create_task(_keep_telling_repeats())
+            asyncio.get_running_loop().add_signal_handler(number, on_signal)
+        flusher = asyncio.create_task(_flush_repeats_periodically())
         try:
-            return await running
+            return await task
         except asyncio.CancelledError:
-            print("s3s3: ended at once, as asked for twice", file=sys.stderr)
+            print("s3s3: aborted by a second signal", file=sys.stderr)
             return SOME_FAILED
         finally:
-            telling.cancel()
-            _tell_repeats(older_than_s=0.0)
+            flusher.cancel()
+            _flush_repeats(older_than_s=0.0)
 
-    _collect_seldom()
-    return exit_status(lambda: uvloop.run(until_stopped()))
-
-
-class _Told:
-    """Told to stop: once by an event, and the second time by the end of a task."""
-
-    def __init__(self, stop: asyncio.Event, running: asyncio.Future[int] | None) -> None:
-        self._stop = stop
-        self._running = running
-        self._told_at_s = 0.0
-
-    def __call__(self) -> None:
-        now_s = time.monotonic()
-        if not self._stop.is_set():
-            self._told_at_s = now_s
-            self._stop.set()
-        elif self._running is not None and now_s - self._told_at_s > SAME_SIGNAL_S:
-            self._running.cancel()
+    gc.freeze()  # exempts what is imported
+    gc.set_threshold(GC_THRESHOLD)
+    return exit_status(lambda: uvloop.run(main()))
 
 
-async def _keep_telling_repeats() -> None:
+async def _flush_repeats_periodically() -> None:
     while True:
-        await asyncio.sleep(TELL_REPEATS_EVERY_S)
-        _tell_repeats()
+        await asyncio.sleep(FLUSH_REPEATS_EVERY_S)
+        _flush_repeats()
 
 
-def _tell_repeats(older_than_s: float = AGAIN_AFTER_S) -> None:
-    for one in logging.getLogger().handlers:
-        if isinstance(one, RateLimitedHandler):
-            one.tell_due(older_than_s)
-
-
-def _collect_seldom() -> None:
-    """Look for cycles of garbage less often: there are next to none, and the search was a seventh of a copy's CPU."""
-    gc.freeze()  # what is imported stays
-    gc.set_threshold(ALLOCATIONS_BETWEEN_COLLECTIONS)
-
-
-def _wrapped(fault: str) -> str:
-    """Return a line as a terminal shows it best; a file gets it whole, for whoever searches it."""
-    if not sys.stderr.isatty():
-        return fault
-    columns = shutil.get_terminal_size().columns
-    return textwrap.fill(
-        fault, columns, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False, tabsize=4
-    )
+def _flush_repeats(older_than_s: float = AGAIN_AFTER_S) -> None:
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, RateLimitedHandler):
+            handler.tell_due(older_than_s)
 
 
 def exit_status_for(error: S3S3Error) -> int:
-    """Return the exit status that an error other than ConfigError means."""
+    """Return the exit status for an error other than ConfigError."""
     return OUT_OF_REACH if isinstance(error, StoreError | Unavailable | RedisTooOld) else SOME_FAILED
 
 
 def exit_status(command: Callable[[], int]) -> int:
-    """Return the command's exit status, or the one that its error means, after telling the error."""
+    """Run a command and return its exit status; print its error instead of a traceback."""
     try:
-        return _flushed(command())
+        status = command()
+        sys.stdout.flush()
     except ConfigError as error:
-        for fault in error.problems:
-            print(_wrapped(fault), file=sys.stderr)
+        for problem in error.problems:
+            print(_wrapped(problem), file=sys.stderr)
         return WRONG_USAGE
     except S3S3Error as error:
         print(f"s3s3: {error}", file=sys.stderr)
         return exit_status_for(error)
     except BrokenPipeError:
-        # Whoever read our output has gone, as `head` does. Nothing more can be said to it.
-        sys.stderr.close()
+        sys.stderr.close()  # the reader of standard output has ended, as `head` does: Python must not complain at exit
         return SOME_FAILED
     except OSError as error:
-        if not _output_is_lost():
+        if not _stdout_is_broken():
             raise
-        print(f"s3s3: standard output cannot be written to: {error.strerror}; the work itself is done", file=sys.stderr)
+        print(f"s3s3: cannot write to standard output: {error.strerror}; the work itself is done", file=sys.stderr)
         return SOME_FAILED
     except KeyboardInterrupt:
         return SOME_FAILED
+    else:
+        return status
 
 
-def _flushed(status: int) -> int:
-    sys.stdout.flush()
-    return status
+def _wrapped(line: str) -> str:
+    """Wrap a line for a terminal; in a file it stays one line, so that it can be searched."""
+    if not sys.stderr.isatty():
+        return line
+    columns = shutil.get_terminal_size().columns
+    return textwrap.fill(
+        line, columns, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False, tabsize=4
+    )
 
 
-def _output_is_lost() -> bool:
-    """Whether standard output takes nothing. If so it is given up, or Python would complain of it once more."""
+def _stdout_is_broken() -> bool:
+    """Return whether standard output cannot be written; if so, discard it, or Python would fail to flush it at exit."""
     try:
         print(flush=True)
     except OSError:
-        with Path(os.devnull).open("w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        with Path(os.devnull).open("w") as devnull:
+            os.dup2(devnull.fileno(), sys.stdout.fileno())
         return True
     return False

@@ -36,9 +36,9 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reconcile-interval",
         default=0.0,
-        type=command.span_s,
-        metavar="S",
-        help="also compare whole buckets, every S seconds (default: 0, never)",
+        type=command.duration_s,
+        metavar="T",
+        help="also compare whole buckets every T, such as 90m or 1d (default: never)",
     )
     parser.add_argument("--no-initial", action="store_true", help="skip the comparison at start-up")
     command.add_drain(parser)

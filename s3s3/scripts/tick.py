@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from supervisor import childutils  # type: ignore[import-untyped]
 
 from ..tasks import DRAIN_S
-from .command import OK, WRONG_USAGE, interval_s, run
+from .command import OK, WRONG_USAGE, positive_duration_s, run
 
 ENDS_WITHIN_S = DRAIN_S + 30.0
 """How long a run may take to end when it is told to."""
@@ -27,14 +27,14 @@ def main(argv: list[str] | None = None) -> int:
     """Answer ticks until supervisord stops; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="s3s3tick",
-        usage="s3s3tick [--max-runtime S] [options of s3s3 bucket]",
+        usage="s3s3tick [--max-runtime T] [options of s3s3 bucket]",
         description="An event listener of supervisord: runs `s3s3 bucket` at each TICK event. "
         "All other options are handed to that.",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--max-runtime", type=interval_s, default=86400.0, metavar="S",
-        help="stop a run that takes longer (default: 86400, a day)",
+        "--max-runtime", type=positive_duration_s, default=86400.0, metavar="T",
+        help="stop a run that takes longer than T, such as 90m or 1d (default: 1d)",
     )  # fmt: skip
     arguments, of_bucket = parser.parse_known_args(argv)
     if "SUPERVISOR_ENABLED" not in os.environ or not stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):

@@ -11,18 +11,18 @@ from s3s3.scripts import bucket, command, listen, mirror
 from tests.scripts.command import Main, config_file, run
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon", ""])
-def test_what_is_no_interval_is_none(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="number of seconds"):
-        command.interval_s(text)
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("0.5", 0.5), ("90s", 90), ("5m", 300), ("36h", 129_600), ("7d", 604_800), ("0", 0)],
+)
+def test_a_duration_is_a_number_of_seconds_or_has_a_unit(text: str, seconds: float) -> None:
+    assert command.duration_s(text) == seconds
 
 
-def test_an_interval_may_be_a_part_of_a_second() -> None:
-    assert command.interval_s("0.5") == 0.5
-
-
-def test_to_drain_may_take_no_time_at_all() -> None:
-    assert command.span_s("0") == 0
+@pytest.mark.parametrize("text", ["0", "0s", "-1", "nan", "inf", "soon", "", "5 m", "1w"])
+def test_an_interval_is_a_positive_duration(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="must be "):
+        command.positive_duration_s(text)
 
 
 @pytest.mark.parametrize(
@@ -35,24 +35,25 @@ def test_to_drain_may_take_no_time_at_all() -> None:
         (mirror.main, "--drain-timeout"),
     ],
 )
-def test_a_time_before_now_is_wrong_usage(main: Main, option: str) -> None:
+def test_a_negative_duration_is_wrong_usage(main: Main, option: str) -> None:
     done = run(main, option, "-3")
-    assert (done.status, f"{option}: '-3' should be a number of seconds" in done.err) == (2, True)
+    assert done.status == 2
+    assert f"""{option}: must be a duration such as 90, "90s", "5m", "36h" or "7d", not '-3'""" in done.err
 
 
 @pytest.mark.real
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_output_that_cannot_be_written_is_told_without_a_traceback(tmp_path: Path, redis_url: str) -> None:
+def test_a_full_standard_output_is_reported_without_a_traceback(tmp_path: Path, redis_url: str) -> None:
     command = [sys.executable, "-m", "s3s3.scripts.main", "jobs", "--config", str(config_file(tmp_path, redis_url))]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
-    told = "s3s3: standard output cannot be written to: No space left on device; the work itself is done\n"
-    assert (done.returncode, done.stderr) == (1, told)
+    error = "s3s3: cannot write to standard output: No space left on device; the work itself is done\n"
+    assert (done.returncode, done.stderr) == (1, error)
 
 
-def test_another_fault_of_the_system_is_not_taken_for_one_of_the_output() -> None:
+def test_an_oserror_unrelated_to_standard_output_is_raised() -> None:
     def fails() -> int:
-        raise OSError(28, "of a spool, say")
+        raise OSError(28, "the spool is full")
 
-    with pytest.raises(OSError, match="of a spool"):
+    with pytest.raises(OSError, match="the spool is full"):
         command.exit_status(fails)
