@@ -148,7 +148,7 @@ def copy_one(route: Route, key: str, *, unconditional: bool) -> bool:
 
 async def _copy_one(route: Route, job: Job) -> list[Outcome]:
     async with opened(route, _worker_settings(), Metrics()) as stores:
-        return await stores.copy(job, job.destinations, _always, wait_for_all=True)
+        return await stores.copy(job, job.destinations, _always, isolate_slow=False)
 
 
 def _worker_settings() -> WorkerSettings:

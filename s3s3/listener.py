@@ -27,7 +27,7 @@ from .queue.redis_queue import RedisJobQueue
 from .queue.redis_retry import RedisRetry
 from .reconcile.periodic import PeriodicReconcile, Schedule
 from .tasks import DRAIN_S, run_with_background
-from .transfer.route_stores import RouteStores, copy_budget, opened, refused
+from .transfer.route_stores import RouteStores, copy_budget, opened, probe_error
 from .worker.rate_limiter import rate_limiters
 from .worker.route_worker import STALLED_AFTER_S, RouteWorker
 
@@ -118,7 +118,7 @@ class RouteListener:
     async def readiness_problems(self) -> list[str]:
         """Ask Redis and every store; return what is wrong, a line each."""
         stores = (self.stores.source, *self.stores.destinations)
-        found = await asyncio.gather(*map(refused, stores))
+        found = await asyncio.gather(*map(probe_error, stores))
         wrong = [f"route {self.route.name}: {error}" for error in found if error is not None]
         return wrong + await self.worker.queue_problems()
 
@@ -173,7 +173,7 @@ async def _refusal(stores: RouteStores) -> S3S3Error | None:
     """Return what the source says if waiting cannot cure it; all that is wrong with the route's stores is told of."""
     refusal = None
     for store in (stores.source, *stores.destinations):
-        error = await refused(store)
+        error = await probe_error(store)
         if error is None:
             continue
         if store is stores.source and isinstance(error, NoSuchBucket | AccessDenied) and _is_definite(error):

@@ -59,7 +59,7 @@ class MirrorCopy:
             if is_fresh(await self._store.head(key), self._store, self._fresh_for_s):
                 return Outcome(self._store.name, key, Result.SAME, Result.SAME.value)
             async with timeout(self._longest_s):
-                return (await self._transfer.copy(key, [self._store], check_lease=check_lease, look=False))[0]
+                return (await self._transfer.copy(key, [self._store], check_lease=check_lease, compare=False))[0]
         except asyncio.TimeoutError:
             error: S3S3Error = StoreUnavailable(f"the copy was not done within {self._longest_s:g} s", key=key)
             return Outcome(self._store.name, key, Result.FAILED, str(error), error=error, indeterminate=True)

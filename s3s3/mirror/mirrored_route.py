@@ -18,7 +18,7 @@ from ..s3.transport.pool import ASKING, ASKING_CONNECTIONS
 from ..tasks import run_with_background
 from ..transfer.budget import CopyBudget
 from ..transfer.copier import Copier
-from ..transfer.route_stores import CONNECTIONS_BESIDE_COPIES, refused
+from ..transfer.route_stores import EXTRA_CONNECTIONS, probe_error
 from ..worker.route_worker import RouteWorker
 from .mirror_copy import MirrorCopy, Settled
 from .miss_coalescer import MissCoalescer
@@ -92,7 +92,7 @@ class MirroredRoute:
 
     async def readiness_problems(self) -> list[str]:
         """Ask Redis and the destination; return what is wrong, a line each."""
-        error = await refused(self.store)
+        error = await probe_error(self.store)
         wrong = [f"{self.name}: {error}"] if error is not None else []
         return wrong + await self._worker.queue_problems()
 
@@ -104,7 +104,7 @@ class MirroredRoute:
 @asynccontextmanager
 async def destination_stores(endpoint: Endpoint, settings: WorkerSettings) -> AsyncIterator[tuple[Store, Store]]:
     """Open a destination twice: to write to it, and to ask it while a client waits."""
-    connections = settings.concurrency + CONNECTIONS_BESIDE_COPIES
+    connections = settings.concurrency + EXTRA_CONNECTIONS
     writing = Store(endpoint, connections=connections, timeouts=Timeouts(write_s=settings.lease_s))
     asking = Store(endpoint, connections=ASKING_CONNECTIONS, timeouts=ASKING)
     async with writing, asking:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Memory and disk budget shared by all copies of a process."""
 
 from __future__ import annotations
 
@@ -9,74 +9,71 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from ..errors import SpoolTooSmall
-from .digest import Digest
-from .spool import SpooledFile, _translated, _write
+from .spool import SpooledFile, spool
 
 
 class ByteSemaphore:
-    """So many bytes and no more, given out in the order in which they were asked for."""
+    """A semaphore counted in bytes, granted in the order of the requests."""
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = size_bytes
         self.free_bytes = size_bytes
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    def take_now(self, size_bytes: int) -> bool:
-        """Take so much if it is free and nobody waits; say whether it was."""
+    def try_acquire(self, size_bytes: int) -> bool:
+        """Acquire without waiting; return False where bytes are missing or other requests wait."""
         if self._waiting or size_bytes > self.free_bytes:
             return False
         self.free_bytes -= size_bytes
         return True
 
-    async def take(self, size_bytes: int) -> None:
-        """Take so much, waiting for one's turn. Raises ValueError for more than there ever is."""
+    async def acquire(self, size_bytes: int) -> None:
+        """Acquire, waiting for earlier requests. Raises ValueError for more than the total."""
         if size_bytes > self.size_bytes:
-            raise ValueError(f"{size_bytes} bytes asked for, and there are only {self.size_bytes}")
-        if self.take_now(size_bytes):
+            raise ValueError(f"cannot acquire {size_bytes} of {self.size_bytes} bytes")
+        if self.try_acquire(size_bytes):
             return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((size_bytes, turn))
+        granted = asyncio.get_running_loop().create_future()
+        self._waiting.append((size_bytes, granted))
         try:
-            await turn
+            await granted
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self._serve()  # it may have stood in the way of smaller ones
+            if granted.cancelled():
+                self._grant()  # smaller requests may have waited behind this one
             else:
-                self.give(size_bytes)
+                self.release(size_bytes)
             raise
 
-    def give(self, size_bytes: int) -> None:
-        """Give back what was taken."""
+    def release(self, size_bytes: int) -> None:
+        """Return acquired bytes, and grant the requests that fit now."""
         self.free_bytes += size_bytes
-        self._serve()
+        self._grant()
 
-    def _serve(self) -> None:
+    def _grant(self) -> None:
         while self._waiting:
-            size_bytes, turn = self._waiting[0]
-            if not turn.cancelled():
+            size_bytes, granted = self._waiting[0]
+            if not granted.cancelled():
                 if size_bytes > self.free_bytes:
                     return
                 self.free_bytes -= size_bytes
-                turn.set_result(None)
+                granted.set_result(None)
             self._waiting.popleft()
 
 
 class BudgetRequest(NamedTuple):
-    """How much room a copy takes."""
+    """Memory and disk that one copy needs."""
 
     memory_bytes: int = 0
     disk_bytes: int = 0
 
 
 class CopyBudget:
-    """What all copies of a process share, so that memory and disk stay bounded however large the objects are.
-
-    Temporary files have no name from their first moment on: nothing is left behind, however the process ends.
+    """Memory and disk of all copies of a process, bounded for objects of any size.
 
     Args:
-        spool_dir: where they are; "" is the system's temporary directory.
-        spool_bytes: how much disk all of them together may take.
-        memory_bytes: how much memory the copies may take, but for objects of at most 256 KiB.
+        spool_dir: directory of temporary files; "" is the system's.
+        spool_bytes: disk space for all temporary files together.
+        memory_bytes: memory for all copies of objects over 256 KiB together.
     """
 
     def __init__(
@@ -86,55 +83,40 @@ class CopyBudget:
         self._memory = ByteSemaphore(memory_bytes)
         self._disk = ByteSemaphore(spool_bytes)
 
-    def check(self, need: BudgetRequest) -> None:
-        """Raise SpoolTooSmall for more than there ever is."""
-        if need.disk_bytes > self._disk.size_bytes:
+    def check(self, request: BudgetRequest) -> None:
+        """Raise SpoolTooSmall for a request that can never be granted."""
+        if request.disk_bytes > self._disk.size_bytes:
             raise SpoolTooSmall(
-                f"its MD5 is not known before it is read, so it must be spooled, and its {need.disk_bytes} bytes are "
-                f"more than spool_bytes = {self._disk.size_bytes} allows: set a larger spool_bytes in [worker]"
+                f"the object must be spooled because its MD5 is not known beforehand, but its {request.disk_bytes} "
+                f"bytes exceed spool_bytes = {self._disk.size_bytes}: set a larger spool_bytes in [worker]"
             )
 
-    def take_now(self, need: BudgetRequest) -> bool:
-        """Take what is needed if it is free and nobody waits; say whether it was."""
-        if not self._memory.take_now(need.memory_bytes):
+    def try_acquire(self, request: BudgetRequest) -> bool:
+        """Acquire memory and disk without waiting; return False, with nothing acquired, where that is impossible."""
+        if not self._memory.try_acquire(request.memory_bytes):
             return False
-        if need.disk_bytes and not self._disk.take_now(need.disk_bytes):
-            self._memory.give(need.memory_bytes)
+        if request.disk_bytes and not self._disk.try_acquire(request.disk_bytes):
+            self._memory.release(request.memory_bytes)
             return False
         return True
 
-    async def take(self, need: BudgetRequest) -> None:
-        """Take what is needed, waiting for one's turn."""
-        # Disk first: nobody waits for disk while he holds memory, or two could wait for each other for ever.
-        if need.disk_bytes:
-            await self._disk.take(need.disk_bytes)
+    async def acquire(self, request: BudgetRequest) -> None:
+        """Acquire memory and disk, waiting for both."""
+        # Disk first, always: two copies that each wait for what the other one has would never end.
+        if request.disk_bytes:
+            await self._disk.acquire(request.disk_bytes)
         try:
-            await self._memory.take(need.memory_bytes)
+            await self._memory.acquire(request.memory_bytes)
         except BaseException:
-            self._disk.give(need.disk_bytes)
+            self._disk.release(request.disk_bytes)
             raise
 
-    def give(self, need: BudgetRequest) -> None:
-        """Give back what was taken."""
-        self._memory.give(need.memory_bytes)
-        if need.disk_bytes:
-            self._disk.give(need.disk_bytes)
+    def release(self, request: BudgetRequest) -> None:
+        """Return what was acquired."""
+        self._memory.release(request.memory_bytes)
+        if request.disk_bytes:
+            self._disk.release(request.disk_bytes)
 
     async def spool(self, chunks: AsyncIterator[bytes]) -> SpooledFile:
-        """Write all chunks to a new temporary file, which is the caller's to close; its room must have been taken.
-
-        Raises:
-            SpoolUnavailable: the disk is full, or nothing can be written there.
-        """
-        with _translated(self._directory):
-            file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115  # SpooledFile closes it
-        digest = Digest(also=lambda chunk: _write(file, chunk))
-        try:
-            with _translated(self._directory):
-                async for chunk in chunks:
-                    await digest.add(chunk)
-                return SpooledFile(self._directory, file, await digest.end())
-        except BaseException:
-            await digest.settle()
-            file.close()
-            raise
+        """Write a stream to a temporary file, whose size was acquired before. See `spool.spool`."""
+        return await spool(self._directory, chunks)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Decide whether a copy is needed, and why."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..s3 import ObjectInfo
 
 
 class Action(str, Enum):
-    """What is to be done with one destination's copy."""
+    """What to do with one destination's copy."""
 
     SAME = "same"
     COPY = "copy"
@@ -22,7 +22,7 @@ class Action(str, Enum):
 
 
 class Reason(str, Enum):
-    """Why; the word that stands in reports."""
+    """The reason of a decision, as reports show it."""
 
     SAME = "same"
     MISSING = "missing"
@@ -37,7 +37,7 @@ class Reason(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What `decide` says. `proof` is set for SAME only."""
+    """Result of `decide`; `proof` is set for SAME only."""
 
     action: Action
     reason: Reason
@@ -45,53 +45,26 @@ class Decision:
 
 
 class NotRequested(Enum):
-    """The recorded ETag is not known yet: a listing does not show metadata."""
+    """Stands for a recorded ETag that needs a HEAD: listings do not contain metadata."""
 
-    NOT_REQUESTED = "unasked"
+    NOT_REQUESTED = "not requested"
 
 
 NOT_REQUESTED: Final = NotRequested.NOT_REQUESTED
 
-
 ABSENT = Decision(Action.SAME, Reason.SOURCE_MISSING)
-
-
 SAME_ETAG = Decision(Action.SAME, Reason.SAME, Proof.ETAG)
-
-
 SAME_RECORDED_ETAG = Decision(Action.SAME, Reason.SAME, Proof.RECORDED_ETAG)
-
-
 SAME_CONTENT = Decision(Action.SAME, Reason.SAME, Proof.CONTENT)
-
-
 COPY_MISSING = Decision(Action.COPY, Reason.MISSING)
-
-
 COPY_SIZE = Decision(Action.COPY, Reason.SIZE)
-
-
 COPY_ETAG = Decision(Action.COPY, Reason.ETAG)
-
-
 COPY_RECORDED_ETAG = Decision(Action.COPY, Reason.RECORDED_ETAG)
-
-
 COPY_CONTENT = Decision(Action.COPY, Reason.CONTENT)
-
-
 COPY_UNPROVEN = Decision(Action.COPY, Reason.UNPROVEN)
-
-
 DELETE = Decision(Action.DELETE, Reason.SOURCE_MISSING)
-
-
 LEAVE = Decision(Action.LEAVE, Reason.EXTRANEOUS)
-
-
 NEEDS_HEAD = Decision(Action.NEEDS_HEAD, Reason.UNPROVEN)
-
-
 NEEDS_CONTENT = Decision(Action.NEEDS_CONTENT, Reason.UNPROVEN)
 
 
@@ -106,35 +79,39 @@ def decide(
     contents_equal: bool | None = None,
     delete: bool = False,
 ) -> Decision:
-    """Decide what becomes of `destination`'s copy of `source`. The first row that fits counts.
+    """Decide what to do with `destination`'s copy of `source`. The first matching row counts.
 
     ==============================================  ===============================  ==============================
     entries                                         what else is known               decision, reason
     ==============================================  ===============================  ==============================
     both absent                                                                      SAME, source_missing
     source absent                                   `delete`                         DELETE, source_missing
-    source absent                                                                    LEAVE, left
+    source absent                                                                    LEAVE, extraneous
     destination absent                                                               COPY, missing
     sizes differ                                                                     COPY, size
     same ETag, neither encrypted nor empty                                           SAME, proof etag
     both ETags MD5s                                 record is the source's ETag      SAME, proof recorded_etag
     both ETags MD5s                                                                  COPY, etag
-    an ETag is no MD5                               record not asked for             NEEDS_HEAD
-    an ETag is no MD5                               record is the source's ETag      SAME, proof recorded_etag
-    an ETag is no MD5                               another record                   COPY, recorded_etag
-    an ETag is no MD5, no record                    not `verify_md5`                 COPY, unproven
-    an ETag is no MD5, no record                    contents not compared yet        NEEDS_CONTENT
-    an ETag is no MD5, no record                    contents equal                   SAME, proof content
-    an ETag is no MD5, no record                    contents differ                  COPY, content
+    an ETag is not an MD5                           record not requested             NEEDS_HEAD
+    an ETag is not an MD5                           record is the source's ETag      SAME, proof recorded_etag
+    an ETag is not an MD5                           another record                   COPY, recorded_etag
+    an ETag is not an MD5, no record                not `verify_md5`                 COPY, unproven
+    an ETag is not an MD5, no record                contents not compared yet        NEEDS_CONTENT
+    an ETag is not an MD5, no record                contents equal                   SAME, proof content
+    an ETag is not an MD5, no record                contents differ                  COPY, content
     ==============================================  ===============================  ==============================
 
-    An ETag is an MD5 where it looks like one and the object is not encrypted (`source_encrypted`,
-    `destination_encrypted`; a listing cannot tell, so there COPY means "worth a look"). Where two that look
-    like MD5s differ, a record outweighs them: it is only written where a side's ETag turned out to be none.
+    An ETag is an MD5 if it looks like one and the object is not encrypted. Listings do not show encryption, so a COPY
+    decided from listings means: compare by HEAD. A recorded ETag outweighs two different ETags that look like MD5s,
+    because it is recorded only where one side's ETag turned out not to be an MD5.
 
     Args:
-        recorded_etag: what the copy's metadata says the source's ETag was; None (or "") where it says nothing.
-        contents_equal: whether both contents have the same MD5, once somebody read them.
+        recorded_etag: the source's ETag in the copy's metadata; None or "" where there is none.
+        source_encrypted: the source's ETag is not an MD5 although it may look like one.
+        destination_encrypted: likewise.
+        verify_md5: compare contents where nothing else proves equality.
+        contents_equal: whether the contents have the same MD5; None where they were not read.
+        delete: deletions are propagated to this destination.
     """
     if source is None or destination is None:
         return _decide_absent(source, destination, delete)

@@ -1,4 +1,4 @@
-"""One stream of chunks to several takers at once, none of which may hold up the others for long."""
+"""Stream one body to several consumers with bounded lag."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any, TypeAlias, TypeVar
 
 from ..tasks import cancel, wait_with_timeout
 
+#: How far a consumer may lag behind the source.
 LAG_BYTES = 4 * 1024 * 1024
-"""How far a taker may be behind the reading."""
 
+#: How long a consumer may stall the others before it is detached. See `StallBudget`.
 STALL_BUDGET_S = 3.0
-"""How long one taker may hold up others. It grows back while the taker keeps up, at the same rate: so one that makes
-the others more than twice as slow is cut loose sooner or later, one that is a little slower never is."""
 
+#: How long the others may finish after the fastest destination, beyond twice its time.
 STRAGGLER_GRACE_S = 1.0
-"""How long one destination may hold up the others at the end, beyond twice the time that the quickest took."""
 
 T = TypeVar("T")
-Take: TypeAlias = Callable[[Callable[[], AsyncIterator[bytes]]], Coroutine[Any, Any, None]]
-"""Is called with what opens a stream, and takes it."""
+
+#: Consumes a stream, which it opens with its argument.
+Consume: TypeAlias = Callable[[Callable[[], AsyncIterator[bytes]]], Coroutine[Any, Any, None]]
 
 
 async def gather_or_cancel(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Return all results; when one fails or we are cancelled, end all before that is known outside."""
+    """Return all results in order; cancel and await the rest when one fails or the caller is cancelled."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         return await asyncio.gather(*tasks)
@@ -36,14 +36,14 @@ async def gather_or_cancel(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list
 async def gather_without_stragglers(
     coroutines: Iterable[Coroutine[Any, Any, None]], any_finished: Callable[[], bool]
 ) -> None:
-    """Wait until all have ended; once somebody is through, the others get as long again and STRAGGLER_PATIENCE_S more.
+    """Run all; cancel those that take over twice as long as the fastest one, plus STRAGGLER_GRACE_S.
 
-    Who has not ended by then is cancelled, and its end waited for; so are all when we are cancelled.
+    `any_finished` returns whether one has succeeded: failures do not count as fast. All have ended on return.
     """
-    began_s = asyncio.get_running_loop().time()
+    started_s = asyncio.get_running_loop().time()
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
-        await _wait_for_quick(set(tasks), began_s, any_finished)
+        await _wait_for_fast(set(tasks), started_s, any_finished)
     finally:
         await cancel([task for task in tasks if not task.done()])
     for task in tasks:
@@ -51,134 +51,159 @@ async def gather_without_stragglers(
             task.result()
 
 
-async def _wait_for_quick(pending: set[asyncio.Future[None]], began_s: float, any_finished: Callable[[], bool]) -> None:
+async def _wait_for_fast(
+    pending: set[asyncio.Future[None]], started_s: float, any_finished: Callable[[], bool]
+) -> None:
     while pending and not any_finished():
         _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
     if pending:
-        took_s = asyncio.get_running_loop().time() - began_s
-        await asyncio.wait(pending, timeout=took_s + STRAGGLER_GRACE_S)
+        fastest_s = asyncio.get_running_loop().time() - started_s
+        await asyncio.wait(pending, timeout=fastest_s + STRAGGLER_GRACE_S)
+
+
+class StallBudget:
+    """How long one consumer may still stall the others.
+
+    Stalling is charged, time without stalling refills. With 3 s, a consumer that stalls the others for 2 s has 1 s
+    left; 1.5 s later it has 2.5 s. So a consumer that makes the others more than twice as slow spends it sooner or
+    later, and one that is a little slower never does.
+    """
+
+    def __init__(self, size_s: float) -> None:
+        self._size_s = size_s
+        self.remaining_s = size_s
+
+    def charge(self, seconds: float) -> None:
+        """Take off time for which the consumer stalled the others."""
+        self.remaining_s -= seconds
+
+    def refill(self, seconds: float) -> None:
+        """Add time for which the consumer stalled no other, up to the size of the budget."""
+        self.remaining_s = min(self.remaining_s + seconds, self._size_s)
 
 
 async def fan_out(
     chunks: AsyncGenerator[bytes, None],
-    takes: Sequence[Take],
+    consumers: Sequence[Consume],
     *,
     lag_bytes: int = LAG_BYTES,
-    patience_s: float = STALL_BUDGET_S,
+    stall_budget_s: float = STALL_BUDGET_S,
     any_finished: Callable[[], bool] | None = None,
 ) -> None:
-    """Hand `chunks`, read once, to all takes, and wait for their ends.
+    """Read `chunks` once, stream them to all consumers, and wait until these have ended.
 
-    The stream that a take is given ends only when `chunks` has ended without an error. A take may return early: it
-    gets no more. One that lags by more than `lag_bytes` while another has nothing left to do is cut loose, which is
-    cancelled, when `patience_s` is used up; with `any_finished`, as in `gather_without_stragglers`, at the end too.
+    A consumer's stream ends only when `chunks` has ended without an error. A consumer that returns early is skipped
+    from then on. One that lags by more than `lag_bytes` while another one is starved spends its stall budget and is
+    detached (cancelled) when that is used up; with `any_finished`, as in `gather_without_stragglers`, also when it is
+    late at the end.
 
     Raises:
-        S3S3Error: what `chunks` raised; all takes were cancelled then, none had seen the end of its stream.
+        S3S3Error: from `chunks`; all consumers were cancelled, and none has reached the end of its stream.
     """
-    fan = _Broadcaster(takes, lag_bytes, patience_s)
+    broadcaster = _Broadcaster(consumers, lag_bytes, stall_budget_s)
     try:
         try:
-            await fan.pump(chunks)
+            await broadcaster.pump(chunks)
         finally:
             await chunks.aclose()
         if any_finished is not None:
-            await fan.leave_stragglers(any_finished)
-        await asyncio.gather(*(feed.end_of_take() for feed in fan.feeds))
+            await broadcaster.detach_stragglers(any_finished)
+        await asyncio.gather(*(consumer.wait() for consumer in broadcaster.consumers))
     finally:
-        await cancel([feed.task for feed in fan.feeds])
+        await cancel([consumer.task for consumer in broadcaster.consumers])
 
 
 class _Broadcaster:
-    """The feeds of one stream, and who holds up whom."""
+    """Feeds all consumers, and detaches those that stall the others."""
 
-    def __init__(self, takes: Sequence[Take], lag_bytes: int, patience_s: float) -> None:
+    def __init__(self, consumers: Sequence[Consume], lag_bytes: int, stall_budget_s: float) -> None:
         self._changed = asyncio.Event()
-        self.feeds = [_Consumer(take, self._changed) for take in takes]
+        self.consumers = [_Consumer(consume, self._changed, StallBudget(stall_budget_s)) for consume in consumers]
         self._lag_bytes = lag_bytes
-        self._patience_s = patience_s
         self._now_s = asyncio.get_running_loop().time
-        self._began_s = self._last_wait_s = self._now_s()
+        self._started_s = self._last_stall_s = self._now_s()
 
     async def pump(self, chunks: AsyncIterator[bytes]) -> None:
         async for chunk in chunks:
-            takers = [feed for feed in self.feeds if feed.open]
-            if not takers:
+            consumers = [consumer for consumer in self.consumers if consumer.active]
+            if not consumers:
                 return
-            for feed in takers:
-                feed.add(chunk)
-            if any(feed.lag_bytes > self._lag_bytes for feed in takers):
+            for consumer in consumers:
+                consumer.add(chunk)
+            if any(consumer.lag_bytes > self._lag_bytes for consumer in consumers):
                 await self._catch_up()
-        for feed in self.feeds:
-            feed.end()
+        for consumer in self.consumers:
+            consumer.end()
 
-    async def leave_stragglers(self, any_finished: Callable[[], bool]) -> None:
-        """Wait for the ends of the takes, and cut loose who is late."""
-        pending = {feed.task for feed in self.feeds if feed.open}
-        await _wait_for_quick(pending, self._began_s, any_finished)
-        for feed in self.feeds:
-            if feed.open:
-                feed.cut()
+    async def detach_stragglers(self, any_finished: Callable[[], bool]) -> None:
+        """Wait for the consumers' ends, and detach those that are late."""
+        pending = {consumer.task for consumer in self.consumers if consumer.active}
+        await _wait_for_fast(pending, self._started_s, any_finished)
+        for consumer in self.consumers:
+            if consumer.active:
+                consumer.detach()
 
     async def _catch_up(self) -> None:
-        """Wait until nobody who is still open lags too far behind."""
-        while behind := [feed for feed in self.feeds if feed.open and feed.lag_bytes > self._lag_bytes]:
+        """Wait until no active consumer lags too far behind."""
+        while lagging := [
+            consumer for consumer in self.consumers if consumer.active and consumer.lag_bytes > self._lag_bytes
+        ]:
             self._changed.clear()
-            if any(feed.open and feed.hungry for feed in self.feeds):
-                await self._wait_for(behind)
+            if any(consumer.active and consumer.starved for consumer in self.consumers):
+                await self._stall(lagging)
             else:
                 await self._changed.wait()
 
-    async def _wait_for(self, behind: Sequence[_Consumer]) -> None:
-        """Let a hungry one wait for those behind, at the expense of their patience account."""
-        began_s = self._now_s()
-        for feed in self.feeds:
-            feed.held_up_s = max(0.0, feed.held_up_s - (began_s - self._last_wait_s))
-        longest_s = max(feed.held_up_s for feed in behind)
-        if not await wait_with_timeout(self._changed, self._patience_s - longest_s):
-            for feed in behind:
-                if feed.held_up_s == longest_s:
-                    feed.cut()
-        self._last_wait_s = self._now_s()
-        for feed in behind:
-            feed.held_up_s += self._last_wait_s - began_s
+    async def _stall(self, lagging: Sequence[_Consumer]) -> None:
+        """Let starved consumers wait for lagging ones, at the expense of these ones' stall budgets."""
+        started_s = self._now_s()
+        for consumer in self.consumers:
+            consumer.stall_budget.refill(started_s - self._last_stall_s)
+        least_s = min(consumer.stall_budget.remaining_s for consumer in lagging)
+        if not await wait_with_timeout(self._changed, least_s):
+            for consumer in lagging:
+                if consumer.stall_budget.remaining_s == least_s:
+                    consumer.detach()
+        self._last_stall_s = self._now_s()
+        for consumer in lagging:
+            consumer.stall_budget.charge(self._last_stall_s - started_s)
 
 
 class _Consumer:
-    """What one take is yet to be given."""
+    """One consumer with the chunks that it has not read yet."""
 
-    def __init__(self, take: Take, changed: asyncio.Event) -> None:
+    def __init__(self, consume: Consume, changed: asyncio.Event, stall_budget: StallBudget) -> None:
         self._changed = changed
         self._chunks: deque[bytes] = deque()
-        self._filled = asyncio.Event()
+        self._has_input = asyncio.Event()
         self._ended = False
+        self.stall_budget = stall_budget
         self.lag_bytes = 0
-        self.cut_loose = False
-        self.hungry = False
-        self.held_up_s = 0.0
-        self.task: asyncio.Future[None] = asyncio.ensure_future(take(self._stream))
+        self.detached = False
+        self.starved = False
+        self.task: asyncio.Future[None] = asyncio.ensure_future(consume(self._stream))
         self.task.add_done_callback(lambda _: changed.set())
 
     @property
-    def open(self) -> bool:
-        return not self.cut_loose and not self.task.done()
+    def active(self) -> bool:
+        return not self.detached and not self.task.done()
 
     def add(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
         self.lag_bytes += len(chunk)
-        self._filled.set()
+        self._has_input.set()
 
     def end(self) -> None:
         self._ended = True
-        self._filled.set()
+        self._has_input.set()
 
-    def cut(self) -> None:
-        self.cut_loose = True
+    def detach(self) -> None:
+        self.detached = True
         self._chunks.clear()
         self.task.cancel()
 
-    async def end_of_take(self) -> None:
-        if self.cut_loose:
+    async def wait(self) -> None:
+        if self.detached:
             await cancel([self.task])
         else:
             await self.task
@@ -192,8 +217,8 @@ class _Consumer:
                 yield chunk
             if self._ended:
                 return
-            self._filled.clear()
-            self.hungry = True
+            self._has_input.clear()
+            self.starved = True
             self._changed.set()
-            await self._filled.wait()
-            self.hungry = False
+            await self._has_input.wait()
+            self.starved = False

@@ -1,290 +1,348 @@
-"""The ordinary road of a copy: GET once, PUT to each destination, verify.
+"""Read the source once and write every destination, from memory, streamed or spooled.
 
-what is read                                       how it goes
-up to 256 KiB                                      comes with the GET, goes out from memory
-up to 4 MiB                                        through memory, within the room
-more, and its MD5 is known (the ETag is one)       streamed: each chunk goes out while the next one comes in
-more, and its MD5 is not known                     into a temporary file first
-more than one PUT takes, or is to take             in parts (`parts`), or refused, unread
+size, ETag                                    how the object is copied
+up to 256 KiB                                 read with the GET, written from memory: `ObjectCopy.copy`
+up to 4 MiB                                   read into memory, within the budget
+larger, ETag is an MD5                        streamed: each chunk is sent while the next one is read
+larger, ETag is not an MD5                    spooled to a temporary file, then written
+over 5 GiB, or over `multipart_threshold`     in parts (`multipart_upload`) where allowed, else refused unread
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any, TypeAlias
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack
+from typing import TypeAlias
 
 from ..errors import DestinationTooSlow, IntegrityError, NoSuchKey, S3S3Error, TooLarge
 from ..s3 import ObjectInfo, ObjectStream, Source
 from .budget import BudgetRequest, CopyBudget
 from .decision import NEEDS_CONTENT
-from .destination import Chunks, DestinationCopy, LeaseCheck, md5_in_etag
+from .destination import Chunks, DestinationCopy, LeaseCheck, etag_md5
 from .digest import Digest, md5_of, md5_of_chunks
-from .fanout import Take, fan_out, gather_or_cancel, gather_without_stragglers
+from .fanout import Consume, fan_out, gather_or_cancel, gather_without_stragglers
 from .multipart_upload import MultipartUpload
-from .size_policy import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, accepts_size, needs_multipart, required_budget
+from .size_policy import (
+    MAX_IN_MEMORY_BYTES,
+    MAX_SMALL_BYTES,
+    STREAM_BYTES,
+    accepts_size,
+    needs_multipart,
+    required_budget,
+)
 
 CHUNK_BYTES = 256 * 1024
 
+#: An open object, and its content if it is small.
 Opened: TypeAlias = "tuple[ObjectStream, bytes | None]"
-"""An opened object, and its content where that came at once."""
 
 
 class ChecksumMismatch(S3S3Error):
-    """The bytes read do not have the MD5 that the source's ETag, or an earlier reading, promised."""
+    """The bytes read do not have the MD5 that the source's ETag, or an earlier read, promised."""
 
     def __init__(self, read: ObjectInfo, md5: bytes) -> None:
-        super().__init__(f"the ETag is {read.etag}, but the MD5 of what was read is {md5.hex()}")
+        super().__init__(f"the ETag is {read.etag}, but the MD5 of the bytes read is {md5.hex()}")
         self.read = read
         self.md5 = md5
 
 
 class ObjectCopy:
-    """One key on its way.
+    """The copy of one key. Failures become outcomes of its destinations.
 
     Attributes:
-        gone: targets for which a GET at the source said that there is no such key; they are open still.
+        missing: destinations for which a GET at the source returned NoSuchKey; their outcomes are still open.
 
     Args:
-        without_md5: names of the destinations whose ETags are known to be no MD5s; it may grow.
-        everybody: the targets of this copy, also those that never come this road.
-        wait_for_all: without, a destination that holds up the others fails with LeftBehind.
+        non_md5_destinations: names of destinations whose ETags are not MD5s; shared, and added to.
+        all_copies: every destination of the job, also those copied server-side.
+        isolate_slow: fail a destination that holds up the others with DestinationTooSlow, instead of waiting.
     """
 
     def __init__(
         self,
         source: Source,
-        room: CopyBudget,
+        budget: CopyBudget,
         non_md5_destinations: set[str],
         key: str,
         check_lease: LeaseCheck,
-        everybody: Sequence[DestinationCopy],
-        wait_for_all: bool,
+        all_copies: Sequence[DestinationCopy],
+        isolate_slow: bool,
     ) -> None:
         self._source = source
-        self._room = room
-        self._without_md5 = non_md5_destinations
+        self._budget = budget
+        self._non_md5_destinations = non_md5_destinations
         self._key = key
         self._check_lease = check_lease
-        self._everybody = everybody
-        self._wait_for_all = wait_for_all or len(everybody) == 1
-        self.gone: list[DestinationCopy] = []
-        self._known_md5: dict[str, bytes] = {}  # of contents that were read to their end, by the ETag they came with
+        self._all_copies = all_copies
+        self._isolate_slow = isolate_slow and len(all_copies) > 1
+        self.missing: list[DestinationCopy] = []
+        self._md5_by_etag: dict[str, bytes] = {}  # of contents that were read completely
 
-    async def settle(
-        self, targets: Sequence[DestinationCopy], road: Callable[[Sequence[DestinationCopy]], Awaitable[None]]
+    async def copy(
+        self, pending: Sequence[DestinationCopy], opened: Opened | None = None, *, is_reread: bool = False
     ) -> None:
-        """Go down a road. Where the source fails on it, that is the outcome of every target that is still open."""
+        """GET the object, PUT it to every destination, verify.
+
+        `fetch` returns the content of an object of up to 256 KiB together with its headers, so the usual copy is all
+        here: one GET, an MD5 compared with the source's ETag, one `DestinationCopy.put` for each destination.
+        """
         try:
-            await road(targets)
-        except NoSuchKey:  # of the source alone, and of a GET: what a target is told is an outcome already
-            self.gone += _open(targets)
+            stream, content = opened or await self._source.fetch(self._key, MAX_SMALL_BYTES)
+            if content is None:
+                await self._copy_large(pending, stream, is_reread)
+                return
+            md5 = hashlib.md5(content, usedforsecurity=False).digest()
+            if stream.info.etag != md5.hex() and (mismatch := self._mismatch(stream, md5)):
+                await self._reread_after_mismatch(pending, mismatch, is_reread)
+            elif len(pending) == 1 and not self._isolate_slow:
+                await pending[0].put(
+                    stream.info,
+                    content,
+                    md5=md5,
+                    check_lease=self._check_lease,
+                    non_md5_destinations=self._non_md5_destinations,
+                )
+            else:
+                await self._put_content(pending, stream, content, md5)
+                await self._finish_slow(pending)
         except S3S3Error as error:
-            for target in _open(targets):
-                target.fail(error)
+            self._record_source_error(pending, error)
 
-    async def look(self, targets: Sequence[DestinationCopy]) -> None:
-        """Compare, and copy what differs."""
-        opened = reading, _ = await self._fetch()
-        async with reading:
-            await gather_or_cancel(target.look(reading.info, self._source.endpoint.verify_md5) for target in targets)
-            unclear = [target for target in targets if target.decision is NEEDS_CONTENT]
-            if not unclear:
-                await self.run(_open(targets), opened)
-        if unclear:
-            await self._compare_contents(unclear, reading.info)
-            await self.run(_open(targets))
+    async def compare_and_copy(self, pending: Sequence[DestinationCopy]) -> None:
+        """Compare every destination with the source, and copy to those that differ."""
+        try:
+            opened = stream, _ = await self._source.fetch(self._key, MAX_SMALL_BYTES)
+            async with stream:
+                verify_md5 = self._source.endpoint.verify_md5
+                await gather_or_cancel(copy.compare(stream.info, verify_md5) for copy in pending)
+                unclear = [copy for copy in pending if copy.decision is NEEDS_CONTENT]
+                if not unclear and (differing := _open(pending)):
+                    await self.copy(differing, opened)
+            if unclear:
+                await self._compare_contents(unclear, stream.info)
+                if differing := _open(pending):
+                    await self.copy(differing)
+        except S3S3Error as error:
+            self._record_source_error(pending, error)
 
-    async def _compare_contents(self, targets: Sequence[DestinationCopy], source: ObjectInfo) -> None:
-        """Settle by its content what no ETag can tell. Read is what has no MD5 for its ETag, one after the other."""
-        source_md5 = md5_in_etag(source)
+    def _record_source_error(self, pending: Sequence[DestinationCopy], error: S3S3Error) -> None:
+        """Record an error of the source; an error of a destination is an outcome already."""
+        if isinstance(error, NoSuchKey):  # raised by GETs only
+            self.missing += _open(pending)
+            return
+        for copy in _open(pending):
+            copy.record_failure(error)
+
+    async def _compare_contents(self, copies: Sequence[DestinationCopy], source: ObjectInfo) -> None:
+        """Compare MD5s of contents; those whose ETags are not MD5s are read, one after the other."""
+        source_md5 = etag_md5(source)
         if source_md5 is None:
-            etag, md5 = await self._md5_of_content(self._source)
-            self._known_md5[etag] = md5
+            etag, md5 = await self._read_md5(self._source)
+            self._md5_by_etag[etag] = md5
             source_md5 = md5.hex()
-        for target in targets:
+        for copy in copies:
             try:
-                md5_there = md5_in_etag(target.held) if target.held else None
-                if md5_there is None:
-                    md5_there = (await self._md5_of_content(target.store))[1].hex()
+                destination_md5 = etag_md5(copy.info) if copy.info else None
+                if destination_md5 is None:
+                    destination_md5 = (await self._read_md5(copy.store))[1].hex()
             except S3S3Error as error:
-                target.fail(error, source)
+                copy.record_failure(error, source)
             else:
-                target.decide(source, (source_md5, md5_there), contents_equal=source_md5 == md5_there)
+                copy.decide(source, source_md5, destination_md5, contents_equal=source_md5 == destination_md5)
 
-    async def _md5_of_content(self, store: Source) -> tuple[str, bytes]:
-        """Return an object's ETag and MD5, read from its beginning to its end."""
-        need = BudgetRequest(STREAM_BYTES)
-        await self._room.take(need)
+    async def _read_md5(self, store: Source) -> tuple[str, bytes]:
+        """Read an object completely; return its ETag and MD5."""
+        request = BudgetRequest(STREAM_BYTES)
+        await self._budget.acquire(request)
         try:
-            async with await store.get(self._key) as reading:
-                return reading.info.etag, await md5_of_chunks(reading.chunks(CHUNK_BYTES))
+            async with await store.get(self._key) as stream:
+                return stream.info.etag, await md5_of_chunks(stream.chunks(CHUNK_BYTES))
         finally:
-            self._room.give(need)
+            self._budget.release(request)
 
-    async def run(self, targets: Sequence[DestinationCopy], opened: Opened | None = None) -> None:
-        """Copy to every target."""
-        try:
-            await self._read_and_put(targets, opened)
-        except ChecksumMismatch as mismatch:
-            # Either the bytes were damaged on their way, or the ETag is no MD5: then they come the same once more.
-            await self._check_length(mismatch)
-            self._known_md5[mismatch.read.etag] = mismatch.md5
-            try:
-                await self._read_and_put(_open(targets))
-            except ChecksumMismatch as again:
-                raise self._damaged(f"it was read twice, and what came was not the same: {again}") from again
-        if cut_loose := _open(targets):
-            if self._wait_for_all or len(cut_loose) == len(self._everybody):
-                await gather_or_cancel(self.settle([target], self.run) for target in cut_loose)
-            else:
-                for target in cut_loose:
-                    target.fail(_left_behind(target), indeterminate=True)
+    async def _reread_after_mismatch(
+        self, pending: Sequence[DestinationCopy], mismatch: ChecksumMismatch, is_reread: bool
+    ) -> None:
+        """Read and copy a second time.
 
-    async def _check_length(self, mismatch: ChecksumMismatch) -> None:
-        """Ask the source once more how long it is: what is always cut short at the same place comes the same twice."""
-        held = await self._source.head(self._key)
-        if held is not None and held.etag == mismatch.read.etag:
-            size_bytes = held.size_bytes
-            if size_bytes != mismatch.read.size_bytes:
-                said = f"a GET brought {mismatch.read.size_bytes} bytes, and a HEAD says that it has {size_bytes}"
-                raise self._damaged(f"{mismatch}; {said}") from mismatch
+        Bytes that were damaged in transit differ from the first read; the same bytes mean that the ETag is not an MD5.
+
+        Raises:
+            IntegrityError: this was the second read, or a HEAD reports another length: a body that always ends early
+                at the same byte would look the same twice.
+        """
+        if is_reread:
+            raise self._damaged(f"two reads returned different bytes: {mismatch}") from mismatch
+        read = mismatch.read
+        info = await self._source.head(self._key)
+        if info is not None and info.etag == read.etag and info.size_bytes != read.size_bytes:
+            sizes = f"GET returned {read.size_bytes} bytes, HEAD reports {info.size_bytes}"
+            raise self._damaged(f"{mismatch}; {sizes}") from mismatch
+        self._md5_by_etag[read.etag] = mismatch.md5
+        await self.copy(_open(pending), is_reread=True)
 
     def _damaged(self, message: str) -> IntegrityError:
         return IntegrityError(message, store=self._source.name, operation="GET", key=self._key)
 
-    async def _read_and_put(self, targets: Sequence[DestinationCopy], opened: Opened | None = None) -> None:
-        """Read the source once and write it to all targets; a slow one may be cut loose, and is open still."""
-        if not targets:
-            return
-        reading, content = opened or await self._fetch()
-        if content is not None:  # by far the most frequent: all of it is here, and nothing is left open
-            await self._put_content(targets, reading, content)
-            return
-        async with self._with_room(reading, targets) as (reading, content):
-            if reading.info.size_bytes <= SMALL_BYTES:
-                await self._put_content(targets, reading, await reading.body() if content is None else content)
-                return
-            takers = [target for target in targets if _takes(target, reading.info)]
-            if not takers:
-                return
-            promised = self._promised_md5(reading)
-            if promised or _all_in_parts(takers, reading):
-                takes = [self._put_large(target, reading, promised) for target in takers]
-                through = None if self._wait_for_all else self._somebody_is_through
-                await fan_out(self._verified(reading, promised), takes, any_finished=through)
-            else:
-                with await self._room.spool(reading.chunks(CHUNK_BYTES)) as file:
-                    await gather_or_cancel(self._put_large(target, reading, file.md5)(file.chunks) for target in takers)
-
-    async def _put_content(self, targets: Sequence[DestinationCopy], reading: ObjectStream, content: bytes) -> None:
-        md5 = await md5_of(content)
-        promised = self._promised_md5(reading)
-        if promised is not None and md5 != promised and md5.hex() != md5_in_etag(reading.info):
-            raise ChecksumMismatch(reading.info, md5)
-        puts = [self._put(target, reading, md5)(content) for target in targets]
-        if len(puts) == 1 and self._wait_for_all:
-            await puts[0]
-        elif self._wait_for_all:
-            await gather_or_cancel(puts)
+    async def _put_content(
+        self, pending: Sequence[DestinationCopy], stream: ObjectStream, content: bytes, md5: bytes
+    ) -> None:
+        """Write content from memory to several destinations; the outcome of an isolated slow one stays open."""
+        puts = [
+            copy.put(
+                stream.info,
+                content,
+                md5=md5,
+                check_lease=self._check_lease,
+                non_md5_destinations=self._non_md5_destinations,
+            )
+            for copy in pending
+        ]
+        if self._isolate_slow:
+            await gather_without_stragglers(puts, self._any_finished)
         else:
-            await gather_without_stragglers(puts, self._somebody_is_through)
+            await gather_or_cancel(puts)
 
-    def _somebody_is_through(self) -> bool:
-        return any(target.outcome is not None and target.outcome.error is None for target in self._everybody)
+    def _any_finished(self) -> bool:
+        return any(copy.outcome is not None and copy.outcome.error is None for copy in self._all_copies)
 
-    async def _verified(self, reading: ObjectStream, promised: bytes | None) -> AsyncGenerator[bytes, None]:
-        """Yield the content, and end only if it had the MD5 that was promised; where none was, it is known then."""
+    async def _finish_slow(self, pending: Sequence[DestinationCopy]) -> None:
+        """Fail slow destinations so that they get jobs of their own; copy to them now where all are slow."""
+        slow = _open(pending)
+        if self._isolate_slow and len(slow) < len(self._all_copies):
+            for copy in slow:
+                copy.record_failure(_too_slow(copy), indeterminate=True)
+        else:
+            await gather_or_cancel(self.copy([copy]) for copy in slow)
+
+    # -- objects that do not come with the GET
+
+    async def _copy_large(self, pending: Sequence[DestinationCopy], stream: ObjectStream, is_reread: bool) -> None:
+        """Acquire the budget for the object in `stream`, open it again if that took time, copy it."""
+        mismatch, is_rewritten = None, False
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(stream)
+            request = self._required_budget(pending, stream)
+            if self._budget.try_acquire(request):
+                stack.callback(self._budget.release, request)
+            else:
+                await stream.close()  # idle, the store would drop it before the budget is free
+                await self._budget.acquire(request)
+                stack.callback(self._budget.release, request)
+                stream, content = await self._source.fetch(self._key, MAX_SMALL_BYTES)
+                await stack.enter_async_context(stream)
+                is_rewritten = content is not None or self._required_budget(pending, stream) != request
+            if not is_rewritten:
+                mismatch = await self._write_large(pending, stream)
+        if is_rewritten:
+            await self.copy(pending, is_reread=is_reread)
+        elif mismatch is not None:
+            await self._reread_after_mismatch(pending, mismatch, is_reread)
+        else:
+            await self._finish_slow(pending)
+
+    def _required_budget(self, pending: Sequence[DestinationCopy], stream: ObjectStream) -> BudgetRequest:
+        """Return the memory and disk for this object. Raises SpoolTooSmall."""
+        destinations = [copy.store.endpoint for copy in pending]
+        md5_is_known = self._expected_md5(stream) is not None
+        request = required_budget(stream.info.size_bytes, destinations, md5_is_known=md5_is_known)
+        self._budget.check(request)
+        return request
+
+    async def _write_large(self, pending: Sequence[DestinationCopy], stream: ObjectStream) -> ChecksumMismatch | None:
+        """Write an object within the budget that was acquired; return the mismatch where its MD5 is wrong."""
+        expected_md5 = self._expected_md5(stream)
+        size_bytes = stream.info.size_bytes
+        if size_bytes <= MAX_IN_MEMORY_BYTES:
+            content = await stream.body()
+            md5 = await md5_of(content)
+            if mismatch := self._mismatch(stream, md5):
+                return mismatch
+            await self._put_content(pending, stream, content, md5)
+            return None
+        accepting = [copy for copy in pending if _accepts_size(copy, stream.info)]
+        if not accepting:
+            return None
+        all_in_parts = all(needs_multipart(copy.store.endpoint, size_bytes) for copy in accepting)
+        if expected_md5 is None and not all_in_parts:
+            with await self._budget.spool(stream.chunks(CHUNK_BYTES)) as file:
+                await gather_or_cancel(self._large_put(copy, stream, file.md5)(file.chunks) for copy in accepting)
+            return None
+        try:
+            await fan_out(
+                self._verified_chunks(stream, expected_md5),
+                [self._large_put(copy, stream, expected_md5) for copy in accepting],
+                any_finished=self._any_finished if self._isolate_slow else None,
+            )
+        except ChecksumMismatch as mismatch:  # the stream failed, so no destination has got its last bytes
+            return mismatch
+        return None
+
+    def _large_put(self, copy: DestinationCopy, stream: ObjectStream, md5: bytes | None) -> Consume:
+        if needs_multipart(copy.store.endpoint, stream.info.size_bytes):
+            return MultipartUpload(copy, stream, self._budget, self._check_lease, self._md5_by_etag).put
+
+        async def put(chunks: Chunks) -> None:
+            assert md5 is not None, "a single PUT needs the MD5 before its content"
+            await copy.put(
+                stream.info,
+                chunks,
+                md5=md5,
+                check_lease=self._check_lease,
+                non_md5_destinations=self._non_md5_destinations,
+            )
+
+        return put
+
+    async def _verified_chunks(self, stream: ObjectStream, expected_md5: bytes | None) -> AsyncGenerator[bytes, None]:
+        """Yield the content; raise ChecksumMismatch after the last chunk where its MD5 is not the expected one."""
         digest = Digest()
-        async for chunk in reading.chunks(CHUNK_BYTES):
+        async for chunk in stream.chunks(CHUNK_BYTES):
             await digest.add(chunk)
             yield chunk
         md5 = await digest.end()
-        if promised is None:
-            self._known_md5[reading.info.etag] = md5
-        elif md5 != promised:
-            raise ChecksumMismatch(reading.info, md5)
+        if expected_md5 is None:
+            self._md5_by_etag[stream.info.etag] = md5
+        elif md5 != expected_md5:
+            raise ChecksumMismatch(stream.info, md5)
 
-    def _put_large(self, target: DestinationCopy, reading: ObjectStream, md5: bytes | None) -> Take:
-        if needs_multipart(target.store.endpoint, reading.info.size_bytes):
-            return MultipartUpload(target, reading, self._room, self._check_lease, self._known_md5).put
-        assert md5 is not None, "one PUT needs the MD5 before its content"
-        return self._put(target, reading, md5)
+    def _mismatch(self, stream: ObjectStream, md5: bytes) -> ChecksumMismatch | None:
+        """Return the mismatch of content that has neither the MD5 in the ETag nor that of an earlier read."""
+        if self._expected_md5(stream) in (None, md5) or md5.hex() == etag_md5(stream.info):
+            return None
+        return ChecksumMismatch(stream.info, md5)
 
-    def _put(
-        self, target: DestinationCopy, reading: ObjectStream, md5: bytes
-    ) -> Callable[[bytes | Chunks], Coroutine[Any, Any, None]]:
-        return partial(
-            target.put, reading.info, md5=md5, check_lease=self._check_lease, non_md5_destinations=self._without_md5
-        )
-
-    def _fetch(self) -> Awaitable[Opened]:
-        return self._source.fetch(self._key, AT_ONCE_BYTES)
-
-    @asynccontextmanager
-    async def _with_room(self, reading: ObjectStream, targets: Sequence[DestinationCopy]) -> AsyncIterator[Opened]:
-        """Take the room that copying this takes; where that means waiting, open the source again afterwards."""
-        taken, content = BudgetRequest(), None
-        try:
-            while (need := self._need(reading, content, targets)) != taken:
-                self._room.give(taken)
-                taken = BudgetRequest()
-                if not self._room.take_now(need):
-                    await reading.close()  # left idle, the store would drop it before our turn comes
-                    await self._room.take(need)
-                    taken = need
-                    reading, content = await self._fetch()  # it may have been rewritten
-                taken = need
-            yield reading, content
-        finally:
-            await reading.close()
-            self._room.give(taken)
-
-    def _need(self, reading: ObjectStream, content: bytes | None, targets: Sequence[DestinationCopy]) -> BudgetRequest:
-        if content is not None:
-            return BudgetRequest()
-        destinations = [target.store.endpoint for target in targets]
-        md5_is_known = self._promised_md5(reading) is not None
-        need = required_budget(reading.info.size_bytes, destinations, md5_is_known=md5_is_known)
-        self._room.check(need)
-        return need
-
-    def _promised_md5(self, reading: ObjectStream) -> bytes | None:
-        known = self._known_md5.get(reading.info.etag)
+    def _expected_md5(self, stream: ObjectStream) -> bytes | None:
+        """Return the MD5 that the content should have; None where the ETag is not an MD5 and it was not read yet."""
+        known = self._md5_by_etag.get(stream.info.etag)
         if known is not None:
             return known
-        digits = md5_in_etag(reading.info)
+        digits = etag_md5(stream.info)
         return bytes.fromhex(digits) if digits else None
 
 
-def _open(targets: Sequence[DestinationCopy]) -> list[DestinationCopy]:
-    return [target for target in targets if target.outcome is None]
+def _open(copies: Sequence[DestinationCopy]) -> list[DestinationCopy]:
+    return [copy for copy in copies if copy.outcome is None]
 
 
-def _left_behind(target: DestinationCopy) -> DestinationTooSlow:
+def _too_slow(copy: DestinationCopy) -> DestinationTooSlow:
     return DestinationTooSlow(
-        f"{target.store.name}: PUT of {target.key!r}: it holds up the other destinations, and is tried alone"
+        f"{copy.store.name}: PUT of {copy.key!r}: the destination is slow; its copy continues in a separate job"
     )
 
 
-def _takes(target: DestinationCopy, source: ObjectInfo) -> bool:
-    """Whether the target takes an object of this size; if not, that is its outcome."""
-    if accepts_size(target.store.endpoint, source.size_bytes):
+def _accepts_size(copy: DestinationCopy, source: ObjectInfo) -> bool:
+    """Return whether the destination accepts an object of this size; if not, record that."""
+    name = copy.store.name
+    if accepts_size(copy.store.endpoint, source.size_bytes):
         return True
-    target.fail(_too_large(target, source.size_bytes), source)
-    return False
-
-
-def _all_in_parts(targets: Sequence[DestinationCopy], reading: ObjectStream) -> bool:
-    return all(needs_multipart(target.store.endpoint, reading.info.size_bytes) for target in targets)
-
-
-def _too_large(target: DestinationCopy, size_bytes: int) -> TooLarge:
-    return TooLarge(
-        f"its {size_bytes} bytes are more than a single PUT takes (5 GiB)",
-        store=target.store.name,
+    error = TooLarge(
+        f"its {source.size_bytes} bytes exceed the limit of a single PUT (5 GiB)",
+        store=name,
         operation="PUT",
-        key=target.key,
-        advice=f"multipart = true in [{target.store.name}] allows it, where the store takes objects in parts",
+        key=copy.key,
+        advice=f"multipart = true in [{name}] allows multipart uploads, if the store supports them",
     )
+    copy.record_failure(error, source)
+    return False

@@ -1,4 +1,4 @@
-"""The stores of one route, opened together, and the copying between them as a worker and the metrics see it."""
+"""Open the source and destinations of one route."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from ..model import Job, Outcome, Route, matcher
 from ..monitoring.metrics import Metrics
 from ..s3 import RateLimiter, Store, Timeouts
 from .budget import CopyBudget
-from .copier import Copier, one_store
+from .copier import Copier
+from .server_side_copy import is_same_store
 
 log = logging.getLogger(__name__)
 
-CONNECTIONS_BESIDE_COPIES = 8
-"""For listings and readiness checks, so that they need not wait for a long copy to end."""
+#: Connections for listings and readiness checks, so that these do not wait for long copies.
+EXTRA_CONNECTIONS = 8
 
 
 class RouteStores:
-    """A route's source and destinations, and the one road for every copy between them."""
+    """The source and the destinations of a route, and the copying between them."""
 
     def __init__(
         self,
         route: Route,
         source: Store,
         destinations: Sequence[Store],
-        transfer: Copier,
+        copier: Copier,
         metrics: Metrics,
         limits: Mapping[str, RateLimiter] = MappingProxyType({}),
     ) -> None:
@@ -40,23 +41,26 @@ class RouteStores:
         self.source = source
         self.destinations = tuple(destinations)
         self._by_name = {store.name: store for store in destinations}
-        self._transfer = transfer
+        self._copier = copier
 
     def copy(
-        self, job: Job, destinations: Sequence[str], check_lease: Callable[[], None], *, wait_for_all: bool = False
+        self, job: Job, destinations: Sequence[str], check_lease: Callable[[], None], *, isolate_slow: bool = True
     ) -> Coroutine[Any, Any, list[Outcome]]:
-        """Do a job: make these destinations hold what the source holds. This is a worker's `Copy`.
+        """Run a job: make these destinations equal to the source. Implements a worker's `Copy`.
 
-        `wait_for_all`: none is left behind, however long it holds up the others; for who has no queue.
+        `isolate_slow` False: wait for every destination, as a caller without a queue has to.
         """
-        stores = [self._by_name[name] for name in destinations]
-        return self._transfer.copy(
-            job.key, stores, check_lease=check_lease, look=not job.unconditional, wait_for_all=wait_for_all
+        return self._copier.copy(
+            job.key,
+            [self._by_name[name] for name in destinations],
+            check_lease=check_lease,
+            compare=not job.unconditional,
+            isolate_slow=isolate_slow,
         )
 
 
 def copy_budget(settings: WorkerSettings) -> CopyBudget:
-    """Return the room that a process may take for its copies."""
+    """Return the memory and disk budget of this process."""
     return CopyBudget(spool_dir=str(settings.spool_dir), spool_bytes=settings.spool_bytes)
 
 
@@ -65,17 +69,17 @@ async def opened(
     route: Route,
     settings: WorkerSettings,
     metrics: Metrics,
-    room: CopyBudget | None = None,
+    budget: CopyBudget | None = None,
     limits: Mapping[str, RateLimiter] = MappingProxyType({}),
 ) -> AsyncIterator[RouteStores]:
-    """Open a route's stores; close them at the end. Nothing is sent yet.
+    """Open a route's stores, without sending anything; close them at the end.
 
     Args:
-        room: what the copies of several routes share; None: a room of their own.
-        limits: of destinations, by name.
+        budget: shared with other routes; None: a budget of its own.
+        limits: rate limiters by destination.
     """
     timeouts = Timeouts(write_s=settings.lease_s)
-    connections = settings.concurrency + CONNECTIONS_BESIDE_COPIES
+    connections = settings.concurrency + EXTRA_CONNECTIONS
     async with AsyncExitStack() as stack:
         source, *destinations = [
             await stack.enter_async_context(
@@ -89,25 +93,25 @@ async def opened(
             )
             for endpoint in (route.source, *route.destinations)
         ]
-        within = [
-            there.name
-            for there in route.destinations  # a store that copies by itself keeps the tags, but no ACL
-            if there.server_side_copy and not there.copy_acl and one_store(route.source, there)
+        server_side = [
+            destination.name
+            for destination in route.destinations  # a server-side copy keeps the tags, but not the ACL
+            if destination.server_side_copy and not destination.copy_acl and is_same_store(route.source, destination)
         ]
-        transfer = Copier(
+        copier = Copier(
             source,
-            room or copy_budget(settings),
+            budget or copy_budget(settings),
             metrics=metrics,
             route=route.name,
             matches=matcher(route),
-            within=within,
-            marks=any(there.copy_tags or there.copy_acl for there in route.destinations),
+            server_side=server_side,
+            copy_attributes=any(destination.copy_tags or destination.copy_acl for destination in route.destinations),
         )
-        yield RouteStores(route, source, destinations, transfer, metrics, limits)
+        yield RouteStores(route, source, destinations, copier, metrics, limits)
 
 
-async def refused(store: Store) -> S3S3Error | None:
-    """Ask the store for the beginning of its bucket; return what is wrong, or None."""
+async def probe_error(store: Store) -> S3S3Error | None:
+    """List the start of the bucket; return the error, or None if the store is available."""
     pages = store.pages()
     try:
         async for _ in pages:

@@ -1,21 +1,23 @@
-"""The room that copies take: memory, and temporary files for big objects whose MD5 is not known beforehand."""
+"""Temporary files for objects whose MD5 is not known beforehand."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterator
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from io import FileIO
 from types import TracebackType
 
 from ..errors import SpoolUnavailable
+from .digest import Digest
 
 READ_BYTES = 1024 * 1024
 
 
 class SpooledFile:
-    """An object on disk. `md5` is its digest (16 bytes)."""
+    """An object in a temporary file; `md5` is its digest (16 bytes)."""
 
     def __init__(self, directory: str, file: FileIO, md5: bytes) -> None:
         self._directory = directory
@@ -23,10 +25,10 @@ class SpooledFile:
         self.md5 = md5
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Yield the content; several may read it at once. Raises SpoolUnavailable."""
+        """Yield the content. Concurrent readers are independent of each other. Raises SpoolUnavailable."""
         offset = 0
         while True:
-            with _translated(self._directory):
+            with _translate_errors(self._directory):
                 chunk = await asyncio.to_thread(os.pread, self._file.fileno(), READ_BYTES, offset)
             if not chunk:
                 return
@@ -34,7 +36,7 @@ class SpooledFile:
             yield chunk
 
     def close(self) -> None:
-        """Remove it. Closing twice does nothing."""
+        """Close the file, which removes it. Closing twice has no effect."""
         self._file.close()
 
     def __enter__(self) -> SpooledFile:
@@ -46,18 +48,40 @@ class SpooledFile:
         self.close()
 
 
+async def spool(directory: str, chunks: AsyncIterator[bytes]) -> SpooledFile:
+    """Write a stream to a new temporary file; the caller closes it.
+
+    The file never has a name, so it vanishes however the process ends.
+
+    Raises:
+        SpoolUnavailable: the disk is full, or the directory is not writable.
+    """
+    with _translate_errors(directory):
+        file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115  # SpooledFile closes it
+    digest = Digest(also=lambda chunk: _write(file, chunk))
+    try:
+        with _translate_errors(directory):
+            async for chunk in chunks:
+                await digest.add(chunk)
+            return SpooledFile(directory, file, await digest.end())
+    except BaseException:
+        await digest.wait_for_thread()
+        file.close()
+        raise
+
+
 def _write(file: FileIO, chunk: bytes) -> None:
-    left = memoryview(chunk)
-    while left:  # a disk that becomes full takes what it can before it says so
-        left = left[file.write(left) :]
+    rest = memoryview(chunk)
+    while rest:  # a disk that becomes full accepts a part before the write fails
+        rest = rest[file.write(rest) :]
 
 
 @contextmanager
-def _translated(directory: str) -> Iterator[None]:
+def _translate_errors(directory: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise SpoolUnavailable(
             f"a temporary file in {directory} failed: {error.strerror or error}"
-            " (make room there, or set another spool_dir or a smaller spool_bytes in [worker])"
+            " (free disk space there, or set another spool_dir or a smaller spool_bytes in [worker])"
         ) from error

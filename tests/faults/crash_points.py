@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
+from types import SimpleNamespace
 from typing import Any
 
 from s3s3.queue.base import ClaimResult
@@ -66,7 +67,7 @@ def when_delivered() -> None:
 
 
 def while_hashing() -> None:
-    before(object_copy, "md5_of")
+    vars(object_copy)["hashlib"] = SimpleNamespace(md5=lambda *_, **__: die())  # of small objects
     before(Digest, "end")
 
 
@@ -110,8 +111,7 @@ STEPS: Mapping[str, Callable[[], None]] = {
     "put half sent": in_the_middle_of_a_body,
     "put sent": with_the_put_on_its_way,
     "answered": lambda: after(Store, "put"),
-    "verify": lambda: before(DestinationCopy, "_verify"),
-    "verified": lambda: before(DestinationCopy, "copied"),
+    "verified": lambda: before(DestinationCopy, "record_copied"),
     "finish": lambda: before(RedisJobQueue, "finish"),
     "finished": lambda: after(RedisJobQueue, "_finish_many"),
 }

@@ -174,7 +174,7 @@ class Pair:
         self.transfer = Copier(source, CopyBudget(), metrics=Metrics(), route="default")
 
     async def copy(self, job: Job, destinations: Sequence[str], check_lease: Callable[[], None]) -> list[Outcome]:
-        return await self.transfer.copy(job.key, [self.there], check_lease=check_lease, look=not job.unconditional)
+        return await self.transfer.copy(job.key, [self.there], check_lease=check_lease, compare=not job.unconditional)
 
 
 async def pair(stack: AsyncExitStack, source: Endpoint, there: Endpoint) -> Pair:
@@ -189,9 +189,9 @@ async def test_a_source_whose_bucket_is_missing_deletes_nothing(
     server.boto3_client().put_object(Bucket=there.bucket_name, Key="key", Body=b"content")
     async with AsyncExitStack() as stack:
         nowhere = await pair(stack, server.endpoint("no-such-bucket"), there)
-        (failed,) = await nowhere.transfer.copy("key", [nowhere.there], check_lease=lambda: None, look=look)
+        (failed,) = await nowhere.transfer.copy("key", [nowhere.there], check_lease=lambda: None, compare=look)
         empty = await pair(stack, server.endpoint(new_bucket(server)), there)
-        (deleted,) = await empty.transfer.copy("key", [empty.there], check_lease=lambda: None, look=look)
+        (deleted,) = await empty.transfer.copy("key", [empty.there], check_lease=lambda: None, compare=look)
     assert failed.result is Result.FAILED
     assert deleted.result is Result.DELETED
 

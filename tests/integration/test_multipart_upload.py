@@ -16,7 +16,7 @@ from s3s3.s3 import RECORDED_ETAG
 from s3s3.s3.multipart import Multipart
 from s3s3.scripts.demo.servers import StoreServer
 from s3s3.transfer.budget import BudgetRequest, CopyBudget
-from s3s3.transfer.copier import STREAM_BYTES
+from s3s3.transfer.size_policy import STREAM_BYTES
 from tests.integration.test_real_copies import BIG, MIB, Buckets, Proxy
 
 pytestmark = pytest.mark.real
@@ -82,7 +82,7 @@ async def test_a_large_object_goes_in_parts_where_that_is_asked_for_and_is_known
     assert [outcome.proof for outcome in same] == [Proof.RECORDED_ETAG, Proof.ETAG]
     assert "-" not in str(buckets.describe(buckets.destinations[0], "small")["ETag"])
     assert begun(buckets) == []
-    assert buckets.room.take_now(BudgetRequest(STREAM_BYTES, 64 * MIB))
+    assert buckets.room.try_acquire(BudgetRequest(STREAM_BYTES, 64 * MIB))
 
 
 async def test_an_object_of_parts_needs_no_more_room_than_for_one_of_its_own(buckets: Buckets) -> None:

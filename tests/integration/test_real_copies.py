@@ -20,8 +20,9 @@ from s3s3.s3 import RECORDED_ETAG, Store
 from s3s3.scripts.demo.servers import HOST, StoreServer
 from s3s3.transfer import object_copy
 from s3s3.transfer.budget import BudgetRequest, CopyBudget
-from s3s3.transfer.copier import SMALL_BYTES, STREAM_BYTES, Copier
+from s3s3.transfer.copier import Copier
 from s3s3.transfer.fanout import fan_out
+from s3s3.transfer.size_policy import MAX_IN_MEMORY_BYTES, STREAM_BYTES
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef, HeadObjectOutputTypeDef
@@ -59,7 +60,7 @@ class Buckets:
                 for endpoint in (self.source, *self.destinations)
             ]
             transfer = Copier(source, self.room, metrics=self.metrics, route="default")
-            copies = [transfer.copy(key, destinations, check_lease=check_lease, look=look) for key in keys]
+            copies = [transfer.copy(key, destinations, check_lease=check_lease, compare=look) for key in keys]
             return dict(zip(keys, await asyncio.gather(*copies), strict=True))
 
     def write(self, endpoint: Endpoint, key: str, body: bytes, **about: Any) -> None:
@@ -143,7 +144,7 @@ class Proxy:
             yield dataclasses.replace(endpoint, port=self.port)
 
 
-CONTENTS: Sequence[bytes] = [b"", b"x", os.urandom(4096), os.urandom(300_000), os.urandom(SMALL_BYTES), BIG]
+CONTENTS: Sequence[bytes] = [b"", b"x", os.urandom(4096), os.urandom(300_000), os.urandom(MAX_IN_MEMORY_BYTES), BIG]
 
 
 async def test_every_size_arrives_byte_identical_with_its_metadata(buckets: Buckets) -> None:
@@ -164,7 +165,7 @@ async def test_every_size_arrives_byte_identical_with_its_metadata(buckets: Buck
             assert held["Metadata"] == {"with-hyphens": "some value"}
     for outcomes in (await buckets.copy(*keys, look=True)).values():
         assert [(outcome.result, outcome.proof) for outcome in outcomes] == [(Result.SAME, Proof.ETAG)] * 2
-    assert buckets.room.take_now(BudgetRequest(STREAM_BYTES, 64 * MIB))
+    assert buckets.room.try_acquire(BudgetRequest(STREAM_BYTES, 64 * MIB))
 
 
 async def test_an_object_of_parts_is_spooled_recorded_and_known_again(buckets: Buckets) -> None:
@@ -245,7 +246,7 @@ async def test_a_lease_that_ends_before_the_last_chunk_leaves_the_old_object_sta
 async def test_a_slow_destination_does_not_hold_up_the_quick_one(
     server: StoreServer, buckets: Buckets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_copy, "fan_out", partial(fan_out, patience_s=0.3))
+    monkeypatch.setattr(object_copy, "fan_out", partial(fan_out, stall_budget_s=0.3))
     buckets.write(buckets.source, "big", BIG)
     quick, slow = buckets.destinations
     done: list[str] = []

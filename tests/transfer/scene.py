@@ -12,13 +12,14 @@ from s3s3.errors import LeaseLost
 from s3s3.model import Outcome
 from s3s3.monitoring.metrics import Metrics
 from s3s3.transfer.budget import BudgetRequest, CopyBudget
-from s3s3.transfer.copier import AT_ONCE_BYTES, SMALL_BYTES, STREAM_BYTES, Copier
+from s3s3.transfer.copier import Copier
+from s3s3.transfer.size_policy import MAX_IN_MEMORY_BYTES, MAX_SMALL_BYTES, STREAM_BYTES
 from tests.scripted_store import Object, ScriptedStore
 
 KEY = "some/key"
-TINY, SMALL, BIG = b"content", os.urandom(AT_ONCE_BYTES + 1), os.urandom(SMALL_BYTES + 1)
+TINY, SMALL, BIG = b"content", os.urandom(MAX_SMALL_BYTES + 1), os.urandom(MAX_IN_MEMORY_BYTES + 1)
 SIZES = pytest.mark.parametrize("content", [b"", TINY, SMALL, BIG], ids=["empty", "tiny", "small", "big"])
-WHOLE_ROOM = BudgetRequest(STREAM_BYTES, len(BIG))
+WHOLE_BUDGET = BudgetRequest(STREAM_BYTES, len(BIG))
 PARTS = "0123456789abcdef0123456789abcdef-2"
 LOOKS_LIKE_AN_MD5 = "0123456789abcdef0123456789abcdef"
 
@@ -31,11 +32,11 @@ def damaged(content: bytes) -> bytes:
     return content[:-1] + bytes([content[-1] ^ 1])
 
 
-def permitted() -> None:
+def always_valid() -> None:
     """Nobody else has the job."""
 
 
-class Permit:
+class ExpiringLease:
     """Permits so many writes and then no more."""
 
     def __init__(self, times: int) -> None:
@@ -51,31 +52,31 @@ class Scene:
     """A source with one object, destinations, and what copies between them."""
 
     def __init__(
-        self, content: bytes = TINY, *, destinations: int = 1, room: CopyBudget | None = None, **about: object
+        self, content: bytes = TINY, *, destinations: int = 1, budget: CopyBudget | None = None, **about: object
     ) -> None:
         self.source = ScriptedStore("ceph", {KEY: Object(content, **about)})  # type: ignore[arg-type]
         self.destinations = [ScriptedStore(f"swift-{number}") for number in range(destinations)]
         self.destination = self.destinations[0]
         self.metrics = Metrics()
-        self.room = room or CopyBudget(spool_bytes=WHOLE_ROOM.disk_bytes, memory_bytes=WHOLE_ROOM.memory_bytes)
-        self.transfer = Copier(self.source, self.room, metrics=self.metrics, route="default")  # type: ignore[arg-type]
+        self.budget = budget or CopyBudget(spool_bytes=WHOLE_BUDGET.disk_bytes, memory_bytes=WHOLE_BUDGET.memory_bytes)
+        self.transfer = Copier(self.source, self.budget, metrics=self.metrics, route="default")  # type: ignore[arg-type]
 
     async def copy(
-        self, *, look: bool = False, check_lease: Callable[[], None] = permitted, wait_for_all: bool = True
+        self, *, compare: bool = False, check_lease: Callable[[], None] = always_valid, isolate_slow: bool = False
     ) -> list[Outcome]:
         outcomes = await self.transfer.copy(
             KEY,
             self.destinations,  # type: ignore[arg-type]
             check_lease=check_lease,
-            look=look,
-            wait_for_all=wait_for_all,
+            compare=compare,
+            isolate_slow=isolate_slow,
         )
         assert [outcome.destination for outcome in outcomes] == [store.name for store in self.destinations]
         assert self.source.open_readings == 0, "an open reading holds a connection for ever"
         return outcomes
 
-    async def outcome(self, *, look: bool = False, check_lease: Callable[[], None] = permitted) -> Outcome:
-        [outcome] = await self.copy(look=look, check_lease=check_lease)
+    async def outcome(self, *, compare: bool = False, check_lease: Callable[[], None] = always_valid) -> Outcome:
+        [outcome] = await self.copy(compare=compare, check_lease=check_lease)
         return outcome
 
     def held(self, number: int = 0) -> Object:

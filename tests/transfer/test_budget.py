@@ -11,7 +11,7 @@ from s3s3.errors import AccessDenied, SpoolTooSmall, SpoolUnavailable, TooLarge
 from s3s3.model import SINGLE_PUT_LIMIT_BYTES, Result
 from s3s3.s3 import PutResult
 from s3s3.transfer.budget import BudgetRequest, CopyBudget
-from s3s3.transfer.copier import SMALL_BYTES, STREAM_BYTES
+from s3s3.transfer.size_policy import MAX_IN_MEMORY_BYTES, STREAM_BYTES
 from tests.scripted_store import Object
 from tests.transfer.scene import BIG, KEY, PARTS, SIZES, SMALL, TINY, Scene
 
@@ -28,7 +28,9 @@ async def test_an_object_over_a_single_puts_limit_names_the_setting_and_is_not_r
 
 
 async def test_an_object_over_the_limit_is_not_said_to_be_too_large_for_the_spool() -> None:
-    scene = Scene(b"", etag=PARTS, size_bytes=SINGLE_PUT_LIMIT_BYTES + 1, room=CopyBudget(spool_bytes=SMALL_BYTES))
+    scene = Scene(
+        b"", etag=PARTS, size_bytes=SINGLE_PUT_LIMIT_BYTES + 1, budget=CopyBudget(spool_bytes=MAX_IN_MEMORY_BYTES)
+    )
 
     assert isinstance((await scene.outcome()).error, TooLarge)
 
@@ -38,14 +40,14 @@ async def test_an_object_over_the_limit_that_is_there_already_is_the_same() -> N
     scene = Scene(destinations=2)
     scene.source.objects[KEY] = scene.destination.objects[KEY] = huge
 
-    same, too_large = await scene.copy(look=True)
+    same, too_large = await scene.copy(compare=True)
 
     assert same.result is Result.SAME
     assert isinstance(too_large.error, TooLarge)
 
 
 async def test_an_object_that_the_spool_can_never_hold_names_the_setting_and_is_not_read() -> None:
-    scene = Scene(BIG, etag=PARTS, room=CopyBudget(spool_bytes=SMALL_BYTES))
+    scene = Scene(BIG, etag=PARTS, budget=CopyBudget(spool_bytes=MAX_IN_MEMORY_BYTES))
 
     outcome = await scene.outcome()
 
@@ -55,7 +57,7 @@ async def test_an_object_that_the_spool_can_never_hold_names_the_setting_and_is_
 
 
 async def test_a_spool_that_cannot_be_written_is_tried_again_later() -> None:
-    outcome = await Scene(BIG, etag=PARTS, room=CopyBudget(spool_dir="/no/such/directory")).outcome()
+    outcome = await Scene(BIG, etag=PARTS, budget=CopyBudget(spool_dir="/no/such/directory")).outcome()
 
     assert isinstance(outcome.error, SpoolUnavailable) and outcome.error.retriable
     assert "spool_dir" in outcome.reason
@@ -65,31 +67,31 @@ async def test_a_spool_that_cannot_be_written_is_tried_again_later() -> None:
     ("content", "etag"), [(SMALL, ""), (BIG, ""), (BIG, PARTS)], ids=["small", "streamed", "spooled"]
 )
 async def test_a_copy_waits_for_room_without_holding_a_connection(content: bytes, etag: str) -> None:
-    room = CopyBudget(spool_bytes=len(BIG), memory_bytes=STREAM_BYTES)
-    scene = Scene(content, etag=etag, room=room)
-    await room.take(BudgetRequest(STREAM_BYTES, len(BIG)))
+    budget = CopyBudget(spool_bytes=len(BIG), memory_bytes=STREAM_BYTES)
+    scene = Scene(content, etag=etag, budget=budget)
+    await budget.acquire(BudgetRequest(STREAM_BYTES, len(BIG)))
     copying = asyncio.create_task(scene.outcome())
     await asyncio.sleep(0.05)
 
     assert (scene.source.open_readings, scene.source.bytes_read, scene.destination.requests) == (0, 0, [])
 
-    room.give(BudgetRequest(STREAM_BYTES, len(BIG)))
+    budget.release(BudgetRequest(STREAM_BYTES, len(BIG)))
     assert (await copying).result is Result.COPIED
     assert scene.held().content == content
 
 
 async def test_what_comes_with_the_get_needs_no_room() -> None:
-    room = CopyBudget(memory_bytes=STREAM_BYTES)
-    await room.take(BudgetRequest(STREAM_BYTES))
+    budget = CopyBudget(memory_bytes=STREAM_BYTES)
+    await budget.acquire(BudgetRequest(STREAM_BYTES))
 
-    assert (await asyncio.wait_for(Scene(TINY, room=room).outcome(), 5)).result is Result.COPIED
+    assert (await asyncio.wait_for(Scene(TINY, budget=budget).outcome(), 5)).result is Result.COPIED
 
 
 @SIZES
 @pytest.mark.parametrize("etag", ["", PARTS])
 async def test_a_copy_gives_back_all_the_room_it_took(content: bytes, etag: str) -> None:
-    room = CopyBudget(spool_bytes=len(BIG), memory_bytes=STREAM_BYTES)
-    scene = Scene(content, etag=etag, room=room)
+    budget = CopyBudget(spool_bytes=len(BIG), memory_bytes=STREAM_BYTES)
+    scene = Scene(content, etag=etag, budget=budget)
     for _ in range(2):
         await scene.copy()
 
@@ -101,18 +103,18 @@ async def test_a_copy_gives_back_all_the_room_it_took(content: bytes, etag: str)
     scene.source.objects[KEY] = replace(scene.source.objects[KEY], size_bytes=len(content) + 1)
     await scene.copy()
 
-    assert room.take_now(BudgetRequest(STREAM_BYTES, len(BIG)))
+    assert budget.try_acquire(BudgetRequest(STREAM_BYTES, len(BIG)))
 
 
 async def test_an_object_that_grew_while_its_copy_waited_for_room_takes_what_it_needs_now() -> None:
-    room = CopyBudget(memory_bytes=STREAM_BYTES)
-    scene = Scene(SMALL, room=room)
-    await room.take(BudgetRequest(STREAM_BYTES))
+    budget = CopyBudget(memory_bytes=STREAM_BYTES)
+    scene = Scene(SMALL, budget=budget)
+    await budget.acquire(BudgetRequest(STREAM_BYTES))
     copying = asyncio.create_task(scene.outcome())
     await asyncio.sleep(0.02)
     scene.source.objects[KEY] = Object(BIG)
-    room.give(BudgetRequest(STREAM_BYTES))
+    budget.release(BudgetRequest(STREAM_BYTES))
 
     assert (await copying).result is Result.COPIED
     assert scene.held().content == BIG
-    assert room.take_now(BudgetRequest(STREAM_BYTES))
+    assert budget.try_acquire(BudgetRequest(STREAM_BYTES))

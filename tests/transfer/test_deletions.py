@@ -8,7 +8,7 @@ from s3s3.errors import AccessDenied, LeaseLost, NoSuchBucket, NoSuchKey, StoreE
 from s3s3.model import Result
 from s3s3.transfer.copier import Copier
 from tests.scripted_store import Object, unavailable
-from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, TINY, Permit, Scene
+from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, TINY, ExpiringLease, Scene
 
 
 def gone_from_the_source(**settings: object) -> Scene:
@@ -36,8 +36,8 @@ async def test_what_a_get_at_the_source_says_is_gone_is_deleted_where_that_is_as
 async def test_a_look_deletes_only_what_is_there() -> None:
     scene = gone_from_the_source()
 
-    deleted, _ = await scene.copy(look=True)
-    absent, _ = await scene.copy(look=True)
+    deleted, _ = await scene.copy(compare=True)
+    absent, _ = await scene.copy(compare=True)
 
     assert (deleted.result, deleted.destination_size_bytes) == (Result.DELETED, len(TINY))
     assert absent.result is Result.SOURCE_MISSING
@@ -53,12 +53,12 @@ async def test_a_look_deletes_only_what_is_there() -> None:
         StoreUnavailable("away", store="ceph", operation="GET"),
     ],
 )
-@pytest.mark.parametrize("look", [False, True])
-async def test_nothing_but_no_such_key_deletes(error: StoreError, look: bool) -> None:
+@pytest.mark.parametrize("compare", [False, True])
+async def test_nothing_but_no_such_key_deletes(error: StoreError, compare: bool) -> None:
     scene = gone_from_the_source()
     scene.source.get_error = error
 
-    outcomes = await scene.copy(look=look)
+    outcomes = await scene.copy(compare=compare)
 
     assert [outcome.result for outcome in outcomes] == [Result.FAILED] * 2
     assert scene.destination.requests == []
@@ -69,14 +69,14 @@ async def test_no_such_key_of_a_destination_deletes_nothing() -> None:
     scene.destination.settings = {"delete": True}
     scene.destination.head_error = NoSuchKey("odd", store="swift-0", operation="HEAD", key=KEY)
 
-    assert (await scene.outcome(look=True)).result is Result.FAILED
+    assert (await scene.outcome(compare=True)).result is Result.FAILED
     assert scene.destination.requests == ["HEAD"]
 
 
 async def test_a_key_that_the_route_is_not_about_is_never_deleted() -> None:
     scene = gone_from_the_source()
     scene.transfer = Copier(
-        scene.source, scene.room, metrics=scene.metrics, route="default", matches=lambda key: key != KEY  # type: ignore[arg-type]
+        scene.source, scene.budget, metrics=scene.metrics, route="default", matches=lambda key: key != KEY  # type: ignore[arg-type]
     )  # fmt: skip
 
     assert [outcome.result for outcome in await scene.copy()] == [Result.SOURCE_MISSING] * 2
@@ -86,7 +86,7 @@ async def test_a_key_that_the_route_is_not_about_is_never_deleted() -> None:
 async def test_a_lease_that_is_over_deletes_nothing() -> None:
     scene = gone_from_the_source()
 
-    lost, _ = await scene.copy(check_lease=Permit(0))
+    lost, _ = await scene.copy(check_lease=ExpiringLease(0))
 
     assert isinstance(lost.error, LeaseLost)
     assert not lost.indeterminate

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3s3.transfer.digest import HASHED_AT_ONCE_BYTES, Digest, md5_of, md5_of_chunks
+from s3s3.transfer.digest import BATCH_BYTES, Digest, md5_of, md5_of_chunks
 
 MIB = bytes(1024 * 1024)
 
@@ -49,7 +49,7 @@ async def test_the_event_loop_goes_on_while_a_thread_hashes() -> None:
 async def test_no_more_than_two_portions_are_kept_however_slow_the_thread_is() -> None:
     hold = threading.Event()
     digest = Digest(also=lambda _: hold.wait(10))
-    chunk = bytes(HASHED_AT_ONCE_BYTES)
+    chunk = bytes(BATCH_BYTES)
     await digest.add(chunk)
 
     with pytest.raises(asyncio.TimeoutError):
@@ -82,6 +82,6 @@ async def test_settling_waits_for_the_thread_and_raises_nothing() -> None:
     await digest.add(MIB)
     asyncio.get_running_loop().call_later(0.05, hold.set)
 
-    await digest.settle()
+    await digest.wait_for_thread()
 
     assert done == [True]

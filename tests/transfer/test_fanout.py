@@ -165,7 +165,7 @@ async def test_one_that_hangs_is_cut_loose_and_the_others_go_on() -> None:
     chunks, hung, quick = Chunks(100), Taker(60), Taker()
     began_s = asyncio.get_running_loop().time()
 
-    await fan_out(chunks(), [hung.take, quick.take], lag_bytes=10, patience_s=3)
+    await fan_out(chunks(), [hung.take, quick.take], lag_bytes=10, stall_budget_s=3)
 
     assert asyncio.get_running_loop().time() - began_s == pytest.approx(3)
     assert (hung.ended, quick.ended, quick.came) == ("cancelled", "whole", chunks.content)
@@ -175,7 +175,7 @@ async def test_one_that_hangs_is_cut_loose_and_the_others_go_on() -> None:
 async def test_one_that_is_more_than_twice_as_slow_is_cut_loose_although_it_moves() -> None:
     chunks, slow, quick = Chunks(10_000), Taker(0.022), Taker(0.01)
 
-    await fan_out(chunks(), [slow.take, quick.take], lag_bytes=10, patience_s=3)
+    await fan_out(chunks(), [slow.take, quick.take], lag_bytes=10, stall_budget_s=3)
 
     assert (slow.ended, quick.ended) == ("cancelled", "whole")
     assert 100 < len(slow.came) < 5_000
@@ -185,7 +185,7 @@ async def test_one_that_is_more_than_twice_as_slow_is_cut_loose_although_it_move
 async def test_one_that_is_less_than_twice_as_slow_is_waited_for() -> None:
     chunks, slow, quick = Chunks(10_000), Taker(0.019), Taker(0.01)
 
-    await fan_out(chunks(), [slow.take, quick.take], lag_bytes=10, patience_s=3)
+    await fan_out(chunks(), [slow.take, quick.take], lag_bytes=10, stall_budget_s=3)
 
     assert (slow.ended, quick.ended) == ("whole", "whole")
 
@@ -194,7 +194,7 @@ async def test_one_that_is_less_than_twice_as_slow_is_waited_for() -> None:
 async def test_nobody_is_cut_loose_while_all_are_slow() -> None:
     chunks, takers = Chunks(40), [Taker(0.01), Taker(0.01)]
 
-    await fan_out(chunks(), [taker.take for taker in takers], lag_bytes=2, patience_s=0.05)
+    await fan_out(chunks(), [taker.take for taker in takers], lag_bytes=2, stall_budget_s=0.05)
 
     assert [taker.ended for taker in takers] == ["whole"] * 2
 
@@ -203,7 +203,7 @@ async def test_nobody_is_cut_loose_while_all_are_slow() -> None:
 async def test_a_single_taker_is_never_cut_loose() -> None:
     chunks, slow = Chunks(10), Taker(0.05)
 
-    await fan_out(chunks(), [slow.take], lag_bytes=1, patience_s=0.01)
+    await fan_out(chunks(), [slow.take], lag_bytes=1, stall_budget_s=0.01)
 
     assert slow.ended == "whole"
 

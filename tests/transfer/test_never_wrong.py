@@ -9,7 +9,7 @@ import pytest
 from s3s3.errors import AccessDenied, IntegrityError
 from s3s3.model import Proof, Result
 from s3s3.s3 import PutResult
-from s3s3.transfer.copier import SMALL_BYTES
+from s3s3.transfer.size_policy import MAX_IN_MEMORY_BYTES
 from tests.scripted_store import Object
 from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, PARTS, SIZES, SMALL, TINY, Scene, damaged, md5
 
@@ -41,7 +41,7 @@ async def test_bytes_damaged_differently_each_time_never_become_an_object(conten
     outcome = await scene.outcome()
 
     assert isinstance(outcome.error, IntegrityError) and outcome.error.retriable
-    assert "read twice" in outcome.reason
+    assert "two reads returned different bytes" in outcome.reason
     assert not outcome.indeterminate
     assert scene.destination.objects == {}
     assert scene.mismatches() == {"ceph": 1}
@@ -74,7 +74,7 @@ async def test_bytes_that_are_cut_short_the_same_way_each_time_never_become_an_o
     outcome = await scene.outcome()
 
     assert isinstance(outcome.error, IntegrityError) and outcome.error.retriable
-    assert f"a HEAD says that it has {len(content)}" in outcome.reason
+    assert f"HEAD reports {len(content)}" in outcome.reason
     assert scene.destination.objects == {}
     assert scene.mismatches() == {"ceph": 1}
 
@@ -90,7 +90,7 @@ async def test_an_etag_that_looks_like_an_md5_and_is_none_is_known_by_reading_tw
     assert scene.source.requests == ["GET", "HEAD", "GET"]
     assert (scene.held().content, scene.held().recorded_etag) == (content, LOOKS_LIKE_AN_MD5)
     assert scene.mismatches() == {}
-    assert (await scene.outcome(look=True)).proof is Proof.RECORDED_ETAG
+    assert (await scene.outcome(compare=True)).proof is Proof.RECORDED_ETAG
 
 
 async def test_a_destination_that_failed_at_the_first_reading_is_not_asked_at_the_second() -> None:
@@ -116,7 +116,7 @@ async def test_the_etag_of_an_encrypted_object_is_recorded_even_if_it_happens_to
     await scene.copy()
 
     assert scene.held().recorded_etag == md5(TINY)
-    assert (await scene.outcome(look=True)).proof is Proof.RECORDED_ETAG
+    assert (await scene.outcome(compare=True)).proof is Proof.RECORDED_ETAG
 
 
 @SIZES
@@ -148,7 +148,7 @@ async def test_a_destination_that_says_200_before_it_has_everything_is_caught() 
     outcome = await scene.outcome()
 
     assert isinstance(outcome.error, IntegrityError)
-    assert "before it had the whole object" in outcome.reason
+    assert "before the whole object was sent" in outcome.reason
 
 
 @pytest.mark.parametrize("content", [TINY, BIG], ids=["tiny", "big"])
@@ -163,7 +163,7 @@ async def test_a_destination_that_encrypts_may_answer_any_etag(content: bytes) -
 
 async def test_an_object_rewritten_between_two_readings_is_copied_as_it_is_now() -> None:
     scene = Scene()
-    new = os.urandom(SMALL_BYTES + 7)
+    new = os.urandom(MAX_IN_MEMORY_BYTES + 7)
     scene.source.serves[KEY] = [Object(damaged(BIG), md5(BIG)), Object(new)]
 
     assert (await scene.outcome()).result is Result.COPIED
@@ -223,8 +223,8 @@ async def test_another_process_learns_from_a_look_that_a_destinations_etags_are_
     assert scene.held().recorded_etag is None
     scene.transfer.non_md5_destinations.clear()
 
-    unproven = await scene.outcome(look=True)
-    same = await scene.outcome(look=True)
+    unproven = await scene.outcome(compare=True)
+    same = await scene.outcome(compare=True)
 
     assert (unproven.result, unproven.reason) == (Result.COPIED, "unproven")
     assert (same.result, same.proof) == (Result.SAME, Proof.RECORDED_ETAG)

@@ -6,9 +6,21 @@ import pytest
 
 from s3s3.model import Proof, Result
 from s3s3.transfer.budget import CopyBudget
-from s3s3.transfer.copier import AT_ONCE_BYTES
+from s3s3.transfer.size_policy import MAX_SMALL_BYTES
 from tests.scripted_store import Object, unavailable
-from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, PARTS, SIZES, SMALL, TINY, WHOLE_ROOM, Scene, damaged, md5
+from tests.transfer.scene import (
+    BIG,
+    KEY,
+    LOOKS_LIKE_AN_MD5,
+    PARTS,
+    SIZES,
+    SMALL,
+    TINY,
+    WHOLE_BUDGET,
+    Scene,
+    damaged,
+    md5,
+)
 
 
 @SIZES
@@ -17,14 +29,14 @@ async def test_a_look_copies_nothing_that_is_the_same(content: bytes) -> None:
     for store in scene.destinations:
         store.objects[KEY] = Object(content)
 
-    outcomes = await scene.copy(look=True)
+    outcomes = await scene.copy(compare=True)
 
     for outcome in outcomes:
         assert (outcome.result, outcome.reason, outcome.proof) == (Result.SAME, "same", Proof.ETAG)
         assert (outcome.source_md5, outcome.destination_md5) == (md5(content), md5(content))
         assert (outcome.source_size_bytes, outcome.destination_size_bytes) == (len(content), len(content))
     assert [store.requests for store in scene.destinations] == [["HEAD"], ["HEAD"]]
-    assert scene.source.bytes_read == (len(content) if len(content) <= AT_ONCE_BYTES else 0)
+    assert scene.source.bytes_read == (len(content) if len(content) <= MAX_SMALL_BYTES else 0)
 
 
 @pytest.mark.parametrize("content", [TINY, SMALL, BIG], ids=["tiny", "small", "big"])
@@ -34,7 +46,7 @@ async def test_a_look_copies_only_where_something_differs(content: bytes) -> Non
     scene.destinations[2].objects[KEY] = Object(damaged(content))
     scene.destinations[3].objects[KEY] = Object(content + b"more")
 
-    outcomes = await scene.copy(look=True)
+    outcomes = await scene.copy(compare=True)
 
     found = [(outcome.result.value, outcome.reason) for outcome in outcomes]
     assert found == [("same", "same"), ("copied", "missing"), ("copied", "etag"), ("copied", "size")]
@@ -47,7 +59,7 @@ async def test_a_destination_that_cannot_be_looked_at_fails_alone() -> None:
     scene = Scene(destinations=2)
     scene.destination.head_error = unavailable("swift-0")
 
-    failed, copied = await scene.copy(look=True)
+    failed, copied = await scene.copy(compare=True)
 
     assert failed.error is scene.destination.head_error
     assert copied.result is Result.COPIED
@@ -58,7 +70,7 @@ async def test_a_source_that_is_gone_is_not_looked_for_at_the_destinations() -> 
     scene = Scene()
     scene.source.objects.clear()
 
-    assert (await scene.outcome(look=True)).result is Result.SOURCE_MISSING
+    assert (await scene.outcome(compare=True)).result is Result.SOURCE_MISSING
     assert scene.destination.requests == []
 
 
@@ -73,7 +85,7 @@ async def test_contents_decide_where_either_side_wants_them_verified(content: by
     scene.destinations[1].objects[KEY] = Object(content)
     scene.destinations[2].objects[KEY] = Object(damaged(content) if content else b"", "other-parts-5")
 
-    outcomes = await scene.copy(look=True)
+    outcomes = await scene.copy(compare=True)
 
     same = ("same", "same", Proof.CONTENT)
     last = ("copied", "content", Proof.ETAG) if content else same
@@ -88,7 +100,7 @@ async def test_contents_decide_where_the_destination_encrypts() -> None:
     scene.destination.verify_md5 = True
     scene.destination.objects[KEY] = Object(TINY, LOOKS_LIKE_AN_MD5, encrypted=True)
 
-    assert (await scene.outcome(look=True)).proof is Proof.CONTENT
+    assert (await scene.outcome(compare=True)).proof is Proof.CONTENT
 
 
 async def test_only_the_destination_is_read_where_the_sources_etag_is_an_md5() -> None:
@@ -96,16 +108,16 @@ async def test_only_the_destination_is_read_where_the_sources_etag_is_an_md5() -
     scene.source.verify_md5 = True
     scene.destination.objects[KEY] = Object(BIG, PARTS)
 
-    assert (await scene.outcome(look=True)).proof is Proof.CONTENT
+    assert (await scene.outcome(compare=True)).proof is Proof.CONTENT
     assert scene.source.bytes_read == 0
 
 
 async def test_a_big_object_whose_md5_was_worked_out_for_a_comparison_need_not_be_spooled() -> None:
-    scene = Scene(BIG, etag=PARTS, room=CopyBudget(spool_dir="/no/such/directory"))
+    scene = Scene(BIG, etag=PARTS, budget=CopyBudget(spool_dir="/no/such/directory"))
     scene.source.verify_md5 = True
     scene.destination.objects[KEY] = Object(damaged(BIG), "other-parts-5")
 
-    assert (await scene.outcome(look=True)).result is Result.COPIED
+    assert (await scene.outcome(compare=True)).result is Result.COPIED
     assert scene.held().recorded_etag == PARTS
 
 
@@ -116,8 +128,8 @@ async def test_a_destination_whose_content_cannot_be_read_fails_alone() -> None:
         store.objects[KEY] = Object(TINY, "other-parts-5")
     scene.destination.get_error = unavailable("swift-0")
 
-    failed, same = await scene.copy(look=True)
+    failed, same = await scene.copy(compare=True)
 
     assert failed.error is scene.destination.get_error
-    assert scene.room.take_now(WHOLE_ROOM)
+    assert scene.budget.try_acquire(WHOLE_BUDGET)
     assert same.proof is Proof.CONTENT

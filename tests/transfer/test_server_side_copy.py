@@ -10,16 +10,17 @@ import pytest
 from s3s3.errors import LeaseLost, NoSuchKey, StoreRefused
 from s3s3.model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Result, Secret
 from s3s3.s3 import PutResult
-from s3s3.transfer.copier import Copier, one_store
+from s3s3.transfer.copier import Copier
+from s3s3.transfer.server_side_copy import is_same_store
 from tests.scripted_store import Object, unavailable
-from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, TINY, Permit, Scene, md5
+from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, TINY, ExpiringLease, Scene, md5
 
 
 def one_store_with(content: bytes = TINY, **about: Any) -> Scene:
     """A source and two destinations; the first is in the source's own store."""
     scene = Scene(content, destinations=2, **about)
     scene.transfer = Copier(
-        scene.source, scene.room, metrics=scene.metrics, route="default", within=["swift-0"]  # type: ignore[arg-type]
+        scene.source, scene.budget, metrics=scene.metrics, route="default", server_side=["swift-0"]  # type: ignore[arg-type]
     )  # fmt: skip
     scene.destination.copies = lambda: scene.source.objects[KEY]
     return scene
@@ -28,9 +29,13 @@ def one_store_with(content: bytes = TINY, **about: Any) -> Scene:
 async def test_a_store_that_has_both_copies_by_itself_and_the_others_get_theirs_the_ordinary_way() -> None:
     scene = one_store_with()
 
-    within, other = await scene.copy()
+    first, other = await scene.copy()
 
-    assert (within.result, within.source_md5, within.destination_md5) == (Result.COPIED, md5(TINY), md5(TINY))
+    assert (first.result, first.source_md5, first.destination_md5) == (
+        Result.COPIED,
+        md5(TINY),
+        md5(TINY),
+    )
     assert other.result is Result.COPIED
     assert scene.source.requests == ["HEAD", "GET"]
     assert [store.requests for store in scene.destinations] == [["COPY"], ["PUT"]]
@@ -39,12 +44,12 @@ async def test_a_store_that_has_both_copies_by_itself_and_the_others_get_theirs_
 async def test_a_look_has_the_store_copy_only_what_differs() -> None:
     scene = one_store_with()
     scene.transfer = Copier(
-        scene.source, scene.room, metrics=scene.metrics, route="default", within=["swift-0", "swift-1"]  # type: ignore[arg-type]
+        scene.source, scene.budget, metrics=scene.metrics, route="default", server_side=["swift-0", "swift-1"]  # type: ignore[arg-type]
     )  # fmt: skip
     scene.destination.objects[KEY] = Object(TINY)
     scene.destinations[1].copies = lambda: scene.source.objects[KEY]
 
-    same, copied = await scene.copy(look=True)
+    same, copied = await scene.copy(compare=True)
 
     assert (same.result, copied.result, copied.reason) == (Result.SAME, Result.COPIED, "missing")
     assert scene.source.bytes_read == 0
@@ -143,7 +148,7 @@ async def test_a_large_copy_that_a_store_does_not_finish_in_time_goes_the_ordina
 
 
 async def test_a_lease_that_is_over_has_no_store_copy_anything() -> None:
-    lost, _ = await one_store_with().copy(check_lease=Permit(0))
+    lost, _ = await one_store_with().copy(check_lease=ExpiringLease(0))
     assert isinstance(lost.error, LeaseLost)
     assert not lost.indeterminate
 
@@ -183,4 +188,4 @@ CEPH = Endpoint("source", "a", host="ceph.example.org", access_key_id="A", secre
     ],
 )
 def test_one_store_is_the_same_host_and_port_and_the_same_keys(change: dict[str, Any], same: bool) -> None:
-    assert one_store(CEPH, replace(CEPH, **change)) is same
+    assert is_same_store(CEPH, replace(CEPH, **change)) is same

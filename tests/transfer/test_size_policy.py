@@ -35,7 +35,7 @@ def test_there_are_never_more_parts_than_a_store_takes(size_bytes: int, threshol
 async def test_a_store_that_takes_no_parts_fails_for_itself_alone_and_nothing_is_waited_for() -> None:
     scene = Scene(b"", size_bytes=SINGLE_PUT_LIMIT_BYTES + 1, destinations=2)
     scene.destination.settings = {"multipart": True}
-    scene.room = CopyBudget(spool_bytes=1)
+    scene.budget = CopyBudget(spool_bytes=1)
     with_parts, without = await scene.copy()
     assert isinstance(with_parts.error, SpoolTooSmall) or "spool_bytes" in with_parts.reason
     assert without.result is Result.FAILED

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from s3s3.errors import IntegrityError, SpoolTooSmall, SpoolUnavailable
-from s3s3.transfer import budget, spool
+from s3s3.transfer import spool
 from s3s3.transfer.budget import BudgetRequest, ByteSemaphore, CopyBudget
 
 MIB = 1024 * 1024
@@ -45,11 +45,11 @@ class Asking:
         self.task = asyncio.create_task(self._take())
 
     async def _take(self) -> None:
-        await self._budget.take(self._size_bytes)
+        await self._budget.acquire(self._size_bytes)
         self.has = True
 
-    def give(self) -> None:
-        self._budget.give(self._size_bytes)
+    def release(self) -> None:
+        self._budget.release(self._size_bytes)
 
 
 async def asking(budget: ByteSemaphore, *sizes_bytes: int) -> list[Asking]:
@@ -63,7 +63,7 @@ async def test_a_budget_gives_no_more_than_it_has() -> None:
     first, second, third = await asking(budget, 4, 6, 1)
 
     assert (first.has, second.has, third.has) == (True, True, False)
-    first.give()
+    first.release()
     await third.task
     assert budget.free_bytes == 3
 
@@ -73,10 +73,10 @@ async def test_a_budget_is_given_out_in_the_order_of_asking() -> None:
     first, big, small = await asking(budget, 8, 10, 1)
 
     assert not small.has, "it must not overtake the big one, or that would never get its turn"
-    assert not budget.take_now(1)
-    first.give()
+    assert not budget.try_acquire(1)
+    first.release()
     await big.task
-    big.give()
+    big.release()
     await small.task
 
 
@@ -92,7 +92,7 @@ async def test_whoever_is_cancelled_while_waiting_makes_way() -> None:
 async def test_whoever_is_cancelled_just_when_his_turn_comes_loses_nothing_of_it() -> None:
     budget = ByteSemaphore(10)
     first, second = await asking(budget, 10, 10)
-    first.give()
+    first.release()
     second.task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await second.task
@@ -101,44 +101,44 @@ async def test_whoever_is_cancelled_just_when_his_turn_comes_loses_nothing_of_it
 
 
 async def test_more_than_there_ever_is_is_refused_at_once() -> None:
-    with pytest.raises(ValueError, match="11 bytes"):
-        await ByteSemaphore(10).take(11)
+    with pytest.raises(ValueError, match="cannot acquire 11 of 10 bytes"):
+        await ByteSemaphore(10).acquire(11)
 
 
 async def test_room_is_taken_and_given_as_a_whole() -> None:
-    room = CopyBudget(spool_bytes=10, memory_bytes=10)
+    budget = CopyBudget(spool_bytes=10, memory_bytes=10)
 
-    assert room.take_now(BudgetRequest(5, 10))
-    assert not room.take_now(BudgetRequest(5, 1)), "no disk left"
-    assert not room.take_now(BudgetRequest(6, 0)), "no memory left"
-    assert room.take_now(BudgetRequest(5, 0)), "what could not be had wholly must not be kept in part"
-    room.give(BudgetRequest(5, 0))
-    room.give(BudgetRequest(5, 10))
-    assert room.take_now(BudgetRequest(10, 10))
+    assert budget.try_acquire(BudgetRequest(5, 10))
+    assert not budget.try_acquire(BudgetRequest(5, 1)), "no disk left"
+    assert not budget.try_acquire(BudgetRequest(6, 0)), "no memory left"
+    assert budget.try_acquire(BudgetRequest(5, 0)), "what could not be had wholly must not be kept in part"
+    budget.release(BudgetRequest(5, 0))
+    budget.release(BudgetRequest(5, 10))
+    assert budget.try_acquire(BudgetRequest(10, 10))
 
 
 async def test_two_that_need_memory_and_disk_do_not_block_each_other() -> None:
-    room = CopyBudget(spool_bytes=10, memory_bytes=10)
+    budget = CopyBudget(spool_bytes=10, memory_bytes=10)
 
     async def use() -> None:
         for _ in range(20):
-            await room.take(BudgetRequest(6, 6))
+            await budget.acquire(BudgetRequest(6, 6))
             await asyncio.sleep(0)
-            room.give(BudgetRequest(6, 6))
+            budget.release(BudgetRequest(6, 6))
 
     await asyncio.wait_for(asyncio.gather(use(), use(), use()), 5)
 
 
 async def test_whoever_is_cancelled_while_he_waits_for_memory_gives_the_disk_back() -> None:
-    room = CopyBudget(spool_bytes=10, memory_bytes=10)
-    await room.take(BudgetRequest(10, 0))
-    waiting = asyncio.create_task(room.take(BudgetRequest(1, 10)))
+    budget = CopyBudget(spool_bytes=10, memory_bytes=10)
+    await budget.acquire(BudgetRequest(10, 0))
+    waiting = asyncio.create_task(budget.acquire(BudgetRequest(1, 10)))
     await asyncio.sleep(0.01)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
 
-    assert room.take_now(BudgetRequest(0, 10))
+    assert budget.try_acquire(BudgetRequest(0, 10))
 
 
 def test_an_object_larger_than_all_of_the_spool_is_told_which_setting_to_change() -> None:
@@ -149,9 +149,9 @@ def test_an_object_larger_than_all_of_the_spool_is_told_which_setting_to_change(
 
 async def test_what_is_spooled_comes_back_to_several_readers(tmp_path: Path) -> None:
     chunks = [os.urandom(700_000) for _ in range(5)]
-    room = CopyBudget(spool_dir=str(tmp_path))
+    budget = CopyBudget(spool_dir=str(tmp_path))
 
-    with await room.spool(of(*chunks)) as file:
+    with await budget.spool(of(*chunks)) as file:
         contents = await asyncio.gather(joined(file.chunks()), joined(file.chunks()))
 
         assert list(contents) == [b"".join(chunks)] * 2
@@ -182,7 +182,7 @@ async def test_a_spooling_that_is_cancelled_closes_its_file_only_after_the_last_
         hold.wait(10)
         closed_when_written.append(file.closed)  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(budget, "_write", slow_write)
+    monkeypatch.setattr(spool, "_write", slow_write)
     task = asyncio.create_task(CopyBudget(spool_dir=str(tmp_path)).spool(of(*[bytes(MIB)] * 3)))
     await asyncio.sleep(0.05)
     task.cancel()
@@ -200,10 +200,10 @@ async def test_a_full_disk_is_told_with_the_directory_and_may_be_tried_again() -
         while True:
             yield bytes(MIB)
 
-    room = CopyBudget(spool_dir="/dev/shm")
+    budget = CopyBudget(spool_dir="/dev/shm")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SpoolUnavailable) as raised:
         patch.setattr(tempfile, "TemporaryFile", lambda **_: open("/dev/full", "r+b", buffering=0))  # noqa: PTH123, SIM115
-        await room.spool(endless())
+        await budget.spool(endless())
 
     assert "No space left on device" in str(raised.value)
     assert "/dev/shm" in str(raised.value) and "spool_dir" in str(raised.value)

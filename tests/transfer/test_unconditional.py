@@ -8,7 +8,7 @@ from s3s3.errors import AccessDenied, LeaseLost, NoSuchBucket, StoreUnavailable
 from s3s3.model import Result
 from s3s3.s3 import PutResult
 from tests.scripted_store import Object, unavailable
-from tests.transfer.scene import BIG, KEY, PARTS, SIZES, Permit, Scene, md5
+from tests.transfer.scene import BIG, KEY, PARTS, SIZES, ExpiringLease, Scene, md5
 
 
 @SIZES
@@ -80,7 +80,7 @@ async def test_one_destinations_failure_leaves_the_others_alone(content: bytes, 
 async def test_nothing_is_written_once_the_lease_is_over(content: bytes, etag: str) -> None:
     scene = Scene(content, etag=etag)
 
-    outcome = await scene.outcome(check_lease=Permit(0))
+    outcome = await scene.outcome(check_lease=ExpiringLease(0))
 
     assert isinstance(outcome.error, LeaseLost)
     assert not outcome.indeterminate
@@ -91,7 +91,7 @@ async def test_nothing_is_written_once_the_lease_is_over(content: bytes, etag: s
 async def test_a_lease_that_ends_during_a_long_put_keeps_the_object_from_being_complete(etag: str) -> None:
     scene = Scene(BIG, etag=etag)
 
-    outcome = await scene.outcome(check_lease=Permit(1))
+    outcome = await scene.outcome(check_lease=ExpiringLease(1))
 
     assert isinstance(outcome.error, LeaseLost)
     assert scene.destination.objects == {}
@@ -147,7 +147,7 @@ async def test_a_lease_that_ended_between_two_attempts_does_not_hide_the_first_o
 
     scene.destination.put = put_twice  # type: ignore[method-assign]
 
-    outcome = await scene.outcome(check_lease=Permit(1))
+    outcome = await scene.outcome(check_lease=ExpiringLease(1))
 
     assert isinstance(outcome.error, LeaseLost)
     assert outcome.indeterminate

@@ -135,7 +135,7 @@ class Download:
                 await digest.add(chunk)
             return (await digest.end()).hex()
         finally:
-            await digest.settle()
+            await digest.wait_for_thread()
 
     def _write_and_tell(self, chunk: bytes) -> None:
         self._write(chunk)

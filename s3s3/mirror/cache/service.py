@@ -13,7 +13,7 @@ from ...monitoring.metrics import Metrics
 from ...s3 import Credentials, Store
 from ...s3.transport.pool import ASKING, ASKING_CONNECTIONS
 from ...tasks import cancel
-from ...transfer.route_stores import refused
+from ...transfer.route_stores import probe_error
 from ..access_log import JsonAccessLog
 from ..http_server import Bounds, Connections, connections_at_hand, serving
 from ..request_stats import OF_CACHE, Line, RequestStats
@@ -47,7 +47,7 @@ class CacheService:
 
     async def readiness_problems(self) -> list[str]:
         """Ask the store and look at the directory; return what is wrong, a line each."""
-        error = await refused(self.store)
+        error = await probe_error(self.store)
         wrong = [f"{self.name}: {error}"] if error is not None else []
         if not self.folder.directory.is_dir():
             wrong.append(f"{self.name}: {self.folder.directory} has gone")

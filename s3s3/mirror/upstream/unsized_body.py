@@ -66,12 +66,12 @@ class _Taken:
             raise TooLarge("it has more bytes than a single PUT takes (5 GiB)", operation="GET")
         while self.size_bytes > self._taken_bytes:
             # Never waited for: two that each hold a part could wait for each other for ever.
-            if not self._room.take_now(BudgetRequest(0, _ROOM_STEP_BYTES)):
+            if not self._room.try_acquire(BudgetRequest(0, _ROOM_STEP_BYTES)):
                 raise SpoolUnavailable("spool_bytes is used up for now: set a larger one in [worker]")
             self._taken_bytes += _ROOM_STEP_BYTES
 
     def give_back(self) -> None:
-        self._room.give(BudgetRequest(0, self._taken_bytes))
+        self._room.release(BudgetRequest(0, self._taken_bytes))
         self._taken_bytes = 0
 
 
