@@ -165,7 +165,7 @@ async def route_listeners(
         for doubt in configuration.config_warnings(config.routes):
             log.warning("%s", doubt)
         for route in config.routes:
-            metrics.begin_at_zero(route)
+            metrics.initialize_series(route)
         yield [RouteListener(stores, config, speaking, hearing, metrics, periodic) for stores in opened_stores]
 
 

@@ -1,47 +1,49 @@
-"""Figures as people read them. What is not known is a dash."""
+"""Format durations, sizes, rates, times and counts for people."""
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
 
-NOT_KNOWN = "–"
-NO_BREAK = "\N{NO-BREAK SPACE}"
+UNKNOWN = "–"
 
 
-def span_text(seconds: float | None) -> str:
-    """Return a time span: 3 ms, 1.2 s, 5 min, 3 h, 2 d. No line breaks within it."""
+def duration_text(seconds: float | None) -> str:
+    """Return a duration in its largest one or two units: "3 ms", "1.2 s", "42 s", "5 min", "3 h 20 min", "2 d 4 h".
+
+    None is a dash.
+    """
     if seconds is None:
-        return NOT_KNOWN
+        return UNKNOWN
     if seconds < 1:
-        return f"{seconds * 1000:.0f}{NO_BREAK}ms"
-    for longest, unit, unit_s in ((60, "s", 1), (3600, "min", 60), (86_400, "h", 3600)):
-        if seconds < longest:
-            number = seconds / unit_s
-            return f"{number:.1f}{NO_BREAK}{unit}" if number < 10 and unit != "min" else f"{number:.0f}{NO_BREAK}{unit}"
-    return f"{seconds / 86_400:.0f}{NO_BREAK}d"
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.{seconds < 10:d}f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (0 if days else minutes, "min")]
+    return " ".join(f"{number} {unit}" for number, unit in parts if number)
 
 
 def rate_text(per_s: float) -> str:
-    """Return a rate of objects: by the second where that is a number, else by the minute."""
-    if per_s >= 1 or per_s == 0:
-        return f"{per_s:,.0f}/s" if per_s >= 10 or per_s == 0 else f"{per_s:.1f}/s"
-    return f"{per_s * 60:.0f}/min" if per_s * 60 >= 10 else f"{per_s * 60:.1f}/min"
+    """Return a rate of objects: "1,200/s", "1.5/s" or, below one a second, "30/min"."""
+    number, unit = (per_s, "s") if per_s >= 1 or not per_s else (per_s * 60, "min")
+    return f"{number:,.0f}/{unit}" if number >= 10 or not number else f"{number:.1f}/{unit}"
 
 
 def size_text(size_bytes: float) -> str:
-    """Return a size: 12 B, 3.4 MiB."""
+    """Return a size: "12 B", "3.4 MiB"."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size_bytes < 1024:
-            return f"{size_bytes:.0f} {unit}" if size_bytes >= 10 or unit == "B" else f"{size_bytes:.1f} {unit}"
+            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
         size_bytes /= 1024
     return f"{size_bytes:.1f} TiB"
 
 
 def time_text(at_ms: float) -> str:
-    """Return a time (Unix time in ms), in UTC."""
-    return f"{datetime.fromtimestamp(at_ms / 1000, timezone.utc):%Y-%m-%d %H:%M:%S}"
+    """Return a Unix time in ms: "2026-01-31 12:00:00 UTC"."""
+    return f"{datetime.fromtimestamp(at_ms / 1000, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def count_text(number: int, one: str, several: str) -> str:
-    """Return "1 try", "2 tries"."""
-    return f"{number:,} {one if number == 1 else several}"
+def count_noun(count: int, noun: str) -> str:
+    """Return "1 key", "2,000 keys"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

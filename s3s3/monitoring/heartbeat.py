@@ -1,13 +1,13 @@
-"""Who works on a route: each process gives a sign of life every few seconds, for people to see.
+"""Register this process in Redis and publish its heartbeat and metric deltas.
 
 Keys, under the route's prefix:
 
-    fleet           sorted set: the processes, by their last sign of life (ms); for an hour after it, or until they
-                    sign off
-    fleet:about     hash: what each said of itself, JSON: {host, pid, version, command, started_ms, running, leads,
-                    ailment}
+    processes       sorted set: the processes, by the time of their last heartbeat (ms); kept for an hour after it, or
+                    until they deregister
+    processes:info  hash: a JSON object for each process: {host, pid, version, command, started_ms, running, is_leader,
+                    health_problem}
 
-Nothing is decided by it: who may run a job is the queue's business alone.
+For the status page and `s3s3 jobs` only: no worker decides anything by these keys.
 """
 
 from __future__ import annotations
@@ -32,23 +32,27 @@ from ..queue.redis_queue import RedisJobQueue
 from .history import History, MetricsDelta
 from .metrics import Metrics
 
-HEARTBEAT_INTERVAL_S = 5.0
-SILENT_AFTER_S = 3 * HEARTBEAT_INTERVAL_S
-"""After so long without a sign of life a process counts as gone."""
+log = logging.getLogger(__name__)
 
-KEPT_S = 3600
+HEARTBEAT_INTERVAL_S = 5.0
+
+#: A process without a heartbeat for this time, in seconds, counts as silent.
+SILENT_AFTER_S = 3 * HEARTBEAT_INTERVAL_S
+
+#: How long Redis keeps a process after its last heartbeat, in seconds.
+RETENTION_S = 3600
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
-    """A process, as it said itself.
+    """A process that works on a route, as its last heartbeat described it.
 
     Attributes:
         command: listen, mirror or bucket.
-        running: how many jobs it works on.
-        leads: whether it puts the channel's notices on the queue.
-        ailment: why it does not work as it should, "" while it does.
-        silent_s: how long ago its last sign of life was, by Redis's clock.
+        running: the number of jobs that it is running.
+        is_leader: whether it enqueues the messages of the route's channel.
+        health_problem: why it does not work, or "" while it works.
+        silent_s: the age of its last heartbeat, by Redis's clock.
     """
 
     id: str
@@ -58,13 +62,13 @@ class ProcessInfo:
     command: str
     started_ms: int
     running: int = 0
-    leads: bool = False
+    is_leader: bool = False
     health_problem: str = ""
     silent_s: float = 0.0
 
     @property
     def is_silent(self) -> bool:
-        """Whether nothing was heard of it for too long."""
+        """Whether its last heartbeat is older than `SILENT_AFTER_S`."""
         return self.silent_s > SILENT_AFTER_S
 
 
@@ -72,48 +76,49 @@ class ProcessRegistry:
     """The processes of one route.
 
     Args:
-        prefix: what every key of the route begins with.
+        prefix: the prefix of the route's Redis keys.
     """
 
     def __init__(self, client: Redis, prefix: str) -> None:
         self._scripts = LuaScripts(client, __package__, prefix)
 
-    async def register(self, member: ProcessInfo) -> None:
-        """Give a sign of life. Raises RedisUnavailable."""
-        about = {name: value for name, value in asdict(member).items() if name not in ("id", "silent_s")}
-        await self._scripts.run("heartbeat", "here", member.id, json.dumps(about), KEPT_S)
+    async def register(self, process: ProcessInfo) -> None:
+        """Record a heartbeat. Raises RedisUnavailable."""
+        info = {name: value for name, value in asdict(process).items() if name not in ("id", "silent_s")}
+        await self._scripts.run("heartbeat", "register", process.id, json.dumps(info), RETENTION_S)
 
-    async def deregister(self, member_id: str) -> None:
-        """Say goodbye. Raises RedisUnavailable."""
-        await self._scripts.run("heartbeat", "gone", member_id)
+    async def deregister(self, process_id: str) -> None:
+        """Remove a process. Raises RedisUnavailable."""
+        await self._scripts.run("heartbeat", "deregister", process_id)
 
     async def processes(self) -> Sequence[ProcessInfo]:
-        """Return all who gave a sign of life within the hour and did not sign off. Raises RedisUnavailable."""
-        found = await self._scripts.run("heartbeat", "read")
-        known = {one.name for one in fields(ProcessInfo)}
-        members = []
-        for name, text, silent_ms in zip(found[::3], found[1::3], found[2::3], strict=True):
-            about = {key: value for key, value in json.loads(text).items() if key in known}
-            members.append(ProcessInfo(id=name, silent_s=int(silent_ms) / 1000, **about))
-        return sorted(members, key=lambda one: (one.host, one.pid))
+        """Return the processes that sent a heartbeat within the last hour and have not deregistered.
 
-
-log = logging.getLogger(__name__)
+        Fields that a newer version of s3s3 added are ignored. Raises RedisUnavailable.
+        """
+        found = await self._scripts.run("heartbeat", "list")
+        known = {field.name for field in fields(ProcessInfo)}
+        processes = []
+        for process_id, text, silent_ms in zip(found[::3], found[1::3], found[2::3], strict=True):
+            info = {name: value for name, value in json.loads(text).items() if name in known}
+            processes.append(ProcessInfo(id=process_id, silent_s=int(silent_ms) / 1000, **info))
+        return sorted(processes, key=lambda process: (process.host, process.pid))
 
 
 class ProcessState(NamedTuple):
-    """How a process does: jobs that it works on, whether it puts the notices on the queue, and what ails it."""
+    """The part of a `ProcessInfo` that changes while the process runs."""
 
     running: int
-    leads: bool
+    is_leader: bool
     health_problem: str
 
 
 class Heartbeat:
-    """A process's presence in one route's fleet. `keep` runs beside its work.
+    """The heartbeat of this process in one route.
 
     Args:
-        command: what it is: listen, mirror or bucket.
+        state: returns the current state; called before each heartbeat.
+        command: listen, mirror or bucket.
     """
 
     def __init__(
@@ -125,32 +130,34 @@ class Heartbeat:
         command: str = "listen",
     ) -> None:
         self._jobs = jobs
-        self._fleet = ProcessRegistry(jobs.client, jobs.prefix)
+        self._registry = ProcessRegistry(jobs.client, jobs.prefix)
         self._history = History(jobs.client, jobs.prefix)
-        self._growth = MetricsDelta(route, metrics)
+        self._delta = MetricsDelta(route, metrics)
         self._state = state
-        self._member = ProcessInfo(
+        self._process = ProcessInfo(
             jobs.consumer, socket.gethostname(), os.getpid(), __version__, command, int(time.time() * 1000)
         )
-        self.failed: Callable[[Sequence[Outcome]], None] = self._growth.failed
+
+    def record_failures(self, outcomes: Sequence[Outcome]) -> None:
+        """Publish the failures among these outcomes with the next heartbeat."""
+        self._delta.record_failures(outcomes)
 
     async def run(self) -> None:
-        """Tell, for ever."""
+        """Send heartbeats until cancelled. While Redis is unavailable none is sent, and nothing is lost."""
         while True:
             try:
                 await self.send()
-            except RedisUnavailable as error:  # who does the work says that, and waits; the next time tells it all
-                log.debug("no sign of life: %s", error)
+            except RedisUnavailable as error:  # the worker logs that as a warning
+                log.debug("no heartbeat: %s", error)
             await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
     async def send(self) -> None:
-        """Give a sign of life, and tell what the figures grew by. Raises RedisUnavailable."""
-        running, leads, health_problem = self._state()
-        await self._fleet.register(replace(self._member, running=running, leads=leads, health_problem=health_problem))
-        await self._growth.tell(self._history)
+        """Send one heartbeat and the metric deltas since the last one. Raises RedisUnavailable."""
+        await self._registry.register(replace(self._process, **self._state()._asdict()))
+        await self._delta.publish(self._history)
 
     async def deregister(self) -> None:
-        """Leave the queue, tell the rest, and that this process goes. Raises RedisUnavailable."""
+        """Remove this process's consumer, publish the last metric deltas, and deregister. Raises RedisUnavailable."""
         await self._jobs.remove_consumer()
-        await self._growth.tell(self._history)
-        await self._fleet.deregister(self._member.id)
+        await self._delta.publish(self._history)
+        await self._registry.deregister(self._process.id)

@@ -1,15 +1,14 @@
-"""What became of a route's jobs in the last hour, of all processes together, minute by minute.
+"""Per-minute statistics of the last hour, kept in Redis, summed over all processes.
 
 Keys, under the route's prefix:
 
-    minute:N        hash: the figures of minute N (Unix time / 60), kept for some two hours. Fields, each a number:
+    minute:N        hash: the statistics of minute N (Unix time / 60), kept for two hours. Fields, each a number:
         DEST copied, DEST failed, DEST bytes
-        DEST lag I      copies whose notice had come so long before as bucket I of `NOTICE_SECONDS` says
-    failures        list: the latest failures, the newest first, a day and a bounded number of them, each
-                    {at_ms, destination, reason, key, count}, where count of them for the same reason came together
+        DEST lag I      copies whose time since their notification is in bucket I of `NOTIFICATION_TO_COPY_BOUNDS_S`
+    failures        list: the latest failures, newest first, at most 50 and for a day, each
+                    {at_ms, destination, reason, key, count}: `count` failures had the same reason
 
-Each process adds what its own figures grew by, every few seconds and in one call, whatever the number of objects.
-All times are Redis's own.
+Each process adds the deltas of its own metrics every few seconds, in one call. All times are by Redis's clock.
 """
 
 from __future__ import annotations
@@ -22,34 +21,39 @@ from redis.asyncio import Redis
 
 from ..model import Outcome, Result, Route
 from ..queue.lua_scripts import LuaScripts
-from .metrics import NOTICE_SECONDS, Metrics
+from .metrics import NOTIFICATION_TO_COPY_BOUNDS_S, Metrics
 
 MINUTES = 60
-KEPT_S = 2 * 3600
-FAILURES_KEPT = 50
-FAILURES_KEPT_S = 86_400
+RETENTION_S = 2 * 3600
+MAX_FAILURES = 50
+FAILURES_RETENTION_S = 86_400
+
+#: The last minutes over which lags are summed.
 LAG_MINUTES = 10
-"""Over how much of the hour the lag is told: what was half an hour ago says nothing of now."""
 
 
 @dataclass
 class HourlySeries:
-    """The figures of a destination: one for each minute, the oldest first, and the last is the one that runs."""
+    """The statistics of one destination: a number per minute, oldest first; the last minute is still running.
+
+    `lag` has the copies of the last `LAG_MINUTES` by bucket.
+    """
 
     copied: list[int] = field(default_factory=lambda: [0] * MINUTES)
     failed: list[int] = field(default_factory=lambda: [0] * MINUTES)
     copied_bytes: list[int] = field(default_factory=lambda: [0] * MINUTES)
-    lag: list[int] = field(default_factory=lambda: [0] * (len(NOTICE_SECONDS) + 1))
+    lag: list[int] = field(default_factory=lambda: [0] * (len(NOTIFICATION_TO_COPY_BOUNDS_S) + 1))
 
-    def rate(self, figures: Sequence[int], now_ms: int) -> float:
-        """Return how many there are of these a second, over the last minute: the running one says too little alone."""
-        elapsed = now_ms % 60_000 / 60_000
-        return (figures[-2] * (1 - elapsed) + figures[-1]) / 60
+
+def rate_per_s(minutes: Sequence[int], now_ms: int) -> float:
+    """Return the rate per second over the last 60 s, from the running minute and a part of the one before."""
+    elapsed = now_ms % 60_000 / 60_000
+    return (minutes[-2] * (1 - elapsed) + minutes[-1]) / 60
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Some failures at a destination for one reason; `key` is one of those that failed."""
+    """`count` failures at a destination for the same reason; `key` is an example."""
 
     destination: str
     reason: str
@@ -60,54 +64,55 @@ class Failure:
 
 @dataclass(frozen=True)
 class HistorySnapshot:
-    """What all processes told: by destination, and the latest failures, the newest first."""
+    """The statistics of a route: an hour by destination, and the latest failures, newest first."""
 
     now_ms: int
     hours: Mapping[str, HourlySeries]
     failures: Sequence[Failure]
 
 
-def quantile_s(counts: Sequence[int], part: float) -> float | None:
-    """Return the seconds below which this part of the lags lies, as Prometheus's histogram_quantile reckons it."""
-    wanted = sum(counts) * part
-    if not wanted:
+def quantile_s(counts: Sequence[int], quantile: float) -> float | None:
+    """Return a quantile of the lag in seconds, as Prometheus's histogram_quantile interpolates it; None for no data."""
+    rank = sum(counts) * quantile
+    if not rank:
         return None
+    bounds = NOTIFICATION_TO_COPY_BOUNDS_S
     below = 0
     for number, count in enumerate(counts):
-        if below + count >= wanted:
-            if number == len(NOTICE_SECONDS):
-                return float(NOTICE_SECONDS[-1])
-            low = NOTICE_SECONDS[number - 1] if number else 0.0
-            return low + (NOTICE_SECONDS[number] - low) * (wanted - below) / count
+        if below + count >= rank:
+            if number == len(bounds):
+                return float(bounds[-1])
+            low = bounds[number - 1] if number else 0.0
+            return low + (bounds[number] - low) * (rank - below) / count
         below += count
     return None
 
 
 class MetricsDelta:
-    """What a process's own figures of a route grew by since they were told last."""
+    """The growth of this process's metrics of a route since they were last published."""
 
     def __init__(self, route: Route, metrics: Metrics) -> None:
         self._route = route
         self._metrics = metrics
-        self._before = dict(self._now())
+        self._published = dict(self._current())
         self._failures: dict[tuple[str, str], Failure] = {}
 
-    def failed(self, outcomes: Sequence[Outcome]) -> None:
-        """Take note of failures and their reasons."""
+    def record_failures(self, outcomes: Sequence[Outcome]) -> None:
+        """Add the failures among these outcomes to what is published next, at most `MAX_FAILURES` reasons."""
         for outcome in outcomes:
             if outcome.result is not Result.FAILED:
                 continue
             reason = outcome.plain_reason
-            at = outcome.destination, reason
-            before = self._failures.get(at)
-            if before is not None or len(self._failures) < FAILURES_KEPT:
-                count = before.count + 1 if before else 1
-                self._failures[at] = Failure(outcome.destination, reason, outcome.key, count)
+            known = self._failures.get((outcome.destination, reason))
+            if known is not None or len(self._failures) < MAX_FAILURES:
+                count = known.count + 1 if known else 1
+                self._failures[outcome.destination, reason] = Failure(outcome.destination, reason, outcome.key, count)
 
-    async def tell(self, history: History) -> None:
-        """Tell it, where there is something to tell. What Redis did not take is told the next time."""
-        now = dict(self._now())
-        growth = {name: grown for name, number in now.items() if (grown := number - self._before.get(name, 0))}
+    async def publish(self, history: History) -> None:
+        """Add the growth to the history. If Redis fails, the next call publishes it. Raises RedisUnavailable."""
+        current = dict(self._current())
+        growth = {name: number - self._published.get(name, 0) for name, number in current.items()}
+        growth = {name: number for name, number in growth.items() if number}
         failures = self._failures
         if not growth and not failures:
             return
@@ -117,9 +122,9 @@ class MetricsDelta:
         except Exception:
             self._failures = {**failures, **self._failures}
             raise
-        self._before = now
+        self._published = current
 
-    def _now(self) -> Iterator[tuple[str, int]]:
+    def _current(self) -> Iterator[tuple[str, int]]:
         metrics, route = self._metrics, self._route.name
         for name in self._route.destination_names:
             yield f"{name} copied", int(metrics.copies[route, name, Result.COPIED.value])
@@ -131,40 +136,42 @@ class MetricsDelta:
 
 
 class History:
-    """A route's figures in Redis.
+    """A route's statistics in Redis.
 
     Args:
-        prefix: what every key of the route begins with.
+        prefix: the prefix of the route's Redis keys.
     """
 
     def __init__(self, client: Redis, prefix: str) -> None:
         self._scripts = LuaScripts(client, __package__, prefix)
 
-    async def add(self, figures: Mapping[str, int], failures: Sequence[Failure]) -> None:
-        """Add to the figures of this minute. Raises RedisUnavailable."""
-        listed = [
-            json.dumps({"destination": one.destination, "reason": one.reason, "key": one.key, "count": one.count})
-            for one in failures
+    async def add(self, growth: Mapping[str, int], failures: Sequence[Failure]) -> None:
+        """Add to the statistics of the current minute. Raises RedisUnavailable."""
+        texts = [
+            json.dumps({"destination": each.destination, "reason": each.reason, "key": each.key, "count": each.count})
+            for each in failures
         ]
-        pairs = [part for name, number in figures.items() for part in (name, number)]
-        await self._scripts.run("history", "add", KEPT_S, FAILURES_KEPT, FAILURES_KEPT_S, len(listed), *listed, *pairs)
+        pairs = [part for name, number in growth.items() for part in (name, number)]
+        await self._scripts.run(
+            "history", "add", RETENTION_S, MAX_FAILURES, FAILURES_RETENTION_S, len(texts), *texts, *pairs
+        )
 
     async def read(self) -> HistorySnapshot:
-        """Return what all processes told in the last hour. Raises RedisUnavailable."""
+        """Return the statistics of the last hour. Raises RedisUnavailable."""
         now_ms, minutes, failures = await self._scripts.run("history", "read", MINUTES)
         hours: dict[str, HourlySeries] = {}
-        for number, fields in enumerate(minutes):
-            for name, figure in zip(fields[::2], fields[1::2], strict=True):
+        for minute, fields in enumerate(minutes):
+            for name, number in zip(fields[::2], fields[1::2], strict=True):
                 destination, kind, *bucket = name.split(" ")
-                _put(hours.setdefault(destination, HourlySeries()), number, kind, bucket, int(figure))
+                _add(hours.setdefault(destination, HourlySeries()), minute, kind, bucket, int(number))
         return HistorySnapshot(int(now_ms), hours, [Failure(**json.loads(text)) for text in failures])
 
 
-def _put(hour: HourlySeries, number: int, kind: str, bucket: Sequence[str], figure: int) -> None:
+def _add(hour: HourlySeries, minute: int, kind: str, bucket: Sequence[str], number: int) -> None:
     if kind == "lag":
-        if number >= MINUTES - LAG_MINUTES and int(bucket[0]) < len(hour.lag):
-            hour.lag[int(bucket[0])] += figure
+        if minute >= MINUTES - LAG_MINUTES and int(bucket[0]) < len(hour.lag):
+            hour.lag[int(bucket[0])] += number
     else:
         series = {"copied": hour.copied, "failed": hour.failed, "bytes": hour.copied_bytes}.get(kind)
-        if series is not None:  # a kind of a newer version is nothing to this one
-            series[number] = figure
+        if series is not None:  # a newer version may have added a kind
+            series[minute] = number

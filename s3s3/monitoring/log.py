@@ -1,4 +1,4 @@
-"""The log: lines for people or for a collector, what each is about, and what comes again and again once a minute."""
+"""Log formatters and rate limiting of repeated warnings."""
 
 from __future__ import annotations
 
@@ -11,39 +11,41 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
-AGAIN_AFTER_S = 60.0
+#: How long repeats of a warning are only counted, in seconds.
+REPEAT_INTERVAL_S = 60.0
+
+#: The number of different warnings whose repeats are counted; beyond it, the oldest is forgotten and logged again.
 MAX_REMEMBERED = 1000
-"""Kinds of lines that are remembered; with more, the oldest is told again sooner."""
 
 
 def object_id(route: str, key: str) -> str:
-    """Return what each line about an object has, in every process and try, from its notice to its outcome."""
+    """Return the id that all log lines about an object carry, in every process; 8 hex digits."""
     return hashlib.blake2b(f"{route}\0{key}".encode("utf-8", "backslashreplace"), digest_size=4).hexdigest()
 
 
-def log_fields(route: str, key: str, repeats: Hashable = None, **more: object) -> dict[str, Any]:
-    """Return the `extra` of a line about an object.
+def log_fields(route: str, key: str, repeats: Hashable = None, **fields: object) -> dict[str, Any]:
+    """Return the `extra` argument for a log line about an object.
 
     Args:
-        repeats: lines for which this is equal say the same of different objects: the first is told, others are counted.
-        more: further fields for a collector.
+        repeats: lines with an equal value report the same problem of different objects; only the first is written.
+        fields: further fields of the JSON line.
     """
-    return {"about": {"id": object_id(route, key), "route": route, "key": key, **more}, "repeats": repeats}
+    return {"fields": {"id": object_id(route, key), "route": route, "key": key, **fields}, "repeats": repeats}
 
 
 class PlainFormatter(logging.Formatter):
-    """Lines for people; one about an object ends with its id."""
+    """Formats lines for people; a line about an object ends with its id."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name is the library's
-        fields = getattr(record, "about", None)
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - overrides logging.Formatter
+        fields = getattr(record, "fields", None)
         return super().formatMessage(record) + (f" [{fields['id']}]" if fields else "")
 
 
 class JsonFormatter(logging.Formatter):
-    """A JSON object a line, for a collector."""
+    """Formats each line as a JSON object, for a log collector."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {
@@ -51,7 +53,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **getattr(record, "about", {}),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
@@ -59,62 +61,66 @@ class JsonFormatter(logging.Formatter):
 
 
 @dataclass
-class _Repeat:
-    at_s: float
+class _Repeats:
+    """How often a line was repeated since `since_s`, and the last repeat."""
+
+    since_s: float
     count: int = 0
     last: logging.LogRecord | None = None
 
 
 class RateLimitedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.10 has no StreamHandler[...]
-    """Writes lines to standard error. Warnings and errors that come again are counted, and told once a minute.
+    """Writes to standard error; counts repeated warnings and errors instead of writing them.
+
+    `flush_repeats` writes the counts; the caller runs it every few seconds.
 
     Args:
-        every_one: nothing is held back.
+        unlimited: write every line.
     """
 
-    def __init__(self, formatter: logging.Formatter, *, every_one: bool = False) -> None:
+    def __init__(self, formatter: logging.Formatter, *, unlimited: bool = False) -> None:
         super().__init__(sys.stderr)
         self.setFormatter(formatter)
-        self._every_one = every_one
-        self._told: dict[Hashable, _Repeat] = {}
+        self._unlimited = unlimited
+        self._repeats: dict[Hashable, _Repeats] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno < logging.WARNING or self._every_one or self._is_first(record):
+        if record.levelno < logging.WARNING or self._unlimited or self._is_first(record):
             super().emit(record)
 
     def _is_first(self, record: logging.LogRecord) -> bool:
-        repeats = getattr(record, "repeats", None)
-        at = (record.name, record.levelno, record.msg, record.getMessage() if repeats is None else repeats)
-        told = self._told.get(at)
-        if told is None:
-            while len(self._told) >= MAX_REMEMBERED:
-                self._sum_up(self._told.pop(next(iter(self._told))))
-            self._told[at] = _Repeat(time.monotonic())
+        same = getattr(record, "repeats", None)
+        identity = (record.name, record.levelno, record.msg, record.getMessage() if same is None else same)
+        repeats = self._repeats.get(identity)
+        if repeats is None:
+            while len(self._repeats) >= MAX_REMEMBERED:
+                self._write(self._repeats.pop(next(iter(self._repeats))))
+            self._repeats[identity] = _Repeats(time.monotonic())
             return True
-        told.count += 1
-        told.last = record
+        repeats.count += 1
+        repeats.last = record
         return False
 
-    def tell_due(self, older_than_s: float = AGAIN_AFTER_S) -> None:
-        """Tell how often came again what was told a minute ago."""
+    def flush_repeats(self, older_than_s: float = REPEAT_INTERVAL_S) -> None:
+        """Write the last repeat and the count of each line first written more than `older_than_s` ago."""
         self.acquire()
         try:
             now_s = time.monotonic()
-            for at, told in list(self._told.items()):
-                if now_s - told.at_s >= older_than_s:
-                    if told.count:
-                        self._told[at] = _Repeat(now_s)
+            for identity, repeats in list(self._repeats.items()):
+                if now_s - repeats.since_s >= older_than_s:
+                    if repeats.count:
+                        self._repeats[identity] = _Repeats(now_s)
                     else:
-                        del self._told[at]
-                    self._sum_up(told)
+                        del self._repeats[identity]
+                    self._write(repeats)
         finally:
             self.release()
 
-    def _sum_up(self, told: _Repeat) -> None:
-        if told.last is None:
+    def _write(self, repeats: _Repeats) -> None:
+        if repeats.last is None:
             return
-        span_s = time.monotonic() - told.at_s
-        more = f"{told.count:,} more like it" if told.count > 1 else "once more"
-        said = logging.makeLogRecord(told.last.__dict__)
-        said.msg, said.args = f"{told.last.getMessage()} ({more} within {span_s:.0f} s)", ()
-        super().emit(said)
+        lines = "1 similar line" if repeats.count == 1 else f"{repeats.count:,} similar lines"
+        record = logging.makeLogRecord(repeats.last.__dict__)
+        record.msg = f"{repeats.last.getMessage()} ({lines} in {time.monotonic() - repeats.since_s:.0f} s)"
+        record.args = ()
+        super().emit(record)

@@ -1,12 +1,11 @@
-"""Every Prometheus series of s3s3, declared once. A key is never a label: there are millions of them.
+"""Every Prometheus metric, declared once. A key is never a label: there are millions of them.
 
-    metrics.notices["default", "pubsub"] += 1
+    metrics.notifications["default", "pubsub"] += 1
     metrics.dead_letters["default", "swift"] = 3
     metrics.copy_duration_seconds["default", "swift"].observe(0.004)
 
-The figures are plain numbers in dicts, which prometheus_client sees at a scrape only: its own counters take locks and
-cost some 14 us for each object copied, a tenth of all that copying a small one may cost. So only the thread of
-the event loop may touch them.
+Values are plain numbers in dicts, which prometheus_client reads only at a scrape. Its own counters take locks and cost
+about 14 us for each copied object, a tenth of the CPU time of a small copy. Only the event loop changes values.
 """
 
 from __future__ import annotations
@@ -24,11 +23,14 @@ from prometheus_client.registry import Collector
 from .. import __version__
 from ..model import Outcome, Result, Route
 
+#: The format of `Metrics.page` (Prometheus documentation, "Exposition formats").
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-"""What `Metrics.page` is written in (Prometheus documentation, "Exposition formats")."""
 
-COPY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
-NOTICE_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86400)
+#: Upper bounds of histogram buckets, in seconds.
+DURATION_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+NOTIFICATION_TO_COPY_BOUNDS_S = (
+    0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86400,
+)  # fmt: skip
 
 LabelValues: TypeAlias = "str | tuple[str, ...]"
 MetricFamily: TypeAlias = "CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily"
@@ -39,7 +41,9 @@ def _as_list(values: LabelValues) -> list[str]:
 
 
 class _Numbers(dict[LabelValues, float]):
-    """A number for each combination of label values, 0 where nothing was ever said."""
+    """A number for each combination of label values; 0 by default, without adding a series."""
+
+    family_type: type[CounterMetricFamily | GaugeMetricFamily]
 
     def __init__(self, name: str, documentation: str, *labels: str) -> None:
         super().__init__()
@@ -48,31 +52,28 @@ class _Numbers(dict[LabelValues, float]):
     def __missing__(self, _: LabelValues) -> float:
         return 0.0
 
-
-class Counter(_Numbers):
-    """It only ever grows."""
-
     def collect(self) -> MetricFamily:
-        """Return what a scrape is to see."""
-        family = CounterMetricFamily(self.name, self.documentation, labels=self.labels)
+        """Return the metric as prometheus_client writes it."""
+        family = self.family_type(self.name, self.documentation, labels=self.labels)
         for values, number in self.items():
             family.add_metric(_as_list(values), number)
         return family
+
+
+class Counter(_Numbers):
+    """A counter for each combination of label values."""
+
+    family_type = CounterMetricFamily
 
 
 class Gauge(_Numbers):
-    """It goes up and down."""
+    """A gauge for each combination of label values."""
 
-    def collect(self) -> MetricFamily:
-        """Return what a scrape is to see."""
-        family = GaugeMetricFamily(self.name, self.documentation, labels=self.labels)
-        for values, number in self.items():
-            family.add_metric(_as_list(values), number)
-        return family
+    family_type = GaugeMetricFamily
 
 
 class Distribution:
-    """How many observed values were how large."""
+    """Observed values, counted by bucket; `counts` has one more bucket than `bounds`."""
 
     __slots__ = ("_bounds", "counts", "total")
 
@@ -82,7 +83,7 @@ class Distribution:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        """Count one value. A bound belongs to the bucket below it."""
+        """Count one value. A value equal to a bound is in the bucket below it."""
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
 
@@ -100,7 +101,7 @@ class Histogram(dict[LabelValues, Distribution]):
         return distribution
 
     def collect(self) -> MetricFamily:
-        """Return what a scrape is to see."""
+        """Return the metric as prometheus_client writes it."""
         family = HistogramMetricFamily(self.name, self.documentation, labels=self.labels)
         names = [*map(str, map(float, self.bounds)), "+Inf"]
         for values, distribution in self.items():
@@ -110,68 +111,73 @@ class Histogram(dict[LabelValues, Distribution]):
 
 
 class Metrics(Collector):
-    """All series, in a registry of their own.
+    """All metrics of a process, in a registry of their own.
 
     Args:
-        process: show this process too: its CPU time, memory, descriptors, and Python's version and collections.
+        process: add CPU time, memory and descriptors of this process, and Python's version and garbage collections.
     """
 
     def __init__(self, *, process: bool = False) -> None:
         by_destination = ("route", "destination")
-        self.build_info = Gauge("build_info", "What is running; always 1.", "version", "python")
+        self.build_info = Gauge("build_info", "Versions of s3s3 and Python; always 1.", "version", "python")
         self.notifications = Counter(
             "notifications",
-            "Notices, by what brought them (pubsub, stream, sqs, webhook) or what was wrong with them.",
+            "Notifications, by source (pubsub, stream, sqs, webhook) or reason of rejection.",
             "route",
             "kind",
         )
-        self.pending_jobs = Gauge("pending_jobs", "Jobs not done: fresh, bulk, waiting or parked.", "route", "state")
+        self.pending_jobs = Gauge(
+            "pending_jobs", "Jobs that are not done, by state: fresh, bulk, retrying or parked.", "route", "state"
+        )
         self.oldest_pending_seconds = Gauge("oldest_pending_seconds", "Age of the oldest pending job.", "route")
-        self.running_jobs = Gauge("running_jobs", "Jobs that this process works on.", "route")
-        self.consuming = Gauge("consuming", "1 while this process works on the route's queue as it should.", "route")
-        self.retries = Counter("retries", "Failures that are to be tried again.", *by_destination)
-        self.dead_letters = Gauge("dead_letters", "Keys not tried again until revived.", *by_destination)
-        self.circuit_open = Gauge("circuit_open", "1 while a destination counts as down.", *by_destination)
-        self.copies = Counter("copies", "What became of jobs at their destinations.", *by_destination, "outcome")
-        self.copy_bytes = Counter("copy_bytes", "Bytes of objects copied and verified.", *by_destination)
+        self.running_jobs = Gauge("running_jobs", "Jobs that this process is running.", "route")
+        self.consuming = Gauge("consuming", "1 while this process works on the route's queue, else 0.", "route")
+        self.retries = Counter("retries", "Failed copies that will be retried.", *by_destination)
+        self.dead_letters = Gauge("dead_letters", "Keys that failed permanently.", *by_destination)
+        self.circuit_open = Gauge("circuit_open", "1 while the store's circuit is open, else 0.", *by_destination)
+        self.copies = Counter("copies", "Jobs by destination and outcome.", *by_destination, "outcome")
+        self.copy_bytes = Counter("copy_bytes", "Bytes of copied and verified objects.", *by_destination)
         self.copy_duration_seconds = Histogram(
-            "copy_duration_seconds", "From the GET to the verified copy.", COPY_SECONDS, *by_destination
+            "copy_duration_seconds", "Time from the GET to the verified copy.", DURATION_BOUNDS_S, *by_destination
         )
         self.notification_to_copy_seconds = Histogram(
-            "notification_to_copy_seconds", "From the notice to the verified copy.", NOTICE_SECONDS, *by_destination
+            "notification_to_copy_seconds",
+            "Time from the notification to the verified copy.",
+            NOTIFICATION_TO_COPY_BOUNDS_S,
+            *by_destination,
         )
         self.limit_wait_seconds = Counter(
-            "limit_wait_seconds", "Time that was waited for a destination's limits.", *by_destination
+            "limit_wait_seconds", "Time spent waiting for a destination's rate limit.", *by_destination
         )
         self.verify_mismatch = Counter(
-            "verify_mismatch", "Bytes, lengths or MD5s that were not what a store had promised.", "route", "store"
+            "verify_mismatch", "Bodies, lengths or MD5s that differ from what the store declared.", "route", "store"
         )
         self.reconcile_entries = Counter(
-            "reconcile_entries", "Entries compared, by what the comparison said.", *by_destination, "reason"
+            "reconcile_entries", "Compared entries, by the reason of the decision.", *by_destination, "reason"
         )
         self.last_reconcile_timestamp_seconds = Gauge(
-            "last_reconcile_timestamp_seconds", "Unix time at which the last whole reconcile ended.", "route"
+            "last_reconcile_timestamp_seconds", "Unix time of the end of the last complete reconcile.", "route"
         )
-        self.mirror_requests = Counter(
-            "mirror_requests", "Requests to a mirror, by how they were answered.", "mirror", "outcome"
-        )
+        self.mirror_requests = Counter("mirror_requests", "Requests to a mirror, by outcome.", "mirror", "outcome")
         self.mirror_answer_seconds = Histogram(
-            "mirror_answer_seconds", "From a request to its answer.", COPY_SECONDS, "mirror", "outcome"
+            "mirror_answer_seconds", "Time from a request to its response.", DURATION_BOUNDS_S, "mirror", "outcome"
         )
         self.mirror_too_large = Counter(
-            "mirror_too_large", "Copies not made since a single PUT does not take the object.", "mirror"
+            "mirror_too_large", "Copies not made because the object is too large for a single PUT.", "mirror"
         )
-        self.mirror_waiting = Gauge("mirror_waiting", "Requests that wait for a copy.", "mirror")
+        self.mirror_waiting = Gauge("mirror_waiting", "Requests that are waiting for a copy.", "mirror")
         self.mirror_cache_fills = Counter(
-            "mirror_cache_fills", "Downloads into a cache, by what became of them.", "mirror", "outcome"
+            "mirror_cache_fills", "Downloads into a cache, by outcome.", "mirror", "outcome"
         )
-        self.mirror_cache_filling = Gauge("mirror_cache_filling", "Downloads into a cache under way.", "mirror")
-        self.mirror_cache_evicted = Counter("mirror_cache_evicted", "Objects removed to make room.", "mirror")
-        self.mirror_cache_evicted_bytes = Counter("mirror_cache_evicted_bytes", "Their bytes.", "mirror")
+        self.mirror_cache_filling = Gauge("mirror_cache_filling", "Running downloads into a cache.", "mirror")
+        self.mirror_cache_evicted = Counter("mirror_cache_evicted", "Objects evicted from a cache.", "mirror")
+        self.mirror_cache_evicted_bytes = Counter(
+            "mirror_cache_evicted_bytes", "Bytes of objects evicted from a cache.", "mirror"
+        )
         self.mirror_cache_fill_ratio = Gauge(
-            "mirror_cache_fill_ratio", "The part of a cache's file system that is in use.", "mirror"
+            "mirror_cache_fill_ratio", "Used part of a cache's file system, from 0 to 1.", "mirror"
         )
-        self.mirror_connections = Gauge("mirror_connections", "Connections of clients.", "mirror")
+        self.mirror_connections = Gauge("mirror_connections", "Open client connections.", "mirror")
         self.build_info[__version__, platform.python_version()] = 1
 
         self.registry = CollectorRegistry()
@@ -181,8 +187,8 @@ class Metrics(Collector):
             PlatformCollector(registry=self.registry)
             GCCollector(registry=self.registry)
 
-    def begin_at_zero(self, route: Route) -> None:
-        """Show the counters of a route before anything happens: Prometheus overlooks a step from nothing to 1."""
+    def initialize_series(self, route: Route) -> None:
+        """Create a route's counters at 0, because Prometheus's rate() misses a series that starts at 1."""
         self.verify_mismatch[route.name, route.source.name] += 0
         for destination in route.destinations:
             for result in (Result.COPIED, Result.SAME, Result.FAILED, Result.SOURCE_MISSING):
@@ -193,7 +199,7 @@ class Metrics(Collector):
                 counter[route.name, destination.name] += 0
 
     def count_outcome(self, route: str, outcome: Outcome, duration_s: float) -> None:
-        """Count what became of a job at one destination, `duration_s` after it was begun."""
+        """Count the outcome at one destination of a job that took `duration_s`."""
         destination = outcome.destination
         self.copies[route, destination, outcome.result.value] += 1
         if outcome.result is Result.COPIED:
@@ -201,11 +207,11 @@ class Metrics(Collector):
             self.copy_duration_seconds[route, destination].observe(duration_s)
 
     def collect(self) -> Iterator[MetricFamily]:
-        """Yield every series; prometheus_client calls it at a scrape."""
-        for series in vars(self).values():
-            if isinstance(series, (Counter, Gauge, Histogram)):
-                yield series.collect()
+        """Yield every metric; called by prometheus_client at a scrape."""
+        for metric in vars(self).values():
+            if isinstance(metric, (Counter, Gauge, Histogram)):
+                yield metric.collect()
 
     def page(self) -> bytes:
-        """Return what a scrape gets."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self.registry)

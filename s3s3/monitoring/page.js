@@ -4,29 +4,30 @@
   const token = document.getElementById("token");
   let source = null;
 
-  const say = (text, kind) => {
+  const show = (text, kind) => {
     if (live.textContent !== text) live.textContent = text;
     live.className = "live " + kind;
   };
 
-  // The server has escaped all of it. Whoever is at a button stays there.
+  // The server has escaped the HTML. A focused button keeps the focus.
   const replace = (id, html) => {
     const part = document.getElementById(id);
     if (!part) return;
-    const at = part.contains(document.activeElement) ? document.activeElement.value : null;
+    const focused = part.contains(document.activeElement) ? document.activeElement.value : null;
     part.innerHTML = html;
-    if (at !== null) for (const button of part.querySelectorAll("button")) if (button.value === at) button.focus();
+    if (focused === null) return;
+    for (const button of part.querySelectorAll("button")) if (button.value === focused) button.focus();
   };
 
   const open = () => {
     if (source) return;
     source = new EventSource("events");
     source.onmessage = (event) => {
-      say("live", "on");
+      show("live", "on");
       for (const [id, html] of Object.entries(JSON.parse(event.data))) replace(id, html);
     };
     source.onerror = () => {
-      say("no connection to s3s3; trying again", "off");
+      show("connection lost; reconnecting", "off");
       if (source.readyState === EventSource.CLOSED) {
         source = null;
         setTimeout(open, 5000);
@@ -49,6 +50,6 @@
     }
   });
   if (token) token.value = sessionStorage.getItem("s3s3-token") || "";
-  say("connecting", "");
+  show("connecting", "");
   if (!document.hidden) open();
 })();

@@ -1,4 +1,4 @@
-"""The status page as HTML, around its parts, and its list of dead letters with their buttons."""
+"""Render the status page and its list of dead letters."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from importlib import resources
 
 from .. import __version__
 from ..queue.base import DeadLetter
-from .formatting import count_text, time_text
-from .fragments import processes, route, shown, summary
+from .formatting import count_noun, time_text
+from .fragments import html_text, processes, route, summary
 from .problems import problems
-from .snapshot import LETTERS_SHOWN, RouteView
+from .snapshot import MAX_DEAD_LETTERS_SHOWN, RouteView
 
 
 class Page:
-    """The page around its parts: its style, its script, and what a browser may do with it.
+    """The status page.
 
     Args:
-        may_act: there is a token, so dead letters have buttons.
+        can_act: show the buttons of dead letters.
     """
 
-    def __init__(self, *, may_act: bool) -> None:
+    def __init__(self, *, can_act: bool) -> None:
         folder = resources.files(__package__)
         self._style = folder.joinpath("page.css").read_text()
         self._script = folder.joinpath("page.js").read_text()
-        self._may_act = may_act
+        self._can_act = can_act
 
     @property
     def policy(self) -> str:
-        """The Content-Security-Policy: nothing but this very style and script, and nobody else's frame."""
+        """The Content-Security-Policy: this style and this script only, and no embedding."""
         return (
             f"default-src 'none'; style-src '{_hash(self._style)}'; script-src '{_hash(self._script)}'; "
             "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
         )
 
-    def whole(self, parts: Mapping[str, str], said: str = "") -> str:
-        """Return the page. `said`: what became of what was asked for."""
+    def render(self, parts: Mapping[str, str], message: str = "") -> str:
+        """Return the whole page. `message`: the result of the last action."""
         return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -52,89 +52,101 @@ class Page:
 <body>
 <header>
 <h1>s3s3</h1>
-<p id="live" class="live"><noscript>Without JavaScript, <a href="./">reload</a> for new figures.</noscript></p>
+<p id="live" class="live"><noscript>Live updates need JavaScript: <a href="./">reload</a> to update.</noscript></p>
 </header>
 <main>
-{f'<p class="said" role="status">{shown(said)}</p>' if said else ""}
+{f'<p class="message" role="status">{html_text(message)}</p>' if message else ""}
 <div id="summary">{parts["summary"]}</div>
 <div id="routes">{parts["routes"]}</div>
-<section aria-labelledby="fleet-title"><h2 id="fleet-title">Processes</h2>
-<div id="fleet">{parts["fleet"]}</div></section>
-<section aria-labelledby="letters-title"><h2 id="letters-title">Dead letters</h2>
+<section aria-labelledby="processes-title"><h2 id="processes-title">Processes</h2>
+<div id="processes">{parts["processes"]}</div></section>
+<section aria-labelledby="dead-letters-title"><h2 id="dead-letters-title">Dead letters</h2>
 {self._token()}
-<div id="letters">{parts["letters"]}</div></section>
+<div id="dead-letters">{parts["dead-letters"]}</div></section>
 </main>
 <footer>s3s3 {escape(__version__)} · <a href="metrics">metrics</a> · <a href="healthz">healthz</a> ·
-<a href="readyz">readyz</a> · all times are UTC</footer>
+<a href="readyz">readyz</a></footer>
 <script>{self._script}</script>
 </body>
 </html>
 """
 
     def _token(self) -> str:
-        if not self._may_act:
-            return '<p class="hint">Read-only: <code>[http] token</code> in the configuration gives this list buttons; \
-<code>s3s3 jobs</code> does the same.</p>'
-        return """<p class="token"><label for="token">Token, to retry or drop</label>
-<input id="token" name="token" type="password" form="letters-form" autocomplete="current-password" required></p>"""
+        if not self._can_act:
+            return (
+                '<p class="hint">Read-only: set <code>[http] token</code> to retry and drop dead letters here, or use \
+<code>s3s3 jobs</code>.</p>'
+            )
+        return """<p class="token"><label for="token">Token for retry and drop</label>
+<input id="token" name="token" type="password" form="dead-letters-form" autocomplete="current-password" required></p>"""
 
-    def parts(self, views: Sequence[RouteView], wrong: Sequence[str] = ()) -> dict[str, str]:
-        """Return the parts by their ids. `wrong`: what is wrong beside what the views tell."""
+    def parts(self, views: Sequence[RouteView], other_problems: Sequence[str] = ()) -> dict[str, str]:
+        """Return the parts of the page by element id."""
         return {
-            "summary": summary([*wrong, *(line for view in views for line in problems(view))]),
+            "summary": summary([*other_problems, *(line for view in views for line in problems(view))]),
             "routes": "\n".join(map(route, views)),
-            "fleet": processes(views),
-            "letters": self._letters(views),
+            "processes": processes(views),
+            "dead-letters": self._dead_letters(views),
         }
 
-    def _letters(self, views: Sequence[RouteView]) -> str:
-        groups = [self._group(view, name, some) for view in views for name, some in view.letters.items() if some]
+    def _dead_letters(self, views: Sequence[RouteView]) -> str:
+        groups = [
+            self._group(view, name, letters)
+            for view in views
+            for name, letters in view.dead_letters.items()
+            if letters
+        ]  # fmt: skip
         if not groups:
             return '<p class="nothing">None.</p>'
         inner = "\n".join(groups)
-        return f'<form id="letters-form" method="post" action="dead-letters">{inner}</form>' if self._may_act else inner
+        if not self._can_act:
+            return inner
+        return f'<form id="dead-letters-form" method="post" action="dead-letters">{inner}</form>'
 
     def _group(self, view: RouteView, destination: str, letters: Sequence[DeadLetter]) -> str:
-        count = view.counts.dead_letters.get(destination, 0)
-        mine = f"{view.name}, {destination}"
-        more = f'<li class="more">… and {count - LETTERS_SHOWN:,} more</li>' if count > LETTERS_SHOWN else ""
-        all_of_them = ""
-        if self._may_act and destination != DeadLetter.MESSAGES:
-            all_of_them = _button("Retry all", f"of {mine}", "retry all", view.name, destination)
-        items = "".join(self._letter(view.name, letter) for letter in letters)
-        return f"""<div class="group"><h3>{shown(view.name)} → {shown(destination)}
-<span class="count">{count:,}</span></h3>{all_of_them}<ul class="letters">{items}{more}</ul></div>"""
+        count = view.stats.dead_letters.get(destination, 0)
+        hidden = count - MAX_DEAD_LETTERS_SHOWN
+        more = f'<li class="more">… and {hidden:,} more</li>' if hidden > 0 else ""
+        retry_all = ""
+        if self._can_act and destination != DeadLetter.MESSAGES:
+            retry_all = _button("Retry all", f"of {view.name}, {destination}", "retry all", view.name, destination)
+        items = "".join(self._dead_letter(view.name, letter) for letter in letters)
+        return f"""<div class="group"><h3>{html_text(view.name)} → {html_text(destination)}
+<span class="count">{count:,}</span></h3>{retry_all}<ul class="dead-letters">{items}{more}</ul></div>"""
 
-    def _letter(self, route: str, letter: DeadLetter) -> str:
+    def _dead_letter(self, route: str, letter: DeadLetter) -> str:
         buttons = ""
-        if self._may_act:
-            where = route, letter.destination, letter.key
+        if self._can_act:
+            target = route, letter.destination, letter.key
             if letter.destination != DeadLetter.MESSAGES:
-                buttons += _button("Retry", letter.key, "retry", *where)
-            buttons = f'<span class="buttons">{buttons}{_button("Drop", letter.key, "drop", *where)}</span>'
-        attempts = f" · {count_text(letter.attempts, 'try', 'attempts')}" if letter.attempts else ""
-        return f"""<li><bdi class="key">{shown(letter.key)}</bdi>{buttons}
-<p class="why">{shown(letter.reason)}</p>
+                buttons += _button("Retry", letter.key, "retry", *target)
+            buttons = f'<span class="buttons">{buttons}{_button("Drop", letter.key, "drop", *target)}</span>'
+        attempts = f" · {count_noun(letter.attempts, 'attempt')}" if letter.attempts else ""
+        return f"""<li><bdi class="key">{html_text(letter.key)}</bdi>{buttons}
+<p class="reason">{html_text(letter.reason)}</p>
 <p class="when">{time_text(letter.dead_lettered_ms)}{attempts}</p></li>"""
 
 
-def wish_text(*wish: str) -> str:
-    """Return a wish as a button's value: a form would change line breaks, and a key may have them."""
-    return base64.urlsafe_b64encode(json.dumps(wish).encode()).decode()
+def encode_command(*command: str) -> str:
+    """Return a command (verb, route, destination, keys) as the value of a button.
+
+    Base64, because a form would normalize line breaks, which a key may contain.
+    """
+    return base64.urlsafe_b64encode(json.dumps(command).encode()).decode()
 
 
-def wish_of(text: str) -> list[str]:
-    """Return the wish that a button's value is. Raises ValueError."""
-    wish = json.loads(base64.urlsafe_b64decode(text.encode()))
-    if not isinstance(wish, list) or not all(isinstance(part, str) for part in wish):
-        raise ValueError("no wish")
-    return wish
+def decode_command(value: str) -> list[str]:
+    """Return the command that a button's value encodes. Raises ValueError."""
+    command = json.loads(base64.urlsafe_b64decode(value.encode()))
+    if not isinstance(command, list) or not all(isinstance(part, str) for part in command):
+        raise ValueError("not a command")
+    return command
 
 
-def _button(word: str, about: str, *wish: str) -> str:
-    kind = "drop" if word == "Drop" else "retry"
-    return (f'<button name="wish" value="{escape(wish_text(*wish))}" class="{kind}">{word}'
-            f'<span class="unseen"> {shown(about)}</span></button>')  # fmt: skip
+def _button(label: str, object_label: str, *command: str) -> str:
+    kind = "drop" if label == "Drop" else "retry"
+    return (f'<button name="command" value="{escape(encode_command(*command))}" class="{kind}">{label}'
+            f'<span class="visually-hidden"> {html_text(object_label)}</span></button>')  # fmt: skip
 
 
 def _hash(text: str) -> str:

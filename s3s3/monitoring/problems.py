@@ -1,46 +1,45 @@
-"""What a person has to look at, in sentences: each says what is the matter, and what to do."""
+"""Describe what needs attention, one sentence each, with what to do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from ..queue.base import DeadLetter
-from .formatting import count_text
+from .formatting import count_noun
 from .snapshot import RouteView, StoreState, StoreView
 
+#: A process that started less than this time ago, in seconds, may not be subscribed yet.
 STARTING_S = 15.0
-"""A process that is younger may still be about to subscribe."""
 
 
 def problems(view: RouteView) -> Iterator[str]:
-    """Yield what is wrong with a route, a sentence each. No ages: they would change each time that somebody looks."""
-    alive = [member for member in view.members if not member.is_silent]
-    if not any(member.command != "bucket" for member in alive):
-        yield f"Route {view.name}: no process works on it; start s3s3 {view.command}."
-    for member in view.members:
-        if member.is_silent:
-            yield f"Route {view.name}: process {member.pid} on {member.host} has gone silent, and did not sign off."
-        elif member.health_problem and view.now_ms - member.started_ms > STARTING_S * 1000:
-            yield f"Process {member.pid} on {member.host}: {member.health_problem}."
+    """Yield the problems of a route. They contain no ages, so that the text changes only with the problems."""
+    route = f"Route {view.name}"
+    if not any(process.command != "bucket" and not process.is_silent for process in view.processes):
+        yield f"{route}: no process is running; start s3s3 {view.command}"
+    for process in view.processes:
+        name = f"process {process.pid} on {process.host}"
+        if process.is_silent:
+            yield f"{route}: {name} stopped sending heartbeats without shutting down cleanly"
+        elif process.health_problem and view.now_ms - process.started_ms > STARTING_S * 1000:
+            yield f"{route}: {name}: {process.health_problem}"
     for store in (view.source, *view.destinations):
-        yield from _of_store(view, store)
-    for destination, count in view.counts.dead_letters.items():
+        yield from _store_problems(view, store)
+    for destination, count in view.stats.dead_letters.items():
         if count and destination == DeadLetter.MESSAGES:
-            messages = count_text(count, "message names", "messages name")
-            yield f"Route {view.name}: {messages} no possible key: look at what publishes them; s3s3 jobs drop lets go."
+            messages = count_noun(count, "message")
+            yield f"{route}: {messages} without a valid key: fix the producer, then drop them with s3s3 jobs drop"
         elif count:
-            letters = count_text(count, "dead letter", "dead letters")
-            yield f"Route {view.name}: {letters} of {destination}: cure the reason, which stands below, and retry."
+            keys = count_noun(count, "key")
+            yield f"{route}: {keys} failed permanently at {destination}: fix the cause shown below, then retry"
     if view.last_reconcile:
-        for store_name, why in view.last_reconcile["errors"].items():
-            yield f"Route {view.name}: the last comparison could not list {store_name}: " + why.removeprefix(
-                f"{store_name}: "
-            )
+        for store_name, error in view.last_reconcile["errors"].items():
+            yield f"{route}: the last comparison could not list {store_name}: {error.removeprefix(f'{store_name}: ')}"
 
 
-def _of_store(view: RouteView, store: StoreView) -> Iterator[str]:
-    if store.state == StoreState.OPEN:
-        yield f"Route {view.name}: {store.name} is down, its jobs are parked: {store.why}"
-    elif store.state == StoreState.PAUSED and not (view.counts.paused and store is not view.source):
-        what, which = ("the whole route", "") if view.counts.paused else (store.name, f" --destination {store.name}")
-        yield f"Route {view.name}: {what} is paused; s3s3 jobs resume --route {view.name}{which} lets it go on."
+def _store_problems(view: RouteView, store: StoreView) -> Iterator[str]:
+    if store.state == StoreState.DOWN:
+        yield f"Route {view.name}: {store.name} is down and its jobs are parked: {store.reason}"
+    elif store.state == StoreState.PAUSED and not (view.stats.paused and store is not view.source):
+        what, option = ("the route", "") if view.stats.paused else (store.name, f" --destination {store.name}")
+        yield f"Route {view.name}: {what} is paused; resume with s3s3 jobs resume --route {view.name}{option}"

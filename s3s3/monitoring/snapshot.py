@@ -1,4 +1,4 @@
-"""What the status page shows, read from Redis: so it is the same from whichever process of the fleet."""
+"""Read the state shown on the status page from Redis, which is the same in every process."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from ..queue.admin import PendingStats
 from ..queue.base import DeadLetter, QueueStats
 from ..queue.redis_queue import RedisJobQueue
 from .heartbeat import ProcessInfo, ProcessRegistry
-from .history import Failure, History, HourlySeries, quantile_s
+from .history import Failure, History, HourlySeries, quantile_s, rate_per_s
 
-LETTERS_SHOWN = 20
-FAILURES_SHOWN = 3
+MAX_DEAD_LETTERS_SHOWN = 20
+MAX_FAILURES_SHOWN = 3
+
+#: How long failures are shown, in seconds.
 RECENT_S = 3600
+
+#: The reason of a circuit that `RedisJobQueue.pause` opened.
 PAUSED = "paused"
-"""The reason of a circuit that a person opened (`RedisJobQueue.pause`)."""
 
 
 class StoreState:
-    """How a store does, in the words of the page."""
+    """The state of a store, as the page shows it."""
 
-    HEALTHY = "healthy"
+    OK = "ok"
     RETRYING = "retrying"
     PAUSED = "paused"
-    OPEN = "circuit open"
+    DOWN = "down"
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,14 @@ class StoreView:
     """A destination, or the source, of a route.
 
     Attributes:
-        why: the reason of its state, where there is one.
-        failures: the latest of the last hour, one for each reason.
+        reason: why it is paused or down, else "".
+        failures: the latest failures of the last hour, one for each reason.
     """
 
     name: str
     address: str
     state: str
-    why: str
+    reason: str
     parked: int
     pending: PendingStats | None = None
     hour: HourlySeries = field(default_factory=HourlySeries)
@@ -61,7 +64,8 @@ class RouteView:
     """A route.
 
     Attributes:
-        command: the one whose processes work on it: listen, or mirror.
+        command: the command that works on the route: listen or mirror.
+        current_reconcile: which process compares the route now, else "".
     """
 
     name: str
@@ -69,26 +73,25 @@ class RouteView:
     channel: str
     source: StoreView
     destinations: Sequence[StoreView]
-    counts: QueueStats
-    members: Sequence[ProcessInfo]
-    letters: Mapping[str, Sequence[DeadLetter]]
+    stats: QueueStats
+    processes: Sequence[ProcessInfo]
+    dead_letters: Mapping[str, Sequence[DeadLetter]]
     last_reconcile: Mapping[str, Any] | None
-    compared_now: str
+    current_reconcile: str
     now_ms: int
 
     @property
     def oldest_s(self) -> float | None:
-        """How long the oldest pending job waits."""
-        ages = [one.pending.oldest_s for one in self.destinations if one.pending and one.pending.oldest_s is not None]
-        return max(ages, default=None)
+        """The age of the oldest pending job."""
+        pending = (store.pending for store in self.destinations)
+        return max((each.oldest_s for each in pending if each and each.oldest_s is not None), default=None)
 
 
 class RouteSnapshotReader:
-    """Reads one route's state.
+    """Reads the state of one route.
 
     Args:
-        jobs: its queue.
-        command: the one whose processes work on it: listen, or mirror.
+        command: the command that works on the route: listen or mirror.
     """
 
     def __init__(self, route: Route, jobs: RedisJobQueue, command: str = "listen") -> None:
@@ -96,86 +99,86 @@ class RouteSnapshotReader:
         self.jobs = jobs
         self.command = command
         self._history = History(jobs.client, jobs.prefix)
-        self._fleet = ProcessRegistry(jobs.client, jobs.prefix)
+        self._registry = ProcessRegistry(jobs.client, jobs.prefix)
 
     @property
-    def destinations(self) -> Sequence[str]:
-        """All that may have dead letters."""
+    def dead_letter_lists(self) -> Sequence[str]:
+        """The names under which dead letters are kept: the destinations, and the one for messages."""
         return (*self.route.destination_names, DeadLetter.MESSAGES)
 
     async def read(self) -> RouteView:
-        """Read everything. Raises RedisUnavailable."""
-        counts = await self.jobs.stats()
-        spread = await self.jobs.pending_by_destination()
-        told = await self._history.read()
-        members = await self._fleet.processes()
+        """Return the current state. Raises RedisUnavailable."""
+        stats = await self.jobs.stats()
+        all_pending = await self.jobs.pending_by_destination()
+        history = await self._history.read()
+        processes = await self._registry.processes()
         summary = await self.jobs.load_reconcile_summary()
-        letters = {name: await self._letters(name) for name, count in counts.dead_letters.items() if count}
+        dead_letters = {name: await self._dead_letters(name) for name, count in stats.dead_letters.items() if count}
         route = self.route
         destinations = []
         for endpoint in route.destinations:
-            hour = told.hours.get(endpoint.name, HourlySeries())
-            pending = spread[endpoint.name]
-            state, why = _state(endpoint.name, counts, pending.retrying)
+            hour = history.hours.get(endpoint.name, HourlySeries())
+            pending = all_pending[endpoint.name]
+            state, reason = _state(endpoint.name, stats, pending.retrying)
             destinations.append(
                 StoreView(
-                    endpoint.name, address(endpoint), state, why, pending.parked, pending, hour,
-                    copied_per_s=hour.rate(hour.copied, told.now_ms),
-                    bytes_per_s=hour.rate(hour.copied_bytes, told.now_ms),
+                    endpoint.name, address(endpoint), state, reason, pending.parked, pending, hour,
+                    copied_per_s=rate_per_s(hour.copied, history.now_ms),
+                    bytes_per_s=rate_per_s(hour.copied_bytes, history.now_ms),
                     lag_p50_s=quantile_s(hour.lag, 0.5),
                     lag_p99_s=quantile_s(hour.lag, 0.99),
-                    dead_letters=counts.dead_letters.get(endpoint.name, 0),
-                    failures=_latest(endpoint.name, told.failures, told.now_ms),
+                    dead_letters=stats.dead_letters.get(endpoint.name, 0),
+                    failures=_latest_failures(endpoint.name, history.failures, history.now_ms),
                 )
             )  # fmt: skip
         name = route.source.name
-        source = StoreView(name, address(route.source), *_state(name, counts, 0), counts.parked.get(name, 0))
+        source = StoreView(name, address(route.source), *_state(name, stats, 0), stats.parked.get(name, 0))
         return RouteView(
-            route.name, self.command, route.channel, source, destinations, counts, members, letters,
-            json.loads(summary) if summary else None, await self.jobs.current_reconcile(), told.now_ms,
+            route.name, self.command, route.channel, source, destinations, stats, processes, dead_letters,
+            json.loads(summary) if summary else None, await self.jobs.current_reconcile(), history.now_ms,
         )  # fmt: skip
 
-    async def _letters(self, destination: str) -> list[DeadLetter]:
+    async def _dead_letters(self, destination: str) -> list[DeadLetter]:
         letters = []
         async for letter in self.jobs.dead_letters(destination):
             letters.append(letter)
-            if len(letters) == LETTERS_SHOWN:
+            if len(letters) == MAX_DEAD_LETTERS_SHOWN:
                 break
         return sorted(letters, key=lambda letter: (letter.dead_lettered_ms, letter.key))
 
 
-def watches(
+def snapshot_readers(
     client: Redis, routes: Sequence[Route], lease_s: float, command: str = "listen"
 ) -> list[RouteSnapshotReader]:
-    """Return what reads these routes."""
+    """Return a reader for each route."""
     return [RouteSnapshotReader(route, RedisJobQueue.of(client, route, lease_s), command) for route in routes]
 
 
 def address(endpoint: Endpoint) -> str:
-    """Return where a bucket is, for people. No part of it is secret."""
-    if not endpoint.bucket_name:
-        return "the web, as clients ask"  # a mirror's source
+    """Return host, port, bucket and prefix of an endpoint; none of them is secret."""
+    if not endpoint.bucket_name:  # the source of a mirror
+        return "the URLs that clients request"
     host = endpoint.host or f"AWS {endpoint.region}"
     port = f":{endpoint.port}" if endpoint.port else ""
     return f"{host}{port}/{endpoint.bucket_name}{'/' if endpoint.prefix else ''}{endpoint.prefix}"
 
 
-def _state(name: str, counts: QueueStats, waiting: int) -> tuple[str, str]:
-    reason = counts.circuits.get(name)
-    if counts.paused or reason == PAUSED:
-        return StoreState.PAUSED, "the whole route, by hand" if counts.paused else "by hand"
+def _state(name: str, stats: QueueStats, retrying: int) -> tuple[str, str]:
+    reason = stats.circuits.get(name)
+    if stats.paused or reason == PAUSED:
+        return StoreState.PAUSED, "the route, by an operator" if stats.paused else "by an operator"
     if reason is not None:
-        return StoreState.OPEN, reason.removeprefix(f"{name}: ")
-    return (StoreState.RETRYING if waiting else StoreState.HEALTHY), ""
+        return StoreState.DOWN, reason.removeprefix(f"{name}: ")
+    return (StoreState.RETRYING if retrying else StoreState.OK), ""
 
 
-def _latest(destination: str, failures: Sequence[Failure], now_ms: int) -> list[Failure]:
-    """Return the destination's failures of the last hour, those for the same reason as one."""
+def _latest_failures(destination: str, failures: Sequence[Failure], now_ms: int) -> list[Failure]:
+    """Return the destination's failures of the last hour, with those of the same reason summed."""
     found: dict[str, Failure] = {}
-    for one in failures:
-        if one.destination == destination and now_ms - one.at_ms < RECENT_S * 1000:
-            before = found.get(one.reason)
-            count = one.count + (before.count if before else 0)
-            newest = before or one
-            found[one.reason] = Failure(destination, one.reason, newest.key, count, newest.at_ms)
-    return list(found.values())[:FAILURES_SHOWN]
+    for failure in failures:  # newest first
+        if failure.destination == destination and now_ms - failure.at_ms < RECENT_S * 1000:
+            newest = found.get(failure.reason)
+            count = failure.count + (newest.count if newest else 0)
+            newest = newest or failure
+            found[failure.reason] = Failure(destination, failure.reason, newest.key, count, newest.at_ms)
+    return list(found.values())[:MAX_FAILURES_SHOWN]

@@ -1,4 +1,4 @@
-"""The status page over HTTP: the page, its updates as server-sent events, and what may be done with dead letters."""
+"""Serve the status page, its event stream and dead-letter actions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
@@ -15,55 +16,55 @@ from redis.asyncio import Redis
 from ..config import Config
 from ..errors import RedisUnavailable
 from ..model import Secret
-from ..queue.lease import boottime_s
 from ..tasks import wait_with_timeout
-from .formatting import count_text
-from .page import Page, wish_of
-from .snapshot import RouteSnapshotReader, RouteView, watches
+from .formatting import count_noun
+from .page import Page, decode_command
+from .snapshot import RouteSnapshotReader, RouteView, snapshot_readers
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 2.0
-"""How often those who look are told; Redis is asked no more often, however many they are."""
+#: How often clients get updates, in seconds. Redis is read at most that often, for any number of clients.
+UPDATE_INTERVAL_S = 2.0
 
-MAX_WATCHING = 32
-SIGN_OF_LIFE_S = 15.0
-WRONG_TOKEN_PAUSE_S = 1.0
-KEYS_AT_ONCE = 500
+MAX_CLIENTS = 32
 
+#: How often an unchanged page is sent, in seconds; writing detects closed connections.
+KEEP_ALIVE_S = 15.0
+
+#: The delay of the response to a wrong token, in seconds.
+WRONG_TOKEN_DELAY_S = 1.0
+
+MAX_KEYS_PER_CALL = 500
+
+#: Larger than a token and a button's value, which contains a key.
 MAX_FORM_BYTES = 64 * 1024
-"""More than a button's value, which holds a key, and a token can have."""
 
 _COUNT = re.compile(r"[0-9]{1,9}")
 
-Said = Callable[[int], str]
-_DONE: dict[str, Said] = {
-    "retry": lambda count: f"{count_text(count, 'dead letter', 'dead letters')} put back to work.",
-    "drop": lambda count: f"{count_text(count, 'dead letter', 'dead letters')} dropped.",
-}
+_RESULTS: dict[str, str] = {"retry": "put back on the queue", "drop": "dropped"}
 
 
 class StatusPage:
-    """The status page.
+    """The status page as handlers of an aiohttp application.
 
     Args:
-        watches: what reads each route.
-        token: who sends it may retry and drop dead letters; None: nobody may.
+        readers: a reader for each route.
+        token: lets a client retry and drop dead letters; None makes the page read-only.
     """
 
-    def __init__(self, watches: Sequence[RouteSnapshotReader], token: Secret | None = None) -> None:
-        self._watches = {watch.route.name: watch for watch in watches}
+    def __init__(self, readers: Sequence[RouteSnapshotReader], token: Secret | None = None) -> None:
+        self._readers = {reader.route.name: reader for reader in readers}
         self._token = token
-        self._page = Page(may_act=token is not None)
+        self._page = Page(can_act=token is not None)
         self._parts: dict[str, str] = {}
         self._views: list[RouteView] = []
-        self._read_at_s = 0.0
+        self._expires_at_s = 0.0
         self._reading = asyncio.Lock()
-        self._watching = 0
+        self._clients = 0
         self._closing = asyncio.Event()
 
     def add_to(self, app: web.Application) -> None:
-        """Add its addresses to an application."""
+        """Add `/`, `/events` and `/dead-letters` to an application."""
         app.add_routes(
             [web.get("/", self._show), web.get("/events", self._events), web.post("/dead-letters", self._act)]
         )
@@ -73,27 +74,26 @@ class StatusPage:
 
         app.on_shutdown.append(close)
 
-    async def parts(self) -> dict[str, str]:
-        """Return the page's parts, as they were at most `EVERY_S` ago."""
+    async def _current_parts(self) -> dict[str, str]:
+        """Return the parts of the page, read from Redis within the last `UPDATE_INTERVAL_S`."""
         async with self._reading:
-            if boottime_s() - self._read_at_s >= EVERY_S * 0.9:
-                wrong = []
+            if time.monotonic() >= self._expires_at_s:
+                problems = []
                 try:
-                    self._views = [await watch.read() for watch in self._watches.values()]
+                    self._views = [await reader.read() for reader in self._readers.values()]
                 except RedisUnavailable as error:
-                    wrong.append(f"{str(error).rstrip(chr(46))}. What stands below is what was known last.")
-                self._parts = self._page.parts(self._views, wrong)
-                self._read_at_s = boottime_s()
+                    problems.append(f"{str(error).rstrip('.')}; the page shows the last known state")
+                self._parts = self._page.parts(self._views, problems)
+                self._expires_at_s = time.monotonic() + UPDATE_INTERVAL_S * 0.9
             return self._parts
-
-    # -- looking
 
     async def _show(self, request: web.Request) -> web.Response:
         done, count = request.query.get("done", ""), request.query.get("count", "")
-        return await self._answer(_DONE[done](int(count)) if done in _DONE and _COUNT.fullmatch(count) else "")
+        is_result = done in _RESULTS and _COUNT.fullmatch(count)
+        return await self._response(_result_text(done, int(count)) if is_result else "")
 
-    async def _answer(self, said: str = "", status: int = 200) -> web.Response:
-        text = self._page.whole(await self.parts(), said)
+    async def _response(self, message: str = "", status: int = 200) -> web.Response:
+        text = self._page.render(await self._current_parts(), message)
         headers = {
             "Content-Security-Policy": self._page.policy,
             "Cache-Control": "no-store",
@@ -102,82 +102,89 @@ class StatusPage:
         }
         return web.Response(text=text, status=status, content_type="text/html", charset="utf-8", headers=headers)
 
+    # -- server-sent events
+
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        """Send the parts that changed, again and again."""
-        if self._watching >= MAX_WATCHING:
-            raise web.HTTPServiceUnavailable(text=f"{MAX_WATCHING} are watching already\n")
-        self._watching += 1
+        """Send the parts that changed, until the client disconnects."""
+        if self._clients >= MAX_CLIENTS:
+            raise web.HTTPServiceUnavailable(text=f"too many clients: {MAX_CLIENTS} receive updates already\n")
+        self._clients += 1
         try:
-            answer = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-            await answer.prepare(request)
-            await self._send_until_closing(answer)
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+            await response.prepare(request)
+            await self._send_updates(response)
         except ConnectionError:
-            pass  # who looked has gone
+            pass  # the client has disconnected
         finally:
-            self._watching -= 1
-        return answer
+            self._clients -= 1
+        return response
 
-    async def _send_until_closing(self, answer: web.StreamResponse) -> None:
+    async def _send_updates(self, response: web.StreamResponse) -> None:
         sent: dict[str, str] = {}
-        spoke_at_s = 0.0
+        sent_at_s = 0.0
         while not self._closing.is_set():
-            parts = await self.parts()
+            parts = await self._current_parts()
             changed = {name: html for name, html in parts.items() if sent.get(name) != html}
-            if changed or boottime_s() - spoke_at_s >= SIGN_OF_LIFE_S:  # who has gone is noticed by writing
-                await answer.write(f"data: {json.dumps(changed)}\n\n".encode())
-                spoke_at_s = boottime_s()
+            if changed or time.monotonic() - sent_at_s >= KEEP_ALIVE_S:
+                await response.write(f"data: {json.dumps(changed)}\n\n".encode())
+                sent_at_s = time.monotonic()
             sent = parts
-            await wait_with_timeout(self._closing, EVERY_S)
+            await wait_with_timeout(self._closing, UPDATE_INTERVAL_S)
 
-    # -- doing
+    # -- dead letters
 
     async def _act(self, request: web.Request) -> web.StreamResponse:
-        """Do what a button says, for whoever knows the token.
+        """Retry or drop dead letters.
 
-        The token comes with each request and from no cookie, so that no other site can have a browser send it.
+        Each request carries the token in its form, and no cookie does: another site cannot forge a request.
         """
         if self._token is None:
-            return await self._answer("Read-only: the configuration has no [http] token.", 403)
+            return await self._response("Read-only: the configuration has no [http] token", 403)
         form = await request.post()
         token = form.get("token", "")
         if not isinstance(token, str) or not secrets.compare_digest(token.encode(), self._token.encode()):
-            await asyncio.sleep(WRONG_TOKEN_PAUSE_S)
-            return await self._answer("That is not the token of [http] token; nothing was done.", 403)
+            await asyncio.sleep(WRONG_TOKEN_DELAY_S)
+            return await self._response("Nothing changed: the token is not the one in [http] token", 403)
         try:
-            word, route, destination, *keys = wish_of(str(form.get("wish", "")))
-            watch = self._watches[route]
+            verb, route, destination, *keys = decode_command(str(form.get("command", "")))
+            reader = self._readers[route]
         except (ValueError, KeyError):
-            watch = None
-        if watch is None or word not in ("retry", "retry all", "drop") or destination not in watch.destinations:
-            return await self._answer("That button is not of this page; nothing was done.", 400)
+            reader = None
+        if reader is None or verb not in ("retry", "retry all", "drop") or destination not in reader.dead_letter_lists:
+            return await self._response("Nothing changed: unknown command", 400)
         try:
-            count = await self._move(watch, word, destination, keys)
+            count = await self._apply(reader, verb, destination, keys)
         except RedisUnavailable as error:
-            return await self._answer(f"Perhaps not done: {error}.", 503)
-        self._read_at_s = 0.0
-        done = "drop" if word == "drop" else "retry"
-        log.info("route %s: %s: by the status page: %s", route, destination, _DONE[done](count))
+            return await self._response(f"The result is unknown: {error}", 503)
+        self._expires_at_s = 0.0
+        done = "drop" if verb == "drop" else "retry"
+        log.info("route %s: %s: %s from the status page", route, destination, _result_text(done, count))
         raise web.HTTPSeeOther(f"./?done={done}&count={count}")
 
-    async def _move(self, watch: RouteSnapshotReader, word: str, destination: str, keys: Sequence[str]) -> int:
-        jobs = watch.jobs
-        move: Callable[[str, Sequence[str]], Awaitable[int]] = jobs.drop if word == "drop" else jobs.redrive
-        if word != "retry all":
-            return await move(destination, keys)
+    async def _apply(self, reader: RouteSnapshotReader, verb: str, destination: str, keys: Sequence[str]) -> int:
+        jobs = reader.jobs
+        apply: Callable[[str, Sequence[str]], Awaitable[int]] = jobs.drop if verb == "drop" else jobs.redrive
+        if verb != "retry all":
+            return await apply(destination, keys)
         count = 0
-        found: list[str] = []
+        chunk: list[str] = []
         async for letter in jobs.dead_letters(destination):
-            found.append(letter.key)
-            if len(found) == KEYS_AT_ONCE:
-                count += await move(destination, found)
-                found = []
-        return count + (await move(destination, found) if found else 0)
+            chunk.append(letter.key)
+            if len(chunk) == MAX_KEYS_PER_CALL:
+                count += await apply(destination, chunk)
+                chunk = []
+        return count + (await apply(destination, chunk) if chunk else 0)
+
+
+def _result_text(done: str, count: int) -> str:
+    return f"{count_noun(count, 'dead letter')} {_RESULTS[done]}"
 
 
 def status_page_for(settings: Config, client: Redis | None) -> StatusPage | None:
-    """Return the page, None where there is none, or no Redis to read it from."""
+    """Return the status page, or None where HTTP is off or there is no Redis."""
     if settings.http is None or client is None:
         return None
     lease_s = settings.worker.lease_s
-    of_routes = watches(client, settings.routes, lease_s)
-    return StatusPage([*of_routes, *watches(client, settings.mirror.routes, lease_s, "mirror")], settings.http.token)
+    readers = snapshot_readers(client, settings.routes, lease_s)
+    readers += snapshot_readers(client, settings.mirror.routes, lease_s, "mirror")
+    return StatusPage(readers, settings.http.token)

@@ -21,7 +21,7 @@ import uvloop
 from .. import __version__
 from ..config.value_types import InvalidValue, parse_duration
 from ..errors import ConfigError, RedisTooOld, S3S3Error, StoreError, Unavailable
-from ..monitoring.log import AGAIN_AFTER_S, JsonFormatter, PlainFormatter, RateLimitedHandler
+from ..monitoring.log import REPEAT_INTERVAL_S, JsonFormatter, PlainFormatter, RateLimitedHandler
 from ..tasks import DRAIN_S
 
 #: Allocations between two garbage collections. A copy leaves no cycles; the default cost a seventh of its CPU time.
@@ -119,7 +119,7 @@ def start_log(arguments: argparse.Namespace) -> None:
     """Log to standard error."""
     formatter = JsonFormatter() if arguments.log_format == "json" else PlainFormatter()
     root = logging.getLogger()
-    root.handlers[:] = [RateLimitedHandler(formatter, every_one=arguments.verbose)]
+    root.handlers[:] = [RateLimitedHandler(formatter, unlimited=arguments.verbose)]
     root.setLevel(logging.WARNING)
     logging.getLogger("s3s3").setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
 
@@ -170,10 +170,10 @@ async def _flush_repeats_periodically() -> None:
         _flush_repeats()
 
 
-def _flush_repeats(older_than_s: float = AGAIN_AFTER_S) -> None:
+def _flush_repeats(older_than_s: float = REPEAT_INTERVAL_S) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, RateLimitedHandler):
-            handler.tell_due(older_than_s)
+            handler.flush_repeats(older_than_s)
 
 
 def exit_status_for(error: S3S3Error) -> int:

@@ -69,7 +69,7 @@ class RouteWorker:
         self._is_leader = is_leader
         self._source_problem = source_problem
         self._heartbeat = Heartbeat(route, jobs, metrics, self._state, command)
-        self.observer = JobObserver(route.name, metrics, self._heartbeat.failed)
+        self.observer = JobObserver(route.name, metrics, self._heartbeat.record_failures)
         self._worker = Worker(
             route,
             jobs,

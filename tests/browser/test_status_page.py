@@ -24,25 +24,25 @@ pytestmark = [pytest.mark.real, pytest.mark.long]
 
 PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 TOKEN = "a token"
-NAUGHTY = "<script>document.title = 'taken'</script>\"'><img src=x onerror=\"document.title='taken'\">"
+HOSTILE = "<script>document.title = 'taken'</script>\"'><img src=x onerror=\"document.title='taken'\">"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
-        missing("there is no Chromium; apt-get install chromium-headless-shell has one")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - it is large, and used here alone
+        missing("Chromium is not installed (apt-get install chromium-headless-shell)")
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - large, and used only here
 
     with sync_playwright() as playwright:
-        # Root, as in a container, has Chromium without its sandbox.
+        # Chromium's sandbox does not work for root, as in a container.
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield browser
         browser.close()
 
 
-class Place:
-    """A listener between two buckets, whose second destination is away."""
+class Setup:
+    """A listener between two buckets, whose second destination is unavailable."""
 
     def __init__(self, port: int, redis_url: str, put: Callable[[str], None]) -> None:
         self.url = f"http://127.0.0.1:{port}/"
@@ -56,14 +56,14 @@ class Place:
 
 
 @pytest.fixture
-def place(swift: SwiftServer, redis_url: str, new_bucket: Callable[..., str], tmp_path: Path) -> Iterator[Place]:
+def setup(swift: SwiftServer, redis_url: str, new_bucket: Callable[..., str], tmp_path: Path) -> Iterator[Setup]:
     source = swift.endpoint(new_bucket(swift))
-    there = swift.endpoint(new_bucket(swift, 1), "destination-swift", account=1)
-    (away,) = free_ports(1)
-    gone = dataclasses.replace(there, name="destination-away", port=away, prefix="away/")
+    destination = swift.endpoint(new_bucket(swift, 1), "destination-swift", account=1)
+    (unused,) = free_ports(1)
+    unavailable = dataclasses.replace(destination, name="destination-unavailable", port=unused, prefix="unavailable/")
     (port,) = free_ports(1)
     config = write_config(
-        tmp_path, source, [there, gone], redis_url, worker={"max_attempts": 1}, bind=f"127.0.0.1:{port}"
+        tmp_path, source, [destination, unavailable], redis_url, worker={"max_attempts": 1}, bind=f"127.0.0.1:{port}"
     )  # fmt: skip
     config.write_text(config.read_text() + f'token = "{TOKEN}"\n')
     client = swift.boto3_client()
@@ -72,59 +72,59 @@ def place(swift: SwiftServer, redis_url: str, new_bucket: Callable[..., str], tm
         client.put_object(Bucket=source.bucket_name, Key=key, Body=b"content")
 
     with Listener(config):
-        yield Place(port, redis_url, put)
+        yield Setup(port, redis_url, put)
 
 
-def is_complaint(message: ConsoleMessage) -> bool:
-    return message.type == "error" and "403 (Forbidden)" not in message.text  # what a wrong token gets
+def is_error(message: ConsoleMessage) -> bool:
+    return message.type == "error" and "403 (Forbidden)" not in message.text  # the response to a wrong token
 
 
 @contextmanager
 def page_of(browser: Browser, url: str, **how: Any) -> Iterator[Page]:
-    """The page, in which nothing may be complained of."""
-    complaints: list[str] = []
+    """The page; errors on its console fail the test."""
+    errors: list[str] = []
     context = browser.new_context(**how)
     page = context.new_page()
-    page.on("console", lambda message: complaints.append(message.text) if is_complaint(message) else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if is_error(message) else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(url)
     yield page
     context.close()
-    assert not complaints
+    assert not errors
 
 
-def test_the_page_is_live_safe_and_usable(browser: Browser, place: Place) -> None:
-    with page_of(browser, place.url) as page:
+def test_the_page_is_live_safe_and_usable(browser: Browser, setup: Setup) -> None:
+    with page_of(browser, setup.url) as page:
         page.locator("#live.on").wait_for()
-        assert "All is well" in page.inner_text("#summary") or "needs a look" in page.inner_text("#summary")
-        place.put(NAUGHTY)
-        place.publish(NAUGHTY, b"\xff<b>no key</b>")
-        # What happens is seen without a reload.
-        page.locator("#letters li", has_text="no key").wait_for()
-        letter = page.locator("#letters li", has_text="onerror")
-        letter.wait_for()
+        assert "No problems" in page.inner_text("#summary") or "attention" in page.inner_text("#summary")
+        setup.put(HOSTILE)
+        setup.publish(HOSTILE, b"\xff<b>no key</b>")
+        # The page updates without a reload.
+        page.locator("#dead-letters li", has_text="no key").wait_for()
+        item = page.locator("#dead-letters li", has_text="onerror")
+        item.wait_for()
         assert page.title() == "s3s3 status", "a key has run as a script"
-        assert page.locator("#letters b, #letters img").count() == 0
+        assert page.locator("#dead-letters b, #dead-letters img").count() == 0
         check_it_is_accessible(page)
 
-        # A wrong token does nothing, the right one does it.
+        # A wrong token changes nothing; the right one drops the dead letter.
         page.fill("#token", "wrong")
-        letter.get_by_role("button", name="Retry").click()
-        assert "nothing was done" in page.inner_text(".said")
+        item.get_by_role("button", name="Retry").click()
+        assert "Nothing changed" in page.inner_text(".message")
         page.fill("#token", TOKEN)
         page.once("dialog", lambda dialog: dialog.dismiss())
-        page.locator("#letters li", has_text="onerror").get_by_role("button", name="Drop").click()
-        assert page.locator("#letters li", has_text="onerror").count() == 1, "who thinks better of it drops nothing"
+        page.locator("#dead-letters li", has_text="onerror").get_by_role("button", name="Drop").click()
+        assert page.locator("#dead-letters li", has_text="onerror").count() == 1, "a cancelled dialog drops nothing"
         page.once("dialog", lambda dialog: dialog.accept())
-        page.locator("#letters li", has_text="onerror").get_by_role("button", name="Drop").click()
-        page.locator(".said", has_text="1 dead letter dropped").wait_for()
-        assert page.locator("#letters li", has_text="onerror").count() == 0
-        assert page.input_value("#token") == TOKEN, "it need not be typed for each"
-        # By keyboard, and who is at a button stays there while the page changes around.
-        drop = page.locator("#letters li", has_text="no key").get_by_role("button", name="Drop")
+        page.locator("#dead-letters li", has_text="onerror").get_by_role("button", name="Drop").click()
+        page.locator(".message", has_text="1 dead letter dropped").wait_for()
+        assert page.locator("#dead-letters li", has_text="onerror").count() == 0
+        assert page.input_value("#token") == TOKEN, "the token is remembered"
+        # A focused button keeps the focus while the page updates.
+        drop = page.locator("#dead-letters li", has_text="no key").get_by_role("button", name="Drop")
         drop.focus()
-        place.publish(b"\xfe another")
-        page.locator("#letters li", has_text="another").wait_for()
+        setup.publish(b"\xfe another")
+        page.locator("#dead-letters li", has_text="another").wait_for()
         assert page.evaluate("document.activeElement.tagName") == "BUTTON"
 
 
@@ -135,30 +135,30 @@ def check_it_is_accessible(page: Page) -> None:
     assert found.violations_count == 0, found.generate_report()
 
 
-def test_it_fits_and_can_be_read_on_a_phone_and_in_the_dark(browser: Browser, place: Place) -> None:
-    place.put("x" * 300)
-    place.publish("x" * 300, b"\xff" * 900)
+def test_it_is_readable_on_a_phone_and_in_dark_mode(browser: Browser, setup: Setup) -> None:
+    setup.put("x" * 300)
+    setup.publish("x" * 300, b"\xff" * 900)
     for width in (320, 390, 1280):
         for scheme in ("light", "dark"):
-            with page_of(browser, place.url, viewport={"width": width, "height": 800}, color_scheme=scheme) as page:
-                page.locator("#letters li").nth(1).wait_for()
-                assert page.evaluate("document.documentElement.scrollWidth") <= width, "nobody scrolls sideways"
-                ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-                assert (sum(map(int, ground[4:-1].split(","))) < 200) == (scheme == "dark")
+            with page_of(browser, setup.url, viewport={"width": width, "height": 800}, color_scheme=scheme) as page:
+                page.locator("#dead-letters li").nth(1).wait_for()
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, "no horizontal scrolling"
+                background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+                assert (sum(map(int, background[4:-1].split(","))) < 200) == (scheme == "dark")
                 check_it_is_accessible(page)
 
 
-def test_without_javascript_it_shows_the_same_and_its_buttons_work(browser: Browser, place: Place) -> None:
-    place.publish(b"\xff no key")
-    with page_of(browser, place.url, java_script_enabled=False) as page:
+def test_it_works_without_javascript(browser: Browser, setup: Setup) -> None:
+    setup.publish(b"\xff no key")
+    with page_of(browser, setup.url, java_script_enabled=False) as page:
 
-        def on_copied() -> bool:
+        def has_dead_letter() -> bool:
             page.reload()
-            return page.locator("#letters li").count() == 1
+            return page.locator("#dead-letters li").count() == 1
 
-        eventually(on_copied, "the dead letter", every_s=0.5)
-        assert "Without JavaScript" in page.inner_text("#live")
+        eventually(has_dead_letter, "the dead letter", every_s=0.5)
+        assert "Live updates need JavaScript" in page.inner_text("#live")
         page.fill("#token", TOKEN)
         page.get_by_role("button", name="Drop").click()
-        assert "1 dead letter dropped" in page.inner_text(".said")
-        assert page.locator("#letters li").count() == 0
+        assert "1 dead letter dropped" in page.inner_text(".message")
+        assert page.locator("#dead-letters li").count() == 0

@@ -127,10 +127,10 @@ async def test_health_metrics_influxdb_the_access_log_and_a_stop(
             pages = await said_to_watchers(http, http_port)
             process.terminate()
             assert await asyncio.to_thread(process.wait, 30) == 0
-    assert "All is well" in pages[""][1]
+    assert "No problems" in pages[""][1]
     assert f"mirror, pid {process.pid}</small>" in pages[""][1]
     with redis.Redis.from_url(redis_url) as client:
-        assert not client.exists("s3s3:{mirror.proxy}:fleet"), "it has signed off"
+        assert not client.exists("s3s3:{mirror.proxy}:processes"), "it has deregistered"
     assert pages["healthz"] == pages["readyz"] == (200, "ok\n")
     for series in ('s3s3_mirror_requests_total{mirror="mirror.proxy",outcome="waited"} 1.0',
                    's3s3_copies_total{destination="mirror.proxy.destination",outcome="copied"',

@@ -20,7 +20,7 @@ from tests.integration.test_listen import QUICK, Place
 
 pytestmark = pytest.mark.real
 
-FLEET = "s3s3:{default}:fleet"
+PROCESSES_INFO = "s3s3:{default}:processes:info"
 
 
 class SlowPlace(Place):
@@ -37,9 +37,9 @@ class SlowPlace(Place):
     def started(self, *arguments: str) -> AbstractContextManager[subprocess.Popen[str]]:
         return bucket_started(self.limited, *arguments)
 
-    def about(self) -> list[dict[str, object]]:
+    def processes(self) -> list[dict[str, object]]:
         with redis.Redis.from_url(self.redis_url, decode_responses=True) as client:
-            return [json.loads(text) for text in client.hvals(f"{FLEET}:about")]
+            return [json.loads(text) for text in client.hvals(PROCESSES_INFO)]
 
 
 @pytest.fixture
@@ -53,10 +53,10 @@ def place(swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tm
 @pytest.mark.parametrize("together", [[], ["--distributed"]])
 def test_the_fleet_sees_a_run_and_what_it_copies_until_it_has_ended(place: SlowPlace, together: list[str]) -> None:
     with place.started(*together) as process:
-        (seen,) = eventually(place.about, "a sign of life")
-        assert (seen["command"], seen["pid"], seen["leads"]) == ("bucket", process.pid, False)
+        (seen,) = eventually(place.processes, "a heartbeat")
+        assert (seen["command"], seen["pid"], seen["is_leader"]) == ("bucket", process.pid, False)
         assert process.wait(PATIENCE_S) == 0
-    assert not place.about()
+    assert not place.processes()
     with redis.Redis.from_url(place.redis_url, decode_responses=True) as client:
         minutes = [client.hgetall(name) for name in client.scan_iter("s3s3:{default}:minute:*")]
         assert sum(int(minute["destination copied"]) for minute in minutes) == 12
@@ -68,7 +68,7 @@ def test_a_dry_run_leaves_the_queue_alone(place: SlowPlace) -> None:
     for together in ([], ["--distributed"]):
         run("bucket", "--config", place.config(), "--dry-run", *together, status=1)
     assert place.content("key 00") is None
-    assert not place.about()
+    assert not place.processes()
 
 
 @pytest.mark.long
@@ -108,7 +108,7 @@ def test_the_second_interrupt_ends_it_at_once_and_what_was_under_way_is_handed_b
         assert "aborted by a second signal" in errors
         assert "Traceback" not in errors
         assert not client.exists("s3s3:{default}:comparing")
-        assert not client.exists(FLEET)
+        assert not client.exists("s3s3:{default}:processes")
         assert "big" in json.dumps(client.xrange("s3s3:{default}:bulk"))
     assert place.content("big") is None
     run("bucket", "--config", place.config())

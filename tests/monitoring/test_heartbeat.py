@@ -1,4 +1,4 @@
-"""Who works on a route, as each says itself."""
+"""Processes registered in a real Redis, and their heartbeats."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from s3s3.queue.connection import connect
 pytestmark = pytest.mark.real
 
 PREFIX = "s3s3:{images}:"
-ONE = ProcessInfo("one:1:ab", "one", 1, "0.1.0", "listen", 1_000, running=3, leads=True, health_problem="deaf")
+LEADER = ProcessInfo("a:1:ab", "a", 1, "0.1.0", "listen", 1_000, running=3, is_leader=True, health_problem="stuck")
+FOLLOWER = dataclasses.replace(LEADER, id="b:1:cd", host="b", is_leader=False)
 
 
 @pytest.fixture
@@ -26,34 +27,36 @@ async def client(redis_url: str) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
-async def test_each_is_seen_as_it_said_until_it_signs_off(client: Redis) -> None:
-    mine = ProcessRegistry(client, PREFIX)
-    other = dataclasses.replace(ONE, id="another:1:cd", host="another", leads=False)
-    await mine.register(ONE)
-    await mine.register(other)
-    found = await mine.processes()
-    assert [dataclasses.replace(member, silent_s=0.0) for member in found] == [other, ONE]
-    assert all(member.silent_s < 5 and not member.is_silent for member in found)
-    await mine.deregister(ONE.id)
-    assert [member.id for member in await mine.processes()] == [other.id]
+async def test_processes_are_listed_by_host_until_they_deregister(client: Redis) -> None:
+    registry = ProcessRegistry(client, PREFIX)
+    await registry.register(FOLLOWER)
+    await registry.register(LEADER)
+    found = await registry.processes()
+    assert [dataclasses.replace(process, silent_s=0.0) for process in found] == [LEADER, FOLLOWER]
+    assert all(process.silent_s < 5 and not process.is_silent for process in found)
+    await registry.deregister(LEADER.id)
+    assert [process.id for process in await registry.processes()] == [FOLLOWER.id]
 
 
-async def test_one_that_fell_silent_is_seen_for_an_hour(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = ProcessRegistry(client, PREFIX)
-    await mine.register(ONE)
-    await client.zincrby(PREFIX + "fleet", -(SILENT_AFTER_S + 1) * 1000, ONE.id)
-    await mine.register(dataclasses.replace(ONE, id="new"))
-    assert {member.id: member.is_silent for member in await mine.processes()} == {ONE.id: True, "new": False}
-    monkeypatch.setattr(heartbeat, "KEPT_S", 10)
-    await mine.register(dataclasses.replace(ONE, id="new"))
-    assert [member.id for member in await mine.processes()] == ["new"]
-    assert await client.hkeys(PREFIX + "fleet:about") == ["new"]
-    assert 0 < await client.ttl(PREFIX + "fleet") <= 10
+async def test_a_silent_process_is_listed_for_an_hour(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = ProcessRegistry(client, PREFIX)
+    await registry.register(LEADER)
+    await client.zincrby(PREFIX + "processes", -(SILENT_AFTER_S + 1) * 1000, LEADER.id)
+    await registry.register(FOLLOWER)
+    assert {process.id: process.is_silent for process in await registry.processes()} == {
+        LEADER.id: True,
+        FOLLOWER.id: False,
+    }
+    monkeypatch.setattr(heartbeat, "RETENTION_S", 10)
+    await registry.register(FOLLOWER)
+    assert [process.id for process in await registry.processes()] == [FOLLOWER.id]
+    assert await client.hkeys(PREFIX + "processes:info") == [FOLLOWER.id]
+    assert 0 < await client.ttl(PREFIX + "processes") <= 10
 
 
-async def test_what_a_newer_version_says_of_itself_is_passed_over(client: Redis) -> None:
-    mine = ProcessRegistry(client, PREFIX)
-    await mine.register(ONE)
-    about = json.loads(await client.hget(PREFIX + "fleet:about", ONE.id) or "")
-    await client.hset(PREFIX + "fleet:about", ONE.id, json.dumps({**about, "novelty": 1}))
-    assert [member.host for member in await mine.processes()] == ["one"]
+async def test_fields_of_a_newer_version_are_ignored(client: Redis) -> None:
+    registry = ProcessRegistry(client, PREFIX)
+    await registry.register(LEADER)
+    info = json.loads(await client.hget(PREFIX + "processes:info", LEADER.id) or "")
+    await client.hset(PREFIX + "processes:info", LEADER.id, json.dumps({**info, "novelty": 1}))
+    assert [process.host for process in await registry.processes()] == ["a"]

@@ -1,4 +1,4 @@
-"""What is counted and told of jobs whose outcomes are not all copies and failures."""
+"""Counts and log lines of jobs with outcomes other than copies and failures."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from s3s3.monitoring.metrics import Metrics
 JOB = Job("key", ("swift", "ceph"), Lane.FRESH, "1-1", "t", True, {}, 1000)
 
 
-def test_who_is_left_behind_waits_and_has_not_failed(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_slow_destination_is_deferred_and_not_counted_as_failed(caplog: pytest.LogCaptureFixture) -> None:
     metrics, failures = Metrics(), list[Sequence[Outcome]]()
     observer = JobObserver("images", metrics, failures.append)
-    slow = DestinationTooSlow("ceph: PUT of 'key': it holds up the other destinations, and is tried alone")
+    slow = DestinationTooSlow("ceph: PUT of 'key': slower than the other destinations")
     outcomes = [
         Outcome("swift", "key", Result.COPIED),
         Outcome("ceph", "key", Result.FAILED, str(slow), error=slow, indeterminate=True),
@@ -30,8 +30,8 @@ def test_who_is_left_behind_waits_and_has_not_failed(caplog: pytest.LogCaptureFi
     assert metrics.retries["images", "ceph"] == 0
     assert failures == []
     (line,) = caplog.messages
-    assert line == f"images: 'key' to ceph waits: {slow}"
+    assert line == f"images: 'key' to ceph deferred: {slow}"
 
-    away = StoreUnavailable("away", store="ceph")
-    observer.on_job_end(JOB, [Outcome("ceph", "key", Result.FAILED, str(away), error=away)], 0.1)
+    unavailable = StoreUnavailable("connection refused", store="ceph")
+    observer.on_job_end(JOB, [Outcome("ceph", "key", Result.FAILED, str(unavailable), error=unavailable)], 0.1)
     assert (metrics.copies["images", "ceph", "failed"], len(failures)) == (1, 1)

@@ -23,7 +23,7 @@ def outcome(result: Result, size_bytes: int | None = None) -> Outcome:
     return Outcome("swift", "some/key", result, source_size_bytes=size_bytes)
 
 
-def test_every_promised_series_is_there_before_anything_happened() -> None:
+def test_every_documented_metric_exists_from_the_start() -> None:
     counters = "notifications copies copy_bytes verify_mismatch retries reconcile_entries"
     gauges = "pending_jobs oldest_pending_seconds dead_letters last_reconcile_timestamp_seconds build_info"
     histograms = "copy_duration_seconds notification_to_copy_seconds"
@@ -36,7 +36,7 @@ def test_every_promised_series_is_there_before_anything_happened() -> None:
     assert expected.items() <= kinds.items()
 
 
-def test_a_counter_ends_in_total_and_has_the_labels_it_was_given() -> None:
+def test_a_counter_name_ends_in_total_and_has_its_labels() -> None:
     metrics = Metrics()
     metrics.notifications["default", "pubsub"] += 1
     metrics.notifications["default", "pubsub"] += 1
@@ -44,14 +44,14 @@ def test_a_counter_ends_in_total_and_has_the_labels_it_was_given() -> None:
     assert value(metrics, "s3s3_notifications_total", route="default", kind="pubsub") == 2
 
 
-def test_a_gauge_with_one_label_takes_it_bare() -> None:
+def test_a_single_label_needs_no_tuple() -> None:
     metrics = Metrics()
     metrics.oldest_pending_seconds["default"] = 12.5
 
     assert value(metrics, "s3s3_oldest_pending_seconds", route="default") == 12.5
 
 
-def test_a_histogram_counts_each_value_in_every_bucket_that_holds_it() -> None:
+def test_histogram_buckets_are_cumulative() -> None:
     metrics = Metrics()
     for seconds in (0.0005, 0.005, 0.005, 100_000):
         metrics.copy_duration_seconds["default", "swift"].observe(seconds)
@@ -65,7 +65,7 @@ def test_a_histogram_counts_each_value_in_every_bucket_that_holds_it() -> None:
     assert total == 0.0005 + 0.005 + 0.005 + 100_000
 
 
-def test_only_a_copy_counts_its_bytes_and_its_time() -> None:
+def test_only_copies_count_bytes_and_duration() -> None:
     metrics = Metrics()
     metrics.count_outcome("default", outcome(Result.COPIED, 4096), 0.01)
     metrics.count_outcome("default", outcome(Result.SAME, 4096), 0.01)
@@ -74,13 +74,13 @@ def test_only_a_copy_counts_its_bytes_and_its_time() -> None:
     of_swift = {"route": "default", "destination": "swift"}
     assert value(metrics, "s3s3_copy_bytes_total", **of_swift) == 4096
     assert value(metrics, "s3s3_copy_duration_seconds_count", **of_swift) == 1
-    for word in ("copied", "same", "failed"):
-        assert value(metrics, "s3s3_copies_total", **of_swift, outcome=word) == 1
+    for name in ("copied", "same", "failed"):
+        assert value(metrics, "s3s3_copies_total", **of_swift, outcome=name) == 1
 
 
-def test_the_counters_of_a_route_begin_at_zero() -> None:
+def test_initialize_series_creates_counters_at_zero() -> None:
     metrics = Metrics()
-    metrics.begin_at_zero(ROUTE)
+    metrics.initialize_series(ROUTE)
 
     for destination in ("swift", "ceph"):
         assert value(metrics, "s3s3_copies_total", route="default", destination=destination, outcome="failed") == 0
@@ -88,30 +88,30 @@ def test_the_counters_of_a_route_begin_at_zero() -> None:
     assert value(metrics, "s3s3_verify_mismatch_total", route="default", store="source") == 0
 
 
-def test_beginning_at_zero_again_forgets_nothing() -> None:
+def test_initialize_series_keeps_existing_counts() -> None:
     metrics = Metrics()
     metrics.copies["default", "swift", "copied"] += 3
-    metrics.begin_at_zero(ROUTE)
+    metrics.initialize_series(ROUTE)
 
     assert value(metrics, "s3s3_copies_total", route="default", destination="swift", outcome="copied") == 3
 
 
-def test_no_series_is_labelled_with_a_key() -> None:
+def test_no_label_is_a_key() -> None:
     metrics = Metrics(process=True)
-    metrics.begin_at_zero(ROUTE)
+    metrics.initialize_series(ROUTE)
     metrics.count_outcome("default", outcome(Result.COPIED, 1), 0.1)
 
     assert "some/key" not in metrics.page().decode()
 
 
-def test_two_registries_know_nothing_of_each_other() -> None:
-    one, other = Metrics(), Metrics()
-    one.notifications["default", "pubsub"] += 1
+def test_two_registries_are_independent() -> None:
+    first, second = Metrics(), Metrics()
+    first.notifications["default", "pubsub"] += 1
 
-    assert value(other, "s3s3_notifications_total", route="default", kind="pubsub") is None
+    assert value(second, "s3s3_notifications_total", route="default", kind="pubsub") is None
 
 
-def test_the_version_is_shown_and_the_process_where_it_is_asked_for() -> None:
+def test_build_info_has_the_version_and_process_metrics_are_optional() -> None:
     families = scraped(Metrics(process=True))
 
     assert families["s3s3_build_info"].samples[0].labels["version"] == __version__

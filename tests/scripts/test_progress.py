@@ -24,7 +24,7 @@ def test_what_is_logged_meanwhile_stands_on_lines_of_its_own(monkeypatch: pytest
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    handler = RateLimitedHandler(PlainFormatter(), every_one=True)
+    handler = RateLimitedHandler(PlainFormatter(), unlimited=True)
     root = logging.getLogger()
     root.addHandler(handler)
     try:
