@@ -27,7 +27,6 @@ from .errors import ConfigError
 from .model import Endpoint, Job, Lane, Outcome, Result, Route
 from .monitoring.log import log_fields
 from .monitoring.metrics import Metrics
-from .queue.memory_queue import MemoryJobQueue
 from .reconcile.comparison import ReconcileOptions
 from .reconcile.session import reconcile_with_worker
 from .reconcile.summary import ReconcileSummary
@@ -160,13 +159,13 @@ def _worker_settings() -> WorkerSettings:
 async def _duplicate(route: Route) -> bool:
     settings = _worker_settings()
     async with opened(route, settings, Metrics()) as stores:
-        tally, _ = await reconcile_with_worker(
+        tally = await reconcile_with_worker(
             stores,
-            MemoryJobQueue(route.destination_names, source=route.source.name),
+            None,
             settings,
             ReconcileOptions(),
             asyncio.Event(),
-            tally=ReconcileSummary(_ROUTE, route.destination_names),
+            summary=ReconcileSummary(_ROUTE, route.destination_names),
         )
     tell_what_broke_off(tally)
     return tally.proven
@@ -176,7 +175,7 @@ def tell_what_broke_off(tally: ReconcileSummary) -> None:
     """Log the stores whose listing broke off, and where nothing was deleted for safety's sake."""
     for name, error in tally.errors.items():
         log.warning("%s could not be compared: %s", name, error)
-    for name, why in tally.kept.items():
+    for name, why in tally.deletions_withheld.items():
         log.warning("nothing was deleted, because of %s: %s", name, why)
 
 

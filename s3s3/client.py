@@ -126,12 +126,12 @@ class BucketClient:
                         reconcile_with_worker, stores, jobs, self.config.worker, ReconcileOptions(), asyncio.Event(),
                         on_copied=on_copied_for(route, self.config, jobs),
                     )  # fmt: skip
-                    tally, _ = await run_exclusive(route.name, jobs, run)
+                    tally = await run_exclusive(route.name, jobs, run)
             except S3S3Error as error:
                 log.warning("route %s: the comparison broke off: %s", route.name, error)
                 errors.append(error)  # the other routes are compared all the same
                 continue
-            log.info("route %s: %s", route.name, tally.in_words)
+            log.info("route %s: %s", route.name, tally.text)
             tell_what_broke_off(tally)
             proven.append(tally.proven)
         if errors:

@@ -87,12 +87,12 @@ class RouteListener:
 
     async def _reconcile(self) -> Mapping[str, str]:
         """Compare everything; return the destinations that could not be listed, with the reason."""
-        return (await self._runs.run(waits=True)).errors
+        return (await self._runs.run(wait_for_lock=True)).errors
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Listen and work until `stop` is set, then drain and deregister."""
         background = [part.run() for part in (self.ear, self._backfill) if part]
-        await run_with_background(self._work(stop, drain_s), self._runs.keep(), *background)
+        await run_with_background(self._work(stop, drain_s), self._runs.maintain(), *background)
 
     async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
         await self.worker.run(stop, drain_s)

@@ -11,20 +11,19 @@ from collections.abc import Collection, Sequence
 
 from ..config import Config, overlap
 from ..model import Lane, Notification, Result, Route
-from ..queue.base import JobQueue
 from ..queue.redis_errors import translate_errors
 from ..queue.redis_queue import RedisJobQueue
 from ..worker.worker import OnCopied
 from .routing import RouteQueue, Routing
 
 
-def on_copied_for(route: Route, config: Config, jobs: JobQueue) -> OnCopied | None:
+def on_copied_for(route: Route, config: Config, jobs: RedisJobQueue | None) -> OnCopied | None:
     """Return what tells of a route's arrivals; None where nobody wants to know.
 
-    Nobody does of a queue in memory, which takes no notices.
+    `jobs` None: a reconcile without a queue, which notifies nothing.
     """
     followers = following(route, config.routes)
-    if not isinstance(jobs, RedisJobQueue) or not (followers or config.pubsub.mark_done):
+    if jobs is None or not (followers or config.pubsub.mark_done):
         return None
     client = jobs.client
     lease_s = config.worker.lease_s

@@ -61,14 +61,14 @@ class Comparison:
         destinations: Sequence[Store],
         options: ReconcileOptions,
         matches: Callable[[str], bool],
-        tally: ReconcileSummary,
+        summary: ReconcileSummary,
         gone: Callable[[DeletionCandidate], None] | None = None,
     ) -> None:
         self._stores = {store.name: store for store in destinations}
         self._names = tuple(self._stores)
         self._options = options
         self._matches = matches
-        self._tally = tally
+        self._summary = summary
         self._heads = asyncio.Semaphore(HEADS_AT_ONCE)
         self._gone = gone
         self._deleting = {store.name for store in destinations if gone is not None and store.endpoint.delete}
@@ -77,7 +77,7 @@ class Comparison:
     async def differing(self, batch: Batch) -> list[JobRequest]:
         """Return what is to be copied where; for a dry run nothing."""
         for position, error in batch.failed.items():
-            self._tally.errors.setdefault(self._names[position], str(error))
+            self._summary.errors.setdefault(self._names[position], str(error))
         wanted: dict[str, list[str]] = {}
         unclear: list[Pair] = []
         for pair in self._pairs(batch):
@@ -94,7 +94,7 @@ class Comparison:
 
     def _pairs(self, batch: Batch) -> list[Pair]:
         """Return the pairs that are to be decided on. Equal ones that nobody wants a line for are only counted."""
-        since_ms, count_only = self._options.since_ms, not (self._tally.wants_lines or self._options.force)
+        since_ms, count_only = self._options.since_ms, not (self._summary.has_report or self._options.force)
         columns = [column for column in range(len(self._names)) if column not in batch.failed]
         same = [0] * len(self._names)
         pairs = []
@@ -102,15 +102,15 @@ class Comparison:
             if not self._matches(key):
                 continue
             if source is not None:
-                self._tally.source_entries += 1
+                self._summary.source_entries += 1
                 if since_ms is not None and source.modified_ms < since_ms:
-                    self._tally.skipped_entries += 1
+                    self._summary.skipped_entries += 1
                     continue
             for column in columns:
                 there = copies[column]
                 if source is None:
                     if there is not None:
-                        self._tally.only_there[self._names[column]] += 1
+                        self._summary.destination_only[self._names[column]] += 1
                         pairs.append(Pair(self._names[column], key, source, there))
                 elif count_only and there is not None and _plainly_same(source, there):
                     same[column] += 1
@@ -118,7 +118,7 @@ class Comparison:
                     pairs.append(Pair(self._names[column], key, source, there))
         for name, count in zip(self._names, same, strict=True):
             if count:
-                self._tally.count(name, Result.SAME.value, Proof.ETAG.value, count)
+                self._summary.count(name, Result.SAME.value, Proof.ETAG.value, count)
                 self.entries[name] += count
         for pair in pairs:
             self.entries[pair.destination] += pair.there is not None
@@ -129,15 +129,15 @@ class Comparison:
         copy = decision.action in (Action.COPY, Action.NEEDS_CONTENT) or self._options.force
         if pair.source is not None and copy:
             if self._options.dry_run:
-                self._tally.tell(_outcome(pair, Result.WOULD_COPY, decision))
+                self._summary.report(_outcome(pair, Result.WOULD_COPY, decision))
             else:
                 wanted.setdefault(pair.key, []).append(pair.destination)
         elif decision.action is Action.SAME:
-            self._tally.tell(_outcome(pair, Result.SAME, decision))
+            self._summary.report(_outcome(pair, Result.SAME, decision))
         elif decision.action is Action.DELETE and self._gone is not None and pair.there is not None:
             self._gone(DeletionCandidate(pair.destination, pair.there))
         else:
-            self._tally.tell(_outcome(pair, Result.EXTRANEOUS, decision))
+            self._summary.report(_outcome(pair, Result.EXTRANEOUS, decision))
 
     async def _decide_by_head(self, pair: Pair) -> Decision | None:
         """Ask the destination what was recorded at copy time. A HEAD that fails is an outcome of its own: None."""
@@ -146,7 +146,7 @@ class Comparison:
             async with self._heads:
                 held = await store.head(pair.key)
         except S3S3Error as error:
-            self._tally.tell(Outcome(pair.destination, pair.key, Result.FAILED, str(error), error=error))
+            self._summary.report(Outcome(pair.destination, pair.key, Result.FAILED, str(error), error=error))
             return None
         if held is None:
             return decide(pair.source, None)

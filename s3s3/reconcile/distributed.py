@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
@@ -21,7 +20,6 @@ from typing import Any
 from ..config import WorkerSettings
 from ..errors import ConfigError, LeaseLost, ReconcileInProgress
 from ..model import Route, matcher
-from ..queue.base import JobQueue
 from ..queue.lease import boottime_s
 from ..queue.redis_queue import RedisJobQueue
 from ..queue.tracker import OutcomeTracker
@@ -29,12 +27,12 @@ from ..tasks import DRAIN_S, run_until_stopped, run_with_background
 from ..transfer.route_stores import RouteStores
 from ..worker.worker import OnCopied
 from .comparison import Comparison, ReconcileOptions
-from .local_worker import with_worker
+from .local_worker import local_worker, with_worker
 from .lock import run_shared
 from .merge import Batch, merge
 from .range_splitter import cuts
 from .reconciler import MAX_AHEAD, OnProgress, no_progress
-from .session import refuse_paused
+from .session import refuse_paused, save_summary
 from .shared_run import KeyRange, RunFinished, SharedRun
 from .summary import ReconcileSummary
 
@@ -58,8 +56,8 @@ async def reconcile_together(
     stop: asyncio.Event,
     *,
     afresh: bool = False,
-    waits: bool = False,
-    tally: ReconcileSummary,
+    wait_for_lock: bool = False,
+    summary: ReconcileSummary,
     on_progress: OnProgress = no_progress,
     drain_s: float = DRAIN_S,
     on_copied: OnCopied | None = None,
@@ -68,7 +66,7 @@ async def reconcile_together(
 
     Args:
         afresh: a run of which every process has gone is forgotten, not ended.
-        waits: for the end of another process's run over the route.
+        wait_for_lock: wait for the end of another process's run over the route.
         drain_s: how long copies that are under way at the end may take.
         arrived: is told of what is copied (see `arrivals`).
         tally: gets what all processes counted; its report lines are of what this process compares.
@@ -82,27 +80,27 @@ async def reconcile_together(
         await refuse_paused(stores.route, jobs)
     shared = SharedRun(jobs, settings.lease_s)
     options = await _begin(shared, stores.route, options, afresh)
-    part = _RangeWorker(stores, jobs, shared, options, tally, on_progress)
+    part = _RangeWorker(stores, jobs, shared, options, summary, on_progress)
 
     async def run() -> bool | None:
-        return await with_worker(part.run, stores, jobs, settings, stop, drain_s, on_copied)
+        worker = local_worker(stores, jobs, settings, on_copied)
+        return await with_worker(part.run, stores.route.name, worker, stop, drain_s)
 
     try:
         if options.dry_run:
             await run_until_stopped(part.run(), stop)
         else:
-            await run_shared(stores.route.name, jobs, shared.id, run, waits=waits, stop=stop)
+            await run_shared(stores.route.name, jobs, shared.id, run, wait_for_lock=wait_for_lock, stop=stop)
     except ReconcileInProgress:
         await shared.forget()
         raise
-    await shared.state(tally)
-    if tally.ended and not options.dry_run and options.since_ms is None:
-        await jobs.save_reconcile_summary(json.dumps({**tally.summary()["summary"], "ended_s": round(time.time())}))
+    await shared.state(summary)
+    await save_summary(jobs, summary, options)
 
 
-def shareable(jobs: JobQueue) -> RedisJobQueue:
+def shareable(jobs: RedisJobQueue | None) -> RedisJobQueue:
     """Return the queue, where other processes see it too. Raises ConfigError."""
-    if isinstance(jobs, RedisJobQueue):
+    if jobs is not None:
         return jobs
     raise ConfigError([
         "--distributed: processes share a run through the Redis that is configured ([pubsub] url), between the buckets "
@@ -210,7 +208,7 @@ class _RangeWorker:
         if held.wanting > 0:
             points = await cuts(self._stores, held.after, held.until, PIECES)
             if points:
-                await self._shared.go_on(held, held.after, self._tally.part(), points)
+                await self._shared.go_on(held, held.after, self._tally.empty_copy(), points)
         self._begin()
         async with AsyncExitStack() as stack:
             source, *destinations = [
@@ -242,7 +240,7 @@ class _RangeWorker:
         self._begin_turn()
 
     def _begin_turn(self) -> None:
-        self._turn = self._tally.part()
+        self._turn = self._tally.empty_copy()
         self._comparison = Comparison(self._stores[1:], self._options, self._matches, self._turn)
 
     async def _end_turn(self, held: KeyRange, position: str | None) -> None:
@@ -252,4 +250,4 @@ class _RangeWorker:
         self._begin_turn()
 
     def _tell(self, fields: dict[str, Any]) -> None:
-        self._turn.tell_fields(fields)
+        self._turn.report_fields(fields)

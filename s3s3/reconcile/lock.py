@@ -18,7 +18,6 @@ from typing import TypeVar
 
 from ..errors import ReconcileInProgress, RedisUnavailable
 from ..queue.admin import utc_text
-from ..queue.base import JobQueue
 from ..queue.lease import boottime_s
 from ..queue.lua_scripts import LuaScripts
 from ..queue.redis_queue import RedisJobQueue
@@ -34,10 +33,10 @@ Answer = TypeVar("Answer")
 
 async def run_exclusive(
     route: str,
-    jobs: JobQueue,
+    jobs: RedisJobQueue | None,
     run: Callable[[], Awaitable[Answer]],
     *,
-    waits: bool = False,
+    wait_for_lock: bool = False,
     stop: asyncio.Event | None = None,
 ) -> Answer:
     """Run while no other process compares this route. A queue in memory is nobody else's, so nothing is asked there.
@@ -50,10 +49,10 @@ async def run_exclusive(
             has begun.
         RedisUnavailable: it could not be asked.
     """
-    if not isinstance(jobs, RedisJobQueue):
+    if jobs is None:
         return await run()
     lock = _ReconcileLock(route, jobs)
-    await lock.take(waits, stop or asyncio.Event())
+    await lock.take(wait_for_lock, stop or asyncio.Event())
     try:
         return await run_with_background(_awaited(run), lock.keep())
     finally:
@@ -66,7 +65,7 @@ async def run_shared(
     run_id: str,
     run: Callable[[], Awaitable[Answer | None]],
     *,
-    waits: bool = False,
+    wait_for_lock: bool = False,
     stop: asyncio.Event | None = None,
 ) -> Answer | None:
     """Run as one of the processes that share the run of this id, while nobody else compares this route.
@@ -74,7 +73,7 @@ async def run_shared(
     It is given up where `run` returns anything but None, for then the whole run has ended. Raises as `run_exclusive`.
     """
     lock = _ReconcileLock(route, jobs, run_id)
-    await lock.take(waits, stop or asyncio.Event())
+    await lock.take(wait_for_lock, stop or asyncio.Event())
     answer = await run_with_background(_awaited(run), lock.keep())
     if answer is not None:
         await lock.give_up()
@@ -94,11 +93,11 @@ class _ReconcileLock:
         self._id = run_id or secrets.token_hex(8)
         self._until_s = 0.0
 
-    async def take(self, waits: bool, stop: asyncio.Event) -> None:
+    async def take(self, wait_for_lock: bool, stop: asyncio.Event) -> None:
         """Take it. Raises RunUnderWay where it is somebody else's and is not to be waited for."""
         told = ""
         while holder := await self._take():
-            if not waits or stop.is_set():
+            if not wait_for_lock or stop.is_set():
                 raise ReconcileInProgress(f"{holder}; `s3s3 bucket --wait-for-lock` waits for its end")
             if holder != told:
                 log.warning("%s; waiting for its end", holder)

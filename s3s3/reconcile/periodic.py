@@ -1,4 +1,4 @@
-"""The runs over a whole bucket that a daemon makes by itself: every so often, or where a gap is to be healed."""
+"""Reconcile at a fixed interval inside the listener, and on request of the gap backfill."""
 
 from __future__ import annotations
 
@@ -11,81 +11,94 @@ from dataclasses import dataclass
 from ..config import WorkerSettings
 from ..errors import ReconcileInProgress, RedisUnavailable, S3S3Error
 from ..model import matcher
-from ..queue.lease import boottime_s
 from ..queue.redis_queue import RedisJobQueue
+from ..queue.tracker import OutcomeTracker
 from ..transfer.route_stores import RouteStores
 from .comparison import ReconcileOptions
 from .lock import run_exclusive
 from .reconciler import Reconciler
+from .session import save_summary
 from .summary import ReconcileSummary
 
 log = logging.getLogger(__name__)
 
+#: The stored end of a reconcile is rounded to 1 s; a reconcile may start this much before its interval is over.
+CLOCK_TOLERANCE_S = 1.5
+
 
 @dataclass(frozen=True)
 class Schedule:
-    """How often a listener compares everything by itself (None: never), and whether it begins with that."""
+    """When a listener reconciles: every `every_s` seconds (None: never), first at its start if `initial`."""
 
     every_s: float | None = None
     initial: bool = True
 
 
 class PeriodicReconcile:
-    """Those over one route."""
+    """Reconciles one route inside a listener, whose workers run the jobs."""
 
-    def __init__(self, stores: RouteStores, jobs: RedisJobQueue, settings: WorkerSettings, periodic: Schedule) -> None:
+    def __init__(self, stores: RouteStores, jobs: RedisJobQueue, settings: WorkerSettings, schedule: Schedule) -> None:
         self._stores = stores
         self._jobs = jobs
         self._settings = settings
-        self._periodic = periodic
-        self._name = stores.route.name
+        self._schedule = schedule
+        self._route = stores.route.name
 
-    async def run(self, waits: bool = False) -> ReconcileSummary:
-        """Compare everything and have what differs copied; the workers of the fleet do it.
+    async def run(self, wait_for_lock: bool = False) -> ReconcileSummary:
+        """Reconcile once.
 
         Args:
-            waits: for the end of another process's run.
+            wait_for_lock: wait for the end of another process's reconcile.
 
         Raises:
-            RunUnderWay: another process does so just now.
+            ReconcileInProgress: another process reconciles this route, and `wait_for_lock` is False.
+            S3S3Error: the source could not be listed, or Redis is unavailable.
         """
-        stores = self._stores
-        reconcile = Reconciler(
-            stores.route, stores.source, stores.destinations, self._jobs, ReconcileOptions(),
-            settings=self._settings, matches=matcher(stores.route),
-        )  # fmt: skip
-        tally = await run_exclusive(self._name, self._jobs, reconcile.run, waits=waits)
-        log.info("route %s: %s", self._name, tally.in_words)
-        for name, why in tally.kept.items():
-            log.warning("route %s: nothing was deleted, because of %s: %s", self._name, name, why)
-        return tally
+        summary = await run_exclusive(self._route, self._jobs, self._reconcile, wait_for_lock=wait_for_lock)
+        log.info("route %s: %s", self._route, summary.text)
+        for name, reason in summary.deletions_withheld.items():
+            log.warning("route %s: deletions at %s withheld: %s", self._route, name, reason)
+        return summary
 
-    async def keep(self) -> None:
-        """Run every so often, for ever."""
-        every_s = self._periodic.every_s
+    async def _reconcile(self) -> ReconcileSummary:
+        route, options = self._stores.route, ReconcileOptions()
+        summary = ReconcileSummary(route.name, route.destination_names)
+        tracker = OutcomeTracker(self._jobs, unconditional=False, tell=summary.report_fields)
+        await Reconciler(
+            route, self._stores.source, self._stores.destinations, tracker, options,
+            settings=self._settings, matches=matcher(route), summary=summary,
+        ).run()  # fmt: skip
+        await save_summary(self._jobs, summary, options)
+        return summary
+
+    async def maintain(self) -> None:
+        """Reconcile on schedule; never returns."""
+        every_s = self._schedule.every_s
         if every_s is None:
             await asyncio.Event().wait()
             return
-        if not self._periodic.initial:
+        if not self._schedule.initial:
             await asyncio.sleep(every_s)
         while True:
-            began_s = boottime_s()
+            started_s = time.monotonic()
             try:
                 await self.run()
             except ReconcileInProgress as error:
-                log.info("%s: not begun a second time", error)
+                log.info("%s: skipping this one", error)
             except S3S3Error as error:
-                log.warning("route %s: the comparison broke off: %s", self._name, error)
-            await asyncio.sleep(max(every_s - (boottime_s() - began_s), 1.0))
+                log.warning("route %s: reconcile failed: %s", self._route, error)
+            await asyncio.sleep(max(every_s - (time.monotonic() - started_s), 1.0))
             while (rest_s := await self._until_due_s(every_s)) > 0:
                 await asyncio.sleep(rest_s)
 
     async def _until_due_s(self, every_s: float) -> float:
-        """Return how long the comparison that any process of the fleet began last will do: one of them is enough."""
+        """Return the seconds until `every_s` after the start of the fleet's last reconcile; one process is enough."""
         try:
             summary = await self._jobs.load_reconcile_summary()
         except RedisUnavailable:
             return 0.0
-        began_s = json.loads(summary)["ended_s"] - json.loads(summary)["seconds"] if summary else 0.0
-        # What a listener itself began is as long ago as its interval: a second's rounding is no reason to wait again.
-        return min(began_s + every_s - time.time() - 1.5, every_s)
+        if not summary:
+            return 0.0
+        last = json.loads(summary)
+        started_s: float = last["ended_s"] - last["seconds"]
+        return min(started_s + every_s - time.time() - CLOCK_TOLERANCE_S, every_s)

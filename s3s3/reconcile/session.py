@@ -1,10 +1,11 @@
-"""TODO."""
+"""Open the queue and the limits of a reconcile, and run it with a local worker."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,99 +13,117 @@ from ..config import Config, WorkerSettings
 from ..errors import RoutePaused
 from ..model import Route, matcher
 from ..monitoring.metrics import Metrics
-from ..queue.base import JobQueue
 from ..queue.connection import connected
-from ..queue.memory_queue import MemoryJobQueue
 from ..queue.redis_queue import RedisJobQueue
+from ..queue.tracker import OutcomeTracker
 from ..tasks import DRAIN_S, run_until_stopped
 from ..transfer.route_stores import RouteStores
 from ..worker.rate_limiter import DestinationRateLimiter, rate_limiters
+from ..worker.route_worker import RouteWorker
 from ..worker.worker import OnCopied
 from .comparison import ReconcileOptions
-from .local_worker import with_worker
+from .executor import InProcessExecutor
+from .local_worker import local_worker, with_worker
 from .reconciler import OnProgress, Reconciler, no_progress
 from .summary import ReconcileSummary
 
 log = logging.getLogger(__name__)
 
 
-async def last_entries(jobs: JobQueue) -> int | None:
-    """Return how many entries the source had when everything was compared last, if it ever was."""
-    summary = await jobs.load_reconcile_summary()
+async def last_entries(jobs: RedisJobQueue | None) -> int | None:
+    """Return the number of source entries at the last complete reconcile, or None."""
+    summary = await jobs.load_reconcile_summary() if jobs else None
     return int(json.loads(summary)["source_entries"]) if summary else None
 
 
 @asynccontextmanager
-async def queue_of(route: Route, config: Config, without_redis: bool = False) -> AsyncIterator[JobQueue]:
-    """Yield the route's queue: in Redis where one is configured, else in memory for this run only.
+async def queue_of(route: Route, config: Config, without_redis: bool = False) -> AsyncIterator[RedisJobQueue | None]:
+    """Yield the route's queue, or None for a reconcile that copies in this process.
 
-    It is in memory, too, for a route with other buckets than the configuration's: what stands on the queue in Redis,
-    listeners copy between the buckets that they know.
+    That is one without Redis, or between other buckets than the configuration's: listeners copy a queued key between
+    the buckets of their configuration.
 
     Raises:
-        RedisUnavailable: it is configured and cannot be reached.
+        RedisUnavailable: Redis is configured and cannot be reached.
     """
     if route not in config.routes:
-        yield _own_queue(route)
+        yield None
         return
     if without_redis or not config.pubsub.url:
-        log.warning("route %s: without Redis, this run knows nothing of listeners that copy the same objects, "
-                    "and what fails is not tried again", route.name)  # fmt: skip
-        yield _own_queue(route)
+        log.warning("route %s: without Redis, this run is not coordinated with listeners, and failed copies are not "
+                    "retried later", route.name)  # fmt: skip
+        yield None
         return
     async with connected(config.pubsub.url) as client:
         yield RedisJobQueue.of(client, route, config.worker.lease_s)
 
 
-def _own_queue(route: Route) -> MemoryJobQueue:
-    """Return a queue that nobody else sees."""
-    return MemoryJobQueue(route.destination_names, source=route.source.name)
+def limits_in(jobs: RedisJobQueue | None, route: Route, metrics: Metrics) -> dict[str, DestinationRateLimiter]:
+    """Return the rate limiters of a route's destinations, shared with the processes that share the queue."""
+    return rate_limiters(route, jobs.client if jobs else None, metrics)
 
 
-def limits_in(jobs: JobQueue, route: Route, metrics: Metrics) -> dict[str, DestinationRateLimiter]:
-    """Return the limits of a route's destinations, shared with whoever shares the queue."""
-    return rate_limiters(route, jobs.client if isinstance(jobs, RedisJobQueue) else None, metrics)
-
-
-async def refuse_paused(route: Route, jobs: JobQueue) -> None:
-    """Raise RoutePaused where a person holds the whole route: a run would wait for that, and hold up other runs."""
+async def refuse_paused(route: Route, jobs: RedisJobQueue) -> None:
+    """Raise RoutePaused if the route is paused: a reconcile would wait for its jobs and block other reconciles."""
     if (await jobs.stats()).paused:
         raise RoutePaused(
-            f"route {route.name} is paused, so nothing of it is copied; s3s3 jobs resume --route {route.name} lets it "
-            "go on, and s3s3 bucket --dry-run compares it all the same"
+            f"route {route.name} is paused, so nothing is copied; resume it with "
+            f"s3s3 jobs resume --route {route.name}, or compare only with s3s3 bucket --dry-run"
         )
+
+
+async def save_summary(jobs: RedisJobQueue | None, summary: ReconcileSummary, options: ReconcileOptions) -> None:
+    """Store the summary of a reconcile that compared all objects and copied what differed."""
+    if jobs is not None and summary.ended and not options.dry_run and options.since_ms is None:
+        fields = {**summary.report_line()["summary"], "ended_s": round(time.time())}
+        await jobs.save_reconcile_summary(json.dumps(fields))
 
 
 async def reconcile_with_worker(
     stores: RouteStores,
-    jobs: JobQueue,
+    jobs: RedisJobQueue | None,
     settings: WorkerSettings,
     options: ReconcileOptions,
     stop: asyncio.Event,
     *,
-    tally: ReconcileSummary | None = None,
+    summary: ReconcileSummary | None = None,
     on_progress: OnProgress = no_progress,
     drain_s: float = DRAIN_S,
     on_copied: OnCopied | None = None,
-) -> tuple[ReconcileSummary, bool]:
-    """Run over one route, working on its queue meanwhile, so that no listener is needed.
+) -> ReconcileSummary:
+    """Reconcile one route and work on its queue meanwhile, so that no listener is needed.
 
-    Returns the tally and whether the run was complete: `stop` ends it early, and copies that are under way then have
-    `drain_s` to end. `on_copied` is told of what is copied (see `arrivals`). A dry run has no worker.
+    Args:
+        jobs: None: copy in this process, without a queue.
+        stop: ends the reconcile early; `summary.ended` is False then.
+        summary: receives counts and report lines.
+        drain_s: how long running copies may take to end after `stop`.
+        on_copied: called after each copy; see `s3s3.notifications.chaining`.
 
     Raises:
-        RoutePaused: the route is paused, so this would not come to its end.
-        S3S3Error: the source's listing broke off, or Redis went away.
+        RoutePaused: the route is paused.
+        S3S3Error: the source could not be listed, or Redis is unavailable.
     """
     route = stores.route
-    if not options.dry_run:
-        await refuse_paused(route, jobs)
-    reconcile = Reconciler(
-        route, stores.source, stores.destinations, jobs, options, settings=settings, matches=matcher(route),
-        tally=tally, on_progress=on_progress,
-    )  # fmt: skip
-    if options.dry_run:
-        ended = await run_until_stopped(reconcile.run(), stop)
+    summary = summary or ReconcileSummary(route.name, route.destination_names)
+    copies: OutcomeTracker | InProcessExecutor
+    worker: RouteWorker | InProcessExecutor | None = None
+    if jobs is None:
+        copies = worker = InProcessExecutor(
+            stores, settings.concurrency, unconditional=options.force, on_outcome=summary.report_fields
+        )
     else:
-        ended = await with_worker(reconcile.run, stores, jobs, settings, stop, drain_s, on_copied)
-    return reconcile.tally, ended is not None
+        copies = OutcomeTracker(jobs, unconditional=options.force, tell=summary.report_fields)
+        if not options.dry_run:
+            await refuse_paused(route, jobs)
+            worker = local_worker(stores, jobs, settings, on_copied)
+    reconciler = Reconciler(
+        route, stores.source, stores.destinations, copies, options, settings=settings, matches=matcher(route),
+        summary=summary, on_progress=on_progress,
+    )  # fmt: skip
+    if worker is None or options.dry_run:
+        await run_until_stopped(reconciler.run(), stop)
+    else:
+        await with_worker(reconciler.run, route.name, worker, stop, drain_s)
+        await save_summary(jobs, summary, options)
+    return summary

@@ -5,7 +5,8 @@ process was killed goes on where it was:
 
     distributed             the id of the run that was begun last
     distributed:ID          hash: options (JSON), began_ms, ended_ms; what a tally counts, so far: source_entries,
-                            skipped_entries, copied_bytes, `only_there DEST`, `count DEST WORD`, `proof DEST WORD`;
+                            skipped_entries, copied_bytes, `destination_only DEST`, `count DEST WORD`,
+                            `proof DEST WORD`;
                             `error STORE`, a listing that broke off
     distributed:ID:ranges   hash: the name after which a range begins -> who has it, a space, the name with which it
                             ends; "" for the beginning, nobody and the end. What is in no range was compared
@@ -145,8 +146,8 @@ class SharedRun:
                 tally.counts[store][word] = int(value)
             elif kind == "proof":
                 tally.proofs[store][word] = int(value)
-            elif kind == "only_there":
-                tally.only_there[store] = int(value)
+            elif kind == "destination_only":
+                tally.destination_only[store] = int(value)
             elif kind == "error":
                 tally.errors[store] = value
         for name in _NUMBERS:
@@ -162,8 +163,8 @@ class SharedRun:
 def _counts(tally: ReconcileSummary) -> Iterable[tuple[str, int]]:
     for name in _NUMBERS:
         yield name, getattr(tally, name)
-    for store, count in tally.only_there.items():
-        yield f"only_there {store}", count
+    for store, count in tally.destination_only.items():
+        yield f"destination_only {store}", count
     for kind, by_store in (("count", tally.counts), ("proof", tally.proofs)):
         for store, counts in by_store.items():
             for word, count in counts.items():

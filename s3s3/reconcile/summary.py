@@ -1,4 +1,4 @@
-"""What a run tells: a line for each object and destination, and a summary that adds up."""
+"""Count the outcomes of a reconcile and emit its report lines."""
 
 from __future__ import annotations
 
@@ -7,60 +7,64 @@ from typing import Any
 
 from ..model import Outcome, Result, outcome_fields
 
-Lines = Callable[[dict[str, Any]], None]
+OnReportLine = Callable[[dict[str, Any]], None]
 
 
 class ReconcileSummary:
-    """Counts the outcomes of one run over one route, and passes each on as a report line.
+    """Counts the outcomes of one reconcile of one route and passes each on as a report line.
+
+    Args:
+        on_line: called with the fields of each report line; None: no report.
 
     Attributes:
-        counts: by destination and the outcome's word.
-        proofs: by destination and the proof's word, how it is known that copies are equal.
-        source_entries: what the source has; `skipped_entries` of it were not looked at (`Options.since_ms`).
-        only_there: by destination, the entries that the source lacks.
-        errors: by store, a listing that broke off: what could not be compared is in no count.
-        kept: by destination, why nothing was deleted there although the source lacks some of it.
-        ended: the run came to its end; else `error` says why not, where that is known.
+        counts: by destination and outcome.
+        proofs: by destination and proof, for the outcomes `same` and `copied`.
+        source_entries: objects that the source listed; `skipped_entries` of them are older than
+            `ReconcileOptions.since_ms` and were not compared.
+        destination_only: by destination, objects that the source did not list.
+        errors: by store, why its listing failed; objects that were not compared are in no count.
+        deletions_withheld: by destination, why nothing was deleted there.
+        ended: the reconcile compared everything and received every outcome; else `error` may have the reason.
     """
 
-    def __init__(self, route: str, destinations: tuple[str, ...], lines: Lines | None = None) -> None:
+    def __init__(self, route: str, destinations: tuple[str, ...], on_line: OnReportLine | None = None) -> None:
         self.route = route
         self.counts: dict[str, dict[str, int]] = {name: {} for name in destinations}
         self.proofs: dict[str, dict[str, int]] = {name: {} for name in destinations}
-        self.only_there: dict[str, int] = dict.fromkeys(destinations, 0)
+        self.destination_only: dict[str, int] = dict.fromkeys(destinations, 0)
         self.errors: dict[str, str] = {}
-        self.kept: dict[str, str] = {}
+        self.deletions_withheld: dict[str, str] = {}
         self.ended = False
         self.error: str | None = None
         self.source_entries = 0
         self.skipped_entries = 0
         self.copied_bytes = 0
         self.seconds = 0.0
-        self._lines = lines
+        self._on_line = on_line
 
-    def part(self) -> ReconcileSummary:
-        """Return a tally of a part of the run, whose lines go where these do."""
-        return ReconcileSummary(self.route, tuple(self.counts), self._lines)
+    def empty_copy(self) -> ReconcileSummary:
+        """Return a summary without counts, whose report lines go to the same place."""
+        return ReconcileSummary(self.route, tuple(self.counts), self._on_line)
 
     @property
-    def wants_lines(self) -> bool:
-        """Whether anybody reads the lines; if not, what is the same may be counted without one."""
-        return self._lines is not None
+    def has_report(self) -> bool:
+        """Whether report lines are wanted; if not, equal objects need no `Outcome` each."""
+        return self._on_line is not None
 
-    def tell(self, outcome: Outcome) -> None:
-        """Count an outcome and report it."""
-        self.tell_fields(outcome_fields(self.route, outcome))
+    def report(self, outcome: Outcome) -> None:
+        """Count an outcome and emit its report line."""
+        self.report_fields(outcome_fields(self.route, outcome))
 
-    def tell_fields(self, fields: dict[str, Any]) -> None:
-        """Count and report an outcome that came as its fields."""
+    def report_fields(self, fields: dict[str, Any]) -> None:
+        """Do the same for an outcome given as the fields of its report line."""
         self.count(fields["destination"], fields["outcome"], fields["proof"])
         if fields["outcome"] == Result.COPIED.value:
             self.copied_bytes += fields["source_size_bytes"] or 0
-        if self._lines is not None:
-            self._lines(fields)
+        if self._on_line is not None:
+            self._on_line(fields)
 
     def count(self, destination: str, result: str, proof: str | None = None, by: int = 1) -> None:
-        """Count outcomes without reporting them."""
+        """Count outcomes without emitting report lines."""
         counts = self.counts[destination]
         counts[result] = counts.get(result, 0) + by
         if proof is not None:
@@ -68,38 +72,35 @@ class ReconcileSummary:
             proofs[proof] = proofs.get(proof, 0) + by
 
     def total(self, *results: Result) -> int:
-        """Return how many outcomes of these kinds there were, over all destinations."""
+        """Return the number of these outcomes at all destinations together."""
         return sum(counts.get(result.value, 0) for counts in self.counts.values() for result in results)
 
     @property
-    def in_words(self) -> str:
-        """What came of the run, for the log."""
-        copied, deleted, failed = (self.total(one) for one in (Result.COPIED, Result.DELETED, Result.FAILED))
+    def text(self) -> str:
+        """One line for the log."""
+        copied, deleted, failed = map(self.total, (Result.COPIED, Result.DELETED, Result.FAILED))
         return f"compared {self.source_entries} objects: {copied} copied, {deleted} deleted, {failed} failed"
 
     @property
     def complete(self) -> bool:
-        """Whether every object is where it belongs now."""
-        return (
-            not self.errors and not self.kept and not self.total(Result.FAILED, Result.WOULD_COPY, Result.WOULD_DELETE)
-        )
+        """Whether nothing failed, was withheld or remains to be done."""
+        unfinished = self.total(Result.FAILED, Result.WOULD_COPY, Result.WOULD_DELETE)
+        return not (self.errors or self.deletions_withheld or unfinished)
 
     @property
     def proven(self) -> bool:
-        """Whether every object that the source listed is accounted for: its copies are equal, and it is known how."""
-        whole = self.ended and self.error is None and not self.skipped_entries
-        return whole and self.complete and all(map(self._adds_up, self.counts))
+        """Whether every listed object is accounted for, and every copy is equal with a proof."""
+        covers_all = self.ended and self.error is None and not self.skipped_entries
+        return covers_all and self.complete and all(map(self._adds_up, self.counts))
 
     def _adds_up(self, destination: str) -> bool:
         counts = self.counts[destination]
         equal = counts.get(Result.SAME.value, 0) + counts.get(Result.COPIED.value, 0)
-        return (
-            sum(counts.values()) == self.source_entries - self.skipped_entries + self.only_there[destination]
-            and sum(self.proofs[destination].values()) == equal
-        )
+        compared = self.source_entries - self.skipped_entries + self.destination_only[destination]
+        return sum(counts.values()) == compared and sum(self.proofs[destination].values()) == equal
 
-    def summary(self, routes: Sequence[str] = ()) -> dict[str, Any]:
-        """Return the last line of a route's report. `routes`: all that the report is about, in their order."""
+    def report_line(self, routes: Sequence[str] = ()) -> dict[str, Any]:
+        """Return the last line of a route's report. `routes`: the names of all routes in the report, in order."""
         return {
             "summary": {
                 "route": self.route,
@@ -109,12 +110,12 @@ class ReconcileSummary:
                 "error": self.error,
                 "source_entries": self.source_entries,
                 "skipped_entries": self.skipped_entries,
-                "only_there": self.only_there,
+                "destination_only": self.destination_only,
                 "destinations": self.counts,
                 "proofs": self.proofs,
                 "copied_bytes": self.copied_bytes,
                 "errors": self.errors,
-                "kept": self.kept,
+                "deletions_withheld": self.deletions_withheld,
                 "seconds": round(self.seconds, 3),
             }
         }

@@ -142,7 +142,7 @@ async def _run_once(arguments: argparse.Namespace, settings: Config, routes: lis
                 worst = max(worst, command.exit_status_for(error))
                 tally.error = str(error)
             if report:
-                report.line(tally.summary([one.name for one in routes]))
+                report.line(tally.report_line([one.name for one in routes]))
             complete = tally.ended or tally.error is not None
             if not complete:
                 break
@@ -173,8 +173,8 @@ async def _compare(
                     wanted,
                     stop,
                     afresh=arguments.restart,
-                    waits=arguments.wait_for_lock,
-                    tally=tally,
+                    wait_for_lock=arguments.wait_for_lock,
+                    summary=tally,
                     on_progress=progress,
                     drain_s=arguments.drain_s,
                     on_copied=on_copied,
@@ -183,14 +183,14 @@ async def _compare(
 
             async def run() -> None:
                 await reconcile_with_worker(
-                    stores, jobs, settings.worker, wanted, stop, tally=tally, on_progress=progress,
+                    stores, jobs, settings.worker, wanted, stop, summary=tally, on_progress=progress,
                     drain_s=arguments.drain_s, on_copied=on_copied,
                 )  # fmt: skip
 
             if arguments.dry_run:  # it does nobody's work
                 await run()
                 return
-            await run_exclusive(route.name, jobs, run, waits=arguments.wait_for_lock, stop=stop)
+            await run_exclusive(route.name, jobs, run, wait_for_lock=arguments.wait_for_lock, stop=stop)
 
 
 def _tell(tallies: list[ReconcileSummary], complete: bool, to_stderr: bool) -> None:
@@ -210,7 +210,7 @@ def _tell(tallies: list[ReconcileSummary], complete: bool, to_stderr: bool) -> N
         for store, error in tally.errors.items():
             why = error.removeprefix(f"{store}: ")
             console.print(f"route {tally.route}: {store} could not be compared: {why}")
-        for store, why in tally.kept.items():
+        for store, why in tally.deletions_withheld.items():
             console.print(f"route {tally.route}: nothing was deleted, because of {store}: {why}")
     if not complete:
         console.print("interrupted: the rest was not compared; run it again")

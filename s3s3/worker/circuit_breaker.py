@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import Protocol
 
 from ..model import Job, Outcome, Result
-from ..queue.base import JobQueue
 from ..queue.redis_retry import RedisRetry
 from .retry_policy import unavailable_store
 
@@ -17,10 +17,20 @@ KEYS_TO_OPEN = 3
 FAILURES_KEPT = 20
 
 
+class CircuitStates(Protocol):
+    """Where the state of each circuit is kept: the queue, or one process."""
+
+    async def trip_circuit(self, store: str, reason: str, key: str, /) -> None:
+        """Open a circuit, or keep it open for longer if `key` was its probe."""
+
+    async def close_circuit(self, store: str, /) -> None:
+        """Close a circuit."""
+
+
 class CircuitBreakers:
     """A route's circuits: `opened` is what the fleet knew at the last claim, and what failed here since."""
 
-    def __init__(self, jobs: JobQueue, source: str, patience: RedisRetry | None = None) -> None:
+    def __init__(self, jobs: CircuitStates, source: str, patience: RedisRetry | None = None) -> None:
         self._jobs = jobs
         self._source = source
         self._patience = patience or RedisRetry()

@@ -18,9 +18,12 @@ from s3s3.errors import S3S3Error
 from s3s3.model import Lane, Route, matcher
 from s3s3.monitoring.metrics import Metrics
 from s3s3.queue.base import JobRequest
-from s3s3.queue.memory_queue import MemoryJobQueue
+from s3s3.queue.connection import connected
+from s3s3.queue.redis_queue import RedisJobQueue
+from s3s3.queue.tracker import OutcomeTracker
 from s3s3.reconcile.comparison import ReconcileOptions
 from s3s3.reconcile.reconciler import Reconciler
+from s3s3.reconcile.summary import ReconcileSummary
 from s3s3.scripts.demo.servers import StoreServer
 from s3s3.transfer.route_stores import RouteStores, opened
 from s3s3.worker.worker import Worker
@@ -58,6 +61,7 @@ class Road:
     route: Route
     source_client: S3Client
     client: S3Client
+    redis_url: str
     metrics: Metrics = field(default_factory=Metrics)
     contents: dict[str, list[bytes]] = field(default_factory=dict)
     seen: int = 0
@@ -102,13 +106,14 @@ def store(request: pytest.FixtureRequest) -> StoreServer:
 def road(
     store: StoreServer,
     new_bucket: Callable[..., str],
+    redis_url: str,
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Road]:
-    monkeypatch.setattr(request, "INITIAL_BACKOFF_S", 0.01)
+    monkeypatch.setattr("s3s3.s3.request.INITIAL_BACKOFF_S", 0.01)
     monkeypatch.setattr("s3s3.worker.retry_policy.INITIAL_RETRY_S", 0.2)
-    monkeypatch.setattr("s3s3.queue.memory_queue.INITIAL_PROBE_INTERVAL_S", 0.3)
-    monkeypatch.setattr("s3s3.queue.memory_queue.MAX_PROMOTE_INTERVAL_S", 0.2)
+    monkeypatch.setattr("s3s3.queue.redis_queue.INITIAL_PROBE_INTERVAL_S", 0.3)
+    monkeypatch.setattr("s3s3.queue.redis_queue.MAX_PROMOTE_INTERVAL_S", 0.2)
     with Proxy(store.port) as source, Proxy(store.port) as there:
         route = Route(
             "default",
@@ -116,14 +121,14 @@ def road(
             (there.through(store.endpoint(new_bucket(store, 1), "destination", account=1)),),
         )
         name = request.node.callspec.params["store"]
-        yield Road(source, there, name, route, store.boto3_client(), store.boto3_client(1))
+        yield Road(source, there, name, route, store.boto3_client(), store.boto3_client(1), redis_url)
 
 
 @asynccontextmanager
-async def copying(road: Road, max_attempts: int = 1000) -> AsyncIterator[tuple[RouteStores, MemoryJobQueue]]:
+async def copying(road: Road, max_attempts: int = 1000) -> AsyncIterator[tuple[RouteStores, RedisJobQueue]]:
     """A worker on the road, which never gives up."""
-    async with opened(road.route, SETTINGS, road.metrics) as stores:
-        jobs = MemoryJobQueue(road.route.destination_names)
+    async with opened(road.route, SETTINGS, road.metrics) as stores, connected(road.redis_url) as client:
+        jobs = RedisJobQueue.of(client, road.route, SETTINGS.lease_s)
         worker = Worker(road.route, jobs, stores.copy, max_attempts=max_attempts, lease_s=5)
         stop = asyncio.Event()
         async with running(worker.run(stop, drain_s=5)):
@@ -192,15 +197,12 @@ async def test_a_damaged_listing_puts_no_wrong_object_anywhere_and_the_next_run_
     async with copying(road, max_attempts=2) as (stores, jobs):
 
         async def compared() -> None:
+            summary = ReconcileSummary(road.route.name, road.route.destination_names)
+            tracker = OutcomeTracker(jobs, unconditional=False, tell=summary.report_fields)
             await Reconciler(
-                road.route,
-                stores.source,
-                stores.destinations,
-                jobs,
-                ReconcileOptions(),
-                settings=SETTINGS,
-                matches=matches,
-            ).run()
+                road.route, stores.source, stores.destinations, tracker, ReconcileOptions(),
+                settings=SETTINGS, matches=matches, summary=summary,
+            ).run()  # fmt: skip
 
         with proxy.injecting(fault()):
             for _ in duration.rounds(SHARE, at_least=3):

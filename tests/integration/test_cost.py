@@ -27,10 +27,11 @@ from s3s3.monitoring.job_observer import JobObserver
 from s3s3.monitoring.metrics import Metrics
 from s3s3.queue.base import JobRequest
 from s3s3.queue.connection import connect
-from s3s3.queue.memory_queue import MemoryJobQueue
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.reconcile.comparison import ReconcileOptions
+from s3s3.reconcile.executor import InProcessExecutor
 from s3s3.reconcile.reconciler import Reconciler
+from s3s3.reconcile.summary import ReconcileSummary
 from s3s3.transfer.route_stores import opened
 from s3s3.worker.worker import Worker
 from tests.waiting import running, until
@@ -158,9 +159,11 @@ async def test_what_a_small_object_costs(client: Redis, monkeypatch: pytest.Monk
 
 async def test_what_an_unchanged_bucket_costs() -> None:
     async with store_that_counts() as (route, asked), opened(route, SETTINGS, Metrics()) as stores:
+        summary = ReconcileSummary(route.name, route.destination_names)
+        executor = InProcessExecutor(stores, 4, unconditional=False, on_outcome=summary.report_fields)
         reconcile = Reconciler(
-            route, stores.source, stores.destinations, MemoryJobQueue(route.destination_names), ReconcileOptions(),
-            settings=SETTINGS,
+            route, stores.source, stores.destinations, executor, ReconcileOptions(),
+            settings=SETTINGS, summary=summary,
             matches=lambda key: True,
         )  # fmt: skip
         with calls_counted() as calls:

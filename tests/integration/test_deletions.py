@@ -13,7 +13,8 @@ import pytest
 from s3s3.model import Endpoint, Job, Lane, Outcome, Result, Route
 from s3s3.monitoring.metrics import Metrics
 from s3s3.queue.base import JobRequest
-from s3s3.queue.memory_queue import MemoryJobQueue
+from s3s3.queue.connection import connected
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.s3 import Store
 from s3s3.scripts import bucket, publish
 from s3s3.scripts.demo.servers import StoreServer
@@ -197,13 +198,12 @@ async def test_a_source_whose_bucket_is_missing_deletes_nothing(
 
 
 async def test_an_object_made_again_between_get_and_delete_is_there_in_the_end(
-    server: StoreServer, new_bucket: NewBucket, monkeypatch: pytest.MonkeyPatch
+    server: StoreServer, new_bucket: NewBucket, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = server.endpoint(new_bucket(server))
     there = server.endpoint(new_bucket(server), "destination", delete=True)
     client = server.boto3_client()
     client.put_object(Bucket=there.bucket_name, Key="key", Body=b"old")
-    jobs = MemoryJobQueue(("destination",))
     delete = Store.delete
 
     async def delete_late(store: Store, key: str, **named: object) -> bool:
@@ -216,6 +216,7 @@ async def test_an_object_made_again_between_get_and_delete_is_there_in_the_end(
     monkeypatch.setattr(Store, "delete", delete_late)
     told: list[Result] = []
     async with AsyncExitStack() as stack:
+        jobs = RedisJobQueue(await stack.enter_async_context(connected(redis_url)), "default", ("destination",))
         copies = await pair(stack, source, there)
         worker = Worker(
             Route("default", source, (there,)), jobs, copies.copy,

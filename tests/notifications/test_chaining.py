@@ -8,7 +8,6 @@ from s3s3.config import Config
 from s3s3.model import Lane, Result
 from s3s3.notifications.chaining import on_copied_for
 from s3s3.queue.connection import connected
-from s3s3.queue.memory_queue import MemoryJobQueue
 from s3s3.queue.redis_queue import RedisJobQueue
 from tests.config.configurations import loaded
 from tests.queue.factories import claim_one
@@ -67,4 +66,4 @@ async def test_nobody_is_told_where_nobody_asks(redis_url: str) -> None:
     first, last = config.routes
     async with connected(redis_url) as client:
         assert on_copied_for(last, config, RedisJobQueue(client, last.name, last.destination_names)) is None
-    assert on_copied_for(first, config, MemoryJobQueue(first.destination_names)) is None
+    assert on_copied_for(first, config, None) is None

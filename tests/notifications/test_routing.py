@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 
 from s3s3.errors import RedisUnavailable
 from s3s3.model import Endpoint, Lane, Notification, Route
 from s3s3.notifications.chaining import DownstreamRoutes, following
 from s3s3.notifications.routing import RouteQueue, Routing
-from s3s3.queue.memory_queue import MemoryJobQueue
-from tests.queue.factories import claim
+from tests.queue.factories import claim, recording_queue
 
 RAW = Route("raw", Endpoint("source", "images", prefix="raw/"), (Endpoint("dest", "a"),), channel="one")
 PICTURES = Route("pictures", Endpoint("source", "images"), (Endpoint("dest", "b"), Endpoint("dest-2", "c")),
@@ -20,7 +21,7 @@ ROUTES = (RAW, PICTURES, OTHER)
 
 class Queues:
     def __init__(self) -> None:
-        self.jobs = {route.name: MemoryJobQueue(route.destination_names) for route in ROUTES}
+        self.jobs = {route.name: recording_queue() for route in ROUTES}
         self.counted: list[tuple[str, str]] = []
         self.routing = Routing([RouteQueue(route, self.jobs[route.name], self.counter(route.name)) for route in ROUTES])
 
@@ -84,7 +85,7 @@ async def test_what_names_no_key_is_kept_by_the_routes_of_its_bucket_or_else_by_
         async def bury(message: str, reason: str) -> None:
             kept.append(name)
 
-        return RouteQueue(next(route for route in ROUTES if route.name == name), MemoryJobQueue(["dest"]), bury=bury)
+        return RouteQueue(next(route for route in ROUTES if route.name == name), recording_queue(), bury=bury)
 
     await Routing([keeping(route.name) for route in ROUTES]).bury("?", "no key", bucket)
     assert set(kept) == routes
@@ -98,12 +99,12 @@ async def test_a_job_is_about_every_destination_and_knows_when_it_was_noticed() 
 
 
 async def test_what_a_queue_does_not_take_is_told_to_the_sender_and_not_counted() -> None:
-    class Away(MemoryJobQueue):
+    class Away:
         async def enqueue(self, *_: object, **__: object) -> None:
             raise RedisUnavailable("away")
 
     queues = Queues()
-    routing = Routing([RouteQueue(RAW, Away(("dest",)), queues.counter("raw"))])
+    routing = Routing([RouteQueue(RAW, cast("Any", Away()), queues.counter("raw"))])
     with pytest.raises(RedisUnavailable):
         await routing.deliver([Notification("raw/a")], "webhook")
     assert queues.counted == []
@@ -123,7 +124,7 @@ def test_a_route_follows_one_that_writes_its_source_in_the_same_store() -> None:
 
 
 async def test_a_copied_key_goes_on_by_the_name_that_it_has_at_the_destination() -> None:
-    jobs = MemoryJobQueue(("dest",))
+    jobs = recording_queue()
     counted: list[str] = []
     onward = DownstreamRoutes(FIRST, [RouteQueue(SECOND, jobs, counted.append)])
     for key in ("in/raw/k", "in/other/k"):

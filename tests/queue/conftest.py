@@ -1,4 +1,4 @@
-"""The queues under test: in memory, and on each kind of Redis that this machine has."""
+"""The queue on each kind of Redis that this machine has."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from redis.asyncio import Redis
 
 from s3s3.queue.base import JobQueue
 from s3s3.queue.connection import connect
-from s3s3.queue.memory_queue import MemoryJobQueue
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.redis_server import RedisServer, find_redis_server
 from s3s3.scripts.demo.servers import ServerMissing
@@ -73,12 +72,9 @@ async def fleet(server: RedisServer) -> AsyncIterator[Callable[..., RedisJobQueu
         yield join
 
 
-@pytest.fixture(params=[pytest.param(None, id="memory"), *SERVERS])
+@pytest.fixture(params=SERVERS)
 async def queue(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., JobQueue]]:
     """`queue(look_after_s=...)` makes a queue of each kind."""
-    if request.param is None:
-        yield lambda **options: MemoryJobQueue(DESTINATIONS, **options)
-        return
     server: RedisServer = request.getfixturevalue(request.param)
     async with AsyncExitStack() as stack:
 

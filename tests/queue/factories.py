@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from s3s3.model import Job, Lane
-from s3s3.queue.base import Disposition, DispositionKind, JobQueue, JobRequest
+from s3s3.queue.base import ClaimResult, Disposition, DispositionKind, JobQueue, JobRequest
 
 A, B = DESTINATIONS = ("dest-a", "dest-b")
 
@@ -53,3 +54,21 @@ async def drained(jobs: JobQueue) -> list[Job]:
 def what(job: Job) -> tuple[str, tuple[str, ...]]:
     """What a job is about."""
     return job.key, job.destinations
+
+
+def recording_queue() -> Any:
+    """Return a stand-in for a queue whose `claim` returns what was enqueued, in order."""
+    return _RecordingQueue()
+
+
+class _RecordingQueue:
+    def __init__(self) -> None:
+        self._jobs: list[Job] = []
+
+    async def enqueue(self, requests: Iterable[JobRequest], lane: Lane) -> None:
+        for key, destinations, notified_ms in requests:
+            self._jobs.append(Job(key, destinations, lane, "", "", lane is Lane.FRESH, {}, notified_ms or 0))
+
+    async def claim(self, *_: object) -> ClaimResult:
+        jobs, self._jobs = self._jobs, []
+        return ClaimResult(jobs)

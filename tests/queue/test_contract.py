@@ -478,14 +478,12 @@ async def test_a_look_that_is_due_while_its_key_runs_comes_after_it(queue: NewQu
 
 @pytest.fixture
 def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("s3s3.queue.redis_queue", "s3s3.queue.memory_queue"):
-        monkeypatch.setattr(f"{module}.INITIAL_PROBE_INTERVAL_S", 0.05)
+    monkeypatch.setattr("s3s3.queue.redis_queue.INITIAL_PROBE_INTERVAL_S", 0.05)
 
 
 @pytest.fixture
 def no_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("s3s3.queue.redis_queue", "s3s3.queue.memory_queue"):
-        monkeypatch.setattr(f"{module}.INITIAL_PROBE_INTERVAL_S", 60.0)
+    monkeypatch.setattr("s3s3.queue.redis_queue.INITIAL_PROBE_INTERVAL_S", 60.0)
 
 
 async def park(jobs: JobQueue, store: str, *keys: str) -> None:
@@ -567,8 +565,7 @@ async def test_only_the_probes_failure_makes_the_next_pause_longer(jobs: JobQueu
 async def test_the_pause_between_probes_has_an_end(
     jobs: JobQueue, quick_probes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("s3s3.queue.redis_queue", "s3s3.queue.memory_queue"):
-        monkeypatch.setattr(f"{module}.MAX_PROBE_INTERVAL_S", 0.1)
+    monkeypatch.setattr("s3s3.queue.redis_queue.MAX_PROBE_INTERVAL_S", 0.1)
     await jobs.trip_circuit(B, "down", "k")
     await park(jobs, B, "k")
     for _ in range(4):

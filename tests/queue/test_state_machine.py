@@ -25,7 +25,6 @@ from redis.asyncio import Redis
 from s3s3.model import Job, Lane
 from s3s3.queue.base import Disposition, DispositionKind, JobQueue, JobRequest
 from s3s3.queue.connection import connect
-from s3s3.queue.memory_queue import MemoryJobQueue
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.redis_server import RedisServer
 from tests.queue.conftest import SERVERS
@@ -243,38 +242,6 @@ class Anything(RuleBasedStateMachine):
         assert self.owed_to_runs == {}
 
 
-class AnythingInMemory(Anything):
-    """One process, whose jobs do not lapse: what it holds, it finishes."""
-
-    jobs: MemoryJobQueue
-
-    async def join(self) -> list[JobQueue]:
-        self.jobs = MemoryJobQueue(DESTINATIONS)
-        return [self.jobs]
-
-    async def let_time_pass(self) -> None:
-        for times_s in (self.jobs._due_s, self.jobs._looks_s):
-            times_s.update(dict.fromkeys(times_s, 0.0))
-        for circuit in self.jobs._circuits.values():
-            circuit.probe_at_s = 0.0
-
-    async def is_valid(self, held: Held) -> bool:
-        return not await self.jobs.renew([held.job])
-
-    async def dead_letters(self) -> set[tuple[str, str]]:
-        return {(letter.key, name) for name in DESTINATIONS async for letter in self.jobs.dead_letters(name)}
-
-    @precondition(lambda self: False)
-    @rule(which=pick)
-    def crash(self, which: int) -> None:
-        """There is nobody left who could take over."""
-
-    def everything_ends(self) -> None:
-        while self.held:
-            self.finish_one(self.held.pop(), dict.fromkeys(DESTINATIONS, DispositionKind.RELEASE))
-        super().everything_ends()
-
-
 class AnythingInRedis(Anything):
     """Three processes, of which some die, people who hold and revive, and a Redis that loses its consumer groups."""
 
@@ -408,10 +375,6 @@ QUICK = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-
-
-def test_in_memory() -> None:
-    run_state_machine_as_test(AnythingInMemory, settings=settings(QUICK, max_examples=50))
 
 
 @pytest.mark.parametrize("machine", [AnythingInRedis, AnythingInRedisThatForgets])

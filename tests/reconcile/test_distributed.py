@@ -77,7 +77,7 @@ async def test_a_slow_range_is_shared_after_a_while_however_few_entries_it_has(
                 SETTINGS,
                 ReconcileOptions(dry_run=True),
                 asyncio.Event(),
-                tally=tally,
+                summary=tally,
             )
             return tally
 

@@ -13,7 +13,6 @@ from redis.asyncio import Redis
 
 from s3s3.errors import ReconcileInProgress, RedisUnavailable
 from s3s3.queue.connection import connected
-from s3s3.queue.memory_queue import MemoryJobQueue
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.reconcile import lock
 from s3s3.reconcile.lock import run_exclusive
@@ -82,7 +81,7 @@ async def test_who_waits_has_its_turn_right_after(jobs: RedisJobQueue) -> None:
     second.may_end.set()
     task = asyncio.create_task(run_exclusive("images", jobs, first))
     await first.began.wait()
-    waiting = asyncio.create_task(run_exclusive("images", jobs, second, waits=True))
+    waiting = asyncio.create_task(run_exclusive("images", jobs, second, wait_for_lock=True))
     await asyncio.sleep(0.2)
     assert second.times == 0
     first.may_end.set()
@@ -94,7 +93,7 @@ async def test_who_waits_heeds_a_stop(jobs: RedisJobQueue) -> None:
     first, stop = Run(), asyncio.Event()
     task = asyncio.create_task(run_exclusive("images", jobs, first))
     await first.began.wait()
-    waiting = asyncio.create_task(run_exclusive("images", jobs, Run(), waits=True, stop=stop))
+    waiting = asyncio.create_task(run_exclusive("images", jobs, Run(), wait_for_lock=True, stop=stop))
     await asyncio.sleep(0.1)
     stop.set()
     with pytest.raises(ReconcileInProgress):
@@ -110,7 +109,7 @@ async def test_a_killed_run_is_in_the_way_for_no_longer_than_its_lease(jobs: Red
     run.may_end.set()
     with pytest.raises(ReconcileInProgress, match="process 7 on elsewhere since 1970"):
         await run_exclusive("images", jobs, run)
-    assert await asyncio.wait_for(run_exclusive("images", jobs, run, waits=True), 2) == "done"
+    assert await asyncio.wait_for(run_exclusive("images", jobs, run, wait_for_lock=True), 2) == "done"
 
 
 async def test_a_run_that_lost_its_place_ends(jobs: RedisJobQueue, client: Redis) -> None:
@@ -134,12 +133,14 @@ async def test_a_failed_run_lets_the_next_one_begin(jobs: RedisJobQueue) -> None
     assert await run_exclusive("images", jobs, run) == "done"
 
 
-async def test_other_routes_and_queues_in_memory_are_not_concerned(jobs: RedisJobQueue, client: Redis) -> None:
+async def test_the_lock_concerns_neither_other_routes_nor_a_reconcile_without_a_queue(
+    jobs: RedisJobQueue, client: Redis
+) -> None:
     first, others = Run(), Run()
     others.may_end.set()
     task = asyncio.create_task(run_exclusive("images", jobs, first))
     await first.began.wait()
     assert await run_exclusive("raw", RedisJobQueue(client, "raw", ["ceph"]), others) == "done"
-    assert await run_exclusive("images", MemoryJobQueue(["ceph"]), others) == "done"
+    assert await run_exclusive("images", None, others) == "done"
     first.may_end.set()
     await task

@@ -27,9 +27,9 @@ def test_a_report_line_has_its_fields_in_their_order() -> None:
 def test_every_outcome_is_counted_and_goes_out_as_a_line() -> None:
     lines: list[dict[str, object]] = []
     tally = ReconcileSummary("default", ("a", "b"), lines.append)
-    tally.tell(Outcome("a", "k", Result.COPIED, source_size_bytes=5))
-    tally.tell(Outcome("a", "k2", Result.COPIED, source_size_bytes=7))
-    tally.tell(Outcome("b", "k", Result.SAME))
+    tally.report(Outcome("a", "k", Result.COPIED, source_size_bytes=5))
+    tally.report(Outcome("a", "k2", Result.COPIED, source_size_bytes=7))
+    tally.report(Outcome("b", "k", Result.SAME))
     tally.count("b", "same", by=10)
     assert tally.counts == {"a": {"copied": 2}, "b": {"same": 11}}
     assert tally.copied_bytes == 12
@@ -40,7 +40,7 @@ def test_a_run_is_complete_only_when_nothing_failed_nothing_would_and_nothing_co
     assert ReconcileSummary("default", ("a",)).complete
     for result in (Result.FAILED, Result.WOULD_COPY, Result.WOULD_DELETE):
         tally = ReconcileSummary("default", ("a",))
-        tally.tell(Outcome("a", "k", result))
+        tally.report(Outcome("a", "k", result))
         assert not tally.complete
     broken = ReconcileSummary("default", ("a",))
     broken.errors["a"] = "its listing broke off"
@@ -54,7 +54,7 @@ def proof_of_two() -> ReconcileSummary:
     for name in ("a", "b"):
         tally.count(name, "same", "etag", by=2)
         tally.count(name, "copied", "content")
-    tally.only_there["b"] = 1
+    tally.destination_only["b"] = 1
     tally.count("b", "extraneous")
     return tally
 
@@ -62,11 +62,11 @@ def proof_of_two() -> ReconcileSummary:
 def test_a_run_is_proven_when_every_object_is_accounted_for_and_every_copy_has_its_proof() -> None:
     tally = proof_of_two()
     assert tally.proven
-    summary = tally.summary(["default", "raw"])["summary"]
+    summary = tally.report_line(["default", "raw"])["summary"]
     assert summary["routes"] == ["default", "raw"]
     assert summary["destinations"] == {"a": {"same": 2, "copied": 1}, "b": {"same": 2, "copied": 1, "extraneous": 1}}
     assert summary["proofs"] == {"a": {"etag": 2, "content": 1}, "b": {"etag": 2, "content": 1}}
-    assert (summary["source_entries"], summary["only_there"]) == (3, {"a": 0, "b": 1})
+    assert (summary["source_entries"], summary["destination_only"]) == (3, {"a": 0, "b": 1})
     tally.count("b", "source_missing")  # it was listed, and is gone now
     tally.source_entries += 1
     tally.count("a", "source_missing")
@@ -91,7 +91,7 @@ def changed(**values: object) -> Callable[[ReconcileSummary], None]:
         changed(source_entries=4, counts={"a": {"same": 4}, "b": {"same": 4, "extraneous": 1}}),
         changed(source_entries=4, skipped_entries=1),
         lambda tally: tally.errors.update(a="its listing broke off"),
-        lambda tally: tally.kept.update(a="too many"),
+        lambda tally: tally.deletions_withheld.update(a="too many"),
     ],
     ids=["interrupted", "broken off", "an object without an outcome", "one more than there are", "a copy without proof",
          "a part only", "a destination not listed", "deletions withheld"],
@@ -100,4 +100,4 @@ def test_whatever_is_not_accounted_for_leaves_the_run_unproven(spoil: Callable[[
     tally = proof_of_two()
     spoil(tally)
     assert not tally.proven
-    assert tally.summary()["summary"]["proven"] is False
+    assert tally.report_line()["summary"]["proven"] is False

@@ -8,7 +8,6 @@ import pytest
 
 from s3s3.queue.base import JobQueue
 from s3s3.queue.connection import connect
-from s3s3.queue.memory_queue import MemoryJobQueue
 from s3s3.queue.redis_queue import RedisJobQueue
 from tests.worker.copies import BOTH, NewQueue
 
@@ -17,7 +16,6 @@ from tests.worker.copies import BOTH, NewQueue
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s3s3.worker.worker.MAX_CLAIM_WAIT_S", 0.1)
     monkeypatch.setattr("s3s3.queue.redis_queue.MAX_PROMOTE_INTERVAL_S", 0.1)
-    monkeypatch.setattr("s3s3.queue.memory_queue.MAX_PROMOTE_INTERVAL_S", 0.1)
 
 
 @pytest.fixture
@@ -32,10 +30,8 @@ async def redis_queue(redis_url: str) -> AsyncIterator[NewQueue]:
         yield make
 
 
-@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.real)])
+@pytest.fixture(params=[pytest.param("redis", marks=pytest.mark.real)])
 def new_queue(request: pytest.FixtureRequest) -> NewQueue:
-    if request.param == "memory":
-        return lambda **options: MemoryJobQueue(BOTH, **options)
     made: NewQueue = request.getfixturevalue("redis_queue")
     return made
 

@@ -6,17 +6,15 @@ import pytest
 
 from s3s3.errors import AccessDenied, IntegrityError, RedisUnavailable, StoreUnavailable
 from s3s3.model import Job, Lane, Outcome, Result
-from s3s3.queue.memory_queue import MemoryJobQueue
 from s3s3.worker.circuit_breaker import FAILURES_TO_OPEN, KEYS_TO_OPEN, CircuitBreakers
 
 A, B, SOURCE = "dest-a", "dest-b", "source"
 
 
-class Told(MemoryJobQueue):
+class Told:
     """A queue that takes down what it is told, unless it is away."""
 
     def __init__(self) -> None:
-        super().__init__((A, B))
         self.told: list[tuple[str, ...]] = []
         self.times_away = 0
 

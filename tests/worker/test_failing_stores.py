@@ -16,8 +16,7 @@ from tests.worker.copies import ROUTE, SOURCE, A, B, Copies, NewQueue, copied, d
 
 @pytest.fixture
 def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("s3s3.queue.redis_queue", "s3s3.queue.memory_queue"):
-        monkeypatch.setattr(f"{module}.INITIAL_PROBE_INTERVAL_S", 0.1)
+    monkeypatch.setattr("s3s3.queue.redis_queue.INITIAL_PROBE_INTERVAL_S", 0.1)
     monkeypatch.setattr("s3s3.worker.retry_policy.INITIAL_RETRY_S", 0.1)
 
 
