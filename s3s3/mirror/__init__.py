@@ -1,5 +1,5 @@
-"""The HTTP fronts: what a client asks for and no store holds yet becomes a job, is copied once, and is redirected to.
+"""HTTP front ends that serve copies and create missing ones.
 
-request -> front: is it there? -- yes --------------------------------> 302 to the copy
-                     no -> Misses -> jobs -> worker -> MirrorCopy ----> 302 to the copy, or to the source
+request -> front end: does the copy exist? -- yes --------------------------> 302 to the copy
+                        no -> MissCoalescer -> queue -> worker -> MirrorCopy -> 302 to the copy, or to the source
 """

@@ -1,4 +1,4 @@
-"""The access log: a JSON object a request, for a collector."""
+"""Access log: one JSON object for each request, on standard output."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
 LOGGER = "s3s3.access"
+#: Response header with the outcome: hit, miss, waited and so on.
 OUTCOME = "X-Cache"
-"""The header in which an answer says how it came about."""
 
 
 class JsonAccessLog(AbstractAccessLogger):
-    """Writes a line for each answer."""
+    """Writes a line for each response."""
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-        self.logger.info("%s", json.dumps({**_fields(request, response, time), "path": self.shown(request)}))
+        self.logger.info("%s", json.dumps({**_fields(request, response, time), "path": self.safe_path(request)}))
 
-    def shown(self, request: web.BaseRequest) -> str:
-        """Return the path as it may be told. A query may hold a signature."""
+    def safe_path(self, request: web.BaseRequest) -> str:
+        """Return the path without its query, which may contain a signature."""
         return request.raw_path.partition("?")[0]
 
 
@@ -43,10 +43,10 @@ def _fields(request: web.BaseRequest, response: web.StreamResponse, took_s: floa
 
 
 def start() -> None:
-    """Have the access log written to standard output."""
-    output = logging.StreamHandler(sys.stdout)
-    output.setFormatter(logging.Formatter("%(message)s"))
+    """Write the access log to standard output."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger(LOGGER)
-    logger.handlers[:] = [output]
+    logger.handlers[:] = [handler]
     logger.propagate = False
     logger.setLevel(logging.INFO)

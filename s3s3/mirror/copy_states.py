@@ -1,4 +1,17 @@
-"""What is known of each URL's copy, in Redis: present, pending or error. What is lost of it, a HEAD brings back."""
+"""Cache copy states (present, pending, error) in Redis.
+
+Keys, each beginning with `s3s3:{ROUTE}:`, where ROUTE is a destination of the redirect front end:
+
+    state:KEY       string: the state of one copy, JSON; expires, and a HEAD restores what is lost
+        name            present | pending | error
+        reason          of an error, for the client
+        status          HTTP status of an error; null: the client is redirected to the URL itself
+        err             name of an error in the response body
+        is_final        true: another attempt would fail in the same way
+
+KEY is the percent-encoded URL. Present expires half an hour before the copy does, pending after 10 minutes, error
+after 1 minute.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +31,18 @@ from ..queue.redis_errors import translate_errors
 
 log = logging.getLogger(__name__)
 
+#: Expiry of the state "pending" (s).
 PENDING_S = 600
+#: Expiry of the state "error" (s).
 ERROR_S = 60
-BEFORE_EXPIRY_S = 30 * 60
-"""A client may follow a redirect a while after it got it."""
+#: The state "present" expires this long before the copy (s): a client may follow its redirect some time later.
+PRESENT_MARGIN_S = 30 * 60
 DAY_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class CopyState:
-    """What is known of a copy.
-
-    Attributes:
-        name: present, pending or error.
-        reason: of an error, in plain words.
-        status: the HTTP status that a client gets for the error; None where it is sent to the URL itself.
-        err: the error's name in the answer's body.
-        is_final: to try again would bring the same.
-    """
+    """State of a copy. The attributes are the fields of `state:KEY`."""
 
     name: str
     reason: str = ""
@@ -45,7 +52,7 @@ class CopyState:
 
 
 class CopyStates:
-    """The states of one destination's copies, under `s3s3:{ROUTE}:state:KEY`."""
+    """The states of one destination's copies."""
 
     def __init__(self, client: Redis, route: str, lifespan_days: int) -> None:
         self._client = client
@@ -54,54 +61,50 @@ class CopyStates:
         self._lifespan_s = lifespan_days * DAY_S
 
     async def read(self, key: str) -> CopyState | None:
-        """Return what is known. Raises RedisUnavailable."""
+        """Return the state of a copy; None if it is unknown. Raises RedisUnavailable."""
         with translate_errors():
             text: Any = await self._client.get(self._prefix + key)
         return CopyState(**json.loads(text)) if text else None
 
-    async def pend(self, key: str) -> None:
-        """Say that somebody waits for the copy, unless something is known already. Raises RedisUnavailable."""
+    async def set_pending(self, key: str) -> None:
+        """Record that a client waits for the copy, unless a state is recorded. Raises RedisUnavailable."""
         await self._set(key, CopyState("pending"), PENDING_S, only_new=True)
 
-    async def settle(self, key: str, outcome: Outcome) -> None:
-        """Say what became of a copy. Without Redis it stays unsaid, and a HEAD finds it out."""
+    async def record_outcome(self, key: str, outcome: Outcome) -> None:
+        """Record the outcome of a copy job. Logs a Redis failure; a HEAD finds the copy later."""
         try:
             if outcome.result is Result.COPIED:
-                await self.is_present(key, None)
+                await self.set_present(key, None)
             elif outcome.result is Result.SAME:
-                await self.forget(key)
+                await self.delete(key)
             else:
-                await self._set(key, _error_of(outcome), ERROR_S)
+                await self._set(key, _error_state(outcome), ERROR_S)
         except RedisUnavailable as error:
-            log.warning("%s: the state of %r could not be kept: %s", self._route, key, error,
+            log.warning("%s: cannot record the state of %r: %s", self._route, key, error,
                         extra=log_fields(self._route, key))  # fmt: skip
 
-    async def is_present(self, key: str, expires_ms: int | None) -> None:
-        """Say that there is a copy.
+    async def set_present(self, key: str, expires_ms: int | None) -> None:
+        """Record that the copy exists. Raises RedisUnavailable.
 
         Args:
-            expires_ms: when the store will delete it (Unix, ms); None: it has just been made.
-
-        Raises:
-            RedisUnavailable: it could not be said.
+            expires_ms: when the store deletes it (Unix, ms); None: it was copied now.
         """
         left_s = self._lifespan_s if expires_ms is None else expires_ms / 1000 - time.time()
-        if left_s > BEFORE_EXPIRY_S:
-            await self._set(key, CopyState("present"), int(left_s - BEFORE_EXPIRY_S))
+        if left_s > PRESENT_MARGIN_S:
+            await self._set(key, CopyState("present"), int(left_s - PRESENT_MARGIN_S))
 
-    async def forget(self, key: str) -> None:
-        """Say nothing any more. Raises RedisUnavailable."""
+    async def delete(self, key: str) -> None:
+        """Delete the state of a copy. Raises RedisUnavailable."""
         with translate_errors():
             await self._client.delete(self._prefix + key)
 
-    async def _set(self, key: str, state: CopyState, kept_s: int, *, only_new: bool = False) -> None:
+    async def _set(self, key: str, state: CopyState, expiry_s: int, *, only_new: bool = False) -> None:
         text = json.dumps({name: getattr(state, name) for name in CopyState.__slots__})
         with translate_errors():
-            await self._client.set(self._prefix + key, text, ex=max(kept_s, 1), nx=only_new)
+            await self._client.set(self._prefix + key, text, ex=max(expiry_s, 1), nx=only_new)
 
 
-def _error_of(outcome: Outcome) -> CopyState:
-    """Return the error that a client is told."""
+def _error_state(outcome: Outcome) -> CopyState:
     error = outcome.error
     if outcome.result is Result.SOURCE_MISSING:
         return CopyState("error", "not found upstream", 404, "BadHTTPStatus", is_final=True)

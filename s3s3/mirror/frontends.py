@@ -1,4 +1,4 @@
-"""The fronts of one process, opened as the configuration says: a copy-proxy, a redirect front, or both."""
+"""Start the front ends enabled in the configuration: redirect, copy-proxy, or both."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from ..s3 import Timeouts
 from .access_log import JsonAccessLog
 from .copy_proxy import CopyProxy, source_url
 from .copy_states import DAY_S, CopyStates
-from .http_server import Bounds, Connections, connections_at_hand, serving
+from .http_server import Connections, serve
 from .mirrored_route import MirroredRoute, Shared, destination_stores
 from .redirect import Copies, RedirectAccessLog, RedirectFrontEnd
 from .redirect_paths import key_to_url
-from .request_stats import Line, RequestStats
+from .request_stats import EventRecorder, RequestStats
 from .upstream import provenance
 from .upstream.origin import Origin
-from .upstream.unsized_body import keeper
-from .upstream.url_policy import UrlRules, place_of
+from .upstream.unsized_body import body_spooler
+from .upstream.url_policy import UrlRules, parse_url
 
 log = logging.getLogger(__name__)
 
 PROXY = "mirror.proxy"
 REDIRECT = "mirror.redirect"
-UPSTREAM = Timeouts(connect_s=10, read_s=30)
-"""How long a source may take to accept a connection, and to say anything."""
+#: Timeouts of requests to sources.
+UPSTREAM_TIMEOUTS = Timeouts(connect_s=10, read_s=30)
 
 PUBLIC_ACLS = ("public-read", "public-read-write")
 
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """One address that clients come to."""
+    """A running front end: its routes, port and health."""
 
     name: str
     routes: Sequence[MirroredRoute]
@@ -47,114 +47,115 @@ class FrontEnd:
     metrics: Metrics
 
     def health_problem(self) -> str:
-        """Return why its misses are not being worked on, or "" while they are."""
+        """Return why misses are not copied, or ""."""
         return "; ".join(filter(None, (route.health_problem() for route in self.routes)))
 
     async def readiness_problems(self) -> list[str]:
-        """Ask Redis and the destinations; return what is wrong, a line each."""
+        """Check Redis and the destinations; return one line for each problem."""
         found = await asyncio.gather(*(route.readiness_problems() for route in self.routes))
         return [line for lines in found for line in lines]
 
     async def measure(self) -> None:
-        """Bring the gauges up to date."""
-        self.metrics.mirror_connections[self.name] = self.connections.open
+        """Update the gauges."""
+        self.metrics.mirror_connections[self.name] = self.connections.count
         self.metrics.mirror_waiting[self.name] = sum(route.misses.waiting for route in self.routes)
         for route in self.routes:
             await route.measure()
 
 
 @asynccontextmanager
-async def fronts(
+async def open_frontends(
     settings: MirrorSettings,
     shared: Shared,
     *,
-    line: Line | None = None,
+    record_event: EventRecorder | None = None,
     with_access_log: bool = False,
 ) -> AsyncIterator[list[FrontEnd]]:
-    """Open every front that is configured. They answer at once; `run` works on what they miss.
+    """Serve all configured front ends during the block; `run` must run to copy what they miss.
 
     Raises:
-        ConfigError: an address cannot be had.
+        ConfigError: cannot listen on an address.
     """
     async with AsyncExitStack() as stack:
         opened: list[FrontEnd] = []
         if settings.redirect is not None:
-            opened.append(await stack.enter_async_context(_redirect(settings.redirect, shared, line, with_access_log)))
+            redirect = _redirect(settings.redirect, shared, record_event, with_access_log)
+            opened.append(await stack.enter_async_context(redirect))
         if settings.proxy is not None:
-            opened.append(await stack.enter_async_context(_proxy(settings.proxy, shared, line, with_access_log)))
+            proxy = _proxy(settings.proxy, shared, record_event, with_access_log)
+            opened.append(await stack.enter_async_context(proxy))
         yield opened
 
 
 async def run(opened: Sequence[FrontEnd], stop: asyncio.Event, drain_s: float) -> None:
-    """Work on misses until `stop` is set."""
-    await asyncio.gather(*(route.run(stop, drain_s) for front in opened for route in front.routes))
+    """Copy misses until `stop` is set."""
+    await asyncio.gather(*(route.run(stop, drain_s) for frontend in opened for route in frontend.routes))
 
 
 def is_public(endpoint: Endpoint) -> bool:
-    """Whether whoever asks may read what is copied there."""
+    """Whether copies at an endpoint are readable without a signature."""
     return endpoint.acl in PUBLIC_ACLS
 
 
 @asynccontextmanager
 async def _proxy(
-    settings: ProxySettings, shared: Shared, line: Line | None, with_access_log: bool
+    settings: ProxySettings, shared: Shared, record_event: EventRecorder | None, with_access_log: bool
 ) -> AsyncIterator[FrontEnd]:
-    source = place_of(settings.source)
-    figures = RequestStats(PROXY, shared.metrics, line)
+    source = parse_url(settings.source)
+    stats = RequestStats(PROXY, shared.metrics, record_event)
     route = settings.route
     origin = Origin(
         route.source.name,
-        url_of=partial(source_url, settings.source),
+        key_to_url=partial(source_url, settings.source),
         rules=UrlRules(https_only=source.is_secure, private=settings.private, trusted=(source.host, source.port)),
-        kept=provenance.of_proxy,
-        timeouts=UPSTREAM,
+        headers_for=provenance.proxy_headers,
+        timeouts=UPSTREAM_TIMEOUTS,
     )
-    async with destination_stores(settings.destination, shared.worker) as (writing, asking):
-        mirrored = MirroredRoute(route, origin, writing, asking, shared, told=figures.copied)
-        proxy = CopyProxy(
-            mirrored, settings.source, settings.max_wait_s, figures, is_public=is_public(settings.destination)
-        )
-        connections = Connections(Bounds(connections=connections_at_hand()))
+    async with destination_stores(settings.destination, shared.worker) as (copy_store, client_store):
+        mirrored = MirroredRoute(route, origin, copy_store, client_store, shared, on_copies=stats.record_copies)
+        public = is_public(settings.destination)
+        proxy = CopyProxy(mirrored, settings.source, settings.max_wait_s, stats, is_public=public)
+        connections = Connections()
         access_log = JsonAccessLog if with_access_log else None
-        async with serving(PROXY, settings.host, settings.port, proxy.answer, connections, access_log) as port:
+        async with serve(PROXY, settings.host, settings.port, proxy.answer, connections, access_log) as port:
             log.info("%s: %s:%d, from %s", PROXY, settings.host, port, settings.source)
-            yield FrontEnd(PROXY, (mirrored,), connections, port, shared.metrics)
+            yield FrontEnd(PROXY, [mirrored], connections, port, shared.metrics)
 
 
 @asynccontextmanager
 async def _redirect(
-    settings: RedirectSettings, shared: Shared, line: Line | None, with_access_log: bool
+    settings: RedirectSettings, shared: Shared, record_event: EventRecorder | None, with_access_log: bool
 ) -> AsyncIterator[FrontEnd]:
     rules = UrlRules(patterns=settings.patterns, https_only=settings.https_only, private=settings.private)
-    figures = RequestStats(REDIRECT, shared.metrics, line)
+    stats = RequestStats(REDIRECT, shared.metrics, record_event)
     copies = {}
     async with AsyncExitStack() as stack:
         for place, route in settings.routes.items():
             endpoint = settings.destinations[place]
             origin = Origin(
                 route.source.name,
-                url_of=key_to_url,
+                key_to_url=key_to_url,
                 rules=rules,
-                kept=provenance.of_redirect,
-                keep=keeper(shared.room),
-                timeouts=UPSTREAM,
+                headers_for=provenance.redirect_headers,
+                spool=body_spooler(shared.budget),
+                timeouts=UPSTREAM_TIMEOUTS,
             )
-            writing, asking = await stack.enter_async_context(destination_stores(endpoint, shared.worker))
+            stores = await stack.enter_async_context(destination_stores(endpoint, shared.worker))
             states = CopyStates(shared.client, route.name, settings.lifespan_days)
             mirrored = MirroredRoute(
                 route,
                 origin,
-                writing,
-                asking,
+                *stores,
                 shared,
-                settled=states.settle,
+                on_outcome=states.record_outcome,
+                on_copies=stats.record_copies,
                 fresh_for_s=settings.lifespan_days * DAY_S,
-                told=figures.copied,
             )
             copies[place] = Copies(mirrored, states, settings.lifespan_days, is_public=is_public(endpoint))
-        redirect = RedirectFrontEnd(settings, rules, copies, figures)
-        connections = Connections(Bounds(connections=connections_at_hand()))
+        redirect = RedirectFrontEnd(settings, rules, copies, stats)
+        routes = [destination.route for destination in copies.values()]
+        connections = Connections()
         access_log = RedirectAccessLog if with_access_log else None
-        async with serving(REDIRECT, settings.host, settings.port, redirect.answer, connections, access_log) as port:
+        async with serve(REDIRECT, settings.host, settings.port, redirect.answer, connections, access_log) as port:
             log.info("%s: %s:%d", REDIRECT, settings.host, port)
-            yield FrontEnd(REDIRECT, [one.route for one in copies.values()], connections, port, shared.metrics)
+            yield FrontEnd(REDIRECT, routes, connections, port, shared.metrics)

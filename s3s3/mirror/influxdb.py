@@ -1,4 +1,4 @@
-"""Figures for InfluxDB as line protocol, in batches. Without it, or without an answer of it, nothing is different."""
+"""Send request statistics to InfluxDB as line protocol, in batches. Failures do not affect the mirrors."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from ..tasks import cancel
 
 log = logging.getLogger(__name__)
 
-SENT_EVERY_S = 5.0
+#: Interval between batches (s).
+SEND_INTERVAL_S = 5.0
+#: Lines kept until the next batch; older ones are dropped.
 MAX_LINES = 20_000
-"""That wait to be sent; the oldest go first."""
 
-_ANSWER_TIMEOUT_S = 5.0
+_REQUEST_TIMEOUT_S = 5.0
 
 
 def write_url(url: str) -> tuple[str, aiohttp.BasicAuth | None]:
-    """Return where lines are POSTed to, and who posts them. Raises ValueError for what is no URL.
+    """Return the URL to POST lines to, and the credentials in it. Raises ValueError for an invalid URL.
 
-    `http://user:password@host:8086/database` is the database's `/write` (InfluxDB 1.8 API reference); a path that
-    ends in `/write` is taken as it is.
+    `http://user:password@host:8086/database` becomes the database's `/write` (InfluxDB 1.8 API reference); a path that
+    ends in `/write` is kept.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("no URL")
+        raise ValueError("not an http:// or https:// URL")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     netloc = f"{host}:{parts.port}" if parts.port else host
     path, query = parts.path, parts.query
@@ -44,26 +45,26 @@ def write_url(url: str) -> tuple[str, aiohttp.BasicAuth | None]:
 
 
 class InfluxDBSender:
-    """Sends lines beside everything else; an async context manager."""
+    """Sends recorded events in the background; an async context manager."""
 
-    def __init__(self, url: str, *, sent_every_s: float = SENT_EVERY_S) -> None:
+    def __init__(self, url: str, *, interval_s: float = SEND_INTERVAL_S) -> None:
         self._url, self._auth = write_url(url)
-        self._sent_every_s = sent_every_s
+        self._interval_s = interval_s
         self._lines: deque[str] = deque(maxlen=MAX_LINES)
-        self._host = _escaped(socket.gethostname())
-        self._is_away = False
+        self._host = _escape(socket.gethostname())
+        self._is_failing = False
 
-    def line(self, event: str, mirror: str, took_s: float) -> None:
-        """Keep a line for one event."""
+    def record(self, event: str, mirror: str, took_s: float) -> None:
+        """Add a line for one event to the next batch."""
         self._lines.append(
-            f"{event},mirror={_escaped(mirror)},host={self._host},pid={os.getpid()} seconds={took_s:.6f} "
+            f"{event},mirror={_escape(mirror)},host={self._host},pid={os.getpid()} seconds={took_s:.6f} "
             f"{time.time_ns()}"
         )
 
     async def __aenter__(self) -> InfluxDBSender:
-        timeout = aiohttp.ClientTimeout(total=_ANSWER_TIMEOUT_S)
+        timeout = aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_S)
         self._http = aiohttp.ClientSession(timeout=timeout, auth=self._auth)
-        self._sending = asyncio.create_task(self._keep_sending())
+        self._sending = asyncio.create_task(self._send_batches())
         return self
 
     async def __aexit__(
@@ -73,9 +74,9 @@ class InfluxDBSender:
         await self._send()
         await self._http.close()
 
-    async def _keep_sending(self) -> None:
+    async def _send_batches(self) -> None:
         while True:
-            await asyncio.sleep(self._sent_every_s)
+            await asyncio.sleep(self._interval_s)
             await self._send()
 
     async def _send(self) -> None:
@@ -84,16 +85,16 @@ class InfluxDBSender:
         body = "\n".join(self._lines)
         self._lines.clear()
         try:
-            async with self._http.post(self._url, data=body.encode()) as answer:
-                wrong = "" if answer.status < 300 else f"it answered {answer.status}"
+            async with self._http.post(self._url, data=body.encode()) as response:
+                problem = "" if response.status < 300 else f"status {response.status}"
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
-            wrong = str(error) or type(error).__name__
-        if wrong and not self._is_away:
-            log.warning("INFLUXDB_URL: %s: %s; figures for it are dropped until it takes them",
-                        urlsplit(self._url).netloc, wrong)  # fmt: skip
-        self._is_away = bool(wrong)
+            problem = str(error) or type(error).__name__
+        if problem and not self._is_failing:
+            log.warning("INFLUXDB_URL: %s does not accept statistics, dropping them until it does: %s",
+                        urlsplit(self._url).netloc, problem)  # fmt: skip
+        self._is_failing = bool(problem)
 
 
-def _escaped(text: str) -> str:
-    """Escape a tag's value (InfluxDB line protocol reference, "Special characters")."""
+def _escape(text: str) -> str:
+    """Escape a tag value (InfluxDB line protocol reference, "Special characters")."""
     return "".join(f"\\{character}" if character in ",= \\" else character for character in text)

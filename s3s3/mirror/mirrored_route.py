@@ -1,4 +1,4 @@
-"""One mirrored destination: the queue of its misses, a worker on it, and who waits for what."""
+"""Queue and worker behind one front-end destination."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from ..transfer.budget import CopyBudget
 from ..transfer.copier import Copier
 from ..transfer.route_stores import EXTRA_CONNECTIONS, probe_error
 from ..worker.route_worker import RouteWorker
-from .mirror_copy import MirrorCopy, Settled
+from .mirror_copy import MirrorCopy, OnOutcome
 from .miss_coalescer import MissCoalescer
 
-Told = Callable[[Sequence[Outcome], float], None]
+#: Takes the outcomes of a job and its duration in seconds.
+OnCopies = Callable[[Sequence[Outcome], float], None]
 
 
 @dataclass(frozen=True)
@@ -32,49 +33,48 @@ class Shared:
 
     client: Redis
     worker: WorkerSettings
-    room: CopyBudget
+    budget: CopyBudget
     metrics: Metrics
 
 
 class MirroredRoute:
-    """A destination that misses fill. `run` has to run beside whoever asks it.
+    """A destination whose jobs are misses, with its queue and worker. `run` must run while requests are served.
 
     Attributes:
-        store: the destination, asked while a client waits.
+        store: the destination, with short timeouts for requests while a client waits.
     """
 
     def __init__(
         self,
         route: Route,
         source: Source,
-        writing: Store,
-        asking: Store,
+        copy_store: Store,
+        client_store: Store,
         shared: Shared,
         *,
-        settled: Settled | None = None,
+        on_outcome: OnOutcome | None = None,
+        on_copies: OnCopies,
         fresh_for_s: float | None = None,
-        told: Told | None = None,
     ) -> None:
         settings = shared.worker
         self.name = route.name
-        self.store = asking
+        self.store = client_store
         self.jobs = RedisJobQueue.of(shared.client, route, settings.lease_s)
-        self.misses = MissCoalescer(self.jobs, route.name, writing.name)
-        self._told = told
-        transfer = Copier(source, shared.room, metrics=shared.metrics, route=route.name)
+        self.misses = MissCoalescer(self.jobs, route.name, copy_store.name)
+        self._on_copies = on_copies
+        transfer = Copier(source, shared.budget, metrics=shared.metrics, route=route.name)
         self._worker = RouteWorker(
             route,
             self.jobs,
-            MirrorCopy(writing, transfer, settled=settled, fresh_for_s=fresh_for_s),
+            MirrorCopy(copy_store, transfer, on_outcome=on_outcome, fresh_for_s=fresh_for_s),
             settings,
             shared.metrics,
             "mirror",
             on_job_end=self._on_job_end,
         )
 
-    def _on_job_end(self, job: Job, outcomes: Sequence[Outcome], took_s: float) -> None:
-        if self._told is not None:
-            self._told(outcomes, took_s)
+    def _on_job_end(self, _job: Job, outcomes: Sequence[Outcome], took_s: float) -> None:
+        self._on_copies(outcomes, took_s)
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Work on misses until `stop` is set, then drain and deregister."""
@@ -87,25 +87,25 @@ class MirroredRoute:
     # -- health
 
     def health_problem(self) -> str:
-        """Return why its misses are not being worked on, or "" while they are."""
+        """Return why misses are not copied, or ""."""
         return self._worker.health_problem()
 
     async def readiness_problems(self) -> list[str]:
-        """Ask Redis and the destination; return what is wrong, a line each."""
+        """Check Redis and the destination; return one line for each problem."""
         error = await probe_error(self.store)
-        wrong = [f"{self.name}: {error}"] if error is not None else []
-        return wrong + await self._worker.queue_problems()
+        problems = [f"{self.name}: {error}"] if error is not None else []
+        return problems + await self._worker.queue_problems()
 
     async def measure(self) -> None:
-        """Bring the gauges up to date."""
+        """Update the gauges."""
         await self._worker.measure()
 
 
 @asynccontextmanager
 async def destination_stores(endpoint: Endpoint, settings: WorkerSettings) -> AsyncIterator[tuple[Store, Store]]:
-    """Open a destination twice: to write to it, and to ask it while a client waits."""
+    """Open a destination twice: for copies, and with short timeouts for requests while a client waits."""
     connections = settings.concurrency + EXTRA_CONNECTIONS
-    writing = Store(endpoint, connections=connections, timeouts=Timeouts(write_s=settings.lease_s))
-    asking = Store(endpoint, connections=ASKING_CONNECTIONS, timeouts=ASKING)
-    async with writing, asking:
-        yield writing, asking
+    copy_store = Store(endpoint, connections=connections, timeouts=Timeouts(write_s=settings.lease_s))
+    client_store = Store(endpoint, connections=ASKING_CONNECTIONS, timeouts=ASKING)
+    async with copy_store, client_store:
+        yield copy_store, client_store

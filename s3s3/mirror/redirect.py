@@ -1,7 +1,7 @@
-"""The redirect front: a URL of somebody else's leads to a copy in the region that is asked for.
+"""Redirect front end: redirect a URL to its copy in the requested region.
 
-GET     /v1/redirect/SERVICE/REGION/URL    302 to the copy; to the URL itself where there is none in time
-DELETE  /v1/purge/SERVICE/REGION/URL       204: the copy is gone
+GET     /v1/redirect/SERVICE/REGION/URL    302 to the copy, or to the URL itself if there is none in time
+DELETE  /v1/purge/SERVICE/REGION/URL       204: the copy is deleted
 GET     /v1/ping                           200
 """
 
@@ -21,17 +21,18 @@ from ..model import KEY_LIMIT_BYTES
 from ..s3.transport.pool import ASKED_FOR_S
 from ..tasks import timeout
 from .access_log import OUTCOME, JsonAccessLog
-from .copy_proxy import SIGNED_FOR_S
+from .copy_proxy import LOCATION_VALIDITY_S
 from .copy_states import DAY_S, CopyState, CopyStates
 from .mirror_copy import is_fresh
 from .mirrored_route import MirroredRoute
-from .redirect_paths import RedirectRequest, asked, path_to_key
+from .redirect_paths import RedirectRequest, parse_target, url_to_key
 from .request_stats import Event, RequestStats
 from .upstream.url_policy import UrlRules
 
 log = logging.getLogger(__name__)
 
-TRIED_AGAIN_AFTER_S = 1.0
+#: Delay before a failed copy is requested again for the same client (s).
+RETRY_DELAY_S = 1.0
 HSTS = "max-age=7776000"
 _CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -41,16 +42,16 @@ _CORS = {
 
 
 class Copies:
-    """The copies of one destination: whether one is there, and having one made."""
+    """The copies at one destination: find, make, locate and purge them."""
 
     def __init__(self, route: MirroredRoute, states: CopyStates, lifespan_days: int, *, is_public: bool) -> None:
         self.route = route
         self.states = states
         self._fresh_for_s = lifespan_days * DAY_S
-        self._signed_for_s = None if is_public else SIGNED_FOR_S
+        self._signed_for_s = None if is_public else LOCATION_VALIDITY_S
 
-    async def is_there(self, key: str) -> bool:
-        """Say whether there is a copy that may be served. Raises StoreError and asyncio.TimeoutError."""
+    async def exists(self, key: str) -> bool:
+        """Whether there is a copy that may be served. Raises StoreError and asyncio.TimeoutError."""
         try:
             state = await self.states.read(key)
             if state is not None and state.name == "present":
@@ -58,29 +59,29 @@ class Copies:
         except RedisUnavailable as error:
             log.warning("%s: %s", self.route.name, error)
         async with timeout(ASKED_FOR_S):
-            held = await self.route.store.head(key)
-        if held is None or not is_fresh(held, self.route.store, self._fresh_for_s):
+            info = await self.route.store.head(key)
+        if info is None or not is_fresh(info, self.route.store, self._fresh_for_s):
             return False
         try:
-            age_s = (self.route.store.source_time_ms() - held.modified_ms) / 1000
-            expires_ms = held.expires_ms or int((time.time() + self._fresh_for_s - age_s) * 1000)
-            await self.states.is_present(key, expires_ms)
+            age_s = (self.route.store.source_time_ms() - info.modified_ms) / 1000
+            expires_ms = info.expires_ms or int((time.time() + self._fresh_for_s - age_s) * 1000)
+            await self.states.set_present(key, expires_ms)
         except RedisUnavailable as error:
             log.warning("%s: %s", self.route.name, error)
         return True
 
-    async def made(self, key: str, wait_s: float) -> CopyState | None:
-        """Have a copy made; try again while the time lasts.
+    async def make(self, key: str, wait_s: float) -> CopyState | None:
+        """Make a copy; retry until `wait_s` has passed.
 
         Returns:
-            present, or the error that to try again would bring again; None where it is not known in time.
+            The state "present", an error that a retry would repeat, or None if neither is known in time.
 
         Raises:
-            RedisUnavailable: nothing can be had made.
+            RedisUnavailable: the job cannot be enqueued.
         """
-        until_s = time.monotonic() + wait_s
-        while (left_s := until_s - time.monotonic()) > 0:
-            await self.states.pend(key)
+        deadline_s = time.monotonic() + wait_s
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            await self.states.set_pending(key)
             settled = await self.route.misses.settle(key, left_s)
             if settled is None:
                 return None
@@ -89,142 +90,142 @@ class Copies:
             state = await self.states.read(key)
             if state is not None and state.name == "error" and state.is_final:
                 return state
-            await asyncio.sleep(min(TRIED_AGAIN_AFTER_S, max(until_s - time.monotonic(), 0)))
+            await asyncio.sleep(min(RETRY_DELAY_S, max(deadline_s - time.monotonic(), 0)))
         return None
 
     async def location(self, key: str, method: str) -> str:
-        """Return where the copy is to be had. Raises StoreError."""
+        """Return the URL of a copy, presigned unless the destination is public. Raises StoreError."""
         return await self.route.store.location(key, method=method, signed_for_s=self._signed_for_s)
 
     async def purge(self, key: str) -> None:
-        """Delete the copy, then what is known of it. Raises StoreError and RedisUnavailable."""
+        """Delete a copy, then its state. Raises StoreError and RedisUnavailable."""
         await self.route.store.delete(key)
-        await self.states.forget(key)
+        await self.states.delete(key)
 
 
 class RedirectFrontEnd:
-    """Answers requests. `copies` go by service and region."""
+    """Request handler of the redirect front end. `copies` are by service and region."""
 
     def __init__(
         self,
         settings: RedirectSettings,
         rules: UrlRules,
         copies: Mapping[tuple[str, str], Copies],
-        figures: RequestStats,
+        stats: RequestStats,
     ) -> None:
         self._settings = settings
         self._rules = rules
         self._copies = copies
-        self._figures = figures
-        self._began_s = time.monotonic()
+        self._stats = stats
+        self._start_s = time.monotonic()
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
-        response = self._not_secure(request) or await self._answer(request)
+        response = self._redirect_to_https(request) or await self._answer(request)
         response.headers.update(_CORS)
         if self._settings.force_https:
             response.headers["Strict-Transport-Security"] = HSTS
         return response
 
-    def _not_secure(self, request: web.BaseRequest) -> web.Response | None:
-        """Return the answer to a request that came without TLS to the proxy before this front."""
+    def _redirect_to_https(self, request: web.BaseRequest) -> web.Response | None:
+        """Return a response if the client reached the proxy in front of s3s3 without TLS; else None."""
         if not self._settings.force_https or request.headers.get("X-Forwarded-Proto", "https").lower() == "https":
             return None
         if request.method not in ("GET", "HEAD"):
-            return _said(403, "use https")
+            return _error(403, "use https")
         return web.Response(status=301, headers={"Location": f"https://{request.host}{request.raw_path}"})
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         if request.method == "OPTIONS":
             return web.Response(status=204)
-        path = asked(request.raw_path)
-        methods = {"ping": ("GET", "HEAD"), "redirect": ("GET", "HEAD"), "purge": ("DELETE",)}.get(path.verb)
+        target = parse_target(request.raw_path)
+        methods = {"ping": ("GET", "HEAD"), "redirect": ("GET", "HEAD"), "purge": ("DELETE",)}.get(target.verb)
         if methods is None:
-            return _said(404, "no such path")
+            return _error(404, "unknown path")
         if request.method not in methods:
-            return _said(405, f"only {' and '.join(methods)}", headers={"Allow": ", ".join(methods)})
-        if path.verb == "ping":
-            return web.json_response({"alive": True, "uptime": round(time.monotonic() - self._began_s, 3)})
-        if path.verb == "purge" and not self._may_purge(request):
-            return _said(401, "a purge needs the token", headers={"WWW-Authenticate": "Bearer"})
-        return await self._of_copy(request, path)
+            return _error(405, f"only {' and '.join(methods)} allowed", headers={"Allow": ", ".join(methods)})
+        if target.verb == "ping":
+            return web.json_response({"alive": True, "uptime": round(time.monotonic() - self._start_s, 3)})
+        if target.verb == "purge" and not self._may_purge(request):
+            return _error(401, "purge requires the token", headers={"WWW-Authenticate": "Bearer"})
+        return await self._redirect_or_purge(request, target)
 
     def _may_purge(self, request: web.BaseRequest) -> bool:
         token = self._settings.purge_token
-        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        return token is not None and secrets.compare_digest(given, f"Bearer {token}".encode())
+        received = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+        return token is not None and secrets.compare_digest(received, f"Bearer {token}".encode())
 
-    async def _of_copy(self, request: web.BaseRequest, path: RedirectRequest) -> web.Response:
-        """Answer what is about one copy."""
-        if len(path.rest) > 3:
-            return _said(400, "too many path segments: the URL has to be percent-encoded, or base64", err="InvalidUrl")
-        copies = self._copies.get(path.rest[:2]) if len(path.rest) == 3 else None
+    async def _redirect_or_purge(self, request: web.BaseRequest, target: RedirectRequest) -> web.Response:
+        if len(target.rest) > 3:
+            return _error(400, "too many path segments: percent-encode the URL, or send it as base64", err="InvalidUrl")
+        copies = self._copies.get(target.rest[:2]) if len(target.rest) == 3 else None
         if copies is None:
-            return _said(404, "no such service or region")
+            return _error(404, "unknown service or region")
         try:
-            url = self._rules.place(path.url).url
+            url = self._rules.check_url(target.url).url
         except UrlForbidden as error:
-            return _said(403, error.message, err="InvalidUrl")
-        if path.verb == "purge":
-            return await _purged(copies, path_to_key(url))
-        began_s = time.monotonic()
-        event, response = await self._redirected(copies, url, request.method)
-        response.headers[OUTCOME] = self._figures.answered(event, time.monotonic() - began_s)
+            return _error(403, error.message, err="InvalidUrl")
+        if target.verb == "purge":
+            return await _purge(copies, url_to_key(url))
+        start_s = time.monotonic()
+        event, response = await self._redirect(copies, url, request.method)
+        response.headers[OUTCOME] = self._stats.record_request(event, time.monotonic() - start_s)
         return response
 
-    async def _redirected(self, copies: Copies, url: str, method: str) -> tuple[Event, web.Response]:
-        """Return where the object is to be had, and what led there. Whatever goes wrong, it is at the URL itself."""
-        key, wait_s = path_to_key(url), self._settings.max_wait_s
+    async def _redirect(self, copies: Copies, url: str, method: str) -> tuple[Event, web.Response]:
+        """Redirect to the copy if there is one in time, else to the URL itself."""
+        key, wait_s = url_to_key(url), self._settings.max_wait_s
         if len(key) > KEY_LIMIT_BYTES:
-            return Event.ERROR, _elsewhere(url, "The URL is too long for a copy's key")
+            return Event.ERROR, _to_url(url, "The URL is too long for the key of a copy")
         try:
-            if await copies.is_there(key):
-                return Event.HIT, _present(await copies.location(key, method))
-            state = await copies.made(key, wait_s)
+            if await copies.exists(key):
+                return Event.HIT, _to_copy(await copies.location(key, method))
+            state = await copies.make(key, wait_s)
             if state is None:
-                return Event.TIMEOUT, _elsewhere(url, f"Cached copy did not show up in {wait_s:g}s")
+                return Event.TIMEOUT, _to_url(url, f"Cached copy did not show up in {wait_s:g}s")
             if state.name == "present":
-                return Event.WAITED, _present(await copies.location(key, method))
+                return Event.WAITED, _to_copy(await copies.location(key, method))
         except (StoreError, RedisUnavailable, asyncio.TimeoutError) as error:
-            log.warning("%s: a copy cannot be had: %s", copies.route.name, str(error) or "no answer in time")
-            return Event.ERROR, _elsewhere(url, "A copy cannot be had now")
-        return Event.WAITED_IN_VAIN, _not_made(url, state)
+            log.warning("%s: no copy, redirecting to the URL itself: %s", copies.route.name,
+                        str(error) or "the destination did not respond in time")  # fmt: skip
+            return Event.ERROR, _to_url(url, "A copy is not available now")
+        return Event.WAITED_NOT_COPIED, _not_copied(url, state)
 
 
 class RedirectAccessLog(JsonAccessLog):
-    """The access log of the redirect front: the URL decoded, and without its query."""
+    """Access log of the redirect front end, with the URL decoded and without its query."""
 
-    def shown(self, request: web.BaseRequest) -> str:
-        path = asked(request.raw_path)
-        if not path.url:
-            return super().shown(request)
-        return f"/v1/{path.verb}/{path.rest[0]}/{path.rest[1]}/{path.url.partition('?')[0]}"
+    def safe_path(self, request: web.BaseRequest) -> str:
+        target = parse_target(request.raw_path)
+        if not target.url:
+            return super().safe_path(request)
+        return f"/v1/{target.verb}/{target.rest[0]}/{target.rest[1]}/{target.url.partition('?')[0]}"
 
 
-async def _purged(copies: Copies, key: str) -> web.Response:
+async def _purge(copies: Copies, key: str) -> web.Response:
     try:
         await copies.purge(key)
     except InvalidKey:
-        pass  # a key that no copy can have
+        pass  # no copy can have this key
     except (StoreError, RedisUnavailable) as error:
-        log.warning("%s: a purge failed: %s", copies.route.name, error)
-        return _said(503, "the copy could not be deleted; try again")
+        log.warning("%s: purge failed: %s", copies.route.name, error)
+        return _error(503, "the copy could not be deleted; try again")
     return web.Response(status=204)
 
 
-def _present(location: str) -> web.Response:
+def _to_copy(location: str) -> web.Response:
     return web.json_response({"status": "present", "url": location}, status=302, headers={"Location": location})
 
 
-def _elsewhere(url: str, why: str) -> web.Response:
-    return web.json_response({"url": url, "msg": why}, status=302, headers={"Location": url})
+def _to_url(url: str, reason: str) -> web.Response:
+    return web.json_response({"url": url, "msg": reason}, status=302, headers={"Location": url})
 
 
-def _not_made(url: str, state: CopyState) -> web.Response:
+def _not_copied(url: str, state: CopyState) -> web.Response:
     if state.status is not None:
-        return _said(state.status, state.reason, err=state.err)
-    return _elsewhere(url, f"No copy can be made: {state.reason}")
+        return _error(state.status, state.reason, err=state.err)
+    return _to_url(url, f"The URL cannot be copied: {state.reason}")
 
 
-def _said(status: int, message: str, *, err: str = "", headers: Mapping[str, str] | None = None) -> web.Response:
+def _error(status: int, message: str, *, err: str = "", headers: Mapping[str, str] | None = None) -> web.Response:
     return web.json_response({"msg": message, **({"err": err} if err else {})}, status=status, headers=headers)

@@ -1,4 +1,4 @@
-"""The paths of the redirect front: service, region, and a URL within one segment."""
+"""Parse paths of the redirect front end: a service, a region, and a URL in one segment."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
-_WHITE = re.compile(r"\s+")
+_WHITESPACE = re.compile(r"\s+")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True, slots=True)
 class RedirectRequest:
-    """A path taken apart: `/v1/VERB/SERVICE/REGION/URL`. `rest` are the decoded segments after the verb."""
+    """A parsed `/v1/VERB/SERVICE/REGION/URL`. `rest` holds the decoded segments after the verb."""
 
     verb: str
     rest: tuple[str, ...]
 
     @property
     def url(self) -> str:
-        """The URL, "" where the path is none that has one."""
-        return url_in(self.rest[2]) if len(self.rest) == 3 else ""
+        """The URL; "" if the path has none."""
+        return decode_url(self.rest[2]) if len(self.rest) == 3 else ""
 
 
-def asked(target: str) -> RedirectRequest:
-    """Take a request's target apart."""
+def parse_target(target: str) -> RedirectRequest:
+    """Parse a request target; the verb is "" if the path does not begin with `/v1/`."""
     path = target.partition("?")[0]
     if not path.startswith("/"):
         path = urlsplit(path).path
@@ -36,26 +36,26 @@ def asked(target: str) -> RedirectRequest:
     return RedirectRequest(segments[1], tuple(segments[2:]))
 
 
-def url_in(segment: str) -> str:
-    """Return the URL that a decoded segment gives: itself, or as base64.
+def decode_url(segment: str) -> str:
+    """Return the URL in a percent-decoded segment: plain, or base64.
 
-    Both of base64's alphabets are taken, with and without padding and line breaks. What is neither is returned as it
-    is: it is no URL, and is refused as one.
+    Accepts both base64 alphabets, with or without padding and line breaks. Returns other text unchanged; it is not a
+    URL and is rejected later.
     """
     if _SCHEME.match(segment):
         return segment
-    text = _WHITE.sub("", segment).translate(str.maketrans("-_", "+/")).rstrip("=")
+    text = _WHITESPACE.sub("", segment).translate(str.maketrans("-_", "+/")).rstrip("=")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True).decode()
     except (binascii.Error, UnicodeDecodeError, ValueError):
         return segment
 
 
-def path_to_key(url: str) -> str:
-    """Return the key that a URL's copy has: percent-encoded, since what a path means is its server's business."""
+def url_to_key(url: str) -> str:
+    """Return the key of a URL's copy: the URL, percent-encoded, because only its server can interpret its path."""
     return quote(url, safe="")
 
 
 def key_to_url(key: str) -> str:
-    """Return the URL whose copy a key is."""
+    """Return the URL of a copy's key."""
     return unquote(key)

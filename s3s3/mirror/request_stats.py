@@ -1,4 +1,4 @@
-"""What a front counts: for Prometheus, and for InfluxDB where one is to be told."""
+"""Count requests and copies of a mirror for Prometheus and InfluxDB."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ..monitoring.metrics import Metrics
 
 
 class Event(str, Enum):
-    """What became of a request, or of a copy. The value is the predecessor's name for it, which InfluxDB gets."""
+    """Result of a request or of a copy. The values are the predecessor's names, which InfluxDB gets."""
 
     HIT = "CacheHit"
     WAITED = "CacheWaitedForUpload"
-    WAITED_IN_VAIN = "CacheWaitedForUploadMiss"
+    WAITED_NOT_COPIED = "CacheWaitedForUploadMiss"
     TIMEOUT = "CacheTimeout"
     ERROR = "CacheErrorRedirect"
     COPIED = "CacheUpload"
@@ -25,59 +25,65 @@ class Event(str, Enum):
     REFUSED = "CacheRefused"
 
 
-_OF_REQUESTS = {
+_OUTCOMES = {
     Event.HIT: "hit",
     Event.WAITED: "waited",
-    Event.WAITED_IN_VAIN: "not copied",
+    Event.WAITED_NOT_COPIED: "not_copied",
     Event.TIMEOUT: "timeout",
     Event.ERROR: "error",
     Event.MISS: "miss",
     Event.STREAMED: "streamed",
     Event.REFUSED: "refused",
 }
-OF_COPIES = (Event.HIT, Event.WAITED, Event.WAITED_IN_VAIN, Event.TIMEOUT, Event.ERROR)
-OF_CACHE = (Event.HIT, Event.MISS, Event.STREAMED, Event.REFUSED, Event.ERROR)
-"""How the one kind of mirror answers, and the other."""
+#: Results of requests to the redirect front end and the copy-proxy.
+COPY_EVENTS = (Event.HIT, Event.WAITED, Event.WAITED_NOT_COPIED, Event.TIMEOUT, Event.ERROR)
+#: Results of requests to the cache.
+CACHE_EVENTS = (Event.HIT, Event.MISS, Event.STREAMED, Event.REFUSED, Event.ERROR)
 
-Line = Callable[[str, str, float], None]
+#: Takes an event's name, the mirror's name and the duration in seconds.
+EventRecorder = Callable[[str, str, float], None]
 
 
 class RequestStats:
     """Counts the requests and copies of one mirror.
 
     Args:
-        line: takes an event's name, the mirror's and the seconds that it took.
-        events: how it may answer requests.
+        record_event: also called with each event.
+        events: possible results of requests, whose counters start at 0.
     """
 
     def __init__(
-        self, mirror: str, metrics: Metrics, line: Line | None = None, events: Sequence[Event] = OF_COPIES
+        self,
+        mirror: str,
+        metrics: Metrics,
+        record_event: EventRecorder | None = None,
+        events: Sequence[Event] = COPY_EVENTS,
     ) -> None:
         self._mirror = mirror
         self._metrics = metrics
-        self._line = line
+        self._record_event = record_event
         for event in events:
-            metrics.mirror_requests[mirror, _OF_REQUESTS[event]] += 0
-        if events is OF_COPIES:
+            metrics.mirror_requests[mirror, _OUTCOMES[event]] += 0
+        if events is COPY_EVENTS:
             metrics.mirror_too_large[mirror] += 0
 
-    def answered(self, event: Event, took_s: float) -> str:
-        """Count a request that was answered; return the outcome's word."""
-        outcome = _OF_REQUESTS[event]
+    def record_request(self, event: Event, took_s: float) -> str:
+        """Count an answered request; return its outcome for the response header."""
+        outcome = _OUTCOMES[event]
         self._metrics.mirror_requests[self._mirror, outcome] += 1
         self._metrics.mirror_answer_seconds[self._mirror, outcome].observe(took_s)
-        self._tell(event, took_s)
+        self._record(event, took_s)
         return outcome
 
-    def copied(self, outcomes: Sequence[Outcome], took_s: float) -> None:
-        """Count what became of a copy."""
+    def record_copies(self, outcomes: Sequence[Outcome], took_s: float) -> None:
+        """Count the outcomes of a copy job."""
         for outcome in outcomes:
             if outcome.result is Result.COPIED:
-                self._tell(Event.COPIED, took_s)
+                self._record(Event.COPIED, took_s)
             elif outcome.result is not Result.SAME:
-                self._tell(Event.NOT_COPIED, took_s)
+                self._record(Event.NOT_COPIED, took_s)
             self._metrics.mirror_too_large[self._mirror] += isinstance(outcome.error, TooLarge)
 
-    def _tell(self, event: Event, took_s: float) -> None:
-        if self._line is not None:
-            self._line(event.value, self._mirror, took_s)
+    def _record(self, event: Event, took_s: float) -> None:
+        if self._record_event is not None:
+            self._record_event(event.value, self._mirror, took_s)

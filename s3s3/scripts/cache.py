@@ -10,8 +10,8 @@ from .. import config
 from ..config.mirror import CacheSettings
 from ..errors import ConfigError
 from ..mirror.cache.directory import CacheDirectory
-from ..mirror.cache.eviction import disk_of, folder_of, room_in
-from ..mirror.cache.inspection import census, verify
+from ..mirror.cache.eviction import cache_directory, disk_space, disk_usage
+from ..mirror.cache.inspection import cache_stats, verify
 from ..mirror.cache.writer import sweep
 from . import command
 from .key_input import parsed
@@ -52,8 +52,8 @@ def _cache(arguments: argparse.Namespace) -> int:
         raise ConfigError([f"{settings.path}: no cache: there is no table [mirror.cache]"])
     if not cache.directory.is_dir():
         raise ConfigError([f"[mirror.cache] directory: {cache.directory} is not there; s3s3 mirror makes it"])
-    folder = folder_of(cache)
-    folder.make()
+    folder = cache_directory(cache)
+    folder.create()
     if arguments.action == "stat":
         return _stat(folder, cache, as_json=arguments.json)
     if arguments.action == "verify":
@@ -62,16 +62,16 @@ def _cache(arguments: argparse.Namespace) -> int:
 
 
 def _stat(folder: CacheDirectory, settings: CacheSettings, *, as_json: bool) -> int:
-    kept, disk = census(folder), disk_of(folder.directory)
+    kept, disk = cache_stats(folder), disk_usage(folder.directory)
     fill = disk.used_bytes / max(disk.size_bytes, 1)
     idle_s = time.time() - kept.oldest_access_s if kept.objects else 0.0
     if as_json:
-        print(json.dumps({"objects": kept.objects, "size_bytes": kept.size_bytes, "filling": kept.filling,
+        print(json.dumps({"objects": kept.objects, "size_bytes": kept.size_bytes, "downloads": kept.downloads,
                           "oldest_access_s": round(kept.oldest_access_s, 3), "disk_size_bytes": disk.size_bytes,
                           "disk_used_bytes": disk.used_bytes, "disk_fill": round(fill, 4)}))  # fmt: skip
         return command.OK
     print(f"{folder.directory}: {count_noun(kept.objects, 'object')}, {size_text(kept.size_bytes)}")
-    print(f"being downloaded: {kept.filling}")
+    print(f"being downloaded: {kept.downloads}")
     if kept.objects:
         print(f"not asked for the longest: {span_text(idle_s)}")
     print(f"the disk is {fill:.1%} full; objects are removed from {settings.max_fill:.0%} on, "
@@ -80,7 +80,7 @@ def _stat(folder: CacheDirectory, settings: CacheSettings, *, as_json: bool) -> 
 
 
 def _evict(folder: CacheDirectory, settings: CacheSettings, *, all_of_it: bool) -> int:
-    evicted = room_in(folder, settings).evict(0.0 if all_of_it else None)
+    evicted = disk_space(folder, settings).evict(0.0 if all_of_it else None)
     swept = sweep(folder)
     print(f"removed {count_noun(evicted.objects, 'object')}, {size_text(evicted.size_bytes)}"
           + (f", and {count_noun(swept, 'file')} that dead processes had left" if swept else ""))  # fmt: skip
@@ -96,7 +96,7 @@ def _evict_keys(folder: CacheDirectory, keys: list[str]) -> int:
             print(f"{printable(key)}: is not kept")
             continue
         stored.close()
-        folder.remove(folder.name(key), stored.about)
+        folder.remove(folder.name(key), stored.metadata)
         print(f"{printable(key)}: removed")
     return command.SOME_FAILED if missing else command.OK
 

@@ -15,11 +15,11 @@ from ..config import Config
 from ..config.mirror import MirrorSettings
 from ..errors import ConfigError
 from ..mirror import access_log
-from ..mirror.cache.service import CacheService, cache_front
-from ..mirror.frontends import FrontEnd, fronts, run
+from ..mirror.cache.service import CacheService, open_cache
+from ..mirror.frontends import FrontEnd, open_frontends, run
 from ..mirror.influxdb import InfluxDBSender
 from ..mirror.mirrored_route import Shared
-from ..mirror.request_stats import Line
+from ..mirror.request_stats import EventRecorder
 from ..model import Endpoint
 from ..monitoring.health import application, served
 from ..monitoring.metrics import Metrics
@@ -110,22 +110,24 @@ async def _opened(
     settings: Config, metrics: Metrics, *, with_access_log: bool
 ) -> AsyncIterator[list[FrontEnd | CacheService]]:
     async with AsyncExitStack() as stack:
-        line = await _influx_line(os.environ.get("INFLUXDB_URL", ""), stack)
+        record_event = await _event_recorder(os.environ.get("INFLUXDB_URL", ""), stack)
         opened: list[FrontEnd | CacheService] = []
         if settings.pubsub.url:
             client = connection.connect(settings.pubsub.url)
             stack.push_async_callback(client.aclose)
             shared = Shared(client, settings.worker, copy_budget(settings.worker), metrics)
             opened += await stack.enter_async_context(
-                fronts(settings.mirror, shared, line=line, with_access_log=with_access_log)
+                open_frontends(settings.mirror, shared, record_event=record_event, with_access_log=with_access_log)
             )
         if settings.mirror.cache is not None:
-            front = cache_front(settings.mirror.cache, metrics, line=line, with_access_log=with_access_log)
+            front = open_cache(
+                settings.mirror.cache, metrics, record_event=record_event, with_access_log=with_access_log
+            )
             opened.append(await stack.enter_async_context(front))
         yield opened
 
 
-async def _influx_line(url: str, stack: AsyncExitStack) -> Line | None:
+async def _event_recorder(url: str, stack: AsyncExitStack) -> EventRecorder | None:
     """Return what takes figures for InfluxDB, None where there is none."""
     if not url:
         return None
@@ -134,7 +136,7 @@ async def _influx_line(url: str, stack: AsyncExitStack) -> Line | None:
     except ValueError:
         log.warning("INFLUXDB_URL is no URL, as in http://USER:PASSWORD@HOST:8086/DATABASE; no figures go there")
         return None
-    return (await stack.enter_async_context(influx)).line
+    return (await stack.enter_async_context(influx)).record
 
 
 def _allow_more_files() -> None:

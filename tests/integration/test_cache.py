@@ -1,4 +1,4 @@
-"""The disk cache of `s3s3 mirror` as processes, and `s3s3 cache` beside them."""
+"""The disk cache of `s3s3 mirror` as a process, and `s3s3 cache`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.conftest import missing
 from tests.faults.kinds import Bandwidth, getting
 from tests.faults.proxy import Proxy
 from tests.integration.commands import endpoint_table, eventually, run
-from tests.integration.test_mirror import mirroring, said_to_watchers
+from tests.integration.test_mirror import mirroring, monitoring_pages
 
 pytestmark = pytest.mark.real
 
@@ -64,24 +64,24 @@ def signed(store: Endpoint, port: int, key: str, version: str = "s3") -> str:
     return str(signing.generate_presigned_url("get_object", {"Bucket": store.bucket_name, "Key": key}, 600))
 
 
-async def ask(http: aiohttp.ClientSession, url: str) -> tuple[int, str, bytes]:
+async def fetch(http: aiohttp.ClientSession, url: str) -> tuple[int, str, bytes]:
     async with http.get(yarl.URL(url, encoded=True), allow_redirects=False) as got:
         return got.status, got.headers.get("X-Cache", ""), await got.read()
 
 
 @pytest.fixture
 def store(swift: SwiftServer, new_bucket: Callable[..., str]) -> Endpoint:
-    return filled(swift, new_bucket(swift))
+    return with_objects(swift, new_bucket(swift))
 
 
-def filled(server: StoreServer, bucket: str) -> Endpoint:
+def with_objects(server: StoreServer, bucket: str) -> Endpoint:
     for key in ("a b/ü+c.bin", *(f"key-{number}" for number in range(5))):
         server.boto3_client().put_object(Bucket=bucket, Key=key, Body=CONTENT, ContentType="application/x-thing")
     return server.endpoint(bucket, "mirror.cache.store")
 
 
-def by_boto3(url: str, there: Path) -> None:
-    """botocore's own HTTP follows nothing by itself."""
+def by_boto3(url: str, output: Path) -> None:
+    """botocore's HTTP session does not follow redirects."""
     from botocore.awsrequest import AWSPreparedRequest, HeadersDict  # noqa: PLC0415
 
     none: Any = HeadersDict()  # what botocore itself passes, whatever its stubs say
@@ -92,15 +92,15 @@ def by_boto3(url: str, there: Path) -> None:
             break
         url = got.headers["Location"]
     assert got.status_code == 200
-    there.write_bytes(got.content)
+    output.write_bytes(got.content)
 
 
 def by_command(*command: str) -> Callable[[str, Path], None]:
-    def read(url: str, there: Path) -> None:
+    def read(url: str, output: Path) -> None:
         program = shutil.which(command[0], path=f"{os.environ['PATH']}:{Path(sys.executable).parent}")
         if program is None:
             missing(f"{command[0]} is not installed")
-        arguments = [part.format(url=url, there=there) for part in command[1:]]
+        arguments = [part.format(url=url, output=output) for part in command[1:]]
         done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
 
@@ -109,19 +109,19 @@ def by_command(*command: str) -> Callable[[str, Path], None]:
 
 CLIENTS = {
     "boto3": by_boto3,
-    "curl": by_command("curl", "--fail", "--silent", "--show-error", "--location", "--output", "{there}", "{url}"),
-    "wget": by_command("wget", "--quiet", "--output-document={there}", "{url}"),
-    "rclone": by_command("rclone", "copyurl", "{url}", "{there}"),
+    "curl": by_command("curl", "--fail", "--silent", "--show-error", "--location", "--output", "{output}", "{url}"),
+    "wget": by_command("wget", "--quiet", "--output-document={output}", "{url}"),
+    "rclone": by_command("rclone", "copyurl", "{url}", "{output}"),
 }
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("server", ["swift", "ceph"])
-async def test_every_client_reads_through_the_cache(
-    server: str, new_bucket: Callable[..., str], tmp_path: Path, request: pytest.FixtureRequest
+@pytest.mark.parametrize("kind", ["swift", "ceph"])
+async def test_common_clients_read_through_the_cache(
+    kind: str, new_bucket: Callable[..., str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    its = request.getfixturevalue(server)
-    store = filled(its, new_bucket(its))
+    server: StoreServer = request.getfixturevalue(kind)
+    store = with_objects(server, new_bucket(server))
     (port,) = free_ports(1)
     async with aiohttp.ClientSession() as http:
         with ExitStack() as stack:
@@ -131,64 +131,62 @@ async def test_every_client_reads_through_the_cache(
                 url = signed(store, port, "a b/ü+c.bin", version)
                 for expected in ("miss", "hit"):
                     for name, read in CLIENTS.items():
-                        there = tmp_path / f"{name}-{version}-{expected}"
-                        await asyncio.to_thread(read, url, there)
-                        assert await asyncio.to_thread(there.read_bytes) == CONTENT, (name, version)
-                    while (await ask(http, url))[1] != "hit":
+                        output = tmp_path / f"{name}-{version}-{expected}"
+                        await asyncio.to_thread(read, url, output)
+                        assert await asyncio.to_thread(output.read_bytes) == CONTENT, (name, version)
+                    while (await fetch(http, url))[1] != "hit":
                         await asyncio.sleep(0.05)
 
 
-async def test_a_process_killed_in_the_middle_of_a_download_leaves_a_directory_to_go_on_with(
-    store: Endpoint, tmp_path: Path
-) -> None:
+async def test_a_process_killed_during_a_download_leaves_a_usable_directory(store: Endpoint, tmp_path: Path) -> None:
     port, next_port = free_ports(2)
-    filling = tmp_path / "cache" / "filling"
+    downloads = tmp_path / "cache" / "downloads"
     async with aiohttp.ClientSession() as http:
         with Proxy(store.port or 0) as proxy, ExitStack() as stack:
-            there = proxy.through(store)
+            proxied = proxy.through(store)
             killed = await asyncio.to_thread(
-                stack.enter_context, mirroring(cache_config(tmp_path / "killed.toml", there, port))
+                stack.enter_context, mirroring(cache_config(tmp_path / "killed.toml", proxied, port))
             )
             assert (await until_hit(http, signed(store, port, "key-1")))[2] == CONTENT
             with proxy.injecting(Bandwidth(bytes_per_s=MIB // 4, of=getting)):
-                assert (await ask(http, signed(store, port, "key-0")))[0] == 302
-                while not await asyncio.to_thread(within, filling):
+                assert (await fetch(http, signed(store, port, "key-0")))[0] == 302
+                while not await asyncio.to_thread(files_in, downloads):
                     await asyncio.sleep(0.02)
                 await asyncio.sleep(0.3)
                 killed.kill()
                 killed.wait()
-            assert len(await asyncio.to_thread(within, filling)) == 1
-            config = cache_config(tmp_path / "next.toml", there, next_port)
+            assert len(await asyncio.to_thread(files_in, downloads)) == 1
+            config = cache_config(tmp_path / "next.toml", proxied, next_port)
             await asyncio.to_thread(stack.enter_context, mirroring(config))
-            await asyncio.to_thread(eventually, lambda: not within(filling), "what was left is removed")
-            assert (await ask(http, signed(store, next_port, "key-1")))[1:] == ("hit", CONTENT)
+            await asyncio.to_thread(eventually, lambda: not files_in(downloads), "the leftover is removed")
+            assert (await fetch(http, signed(store, next_port, "key-1")))[1:] == ("hit", CONTENT)
             assert (await until_hit(http, signed(store, next_port, "key-0")))[2] == CONTENT
     assert "verified 2 objects, 0 of them damaged" in run("cache", "verify", "--config", config).stdout
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("miss", ["redirect", "stream"])
-async def test_two_processes_on_one_directory_download_each_object_once(
+async def test_two_processes_that_share_a_directory_download_each_object_once(
     store: Endpoint, tmp_path: Path, miss: str
 ) -> None:
     ports = free_ports(2)
     async with aiohttp.ClientSession() as http:
         with Proxy(store.port or 0) as proxy, ExitStack() as stack:
-            there = proxy.through(store)
+            proxied = proxy.through(store)
             for port in ports:
-                config = cache_config(tmp_path / f"{port}.toml", there, port, miss=miss)
+                config = cache_config(tmp_path / f"{port}.toml", proxied, port, miss=miss)
                 await asyncio.to_thread(stack.enter_context, mirroring(config))
-            asked = [signed(store, ports[number % 2], f"key-{number % 5}") for number in range(100)]
-            answers = await asyncio.gather(*(ask(http, url) for url in asked))
+            urls = [signed(store, ports[number % 2], f"key-{number % 5}") for number in range(100)]
+            answers = await asyncio.gather(*(fetch(http, url) for url in urls))
             assert {status for status, _, _ in answers} <= ({200} if miss == "stream" else {200, 302})
             assert {body for status, _, body in answers if status == 200} <= {CONTENT}
-            for url in asked[:10]:
+            for url in urls[:10]:
                 assert (await until_hit(http, url))[2] == CONTENT
             assert proxy.requests["GET"] == 5
 
 
 @pytest.mark.long
-async def test_who_waits_for_what_a_killed_process_was_downloading_gets_it_from_another(
+async def test_a_client_that_waits_for_a_killed_process_gets_the_object_from_another(
     store: Endpoint, tmp_path: Path
 ) -> None:
     ports = free_ports(2)
@@ -199,33 +197,33 @@ async def test_who_waits_for_what_a_killed_process_was_downloading_gets_it_from_
             killed, _ = [await asyncio.to_thread(stack.enter_context, mirroring(config)) for config in configs]
             urls = [signed(store, port, "key-0") for port in ports]
             with proxy.injecting(Bandwidth(bytes_per_s=MIB // 2, of=getting)):
-                reading = asyncio.gather(ask(http, urls[0]), return_exceptions=True)
-                while not await asyncio.to_thread(within, tmp_path / "cache" / "filling"):
+                reading = asyncio.gather(fetch(http, urls[0]), return_exceptions=True)
+                while not await asyncio.to_thread(files_in, tmp_path / "cache" / "downloads"):
                     await asyncio.sleep(0.02)
-                waiting = asyncio.create_task(ask(http, urls[1]))
+                waiting = asyncio.create_task(fetch(http, urls[1]))
                 await asyncio.sleep(0.5)
                 killed.kill()
                 (cut_off,) = await reading
-                assert isinstance(cut_off, aiohttp.ClientError), "nobody may take a part for the whole"
+                assert isinstance(cut_off, aiohttp.ClientError), "a partial response must be recognizable"
             status, _, body = await waiting
             assert (status, body) == (200, CONTENT)
             assert (await until_hit(http, urls[1]))[2] == CONTENT
 
 
-def within(folder: Path) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
 async def until_hit(http: aiohttp.ClientSession, url: str) -> tuple[int, str, bytes]:
     for _ in range(400):
-        answer = await ask(http, url)
+        answer = await fetch(http, url)
         if answer[1] == "hit":
             return answer
         await asyncio.sleep(0.05)
     raise AssertionError(answer[:2])
 
 
-async def test_health_metrics_the_access_log_and_a_stop_without_redis(store: Endpoint, tmp_path: Path) -> None:
+async def test_monitoring_access_log_and_shutdown_without_redis(store: Endpoint, tmp_path: Path) -> None:
     port, http_port = free_ports(2)
     config = cache_config(tmp_path / "s3s3.toml", store, port, http_port=http_port)
     async with aiohttp.ClientSession() as http:
@@ -233,14 +231,14 @@ async def test_health_metrics_the_access_log_and_a_stop_without_redis(store: End
             process = await asyncio.to_thread(stack.enter_context, mirroring(config, "--access-log"))
             url = signed(store, port, "key-0")
             await until_hit(http, url)
-            await ask(http, url + "x")
-            pages = await said_to_watchers(http, http_port)
+            await fetch(http, url + "x")
+            pages = await monitoring_pages(http, http_port)
             process.terminate()
             assert await asyncio.to_thread(process.wait, 30) == 0
     assert pages["healthz"] == pages["readyz"] == (200, "ok\n")
     for series in ('s3s3_mirror_requests_total{mirror="mirror.cache",outcome="hit"}',
                    's3s3_mirror_requests_total{mirror="mirror.cache",outcome="refused"} 1.0',
-                   's3s3_mirror_cache_fills_total{mirror="mirror.cache",outcome="kept"} 1.0',
+                   's3s3_mirror_cache_fills_total{mirror="mirror.cache",outcome="cached"} 1.0',
                    's3s3_mirror_cache_fill_ratio{mirror="mirror.cache"}'):  # fmt: skip
         assert series in pages["metrics"][1]
     lines = list(map(json.loads, config.with_suffix(".out").read_text().splitlines()))
@@ -251,7 +249,7 @@ async def test_health_metrics_the_access_log_and_a_stop_without_redis(store: End
 
 
 @pytest.mark.long
-async def test_ten_thousand_who_say_nothing_keep_nobody_out(store: Endpoint, tmp_path: Path) -> None:
+async def test_ten_thousand_idle_connections_do_not_block_others(store: Endpoint, tmp_path: Path) -> None:
     port, http_port = free_ports(2)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 12_000:
@@ -271,8 +269,8 @@ async def test_ten_thousand_who_say_nothing_keep_nobody_out(store: Endpoint, tmp
             assert connections is not None and float(connections[1]) <= 8192
             assert resident_bytes(process.pid) - before_bytes < 256 * MIB
     finally:
-        for one in idle:
-            one.close()
+        for connection in idle:
+            connection.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
@@ -287,7 +285,7 @@ def resident_bytes(pid: int) -> int:
 
 
 @pytest.mark.long
-async def test_the_command_looks_makes_room_and_verifies(store: Endpoint, tmp_path: Path) -> None:
+async def test_the_cache_command(store: Endpoint, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     config = cache_config(tmp_path / "s3s3.toml", store, port)
     assert "is not there; s3s3 mirror makes it" in run("cache", "--config", config, status=2).stderr
@@ -297,8 +295,8 @@ async def test_the_command_looks_makes_room_and_verifies(store: Endpoint, tmp_pa
             for number in range(3):
                 await until_hit(http, signed(store, port, f"key-{number}"))
     assert "3 objects, 6.0 MiB" in run("cache", "--config", config).stdout
-    told = json.loads(run("cache", "stat", "--json", "--config", config).stdout)
-    assert (told["objects"], told["size_bytes"], told["filling"]) == (3, 3 * len(CONTENT), 0)
+    stats = json.loads(run("cache", "stat", "--json", "--config", config).stdout)
+    assert (stats["objects"], stats["size_bytes"], stats["downloads"]) == (3, 3 * len(CONTENT), 0)
     assert run("cache", "evict", "--config", config, "key-0").stdout == "key-0: removed\n"
     assert run("cache", "evict", "--config", config, "key-0", status=1).stdout == "key-0: is not kept\n"
     body = next(path for path in (tmp_path / "cache" / "objects").glob("*/*") if path.suffix != ".json")
@@ -309,7 +307,7 @@ async def test_the_command_looks_makes_room_and_verifies(store: Endpoint, tmp_pa
     assert "takes no keys" in run("cache", "stat", "key", "--config", config, status=2).stderr
 
 
-def test_a_directory_or_an_address_that_cannot_be_had_is_said(store: Endpoint, tmp_path: Path) -> None:
+def test_configuration_errors(store: Endpoint, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     config = cache_config(tmp_path / "s3s3.toml", store, 1, directory=str(tmp_path / "file" / "cache"))
     assert "[mirror.cache] directory: " in run("mirror", "--config", config, status=2).stderr

@@ -1,4 +1,4 @@
-"""`s3s3 mirror` as processes."""
+"""`s3s3 mirror` as a process."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from s3s3.scripts.demo.servers import free_ports
 from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.integration.commands import command, endpoint_table, eventually, run
 from tests.mirror.influxdb_server import Database
-from tests.mirror.origin_server import OriginServer, answer
+from tests.mirror.origin_server import OriginServer, response
 
 pytestmark = pytest.mark.real
 
 
-def proxy_config(path: Path, origin: str, there: Endpoint, redis_url: str, port: int, http_port: int = 0) -> Path:
+def proxy_config(path: Path, origin: str, destination: Endpoint, redis_url: str, port: int, http_port: int = 0) -> Path:
     path.write_text(
         f'[mirror.proxy]\nbind = "127.0.0.1:{port}"\nsource = "{origin}"\nmax_wait_s = 30\n'
-        + endpoint_table(there).replace("verify_md5 = false\n", "")
+        + endpoint_table(destination).replace("verify_md5 = false\n", "")
         + f'[pubsub]\nurl = "{redis_url}"\n[worker]\nlease_s = 2\n'
         + f'[http]\nbind = "{f"127.0.0.1:{http_port}" if http_port else ""}"\n'
     )
@@ -39,8 +39,10 @@ def proxy_config(path: Path, origin: str, there: Endpoint, redis_url: str, port:
 @contextmanager
 def mirroring(config: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     log = config.with_suffix(".log")
-    with log.open("wb") as output, config.with_suffix(".out").open("wb") as told:
-        process = subprocess.Popen([*command("mirror", "--config", config), *arguments], stdout=told, stderr=output)
+    with log.open("wb") as output, config.with_suffix(".out").open("wb") as access_log:
+        process = subprocess.Popen(
+            [*command("mirror", "--config", config), *arguments], stdout=access_log, stderr=output
+        )
     try:
         eventually(lambda: "serving" in log.read_text() or process.poll() is not None, "the mirror serves")
         assert process.poll() is None, log.read_text()
@@ -50,8 +52,8 @@ def mirroring(config: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]
         process.wait()
 
 
-async def said_to_watchers(http: aiohttp.ClientSession, http_port: int) -> dict[str, tuple[int, str]]:
-    """Status and text of each page for those who watch a process."""
+async def monitoring_pages(http: aiohttp.ClientSession, http_port: int) -> dict[str, tuple[int, str]]:
+    """Return status and text of each monitoring page."""
     pages = {}
     for path in ("healthz", "readyz", "metrics", ""):
         async with http.get(f"http://127.0.0.1:{http_port}/{path}") as got:
@@ -59,78 +61,78 @@ async def said_to_watchers(http: aiohttp.ClientSession, http_port: int) -> dict[
     return pages
 
 
-async def ask(http: aiohttp.ClientSession, port: int, path: str) -> tuple[int, str]:
+async def fetch(http: aiohttp.ClientSession, port: int, path: str) -> tuple[int, str]:
     async with http.get(f"http://127.0.0.1:{port}{path}", allow_redirects=False) as got:
         return got.status, got.headers["Location"].partition("?")[0]
 
 
 @pytest.fixture
-def there(swift: SwiftServer, new_bucket: Callable[..., str]) -> Endpoint:
+def destination(swift: SwiftServer, new_bucket: Callable[..., str]) -> Endpoint:
     return swift.endpoint(new_bucket(swift), "mirror.proxy.destination")
 
 
 @pytest.mark.long
-async def test_three_processes_make_one_copy_of_each_key_however_many_ask(
-    there: Endpoint, redis_url: str, tmp_path: Path
-) -> None:
+async def test_three_processes_make_one_copy_of_each_key(destination: Endpoint, redis_url: str, tmp_path: Path) -> None:
     ports = free_ports(3)
-    async with OriginServer(pause_s=0.5) as origin, aiohttp.ClientSession() as http:
+    async with OriginServer(delay_s=0.5) as origin, aiohttp.ClientSession() as http:
         for number in range(5):
-            origin.answers[f"/key-{number}"] = answer(b"content of %d" % number)
+            origin.responses[f"/key-{number}"] = response(b"content of %d" % number)
         with ExitStack() as stack:
             for port in ports:
-                config = proxy_config(tmp_path / f"{port}.toml", origin.url, there, redis_url, port)
+                config = proxy_config(tmp_path / f"{port}.toml", origin.url, destination, redis_url, port)
                 await asyncio.to_thread(stack.enter_context, mirroring(config))
             answers = await asyncio.gather(
-                *(ask(http, ports[number % 3], f"/key-{number % 5}") for number in range(200))
+                *(fetch(http, ports[number % 3], f"/key-{number % 5}") for number in range(200))
             )
-    copies = Counter(f"http://127.0.0.1:{there.port}/{there.bucket_name}/key-{number}" for number in range(5))
+    copies = Counter(
+        f"http://127.0.0.1:{destination.port}/{destination.bucket_name}/key-{number}" for number in range(5)
+    )
     assert Counter(answers) == {(302, url): 40 for url in copies}
-    assert Counter(asked.target for asked in origin.asked) == {f"/key-{number}": 1 for number in range(5)}
+    assert Counter(request.target for request in origin.requests) == {f"/key-{number}": 1 for number in range(5)}
 
 
 @pytest.mark.long
-async def test_a_process_that_is_killed_leaves_nobody_waiting_for_its_copy(
-    there: Endpoint, redis_url: str, tmp_path: Path
+async def test_another_process_finishes_the_copy_of_a_killed_one(
+    destination: Endpoint, redis_url: str, tmp_path: Path
 ) -> None:
     killed_port, port = free_ports(2)
-    async with OriginServer(pause_s=1.5) as origin, aiohttp.ClientSession() as http:
-        origin.answers["/key"] = answer(b"content")
-        killed = proxy_config(tmp_path / "killed.toml", origin.url, there, redis_url, killed_port)
+    async with OriginServer(delay_s=1.5) as origin, aiohttp.ClientSession() as http:
+        origin.responses["/key"] = response(b"content")
+        killed = proxy_config(tmp_path / "killed.toml", origin.url, destination, redis_url, killed_port)
         with ExitStack() as stack:
             process = await asyncio.to_thread(stack.enter_context, mirroring(killed))
-            asking = asyncio.gather(ask(http, killed_port, "/key"), return_exceptions=True)
-            while not origin.asked:
+            waiting = asyncio.gather(fetch(http, killed_port, "/key"), return_exceptions=True)
+            while not origin.requests:
                 await asyncio.sleep(0.05)
             process.kill()
-            await asking
-            config = proxy_config(tmp_path / "other.toml", origin.url, there, redis_url, port)
+            await waiting
+            config = proxy_config(tmp_path / "other.toml", origin.url, destination, redis_url, port)
             await asyncio.to_thread(stack.enter_context, mirroring(config))
-            began_s = time.monotonic()
-            _, location = await ask(http, port, "/key")
-    assert location.endswith(f"/{there.bucket_name}/key")
-    assert time.monotonic() - began_s < 15
+            start_s = time.monotonic()
+            _, location = await fetch(http, port, "/key")
+    assert location.endswith(f"/{destination.bucket_name}/key")
+    assert time.monotonic() - start_s < 15
 
 
-async def test_health_metrics_influxdb_the_access_log_and_a_stop(
-    there: Endpoint, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_monitoring_influxdb_access_log_and_shutdown(
+    destination: Endpoint, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port, http_port = free_ports(2)
     async with OriginServer() as origin, Database() as database, aiohttp.ClientSession() as http:
-        monkeypatch.setenv("INFLUXDB_URL", f"http://127.0.0.1:{database.port}/figures")
-        origin.answers["/key"] = answer(b"content")
-        config = proxy_config(tmp_path / "s3s3.toml", origin.url, there, redis_url, port, http_port)
+        monkeypatch.setenv("INFLUXDB_URL", f"http://127.0.0.1:{database.port}/stats")
+        origin.responses["/key"] = response(b"content")
+        config = proxy_config(tmp_path / "s3s3.toml", origin.url, destination, redis_url, port, http_port)
         stack = ExitStack()
         process = await asyncio.to_thread(stack.enter_context, mirroring(config, "--access-log"))
         with stack:
-            await ask(http, port, "/key?signature=secret")
-            pages = await said_to_watchers(http, http_port)
+            await fetch(http, port, "/key?signature=secret")
+            pages = await monitoring_pages(http, http_port)
             process.terminate()
             assert await asyncio.to_thread(process.wait, 30) == 0
     assert "No problems" in pages[""][1]
     assert f"mirror, pid {process.pid}</small>" in pages[""][1]
     with redis.Redis.from_url(redis_url) as client:
-        assert not client.exists("s3s3:{mirror.proxy}:processes"), "it has deregistered"
+        assert not client.exists("s3s3:{mirror.proxy}:processes"), "the process has deregistered"
     assert pages["healthz"] == pages["readyz"] == (200, "ok\n")
     for series in ('s3s3_mirror_requests_total{mirror="mirror.proxy",outcome="waited"} 1.0',
                    's3s3_copies_total{destination="mirror.proxy.destination",outcome="copied"',
@@ -140,30 +142,32 @@ async def test_health_metrics_influxdb_the_access_log_and_a_stop(
     (line,) = map(json.loads, config.with_suffix(".out").read_text().splitlines())
     assert (line["method"], line["path"], line["status"], line["outcome"]) == ("GET", "/key", 302, "waited")
     assert "secret" not in config.with_suffix(".log").read_text()
-    assert [told.partition(",")[0] for told in database.lines] == ["CacheUpload", "CacheWaitedForUpload"]
+    assert [line.partition(",")[0] for line in database.lines] == ["CacheUpload", "CacheWaitedForUpload"]
 
 
 @pytest.mark.long
-def test_what_stands_in_the_way_is_said(there: Endpoint, redis_url: str, tmp_path: Path) -> None:
+def test_configuration_errors(destination: Endpoint, redis_url: str, tmp_path: Path) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         taken = server.getsockname()[1]
-        config = proxy_config(tmp_path / "s3s3.toml", "http://origin.example.org/", there, redis_url, taken)
+        config = proxy_config(tmp_path / "s3s3.toml", "http://origin.example.org/", destination, redis_url, taken)
         ended = run("mirror", "--config", config, status=2)
-        assert f"[mirror.proxy] bind: 127.0.0.1:{taken} cannot be had" in ended.stderr
+        assert f"[mirror.proxy] bind: cannot listen on 127.0.0.1:{taken}" in ended.stderr
     config.write_text(config.read_text().replace(redis_url, ""))
     assert "mirrors need Redis" in run("mirror", "--config", config, status=2).stderr
-    assert "mirror.proxy" in run("jobs", "--config", proxy_config(config, "http://o/", there, redis_url, 1)).stdout
+    assert (
+        "mirror.proxy" in run("jobs", "--config", proxy_config(config, "http://o/", destination, redis_url, 1)).stdout
+    )
 
 
-def test_a_command_makes_the_buckets(swift: SwiftServer, redis_url: str, tmp_path: Path) -> None:
-    there = swift.endpoint(f"made-{free_ports(1)[0]}", "mirror.redirect.s3.here")
+def test_make_buckets(swift: SwiftServer, redis_url: str, tmp_path: Path) -> None:
+    destination = swift.endpoint(f"made-{free_ports(1)[0]}", "mirror.redirect.s3.here")
     config = tmp_path / "s3s3.toml"
     config.write_text(
         '[mirror.redirect]\nallowed_patterns = ["^https://x/"]\n'
-        + endpoint_table(there).replace("verify_md5 = false\n", "")
+        + endpoint_table(destination).replace("verify_md5 = false\n", "")
     )
-    told = run("mirror", "--config", config, "--make-buckets").stdout
-    assert f"bucket {there.bucket_name} made" in told
-    assert "the store cannot delete copies by itself" in told
-    assert there.bucket_name in {bucket["Name"] for bucket in swift.boto3_client().list_buckets()["Buckets"]}
+    output = run("mirror", "--config", config, "--make-buckets").stdout
+    assert f"bucket {destination.bucket_name} made" in output
+    assert "the store cannot delete copies by itself" in output
+    assert destination.bucket_name in {bucket["Name"] for bucket in swift.boto3_client().list_buckets()["Buckets"]}

@@ -1,4 +1,4 @@
-"""docs/how-to/mirror.md, done as it is written: its configuration but for hosts and ports, and each of its commands."""
+"""Runs docs/how-to/mirror.md: its configuration with other hosts and ports, and each of its commands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.integration.commands import eventually
 from tests.integration.test_cache import signed
 from tests.integration.test_mirror import mirroring
-from tests.mirror.origin_server import OriginServer, answer
+from tests.mirror.origin_server import OriginServer, response
 
 pytestmark = [pytest.mark.real, pytest.mark.long]
 
@@ -31,19 +31,19 @@ CONFIGURATION = "".join(block for kind, block in BLOCKS if kind == "toml")
 COMMANDS = "".join(block for kind, block in BLOCKS if not kind).replace("\\\n", "").splitlines()
 
 
-def command(beginning: str) -> str:
-    (found,) = (line.partition("#")[0].strip() for line in COMMANDS if re.fullmatch(beginning, line.partition("  ")[0]))
+def command(pattern: str) -> str:
+    (found,) = (line.partition("#")[0].strip() for line in COMMANDS if re.fullmatch(pattern, line.partition("  ")[0]))
     return found
 
 
-def here(text: str, changes: dict[str, str]) -> str:
+def replace_all(text: str, changes: dict[str, str]) -> str:
     for old, new in changes.items():
         assert old in text, old
         text = text.replace(old, new)
     return text
 
 
-def written(path: Path, store: Endpoint, origin: OriginServer, redis_url: str, ports: list[int]) -> None:
+def write_config(path: Path, store: Endpoint, origin: OriginServer, redis_url: str, ports: list[int]) -> None:
     place = f'host = "127.0.0.1"\nport = {store.port}\nis_secure = false\n'
     keys = f'aws_access_key_id = "{store.access_key_id}"\naws_secret_access_key = "${{CEPH_SECRET}}"\n'
     binds = {f"[mirror.{name}]\n": f'[mirror.{name}]\nbind = "127.0.0.1:{port}"\n'
@@ -55,11 +55,11 @@ def written(path: Path, store: Endpoint, origin: OriginServer, redis_url: str, p
         '"files"': f'"{store.bucket_name}"', '"ACCESS-KEY"': f'"{store.access_key_id}"',
         '"/var/cache/s3s3"\n': f'"{path.parent / "cache"}"\nmax_fill = 1.0\nlow_fill = 1.0\n',
     }  # fmt: skip
-    text = here(CONFIGURATION, changes)
+    text = replace_all(CONFIGURATION, changes)
     path.write_text(f'{text}[pubsub]\nurl = "{redis_url}"\n[http]\nbind = ""\n')
 
 
-async def test_the_page_works_as_it_is_written(
+async def test_the_how_to_page_works(
     swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = trustme.CA()
@@ -81,24 +81,24 @@ async def test_the_page_works_as_it_is_written(
         return str(done.stdout)
 
     async with OriginServer(tls=context) as origin:
-        origin.answers |= {"/a.tar.gz": answer(b"of a URL"), "/files/a/b.bin": answer(b"of a path")}
-        written(config, store, origin, redis_url, ports)
+        origin.responses |= {"/a.tar.gz": response(b"of a URL"), "/files/a/b.bin": response(b"of a path")}
+        write_config(config, store, origin, redis_url, ports)
         assert f"bucket {store.bucket_name}-a made" in await shell("s3s3 mirror --make-buckets")
         with ExitStack() as stack:
             starting = command(r"s3s3 mirror .*").split()
             assert starting[:4] == ["s3s3", "mirror", "--config", config.name]
             await asyncio.to_thread(stack.enter_context, mirroring(config, *starting[4:]))
             url = {"127.0.0.1:9190": f"127.0.0.1:{ports[0]}", "artifacts.example.org": f"127.0.0.1%3A{origin.port}"}
-            assert await shell(here(command(r"curl -L .*"), url)) == "of a URL"
-            assert await shell(here(command(r"curl -X DELETE .*"), url)) == ""
-            assert await shell(here(command(r"curl -L .*"), url)) == "of a URL"
-            assert [asked.target for asked in origin.asked] == ["/a.tar.gz"] * 2, "purged, and fetched anew"
-            patience = re.search(r"`(x-max-wait-duration: \w+)`", PAGE)
-            assert patience is not None
-            assert await shell(f"curl -sL -H '{patience[1]}' http://127.0.0.1:{ports[1]}/a/b.bin") == "of a path"
-            asking = f"curl -sL '{signed(store, ports[2], 'a/b.bin')}'"
-            assert await shell(asking) == "of a path"
-            eventually(lambda: list((tmp_path / "cache" / "objects").glob("*/*.json")), "it is kept")
+            assert await shell(replace_all(command(r"curl -L .*"), url)) == "of a URL"
+            assert await shell(replace_all(command(r"curl -X DELETE .*"), url)) == ""
+            assert await shell(replace_all(command(r"curl -L .*"), url)) == "of a URL"
+            assert [request.target for request in origin.requests] == ["/a.tar.gz"] * 2, "purged and copied again"
+            wait = re.search(r"`(x-max-wait-duration: \w+)`", PAGE)
+            assert wait is not None
+            assert await shell(f"curl -sL -H '{wait[1]}' http://127.0.0.1:{ports[1]}/a/b.bin") == "of a path"
+            read = f"curl -sL '{signed(store, ports[2], 'a/b.bin')}'"
+            assert await shell(read) == "of a path"
+            eventually(lambda: list((tmp_path / "cache" / "objects").glob("*/*.json")), "it is cached")
             assert "1 object" in await shell(command("s3s3 cache"))
             assert "verified 1 object, 0 of them damaged" in await shell(command("s3s3 cache verify"))
             await shell(command("s3s3 cache evict"))

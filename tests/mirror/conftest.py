@@ -1,4 +1,4 @@
-"""Fronts over real sockets, between an origin that says what a test wants and a real store."""
+"""Front ends over real sockets, between a scripted origin and a real store."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from multidict import CIMultiDictProxy
 
 from s3s3.config import WorkerSettings
 from s3s3.config.mirror import CacheSettings, MirrorSettings
-from s3s3.mirror.cache.service import cache_front
-from s3s3.mirror.frontends import FrontEnd, fronts, run
+from s3s3.mirror.cache.service import open_cache
+from s3s3.mirror.frontends import FrontEnd, open_frontends, run
 from s3s3.mirror.mirrored_route import Shared
 from s3s3.model import Endpoint
 from s3s3.monitoring.metrics import Metrics
@@ -26,7 +26,7 @@ from s3s3.queue import connection
 from s3s3.scripts.demo.swift_server import SwiftServer
 from s3s3.tasks import cancel
 from s3s3.transfer.budget import CopyBudget
-from tests.mirror.cache.client import BIG, CacheClient, Cached, Put
+from tests.mirror.cache.client import BIG, CacheClient, PutObject, StartCache
 from tests.mirror.origin_server import OriginServer
 
 
@@ -37,34 +37,34 @@ async def origin() -> AsyncIterator[OriginServer]:
 
 
 class Mirror:
-    """One process's fronts, and a client that follows nothing by itself."""
+    """The front ends of one process, and a client that does not follow redirects."""
 
     def __init__(self, opened: list[FrontEnd], metrics: Metrics, http: aiohttp.ClientSession, redis_url: str) -> None:
-        self.fronts = opened
+        self.frontends = opened
         self.redis_url = redis_url
         self.metrics = metrics
         self.http = http
 
-    async def ask(self, path: str, method: str = "GET", **options: Any) -> tuple[int, str, str]:
+    async def fetch(self, path: str, method: str = "GET", **options: Any) -> tuple[int, str, str]:
         """Status, Location and body."""
-        url = f"http://127.0.0.1:{self.fronts[0].port}{path}"
+        url = f"http://127.0.0.1:{self.frontends[0].port}{path}"
         async with self.http.request(method, yarl.URL(url, encoded=True), allow_redirects=False,
                                      **options) as got:  # fmt: skip
             return got.status, got.headers.get("Location", ""), await got.text()
 
     async def content(self, location: str) -> tuple[bytes, CIMultiDictProxy[str]]:
-        """What a client gets that follows a redirect."""
+        """Follow a redirect; return body and headers."""
         async with self.http.get(yarl.URL(location, encoded=True), auto_decompress=False) as got:
             assert got.status == 200, await got.text()
             return await got.read(), got.headers
 
 
-Mirrored = Callable[..., Awaitable[Mirror]]
+StartMirror = Callable[..., Awaitable[Mirror]]
 
 
 @pytest.fixture
-async def mirrored(redis_url: str, tmp_path: Path) -> AsyncIterator[Mirrored]:
-    """`await mirrored(settings)` starts a process's worth of fronts on the same Redis as all others of the test."""
+async def start_mirror(redis_url: str, tmp_path: Path) -> AsyncIterator[StartMirror]:
+    """`await start_mirror(settings)` starts the front ends of one process; all mirrors of a test share Redis."""
     async with AsyncExitStack() as stack:
 
         async def start(settings: MirrorSettings, **options: Any) -> Mirror:
@@ -81,12 +81,12 @@ async def _started(
     worker = WorkerSettings(concurrency=8, max_attempts=2, lease_s=5, spool_dir=folder, spool_bytes=64 * 1024**2)
     async with connection.connected(redis_url) as client, aiohttp.ClientSession() as http:
         shared = Shared(client, worker, CopyBudget(spool_dir=str(folder), spool_bytes=worker.spool_bytes), metrics)
-        async with fronts(settings, shared, **options) as opened:
-            working = asyncio.create_task(run(opened, asyncio.Event(), 0))
+        async with open_frontends(settings, shared, **options) as opened:
+            running = asyncio.create_task(run(opened, asyncio.Event(), 0))
             try:
                 yield Mirror(opened, metrics, http, redis_url)
             finally:
-                await cancel([working])
+                await cancel([running])
 
 
 @pytest.fixture
@@ -95,11 +95,11 @@ def bucket(swift: SwiftServer, new_bucket: Callable[..., str]) -> str:
 
 
 @pytest.fixture
-def put(swift: SwiftServer, bucket: str) -> Put:
+def put(swift: SwiftServer, bucket: str) -> PutObject:
     client = swift.boto3_client()
 
-    def write(key: str, body: bytes = b"content", **about: Any) -> None:
-        client.put_object(Bucket=bucket, Key=key, Body=body, **about)
+    def write(key: str, body: bytes = b"content", **options: Any) -> None:
+        client.put_object(Bucket=bucket, Key=key, Body=body, **options)
 
     return write
 
@@ -110,8 +110,8 @@ def store(swift: SwiftServer, bucket: str) -> Endpoint:
 
 
 @pytest.fixture
-async def cached(store: Endpoint, tmp_path: Path) -> AsyncIterator[Cached]:
-    """`await cached(**changes)` starts a cache; all of a test have one directory."""
+async def start_cache(store: Endpoint, tmp_path: Path) -> AsyncIterator[StartCache]:
+    """`await start_cache(**changes)` starts a cache; all caches of a test share a directory."""
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession(auto_decompress=False))
 
@@ -122,27 +122,27 @@ async def cached(store: Endpoint, tmp_path: Path) -> AsyncIterator[Cached]:
             )  # fmt: skip
             settings = replace(settings, **changes)
             metrics = Metrics()
-            front = await stack.enter_async_context(cache_front(settings, metrics))
-            return CacheClient(front, settings.store, http, metrics)
+            service = await stack.enter_async_context(open_cache(settings, metrics))
+            return CacheClient(service, settings.store, http, metrics)
 
         yield start
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    there = tmp_path / "disk"
-    there.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(there)]
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(disk)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("only root may mount a small disk here")
-    yield there
-    subprocess.run(["umount", "--lazy", str(there)], check=True)
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 @pytest.fixture
-async def hit(cached: Cached, put: Put) -> tuple[CacheClient, str]:
+async def hit(start_cache: StartCache, put: PutObject) -> tuple[CacheClient, str]:
     put("key", BIG, ContentType="application/x-thing")
-    client = await cached()
+    client = await start_cache()
     url = client.url("key")
-    await client.kept(url)
+    await client.until_hit(url)
     return client, url

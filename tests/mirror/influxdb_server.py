@@ -1,4 +1,4 @@
-"""An InfluxDB, as far as taking lines goes."""
+"""A minimal InfluxDB that records the lines it receives."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 
 class Database:
-    """Takes what is POSTed."""
+    """Records each POST."""
 
     def __init__(self, status: int = 204) -> None:
         self.status = status
@@ -28,6 +28,6 @@ class Database:
         assert length is not None
         self.heads.append(head)
         self.lines += (await reader.readexactly(int(length[1]))).decode().split("\n")
-        writer.write(f"HTTP/1.1 {self.status} Said\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
+        writer.write(f"HTTP/1.1 {self.status} Status\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
         await writer.drain()
         writer.close()

@@ -1,4 +1,4 @@
-"""Debian's nginx with the configuration in conf/, but for its addresses and folders."""
+"""Debian's nginx with the configuration in conf/, with other addresses and directories."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ CONF = Path(__file__).parents[2] / "conf" / "nginx" / "s3s3.conf"
 
 
 class Nginx(AbstractContextManager["Nginx"]):
-    """Serves the names of the configuration at `port` with TLS, at `plain_port` without.
+    """Serves the configuration's host names at `port` with TLS, at `plain_port` without.
 
     Args:
-        fronts: the ports of the fronts, by the names of the upstreams.
+        frontends: ports of the front ends, by upstream name.
     """
 
     def __init__(
-        self, folder: Path, authority: trustme.CA, port: int, plain_port: int, fronts: Mapping[str, int], cache: Path
+        self, folder: Path, authority: trustme.CA, port: int, plain_port: int, frontends: Mapping[str, int], cache: Path
     ) -> None:
         self.port, self.plain_port = port, plain_port
         found = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -35,8 +35,8 @@ class Nginx(AbstractContextManager["Nginx"]):
         self._folder = folder
         self._command = [found, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
         text = CONF.read_text().replace("/var/cache/s3s3/", f"{cache}/").replace("/var/log/nginx", str(folder))
-        for name, one in {"s3s3_redirect": 9190, "s3s3_proxy": 9191, "s3s3_cache": 9192}.items():
-            text = text.replace(f"127.0.0.1:{one}", f"127.0.0.1:{fronts.get(name, 1)}")
+        for name, default_port in {"s3s3_redirect": 9190, "s3s3_proxy": 9191, "s3s3_cache": 9192}.items():
+            text = text.replace(f"127.0.0.1:{default_port}", f"127.0.0.1:{frontends.get(name, 1)}")
         text = text.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
         text = text.replace("listen 80", f"listen 127.0.0.1:{plain_port}")
         for name in ("cache", "mirror", "files"):

@@ -1,4 +1,4 @@
-"""An HTTP(S) server that says what a test wants said, and keeps what it was asked."""
+"""An HTTP(S) server that sends scripted responses and records its requests."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-Talk = Callable[[asyncio.StreamWriter], Awaitable[None]]
-"""Writes an answer; the connection is closed after it."""
+#: Writes a response; the connection is closed after it.
+Responder = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
-def answer(body: bytes = b"", status: int = 200, *, method: str = "GET", **headers: str | None) -> bytes:
-    """A whole answer. `content_length=None` leaves that header out."""
+def response(body: bytes = b"", status: int = 200, *, method: str = "GET", **headers: str | None) -> bytes:
+    """Return a complete response; `content_length=None` omits that header."""
     fields: dict[str, str | None] = {"content-length": str(len(body)), "content-type": "text/plain"}
     fields.update({name.replace("_", "-"): value for name, value in headers.items()})
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value is not None)
-    return f"HTTP/1.1 {status} Said\r\n{lines}\r\n".encode() + (b"" if method == "HEAD" else body)
+    return f"HTTP/1.1 {status} Status\r\n{lines}\r\n".encode() + (b"" if method == "HEAD" else body)
 
 
 def chunked(*chunks: bytes, **headers: str | None) -> bytes:
     fields: dict[str, Any] = {"content_length": None, "transfer_encoding": "chunked", **headers}
-    head = answer(**fields)
+    head = response(**fields)
     return head + b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
 
 
 def redirect(url: str, status: int = 302) -> bytes:
-    return answer(status=status, location=url)
+    return response(status=status, location=url)
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request that came."""
+class ReceivedRequest:
+    """A request that the server received."""
 
     method: str
     target: str
@@ -41,17 +41,17 @@ class Asked:
 
 @dataclass
 class OriginServer:
-    """Serves `answers` by path; 404 for what is not there.
+    """Serves `responses` by path, else 404.
 
     Attributes:
-        pause_s: before each answer.
-        asked: every request, in order.
+        delay_s: delay before each response.
+        requests: every request, in order.
     """
 
     tls: ssl.SSLContext | None = None
-    answers: dict[str, bytes | Talk] = field(default_factory=dict)
-    asked: list[Asked] = field(default_factory=list)
-    pause_s: float = 0.0
+    responses: dict[str, bytes | Responder] = field(default_factory=dict)
+    requests: list[ReceivedRequest] = field(default_factory=list)
+    delay_s: float = 0.0
     host: str = "127.0.0.1"
     port: int = 0
 
@@ -68,22 +68,22 @@ class OriginServer:
         return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}/"
 
     def gets(self, path: str) -> int:
-        return sum(asked.target == path for asked in self.asked)
+        return sum(request.target == path for request in self.requests)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             method, target, _ = line.split(" ")
             headers = dict(line.lower().split(": ", 1) for line in lines if line)
-            self.asked.append(Asked(method, target, headers))
-            await asyncio.sleep(self.pause_s)
-            said = self.answers.get(target, answer(b"nothing here", 404))
-            if isinstance(said, bytes):
-                writer.write(said)
+            self.requests.append(ReceivedRequest(method, target, headers))
+            await asyncio.sleep(self.delay_s)
+            scripted = self.responses.get(target, response(b"not found", 404))
+            if isinstance(scripted, bytes):
+                writer.write(scripted)
             else:
-                await said(writer)
+                await scripted(writer)
             await writer.drain()
         except (OSError, asyncio.IncompleteReadError):
-            pass  # whoever asked has gone
+            pass  # the client closed the connection
         finally:
             writer.close()

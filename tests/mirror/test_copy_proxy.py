@@ -1,4 +1,4 @@
-"""The copy-proxy over real sockets, in front of a real store."""
+"""The copy-proxy over real sockets, with a real store."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from s3s3.scripts.demo.servers import free_ports
 from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.faults.kinds import Says, putting
 from tests.faults.proxy import Proxy as FaultyProxy
-from tests.mirror.conftest import Mirrored
-from tests.mirror.origin_server import OriginServer, Talk, answer, chunked, redirect
+from tests.mirror.conftest import StartMirror
+from tests.mirror.origin_server import OriginServer, Responder, chunked, redirect, response
 from tests.real.ceph_server import CephServer
 
 pytestmark = pytest.mark.real
@@ -41,20 +41,20 @@ def proxy_of(origin: OriginServer, destination: Endpoint, **changes: Any) -> Mir
 
 
 @pytest.fixture
-def there(swift: SwiftServer, new_bucket: Callable[..., str]) -> Endpoint:
+def destination(swift: SwiftServer, new_bucket: Callable[..., str]) -> Endpoint:
     return swift.endpoint(new_bucket(swift), "mirror.proxy.destination")
 
 
-async def test_a_miss_is_copied_once_and_then_redirected_to(
-    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+async def test_a_miss_is_copied_once_and_redirected_to(
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint
 ) -> None:
     content = hashlib.sha256(b"seed").digest() * (MIB // 32)
-    origin.answers["/a%20b.bin"] = answer(content, content_type="application/x-thing")
-    mirror = await mirrored(proxy_of(origin, there))
+    origin.responses["/a%20b.bin"] = response(content, content_type="application/x-thing")
+    mirror = await start_mirror(proxy_of(origin, destination))
     for _ in range(2):
-        status, location, _ = await mirror.ask("/a%20b.bin")
+        status, location, _ = await mirror.fetch("/a%20b.bin")
         assert status == 302
-        assert location.startswith(f"http://127.0.0.1:{there.port}/{there.bucket_name}/a%20b.bin?")
+        assert location.startswith(f"http://127.0.0.1:{destination.port}/{destination.bucket_name}/a%20b.bin?")
         got, headers = await mirror.content(location)
         assert got == content
         assert headers["Content-Type"] == "application/x-thing"
@@ -64,53 +64,55 @@ async def test_a_miss_is_copied_once_and_then_redirected_to(
     assert mirror.metrics.mirror_requests["mirror.proxy", "hit"] == 1
 
 
-async def test_fifty_who_ask_at_once_wait_for_one_get(
-    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+async def test_fifty_concurrent_requests_cause_one_get(
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint
 ) -> None:
-    origin.answers["/key"] = answer(b"content")
-    origin.pause_s = 0.3
-    mirror = await mirrored(proxy_of(origin, there))
-    answers = await asyncio.gather(*(mirror.ask("/key") for _ in range(50)))
-    assert {(status, location.partition("?")[0]) for status, location, _ in answers} == {(302, copy_of(there, "key"))}
+    origin.responses["/key"] = response(b"content")
+    origin.delay_s = 0.3
+    mirror = await start_mirror(proxy_of(origin, destination))
+    answers = await asyncio.gather(*(mirror.fetch("/key") for _ in range(50)))
+    assert {(status, location.partition("?")[0]) for status, location, _ in answers} == {
+        (302, copy_of(destination, "key"))
+    }
     assert origin.gets("/key") == 1
 
 
-async def test_one_waits_and_one_is_sent_to_the_slow_source(
-    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+async def test_a_client_may_shorten_its_wait(
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint
 ) -> None:
-    origin.answers["/slow"] = answer(b"content")
-    origin.pause_s = 2.0
-    mirror = await mirrored(proxy_of(origin, there))
-    patient = asyncio.create_task(mirror.ask("/slow"))
-    status, location, _ = await mirror.ask("/slow", headers={"x-max-wait-duration": "500ms"})
+    origin.responses["/slow"] = response(b"content")
+    origin.delay_s = 2.0
+    mirror = await start_mirror(proxy_of(origin, destination))
+    waiting = asyncio.create_task(mirror.fetch("/slow"))
+    status, location, _ = await mirror.fetch("/slow", headers={"x-max-wait-duration": "500ms"})
     assert (status, location) == (302, f"{origin.url}slow")
-    assert not patient.done()
-    assert (await patient)[1].startswith(copy_of(there, "slow"))
+    assert not waiting.done()
+    assert (await waiting)[1].startswith(copy_of(destination, "slow"))
     assert mirror.metrics.mirror_requests["mirror.proxy", "timeout"] == 1
     assert origin.gets("/slow") == 1
 
 
-async def test_the_copy_goes_on_after_everybody_has_been_sent_to_the_source(
-    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+async def test_a_copy_continues_after_its_clients_are_redirected_to_the_source(
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint
 ) -> None:
-    origin.answers["/slow"] = answer(b"content")
-    origin.pause_s = 1.0
-    mirror = await mirrored(proxy_of(origin, there))
-    assert (await mirror.ask("/slow", headers={"x-max-wait-duration": "0s"}))[1] == f"{origin.url}slow"
-    assert (await mirror.ask("/slow"))[1].startswith(copy_of(there, "slow"))
+    origin.responses["/slow"] = response(b"content")
+    origin.delay_s = 1.0
+    mirror = await start_mirror(proxy_of(origin, destination))
+    assert (await mirror.fetch("/slow", headers={"x-max-wait-duration": "0s"}))[1] == f"{origin.url}slow"
+    assert (await mirror.fetch("/slow"))[1].startswith(copy_of(destination, "slow"))
     assert origin.gets("/slow") == 1
 
 
 async def cut_off(writer: asyncio.StreamWriter) -> None:
-    writer.write(answer(b"content", content_length="1000"))
+    writer.write(response(b"content", content_length="1000"))
 
 
-async def say_nothing(writer: asyncio.StreamWriter) -> None:
+async def stall(writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(3600)
 
 
 async def trickle(writer: asyncio.StreamWriter) -> None:
-    writer.write(answer(content_length="1000"))
+    writer.write(response(content_length="1000"))
     for _ in range(1000):
         await asyncio.sleep(0.05)
         writer.write(b"x")
@@ -118,228 +120,236 @@ async def trickle(writer: asyncio.StreamWriter) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
-    [answer(b"no", 404), answer(b"no", 403), answer(b"no", 500), answer(b"", 204), answer(b"part", 206),
-     answer(b"content", content_length=None), chunked(b"content"), cut_off, answer(content_length=str(6 * 1024**3)),
+    "response_bytes",
+    [response(b"no", 404), response(b"no", 403), response(b"no", 500), response(b"", 204), response(b"part", 206),
+     response(b"content", content_length=None), chunked(b"content"), cut_off, response(content_length=str(6 * 1024**3)),
      b"SSH-2.0-OpenSSH_9.2\r\n"],
-    ids=["404", "403", "500", "204", "206", "no length", "chunked", "cut off", "6 GiB", "no HTTP"],
+    ids=["404", "403", "500", "204", "206", "no length", "chunked", "cut off", "6 GiB", "not HTTP"],
 )  # fmt: skip
-async def test_what_cannot_be_copied_is_to_be_had_from_the_source(
-    mirrored: Mirrored, origin: OriginServer, there: Endpoint, said: bytes | Talk
+async def test_a_response_that_cannot_be_copied_leads_to_the_source(
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint, response_bytes: bytes | Responder
 ) -> None:
-    origin.answers["/key"] = said
-    mirror = await mirrored(proxy_of(origin, there))
-    assert (await mirror.ask("/key"))[:2] == (302, f"{origin.url}key")
-    assert mirror.metrics.mirror_requests["mirror.proxy", "not copied"] == 1
-    assert mirror.metrics.mirror_too_large["mirror.proxy"] == (said == answer(content_length=str(6 * 1024**3)))
+    origin.responses["/key"] = response_bytes
+    mirror = await start_mirror(proxy_of(origin, destination))
+    assert (await mirror.fetch("/key"))[:2] == (302, f"{origin.url}key")
+    assert mirror.metrics.mirror_requests["mirror.proxy", "not_copied"] == 1
+    assert mirror.metrics.mirror_too_large["mirror.proxy"] == (
+        response_bytes == response(content_length=str(6 * 1024**3))
+    )
 
 
-async def test_what_the_source_refuses_is_no_dead_letter_and_shuts_nobody_else_out(
-    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+async def test_a_refusal_by_the_source_is_not_a_dead_letter_and_opens_no_circuit(
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint
 ) -> None:
-    """Any client can ask for any number of keys that there are not."""
-    origin.answers |= {f"/{number}": answer(b"no", 403) for number in range(8)} | {"/good": answer(b"content")}
-    mirror = await mirrored(proxy_of(origin, there))
-    await asyncio.gather(*(mirror.ask(f"/{number}") for number in range(8)))
-    assert (await mirror.ask("/good"))[1].startswith(copy_of(there, "good"))
-    counts = await mirror.fronts[0].routes[0].jobs.stats()
-    assert (sum(counts.dead_letters.values()), counts.pending, counts.circuits) == (0, 0, {})
+    """Any client can request any number of keys that do not exist."""
+    origin.responses |= {f"/{number}": response(b"no", 403) for number in range(8)} | {"/good": response(b"content")}
+    mirror = await start_mirror(proxy_of(origin, destination))
+    await asyncio.gather(*(mirror.fetch(f"/{number}") for number in range(8)))
+    assert (await mirror.fetch("/good"))[1].startswith(copy_of(destination, "good"))
+    stats = await mirror.frontends[0].routes[0].jobs.stats()
+    assert (sum(stats.dead_letters.values()), stats.pending, stats.circuits) == (0, 0, {})
 
 
-async def test_a_source_that_says_nothing_does_not_keep_its_key_for_ever(
-    mirrored: Mirrored, origin: OriginServer, there: Endpoint, monkeypatch: pytest.MonkeyPatch
+async def test_a_stalled_source_times_out(
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s3s3.mirror.frontends.UPSTREAM", Timeouts(connect_s=1, read_s=0.5))
-    origin.answers["/key"] = say_nothing
-    mirror = await mirrored(proxy_of(origin, there))
-    assert (await mirror.ask("/key"))[:2] == (302, f"{origin.url}key")
-    origin.answers["/key"] = answer(b"content")
-    assert (await mirror.ask("/key"))[1].startswith(copy_of(there, "key"))
+    monkeypatch.setattr("s3s3.mirror.frontends.UPSTREAM_TIMEOUTS", Timeouts(connect_s=1, read_s=0.5))
+    origin.responses["/key"] = stall
+    mirror = await start_mirror(proxy_of(origin, destination))
+    assert (await mirror.fetch("/key"))[:2] == (302, f"{origin.url}key")
+    origin.responses["/key"] = response(b"content")
+    assert (await mirror.fetch("/key"))[1].startswith(copy_of(destination, "key"))
 
 
-async def test_a_source_that_trickles_does_not_keep_its_key_for_ever(
-    mirrored: Mirrored, origin: OriginServer, there: Endpoint, monkeypatch: pytest.MonkeyPatch
+async def test_a_slow_source_times_out(
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s3s3.mirror.mirrored_route.MirrorCopy", partial(MirrorCopy, longest_s=0.5))
-    origin.answers["/key"] = trickle
-    mirror = await mirrored(proxy_of(origin, there))
-    assert (await mirror.ask("/key"))[:2] == (302, f"{origin.url}key")
-    origin.answers["/key"] = answer(b"content")
-    assert (await mirror.ask("/key"))[1].startswith(copy_of(there, "key"))
+    monkeypatch.setattr("s3s3.mirror.mirrored_route.MirrorCopy", partial(MirrorCopy, max_copy_s=0.5))
+    origin.responses["/key"] = trickle
+    mirror = await start_mirror(proxy_of(origin, destination))
+    assert (await mirror.fetch("/key"))[:2] == (302, f"{origin.url}key")
+    origin.responses["/key"] = response(b"content")
+    assert (await mirror.fetch("/key"))[1].startswith(copy_of(destination, "key"))
 
 
 @pytest.mark.parametrize("status", [403, 500])
-async def test_an_upload_that_fails_sends_everybody_to_the_source(
-    mirrored: Mirrored, origin: OriginServer, there: Endpoint, status: int
+async def test_after_a_failed_upload_clients_are_redirected_to_the_source(
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint, status: int
 ) -> None:
-    origin.answers["/key"] = answer(b"content")
-    refused = b"HTTP/1.1 %d Said\r\ncontent-length: 0\r\n\r\n" % status
-    with FaultyProxy(there.port or 0) as between:
-        mirror = await mirrored(proxy_of(origin, between.through(there)))
+    origin.responses["/key"] = response(b"content")
+    refused = b"HTTP/1.1 %d Status\r\ncontent-length: 0\r\n\r\n" % status
+    with FaultyProxy(destination.port or 0) as between:
+        mirror = await start_mirror(proxy_of(origin, between.through(destination)))
         with between.injecting(Says(answer=refused, of=putting)):
-            answers = await asyncio.gather(*(mirror.ask("/key") for _ in range(5)))
+            answers = await asyncio.gather(*(mirror.fetch("/key") for _ in range(5)))
         assert {answer[:2] for answer in answers} == {(302, f"{origin.url}key")}
-        assert mirror.metrics.mirror_requests["mirror.proxy", "not copied"] == 5
+        assert mirror.metrics.mirror_requests["mirror.proxy", "not_copied"] == 5
 
 
 @pytest.mark.long
-async def test_what_is_too_large_for_one_put_goes_in_parts_where_the_destination_takes_them(
-    mirrored: Mirrored, origin: OriginServer, ceph: CephServer, new_bucket: Callable[..., str]
+async def test_a_large_object_is_copied_by_multipart_upload_if_configured(
+    start_mirror: StartMirror, origin: OriginServer, ceph: CephServer, new_bucket: Callable[..., str]
 ) -> None:
-    there = replace(ceph.endpoint(new_bucket(ceph), "mirror.proxy.destination"), multipart=True,
+    destination = replace(ceph.endpoint(new_bucket(ceph), "mirror.proxy.destination"), multipart=True,
                     multipart_threshold_bytes=5 * MIB)  # fmt: skip
     content = hashlib.sha256(b"seed").digest() * (12 * MIB // 32)
-    origin.answers["/key"] = answer(content, content_type="application/x-thing")
-    mirror = await mirrored(proxy_of(origin, there))
-    _, location, _ = await mirror.ask("/key")
+    origin.responses["/key"] = response(content, content_type="application/x-thing")
+    mirror = await start_mirror(proxy_of(origin, destination))
+    _, location, _ = await mirror.fetch("/key")
     got, headers = await mirror.content(location)
     assert (got, headers["Content-Type"]) == (content, "application/x-thing")
-    assert "-" in headers["ETag"], "it came in parts"
+    assert "-" in headers["ETag"], "a multipart ETag"
 
 
-async def test_every_event_is_told_by_the_predecessors_name(
-    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+async def test_events_have_the_predecessors_names(
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint
 ) -> None:
-    told: list[tuple[str, str]] = []
-    origin.answers |= {"/good": answer(b"content"), "/bad": answer(b"no", 403), "/slow": say_nothing}
-    mirror = await mirrored(proxy_of(origin, there), line=lambda event, mirror, _: told.append((event, mirror)))
+    events: list[tuple[str, str]] = []
+    origin.responses |= {"/good": response(b"content"), "/bad": response(b"no", 403), "/slow": stall}
+    mirror = await start_mirror(
+        proxy_of(origin, destination), record_event=lambda event, mirror, _: events.append((event, mirror))
+    )
     for path in ("/good", "/good", "/bad", "/slow"):
-        await mirror.ask(path, headers={"x-max-wait-duration": "300ms" if path == "/slow" else "20s"})
-    away = replace(there, port=free_ports(1)[0])
-    other = await mirrored(proxy_of(origin, away), line=lambda event, mirror, _: told.append((event, mirror)))
-    await other.ask("/good")
-    assert Counter(told) == Counter(
+        await mirror.fetch(path, headers={"x-max-wait-duration": "300ms" if path == "/slow" else "20s"})
+    away = replace(destination, port=free_ports(1)[0])
+    other = await start_mirror(
+        proxy_of(origin, away), record_event=lambda event, mirror, _: events.append((event, mirror))
+    )
+    await other.fetch("/good")
+    assert Counter(events) == Counter(
         (event, "mirror.proxy")
         for event in ("CacheWaitedForUpload", "CacheUpload", "CacheHit", "CacheWaitedForUploadMiss",
                       "CacheUploadError", "CacheTimeout", "CacheErrorRedirect")
     )  # fmt: skip
 
 
-async def test_a_front_says_what_it_is_not_ready_for(
-    mirrored: Mirrored, origin: OriginServer, there: Endpoint, redis_server: RedisServer
+async def test_readiness_problems(
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint, redis_server: RedisServer
 ) -> None:
-    mirror = await mirrored(proxy_of(origin, there))
-    front = mirror.fronts[0]
-    assert (await front.readiness_problems(), front.health_problem()) == ([], "")
-    no_bucket = await mirrored(proxy_of(origin, replace(there, bucket_name="there-is-none")))
-    assert "there-is-none" in "".join(await no_bucket.fronts[0].readiness_problems())
+    mirror = await start_mirror(proxy_of(origin, destination))
+    frontend = mirror.frontends[0]
+    assert (await frontend.readiness_problems(), frontend.health_problem()) == ([], "")
+    no_bucket = await start_mirror(proxy_of(origin, replace(destination, bucket_name="missing")))
+    assert "missing" in "".join(await no_bucket.frontends[0].readiness_problems())
     redis_server.kill()
-    assert "Redis" in "".join(await front.readiness_problems())
+    assert "Redis" in "".join(await frontend.readiness_problems())
     redis_server.start()
 
 
-async def test_a_destination_that_refuses_or_is_away_sends_everybody_to_the_source(
-    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+async def test_with_an_unusable_destination_clients_are_redirected_to_the_source(
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint
 ) -> None:
-    origin.answers["/key"] = answer(b"content")
-    refused = await mirrored(proxy_of(origin, replace(there, secret_access_key=Secret("wrong"))))
-    assert (await refused.ask("/key"))[:2] == (302, f"{origin.url}key")
+    origin.responses["/key"] = response(b"content")
+    refused = await start_mirror(proxy_of(origin, replace(destination, secret_access_key=Secret("wrong"))))
+    assert (await refused.fetch("/key"))[:2] == (302, f"{origin.url}key")
     assert refused.metrics.mirror_requests["mirror.proxy", "error"] == 1
-    no_bucket = await mirrored(proxy_of(origin, replace(there, bucket_name="there-is-none")))
-    assert (await no_bucket.ask("/key"))[:2] == (302, f"{origin.url}key")
-    away = await mirrored(proxy_of(origin, replace(there, port=free_ports(1)[0])))
-    assert (await away.ask("/key"))[:2] == (302, f"{origin.url}key")
+    no_bucket = await start_mirror(proxy_of(origin, replace(destination, bucket_name="missing")))
+    assert (await no_bucket.fetch("/key"))[:2] == (302, f"{origin.url}key")
+    away = await start_mirror(proxy_of(origin, replace(destination, port=free_ports(1)[0])))
+    assert (await away.fetch("/key"))[:2] == (302, f"{origin.url}key")
 
 
-async def test_without_redis_copies_are_still_found_and_the_rest_is_at_the_source(
-    mirrored: Mirrored, origin: OriginServer, there: Endpoint, redis_server: RedisServer
+async def test_without_redis_copies_are_found_and_other_requests_lead_to_the_source(
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint, redis_server: RedisServer
 ) -> None:
-    origin.answers |= {"/copied": answer(b"content"), "/other": answer(b"content")}
-    mirror = await mirrored(proxy_of(origin, there))
-    await mirror.ask("/copied")
+    origin.responses |= {"/copied": response(b"content"), "/other": response(b"content")}
+    mirror = await start_mirror(proxy_of(origin, destination))
+    await mirror.fetch("/copied")
     redis_server.kill()
-    assert (await mirror.ask("/copied"))[1].startswith(copy_of(there, "copied"))
-    assert (await mirror.ask("/other"))[:2] == (302, f"{origin.url}other")
+    assert (await mirror.fetch("/copied"))[1].startswith(copy_of(destination, "copied"))
+    assert (await mirror.fetch("/other"))[:2] == (302, f"{origin.url}other")
     redis_server.start()
-    assert (await mirror.ask("/other"))[1].startswith(copy_of(there, "other"))
+    assert (await mirror.fetch("/other"))[1].startswith(copy_of(destination, "other"))
 
 
-async def test_nothing_of_the_clients_own_is_sent_to_the_source(
-    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+async def test_headers_and_query_of_the_client_are_not_sent_to_the_source(
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint
 ) -> None:
-    origin.answers["/key"] = answer(b"content")
-    mirror = await mirrored(proxy_of(origin, there))
+    origin.responses["/key"] = response(b"content")
+    mirror = await start_mirror(proxy_of(origin, destination))
     own = {"Range": "bytes=0-1", "Authorization": "Basic eDp5", "If-None-Match": '"x"', "Cookie": "a=b",
            "If-Modified-Since": "Mon, 05 Oct 2026 21:09:27 GMT"}  # fmt: skip
-    _, location, _ = await mirror.ask("/key?session=secret", headers=own)
+    _, location, _ = await mirror.fetch("/key?session=secret", headers=own)
     assert (await mirror.content(location))[0] == b"content"
-    assert [asked.target for asked in origin.asked] == ["/key"]
-    assert not {name.lower() for name in own} & set(origin.asked[0].headers)
+    assert [request.target for request in origin.requests] == ["/key"]
+    assert not {name.lower() for name in own} & set(origin.requests[0].headers)
 
 
-async def test_only_get_and_head_are_answered(mirrored: Mirrored, origin: OriginServer, there: Endpoint) -> None:
-    origin.answers["/key"] = answer(b"content")
-    mirror = await mirrored(proxy_of(origin, there))
+async def test_only_get_and_head_are_allowed(
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint
+) -> None:
+    origin.responses["/key"] = response(b"content")
+    mirror = await start_mirror(proxy_of(origin, destination))
     for method in ("PUT", "POST", "DELETE", "OPTIONS", "PATCH"):
-        assert (await mirror.ask("/key", method, data=b"x"))[0] == 405
-    assert origin.asked == []
-    status, location, _ = await mirror.ask("/key", "HEAD")
+        assert (await mirror.fetch("/key", method, data=b"x"))[0] == 405
+    assert origin.requests == []
+    status, location, _ = await mirror.fetch("/key", "HEAD")
     async with mirror.http.head(yarl.URL(location, encoded=True)) as got:
         assert (status, got.status, got.headers["Content-Length"]) == (302, 200, "7")
 
 
 @pytest.mark.parametrize("path", ["/", "/a/../b", "/..", "/a/%2e%2e/b", "/a%2F..%2Fb", "/./a", "/%ff", "/a%00b"])
-async def test_a_path_that_names_no_object_is_refused(
-    mirrored: Mirrored, origin: OriginServer, there: Endpoint, path: str
+async def test_a_path_that_is_not_a_key_is_refused(
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint, path: str
 ) -> None:
-    mirror = await mirrored(proxy_of(origin, there))
-    assert (await mirror.ask(path))[0] == 400
-    assert origin.asked == []
+    mirror = await start_mirror(proxy_of(origin, destination))
+    assert (await mirror.fetch(path))[0] == 400
+    assert origin.requests == []
 
 
 @pytest.mark.parametrize("key", ["a b+c&d=e;f", "日本/ü", "a%2Fb?c", "x//y", "new\nline", "k" * 1024, "k" * 1025])
-async def test_odd_keys_arrive_or_are_at_the_source(
-    mirrored: Mirrored, origin: OriginServer, there: Endpoint, key: str
+async def test_unusual_keys_are_copied_or_lead_to_the_source(
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint, key: str
 ) -> None:
     path = "/" + quote(key, safe="/~!$&'()*+,;=:@")
-    origin.answers[path] = answer(key.encode())
-    mirror = await mirrored(proxy_of(origin, there))
-    _, location, _ = await mirror.ask(path)
-    assert location.startswith(copy_of(there, quote(key))) or len(key) > 1024
+    origin.responses[path] = response(key.encode())
+    mirror = await start_mirror(proxy_of(origin, destination))
+    _, location, _ = await mirror.fetch(path)
+    assert location.startswith(copy_of(destination, quote(key))) or len(key) > 1024
     assert (await mirror.content(location))[0] == key.encode()
 
 
 async def test_prefix_storage_class_acl_encoding_and_disposition(
-    mirrored: Mirrored, origin: OriginServer, there: Endpoint
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint
 ) -> None:
     squeezed = gzip.compress(b"content" * 1000)
-    origin.answers["/key"] = answer(squeezed, content_encoding="gzip", content_disposition='attachment; filename="x"',
-                                    x_amz_meta_own="is not carried over")  # fmt: skip
-    there = replace(there, prefix="mirrored/", acl="public-read", storage_class="STANDARD")
-    mirror = await mirrored(proxy_of(origin, there))
-    _, location, _ = await mirror.ask("/key")
-    assert location == copy_of(there, "mirrored/key"), "whoever asks may read it, so nothing is signed"
-    held = await mirror.fronts[0].routes[0].store.head("key")
-    assert held is not None
-    assert held.size_bytes == len(squeezed)
-    assert held.headers == {"content-type": "text/plain", "content-encoding": "gzip",
+    origin.responses["/key"] = response(
+        squeezed, content_encoding="gzip", content_disposition='attachment; filename="x"',
+        x_amz_meta_own="is not copied",
+    )  # fmt: skip
+    destination = replace(destination, prefix="mirrored/", acl="public-read", storage_class="STANDARD")
+    mirror = await start_mirror(proxy_of(origin, destination))
+    _, location, _ = await mirror.fetch("/key")
+    assert location == copy_of(destination, "mirrored/key"), "not signed, because the copy is public"
+    info = await mirror.frontends[0].routes[0].store.head("key")
+    assert info is not None
+    assert info.size_bytes == len(squeezed)
+    assert info.headers == {"content-type": "text/plain", "content-encoding": "gzip",
                             "content-disposition": 'attachment; filename="x"',
                             "x-amz-meta-source": f"{origin.url}key"}  # fmt: skip
 
 
-async def test_v4_locations_for_a_store_that_wants_them(
-    mirrored: Mirrored, origin: OriginServer, there: Endpoint
-) -> None:
-    origin.answers["/a b"] = origin.answers["/a%20b"] = answer(b"content")
-    mirror = await mirrored(proxy_of(origin, replace(there, signature_version="s3v4")))
-    _, location, _ = await mirror.ask("/a%20b")
+async def test_v4_locations(start_mirror: StartMirror, origin: OriginServer, destination: Endpoint) -> None:
+    origin.responses["/a b"] = origin.responses["/a%20b"] = response(b"content")
+    mirror = await start_mirror(proxy_of(origin, replace(destination, signature_version="s3v4")))
+    _, location, _ = await mirror.fetch("/a%20b")
     assert "X-Amz-Signature=" in location
     assert (await mirror.content(location))[0] == b"content"
 
 
 @pytest.mark.parametrize("private", [(), (ip_network("127.0.0.0/8"),)], ids=["refused", "allowed"])
-async def test_a_redirect_of_the_source_leads_to_an_inner_address_only_where_that_is_allowed(
-    mirrored: Mirrored, there: Endpoint, private: tuple[IPv4Network, ...]
+async def test_a_redirect_to_an_internal_address_is_followed_only_if_allowed(
+    start_mirror: StartMirror, destination: Endpoint, private: tuple[IPv4Network, ...]
 ) -> None:
     async with OriginServer() as inner, OriginServer() as origin:
-        inner.answers["/secret"] = answer(b"of the inner network")
-        origin.answers |= {"/moved": redirect("/key"), "/key": answer(b"content"),
+        inner.responses["/secret"] = response(b"of the inner network")
+        origin.responses |= {"/moved": redirect("/key"), "/key": response(b"content"),
                            "/inner": redirect(f"{inner.url}secret")}  # fmt: skip
-        mirror = await mirrored(proxy_of(origin, there, private=private))
-        _, location, _ = await mirror.ask("/moved")
+        mirror = await start_mirror(proxy_of(origin, destination, private=private))
+        _, location, _ = await mirror.fetch("/moved")
         assert (await mirror.content(location))[0] == b"content"
-        _, location, _ = await mirror.ask("/inner")
-    assert location.startswith(copy_of(there, "inner")) == bool(private)
+        _, location, _ = await mirror.fetch("/inner")
+    assert location.startswith(copy_of(destination, "inner")) == bool(private)
     assert inner.gets("/secret") == bool(private)
 
 

@@ -1,4 +1,4 @@
-"""Figures for InfluxDB as line protocol; one that is away harms nothing."""
+"""Statistics for InfluxDB as line protocol; a failing InfluxDB affects nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import pytest
 
 from s3s3.mirror.influxdb import MAX_LINES, InfluxDBSender, write_url
-from s3s3.mirror.request_stats import OF_CACHE, Event, RequestStats
+from s3s3.mirror.request_stats import CACHE_EVENTS, Event, RequestStats
 from s3s3.monitoring.metrics import Metrics
 from s3s3.scripts.demo.servers import free_ports
 from tests.mirror.influxdb_server import Database
@@ -17,67 +17,65 @@ from tests.mirror.influxdb_server import Database
 LINE = r"CacheHit,mirror=a\\ b\\=c,host=\S+,pid=\d+ seconds=0\.250000 \d{19}"
 
 
-async def test_lines_go_out_in_batches_and_the_last_ones_at_the_end() -> None:
+async def test_lines_are_sent_in_batches_and_the_last_on_exit() -> None:
     async with Database() as database:
-        async with InfluxDBSender(f"http://user:pass@127.0.0.1:{database.port}/figures", sent_every_s=0.1) as influx:
+        async with InfluxDBSender(f"http://user:pass@127.0.0.1:{database.port}/stats", interval_s=0.1) as influx:
             for _ in range(3):
-                influx.line("CacheHit", "a b=c", 0.25)
+                influx.record("CacheHit", "a b=c", 0.25)
             while not database.lines:
                 await asyncio.sleep(0.02)
             assert len(database.heads) == 1
-            influx.line("CacheHit", "a b=c", 0.25)
+            influx.record("CacheHit", "a b=c", 0.25)
         assert [bool(re.fullmatch(LINE, line)) for line in database.lines] == [True] * 4, database.lines
-        assert database.heads[0].startswith("POST /write?db=figures HTTP/1.1\r\n")
+        assert database.heads[0].startswith("POST /write?db=stats HTTP/1.1\r\n")
         assert "authorization: basic dxnlcjpwyxnz" in database.heads[0].lower()
 
 
 @pytest.mark.parametrize("status", [None, 500])
-async def test_one_that_is_away_is_said_once_and_harms_nothing(
-    status: int | None, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_failing_influxdb_is_logged_once(status: int | None, caplog: pytest.LogCaptureFixture) -> None:
     async with Database(status or 204) as database:
         port = database.port if status else free_ports(1)[0]
-        async with InfluxDBSender(f"http://user:secret@127.0.0.1:{port}", sent_every_s=0.02) as influx:
+        async with InfluxDBSender(f"http://user:secret@127.0.0.1:{port}", interval_s=0.02) as influx:
             for _ in range(10):
-                influx.line("CacheHit", "mirror.proxy", 0.25)
+                influx.record("CacheHit", "mirror.proxy", 0.25)
                 await asyncio.sleep(0.05)
-    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert len(told) == 1
-    assert "INFLUXDB_URL" in told[0] and "secret" not in told[0]
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert "INFLUXDB_URL" in warnings[0] and "secret" not in warnings[0]
 
 
-async def test_what_waits_is_bounded() -> None:
+async def test_unsent_lines_are_bounded() -> None:
     influx = InfluxDBSender("http://127.0.0.1:1")
     for _ in range(MAX_LINES + 10):
-        influx.line("CacheHit", "mirror.proxy", 0.25)
+        influx.record("CacheHit", "mirror.proxy", 0.25)
     assert len(influx._lines) == MAX_LINES
 
 
 @pytest.mark.parametrize(
     ("url", "written"),
     [
-        ("http://h:8086/figures", "http://h:8086/write?db=figures"),
+        ("http://h:8086/stats", "http://h:8086/write?db=stats"),
         ("https://h", "https://h/write?db=s3s3"),
         ("http://h/write?db=x&precision=ns", "http://h/write?db=x&precision=ns"),
         ("http://u:p%40@[::1]:8086/d", "http://[::1]:8086/write?db=d"),
     ],
 )
-def test_where_lines_are_posted_to(url: str, written: str) -> None:
+def test_the_write_url(url: str, written: str) -> None:
     assert write_url(url)[0] == written
 
 
 @pytest.mark.parametrize("url", ["", "udp://h:8089", "http://", "influx"])
-def test_what_is_no_url(url: str) -> None:
-    with pytest.raises(ValueError, match="no URL"):
+def test_an_invalid_url_is_rejected(url: str) -> None:
+    with pytest.raises(ValueError, match="not an http"):
         write_url(url)
 
 
-def test_every_event_has_its_line_and_its_counter() -> None:
-    told: list[tuple[str, str, float]] = []
+def test_each_event_is_counted_and_recorded() -> None:
+    recorded: list[tuple[str, str, float]] = []
     metrics = Metrics()
-    figures = RequestStats("mirror.cache", metrics, lambda *line: told.append(line), OF_CACHE)
+    stats = RequestStats("mirror.cache", metrics, lambda *event: recorded.append(event), CACHE_EVENTS)
     assert metrics.mirror_requests["mirror.cache", "streamed"] == 0
     assert ("mirror.cache", "waited") not in metrics.mirror_requests
-    assert figures.answered(Event.STREAMED, 0.5) == "streamed"
-    assert told == [("CacheStreamed", "mirror.cache", 0.5)]
+    assert stats.record_request(Event.STREAMED, 0.5) == "streamed"
+    assert recorded == [("CacheStreamed", "mirror.cache", 0.5)]
     assert metrics.mirror_requests["mirror.cache", "streamed"] == 1

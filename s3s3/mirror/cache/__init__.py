@@ -1,6 +1,7 @@
-"""The disk cache: presigned GETs answered from a directory, which any number of processes share.
+"""Disk cache for presigned GETs, shared by any number of processes.
 
-request -> front: is the signature right? -- no --> 403
-                    yes -> folder: is it there? -- yes --> from disk
-                                no  -> fills: one GET -> folder; meanwhile the store itself, or the file as it grows
+presigned GET -> CacheFrontEnd: is the signature valid? -- no --> 403
+                   yes -> CacheDirectory: is the object cached? -- yes --> the file
+                            no -> Downloads: one GET per key into the directory. Meanwhile the client is
+                                  redirected to the store, or reads the file while it is written.
 """

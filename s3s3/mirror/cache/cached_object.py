@@ -1,4 +1,4 @@
-"""What is known of a kept object, and how an answer says it."""
+"""Metadata of a cached object."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class CachedObject:
-    """What is known of a kept object.
+    """Metadata of a cached object, as stored in its JSON file.
 
     Attributes:
-        modified_ms: by the store (Unix, ms).
-        headers: the object's own, lower-case names.
-        md5: of the body, in hex digits.
-        body: the file's name.
+        modified_ms: Last-Modified of the store (Unix, ms).
+        headers: the object's own headers, with lower-case names.
+        md5: MD5 of the body, in hex digits.
+        body: name of the body's file.
     """
 
     bucket: str
@@ -29,16 +29,16 @@ class CachedObject:
     body: str
 
     @cached_property
-    def answered(self) -> Mapping[str, str]:
-        """The headers of an answer with it: its own, and what is said of it."""
-        said = {name.title(): sendable(value) for name, value in self.headers.items()}
-        said["ETag"] = f'"{self.etag}"'
-        said["Last-Modified"] = formatdate(self.modified_ms // 1000, usegmt=True)
-        said["Accept-Ranges"] = "bytes"
-        said.setdefault("Content-Type", "binary/octet-stream")
-        return said
+    def response_headers(self) -> Mapping[str, str]:
+        """Headers of a response that carries the object."""
+        headers = {name.title(): valid_utf8(value) for name, value in self.headers.items()}
+        headers["ETag"] = f'"{self.etag}"'
+        headers["Last-Modified"] = formatdate(self.modified_ms // 1000, usegmt=True)
+        headers["Accept-Ranges"] = "bytes"
+        headers.setdefault("Content-Type", "binary/octet-stream")
+        return headers
 
 
-def sendable(value: str) -> str:
-    """Return a header's value without the bytes in it that are no UTF-8."""
+def valid_utf8(value: str) -> str:
+    """Return a header's value with bytes that are not UTF-8 replaced."""
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

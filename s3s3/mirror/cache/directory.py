@@ -1,15 +1,14 @@
-"""The directory: each object a body and a description, which is what makes it visible.
+"""On-disk layout and lookup of the cache.
 
-    objects/ab/NAME.json             the description; it names its body
-    objects/ab/NAME.TOKEN            the body; its access time is when somebody last asked for it, its modification
-                                     time the object's own
-    filling/NAME                     a body that is being written, under a lock
-    room.lock                        held by whoever makes room
+    objects/ab/NAME.json       metadata of an object; makes it visible and names its body
+    objects/ab/NAME.TOKEN      the body. Access time: last request for it. Modification time: the object's own
+    downloads/NAME             a body that is being written; its writer holds a lock on the file
+    disk-space.lock            lock of the process that reserves disk space or evicts
 
-NAME is a hash of the store, the bucket and the key. A description is written last and replaced in one step, so
-whatever dies in the middle leaves an object that is whole or not there, and files that `sweep` finds unlocked.
+NAME is a hash of the store, the bucket and the key. The metadata is written last and replaced by a rename: a crash
+leaves either a complete object or none, and files without a lock that `writer.sweep` removes.
 
-Here is what is kept, and reading it; `filling` writes.
+This module finds, reads and removes objects; `writer` creates them.
 """
 
 from __future__ import annotations
@@ -29,21 +28,22 @@ from typing import NamedTuple
 from ...errors import ConfigError
 from .cached_object import CachedObject
 
-NOTED_EVERY_S = 60.0
-"""How exactly the time of the last access is kept."""
-MAX_REMEMBERED = 4096
-"""Descriptions that a process has at hand; each takes some 3 KB."""
+#: Resolution of the recorded access times (s).
+ACCESS_TIME_RESOLUTION_S = 60.0
+#: Number of objects whose metadata a process keeps in memory, about 3 KB each.
+MAX_IN_MEMORY = 4096
 
 
-class Stored(NamedTuple):
-    """A kept object that is open: it stays readable whoever removes it.
+class OpenObject(NamedTuple):
+    """A cached object with its body open. It stays readable after it is removed; the caller closes it.
 
     Attributes:
-        validated_s: when the store last said that it is the same (Unix time).
-        accessed_s: when somebody last asked for it, by `NOTED_EVERY_S` (Unix time).
+        file: descriptor of the body.
+        validated_s: when the store last confirmed the object (Unix time).
+        accessed_s: last request for it, to within `ACCESS_TIME_RESOLUTION_S` (Unix time).
     """
 
-    about: CachedObject
+    metadata: CachedObject
     file: int
     validated_s: float
     accessed_s: float
@@ -52,159 +52,159 @@ class Stored(NamedTuple):
         os.close(self.file)
 
 
-class _Described(NamedTuple):
-    """A description as it was read, and what tells that it is still the one that is there."""
+class _LoadedMetadata(NamedTuple):
+    """Metadata in memory, with inode, mtime and size of its file to detect that another process replaced it."""
 
-    about: CachedObject
+    metadata: CachedObject
     stamp: tuple[int, int, int]
-    body: str
+    body_path: str
 
 
 class CacheDirectory:
-    """The directory of one cache. `open` is for one thread alone; the rest, and other processes, may go on beside it.
+    """The directory of one cache. Only `open` is limited to one thread; processes may share the directory.
 
     Args:
-        of: what its objects are of: store and bucket.
+        namespace: store and bucket of the objects. Objects of another namespace are not found.
     """
 
-    def __init__(self, directory: Path, of: str) -> None:
+    def __init__(self, directory: Path, namespace: str) -> None:
         self.directory = directory
         self.objects = directory / "objects"
-        self.filling = directory / "filling"
-        self._of = of
-        self._remembered: OrderedDict[str, _Described] = OrderedDict()
+        self.downloads = directory / "downloads"
+        self._namespace = namespace
+        self._in_memory: OrderedDict[str, _LoadedMetadata] = OrderedDict()
 
-    def make(self) -> None:
-        """Make what is not there. Raises ConfigError."""
+    def create(self) -> None:
+        """Create missing directories. Raises ConfigError if the cache cannot be written to."""
         try:
-            self.filling.mkdir(parents=True, exist_ok=True)
+            self.downloads.mkdir(parents=True, exist_ok=True)
             self.objects.mkdir(exist_ok=True)
-            probe = self.filling / f"probe-{os.getpid()}"
+            probe = self.downloads / f"probe-{os.getpid()}"
             probe.touch()
             probe.unlink()
         except OSError as error:
             raise ConfigError([f"[mirror.cache] directory: {self.directory}: {error.strerror}"]) from error
 
     def name(self, key: str) -> str:
-        """Return the name under which a key is kept."""
-        return hashlib.sha256(f"{self._of}\n{key}".encode("utf-8", "surrogateescape")).hexdigest()
+        """Return the name under which a key is cached."""
+        return hashlib.sha256(f"{self._namespace}\n{key}".encode("utf-8", "surrogateescape")).hexdigest()
 
-    def new_body(self, key: str) -> str:
-        """Return the name of a body that there has never been."""
+    def new_body_name(self, key: str) -> str:
+        """Return a unique name for a new body."""
         return f"{self.name(key)}.{secrets.token_hex(8)}"
 
-    def description(self, name: str) -> Path:
-        """Return where a description is."""
+    def metadata_path(self, name: str) -> Path:
+        """Return the path of an object's metadata."""
         return self.objects / name[:2] / f"{name}.json"
 
-    def body_path(self, about: CachedObject) -> str:
-        """Return where a body is, from the directory on."""
-        return f"objects/{about.body[:2]}/{about.body}"
+    def body_path(self, metadata: CachedObject) -> str:
+        """Return the path of a body, relative to the directory."""
+        return f"objects/{metadata.body[:2]}/{metadata.body}"
 
     # -- reading
 
-    def open(self, key: str) -> Stored | None:
-        """Return the object where it is whole. What is not is removed. Raises OSError."""
+    def open(self, key: str) -> OpenObject | None:
+        """Open an object; None if it is not cached. Removes an incomplete one. Raises OSError."""
         name = self.name(key)
-        for _ in range(2):  # it may be replaced between the two steps
-            stored = self._open(name)
-            if stored is not None:
-                return stored
+        for _ in range(2):  # another process may replace it between the two steps
+            found = self._open(name)
+            if found is not None:
+                return found
         return None
 
-    def _open(self, name: str) -> Stored | None:
-        described = self._read(name)
-        if described is None:
+    def _open(self, name: str) -> OpenObject | None:
+        loaded = self._load(name)
+        if loaded is None:
             return None
-        about = described.about
+        metadata = loaded.metadata
         try:
-            file = os.open(described.body, os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(loaded.body_path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            self._remembered.pop(name, None)
-            if self.described(name) == about:
-                remove(self.description(name))
+            self._in_memory.pop(name, None)
+            if self.read_metadata(name) == metadata:
+                remove(self.metadata_path(name))
             return None
-        told = os.fstat(file)
-        if told.st_size != about.size_bytes:
+        status = os.fstat(file)
+        if status.st_size != metadata.size_bytes:
             os.close(file)
-            self.remove(name, about)
+            self.remove(name, metadata)
             return None
-        return Stored(about, file, described.stamp[1] / 1e9, told.st_atime)
+        return OpenObject(metadata, file, loaded.stamp[1] / 1e9, status.st_atime)
 
-    def _read(self, name: str) -> _Described | None:
-        """Return a description: as it is remembered where the file is still the same, since most hits are of few."""
+    def _load(self, name: str) -> _LoadedMetadata | None:
+        """Return metadata, from memory if its file is unchanged: most hits are for few objects."""
         path = f"{self.objects}/{name[:2]}/{name}.json"
-        remembered = self._remembered.get(name)
+        loaded = self._in_memory.get(name)
         try:
-            if remembered is not None and _stamp(os.stat(path)) == remembered.stamp:  # noqa: PTH116  as below
-                self._remembered.move_to_end(name)
-                return remembered
-            with open(path, "rb") as opened:  # noqa: PTH123  # at each hit, a Path costs more than the call
-                about = CachedObject(**json.load(opened))
+            if loaded is not None and _stamp(os.stat(path)) == loaded.stamp:  # noqa: PTH116  as below
+                self._in_memory.move_to_end(name)
+                return loaded
+            with open(path, "rb") as opened:  # noqa: PTH123  # on every hit: a Path costs more than the call
+                metadata = CachedObject(**json.load(opened))
                 stamp = _stamp(os.fstat(opened.fileno()))
         except FileNotFoundError:
-            self._remembered.pop(name, None)
+            self._in_memory.pop(name, None)
             return None
         except (ValueError, TypeError):
             remove(Path(path))
             return None
-        described = _Described(about, stamp, f"{self.directory}/{self.body_path(about)}")
-        self._remembered[name] = described
-        if len(self._remembered) > MAX_REMEMBERED:
-            self._remembered.popitem(last=False)
-        return described
+        loaded = _LoadedMetadata(metadata, stamp, f"{self.directory}/{self.body_path(metadata)}")
+        self._in_memory[name] = loaded
+        if len(self._in_memory) > MAX_IN_MEMORY:
+            self._in_memory.popitem(last=False)
+        return loaded
 
-    def described(self, name: str) -> CachedObject | None:
-        """Return what is known of an object, whole or not; None where nothing is."""
+    def read_metadata(self, name: str) -> CachedObject | None:
+        """Read an object's metadata from disk, whether or not its body is complete; None if there is none."""
         try:
-            return CachedObject(**json.loads(self.description(name).read_bytes()))
+            return CachedObject(**json.loads(self.metadata_path(name).read_bytes()))
         except (OSError, ValueError, TypeError):
             return None
 
-    def descriptions(self) -> Iterator[tuple[str, CachedObject]]:
-        """Yield every object: its name, and what is known of it."""
+    def scan(self) -> Iterator[tuple[str, CachedObject]]:
+        """Yield the name and the metadata of every object."""
         for path in self.objects.glob("??/*.json"):
             if not path.name.startswith("."):
-                about = self.described(path.stem)
-                if about is not None:
-                    yield path.stem, about
+                metadata = self.read_metadata(path.stem)
+                if metadata is not None:
+                    yield path.stem, metadata
 
-    # -- what is noted
+    # -- times
 
-    def note_access(self, stored: Stored) -> None:
-        """Keep that somebody has asked for it now. `noatime` is no hindrance: the time is set."""
+    def record_access(self, opened: OpenObject) -> None:
+        """Set the access time to now. Works on file systems mounted with noatime, too."""
         now_s = time.time()
-        if now_s - stored.accessed_s > NOTED_EVERY_S:
+        if now_s - opened.accessed_s > ACCESS_TIME_RESOLUTION_S:
             with contextlib.suppress(OSError):  # it may have been removed
-                modified_ns = os.fstat(stored.file).st_mtime_ns
-                os.utime(self.directory / self.body_path(stored.about), ns=(int(now_s * 1e9), modified_ns))
+                modified_ns = os.fstat(opened.file).st_mtime_ns
+                os.utime(self.directory / self.body_path(opened.metadata), ns=(int(now_s * 1e9), modified_ns))
 
-    def accessed_s(self, about: CachedObject) -> float | None:
-        """Return when somebody has last asked for an object (Unix time); None where it is not whole any more."""
+    def accessed_s(self, metadata: CachedObject) -> float | None:
+        """Return an object's last access (Unix time); None if its body is gone."""
         try:
-            return (self.directory / self.body_path(about)).stat().st_atime
+            return (self.directory / self.body_path(metadata)).stat().st_atime
         except FileNotFoundError:
             return None
 
-    def note_valid(self, key: str) -> None:
-        """Keep that the store has said now that it is the same."""
+    def record_validation(self, key: str) -> None:
+        """Record that the store has confirmed the object now."""
         with contextlib.suppress(OSError):
-            os.utime(self.description(self.name(key)))
+            os.utime(self.metadata_path(self.name(key)))
 
     # -- removing
 
-    def remove(self, name: str, about: CachedObject) -> None:
-        """Remove an object. Who reads it reads on."""
-        remove(self.description(name))
-        remove(self.directory / self.body_path(about))
+    def remove(self, name: str, metadata: CachedObject) -> None:
+        """Remove an object. Open copies of it stay readable."""
+        remove(self.metadata_path(name))
+        remove(self.directory / self.body_path(metadata))
 
     @contextlib.contextmanager
-    def room_locked(self, *, waits: bool = True) -> Iterator[bool]:
-        """Hold what only one process at a time may hold, and yield True; False where it does not wait for others."""
-        file = os.open(self.directory / "room.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    def disk_space_lock(self, *, blocking: bool = True) -> Iterator[bool]:
+        """Hold the lock for reserving and evicting. Yields False if not `blocking` and another process holds it."""
+        file = os.open(self.directory / "disk-space.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX if blocking else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
             else:
@@ -214,7 +214,7 @@ class CacheDirectory:
 
 
 def remove(path: Path) -> bool:
-    """Remove a file; return whether it was there."""
+    """Remove a file; return whether it existed."""
     try:
         path.unlink()
     except FileNotFoundError:
@@ -222,5 +222,5 @@ def remove(path: Path) -> bool:
     return True
 
 
-def _stamp(told: os.stat_result) -> tuple[int, int, int]:
-    return told.st_ino, told.st_mtime_ns, told.st_size
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -1,4 +1,4 @@
-"""Downloads into the cache: one for a key, whoever asks for it, at all processes of the directory."""
+"""Download each missing object once, across all processes that share the directory."""
 
 from __future__ import annotations
 
@@ -14,235 +14,249 @@ from ...errors import IntegrityError, NotCached, S3S3Error, StoreError
 from ...model import md5_of_etag
 from ...monitoring.log import log_fields
 from ...monitoring.metrics import Metrics
-from ...s3 import RECORDED_ETAG, ObjectStream, Store
+from ...s3 import RECORDED_ETAG, ObjectInfo, ObjectStream, Store
 from ...tasks import cancel, timeout
 from ...transfer.digest import Digest, md5_of
 from .cached_object import CachedObject
 from .directory import CacheDirectory
 from .eviction import DiskSpace, Evicted
-from .writer import EntryWriter, begin, keep
+from .writer import EntryWriter, commit, open_writer
 
 log = logging.getLogger(__name__)
 
-MAX_FILLS = 32
-MAX_S = 6 * 3600.0
-"""A store that trickles must not keep a key for ever."""
-SMALL_BYTES = 64 * 1024
-"""To write it takes less time than a thread takes to be asked for it."""
-_READERS_FIRST_S = 0.002
-"""A thread that begins takes the interpreter from those who could give the body on already."""
-_TAKEN_AT_ONCE_BYTES = 64 * 1024
+#: Concurrent downloads of a process.
+MAX_DOWNLOADS = 32
+#: Time limit of one download (s): a store that sends a few bytes at a time must not occupy a key indefinitely.
+MAX_DOWNLOAD_S = 6 * 3600.0
+#: Objects up to this size are written in the event loop, because that takes less time than starting a thread.
+SMALL_OBJECT_BYTES = 64 * 1024
+#: Delay before the thread that commits starts (s). It would hold the interpreter while readers could send the body.
+_COMMIT_DELAY_S = 0.002
+_READ_BYTES = 64 * 1024
 Result = TypeVar("Result")
 
 
 class Download:
-    """One download. Its body can be read along as it grows.
+    """One download. Its body can be read while it grows.
 
     Attributes:
-        about: what the store says of the object; None until it has answered.
-        error: why it came to nothing, or is not kept.
-        is_right: all of it has come and has the right MD5, so that all may be given on; the disk may not have it yet.
+        metadata: of the object; None until the store responds.
+        error: why the download failed, or why its object is not cached.
+        is_verified: the whole body has arrived with the right MD5 and may be sent; it may not be on disk yet.
     """
 
-    def __init__(self, filling: EntryWriter) -> None:
-        self._filling = filling
+    def __init__(self, writer: EntryWriter) -> None:
+        self._writer = writer
         self._written_bytes = 0
         self._loop = asyncio.get_running_loop()
-        self._moved: asyncio.Future[None] = self._loop.create_future()
-        self.about: CachedObject | None = None
+        self._progress: asyncio.Future[None] = self._loop.create_future()
+        self.metadata: CachedObject | None = None
         self.error: Exception | None = None
-        self.is_right = False
+        self.is_verified = False
 
     @property
     def readable_bytes(self) -> int:
-        """How much of the body may be given on: the last byte only once the whole has the right MD5."""
-        if self.about is None or self.is_right:
-            return self.about.size_bytes if self.about else 0
-        return min(self._written_bytes, max(self.about.size_bytes - 1, 0))
+        """How much of the body may be sent: the last byte only after the MD5 of the whole is verified."""
+        if self.metadata is None:
+            return 0
+        if self.is_verified:
+            return self.metadata.size_bytes
+        return min(self._written_bytes, max(self.metadata.size_bytes - 1, 0))
 
-    async def moved(self) -> None:
-        """Wait until there is something new: what it is about, more bytes, its end. Raises what ended it."""
-        if self.error is None and not self.is_right:
-            await asyncio.wait([self._moved])
-        if self.error is not None and not self.is_right:
+    async def wait_for_progress(self) -> None:
+        """Wait until metadata or more bytes arrive, or the download ends. Raises the error that ended it."""
+        if self.error is None and not self.is_verified:
+            await asyncio.wait([self._progress])
+        if self.error is not None and not self.is_verified:
             raise self.error
 
-    async def begun(self) -> CachedObject:
-        """Return what the store says of the object. Raises StoreError and Unkept."""
-        while self.about is None:
-            await self.moved()
-        return self.about
+    async def wait_for_metadata(self) -> CachedObject:
+        """Return the object's metadata. Raises StoreError and NotCached."""
+        while self.metadata is None:
+            await self.wait_for_progress()
+        return self.metadata
 
-    async def came(self) -> None:
-        """Wait until all of it may be given on. Raises StoreError and Unkept."""
-        while not self.is_right:
-            await self.moved()
+    async def wait_until_verified(self) -> None:
+        """Wait until the whole body may be sent. Raises StoreError and NotCached."""
+        while not self.is_verified:
+            await self.wait_for_progress()
 
-    def open(self) -> int:
-        """Return the body's file; it is the caller's to close."""
-        return os.dup(self._filling.file)
+    def open_body(self) -> int:
+        """Return a descriptor of the body; the caller closes it."""
+        return os.dup(self._writer.file)
 
     async def run(
-        self, store: Store, key: str, folder: CacheDirectory, room: DiskSpace, evicted: Callable[[Evicted], None]
+        self,
+        store: Store,
+        key: str,
+        directory: CacheDirectory,
+        disk_space: DiskSpace,
+        on_evicted: Callable[[Evicted], None],
     ) -> None:
-        """Download it. Raises nothing; `error` tells."""
-        is_kept = False
+        """Download the object. Failures are recorded in `error`, not raised."""
+        is_cached = False
         try:
-            async with timeout(MAX_S):
-                await self._download(store, key, folder, room, evicted)
-            is_kept = True
+            async with timeout(MAX_DOWNLOAD_S):
+                await self._download(store, key, directory, disk_space, on_evicted)
+            is_cached = True
         except (S3S3Error, OSError, asyncio.TimeoutError) as error:
-            self.error = error if isinstance(error, S3S3Error) else NotCached(str(error) or "it took too long")
+            timed_out = f"the download took more than {MAX_DOWNLOAD_S:.0f} s"
+            self.error = error if isinstance(error, S3S3Error) else NotCached(str(error) or timed_out)
         finally:
-            if not is_kept and self.error is None:
-                self.error = NotCached("the cache is about to end")
-            self._filling.close()
-            self._tell()
+            if not is_cached and self.error is None:
+                self.error = NotCached("the cache is shutting down")
+            self._writer.close()
+            self._notify()
 
     async def _download(
-        self, store: Store, key: str, folder: CacheDirectory, room: DiskSpace, evicted: Callable[[Evicted], None]
+        self,
+        store: Store,
+        key: str,
+        directory: CacheDirectory,
+        disk_space: DiskSpace,
+        on_evicted: Callable[[Evicted], None],
     ) -> None:
-        async with await store.get(key) as reading:
-            entry = reading.info
-            if entry.size_bytes > SMALL_BYTES or not room.reserve_now(self._filling.file, entry.size_bytes):
-                is_there, gone = await _in_thread(partial(room.reserve, self._filling.file, entry.size_bytes))
-                evicted(gone)
-                if not is_there:
-                    raise NotCached(f"there is no room for its {entry.size_bytes} bytes")
-            log_fields = _about(reading, store.endpoint.bucket_name, folder.new_body(key))
-            self.about = log_fields
-            self._tell()
-            md5 = await self._take(reading)
-        promised = None if reading.info.encrypted else md5_of_etag(entry.etag)
-        if self._written_bytes != entry.size_bytes or md5 != (promised or md5):
+        async with await store.get(key) as stream:
+            size_bytes = stream.info.size_bytes
+            if size_bytes > SMALL_OBJECT_BYTES or not disk_space.try_reserve(self._writer.file, size_bytes):
+                is_reserved, evicted = await _in_thread(partial(disk_space.reserve, self._writer.file, size_bytes))
+                on_evicted(evicted)
+                if not is_reserved:
+                    raise NotCached(f"not enough disk space for {size_bytes} bytes")
+            metadata = _metadata(stream.info, store.endpoint.bucket_name, directory.new_body_name(key))
+            self.metadata = metadata
+            self._notify()
+            md5 = await self._receive(stream)
+        expected = None if stream.info.encrypted else md5_of_etag(stream.info.etag)
+        if self._written_bytes != size_bytes or md5 != (expected or md5):
             raise IntegrityError(
-                f"what came has the MD5 {md5}, not {promised}", store=store.name, operation="GET", key=key
+                f"the received MD5 is {md5}, not {expected}", store=store.name, operation="GET", key=key
             )
-        self.is_right = True
-        self._tell()  # nobody needs to wait for the disk
-        await asyncio.sleep(_READERS_FIRST_S)
-        await _in_thread(partial(keep, folder, self._filling, replace(log_fields, md5=md5)))
+        self.is_verified = True
+        self._notify()  # readers need not wait for the disk
+        await asyncio.sleep(_COMMIT_DELAY_S)
+        await _in_thread(partial(commit, directory, self._writer, replace(metadata, md5=md5)))
 
-    async def _take(self, reading: ObjectStream) -> str:
-        """Write the body down, and return its MD5 in hex digits."""
-        if reading.info.size_bytes <= SMALL_BYTES:
-            body = await reading.body()
+    async def _receive(self, stream: ObjectStream) -> str:
+        """Write the body to its file; return its MD5 in hex digits."""
+        if stream.info.size_bytes <= SMALL_OBJECT_BYTES:
+            body = await stream.body()
             self._write(body)
             return (await md5_of(body)).hex()
-        digest = Digest(also=self._write_and_tell, eager=True)
+        digest = Digest(also=self._write_in_thread, eager=True)
         try:
-            async for chunk in reading.chunks(_TAKEN_AT_ONCE_BYTES):
+            async for chunk in stream.chunks(_READ_BYTES):
                 await digest.add(chunk)
             return (await digest.end()).hex()
         finally:
             await digest.wait_for_thread()
 
-    def _write_and_tell(self, chunk: bytes) -> None:
+    def _write_in_thread(self, chunk: bytes) -> None:
         self._write(chunk)
-        self._loop.call_soon_threadsafe(self._tell)
+        self._loop.call_soon_threadsafe(self._notify)
 
     def _write(self, chunk: bytes) -> None:
         left = memoryview(chunk)
         while left:
-            written = os.pwrite(self._filling.file, left, self._written_bytes)
+            written = os.pwrite(self._writer.file, left, self._written_bytes)
             self._written_bytes += written
             left = left[written:]
 
-    def _tell(self) -> None:
-        moved, self._moved = self._moved, self._loop.create_future()
-        moved.set_result(None)
+    def _notify(self) -> None:
+        progress, self._progress = self._progress, self._loop.create_future()
+        progress.set_result(None)
 
 
-async def _in_thread(work: Callable[[], Result]) -> Result:
-    """Work in a thread, and wait for it whatever happens: it has our file, which is closed after that."""
-    working = asyncio.ensure_future(asyncio.to_thread(work))
+async def _in_thread(function: Callable[[], Result]) -> Result:
+    """Run in a thread, and wait for its end even when cancelled: it uses a file that is closed afterwards."""
+    running = asyncio.ensure_future(asyncio.to_thread(function))
     try:
-        return await asyncio.shield(working)
+        return await asyncio.shield(running)
     except asyncio.CancelledError:
-        await asyncio.wait([working])
+        await asyncio.wait([running])
         raise
 
 
-def _about(reading: ObjectStream, bucket: str, body: str) -> CachedObject:
-    entry = reading.info
-    headers = dict(reading.info.headers)
-    if reading.info.recorded_etag is not None:
-        headers[RECORDED_ETAG] = reading.info.recorded_etag
-    return CachedObject(bucket, entry.key, entry.size_bytes, entry.etag, entry.modified_ms, headers, "", body)
+def _metadata(info: ObjectInfo, bucket: str, body: str) -> CachedObject:
+    headers = dict(info.headers)
+    if info.recorded_etag is not None:
+        headers[RECORDED_ETAG] = info.recorded_etag
+    return CachedObject(bucket, info.key, info.size_bytes, info.etag, info.modified_ms, headers, "", body)
 
 
 class Downloads:
     """The downloads of one process."""
 
-    def __init__(self, store: Store, folder: CacheDirectory, room: DiskSpace, metrics: Metrics, mirror: str) -> None:
+    def __init__(
+        self, store: Store, directory: CacheDirectory, disk_space: DiskSpace, metrics: Metrics, mirror: str
+    ) -> None:
         self._store = store
-        self._folder = folder
-        self._room = room
+        self._directory = directory
+        self._disk_space = disk_space
         self._metrics = metrics
         self._mirror = mirror
-        self._fills: dict[str, Download] = {}
+        self._running: dict[str, Download] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        for outcome in ("kept", "not kept", "failed"):
+        for outcome in ("cached", "not_cached", "failed"):
             metrics.mirror_cache_fills[mirror, outcome] += 0
 
     @property
-    def under_way(self) -> int:
-        """How many there are."""
-        return len(self._fills)
+    def running(self) -> int:
+        """How many downloads are running."""
+        return len(self._running)
 
     @property
     def is_full(self) -> bool:
-        """Whether there may be no more for now."""
-        return len(self._fills) >= MAX_FILLS
+        """Whether `MAX_DOWNLOADS` are running."""
+        return len(self._running) >= MAX_DOWNLOADS
 
-    def fill(self, key: str, seen_body: str) -> Download | None:
-        """Return the download of a key, a new one where there is none.
-
-        None: another process downloads it, or has done so, or there are too many.
+    def start(self, key: str, stale_body: str) -> Download | None:
+        """Return the running download of a key, or start one.
 
         Args:
-            seen_body: the body that is kept and does not do any more; "" where none is kept.
+            stale_body: the cached body that may not be sent any more; "" if the key is not cached.
+
+        Returns:
+            None if another process downloads or has downloaded the key, or if `MAX_DOWNLOADS` are running.
 
         Raises:
             OSError: the directory cannot be written to.
         """
-        fill = self._fills.get(key)
-        if fill is not None or self.is_full:
-            return fill
-        filling = begin(self._folder, key)
-        if filling is None:
+        download = self._running.get(key)
+        if download is not None or self.is_full:
+            return download
+        writer = open_writer(self._directory, key)
+        if writer is None:
             return None
-        stored = self._folder.open(key)
-        if stored is not None:
-            stored.close()
-            if stored.about.body != seen_body:
-                filling.close()
+        cached = self._directory.open(key)
+        if cached is not None:
+            cached.close()
+            if cached.metadata.body != stale_body:
+                writer.close()
                 return None
-        fill = self._fills[key] = Download(filling)
-        task = asyncio.create_task(self._run(key, fill))
+        download = self._running[key] = Download(writer)
+        task = asyncio.create_task(self._run(key, download))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return fill
+        return download
 
     async def close(self) -> None:
-        """End them all."""
+        """Cancel all downloads."""
         await cancel(self._tasks)
 
-    async def _run(self, key: str, fill: Download) -> None:
+    async def _run(self, key: str, download: Download) -> None:
         try:
-            await fill.run(self._store, key, self._folder, self._room, self.evicted)
+            await download.run(self._store, key, self._directory, self._disk_space, self._count_evicted)
         finally:
-            del self._fills[key]
-            self._count(key, fill)
+            del self._running[key]
+            self._count(key, download.error)
 
-    def evicted(self, evicted: Evicted) -> None:
-        """Count what has been removed to make room."""
+    def _count_evicted(self, evicted: Evicted) -> None:
         self._metrics.mirror_cache_evicted[self._mirror] += evicted.objects
         self._metrics.mirror_cache_evicted_bytes[self._mirror] += evicted.size_bytes
 
-    def _count(self, key: str, fill: Download) -> None:
-        error = fill.error
-        outcome = "kept" if error is None else "not kept" if isinstance(error, NotCached) else "failed"
+    def _count(self, key: str, error: Exception | None) -> None:
+        outcome = "cached" if error is None else "not_cached" if isinstance(error, NotCached) else "failed"
         self._metrics.mirror_cache_fills[self._mirror, outcome] += 1
         if error is not None and (not isinstance(error, StoreError) or error.retriable):
-            log.warning("%s: %r is not kept: %s", self._mirror, key, error, extra=log_fields(self._store.name, key))
+            log.warning("%s: cannot cache %r: %s", self._mirror, key, error, extra=log_fields(self._store.name, key))

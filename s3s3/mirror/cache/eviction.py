@@ -1,4 +1,4 @@
-"""Room on the disk: taken before a download begins, and made by removing what nobody has asked for the longest."""
+"""Reserve disk space before a download; evict the least recently used objects."""
 
 from __future__ import annotations
 
@@ -14,67 +14,71 @@ from .cached_object import CachedObject
 from .directory import CacheDirectory
 
 
-class Disk(NamedTuple):
-    """How much a file system has, and how much of it is in use (bytes)."""
+class DiskUsage(NamedTuple):
+    """Size and used bytes of a file system. Blocks reserved for root count as used."""
 
     size_bytes: int
     used_bytes: int
 
 
-def disk_of(directory: Path) -> Disk:
-    """Return what the directory's file system says. What is kept for root alone counts as used."""
-    said = os.statvfs(directory)
-    size_bytes = said.f_blocks * said.f_frsize
-    return Disk(size_bytes, size_bytes - said.f_bavail * said.f_frsize)
+def disk_usage(directory: Path) -> DiskUsage:
+    """Return the usage of the file system that holds a directory."""
+    status = os.statvfs(directory)
+    size_bytes = status.f_blocks * status.f_frsize
+    return DiskUsage(size_bytes, size_bytes - status.f_bavail * status.f_frsize)
 
 
 @dataclass
 class Evicted:
-    """What has been removed."""
+    """Number and total size of evicted objects."""
 
     objects: int = 0
     size_bytes: int = 0
 
 
 class DiskSpace:
-    """Keeps the disk below its mark. Every method but `reserve_now` is slow: call it in a thread.
+    """Keeps the file system below its limits. All methods but `try_reserve` block: call them in a thread.
 
     Args:
-        max_fill, low_fill: parts of the disk that may be in use after an object is added, and down to where objects
-            are removed once there is no more room.
+        max_fill: fraction of the file system that may be in use after an object is added.
+        low_fill: fraction down to which objects are evicted when `max_fill` is reached.
     """
 
     def __init__(
-        self, folder: CacheDirectory, max_fill: float, low_fill: float, disk_of: Callable[[Path], Disk] = disk_of
+        self,
+        directory: CacheDirectory,
+        max_fill: float,
+        low_fill: float,
+        disk_usage: Callable[[Path], DiskUsage] = disk_usage,
     ) -> None:
-        self._folder = folder
+        self._directory = directory
         self._max_fill = max_fill
         self._low_fill = low_fill
-        self._disk_of = disk_of
+        self._disk_usage = disk_usage
 
-    def reserve_now(self, file: int, size_bytes: int) -> bool:
-        """Take the disk that a small file will need, where there is enough and nobody makes room just now."""
-        with self._folder.room_locked(waits=False) as is_ours:
-            return is_ours and self._takes(file, size_bytes)
+    def try_reserve(self, file: int, size_bytes: int) -> bool:
+        """Reserve space for a small file; False if space is short or another process reserves or evicts."""
+        with self._directory.disk_space_lock(blocking=False) as is_locked:
+            return is_locked and self._allocate(file, size_bytes)
 
     def reserve(self, file: int, size_bytes: int) -> tuple[bool, Evicted]:
-        """Take the disk that a file will need, removing older objects where that makes enough room.
+        """Reserve space for a file, evicting objects if that frees enough. Return whether it is reserved.
 
-        One process at a time: two that look at the same free disk would both take it.
+        The lock lets one process at a time count the free space that it then takes.
         """
-        with self._folder.room_locked():
-            evicted = self._make(size_bytes)
-            return self._takes(file, size_bytes), evicted
+        with self._directory.disk_space_lock():
+            evicted = self._free(size_bytes)
+            return self._allocate(file, size_bytes), evicted
 
-    def evict(self, down_to: float | None = None) -> Evicted:
-        """Remove objects until no more than this part of the disk is in use; None: the low mark."""
-        with self._folder.room_locked():
-            disk = self._disk_of(self._folder.directory)
-            allowed_bytes = disk.size_bytes * (self._low_fill if down_to is None else down_to)
-            return self._remove(self._oldest_first(), disk.used_bytes - allowed_bytes)
+    def evict(self, target_fill: float | None = None) -> Evicted:
+        """Evict objects until at most this fraction of the file system is in use; None: `low_fill`."""
+        with self._directory.disk_space_lock():
+            disk = self._disk_usage(self._directory.directory)
+            allowed_bytes = disk.size_bytes * (self._low_fill if target_fill is None else target_fill)
+            return self._remove(self._least_recent_first(), disk.used_bytes - allowed_bytes)
 
-    def _takes(self, file: int, size_bytes: int) -> bool:
-        disk = self._disk_of(self._folder.directory)
+    def _allocate(self, file: int, size_bytes: int) -> bool:
+        disk = self._disk_usage(self._directory.directory)
         if disk.used_bytes + size_bytes > disk.size_bytes * self._max_fill:
             return False
         try:
@@ -86,37 +90,37 @@ class DiskSpace:
             raise
         return True
 
-    def _make(self, size_bytes: int) -> Evicted:
-        disk = self._disk_of(self._folder.directory)
+    def _free(self, size_bytes: int) -> Evicted:
+        disk = self._disk_usage(self._directory.directory)
         if disk.used_bytes + size_bytes <= disk.size_bytes * self._max_fill:
             return Evicted()
-        objects = self._oldest_first()
-        kept_bytes = sum(about.size_bytes for _, _, about in objects)
-        if disk.used_bytes + size_bytes - kept_bytes > disk.size_bytes * self._max_fill:
-            return Evicted()  # even without any of them there would not be enough: so none has to go
+        objects = self._least_recent_first()
+        cached_bytes = sum(metadata.size_bytes for _, _, metadata in objects)
+        if disk.used_bytes + size_bytes - cached_bytes > disk.size_bytes * self._max_fill:
+            return Evicted()  # evicting every object would not free enough
         return self._remove(objects, disk.used_bytes + size_bytes - disk.size_bytes * self._low_fill)
 
-    def _oldest_first(self) -> list[tuple[float, str, CachedObject]]:
-        objects = [(self._folder.accessed_s(about) or 0.0, name, about) for name, about in self._folder.descriptions()]
-        return sorted(objects, key=lambda one: one[0])
+    def _least_recent_first(self) -> list[tuple[float, str, CachedObject]]:
+        objects = [(self._directory.accessed_s(found) or 0.0, name, found) for name, found in self._directory.scan()]
+        return sorted(objects, key=lambda item: item[0])
 
-    def _remove(self, objects: list[tuple[float, str, CachedObject]], wanted_bytes: float) -> Evicted:
+    def _remove(self, objects: list[tuple[float, str, CachedObject]], target_bytes: float) -> Evicted:
         evicted = Evicted()
-        for _, name, about in objects:
-            if evicted.size_bytes >= wanted_bytes:
+        for _, name, metadata in objects:
+            if evicted.size_bytes >= target_bytes:
                 break
-            self._folder.remove(name, about)
+            self._directory.remove(name, metadata)
             evicted.objects += 1
-            evicted.size_bytes += about.size_bytes
+            evicted.size_bytes += metadata.size_bytes
         return evicted
 
 
-def folder_of(settings: CacheSettings) -> CacheDirectory:
-    """Return the cache's directory. Objects of another store or bucket in it have other names."""
+def cache_directory(settings: CacheSettings) -> CacheDirectory:
+    """Return the configured directory; its namespace is the configured store and bucket."""
     store = settings.store
     return CacheDirectory(settings.directory, f"{store.host or store.region}:{store.port or ''}/{store.bucket_name}")
 
 
-def room_in(folder: CacheDirectory, settings: CacheSettings) -> DiskSpace:
-    """Return what makes room in it."""
-    return DiskSpace(folder, settings.max_fill, settings.low_fill)
+def disk_space(directory: CacheDirectory, settings: CacheSettings) -> DiskSpace:
+    """Return the disk space of a directory, with the configured limits."""
+    return DiskSpace(directory, settings.max_fill, settings.low_fill)

@@ -1,4 +1,4 @@
-"""What the cache answers: as the store would, from the disk where it can."""
+"""Answer presigned GET and HEAD from disk, or redirect to the store."""
 
 from __future__ import annotations
 
@@ -16,176 +16,183 @@ from ...s3 import Store
 from ..access_log import OUTCOME
 from ..request_stats import Event, RequestStats
 from .authorization import AuthorizationCache
-from .directory import CacheDirectory, Stored
-from .downloads import SMALL_BYTES, Download, Downloads
+from .directory import CacheDirectory, OpenObject
+from .downloads import SMALL_OBJECT_BYTES, Download, Downloads
 from .presigned import Authorization, Verifier
-from .ranges import parts
-from .responses import conditional, headers_of, is_for_nginx, said
+from .ranges import requested_ranges
+from .responses import can_nginx_send, conditional_response, error_response, object_headers
 from .revalidation import Revalidator, Validity
-from .sendfile import send
+from .sendfile import send_file
 
 log = logging.getLogger(__name__)
 
-WAITED_FOR_OTHERS_S = 10.0
-"""How long a client waits for what another process downloads, before it is sent to the store."""
-_LOOKED_AFTER_S = 0.05
-_LOOKED_AT_LEAST_EVERY_S = 1.0
-_ALLOWED = ("GET", "HEAD")
-_NO_REQUEST = ("KeyTooLongError", "InvalidURI", "InvalidArgument")
+#: How long a client waits for another process's download before it is redirected to the store (s).
+MAX_DOWNLOAD_WAIT_S = 10.0
+_INITIAL_POLL_INTERVAL_S = 0.05
+_MAX_POLL_INTERVAL_S = 1.0
+_ALLOWED_METHODS = ("GET", "HEAD")
+#: Error codes that S3 sends with status 400; the others are sent with 403.
+_BAD_REQUEST_CODES = ("KeyTooLongError", "InvalidURI", "InvalidArgument")
 
 
 class CacheFrontEnd:
-    """Answers requests. `store` is what is asked while a client waits."""
+    """Request handler of the cache. `store` is for requests while a client waits."""
 
     def __init__(
         self,
         settings: CacheSettings,
         verifier: Verifier,
         store: Store,
-        folder: CacheDirectory,
-        fills: Downloads,
-        figures: RequestStats,
+        directory: CacheDirectory,
+        downloads: Downloads,
+        stats: RequestStats,
     ) -> None:
         self._settings = settings
-        self._grants = AuthorizationCache(verifier)
+        self._authorizations = AuthorizationCache(verifier)
         self._store = store
-        self._folder = folder
-        self._fills = fills
-        self._figures = figures
-        self._validation = Revalidator(store, folder)
+        self._directory = directory
+        self._downloads = downloads
+        self._stats = stats
+        self._revalidator = Revalidator(store, directory)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
-        if request.method not in _ALLOWED:
-            refused = said(405, "MethodNotAllowed", "only GET and HEAD")
-            refused.headers["Allow"] = ", ".join(_ALLOWED)
-            return refused
-        began_s = time.monotonic()
+        if request.method not in _ALLOWED_METHODS:
+            refusal = error_response(405, "MethodNotAllowed", "only GET and HEAD are allowed")
+            refusal.headers["Allow"] = ", ".join(_ALLOWED_METHODS)
+            return refusal
+        start_s = time.monotonic()
         event, response = await self._answer(request)
-        outcome = self._figures.answered(event, time.monotonic() - began_s)
+        outcome = self._stats.record_request(event, time.monotonic() - start_s)
         if not response.prepared:
             response.headers[OUTCOME] = outcome
         return response
 
     async def _answer(self, request: web.BaseRequest) -> tuple[Event, web.StreamResponse]:
         try:
-            grant = await self._grants.grant(request)
+            authorization = await self._authorizations.authorize(request)
         except SignatureRejected as error:
-            status = 400 if error.code in _NO_REQUEST else 403
-            return Event.REFUSED, said(status, error.code, str(error))
+            status = 400 if error.code in _BAD_REQUEST_CODES else 403
+            return Event.REFUSED, error_response(status, error.code, str(error))
         except AccessDenied as error:
             log.warning("%s", error)
-            return Event.ERROR, said(503, "ServiceUnavailable", "the cache has no keys to verify signatures with")
+            message = "the cache has no credentials to verify signatures with"
+            return Event.ERROR, error_response(503, "ServiceUnavailable", message)
         try:
-            return await self._of_object(request, grant)
+            return await self._answer_authorized(request, authorization)
         except (S3S3Error, OSError, asyncio.TimeoutError) as error:
             if isinstance(error, ConnectionError):
                 raise
-            log.warning("%s: %r is to be had from the store alone: %s", self._store.name, grant.key,
-                        error or type(error).__name__,
-                        extra=log_fields(self._store.name, grant.key))  # fmt: skip
-            return Event.ERROR, await self._elsewhere(request, grant)
+            log.warning("%s: cannot serve %r from the cache, redirecting to the store: %s", self._store.name,
+                        authorization.key, error or type(error).__name__,
+                        extra=log_fields(self._store.name, authorization.key))  # fmt: skip
+            return Event.ERROR, await self._redirect(request, authorization)
 
-    async def _of_object(self, request: web.BaseRequest, grant: Authorization) -> tuple[Event, web.StreamResponse]:
-        if not grant.is_plain:
-            return Event.MISS, await self._elsewhere(request, grant)
-        found, seen_body = await self._fresh(grant.key)
-        if found is not None:
-            return Event.HIT, await self._from_disk(request, grant, found)
+    async def _answer_authorized(
+        self, request: web.BaseRequest, authorization: Authorization
+    ) -> tuple[Event, web.StreamResponse]:
+        if not authorization.is_plain:
+            return Event.MISS, await self._redirect(request, authorization)
+        cached, stale_body = await self._find(authorization.key)
+        if cached is not None:
+            return Event.HIT, await self._send_cached(request, authorization, cached)
         if request.method == "HEAD":
-            return Event.MISS, await self._elsewhere(request, grant)
+            return Event.MISS, await self._redirect(request, authorization)
         if not self._settings.streams:
-            self._fills.fill(grant.key, seen_body)
-            return Event.MISS, await self._elsewhere(request, grant)
-        return await self._along(request, grant, seen_body)
+            self._downloads.start(authorization.key, stale_body)
+            return Event.MISS, await self._redirect(request, authorization)
+        return await self._download_and_send(request, authorization, stale_body)
 
     # -- hits
 
-    async def _fresh(self, key: str) -> tuple[Stored | None, str]:
-        """Return what is kept and may be given out; else the name of the body that may not be, "" for none."""
-        stored = self._folder.open(key)
-        if stored is None:
+    async def _find(self, key: str) -> tuple[OpenObject | None, str]:
+        """Return a cached object that may be sent, or None and the name of its stale body ("" if not cached)."""
+        cached = self._directory.open(key)
+        if cached is None:
             return None, ""
         try:
-            is_old = time.time() - stored.validated_s > self._settings.revalidate_s
-            if is_old and await self._validation.of(key, stored.about) is Validity.CHANGED:
-                stored.close()
-                return None, stored.about.body
+            is_due = time.time() - cached.validated_s > self._settings.revalidate_s
+            if is_due and await self._revalidator.check(key, cached.metadata) is Validity.CHANGED:
+                cached.close()
+                return None, cached.metadata.body
         except BaseException:
-            stored.close()
+            cached.close()
             raise
-        self._folder.note_access(stored)
-        return stored, ""
+        self._directory.record_access(cached)
+        return cached, ""
 
-    async def _from_disk(self, request: web.BaseRequest, grant: Authorization, stored: Stored) -> web.StreamResponse:
-        log_fields = stored.about
-        headers = headers_of(log_fields, grant.overrides, "hit")
+    async def _send_cached(
+        self, request: web.BaseRequest, authorization: Authorization, cached: OpenObject
+    ) -> web.StreamResponse:
+        metadata = cached.metadata
+        headers = object_headers(metadata, authorization.header_overrides, "hit")
         try:
-            early = conditional(request, log_fields, headers)
-            if early is not None:
-                return early
-            if self._settings.accel_prefix and is_for_nginx(request, headers):
-                there = self._settings.accel_prefix + self._folder.body_path(log_fields)
-                del headers["Accept-Ranges"]  # nginx says that itself
-                return web.Response(headers={**headers, "X-Accel-Redirect": there})
-            wanted_parts = parts(request.headers, log_fields.size_bytes, log_fields.etag, log_fields.modified_ms)
-            return await send(request, headers, stored.file, log_fields.size_bytes, wanted_parts)
+            response = conditional_response(request, metadata, headers)
+            if response is not None:
+                return response
+            if self._settings.accel_prefix and can_nginx_send(request, headers):
+                location = self._settings.accel_prefix + self._directory.body_path(metadata)
+                del headers["Accept-Ranges"]  # nginx adds it
+                return web.Response(headers={**headers, "X-Accel-Redirect": location})
+            ranges = requested_ranges(request.headers, metadata.size_bytes, metadata.etag, metadata.modified_ms)
+            return await send_file(request, headers, cached.file, metadata.size_bytes, ranges)
         finally:
-            stored.close()
+            cached.close()
 
     # -- misses
 
-    async def _along(
-        self, request: web.BaseRequest, grant: Authorization, seen_body: str
+    async def _download_and_send(
+        self, request: web.BaseRequest, authorization: Authorization, stale_body: str
     ) -> tuple[Event, web.StreamResponse]:
-        """Have the client read what is being downloaded, by whichever process."""
+        """Send an object while it is downloaded here, or once another process has downloaded it."""
         loop = asyncio.get_running_loop()
-        until_s = loop.time() + WAITED_FOR_OTHERS_S
-        pause_s = _LOOKED_AFTER_S
-        while loop.time() < until_s:
-            fill = self._fills.fill(grant.key, seen_body)
-            if fill is not None:
-                return await self._growing(request, grant, fill)
-            if self._fills.is_full:
+        deadline_s = loop.time() + MAX_DOWNLOAD_WAIT_S
+        interval_s = _INITIAL_POLL_INTERVAL_S
+        while loop.time() < deadline_s:
+            download = self._downloads.start(authorization.key, stale_body)
+            if download is not None:
+                return await self._send_download(request, authorization, download)
+            if self._downloads.is_full:
                 break
-            stored = self._folder.open(grant.key)
-            if stored is not None:
-                if stored.about.body != seen_body:
-                    return Event.HIT, await self._from_disk(request, grant, stored)
-                stored.close()
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 1.5, _LOOKED_AT_LEAST_EVERY_S)
-        return Event.MISS, await self._elsewhere(request, grant)
+            cached = self._directory.open(authorization.key)
+            if cached is not None:
+                if cached.metadata.body != stale_body:
+                    return Event.HIT, await self._send_cached(request, authorization, cached)
+                cached.close()
+            await asyncio.sleep(interval_s)
+            interval_s = min(interval_s * 1.5, _MAX_POLL_INTERVAL_S)
+        return Event.MISS, await self._redirect(request, authorization)
 
-    async def _growing(
-        self, request: web.BaseRequest, grant: Authorization, fill: Download
+    async def _send_download(
+        self, request: web.BaseRequest, authorization: Authorization, download: Download
     ) -> tuple[Event, web.StreamResponse]:
-        file = fill.open()
+        file = download.open_body()
         try:
             try:
-                log_fields = await fill.begun()
-                if log_fields.size_bytes <= SMALL_BYTES:
-                    await fill.came()  # so that what is damaged leads to the store rather than to a broken answer
-            except S3S3Error:  # it is logged where it is worth it, and the store tells the client itself
-                return Event.MISS, await self._elsewhere(request, grant)
-            headers = headers_of(log_fields, grant.overrides, "streamed")
-            early = conditional(request, log_fields, headers)
-            if early is not None:
-                return Event.STREAMED, early
-            wanted_parts = parts(request.headers, log_fields.size_bytes, log_fields.etag, log_fields.modified_ms)
-            if wanted_parts and len(wanted_parts) > 1:
-                wanted_parts = None  # a server may always answer with the whole
-            growing = None if fill.is_right else fill
-            return Event.STREAMED, await send(request, headers, file, log_fields.size_bytes, wanted_parts, growing)
+                metadata = await download.wait_for_metadata()
+                if metadata.size_bytes <= SMALL_OBJECT_BYTES:
+                    # A damaged small object leads to a redirect, not to a response that breaks off.
+                    await download.wait_until_verified()
+            except S3S3Error:  # `Downloads` logs it, and the store answers the client itself
+                return Event.MISS, await self._redirect(request, authorization)
+            headers = object_headers(metadata, authorization.header_overrides, "streamed")
+            response = conditional_response(request, metadata, headers)
+            if response is not None:
+                return Event.STREAMED, response
+            ranges = requested_ranges(request.headers, metadata.size_bytes, metadata.etag, metadata.modified_ms)
+            if ranges and len(ranges) > 1:
+                ranges = None  # a server may ignore Range (RFC 9110, 14.2)
+            running = None if download.is_verified else download
+            return Event.STREAMED, await send_file(request, headers, file, metadata.size_bytes, ranges, running)
         except S3S3Error as error:
             raise ConnectionResetError(str(error)) from error
         finally:
             os.close(file)
 
-    async def _elsewhere(self, request: web.BaseRequest, grant: Authorization) -> web.Response:
-        """Send the client to the store, by its own signature where that is good there."""
-        left_s = max(int(grant.expires_s - time.time()), 1)
-        location = grant.at_store or await self._store.location(
-            grant.key, method=request.method, signed_for_s=left_s, query=grant.rest
+    async def _redirect(self, request: web.BaseRequest, authorization: Authorization) -> web.Response:
+        """Redirect to the store, with the client's own signature where the store accepts it."""
+        left_s = max(int(authorization.expires_s - time.time()), 1)
+        location = authorization.store_url or await self._store.location(
+            authorization.key, method=request.method, signed_for_s=left_s, query=authorization.query
         )
         return web.Response(status=302, headers={"Location": location, "Cache-Control": "no-store"})

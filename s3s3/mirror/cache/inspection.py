@@ -1,4 +1,4 @@
-"""What is kept, looked at from outside: beside processes that serve from it."""
+"""Statistics and verification for `s3s3 cache`; safe while other processes serve from the directory."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from dataclasses import dataclass
 
 from .cached_object import CachedObject
 from .directory import CacheDirectory
-from .writer import filling_count
+from .writer import count_downloads
 
-_READ_AT_ONCE_BYTES = 1024 * 1024
+_READ_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """How much is kept. Times are Unix time; 0 where nothing is kept."""
+    """Number, size and age of the cached objects. Times are Unix time, 0 if the cache is empty."""
 
     objects: int
     size_bytes: int
-    filling: int
+    downloads: int
     oldest_access_s: float
 
 
-def census(folder: CacheDirectory) -> CacheStats:
-    """Count what is kept."""
+def cache_stats(directory: CacheDirectory) -> CacheStats:
+    """Count the cached objects."""
     objects = size_bytes = 0
     oldest_s = time.time()
-    for _, about in folder.descriptions():
-        accessed_s = folder.accessed_s(about)
+    for _, metadata in directory.scan():
+        accessed_s = directory.accessed_s(metadata)
         if accessed_s is None:
             continue
         objects += 1
-        size_bytes += about.size_bytes
+        size_bytes += metadata.size_bytes
         oldest_s = min(oldest_s, accessed_s)
-    return CacheStats(objects, size_bytes, filling_count(folder), oldest_s if objects else 0.0)
+    return CacheStats(objects, size_bytes, count_downloads(directory), oldest_s if objects else 0.0)
 
 
-def verify(folder: CacheDirectory) -> Iterator[tuple[str, CachedObject, str]]:
-    """Read every body. Yield each object: its name, what is known of it, and what is wrong with it ("" for nothing)."""
-    for name, about in folder.descriptions():
-        wrong = _wrong(folder, about)
-        if wrong is not None:
-            yield name, about, wrong
+def verify(directory: CacheDirectory) -> Iterator[tuple[str, CachedObject, str]]:
+    """Read every body. Yield name, metadata and problem of each object; the problem is "" for a good one."""
+    for name, metadata in directory.scan():
+        problem = _problem(directory, metadata)
+        if problem is not None:
+            yield name, metadata, problem
 
 
-def _wrong(folder: CacheDirectory, about: CachedObject) -> str | None:
-    """Return what is wrong; None where the object has been removed meanwhile."""
-    path = folder.directory / folder.body_path(about)
+def _problem(directory: CacheDirectory, metadata: CachedObject) -> str | None:
+    """Return what is wrong with a body; None if another process has removed it."""
+    path = directory.directory / directory.body_path(metadata)
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOATIME)  # to look is no access
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOATIME)  # verification is not an access
     except FileNotFoundError:
         return None
     except PermissionError:
@@ -59,9 +59,9 @@ def _wrong(folder: CacheDirectory, about: CachedObject) -> str | None:
     md5 = hashlib.md5(usedforsecurity=False)
     size_bytes = 0
     with os.fdopen(file, "rb", buffering=0) as opened:
-        while chunk := opened.read(_READ_AT_ONCE_BYTES):
+        while chunk := opened.read(_READ_BYTES):
             md5.update(chunk)
             size_bytes += len(chunk)
-    if size_bytes != about.size_bytes:
-        return f"it has {size_bytes} bytes, not {about.size_bytes}"
-    return "" if md5.hexdigest() == about.md5 else f"its MD5 is {md5.hexdigest()}, not {about.md5}"
+    if size_bytes != metadata.size_bytes:
+        return f"it has {size_bytes} bytes, not {metadata.size_bytes}"
+    return "" if md5.hexdigest() == metadata.md5 else f"its MD5 is {md5.hexdigest()}, not {metadata.md5}"

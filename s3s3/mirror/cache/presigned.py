@@ -1,15 +1,15 @@
-"""Presigned URLs from the other side: whether who asks with one may have the object.
+"""Verify presigned URLs, versions 2 and 4, as the store itself would.
 
-What the store itself would refuse is refused here: for one bucket, with its own pair of keys and those of others who
-may read it, V2 and V4 alike (S3 user guide, "Query string request authentication alternative", and "Using query
-parameters").
+One bucket; signed with the store's own credentials or with further pairs that may read the bucket here. Sources: S3
+user guide, "Signing and authenticating REST requests" (V2), and S3 API reference, "Authenticating requests: using query
+parameters" (V4).
 """
 
 from __future__ import annotations
 
 import hmac
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
@@ -20,12 +20,14 @@ from ...s3.address import address_of
 from ...s3.credentials import CredentialProvider
 from ...s3.keys import Query
 from ...s3.signing import SUBRESOURCES, Credentials, RequestTarget, SignerV2, SignerV4
-from .presigned_parser import is_text, key_in, query_of, spellings, v4_time_s
+from .presigned_parser import decode_key, is_utf8, parse_amz_date, parse_query, spellings
 
-LONGEST_V4_S = 7 * 86_400
-CLOCKS_DIFFER_S = 15 * 60
-"""How far ahead a client's clock may be, as with S3 itself."""
-OVERRIDES = {
+#: Longest validity of a V4 signature (s), as in S3.
+MAX_V4_VALIDITY_S = 7 * 86_400
+#: How far a client's clock may be ahead (s), as in S3.
+MAX_CLOCK_SKEW_S = 15 * 60
+#: Query parameters that replace a header of the response (S3 API reference, "GetObject").
+HEADER_OVERRIDES = {
     "response-content-type": "content-type",
     "response-content-encoding": "content-encoding",
     "response-content-disposition": "content-disposition",
@@ -33,52 +35,59 @@ OVERRIDES = {
     "response-cache-control": "cache-control",
     "response-expires": "expires",
 }
-"""What a client may have said in place of the object's own headers (S3 API reference, "GetObject")."""
-_OF_V2 = frozenset(("AWSAccessKeyId", "Signature", "Expires"))
-_OF_THE_SIGNATURE = _OF_V2 | frozenset(
+_V2_PARAMETERS = frozenset(("AWSAccessKeyId", "Signature", "Expires"))
+_SIGNATURE_PARAMETERS = _V2_PARAMETERS | frozenset(
     ("X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature")
 )
-_PLAIN = _OF_THE_SIGNATURE | OVERRIDES.keys() | {"x-id", "x-amz-checksum-mode"}
-"""What a query may hold that is about the object as it is now. The last two are botocore's, and change nothing."""
-
-
-_SIGNED_HEADERS = ("x-amz-", "content-type", "content-md5")
+#: Parameters of a plain GET of the current object. botocore adds the last two, which change nothing.
+_PLAIN_PARAMETERS = _SIGNATURE_PARAMETERS | HEADER_OVERRIDES.keys() | {"x-id", "x-amz-checksum-mode"}
+_V2_SIGNED_HEADERS = ("x-amz-", "content-type", "content-md5")
 
 
 @dataclass(frozen=True, slots=True)
 class Authorization:
-    """What a presigned URL gives the right to.
+    """What a presigned URL authorizes.
 
     Attributes:
-        key: in the bucket.
-        expires_s: until when (Unix time).
-        at_store: the URL at which the same signature is good at the store itself; "" where it is not.
-        rest: of the query, but for the signature.
-        overrides: headers to be said in place of the object's own, lower-case names.
-        is_plain: it is about the object itself as it is now, and not about a version, a part or an ACL of it.
-        by_url_alone: method, URL and host are all that was signed.
+        key: key in the bucket.
+        expires_s: end of validity (Unix time).
+        store_url: URL with the same signature that the store itself accepts; "" if it would not.
+        query: signed parameters without those of the signature.
+        header_overrides: values that replace the object's headers, by lower-case name.
+        is_plain: it is for the current object as a whole, not for a version, a part or an ACL.
+        signs_only_url: the signature covers method, URL and host and no other header.
     """
 
     key: str
     expires_s: float
-    at_store: str
-    rest: Query
-    overrides: Mapping[str, str]
+    store_url: str
+    query: Query
+    header_overrides: Mapping[str, str]
     is_plain: bool
-    by_url_alone: bool
+    signs_only_url: bool
 
 
-class _Signed(NamedTuple):
-    """What a signature turned out to be good for. `is_good_there`: at the store itself, too."""
+class _Request(NamedTuple):
+    """A presigned request. `parameters` is `query` as a mapping; header names are lower-case."""
+
+    method: str
+    path: str
+    query: Query
+    parameters: Mapping[str, str]
+    headers: Mapping[str, str]
+
+
+class _Verified(NamedTuple):
+    """Result of a valid signature."""
 
     key: str
     expires_s: float
-    is_good_there: bool
-    by_url_alone: bool
+    store_accepts: bool
+    signs_only_url: bool
 
 
 class _Signers(NamedTuple):
-    """What signs with one pair of keys. `is_own`: the store's own pair, so that the store knows it, too."""
+    """Signers of one pair of credentials. `is_own`: the store's own pair, which the store knows, too."""
 
     v2: SignerV2
     v4: SignerV4
@@ -89,168 +98,174 @@ class Verifier:
     """Verifies presigned URLs of one bucket.
 
     Args:
-        others: pairs of keys beside the endpoint's own, whose holders may read the bucket here.
+        readers: credentials besides the endpoint's own whose holders may read the bucket here.
     """
 
-    def __init__(self, endpoint: Endpoint, others: Sequence[Credentials] = ()) -> None:
+    def __init__(self, endpoint: Endpoint, readers: Sequence[Credentials] = ()) -> None:
         self._endpoint = endpoint
         self._bucket = endpoint.bucket_name
         self._address = address_of(endpoint)
-        self._host = self._address.host_header
-        self._key_source = CredentialProvider(endpoint)
-        self._keys: Credentials | None = None
-        self._expects_own_host = False  # as the last good V4 signature had it: to try the other one first costs twice
-        self._others = {keys.access_key_id: self._signers_of(keys, is_own=False) for keys in others}
-        self._signers = self._others
+        self._store_host = self._address.host_header
+        self._credential_provider = CredentialProvider(endpoint)
+        self._credentials: Credentials | None = None
+        self._try_store_host_first = False  # remembers which host was signed last: a wrong guess costs a signature
+        self._readers = {pair.access_key_id: self._signers_of(pair, is_own=False) for pair in readers}
+        self._signers = self._readers
 
-    def _signers_of(self, keys: Credentials, *, is_own: bool) -> _Signers:
-        only = Credentials(keys.access_key_id, keys.secret_access_key)  # a token stands in the query
-        return _Signers(SignerV2(only), SignerV4(only, self._endpoint.region), is_own)
+    def _signers_of(self, credentials: Credentials, *, is_own: bool) -> _Signers:
+        pair = Credentials(credentials.access_key_id, credentials.secret_access_key)  # a token is part of the query
+        return _Signers(SignerV2(pair), SignerV4(pair, self._endpoint.region), is_own)
 
-    async def grant(self, method: str, target: str, headers: Mapping[str, str]) -> Authorization:
-        """Return what a request has the right to.
+    async def verify(self, method: str, target: str, headers: Mapping[str, str]) -> Authorization:
+        """Return what a request's signature authorizes.
 
         Args:
-            target: path and query as they were sent.
-            headers: as they were sent, with lower-case names.
+            target: path and query as sent.
+            headers: as sent, with lower-case names.
 
         Raises:
-            Denied: nothing.
-            AccessDenied: there are no keys to verify with.
+            SignatureRejected: the signature is invalid, expired, or not for this bucket and prefix.
+            AccessDenied: there are no credentials to verify with.
         """
-        if not is_text(target):
+        if not is_utf8(target):
             raise SignatureRejected("InvalidURI", "the URL is not UTF-8")
-        keys = self._key_source.at_hand() or await self._key_source.keys()
-        if keys is not self._keys:
-            self._keys = keys
-            self._signers = {**self._others, keys.access_key_id: self._signers_of(keys, is_own=True)}
+        credentials = self._credential_provider.at_hand() or await self._credential_provider.keys()
+        if credentials is not self._credentials:
+            self._credentials = credentials
+            own = self._signers_of(credentials, is_own=True)
+            self._signers = {**self._readers, credentials.access_key_id: own}
         path, _, raw_query = target.partition("?")
         if not path.startswith("/"):
             path = urlsplit(path).path or "/"
-        query = query_of(raw_query)
-        said = {name: value or "" for name, value in query}
-        if len(said) != len(query):
-            raise SignatureRejected("AccessDenied", "a query that says something twice")
-        is_v4 = "X-Amz-Signature" in said
-        if headers.get("authorization") and (is_v4 or "Signature" in said):
-            raise SignatureRejected(
-                "InvalidArgument", "signed, and with an Authorization header: only one of the two is allowed"
-            )
-        if is_v4 and not _OF_V2.isdisjoint(said):
-            raise SignatureRejected("InvalidArgument", "it is signed twice: only one way of the two is allowed")
-        verify = self._by_v4 if is_v4 else self._by_v2
-        found = verify(method, path, query, said, headers)
-        if not found.key.startswith(self._endpoint.prefix):
-            raise SignatureRejected("AccessDenied", f"only keys under {self._endpoint.prefix} are to be had here")
-        at_store = f"{self._address.url}{path}?{raw_query}" if found.is_good_there else ""
-        # What a client has added to a V2 signature, which covers the known names alone, must not get one of ours.
+        query = parse_query(raw_query)
+        parameters = {name: value or "" for name, value in query}
+        if len(parameters) != len(query):
+            raise SignatureRejected("AccessDenied", "a query parameter is repeated")
+        is_v4 = "X-Amz-Signature" in parameters
+        if headers.get("authorization") and (is_v4 or "Signature" in parameters):
+            raise SignatureRejected("InvalidArgument", "use a presigned URL or an Authorization header, not both")
+        if is_v4 and not _V2_PARAMETERS.isdisjoint(parameters):
+            raise SignatureRejected("InvalidArgument", "use a V2 or a V4 signature, not both")
+        request = _Request(method, path, query, parameters, headers)
+        verified = self._verify_v4(request) if is_v4 else self._verify_v2(request)
+        if not verified.key.startswith(self._endpoint.prefix):
+            raise SignatureRejected("AccessDenied", f"only keys under {self._endpoint.prefix} can be read here")
+        if verified.expires_s <= time.time():
+            raise SignatureRejected("AccessDenied", "Request has expired")
+        overrides = {HEADER_OVERRIDES[name]: value for name, value in query if name in HEADER_OVERRIDES and value}
+        if any(character in value for value in overrides.values() for character in "\r\n\0"):
+            raise SignatureRejected("AccessDenied", "a response header contains a line break")
+        # V2 signs known parameters only: what a client has added must not be signed again with our credentials.
         signed = query if is_v4 else [pair for pair in query if pair[0] in SUBRESOURCES]
-        return _grant(found, at_store, query, signed)
+        return Authorization(
+            verified.key,
+            verified.expires_s,
+            f"{self._address.url}{path}?{raw_query}" if verified.store_accepts else "",
+            tuple(pair for pair in signed if pair[0] not in _SIGNATURE_PARAMETERS),
+            overrides,
+            is_plain=_PLAIN_PARAMETERS.issuperset(parameters),
+            signs_only_url=verified.signs_only_url,
+        )
 
-    # -- V2
-
-    def _by_v2(
-        self, method: str, path: str, query: Query, said: Mapping[str, str], headers: Mapping[str, str]
-    ) -> _Signed:
-        if not all(said.get(name) for name in ("AWSAccessKeyId", "Expires", "Signature")):
-            raise SignatureRejected("AccessDenied", "there is no signature, or a part of it is missing")
-        signers = self._of_id(said["AWSAccessKeyId"])
-        expires = said["Expires"]
+    def _verify_v2(self, request: _Request) -> _Verified:
+        parameters = request.parameters
+        # Query string request authentication alternative
+        if not all(parameters.get(name) for name in ("AWSAccessKeyId", "Expires", "Signature")):
+            raise SignatureRejected("AccessDenied", "the signature is missing or incomplete")
+        signers = self._find_signers(parameters["AWSAccessKeyId"])
+        expires = parameters["Expires"]
         if not (expires.isascii() and expires.isdigit() and len(expires) < 15):
-            raise SignatureRejected("AccessDenied", "Expires is no time")
-        signature = said["Signature"].replace(" ", "+")
-        of_headers = {name: value for name, value in headers.items() if name.startswith(_SIGNED_HEADERS)}
-        # botocore puts the headers that it signs into the query
-        signed = {**{name: value for name, value in said.items() if name.startswith("x-amz-")}, **of_headers}
-        for spelt, key, path_style in self._meanings(path):
-            resource = f"/{quote(self._bucket, safe='')}/{spelt}"
-            right = signers.v2.presigned_signature(
-                method, RequestTarget(path, resource, query), signed, int(expires), 0
+            raise SignatureRejected("AccessDenied", "Expires is not a Unix time")
+        signature = parameters["Signature"].replace(" ", "+")
+
+        # Constructing the CanonicalizedAmzHeaders element; botocore moves the x-amz- headers into the query
+        amz_parameters = {name: value for name, value in parameters.items() if name.startswith("x-amz-")}
+        headers = {name: value for name, value in request.headers.items() if name.startswith(_V2_SIGNED_HEADERS)}
+
+        # Constructing the CanonicalizedResource element: the bucket comes from the path or from the host name
+        bucket, _, object_path = request.path[1:].partition("/")
+        styles = [(object_path, True)] if unquote(bucket) == self._bucket and object_path else []
+        styles.append((request.path[1:], False))
+        for encoded, path_style in styles:
+            for spelling, key in spellings(encoded):
+                resource = f"/{quote(self._bucket, safe='')}/{spelling}"
+                target = RequestTarget(request.path, resource, request.query)
+                # Request canonicalization for signing
+                expected = signers.v2.presigned_signature(
+                    request.method, target, {**amz_parameters, **headers}, int(expires), 0
+                )
+                if str(int(expires)) == expires and _equal(expected, signature):
+                    store_accepts = signers.is_own and path_style == self._endpoint.path_style
+                    return _Verified(key, float(expires), store_accepts, not headers)
+        raise _mismatch()
+
+    def _verify_v4(self, request: _Request) -> _Verified:
+        parameters, region = request.parameters, self._endpoint.region
+        # X-Amz-Algorithm
+        if parameters.get("X-Amz-Algorithm") != "AWS4-HMAC-SHA256":
+            raise _invalid_parameter("X-Amz-Algorithm is not AWS4-HMAC-SHA256")
+        # X-Amz-Credential, X-Amz-Date
+        date = parameters.get("X-Amz-Date", "")
+        signed_s = parse_amz_date(date)
+        access_key_id, _, scope = parameters.get("X-Amz-Credential", "").partition("/")
+        signers = self._find_signers(access_key_id)
+        if scope != f"{date[:8]}/{region}/s3/aws4_request":
+            raise _invalid_parameter(
+                f"the signature's credential scope is wrong: expected {date[:8]}/{region}/s3/aws4_request"
             )
-            if str(int(expires)) == expires and _same(right, signature):
-                is_good_there = signers.is_own and path_style == self._endpoint.path_style
-                return _Signed(key, float(expires), is_good_there, not of_headers)
-        raise _wrong()
-
-    def _meanings(self, path: str) -> Iterator[tuple[str, str, bool]]:
-        """Yield what may stand after the bucket in what was signed, the key then, and whether that is path style."""
-        bucket, _, rest = path[1:].partition("/")
-        for sent in [rest] if unquote(bucket) == self._bucket and rest else []:
-            yield from ((*spelling, True) for spelling in spellings(sent))
-        yield from ((*spelling, False) for spelling in spellings(path[1:]))
-
-    # -- V4
-
-    def _by_v4(
-        self, method: str, path: str, query: Query, said: Mapping[str, str], headers: Mapping[str, str]
-    ) -> _Signed:
-        signed_s, lasts_s = v4_time_s(said.get("X-Amz-Date", "")), said.get("X-Amz-Expires", "")
-        access_key_id, _, scope = said.get("X-Amz-Credential", "").partition("/")
-        signers = self._of_id(access_key_id)
-        if said.get("X-Amz-Algorithm") != "AWS4-HMAC-SHA256" or not (lasts_s.isascii() and lasts_s.isdigit()):
-            raise SignatureRejected(
-                "AuthorizationQueryParametersError", "a part of the V4 signature is missing or is none"
-            )
-        if not 0 < int(lasts_s[:9]) <= LONGEST_V4_S or len(lasts_s) > 9:
-            raise SignatureRejected("AuthorizationQueryParametersError", "X-Amz-Expires is a week at most")
-        if scope != f"{said['X-Amz-Date'][:8]}/{self._endpoint.region}/s3/aws4_request":
-            raise SignatureRejected("AuthorizationQueryParametersError",
-                         f"the credential is not for today's S3 in the region {self._endpoint.region}")  # fmt: skip
-        if signed_s > time.time() + CLOCKS_DIFFER_S:
-            raise SignatureRejected("AccessDenied", "it was signed in the future")
-        names = said.get("X-Amz-SignedHeaders", "").split(";")
+        if signed_s > time.time() + MAX_CLOCK_SKEW_S:
+            raise SignatureRejected("AccessDenied", "X-Amz-Date is in the future")
+        # X-Amz-Expires
+        validity = parameters.get("X-Amz-Expires", "")
+        if not (validity.isascii() and validity.isdigit()):
+            raise _invalid_parameter("X-Amz-Expires is missing or not a number")
+        if not 0 < int(validity[:9]) <= MAX_V4_VALIDITY_S or len(validity) > 9:
+            raise _invalid_parameter(f"X-Amz-Expires is not between 1 and {MAX_V4_VALIDITY_S} s")
+        # X-Amz-SignedHeaders
+        names = parameters.get("X-Amz-SignedHeaders", "").split(";")
         if "host" not in names:
-            raise SignatureRejected("AccessDenied", "the host is not signed")
-        rest = tuple(pair for pair in query if pair[0] not in _OF_THE_SIGNATURE)
-        signed = {name: headers.get(name, "") for name in names}
-        hosts = (headers.get("host", ""), self._host)
-        for host in dict.fromkeys(reversed(hosts) if self._expects_own_host else hosts):
-            for sent, _ in spellings(path[1:]):
-                target = RequestTarget(f"/{sent}", "", rest)
-                right = signers.v4.presigned_signature(method, target, {**signed, "host": host}, int(lasts_s), signed_s)
-                if _same(right, said["X-Amz-Signature"]):
-                    self._expects_own_host = host == self._host
-                    is_good_there = signers.is_own and host == self._host
-                    return _Signed(self._v4_key(path, host), signed_s + int(lasts_s), is_good_there, names == ["host"])
-        raise _wrong()
+            raise SignatureRejected("AccessDenied", "the Host header is not signed")
+
+        # Calculating a signature: for the cache's host or the store's
+        query = tuple(pair for pair in request.query if pair[0] not in _SIGNATURE_PARAMETERS)
+        headers = {name: request.headers.get(name, "") for name in names}
+        hosts = (request.headers.get("host", ""), self._store_host)
+        for host in dict.fromkeys(reversed(hosts) if self._try_store_host_first else hosts):
+            for spelling, _ in spellings(request.path[1:]):
+                target = RequestTarget(f"/{spelling}", "", query)
+                expected = signers.v4.presigned_signature(
+                    request.method, target, {**headers, "host": host}, int(validity), signed_s
+                )
+                if _equal(expected, parameters["X-Amz-Signature"]):
+                    is_store_host = self._try_store_host_first = host == self._store_host
+                    store_accepts = signers.is_own and is_store_host
+                    key = self._v4_key(request.path, host)
+                    return _Verified(key, signed_s + int(validity), store_accepts, names == ["host"])
+        raise _mismatch()
 
     def _v4_key(self, path: str, host: str) -> str:
-        """Return the key: the host that was signed tells whether the path begins with the bucket."""
-        if host.startswith(f"{self._bucket}.") or (not self._endpoint.path_style and host == self._host):
-            return key_in(path[1:])
-        bucket, _, rest = path[1:].partition("/")
-        if unquote(bucket) != self._bucket or not rest:
-            raise SignatureRejected("AccessDenied", "it was signed for another bucket")
-        return key_in(rest)
+        """Return the key: the signed host decides whether the path begins with the bucket."""
+        if host.startswith(f"{self._bucket}.") or (not self._endpoint.path_style and host == self._store_host):
+            return decode_key(path[1:])
+        bucket, _, object_path = path[1:].partition("/")
+        if unquote(bucket) != self._bucket or not object_path:
+            raise SignatureRejected("AccessDenied", "the signature is for another bucket")
+        return decode_key(object_path)
 
-    def _of_id(self, access_key_id: str) -> _Signers:
+    def _find_signers(self, access_key_id: str) -> _Signers:
         signers = self._signers.get(access_key_id)
         if signers is None:
-            raise SignatureRejected("InvalidAccessKeyId", "there are no keys for this access key id here")
+            raise SignatureRejected("InvalidAccessKeyId", "the access key id is not known here")
         return signers
 
 
-def _grant(found: _Signed, at_store: str, query: Query, signed: Query) -> Authorization:
-    if found.expires_s <= time.time():
-        raise SignatureRejected("AccessDenied", "Request has expired")
-    overrides = {OVERRIDES[name]: value for name, value in query if name in OVERRIDES and value}
-    if any(character in value for value in overrides.values() for character in "\r\n\0"):
-        raise SignatureRejected("AccessDenied", "a header of the answer with a line break in it")
-    rest = tuple(pair for pair in signed if pair[0] not in _OF_THE_SIGNATURE)
-    return Authorization(
-        found.key,
-        found.expires_s,
-        at_store,
-        rest,
-        overrides,
-        is_plain=_PLAIN.issuperset(name for name, _ in query),
-        by_url_alone=found.by_url_alone,
-    )
+def _mismatch() -> SignatureRejected:
+    return SignatureRejected("SignatureDoesNotMatch", "the signature does not match")
 
 
-def _wrong() -> SignatureRejected:
-    return SignatureRejected("SignatureDoesNotMatch", "the signature is not the one that the keys make")
+def _invalid_parameter(message: str) -> SignatureRejected:
+    return SignatureRejected("AuthorizationQueryParametersError", message)
 
 
-def _same(one: str, other: str) -> bool:
-    return hmac.compare_digest(one.encode("utf-8", "surrogateescape"), other.encode("utf-8", "surrogateescape"))
+def _equal(first: str, second: str) -> bool:
+    return hmac.compare_digest(first.encode("utf-8", "surrogateescape"), second.encode("utf-8", "surrogateescape"))

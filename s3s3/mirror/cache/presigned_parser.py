@@ -1,4 +1,4 @@
-"""The parts of a presigned URL, taken from what was sent."""
+"""Parse presigned URLs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ...errors import SignatureRejected
 from ...model import KEY_LIMIT_BYTES
 from ...s3.keys import Query
 
-_V4_TIME = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z")
+_AMZ_DATE = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z")
 
 
-def is_text(target: str) -> bool:
-    """Whether it is text; bytes that are no UTF-8 stand in it as surrogates."""
+def is_utf8(target: str) -> bool:
+    """Whether a request target is UTF-8; aiohttp decodes other bytes to surrogates."""
     try:
         target.encode()
     except UnicodeEncodeError:
@@ -23,42 +23,44 @@ def is_text(target: str) -> bool:
     return True
 
 
-def query_of(raw: str) -> Query:
-    """Take a query apart. boto writes a space as "+"; where "+" itself is meant, everybody writes %2B."""
-    found: list[tuple[str, str | None]] = []
+def parse_query(raw: str) -> Query:
+    """Return names and values. "+" is a space, because boto writes it so; every client sends a real plus as %2B."""
+    query: list[tuple[str, str | None]] = []
     for part in raw.split("&") if raw else []:
         name, equals, value = part.partition("=")
-        found.append((_decoded(name), _decoded(value) if equals else None))
-    return found
+        query.append((_decode(name), _decode(value) if equals else None))
+    return query
 
 
-def _decoded(text: str) -> str:
-    return unquote_plus(text) if "%" in text or "+" in text else text  # most of it says what it means
+def _decode(text: str) -> str:
+    return unquote_plus(text) if "%" in text or "+" in text else text  # most names and values are plain
 
 
-def spellings(sent: str) -> Iterator[tuple[str, str]]:
-    """Yield a path as it was sent and as S3 would encode it, each with the key: clients sign the one or the other."""
-    key = key_in(sent)
-    for spelling in dict.fromkeys((sent, quote(key, safe="/"))):
+def spellings(encoded: str) -> Iterator[tuple[str, str]]:
+    """Yield a path as sent and as S3 encodes it, each with its key: some clients sign the first, some the second."""
+    key = decode_key(encoded)
+    for spelling in dict.fromkeys((encoded, quote(key, safe="/"))):
         yield spelling, key
 
 
-def key_in(encoded: str) -> str:
-    """Return the key that a path's part is. Raises Denied for what is none."""
+def decode_key(encoded: str) -> str:
+    """Return the key of a percent-encoded path. Raises SignatureRejected if it is not a valid key."""
     try:
         key = unquote(encoded, errors="strict")
     except UnicodeDecodeError:
         raise SignatureRejected("InvalidURI", "the path is not UTF-8") from None
-    if not key or len(key.encode()) > KEY_LIMIT_BYTES:
-        raise SignatureRejected("KeyTooLongError" if key else "AccessDenied", "the path names no object")
+    if not key:
+        raise SignatureRejected("AccessDenied", "the path has no key")
+    if len(key.encode()) > KEY_LIMIT_BYTES:
+        raise SignatureRejected("KeyTooLongError", f"the key is longer than {KEY_LIMIT_BYTES} bytes")
     return key
 
 
-def v4_time_s(text: str) -> float:
-    """Return a V4 signature's time (Unix time). Raises Denied for what is none."""
-    found = _V4_TIME.fullmatch(text)  # strptime takes ten times as long
+def parse_amz_date(text: str) -> float:
+    """Return the Unix time of an X-Amz-Date. Raises SignatureRejected for an invalid one."""
+    match = _AMZ_DATE.fullmatch(text)  # ten times as fast as strptime
     try:
-        year, month, day, hour, minute, second = map(int, found.groups() if found else ())
+        year, month, day, hour, minute, second = map(int, match.groups() if match else ())
         return datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc).timestamp()
     except ValueError:
-        raise SignatureRejected("AuthorizationQueryParametersError", "X-Amz-Date is no time") from None
+        raise SignatureRejected("AuthorizationQueryParametersError", "X-Amz-Date is not a valid time") from None

@@ -1,4 +1,4 @@
-"""Whether what is kept is still what the store has."""
+"""Check cached objects against the store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Validity(Enum):
-    """What the store says of a kept object."""
+    """Result of a check of a cached object. UNKNOWN: the store is unavailable."""
 
     SAME = "same"
     CHANGED = "changed"
@@ -26,40 +26,39 @@ class Validity(Enum):
 
 
 class Revalidator:
-    """Asks the store."""
+    """Compares cached objects with the store's by HEAD; concurrent checks of a key share one request."""
 
-    def __init__(self, store: Store, folder: CacheDirectory) -> None:
+    def __init__(self, store: Store, directory: CacheDirectory) -> None:
         self._store = store
-        self._folder = folder
-        self._asking: dict[str, asyncio.Task[Validity]] = {}
+        self._directory = directory
+        self._running: dict[str, asyncio.Task[Validity]] = {}
 
-    async def of(self, key: str, about: CachedObject) -> Validity:
-        """Ask the store, once however many want to know."""
-        asking = self._asking.get(key)
-        if asking is None:
-            asking = self._asking[key] = asyncio.create_task(self._ask(key, about))
-            asking.add_done_callback(lambda _: self._asking.pop(key, None))
-        return await asyncio.shield(asking)
+    async def check(self, key: str, metadata: CachedObject) -> Validity:
+        """Compare a cached object with the store's. Removes it if the store has deleted it."""
+        check = self._running.get(key)
+        if check is None:
+            check = self._running[key] = asyncio.create_task(self._check(key, metadata))
+            check.add_done_callback(lambda _: self._running.pop(key, None))
+        return await asyncio.shield(check)
 
-    async def _ask(self, key: str, about: CachedObject) -> Validity:
+    async def _check(self, key: str, metadata: CachedObject) -> Validity:
         try:
             async with timeout(ASKED_FOR_S):
-                held = await self._store.head(key)
+                current = await self._store.head(key)
         except (StoreUnavailable, asyncio.TimeoutError) as error:
-            log.warning("%s: whether %r is still the same is not known, and it is given out as it was: %s",
-                        self._store.name, key, error or "no answer in time",
+            log.warning("%s: cannot revalidate %r, serving it from the cache: %s",
+                        self._store.name, key, error or "HEAD timed out",
                         extra=log_fields(self._store.name, key))  # fmt: skip
             return Validity.UNKNOWN
         except StoreError as error:
-            log.warning("%s: %r may not be given out any more: %s", self._store.name, key, error,
-                        extra=log_fields(self._store.name, key))  # fmt: skip
+            log.warning("%s: revalidation refused, no longer serving %r from the cache: %s",
+                        self._store.name, key, error, extra=log_fields(self._store.name, key))  # fmt: skip
             return Validity.CHANGED
-        if held is None:
-            self._folder.remove(self._folder.name(key), about)
+        if current is None:
+            self._directory.remove(self._directory.name(key), metadata)
             return Validity.CHANGED
-        entry = held
-        now = (entry.etag, entry.size_bytes, entry.modified_ms // 1000)
-        if now != (about.etag, about.size_bytes, about.modified_ms // 1000):
+        found = (current.etag, current.size_bytes, current.modified_ms // 1000)
+        if found != (metadata.etag, metadata.size_bytes, metadata.modified_ms // 1000):
             return Validity.CHANGED
-        self._folder.note_valid(key)
+        self._directory.record_validation(key)
         return Validity.SAME

@@ -1,6 +1,6 @@
-"""A file's bytes to a client, by sendfile(2): they go from the disk's cache to the socket without passing through here.
+"""Send file bodies with sendfile(2): from the page cache to the socket, without a copy in this process.
 
-uvloop has no sendfile of its own, so it is asked of the system, on a second descriptor of the client's socket.
+uvloop has no sendfile, so the system call is made here, on a duplicate of the socket's descriptor.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from aiohttp import web
 
 from ...tasks import timeout
 from .downloads import Download
-from .ranges import Part
+from .ranges import ByteRange
 
-STALLED_AFTER_S = 30.0
-"""A client that takes nothing for so long is dropped."""
-SENT_IN_ONE_WRITE_BYTES = 64 * 1024
-_SENT_AT_ONCE_BYTES = 1024 * 1024
+#: A client that reads nothing for this time is disconnected (s).
+STALL_TIMEOUT_S = 30.0
+#: Bodies up to this size are sent with the headers in one write, without sendfile.
+SINGLE_WRITE_BYTES = 64 * 1024
+_SENDFILE_BYTES = 1024 * 1024
 
 
-class FromFile(web.StreamResponse):
-    """An answer whose body is sent from a file.
+class SendfileResponse(web.StreamResponse):
+    """A response whose body is sent from a file.
 
     Attributes:
-        sent_bytes: of the body.
+        sent_bytes: bytes of the body sent so far.
     """
 
     sent_bytes = 0
@@ -36,130 +37,136 @@ class FromFile(web.StreamResponse):
         return self.sent_bytes
 
 
-async def send(
-    request: web.BaseRequest, headers: Mapping[str, str], file: int, size_bytes: int, parts: list[Part] | None,
-    growing: Download | None = None,
-) -> web.StreamResponse:  # fmt: skip
-    """Answer with a file, or parts of it.
+async def send_file(
+    request: web.BaseRequest,
+    headers: Mapping[str, str],
+    file: int,
+    size_bytes: int,
+    ranges: list[ByteRange] | None,
+    download: Download | None = None,
+) -> web.StreamResponse:
+    """Respond with a file, or with ranges of it.
 
     Args:
-        parts: as `ranges.parts` gives them.
-        growing: what still writes it.
+        ranges: as returned by `requested_ranges`.
+        download: the download that is still writing the file.
+
+    Raises:
+        ConnectionResetError: the client closed its connection or stalled, or the file is too short.
+        S3S3Error: the download failed.
     """
-    if parts == []:
+    if ranges == []:
         return web.Response(status=416, headers={**headers, "Content-Range": f"bytes */{size_bytes}"})
-    whole = Part(0, size_bytes)
-    wanted = parts or [whole]
-    status = 206 if parts else 200
-    if len(wanted) > 1:
-        return await _several(request, headers, file, size_bytes, wanted)
-    (part,) = wanted
-    extra = {"Content-Range": f"bytes {part.begin}-{part.end - 1}/{size_bytes}"} if parts else {}
-    length = part.end - part.begin
-    if request.method == "HEAD" or (growing is None and length <= SENT_IN_ONE_WRITE_BYTES):
-        body = b"" if request.method == "HEAD" else os.pread(file, length, part.begin)
-        answer = web.Response(status=status, headers={**headers, **extra}, body=body or None)
-        if request.method == "HEAD":
-            answer.headers["Content-Length"] = str(length)
-        return answer
-    response = FromFile(status=status, headers={**headers, **extra, "Content-Length": str(length)})
+    if ranges and len(ranges) > 1:
+        return await _send_multipart(request, headers, file, size_bytes, ranges)
+    span = ranges[0] if ranges else ByteRange(0, size_bytes)
+    status = 206 if ranges else 200
+    length = span.size_bytes
+    all_headers = {**headers, "Content-Length": str(length)}
+    if ranges:
+        all_headers["Content-Range"] = f"bytes {span.begin}-{span.end - 1}/{size_bytes}"
+    if request.method == "HEAD":
+        return web.Response(status=status, headers=all_headers)
+    if download is None and length <= SINGLE_WRITE_BYTES:
+        return web.Response(status=status, headers=all_headers, body=os.pread(file, length, span.begin) or None)
+    response = SendfileResponse(status=status, headers=all_headers)
     await response.prepare(request)
-    await _send_part(request, response, file, part, growing)
+    await _send_range(request, response, file, span, download)
     await response.write_eof()
     return response
 
 
-async def _several(
-    request: web.BaseRequest, headers: Mapping[str, str], file: int, size_bytes: int, parts: Sequence[Part]
+async def _send_multipart(
+    request: web.BaseRequest, headers: Mapping[str, str], file: int, size_bytes: int, ranges: Sequence[ByteRange]
 ) -> web.StreamResponse:
-    """Answer with several parts (RFC 9110, 14.6)."""
+    """Respond with several ranges (RFC 9110, 14.6)."""
     boundary = secrets.token_hex(16)
-    kind = headers.get("Content-Type", "application/octet-stream")
+    content_type = headers.get("Content-Type", "application/octet-stream")
     heads = [
-        f"\r\n--{boundary}\r\nContent-Type: {kind}\r\n"
-        f"Content-Range: bytes {part.begin}-{part.end - 1}/{size_bytes}\r\n\r\n".encode()
-        for part in parts
+        f"\r\n--{boundary}\r\nContent-Type: {content_type}\r\n"
+        f"Content-Range: bytes {span.begin}-{span.end - 1}/{size_bytes}\r\n\r\n".encode()
+        for span in ranges
     ]
     end = f"\r\n--{boundary}--\r\n".encode()
-    length = sum(part.end - part.begin for part in parts) + sum(map(len, heads)) + len(end)
-    response = FromFile(
+    length = sum(span.size_bytes for span in ranges) + sum(map(len, heads)) + len(end)
+    response = SendfileResponse(
         status=206,
         headers={**headers, "Content-Type": f"multipart/byteranges; boundary={boundary}",
                  "Content-Length": str(length)},
     )  # fmt: skip
     await response.prepare(request)
     if request.method != "HEAD":
-        for head, part in zip(heads, parts, strict=True):
+        for head, span in zip(heads, ranges, strict=True):
             await response.write(head)
-            await _send_part(request, response, file, part, None)
+            await _send_range(request, response, file, span, None)
         await response.write(end)
     await response.write_eof()
     return response
 
 
-async def _send_part(
-    request: web.BaseRequest, response: FromFile, file: int, part: Part, growing: Download | None
+async def _send_range(
+    request: web.BaseRequest, response: SendfileResponse, file: int, span: ByteRange, download: Download | None
 ) -> None:
-    """Send what lies between; of a file that still grows, as it comes in. An end too soon resets the connection."""
+    """Send a range, waiting for a download that still writes it. A failure resets the connection."""
     transport = request.transport
     if transport is None:
-        raise ConnectionResetError("the client has gone")
+        raise ConnectionResetError("the client closed the connection")
     try:
-        await _written_out(transport)
+        await _flush(transport)
         socket = os.dup(transport.get_extra_info("socket").fileno())
         try:
-            sent = part.begin
-            while sent < part.end:
-                until = part.end if growing is None else min(part.end, growing.readable_bytes)
-                if growing is not None and until <= sent:
-                    await growing.moved()
+            sent = span.begin
+            while sent < span.end:
+                until = span.end if download is None else min(span.end, download.readable_bytes)
+                if download is not None and until <= sent:
+                    await download.wait_for_progress()
                     continue
-                await _send_span(transport, socket, file, sent, until)
+                await _sendfile(transport, socket, file, sent, until)
                 response.sent_bytes += until - sent
                 sent = until
         finally:
             os.close(socket)
     except BaseException:
-        transport.abort()  # nobody may take it for the whole
+        transport.abort()  # a client must not mistake a part for the whole
         raise
 
 
-async def _send_span(transport: asyncio.BaseTransport, socket: int, file: int, begin: int, end: int) -> None:
+async def _sendfile(transport: asyncio.BaseTransport, socket: int, file: int, begin: int, end: int) -> None:
     while begin < end:
         if transport.is_closing():
-            raise ConnectionResetError("the client has gone")
+            raise ConnectionResetError("the client closed the connection")
         try:
-            sent = os.sendfile(socket, file, begin, min(end - begin, _SENT_AT_ONCE_BYTES))
+            sent = os.sendfile(socket, file, begin, min(end - begin, _SENDFILE_BYTES))
         except BlockingIOError:
-            await _takes_more(socket)
+            await _writable(socket)
             continue
         if not sent:
-            raise ConnectionResetError("the file is shorter than it was")
+            raise ConnectionResetError("the file is shorter than expected")
         begin += sent
         await asyncio.sleep(0)
 
 
-async def _takes_more(socket: int) -> None:
-    """Wait until the client has taken some of what was sent."""
+async def _writable(socket: int) -> None:
+    """Wait until the socket accepts more bytes."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
     loop.add_writer(socket, lambda: None if ready.done() else ready.set_result(None))
     try:
-        async with timeout(STALLED_AFTER_S):
+        async with timeout(STALL_TIMEOUT_S):
             await ready
     except asyncio.TimeoutError:
-        raise ConnectionResetError("the client takes nothing") from None
+        raise ConnectionResetError("the client stalled") from None
     finally:
         loop.remove_writer(socket)
 
 
-async def _written_out(transport: asyncio.WriteTransport) -> None:
-    """Wait until what was written before has left: what sendfile sends would overtake it."""
+async def _flush(transport: asyncio.WriteTransport) -> None:
+    """Wait until the transport's buffer is empty, so that sendfile does not overtake earlier writes."""
     loop = asyncio.get_running_loop()
-    until_s = loop.time() + STALLED_AFTER_S
-    pause_s = 0.0
+    deadline_s = loop.time() + STALL_TIMEOUT_S
+    interval_s = 0.0
     while transport.get_write_buffer_size():
-        if transport.is_closing() or loop.time() > until_s:
-            raise ConnectionResetError("the client takes nothing")
-        await asyncio.sleep(pause_s)
-        pause_s = 0.005
+        if transport.is_closing() or loop.time() > deadline_s:
+            raise ConnectionResetError("the client stalled")
+        await asyncio.sleep(interval_s)
+        interval_s = 0.005

@@ -1,4 +1,4 @@
-"""The cache of one process, opened as the configuration says."""
+"""Assemble and start the cache."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ...s3.transport.pool import ASKING, ASKING_CONNECTIONS
 from ...tasks import cancel
 from ...transfer.route_stores import probe_error
 from ..access_log import JsonAccessLog
-from ..http_server import Bounds, Connections, connections_at_hand, serving
-from ..request_stats import OF_CACHE, Line, RequestStats
+from ..http_server import Connections, serve
+from ..request_stats import CACHE_EVENTS, EventRecorder, RequestStats
 from .directory import CacheDirectory
-from .downloads import MAX_FILLS, Downloads
-from .eviction import disk_of, folder_of, room_in
+from .downloads import MAX_DOWNLOADS, Downloads
+from .eviction import cache_directory, disk_space, disk_usage
 from .frontend import CacheFrontEnd
 from .presigned import Verifier
 from .writer import sweep
@@ -31,68 +31,72 @@ CACHE = "mirror.cache"
 
 @dataclass(frozen=True)
 class CacheService:
-    """The address that the cache's clients come to."""
+    """The running cache of one process: its parts, port and health."""
 
     name: str
     store: Store
-    folder: CacheDirectory
-    fills: Downloads
+    directory: CacheDirectory
+    downloads: Downloads
     connections: Connections
     port: int
     metrics: Metrics
 
     def health_problem(self) -> str:
-        """Return "": it waits for nobody."""
+        """Return "": the cache has no background work that could stall."""
         return ""
 
     async def readiness_problems(self) -> list[str]:
-        """Ask the store and look at the directory; return what is wrong, a line each."""
+        """Check the store and the directory; return one line for each problem."""
         error = await probe_error(self.store)
-        wrong = [f"{self.name}: {error}"] if error is not None else []
-        if not self.folder.directory.is_dir():
-            wrong.append(f"{self.name}: {self.folder.directory} has gone")
-        return wrong
+        problems = [f"{self.name}: {error}"] if error is not None else []
+        if not self.directory.directory.is_dir():
+            problems.append(f"{self.name}: directory does not exist: {self.directory.directory}")
+        return problems
 
     async def measure(self) -> None:
-        """Bring the gauges up to date."""
-        self.metrics.mirror_connections[self.name] = self.connections.open
-        self.metrics.mirror_cache_filling[self.name] = self.fills.under_way
-        disk = disk_of(self.folder.directory)
+        """Update the gauges."""
+        self.metrics.mirror_connections[self.name] = self.connections.count
+        self.metrics.mirror_cache_filling[self.name] = self.downloads.running
+        disk = disk_usage(self.directory.directory)
         self.metrics.mirror_cache_fill_ratio[self.name] = disk.used_bytes / max(disk.size_bytes, 1)
 
 
 @asynccontextmanager
-async def cache_front(
-    settings: CacheSettings, metrics: Metrics, *, line: Line | None = None, with_access_log: bool = False
+async def open_cache(
+    settings: CacheSettings,
+    metrics: Metrics,
+    *,
+    record_event: EventRecorder | None = None,
+    with_access_log: bool = False,
 ) -> AsyncIterator[CacheService]:
-    """Open it. It answers at once, and removes what dead processes have left beside that.
+    """Serve the cache during the block, and remove leftovers of dead processes in the background.
 
     Raises:
-        ConfigError: the directory or the address cannot be had.
+        ConfigError: the directory or the address cannot be used.
     """
-    folder = folder_of(settings)
-    folder.make()
-    figures = RequestStats(CACHE, metrics, line, OF_CACHE)
+    directory = cache_directory(settings)
+    directory.create()
+    stats = RequestStats(CACHE, metrics, record_event, CACHE_EVENTS)
     prefix = settings.store.prefix
-    reading = Store(settings.store, source_prefix=prefix, connections=MAX_FILLS)
-    asking = Store(settings.store, source_prefix=prefix, connections=ASKING_CONNECTIONS, timeouts=ASKING)
-    async with reading, asking:
-        fills = Downloads(reading, folder, room_in(folder, settings), metrics, CACHE)
+    download_store = Store(settings.store, source_prefix=prefix, connections=MAX_DOWNLOADS)
+    client_store = Store(settings.store, source_prefix=prefix, connections=ASKING_CONNECTIONS, timeouts=ASKING)
+    async with download_store, client_store:
+        downloads = Downloads(download_store, directory, disk_space(directory, settings), metrics, CACHE)
         verifier = Verifier(settings.store, [Credentials(*pair) for pair in settings.keys])
-        cache = CacheFrontEnd(settings, verifier, asking, folder, fills, figures)
-        connections = Connections(Bounds(connections=connections_at_hand()))
+        cache = CacheFrontEnd(settings, verifier, client_store, directory, downloads, stats)
+        connections = Connections()
         access_log = JsonAccessLog if with_access_log else None
-        sweeping = asyncio.create_task(_sweep(folder))
+        sweeping = asyncio.create_task(_sweep(directory))
         try:
-            async with serving(CACHE, settings.host, settings.port, cache.answer, connections, access_log) as port:
-                log.info("%s: %s:%d, %s", CACHE, settings.host, port, folder.directory)
-                yield CacheService(CACHE, asking, folder, fills, connections, port, metrics)
+            async with serve(CACHE, settings.host, settings.port, cache.answer, connections, access_log) as port:
+                log.info("%s: %s:%d, %s", CACHE, settings.host, port, directory.directory)
+                yield CacheService(CACHE, client_store, directory, downloads, connections, port, metrics)
         finally:
             await cancel([sweeping])
-            await fills.close()
+            await downloads.close()
 
 
-async def _sweep(folder: CacheDirectory) -> None:
-    removed = await asyncio.to_thread(sweep, folder)
+async def _sweep(directory: CacheDirectory) -> None:
+    removed = await asyncio.to_thread(sweep, directory)
     if removed:
-        log.info("%s: %d files that dead processes had left are removed", CACHE, removed)
+        log.info("%s: removed %d leftover files of dead processes", CACHE, removed)

@@ -1,4 +1,4 @@
-"""Writing into the directory: a body under a lock, made visible in one step; and what dead processes have left."""
+"""Write cache entries atomically; remove leftovers of dead processes."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from functools import partial
 from pathlib import Path
 
 from .cached_object import CachedObject
-from .directory import NOTED_EVERY_S, CacheDirectory, remove
+from .directory import ACCESS_TIME_RESOLUTION_S, CacheDirectory, remove
 
 
 class EntryWriter:
-    """A body that this process writes and no other."""
+    """A body that is being written. The lock on its file keeps other writers of the key away."""
 
     def __init__(self, path: Path, file: int) -> None:
         self.path = path
         self.file = file
 
     def close(self) -> None:
-        """End it; what was not kept is removed."""
+        """Release the lock and remove the file; a committed body stays under its own name."""
         if self.file >= 0:
             if _is_at(self.file, self.path):
                 self.path.unlink()
@@ -31,9 +31,9 @@ class EntryWriter:
             self.file = -1
 
 
-def begin(folder: CacheDirectory, key: str) -> EntryWriter | None:
-    """Begin to write a body; None where somebody else does. Raises OSError."""
-    path = folder.filling / folder.name(key)
+def open_writer(directory: CacheDirectory, key: str) -> EntryWriter | None:
+    """Start to write a body; None if another writer has the key. Raises OSError."""
+    path = directory.downloads / directory.name(key)
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -42,69 +42,69 @@ def begin(folder: CacheDirectory, key: str) -> EntryWriter | None:
         if isinstance(error, BlockingIOError):
             return None
         raise
-    if not _is_at(file, path):  # it was finished between the two steps, and must not be written to
+    if not _is_at(file, path):  # another writer committed it between the two steps: writing would damage its body
         os.close(file)
         return None
-    if os.fstat(file).st_nlink > 1:  # whoever finished it died right then: it is a body that others may read
+    if os.fstat(file).st_nlink > 1:  # committed by a writer that died before its close: readers may have it open
         path.unlink()
         os.close(file)
-        return begin(folder, key)
+        return open_writer(directory, key)
     os.ftruncate(file, 0)
     return EntryWriter(path, file)
 
 
-def keep(folder: CacheDirectory, filling: EntryWriter, about: CachedObject) -> None:
-    """Make a body that has been written whole visible. Raises OSError. Slow: waits for the disk."""
-    os.ftruncate(filling.file, about.size_bytes)
-    os.fsync(filling.file)
-    os.utime(filling.file, ns=(time.time_ns(), about.modified_ms * 1_000_000))
-    name = folder.name(about.key)
-    before = folder.described(name)
-    visible = folder.description(name)
-    there = visible.parent
-    there.mkdir(exist_ok=True)
-    description = there / f".{about.body}.json"
-    # By its other name it goes on keeping others away until there is a description for them to find.
-    os.link(filling.path, there / about.body)
+def commit(directory: CacheDirectory, writer: EntryWriter, metadata: CachedObject) -> None:
+    """Make a complete body visible. Blocks until it is on disk. Raises OSError."""
+    os.ftruncate(writer.file, metadata.size_bytes)
+    os.fsync(writer.file)
+    os.utime(writer.file, ns=(time.time_ns(), metadata.modified_ms * 1_000_000))
+    name = directory.name(metadata.key)
+    previous = directory.read_metadata(name)
+    final = directory.metadata_path(name)
+    final.parent.mkdir(exist_ok=True)
+    temporary = final.parent / f".{metadata.body}.json"
+    body = final.parent / metadata.body
+    # A link, not a rename: the download's name keeps other writers away until the metadata is visible.
+    os.link(writer.path, body)
     try:
-        with description.open("x") as opened:
-            json.dump(asdict(about), opened)
+        with temporary.open("x") as opened:
+            json.dump(asdict(metadata), opened)
             opened.flush()
             os.fsync(opened.fileno())
-        description.rename(visible)
+        temporary.rename(final)
     except BaseException:
-        remove(description)
-        remove(there / about.body)
+        remove(temporary)
+        remove(body)
         raise
-    if before is not None and before.body != about.body:
-        remove(there / before.body)
+    if previous is not None and previous.body != metadata.body:
+        remove(final.parent / previous.body)
 
 
-def filling_count(folder: CacheDirectory) -> int:
-    """Return how many bodies are being written, or were when their process died."""
-    return sum(1 for _ in folder.filling.iterdir())
+def count_downloads(directory: CacheDirectory) -> int:
+    """Return how many bodies are being written, leftovers of dead processes included."""
+    return sum(1 for _ in directory.downloads.iterdir())
 
 
-def sweep(folder: CacheDirectory) -> int:
-    """Remove what dead processes have left; return how many files. What is being written is locked, and stays."""
+def sweep(directory: CacheDirectory) -> int:
+    """Remove leftovers of dead processes; return the number of files. Locked files are in use and stay."""
     removed = 0
-    for path in folder.filling.iterdir():
+    for path in directory.downloads.iterdir():
         removed += _remove_unlocked(path, lambda: True)
-    for inner in folder.objects.iterdir():
-        with os.scandir(inner) as entries:
-            names = [entry.name for entry in entries]
+    for folder in directory.objects.iterdir():
+        with os.scandir(folder) as files:
+            names = [file.name for file in files]
         for name in names:
-            path, object_name = inner / name, name.lstrip(".").partition(".")[0]
+            path, object_name = folder / name, name.lstrip(".").partition(".")[0]
             if name.startswith("."):
-                removed += time.time() - _modified_s(path) > NOTED_EVERY_S and remove(path)
+                removed += time.time() - _modified_s(path) > ACCESS_TIME_RESOLUTION_S and remove(path)
             elif not name.endswith(".json"):
-                removed += _remove_unlocked(path, partial(_is_orphan, folder, object_name, name))
+                removed += _remove_unlocked(path, partial(_is_orphan, directory, object_name, name))
     return removed
 
 
-def _is_orphan(folder: CacheDirectory, name: str, body: str) -> bool:
-    about = folder.described(name)
-    return about is None or about.body != body
+def _is_orphan(directory: CacheDirectory, name: str, body: str) -> bool:
+    metadata = directory.read_metadata(name)
+    return metadata is None or metadata.body != body
 
 
 def _modified_s(path: Path) -> float:
@@ -114,15 +114,15 @@ def _modified_s(path: Path) -> float:
         return time.time()
 
 
-def _remove_unlocked(path: Path, is_left: Callable[[], bool]) -> bool:
-    """Remove a file that nobody holds a lock on, where `is_left` says so."""
+def _remove_unlocked(path: Path, is_leftover: Callable[[], bool]) -> bool:
+    """Remove a file if no process has locked it and `is_leftover` agrees while it is locked here."""
     try:
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return is_left() and _is_at(file, path) and remove(path)
+        return is_leftover() and _is_at(file, path) and remove(path)
     except BlockingIOError:
         return False
     finally:
@@ -130,7 +130,7 @@ def _remove_unlocked(path: Path, is_left: Callable[[], bool]) -> bool:
 
 
 def _is_at(file: int, path: Path) -> bool:
-    """Whether an open file is still the one at this path."""
+    """Whether a path still leads to an open file."""
     try:
         return os.path.samestat(os.fstat(file), path.stat())
     except FileNotFoundError:

@@ -1,17 +1,17 @@
-"""Any HTTP(S) server as a source of copies: what `Store.get` and `Store.fetch` are, for a URL and its redirects.
+"""Use any HTTP(S) server as a source of copies: the methods of a `Source`, for URLs and their redirects.
 
-One connection an object: the next object is likely to be elsewhere. The address that the rules have looked at is the
-address that is connected to, so a name that changes its mind in between (DNS rebinding) gains nothing.
+Each object gets its own connection, because the next one is probably on another host. The connection goes to the
+address that the rules have checked, so DNS rebinding has no effect.
 """
 
 from __future__ import annotations
 
 import asyncio
+import binascii
 import hashlib
 import math
 import ssl
 from base64 import b64decode
-from binascii import Error as NoBase64
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,16 +26,17 @@ from ...s3.transport.connection import Connection
 from ...s3.transport.errors import ConnectFailed, ContentMD5Mismatch, TransportError, TransportTimeout
 from ...s3.transport.pool import Timeouts
 from ...tasks import timeout
-from .url_policy import Place, UrlRules
+from .url_policy import ParsedUrl, UrlRules
 
-MAX_HOPS = 20
-_REDIRECTS = frozenset((301, 302, 303, 307, 308))
-_TAKEN_AT_ONCE_BYTES = 256 * 1024
-_MD5_OF_NOTHING = "d41d8cd98f00b204e9800998ecf8427e"
+#: Redirects that are followed.
+MAX_REDIRECTS = 20
+_REDIRECT_STATUSES = frozenset((301, 302, 303, 307, 308))
+_READ_BYTES = 256 * 1024
+_EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
 
 
 class Hop(NamedTuple):
-    """A request that was made on the way to an object, and what came of it."""
+    """One request of a chain of redirects, and its result."""
 
     status: int
     url: str
@@ -44,11 +45,11 @@ class Hop(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An answer with an object in it.
+    """A response that carries an object.
 
     Attributes:
-        hops: the requests that led to it; the last one brought it.
-        headers: of the answer, all of them, in lower case.
+        hops: all requests in order; the last one returned the object.
+        headers: all headers of the response, with lower-case names.
     """
 
     hops: tuple[Hop, ...]
@@ -56,106 +57,110 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A body whose length nobody announced, read to its end. `md5` in hex digits."""
+class SpooledBody:
+    """A body without Content-Length that has been read to its end. `md5` is in hex digits."""
 
     content: BodyReader
     size_bytes: int
     md5: str
 
 
+#: Reads chunks to their end.
+SpoolBody = Callable[[AsyncIterator[bytes]], Awaitable[SpooledBody]]
+
+
 class Origin:
-    """Reads what a URL holds.
+    """Reads objects from URLs.
 
     Args:
-        name: how messages call it.
-        url_of: from a key to its URL. Raises UrlForbidden.
-        rules: which URLs and addresses may be asked.
-        kept: the headers to be stored with an object. Raises UpstreamRefused where one is lacking.
-        keep: reads a body whose length is not announced to its end; None: such a one is refused.
+        name: name for messages.
+        key_to_url: returns the URL of a key. Raises UrlForbidden.
+        rules: which URLs and addresses may be requested.
+        headers_for: returns headers to store with an object. Raises UpstreamRefused if a required one is missing.
+        spool: reads a body without Content-Length; None: such bodies are refused.
     """
 
     def __init__(
         self,
         name: str,
         *,
-        url_of: Callable[[str], str],
+        key_to_url: Callable[[str], str],
         rules: UrlRules,
-        kept: Callable[[str, Fetched], Mapping[str, str]],
-        keep: Callable[[AsyncIterator[bytes]], Awaitable[Kept]] | None = None,
+        headers_for: Callable[[str, Fetched], Mapping[str, str]],
+        spool: SpoolBody | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008  # frozen
     ) -> None:
         self.name = name
         self.endpoint = Endpoint(name, "")
-        self._url_of = url_of
+        self._key_to_url = key_to_url
         self._rules = rules
-        self._kept = kept
-        self._keep = keep
+        self._headers_for = headers_for
+        self._spool = spool
         self._timeouts = timeouts
         self._tls: ssl.SSLContext | None = None
 
     async def fetch(self, key: str, limit_bytes: int) -> tuple[ObjectStream, bytes | None]:
-        """Open an object and, where it has at most `limit_bytes`, read it too, as `Store.fetch` does."""
-        reading = await self.get(key)
-        if reading.info.size_bytes > limit_bytes:
-            return reading, None
-        return reading, await reading.body()
+        """Open an object and read it if it has at most `limit_bytes`, as `Store.fetch` does."""
+        stream = await self.get(key)
+        if stream.info.size_bytes > limit_bytes:
+            return stream, None
+        return stream, await stream.body()
 
     async def head(self, key: str) -> ObjectInfo | None:
-        """Return None: what a server says to a HEAD need not be what it says to a GET, so it is not asked."""
+        """Return None: a server may answer HEAD differently from GET, so no HEAD is sent."""
         return None
 
     async def get(self, key: str) -> ObjectStream:
         """Open an object.
 
         Raises:
-            UrlForbidden: the rules do not allow the URL, or one that it leads to; that one was not asked for.
-            NoSuchKey: a 404.
-            UpstreamRefused: any other answer than a 200 with all that a copy needs.
-            StoreUnavailable: no answer. It names no store: one host that is away says nothing of the others.
+            UrlForbidden: the rules forbid the URL or one that it redirects to; that one was not requested.
+            NoSuchKey: status 404.
+            UpstreamRefused: another status than 200, or a response that lacks what a copy needs.
+            StoreUnavailable: no response. Its `store` is "", because the failure of a host is not that of the source.
         """
         try:
-            url = self._url_of(key)
+            url = self._key_to_url(key)
             hops: list[Hop] = []
-            while len(hops) <= MAX_HOPS:
-                place = self._rules.place(url)
-                address, answer = await self._ask(key, place)
-                hops.append(Hop(answer.status, place.url, address))
-                location = answer.headers.get("location")
-                if answer.status not in _REDIRECTS or location is None:
-                    return await self._read(key, answer, Fetched(tuple(hops), answer.headers))
-                answer.close()
-                url = urljoin(place.url, location.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+            while len(hops) <= MAX_REDIRECTS:
+                parsed = self._rules.check_url(url)
+                address, response = await self._request(key, parsed)
+                hops.append(Hop(response.status, parsed.url, address))
+                location = response.headers.get("location")
+                if response.status not in _REDIRECT_STATUSES or location is None:
+                    return await self._open(key, parsed, response, Fetched(tuple(hops), response.headers))
+                response.close()
+                url = urljoin(parsed.url, location.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
         except UrlForbidden as error:
             error.key, error.operation = key, "GET"
             raise
         except ValueError as error:
-            raise UpstreamRefused(f"it redirects to what is no URL: {error}", key=key, status=302) from error
-        raise UpstreamRefused(f"it redirects more than {MAX_HOPS} times", key=key, status=hops[-1].status)
+            raise UpstreamRefused(f"it redirects to an invalid URL: {error}", key=key, status=302) from error
+        raise UpstreamRefused(f"it redirects more than {MAX_REDIRECTS} times", key=key, status=hops[-1].status)
 
-    async def _ask(self, key: str, place: Place) -> tuple[str, S3Response]:
-        """Make one request. Return the address that answered, and the answer."""
-        addresses = await self._rules.addresses(place)
+    async def _request(self, key: str, url: ParsedUrl) -> tuple[str, S3Response]:
+        """Send one request. Return the address that responded, and the response."""
+        addresses = await self._rules.addresses(url)
         try:
-            address, connection = await self._connect(place, addresses)
+            address, connection = await self._connect(url, addresses)
         except TransportError as error:
-            raise self._failure(key, place, error) from error
-        watch = _Watch(self._timeouts.read_s)
-        watch.begin(connection)
+            raise _unavailable(key, url, error) from error
+        owner = _SingleUse(self._timeouts.read_s)
+        owner.watch(connection)
         connection.end_within(self._timeouts.read_s)
         try:
-            connection.send(_request(place), b"", without_body=False)
+            connection.send(_encode_request(url), b"", without_body=False)
             head = await connection.head()
         except BaseException as error:
-            watch.release(connection)
+            owner.release(connection)
             if isinstance(error, TransportError):
-                raise self._failure(key, place, error) from error
+                raise _unavailable(key, url, error) from error
             raise
         connection.end_within(math.inf)
-        return address, S3Response(head, connection, watch)
+        return address, S3Response(head, connection, owner)
 
-    async def _connect(self, place: Place, addresses: list[str]) -> tuple[str, Connection]:
-        if place.is_secure and self._tls is None:
+    async def _connect(self, url: ParsedUrl, addresses: list[str]) -> tuple[str, Connection]:
+        if url.is_secure and self._tls is None:
             self._tls = ssl.create_default_context()
         loop = asyncio.get_running_loop()
         cause: BaseException | None = None
@@ -165,9 +170,9 @@ class Origin:
                     _, connection = await loop.create_connection(
                         lambda: Connection(loop),
                         address,
-                        place.port,
-                        ssl=self._tls if place.is_secure else None,
-                        server_hostname=place.host if place.is_secure else None,
+                        url.port,
+                        ssl=self._tls if url.is_secure else None,
+                        server_hostname=url.host if url.is_secure else None,
                     )
             except (OSError, asyncio.TimeoutError, ssl.CertificateError) as error:
                 cause = error
@@ -175,68 +180,54 @@ class Origin:
                 return address, connection
         raise ConnectFailed from cause
 
-    async def _read(self, key: str, answer: S3Response, fetched: Fetched) -> ObjectStream:
+    async def _open(self, key: str, url: ParsedUrl, response: S3Response, fetched: Fetched) -> ObjectStream:
         try:
-            return await self._reading(key, answer, fetched)
+            return await self._open_response(key, url, response, fetched)
         except BaseException:
-            answer.close(abort=True)
+            response.close(abort=True)
             raise
 
-    async def _reading(self, key: str, answer: S3Response, fetched: Fetched) -> ObjectStream:
-        place = self._rules.place(fetched.hops[-1].url)
-        if answer.status == 404:
-            raise NoSuchKey("not found there", operation="GET", key=key, status=404)
-        if answer.status != 200:
-            raise UpstreamRefused("only a 200 can be copied", key=key, status=answer.status)
-        headers = {name: value for name, value in answer.headers.items() if name in KEPT_HEADERS}
-        headers.update(self._kept(key, fetched))
+    async def _open_response(self, key: str, url: ParsedUrl, response: S3Response, fetched: Fetched) -> ObjectStream:
+        if response.status == 404:
+            raise NoSuchKey("not found upstream", operation="GET", key=key, status=404)
+        if response.status != 200:
+            raise UpstreamRefused("only a response with status 200 can be copied", key=key, status=response.status)
+        headers = {name: value for name, value in response.headers.items() if name in KEPT_HEADERS}
+        headers.update(self._headers_for(key, fetched))
 
-        def failed(error: TransportError) -> StoreError:
-            return self._failure(key, place, error)
+        def to_store_error(error: TransportError) -> StoreError:
+            return _unavailable(key, url, error)
 
-        etag, modified_ms = _md5(answer.headers), http_date_ms(answer.headers.get("last-modified", "")) or 0
-        length = answer.headers.get("content-length")
-        is_promised = etag and "content-md5" in answer.headers
-        if length is not None and "transfer-encoding" not in answer.headers:
-            if is_promised and not int(length) and etag != _MD5_OF_NOTHING:
-                raise failed(ContentMD5Mismatch())  # an empty body is never taken, so nobody would hold it against that
-            content: BodyReader = Promised(answer, int(length), etag) if is_promised else answer
-            return ObjectStream(ObjectInfo(key, int(length), etag, modified_ms, headers), content, failed)
-        if self._keep is None or "transfer-encoding" not in answer.headers:
-            raise UpstreamRefused("it announces no length, so nobody could tell a whole object", key=key, status=200)
-        kept = await self._keep(_chunks(answer, failed))
-        if is_promised and etag != kept.md5:
-            kept.content.close()
-            raise failed(ContentMD5Mismatch())
-        return ObjectStream(ObjectInfo(key, kept.size_bytes, kept.md5, modified_ms, headers), kept.content, failed)
-
-    def _failure(self, key: str, place: Place, error: TransportError) -> StoreUnavailable:
-        cause = error.__cause__
-        if isinstance(error, ConnectFailed):
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                why = f"its certificate is not trusted: {cause.verify_message}"
-            else:
-                why = f"no connection: {cause}" if str(cause) else "no connection in time"
-        elif isinstance(error, TransportTimeout):
-            why = "it did not answer in time"
-        elif isinstance(error, ContentMD5Mismatch):
-            why = "what came does not have the Content-MD5 that was promised"
-        else:
-            why = f"the connection was lost before the answer was complete ({error or type(error).__name__})"
-        return StoreUnavailable(f"{place.host}:{place.port}: {why}", operation="GET", key=key)
+        etag = _expected_md5(response.headers)
+        modified_ms = http_date_ms(response.headers.get("last-modified", "")) or 0
+        length = response.headers.get("content-length")
+        must_match = etag and "content-md5" in response.headers
+        if length is not None and "transfer-encoding" not in response.headers:
+            if must_match and not int(length) and etag != _EMPTY_MD5:
+                raise to_store_error(ContentMD5Mismatch())  # an empty body is never read, so never checked later
+            content: BodyReader = _CheckedBody(response, int(length), etag) if must_match else response
+            return ObjectStream(ObjectInfo(key, int(length), etag, modified_ms, headers), content, to_store_error)
+        if self._spool is None or "transfer-encoding" not in response.headers:
+            raise UpstreamRefused("the response has no Content-Length to check its end by", key=key, status=200)
+        body = await self._spool(_chunks(response, to_store_error))
+        if must_match and etag != body.md5:
+            body.content.close()
+            raise to_store_error(ContentMD5Mismatch())
+        info = ObjectInfo(key, body.size_bytes, body.md5, modified_ms, headers)
+        return ObjectStream(info, body.content, to_store_error)
 
 
-class _Watch:
-    """Watches one connection while it is waited for, and drops it when it is given back."""
+class _SingleUse:
+    """Owner of a connection that serves one request: checks its read timeout, and aborts it when released."""
 
-    def __init__(self, quiet_s: float) -> None:
-        self._quiet_s = quiet_s
+    def __init__(self, read_timeout_s: float) -> None:
+        self._read_timeout_s = read_timeout_s
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, connection: Connection) -> None:
+    def watch(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
-        connection.check(loop.time(), self._quiet_s)
-        self._timer = loop.call_later(min(self._quiet_s / 4, 1.0), self.begin, connection)
+        connection.check(loop.time(), self._read_timeout_s)
+        self._timer = loop.call_later(min(self._read_timeout_s / 4, 1.0), self.watch, connection)
 
     def release(self, connection: Connection) -> None:
         if self._timer is not None:
@@ -244,53 +235,68 @@ class _Watch:
         connection.abort()
 
 
-def _request(place: Place) -> bytes:
-    """Return the request. Nothing of the client's own is in it: neither Range nor Authorization nor a condition."""
-    return (
-        f"GET {place.target} HTTP/1.1\r\nhost: {place.host_header}\r\nuser-agent: s3s3/{__version__}\r\n"
-        "accept: */*\r\naccept-encoding: identity\r\nconnection: close\r\n\r\n"
-    ).encode("ascii")
-
-
-async def _chunks(answer: S3Response, failed: Callable[[TransportError], StoreError]) -> AsyncIterator[bytes]:
-    try:
-        while chunk := await answer.read(_TAKEN_AT_ONCE_BYTES):
-            yield chunk
-    except TransportError as error:
-        raise failed(error) from error
-    finally:
-        answer.close()
-
-
-def _md5(headers: Mapping[str, str]) -> str:
-    """Return the MD5 that the answer promises for its body, in hex digits; "" where it promises none."""
-    try:
-        promised = b64decode(headers.get("content-md5", ""), validate=True)
-    except (NoBase64, ValueError):
-        promised = b""
-    if len(promised) == 16:
-        return promised.hex()
-    etag = headers.get("etag", "")
-    return md5_of_etag(etag.strip('"')) or ""
-
-
-class Promised(BodyReader):
-    """Gives the body, but its last bytes only where the whole has the MD5. An ETag may be none; this header is one."""
+class _CheckedBody(BodyReader):
+    """Passes a body on, but its last bytes only if its MD5 is that of Content-MD5."""
 
     def __init__(self, content: BodyReader, size_bytes: int, md5: str) -> None:
         self._content = content
-        self._left = size_bytes
-        self._promised = md5
+        self._left_bytes = size_bytes
+        self._expected_md5 = md5
         self._md5 = hashlib.md5(usedforsecurity=False)
 
     async def read(self, size_bytes: int) -> bytes:
         chunk = await self._content.read(size_bytes)
         self._md5.update(chunk)
-        self._left -= len(chunk)
-        if chunk and self._left <= 0 and self._md5.hexdigest() != self._promised:
+        self._left_bytes -= len(chunk)
+        if chunk and self._left_bytes <= 0 and self._md5.hexdigest() != self._expected_md5:
             self.close(abort=True)
             raise ContentMD5Mismatch
         return chunk
 
     def close(self, *, abort: bool = False) -> None:
         self._content.close(abort=abort)
+
+
+def _encode_request(url: ParsedUrl) -> bytes:
+    """Return the request. It contains no header of the client: no Range, Authorization or condition."""
+    return (
+        f"GET {url.target} HTTP/1.1\r\nhost: {url.host_header}\r\nuser-agent: s3s3/{__version__}\r\n"
+        "accept: */*\r\naccept-encoding: identity\r\nconnection: close\r\n\r\n"
+    ).encode("ascii")
+
+
+async def _chunks(response: S3Response, to_store_error: Callable[[TransportError], StoreError]) -> AsyncIterator[bytes]:
+    try:
+        while chunk := await response.read(_READ_BYTES):
+            yield chunk
+    except TransportError as error:
+        raise to_store_error(error) from error
+    finally:
+        response.close()
+
+
+def _expected_md5(headers: Mapping[str, str]) -> str:
+    """Return the MD5 that Content-MD5, or else the ETag, announces for the body, in hex digits; "" for none."""
+    try:
+        content_md5 = b64decode(headers.get("content-md5", ""), validate=True)
+    except (binascii.Error, ValueError):
+        content_md5 = b""
+    if len(content_md5) == 16:
+        return content_md5.hex()
+    return md5_of_etag(headers.get("etag", "").strip('"')) or ""
+
+
+def _unavailable(key: str, url: ParsedUrl, error: TransportError) -> StoreUnavailable:
+    cause = error.__cause__
+    if isinstance(error, ConnectFailed):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            reason = f"its certificate is not trusted: {cause.verify_message}"
+        else:
+            reason = f"cannot connect: {cause}" if str(cause) else "connecting timed out"
+    elif isinstance(error, TransportTimeout):
+        reason = "it did not respond in time"
+    elif isinstance(error, ContentMD5Mismatch):
+        reason = "the body does not have the MD5 of its Content-MD5 header"
+    else:
+        reason = f"the connection was lost before the response was complete ({error or type(error).__name__})"
+    return StoreUnavailable(f"{url.host}:{url.port}: {reason}", operation="GET", key=key)

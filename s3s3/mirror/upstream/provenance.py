@@ -1,4 +1,4 @@
-"""What is stored with a copy beside the object's own headers: where it came from."""
+"""Metadata that records where a copy came from."""
 
 from __future__ import annotations
 
@@ -10,40 +10,41 @@ from email.utils import formatdate
 from ...errors import UpstreamRefused
 from .origin import Fetched
 
+#: Prefix of the predecessor, so that existing readers of these headers keep working.
 PREFIX = "x-amz-meta-cloud-mirror-"
-"""That of the predecessor: whoever reads these headers goes on reading them."""
 
-_HOPS_LIMIT_BYTES = 700
-"""All metadata of an object together may take 2 KB (S3 user guide, "User-defined object metadata")."""
+#: Size limit of the recorded hops (bytes). All metadata of an object may take 2 KB (S3 user guide, "User-defined
+#: object metadata").
+_MAX_HOPS_BYTES = 700
 
 
-def of_proxy(_key: str, fetched: Fetched) -> Mapping[str, str]:
-    """Return what the copy-proxy stores."""
+def proxy_headers(_key: str, fetched: Fetched) -> Mapping[str, str]:
+    """Return the metadata that the copy-proxy adds."""
     return {"x-amz-meta-source": fetched.hops[0].url}
 
 
-def of_redirect(key: str, fetched: Fetched) -> Mapping[str, str]:
-    """Return what the redirect front stores. Raises UpstreamRefused without a Content-Type."""
+def redirect_headers(key: str, fetched: Fetched) -> Mapping[str, str]:
+    """Return the metadata that the redirect front end adds. Raises UpstreamRefused without a Content-Type."""
     if not fetched.headers.get("content-type"):
-        raise UpstreamRefused("it says no Content-Type", key=key, status=200)
+        raise UpstreamRefused("the response has no Content-Type", key=key, status=200)
     return {
         f"{PREFIX}upstream-etag": _ascii(fetched.headers.get("etag", "<unknown>")),
         f"{PREFIX}upstream-content-length": _ascii(fetched.headers.get("content-length", "<unknown>")),
         f"{PREFIX}upstream-url": fetched.hops[0].url,
         f"{PREFIX}stored": formatdate(time.time(), usegmt=True),
-        f"{PREFIX}addresses": _hops(fetched),
+        f"{PREFIX}addresses": _hops_json(fetched),
     }
 
 
-def _hops(fetched: Fetched) -> str:
-    """Return the hops as JSON; of too many, those in the middle are left out."""
+def _hops_json(fetched: Fetched) -> str:
+    """Return the hops as JSON, without those in the middle if they are too long."""
     hops = [{"code": hop.status, "url": hop.url, "address": hop.address} for hop in fetched.hops]
-    while len(json.dumps(hops)) > _HOPS_LIMIT_BYTES and len(hops) > 1:
+    while len(json.dumps(hops)) > _MAX_HOPS_BYTES and len(hops) > 1:
         del hops[len(hops) // 2]
     text = json.dumps(hops)
-    return text if len(text) <= _HOPS_LIMIT_BYTES else json.dumps([{**hops[0], "url": ""}])
+    return text if len(text) <= _MAX_HOPS_BYTES else json.dumps([{**hops[0], "url": ""}])
 
 
 def _ascii(text: str) -> str:
-    """Return a header's value as text that every store takes."""
+    """Return a header value that every store accepts."""
     return text.encode("ascii", "backslashreplace").decode()[:200]

@@ -1,59 +1,62 @@
-"""Bodies whose length nobody announced: read to their end, in memory or on disk, so that a plain PUT can take them."""
+"""Buffer bodies without Content-Length in memory or on disk, because a plain PUT needs the length."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from ...errors import SpoolUnavailable, TooLarge
 from ...model import SINGLE_PUT_LIMIT_BYTES
 from ...s3 import BodyReader
 from ...transfer.budget import BudgetRequest, CopyBudget
 from ...transfer.spool import SpooledFile
-from .origin import Kept
+from .origin import SpoolBody, SpooledBody
 
-IN_MEMORY_BYTES = 256 * 1024
-_ROOM_STEP_BYTES = 16 * 1024 * 1024
+#: Longer bodies are buffered on disk (bytes).
+MAX_MEMORY_BYTES = 256 * 1024
+_RESERVATION_BYTES = 16 * 1024 * 1024
 
 
-def keeper(room: CopyBudget) -> Callable[[AsyncIterator[bytes]], Awaitable[Kept]]:
-    """Return what reads such a body to its end, taking the disk that it needs from `room`."""
+def body_spooler(budget: CopyBudget) -> SpoolBody:
+    """Return a function that reads a body to its end; the disk space it needs comes from `budget`.
 
-    async def keep(chunks: AsyncIterator[bytes]) -> Kept:
-        """Raises TooLarge, SpoolUnavailable, and what the chunks raise."""
-        beginning: list[bytes] = []
+    The function raises TooLarge, SpoolUnavailable, and what the chunks raise.
+    """
+
+    async def spool(chunks: AsyncIterator[bytes]) -> SpooledBody:
+        prefix: list[bytes] = []
         size_bytes = 0
         async for chunk in chunks:
-            beginning.append(chunk)
+            prefix.append(chunk)
             size_bytes += len(chunk)
-            if size_bytes > IN_MEMORY_BYTES:
-                return await _on_disk(room, beginning, chunks)
-        content = b"".join(beginning)
-        return Kept(_InMemory(content), size_bytes, hashlib.md5(content, usedforsecurity=False).hexdigest())
+            if size_bytes > MAX_MEMORY_BYTES:
+                return await _spool_to_disk(budget, prefix, chunks)
+        content = b"".join(prefix)
+        return SpooledBody(_InMemory(content), size_bytes, hashlib.md5(content, usedforsecurity=False).hexdigest())
 
-    return keep
+    return spool
 
 
-async def _on_disk(room: CopyBudget, beginning: list[bytes], rest: AsyncIterator[bytes]) -> Kept:
-    taken = _Taken(room)
+async def _spool_to_disk(budget: CopyBudget, prefix: list[bytes], rest: AsyncIterator[bytes]) -> SpooledBody:
+    reservation = _Reservation(budget)
     try:
-        file = await room.spool(taken.counted(beginning, rest))
+        file = await budget.spool(reservation.counted(prefix, rest))
     except BaseException:
-        taken.give_back()
+        reservation.release()
         raise
-    return Kept(_OnDisk(file, taken), taken.size_bytes, file.md5.hex())
+    return SpooledBody(_OnDisk(file, reservation), reservation.size_bytes, file.md5.hex())
 
 
-class _Taken:
-    """The disk that one body takes, more of it as it comes in."""
+class _Reservation:
+    """The disk budget of one body, which grows with it."""
 
-    def __init__(self, room: CopyBudget) -> None:
-        self._room = room
-        self._taken_bytes = 0
+    def __init__(self, budget: CopyBudget) -> None:
+        self._budget = budget
+        self._reserved_bytes = 0
         self.size_bytes = 0
 
-    async def counted(self, beginning: list[bytes], rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-        for chunk in beginning:
+    async def counted(self, prefix: list[bytes], rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        for chunk in prefix:
             self._count(chunk)
             yield chunk
         async for chunk in rest:
@@ -63,16 +66,16 @@ class _Taken:
     def _count(self, chunk: bytes) -> None:
         self.size_bytes += len(chunk)
         if self.size_bytes > SINGLE_PUT_LIMIT_BYTES:
-            raise TooLarge("it has more bytes than a single PUT takes (5 GiB)", operation="GET")
-        while self.size_bytes > self._taken_bytes:
-            # Never waited for: two that each hold a part could wait for each other for ever.
-            if not self._room.try_acquire(BudgetRequest(0, _ROOM_STEP_BYTES)):
-                raise SpoolUnavailable("spool_bytes is used up for now: set a larger one in [worker]")
-            self._taken_bytes += _ROOM_STEP_BYTES
+            raise TooLarge("the object is larger than a single PUT may be (5 GiB)", operation="GET")
+        while self.size_bytes > self._reserved_bytes:
+            # Does not wait: two bodies that each hold a part of the budget could block each other.
+            if not self._budget.try_acquire(BudgetRequest(0, _RESERVATION_BYTES)):
+                raise SpoolUnavailable("spool_bytes is used up; increase it in [worker]")
+            self._reserved_bytes += _RESERVATION_BYTES
 
-    def give_back(self) -> None:
-        self._room.release(BudgetRequest(0, self._taken_bytes))
-        self._taken_bytes = 0
+    def release(self) -> None:
+        self._budget.release(BudgetRequest(0, self._reserved_bytes))
+        self._reserved_bytes = 0
 
 
 class _InMemory(BodyReader):
@@ -88,10 +91,10 @@ class _InMemory(BodyReader):
 
 
 class _OnDisk(BodyReader):
-    def __init__(self, file: SpooledFile, taken: _Taken) -> None:
+    def __init__(self, file: SpooledFile, reservation: _Reservation) -> None:
         self._file = file
         self._chunks = file.chunks()
-        self._taken = taken
+        self._reservation = reservation
 
     async def read(self, size_bytes: int) -> bytes:
         pieces: list[bytes] = []
@@ -104,4 +107,4 @@ class _OnDisk(BodyReader):
 
     def close(self, *, abort: bool = False) -> None:
         self._file.close()
-        self._taken.give_back()
+        self._reservation.release()

@@ -1,4 +1,4 @@
-"""Which URLs may be asked for, and at which addresses: what stands between a client's URL and the inner network."""
+"""Decide which URLs and addresses may be requested, to keep clients out of the internal network."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ Network: TypeAlias = "IPv4Network | IPv6Network"
 IpAddress: TypeAlias = "IPv4Address | IPv6Address"
 Resolve: TypeAlias = "Callable[[str, int], Awaitable[list[str]]]"
 
-EVERY_ADDRESS: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+#: IPv4 addresses as seen from an IPv6-only network (RFC 6052).
 _NAT64: Network = ip_network("64:ff9b::/96")
-"""IPv4 addresses as an IPv6-only network reaches them (RFC 6052)."""
 
 _RESOLVE_TIMEOUT_S = 10.0
-_KEPT_IN_URL = "%/:?#[]@!$&'()*+,;=-._~"
+_UNQUOTED = "%/:?#[]@!$&'()*+,;=-._~"
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A URL taken apart.
+class ParsedUrl:
+    """A parsed URL.
 
     Attributes:
-        url: as it is asked for: scheme and host in lower case, no fragment.
-        host: without brackets; a name or an address.
-        target: path and query, as sent.
+        url: normalized: scheme and host in lower case, no fragment.
+        host: a name, or an address without brackets.
+        target: path and query.
     """
 
     url: str
@@ -45,26 +44,26 @@ class Place:
     target: str
 
 
-def place_of(url: str) -> Place:
-    """Take a URL apart. Raises UrlForbidden for what is no absolute HTTP(S) URL, or holds a user or a password."""
+def parse_url(url: str) -> ParsedUrl:
+    """Parse an absolute HTTP(S) URL. Raises UrlForbidden for other text, and for a URL with a user or a password."""
     try:
-        parts = urlsplit(quote(url.strip(), safe=_KEPT_IN_URL))
+        parts = urlsplit(quote(url.strip(), safe=_UNQUOTED))
         port = parts.port
     except ValueError:
-        raise UrlForbidden("it is no URL") from None
+        raise UrlForbidden("not a URL") from None
     scheme, host = parts.scheme.lower(), parts.hostname or ""
     if scheme not in ("http", "https") or not host:
-        raise UrlForbidden("it is no http:// or https:// URL")
+        raise UrlForbidden("not an http:// or https:// URL")
     bracketed = f"[{host}]" if ":" in host else host
     if "@" in parts.netloc or not _HOST.fullmatch(bracketed):
-        raise UrlForbidden("its host is none, or a user name stands before it")
-    usual_port = 443 if scheme == "https" else 80
-    host_header = bracketed if port in (None, usual_port) else f"{bracketed}:{port}"
+        raise UrlForbidden("the URL's host is invalid, or the URL contains a user name")
+    default_port = 443 if scheme == "https" else 80
+    host_header = bracketed if port in (None, default_port) else f"{bracketed}:{port}"
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Place(
+    return ParsedUrl(
         url=f"{scheme}://{host_header}{target}",
         host=host,
-        port=port or usual_port,
+        port=port or default_port,
         is_secure=scheme == "https",
         host_header=host_header,
         target=target,
@@ -72,21 +71,21 @@ def place_of(url: str) -> Place:
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """Return the addresses that a name has now. Raises OSError."""
+    """Return the addresses of a host name. Raises OSError."""
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 @dataclass(frozen=True)
 class UrlRules:
-    """What may be asked for.
+    """Rules for URLs and addresses.
 
     Attributes:
-        patterns: one of them matches every URL from its beginning; none: any URL will do.
-        https_only: nothing is asked for without TLS.
-        private: networks that may be asked although they are private, loopback, link-local or the like.
-        trusted: host and port that may be asked whatever their address: those that the configuration itself names.
-        resolve: from a host and a port to its addresses.
+        patterns: a URL must match one of them from its beginning; empty: every URL is allowed.
+        https_only: reject URLs without TLS.
+        private: networks that are allowed although they are not global.
+        trusted: host and port of the configuration itself, allowed at every address.
+        resolve: returns the addresses of a host and a port.
     """
 
     patterns: Sequence[re.Pattern[str]] = ()
@@ -95,56 +94,59 @@ class UrlRules:
     trusted: tuple[str, int] | None = None
     resolve: Resolve = field(default=resolve)
 
-    def place(self, url: str) -> Place:
-        """Return the URL taken apart. Raises UrlForbidden."""
-        place = place_of(url)
-        if self.https_only and not place.is_secure:
-            raise UrlForbidden(f"{shown(place.url)} is not https, and https_only is set")
-        if self.patterns and not any(pattern.match(place.url) for pattern in self.patterns):
-            raise UrlForbidden(f"{shown(place.url)} matches none of allowed_patterns")
-        return place
+    def check_url(self, url: str) -> ParsedUrl:
+        """Parse and check a URL. Raises UrlForbidden."""
+        parsed = parse_url(url)
+        if self.https_only and not parsed.is_secure:
+            raise UrlForbidden(f"{redact_query(parsed.url)} is not https, and https_only is set")
+        if self.patterns and not any(pattern.match(parsed.url) for pattern in self.patterns):
+            raise UrlForbidden(f"{redact_query(parsed.url)} matches none of allowed_patterns")
+        return parsed
 
-    async def addresses(self, place: Place) -> list[str]:
-        """Return the addresses to connect to. It is these that have to be connected to: a name may change its mind.
+    async def addresses(self, url: ParsedUrl) -> list[str]:
+        """Resolve and check a URL's host. Connect to these addresses only: another lookup may differ.
 
         Raises:
-            UrlForbidden: one of them is private, and not allowed.
-            StoreUnavailable: the name has none.
+            UrlForbidden: an address is not global and not allowed.
+            StoreUnavailable: the name cannot be resolved.
         """
         try:
             async with timeout(_RESOLVE_TIMEOUT_S):
-                found = await self.resolve(place.host, place.port)
+                found = await self.resolve(url.host, url.port)
         except (OSError, UnicodeError, asyncio.TimeoutError) as error:
-            raise StoreUnavailable(f"the name {place.host} cannot be resolved") from error
-        if (place.host, place.port) != self.trusted:
+            raise StoreUnavailable(f"cannot resolve the host name {url.host}") from error
+        if (url.host, url.port) != self.trusted:
             for address in found:
                 if not is_allowed(address, self.private):
-                    raise UrlForbidden(f"{place.host} has the address {address}, which is none of the public Internet")
+                    raise UrlForbidden(f"{url.host} has the address {address}, which is not a public Internet address")
         return found
 
 
 def is_allowed(address: str, private: Sequence[Network] = ()) -> bool:
-    """Whether an address may be asked: a global one, or one within `private`.
+    """Whether an address is global or in one of the `private` networks.
 
-    An IPv6 address that carries an IPv4 address reaches that one, so both have to be allowed.
+    An IPv6 address that embeds an IPv4 address leads to that one, so both must be allowed.
     """
     parsed = ip_address(address.partition("%")[0])
     if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
         parsed = parsed.ipv4_mapped
-    return all(_is_global(one) or any(one in network for network in private) for one in (parsed, *_carried(parsed)))
+    return all(
+        _is_global(found) or any(found in network for network in private)
+        for found in (parsed, *_embedded_addresses(parsed))
+    )
 
 
-def _carried(address: IpAddress) -> list[IpAddress]:
+def _embedded_addresses(address: IpAddress) -> list[IpAddress]:
     if isinstance(address, IPv4Address):
         return []
-    carried: list[IpAddress] = []
+    embedded: list[IpAddress] = []
     if address.sixtofour is not None:
-        carried.append(address.sixtofour)
+        embedded.append(address.sixtofour)
     if address.teredo is not None:
-        carried.extend(address.teredo)
+        embedded.extend(address.teredo)
     if address in _NAT64:
-        carried.append(IPv4Address(int(address) & 0xFFFFFFFF))
-    return carried
+        embedded.append(IPv4Address(int(address) & 0xFFFFFFFF))
+    return embedded
 
 
 def _is_global(address: IpAddress) -> bool:
@@ -153,7 +155,7 @@ def _is_global(address: IpAddress) -> bool:
     return address.is_global
 
 
-def shown(url: str) -> str:
-    """Return a URL as messages may show it: a query may hold a signature."""
+def redact_query(url: str) -> str:
+    """Return a URL for messages, with its query replaced: a query may contain a signature."""
     path, query, _ = url.partition("?")
     return f"{path}?***" if query else path

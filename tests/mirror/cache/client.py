@@ -21,28 +21,28 @@ BIG = hashlib.sha256(b"seed").digest() * (4 * MIB // 32)
 
 
 class CacheClient:
-    """Asks a cache with presigned URLs."""
+    """Sends presigned requests to a cache."""
 
-    def __init__(self, front: CacheService, store: Endpoint, http: aiohttp.ClientSession, metrics: Metrics) -> None:
-        self.front, self.store, self.http, self.metrics = front, store, http, metrics
-        self.base = f"http://127.0.0.1:{front.port}"
+    def __init__(self, service: CacheService, store: Endpoint, http: aiohttp.ClientSession, metrics: Metrics) -> None:
+        self.service, self.store, self.http, self.metrics = service, store, http, metrics
+        self.base = f"http://127.0.0.1:{service.port}"
 
     def url(self, key: str, *, version: str = "s3", method: str = "get_object", expires_s: int = 60,
             secret: str = "", at: str = "", **parameters: Any) -> str:  # fmt: skip
-        """A URL that boto3 signs, for the cache itself or (`at`) for a host whose place the cache takes."""
+        """Return a URL signed by boto3: for the cache's host, or for another host (`at`) that it replaces."""
         client = boto3.client(
             "s3", endpoint_url=at or self.base, region_name="us-east-1",
             aws_access_key_id=self.store.access_key_id,
             aws_secret_access_key=secret or self.store.secret_access_key,
             config=Config(signature_version=version, s3={"addressing_style": "path"}),
         )  # fmt: skip
-        made = client.generate_presigned_url(
+        signed = client.generate_presigned_url(
             method, {"Bucket": self.store.bucket_name, "Key": key, **parameters}, expires_s
         )
-        return self.base + made.removeprefix(at or self.base)
+        return self.base + signed.removeprefix(at or self.base)
 
-    async def ask(self, url: str, method: str = "GET", **headers: str) -> tuple[int, Any, bytes]:
-        """Status, headers and body; nothing is followed."""
+    async def fetch(self, url: str, method: str = "GET", **headers: str) -> tuple[int, Any, bytes]:
+        """Return status, headers and body; redirects are not followed."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         async with self.http.request(method, yarl.URL(url, encoded=True), headers=named, allow_redirects=False) as got:
             return got.status, got.headers, await got.read()
@@ -52,19 +52,19 @@ class CacheClient:
             assert got.status == 200, await got.text()
             return await got.read()
 
-    async def kept(self, url: str, **headers: str) -> tuple[int, Any, bytes]:
-        """Ask until the answer comes from the disk."""
+    async def until_hit(self, url: str, **headers: str) -> tuple[int, Any, bytes]:
+        """Repeat a request until it is a hit."""
         for _ in range(200):
-            answer = await self.ask(url, **headers)
-            if answer[1].get("X-Cache") == "hit":
-                return answer
+            got = await self.fetch(url, **headers)
+            if got[1].get("X-Cache") == "hit":
+                return got
             await asyncio.sleep(0.05)
-        raise AssertionError(f"never kept: {answer}")
+        raise AssertionError(f"never cached: {got}")
 
     def count(self, outcome: str) -> float:
         return self.metrics.mirror_requests["mirror.cache", outcome]
 
-    def fills(self, outcome: str = "kept") -> float:
+    def downloads(self, outcome: str = "cached") -> float:
         return self.metrics.mirror_cache_fills["mirror.cache", outcome]
 
 
@@ -73,11 +73,10 @@ async def until(condition: Callable[[], bool]) -> None:
         if condition():
             return
         await asyncio.sleep(0.05)
-    raise AssertionError("it never came to be")
+    raise AssertionError("timeout")
 
 
-Cached = Callable[..., Awaitable[CacheClient]]
-"""`await cached(**changes)` starts a cache."""
-
-Put = Callable[..., None]
-"""`put(key, content, **about)` writes into the store."""
+#: `await start_cache(**changes)` starts a cache.
+StartCache = Callable[..., Awaitable[CacheClient]]
+#: `put(key, content, **options)` writes to the store.
+PutObject = Callable[..., None]

@@ -1,4 +1,4 @@
-"""Signatures that were found good are remembered, for a while and for the same request alone."""
+"""Verified requests are cached for a minute."""
 
 from __future__ import annotations
 
@@ -20,22 +20,20 @@ STORE = Endpoint("mirror.cache.store", "bucket", host="ceph.example.org", is_sec
                  secret_access_key=Secret("secret"))  # fmt: skip
 
 
-class Counting(Verifier):
-    """Counts how often it is asked."""
+class CountingVerifier(Verifier):
+    calls = 0
+    is_rejecting = False
 
-    asked = 0
-    is_willing = True
-
-    async def grant(self, *about: Any) -> Any:
-        self.asked += 1
-        if not self.is_willing:
-            raise SignatureRejected("InvalidAccessKeyId", "they are gone")
-        return await super().grant(*about)
+    async def verify(self, *arguments: Any) -> Any:
+        self.calls += 1
+        if self.is_rejecting:
+            raise SignatureRejected("InvalidAccessKeyId", "credentials removed")
+        return await super().verify(*arguments)
 
 
 @pytest.fixture
-def verifier() -> Counting:
-    return Counting(STORE)
+def verifier() -> CountingVerifier:
+    return CountingVerifier(STORE)
 
 
 def target(version: str, expires_s: int = 60, **parameters: str) -> str:
@@ -47,68 +45,70 @@ def target(version: str, expires_s: int = 60, **parameters: str) -> str:
     return str(url).removeprefix("http://ceph.example.org")
 
 
-async def granted(grants: AuthorizationCache, target: str, method: str = "GET", **headers: str) -> str:
+async def authorized_key(authorizations: AuthorizationCache, target: str, method: str = "GET", **headers: str) -> str:
     named = {"Host": "ceph.example.org", **{name.replace("_", "-"): value for name, value in headers.items()}}
-    return (await grants.grant(make_mocked_request(method, target, headers=named))).key
+    return (await authorizations.authorize(make_mocked_request(method, target, headers=named))).key
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-async def test_a_url_that_comes_again_is_verified_once_and_anything_else_anew(verifier: Counting, version: str) -> None:
-    asked, url = AuthorizationCache(verifier), target(version)
+async def test_a_repeated_url_is_verified_once_and_any_other_request_each_time(
+    verifier: CountingVerifier, version: str
+) -> None:
+    authorizations, url = AuthorizationCache(verifier), target(version)
     for _ in range(3):
-        assert await granted(asked, url, Range="bytes=0-9") == "key"
-    assert verifier.asked == 1
+        assert await authorized_key(authorizations, url, Range="bytes=0-9") == "key"
+    assert verifier.calls == 1
     for wrong, options in ((url[:-1], {}), (url, {"method": "HEAD"}), (url.replace("/key", "/other"), {}),
                            (url + "&versionId=x", {})):  # fmt: skip
         with pytest.raises(SignatureRejected):
-            await granted(asked, wrong, **options)
+            await authorized_key(authorizations, wrong, **options)
     with pytest.raises(SignatureRejected, match="Authorization"):
-        await granted(asked, url, Authorization="Bearer x")
+        await authorized_key(authorizations, url, Authorization="Bearer x")
     if version == "s3":
         with pytest.raises(SignatureRejected):  # V2 signs these headers wherever they are sent
-            await granted(asked, url, x_amz_own="x")
+            await authorized_key(authorizations, url, x_amz_own="x")
         with pytest.raises(SignatureRejected):
-            await granted(asked, url, Content_Type="x")
+            await authorized_key(authorizations, url, Content_Type="x")
     else:
-        await granted(asked, url, host="other.example.org")
-        assert verifier.asked == 7, "it was signed for the store's own host, whatever the cache's"
+        await authorized_key(authorizations, url, host="other.example.org")
+        assert verifier.calls == 7, "signed for the store's host, so the cache's host does not matter"
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-async def test_what_is_remembered_expires_to_the_second(
-    verifier: Counting, version: str, monkeypatch: pytest.MonkeyPatch
+async def test_a_cached_authorization_expires_with_its_url(
+    verifier: CountingVerifier, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, url, now_s = AuthorizationCache(verifier), target(version, expires_s=30), int(time.time())
-    assert await granted(asked, url) == "key"
-    for later_s, is_good in ((28, True), (32, False)):
+    authorizations, url, now_s = AuthorizationCache(verifier), target(version, expires_s=30), int(time.time())
+    assert await authorized_key(authorizations, url) == "key"
+    for later_s, is_valid in ((28, True), (32, False)):
         with monkeypatch.context() as later:
             later.setattr(time, "time", lambda later_s=later_s: now_s + later_s)
-            if is_good:
-                assert await granted(asked, url) == "key"
+            if is_valid:
+                assert await authorized_key(authorizations, url) == "key"
             else:
                 with pytest.raises(SignatureRejected, match="expired"):
-                    await granted(asked, url)
+                    await authorized_key(authorizations, url)
 
 
-async def test_keys_that_are_gone_are_good_for_a_minute_at_most(
-    verifier: Counting, monkeypatch: pytest.MonkeyPatch
+async def test_removed_credentials_work_for_at_most_a_minute(
+    verifier: CountingVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, url, now_s = AuthorizationCache(verifier), target("s3", expires_s=3600), time.time()
-    await granted(asked, url)
-    verifier.is_willing = False
-    await granted(asked, url)
-    monkeypatch.setattr(time, "time", lambda: now_s + authorization.REMEMBERED_S + 1)
-    with pytest.raises(SignatureRejected, match="gone"):
-        await granted(asked, url)
+    authorizations, url, now_s = AuthorizationCache(verifier), target("s3", expires_s=3600), time.time()
+    await authorized_key(authorizations, url)
+    verifier.is_rejecting = True
+    await authorized_key(authorizations, url)
+    monkeypatch.setattr(time, "time", lambda: now_s + authorization.MAX_AGE_S + 1)
+    with pytest.raises(SignatureRejected, match="removed"):
+        await authorized_key(authorizations, url)
 
 
-async def test_what_is_remembered_is_bounded_and_none_of_it_was_refused(
-    verifier: Counting, monkeypatch: pytest.MonkeyPatch
+async def test_the_cache_is_bounded_and_rejected_requests_are_not_cached(
+    verifier: CountingVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authorization, "MAX_REMEMBERED", 3)
-    asked = AuthorizationCache(verifier)
+    monkeypatch.setattr(authorization, "MAX_CACHED", 3)
+    authorizations = AuthorizationCache(verifier)
     for number in range(5):
-        await granted(asked, target("s3", expires_s=60 + number))
+        await authorized_key(authorizations, target("s3", expires_s=60 + number))
         with pytest.raises(SignatureRejected):
-            await granted(asked, f"/bucket/key?Signature={number}")
-    assert len(asked._remembered) == 3
+            await authorized_key(authorizations, f"/bucket/key?Signature={number}")
+    assert len(authorizations._cached) == 3

@@ -1,4 +1,4 @@
-"""The cache's directory: whole objects only, whatever dies in the middle, and never a full disk."""
+"""Cache directory: complete objects only, also after a crash, and a bounded disk."""
 
 from __future__ import annotations
 
@@ -12,334 +12,336 @@ import pytest
 
 from s3s3.mirror.cache.cached_object import CachedObject
 from s3s3.mirror.cache.directory import CacheDirectory
-from s3s3.mirror.cache.eviction import Disk, DiskSpace, disk_of
-from s3s3.mirror.cache.inspection import census, verify
-from s3s3.mirror.cache.writer import begin, keep, sweep
+from s3s3.mirror.cache.eviction import DiskSpace, DiskUsage, disk_usage
+from s3s3.mirror.cache.inspection import cache_stats, verify
+from s3s3.mirror.cache.writer import commit, open_writer, sweep
 
 KIB = 1024
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> CacheDirectory:
-    made = CacheDirectory(tmp_path / "cache", "store/bucket")
-    made.make()
-    return made
+def directory(tmp_path: Path) -> CacheDirectory:
+    directory = CacheDirectory(tmp_path / "cache", "store/bucket")
+    directory.create()
+    return directory
 
 
-def about_of(folder: CacheDirectory, key: str, content: bytes) -> CachedObject:
+def metadata_of(directory: CacheDirectory, key: str, content: bytes) -> CachedObject:
     md5 = hashlib.md5(content).hexdigest()
     return CachedObject("bucket", key, len(content), md5, 1_700_000_000_000, {"content-type": "x/y"}, md5,
-                 folder.new_body(key))  # fmt: skip
+                 directory.new_body_name(key))  # fmt: skip
 
 
-def kept(
-    folder: CacheDirectory, key: str, content: bytes = b"content", accessed_s: float | None = None
+def store(
+    directory: CacheDirectory, key: str, content: bytes = b"content", accessed_s: float | None = None
 ) -> CachedObject:
-    filling = begin(folder, key)
-    assert filling is not None
-    about = about_of(folder, key, content)
-    os.pwrite(filling.file, content, 0)
-    keep(folder, filling, about)
-    filling.close()
+    writer = open_writer(directory, key)
+    assert writer is not None
+    metadata = metadata_of(directory, key, content)
+    os.pwrite(writer.file, content, 0)
+    commit(directory, writer, metadata)
+    writer.close()
     if accessed_s is not None:
-        os.utime(folder.directory / folder.body_path(about), (accessed_s, 1_700_000_000))
-    return about
+        os.utime(directory.directory / directory.body_path(metadata), (accessed_s, 1_700_000_000))
+    return metadata
 
 
-def content_of(folder: CacheDirectory, key: str) -> bytes | None:
-    stored = folder.open(key)
-    if stored is None:
+def content_of(directory: CacheDirectory, key: str) -> bytes | None:
+    opened = directory.open(key)
+    if opened is None:
         return None
     try:
-        return os.pread(stored.file, 1 << 20, 0)
+        return os.pread(opened.file, 1 << 20, 0)
     finally:
-        stored.close()
+        opened.close()
 
 
-def files(folder: CacheDirectory) -> set[str]:
-    return {path.name for path in folder.directory.rglob("*") if path.is_file() and path.name != "room.lock"}
+def files(directory: CacheDirectory) -> set[str]:
+    return {path.name for path in directory.directory.rglob("*") if path.is_file() and path.name != "disk-space.lock"}
 
 
-def test_what_is_kept_is_found_and_what_replaces_it_leaves_nothing_of_it(folder: CacheDirectory) -> None:
-    kept(folder, "key", b"before")
-    about = kept(folder, "key", b"after")
-    assert content_of(folder, "key") == b"after"
-    assert files(folder) == {about.body, f"{folder.name('key')}.json"}
-    assert (folder.directory / folder.body_path(about)).stat().st_mtime == 1_700_000_000, "nginx says it"
-    assert CacheDirectory(folder.directory, "store/another").open("key") is None
+def test_a_stored_object_is_found_and_replaced_completely(directory: CacheDirectory) -> None:
+    store(directory, "key", b"before")
+    metadata = store(directory, "key", b"after")
+    assert content_of(directory, "key") == b"after"
+    assert files(directory) == {metadata.body, f"{directory.name('key')}.json"}
+    assert (directory.directory / directory.body_path(metadata)).stat().st_mtime == 1_700_000_000, (
+        "nginx sends it as Last-Modified"
+    )
+    assert CacheDirectory(directory.directory, "store/another").open("key") is None
 
 
-def test_what_another_process_replaces_or_removes_is_seen_although_it_is_remembered(folder: CacheDirectory) -> None:
-    other = CacheDirectory(folder.directory, "store/bucket")
-    for content in (b"first", b"other", b"again"):
-        about = kept(other, "key", content)
-        assert [content_of(folder, "key") for _ in range(2)] == [content] * 2
-    other.remove(other.name("key"), about)
-    assert content_of(folder, "key") is None
-    kept(other, "key", b"anew")
-    assert content_of(folder, "key") == b"anew"
+def test_changes_by_another_process_override_metadata_in_memory(directory: CacheDirectory) -> None:
+    other = CacheDirectory(directory.directory, "store/bucket")
+    for content in (b"first", b"other", b"third"):
+        metadata = store(other, "key", content)
+        assert [content_of(directory, "key") for _ in range(2)] == [content] * 2
+    other.remove(other.name("key"), metadata)
+    assert content_of(directory, "key") is None
+    store(other, "key", b"fourth")
+    assert content_of(directory, "key") == b"fourth"
 
 
-def test_that_another_process_has_asked_the_store_is_seen_although_it_is_remembered(folder: CacheDirectory) -> None:
-    kept(folder, "key")
-    os.utime(folder.description(folder.name("key")), (1000, 1000))
-    assert validated_s(folder, "key") == 1000
-    CacheDirectory(folder.directory, "store/bucket").note_valid("key")
-    assert time.time() - validated_s(folder, "key") < 60
+def test_a_validation_by_another_process_overrides_metadata_in_memory(directory: CacheDirectory) -> None:
+    store(directory, "key")
+    os.utime(directory.metadata_path(directory.name("key")), (1000, 1000))
+    assert validated_s(directory, "key") == 1000
+    CacheDirectory(directory.directory, "store/bucket").record_validation("key")
+    assert time.time() - validated_s(directory, "key") < 60
 
 
-def validated_s(folder: CacheDirectory, key: str) -> float:
-    stored = folder.open(key)
-    assert stored is not None
-    stored.close()
-    return stored.validated_s
+def validated_s(directory: CacheDirectory, key: str) -> float:
+    opened = directory.open(key)
+    assert opened is not None
+    opened.close()
+    return opened.validated_s
 
 
-def test_a_description_that_looks_the_same_as_the_one_that_is_remembered(folder: CacheDirectory) -> None:
-    """A file system gives numbers of files anew, and its clock is coarse: the body that it names is gone by then."""
-    kept(folder, "key", b"before")
-    stored = folder.open("key")
-    assert stored is not None
-    stored.close()
-    name = folder.name("key")
-    described = folder._remembered[name]
-    kept(CacheDirectory(folder.directory, "store/bucket"), "key", b"behind")
-    same = folder.description(name).stat()
-    folder._remembered[name] = described._replace(stamp=(same.st_ino, same.st_mtime_ns, same.st_size))
-    assert content_of(folder, "key") == b"behind"
+def test_new_metadata_with_the_same_stamp_is_detected(directory: CacheDirectory) -> None:
+    """File systems reuse inode numbers and have coarse clocks; the old body is gone by then."""
+    store(directory, "key", b"before")
+    opened = directory.open("key")
+    assert opened is not None
+    opened.close()
+    name = directory.name("key")
+    loaded = directory._in_memory[name]
+    store(CacheDirectory(directory.directory, "store/bucket"), "key", b"behind")
+    same = directory.metadata_path(name).stat()
+    directory._in_memory[name] = loaded._replace(stamp=(same.st_ino, same.st_mtime_ns, same.st_size))
+    assert content_of(directory, "key") == b"behind"
 
 
-def test_what_is_remembered_is_bounded(folder: CacheDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3s3.mirror.cache.directory.MAX_REMEMBERED", 3)
+def test_metadata_in_memory_is_bounded(directory: CacheDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3s3.mirror.cache.directory.MAX_IN_MEMORY", 3)
     for number in range(10):
-        kept(folder, str(number))
-        assert content_of(folder, str(number)) == b"content"
-    assert len(folder._remembered) == 3
-    assert all(content_of(folder, str(number)) == b"content" for number in range(10))
+        store(directory, str(number))
+        assert content_of(directory, str(number)) == b"content"
+    assert len(directory._in_memory) == 3
+    assert all(content_of(directory, str(number)) == b"content" for number in range(10))
 
 
-def test_only_one_writes_a_body(folder: CacheDirectory) -> None:
-    filling = begin(folder, "key")
-    assert begin(folder, "key") is None
-    other = begin(folder, "other")
-    assert filling is not None and other is not None
-    filling.close()
-    again = begin(folder, "key")
-    assert again is not None
-    again.close()
+def test_a_key_has_one_writer_at_a_time(directory: CacheDirectory) -> None:
+    writer = open_writer(directory, "key")
+    assert open_writer(directory, "key") is None
+    other = open_writer(directory, "other")
+    assert writer is not None and other is not None
+    writer.close()
+    second = open_writer(directory, "key")
+    assert second is not None
+    second.close()
     other.close()
-    assert files(folder) == set()
+    assert files(directory) == set()
 
 
-STEPS = ["begun", "written", "linked", "described", "visible"]
+STEPS = ["opened", "written", "linked", "metadata written", "visible"]
 
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("swept", [False, True])
 @pytest.mark.parametrize("before", [None, b"before"])
-def test_a_crash_at_any_moment(folder: CacheDirectory, step: str, swept: bool, before: bytes | None) -> None:
-    """What a process that was killed at each step has left, done here by hand."""
+def test_a_crash_at_any_step(directory: CacheDirectory, step: str, swept: bool, before: bytes | None) -> None:
+    """A child process dies right after the step."""
     if before is not None:
-        kept(folder, "key", before)
+        store(directory, "key", before)
     content = b"a new content"
     child = os.fork()
     if child == 0:
-        die_after(folder, step, content)
+        die_after(directory, step, content)
     os.waitpid(child, 0)
-    assert content_of(folder, "key") == (content if step == "visible" else before)
+    assert content_of(directory, "key") == (content if step == "visible" else before)
     if swept:
-        for path in folder.directory.rglob(".*"):
+        for path in directory.directory.rglob(".*"):
             os.utime(path, (0, 0))
-        sweep(folder)
-        assert len(files(folder)) == (2 if before is not None or step == "visible" else 0)
-        assert content_of(folder, "key") == (content if step == "visible" else before)
-    kept(folder, "key", b"next")
-    assert content_of(folder, "key") == b"next"
-    for path in folder.directory.rglob(".*"):
+        sweep(directory)
+        assert len(files(directory)) == (2 if before is not None or step == "visible" else 0)
+        assert content_of(directory, "key") == (content if step == "visible" else before)
+    store(directory, "key", b"next")
+    assert content_of(directory, "key") == b"next"
+    for path in directory.directory.rglob(".*"):
         os.utime(path, (0, 0))
-    sweep(folder)
-    assert len(files(folder)) == 2
+    sweep(directory)
+    assert len(files(directory)) == 2
 
 
-def die_after(folder: CacheDirectory, step: str, content: bytes) -> None:
+def die_after(directory: CacheDirectory, step: str, content: bytes) -> None:
     try:
-        filling = begin(folder, "key")
-        assert filling is not None
-        if step == "begun":
+        writer = open_writer(directory, "key")
+        assert writer is not None
+        if step == "opened":
             os._exit(0)
-        os.pwrite(filling.file, content if step != "written" else content[:3], 0)
+        os.pwrite(writer.file, content if step != "written" else content[:3], 0)
         if step == "written":
             os._exit(0)
         real_rename, real_link = Path.rename, os.link
         if step == "linked":
             os.link = lambda *names: (real_link(*names), os._exit(0))  # type: ignore[assignment]
-        if step == "described":
+        if step == "metadata written":
             Path.rename = lambda *_: os._exit(0)  # type: ignore[method-assign]
         if step == "visible":
             Path.rename = lambda *names: (real_rename(*names), os._exit(0))  # type: ignore[method-assign,assignment]
-        keep(folder, filling, about_of(folder, "key", content))
+        commit(directory, writer, metadata_of(directory, "key", content))
     finally:
         os._exit(1)
 
 
-def test_a_finished_body_is_never_written_to_by_who_comes_late(folder: CacheDirectory) -> None:
-    """Whoever was killed between the last two steps leaves a body that has its old name, too."""
-    filling = begin(folder, "key")
-    assert filling is not None
-    os.pwrite(filling.file, b"content", 0)
-    keep(folder, filling, about_of(folder, "key", b"content"))
-    os.close(filling.file)  # killed here
-    late = begin(folder, "key")
+def test_a_committed_body_is_not_overwritten_by_the_next_writer(directory: CacheDirectory) -> None:
+    """A writer that dies before its close leaves a body with both names."""
+    writer = open_writer(directory, "key")
+    assert writer is not None
+    os.pwrite(writer.file, b"content", 0)
+    commit(directory, writer, metadata_of(directory, "key", b"content"))
+    os.close(writer.file)  # killed here
+    late = open_writer(directory, "key")
     assert late is not None
     os.pwrite(late.file, b"another", 0)
-    assert content_of(folder, "key") == b"content"
+    assert content_of(directory, "key") == b"content"
     late.close()
 
 
-def test_a_body_that_is_finished_while_another_takes_its_lock_is_not_written_to(
-    folder: CacheDirectory, monkeypatch: pytest.MonkeyPatch
+def test_a_body_committed_while_another_writer_locks_it_is_not_overwritten(
+    directory: CacheDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    filling = begin(folder, "key")
-    assert filling is not None
-    os.pwrite(filling.file, b"content", 0)
-    keep(folder, filling, about_of(folder, "key", b"content"))
+    writer = open_writer(directory, "key")
+    assert writer is not None
+    os.pwrite(writer.file, b"content", 0)
+    commit(directory, writer, metadata_of(directory, "key", b"content"))
     lock = fcntl.flock
 
     def late(file: int, how: int) -> None:
-        filling.close()
+        writer.close()
         lock(file, how)
 
     monkeypatch.setattr("s3s3.mirror.cache.writer.fcntl.flock", late)
-    assert begin(folder, "key") is None
-    assert content_of(folder, "key") == b"content"
+    assert open_writer(directory, "key") is None
+    assert content_of(directory, "key") == b"content"
 
 
-def test_what_is_being_written_is_not_swept(folder: CacheDirectory) -> None:
-    filling = begin(folder, "key")
-    assert filling is not None
-    assert sweep(folder) == 0
-    assert filling.path.exists()
-    filling.close()
+def test_sweep_keeps_a_body_that_is_being_written(directory: CacheDirectory) -> None:
+    writer = open_writer(directory, "key")
+    assert writer is not None
+    assert sweep(directory) == 0
+    assert writer.path.exists()
+    writer.close()
 
 
-@pytest.mark.parametrize("damage", ["body gone", "body cut", "description cut", "description empty"])
-def test_what_is_not_whole_is_not_found_and_is_removed(folder: CacheDirectory, damage: str) -> None:
-    about = kept(folder, "key")
-    body = folder.directory / folder.body_path(about)
-    description = body.with_name(f"{folder.name('key')}.json")
-    if damage == "body gone":
+@pytest.mark.parametrize("damage", ["no body", "truncated body", "truncated metadata", "empty metadata"])
+def test_an_incomplete_object_is_not_found_and_is_removed(directory: CacheDirectory, damage: str) -> None:
+    metadata = store(directory, "key")
+    body = directory.directory / directory.body_path(metadata)
+    metadata_path = body.with_name(f"{directory.name('key')}.json")
+    if damage == "no body":
         body.unlink()
-    elif damage == "body cut":
+    elif damage == "truncated body":
         os.truncate(body, 3)
     else:
-        os.truncate(description, 20 if damage == "description cut" else 0)
-    assert folder.open("key") is None
-    sweep(folder)
-    assert files(folder) == set()
+        os.truncate(metadata_path, 20 if damage == "truncated metadata" else 0)
+    assert directory.open("key") is None
+    sweep(directory)
+    assert files(directory) == set()
 
 
-def test_verify_reads_everything_and_is_no_access(folder: CacheDirectory) -> None:
-    good, bad = kept(folder, "good", accessed_s=1000), kept(folder, "bad", accessed_s=2000)
-    (folder.directory / folder.body_path(bad)).write_bytes(b"damaged")
-    found = {about.key: wrong for _, about, wrong in verify(folder)}
+def test_verify_reads_every_body_and_keeps_access_times(directory: CacheDirectory) -> None:
+    good, bad = store(directory, "good", accessed_s=1000), store(directory, "bad", accessed_s=2000)
+    (directory.directory / directory.body_path(bad)).write_bytes(b"damaged")
+    found = {metadata.key: problem for _, metadata, problem in verify(directory)}
     assert found["good"] == ""
     assert "its MD5 is" in found["bad"]
-    assert folder.accessed_s(good) == 1000
-    assert (census(folder).objects, census(folder).size_bytes) == (2, 14)
+    assert directory.accessed_s(good) == 1000
+    assert (cache_stats(directory).objects, cache_stats(directory).size_bytes) == (2, 14)
 
 
-# -- room
+# -- disk space
 
 
-def pretend_disk(size_bytes: int, folder: CacheDirectory) -> Disk:
-    """A disk on which nothing is but the cache."""
-    used = sum(path.stat().st_size for path in folder.directory.rglob("objects/*/*") if path.suffix != ".json")
-    return Disk(size_bytes, used)
+def pretend_disk(size_bytes: int, directory: CacheDirectory) -> DiskUsage:
+    """A disk that holds only the cache."""
+    used = sum(path.stat().st_size for path in directory.directory.rglob("objects/*/*") if path.suffix != ".json")
+    return DiskUsage(size_bytes, used)
 
 
-def room_of(folder: CacheDirectory, size_bytes: int, max_fill: float = 0.9, low_fill: float = 0.5) -> DiskSpace:
-    return DiskSpace(folder, max_fill, low_fill, lambda _: pretend_disk(size_bytes, folder))
+def disk_space(directory: CacheDirectory, size_bytes: int, max_fill: float = 0.9, low_fill: float = 0.5) -> DiskSpace:
+    return DiskSpace(directory, max_fill, low_fill, lambda _: pretend_disk(size_bytes, directory))
 
 
-def keys(folder: CacheDirectory) -> set[str]:
-    return {about.key for _, about in folder.descriptions()}
+def keys(directory: CacheDirectory) -> set[str]:
+    return {metadata.key for _, metadata in directory.scan()}
 
 
-def test_what_nobody_has_asked_for_the_longest_goes_first_and_down_to_the_low_mark(folder: CacheDirectory) -> None:
+def test_the_least_recently_used_objects_are_evicted_down_to_low_fill(directory: CacheDirectory) -> None:
     for number in range(8):
-        kept(folder, str(number), b"x" * KIB, accessed_s=1000 + number)
-    stored = folder.open("0")
-    assert stored is not None
-    folder.note_access(stored)
-    stored.close()
-    filling = begin(folder, "new")
-    assert filling is not None
-    is_there, evicted = room_of(folder, 10 * KIB).reserve(filling.file, 2 * KIB)
-    assert (is_there, evicted.objects, evicted.size_bytes) == (True, 5, 5 * KIB)
-    assert keys(folder) == {"0", "6", "7"}
-    assert os.fstat(filling.file).st_size == 2 * KIB
-    filling.close()
+        store(directory, str(number), b"x" * KIB, accessed_s=1000 + number)
+    opened = directory.open("0")
+    assert opened is not None
+    directory.record_access(opened)
+    opened.close()
+    writer = open_writer(directory, "new")
+    assert writer is not None
+    is_reserved, evicted = disk_space(directory, 10 * KIB).reserve(writer.file, 2 * KIB)
+    assert (is_reserved, evicted.objects, evicted.size_bytes) == (True, 5, 5 * KIB)
+    assert keys(directory) == {"0", "6", "7"}
+    assert os.fstat(writer.file).st_size == 2 * KIB
+    writer.close()
 
 
-def test_room_is_taken_at_once_where_nobody_is_in_the_way_and_there_is_enough(folder: CacheDirectory) -> None:
-    kept(folder, "key", b"x" * 7 * KIB)
-    filling = begin(folder, "new")
-    assert filling is not None
-    room = room_of(folder, 10 * KIB)
-    with folder.room_locked():
-        assert not room.reserve_now(filling.file, KIB), "and it does not wait"
-    assert not room.reserve_now(filling.file, 3 * KIB), "something would have to go"
-    assert keys(folder) == {"key"}
-    assert room.reserve_now(filling.file, KIB)
-    assert os.fstat(filling.file).st_size == KIB
-    filling.close()
+def test_try_reserve_needs_free_space_and_the_lock(directory: CacheDirectory) -> None:
+    store(directory, "key", b"x" * 7 * KIB)
+    writer = open_writer(directory, "new")
+    assert writer is not None
+    space = disk_space(directory, 10 * KIB)
+    with directory.disk_space_lock():
+        assert not space.try_reserve(writer.file, KIB), "it must not wait for the lock"
+    assert not space.try_reserve(writer.file, 3 * KIB), "it must not evict"
+    assert keys(directory) == {"key"}
+    assert space.try_reserve(writer.file, KIB)
+    assert os.fstat(writer.file).st_size == KIB
+    writer.close()
 
 
-def test_what_would_not_fit_even_alone_removes_nothing(folder: CacheDirectory) -> None:
-    kept(folder, "key", b"x" * KIB)
-    filling = begin(folder, "huge")
-    assert filling is not None
-    is_there, evicted = room_of(folder, 10 * KIB).reserve(filling.file, 10 * KIB)
-    assert (is_there, evicted.objects) == (False, 0)
-    assert keys(folder) == {"key"}
-    filling.close()
+def test_nothing_is_evicted_if_that_would_not_free_enough(directory: CacheDirectory) -> None:
+    store(directory, "key", b"x" * KIB)
+    writer = open_writer(directory, "huge")
+    assert writer is not None
+    is_reserved, evicted = disk_space(directory, 10 * KIB).reserve(writer.file, 10 * KIB)
+    assert (is_reserved, evicted.objects) == (False, 0)
+    assert keys(directory) == {"key"}
+    writer.close()
 
 
-def test_eviction_on_demand(folder: CacheDirectory) -> None:
+def test_eviction_on_demand(directory: CacheDirectory) -> None:
     for number in range(8):
-        kept(folder, str(number), b"x" * KIB, accessed_s=1000 + number)
-    assert room_of(folder, 10 * KIB).evict().objects == 3
-    assert keys(folder) == {"3", "4", "5", "6", "7"}
-    assert room_of(folder, 10 * KIB).evict(0.0).objects == 5
+        store(directory, str(number), b"x" * KIB, accessed_s=1000 + number)
+    assert disk_space(directory, 10 * KIB).evict().objects == 3
+    assert keys(directory) == {"3", "4", "5", "6", "7"}
+    assert disk_space(directory, 10 * KIB).evict(0.0).objects == 5
 
 
-def test_a_real_disk_is_never_filled_beyond_its_mark(small_disk: Path) -> None:
-    folder = CacheDirectory(small_disk / "cache", "store/bucket")
-    folder.make()
-    room = DiskSpace(folder, 0.9, 0.5)
+def test_a_real_disk_is_not_filled_beyond_max_fill(small_disk: Path) -> None:
+    directory = CacheDirectory(small_disk / "cache", "store/bucket")
+    directory.create()
+    space = DiskSpace(directory, 0.9, 0.5)
     for number in range(40):
-        filling = begin(folder, str(number))
-        assert filling is not None
+        writer = open_writer(directory, str(number))
+        assert writer is not None
         content = os.urandom(256 * KIB)
-        is_there, _ = room.reserve(filling.file, len(content))
-        assert is_there
-        disk = disk_of(small_disk)
+        is_reserved, _ = space.reserve(writer.file, len(content))
+        assert is_reserved
+        disk = disk_usage(small_disk)
         assert disk.used_bytes <= 0.9 * disk.size_bytes
-        os.pwrite(filling.file, content, 0)
-        about = about_of(folder, str(number), content)
-        keep(folder, filling, about)
-        filling.close()
-        os.utime(folder.directory / folder.body_path(about), (1000 + number, 0))
-    assert "39" in keys(folder) and "0" not in keys(folder)
-    assert not [wrong for _, _, wrong in verify(folder) if wrong]
+        os.pwrite(writer.file, content, 0)
+        metadata = metadata_of(directory, str(number), content)
+        commit(directory, writer, metadata)
+        writer.close()
+        os.utime(directory.directory / directory.body_path(metadata), (1000 + number, 0))
+    assert "39" in keys(directory) and "0" not in keys(directory)
+    assert not [problem for _, _, problem in verify(directory) if problem]
 
 
-def test_the_time_of_an_access_is_kept_now_and_then_only(folder: CacheDirectory) -> None:
-    about = kept(folder, "key", accessed_s=1000)
+def test_access_times_are_recorded_at_intervals(directory: CacheDirectory) -> None:
+    metadata = store(directory, "key", accessed_s=1000)
     for _ in range(2):
-        stored = folder.open("key")
-        assert stored is not None
-        folder.note_access(stored)
-        stored.close()
-        noted_s = folder.accessed_s(about)
-        assert noted_s is not None and time.time() - noted_s < 5
+        opened = directory.open("key")
+        assert opened is not None
+        directory.record_access(opened)
+        opened.close()
+        recorded_s = directory.accessed_s(metadata)
+        assert recorded_s is not None and time.time() - recorded_s < 5

@@ -1,4 +1,4 @@
-"""Presigned URLs, verified: those of botocore's own signers are good, and anything changed in them is not."""
+"""URLs signed by botocore are accepted; any change to them is rejected."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def signed(key: str, version: str = "s3", *, base: str = CACHE, method: str = "g
     return str(signing.generate_presigned_url(method, {"Bucket": bucket, "Key": key, **parameters}, expires_s))
 
 
-async def granted(url: str, method: str = "GET", store: Endpoint = STORE, **headers: str) -> Authorization:
+async def authorize(url: str, method: str = "GET", store: Endpoint = STORE, **headers: str) -> Authorization:
     parts = urlsplit(url)
-    return await Verifier(store).grant(method, f"{parts.path}?{parts.query}", {"host": parts.netloc, **headers})
+    return await Verifier(store).verify(method, f"{parts.path}?{parts.query}", {"host": parts.netloc, **headers})
 
 
-async def refused(url: str, **options: Any) -> str:
-    with pytest.raises(SignatureRejected) as denied:
-        await granted(url, **options)
-    return denied.value.code
+async def rejection_code(url: str, **options: Any) -> str:
+    with pytest.raises(SignatureRejected) as raised:
+        await authorize(url, **options)
+    return raised.value.code
 
 
 keys = st.one_of(
@@ -59,14 +59,14 @@ keys = st.one_of(
 
 @pytest.mark.parametrize("version", VERSIONS)
 @given(key=keys)
-async def test_what_botocore_signs_is_good_for_its_key_alone(version: str, key: str) -> None:
+async def test_a_url_signed_by_botocore_authorizes_its_key_only(version: str, key: str) -> None:
     url = signed(key, version)
-    grant = await granted(url)
-    assert (grant.key, grant.is_plain) == (key, True)
-    assert 0 < grant.expires_s - time.time() <= 61
+    authorization = await authorize(url)
+    assert (authorization.key, authorization.is_plain) == (key, True)
+    assert 0 < authorization.expires_s - time.time() <= 61
     path = f"/bucket/{quote(key, safe='/~')}"
-    assert await refused(url.replace(path, f"{path}x")) == "SignatureDoesNotMatch"
-    assert await refused(url, method="HEAD") == "SignatureDoesNotMatch"
+    assert await rejection_code(url.replace(path, f"{path}x")) == "SignatureDoesNotMatch"
+    assert await rejection_code(url, method="HEAD") == "SignatureDoesNotMatch"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -74,99 +74,99 @@ async def test_every_part_of_a_signature_counts(version: str) -> None:
     url = signed("key", version, ResponseContentType="text/x")
     base, _, query = url.partition("?")
     pairs = query.split("&")
-    assert (await granted(url)).overrides == {"content-type": "text/x"}
+    assert (await authorize(url)).header_overrides == {"content-type": "text/x"}
     for index, pair in enumerate(pairs):
         name, _, value = pair.partition("=")
         without = pairs[:index] + pairs[index + 1 :]
-        assert await refused(f"{base}?{'&'.join(without)}"), name
+        assert await rejection_code(f"{base}?{'&'.join(without)}"), name
         if name != "x-id":
             changed = value[:-1] + ("0" if value[-1] != "0" else "1")
-            assert await refused(f"{base}?{'&'.join([*without, f'{name}={changed}'])}"), name
-        assert await refused(f"{url}&{pair}"), "said twice"
+            assert await rejection_code(f"{base}?{'&'.join([*without, f'{name}={changed}'])}"), name
+        assert await rejection_code(f"{url}&{pair}"), "repeated parameter"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_expired_and_of_other_keys(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_expired_urls_and_other_credentials_are_rejected(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     url = signed("key", version, expires_s=60)
-    await granted(url)
+    await authorize(url)
     now_s = time.time()
     with monkeypatch.context() as later:
         later.setattr(time, "time", lambda: now_s + 61)
-        assert await refused(url) == "AccessDenied"
+        assert await rejection_code(url) == "AccessDenied"
     other = replace(STORE, access_key_id="ANOTHER")
-    assert await refused(signed("key", version, store=other)) == "InvalidAccessKeyId"
+    assert await rejection_code(signed("key", version, store=other)) == "InvalidAccessKeyId"
     wrong = replace(STORE, secret_access_key=Secret("wrong"))
-    assert await refused(signed("key", version, store=wrong)) == "SignatureDoesNotMatch"
-    assert await refused(CACHE + "/bucket/key") == "AccessDenied"
+    assert await rejection_code(signed("key", version, store=wrong)) == "SignatureDoesNotMatch"
+    assert await rejection_code(CACHE + "/bucket/key") == "AccessDenied"
 
 
 @pytest.mark.parametrize("time_text", ["20260231T080000Z", "20261121T250000Z", "20261121T080060Z", "20261301T080000Z"])
-async def test_a_time_that_never_is_signs_nothing(time_text: str) -> None:
+async def test_an_invalid_date_is_rejected(time_text: str) -> None:
     url = re.sub(r"[0-9]{8}T[0-9]{6}Z", time_text, signed("key", "s3v4"))
     url = re.sub(r"(AKIDEXAMPLE%2F)[0-9]{8}", rf"\g<1>{time_text[:8]}", url)
-    with pytest.raises(SignatureRejected, match="X-Amz-Date is no time"):
-        await granted(url)
+    with pytest.raises(SignatureRejected, match="X-Amz-Date is not a valid time"):
+        await authorize(url)
 
 
-async def test_v4_is_good_for_one_region_and_host_and_not_in_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_v4_covers_region_and_host_and_rejects_future_dates(monkeypatch: pytest.MonkeyPatch) -> None:
     url = signed("key", "s3v4")
-    assert await refused(url, store=replace(STORE, region="eu-west-1")) == "AuthorizationQueryParametersError"
-    assert await refused(url.replace("cache.example.org", "other.example.org")) == "SignatureDoesNotMatch"
+    assert await rejection_code(url, store=replace(STORE, region="eu-west-1")) == "AuthorizationQueryParametersError"
+    assert await rejection_code(url.replace("cache.example.org", "other.example.org")) == "SignatureDoesNotMatch"
     now_s = time.time()
     monkeypatch.setattr(time, "time", lambda: now_s - 3600)
-    assert await refused(url) == "AccessDenied"
+    assert await rejection_code(url) == "AccessDenied"
 
 
-async def test_a_signature_for_another_bucket_is_none_for_this_one() -> None:
+async def test_a_signature_for_another_bucket_is_rejected() -> None:
     for version in VERSIONS:
         url = signed("bucket/key", version).replace("/bucket/bucket/key", "/other/bucket/key")
-        assert await refused(url) == "SignatureDoesNotMatch"
-    assert await refused(signed("key", "s3v4", bucket="other")) == "AccessDenied"
+        assert await rejection_code(url) == "SignatureDoesNotMatch"
+    assert await rejection_code(signed("key", "s3v4", bucket="other")) == "AccessDenied"
 
 
-async def test_what_is_good_at_the_store_itself_is_led_there_as_it_is() -> None:
-    there = "http://ceph.example.org:7480"
-    assert (await granted(signed("k", base=CACHE))).at_store.startswith(f"{there}/bucket/k?AWSAccessKeyId=")
-    assert (await granted(signed("k", "s3v4", base=there))).at_store == signed("k", "s3v4", base=there)
-    assert (await granted(signed("k", "s3v4"))).at_store == "", "the cache's host is signed, not the store's"
+async def test_a_signature_that_the_store_accepts_is_kept_for_redirects() -> None:
+    store_base = "http://ceph.example.org:7480"
+    assert (await authorize(signed("k", base=CACHE))).store_url.startswith(f"{store_base}/bucket/k?AWSAccessKeyId=")
+    assert (await authorize(signed("k", "s3v4", base=store_base))).store_url == signed("k", "s3v4", base=store_base)
+    assert (await authorize(signed("k", "s3v4"))).store_url == "", "the cache's host is signed, not the store's"
 
 
-async def test_a_bucket_in_the_host_name() -> None:
+async def test_virtual_hosted_style() -> None:
     for version in VERSIONS:
-        grant = await granted(signed("a/key", version, style="virtual"))
-        assert (grant.key, grant.at_store) == ("a/key", "")
+        authorization = await authorize(signed("a/key", version, style="virtual"))
+        assert (authorization.key, authorization.store_url) == ("a/key", "")
     virtual = replace(STORE, path_style=False)
-    there = "http://ceph.example.org:7480"
+    store_base = "http://ceph.example.org:7480"
     for version in VERSIONS:
-        url = signed("a/key", version, style="virtual", base=there)
-        assert (await granted(url, store=virtual)).at_store == url
+        url = signed("a/key", version, style="virtual", base=store_base)
+        assert (await authorize(url, store=virtual)).store_url == url
 
 
-async def test_a_prefix_bounds_what_may_be_asked_for() -> None:
+async def test_keys_outside_the_prefix_are_rejected() -> None:
     under = replace(STORE, prefix="public/")
-    assert (await granted(signed("public/key"), store=under)).key == "public/key"
-    assert await refused(signed("private/key"), store=under) == "AccessDenied"
+    assert (await authorize(signed("public/key"), store=under)).key == "public/key"
+    assert await rejection_code(signed("private/key"), store=under) == "AccessDenied"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_others_keys_are_good_here_alone(version: str) -> None:
+async def test_readers_credentials_are_accepted_by_the_cache_only(version: str) -> None:
     reader = replace(STORE, access_key_id="READER", secret_access_key=Secret("its own"))
     verifier = Verifier(STORE, [Credentials("READER", Secret("its own"))])
-    there = "http://ceph.example.org:7480"
+    store_base = "http://ceph.example.org:7480"
     for endpoint, is_own in ((STORE, True), (reader, False)):
-        parts = urlsplit(signed("key", version, base=there, store=endpoint))
-        grant = await verifier.grant("GET", f"{parts.path}?{parts.query}", {"host": parts.netloc})
-        assert (grant.key, bool(grant.at_store)) == ("key", is_own)
+        parts = urlsplit(signed("key", version, base=store_base, store=endpoint))
+        authorization = await verifier.verify("GET", f"{parts.path}?{parts.query}", {"host": parts.netloc})
+        assert (authorization.key, bool(authorization.store_url)) == ("key", is_own)
     for secret in (STORE.secret_access_key, Secret("another")):
         parts = urlsplit(signed("key", version, store=replace(reader, secret_access_key=secret)))
         with pytest.raises(SignatureRejected, match="signature"):
-            await verifier.grant("GET", f"{parts.path}?{parts.query}", {"host": parts.netloc})
+            await verifier.verify("GET", f"{parts.path}?{parts.query}", {"host": parts.netloc})
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_what_is_not_about_the_object_itself_is_said_to_be_so(version: str) -> None:
-    assert not (await granted(signed("key", version, VersionId="v"))).is_plain
-    assert not (await granted(signed("key", version, PartNumber=1))).is_plain
+async def test_a_version_or_a_part_is_not_plain(version: str) -> None:
+    assert not (await authorize(signed("key", version, VersionId="v"))).is_plain
+    assert not (await authorize(signed("key", version, PartNumber=1))).is_plain
 
 
 @pytest.mark.parametrize(
@@ -178,43 +178,43 @@ async def test_what_is_not_about_the_object_itself_is_said_to_be_so(version: str
      "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIDEXAMPLE/20261121/us-east-1/s3/aws4_request&X-Amz-Date="
      "20261121T080000Z&X-Amz-Expires=" + "9" * 30 + "&X-Amz-SignedHeaders=host&X-Amz-Signature=x"],
 )  # fmt: skip
-async def test_nonsense_is_refused(query: str) -> None:
+async def test_malformed_signatures_are_rejected(query: str) -> None:
     for path in ("/bucket/key", "/", "/bucket/", "//", "/%00"):
-        assert await refused(f"{CACHE}{path}?{query}")
+        assert await rejection_code(f"{CACHE}{path}?{query}")
 
 
-async def test_a_line_break_that_is_signed_still_gets_into_no_header() -> None:
+async def test_a_signed_line_break_does_not_reach_a_header() -> None:
     for version in VERSIONS:
         url = signed("key", version, ResponseContentType="text/x\r\nset-cookie: x")
-        assert await refused(url) == "AccessDenied"
+        assert await rejection_code(url) == "AccessDenied"
 
 
-async def test_two_signatures_are_one_too_many() -> None:
+async def test_a_v2_and_a_v4_signature_together_are_rejected() -> None:
     v2, v4 = (signed("key", version) for version in VERSIONS)
     for url in (f"{v2}&{v4.partition('?')[2]}", f"{v4}&{v2.partition('?')[2]}", f"{v4}&Expires=99999999999"):
-        assert await refused(url) == "InvalidArgument"
+        assert await rejection_code(url) == "InvalidArgument"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_a_signature_beside_an_authorization_is_one_too_many(version: str) -> None:
+async def test_a_presigned_url_with_an_authorization_header_is_rejected(version: str) -> None:
     url = signed("key", version)
     for authorization in ("Bearer x", "AWS AKIDEXAMPLE:x", "nonsense"):
-        assert await refused(url, authorization=authorization) == "InvalidArgument"
-    assert (await granted(url, authorization="")).key == "key", "Ceph takes an empty one for none"
-    assert await refused(url.partition("?")[0], authorization="AWS AKIDEXAMPLE:x") == "AccessDenied"
+        assert await rejection_code(url, authorization=authorization) == "InvalidArgument"
+    assert (await authorize(url, authorization="")).key == "key", "Ceph ignores an empty header"
+    assert await rejection_code(url.partition("?")[0], authorization="AWS AKIDEXAMPLE:x") == "AccessDenied"
 
 
-async def test_what_somebody_has_added_to_a_v2_signature_gets_none_of_ours() -> None:
-    grant = await granted(signed("key", VersionId="v") + "&retention&x-id=GetObject")
-    assert (grant.rest, grant.is_plain) == ((("versionId", "v"),), False)
+async def test_parameters_added_to_a_v2_url_are_not_signed_again() -> None:
+    authorization = await authorize(signed("key", VersionId="v") + "&retention&x-id=GetObject")
+    assert (authorization.query, authorization.is_plain) == ((("versionId", "v"),), False)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(
     "path", ["/bucket/\udcff", "/\udcff/key", "/bucket/\udced\udca0\udc80", "/bucket/%c0%ae%c0%ae"]
 )
-async def test_bytes_that_are_no_utf8_are_no_key(version: str, path: str) -> None:
-    """aiohttp gives what was sent as it is, as surrogates."""
+async def test_paths_that_are_not_utf8_are_rejected(version: str, path: str) -> None:
+    """aiohttp decodes such bytes to surrogates."""
     url = signed("key", version).replace("/bucket/key", path)
-    assert await refused(url) == "InvalidURI"
-    assert await refused(signed("key", version) + "&x=\udcff") == "InvalidURI"
+    assert await rejection_code(url) == "InvalidURI"
+    assert await rejection_code(signed("key", version) + "&x=\udcff") == "InvalidURI"

@@ -1,4 +1,4 @@
-"""Which URLs and addresses may be asked for."""
+"""Which URLs and addresses are allowed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ipaddress import ip_network
 import pytest
 
 from s3s3.errors import StoreUnavailable, UrlForbidden
-from s3s3.mirror.upstream.url_policy import UrlRules, is_allowed, place_of, shown
+from s3s3.mirror.upstream.url_policy import UrlRules, is_allowed, parse_url, redact_query
 
 PRIVATE = [
     "127.0.0.1", "127.8.9.10", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "169.254.169.254",
@@ -21,23 +21,23 @@ PUBLIC = ["8.8.8.8", "93.184.216.34", "172.32.0.1", "2606:4700::1111", "::ffff:8
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_an_address_that_is_not_of_the_public_internet_is_refused(address: str) -> None:
+def test_a_private_address_is_refused(address: str) -> None:
     assert not is_allowed(address)
     assert is_allowed(address, [ip_network("0.0.0.0/0"), ip_network("::/0")])
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_a_public_address_may_be_asked(address: str) -> None:
+def test_a_public_address_is_allowed(address: str) -> None:
     assert is_allowed(address)
 
 
-def test_a_network_that_is_allowed_lets_no_other_in() -> None:
+def test_allowing_a_network_allows_no_other() -> None:
     networks = [ip_network("10.1.0.0/16")]
     assert is_allowed("10.1.2.3", networks)
     assert is_allowed("::ffff:10.1.2.3", networks)
     assert not is_allowed("10.2.2.3", networks)
     assert not is_allowed("::1", networks)
-    assert not is_allowed("2002:a02:1::1", [*networks, ip_network("2002::/16")]), "10.2.0.1 is what it reaches"
+    assert not is_allowed("2002:a02:1::1", [*networks, ip_network("2002::/16")]), "it leads to 10.2.0.1"
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,9 @@ def test_a_network_that_is_allowed_lets_no_other_in() -> None:
         ("http://[::1]:8080/x", ("http://[::1]:8080/x", "::1", 8080, "/x")),
     ],
 )  # fmt: skip
-def test_a_url_taken_apart(url: str, expected: tuple[str, str, int, str]) -> None:
-    place = place_of(url)
-    assert (place.url, place.host, place.port, place.target) == expected
+def test_parsing_a_url(url: str, expected: tuple[str, str, int, str]) -> None:
+    parsed = parse_url(url)
+    assert (parsed.url, parsed.host, parsed.port, parsed.target) == expected
 
 
 @pytest.mark.parametrize(
@@ -63,50 +63,50 @@ def test_a_url_taken_apart(url: str, expected: tuple[str, str, int, str]) -> Non
      "http://ex\u00e4mple.org/", "http://[::1/", "http://[fe80::1%25eth0]/", "http://example.org%2f@evil.org/",
      "javascript:alert(1)"],
 )  # fmt: skip
-def test_what_is_no_url_that_may_be_asked_for(url: str) -> None:
+def test_invalid_urls_are_refused(url: str) -> None:
     with pytest.raises(UrlForbidden):
-        place_of(url)
+        parse_url(url)
 
 
 @pytest.mark.parametrize("odd", ["http://example.org/\r\nHost: evil.org", "http://example.org/\x00", "http://a.org/\n"])
-def test_nothing_in_a_url_begins_another_line_of_the_request(odd: str) -> None:
-    target = place_of(odd).target
+def test_a_url_cannot_add_a_line_to_the_request(odd: str) -> None:
+    target = parse_url(odd).target
     assert target.isprintable()
     assert " " not in target
 
 
 def test_patterns_and_https() -> None:
     rules = UrlRules(patterns=[re.compile(r"^https?://artifacts\.example\.org/")], https_only=True)
-    assert rules.place("https://artifacts.example.org/x").is_secure
+    assert rules.check_url("https://artifacts.example.org/x").is_secure
     for url in ("http://artifacts.example.org/x", "https://artifacts.example.org.evil.org/",
                 "https://evil.org/https://artifacts.example.org/", "https://artifactsxexample.org/"):  # fmt: skip
         with pytest.raises(UrlForbidden):
-            rules.place(url)
+            rules.check_url(url)
 
 
-async def test_one_private_address_among_several_is_enough_to_refuse_a_name() -> None:
+async def test_a_name_with_a_private_address_is_refused() -> None:
     async def both(host: str, port: int) -> list[str]:
         return ["93.184.216.34", "127.0.0.1"]
 
     with pytest.raises(UrlForbidden, match=r"127\.0\.0\.1"):
-        await UrlRules(resolve=both).addresses(place_of("http://example.org/"))
+        await UrlRules(resolve=both).addresses(parse_url("http://example.org/"))
 
 
-async def test_what_the_configuration_itself_names_may_be_private_but_on_no_other_port() -> None:
+async def test_the_configured_source_may_be_private_on_its_own_port_only() -> None:
     rules = UrlRules(trusted=("127.0.0.1", 8080))
-    assert await rules.addresses(place_of("http://127.0.0.1:8080/")) == ["127.0.0.1"]
+    assert await rules.addresses(parse_url("http://127.0.0.1:8080/")) == ["127.0.0.1"]
     with pytest.raises(UrlForbidden):
-        await rules.addresses(place_of("http://127.0.0.1:8081/"))
+        await rules.addresses(parse_url("http://127.0.0.1:8081/"))
 
 
-async def test_a_name_that_there_is_not_can_be_tried_again() -> None:
+async def test_an_unknown_name_is_retriable_and_names_no_store() -> None:
     async def none(host: str, port: int) -> list[str]:
         raise OSError("no such name")
 
     with pytest.raises(StoreUnavailable) as raised:
-        await UrlRules(resolve=none).addresses(place_of("http://example.org/"))
-    assert raised.value.store == "", "one name that is not known says nothing of the others"
+        await UrlRules(resolve=none).addresses(parse_url("http://example.org/"))
+    assert raised.value.store == "", "an unknown name is not a failure of the source"
 
 
 def test_a_query_is_not_shown() -> None:
-    assert shown("https://example.org/x?Signature=secret") == "https://example.org/x?***"
+    assert redact_query("https://example.org/x?Signature=secret") == "https://example.org/x?***"

@@ -1,4 +1,4 @@
-"""A cache whose clients mean no good: each gets an answer or none, and nothing of it is a fault of the cache's."""
+"""Hostile clients of the cache get an error or a response, and cause no warnings."""
 
 from __future__ import annotations
 
@@ -44,28 +44,28 @@ LINES = {
 }
 
 
-async def says(port: int, request: str) -> int:
+async def status_of(port: int, request: str) -> int:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(request.encode())
     status = (await asyncio.wait_for(reader.readline(), 10)).split()[1]
-    writer.transport.abort()  # in the middle of a body, where there is one
+    writer.transport.abort()  # possibly in the middle of a body
     return int(status)
 
 
-async def test_what_an_enemy_sends(hit: tuple[CacheClient, str], caplog: pytest.LogCaptureFixture) -> None:
+async def test_malformed_requests(hit: tuple[CacheClient, str], caplog: pytest.LogCaptureFixture) -> None:
     client, url = hit
-    port, path = client.front.port, url.removeprefix(client.base)
-    asked = {f"GET {path} HTTP/1.1\r\n{head}": status for head, status in HEADS.items()}
-    asked |= {line.format(path=path): status for line, status in LINES.items()}
-    found = {head: await says(port, f"{head}\r\nhost: x\r\n\r\n") for head in asked}
-    assert found == asked
+    port, path = client.service.port, url.removeprefix(client.base)
+    expected = {f"GET {path} HTTP/1.1\r\n{head}": status for head, status in HEADS.items()}
+    expected |= {line.format(path=path): status for line, status in LINES.items()}
+    found = {head: await status_of(port, f"{head}\r\nhost: x\r\n\r\n") for head in expected}
+    assert found == expected
     await asyncio.sleep(0.2)
     assert [record.getMessage() for record in caplog.records if record.levelno > logging.INFO] == []
 
 
-async def test_requests_that_are_sent_ahead_get_one_answer_after_the_other(hit: tuple[CacheClient, str]) -> None:
+async def test_pipelined_requests_are_answered_in_order(hit: tuple[CacheClient, str]) -> None:
     client, url = hit
-    reader, writer = await asyncio.open_connection("127.0.0.1", client.front.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.service.port)
     writer.write(f"GET {url.removeprefix(client.base)} HTTP/1.1\r\nhost: x\r\n\r\n".encode() * 3)
     for _ in range(3):
         await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
