@@ -29,6 +29,7 @@ KEEPERS_OF_KEYS = (
     "s3s3.reconcile.shared_run",
     "s3s3.monitoring.history",
     "s3s3.monitoring.heartbeat",
+    "s3s3.mirror.copy_states",
 )
 """Modules whose docstrings have the Redis keys that they own."""
 
