@@ -41,7 +41,7 @@ def main() -> int:
         tell("  interrupted: what was measured until now is written")
     tell("\n" + results_folder.write(arguments.output, about, measured, delays))
     if arguments.readme:
-        results_folder.into_readme(about, measured, delays)
+        results_folder.into_readme(about, measured)
     return 0
 
 

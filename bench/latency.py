@@ -53,8 +53,8 @@ def measure(scale: float) -> Iterator[Delays]:
             told: Any = listening.redis.pubsub()  # type: ignore[no-untyped-call]
             told.psubscribe("__keyspace@0__:backup=>*")
             told.get_message(timeout=5.0)
-            yield Delays("notice to copy, idle", _spaced(listening, told, keys[:idle]))
-            name = f"notice to copy, {BUSY_A_SECOND} notices a second"
+            yield Delays("notification to copy, idle", _spaced(listening, told, keys[:idle]))
+            name = f"notification to copy, {BUSY_A_SECOND} notifications per second"
             yield Delays(name, _steady(listening, told, keys[idle:]))
 
 
