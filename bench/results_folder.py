@@ -16,8 +16,8 @@ BEGIN, END = "<!-- make bench: begin -->\n", "<!-- make bench: end -->\n"
 
 NOTES = """\
 CPU is user and system time of the program and its children, per object, per key of an unchanged bucket, or per GiB. For
-s3s3 it covers notification, queue, copy, verification and acknowledgement; for the others only the copy. The CPU of Redis
-is given beside it. Ratios compare with tuned rclone (for unchanged buckets with `rclone check`) in runs side by side:
+s3s3 it covers notification, queue, copy, verification and acknowledgement; for the others only the copy. Redis's CPU is
+given beside it. Ratios compare with tuned rclone (for unchanged buckets with `rclone check`) in runs side by side:
 median (minimum to maximum). wrk is the limit: the same GETs and PUTs, prepared beforehand, sent by a C program.
 """
 
@@ -56,6 +56,6 @@ def into_readme(machine: str, measured: Sequence[Measured]) -> None:
     _, found, after = rest.partition(END)
     if not found:
         raise ValueError(f"{README} needs the lines {BEGIN.strip()} and {END.strip()} around the table")
-    found = [row for row in figures.rows(measured)
+    short = [row for row in figures.rows(measured)
              if any(row.work == work and row.server.startswith(server) for work, server in README_ROWS)]  # fmt: skip
-    README.write_text(f"{before}{BEGIN}{figures.summary(found)}\nMeasured on {machine}.\n{END}{after}")
+    README.write_text(f"{before}{BEGIN}{figures.summary(short)}\nMeasured on {machine}.\n{END}{after}")
