@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from ..model import Endpoint, Route
 from ..queue.admin import PendingStats
-from ..queue.base import DeadLetter, QueueStats
+from ..queue.base import PAUSED, DeadLetter, QueueStats
 from ..queue.redis_queue import RedisJobQueue
 from .heartbeat import ProcessInfo, ProcessRegistry
 from .history import Failure, History, HourlySeries, quantile_s, rate_per_s
@@ -21,9 +21,6 @@ MAX_FAILURES_SHOWN = 3
 
 #: How long failures are shown, in seconds.
 RECENT_S = 3600
-
-#: The reason of a circuit that `RedisJobQueue.pause` opened.
-PAUSED = "paused"
 
 
 class StoreState:

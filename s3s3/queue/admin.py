@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
-from .base import DeadLetter, QueueStats
+from .base import PAUSED, DeadLetter, QueueStats
 from .lua_scripts import LuaScripts
 from .redis_errors import translate_errors
 
@@ -146,7 +146,7 @@ class QueueAdmin:
     async def pause(self, destination: str | None = None) -> None:
         """Pause a destination, whose jobs are then parked, or the whole route (None). Idempotent."""
         if destination is not None:
-            await self._scripts.run("circuit", destination, "pause", "paused", 0, 0, "")
+            await self._scripts.run("circuit", destination, "pause", PAUSED, 0, 0, "")
             return
         with translate_errors():
             await self.client.set(self.prefix + "paused", "1")

@@ -110,6 +110,10 @@ class ClaimResult:
     paused: bool = False
 
 
+#: The reason in `QueueStats.circuits` of a store that an operator paused.
+PAUSED = "paused"
+
+
 @dataclass(frozen=True, slots=True)
 class QueueStats:
     """Number of jobs by state. Parked keys, dead letters and open circuits (with the reason) are by store."""

@@ -15,6 +15,7 @@ from .. import config
 from ..config import Config, with_buckets
 from ..errors import ConfigError, ReconcileInProgress, RoutePaused, S3S3Error
 from ..model import Route
+from ..monitoring.formatting import count_noun, duration_text
 from ..monitoring.metrics import Metrics
 from ..notifications.chaining import on_copied_for
 from ..queue.lease import boottime_s
@@ -26,8 +27,7 @@ from ..reconcile.summary import ReconcileSummary
 from ..tasks import wait_with_timeout
 from ..transfer.route_stores import opened
 from . import command
-from .output import count_noun
-from .progress import Progress, span_text, summary_table
+from .progress import Progress, summary_table
 from .report_file import ReportFile
 from .selection import add_route_option, select_routes
 
@@ -108,7 +108,7 @@ async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         if arguments.interval is None or stop.is_set():
             return status
         if status == command.OUT_OF_REACH:
-            print(f"s3s3: next try in {span_text(arguments.interval)}", file=sys.stderr)
+            print(f"s3s3: next try in {duration_text(arguments.interval)}", file=sys.stderr)
         pause_s = max(arguments.interval - (boottime_s() - began_s), 0.0)
         if await wait_with_timeout(stop, pause_s):
             return command.OK
@@ -204,7 +204,7 @@ def _tell(tallies: list[ReconcileSummary], complete: bool, to_stderr: bool) -> N
         if not set(tally.errors).issuperset(tally.counts):
             skipped = f"; {tally.skipped_entries:,} others have not changed since" if tally.skipped_entries else ""
             compared = count_noun(tally.source_entries - tally.skipped_entries, "object")
-            console.print(f"route {tally.route}: {compared} compared in {span_text(tally.seconds)}{skipped}")
+            console.print(f"route {tally.route}: {compared} compared in {duration_text(tally.seconds)}{skipped}")
         if tally.proven:
             console.print(f"route {tally.route}: proven: every destination holds what the source does")
         for store, error in tally.errors.items():

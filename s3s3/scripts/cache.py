@@ -13,16 +13,16 @@ from ..mirror.cache.directory import CacheDirectory
 from ..mirror.cache.eviction import cache_directory, disk_space, disk_usage
 from ..mirror.cache.inspection import cache_stats, verify
 from ..mirror.cache.writer import sweep
+from ..monitoring.formatting import count_noun, duration_text, size_text
 from . import command
-from .key_input import parsed
-from .output import count_noun, printable
-from .progress import size_text, span_text
+from .key_input import parse_with_keys
+from .output import printable
 
 
 def main(argv: list[str] | None = None) -> int:
     """Do what the arguments say; return the exit status."""
     parser = command_line()
-    arguments = parsed(parser, argv)
+    arguments = parse_with_keys(parser, argv)
     if arguments.action != "evict" and (arguments.keys or arguments.all):
         parser.error(f"{arguments.action} takes no keys and no --all")
     if arguments.keys and arguments.all:
@@ -73,7 +73,7 @@ def _stat(folder: CacheDirectory, settings: CacheSettings, *, as_json: bool) -> 
     print(f"{folder.directory}: {count_noun(kept.objects, 'object')}, {size_text(kept.size_bytes)}")
     print(f"being downloaded: {kept.downloads}")
     if kept.objects:
-        print(f"not asked for the longest: {span_text(idle_s)}")
+        print(f"not asked for the longest: {duration_text(idle_s)}")
     print(f"the disk is {fill:.1%} full; objects are removed from {settings.max_fill:.0%} on, "
           f"down to {settings.low_fill:.0%}")  # fmt: skip
     return command.OK

@@ -1,59 +1,51 @@
-"""`s3s3 jobs`: the queue and its dead letters, for those who look after it."""
+"""`s3s3 jobs`: show and manage the queue and its dead letters."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import datetime, timezone
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import uvloop
 
 from .. import config
 from ..model import Route
-from ..queue.base import DeadLetter, QueueStats
+from ..monitoring.formatting import count_noun, duration_text, time_text
+from ..queue.base import PAUSED, DeadLetter, QueueStats
 from ..queue.redis_queue import RedisJobQueue
 from . import command
-from .key_input import parsed
-from .output import count_noun, print_indented, print_table, printable
-from .progress import span_text
-from .selection import (
-    PAUSED,
-    add_destination_option,
-    add_route_option,
-    connected_queues,
-    destinations_of,
-    select_routes,
-)
+from .key_input import parse_with_keys
+from .output import print_indented, print_table, printable
+from .selection import add_destination_option, add_route_option, connected_queues, destinations_of, select_routes
 
-KEYS_AT_ONCE = 500
+KEYS_PER_CALL = 500
 
-Queue = tuple[Route, RedisJobQueue]
-Move = Callable[[str, Sequence[str]], Awaitable[int]]
+RouteQueue = tuple[Route, RedisJobQueue]
+Letters = dict[str, list[DeadLetter]]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the arguments say; return the exit status."""
+    """Run the action; return the exit status."""
     parser = command_line()
-    arguments = parsed(parser, argv)
+    arguments = parse_with_keys(parser, argv)
     if arguments.action in ("retry", "drop"):
         if bool(arguments.keys) == arguments.all:
-            parser.error(f"{arguments.action}: which dead letters? Name their keys, or say --all")
+            parser.error(f"{arguments.action}: name the keys of the dead letters, or use --all")
     elif arguments.keys or arguments.all:
-        parser.error(f"{arguments.action} takes no keys and no --all; it is about --route and --destination")
+        parser.error(f"{arguments.action}: does not accept keys or --all; use --route and --destination")
     command.start_log(arguments)
     return command.exit_status(lambda: uvloop.run(_jobs(arguments)))
 
 
 def command_line() -> argparse.ArgumentParser:
-    """Return what reads the command's arguments."""
-    parser = command.parser("jobs", "Look at the queue and its dead letters, and look after them.")
+    """Return the parser of the command's arguments."""
+    parser = command.parser("jobs", "Show and manage the queue and its dead letters.")
     parser.add_argument(
         "action", nargs="?", default="list", choices=("list", "retry", "drop", "pause", "resume"),
-        help="list (the default): what waits, what is down, what failed for good; retry, drop: put dead letters back "
-        "to work, or throw them away; pause, resume: hold a route or a destination, and let it go on",
+        help="list (default): show pending jobs, unavailable stores and dead letters; retry, drop: put dead letters "
+        "back on the queue, or delete them; pause, resume: stop and restart copies of a route or to a destination",
     )  # fmt: skip
     parser.add_argument("keys", metavar="KEY", nargs="*", help="dead letters to retry or drop")
     parser.add_argument("--all", action="store_true", help="retry or drop all dead letters")
@@ -63,115 +55,111 @@ def command_line() -> argparse.ArgumentParser:
         "--limit", type=_limit, default=20, metavar="N",
         help="list at most N dead letters of each destination (default: 20; 0 for all)",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="list as JSON, for programs")
+    parser.add_argument("--json", action="store_true", help="list as JSON")
     return parser
 
 
 def _limit(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} should be a number, 0 or more")
+        raise argparse.ArgumentTypeError(f"must be a number, 0 or more, not {text!r}")
     return int(text)
 
 
 async def _jobs(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
     settings = dataclasses.replace(settings, routes=(*settings.routes, *settings.mirror.routes))
-    # A message that names no key is a dead letter as well, but it cannot be tried again, and goes nowhere.
-    others = (DeadLetter.MESSAGES,) if arguments.action in ("list", "drop") else ()
-    routes = select_routes(settings, arguments.route, arguments.destination, *others)
+    # Unusable messages are dead letters, too, but cannot be retried.
+    extra = (DeadLetter.MESSAGES,) if arguments.action in ("list", "drop") else ()
+    routes = select_routes(settings, arguments.route, arguments.destination, *extra)
     async with connected_queues(settings, routes) as (_, queues):
         if arguments.action == "list":
             return await _list(arguments, queues)
         if arguments.action in ("pause", "resume"):
-            return await _hold(arguments, queues)
-        return await _move(arguments, queues)
+            return await _pause_or_resume(arguments, queues)
+        return await _retry_or_drop(arguments, queues)
 
 
 # -- retry and drop
 
 
-async def _move(arguments: argparse.Namespace, queues: Sequence[Queue]) -> int:
-    """Retry or drop dead letters. Keys that are none are told of, and make it fail."""
-    missed = set(arguments.keys)
+async def _retry_or_drop(arguments: argparse.Namespace, queues: Sequence[RouteQueue]) -> int:
+    missing = set(arguments.keys)
+    retry = arguments.action == "retry"
     for route, jobs in queues:
-        retry = arguments.action == "retry"
-        others = () if retry else (DeadLetter.MESSAGES,)
-        for destination in destinations_of(route, arguments.destination, *others):
-            move: Move = jobs.redrive if retry else jobs.drop
-            moved = 0
+        for destination in destinations_of(route, arguments.destination, *(() if retry else (DeadLetter.MESSAGES,))):
+            changed = 0
             async for keys in _keys(arguments, jobs, destination):
-                count = await move(destination, keys)
-                moved += count
-                missed -= set(keys) if count else set()
-            if moved or arguments.all:
-                done = "put back to work" if retry else "dropped"
-                print(f"route {route.name}: {destination}: {count_noun(moved, 'dead letter')} {done}")
-    for key in sorted(missed):
-        print(f"no dead letter: {printable(key)}")
-    return command.SOME_FAILED if missed else command.OK
+                count = await (jobs.redrive if retry else jobs.drop)(destination, keys)
+                changed += count
+                if count:
+                    missing -= set(keys)
+            if changed or arguments.all:
+                result = "put back on the queue" if retry else "dropped"
+                print(f"route {route.name}: {destination}: {count_noun(changed, 'dead letter')} {result}")
+    for key in sorted(missing):
+        print(f"not a dead letter: {printable(key)}")
+    return command.SOME_FAILED if missing else command.OK
 
 
 async def _keys(arguments: argparse.Namespace, jobs: RedisJobQueue, destination: str) -> AsyncIterator[list[str]]:
-    """Yield the keys to move: those named one by one, so that it is known which were there; else all, many at once."""
+    """Yield the keys to change: named keys singly, to learn which of them existed, or all in chunks."""
     for key in arguments.keys:
         yield [key]
     if arguments.all:
-        keys = []
+        chunk = []
         async for letter in jobs.dead_letters(destination):
-            keys.append(letter.key)
-            if len(keys) == KEYS_AT_ONCE:
-                yield keys
-                keys = []
-        if keys:
-            yield keys
+            chunk.append(letter.key)
+            if len(chunk) == KEYS_PER_CALL:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
 
 
 # -- pause and resume
 
 
-async def _hold(arguments: argparse.Namespace, queues: Sequence[Queue]) -> int:
-    pauses = arguments.action == "pause"
+async def _pause_or_resume(arguments: argparse.Namespace, queues: Sequence[RouteQueue]) -> int:
+    destination = arguments.destination
     for route, jobs in queues:
-        change = jobs.pause if pauses else jobs.resume
-        held = f"route {route.name}"
-        if arguments.destination is None:
-            await change()
+        title = f"route {route.name}" if destination is None else f"route {route.name}: {destination}"
+        if arguments.action == "pause":
+            await jobs.pause(destination)
+            print(f"{title}: paused; notifications are kept, nothing is copied")
         else:
-            await change(arguments.destination)
-            held += f": {arguments.destination}"
-        print(f"{held}: {'paused; notices are kept, nothing is copied' if pauses else 'goes on'}")
-        if not pauses:
-            await _tell_still_held(route, jobs, arguments.destination)
+            await jobs.resume(destination)
+            print(f"{title}: resumed")
+            await _print_remaining_pauses(route, jobs, destination)
     return command.OK
 
 
-async def _tell_still_held(route: Route, jobs: RedisJobQueue, resumed: str | None) -> None:
-    """Tell what keeps something back that was just told to go on: the other one of the two pauses."""
-    counts = await jobs.stats()
-    if counts.paused:
-        print(f"route {route.name} is still paused, all of it: s3s3 jobs resume --route {route.name}")
-    for name, reason in counts.circuits.items():
+async def _print_remaining_pauses(route: Route, jobs: RedisJobQueue, resumed: str | None) -> None:
+    """Print what is still paused: a route and its destinations are paused independently of each other."""
+    resume = f"s3s3 jobs resume --route {route.name}"
+    stats = await jobs.stats()
+    if stats.paused:
+        print(f"route {route.name}: the route itself is still paused: {resume}")
+    for name, reason in stats.circuits.items():
         if reason == PAUSED and resumed is None:
-            print(f"route {route.name}: {name} is still paused: "
-                  f"s3s3 jobs resume --route {route.name} --destination {name}")  # fmt: skip
+            print(f"route {route.name}: {name} is still paused: {resume} --destination {name}")
 
 
 # -- list
 
 
-async def _list(arguments: argparse.Namespace, queues: Sequence[Queue]) -> int:
+async def _list(arguments: argparse.Namespace, queues: Sequence[RouteQueue]) -> int:
     found = []
     for route, jobs in queues:
         destinations = destinations_of(route, arguments.destination, DeadLetter.MESSAGES)
         letters = {name: await _letters(jobs, name, arguments.limit) for name in destinations}
         found.append((route, await jobs.stats(), letters))
     if arguments.json:
-        print(json.dumps({"routes": [_as_fields(*one) for one in found]}, indent=2))
+        print(json.dumps({"routes": [_as_fields(*each) for each in found]}, indent=2))
         return command.OK
-    for number, (route, counts, letters) in enumerate(found):
+    for number, (route, stats, letters) in enumerate(found):
         if number:
             print()
-        _show(route, counts, letters)
+        _print_route(route, stats, letters)
     return command.OK
 
 
@@ -184,48 +172,43 @@ async def _letters(jobs: RedisJobQueue, destination: str, limit: int) -> list[De
     return sorted(letters, key=lambda letter: letter.dead_lettered_ms)
 
 
-def _as_fields(route: Route, counts: QueueStats, letters: dict[str, list[DeadLetter]]) -> dict[str, Any]:
-    fields = {**dataclasses.asdict(counts), "pending": counts.pending}
+def _as_fields(route: Route, stats: QueueStats, letters: Letters) -> dict[str, Any]:
+    fields = dataclasses.asdict(stats)
+    fields["dead_letter_counts"] = fields.pop("dead_letters")
     listed = {name: [dataclasses.asdict(letter) for letter in some] for name, some in letters.items()}
-    return {"route": route.name, **fields, "letters": listed}
+    return {"route": route.name, **fields, "pending": stats.pending, "dead_letters": listed}
 
 
-def _show(route: Route, counts: QueueStats, letters: dict[str, list[DeadLetter]]) -> None:
-    print(f"route {route.name}: {'PAUSED; ' if counts.paused else ''}{counts.pending:,} pending"
-          + (f", the oldest for {span_text(counts.oldest_s)}" if counts.oldest_s else ""))  # fmt: skip
-    lanes = f"{counts.fresh:,} from notices, {counts.bulk:,} from comparisons and retries"
-    print_indented(f"{lanes}, {counts.retrying:,} wait for another try, {counts.rechecks:,} for a later look", 2)
-    names = dict.fromkeys((*counts.parked, *counts.dead_letters))
+def _print_route(route: Route, stats: QueueStats, letters: Letters) -> None:
+    print(f"route {route.name}: {'PAUSED; ' if stats.paused else ''}{stats.pending:,} pending"
+          + (f", the oldest for {duration_text(stats.oldest_s)}" if stats.oldest_s else ""))  # fmt: skip
+    print_indented(
+        f"{stats.fresh:,} from notifications, {stats.bulk:,} from comparisons and retries, {stats.retrying:,} "
+        f"waiting for a retry, {stats.rechecks:,} scheduled for a recheck", 2
+    )  # fmt: skip
     rows = [
-        (name, f"{counts.parked.get(name, 0):,}", f"{counts.dead_letters.get(name, 0):,}", _state(name, counts))
-        for name in names
+        (name, f"{stats.parked.get(name, 0):,}", f"{stats.dead_letters.get(name, 0):,}", _state(name, stats))
+        for name in dict.fromkeys((*stats.parked, *stats.dead_letters))
         if name in (route.source.name, *letters)
     ]
     print()
     print_table(("store", "parked", "dead letters", "state"), rows)
-    for name, some in letters.items():
-        if some:
-            _show_letters(name, some, more=counts.dead_letters.get(name, 0) - len(some))
+    for destination, some in letters.items():
+        if not some:
+            continue
+        print(f"\ndead letters of {destination}:")
+        for letter in some:
+            attempts = f", {letter.attempts:,} attempts" if letter.attempts > 1 else ""
+            print_indented(printable(letter.key), 2)
+            print_indented(f"{time_text(letter.dead_lettered_ms)}{attempts}: {printable(letter.reason)}", 6)
+        if (more := stats.dead_letters.get(destination, 0) - len(some)) > 0:
+            print(f"  ... and {more:,} more; --limit 0 lists all")
 
 
-def _show_letters(destination: str, letters: Sequence[DeadLetter], more: int) -> None:
-    print(f"\ndead letters of {destination}:")
-    for letter in letters:
-        attempts = f", {letter.attempts:,} tries" if letter.attempts > 1 else ""
-        print_indented(printable(letter.key), 2)
-        print_indented(f"{_time_text(letter.dead_lettered_ms)}{attempts}: {printable(letter.reason)}", 6)
-    if more > 0:
-        print(f"  ... and {more:,} more; --limit 0 lists all")
-
-
-def _state(name: str, counts: QueueStats) -> str:
+def _state(name: str, stats: QueueStats) -> str:
     if name == DeadLetter.MESSAGES:
-        return "messages that name no key"
-    reason = counts.circuits.get(name)
+        return "unusable messages"
+    reason = stats.circuits.get(name)
     if reason is None:
-        return "in use"
-    return "paused by hand" if reason == PAUSED else f"down: {printable(reason)}"
-
-
-def _time_text(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return "ok"
+    return "paused" if reason == PAUSED else f"down: {printable(reason)}"

@@ -1,4 +1,4 @@
-"""Keys for `s3s3 publish`, from its arguments or, as they come, from standard input."""
+"""Read keys from arguments or standard input."""
 
 from __future__ import annotations
 
@@ -13,89 +13,75 @@ from ..notifications.message import BadMessage, parse_message, printable_message
 from ..tasks import wait_first
 
 READ_BYTES = 64 * 1024
+
+#: An unfinished line is cut to this length: it is longer than any key.
 MAX_LINE_BYTES = 64 * 1024
-"""What is longer is cut: it is no key, and need not be kept whole to say so."""
 
 
-class Named(NamedTuple):
-    """A message that may name a key, and where it stands: "line 7"."""
+class KeyInput(NamedTuple):
+    """An unvalidated key, and where it was read: "argument 2", "line 7"."""
 
     place: str
     message: bytes
 
 
-def parsed(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """Parse arguments whose `keys` may stand before, between and after options; all that follows -- are keys."""
+def parse_with_keys(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """Parse arguments whose `keys` may be anywhere among the options; all arguments after -- are keys."""
     argv = sys.argv[1:] if argv is None else argv
     end = argv.index("--") if "--" in argv else len(argv)
     arguments = parser.parse_intermixed_args(argv[:end])
-    arguments.keys += argv[end + 1 :]  # parse_intermixed_args itself takes them for options, up to Python 3.13
+    arguments.keys += argv[end + 1 :]  # up to Python 3.13, parse_intermixed_args takes them for options
     return arguments
 
 
-def of_arguments(arguments: Sequence[str]) -> list[Named]:
-    """Return what the arguments name. Bytes that are no UTF-8 come as they were given."""
-    return [Named(f"argument {number}", os.fsencode(text)) for number, text in enumerate(arguments, 1)]
+def keys_from_arguments(arguments: Sequence[str]) -> list[KeyInput]:
+    """Return the keys in the arguments, with bytes that are not UTF-8 as they were given."""
+    return [KeyInput(f"argument {number}", os.fsencode(text)) for number, text in enumerate(arguments, 1)]
 
 
-def checked(named: Iterable[Named], wanted: Callable[[str], bool]) -> tuple[list[str], list[str]]:
-    """Return the keys that are named, and a line for each that is no possible key or that no route is about.
+def validate_keys(inputs: Iterable[KeyInput], is_routed: Callable[[str], bool]) -> tuple[list[str], list[str]]:
+    """Return the valid keys, and a problem for each other input.
 
     Args:
-        wanted: whether a route is about this key.
+        is_routed: whether a route matches the key.
     """
-    keys, faults = [], []
-    for place, message in named:
+    keys, problems = [], []
+    for place, message in inputs:
         try:
             key = parse_message(message)
         except BadMessage as bad:
-            faults.append(f"{place}: {bad}: {printable_message(message)[:60]!r}")
+            problems.append(f"{place}: {bad}: {printable_message(message)[:60]!r}")
             continue
-        if wanted(key):
+        if is_routed(key):
             keys.append(key)
         else:
-            faults.append(f"{place}: no route is about {key!r}: see prefix, include and exclude of its source")
-    return keys, faults
+            problems.append(f"{place}: no route matches {key!r}: see prefix, include and exclude of its source")
+    return keys, problems
 
 
-async def of_input(descriptor: int, separator: bytes, stop: asyncio.Event) -> AsyncIterator[list[Named]]:
-    """Yield what a file, a pipe or a terminal has to give, as soon as it gives it, until its end or `stop`."""
-    lines, number = _Lines(separator), 0
-    while await _readable(descriptor, stop):
+async def keys_from_descriptor(descriptor: int, separator: bytes, stop: asyncio.Event) -> AsyncIterator[list[KeyInput]]:
+    """Yield the lines of a file, pipe or terminal as soon as they can be read, until its end or `stop`."""
+    rest, number = b"", 0
+    while await _wait_readable(descriptor, stop):
         chunk = os.read(descriptor, READ_BYTES)
-        found = lines.feed(chunk) if chunk else lines.rest()
-        if found:
-            yield [Named(f"line {at}", line) for at, line in enumerate(found, number + 1)]
-        number += len(found)
+        *lines, rest = (rest + chunk).split(separator)
+        if not chunk and rest:  # the last line without a separator
+            lines.append(rest)
+        rest = rest[:MAX_LINE_BYTES]
+        if lines:
+            yield [KeyInput(f"line {at}", line) for at, line in enumerate(lines, number + 1)]
+        number += len(lines)
         if not chunk:
             return
 
 
-class _Lines:
-    """Takes chunks apart at a separator."""
-
-    def __init__(self, separator: bytes) -> None:
-        self._separator = separator
-        self._begun = b""
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the lines that end in this chunk."""
-        *whole, begun = (self._begun + chunk).split(self._separator)
-        self._begun = begun[:MAX_LINE_BYTES]
-        return whole
-
-    def rest(self) -> list[bytes]:
-        """Return the last line, where it was not ended."""
-        return [self._begun] if self._begun else []
-
-
-async def _readable(descriptor: int, stop: asyncio.Event) -> bool:
-    """Wait until something can be read; return False where `stop` came first."""
+async def _wait_readable(descriptor: int, stop: asyncio.Event) -> bool:
+    """Wait until the descriptor is readable; return False if `stop` was set first."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     try:
         loop.add_reader(descriptor, ready.set)
-    except PermissionError:  # epoll takes no files (epoll_ctl(2)); they never keep anybody waiting
+    except PermissionError:  # a regular file (epoll_ctl(2)): always readable
         return not stop.is_set()
     try:
         await wait_first(ready, stop)

@@ -1,4 +1,4 @@
-"""`s3s3 VERB`."""
+"""`s3s3 VERB`: run a subcommand."""
 
 from __future__ import annotations
 
@@ -10,33 +10,38 @@ from .. import __version__
 from .command import EXIT_STATUSES, OK, WRONG_USAGE
 
 VERBS = {
-    "listen": "copy what notices name, for ever",
+    "listen": "run the daemon: copy every object named by a notification",
     "bucket": "compare whole buckets and copy what differs",
     "publish": "put keys on the queue",
-    "jobs": "look at the queue and its dead letters, retry, drop, pause, resume",
-    "mirror": "serve copies over HTTP, and make those that are missing",
-    "cache": "look at the cache's directory, make room in it, verify it",
-    "check": "try every store and Redis, and say what is wrong",
+    "jobs": "show and manage the queue and its dead letters",
+    "mirror": "serve copies over HTTP, and create missing ones",
+    "cache": "show, evict or verify the objects in the mirror's cache",
+    "check": "try every store and Redis, and report problems",
     "convert": "print an old INI file as TOML",
     "completion": "print a shell completion script for bash, zsh or fish",
-    "demo": "show everything here, with real parts and no configuration",
+    "demo": "run a self-contained demonstration on this machine",
 }
 
 
 def usage() -> str:
-    """Return what `s3s3 --help` prints."""
-    lines = [
+    """Return the text of `s3s3 --help`."""
+    verbs = [f"  {verb:<12}{description}" for verb, description in VERBS.items()]
+    return "\n".join([
         "usage: s3s3 VERB [options]",
         "",
-        "Copies named objects from one S3-compatible store to others, verified.",
+        "Replicate individual objects from one S3-compatible store to others, and verify",
+        "every copy.",
         "",
-    ]
-    lines += [f"  {verb:<12}{does}" for verb, does in VERBS.items()]
-    return "\n".join([*lines, "", "`s3s3 VERB --help` explains each.", "", EXIT_STATUSES])
+        *verbs,
+        "",
+        "Run s3s3 VERB --help for the options of a verb.",
+        "",
+        EXIT_STATUSES,
+    ])  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command that the first argument names; return its exit status."""
+    """Run the command named by the first argument; return its exit status."""
     if "_ARGCOMPLETE" in os.environ:
         importlib.import_module(".completion", __package__).complete_command_line(VERBS)
     arguments = sys.argv[1:] if argv is None else argv
@@ -47,10 +52,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f"s3s3 {__version__}")
         return OK
     if arguments[0] not in VERBS:
-        print(f"s3s3: there is no {arguments[0]!r}; the verbs are {', '.join(VERBS)}", file=sys.stderr)
+        print(f"s3s3: unknown verb {arguments[0]!r}; the verbs are {', '.join(VERBS)}", file=sys.stderr)
         return WRONG_USAGE
-    command = importlib.import_module(f".{arguments[0]}", __package__)
-    status: int = command.main(arguments[1:])
+    status: int = importlib.import_module(f".{arguments[0]}", __package__).main(arguments[1:])
     return status
 
 

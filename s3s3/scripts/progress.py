@@ -13,25 +13,10 @@ from rich.live import Live
 from rich.table import Table
 
 from ..model import Proof, Result
+from ..monitoring.formatting import duration_text, size_text
 from ..reconcile.summary import ReconcileSummary
 
 PLAIN_LINE_EVERY_S = 10.0
-
-
-def size_text(size_bytes: float) -> str:
-    """Return a size as people read it: 1.5 MiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size_bytes < 1024:
-            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1024
-    return f"{size_bytes:.1f} TiB"
-
-
-def span_text(seconds: float) -> str:
-    """Return a length of time as people read it: 1:02:03."""
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 class Progress:
@@ -87,7 +72,7 @@ class Progress:
         if failed := tally.total(Result.FAILED):
             parts.append(f"{failed:,} failed")
         if self._expected and 0 < compared < self._expected:
-            parts.append(f"about {span_text(elapsed_s / compared * (self._expected - compared))} left")
+            parts.append(f"about {duration_text(elapsed_s / compared * (self._expected - compared))} left")
         return ", ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""`s3s3 publish`: put keys on the queue, or on the channel as other producers do."""
+"""`s3s3 publish`: put keys on the queue, or publish them on the channel."""
 
 from __future__ import annotations
 
@@ -14,126 +14,126 @@ from redis.asyncio import Redis, RedisCluster
 from .. import config
 from ..errors import ConfigError, RedisUnavailable
 from ..model import Lane, Route, matcher
+from ..monitoring.formatting import count_noun
 from ..queue.base import JobRequest
 from ..queue.redis_errors import translate_errors
 from ..queue.redis_queue import RedisJobQueue
 from ..tasks import run_with_background
 from . import command
-from .key_input import checked, of_arguments, of_input, parsed
-from .output import count_noun
+from .key_input import keys_from_arguments, keys_from_descriptor, parse_with_keys, validate_keys
 from .publish_tracker import PublishTracker
 from .selection import add_route_option, connected_queues, count_subscribers, select_routes
 
-MAX_FAULTS_SHOWN = 20
+MAX_PROBLEMS_SHOWN = 20
 
 
 def main(argv: list[str] | None = None) -> int:
     """Publish; return the exit status."""
     parser = command_line()
-    arguments = parsed(parser, argv)
+    arguments = parse_with_keys(parser, argv)
     if arguments.pubsub and (arguments.wait or arguments.route):
-        parser.error("--pubsub goes to whoever listens, on every route: neither --wait nor --route is possible with it")
+        parser.error("--pubsub reaches the listeners of every route: it cannot be combined with --wait or --route")
     if "-" in arguments.keys and arguments.keys != ["-"]:
-        parser.error("either keys or -, which is standard input")
+        parser.error("either keys or - (standard input)")
     command.start_log(arguments)
     return command.run(lambda stop: _publish(arguments, stop))
 
 
 def command_line() -> argparse.ArgumentParser:
-    """Return what reads the command's arguments."""
-    parser = command.parser("publish", "Have keys copied: put them on the queue, in front of what `s3s3 bucket` found.")
+    """Return the parser of the command's arguments."""
+    parser = command.parser("publish", "Put keys on the queue, ahead of the keys that s3s3 bucket found.")
     parser.add_argument(
         "keys", metavar="KEY", nargs="*",
-        help="names of objects in the source's bucket; none, or -: from standard input, one a line",
+        help="objects in the source bucket (default, or -: read them from standard input, one per line)",
     )  # fmt: skip
     add_route_option(parser, "only this route (default: every route that the key matches)")
-    parser.add_argument("--wait", action="store_true", help="until every key has its outcome at every destination")
+    parser.add_argument("--wait", action="store_true", help="wait for the outcome of every key at every destination")
     parser.add_argument(
-        "--pubsub", action="store_true", help="PUBLISH them on the channel, as other producers do, and queue nothing"
+        "--pubsub", action="store_true", help="PUBLISH the keys on the Redis channel, as producers do; queue nothing"
     )
-    parser.add_argument("-0", "--null", action="store_true", help="on standard input, keys end with a NUL")
+    parser.add_argument("-0", "--null", action="store_true", help="keys on standard input end with NUL")
     return parser
 
 
 class Publisher(Protocol):
-    """Where keys go."""
+    """Publishes keys."""
 
-    def keepers(self) -> list[Coroutine[Any, Any, None]]:
-        """Return what is to run beside the publishing."""
+    def background(self) -> list[Coroutine[Any, Any, None]]:
+        """Return the tasks to run while keys are published."""
 
     async def publish(self, keys: Sequence[str]) -> None:
-        """Publish keys that at least one route is about."""
+        """Publish keys that at least one route matches."""
 
     async def finish(self) -> bool:
-        """Wait where that is asked for, say what became of the keys; return whether all is well."""
+        """Wait for outcomes if requested, print the result; return whether all succeeded."""
 
 
 async def _publish(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     settings = config.load(arguments.config)
     routes = select_routes(settings, arguments.route)
     async with connected_queues(settings, routes) as (client, queues):
-        publisher: Publisher = _Queues(queues)
+        publisher: Publisher = QueuePublisher(queues)
         if arguments.pubsub:
-            publisher = _Channels(client, routes)
+            publisher = ChannelPublisher(client, routes)
         elif arguments.wait:
-            publisher = _Awaited(queues, client, stop)
-        work = _publish_all(arguments, publisher, _any_of(routes), stop)
-        refused, well = await run_with_background(work, *publisher.keepers())
-    return command.OK if well and not refused and not stop.is_set() else command.SOME_FAILED
+            publisher = WaitingPublisher(queues, client, stop)
+        work = _publish_all(arguments, publisher, _any_matches(routes), stop)
+        refused, succeeded = await run_with_background(work, *publisher.background())
+    return command.OK if succeeded and not refused and not stop.is_set() else command.SOME_FAILED
 
 
-def _any_of(routes: Sequence[Route]) -> Callable[[str], bool]:
-    about = [matcher(route) for route in routes]
-    return lambda key: any(matches(key) for matches in about)
+def _any_matches(routes: Sequence[Route]) -> Callable[[str], bool]:
+    matchers = [matcher(route) for route in routes]
+    return lambda key: any(matches(key) for matches in matchers)
 
 
 async def _publish_all(
-    arguments: argparse.Namespace, publisher: Publisher, wanted: Callable[[str], bool], stop: asyncio.Event
+    arguments: argparse.Namespace, publisher: Publisher, is_routed: Callable[[str], bool], stop: asyncio.Event
 ) -> tuple[int, bool]:
-    """Publish everything that is named; return how many lines were refused, and what `finish` says.
+    """Publish all keys; return the number of refused lines and the result of `finish`.
 
     Raises:
-        ConfigError: an argument is no possible key. Nothing was published.
+        ConfigError: an argument is not a valid key. Nothing was published.
     """
     if arguments.keys not in ([], ["-"]):
-        keys, faults = checked(of_arguments(arguments.keys), wanted)
-        if faults:
-            raise ConfigError(faults)
+        keys, problems = validate_keys(keys_from_arguments(arguments.keys), is_routed)
+        if problems:
+            raise ConfigError(problems)
         await publisher.publish(keys)
         return 0, await publisher.finish()
     if sys.stdin.isatty():
-        print("s3s3: a key on each line, Ctrl-D after the last", file=sys.stderr)
+        print("s3s3: enter one key per line, Ctrl-D after the last", file=sys.stderr)
     refused = 0
-    async for named in of_input(sys.stdin.fileno(), b"\0" if arguments.null else b"\n", stop):
-        keys, faults = checked(named, wanted)
-        for fault in faults[: max(MAX_FAULTS_SHOWN - refused, 0)]:
-            print(fault, file=sys.stderr)
-        refused += len(faults)
+    async for inputs in keys_from_descriptor(sys.stdin.fileno(), b"\0" if arguments.null else b"\n", stop):
+        keys, problems = validate_keys(inputs, is_routed)
+        for problem in problems[: max(MAX_PROBLEMS_SHOWN - refused, 0)]:
+            print(problem, file=sys.stderr)
+        refused += len(problems)
         try:
             await publisher.publish(keys)
         except RedisUnavailable:
-            print(f"what stands before {named[0].place} was published", file=sys.stderr)
+            print(f"all lines before {inputs[0].place} were published", file=sys.stderr)
             raise
     if refused:
         print(f"{count_noun(refused, 'line')} refused; the others were published", file=sys.stderr)
     return refused, await publisher.finish()
 
 
-class _Queues:
-    """The queues of routes, and nobody waits."""
+class QueuePublisher:
+    """Puts keys on the queues of all matching routes."""
 
     def __init__(self, queues: Sequence[tuple[Route, RedisJobQueue]]) -> None:
         self._queues = [(route, matcher(route), jobs) for route, jobs in queues]
         self._counts = {route.name: 0 for route, _ in queues}
 
-    def keepers(self) -> list[Coroutine[Any, Any, None]]:
+    def background(self) -> list[Coroutine[Any, Any, None]]:
         return []
 
     async def publish(self, keys: Sequence[str]) -> None:
         for route, matches, jobs in self._queues:
-            puts = [JobRequest(key, route.destination_names) for key in keys if matches(key)]
-            await jobs.enqueue(puts, Lane.FRESH)
-            self._counts[route.name] += len(puts)
+            requests = [JobRequest(key, route.destination_names) for key in keys if matches(key)]
+            await jobs.enqueue(requests, Lane.FRESH)
+            self._counts[route.name] += len(requests)
 
     async def finish(self) -> bool:
         for name, count in self._counts.items():
@@ -141,11 +141,11 @@ class _Queues:
         return True
 
 
-class _Awaited:
-    """The queues of routes, and their outcomes are waited for."""
+class WaitingPublisher:
+    """Puts keys on the queues of all matching routes, and waits for their outcomes."""
 
     def __init__(self, queues: Sequence[tuple[Route, RedisJobQueue]], client: Redis, stop: asyncio.Event) -> None:
-        self._queues = [
+        self._trackers = [
             (
                 matcher(route),
                 PublishTracker(route, jobs, partial(count_subscribers, client, route.channel), print, stop),
@@ -153,51 +153,55 @@ class _Awaited:
             for route, jobs in queues
         ]
 
-    def keepers(self) -> list[Coroutine[Any, Any, None]]:
-        return [awaited.keep_hearing() for _, awaited in self._queues]
+    def background(self) -> list[Coroutine[Any, Any, None]]:
+        return [tracker.keep_hearing() for _, tracker in self._trackers]
 
     async def publish(self, keys: Sequence[str]) -> None:
-        for matches, awaited in self._queues:
-            await awaited.put([key for key in keys if matches(key)])
+        for matches, tracker in self._trackers:
+            await tracker.put([key for key in keys if matches(key)])
 
     async def finish(self) -> bool:
-        for _, awaited in self._queues:
-            await awaited.fewer_than(1)
-        for _, awaited in self._queues:
-            print(*awaited.summary(), sep="\n")
-        return not any(awaited.failed or awaited.outstanding for _, awaited in self._queues)
+        for _, tracker in self._trackers:
+            await tracker.fewer_than(1)
+        for _, tracker in self._trackers:
+            print(*tracker.summary(), sep="\n")
+        return not any(tracker.failed or tracker.outstanding for _, tracker in self._trackers)
 
 
-class _Channels:
-    """The channels of the routes, as producers use them: once on each that a route about the key listens to."""
+class ChannelPublisher:
+    """Publishes each key once on every channel with a matching route."""
 
     def __init__(self, client: Redis, routes: Sequence[Route]) -> None:
         self._client = client
-        about = {channel: [one for one in routes if one.channel == channel] for channel in (r.channel for r in routes)}
-        self._wanted = {channel: _any_of(those) for channel, those in about.items()}
-        self._published, self._unheard = dict.fromkeys(about, 0), dict.fromkeys(about, 0)
+        by_channel: dict[str, list[Route]] = {}
+        for route in routes:
+            by_channel.setdefault(route.channel, []).append(route)
+        self._channels = {channel: _any_matches(listening) for channel, listening in by_channel.items()}
+        self._published, self._unreceived = dict.fromkeys(by_channel, 0), dict.fromkeys(by_channel, 0)
 
-    def keepers(self) -> list[Coroutine[Any, Any, None]]:
+    def background(self) -> list[Coroutine[Any, Any, None]]:
         return []
 
     async def publish(self, keys: Sequence[str]) -> None:
         for key in keys:
-            for channel in [name for name, wanted in self._wanted.items() if wanted(key)]:
+            for channel, matches in self._channels.items():
+                if not matches(key):
+                    continue
                 with translate_errors():
-                    heard = await self._client.publish(channel, key)
+                    receivers = await self._client.publish(channel, key)
                 self._published[channel] += 1
-                self._unheard[channel] += not heard
+                self._unreceived[channel] += not receivers
 
     async def finish(self) -> bool:
-        for channel, number in self._published.items():
-            print(f"{count_noun(number, 'key')} published on channel {channel!r}")
-        if isinstance(self._client, RedisCluster):  # a node counts its own subscribers only
+        for channel, count in self._published.items():
+            print(f"{count_noun(count, 'key')} published on channel {channel!r}")
+        if isinstance(self._client, RedisCluster):  # a node counts only its own subscribers
             return True
-        for channel, number in self._unheard.items():
-            if number:
+        for channel, count in self._unreceived.items():
+            if count:
                 print(
-                    f"nobody was subscribed to channel {channel!r} for {number:,} of them, which nobody copies now: "
-                    "start `s3s3 listen`, or publish without --pubsub, which keeps them until somebody does",
+                    f"channel {channel!r} had no subscriber for {count:,} of them, which are lost: start s3s3 listen, "
+                    "or publish without --pubsub, which keeps keys until a listener runs",
                     file=sys.stderr,
                 )
-        return not any(self._unheard.values())
+        return not any(self._unreceived.values())

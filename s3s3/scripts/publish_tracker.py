@@ -12,12 +12,11 @@ from functools import partial
 from typing import Any
 
 from ..model import Lane, Result, Route
-from ..queue.base import JobQueue, JobRequest
+from ..monitoring.formatting import count_noun
+from ..queue.base import PAUSED, JobQueue, JobRequest
 from ..queue.lease import boottime_s
 from ..queue.redis_retry import RedisRetry
 from ..tasks import wait_first
-from .output import count_noun
-from .selection import PAUSED
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The routes, destinations and queues that a command is about."""
+"""Select routes, destinations and queues by command-line options."""
 
 from __future__ import annotations
 
@@ -16,18 +16,15 @@ from ..queue.connection import connected
 from ..queue.redis_errors import translate_errors
 from ..queue.redis_queue import RedisJobQueue
 
-PAUSED = "paused"
-"""The reason of a circuit that a person opened (`RedisJobQueue.pause`)."""
-
 
 def add_route_option(parser: argparse.ArgumentParser, help_text: str = "only this route") -> None:
-    """Add --route, whose values a shell completes from the configuration."""
+    """Add --route, which a shell completes from the configuration."""
     option = parser.add_argument("--route", metavar="R", help=help_text)
     option.completer = _complete_routes  # type: ignore[attr-defined]  # read by argcomplete
 
 
 def add_destination_option(parser: argparse.ArgumentParser) -> None:
-    """Add --destination, whose values a shell completes from the configuration."""
+    """Add --destination, which a shell completes from the configuration."""
     option = parser.add_argument("--destination", metavar="D", help="only this destination")
     option.completer = _complete_destinations  # type: ignore[attr-defined]  # read by argcomplete
 
@@ -47,33 +44,33 @@ def _complete_destinations(parsed_args: argparse.Namespace, **_: object) -> list
     return sorted({name for route in routes for name in route.destination_names})
 
 
-def select_routes(settings: Config, route: str | None, destination: str | None = None, *others: str) -> list[Route]:
-    """Return the routes of that name that have such a destination; None means any.
+def select_routes(settings: Config, route: str | None, destination: str | None = None, *extra: str) -> list[Route]:
+    """Return the routes with this name that have this destination; None matches all.
 
     Args:
-        others: names that count as destinations, too.
+        extra: further names that are valid for `destination`.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no route matches.
     """
     named = settings.routes_named(route)
-    found = [one for one in named if destinations_of(one, destination, *others)]
+    found = [each for each in named if destinations_of(each, destination, *extra)]
     if not found:
-        known = sorted({name for one in named for name in destinations_of(one, None, *others)})
-        raise ConfigError([f"--destination {destination}: there is no such destination; there are {', '.join(known)}"])
+        known = ", ".join(sorted({name for each in named for name in destinations_of(each, None, *extra)}))
+        raise ConfigError([f"--destination {destination}: unknown destination; the configuration has {known}"])
     return found
 
 
-def destinations_of(route: Route, name: str | None, *others: str) -> list[str]:
-    """Return the route's destination of that name, or all of them for None; `others` count as destinations, too."""
-    return [known for known in (*route.destination_names, *others) if name in (None, known)]
+def destinations_of(route: Route, name: str | None, *extra: str) -> list[str]:
+    """Return the route's destination with this name, or all for None; `extra` names count as destinations."""
+    return [known for known in (*route.destination_names, *extra) if name in (None, known)]
 
 
 @asynccontextmanager
 async def connected_queues(
     settings: Config, routes: Sequence[Route]
 ) -> AsyncIterator[tuple[Redis, list[tuple[Route, RedisJobQueue]]]]:
-    """Yield a client for the configured Redis, and each route with its queue there.
+    """Yield a Redis client, and each route with its queue.
 
     Raises:
         ConfigError: no Redis is configured.
@@ -86,7 +83,7 @@ async def connected_queues(
 
 
 async def count_subscribers(client: Redis, channel: str) -> int:
-    """Return how many connections are subscribed to the channel; each listener has one."""
+    """Return the number of connections that subscribe to the channel; each listener has one."""
     with translate_errors():
-        counted = await client.pubsub_numsub(channel)
-    return sum(int(count) for _, count in counted)
+        counts = await client.pubsub_numsub(channel)
+    return sum(int(count) for _, count in counts)

@@ -34,8 +34,8 @@ def with_jobs(url: str, do: Callable[[RedisJobQueue], Awaitable[Any]]) -> Any:
     return asyncio.run(work())
 
 
-def bury(url: str, *keys: str, destination: str = "dest-ceph", reason: str = "403 AccessDenied") -> None:
-    """Make keys dead letters of a destination, in the way that a worker does."""
+def dead_letter(url: str, *keys: str, destination: str = "dest-ceph", reason: str = "403 AccessDenied") -> None:
+    """Make keys dead letters of a destination, as a worker does."""
 
     async def do(jobs: RedisJobQueue) -> None:
         await jobs.enqueue([JobRequest(key, (destination,)) for key in keys], Lane.FRESH)
@@ -53,7 +53,7 @@ def letters(url: str, destination: str = "dest-ceph") -> set[str]:
     return found
 
 
-def bury_message(url: str) -> None:
+def dead_letter_message(url: str) -> None:
     with_jobs(url, lambda jobs: jobs.dead_letter_message("\\xff", "no UTF-8"))
 
 
@@ -69,9 +69,9 @@ def test_an_idle_queue_is_listed(config: Path) -> None:
     assert [line.split()[0] for line in done.out.splitlines()[4:]] == ["source", *DESTINATIONS, "(message)"]
 
 
-def test_the_list_shows_dead_letters_whole_with_their_reason(config: Path, redis_url: str) -> None:
-    bury(redis_url, LONG_KEY, "a b", reason="403 AccessDenied: the owner must permit it (see [dest-ceph])")
-    bury_message(redis_url)
+def test_the_list_shows_full_keys_and_reasons_of_dead_letters(config: Path, redis_url: str) -> None:
+    dead_letter(redis_url, LONG_KEY, "a b", reason="403 AccessDenied: the owner must permit it (see [dest-ceph])")
+    dead_letter_message(redis_url)
     done = run(main, "--config", config, "list")
     assert done.status == 0
     lines = done.out.splitlines()
@@ -83,14 +83,14 @@ def test_the_list_shows_dead_letters_whole_with_their_reason(config: Path, redis
     assert lines[-1].endswith(": no UTF-8")
 
 
-def test_a_key_moves_no_cursor(config: Path, redis_url: str) -> None:
-    bury(redis_url, "a\x1b[2Jb\n", reason="odd\x1b[2J")
+def test_control_characters_in_a_key_are_escaped(config: Path, redis_url: str) -> None:
+    dead_letter(redis_url, "a\x1b[2Jb\n", reason="odd\x1b[2J")
     done = run(main, "--config", config)
     assert "\x1b" not in done.out
     assert r"a\x1b[2Jb\n" in done.out
 
 
-def test_the_list_shows_what_is_paused_and_what_is_down(config: Path, redis_url: str) -> None:
+def test_the_list_shows_paused_and_unavailable_stores(config: Path, redis_url: str) -> None:
     async def do(jobs: RedisJobQueue) -> None:
         await jobs.pause()
         await jobs.pause("dest-swift")
@@ -101,47 +101,47 @@ def test_the_list_shows_what_is_paused_and_what_is_down(config: Path, redis_url:
     assert done.out.startswith("route default: PAUSED; 0 pending")
     rows = {line.split()[0]: line for line in done.out.splitlines() if line.startswith("dest-")}
     assert rows["dest-ceph"].endswith("down: nothing listens on 127.0.0.1:9")
-    assert rows["dest-swift"].endswith("paused by hand")
+    assert rows["dest-swift"].endswith("  paused")
 
 
-def test_json_holds_counts_and_letters(config: Path, redis_url: str) -> None:
-    bury(redis_url, "a", "b", "c")
+def test_json_has_counts_and_dead_letters(config: Path, redis_url: str) -> None:
+    dead_letter(redis_url, "a", "b", "c")
     with_jobs(redis_url, lambda jobs: jobs.enqueue([JobRequest("d", DESTINATIONS)], Lane.BULK))
     (route,) = run(main, "--config", config, "--json", "--limit", "2").json["routes"]
     assert (route["route"], route["pending"], route["bulk"], route["paused"]) == ("default", 1, 1, False)
-    assert route["dead_letters"]["dest-ceph"] == 3
-    assert len(route["letters"]["dest-ceph"]) == 2
-    assert route["letters"]["dest-ceph"][0]["reason"] == "403 AccessDenied"
+    assert route["dead_letter_counts"]["dest-ceph"] == 3
+    assert len(route["dead_letters"]["dest-ceph"]) == 2
+    assert route["dead_letters"]["dest-ceph"][0]["reason"] == "403 AccessDenied"
     (route,) = run(main, "--config", config, "--json", "--limit", "0").json["routes"]
-    assert {letter["key"] for letter in route["letters"]["dest-ceph"]} == {"a", "b", "c"}
+    assert {letter["key"] for letter in route["dead_letters"]["dest-ceph"]} == {"a", "b", "c"}
 
 
-def test_a_limit_tells_how_many_it_left_out(config: Path, redis_url: str) -> None:
-    bury(redis_url, "a", "b", "c")
+def test_a_limited_list_shows_how_many_are_omitted(config: Path, redis_url: str) -> None:
+    dead_letter(redis_url, "a", "b", "c")
     assert "  ... and 1 more; --limit 0" in run(main, "--config", config, "--limit", "2").out
     assert "more;" not in run(main, "--config", config).out
 
 
-def test_retry_puts_a_dead_letter_back_to_work(config: Path, redis_url: str) -> None:
-    bury(redis_url, "a", "b")
+def test_retry_puts_a_dead_letter_back_on_the_queue(config: Path, redis_url: str) -> None:
+    dead_letter(redis_url, "a", "b")
     done = run(main, "--config", config, "retry", "a")
-    assert (done.status, done.out) == (0, "route default: dest-ceph: 1 dead letter put back to work\n")
+    assert (done.status, done.out) == (0, "route default: dest-ceph: 1 dead letter put back on the queue\n")
     assert letters(redis_url) == {"b"}
     assert queued(redis_url)["a"]["destinations"] == "dest-ceph"
 
 
-def test_a_key_that_is_no_dead_letter_is_told_of(config: Path, redis_url: str) -> None:
-    bury(redis_url, "a")
+def test_retry_reports_a_key_that_is_not_a_dead_letter(config: Path, redis_url: str) -> None:
+    dead_letter(redis_url, "a")
     done = run(main, "--config", config, "retry", "b", "--destination", "dest-ceph", "a")
     assert done.status == 1
-    assert "no dead letter: b\n" in done.out
+    assert "not a dead letter: b\n" in done.out
     assert letters(redis_url) == set()
 
 
-def test_retry_all_takes_every_destination_but_no_messages(config: Path, redis_url: str) -> None:
-    bury(redis_url, *map(str, range(600)))
-    bury(redis_url, "a", destination="dest-swift")
-    bury_message(redis_url)
+def test_retry_all_covers_every_destination_but_not_messages(config: Path, redis_url: str) -> None:
+    dead_letter(redis_url, *map(str, range(600)))
+    dead_letter(redis_url, "a", destination="dest-swift")
+    dead_letter_message(redis_url)
     done = run(main, "--config", config, "retry", "--all")
     assert done.status == 0
     assert "dest-ceph: 600 dead letters put back" in done.out
@@ -150,17 +150,17 @@ def test_retry_all_takes_every_destination_but_no_messages(config: Path, redis_u
 
 
 @pytest.mark.parametrize("arguments", [["drop"], ["retry"], ["drop", "a", "--all"], ["list", "a"], ["pause", "--all"]])
-def test_nothing_is_moved_by_accident(config: Path, redis_url: str, arguments: list[str]) -> None:
-    bury(redis_url, "a")
+def test_incomplete_or_conflicting_arguments_change_nothing(config: Path, redis_url: str, arguments: list[str]) -> None:
+    dead_letter(redis_url, "a")
     assert run(main, "--config", config, *arguments).status == 2
     assert letters(redis_url) == {"a"}
     assert not queued(redis_url)
 
 
-def test_drop_throws_dead_letters_away_where_it_is_told_to(config: Path, redis_url: str) -> None:
-    bury(redis_url, "a", "b")
-    bury(redis_url, "a", destination="dest-swift")
-    bury_message(redis_url)
+def test_drop_deletes_only_the_selected_dead_letters(config: Path, redis_url: str) -> None:
+    dead_letter(redis_url, "a", "b")
+    dead_letter(redis_url, "a", destination="dest-swift")
+    dead_letter_message(redis_url)
     assert run(main, "--config", config, "drop", "a", "--destination", "dest-ceph").status == 0
     assert (letters(redis_url), letters(redis_url, "dest-swift")) == ({"b"}, {"a"})
     assert run(main, "--config", config, "drop", "--all", "--destination", DeadLetter.MESSAGES).status == 0
@@ -170,16 +170,16 @@ def test_drop_throws_dead_letters_away_where_it_is_told_to(config: Path, redis_u
     assert not queued(redis_url)
 
 
-def test_a_route_is_held_and_goes_on(config: Path, redis_url: str) -> None:
+def test_a_route_is_paused_and_resumed(config: Path, redis_url: str) -> None:
     done = run(main, "--config", config, "pause")
-    assert (done.status, done.out) == (0, "route default: paused; notices are kept, nothing is copied\n")
+    assert (done.status, done.out) == (0, "route default: paused; notifications are kept, nothing is copied\n")
     with_jobs(redis_url, lambda jobs: jobs.enqueue([JobRequest("a", DESTINATIONS)], Lane.FRESH))
     assert with_jobs(redis_url, lambda jobs: jobs.claim(1, 0, 0, 0)).paused
-    assert run(main, "--config", config, "resume").out == "route default: goes on\n"
+    assert run(main, "--config", config, "resume").out == "route default: resumed\n"
     assert [job.key for job in with_jobs(redis_url, lambda jobs: jobs.claim(1, 0, 0, 0)).jobs] == ["a"]
 
 
-def test_one_destination_is_held_alone(config: Path, redis_url: str) -> None:
+def test_a_destination_is_paused_separately(config: Path, redis_url: str) -> None:
     assert run(main, "--config", config, "pause", "--destination", "dest-ceph").status == 0
     claims = with_jobs(redis_url, lambda jobs: jobs.claim(1, 0, 0, 0))
     assert (claims.paused, set(claims.circuits)) == (False, {"dest-ceph"})
@@ -187,11 +187,11 @@ def test_one_destination_is_held_alone(config: Path, redis_url: str) -> None:
     assert not with_jobs(redis_url, lambda jobs: jobs.claim(1, 0, 0, 0)).circuits
 
 
-def test_a_route_that_goes_on_tells_which_destination_is_still_held(config: Path) -> None:
+def test_resuming_a_route_reports_destinations_that_are_still_paused(config: Path) -> None:
     run(main, "--config", config, "pause", "--destination", "dest-ceph")
     done = run(main, "--config", config, "resume")
     assert done.out.splitlines() == [
-        "route default: goes on",
+        "route default: resumed",
         "route default: dest-ceph is still paused: s3s3 jobs resume --route default --destination dest-ceph",
     ]
 
@@ -200,14 +200,14 @@ def test_a_route_that_goes_on_tells_which_destination_is_still_held(config: Path
 def test_an_unknown_destination_is_wrong_usage(config: Path, action: str) -> None:
     done = run(main, "--config", config, action, "--destination", "swift", *(["--all"] if action == "retry" else []))
     assert done.status == 2
-    assert "--destination swift: there is no such destination; there are" in done.err
+    assert "--destination swift: unknown destination; the configuration has" in done.err
     assert "dest-swift" in done.err
 
 
-def test_less_than_no_letters_cannot_be_listed(config: Path) -> None:
+def test_a_negative_limit_is_wrong_usage(config: Path) -> None:
     done = run(main, "--config", config, "--limit", "-1")
-    assert (done.status, "--limit: '-1' should be" in done.err) == (2, True)
+    assert (done.status, "--limit: must be a number, 0 or more, not '-1'" in done.err) == (2, True)
 
 
-def test_a_redis_that_is_away_is_out_of_reach(tmp_path: Path) -> None:
+def test_an_unreachable_redis_exits_with_3(tmp_path: Path) -> None:
     assert run(main, "--config", config_file(tmp_path, "redis://127.0.0.1:9/0")).status == 3

@@ -46,7 +46,7 @@ def _outcome(key: str, destination: str) -> Outcome:
 
 
 def new_worker(client: Redis, keys: list[str]) -> Worker:
-    """A worker that copies nothing, and notes the keys that it was given."""
+    """A worker that copies nothing, and records the keys of its jobs."""
 
     async def copy(job: Job, destinations: Sequence[str], check_lease: object) -> list[Outcome]:
         keys.append(job.key)
@@ -57,7 +57,7 @@ def new_worker(client: Redis, keys: list[str]) -> Worker:
 
 @contextmanager
 def worker(url: str) -> Iterator[list[str]]:
-    """A worker in a thread of its own."""
+    """Run a worker in a thread."""
     keys: list[str] = []
     ended = threading.Event()
 
@@ -75,7 +75,7 @@ def worker(url: str) -> Iterator[list[str]]:
         thread.join()
 
 
-def awaited_keys(client: Redis, stop: asyncio.Event) -> PublishTracker:
+def new_tracker(client: Redis, stop: asyncio.Event) -> PublishTracker:
     async def one_listener() -> int:
         return 1
 
@@ -88,7 +88,7 @@ def queued(url: str) -> dict[str, dict[str, str]]:
         return {name.partition("job:")[2]: client.hgetall(name) for name in client.scan_iter("s3s3:{default}:job:*")}
 
 
-def test_keys_are_queued_for_every_destination_in_front_of_what_comparisons_found(config: Path, redis_url: str) -> None:
+def test_keys_are_enqueued_for_every_destination_in_the_fresh_lane(config: Path, redis_url: str) -> None:
     done = run(main, "--config", config, "a", "b c")
     assert (done.status, done.out) == (0, "route default: 2 keys put on the queue\n")
     records = queued(redis_url)
@@ -98,13 +98,13 @@ def test_keys_are_queued_for_every_destination_in_front_of_what_comparisons_foun
     }
 
 
-def test_keys_stand_anywhere_among_the_options_and_after_two_dashes(config: Path, redis_url: str) -> None:
+def test_keys_are_accepted_between_options_and_after_two_dashes(config: Path, redis_url: str) -> None:
     assert run(main, "a", "--config", config, "b", "--", "--wait", "-c").status == 0
     assert set(queued(redis_url)) == {"a", "b", "--wait", "-c"}
 
 
 @pytest.mark.parametrize(("key", "why"), [("", "empty"), ("x" * 1025, "1,025 bytes"), (os.fsdecode(b"\xff"), "UTF-8")])
-def test_one_argument_that_is_no_key_keeps_all_of_them_off_the_queue(
+def test_one_invalid_argument_prevents_all_from_being_enqueued(
     config: Path, redis_url: str, key: str, why: str
 ) -> None:
     done = run(main, "--config", config, "good", key)
@@ -114,7 +114,7 @@ def test_one_argument_that_is_no_key_keeps_all_of_them_off_the_queue(
     assert not queued(redis_url)
 
 
-def test_lines_that_are_no_keys_are_named_and_the_others_are_queued(config: Path, redis_url: str) -> None:
+def test_invalid_lines_are_reported_and_the_others_are_enqueued(config: Path, redis_url: str) -> None:
     done = run(main, "--config", config, stdin=b"a\n\n" + b"x" * 200_000 + b"\n\xff\nb")
     assert done.status == 1
     assert [line.split(":")[0] for line in done.err.splitlines()[:3]] == ["line 2", "line 3", "line 4"]
@@ -122,22 +122,22 @@ def test_lines_that_are_no_keys_are_named_and_the_others_are_queued(config: Path
     assert set(queued(redis_url)) == {"a", "b"}
 
 
-def test_keys_with_line_breaks_come_with_nuls_between(config: Path, redis_url: str) -> None:
+def test_null_separates_keys_that_contain_line_breaks(config: Path, redis_url: str) -> None:
     assert run(main, "--config", config, "--null", "-", stdin=b"a\nb\0 c\0").status == 0
     assert set(queued(redis_url)) == {"a\nb", " c"}
 
 
-def test_a_person_at_a_terminal_is_told_what_is_waited_for(config: Path, redis_url: str) -> None:
+def test_a_prompt_is_shown_when_standard_input_is_a_terminal(config: Path, redis_url: str) -> None:
     ours, theirs = pty.openpty()
     os.write(ours, b"key\n\x04")
     with os.fdopen(theirs, "rb", buffering=0) as terminal:
         done = run(main, "--config", config, stdin=terminal)
     os.close(ours)
-    assert "a key on each line, Ctrl-D after the last" in done.err
+    assert "enter one key per line, Ctrl-D after the last" in done.err
     assert set(queued(redis_url)) == {"key"}
 
 
-def test_a_producer_that_never_ends_is_followed_line_by_line(config: Path, redis_url: str) -> None:
+def test_keys_of_an_endless_producer_are_enqueued_line_by_line(config: Path, redis_url: str) -> None:
     reading, writing = os.pipe()
 
     def produce() -> None:
@@ -165,19 +165,19 @@ def test_a_producer_that_never_ends_is_followed_line_by_line(config: Path, redis
     assert done.status == 1  # interrupted
 
 
-def test_keys_that_no_route_is_about_are_refused(tmp_path: Path, redis_url: str) -> None:
+def test_keys_that_match_no_route_are_refused(tmp_path: Path, redis_url: str) -> None:
     config = config_file(tmp_path, redis_url, Endpoint("source", "images", host="127.0.0.1", prefix="raw/"))
     done = run(main, "--config", config, "other/a")
     assert done.status == 2
-    assert "no route is about 'other/a'" in done.err
+    assert "no route matches 'other/a'" in done.err
     assert run(main, "--config", config, "raw/a").status == 0
     assert set(queued(redis_url)) == {"raw/a"}
 
 
-def test_pubsub_says_that_nobody_was_subscribed(config: Path, redis_url: str) -> None:
+def test_pubsub_reports_a_channel_without_subscribers(config: Path, redis_url: str) -> None:
     done = run(main, "--config", config, "--pubsub", "a")
     assert done.status == 1
-    assert "nobody was subscribed to channel 'backup'" in done.err
+    assert "channel 'backup' had no subscriber for 1 of them" in done.err
     assert not queued(redis_url)
 
 
@@ -193,15 +193,15 @@ def test_pubsub_publishes_the_bare_key(config: Path, redis_url: str) -> None:
 
 
 @pytest.mark.parametrize("option", [["--wait"], ["--route", "default"]])
-def test_what_pubsub_cannot_do_is_refused(config: Path, option: list[str]) -> None:
+def test_pubsub_cannot_be_combined_with_wait_or_route(config: Path, option: list[str]) -> None:
     assert run(main, "--config", config, "--pubsub", *option, "a").status == 2
 
 
 def test_wait_ends_when_every_key_has_its_outcome_everywhere(config: Path, redis_url: str) -> None:
-    with worker(redis_url) as given:
+    with worker(redis_url) as keys:
         done = run(main, "--config", config, "--wait", stdin=b"".join(b"key %d\n" % n for n in range(300)) + b"gone\n")
     assert done.status == 0
-    assert len(given) == 301
+    assert len(keys) == 301
     assert done.out.splitlines() == [
         "route default: 301 keys",
         "  dest-ceph: 300 copied, 1 source_missing",
@@ -209,7 +209,7 @@ def test_wait_ends_when_every_key_has_its_outcome_everywhere(config: Path, redis
     ]
 
 
-def test_wait_tells_of_every_failure_and_fails(config: Path, redis_url: str) -> None:
+def test_wait_reports_every_failure_and_exits_with_1(config: Path, redis_url: str) -> None:
     with worker(redis_url):
         done = run(main, "--config", config, "--wait", "a", "refused 1")
     assert done.status == 1
@@ -231,81 +231,85 @@ def interrupt_when(condition: threading.Event) -> threading.Thread:
     return thread
 
 
-def test_wait_says_that_nobody_listens_goes_on_and_can_be_interrupted(
+def test_wait_warns_if_no_listener_runs_and_can_be_interrupted(
     config: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = threading.Event()
+    warned = threading.Event()
     monkeypatch.setattr(publish_tracker, "QUIET_S", 0.1)
-    said: list[str] = []
+    warnings: list[str] = []
 
     def warning(text: str, *args: object) -> None:
-        said.append(text % args)
-        told.set()
+        warnings.append(text % args)
+        warned.set()
 
     monkeypatch.setattr(publish_tracker.log, "warning", warning)
-    thread = interrupt_when(told)
+    thread = interrupt_when(warned)
     done = run(main, "--config", config, "--wait", "a")
     thread.join()
     assert done.status == 1
-    assert "no listener seems to be working" in said[0]
+    assert "no listener seems to be working" in warnings[0]
     assert "dest-ceph: 1 not done yet, and still on the queue" in done.out
     assert set(queued(redis_url)) == {"a"}
 
 
 @pytest.mark.parametrize(
-    ("held", "says"), [(None, "route default is paused"), ("dest-ceph", "resume --destination dest-ceph")]
+    ("destination", "text"), [(None, "route default is paused"), ("dest-ceph", "resume --destination dest-ceph")]
 )
-async def test_wait_says_what_is_held(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, held: str | None, says: str
+async def test_wait_warns_about_a_paused_route_or_destination(
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    destination: str | None,
+    text: str,
 ) -> None:
     monkeypatch.setattr(publish_tracker, "QUIET_S", 0.1)
     async with connected(redis_url) as client:
-        await RedisJobQueue(client, "default", ROUTE.destination_names).pause(held)
-        waiting = awaited_keys(client, asyncio.Event())
-        await waiting.put(["a"])
-        async with running(waiting.keep_hearing()):
-            await until(lambda: says in caplog.text)
+        await RedisJobQueue(client, "default", ROUTE.destination_names).pause(destination)
+        tracker = new_tracker(client, asyncio.Event())
+        await tracker.put(["a"])
+        async with running(tracker.keep_hearing()):
+            await until(lambda: text in caplog.text)
 
 
-async def test_wait_says_why_a_copy_takes_so_long(
+async def test_wait_warns_about_retries_and_their_reason(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(publish_tracker, "QUIET_S", 0.1)
     async with connected(redis_url) as client:
-        waiting = awaited_keys(client, asyncio.Event())
-        await waiting.put(["down"])
-        async with running(waiting.keep_hearing()), running(new_worker(client, []).run(asyncio.Event(), 0)):
+        tracker = new_tracker(client, asyncio.Event())
+        await tracker.put(["down"])
+        async with running(tracker.keep_hearing()), running(new_worker(client, []).run(asyncio.Event(), 0)):
             await until(lambda: "dest-ceph: 'down' is to be tried again: nothing listens" in caplog.text)
-    assert waiting.summary()[1:] == ["  dest-ceph: 1 not done yet, and still on the queue", "  dest-swift: 1 copied"]
+    assert tracker.summary()[1:] == ["  dest-ceph: 1 not done yet, and still on the queue", "  dest-swift: 1 copied"]
 
 
-async def test_what_redis_lost_is_put_again(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_keys_that_redis_lost_are_enqueued_again(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publish_tracker, "QUIET_S", 0.1)
     keys: list[str] = []
     async with connected(redis_url) as client:
-        waiting = awaited_keys(client, asyncio.Event())
-        await waiting.put(["a"])
+        tracker = new_tracker(client, asyncio.Event())
+        await tracker.put(["a"])
         await client.flushall()
-        async with running(waiting.keep_hearing()), running(new_worker(client, keys).run(asyncio.Event(), 0)):
-            await asyncio.wait_for(waiting.fewer_than(1), 20)
+        async with running(tracker.keep_hearing()), running(new_worker(client, keys).run(asyncio.Event(), 0)):
+            await asyncio.wait_for(tracker.fewer_than(1), 20)
     assert keys == ["a"]
-    assert waiting.summary()[1:] == ["  dest-ceph: 1 copied", "  dest-swift: 1 copied"]
+    assert tracker.summary()[1:] == ["  dest-ceph: 1 copied", "  dest-swift: 1 copied"]
 
 
-async def test_memory_for_what_is_waited_for_is_bounded(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_tracked_keys_is_bounded(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publish_tracker, "MAX_OUTSTANDING", 10)
     stop = asyncio.Event()
     async with connected(redis_url) as client:
-        waiting = awaited_keys(client, stop)
-        await waiting.put(map(str, range(10)))
-        more = asyncio.create_task(waiting.put(["more"]))
+        tracker = new_tracker(client, stop)
+        await tracker.put(map(str, range(10)))
+        more = asyncio.create_task(tracker.put(["more"]))
         await asyncio.sleep(0.2)
         assert not more.done()
         stop.set()
         await asyncio.wait_for(more, 5)
 
 
-def test_an_unknown_route_and_no_redis_are_faults_of_the_configuration(tmp_path: Path, redis_url: str) -> None:
+def test_an_unknown_route_or_no_redis_exits_with_2(tmp_path: Path, redis_url: str) -> None:
     done = run(main, "--config", config_file(tmp_path, redis_url), "--route", "raw", "a")
     assert (done.status, done.err) == (2, "--route raw: no such route; the configuration has default\n")
     done = run(main, "--config", config_file(tmp_path, ""), "a")
@@ -313,7 +317,7 @@ def test_an_unknown_route_and_no_redis_are_faults_of_the_configuration(tmp_path:
     assert "without Redis" in done.err
 
 
-def test_a_redis_that_is_away_is_out_of_reach(tmp_path: Path) -> None:
+def test_an_unreachable_redis_exits_with_3(tmp_path: Path) -> None:
     done = run(main, "--config", config_file(tmp_path, "redis://:sekret@127.0.0.1:9/0"), "a")
     assert done.status == 3
     assert "sekret" not in done.err

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.spinner import Spinner
 from rich.text import Text
 
-from ..progress import size_text
+from ...monitoring.formatting import size_text
 
 MARGIN = 1
 INDENT = 4

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from ...model import Result
-from ..progress import size_text
+from ...monitoring.formatting import size_text
 from .commands import Listener, run_bucket
 from .judge import Bucket, Judgement, at_once
 from .objects import Sample, first_samples, real_files
