@@ -13,7 +13,7 @@ from ..config import Config, overlap
 from ..model import Lane, Notification, Result, Route
 from ..queue.redis_errors import translate_errors
 from ..queue.redis_queue import RedisJobQueue
-from ..worker.worker import OnCopied
+from ..worker.job_runner import OnCopied
 from .routing import RouteQueue, Routing
 
 

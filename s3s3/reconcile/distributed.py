@@ -25,7 +25,7 @@ from ..queue.redis_queue import RedisJobQueue
 from ..queue.tracker import OutcomeTracker
 from ..tasks import DRAIN_S, run_until_stopped, run_with_background
 from ..transfer.route_stores import RouteStores
-from ..worker.worker import OnCopied
+from ..worker.job_runner import OnCopied
 from .comparison import Comparison, ReconcileOptions
 from .local_worker import local_worker, with_worker
 from .lock import run_shared

@@ -125,7 +125,7 @@ class InProcessExecutor:
             log.exception("route %s: %r: internal error", self._route, job.key, extra=log_fields(self._route, job.key))
             reason = f"internal error: {error!r}"
             outcomes = [Outcome(name, job.key, Result.FAILED, reason, error=error) for name in wanted]
-        await self._circuits.learn(outcomes)
+        await self._circuits.record(outcomes)
         self._observer.on_job_end(job, outcomes, time.monotonic() - began_s)
         self._outcomes += [outcome for outcome in outcomes if not isinstance(outcome.error, JobReleased)]
 

@@ -11,8 +11,8 @@ from ..config import WorkerSettings
 from ..queue.redis_queue import RedisJobQueue
 from ..tasks import cancel
 from ..transfer.route_stores import RouteStores
+from ..worker.job_runner import OnCopied
 from ..worker.route_worker import RouteWorker
-from ..worker.worker import OnCopied
 from .executor import InProcessExecutor
 
 log = logging.getLogger(__name__)

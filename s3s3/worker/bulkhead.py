@@ -1,6 +1,7 @@
-"""How much of a worker goes to destinations with a limit: what would only wait there is put aside for a while.
+"""Cap the worker slots that rate-limited destinations may occupy.
 
-Without this the jobs that wait for one destination's limit would take every slot, and the others would be as slow.
+Jobs that wait for a rate limit would otherwise fill all slots, and delay the other destinations as well. A job beyond
+the cap is parked for the destination, and queued again when `promote_due` finds room for it.
 """
 
 from __future__ import annotations
@@ -16,42 +17,43 @@ from ..s3 import RateLimiter
 
 
 class Bulkhead:
-    """The slots that jobs of limited destinations take.
+    """Counts the slots of rate-limited destinations.
 
     Args:
-        share: a destination's part of the slots, where its limit is felt.
+        limits: rate limiters by destination.
+        share: a destination's share of the slots, while its rate limit is exhausted.
     """
 
     def __init__(self, limits: Mapping[str, RateLimiter], share: int) -> None:
         self._limits = limits
         self._share = max(share, 1)
-        self._taken: Counter[str] = Counter()
+        self._used: Counter[str] = Counter()
 
     def full(self, job: Job, parked: Collection[str]) -> list[str]:
-        """Return the job's destinations that are to wait for their turn elsewhere than in a slot."""
+        """Return the job's destinations without a free slot, except those that are parked anyway."""
         return [
-            name for name in job.destinations if name in self._limits and name not in parked and self._left(name) == 0
+            name for name in job.destinations if name in self._limits and name not in parked and self._free(name) == 0
         ]
 
-    def give_up(self) -> None:
-        """Let what waits for its turn wait elsewhere: this process is about to end."""
+    def stop_admitting(self) -> None:
+        """Fail requests that would have to wait for a rate limit, because this process is shutting down."""
         for rate_limiter in self._limits.values():
             rate_limiter.give_up()
 
-    def take(self, task: asyncio.Task[Any], destinations: Sequence[str]) -> None:
-        """Count a job under way, until its task ends."""
+    def acquire(self, task: asyncio.Task[Any], destinations: Sequence[str]) -> None:
+        """Occupy a slot of each destination until the task has ended."""
         names = [name for name in destinations if name in self._limits]
-        self._taken.update(names)
-        task.add_done_callback(partial(self._give, names))
+        self._used.update(names)
+        task.add_done_callback(partial(self._release, names))
 
-    def _give(self, names: Sequence[str], _: asyncio.Task[Any]) -> None:
-        self._taken.subtract(names)
+    def _release(self, names: Sequence[str], _: asyncio.Task[Any]) -> None:
+        self._used.subtract(names)
 
     def free(self) -> dict[str, int]:
-        """Return how many put-aside jobs of each destination to wake; of those that are not in it, all."""
-        left = {name: self._left(name) for name in self._limits}
-        return {name: count for name, count in left.items() if count is not None}
+        """Return the free slots of each destination whose slots are limited now."""
+        free = {name: self._free(name) for name in self._limits}
+        return {name: count for name, count in free.items() if count is not None}
 
-    def _left(self, name: str) -> int | None:
+    def _free(self, name: str) -> int | None:
         slots = self._limits[name].slots(self._share)
-        return None if slots is None else max(slots - self._taken[name], 0)
+        return None if slots is None else max(slots - self._used[name], 0)

@@ -1,4 +1,4 @@
-"""Which stores are down, as one process sees it: what not to try, and when to say so to the fleet."""
+"""Per-store circuit breakers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from ..model import Job, Outcome, Result
 from ..queue.redis_retry import RedisRetry
 from .retry_policy import unavailable_store
 
+#: A circuit opens after this many consecutive failures ...
 FAILURES_TO_OPEN = 5
-KEYS_TO_OPEN = 3
-"""A circuit opens after so many failures in a row, of so many keys: one bad object is no sick store."""
 
-FAILURES_KEPT = 20
+#: ... of this many different keys: a single object that always fails does not mean that the store is down.
+KEYS_TO_OPEN = 3
+
+#: Number of recent failures kept for each store.
+FAILURE_WINDOW = 20
 
 
 class CircuitStates(Protocol):
@@ -28,49 +31,55 @@ class CircuitStates(Protocol):
 
 
 class CircuitBreakers:
-    """A route's circuits: `opened` is what the fleet knew at the last claim, and what failed here since."""
+    """The circuit breakers of a route, shared by its workers through the queue.
 
-    def __init__(self, jobs: CircuitStates, source: str, patience: RedisRetry | None = None) -> None:
+    Attributes:
+        opened: stores with an open circuit, each with the key that may be tried as a probe ("" for none). Contains
+            the state at the last claim, and what this process has opened or closed since.
+        failed_keys: keys of the recent consecutive failures, by store.
+    """
+
+    def __init__(self, jobs: CircuitStates, source: str, redis_retry: RedisRetry | None = None) -> None:
         self._jobs = jobs
         self._source = source
-        self._patience = patience or RedisRetry()
-        self._failed_keys: dict[str, list[str]] = {}
+        self._redis_retry = redis_retry or RedisRetry()
+        self.failed_keys: dict[str, list[str]] = {}
         self.opened: dict[str, str] = {}
 
     def update(self, opened: Mapping[str, str]) -> None:
-        """Take what a claim told: stores that are down, each with the one key that may be tried there."""
+        """Take over the open circuits from a claim."""
         for closed in self.opened.keys() - opened.keys():
-            self._failed_keys.pop(closed, None)
+            self.failed_keys.pop(closed, None)
         self.opened = dict(opened)
 
     def parked(self, job: Job) -> dict[str, str]:
-        """Return the job's destinations that are not to be tried now, each with the store that it has to wait for."""
+        """Return the job's destinations that must not be tried now, each with the store whose circuit is open."""
         down = {store for store, probe in self.opened.items() if probe != job.key}
         if self._source in down:
             return dict.fromkeys(job.destinations, self._source)
         return {name: name for name in job.destinations if name in down}
 
-    async def learn(self, outcomes: Iterable[Outcome]) -> None:
-        """Open and close circuits by what became of a job, and tell the fleet, however long Redis is away."""
+    async def record(self, outcomes: Iterable[Outcome]) -> None:
+        """Open and close circuits by the outcomes of a job; retries until Redis is available."""
         for outcome in outcomes:
             if outcome.result is not Result.FAILED:
-                if self.opened or self._failed_keys:  # hardly ever
-                    await self._works(self._source)
+                if self.opened or self.failed_keys:
+                    await self._record_success(self._source)
                     if outcome.result is not Result.SOURCE_MISSING:
-                        await self._works(outcome.destination)
+                        await self._record_success(outcome.destination)
             elif store := unavailable_store(outcome.error):
-                await self._fails(store, outcome)
+                await self._record_failure(store, outcome)
 
-    async def _works(self, store: str) -> None:
-        self._failed_keys.pop(store, None)
+    async def _record_success(self, store: str) -> None:
+        self.failed_keys.pop(store, None)
         if self.opened.pop(store, None) is not None:
-            await self._patience.run(partial(self._jobs.close_circuit, store))
+            await self._redis_retry.run(partial(self._jobs.close_circuit, store))
 
-    async def _fails(self, store: str, outcome: Outcome) -> None:
-        keys = self._failed_keys.setdefault(store, [])
+    async def _record_failure(self, store: str, outcome: Outcome) -> None:
+        keys = self.failed_keys.setdefault(store, [])
         keys.append(outcome.key)
-        del keys[:-FAILURES_KEPT]
-        looks_sick = len(keys) >= FAILURES_TO_OPEN and len(set(keys)) >= KEYS_TO_OPEN
-        if looks_sick or store in self.opened:
+        del keys[:-FAILURE_WINDOW]
+        is_down = len(keys) >= FAILURES_TO_OPEN and len(set(keys)) >= KEYS_TO_OPEN
+        if is_down or store in self.opened:
             self.opened.setdefault(store, "")
-            await self._patience.run(partial(self._jobs.trip_circuit, store, outcome.reason, outcome.key))
+            await self._redis_retry.run(partial(self._jobs.trip_circuit, store, outcome.reason, outcome.key))

@@ -16,7 +16,8 @@ from ..monitoring.metrics import Metrics
 from ..queue.redis_queue import RedisJobQueue
 from ..s3 import RateLimiter
 from ..tasks import run_with_background
-from .worker import Copy, OnCopied, Worker
+from .job_runner import Copy, OnCopied, OnJobEnd
+from .worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class RouteWorker:
         command: str,
         *,
         on_copied: OnCopied | None = None,
-        on_job_end: Callable[[Job, Sequence[Outcome], float], None] | None = None,
+        on_job_end: OnJobEnd | None = None,
         limits: Mapping[str, RateLimiter] = MappingProxyType({}),
         is_leader: Callable[[], bool] = lambda: False,
         source_problem: Callable[[], str] = str,
@@ -77,7 +78,7 @@ class RouteWorker:
             concurrency=options.concurrency,
             max_attempts=options.max_attempts,
             lease_s=options.lease_s,
-            finished=self._on_job_end,
+            on_job_end=self._on_job_end,
             on_copied=on_copied,
             limits=limits,
         )

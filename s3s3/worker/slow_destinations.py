@@ -1,46 +1,51 @@
-"""Which destinations hold up the others, as one process sees it: they get jobs of their own, in the bulk lane.
+"""Isolate destinations that slow down the others.
 
-So a destination that is slow, or hangs, costs those beside it a second, and then nothing but half of the slots.
+A slow destination gets jobs of its own in the bulk lane. So one that is slow, or hangs, delays the other destinations
+by one second, and from then on costs at most half of the slots.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from ..errors import DestinationTooSlow
 from ..model import Outcome, Result
-from ..queue.lease import boottime_s
 
-ASIDE_FOR_S = 60.0
-"""How long a destination that was left behind is kept apart; then one job tries whether it keeps up."""
+#: How long a slow destination is isolated before one job tries it together with the others again.
+ISOLATE_FOR_S = 60.0
 
 
 class SlowDestinations:
-    """The destinations of a route that are kept apart for now."""
+    """The destinations of a route that this process isolates.
+
+    Attributes:
+        isolated: until when, by destination (time.monotonic()).
+    """
 
     def __init__(self) -> None:
-        self._until_s: dict[str, float] = {}
+        self.isolated: dict[str, float] = {}
 
-    def apart(self, destinations: Sequence[str]) -> list[str]:
-        """Return those of a job's destinations that are to be kept apart from its others, if it has any others."""
-        if not self._until_s or all(name in self._until_s for name in destinations):
+    def isolate(self, destinations: Sequence[str]) -> list[str]:
+        """Return those of a job's destinations to defer; none if all of them are slow."""
+        if not self.isolated or all(name in self.isolated for name in destinations):
             return []
-        now_s = boottime_s()
-        apart = []
+        now_s = time.monotonic()
+        deferred = []
         for name in destinations:
-            until_s = self._until_s.get(name)
+            until_s = self.isolated.get(name)
             if until_s is None:
                 continue
             if now_s < until_s:
-                apart.append(name)
+                deferred.append(name)
             else:
-                self._until_s[name] = now_s + ASIDE_FOR_S  # this job tries it; the next ones do not wait for that
-        return apart
+                self.isolated[name] = now_s + ISOLATE_FOR_S  # this job tries it, further jobs do not
+        return deferred
 
-    def learn(self, outcomes: Sequence[Outcome]) -> None:
-        """See by what became of a job who was left behind, and who keeps up again."""
+    def record(self, outcomes: Sequence[Outcome]) -> None:
+        """Isolate destinations that were too slow in a job, and end the isolation of those that were not."""
         for outcome in outcomes:
             if isinstance(outcome.error, DestinationTooSlow):
-                self._until_s[outcome.destination] = boottime_s() + ASIDE_FOR_S
-            elif self._until_s and len(outcomes) > 1 and outcome.result is not Result.FAILED:
-                self._until_s.pop(outcome.destination, None)
+                self.isolated[outcome.destination] = time.monotonic() + ISOLATE_FOR_S
+            elif self.isolated and len(outcomes) > 1 and outcome.result is not Result.FAILED:
+                self.isolated.pop(outcome.destination, None)

@@ -89,7 +89,7 @@ def test_what_cannot_succeed_becomes_a_dead_letter_that_says_why_and_is_revived(
         assert "sends us elsewhere, to http://127.0.0.1:1/elsewhere" in letters["elsewhere"].reason
         assert "more than a single PUT takes (5 GiB)" in letters["huge"].reason
         assert "multipart" in letters["huge"].reason
-    assert f"tried {MAX_ATTEMPTS} times" in one["broken"].reason
+    assert f"after {MAX_ATTEMPTS} attempts" in one["broken"].reason
     assert "500" in one["broken"].reason
 
     to_source.inject()

@@ -56,7 +56,7 @@ def job(key: str, destinations: Sequence[str] = (A, B)) -> Job:
 
 async def fail(circuits: CircuitBreakers, keys: Sequence[str], store: str = B) -> None:
     for key in keys:
-        await circuits.learn([away(key, store)])
+        await circuits.record([away(key, store)])
 
 
 async def test_a_store_that_fails_often_enough_for_keys_enough_is_down(jobs: Told, circuits: CircuitBreakers) -> None:
@@ -77,7 +77,7 @@ async def test_one_bad_object_is_no_sick_store(jobs: Told, circuits: CircuitBrea
 
 async def test_a_success_in_between_shows_that_the_store_works(jobs: Told, circuits: CircuitBreakers) -> None:
     await fail(circuits, ["k1", "k2", "k3", "k4"])
-    await circuits.learn([copied("k5")])
+    await circuits.record([copied("k5")])
     await fail(circuits, ["k1", "k2", "k3", "k4"])
     assert jobs.told == []
 
@@ -85,13 +85,13 @@ async def test_a_success_in_between_shows_that_the_store_works(jobs: Told, circu
 async def test_failures_that_say_nothing_about_the_store_open_nothing(jobs: Told, circuits: CircuitBreakers) -> None:
     for number in range(20):
         error = IntegrityError("bits", store=B)
-        await circuits.learn([Outcome(B, f"k{number}", Result.FAILED, "bits", error=error)])
+        await circuits.record([Outcome(B, f"k{number}", Result.FAILED, "bits", error=error)])
     assert jobs.told == []
 
 
 async def test_a_source_that_fails_is_down_for_all_destinations(jobs: Told, circuits: CircuitBreakers) -> None:
     for number in range(3):
-        await circuits.learn([away(f"k{number}", SOURCE, A), away(f"k{number}", SOURCE, B)])
+        await circuits.record([away(f"k{number}", SOURCE, A), away(f"k{number}", SOURCE, B)])
     assert set(circuits.opened) == {SOURCE}
     assert circuits.parked(job("k")) == {A: SOURCE, B: SOURCE}
 
@@ -101,7 +101,7 @@ async def test_refusals_count_as_being_away_does(
     jobs: Told, circuits: CircuitBreakers, refusal: type[AccessDenied]
 ) -> None:
     for number in range(FAILURES_TO_OPEN):
-        await circuits.learn([Outcome(B, f"k{number}", Result.FAILED, "no", error=refusal("no", store=B))])
+        await circuits.record([Outcome(B, f"k{number}", Result.FAILED, "no", error=refusal("no", store=B))])
     assert set(circuits.opened) == {B}
 
 
@@ -115,8 +115,8 @@ async def test_each_failure_while_it_is_down_is_told_for_it_may_be_the_probes(
 
 async def test_any_success_closes_the_circuit_once(jobs: Told, circuits: CircuitBreakers) -> None:
     circuits.update({B: "", A: ""})
-    await circuits.learn([copied("k", B, Result.SAME)])
-    await circuits.learn([copied("k", B)])
+    await circuits.record([copied("k", B, Result.SAME)])
+    await circuits.record([copied("k", B)])
     assert jobs.told == [("close", B)]
     assert set(circuits.opened) == {A}
 
@@ -125,7 +125,7 @@ async def test_a_source_that_says_that_an_object_is_gone_works_and_tells_nothing
     jobs: Told, circuits: CircuitBreakers
 ) -> None:
     circuits.update({B: "", SOURCE: ""})
-    await circuits.learn([copied("k", B, Result.SOURCE_MISSING)])
+    await circuits.record([copied("k", B, Result.SOURCE_MISSING)])
     assert jobs.told == [("close", SOURCE)]
     assert set(circuits.opened) == {B}
 
@@ -163,7 +163,7 @@ async def test_the_fleet_is_told_however_long_redis_is_away_and_each_failure_cou
     await fail(circuits, ["k5"])
     assert jobs.told == [("trip", B, "it is away", "k5")]
     jobs.times_away = 3
-    await circuits.learn([copied("k6")])
+    await circuits.record([copied("k6")])
     assert jobs.told[1:] == [("close", B)]
     await fail(circuits, ["k1", "k2", "k3", "k4"])
     assert len(jobs.told) == 2

@@ -55,7 +55,7 @@ async def test_a_defect_in_whoever_is_told_harms_nobody(jobs: JobQueue, caplog: 
         raise ZeroDivisionError("a defect")
 
     copies = Copies()
-    async with working(Worker(ROUTE, jobs, copies, concurrency=2, finished=finished)):
+    async with working(Worker(ROUTE, jobs, copies, concurrency=2, on_job_end=finished)):
         await notice(jobs, *"abcdef")
         await done(jobs)
     assert len(copies.asked) == 6

@@ -48,7 +48,7 @@ async def test_what_failed_too_often_becomes_a_dead_letter(jobs: JobQueue, monke
         await notice(jobs, "k")
         await done(jobs)
     (letter,) = await letters(jobs, B)
-    assert (letter.key, letter.attempts, letter.reason) == ("k", 3, "tried 3 times: dest-b: bits")
+    assert (letter.key, letter.attempts, letter.reason) == ("k", 3, "after 3 attempts: dest-b: bits")
     assert copies.times("k") == 3
 
 
@@ -146,7 +146,7 @@ async def test_outcomes_are_told_once_the_queue_knows_them_and_arrivals_before(j
             return Outcome(name, job.key, Result.SOURCE_MISSING)
         return copied(job, name) if job.key == "new" and name == A else Outcome(name, job.key, Result.SAME)
 
-    async with working(Worker(ROUTE, jobs, Copies(behaviour), finished=finished, on_copied=on_copied)):
+    async with working(Worker(ROUTE, jobs, Copies(behaviour), on_job_end=finished, on_copied=on_copied)):
         await notice(jobs, "new")
         await done(jobs)
         for key in ("same", "gone"):

@@ -16,7 +16,7 @@ from s3s3.errors import (
 )
 from s3s3.model import Outcome, Proof, Result
 from s3s3.queue.base import Disposition, DispositionKind
-from s3s3.worker.retry_policy import backoff_s, disposition_for, event_of, unavailable_store
+from s3s3.worker.retry_policy import backoff_s, disposition_for, outcome_event, unavailable_store
 
 
 def failed(error: Exception | None) -> Outcome:
@@ -60,7 +60,7 @@ def test_what_can_never_succeed_is_buried_at_once_with_its_reason(error: Excepti
 def test_the_last_try_buries() -> None:
     error = StoreUnavailable("away", store="dest")
     assert judged(error, attempts=6).kind == DispositionKind.RETRY
-    assert judged(error, attempts=7) == Disposition(DispositionKind.DEAD_LETTER, reason="tried 8 times: it broke")
+    assert judged(error, attempts=7) == Disposition(DispositionKind.DEAD_LETTER, reason="after 8 attempts: it broke")
 
 
 def test_a_lost_lease_hands_back_and_counts_no_try() -> None:
@@ -114,7 +114,7 @@ def test_delays_double_up_to_a_limit_and_half_of_each_is_chance(attempts: int, l
 )
 def test_an_event_is_a_report_line_and_whether_it_is_the_last_word(step: str, final: bool) -> None:
     outcome = Outcome("dest", "k", Result.COPIED, "missing", 5, None, "a" * 32, "a" * 32, Proof.ETAG)
-    assert json.loads(event_of("default", outcome, step)) == {
+    assert json.loads(outcome_event("default", outcome, step)) == {
         "route": "default",
         "destination": "dest",
         "key": "k",
