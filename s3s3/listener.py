@@ -1,4 +1,4 @@
-"""The daemon: for each route an ear, a worker and a healer, until it is told to stop."""
+"""The `listen` daemon: per route one notification source, one worker, one gap backfill."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .errors import AccessDenied, ConfigError, NoSuchBucket, S3S3Error
 from .model import matcher
 from .monitoring.metrics import Metrics
 from .notifications.chaining import on_copied_for
-from .notifications.factory import sources_of
+from .notifications.factory import create_sources
 from .notifications.gap_backfill import GapBackfill
 from .notifications.pubsub import PubSubSource
 from .notifications.routing import RouteQueue, Routing
@@ -38,14 +38,20 @@ class RouteListener:
     """Everything that a listener does for one route."""
 
     def __init__(
-        self, stores: RouteStores, config: Config, speaking: Redis, hearing: Redis, metrics: Metrics, periodic: Schedule
+        self,
+        stores: RouteStores,
+        config: Config,
+        client: Redis,
+        subscriber_client: Redis,
+        metrics: Metrics,
+        periodic: Schedule,
     ) -> None:
         route, settings = stores.route, config.worker
         self.route = route
         self.stores = stores
         self.metrics = metrics
         self._matches = matcher(route)
-        self.jobs = RedisJobQueue.of(speaking, route, settings.lease_s)
+        self.jobs = RedisJobQueue.of(client, route, settings.lease_s)
         self._runs = PeriodicReconcile(stores, self.jobs, settings, periodic)
         self.worker = RouteWorker(
             route,
@@ -56,31 +62,31 @@ class RouteListener:
             "listen",
             on_copied=on_copied_for(route, config, self.jobs),
             limits=stores.limits,
-            is_leader=lambda: self.ear is not None and self.ear.leads,
+            is_leader=lambda: self.pubsub is not None and self.pubsub.is_leader,
             source_problem=self._source_problem,
         )
-        self.hearing = hearing
-        self.ear = self._ear() if route.channel else None
-        self._backfill = self._healer_of(self.ear, config) if self.ear and config.pubsub.backfill else None
+        self.subscriber_client = subscriber_client
+        self.pubsub = self._pubsub_source() if route.channel else None
+        self._backfill = self._gap_backfill(self.pubsub, config) if self.pubsub and config.pubsub.backfill else None
 
-    def _ear(self) -> PubSubSource:
+    def _pubsub_source(self) -> PubSubSource:
         return PubSubSource(
             self.route,
             self.route.channel,
             self.jobs,
-            self.hearing,
-            source_time_ms=self.stores.source.source_time_ms,
+            self.subscriber_client,
             matches=self._matches,
             count=self.worker.observer.on_notification,
         )
 
-    def _healer_of(self, ear: PubSubSource, config: Config) -> GapBackfill:
+    def _gap_backfill(self, pubsub: PubSubSource, config: Config) -> GapBackfill:
         return GapBackfill(
             self.route,
-            ear,
+            pubsub.watermark,
             self.stores.source,
             self.jobs,
             self._reconcile,
+            is_leader=lambda: pubsub.is_leader,
             margin_s=config.pubsub.backfill_margin_s,
             matches=self._matches,
         )
@@ -91,14 +97,14 @@ class RouteListener:
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Listen and work until `stop` is set, then drain and deregister."""
-        background = [part.run() for part in (self.ear, self._backfill) if part]
+        background = [part.run() for part in (self.pubsub, self._backfill) if part]
         await run_with_background(self._work(stop, drain_s), self._runs.maintain(), *background)
 
     async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
         await self.worker.run(stop, drain_s)
         try:
-            if self.ear:
-                await self.ear.resign()
+            if self.pubsub:
+                await self.pubsub.resign()
         except S3S3Error as error:
             log.warning("route %s: could not resign as leader: %s", self.route.name, error)
 
@@ -109,10 +115,10 @@ class RouteListener:
         return self.worker.health_problem()
 
     def _source_problem(self) -> str:
-        if self.ear and not self.ear.subscription.alive:
+        if self.pubsub and not self.pubsub.subscription.alive:
             return f"route {self.route.name}: not subscribed"
-        if self.ear and self.ear.late_s > STALLED_AFTER_S:
-            return f"route {self.route.name}: what was heard {self.ear.late_s:.0f} s ago is not on the queue yet"
+        if self.pubsub and self.pubsub.lag_s > STALLED_AFTER_S:
+            return f"route {self.route.name}: messages received {self.pubsub.lag_s:.0f} s ago are not enqueued yet"
         return ""
 
     async def readiness_problems(self) -> list[str]:
@@ -146,15 +152,15 @@ async def route_listeners(
     if not config.pubsub.url:
         raise ConfigError(['[pubsub] url = "": listening needs Redis; leave url out for redis://localhost:6379/0'])
     config.need_routes()
-    speaking = connection.connect(config.pubsub.url)
-    hearing = connection.connect(config.pubsub.url, decode=False)
+    client = connection.connect(config.pubsub.url)
+    subscriber_client = connection.connect(config.pubsub.url, decode=False)
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(speaking.aclose)
-        stack.push_async_callback(hearing.aclose)
+        stack.push_async_callback(client.aclose)
+        stack.push_async_callback(subscriber_client.aclose)
         room = copy_budget(config.worker)
         opened_stores = [
             await stack.enter_async_context(
-                opened(route, config.worker, metrics, room, rate_limiters(route, speaking, metrics))
+                opened(route, config.worker, metrics, room, rate_limiters(route, client, metrics))
             )
             for route in config.routes
         ]
@@ -166,7 +172,7 @@ async def route_listeners(
             log.warning("%s", doubt)
         for route in config.routes:
             metrics.initialize_series(route)
-        yield [RouteListener(stores, config, speaking, hearing, metrics, periodic) for stores in opened_stores]
+        yield [RouteListener(stores, config, client, subscriber_client, metrics, periodic) for stores in opened_stores]
 
 
 async def _refusal(stores: RouteStores) -> S3S3Error | None:
@@ -204,7 +210,7 @@ def sources_for(listeners: Sequence[RouteListener], config: Config, metrics: Met
         metrics.notifications["", kind] += 1  # of what names no object, nobody knows which route it is about
 
     first = listeners[0]
-    sources = sources_of(config, first.hearing, first.jobs.consumer, routing_to(listeners), count)
+    sources = create_sources(config, first.subscriber_client, first.jobs.consumer, routing_to(listeners), count)
     for source in sources:
         for listener in listeners:
             metrics.notifications[listener.route.name, source.kind] += 0
@@ -218,9 +224,9 @@ async def listen(
     drain_s: float = DRAIN_S,
 ) -> None:
     """Run every route's listener, and every source, until `stop` is set."""
-    speaking = listeners[0].jobs.client
-    await RedisRetry().run(partial(connection.check_version, speaking), stop)
-    if not sources and not any(listener.ear for listener in listeners):
+    client = listeners[0].jobs.client
+    await RedisRetry().run(partial(connection.check_version, client), stop)
+    if not sources and not any(listener.pubsub for listener in listeners):
         log.warning("there is no channel and no [stream], [sqs] or [webhook]: only `s3s3 publish` brings notices")
     await asyncio.gather(
         *(listener.run(stop, drain_s) for listener in listeners), *(source.run(stop) for source in sources)

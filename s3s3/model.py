@@ -119,13 +119,11 @@ class Notification:
 
     Attributes:
         bucket: of the source; None where the notice does not tell, as on a channel.
-        channel: where it was published; None where it came by another way.
         noticed_ms: when it was sent, by Redis's clock (Unix time), as a stream's ids tell; None is now.
     """
 
     key: str
     bucket: str | None = None
-    channel: str | None = None
     notified_ms: int | None = None
 
 

@@ -1,1 +1,1 @@
-"""Where notices come from, each source behind the same contract: what it took in, it has put on the queue."""
+"""Notification sources: each acknowledges a notification only once its job is queued."""

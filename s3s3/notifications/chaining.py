@@ -1,9 +1,4 @@
-"""What is told once a key is at a destination: the routes that copy on from there, and whoever waits for its mark.
-
-Every worker of a route tells it, a listener's and that of a run over a bucket, for either may have the job; and before
-the queue is told, so that a worker that is killed has told it, or leaves the job to another. That one finds an equal
-copy, which is told of just the same: nobody knows who made it.
-"""
+"""Notify downstream routes, and set the done marker, after a copy."""
 
 from __future__ import annotations
 
@@ -18,22 +13,21 @@ from .routing import RouteQueue, Routing
 
 
 def on_copied_for(route: Route, config: Config, jobs: RedisJobQueue | None) -> OnCopied | None:
-    """Return what tells of a route's arrivals; None where nobody wants to know.
+    """Return what a route's workers call after a copy; None if there is nothing to do.
 
-    `jobs` None: a reconcile without a queue, which notifies nothing.
+    They call it before they settle the job. If a worker dies in between, the next one finds an equal copy and calls it
+    again: a copy is announced at least once. `jobs` is None in a reconcile without Redis, which announces nothing.
     """
-    followers = following(route, config.routes)
-    if jobs is None or not (followers or config.pubsub.mark_done):
+    routes = downstream_routes(route, config.routes)
+    if jobs is None or not (routes or config.pubsub.mark_done):
         return None
     client = jobs.client
-    lease_s = config.worker.lease_s
-    onward = DownstreamRoutes(
-        route, [RouteQueue(other, RedisJobQueue.of(client, other, lease_s)) for other in followers]
-    )
+    queues = [RouteQueue(other, RedisJobQueue.of(client, other, config.worker.lease_s)) for other in routes]
+    downstream = DownstreamRoutes(route, queues)
 
     async def on_copied(key: str, results: Collection[Result]) -> None:
-        is_new = Result.COPIED in results or Result.DELETED in results
-        await onward.tell(key, Lane.FRESH if is_new else Lane.BULK)
+        has_changed = Result.COPIED in results or Result.DELETED in results
+        await downstream.notify(key, Lane.FRESH if has_changed else Lane.BULK)
         if config.pubsub.mark_done and (Result.COPIED in results or Result.SAME in results):
             with translate_errors():
                 await client.set(f"{route.channel}=>{key}", "True")
@@ -42,31 +36,34 @@ def on_copied_for(route: Route, config: Config, jobs: RedisJobQueue | None) -> O
 
 
 class DownstreamRoutes:
-    """Tells the routes whose source a route's destinations are in that a key is there now, or is gone."""
+    """Notifies the routes whose source holds a route's destinations."""
 
-    def __init__(self, route: Route, targets: Sequence[RouteQueue]) -> None:
+    def __init__(self, route: Route, queues: Sequence[RouteQueue]) -> None:
         self._prefix = route.source.prefix
         self._links = [
-            (there.prefix, Routing([target]))
-            for there in route.destinations
-            for target in targets
-            if overlap(there, target.route.source)
+            (destination.prefix, Routing([queue]))
+            for destination in route.destinations
+            for queue in queues
+            if overlap(destination, queue.route.source)
         ]
 
-    async def tell(self, key: str, lane: Lane = Lane.FRESH) -> None:
-        """Put on their queues the name that a key of the source has at each destination. Raises RedisUnavailable.
+    async def notify(self, key: str, lane: Lane = Lane.FRESH) -> None:
+        """Enqueue the name that a key of the source has at each destination.
 
         Args:
-            lane: the bulk lane, in which copies are compared first, where it may be no news.
+            lane: the bulk lane, where copies are compared first, if the key may be unchanged.
+
+        Raises:
+            RedisUnavailable: retry later.
         """
         for prefix, routing in self._links:
             await routing.deliver([Notification(f"{prefix}{key[len(self._prefix) :]}")], "route", lane)
 
 
-def following(route: Route, routes: Sequence[Route]) -> list[Route]:
-    """Return the other routes that copy on what this one writes."""
+def downstream_routes(route: Route, routes: Sequence[Route]) -> list[Route]:
+    """Return the other routes whose source overlaps a destination of this one."""
     return [
         other
         for other in routes
-        if other.name != route.name and any(overlap(there, other.source) for there in route.destinations)
+        if other.name != route.name and any(overlap(destination, other.source) for destination in route.destinations)
     ]

@@ -1,4 +1,4 @@
-"""From the bytes of a message to the key that it names."""
+"""Extract the key from a message."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class BadMessage(ValueError):
-    """A message that names no possible key. `kind` is one word for it, for counting."""
+    """A message without a usable key. `kind` is its label in `s3s3_notifications_total`."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
@@ -20,42 +20,42 @@ class BadMessage(ValueError):
 
 
 def parse_message(message: bytes) -> str:
-    """Return the key that a message names: the message is the key, in UTF-8.
+    """Return the key in a message; the message is the key, in UTF-8.
 
     Raises:
-        BadMessage: it is empty, too long for a key, or not UTF-8.
+        BadMessage: it is empty, longer than a key can be, or not valid UTF-8.
     """
     if not message:
-        raise BadMessage("empty", "an empty message names no object")
+        raise BadMessage("empty", "empty message")
     if len(message) > KEY_LIMIT_BYTES:
-        raise BadMessage("too long", f"{len(message):,} bytes are more than a key may have ({KEY_LIMIT_BYTES:,})")
+        raise BadMessage("too_long", f"{len(message):,} bytes; a key has at most {KEY_LIMIT_BYTES:,}")
     try:
         return message.decode()
     except UnicodeDecodeError as error:
-        raise BadMessage("no UTF-8", f"no UTF-8: {error}") from error
+        raise BadMessage("not_utf8", f"not valid UTF-8: {error}") from error
 
 
-def checked_key(text: str) -> str:
-    """Return a text if it may be a key.
+def check_key(text: str) -> str:
+    """Return a text that is a valid key.
 
     Raises:
-        BadMessage: it is empty, too long for a key, or has no form in UTF-8 (JSON may hold halves of characters).
+        BadMessage: it is empty, longer than a key can be, or has an unpaired surrogate, as JSON allows.
     """
     try:
         parse_message(text.encode())
     except UnicodeEncodeError as error:
-        raise BadMessage("no UTF-8", f"no UTF-8: {error.reason}") from error
+        raise BadMessage("not_utf8", f"not valid UTF-8: {error.reason}") from error
     return text
 
 
 def printable_message(message: bytes) -> str:
-    """Return a message as people may be shown it, whatever it holds; long ones are cut."""
+    """Return a message as printable text, with invalid UTF-8 escaped; long ones are cut."""
     text = message[:KEY_LIMIT_BYTES].decode("utf-8", "backslashreplace")
     return text if len(message) <= KEY_LIMIT_BYTES else f"{text}... ({len(message):,} bytes)"
 
 
-def tell_noticed(route: str, keys: Iterable[str], by: str) -> None:
-    """Log what was put on the queue, where every object is to be told of."""
+def log_enqueued(route: str, keys: Iterable[str], source: str) -> None:
+    """Log each enqueued key, at the level DEBUG."""
     if log.isEnabledFor(logging.DEBUG):
         for key in keys:
-            log.debug("%s: notice of %r by %s", route, key, by, extra=log_fields(route, key))
+            log.debug("%s: notification from %s enqueued: %r", route, source, key, extra=log_fields(route, key))

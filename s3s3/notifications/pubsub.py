@@ -1,86 +1,65 @@
-"""The ear of a route: every listener hears every message, and one of them puts the notices on the queue.
+"""Consume a pub/sub channel into the queue.
 
-The others keep what they hear for longer than the ear's lease, and put that when they take over: but for what came
-before the last mark, which who leads publishes to all of them every few seconds, and notes when everything before it is
-on the queue. Without this three listeners copy everything nearly twice. What nobody heard is a gap;
-`s3s3.notifications.gap_backfill` sees
-to it.
+Every listener receives every message; only the elected leader enqueues it. The others buffer messages for longer than
+the leader's lease; one that becomes the leader enqueues them. The leader publishes a checkpoint with each renewal, and
+records the last one before which everything is enqueued: its successor skips what precedes it.
+
+Redis drops messages that no listener receives. Such a gap is recorded, and `s3s3.notifications.gap_backfill` closes it.
 
 Keys, under the route's prefix:
 
-    ear             who puts the notices, for `LEASE_S`
-    watermark       time by Redis's clock (ms) up to which everything published is on the queue
-    marked          the last mark before which everything is on the queue; the channel `mark`, with the same prefix,
-                    brings marks
-    gap             hash: from_ms, where the oldest gap that is not healed yet begins (by Redis's clock; 0: nothing
-                    is known), and generation, which grows with each gap and outlives them
-
-A subscription's beginning is asked of Redis's clock once, and all later times are reckoned from it on this process's
-own: so neither clock's corrections look like a gap. The source's clock comes in when a gap is healed.
+    leader          id of the listener that enqueues the channel; expires `LEASE_S` after its last renewal
+    watermark       time by Redis's clock (ms) up to which every published message is on the queue
+    checkpoint      last checkpoint before which every message is on the queue; the channel of the same name
+                    distributes checkpoints
+    gap             hash: from_ms, where the oldest gap that is not backfilled yet begins (by Redis's clock; 0: unknown,
+                    as Redis has lost data), and generation, which grows with each gap and outlives them
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
 from ..model import Lane, Route
 from ..queue.base import JobRequest
 from ..queue.keyspace import keyspace
-from ..queue.lease import boottime_s
 from ..queue.lua_scripts import LuaScripts
 from ..queue.redis_queue import RedisJobQueue
 from ..queue.redis_retry import RedisRetry
 from ..tasks import run_with_background, wait_with_timeout
-from .message import BadMessage, parse_message, printable_message, tell_noticed
+from .buffer import BufferedMessage, MessageBuffer
+from .leader_election import LEASE_S, NO_LEADER, LeaderElection
+from .message import BadMessage, log_enqueued, parse_message, printable_message
 from .subscription import Subscription
+from .watermark import Watermark
 
 log = logging.getLogger(__name__)
 
-LEASE_S = 10.0
+#: How long a listener that does not lead keeps messages, in s; more than enough to be elected after a leader's death.
 KEPT_S = 3 * LEASE_S
-"""How long a listener that does not lead keeps what it hears: until it takes over, with room to spare."""
 
-AGREE_WITHIN_S = 0.5
-"""In a cluster two listeners may hear a mark and a message in another order, if one came right after the other."""
+#: How long a leader that resigns waits for its last checkpoint to be recorded, in s.
+RESIGN_TIMEOUT_S = 1.0
 
-TURNS_LEFT_TO_OTHERS = 2
-"""So often, a quarter of a lease apart, a listener that would leave a gap lets others take the ear, who may not."""
-
-SIGN_OFF_WITHIN_S = 1.0
-
-FREE = b""
-"""On the channel of marks: who led has left, and does not lead any more."""
-
-MAX_KEPT = 500_000
-"""Notices kept while Redis takes none. More are dropped, which leaves a gap, which is healed."""
-
-PUT_AT_ONCE = 500
-
-
-class BufferedMessage(NamedTuple):
-    """A message (`text`), a mark, or, with neither, a ping, over a connection that has heard everything since."""
-
-    at_s: float
-    text: bytes | None
-    since_s: float
-    mark: bytes | None = None
+MAX_BATCH = 500
 
 
 class PubSubSource:
-    """Hears a route's channel and sees to it that what is heard gets on the queue.
+    """Receives a route's channel, and enqueues its messages while this listener is the leader.
 
     Args:
-        source_time_ms: now, by the source's clock: what changed during a gap, its modification times tell.
-        matches: whether the route is about this key.
-        count: called with "pubsub" for each notice that goes on the queue, or with the kind of a bad message.
+        subscriber_client: a client for the subscription that returns bytes; messages may be no valid UTF-8.
+        matches: whether a key belongs to the route.
+        count: called with "pubsub" for each enqueued message, or with the kind of an unusable one.
+
+    Attributes:
+        watermark: of the channel; `GapBackfill` reads the gap from it.
+        subscription: says whether the connection works.
     """
 
     def __init__(
@@ -88,206 +67,130 @@ class PubSubSource:
         route: Route,
         channel: str,
         jobs: RedisJobQueue,
-        hearing: Redis,
+        subscriber_client: Redis,
         *,
-        source_time_ms: Callable[[], int],
         matches: Callable[[str], bool] = lambda key: True,
         count: Callable[[str], None] = lambda kind: None,
     ) -> None:
-        self._route = route.name
-        self._all = route.destination_names
+        self._route = route
         self._channel = channel
         self._jobs = jobs
-        self._id = jobs.consumer
-        self._prefix = keyspace(route.name)
-        self._source_time_ms = source_time_ms
         self._matches = matches
         self._count = count
-        self._scripts = LuaScripts(jobs.client, __package__, self._prefix)
-        self._heard: deque[BufferedMessage] = deque()
-        self._something = asyncio.Event()
-        self._subscribed_s = self._dropped_to_s = boottime_s()
-        self._base = (0.0, 0)  # the beginning of a subscription, on this process's clock and on Redis's
-        self._seen_watermark = False
-        self._mark = b""  # the last one before which this listener has put everything
-        self._last_mark = b""
-        self._signed_off = asyncio.Event()
-        self._is_free = asyncio.Event()
-        self._bad_kinds: set[str] = set()
-        self.leads = False
+        self._checkpoint = b""  # the last one before which this listener has enqueued everything
+        self._last_checkpoint: bytes | None = None
+        self._last_checkpoint_recorded = asyncio.Event()
+        self._logged_kinds: set[str] = set()
+        self._retry = RedisRetry()
+        prefix = keyspace(route.name)
+        scripts = LuaScripts(jobs.client, __package__, prefix, folder="lua")
+        self._buffer = MessageBuffer(channel)
+        self.watermark = Watermark(scripts, channel, jobs.consumer)
+        self._election = LeaderElection(
+            scripts, channel, jobs.consumer,
+            complete_from_ms=self._complete_from_ms, on_watermark_seen=self.watermark.note_exists,
+            on_elected=self._on_elected,
+        )  # fmt: skip
         self.subscription = Subscription(
-            hearing, jobs.client, channel, subscribed=self._subscribed, heard=self._hear, pinged=self._pinged,
-            mark_channel=f"{self._prefix}mark", marked=self._marked,
+            subscriber_client, jobs.client, channel,
+            on_subscribed=self._buffer.on_subscribed, on_message=self._buffer.on_message,
+            on_ping=self._buffer.on_ping,
+            checkpoint_channel=f"{prefix}checkpoint", on_checkpoint=self._on_checkpoint,
         )  # fmt: skip
 
-    async def run(self) -> None:
-        """Hear and put, for ever."""
-        await run_with_background(self._keep_putting(), self.subscription.run(), self._keep_leading())
+    @property
+    def is_leader(self) -> bool:
+        return self._election.is_leader
 
     @property
-    def late_s(self) -> float:
-        """How long ago the oldest message was heard that this listener has to put on the queue, and has not yet."""
-        return boottime_s() - self._heard[0].at_s if self.leads and self._heard else 0.0
+    def lag_s(self) -> float:
+        """How long ago the oldest message was received that this listener, as the leader, has yet to enqueue."""
+        return self._buffer.oldest_age_s if self.is_leader else 0.0
 
-    async def _keep_putting(self) -> None:
-        while True:
-            await self._something.wait()
-            if self.leads:
-                await self._put_heard()
-            else:
-                self._something.clear()
-                self._forget(older_than_s=KEPT_S)
+    async def run(self) -> None:
+        """Receive, and enqueue while this listener is the leader; never returns."""
+        await run_with_background(self._enqueue_received(), self.subscription.run(), self._election.run())
 
-    # -- hearing
+    def _on_checkpoint(self, checkpoint: bytes) -> None:
+        if checkpoint == NO_LEADER:
+            self._election.on_resignation()
+        else:
+            self._buffer.on_checkpoint(checkpoint)
 
-    def _subscribed(self) -> None:
-        self._subscribed_s = boottime_s()
+    def _on_elected(self, enqueued_checkpoint: bytes) -> None:
+        self._buffer.skip_to(enqueued_checkpoint)
+        self._buffer.changed.set()
 
-    def _hear(self, text: bytes) -> None:
-        self._heard.append(BufferedMessage(boottime_s(), text, self._subscribed_s))
-        if len(self._heard) > MAX_KEPT:
-            log.error("channel %s: over %d notices wait for Redis; they are let go and healed later",
-                      self._channel, MAX_KEPT)  # fmt: skip
-            self._heard.clear()
-            self._dropped_to_s = boottime_s()
-        self._something.set()
-
-    def _pinged(self, sent_s: float) -> None:
-        # It may have been sent a moment before the subscription stood that brought it.
-        self._heard.append(BufferedMessage(max(sent_s, self._subscribed_s), None, self._subscribed_s))
-        self._something.set()
-
-    def _marked(self, mark: bytes) -> None:
-        if mark == FREE:
-            self._is_free.set()
-            return
-        self._heard.append(BufferedMessage(boottime_s(), None, self._subscribed_s, mark))
-        self._something.set()
-
-    def _forget(self, older_than_s: float) -> None:
-        oldest_s = boottime_s() - older_than_s
-        while self._heard and self._heard[0].at_s < oldest_s:
-            self._heard.popleft()
-        self._dropped_to_s = max(self._dropped_to_s, oldest_s)
-
-    # -- leading
-
-    async def _keep_leading(self) -> None:
-        turns_left_to_others = 0
-        while not self._last_mark:
-            insists = turns_left_to_others >= TURNS_LEFT_TO_OTHERS
-            answer, was_heard = await RedisRetry().run(partial(self._lead, secrets.token_hex(8), insists))
-            self._seen_watermark = self._seen_watermark or bool(was_heard)
-            turns_left_to_others = turns_left_to_others + 1 if answer < 0 else 0
-            leads = answer > 0
-            if leads != self.leads:
-                if leads:
-                    self._skip_to(str(await RedisRetry().run(partial(self._call, "marked"))).encode())
-                log.info("channel %s: this listener %s the notices on the queue", self._channel,
-                         "puts" if leads else "no longer puts")  # fmt: skip
-                self.leads = leads
-                self._something.set()
-            await wait_with_timeout(self._is_free, LEASE_S / 4)
-            self._is_free.clear()
-        await asyncio.Event().wait()  # others lead from now on
-
-    async def _lead(self, mark: str, insists: bool) -> Any:
-        """Take or keep the ear, with a new mark for all listeners if it is this one's. See `lead` in the script."""
-        covered_from_ms = await self._redis_time_ms(max(self._subscribed_s, self._dropped_to_s), self._subscribed_s)
-        return await self._call("lead", int(LEASE_S * 1000), mark, covered_from_ms, int(insists))
-
-    def _skip_to(self, mark: bytes) -> None:
-        """Forget what came before this mark: who led has put it."""
-        marked_s = next((heard.at_s for heard in self._heard if heard.mark == mark), None)
-        while marked_s is not None and self._heard[0].at_s < marked_s - AGREE_WITHIN_S:
-            self._heard.popleft()
+    async def _complete_from_ms(self) -> int:
+        subscribed_s = self._buffer.subscribed_s
+        return await self.watermark.redis_time_ms(self._buffer.complete_from_s(subscribed_s), subscribed_s)
 
     async def resign(self) -> None:
-        """Let another listener lead at once, and know what this one, which stops, has put."""
-        if self.leads:
-            mark = secrets.token_hex(8)
-            self._last_mark = mark.encode()
-            await self._lead(mark, False)
+        """Record what is enqueued, and let another listener be elected without waiting for the lease to expire.
+
+        Raises:
+            RedisUnavailable: another listener takes over when the lease expires.
+        """
+        if self.is_leader:
+            self._last_checkpoint = await self._election.publish_last_checkpoint()
             await self.subscription.ping()
-            await wait_with_timeout(self._signed_off, SIGN_OFF_WITHIN_S)
-            await self._call("leave")
+            await wait_with_timeout(self._last_checkpoint_recorded, RESIGN_TIMEOUT_S)
+            await self._election.resign()
 
-    async def _put_heard(self) -> None:
-        """Put what was heard, in order. A ping that is reached moves the watermark: all before it is on the queue."""
-        texts: list[bytes] = []
-        while self._heard and len(texts) < PUT_AT_ONCE:
-            heard = self._heard.popleft()
-            if heard.text is not None:
-                texts.append(heard.text)
-                continue
-            await self._put(texts)
-            texts = []
-            if heard.mark is not None:
-                self._mark = heard.mark
+    # -- enqueueing
+
+    async def _enqueue_received(self) -> None:
+        while True:
+            await self._buffer.changed.wait()
+            if self.is_leader:
+                await self._enqueue_batch()
             else:
-                await RedisRetry().run(partial(self._move_watermark, heard))
-                if self._last_mark and self._mark == self._last_mark:
-                    self._signed_off.set()
-        await self._put(texts)
-        if not self._heard:
-            self._something.clear()
+                self._buffer.changed.clear()
+                self._buffer.discard_older_than(KEPT_S)
 
-    async def _put(self, texts: Sequence[bytes]) -> None:
-        puts = []
+    async def _enqueue_batch(self) -> None:
+        """Enqueue messages in order. At a returned ping everything before it is on the queue: advance the watermark."""
+        texts: list[bytes] = []
+        while self._buffer and len(texts) < MAX_BATCH:
+            message = self._buffer.pop()
+            if message.text is not None:
+                texts.append(message.text)
+                continue
+            await self._enqueue(texts)
+            texts = []
+            if message.checkpoint is not None:
+                self._checkpoint = message.checkpoint
+                continue
+            await self._retry.run(partial(self._advance_watermark, message))
+            if self._checkpoint == self._last_checkpoint:
+                self._last_checkpoint_recorded.set()
+        await self._enqueue(texts)
+        if not self._buffer:
+            self._buffer.changed.clear()
+
+    async def _advance_watermark(self, ping: BufferedMessage) -> None:
+        complete_from_s = self._buffer.complete_from_s(ping.subscribed_s)
+        await self.watermark.advance(complete_from_s, ping.at_s, ping.subscribed_s, self._checkpoint)
+
+    async def _enqueue(self, texts: Sequence[bytes]) -> None:
+        requests = []
         for text in texts:
             try:
                 key = parse_message(text)
             except BadMessage as bad:
-                await RedisRetry().run(partial(self._bury, text, bad))
+                await self._retry.run(partial(self._dead_letter, text, bad))
                 continue
             if self._matches(key):
-                puts.append(JobRequest(key, self._all))
+                requests.append(JobRequest(key, self._route.destination_names))
                 self._count("pubsub")
-        if puts:
-            await RedisRetry().run(partial(self._jobs.enqueue, puts, Lane.FRESH))
-            tell_noticed(self._route, [put.key for put in puts], f"channel {self._channel}")
+        if requests:
+            await self._retry.run(partial(self._jobs.enqueue, requests, Lane.FRESH))
+            log_enqueued(self._route.name, [request.key for request in requests], f"channel {self._channel}")
 
-    async def _bury(self, text: bytes, bad: BadMessage) -> None:
+    async def _dead_letter(self, text: bytes, bad: BadMessage) -> None:
         self._count(bad.kind)
-        if bad.kind not in self._bad_kinds:
-            self._bad_kinds.add(bad.kind)
-            log.warning("channel %s: a message that names no object (%s): %r; it and others like it are kept as dead "
-                        "letters of %s", self._channel, bad, printable_message(text)[:80], "(message)")  # fmt: skip
+        if bad.kind not in self._logged_kinds:
+            self._logged_kinds.add(bad.kind)
+            log.warning("channel %s: unusable message kept as a dead letter of (message); others like it are not "
+                        "logged (%s): %r", self._channel, bad, printable_message(text)[:80])  # fmt: skip
         await self._jobs.dead_letter_message(printable_message(text), str(bad))
-
-    async def _move_watermark(self, ping: BufferedMessage) -> None:
-        covered_from_ms = await self._redis_time_ms(max(ping.since_s, self._dropped_to_s), ping.since_s)
-        heard_to_ms = await self._redis_time_ms(ping.at_s, ping.since_s)
-        said = await self._call("heard", covered_from_ms, heard_to_ms, int(self._seen_watermark), self._mark)
-        self._seen_watermark = True
-        if said == "first":
-            log.warning("channel %s: heard for the first time; what was published before now nobody heard: run "
-                        "`s3s3 bucket` once, even if it ran before", self._channel)  # fmt: skip
-        elif said == "gap":
-            log.warning("channel %s: nobody listened for a while; what changed meanwhile will be looked at",
-                        self._channel)  # fmt: skip
-
-    async def _redis_time_ms(self, at_s: float, since_s: float) -> int:
-        """Return a time of this process's clock on Redis's, by way of the subscription's beginning `since_s`."""
-        if self._base[0] != since_s:
-            now_ms = int(await self._call("time"))
-            self._base = (since_s, now_ms - round(1000 * (boottime_s() - since_s)))
-        return self._base[1] + round(1000 * (at_s - since_s))
-
-    async def gap(self) -> tuple[int, str] | None:
-        """Return where the gap that is to be healed begins (ms, by the source's clock) and its generation, or None.
-
-        0 means that nothing is known of what came before.
-        """
-        found = await self._call("gap")
-        if not found:
-            return None
-        age_ms, generation = int(found[0]), str(found[1])
-        return (0 if age_ms < 0 else self._source_time_ms() - age_ms), generation
-
-    async def healed(self, generation: str) -> None:
-        """Say that the gap of this generation is healed."""
-        await self._call("healed", generation)
-
-    async def _call(self, word: str, *args: str | bytes | int) -> Any:
-        return await self._scripts.run("watermark", word, self._id, *args)

@@ -1,15 +1,17 @@
-"""A Redis Stream that producers XADD to: the way to notify that loses nothing, whoever is away.
+"""Consume a Redis Stream with a consumer group.
 
-    XADD s3s3:notifications * key images/1.fits               (and "bucket", where several routes need it)
+    XADD s3s3:notifications * key images/1.fits               (and "bucket", if several routes need it)
 
-All listeners of a fleet are consumers of one group. An entry is acknowledged once its jobs are on the queue; the stream
-itself is the producers', who trim it. What a dead listener had read and not acknowledged, another one claims.
+Unlike a channel, a stream keeps notifications while no listener runs. All listeners are consumers of one group. An
+entry is acknowledged once its jobs are on the queue, and claimed by another listener if that does not happen. The
+producers trim the stream.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -19,7 +21,6 @@ from redis.exceptions import ResponseError
 
 from ..errors import RedisUnavailable
 from ..model import Notification
-from ..queue.lease import boottime_s
 from ..queue.lua_scripts import LuaScripts
 from ..queue.redis_errors import is_no_group, translate_errors
 from ..queue.redis_retry import RedisRetry
@@ -28,28 +29,31 @@ from .source import Deliver, SourceHealth
 
 log = logging.getLogger(__name__)
 
-READ_AT_ONCE = 500
-LAPSED_AT_ONCE = 100
-FROM_THE_START = b"0-0"
-WAIT_S = 1.0
-"""How long a read waits; a listener that is told to stop is let go after this. What a read that is cut off had brought
-would wait for its lease."""
+READ_BATCH = 500
+CLAIM_BATCH = 100
+START_CURSOR = b"0-0"
 
-SILENT_S = 30.0
-FORGOTTEN_AFTER_S = 86_400.0
-FIRST_REAL_MS = 10**12
-"""An id with a time before 2001 is one that a producer has chosen, and no time (redis.io, "XADD")."""
+#: How long a read blocks, in s. A stop waits for the read to end: entries of a cancelled one would stay pending.
+READ_BLOCK_S = 1.0
+
+MAX_SILENCE_S = 30.0
+
+#: Consumers without pending entries that have been idle for this long are deleted, in s.
+IDLE_CONSUMER_S = 86_400.0
+
+#: An entry id before 2001 is not a time; the producer has chosen it (redis.io, "XADD").
+MIN_TIME_MS = 10**12
 
 Entry = tuple[bytes, Mapping[bytes, bytes]]
 
 
 class RedisStreamSource:
-    """Takes notices from a stream.
+    """Receives notifications from a stream.
 
     Args:
-        client: one that does not decode: keys may be no UTF-8.
-        consumer: this process's name in the group; no two have the same.
-        lease_s: an entry that was read and not acknowledged for so long belongs to whoever claims it.
+        client: one that returns bytes; keys may be no valid UTF-8.
+        consumer: unique name of this process in the group.
+        lease_s: another consumer claims an entry that was read and not acknowledged for this long.
     """
 
     kind = "stream"
@@ -71,106 +75,106 @@ class RedisStreamSource:
         self._consumer = consumer
         self._routing = routing
         self._lease_s = lease_s
-        self._health = SourceHealth(str(self), SILENT_S, count)
-        self._scripts = LuaScripts(client, __package__, name)
-        self._owes = False  # some of what this process has read is not acknowledged
-        self._looked_for_lapsed_at_s = 0.0
-        self._cursor = FROM_THE_START
+        self._health = SourceHealth(str(self), MAX_SILENCE_S, count)
+        self._scripts = LuaScripts(client, __package__, name, folder="lua")
+        self._has_pending = False  # this consumer has read entries and not acknowledged them
+        self._last_claim_s = float("-inf")
+        self._cursor = START_CURSOR
 
     def __str__(self) -> str:
         return f"stream {self._name}"
 
     async def run(self, stop: asyncio.Event) -> None:
-        patience = RedisRetry()
+        retry = RedisRetry()
         try:
             while not stop.is_set():
-                await patience.run(self._take_some, stop)
-            await patience.run(partial(self._leave, self._consumer), stop)
+                await retry.run(self._receive, stop)
+            await retry.run(partial(self._prune_consumers, self._consumer), stop)
         except RedisUnavailable as error:
-            log.warning("%s: could not sign off: %s", self, error)
+            log.warning("%s: cannot leave the consumer group: %s", self, error)
 
-    async def _take_some(self) -> None:
-        """Take what is there, or wait for it. What is read and not acknowledged when this fails is read again."""
+    async def _receive(self) -> None:
+        """Deliver the next entries, or wait for some. After a failure, pending entries are read again."""
         try:
             with translate_errors():
-                if boottime_s() - self._looked_for_lapsed_at_s >= self._lease_s / 4:
-                    await self._take_lapsed()
-                await self._take(await self._read())
+                if time.monotonic() - self._last_claim_s >= self._lease_s / 4:
+                    await self._claim_stale()
+                await self._deliver(await self._read())
         except ResponseError as error:
             if "WRONGTYPE" not in str(error):
                 raise
-            self._health.wrong = f"[stream] name: {self._name!r} is no stream in Redis; give it another name"
-            raise RedisUnavailable(self._health.wrong) from error
+            self._health.problem = f"[stream] name: {self._name!r} is not a stream in Redis; choose another name"
+            raise RedisUnavailable(self._health.problem) from error
         except RedisUnavailable as error:
-            self._owes = True
-            self._health.wrong = str(error)
+            self._has_pending = True
+            self._health.problem = str(error)
             raise
-        self._health.answered()
+        self._health.record_success()
 
     async def _read(self) -> list[Entry]:
-        since = "0" if self._owes else ">"
+        after = "0" if self._has_pending else ">"
         try:
-            answer: Any = await self._client.xreadgroup(
-                self._group, self._consumer, {self._name: since}, count=READ_AT_ONCE, block=int(WAIT_S * 1000)
+            reply: Any = await self._client.xreadgroup(
+                self._group, self._consumer, {self._name: after}, count=READ_BATCH, block=int(READ_BLOCK_S * 1000)
             )
         except ResponseError as error:
             if not is_no_group(error):
                 raise
-            await self._make_group()
+            await self._create_group()
             return []
-        entries = [entry for _, entries in answer or () for entry in entries]
-        self._owes = self._owes and bool(entries)
+        entries = [entry for _, entries in reply or () for entry in entries]
+        self._has_pending = self._has_pending and bool(entries)
         return entries
 
-    async def _make_group(self) -> None:
-        """Make the group, from the stream's start: what came before it is its own, too."""
+    async def _create_group(self) -> None:
+        """Create the group at the start of the stream: entries added before belong to it."""
         try:
             await self._client.xgroup_create(self._name, self._group, id="0", mkstream=True)
         except ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
 
-    async def _take(self, entries: Iterable[Entry]) -> None:
-        """Have entries delivered, and acknowledge them. One without fields has been trimmed away."""
-        notices, ids = [], []
-        for entry, fields in entries:
-            ids.append(entry)
+    async def _deliver(self, entries: Iterable[Entry]) -> None:
+        """Deliver and acknowledge entries. One without fields has been trimmed."""
+        notifications, ids = [], []
+        for entry_id, fields in entries:
+            ids.append(entry_id)
             try:
                 if fields:
-                    notices.append(_notice_of(entry, fields))
+                    notifications.append(_notification(entry_id, fields))
             except BadMessage as bad:
-                text = _text_of(fields)
-                await self._routing.bury(text, str(bad), _bucket_of(fields))
-                self._health.bad(bad, text, "are kept as dead letters of (message)")
-        if notices:
-            self._health.unrouted(await self._routing.deliver(notices, self.kind))
+                text = _printable_entry(fields)
+                await self._routing.dead_letter(text, str(bad), _bucket(fields))
+                self._health.count_bad(bad, text, "kept as a dead letter of (message)")
+        if notifications:
+            self._health.count_unrouted(await self._routing.deliver(notifications, self.kind))
         if ids:
             await self._client.xack(self._name, self._group, *ids)
 
-    async def _take_lapsed(self) -> None:
-        """Take some of what others have read and not acknowledged for longer than a lease."""
+    async def _claim_stale(self) -> None:
+        """Claim and deliver some entries that another consumer has not acknowledged within its lease."""
         lease_ms = int(self._lease_s * 1000)
         try:
-            cursor, found = await self._scripts.run(
-                "claim_stale", self._group, self._consumer, lease_ms, self._cursor, LAPSED_AT_ONCE
+            cursor, claimed = await self._scripts.run(
+                "claim_stale", self._group, self._consumer, lease_ms, self._cursor, CLAIM_BATCH
             )
         except ResponseError as error:
             if not is_no_group(error):
                 raise
-            await self._make_group()
+            await self._create_group()
             return
-        if found:
-            log.info("%s: %d entries of a listener that died are taken over", self, len(found))
-        await self._take([(entry, dict(zip(fields[::2], fields[1::2], strict=True))) for entry, fields in found])
+        if claimed:
+            log.info("%s: claimed entries of a listener that died: %d", self, len(claimed))
+        await self._deliver([(entry, dict(zip(fields[::2], fields[1::2], strict=True))) for entry, fields in claimed])
         self._cursor = cursor
-        if cursor == FROM_THE_START:
-            self._looked_for_lapsed_at_s = boottime_s()
-            await self._leave("")
+        if cursor == START_CURSOR:
+            self._last_claim_s = time.monotonic()
+            await self._prune_consumers("")
 
-    async def _leave(self, consumer: str) -> None:
-        """Take this consumer out of the group, unless it owes something, and those that were forgotten."""
+    async def _prune_consumers(self, leaving: str) -> None:
+        """Delete idle consumers, and the leaving one, from the group, unless they have pending entries."""
         try:
-            await self._scripts.run("prune_consumers", self._group, consumer, int(FORGOTTEN_AFTER_S * 1000))
+            await self._scripts.run("prune_consumers", self._group, leaving, int(IDLE_CONSUMER_S * 1000))
         except ResponseError as error:
             if not is_no_group(error) and "no such key" not in str(error):
                 raise
@@ -182,21 +186,21 @@ class RedisStreamSource:
         return self._health.readiness_problems()
 
 
-def _notice_of(entry: bytes, fields: Mapping[bytes, bytes]) -> Notification:
+def _notification(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Notification:
     if b"key" not in fields:
-        raise BadMessage("no key", 'an entry without a field "key"')
-    sent_ms = int(entry.partition(b"-")[0])
+        raise BadMessage("no_key", 'entry without a field "key"')
+    added_ms = int(entry_id.partition(b"-")[0])
     return Notification(
-        parse_message(fields[b"key"]), _bucket_of(fields), notified_ms=sent_ms if sent_ms >= FIRST_REAL_MS else None
+        parse_message(fields[b"key"]), _bucket(fields), notified_ms=added_ms if added_ms >= MIN_TIME_MS else None
     )
 
 
-def _bucket_of(fields: Mapping[bytes, bytes]) -> str | None:
+def _bucket(fields: Mapping[bytes, bytes]) -> str | None:
     return fields[b"bucket"].decode("utf-8", "backslashreplace") if b"bucket" in fields else None
 
 
-def _text_of(fields: Mapping[bytes, bytes]) -> str:
-    """Return an entry as people may be shown it: its key, or, where it has none, its fields."""
+def _printable_entry(fields: Mapping[bytes, bytes]) -> str:
+    """Return an entry's key, or all fields if it has none, as printable text."""
     if b"key" in fields:
         return printable_message(fields[b"key"])
     return printable_message(b" ".join(b"%s=%s" % pair for pair in fields.items()))

@@ -1,4 +1,4 @@
-"""The one place that knows which routes a notice is about, for every source of notices that serves all routes."""
+"""Route each notification to the queues of all matching routes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from dataclasses import dataclass
 
 from ..model import Lane, Notification, Route, matcher
 from ..queue.base import JobQueue, JobRequest
-from .message import tell_noticed
+from .message import log_enqueued
 
 
-def _uncounted(kind: str) -> None:
-    """Nobody counts."""
-
-
-async def _unburied(message: str, reason: str) -> None:
-    """Nobody keeps it."""
+async def _discard(message: str, reason: str) -> None:
+    """Keep no dead letter."""
 
 
 @dataclass(frozen=True)
@@ -23,71 +19,61 @@ class RouteQueue:
     """A route and its queue.
 
     Attributes:
-        count: called with the kind of source for each notice that went on this queue.
-        bury: keeps a message that names no possible key, and why, as a dead letter.
+        count: called with the source's kind for each notification enqueued here.
+        dead_letter: keeps a message without a usable key, with the reason.
     """
 
     route: Route
     jobs: JobQueue
-    count: Callable[[str], None] = _uncounted
-    bury: Callable[[str, str], Awaitable[None]] = _unburied
+    count: Callable[[str], None] = lambda kind: None
+    dead_letter: Callable[[str, str], Awaitable[None]] = _discard
 
 
 class Routing:
-    """Gives each notice to every route that it is about."""
+    """Delivers notifications to all matching routes, for every source that serves all routes."""
 
-    def __init__(self, targets: Sequence[RouteQueue]) -> None:
-        self._targets = [(target, _about(target.route)) for target in targets]
+    def __init__(self, queues: Sequence[RouteQueue]) -> None:
+        self._queues = [(queue, matcher(queue.route)) for queue in queues]
 
-    def is_for_any(self, notice: Notification) -> bool:
-        """Whether any route is about what the notice names."""
-        return any(about(notice) for _, about in self._targets)
-
-    async def bury(self, message: str, reason: str, bucket: str | None = None) -> None:
-        """Keep a message that names no possible key, as a dead letter of every route of this bucket, or else of all.
+    async def dead_letter(self, message: str, reason: str, bucket: str | None = None) -> None:
+        """Keep a message without a usable key as a dead letter of every route from this bucket, or else of all.
 
         Raises:
-            RedisUnavailable: send it again later.
+            RedisUnavailable: retry later.
         """
-        targets = [target for target, _ in self._targets]
-        for target in [one for one in targets if bucket == one.route.source.bucket_name] or targets:
-            await target.bury(message, reason)
+        queues = [queue for queue, _ in self._queues]
+        for queue in [queue for queue in queues if bucket == queue.route.source.bucket_name] or queues:
+            await queue.dead_letter(message, reason)
 
-    async def deliver(self, notices: Sequence[Notification], kind: str, lane: Lane = Lane.FRESH) -> int:
-        """Put each key on the queue of every route that its notice is about; return how many no route is about.
+    async def deliver(self, notifications: Sequence[Notification], kind: str, lane: Lane = Lane.FRESH) -> int:
+        """Enqueue each notification's key on every matching route; return how many match no route.
 
-        Once this returns, nothing of it is lost: whoever sent the notices may forget them. When it raises, some may
-        be on a queue already; to deliver all of them once more does no harm.
+        Once this returns, the sender may forget them. If it raises, some may be enqueued already; delivering all of
+        them again does no harm.
 
         Args:
-            kind: of the source, as it is counted: "stream".
+            kind: of the source, in metrics and logs: "stream".
 
         Raises:
-            RedisUnavailable: send them again later.
+            RedisUnavailable: retry later.
         """
-        left = set(range(len(notices)))
-        for target, about in self._targets:
-            mine = [number for number, notice in enumerate(notices) if about(notice)]
-            if mine:
-                everywhere = target.route.destination_names
-                puts = [JobRequest(notices[number].key, everywhere, notices[number].notified_ms) for number in mine]
-                await target.jobs.enqueue(puts, lane)
-                tell_noticed(target.route.name, [put.key for put in puts], kind)
-            for _ in mine:
-                target.count(kind)
-            left.difference_update(mine)
-        return len(left)
-
-
-def _about(route: Route) -> Callable[[Notification], bool]:
-    """Return whether a notice is about this route: what it does not say, it does not rule out."""
-    matches = matcher(route)
-
-    def about(notice: Notification) -> bool:
-        return (
-            notice.channel in (None, route.channel)
-            and notice.bucket in (None, route.source.bucket_name)
-            and matches(notice.key)
-        )
-
-    return about
+        unrouted = set(range(len(notifications)))
+        for queue, matches in self._queues:
+            route = queue.route
+            matching = [
+                number
+                for number, notification in enumerate(notifications)
+                if notification.bucket in (None, route.source.bucket_name) and matches(notification.key)
+            ]
+            if not matching:
+                continue
+            requests = [
+                JobRequest(notifications[number].key, route.destination_names, notifications[number].notified_ms)
+                for number in matching
+            ]
+            await queue.jobs.enqueue(requests, lane)
+            log_enqueued(route.name, [request.key for request in requests], kind)
+            for _ in matching:
+                queue.count(kind)
+            unrouted.difference_update(matching)
+        return len(unrouted)

@@ -1,124 +1,126 @@
-"""The contract of every source of notices that serves all routes."""
+"""The NotificationSource contract and its health state."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..model import Notification
-from ..queue.lease import boottime_s
 from .message import BadMessage
 
 log = logging.getLogger(__name__)
 
-NO_ROUTE = "no route"
-REFUSED = "refused"
+#: Labels of `s3s3_notifications_total`, besides those of `BadMessage`.
+NO_ROUTE = "no_route"
+UNAUTHORIZED = "unauthorized"
 
 
 class Deliver(Protocol):
-    """What a source gives its notices to: see `s3s3.notifications.routing.Routing`."""
+    """What a source delivers its notifications to; `s3s3.notifications.routing.Routing` implements it."""
 
-    async def deliver(self, notices: Sequence[Notification], kind: str) -> int:
-        """Put notices on the queues; return how many no route is about. May raise RedisUnavailable."""
+    async def deliver(self, notifications: Sequence[Notification], kind: str) -> int:
+        """Enqueue notifications; return how many match no route. Raises RedisUnavailable."""
 
-    async def bury(self, message: str, reason: str, bucket: str | None = None) -> None:
-        """Keep a message that names no possible key as a dead letter. May raise RedisUnavailable."""
+    async def dead_letter(self, message: str, reason: str, bucket: str | None = None) -> None:
+        """Keep a message without a usable key as a dead letter. Raises RedisUnavailable."""
 
 
 class NotificationSource(Protocol):
-    """Where notices come from.
+    """A source of notifications that serves all routes.
 
-    It lets go of a notice (acknowledges, deletes, answers 2xx) only once `Deliver.deliver` has returned: whatever
-    dies before that, the notice comes again. It outlives a Redis, and a service of its own, that are away.
+    It acknowledges a notification (XACK, DeleteMessage, 200) only after `Deliver.deliver` has returned; until then the
+    sender keeps it. It survives times when Redis or its own service is unavailable.
 
     Attributes:
-        kind: one word for it, by which its notices are counted.
+        kind: label of its notifications in `s3s3_notifications_total`.
     """
 
     @property
     def kind(self) -> str: ...
 
     def __str__(self) -> str:
-        """Return which one it is, in words."""
+        """Return what it is called in messages: "stream s3s3:notifications"."""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Take notices and have them delivered until `stop` is set; finish what was taken by then, or give it back."""
+        """Deliver notifications until `stop` is set; then finish or release those already received."""
 
     def health_problem(self) -> str:
-        """Return why no notices come from it, or "" while they can."""
+        """Return why it receives nothing, or ""."""
 
     async def readiness_problems(self) -> list[str]:
-        """Return what it needs and cannot reach, a line each."""
+        """Return what it needs and cannot reach, one item each."""
 
 
 class SourceHealth:
-    """Whether a source answers, as health shows it, and what its messages are counted as.
+    """The health of a source, and the counts and warnings about its unusable messages.
 
     Args:
-        name: the source in words, as messages begin with it.
-        silent_s: how long it may be silent and be well.
-        count: called with the kind of what was wrong with a message.
+        name: of the source, in messages.
+        max_silence_s: how long a healthy source may be silent.
+        count: called with the label of each unusable message.
+
+    Attributes:
+        problem: why the source does not work, or "".
     """
 
-    def __init__(self, name: str, silent_s: float, count: Callable[[str], None]) -> None:
+    def __init__(self, name: str, max_silence_s: float, count: Callable[[str], None]) -> None:
         self._name = name
-        self._silent_s = silent_s
+        self._max_silence_s = max_silence_s
         self._count = count
-        self._answered_at_s = boottime_s()
-        self._told: set[str] = set()
-        self._begun = self._told_wrong = False
-        self.wrong = ""
-        """Why it does not work, "" while it does."""
+        self._last_success_s = time.monotonic()
+        self._logged: set[str] = set()
+        self._has_worked = self._has_logged_problem = False
+        self.problem = ""
 
-    def answered(self) -> None:
-        """It has just answered."""
-        if not self._begun:
-            log.info("%s: takes notices", self._name)
-        self._begun = True
-        self._answered_at_s = boottime_s()
-        if self._told_wrong:
+    def record_success(self) -> None:
+        """Record that the source has answered."""
+        if not self._has_worked:
+            log.info("%s: receiving notifications", self._name)
+        if self._has_logged_problem:
             log.warning("%s: works again", self._name)
-        self.wrong, self._told_wrong = "", False
+        self._has_worked, self._has_logged_problem = True, False
+        self._last_success_s = time.monotonic()
+        self.problem = ""
 
-    def failed(self, reason: str) -> None:
-        """It does not work. People are told when the reason changes."""
-        if reason != self.wrong:
-            log.warning("%s: %s; trying again until it works", self._name, reason)
-        self.wrong, self._told_wrong = reason, True
+    def record_failure(self, reason: str) -> None:
+        """Record that the source does not work; log it if the reason is new."""
+        if reason != self.problem:
+            log.warning("%s: retrying until it works: %s", self._name, reason)
+        self.problem, self._has_logged_problem = reason, True
 
-    def bad(self, bad: BadMessage, shown: str, becomes: str) -> None:
-        """Count a message that names no object; the first of each kind is told, and what becomes of such."""
+    def count_bad(self, bad: BadMessage, text: str, consequence: str) -> None:
+        """Count a message without a usable key; log the first of each kind, and what happens to such messages."""
         self._count(bad.kind)
-        if bad.kind not in self._told:
-            self._told.add(bad.kind)
-            log.warning("%s: a message that names no object (%s): %r; it and others like it %s",
-                        self._name, bad, shown[:80], becomes)  # fmt: skip
+        self._log_first(
+            bad.kind, f"unusable message, {consequence}; others like it are not logged ({bad}): {text[:80]!r}"
+        )
 
-    def refused(self) -> None:
-        """Count a message whose sender did not say who it is."""
-        self._count(REFUSED)
-        if REFUSED not in self._told:
-            self._told.add(REFUSED)
-            log.warning("%s: a message without the token is refused; others are only counted", self._name)
+    def count_unauthorized(self) -> None:
+        """Count a message without the token."""
+        self._count(UNAUTHORIZED)
+        self._log_first(UNAUTHORIZED, "request without the token refused; others are only counted")
 
-    def unrouted(self, number: int) -> None:
-        """Count notices that no route is about."""
+    def count_unrouted(self, number: int) -> None:
+        """Count notifications that match no route."""
         for _ in range(number):
             self._count(NO_ROUTE)
-        if number and NO_ROUTE not in self._told:
-            self._told.add(NO_ROUTE)
-            log.warning("%s: a notice of a bucket or key that no route is about; such are let go, and counted as %r",
-                        self._name, NO_ROUTE)  # fmt: skip
+        if number:
+            self._log_first(NO_ROUTE, f"notification matches no route, ignored; others are only counted, as {NO_ROUTE}")
+
+    def _log_first(self, kind: str, message: str) -> None:
+        if kind not in self._logged:
+            self._logged.add(kind)
+            log.warning("%s: %s", self._name, message)
 
     def health_problem(self) -> str:
-        """Return why nothing comes, or ""."""
-        silent_s = boottime_s() - self._answered_at_s
-        if silent_s <= self._silent_s:
+        """Return why the source receives nothing, or ""."""
+        silent_s = time.monotonic() - self._last_success_s
+        if silent_s <= self._max_silence_s:
             return ""
-        return f"{self._name}: no answer for {silent_s:.0f} s" + (f": {self.wrong}" if self.wrong else "")
+        return f"{self._name}: no answer for {silent_s:.0f} s" + (f": {self.problem}" if self.problem else "")
 
     def readiness_problems(self) -> list[str]:
-        """Return why it does not work, in a line, or none."""
-        return [f"{self._name}: {self.wrong}"] if self.wrong else []
+        return [f"{self._name}: {self.problem}"] if self.problem else []

@@ -1,4 +1,4 @@
-"""A subscription that notices when it has gone deaf."""
+"""Redis subscription with a loopback ping that detects dead connections."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,100 +21,104 @@ from ..tasks import run_with_background
 
 log = logging.getLogger(__name__)
 
-PING_EVERY_S = 2.0
-DEAF_AFTER_S = 10.0
+#: Time between two pings, in s.
+PING_INTERVAL_S = 2.0
+
+#: A subscription that has not received a ping for this long is replaced, in s.
+STALE_AFTER_S = 10.0
 
 
 class Subscription:
-    """Hears a channel for ever, over as many connections as it takes.
+    """Subscribes to a channel, and again whenever the connection is lost.
 
-    A ping of its own is published every two seconds, by another connection, the way producers publish, and has to
-    come back in the band of the subscription: so a half-open connection, or one to a server that is nobody's
-    master any more, is noticed and replaced.
+    A ping is published at an interval, over another connection, as producers publish. It must return on the
+    subscription. This detects a half-open connection, and one to a server that has lost its role as the master.
 
     Args:
-        hearing: a client that does not decode, for the subscription.
-        speaking: any client, for the pings.
-        subscribed: called each time when a new connection starts to hear; what came before may be lost.
-        heard: called with each message.
-        pinged: called when a ping came back, with the time it was sent (on the lease's clock): all that was
-            published before it has been heard.
-        mark_channel: another channel, of which `marked` is told in the order in which things came.
+        subscriber_client: a client for the subscription that returns bytes.
+        client: any client, for the pings.
+        on_subscribed: called when a new connection is subscribed. Messages before that may be lost.
+        on_message: called with each message.
+        on_ping: called with the time (`boottime_s`) at which a returned ping was sent. Every message published before
+            has been received.
+        checkpoint_channel: a second channel; `on_checkpoint` gets its messages, in order with those of the first.
+
+    Attributes:
+        alive: whether the last ping returned in time.
     """
 
     def __init__(
         self,
-        subscriber: Redis,
-        speaking: Redis,
+        subscriber_client: Redis,
+        client: Redis,
         channel: str,
         *,
-        subscribed: Callable[[], None],
-        heard: Callable[[bytes], None],
-        pinged: Callable[[float], None],
-        mark_channel: str,
-        marked: Callable[[bytes], None],
-        ping_every_s: float | None = None,
-        deaf_after_s: float | None = None,
+        on_subscribed: Callable[[], None],
+        on_message: Callable[[bytes], None],
+        on_ping: Callable[[float], None],
+        checkpoint_channel: str,
+        on_checkpoint: Callable[[bytes], None],
+        ping_interval_s: float | None = None,
+        stale_after_s: float | None = None,
     ) -> None:
-        self._hearing = subscriber
-        self._speaking = speaking
+        self._subscriber_client = subscriber_client
+        self._client = client
         self._channel = channel
         self._ping_channel = f"s3s3:ping:{secrets.token_hex(8)}"
-        self._subscribed = subscribed
-        self._heard = heard
-        self._pinged = pinged
-        self._mark_channel = mark_channel
-        self._marked = marked
-        self._ping_every_s = ping_every_s or PING_EVERY_S
-        self._deaf_after_s = deaf_after_s or DEAF_AFTER_S
-        self._pinged_at_s = 0.0
+        self._checkpoint_channel = checkpoint_channel
+        self._on_subscribed = on_subscribed
+        self._on_message = on_message
+        self._on_ping = on_ping
+        self._on_checkpoint = on_checkpoint
+        self._ping_interval_s = ping_interval_s or PING_INTERVAL_S
+        self._stale_after_s = stale_after_s or STALE_AFTER_S
+        self._last_ping_s = 0.0
         self.alive = False
-        """Whether the last ping came back in time."""
 
     async def run(self) -> None:
-        """Hear for ever."""
-        pause_s = INITIAL_BACKOFF_S
+        """Stay subscribed; never returns."""
+        backoff_s = INITIAL_BACKOFF_S
         while True:
             try:
-                await run_with_background(self._hear(), self._keep_pinging())
+                await run_with_background(self._receive(), self._ping_loop())
             except RedisUnavailable as error:
-                if self.alive or pause_s == INITIAL_BACKOFF_S:
+                if self.alive or backoff_s == INITIAL_BACKOFF_S:
                     log.warning("channel %s: %s; subscribing again", self._channel, error)
-                pause_s = INITIAL_BACKOFF_S if self.alive else min(pause_s * 2, MAX_BACKOFF_S)
+                backoff_s = INITIAL_BACKOFF_S if self.alive else min(backoff_s * 2, MAX_BACKOFF_S)
                 self.alive = False
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(backoff_s)
 
-    async def _hear(self) -> None:
-        async with subscriber(self._hearing) as pubsub:
+    async def _receive(self) -> None:
+        async with subscriber(self._subscriber_client) as pubsub:
             with translate_errors():
-                await pubsub.subscribe(self._channel, self._ping_channel, self._mark_channel)
+                await pubsub.subscribe(self._channel, self._ping_channel, self._checkpoint_channel)
                 while True:
-                    self._take(await pubsub.parse_response(block=True))
+                    self._dispatch(await pubsub.parse_response(block=True))
 
-    def _take(self, answer: list[Any]) -> None:
-        kind, channel, text = answer[:3]
+    def _dispatch(self, reply: list[Any]) -> None:
+        kind, channel, text = reply[:3]
         if kind == b"message" and channel == self._ping_channel.encode():
             if not self.alive:
                 self.alive = True
                 log.info("channel %s: subscribed", self._channel)
-            self._pinged_at_s = boottime_s()
-            self._pinged(float(text))
-        elif kind == b"message" and channel == self._mark_channel.encode():
-            self._marked(text)
+            self._last_ping_s = time.monotonic()
+            self._on_ping(float(text))
+        elif kind == b"message" and channel == self._checkpoint_channel.encode():
+            self._on_checkpoint(text)
         elif kind == b"message":
-            self._heard(text)
+            self._on_message(text)
         elif kind == b"subscribe" and channel == self._channel.encode():
-            self._subscribed()
+            self._on_subscribed()
 
     async def ping(self) -> None:
         """Publish a ping. Raises RedisUnavailable."""
         with translate_errors():
-            await self._speaking.publish(self._ping_channel, repr(boottime_s()))
+            await self._client.publish(self._ping_channel, repr(boottime_s()))
 
-    async def _keep_pinging(self) -> None:
-        self._pinged_at_s = boottime_s()
-        while boottime_s() - self._pinged_at_s < self._deaf_after_s:
-            with contextlib.suppress(RedisUnavailable):  # silence is what tells
+    async def _ping_loop(self) -> None:
+        self._last_ping_s = time.monotonic()
+        while time.monotonic() - self._last_ping_s < self._stale_after_s:
+            with contextlib.suppress(RedisUnavailable):  # the missing ping is detected below
                 await self.ping()
-            await asyncio.sleep(self._ping_every_s)
-        raise SubscriptionStale(f"no ping came back for {self._deaf_after_s:g} s")
+            await asyncio.sleep(self._ping_interval_s)
+        raise SubscriptionStale(f"no ping returned for {self._stale_after_s:g} s")

@@ -1,14 +1,15 @@
-"""A webhook that takes S3 event JSON: what Ceph's bucket notifications and MinIO's send.
+"""Receive S3 events over HTTP: the bucket notifications of Ceph and MinIO.
 
     POST /notify    Authorization: Bearer TOKEN, or Basic with the token as the password
 
-Its answers:
+Responses:
 
-    200     all of it is on the queue
-    400     some of it, which the answer tells, names no object; what does is on the queue
-    401     not the token
-    413     more than a message may have
-    503     nothing is known to be on the queue: Redis is away; send it again later
+    200     every job is on the queue
+    400     a part of the message is unusable, as the body explains; the jobs of the rest are on the queue
+    401     the token is missing or wrong
+    408     the body did not arrive in time
+    413     the message is too large
+    503     Redis is unavailable, and maybe no job is on the queue; retry later
 """
 
 from __future__ import annotations
@@ -26,29 +27,30 @@ from ..config.addresses import bind_error_text
 from ..errors import RedisUnavailable
 from ..tasks import timeout, wait_with_timeout
 from .message import printable_message
-from .s3_events import events_in
+from .s3_events import parse_events
 from .source import Deliver, SourceHealth
 
 log = logging.getLogger(__name__)
 
 PATH = "/notify"
 
-LARGEST_BODY_BYTES = 1024 * 1024
-"""Four times what SQS took for a message; stores send one record, or a few, of 1 KiB."""
+#: Stores send one or a few records of 1 KiB; SQS limits a message to 256 KiB.
+MAX_BODY_BYTES = 1024 * 1024
 
-BODY_WITHIN_S = 20.0
-QUEUED_WITHIN_S = 4.0
-"""Who sends is made to wait no longer than this: Ceph answers its own client's PUT only afterwards."""
+BODY_TIMEOUT_S = 20.0
 
-BODIES_AT_ONCE = 64
-BIND_AGAIN_S = 5.0
-GOODBYE_WITHIN_S = 5.0
+#: Ceph answers its own client's PUT only after the response to the notification, so this is short.
+ENQUEUE_TIMEOUT_S = 4.0
+
+MAX_CONCURRENT_BODIES = 64
+BIND_RETRY_S = 5.0
+SHUTDOWN_TIMEOUT_S = 5.0
 
 
 class WebhookSource:
-    """Takes notices over HTTP.
+    """Receives notifications over HTTP.
 
-    Several listeners of one machine share the address: the system deals the connections out among them.
+    Several listeners of one machine can share the address (SO_REUSEPORT); the kernel distributes connections.
     """
 
     kind = "webhook"
@@ -59,84 +61,80 @@ class WebhookSource:
         self._host, self._port = host, port
         self._token = token.encode()
         self._routing = routing
-        self._bodies = asyncio.Semaphore(BODIES_AT_ONCE)
+        self._bodies = asyncio.Semaphore(MAX_CONCURRENT_BODIES)
         self._health = SourceHealth(str(self), 0, count)
-        self._health.wrong = "not listening yet"
+        self._health.problem = "not listening yet"
 
     def __str__(self) -> str:
         return f"webhook {self._host}:{self._port}"
 
     async def run(self, stop: asyncio.Event) -> None:
-        app = web.Application(client_max_size=LARGEST_BODY_BYTES)
-        app.add_routes([web.post(PATH, self._notify)])
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=GOODBYE_WITHIN_S)
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.add_routes([web.post(PATH, self._on_notify)])
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
         await runner.setup()
         try:
             await self._bind(runner, stop)
             await stop.wait()
         finally:
-            await runner.cleanup()  # which answers what is being asked
+            await runner.cleanup()  # completes requests in progress
 
     async def _bind(self, runner: web.AppRunner, stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
                 await web.TCPSite(runner, self._host, self._port, reuse_port=True).start()
             except OSError as error:
-                self._health.failed(f"[webhook] bind: the address cannot be had: {bind_error_text(error)}")
-                await wait_with_timeout(stop, BIND_AGAIN_S)
+                self._health.record_failure(f"[webhook] bind: cannot listen on the address: {bind_error_text(error)}")
+                await wait_with_timeout(stop, BIND_RETRY_S)
             else:
-                self._health.answered()
+                self._health.record_success()
                 return
 
-    async def _notify(self, request: web.Request) -> web.Response:
-        if not self._may_notify(request.headers.get("Authorization", "")):
-            self._health.refused()
+    async def _on_notify(self, request: web.Request) -> web.Response:
+        if not self._is_authorized(request.headers.get("Authorization", "")):
+            self._health.count_unauthorized()
             return web.Response(
-                status=401, text="the token of [webhook] is needed, as Bearer or as the password of Basic\n",
+                status=401, text="send the token of [webhook] as Bearer, or as the password of Basic\n",
                 headers={"WWW-Authenticate": 'Bearer, Basic realm="s3s3"'},
             )  # fmt: skip
         async with self._bodies:
             try:
-                async with timeout(BODY_WITHIN_S):
+                async with timeout(BODY_TIMEOUT_S):
                     body = await request.read()
             except asyncio.TimeoutError:
-                return web.Response(status=408, text=f"the body did not come within {BODY_WITHIN_S:g} s\n")
-            return await self._taken(body)
+                return web.Response(status=408, text=f"the body did not arrive within {BODY_TIMEOUT_S:g} s\n")
+            return await self._deliver(body)
 
-    async def _taken(self, body: bytes) -> web.Response:
-        notices, wrong = events_in(body)
+    async def _deliver(self, body: bytes) -> web.Response:
+        notifications, problem = parse_events(body)
         try:
-            async with timeout(QUEUED_WITHIN_S):
-                unrouted = await self._routing.deliver(notices, self.kind)
+            async with timeout(ENQUEUE_TIMEOUT_S):
+                unrouted = await self._routing.deliver(notifications, self.kind)
         except (RedisUnavailable, asyncio.TimeoutError):
-            return web.Response(
-                status=503,
-                text="Redis is away, so nothing can be queued; send it again\n",
-                headers={"Retry-After": "5"},
-            )
-        self._health.unrouted(unrouted)
-        if wrong is not None:
-            self._health.bad(wrong, printable_message(body), "are answered with 400")
-            return web.Response(status=400, text=f"{wrong.kind}: {wrong}\n")
-        return web.Response(text=f"queued: {len(notices) - unrouted}\n")
+            return web.Response(status=503, text="Redis is unavailable; retry later\n", headers={"Retry-After": "5"})
+        self._health.count_unrouted(unrouted)
+        if problem is not None:
+            self._health.count_bad(problem, printable_message(body), "answered with 400")
+            return web.Response(status=400, text=f"{problem.kind}: {problem}\n")
+        return web.Response(text=f"queued: {len(notifications) - unrouted}\n")
 
-    def _may_notify(self, header: str) -> bool:
+    def _is_authorized(self, header: str) -> bool:
         """Whether a header carries the token, compared in constant time (RFC 6750; RFC 7617)."""
         if not self._token:
             return True
         scheme, _, credentials = header.partition(" ")
-        given = credentials.strip().encode("utf-8", "surrogateescape")
+        token = credentials.strip().encode("utf-8", "surrogateescape")
         if scheme.lower() == "basic":
             try:
-                given = base64.b64decode(given, validate=True).partition(b":")[2]
+                token = base64.b64decode(token, validate=True).partition(b":")[2]
             except binascii.Error:
                 return False
         elif scheme.lower() != "bearer":
             return False
-        return secrets.compare_digest(given, self._token)
+        return secrets.compare_digest(token, self._token)
 
     def health_problem(self) -> str:
-        return f"{self}: {self._health.wrong}" if self._health.wrong else ""
+        return f"{self}: {self._health.problem}" if self._health.problem else ""
 
     async def readiness_problems(self) -> list[str]:
         return []

@@ -179,7 +179,7 @@ def test_a_key_that_is_gone_and_messages_that_are_no_keys_do_not_disturb_the_res
         eventually(lambda: len(dead_letters(place)) == 3, "three dead letters")
         metrics = place.http("/metrics")[1]
         assert 's3s3_copies_total{destination="destination",outcome="source_missing",route="default"} 1.0' in metrics
-        assert 's3s3_notifications_total{kind="no UTF-8",route="default"} 1.0' in metrics
+        assert 's3s3_notifications_total{kind="not_utf8",route="default"} 1.0' in metrics
         assert listener.process.poll() is None
     assert "gone" not in dead_letters(place)
 

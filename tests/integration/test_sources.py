@@ -47,7 +47,8 @@ def webhook_table(port: int) -> str:
 
 def takes(listener: Listener, *sources: str) -> None:
     eventually(
-        lambda: all(f"{name}: takes notices" in listener.log.read_text() for name in sources), "it takes notices"
+        lambda: all(f"{name}: receiving notifications" in listener.log.read_text() for name in sources),
+        "it takes notices",
     )
 
 

@@ -1,4 +1,4 @@
-"""The senders under test, each with a server of its own where it needs one."""
+"""The sender fixture: one test run for each kind of source."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from s3s3.notifications import pubsub, subscription
+from s3s3.notifications import leader_election, subscription
 from tests.notifications.senders import ChannelSender, Sender, SqsSender, StreamSender, WebhookSender
 
 
@@ -14,16 +14,16 @@ from tests.notifications.senders import ChannelSender, Sender, SqsSender, Stream
 async def sender(
     request: pytest.FixtureRequest, redis_url: str, own_keys: None, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Sender]:
-    monkeypatch.setattr(subscription, "PING_EVERY_S", 0.2)
-    monkeypatch.setattr(pubsub, "LEASE_S", 0.8)
-    made: Sender
+    monkeypatch.setattr(subscription, "PING_INTERVAL_S", 0.2)
+    monkeypatch.setattr(leader_election, "LEASE_S", 0.8)
+    sender: Sender
     if request.param == "stream":
-        made = StreamSender(redis_url)
+        sender = StreamSender(redis_url)
     elif request.param == "sqs":
-        made = SqsSender(request.getfixturevalue("sqs_url"))
+        sender = SqsSender(request.getfixturevalue("sqs_url"))
     elif request.param == "webhook":
-        made = WebhookSender()
+        sender = WebhookSender()
     else:
-        made = ChannelSender(redis_url)
-    yield made
-    await made.close()
+        sender = ChannelSender(redis_url)
+    yield sender
+    await sender.close()

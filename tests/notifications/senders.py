@@ -1,4 +1,4 @@
-"""Each way by which notices come, as its senders use it, and the source of ours at its end."""
+"""Senders for each kind of notification source, and the source that receives from them."""
 
 from __future__ import annotations
 
@@ -42,62 +42,64 @@ def event(*keys: str, bucket: str = "images", source: str = "aws:s3") -> str:
     )  # fmt: skip
 
 
-class Taken:
-    """Takes what a source delivers, and remembers it.
+class Receiver:
+    """Records what a source delivers.
 
     Attributes:
-        asked: what it was to take.
-        notices: what it has taken.
+        offered: notifications it was called with.
+        notifications: those that it has accepted.
         wait: awaited in between.
     """
 
     def __init__(self) -> None:
-        self.asked: list[Notification] = []
-        self.notices: list[Notification] = []
-        self.buried: list[tuple[str, str, str | None]] = []
+        self.offered: list[Notification] = []
+        self.notifications: list[Notification] = []
+        self.dead_letters: list[tuple[str, str, str | None]] = []
         self.counted: list[str] = []
         self.wait: Callable[[], Awaitable[object]] = partial(asyncio.sleep, 0)
 
-    async def deliver(self, notices: Sequence[Notification], kind: str) -> int:
-        self.asked += notices
+    async def deliver(self, notifications: Sequence[Notification], kind: str) -> int:
+        self.offered += notifications
         await self.wait()
-        self.notices += notices
+        self.notifications += notifications
         return 0
 
-    async def bury(self, message: str, reason: str, bucket: str | None = None) -> None:
-        self.buried.append((message, reason, bucket))
+    async def dead_letter(self, message: str, reason: str, bucket: str | None = None) -> None:
+        self.dead_letters.append((message, reason, bucket))
 
     @property
     def keys(self) -> list[str]:
-        return [notice.key for notice in self.notices]
+        return [notification.key for notification in self.notifications]
 
 
 class Sender(Protocol):
-    """A sender of notices, and what it holds of them.
+    """A sender of notifications.
 
     Attributes:
-        keeps: it holds a notice until it is told that it was taken.
+        keeps_until_acknowledged: whether it keeps a notification until the source acknowledges it.
     """
 
-    keeps: bool
+    keeps_until_acknowledged: bool
 
     def source(self, routing: Deliver, count: Callable[[str], None]) -> NotificationSource: ...
     async def send(self, key: str, bucket: str = "images") -> None: ...
     async def send_bad(self) -> None: ...
-    async def held(self) -> int: ...
+    async def pending(self) -> int: ...
     async def close(self) -> None: ...
 
 
-class Takes(Deliver, Protocol):
-    """Who takes what a source delivers, and hears what it counts."""
+class CountingReceiver(Deliver, Protocol):
+    """A receiver with the labels that its source has counted."""
 
     counted: list[str]
 
 
 @asynccontextmanager
-async def listening_to(sender: Sender, takes: Takes) -> AsyncIterator[tuple[NotificationSource, asyncio.Event]]:
-    """A source, and what tells it to stop; at the end of the block at the latest."""
-    source, stop = sender.source(takes, takes.counted.append), asyncio.Event()
+async def listening_to(
+    sender: Sender, receiver: CountingReceiver
+) -> AsyncIterator[tuple[NotificationSource, asyncio.Event]]:
+    """Run a source; yield it and its stop event, which is set at the end of the block."""
+    source, stop = sender.source(receiver, receiver.counted.append), asyncio.Event()
     async with running(source.run(stop)) as task:
         await until(lambda: not source.health_problem())
         yield source, stop
@@ -106,19 +108,21 @@ async def listening_to(sender: Sender, takes: Takes) -> AsyncIterator[tuple[Noti
 
 
 @asynccontextmanager
-async def listening(sender: Sender) -> AsyncIterator[tuple[Taken, NotificationSource]]:
-    taken = Taken()
-    async with listening_to(sender, taken) as (source, _):
-        yield taken, source
-    assert source.kind == "stream" or not taken.buried, "who keeps a notice has dead letters of its own"
+async def listening(sender: Sender) -> AsyncIterator[tuple[Receiver, NotificationSource]]:
+    receiver = Receiver()
+    async with listening_to(sender, receiver) as (source, _):
+        yield receiver, source
+    assert source.kind == "stream" or not receiver.dead_letters, (
+        "only the stream source uses dead letters; other senders keep the message"
+    )
 
 
-async def nothing_is_held(sender: Sender) -> bool:
-    return await sender.held() == 0
+async def nothing_is_pending(sender: Sender) -> bool:
+    return await sender.pending() == 0
 
 
 class StreamSender:
-    keeps = True
+    keeps_until_acknowledged = True
     name, group = "s3s3:notifications", "s3s3"
 
     def __init__(self, url: str) -> None:
@@ -136,8 +140,8 @@ class StreamSender:
     async def send_bad(self) -> None:
         await self.client.xadd(self.name, {"kee": "misspelt"})
 
-    async def held(self) -> int:
-        """Entries that the group has not read, or not acknowledged."""
+    async def pending(self) -> int:
+        """Entries that the group has not read or not acknowledged."""
         if not await self.client.exists(self.name):
             return 0
         groups: list[dict[str, Any]] = await self.client.xinfo_groups(self.name)
@@ -151,16 +155,16 @@ class StreamSender:
 
 
 class SqsSender:
-    keeps = True
+    keeps_until_acknowledged = True
 
     def __init__(self, endpoint_url: str, visibility_s: int = 1, **attributes: str) -> None:
         self.endpoint_url = endpoint_url
         self.client = boto3.client("sqs", region_name="us-west-2", endpoint_url=endpoint_url)
-        self.url = self.queue("notices", VisibilityTimeout=str(visibility_s), **attributes)
+        self.url = self.queue("notifications", VisibilityTimeout=str(visibility_s), **attributes)
 
     def queue(self, name: str, **attributes: str) -> str:
-        made = self.client.create_queue(QueueName=f"{name}-{time.monotonic_ns()}", Attributes=attributes)
-        url: str = made["QueueUrl"]
+        reply = self.client.create_queue(QueueName=f"{name}-{time.monotonic_ns()}", Attributes=attributes)
+        url: str = reply["QueueUrl"]
         return url
 
     def source(self, routing: Deliver, count: Callable[[str], None]) -> SqsSource:
@@ -175,7 +179,7 @@ class SqsSender:
     async def send_bad(self) -> None:
         await self.send_text("hello")
 
-    async def held(self, url: str = "") -> int:
+    async def pending(self, url: str = "") -> int:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         found = await asyncio.to_thread(
             self.client.get_queue_attributes, QueueUrl=url or self.url, AttributeNames=names
@@ -187,9 +191,9 @@ class SqsSender:
 
 
 class WebhookSender:
-    """Sends again until it gets a 2xx or a refusal, as Ceph does where a topic is persistent, and MinIO."""
+    """Retries until it gets a 2xx or 4xx response, as MinIO does, and Ceph for a persistent topic."""
 
-    keeps = True
+    keeps_until_acknowledged = True
 
     def __init__(self) -> None:
         (self.port,) = free_ports(1)
@@ -202,8 +206,8 @@ class WebhookSender:
 
     async def post(self, body: str | bytes | AsyncIterator[bytes], **options: Any) -> tuple[int, str]:
         options.setdefault("headers", {"Authorization": f"Bearer {TOKEN}"})
-        async with self.session.post(f"http://127.0.0.1:{self.port}/notify", data=body, **options) as answer:
-            return answer.status, await answer.text()
+        async with self.session.post(f"http://127.0.0.1:{self.port}/notify", data=body, **options) as response:
+            return response.status, await response.text()
 
     async def send(self, key: str, bucket: str = "images") -> None:
         self._keep_sending(event(key, bucket=bucket))
@@ -225,7 +229,7 @@ class WebhookSender:
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
-    async def held(self) -> int:
+    async def pending(self) -> int:
         return len(self._sending)
 
     async def close(self) -> None:
@@ -233,43 +237,43 @@ class WebhookSender:
         await self.session.close()
 
 
-class EarSource:
-    """The ear of the route, in the form of the other sources. It puts on the queue by itself."""
+class ChannelSource:
+    """`PubSubSource` with the interface of the other sources. It enqueues directly."""
 
     kind = "pubsub"
 
     def __init__(self, url: str, count: Callable[[str], None]) -> None:
         self._clients = connection.connect(url), connection.connect(url, decode=False)
         jobs = RedisJobQueue(self._clients[0], ROUTE.name, ROUTE.destination_names)
-        self._ear = PubSubSource(ROUTE, ROUTE.channel, jobs, self._clients[1],
-                        source_time_ms=lambda: int(time.time() * 1000), count=count)  # fmt: skip
+        self._pubsub = PubSubSource(ROUTE, ROUTE.channel, jobs, self._clients[1],
+                        count=count)  # fmt: skip
 
     async def run(self, stop: asyncio.Event) -> None:
         async def until_stopped() -> None:
             await stop.wait()
 
-        await run_with_background(until_stopped(), self._ear.run())
+        await run_with_background(until_stopped(), self._pubsub.run())
         for client in self._clients:
             await client.aclose()
 
     def health_problem(self) -> str:
-        return "" if self._ear.subscription.alive else "not subscribed"
+        return "" if self._pubsub.subscription.alive else "not subscribed"
 
     async def readiness_problems(self) -> list[str]:
         return []
 
 
 class ChannelSender:
-    """A producer that publishes. It keeps nothing: what nobody hears is found by a heal."""
+    """A producer that publishes. It keeps nothing."""
 
-    keeps = False
+    keeps_until_acknowledged = False
 
     def __init__(self, url: str) -> None:
         self._url = url
         self.client: Redis = connection.connect(url)
 
-    def source(self, routing: Deliver, count: Callable[[str], None]) -> EarSource:
-        return EarSource(self._url, count)
+    def source(self, routing: Deliver, count: Callable[[str], None]) -> ChannelSource:
+        return ChannelSource(self._url, count)
 
     async def send(self, key: str, bucket: str = "images") -> None:
         await self.client.publish("backup", key)
@@ -277,7 +281,7 @@ class ChannelSender:
     async def send_bad(self) -> None:
         await self.client.publish("backup", b"\xff\xfe")
 
-    async def held(self) -> int:
+    async def pending(self) -> int:
         return 0
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Who is told that a key is at a destination, and of what."""
+"""What happens after a copy: downstream routes and done markers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def chain(mark_done: str) -> Config:
         ({Result.DELETED}, Lane.FRESH, False),
     ],
 )
-async def test_the_next_route_gets_a_job_and_who_waits_for_its_mark_the_mark(
+async def test_a_copy_enqueues_a_job_downstream_and_sets_the_done_marker(
     results: set[Result], lane: Lane, is_marked: bool, redis_url: str
 ) -> None:
     config = chain("true")
@@ -61,7 +61,7 @@ async def test_the_next_route_gets_a_job_and_who_waits_for_its_mark_the_mark(
 
 
 @pytest.mark.real
-async def test_nobody_is_told_where_nobody_asks(redis_url: str) -> None:
+async def test_there_is_no_callback_without_downstream_routes_markers_or_redis(redis_url: str) -> None:
     config = chain("false")
     first, last = config.routes
     async with connected(redis_url) as client:

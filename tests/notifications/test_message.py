@@ -1,4 +1,4 @@
-"""From the bytes of a message to a key."""
+"""Extracting the key from a message."""
 
 import pytest
 from hypothesis import given
@@ -8,28 +8,28 @@ from s3s3.notifications.message import BadMessage, parse_message, printable_mess
 
 
 @given(st.text(min_size=1, max_size=256))
-def test_a_key_in_utf8_is_the_message(key: str) -> None:
+def test_a_message_is_the_key_in_utf8(key: str) -> None:
     if len(key.encode("utf-8", "surrogatepass")) <= 1024 and not any("\ud800" <= c <= "\udfff" for c in key):
         assert parse_message(key.encode()) == key
 
 
 @pytest.mark.parametrize(
     ("message", "kind"),
-    [(b"", "empty"), (b"k" * 1025, "too long"), (b"\xff\xfe", "no UTF-8"), (b"ok\xc3", "no UTF-8")],
+    [(b"", "empty"), (b"k" * 1025, "too_long"), (b"\xff\xfe", "not_utf8"), (b"ok\xc3", "not_utf8")],
 )
-def test_what_names_no_possible_key_is_told_apart_by_kind(message: bytes, kind: str) -> None:
+def test_an_unusable_message_is_rejected_with_its_kind(message: bytes, kind: str) -> None:
     with pytest.raises(BadMessage) as caught:
         parse_message(message)
     assert caught.value.kind == kind
 
 
-def test_a_key_may_have_1024_bytes_and_no_more() -> None:
+def test_a_key_has_at_most_1024_bytes() -> None:
     assert parse_message("é".encode() * 512) == "é" * 512
     with pytest.raises(BadMessage):
         parse_message("é".encode() * 512 + b"x")
 
 
 @given(st.binary())
-def test_any_message_can_be_shown_and_is_cut(message: bytes) -> None:
+def test_any_message_is_printable_and_cut(message: bytes) -> None:
     assert len(printable_message(message)) <= 4 * 1024 + 40
     printable_message(message).encode()

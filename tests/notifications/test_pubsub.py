@@ -1,4 +1,4 @@
-"""The ear: one of many listeners puts the notices on the queue, and a gap is known for what it is. On a real Redis."""
+"""The pub/sub source: one of several listeners enqueues, and lost time is a gap. On a real Redis."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 from redis.asyncio import Redis
 
 from s3s3.model import Endpoint, Route
-from s3s3.notifications import pubsub as ear_module
-from s3s3.notifications import subscription
+from s3s3.notifications import leader_election, pubsub, subscription
+from s3s3.notifications.buffer import MAX_REORDERING_S
 from s3s3.notifications.pubsub import PubSubSource
+from s3s3.notifications.watermark import Gap
 from s3s3.queue import connection
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.redis_server import RedisServer
@@ -25,38 +26,50 @@ ROUTE = Route("default", Endpoint("source", "images"), (Endpoint("dest-a", "a"),
 
 
 @pytest.fixture(autouse=True)
-def quick_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscription, "PING_EVERY_S", 0.2)
-    monkeypatch.setattr(ear_module, "LEASE_S", 0.8)
-    monkeypatch.setattr(ear_module, "KEPT_S", 2.4)
+def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscription, "PING_INTERVAL_S", 0.2)
+    monkeypatch.setattr(leader_election, "LEASE_S", 0.8)
+    monkeypatch.setattr(pubsub, "KEPT_S", 2.4)
 
 
-class Listening:
-    """An ear with clients of its own, as each listener process has."""
+class Listener:
+    """A source with clients of its own, as each listener process has."""
 
     def __init__(self, url: str, matches: Callable[[str], bool] = lambda key: True) -> None:
-        self.speaking, self.hearing = connection.connect(url), connection.connect(url, decode=False)
-        self.jobs = RedisJobQueue(self.speaking, "default", ROUTE.destination_names)
+        self.client, self.subscriber_client = connection.connect(url), connection.connect(url, decode=False)
+        self.jobs = RedisJobQueue(self.client, "default", ROUTE.destination_names)
         self.counted: list[str] = []
-        self.ear = PubSubSource(
-            ROUTE, "backup", self.jobs, self.hearing,
-            source_time_ms=lambda: int(time.time() * 1000), matches=matches, count=self.counted.append,
-        )  # fmt: skip
+        self.source = PubSubSource(
+            ROUTE, "backup", self.jobs, self.subscriber_client, matches=matches, count=self.counted.append
+        )
+
+    @property
+    def is_leader(self) -> bool:
+        return self.source.is_leader
+
+    async def gap(self) -> Gap | None:
+        return await self.source.watermark.gap()
+
+    async def gap_start_ms(self) -> float:
+        """When the gap began (Unix time), waiting until there is listener."""
+        gap: Gap = await until(self.gap)
+        assert gap.age_ms is not None
+        return time.time() * 1000 - gap.age_ms
 
     async def close(self) -> None:
-        await self.speaking.aclose()
-        await self.hearing.aclose()
+        await self.client.aclose()
+        await self.subscriber_client.aclose()
 
 
 @asynccontextmanager
-async def listening(url: str, **settings: Callable[[str], bool]) -> AsyncIterator[Listening]:
-    one = Listening(url, **settings)
+async def listening(url: str, **settings: Callable[[str], bool]) -> AsyncIterator[Listener]:
+    listener = Listener(url, **settings)
     try:
-        async with running(one.ear.run()):
-            await until(lambda: one.ear.subscription.alive)
-            yield one
+        async with running(listener.source.run()):
+            await until(lambda: listener.source.subscription.alive)
+            yield listener
     finally:
-        await one.close()
+        await listener.close()
 
 
 @pytest.fixture
@@ -66,206 +79,202 @@ async def producer(redis_url: str) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
-async def queued(one: Listening) -> int:
-    return (await one.jobs.stats()).fresh
+async def queued(listener: Listener) -> int:
+    return (await listener.jobs.stats()).fresh
 
 
 async def watermark(producer: Redis) -> int:
     return int(await producer.get("s3s3:{default}:watermark") or 0)
 
 
-async def test_a_published_key_gets_on_the_queue_for_all_destinations(redis_url: str, producer: Redis) -> None:
-    async with listening(redis_url) as one:
+async def test_a_published_key_is_enqueued_for_all_destinations(redis_url: str, producer: Redis) -> None:
+    async with listening(redis_url) as listener:
         await producer.publish("backup", "a key\nwith +%")
-        await until(lambda: queued(one))
-        (job,) = (await one.jobs.claim(1, 1, 1, 1)).jobs
+        await until(lambda: queued(listener))
+        (job,) = (await listener.jobs.claim(1, 1, 1, 1)).jobs
         assert (job.key, job.destinations, job.unconditional) == ("a key\nwith +%", ("dest-a", "dest-b"), True)
 
 
-async def test_what_is_heard_and_cannot_be_put_makes_the_ear_late(
+async def test_the_lag_grows_while_messages_cannot_be_enqueued(
     redis_url: str, producer: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with listening(redis_url) as one:
-        await until(lambda: one.ear.leads)
-        assert one.ear.late_s < 5
+    async with listening(redis_url) as listener:
+        await until(lambda: listener.is_leader)
+        assert listener.source.lag_s < 5
 
         async def indeterminate(*_: object) -> None:
             await asyncio.sleep(60)
 
-        monkeypatch.setattr(one.jobs, "enqueue", indeterminate)
+        monkeypatch.setattr(listener.jobs, "enqueue", indeterminate)
         await producer.publish(
             "backup",
             "first",
         )
         await asyncio.sleep(0.3)
         await producer.publish("backup", "second")
-        await until(lambda: one.ear.late_s > 0.5)
+        await until(lambda: listener.source.lag_s > 0.5)
 
 
-async def test_of_three_listeners_one_puts_each_notice_on_the_queue(
+async def test_of_three_listeners_only_the_leader_enqueues(
     redis_url: str, producer: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ear_module, "LEASE_S", 20.0)  # so that none follows another only because the machine is slow
+    monkeypatch.setattr(leader_election, "LEASE_S", 20.0)  # a slow machine must not cause a second election
     async with AsyncExitStack() as stack:
-        ears = [await stack.enter_async_context(listening(redis_url)) for _ in range(3)]
-        await until(lambda: sum(one.ear.leads for one in ears) == 1)
+        listeners = [await stack.enter_async_context(listening(redis_url)) for _ in range(3)]
+        await until(lambda: sum(listener.is_leader for listener in listeners) == 1)
         for number in range(300):
             await producer.publish("backup", f"key {number}")
-        await until(lambda: sum(len(one.counted) for one in ears) >= 300)
+        await until(lambda: sum(len(listener.counted) for listener in listeners) >= 300)
         await asyncio.sleep(0.3)
-        assert sorted(len(one.counted) for one in ears) == [0, 0, 300]
+        assert sorted(len(listener.counted) for listener in listeners) == [0, 0, 300]
 
 
-async def test_who_takes_over_from_one_that_stops_puts_nothing_again(redis_url: str, producer: Redis) -> None:
-    async with AsyncExitStack() as heirs, AsyncExitStack() as leaving:
+async def test_the_successor_of_a_leader_that_resigned_enqueues_nothing_again(redis_url: str, producer: Redis) -> None:
+    async with AsyncExitStack() as others, AsyncExitStack() as leaving:
         leader = await leaving.enter_async_context(listening(redis_url))
-        await until(lambda: leader.ear.leads)
-        heir = await heirs.enter_async_context(listening(redis_url))
+        await until(lambda: leader.is_leader)
+        successor = await others.enter_async_context(listening(redis_url))
         for number in range(50):
             await producer.publish("backup", f"key {number}")
         await until(lambda: len(leader.counted) == 50)
-        await asyncio.sleep(ear_module.AGREE_WITHIN_S)
-        await leader.ear.resign()
+        await asyncio.sleep(MAX_REORDERING_S)
+        await leader.source.resign()
         await leaving.aclose()
-        await producer.publish("backup", "a key for the heir")
-        await until(lambda: heir.ear.leads and heir.counted)
-        assert len(heir.counted) == 1
+        await producer.publish("backup", "a key for the successor")
+        await until(lambda: successor.is_leader and successor.counted)
+        assert len(successor.counted) == 1
 
 
-async def test_who_takes_over_from_one_that_is_killed_puts_again_what_came_since_the_last_mark(
+async def test_the_successor_of_a_killed_leader_enqueues_again_from_the_last_checkpoint(
     redis_url: str, producer: Redis
 ) -> None:
-    async with AsyncExitStack() as heirs, AsyncExitStack() as dying:
+    async with AsyncExitStack() as others, AsyncExitStack() as dying:
         leader = await dying.enter_async_context(listening(redis_url))
-        await until(lambda: leader.ear.leads)
-        heir = await heirs.enter_async_context(listening(redis_url))
-        await producer.publish("backup", "before the mark")
+        await until(lambda: leader.is_leader)
+        successor = await others.enter_async_context(listening(redis_url))
+        await producer.publish("backup", "before the checkpoint")
         await until(lambda: leader.counted)
-        await asyncio.sleep(ear_module.AGREE_WITHIN_S)
+        await asyncio.sleep(MAX_REORDERING_S)
         seen: set[object] = set()
         await until(lambda: changed_twice(producer, seen))
-        leader.ear._put = never  # type: ignore[method-assign,assignment]  # it hears, and puts nothing
+        leader.source._enqueue = never  # type: ignore[method-assign,assignment]  # it receives and enqueues nothing
         await producer.publish("backup", "after it")
-        await until(lambda: any(heard.text == b"after it" for heard in heir.ear._heard))
+        await until(lambda: any(message.text == b"after it" for message in successor.source._buffer._messages))
         await dying.aclose()
-        await until(lambda: heir.ear.leads and heir.counted)
-        assert [job.key for job in (await heir.jobs.claim(10, 0, 0, 0.2)).jobs][-1:] == ["after it"]
-        assert len(heir.counted) == 1
+        await until(lambda: successor.is_leader and successor.counted)
+        assert [job.key for job in (await successor.jobs.claim(10, 0, 0, 0.2)).jobs][-1:] == ["after it"]
+        assert len(successor.counted) == 1
 
 
-async def test_a_newcomer_lets_those_lead_who_have_heard_what_it_has_not(redis_url: str, producer: Redis) -> None:
+async def test_a_newcomer_defers_to_a_listener_that_has_all_messages(redis_url: str, producer: Redis) -> None:
     async with AsyncExitStack() as stack, AsyncExitStack() as dying:
         leader = await dying.enter_async_context(listening(redis_url))
         await until(lambda: watermark(producer))
-        both_from_ms = int(time.time() * 1000)
-        heir = await stack.enter_async_context(listening(redis_url))
-        await until(lambda: is_later(producer, both_from_ms + 500))
+        both_subscribed_ms = int(time.time() * 1000)
+        successor = await stack.enter_async_context(listening(redis_url))
+        await until(lambda: is_later(producer, both_subscribed_ms + 500))
         await dying.aclose()
-        assert leader.ear.leads
-        await producer.delete("s3s3:{default}:ear")
+        assert leader.is_leader
+        await producer.delete("s3s3:{default}:leader")
         newcomers = [await stack.enter_async_context(listening(redis_url)) for _ in range(3)]
-        await until(lambda: any(one.ear.leads for one in (heir, *newcomers)))
-        assert heir.ear.leads
+        await until(lambda: any(listener.is_leader for listener in (successor, *newcomers)))
+        assert successor.is_leader
         moved_from_ms = await watermark(producer)
         await until(lambda: is_later(producer, moved_from_ms))
-        assert await heir.ear.gap() is None
+        assert await successor.gap() is None
 
 
 async def changed_twice(producer: Redis, seen: set[object]) -> bool:
-    seen.add(await producer.get("s3s3:{default}:marked"))
+    seen.add(await producer.get("s3s3:{default}:checkpoint"))
     return len(seen) >= 3
 
 
-async def test_what_a_leader_missed_is_a_gap_though_its_marks_go_on(redis_url: str, producer: Redis) -> None:
+async def test_what_a_leader_did_not_receive_is_a_gap_though_its_checkpoints_advance(
+    redis_url: str, producer: Redis
+) -> None:
     async with AsyncExitStack() as dying:
         leader = await dying.enter_async_context(listening(redis_url))
-        await until(lambda: leader.ear.leads)
-        async with listening(redis_url) as heir:
+        await until(lambda: leader.is_leader)
+        async with listening(redis_url) as successor:
             await until(lambda: watermark(producer))
             first = min(await producer.client_list(_type="pubsub"), key=lambda client: int(client["id"]))
             await producer.client_kill_filter(_id=first["id"])
-            await producer.publish("backup", "heard by the heir alone")
-            await until(lambda: heir.ear._heard)
-            await until(lambda: leader.ear.subscription.alive)
+            await producer.publish("backup", "received by the successor alone")
+            await until(lambda: len(successor.source._buffer))
+            await until(lambda: leader.source.subscription.alive)
             seen: set[object] = set()
             await until(lambda: changed_twice(producer, seen))
             await dying.aclose()
-            await until(lambda: heir.ear.leads)
-            assert await heir.ear.gap() is not None
+            await until(lambda: successor.is_leader)
+            assert await successor.gap() is not None
 
 
-async def test_what_the_leader_took_with_it_another_puts_and_no_gap_is_seen(redis_url: str, producer: Redis) -> None:
-    async with AsyncExitStack() as heirs, AsyncExitStack() as dying:
+async def test_what_a_dead_leader_did_not_enqueue_its_successor_does_without_a_gap(
+    redis_url: str, producer: Redis
+) -> None:
+    async with AsyncExitStack() as others, AsyncExitStack() as dying:
         leader = await dying.enter_async_context(listening(redis_url))
         await until(lambda: watermark(producer))
-        heir = await heirs.enter_async_context(listening(redis_url))
-        both_from_ms = int(time.time() * 1000)
-        await until(lambda: is_later(producer, both_from_ms))
-        leader.ear._put = never  # type: ignore[method-assign,assignment]  # it takes what it hears with it
+        successor = await others.enter_async_context(listening(redis_url))
+        both_subscribed_ms = int(time.time() * 1000)
+        await until(lambda: is_later(producer, both_subscribed_ms))
+        leader.source._enqueue = never  # type: ignore[method-assign,assignment]  # it dies with what it received
         for number in range(50):
             await producer.publish("backup", f"key {number}")
         await dying.aclose()
-        await until(lambda: heir.ear.leads)
-        await until(lambda: len(heir.counted) == 50)
+        await until(lambda: successor.is_leader)
+        await until(lambda: len(successor.counted) == 50)
         moved_from_ms = await watermark(producer)
         await until(lambda: is_later(producer, moved_from_ms))
-        assert await heir.ear.gap() is None
+        assert await successor.gap() is None
 
 
 async def never(*_: object) -> None:
     await asyncio.Event().wait()
 
 
-async def test_messages_that_name_no_key_are_dead_letters_and_the_ear_goes_on(
+async def test_unusable_messages_are_dead_lettered_and_do_not_affect_others(
     redis_url: str, producer: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with listening(redis_url) as one:
+    async with listening(redis_url) as listener:
         for message in (b"\xff\xfe", b"", b"k" * 1025, b"\xff again", b"good"):
             await producer.publish("backup", message)
-        await until(lambda: queued(one))
-        letters = {letter.key: letter.reason async for letter in one.jobs.dead_letters("(message)")}
-        assert set(letters) == {"\\xff\\xfe", "", "k" * 1024 + "... (1,025 bytes)", "\\xff again"}
-        assert sorted(one.counted) == ["empty", "no UTF-8", "no UTF-8", "pubsub", "too long"]
-    warnings = [record for record in caplog.records if "names no object" in record.getMessage()]
+        await until(lambda: queued(listener))
+        dead_letters = {letter.key: letter.reason async for letter in listener.jobs.dead_letters("(message)")}
+        assert set(dead_letters) == {"\\xff\\xfe", "", "k" * 1024 + "... (1,025 bytes)", "\\xff again"}
+        assert sorted(listener.counted) == ["empty", "not_utf8", "not_utf8", "pubsub", "too_long"]
+    warnings = [record for record in caplog.records if "unusable message" in record.getMessage()]
     assert len(warnings) == 3, "one for each kind"
 
 
-async def test_keys_that_are_none_of_the_route_s_are_left_alone(redis_url: str, producer: Redis) -> None:
-    async with listening(redis_url, matches=lambda key: key.startswith("raw/")) as one:
+async def test_keys_that_do_not_match_the_route_are_ignored(redis_url: str, producer: Redis) -> None:
+    async with listening(redis_url, matches=lambda key: key.startswith("raw/")) as listener:
         await producer.publish("backup", "other/1")
         await producer.publish("backup", "raw/1")
-        await until(lambda: queued(one))
-        assert await queued(one) == 1
+        await until(lambda: queued(listener))
+        assert await queued(listener) == 1
 
 
-async def test_a_first_start_leaves_no_gap_and_says_to_run_bucket(
+async def test_the_first_start_leaves_no_gap_and_asks_for_a_comparison(
     redis_url: str, producer: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    async with listening(redis_url) as one:
+    async with listening(redis_url) as listener:
         await until(lambda: watermark(producer))
-        assert await one.ear.gap() is None
-    assert "run `s3s3 bucket` once" in caplog.text
-
-
-async def test_a_source_whose_clock_is_learnt_late_makes_no_gap(redis_url: str, producer: Redis) -> None:
-    async with listening(redis_url) as one:
-        first_ms = await until(lambda: watermark(producer))
-        one.ear._source_time_ms = lambda: int(time.time() * 1000) + 5000
-        await until(lambda: is_later(producer, first_ms))
-        assert await one.ear.gap() is None
+        assert await listener.gap() is None
+    assert "Run `s3s3 bucket` once" in caplog.text
 
 
 async def test_a_leader_that_dies_right_after_another_subscribed_leaves_a_gap(redis_url: str, producer: Redis) -> None:
-    """What was published between its last watermark and the other's subscription, it alone has heard."""
-    async with AsyncExitStack() as heirs, AsyncExitStack() as dying:
+    """The leader alone received what was published between its last watermark and the other's subscription."""
+    async with AsyncExitStack() as others, AsyncExitStack() as dying:
         leader = await dying.enter_async_context(listening(redis_url))
         stopped_ms = await until(lambda: watermark(producer))
-        leader.ear._put = never  # type: ignore[method-assign,assignment]  # it hears, and puts nothing
-        await producer.publish("backup", "heard by the leader alone")
-        heir = await heirs.enter_async_context(listening(redis_url))
+        leader.source._enqueue = never  # type: ignore[method-assign,assignment]  # it receives and enqueues nothing
+        await producer.publish("backup", "received by the leader alone")
+        successor = await others.enter_async_context(listening(redis_url))
         await dying.aclose()
-        assert abs((await until(heir.ear.gap))[0] - stopped_ms) < 1000
+        assert abs(await successor.gap_start_ms() - stopped_ms) < 1000
 
 
 async def test_the_watermark_moves_while_nothing_is_published(redis_url: str, producer: Redis) -> None:
@@ -278,69 +287,68 @@ async def is_later(producer: Redis, than_ms: int) -> bool:
     return await watermark(producer) > than_ms
 
 
-async def test_a_time_when_nobody_listened_is_a_gap_from_the_watermark_on(redis_url: str, producer: Redis) -> None:
+async def test_time_without_a_listener_is_a_gap_from_the_watermark_on(redis_url: str, producer: Redis) -> None:
     async with listening(redis_url):
         await until(lambda: watermark(producer))
     stopped_ms = await watermark(producer)
-    await producer.publish("backup", "nobody hears this")
-    async with listening(redis_url) as one:
-        from_ms, _ = await until(one.ear.gap)
-        assert abs(from_ms - stopped_ms) < 500
+    await producer.publish("backup", "not received")
+    async with listening(redis_url) as listener:
+        assert abs(await listener.gap_start_ms() - stopped_ms) < 500
 
 
-async def test_a_gap_stays_until_it_is_healed_and_a_new_one_is_not_healed_with_it(
+async def test_a_gap_remains_until_it_is_closed_and_a_later_one_is_not_closed_with_it(
     redis_url: str, producer: Redis
 ) -> None:
     async with listening(redis_url):
         await until(lambda: watermark(producer))
-    async with listening(redis_url) as one:
-        from_ms, generation = await until(one.ear.gap)
-        await one.speaking.client_kill_filter(_type="pubsub")  # another gap, while the first is being healed
-        await until(lambda: is_another(one, generation))
-        await one.ear.healed(generation)
-        both = await one.ear.gap()
+    async with listening(redis_url) as listener:
+        from_ms = await listener.gap_start_ms()
+        first = await listener.gap()
+        assert first is not None
+        await listener.client.client_kill_filter(_type="pubsub")  # another gap, while the first is backfilled
+        await until(lambda: is_another(listener, first.generation))
+        await listener.source.watermark.close_gap(first.generation)
+        both = await listener.gap()
         assert both is not None
-        assert abs(both[0] - from_ms) < 100, "the older beginning counts for both"
-        await one.ear.healed(both[1])
-        assert await one.ear.gap() is None
-        await one.speaking.client_kill_filter(_type="pubsub")
-        _, third = await until(one.ear.gap)
-        assert third not in (generation, both[1]), "no generation comes twice"
+        assert abs(await listener.gap_start_ms() - from_ms) < 100, "both begin where the first began"
+        await listener.source.watermark.close_gap(both.generation)
+        assert await listener.gap() is None
+        await listener.client.client_kill_filter(_type="pubsub")
+        third = await until(listener.gap)
+        assert third.generation not in (first.generation, both.generation)
 
 
-async def is_another(one: Listening, generation: str) -> bool:
-    gap = await one.ear.gap()
-    return gap is not None and gap[1] != generation
+async def is_another(listener: Listener, generation: str) -> bool:
+    gap = await listener.gap()
+    return gap is not None and gap.generation != generation
 
 
-async def test_a_redis_that_lost_what_it_knew_is_a_gap_from_the_beginning(redis_url: str, producer: Redis) -> None:
-    async with listening(redis_url) as one:
+async def test_a_redis_that_lost_its_data_is_a_gap_with_an_unknown_start(redis_url: str, producer: Redis) -> None:
+    async with listening(redis_url) as listener:
         await until(lambda: watermark(producer))
         await producer.flushall()
-        assert (await until(one.ear.gap))[0] == 0
+        assert (await until(listener.gap)).age_ms is None
 
 
-async def test_who_takes_over_in_a_redis_that_lost_what_it_knew_knows_of_it_though_it_never_led(
-    redis_url: str, producer: Redis
-) -> None:
-    async with AsyncExitStack() as heirs, AsyncExitStack() as dying:
+async def test_a_new_leader_detects_lost_data_though_it_never_led_before(redis_url: str, producer: Redis) -> None:
+    async with AsyncExitStack() as others, AsyncExitStack() as dying:
         await dying.enter_async_context(listening(redis_url))
         await until(lambda: watermark(producer))
-        heir = await heirs.enter_async_context(listening(redis_url))
-        await asyncio.sleep(ear_module.LEASE_S)  # it asks who leads, which is not itself
-        assert not heir.ear.leads
+        successor = await others.enter_async_context(listening(redis_url))
+        await asyncio.sleep(leader_election.LEASE_S)  # it takes part in an election
+        assert not successor.is_leader
         await dying.aclose()
         await producer.flushall()
-        assert (await until(heir.ear.gap))[0] == 0
+        assert (await until(successor.gap)).age_ms is None
 
 
-async def test_notices_outlive_a_redis_that_is_killed_and_comes_back(
+async def test_received_messages_are_enqueued_after_redis_was_killed_and_restarted(
     redis_url: str, producer: Redis, redis_server: RedisServer
 ) -> None:
-    async with listening(redis_url) as one:
-        await until(lambda: one.ear.leads)
-        one.ear._hear(b"heard while Redis is away")
+    async with listening(redis_url) as listener:
+        await until(lambda: listener.is_leader)
+        listener.source._buffer.on_message(b"received while Redis is unavailable")
         redis_server.kill()
         await asyncio.sleep(0.2)
         redis_server.start()
-        await until(lambda: queued(one))
+        await until(lambda: queued(listener))

@@ -1,4 +1,4 @@
-"""Which routes a notice is about, and that it is on their queues once it is delivered."""
+"""The routes that match a notification, and delivery to their queues."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 
 from s3s3.errors import RedisUnavailable
 from s3s3.model import Endpoint, Lane, Notification, Route
-from s3s3.notifications.chaining import DownstreamRoutes, following
+from s3s3.notifications.chaining import DownstreamRoutes, downstream_routes
 from s3s3.notifications.routing import RouteQueue, Routing
 from tests.queue.factories import claim, recording_queue
 
-RAW = Route("raw", Endpoint("source", "images", prefix="raw/"), (Endpoint("dest", "a"),), channel="one")
+RAW = Route("raw", Endpoint("source", "images", prefix="raw/"), (Endpoint("dest", "a"),))
 PICTURES = Route("pictures", Endpoint("source", "images"), (Endpoint("dest", "b"), Endpoint("dest-2", "c")),
-                 include=("*.jpg",), exclude=("tmp/*",), channel="two")  # fmt: skip
-OTHER = Route("other", Endpoint("source", "logs"), (Endpoint("dest", "d"),), channel="one")
+                 include=("*.jpg",), exclude=("tmp/*",))  # fmt: skip
+OTHER = Route("other", Endpoint("source", "logs"), (Endpoint("dest", "d"),))
 ROUTES = (RAW, PICTURES, OTHER)
 
 
@@ -33,7 +33,7 @@ class Queues:
 
 
 @pytest.mark.parametrize(
-    ("notice", "routes"),
+    ("notification", "routes"),
     [
         (Notification("raw/a.jpg", "images"), {"raw", "pictures"}),
         (Notification("raw/a.fits", "images"), {"raw"}),
@@ -43,31 +43,26 @@ class Queues:
         (Notification("raw/a.jpg", "elsewhere"), set()),
         (Notification("raw/a.jpg"), {"raw", "pictures", "other"}),
         (Notification("a.fits"), {"other"}),
-        (Notification("raw/a.jpg", channel="one"), {"raw", "other"}),
-        (Notification("raw/a.jpg", channel="two"), {"pictures"}),
-        (Notification("raw/a.jpg", channel="three"), set()),
-        (Notification("raw/a.jpg", "images", "one"), {"raw"}),
     ],
 )
-async def test_a_notice_goes_to_every_route_whose_channel_bucket_and_keys_match(
-    notice: Notification, routes: set[str]
+async def test_a_notification_is_delivered_to_every_route_with_its_bucket_and_key(
+    notification: Notification, routes: set[str]
 ) -> None:
     queues = Queues()
-    assert await queues.routing.deliver([notice], "stream") == (not routes)
-    assert queues.routing.is_for_any(notice) == bool(routes)
-    assert await queues.queued() == {name: [notice.key] for name in routes}
+    assert await queues.routing.deliver([notification], "stream") == (not routes)
+    assert await queues.queued() == {name: [notification.key] for name in routes}
     assert sorted(queues.counted) == sorted((name, "stream") for name in routes)
 
 
-async def test_many_notices_keep_their_order_and_those_for_nobody_are_told() -> None:
+async def test_the_order_is_kept_and_unrouted_notifications_are_counted() -> None:
     queues = Queues()
-    notices = [
+    notifications = [
         Notification("raw/2", "images"),
         Notification("x", "elsewhere"),
         Notification("raw/1.jpg", "images"),
         Notification("y", "images"),
     ]
-    assert await queues.routing.deliver(notices, "sqs") == 2
+    assert await queues.routing.deliver(notifications, "sqs") == 2
     assert await queues.queued() == {"raw": ["raw/2", "raw/1.jpg"], "pictures": ["raw/1.jpg"]}
 
 
@@ -76,41 +71,43 @@ async def test_many_notices_keep_their_order_and_those_for_nobody_are_told() -> 
     [("logs", {"other"}), ("images", {"raw", "pictures"}), (None, {"raw", "pictures", "other"}),
      ("elsewhere", {"raw", "pictures", "other"})],
 )  # fmt: skip
-async def test_what_names_no_key_is_kept_by_the_routes_of_its_bucket_or_else_by_all(
+async def test_an_unusable_message_is_dead_lettered_by_the_routes_of_its_bucket_or_by_all(
     bucket: str | None, routes: set[str]
 ) -> None:
-    kept: list[str] = []
+    dead_lettered: list[str] = []
 
-    def keeping(name: str) -> RouteQueue:
-        async def bury(message: str, reason: str) -> None:
-            kept.append(name)
+    def route_queue(name: str) -> RouteQueue:
+        async def dead_letter(message: str, reason: str) -> None:
+            dead_lettered.append(name)
 
-        return RouteQueue(next(route for route in ROUTES if route.name == name), recording_queue(), bury=bury)
+        return RouteQueue(
+            next(route for route in ROUTES if route.name == name), recording_queue(), dead_letter=dead_letter
+        )
 
-    await Routing([keeping(route.name) for route in ROUTES]).bury("?", "no key", bucket)
-    assert set(kept) == routes
+    await Routing([route_queue(route.name) for route in ROUTES]).dead_letter("?", "no key", bucket)
+    assert set(dead_lettered) == routes
 
 
-async def test_a_job_is_about_every_destination_and_knows_when_it_was_noticed() -> None:
+async def test_a_job_has_every_destination_and_the_time_of_its_notification() -> None:
     queues = Queues()
     await queues.routing.deliver([Notification("a.jpg", "images", notified_ms=1234)], "stream")
     (job,) = await claim(queues.jobs["pictures"])
     assert (job.destinations, job.notified_ms, job.unconditional) == (("dest", "dest-2"), 1234, True)
 
 
-async def test_what_a_queue_does_not_take_is_told_to_the_sender_and_not_counted() -> None:
-    class Away:
+async def test_a_failure_of_the_queue_is_raised_and_not_counted() -> None:
+    class UnavailableQueue:
         async def enqueue(self, *_: object, **__: object) -> None:
-            raise RedisUnavailable("away")
+            raise RedisUnavailable("unavailable")
 
     queues = Queues()
-    routing = Routing([RouteQueue(RAW, cast("Any", Away()), queues.counter("raw"))])
+    routing = Routing([RouteQueue(RAW, cast("Any", UnavailableQueue()), queues.counter("raw"))])
     with pytest.raises(RedisUnavailable):
         await routing.deliver([Notification("raw/a")], "webhook")
     assert queues.counted == []
 
 
-# -- a route that copies on what another writes
+# -- chained routes
 
 FIRST = Route("first", Endpoint("source", "a", "ceph", prefix="in/"),
               (Endpoint("dest", "b", "swift", prefix="x/"), Endpoint("dest-2", "c", "swift")))  # fmt: skip
@@ -118,18 +115,18 @@ SECOND = Route("second", Endpoint("source", "b", "swift", prefix="x/raw/"), (End
 ELSEWHERE = Route("elsewhere", Endpoint("source", "b", "ceph", prefix="x/"), (Endpoint("dest", "e", "swift"),))
 
 
-def test_a_route_follows_one_that_writes_its_source_in_the_same_store() -> None:
+def test_a_downstream_route_has_its_source_where_another_route_writes() -> None:
     routes = [FIRST, SECOND, ELSEWHERE]
-    assert [following(route, routes) for route in routes] == [[SECOND], [], []]
+    assert [downstream_routes(route, routes) for route in routes] == [[SECOND], [], []]
 
 
-async def test_a_copied_key_goes_on_by_the_name_that_it_has_at_the_destination() -> None:
+async def test_a_downstream_route_is_notified_of_the_key_at_the_destination() -> None:
     jobs = recording_queue()
     counted: list[str] = []
-    onward = DownstreamRoutes(FIRST, [RouteQueue(SECOND, jobs, counted.append)])
+    downstream = DownstreamRoutes(FIRST, [RouteQueue(SECOND, jobs, counted.append)])
     for key in ("in/raw/k", "in/other/k"):
-        await onward.tell(key)
+        await downstream.notify(key)
     assert [job.key for job in await claim(jobs)] == ["x/raw/k"]
     assert counted == ["route"]
-    await onward.tell("in/raw/known", Lane.BULK)
+    await downstream.notify("in/raw/known", Lane.BULK)
     assert [(job.key, job.unconditional) for job in await claim(jobs)] == [("x/raw/known", False)]

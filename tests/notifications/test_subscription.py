@@ -1,4 +1,4 @@
-"""A subscription that notices when it has gone deaf, on a real Redis."""
+"""The subscription and its loopback ping, on a real Redis."""
 
 from __future__ import annotations
 
@@ -19,95 +19,105 @@ from tests.waiting import running, until
 pytestmark = pytest.mark.real
 
 
-class Heard:
-    """What a subscription told."""
+class Callbacks:
+    """Records the callbacks of a subscription."""
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
         self.subscribed = 0
         self.pings: list[float] = []
-        self.marks: list[bytes] = []
+        self.checkpoints: list[bytes] = []
 
-    def subscription(self, hearing: Redis, speaking: Redis, deaf_after_s: float = 1.0) -> Subscription:
+    def subscription(self, subscriber_client: Redis, client: Redis, stale_after_s: float = 1.0) -> Subscription:
         def count() -> None:
             self.subscribed += 1
 
         return Subscription(
-            hearing, speaking, "backup", subscribed=count, heard=self.messages.append, pinged=self.pings.append,
-            mark_channel="mark", marked=self.marks.append,
-            ping_every_s=0.05, deaf_after_s=deaf_after_s,
+            subscriber_client, client, "backup",
+            on_subscribed=count, on_message=self.messages.append, on_ping=self.pings.append,
+            checkpoint_channel="checkpoint", on_checkpoint=self.checkpoints.append,
+            ping_interval_s=0.05, stale_after_s=stale_after_s,
         )  # fmt: skip
 
 
 @pytest.fixture
 async def clients(redis_url: str) -> AsyncIterator[tuple[Redis, Redis]]:
-    hearing, speaking = connection.connect(redis_url, decode=False), connection.connect(redis_url)
-    yield hearing, speaking
-    await hearing.aclose()
-    await speaking.aclose()
+    subscriber_client, client = connection.connect(redis_url, decode=False), connection.connect(redis_url)
+    yield subscriber_client, client
+    await subscriber_client.aclose()
+    await client.aclose()
 
 
-async def test_messages_are_heard_as_they_are_and_pings_come_back_behind_them(clients: tuple[Redis, Redis]) -> None:
-    heard, (hearing, speaking) = Heard(), clients
-    async with running(heard.subscription(hearing, speaking).run()):
-        await until(lambda: heard.pings)
-        await speaking.publish("backup", b"\xff any bytes")
+async def test_a_ping_returns_after_the_messages_published_before_it(clients: tuple[Redis, Redis]) -> None:
+    received, (subscriber_client, client) = Callbacks(), clients
+    async with running(received.subscription(subscriber_client, client).run()):
+        await until(lambda: received.pings)
+        await client.publish("backup", b"\xff any bytes")
         sent_s = boottime_s()
-        await until(lambda: heard.pings[-1] > sent_s)
-        assert heard.messages == [b"\xff any bytes"]
-        assert heard.subscribed == 1
+        await until(lambda: received.pings[-1] > sent_s)
+        assert received.messages == [b"\xff any bytes"]
+        assert received.subscribed == 1
 
 
-async def test_a_connection_that_is_cut_is_replaced(clients: tuple[Redis, Redis]) -> None:
-    heard, (hearing, speaking) = Heard(), clients
-    subscription = heard.subscription(hearing, speaking)
+async def test_messages_of_the_checkpoint_channel_are_checkpoints(clients: tuple[Redis, Redis]) -> None:
+    received, (subscriber_client, client) = Callbacks(), clients
+    async with running(received.subscription(subscriber_client, client).run()):
+        await until(lambda: received.pings)
+        await client.publish("checkpoint", b"1")
+        await until(lambda: received.checkpoints == [b"1"])
+        assert received.messages == []
+
+
+async def test_a_closed_connection_is_replaced(clients: tuple[Redis, Redis]) -> None:
+    received, (subscriber_client, client) = Callbacks(), clients
+    subscription = received.subscription(subscriber_client, client)
     async with running(subscription.run()):
         await until(lambda: subscription.alive)
-        await speaking.client_kill_filter(_type="pubsub")
-        await until(lambda: heard.subscribed == 2)
+        await client.client_kill_filter(_type="pubsub")
+        await until(lambda: received.subscribed == 2)
         await until(lambda: subscription.alive)
-        await speaking.publish("backup", b"after")
-        await until(lambda: heard.messages == [b"after"])
+        await client.publish("backup", b"after")
+        await until(lambda: received.messages == [b"after"])
 
 
-async def test_a_redis_that_is_killed_and_comes_back_is_heard_again(
+async def test_a_killed_redis_is_subscribed_again_after_its_restart(
     clients: tuple[Redis, Redis], redis_server: RedisServer
 ) -> None:
-    heard, (hearing, speaking) = Heard(), clients
-    subscription = heard.subscription(hearing, speaking)
+    received, (subscriber_client, client) = Callbacks(), clients
+    subscription = received.subscription(subscriber_client, client)
     async with running(subscription.run()):
         await until(lambda: subscription.alive)
         redis_server.kill()
         await until(lambda: not subscription.alive)
         redis_server.start()  # in this thread: it ends with the thread that started it
         await until(lambda: subscription.alive)
-        assert heard.subscribed == 2
+        assert received.subscribed == 2
 
 
-async def test_a_half_open_connection_is_noticed_and_replaced(redis_server: RedisServer, redis_url: str) -> None:
-    with Valve(redis_server.port) as valve:
-        hearing = connection.connect(f"redis://127.0.0.1:{valve.port}/0", decode=False)
-        speaking = connection.connect(redis_url)
-        heard = Heard()
-        subscription = heard.subscription(hearing, speaking, deaf_after_s=0.5)
+async def test_a_half_open_connection_is_detected_and_replaced(redis_server: RedisServer, redis_url: str) -> None:
+    with Relay(redis_server.port) as relay:
+        subscriber_client = connection.connect(f"redis://127.0.0.1:{relay.port}/0", decode=False)
+        client = connection.connect(redis_url)
+        received = Callbacks()
+        subscription = received.subscription(subscriber_client, client, stale_after_s=0.5)
         async with running(subscription.run()):
             await until(lambda: subscription.alive)
-            valve.stuck = True  # nothing comes through any more, and nobody is told
+            relay.drops_replies = True
             await until(lambda: not subscription.alive)
-            valve.stuck = False
-            await until(lambda: heard.subscribed >= 2 and subscription.alive)
-        await hearing.aclose()
-        await speaking.aclose()
+            relay.drops_replies = False
+            await until(lambda: received.subscribed >= 2 and subscription.alive)
+        await subscriber_client.aclose()
+        await client.aclose()
 
 
-class Valve:
-    """A TCP relay that can get stuck: connections stand, and what the server says is lost."""
+class Relay:
+    """A TCP relay that can drop what the server sends, and keep the connections open."""
 
     def __init__(self, port: int) -> None:
-        self._target = port
-        self.stuck = False
+        self._server_port = port
+        self.drops_replies = False
 
-    def __enter__(self) -> Valve:
+    def __enter__(self) -> Relay:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -122,19 +132,19 @@ class Valve:
                 client, _ = self._listening.accept()
             except OSError:
                 return
-            server = socket.create_connection(("127.0.0.1", self._target))
+            server = socket.create_connection(("127.0.0.1", self._server_port))
             threading.Thread(target=self._relay, args=(client, server, False), daemon=True).start()
             threading.Thread(target=self._relay, args=(server, client, True), daemon=True).start()
 
-    def _relay(self, here: socket.socket, there: socket.socket, from_server: bool) -> None:
+    def _relay(self, source: socket.socket, destination: socket.socket, is_from_server: bool) -> None:
         try:
-            while chunk := here.recv(65536):
-                if not (from_server and self.stuck):
-                    there.sendall(chunk)
+            while chunk := source.recv(65536):
+                if not (is_from_server and self.drops_replies):
+                    destination.sendall(chunk)
         except OSError:
             pass
         finally:
-            for end in (here, there):
+            for end in (source, destination):
                 with suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)  # closed alone it stands on while the other thread reads from it
+                    end.shutdown(socket.SHUT_RDWR)  # close alone would wait for the other thread's recv
                 end.close()

@@ -1,4 +1,4 @@
-"""The webhook, over real sockets: who may send, what is taken, and what it says when it cannot be."""
+"""The webhook over real sockets: authorization, limits and responses."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import pytest
 from s3s3.errors import RedisUnavailable
 from s3s3.model import Notification
 from s3s3.notifications import webhook as webhook_module
-from s3s3.notifications.webhook import LARGEST_BODY_BYTES, WebhookSource
-from tests.notifications.senders import TOKEN, Taken, WebhookSender, event, listening
+from s3s3.notifications.webhook import MAX_BODY_BYTES, WebhookSource
+from tests.notifications.senders import TOKEN, Receiver, WebhookSender, event, listening
 from tests.waiting import running, until
 
 
 @pytest.fixture
 async def sender() -> AsyncIterator[WebhookSender]:
-    made = WebhookSender()
-    yield made
-    await made.close()
+    sender = WebhookSender()
+    yield sender
+    await sender.close()
 
 
 def basic(text: str) -> str:
@@ -31,10 +31,10 @@ def basic(text: str) -> str:
 
 
 @pytest.mark.parametrize("header", [f"Bearer {TOKEN}", f"bearer  {TOKEN}", basic(f"rgw:{TOKEN}"), basic(f":{TOKEN}")])
-async def test_who_knows_the_token_may_send(sender: WebhookSender, header: str) -> None:
-    async with listening(sender) as (taken, _):
+async def test_a_request_with_the_token_is_accepted(sender: WebhookSender, header: str) -> None:
+    async with listening(sender) as (receiver, _):
         assert await sender.post(event("k"), headers={"Authorization": header}) == (200, "queued: 1\n")
-    assert taken.notices == [Notification("k", "images")]
+    assert receiver.notifications == [Notification("k", "images")]
 
 
 @pytest.mark.parametrize(
@@ -42,38 +42,38 @@ async def test_who_knows_the_token_may_send(sender: WebhookSender, header: str) 
     ["", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", TOKEN, f"Digest {TOKEN}", "Basic !!",
      "Basic ", basic("rgw:wrong"), basic(TOKEN), basic(f"{TOKEN}:"), f"Basic {TOKEN}"],
 )  # fmt: skip
-async def test_who_does_not_is_refused_and_counted(sender: WebhookSender, header: str) -> None:
-    async with listening(sender) as (taken, _):
-        status, said = await sender.post(event("k"), headers={"Authorization": header} if header else {})
+async def test_a_request_without_the_token_is_refused_and_counted(sender: WebhookSender, header: str) -> None:
+    async with listening(sender) as (receiver, _):
+        status, text = await sender.post(event("k"), headers={"Authorization": header} if header else {})
     assert status == 401
-    assert TOKEN not in said
-    assert (taken.notices, taken.counted) == ([], ["refused"])
+    assert TOKEN not in text
+    assert (receiver.notifications, receiver.counted) == ([], ["unauthorized"])
 
 
-async def test_without_a_token_everybody_may_send(sender: WebhookSender) -> None:
-    taken = Taken()
-    webhook = WebhookSource("127.0.0.1", sender.port, "", taken)
+async def test_without_a_configured_token_every_request_is_accepted(sender: WebhookSender) -> None:
+    receiver = Receiver()
+    webhook = WebhookSource("127.0.0.1", sender.port, "", receiver)
     async with running(webhook.run(asyncio.Event())):
         await until(lambda: not webhook.health_problem())
         assert (await sender.post(event("k"), headers={}))[0] == 200
 
 
-async def test_what_is_wrong_is_400_and_what_is_sound_beside_it_is_taken(sender: WebhookSender) -> None:
+async def test_a_bad_record_is_answered_with_400_and_the_others_are_enqueued(sender: WebhookSender) -> None:
     body = json.loads(event("a", "b"))
     body["Records"][0]["eventSource"] = "aws:sqs"
-    async with listening(sender) as (taken, _):
-        status, said = await sender.post(json.dumps(body))
-        assert (status, said.partition(":")[0]) == (400, "wrong source")
+    async with listening(sender) as (receiver, _):
+        status, text = await sender.post(json.dumps(body))
+        assert (status, text.partition(":")[0]) == (400, "wrong_source")
         assert (await sender.post(b"\xff{"))[0] == 400
-    assert taken.notices == [Notification("b", "images")]
-    assert taken.counted == ["wrong source", "no JSON"]
+    assert receiver.notifications == [Notification("b", "images")]
+    assert receiver.counted == ["wrong_source", "not_json"]
 
 
-async def test_ceph_s_and_minio_s_events_are_taken_as_each_writes_keys(sender: WebhookSender) -> None:
-    async with listening(sender) as (taken, _):
+async def test_keys_of_ceph_and_minio_are_decoded_as_each_encodes_them(sender: WebhookSender) -> None:
+    async with listening(sender) as (receiver, _):
         for source in ("ceph:s3", "minio:s3"):
             await sender.post(event("a b", source=source))
-    assert taken.keys == ["a+b", "a b"]
+    assert receiver.keys == ["a+b", "a b"]
 
 
 async def test_a_test_event_is_answered_with_200(sender: WebhookSender) -> None:
@@ -82,22 +82,22 @@ async def test_a_test_event_is_answered_with_200(sender: WebhookSender) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_is_bounded_however_it_comes(sender: WebhookSender, chunked: bool) -> None:
+async def test_a_body_that_is_too_large_is_refused(sender: WebhookSender, chunked: bool) -> None:
     async def pieces() -> AsyncIterator[bytes]:
-        for _ in range(LARGEST_BODY_BYTES // 65536 + 1):
+        for _ in range(MAX_BODY_BYTES // 65536 + 1):
             yield b" " * 65536
 
-    async with listening(sender) as (taken, _):
-        status, _ = await sender.post(pieces() if chunked else b" " * (LARGEST_BODY_BYTES + 1))
+    async with listening(sender) as (receiver, _):
+        status, _ = await sender.post(pieces() if chunked else b" " * (MAX_BODY_BYTES + 1))
         assert status == 413
-        just_fits = event("k").ljust(LARGEST_BODY_BYTES)
+        just_fits = event("k").ljust(MAX_BODY_BYTES)
         assert (await sender.post(just_fits))[0] == 200
-    assert len(taken.notices) == 1
+    assert len(receiver.notifications) == 1
 
 
-async def test_a_body_that_does_not_come_is_given_up(sender: WebhookSender, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook_module, "BODY_WITHIN_S", 0.2)
-    async with listening(sender) as (taken, _):
+async def test_a_body_that_does_not_arrive_times_out(sender: WebhookSender, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_module, "BODY_TIMEOUT_S", 0.2)
+    async with listening(sender) as (receiver, _):
         reader, writer = await asyncio.open_connection("127.0.0.1", sender.port)
         token = base64.b64encode(f"u:{TOKEN}".encode()).decode()
         writer.write(
@@ -106,76 +106,76 @@ async def test_a_body_that_does_not_come_is_given_up(sender: WebhookSender, monk
         assert b" 408 " in await reader.readline()
         writer.close()
         assert (await sender.post(event("k")))[0] == 200
-    assert len(taken.notices) == 1
+    assert len(receiver.notifications) == 1
 
 
-async def test_a_redis_that_is_away_is_503_at_once_and_one_that_does_not_answer_soon(
+async def test_an_unavailable_or_silent_redis_is_answered_with_503(
     sender: WebhookSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook_module, "QUEUED_WITHIN_S", 0.2)
+    monkeypatch.setattr(webhook_module, "ENQUEUE_TIMEOUT_S", 0.2)
 
     def away() -> NoReturn:
         raise RedisUnavailable("Redis cannot be reached")
 
-    async with listening(sender) as (taken, _):
+    async with listening(sender) as (receiver, _):
         waits: list[Callable[[], Awaitable[object]]] = [away, lambda: asyncio.sleep(60)]
         for wait in waits:
-            taken.wait = wait
-            status, said = await sender.post(event("k"))
-            assert (status, "send it again" in said) == (503, True)
-    assert taken.notices == []
+            receiver.wait = wait
+            status, text = await sender.post(event("k"))
+            assert (status, "retry later" in text) == (503, True)
+    assert receiver.notifications == []
 
 
 async def test_other_paths_and_methods_are_refused(sender: WebhookSender) -> None:
     async with listening(sender):
         url = f"http://127.0.0.1:{sender.port}"
-        async with sender.session.get(f"{url}/notify") as answer:
-            assert answer.status == 405
-        async with sender.session.post(f"{url}/", data=event("k")) as answer:
-            assert answer.status == 404
+        async with sender.session.get(f"{url}/notify") as response:
+            assert response.status == 405
+        async with sender.session.post(f"{url}/", data=event("k")) as response:
+            assert response.status == 404
 
 
 async def test_two_listeners_of_one_machine_share_the_address(sender: WebhookSender) -> None:
-    async with listening(sender) as (one, _):
-        async with listening(sender) as (other, _):
+    async with listening(sender) as (first, _):
+        async with listening(sender) as (second, _):
             for number in range(40):
                 await sender.post(
                     event(f"key {number}"), headers={"Authorization": f"Bearer {TOKEN}", "Connection": "close"}
                 )
-            assert one.notices and other.notices
+            assert first.notifications and second.notifications
         await sender.post(event("last"), headers={"Authorization": f"Bearer {TOKEN}"})
-    assert len(one.notices) + len(other.notices) == 41
+    assert len(first.notifications) + len(second.notifications) == 41
 
 
-async def test_an_address_that_is_taken_is_told_and_had_later(
+async def test_an_address_in_use_is_reported_and_bound_later(
     sender: WebhookSender, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(webhook_module, "BIND_AGAIN_S", 0.05)
-    taken = Taken()
-    webhook = sender.source(taken, taken.counted.append)
+    monkeypatch.setattr(webhook_module, "BIND_RETRY_S", 0.05)
+    receiver = Receiver()
+    webhook = sender.source(receiver, receiver.counted.append)
     with socket.create_server(("127.0.0.1", sender.port)):
         async with running(webhook.run(asyncio.Event())) as task:
             await until(lambda: "[webhook] bind" in webhook.health_problem())
-            assert "[webhook] bind: the address cannot be had" in caplog.text
+            assert "[webhook] bind: cannot listen on the address" in caplog.text
             assert not task.done()
-    async with listening(sender) as (taken, _):
+    async with listening(sender) as (receiver, _):
         assert (await sender.post(event("k")))[0] == 200
 
 
-async def test_what_is_being_taken_when_it_is_told_to_stop_is_answered(sender: WebhookSender) -> None:
-    taken, stop, opened = Taken(), asyncio.Event(), asyncio.Event()
-    begun = asyncio.Event()
+async def test_a_request_in_progress_is_answered_before_the_stop(sender: WebhookSender) -> None:
+    receiver, stop, opened = Receiver(), asyncio.Event(), asyncio.Event()
+    started = asyncio.Event()
 
     async def wait() -> None:
-        begun.set()
+        started.set()
         await opened.wait()
 
-    taken.wait = wait
-    webhook = sender.source(taken, taken.counted.append)
+    receiver.wait = wait
+    webhook = sender.source(receiver, receiver.counted.append)
     async with running(webhook.run(stop)) as task:
         await until(lambda: not webhook.health_problem())
         sending = asyncio.create_task(sender.post(event("k")))
-        await asyncio.wait_for(begun.wait(), 10)
+        await asyncio.wait_for(started.wait(), 10)
         stop.set()
         asyncio.get_running_loop().call_later(0.2, opened.set)
         assert (await sending)[0] == 200

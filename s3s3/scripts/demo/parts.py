@@ -16,7 +16,7 @@ import redis
 
 from ...config import DEFAULT_ROUTE
 from ...model import Endpoint, Lane
-from ...notifications.pubsub import LEASE_S as EAR_LEASE_S
+from ...notifications.leader_election import LEASE_S as LEADER_LEASE_S
 from ...queue.keyspace import keyspace
 from ...queue.redis_errors import translate_errors
 from .commands import Listener
@@ -27,7 +27,7 @@ from .redis_server import RedisServer, find_redis_server
 from .servers import HOST, ServerMissing, StoreServer, free_ports
 from .swift_server import SwiftServer
 
-__all__ = ["CHANNEL", "EAR_LEASE_S", "LEASE_S", "Parts", "Queue", "check_installed", "started_parts"]
+__all__ = ["CHANNEL", "LEADER_LEASE_S", "LEASE_S", "Parts", "Queue", "check_installed", "started_parts"]
 
 CHANNEL = "backup"
 LEASE_S = 5

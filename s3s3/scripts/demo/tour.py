@@ -12,7 +12,7 @@ from ...monitoring.formatting import size_text
 from .commands import Listener, run_bucket
 from .judge import Bucket, Judgement, at_once
 from .objects import Sample, first_samples, real_files
-from .parts import CHANNEL, EAR_LEASE_S, LEASE_S, Parts, started_parts
+from .parts import CHANNEL, LEADER_LEASE_S, LEASE_S, Parts, started_parts
 from .screen import Bars, Screen
 from .watch import Watch
 
@@ -147,7 +147,7 @@ class _Tour:
         self._screen.step(
             "Start a new listener",
             f"It goes on with the queue, takes over what was under way when the dead one's lease of {LEASE_S} s ends, "
-            f"and finds by itself what was published to nobody, about {EAR_LEASE_S:.0f} s after the kill.",
+            f"and finds by itself what was published to nobody, about {LEADER_LEASE_S:.0f} s after the kill.",
         )
         watch = Watch(self._parts.destinations, self._expected)
         watch.until(self._start_listener(), self._screen, tell_messages=True)

@@ -1,0 +1,111 @@
+"""Elect the one listener that enqueues a channel."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from ..queue.lua_scripts import LuaScripts
+from ..queue.redis_retry import RedisRetry
+from ..tasks import wait_with_timeout
+
+log = logging.getLogger(__name__)
+
+#: How long a leader stays elected after its last renewal, in s. It renews four times as often.
+LEASE_S = 10.0
+
+#: How often a listener whose election would leave a gap waits a quarter of a lease for another candidate.
+MAX_DEFERRALS = 2
+
+#: Published on the checkpoint channel by a leader that has resigned.
+NO_LEADER = b""
+
+
+class LeaderElection:
+    """Takes and renews the leadership of a channel. Each renewal publishes a checkpoint to all listeners.
+
+    Args:
+        listener: id of this listener.
+        complete_from_ms: returns when, by Redis's clock, this listener's messages begin to be complete.
+        on_watermark_seen: called when Redis has a watermark.
+        on_elected: called with the last checkpoint before which the previous leader has enqueued everything.
+
+    Attributes:
+        is_leader: whether this listener was the leader at its last renewal.
+    """
+
+    def __init__(
+        self,
+        scripts: LuaScripts,
+        channel: str,
+        listener: str,
+        *,
+        complete_from_ms: Callable[[], Awaitable[int]],
+        on_watermark_seen: Callable[[], None],
+        on_elected: Callable[[bytes], None],
+    ) -> None:
+        self._scripts = scripts
+        self._channel = channel
+        self._listener = listener
+        self._complete_from_ms = complete_from_ms
+        self._on_watermark_seen = on_watermark_seen
+        self._on_elected = on_elected
+        self._retry = RedisRetry()
+        self._wake = asyncio.Event()
+        self._is_resigning = False
+        self.is_leader = False
+
+    async def run(self) -> None:
+        """Take part in elections until resignation; never returns."""
+        deferrals = 0
+        while not self._is_resigning:
+            state, enqueued_checkpoint = await self._retry.run(
+                partial(self._elect, _new_checkpoint(), deferrals >= MAX_DEFERRALS)
+            )
+            deferrals = deferrals + 1 if state == "deferred" else 0
+            if state == "leader" and not self.is_leader:
+                log.info("channel %s: elected leader", self._channel)
+                self.is_leader = True
+                self._on_elected(enqueued_checkpoint)
+            elif state != "leader" and self.is_leader:
+                log.info("channel %s: lost leadership", self._channel)
+                self.is_leader = False
+            await wait_with_timeout(self._wake, LEASE_S / 4)
+            self._wake.clear()
+        await asyncio.Event().wait()
+
+    async def _elect(self, checkpoint: bytes, may_leave_gap: bool) -> tuple[str, bytes]:
+        """Run elect.lua; return the state, and the last checkpoint before which everything is enqueued."""
+        lease_ms, complete_from_ms = int(LEASE_S * 1000), await self._complete_from_ms()
+        state, has_watermark, enqueued_checkpoint = await self._scripts.run(
+            "elect", self._listener, lease_ms, checkpoint, complete_from_ms, int(may_leave_gap)
+        )
+        if has_watermark:
+            self._on_watermark_seen()
+        return str(state), str(enqueued_checkpoint).encode()
+
+    def on_resignation(self) -> None:
+        """Hold the next election now: the leader has resigned."""
+        self._wake.set()
+
+    async def publish_last_checkpoint(self) -> bytes:
+        """Renew once more and take part in no further election; return the published checkpoint.
+
+        Raises:
+            RedisUnavailable: it may or may not have been published.
+        """
+        self._is_resigning = True
+        checkpoint = _new_checkpoint()
+        await self._elect(checkpoint, False)
+        return checkpoint
+
+    async def resign(self) -> None:
+        """Let another listener be elected without waiting for the lease to expire. Raises RedisUnavailable."""
+        await self._scripts.run("resign", self._listener)
+
+
+def _new_checkpoint() -> bytes:
+    return secrets.token_hex(8).encode()

@@ -1,0 +1,88 @@
+"""Track up to when every published message is queued; record gaps."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+from ..queue.lease import boottime_s
+from ..queue.lua_scripts import LuaScripts
+
+log = logging.getLogger(__name__)
+
+
+class Gap(NamedTuple):
+    """Time that no listener covered.
+
+    Attributes:
+        age_ms: how long ago it began; None if Redis has lost the watermark.
+        generation: differs for each gap.
+    """
+
+    age_ms: int | None
+    generation: str
+
+
+class Watermark:
+    """The watermark of a channel in Redis, by Redis's clock, and the gap before it.
+
+    Redis's clock is read once for each subscription; other times are counted from there on this process's clock. So
+    a correction of either clock does not look like a gap.
+    """
+
+    def __init__(self, scripts: LuaScripts, channel: str, listener: str) -> None:
+        self._scripts = scripts
+        self._channel = channel
+        self._listener = listener
+        self._subscribed_s, self._subscribed_ms = 0.0, 0  # the same moment on this process's clock and on Redis's
+        self._has_existed = False
+
+    def note_exists(self) -> None:
+        """Remember that Redis has a watermark: if it is missing later, Redis has lost data."""
+        self._has_existed = True
+
+    async def redis_time_ms(self, at_s: float, subscribed_s: float) -> int:
+        """Return what Redis's clock shows at `at_s`, counted from the beginning of a subscription."""
+        if self._subscribed_s != subscribed_s:
+            now_ms = int(await self._scripts.run("redis_time"))
+            self._subscribed_ms = now_ms - round(1000 * (boottime_s() - subscribed_s))
+            self._subscribed_s = subscribed_s
+        return self._subscribed_ms + round(1000 * (at_s - subscribed_s))
+
+    async def advance(
+        self, complete_from_s: float, enqueued_to_s: float, subscribed_s: float, checkpoint: bytes
+    ) -> None:
+        """Record that all messages before these are on the queue, and the gap, if there was one.
+
+        Without effect if another listener leads.
+
+        Args:
+            complete_from_s: since when this listener has received, or enqueued, every message.
+            enqueued_to_s: everything published before is on the queue.
+            checkpoint: everything received before this checkpoint is on the queue.
+        """
+        complete_from_ms = await self.redis_time_ms(complete_from_s, subscribed_s)
+        enqueued_to_ms = await self.redis_time_ms(enqueued_to_s, subscribed_s)
+        result, gap_ms = await self._scripts.run(
+            "advance", self._listener, complete_from_ms, enqueued_to_ms, checkpoint, int(self._has_existed)
+        )
+        self._has_existed = True
+        if result == "first":
+            log.warning("channel %s: first subscription; earlier messages were missed. Run `s3s3 bucket` once now, "
+                        "even if you ran it before", self._channel)  # fmt: skip
+        elif result == "gap":
+            log.warning("channel %s: subscription gap of %.1f s detected", self._channel, gap_ms / 1000)
+        elif result == "data_loss":
+            log.warning("channel %s: subscription gap of unknown length detected: Redis has lost data", self._channel)
+
+    async def gap(self) -> Gap | None:
+        """Return the gap that is not backfilled yet, if any."""
+        recorded = await self._scripts.run("read_gap")
+        if not recorded:
+            return None
+        is_start_known, age_ms, generation = recorded
+        return Gap(int(age_ms) if is_start_known else None, str(generation))
+
+    async def close_gap(self, generation: str) -> None:
+        """Record that a gap is backfilled. A later one, which has another generation, remains."""
+        await self._scripts.run("close_gap", generation)

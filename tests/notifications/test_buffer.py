@@ -1,0 +1,114 @@
+"""Messages received and not yet enqueued."""
+
+from __future__ import annotations
+
+import pytest
+
+from s3s3.notifications import buffer as buffer_module
+from s3s3.notifications.buffer import BufferedMessage, MessageBuffer
+
+
+class Clock:
+    """Stands in for `boottime_s`."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(buffer_module, "boottime_s", clock)
+    return clock
+
+
+def contents(buffer: MessageBuffer) -> list[bytes | None]:
+    return [message.text or message.checkpoint for message in (buffer.pop() for _ in range(len(buffer)))]
+
+
+async def test_messages_checkpoints_and_pings_are_kept_in_order(clock: Clock) -> None:
+    buffer = MessageBuffer("backup")
+    buffer.on_subscribed()
+    clock.now_s = 1001
+    buffer.on_message(b"key")
+    buffer.on_checkpoint(b"c1")
+    buffer.on_ping(1000.5)
+    assert buffer.changed.is_set()
+    assert [buffer.pop() for _ in range(len(buffer))] == [
+        BufferedMessage(1001, 1000, text=b"key"),
+        BufferedMessage(1001, 1000, checkpoint=b"c1"),
+        BufferedMessage(1000.5, 1000),
+    ]
+
+
+async def test_a_ping_sent_before_the_subscription_counts_from_its_beginning(clock: Clock) -> None:
+    buffer = MessageBuffer("backup")
+    buffer.on_subscribed()
+    buffer.on_ping(999)
+    assert buffer.pop().at_s == 1000
+
+
+async def test_an_empty_message_is_a_message(clock: Clock) -> None:
+    buffer = MessageBuffer("backup")
+    buffer.on_message(b"")
+    assert buffer.pop().text == b""
+
+
+async def test_the_age_is_that_of_the_oldest_message(clock: Clock) -> None:
+    buffer = MessageBuffer("backup")
+    assert buffer.oldest_age_s == 0
+    buffer.on_message(b"a")
+    clock.now_s += 3
+    buffer.on_message(b"b")
+    assert buffer.oldest_age_s == 3
+
+
+async def test_messages_are_complete_from_the_subscription_or_the_last_discard(clock: Clock) -> None:
+    buffer = MessageBuffer("backup")
+    clock.now_s = 1005
+    buffer.on_subscribed()
+    assert buffer.complete_from_s(buffer.subscribed_s) == 1005
+    for text in (b"a", b"b", b"c"):
+        buffer.on_message(text)
+        clock.now_s += 1
+    buffer.discard_older_than(1.5)  # at 1008
+    assert buffer.complete_from_s(buffer.subscribed_s) == 1006.5
+    assert contents(buffer) == [b"c"]
+
+
+async def test_a_full_buffer_is_discarded_but_for_the_newest_message(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(buffer_module, "MAX_MESSAGES", 3)
+    buffer = MessageBuffer("backup")
+    for number in range(4):
+        clock.now_s += 1
+        buffer.on_message(b"%d" % number)
+    assert contents(buffer) == [b"3"]
+    assert buffer.complete_from_s(buffer.subscribed_s) == 1004
+    assert "3 messages discarded" in caplog.text
+
+
+async def test_what_precedes_a_checkpoint_is_skipped_but_for_what_may_have_been_reordered(clock: Clock) -> None:
+    buffer = MessageBuffer("backup")
+    for name in (b"early", b"just before"):
+        buffer.on_message(name)
+        clock.now_s += 1
+    clock.now_s += buffer_module.MAX_REORDERING_S - 1
+    buffer.on_checkpoint(b"c1")
+    buffer.on_message(b"after")
+    buffer.skip_to(b"c1")
+    assert contents(buffer) == [b"just before", b"c1", b"after"]
+
+
+@pytest.mark.parametrize("checkpoint", [b"", b"unknown"])
+async def test_nothing_is_skipped_to_an_unknown_checkpoint(checkpoint: bytes, clock: Clock) -> None:
+    buffer = MessageBuffer("backup")
+    buffer.on_message(b"a")
+    clock.now_s += 10
+    buffer.on_ping(clock.now_s)
+    buffer.skip_to(checkpoint)
+    assert len(buffer) == 2
