@@ -74,7 +74,7 @@ def test_with_a_stream_there_is_no_need_of_a_channel(place: Place) -> None:
         assert client.xinfo_consumers("s3s3:notifications", "s3s3") == []
     assert "subscribed" not in listener.log.read_text()
     counted = dict(re.findall(r's3s3_notifications_total\{kind="([^"]*)",route="[^"]*"\} (.*)', metrics))
-    assert counted == {"stream": "2.0", "no route": "1.0", "no key": "1.0"}
+    assert counted == {"stream": "2.0", "no_route": "1.0", "no_key": "1.0"}
 
 
 def test_a_listener_that_is_killed_leaves_its_notices_to_another(place: Place) -> None:
