@@ -18,7 +18,7 @@ OnOutcome = Callable[[str, Outcome], Awaitable[None]]
 
 
 class MirrorCopy:
-    """A worker's `Copy` for a route with one destination, whose jobs are misses.
+    """A worker's `Copy` for misses of one destination.
 
     One process at a time works on a key, and starts with a HEAD. So each object is read once, however many front ends
     request it. What the source refuses for good has the outcome `extraneous` instead of a dead letter, because any

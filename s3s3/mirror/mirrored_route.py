@@ -38,7 +38,7 @@ class Shared:
 
 
 class MirroredRoute:
-    """A destination whose jobs are misses, with its queue and worker. `run` must run while requests are served.
+    """Queue and worker for misses of one destination. `run` must run while requests are served.
 
     Attributes:
         store: the destination, with short timeouts for requests while a client waits.

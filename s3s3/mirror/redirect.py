@@ -107,11 +107,7 @@ class RedirectFrontEnd:
     """Request handler of the redirect front end. `copies` are by service and region."""
 
     def __init__(
-        self,
-        settings: RedirectSettings,
-        rules: UrlRules,
-        copies: Mapping[tuple[str, str], Copies],
-        stats: RequestStats,
+        self, settings: RedirectSettings, rules: UrlRules, copies: Mapping[tuple[str, str], Copies], stats: RequestStats
     ) -> None:
         self._settings = settings
         self._rules = rules

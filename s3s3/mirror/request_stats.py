@@ -49,7 +49,7 @@ class RequestStats:
 
     Args:
         record_event: also called with each event.
-        events: possible results of requests, whose counters start at 0.
+        events: possible results of requests; their counters start at 0.
     """
 
     def __init__(

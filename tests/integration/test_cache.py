@@ -84,7 +84,7 @@ def by_boto3(url: str, output: Path) -> None:
     """botocore's HTTP session does not follow redirects."""
     from botocore.awsrequest import AWSPreparedRequest, HeadersDict  # noqa: PLC0415
 
-    none: Any = HeadersDict()  # what botocore itself passes, whatever its stubs say
+    none: Any = HeadersDict()  # botocore passes this, although its stubs forbid it
 
     for _ in range(2):
         got = URLLib3Session().send(AWSPreparedRequest("GET", url, none, b"", False))
@@ -210,8 +210,8 @@ async def test_a_client_that_waits_for_a_killed_process_gets_the_object_from_ano
             assert (await until_hit(http, urls[1]))[2] == CONTENT
 
 
-def files_in(folder: Path) -> list[Path]:
-    return list(folder.iterdir())
+def files_in(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
 
 
 async def until_hit(http: aiohttp.ClientSession, url: str) -> tuple[int, str, bytes]:
@@ -314,8 +314,8 @@ def test_configuration_errors(store: Endpoint, tmp_path: Path) -> None:
     assert "no table [mirror.cache]" in run("cache", "--config", minimal(tmp_path, store), status=2).stderr
 
 
-def minimal(folder: Path, store: Endpoint) -> Path:
-    path = folder / "other.toml"
+def minimal(directory: Path, store: Endpoint) -> Path:
+    path = directory / "other.toml"
     path.write_text('[mirror.proxy]\nsource = "http://127.0.0.1:1/"\n' + endpoint_table(store).replace(
         "mirror.cache.store", "mirror.proxy.destination").replace("verify_md5 = false\n", ""))  # fmt: skip
     return path

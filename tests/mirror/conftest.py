@@ -75,12 +75,12 @@ async def start_mirror(redis_url: str, tmp_path: Path) -> AsyncIterator[StartMir
 
 @asynccontextmanager
 async def _started(
-    settings: MirrorSettings, redis_url: str, folder: Path, options: dict[str, Any]
+    settings: MirrorSettings, redis_url: str, directory: Path, options: dict[str, Any]
 ) -> AsyncIterator[Mirror]:
     metrics = Metrics()
-    worker = WorkerSettings(concurrency=8, max_attempts=2, lease_s=5, spool_dir=folder, spool_bytes=64 * 1024**2)
+    worker = WorkerSettings(concurrency=8, max_attempts=2, lease_s=5, spool_dir=directory, spool_bytes=64 * 1024**2)
     async with connection.connected(redis_url) as client, aiohttp.ClientSession() as http:
-        shared = Shared(client, worker, CopyBudget(spool_dir=str(folder), spool_bytes=worker.spool_bytes), metrics)
+        shared = Shared(client, worker, CopyBudget(spool_dir=str(directory), spool_bytes=worker.spool_bytes), metrics)
         async with open_frontends(settings, shared, **options) as opened:
             running = asyncio.create_task(run(opened, asyncio.Event(), 0))
             try:

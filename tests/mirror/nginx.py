@@ -26,32 +26,47 @@ class Nginx(AbstractContextManager["Nginx"]):
     """
 
     def __init__(
-        self, folder: Path, authority: trustme.CA, port: int, plain_port: int, frontends: Mapping[str, int], cache: Path
+        self,
+        directory: Path,
+        authority: trustme.CA,
+        port: int,
+        plain_port: int,
+        frontends: Mapping[str, int],
+        cache: Path,
     ) -> None:
         self.port, self.plain_port = port, plain_port
         found = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
         if found is None:
             missing("nginx is not installed (apt-get install nginx-light)")
-        self._folder = folder
-        self._command = [found, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
-        text = CONF.read_text().replace("/var/cache/s3s3/", f"{cache}/").replace("/var/log/nginx", str(folder))
+        self._directory = directory
+        self._command = [
+            found,
+            "-p",
+            str(directory),
+            "-c",
+            str(directory / "nginx.conf"),
+            "-e",
+            str(directory / "error.log"),
+        ]
+        text = CONF.read_text().replace("/var/cache/s3s3/", f"{cache}/").replace("/var/log/nginx", str(directory))
         for name, default_port in {"s3s3_redirect": 9190, "s3s3_proxy": 9191, "s3s3_cache": 9192}.items():
             text = text.replace(f"127.0.0.1:{default_port}", f"127.0.0.1:{frontends.get(name, 1)}")
         text = text.replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
         text = text.replace("listen 80", f"listen 127.0.0.1:{plain_port}")
         for name in ("cache", "mirror", "files"):
             certificate = authority.issue_cert(f"{name}.example.org", "127.0.0.1")
-            chain, key = folder / f"{name}.pem", folder / f"{name}.key"
+            chain, key = directory / f"{name}.pem", directory / f"{name}.key"
             chain.write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
             key.write_bytes(certificate.private_key_pem.bytes())
             text = text.replace(f"/etc/ssl/certs/{name}.example.org.pem", str(chain))
             text = text.replace(f"/etc/ssl/private/{name}.example.org.key", str(key))
         user = "user root;" if os.geteuid() == 0 else ""
         paths = "".join(
-            f"{kind}_temp_path {folder / kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+            f"{kind}_temp_path {directory / kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
-        (folder / "nginx.conf").write_text(
-            f"{user} daemon off; worker_processes 1; pid {folder / 'pid'};\nevents {{}}\nhttp {{ {paths}\n{text}\n}}\n"
+        (directory / "nginx.conf").write_text(
+            f"{user} daemon off; worker_processes 1; pid {directory / 'pid'};\n"
+            f"events {{}}\nhttp {{ {paths}\n{text}\n}}\n"
         )
 
     def __enter__(self) -> Nginx:

@@ -39,7 +39,7 @@ class Client:
 
 
 class ServerFixture:
-    """A server whose handler waits for `release`."""
+    """A server; its handler waits for `release`."""
 
     def __init__(self, limits: ServerLimits, stack: AsyncExitStack) -> None:
         self.connections = Connections(limits)

@@ -62,11 +62,11 @@ async def behind(start_cache: StartCache, tmp_path: Path, accel_prefix: str) -> 
     authority = trustme.CA()
     client = await start_cache(accel_prefix=accel_prefix)
     port, plain_port = free_ports(2)
-    folder = tmp_path / "nginx"
-    folder.mkdir()
+    nginx_directory = tmp_path / "nginx"
+    nginx_directory.mkdir()
     trusting = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
     directory = client.service.directory.directory
-    nginx = Nginx(folder, authority, port, plain_port, {"s3s3_cache": client.service.port}, directory)
+    nginx = Nginx(nginx_directory, authority, port, plain_port, {"s3s3_cache": client.service.port}, directory)
     connector = aiohttp.TCPConnector(ssl=trusting)
     with nginx:
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as http:

@@ -31,12 +31,8 @@ class AuthorizationCache:
         is_cacheable = not any(name.startswith("x-amz-") or name in _RELEVANT_HEADERS for name in headers)
         verified_s, authorization = self._cached.get(identity, (0.0, None))
         now_s = time.time()
-        if (
-            authorization is not None
-            and is_cacheable
-            and now_s - verified_s < MAX_AGE_S
-            and now_s < authorization.expires_s
-        ):
+        is_recent = is_cacheable and now_s - verified_s < MAX_AGE_S
+        if authorization is not None and is_recent and now_s < authorization.expires_s:
             self._cached.move_to_end(identity)
             return authorization
         authorization = await self._verifier.verify(request.method, request.raw_path, headers)

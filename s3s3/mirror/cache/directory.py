@@ -30,7 +30,7 @@ from .cached_object import CachedObject
 
 #: Resolution of the recorded access times (s).
 ACCESS_TIME_RESOLUTION_S = 60.0
-#: Number of objects whose metadata a process keeps in memory, about 3 KB each.
+#: Number of metadata files that a process keeps in memory, about 3 KB each.
 MAX_IN_MEMORY = 4096
 
 

@@ -43,16 +43,17 @@ class Download:
         metadata: of the object; None until the store responds.
         error: why the download failed, or why its object is not cached.
         is_verified: the whole body has arrived with the right MD5 and may be sent; it may not be on disk yet.
+        written_bytes: bytes of the body in its file.
     """
 
     def __init__(self, writer: EntryWriter) -> None:
-        self._writer = writer
-        self._written_bytes = 0
+        self.writer = writer
         self._loop = asyncio.get_running_loop()
         self._progress: asyncio.Future[None] = self._loop.create_future()
         self.metadata: CachedObject | None = None
         self.error: Exception | None = None
         self.is_verified = False
+        self.written_bytes = 0
 
     @property
     def readable_bytes(self) -> int:
@@ -61,7 +62,7 @@ class Download:
             return 0
         if self.is_verified:
             return self.metadata.size_bytes
-        return min(self._written_bytes, max(self.metadata.size_bytes - 1, 0))
+        return min(self.written_bytes, max(self.metadata.size_bytes - 1, 0))
 
     async def wait_for_progress(self) -> None:
         """Wait until metadata or more bytes arrive, or the download ends. Raises the error that ended it."""
@@ -83,105 +84,25 @@ class Download:
 
     def open_body(self) -> int:
         """Return a descriptor of the body; the caller closes it."""
-        return os.dup(self._writer.file)
+        return os.dup(self.writer.file)
 
-    async def run(
-        self,
-        store: Store,
-        key: str,
-        directory: CacheDirectory,
-        disk_space: DiskSpace,
-        on_evicted: Callable[[Evicted], None],
-    ) -> None:
-        """Download the object. Failures are recorded in `error`, not raised."""
-        is_cached = False
-        try:
-            async with timeout(MAX_DOWNLOAD_S):
-                await self._download(store, key, directory, disk_space, on_evicted)
-            is_cached = True
-        except (S3S3Error, OSError, asyncio.TimeoutError) as error:
-            timed_out = f"the download took more than {MAX_DOWNLOAD_S:.0f} s"
-            self.error = error if isinstance(error, S3S3Error) else NotCached(str(error) or timed_out)
-        finally:
-            if not is_cached and self.error is None:
-                self.error = NotCached("the cache is shutting down")
-            self._writer.close()
-            self._notify()
-
-    async def _download(
-        self,
-        store: Store,
-        key: str,
-        directory: CacheDirectory,
-        disk_space: DiskSpace,
-        on_evicted: Callable[[Evicted], None],
-    ) -> None:
-        async with await store.get(key) as stream:
-            size_bytes = stream.info.size_bytes
-            if size_bytes > SMALL_OBJECT_BYTES or not disk_space.try_reserve(self._writer.file, size_bytes):
-                is_reserved, evicted = await _in_thread(partial(disk_space.reserve, self._writer.file, size_bytes))
-                on_evicted(evicted)
-                if not is_reserved:
-                    raise NotCached(f"not enough disk space for {size_bytes} bytes")
-            metadata = _metadata(stream.info, store.endpoint.bucket_name, directory.new_body_name(key))
-            self.metadata = metadata
-            self._notify()
-            md5 = await self._receive(stream)
-        expected = None if stream.info.encrypted else md5_of_etag(stream.info.etag)
-        if self._written_bytes != size_bytes or md5 != (expected or md5):
-            raise IntegrityError(
-                f"the received MD5 is {md5}, not {expected}", store=store.name, operation="GET", key=key
-            )
-        self.is_verified = True
-        self._notify()  # readers need not wait for the disk
-        await asyncio.sleep(_COMMIT_DELAY_S)
-        await _in_thread(partial(commit, directory, self._writer, replace(metadata, md5=md5)))
-
-    async def _receive(self, stream: ObjectStream) -> str:
-        """Write the body to its file; return its MD5 in hex digits."""
-        if stream.info.size_bytes <= SMALL_OBJECT_BYTES:
-            body = await stream.body()
-            self._write(body)
-            return (await md5_of(body)).hex()
-        digest = Digest(also=self._write_in_thread, eager=True)
-        try:
-            async for chunk in stream.chunks(_READ_BYTES):
-                await digest.add(chunk)
-            return (await digest.end()).hex()
-        finally:
-            await digest.wait_for_thread()
-
-    def _write_in_thread(self, chunk: bytes) -> None:
-        self._write(chunk)
-        self._loop.call_soon_threadsafe(self._notify)
-
-    def _write(self, chunk: bytes) -> None:
-        left = memoryview(chunk)
-        while left:
-            written = os.pwrite(self._writer.file, left, self._written_bytes)
-            self._written_bytes += written
-            left = left[written:]
-
-    def _notify(self) -> None:
+    def notify(self) -> None:
+        """Wake the requests that wait for progress."""
         progress, self._progress = self._progress, self._loop.create_future()
         progress.set_result(None)
 
+    def write(self, chunk: bytes) -> None:
+        """Append to the body."""
+        left = memoryview(chunk)
+        while left:
+            written = os.pwrite(self.writer.file, left, self.written_bytes)
+            self.written_bytes += written
+            left = left[written:]
 
-async def _in_thread(function: Callable[[], Result]) -> Result:
-    """Run in a thread, and wait for its end even when cancelled: it uses a file that is closed afterwards."""
-    running = asyncio.ensure_future(asyncio.to_thread(function))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise
-
-
-def _metadata(info: ObjectInfo, bucket: str, body: str) -> CachedObject:
-    headers = dict(info.headers)
-    if info.recorded_etag is not None:
-        headers[RECORDED_ETAG] = info.recorded_etag
-    return CachedObject(bucket, info.key, info.size_bytes, info.etag, info.modified_ms, headers, "", body)
+    def write_in_thread(self, chunk: bytes) -> None:
+        """Append to the body in another thread than the event loop's."""
+        self.write(chunk)
+        self._loop.call_soon_threadsafe(self.notify)
 
 
 class Downloads:
@@ -246,10 +167,44 @@ class Downloads:
 
     async def _run(self, key: str, download: Download) -> None:
         try:
-            await download.run(self._store, key, self._directory, self._disk_space, self._count_evicted)
+            async with timeout(MAX_DOWNLOAD_S):
+                await self._download(key, download)
+        except asyncio.TimeoutError:
+            download.error = NotCached(f"the download took more than {MAX_DOWNLOAD_S:.0f} s")
+        except OSError as error:
+            download.error = NotCached(str(error) or type(error).__name__)
+        except S3S3Error as error:
+            download.error = error
+        except BaseException:
+            download.error = NotCached("the cache is shutting down")
+            raise
         finally:
+            download.writer.close()
+            download.notify()
             del self._running[key]
             self._count(key, download.error)
+
+    async def _download(self, key: str, download: Download) -> None:
+        file = download.writer.file
+        async with await self._store.get(key) as stream:
+            info, size_bytes = stream.info, stream.info.size_bytes
+            if size_bytes > SMALL_OBJECT_BYTES or not self._disk_space.try_reserve(file, size_bytes):
+                is_reserved, evicted = await _in_thread(partial(self._disk_space.reserve, file, size_bytes))
+                self._count_evicted(evicted)
+                if not is_reserved:
+                    raise NotCached(f"not enough disk space for {size_bytes} bytes")
+            body_name = self._directory.new_body_name(key)
+            metadata = download.metadata = _metadata(info, self._store.endpoint.bucket_name, body_name)
+            download.notify()
+            md5 = await _receive(stream, download)
+        expected = None if info.encrypted else md5_of_etag(info.etag)
+        if download.written_bytes != size_bytes or md5 != (expected or md5):
+            message = f"the received MD5 is {md5}, not {expected}"
+            raise IntegrityError(message, store=self._store.name, operation="GET", key=key)
+        download.is_verified = True
+        download.notify()  # readers need not wait for the disk
+        await asyncio.sleep(_COMMIT_DELAY_S)
+        await _in_thread(partial(commit, self._directory, download.writer, replace(metadata, md5=md5)))
 
     def _count_evicted(self, evicted: Evicted) -> None:
         self._metrics.mirror_cache_evicted[self._mirror] += evicted.objects
@@ -260,3 +215,35 @@ class Downloads:
         self._metrics.mirror_cache_fills[self._mirror, outcome] += 1
         if error is not None and (not isinstance(error, StoreError) or error.retriable):
             log.warning("%s: cannot cache %r: %s", self._mirror, key, error, extra=log_fields(self._store.name, key))
+
+
+async def _receive(stream: ObjectStream, download: Download) -> str:
+    """Write the body to its file; return its MD5 in hex digits."""
+    if stream.info.size_bytes <= SMALL_OBJECT_BYTES:
+        body = await stream.body()
+        download.write(body)
+        return (await md5_of(body)).hex()
+    digest = Digest(also=download.write_in_thread, eager=True)
+    try:
+        async for chunk in stream.chunks(_READ_BYTES):
+            await digest.add(chunk)
+        return (await digest.end()).hex()
+    finally:
+        await digest.wait_for_thread()
+
+
+def _metadata(info: ObjectInfo, bucket: str, body: str) -> CachedObject:
+    headers = dict(info.headers)
+    if info.recorded_etag is not None:
+        headers[RECORDED_ETAG] = info.recorded_etag
+    return CachedObject(bucket, info.key, info.size_bytes, info.etag, info.modified_ms, headers, "", body)
+
+
+async def _in_thread(function: Callable[[], Result]) -> Result:
+    """Run in a thread, and wait for its end even when cancelled: it uses a file that is closed afterwards."""
+    running = asyncio.ensure_future(asyncio.to_thread(function))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise

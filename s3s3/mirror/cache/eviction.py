@@ -45,12 +45,9 @@ class DiskSpace:
     """
 
     def __init__(
-        self,
-        directory: CacheDirectory,
-        max_fill: float,
-        low_fill: float,
+        self, directory: CacheDirectory, max_fill: float, low_fill: float,
         disk_usage: Callable[[Path], DiskUsage] = disk_usage,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._directory = directory
         self._max_fill = max_fill
         self._low_fill = low_fill

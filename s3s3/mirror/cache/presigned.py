@@ -98,7 +98,7 @@ class Verifier:
     """Verifies presigned URLs of one bucket.
 
     Args:
-        readers: credentials besides the endpoint's own whose holders may read the bucket here.
+        readers: further credentials that may read the bucket here.
     """
 
     def __init__(self, endpoint: Endpoint, readers: Sequence[Credentials] = ()) -> None:
@@ -125,7 +125,7 @@ class Verifier:
 
         Raises:
             SignatureRejected: the signature is invalid, expired, or not for this bucket and prefix.
-            AccessDenied: there are no credentials to verify with.
+            AccessDenied: no credentials are configured or found by boto3.
         """
         if not is_utf8(target):
             raise SignatureRejected("InvalidURI", "the URL is not UTF-8")
@@ -177,11 +177,9 @@ class Verifier:
         if not (expires.isascii() and expires.isdigit() and len(expires) < 15):
             raise SignatureRejected("AccessDenied", "Expires is not a Unix time")
         signature = parameters["Signature"].replace(" ", "+")
-
         # Constructing the CanonicalizedAmzHeaders element; botocore moves the x-amz- headers into the query
         amz_parameters = {name: value for name, value in parameters.items() if name.startswith("x-amz-")}
         headers = {name: value for name, value in request.headers.items() if name.startswith(_V2_SIGNED_HEADERS)}
-
         # Constructing the CanonicalizedResource element: the bucket comes from the path or from the host name
         bucket, _, object_path = request.path[1:].partition("/")
         styles = [(object_path, True)] if unquote(bucket) == self._bucket and object_path else []
@@ -197,7 +195,7 @@ class Verifier:
                 if str(int(expires)) == expires and _equal(expected, signature):
                     store_accepts = signers.is_own and path_style == self._endpoint.path_style
                     return _Verified(key, float(expires), store_accepts, not headers)
-        raise _mismatch()
+        raise SignatureRejected("SignatureDoesNotMatch", "the signature does not match")
 
     def _verify_v4(self, request: _Request) -> _Verified:
         parameters, region = request.parameters, self._endpoint.region
@@ -225,7 +223,6 @@ class Verifier:
         names = parameters.get("X-Amz-SignedHeaders", "").split(";")
         if "host" not in names:
             raise SignatureRejected("AccessDenied", "the Host header is not signed")
-
         # Calculating a signature: for the cache's host or the store's
         query = tuple(pair for pair in request.query if pair[0] not in _SIGNATURE_PARAMETERS)
         headers = {name: request.headers.get(name, "") for name in names}
@@ -241,7 +238,7 @@ class Verifier:
                     store_accepts = signers.is_own and is_store_host
                     key = self._v4_key(request.path, host)
                     return _Verified(key, signed_s + int(validity), store_accepts, names == ["host"])
-        raise _mismatch()
+        raise SignatureRejected("SignatureDoesNotMatch", "the signature does not match")
 
     def _v4_key(self, path: str, host: str) -> str:
         """Return the key: the signed host decides whether the path begins with the bucket."""
@@ -253,14 +250,9 @@ class Verifier:
         return decode_key(object_path)
 
     def _find_signers(self, access_key_id: str) -> _Signers:
-        signers = self._signers.get(access_key_id)
-        if signers is None:
+        if access_key_id not in self._signers:
             raise SignatureRejected("InvalidAccessKeyId", "the access key id is not known here")
-        return signers
-
-
-def _mismatch() -> SignatureRejected:
-    return SignatureRejected("SignatureDoesNotMatch", "the signature does not match")
+        return self._signers[access_key_id]
 
 
 def _invalid_parameter(message: str) -> SignatureRejected:

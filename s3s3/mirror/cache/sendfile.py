@@ -24,7 +24,7 @@ _SENDFILE_BYTES = 1024 * 1024
 
 
 class SendfileResponse(web.StreamResponse):
-    """A response whose body is sent from a file.
+    """A response with a body from a file.
 
     Attributes:
         sent_bytes: bytes of the body sent so far.

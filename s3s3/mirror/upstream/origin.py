@@ -128,7 +128,11 @@ class Origin:
                 hops.append(Hop(response.status, parsed.url, address))
                 location = response.headers.get("location")
                 if response.status not in _REDIRECT_STATUSES or location is None:
-                    return await self._open(key, parsed, response, Fetched(tuple(hops), response.headers))
+                    try:
+                        return await self._open(key, parsed, response, Fetched(tuple(hops), response.headers))
+                    except BaseException:
+                        response.close(abort=True)
+                        raise
                 response.close()
                 url = urljoin(parsed.url, location.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
         except UrlForbidden as error:
@@ -181,13 +185,6 @@ class Origin:
         raise ConnectFailed from cause
 
     async def _open(self, key: str, url: ParsedUrl, response: S3Response, fetched: Fetched) -> ObjectStream:
-        try:
-            return await self._open_response(key, url, response, fetched)
-        except BaseException:
-            response.close(abort=True)
-            raise
-
-    async def _open_response(self, key: str, url: ParsedUrl, response: S3Response, fetched: Fetched) -> ObjectStream:
         if response.status == 404:
             raise NoSuchKey("not found upstream", operation="GET", key=key, status=404)
         if response.status != 200:

@@ -60,14 +60,8 @@ def parse_url(url: str) -> ParsedUrl:
     default_port = 443 if scheme == "https" else 80
     host_header = bracketed if port in (None, default_port) else f"{bracketed}:{port}"
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return ParsedUrl(
-        url=f"{scheme}://{host_header}{target}",
-        host=host,
-        port=port or default_port,
-        is_secure=scheme == "https",
-        host_header=host_header,
-        target=target,
-    )
+    normalized = f"{scheme}://{host_header}{target}"
+    return ParsedUrl(normalized, host, port or default_port, scheme == "https", host_header, target)
 
 
 async def resolve(host: str, port: int) -> list[str]:

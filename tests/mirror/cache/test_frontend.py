@@ -302,7 +302,7 @@ async def test_a_truncated_download_is_not_cached(start_cache: StartCache, put: 
 async def test_shutdown_waits_for_a_running_commit(
     start_cache: StartCache, put: PutObject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The commit's thread uses a descriptor, whose number is reused once it is closed."""
+    """The commit's thread uses a descriptor; its number is reused once it is closed."""
     put("key", BIG)
     client = await start_cache()
     open_still: list[bool] = []
