@@ -30,7 +30,7 @@ from .monitoring.metrics import Metrics
 from .reconcile.comparison import ReconcileOptions
 from .reconcile.session import reconcile_with_worker
 from .reconcile.summary import ReconcileSummary
-from .s3.boto3_bridge import endpoint_of
+from .s3.boto3_bridge import endpoint_from_client
 from .tasks import run_sync
 from .transfer.route_stores import opened
 
@@ -192,7 +192,7 @@ def _named(given: Several | Sequence[Several]) -> list[tuple[str, Several]]:
 
 
 def _endpoint(resource: Object | Bucket | S3ServiceResource, bucket_name: str, name: str, **changes: Any) -> Endpoint:
-    return dataclasses.replace(endpoint_of(resource.meta.client, bucket_name, name), **changes)
+    return dataclasses.replace(endpoint_from_client(resource.meta.client, bucket_name, name), **changes)
 
 
 def route_of(source: Connection, destinations: Connection | Sequence[Connection]) -> Route:

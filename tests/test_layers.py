@@ -41,6 +41,7 @@ LIBRARIES = {
     "aiohttp": "mirror monitoring notifications",
     "boto3": "notifications s3 scripts",
     "botocore": "notifications s3 scripts",
+    "defusedxml": "s3",
     "prometheus_client": "monitoring scripts",
     "redis": "listener mirror monitoring notifications queue scripts worker",
     "rich": "scripts",

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from ..errors import RedisUnavailable, StoreError
 from ..monitoring.log import log_fields
-from ..s3.transport.pool import ASKED_FOR_S
+from ..s3.transport.pool import MAX_LOOKUP_S
 from ..tasks import timeout
 from .access_log import OUTCOME
 from .mirrored_route import MirroredRoute
@@ -64,7 +64,7 @@ class CopyProxy:
         try:
             event = await self._ensure_copy(key, wait_s)
             if event in (Event.HIT, Event.WAITED):
-                return event, await self._route.store.location(key, method=method, signed_for_s=self._signed_for_s)
+                return event, await self._route.store.object_url(key, method=method, expires_s=self._signed_for_s)
         except (StoreError, RedisUnavailable, asyncio.TimeoutError) as error:
             reason = str(error) or "the destination did not respond in time"
             log.warning("%s: no copy of %r, redirecting to the source: %s", self._route.name, key, reason,
@@ -74,7 +74,7 @@ class CopyProxy:
 
     async def _ensure_copy(self, key: str, wait_s: float) -> Event:
         start_s = time.monotonic()
-        async with timeout(ASKED_FOR_S):
+        async with timeout(MAX_LOOKUP_S):
             if await self._route.store.head(key) is not None:
                 return Event.HIT
         settled = await self._route.misses.settle(key, max(wait_s - (time.monotonic() - start_s), 0))

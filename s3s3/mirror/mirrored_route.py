@@ -14,7 +14,7 @@ from ..model import Endpoint, Job, Outcome, Route
 from ..monitoring.metrics import Metrics
 from ..queue.redis_queue import RedisJobQueue
 from ..s3 import Source, Store, Timeouts
-from ..s3.transport.pool import ASKING, ASKING_CONNECTIONS
+from ..s3.transport.pool import LOOKUP_CONNECTIONS, LOOKUP_TIMEOUTS
 from ..tasks import run_with_background
 from ..transfer.budget import CopyBudget
 from ..transfer.copier import Copier
@@ -106,6 +106,6 @@ async def destination_stores(endpoint: Endpoint, settings: WorkerSettings) -> As
     """Open a destination twice: for copies, and with short timeouts for requests while a client waits."""
     connections = settings.concurrency + EXTRA_CONNECTIONS
     copy_store = Store(endpoint, connections=connections, timeouts=Timeouts(write_s=settings.lease_s))
-    client_store = Store(endpoint, connections=ASKING_CONNECTIONS, timeouts=ASKING)
+    client_store = Store(endpoint, connections=LOOKUP_CONNECTIONS, timeouts=LOOKUP_TIMEOUTS)
     async with copy_store, client_store:
         yield copy_store, client_store

@@ -18,7 +18,7 @@ from aiohttp import web
 from ..config.mirror import RedirectSettings
 from ..errors import InvalidKey, RedisUnavailable, StoreError, UrlForbidden
 from ..model import KEY_LIMIT_BYTES
-from ..s3.transport.pool import ASKED_FOR_S
+from ..s3.transport.pool import MAX_LOOKUP_S
 from ..tasks import timeout
 from .access_log import OUTCOME, JsonAccessLog
 from .copy_proxy import LOCATION_VALIDITY_S
@@ -58,7 +58,7 @@ class Copies:
                 return True
         except RedisUnavailable as error:
             log.warning("%s: %s", self.route.name, error)
-        async with timeout(ASKED_FOR_S):
+        async with timeout(MAX_LOOKUP_S):
             info = await self.route.store.head(key)
         if info is None or not is_fresh(info, self.route.store, self._fresh_for_s):
             return False
@@ -95,7 +95,7 @@ class Copies:
 
     async def location(self, key: str, method: str) -> str:
         """Return the URL of a copy, presigned unless the destination is public. Raises StoreError."""
-        return await self.route.store.location(key, method=method, signed_for_s=self._signed_for_s)
+        return await self.route.store.object_url(key, method=method, expires_s=self._signed_for_s)
 
     async def purge(self, key: str) -> None:
         """Delete a copy, then its state. Raises StoreError and RedisUnavailable."""

@@ -226,7 +226,7 @@ class _RangeWorker:
                 await self._outstanding.take()
             entries += len(batch.rows)
             is_long = entries >= TURN_ENTRIES or boottime_s() - began_s >= TURN_S
-            if batch.rows and is_long and all(store.can_name(batch.rows[-1][0]) for store in self._stores):
+            if batch.rows and is_long and all(store.is_valid_key(batch.rows[-1][0]) for store in self._stores):
                 await self._end_turn(held, batch.rows[-1][0])
                 entries, began_s = 0, boottime_s()
                 if held.wanting > 0:

@@ -92,7 +92,7 @@ class InProcessExecutor:
             await stop.wait()
             self._is_stopping = True
             for limiter in self._stores.limits.values():
-                limiter.give_up()
+                limiter.stop_admitting()
             if self._running:
                 await asyncio.wait(self._running, timeout=drain_s)
         finally:

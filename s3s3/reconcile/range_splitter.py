@@ -63,13 +63,13 @@ class _Cutter:
         return sorted(found)
 
     async def _cut(self, after: str, until: str | None) -> list[str]:
-        page = await self._store.some(after, PAGE_KEYS)
+        page = await self._store.list_after(after, PAGE_KEYS)
         if len(page) < PAGE_KEYS or (until is not None and page[-1].key >= until):
             return []
         last = page[-1].key
         shared = last[: await self._shared_length(last, until)]
         points = [shared + chr(code) for code in _codes(last, shared, until)]
-        points = [point for point in points if all(store.can_name(point) for store in self._stores)]
+        points = [point for point in points if all(store.is_valid_key(point) for store in self._stores)]
         following = await asyncio.gather(*(self._next(point, until) for point in points))
         # Of the points between two keys, the last: so no piece is known to be empty.
         by_key = {key: point for point, key in zip(points, following, strict=True) if key is not None}
@@ -92,9 +92,9 @@ class _Cutter:
 
     async def _next(self, name: str | None, until: str | None) -> str | None:
         """Return the key that comes next after a name, None where that is not in the stretch."""
-        if name is None or (until is not None and name >= until) or not self._store.can_name(name):
+        if name is None or (until is not None and name >= until) or not self._store.is_valid_key(name):
             return None
-        page = await self._store.some(name, 1)
+        page = await self._store.list_after(name, 1)
         return page[0].key if page and (until is None or page[0].key <= until) else None
 
 

@@ -1,4 +1,4 @@
-"""Everything that speaks S3; the only place that knows a wire format."""
+"""S3 over HTTP/1.1: the only package that knows S3's wire format."""
 
 from .attributes import TAGGING
 from .boto3_bridge import create_resource
@@ -6,7 +6,7 @@ from .bucket_admin import BucketAdmin
 from .client import Store
 from .listing import Page
 from .objects import RECORDED_ETAG, BodyReader, ObjectInfo, ObjectStream, PutResult, Source
-from .request import RateLimiter
+from .request import Priority, RateLimiter
 from .signing import Credentials
 from .timestamps import http_date_ms
 from .transport.pool import Timeouts
@@ -20,6 +20,7 @@ __all__ = [
     "ObjectInfo",
     "ObjectStream",
     "Page",
+    "Priority",
     "PutResult",
     "RateLimiter",
     "Source",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.service_resource import S3ServiceResource
 
 
-def endpoint_of(client: S3Client, bucket_name: str, name: str) -> Endpoint:
+def endpoint_from_client(client: S3Client, bucket_name: str, name: str) -> Endpoint:
     """Return the endpoint that a bucket is for a boto3 client.
 
     Address, region, signature version, addressing style and keys are taken from the client as they are now: keys

@@ -1,38 +1,38 @@
-"""Making a bucket, and having its store delete what has had its time."""
+"""Create a bucket and set its lifecycle expiry rule."""
 
 from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
+from collections.abc import Mapping
 from xml.etree import ElementTree
 
 from ..errors import StoreRefused
 from ..model import Endpoint
-from .error_mapping import ERROR_BODY_LIMIT_BYTES
 from .keys import Query
-from .request import S3Requester, with_retries
+from .request import Request, S3Requester
 from .transport.pool import Timeouts
 
-RULE = "s3s3-mirror"
+RULE_ID = "s3s3-mirror"
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _LIFECYCLE: Query = (("lifecycle", None),)
 
 
 class BucketAdmin:
-    """The bucket of one endpoint. Every method raises errors of `s3s3.errors.StoreError`'s tree."""
+    """The bucket of one endpoint. All methods raise errors of StoreError's tree."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._exchange = S3Requester(endpoint, connections=1, timeouts=Timeouts())
+        self._requester = S3Requester(endpoint, connections=1, timeouts=Timeouts())
 
     async def close(self) -> None:
-        """Drop the connection."""
-        await self._exchange.close()
+        """Close the connection."""
+        await self._requester.close()
 
-    async def make(self) -> bool:
-        """Make the bucket; return False where it is there already and may be read."""
+    async def create(self) -> bool:
+        """Create the bucket. Return False if it exists and can be listed."""
         try:
-            await self._exchange_once("LIST", query=(("max-keys", "1"),))
+            await self._requester.call(Request("LIST", None, "", (("max-keys", "1"),)))
         except StoreRefused as error:
             if error.code != "NoSuchBucket":
                 raise
@@ -42,10 +42,9 @@ class BucketAdmin:
         return True
 
     async def expire_after(self, days: int) -> bool:
-        """Have the store delete what lies under the prefix after so many days; other rules of the bucket stay.
+        """Have the store delete objects under the prefix after some days; other rules of the bucket stay.
 
-        Returns:
-            False where the store cannot do that.
+        Returns False if the store does not support it.
         """
         try:
             rules = await self._rules()
@@ -62,46 +61,30 @@ class BucketAdmin:
         return True
 
     async def _rules(self) -> list[ElementTree.Element] | None:
-        """Return the bucket's rules but for that of an earlier time; tags without a namespace.
+        """Return the bucket's rules except an earlier one of s3s3.
 
-        None where the store knows no such thing: Swift answers with a listing.
+        None if the store has no lifecycle rules: Swift answers with a listing.
         """
+        request = Request("LIST", None, "", _LIFECYCLE)
         try:
-            said = await self._exchange_once("LIST", query=_LIFECYCLE)
+            response = await self._requester.call(request)
         except StoreRefused as error:
             if error.status == 404 and error.code != "NoSuchBucket":
                 return []
             raise
-        if b"<!" in said:
-            raise StoreRefused("the lifecycle rules hold a declaration", store=self._endpoint.name, operation="GET")
-        try:
-            root = ElementTree.fromstring(said)
-        except ElementTree.ParseError as error:
-            raise StoreRefused("the lifecycle rules are no XML", store=self._endpoint.name, operation="GET") from error
-        for element in root.iter():
-            element.tag = element.tag.rpartition("}")[2]
+        root = self._requester.parse(request, response)
         if root.tag != "LifecycleConfiguration":
             return None
-        return [rule for rule in root.findall("Rule") if rule.findtext("ID") != RULE]
+        return [rule for rule in root.findall("Rule") if rule.findtext("ID") != RULE_ID]
 
     async def _put(self, query: Query, body: bytes) -> None:
         md5 = b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
-        await self._exchange_once("PUT", query=query, headers={"content-md5": md5}, body=body)
-
-    async def _exchange_once(
-        self, operation: str, *, query: Query, headers: dict[str, str] | None = None, body: bytes = b""
-    ) -> bytes:
-        async def attempt() -> bytes:
-            answer = await self._exchange.ask(
-                operation, None, "", query=query, headers=headers, body=body, size_bytes=len(body)
-            )
-            return await answer.beginning(ERROR_BODY_LIMIT_BYTES)
-
-        return await with_retries(attempt)
+        headers: Mapping[str, str] = {"content-md5": md5}
+        await self._requester.call(Request("PUT", None, "", query, headers, body, len(body)))
 
 
 def _location(endpoint: Endpoint) -> bytes:
-    """Return the body that makes a bucket in the region; only AWS needs one, and not for its first region."""
+    """Return the body that creates a bucket in the region; only AWS needs one, except in us-east-1."""
     if endpoint.host is not None or endpoint.region == "us-east-1":
         return b""
     root = ElementTree.Element("CreateBucketConfiguration", xmlns=_NAMESPACE)
@@ -110,9 +93,9 @@ def _location(endpoint: Endpoint) -> bytes:
 
 
 def _rule(prefix: str, days: int) -> ElementTree.Element:
-    """Return a rule in the form that AWS, and Ceph from 14 on, take (S3 API reference, "LifecycleRule")."""
+    """Return a rule in the form that AWS and Ceph from 14 accept (S3 API reference, "LifecycleRule")."""
     rule = ElementTree.Element("Rule")
-    ElementTree.SubElement(rule, "ID").text = RULE
+    ElementTree.SubElement(rule, "ID").text = RULE_ID
     ElementTree.SubElement(ElementTree.SubElement(rule, "Filter"), "Prefix").text = prefix
     ElementTree.SubElement(rule, "Status").text = "Enabled"
     ElementTree.SubElement(ElementTree.SubElement(rule, "Expiration"), "Days").text = str(days)

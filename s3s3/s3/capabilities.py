@@ -1,21 +1,21 @@
-"""What was found out of a store by trying, and what follows from it."""
+"""What a probe found out about a store."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
-CLOCK_SKEW_LIMIT_S = 300
-"""A third of what S3 lets pass: RequestTimeTooSkewed comes at 15 minutes (S3 API reference, "Error responses")."""
+#: A third of what S3 allows: RequestTimeTooSkewed comes at 15 minutes (S3 API reference, "Error responses").
+MAX_CLOCK_SKEW_S = 300
 
 
 @dataclass
 class StoreCapabilities:
-    """What was found out of one store. None is what could not be found out, or was not tried.
+    """What a probe found out about one store. None: not tried, or the result was unclear.
 
     Attributes:
-        errors: what has to be cured, with the setting that cures it.
-        notes: what is worth knowing.
+        errors: what must be fixed, with the setting that fixes it.
+        notes: other information.
     """
 
     name: str
@@ -34,22 +34,21 @@ class StoreCapabilities:
     errors: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-
-def judge(findings: StoreCapabilities) -> None:
-    """Add what follows from the findings."""
-    name, skew_s = findings.name, findings.clock_skew_s
-    if skew_s is not None and abs(skew_s) > CLOCK_SKEW_LIMIT_S:
-        ahead = "ahead of" if skew_s > 0 else "behind"
-        findings.errors.append(
-            f"{name}: its clock is {abs(skew_s):,} s {ahead} this machine's; stores refuse requests "
-            "that are 15 minutes off: set the wrong one of them right (NTP)"
-        )
-    if findings.content_md5_enforced is False and findings.etag_is_md5 is False:
-        findings.errors.append(
-            f"{name}: it neither enforces Content-MD5 nor answers with the MD5 of what it got, so damage on the way to "
-            "it could not be noticed"
-        )
-    elif findings.content_md5_enforced is False:
-        findings.notes.append(f"{name}: it does not enforce Content-MD5; s3s3 relies on the ETag that it answers with")
-    elif findings.etag_is_md5 is False:
-        findings.notes.append(f"{name}: its ETags are no MD5s; s3s3 records the source's ETag with each copy")
+    def add_conclusions(self) -> None:
+        """Add the problems and notes that follow from the other attributes."""
+        name, skew_s = self.name, self.clock_skew_s
+        if skew_s is not None and abs(skew_s) > MAX_CLOCK_SKEW_S:
+            ahead = "ahead of" if skew_s > 0 else "behind"
+            self.errors.append(
+                f"{name}: its clock is {abs(skew_s):,} s {ahead} this machine's; stores refuse requests "
+                "that are 15 minutes off: correct the wrong clock (NTP)"
+            )
+        if self.content_md5_enforced is False and self.etag_is_md5 is False:
+            self.errors.append(
+                f"{name}: it neither enforces Content-MD5 nor returns the MD5 of what it stored, so damage in transit "
+                "would not be detected"
+            )
+        elif self.content_md5_enforced is False:
+            self.notes.append(f"{name}: it does not enforce Content-MD5; s3s3 compares the ETag that it returns")
+        elif self.etag_is_md5 is False:
+            self.notes.append(f"{name}: its ETags are not MD5s; s3s3 records the source's ETag with each copy")

@@ -1,4 +1,4 @@
-"""The async data path: one bucket of one store, under one prefix."""
+"""Async S3 client for one bucket and prefix: get, head, put, copy, delete, list."""
 
 from __future__ import annotations
 
@@ -10,29 +10,26 @@ from typing import Literal
 from ..errors import InvalidKey, NoSuchKey, StoreError, StoreRefused
 from ..model import Endpoint
 from .attributes import ObjectAttributes
-from .error_mapping import etag_in_body
 from .keys import KeyMapper, Query, encode_key
 from .listing import BucketLister, Page
 from .multipart import Multipart
-from .objects import ObjectInfo, ObjectStream, PutResult, S3Response, encrypted, object_info
-from .request import Body, LeaseCheck, RateLimiter, S3Requester, no_check, with_retries
+from .objects import ObjectInfo, ObjectStream, PutResult, S3Response, is_encrypted, object_info
+from .request import Body, LeaseCheck, RateLimiter, Request, Retries, S3Requester, no_check, with_retries
 from .transport.pool import Timeouts
+from .xml import etag_in_body
 
 
 class Store:
-    """One endpoint of one route.
+    """The objects of one endpoint.
 
-    Keys are names in the source. Every method raises errors of `s3s3.errors.StoreError`'s tree. A request whose body
-    can be sent again is tried three times within seconds where that can help.
+    Keys are those of the source. All methods raise errors of StoreError's tree. A request whose body can be sent
+    again is attempted three times within seconds if it fails with a transient error.
 
     Args:
-        endpoint: bucket and prefix, and how to speak with the store.
-        source_prefix: the prefix of the route's source; `endpoint.prefix` takes its place here. For the source itself
-            both are the same.
-        connections: kept and used at once, at most.
-        timeouts: see Timeouts.
-        list_version: 2, or 1 where it is known that the store has no list-type=2; it is found out otherwise.
-        gate: makes every request wait for its turn.
+        source_prefix: the prefix of the route's source, which `endpoint.prefix` replaces here; equal for the source.
+        connections: the maximum number of connections.
+        list_version: 1 if the store is known not to support list-type=2; otherwise the first listing finds out.
+        rate_limiter: delays every request.
     """
 
     def __init__(
@@ -47,12 +44,12 @@ class Store:
     ) -> None:
         self.endpoint = endpoint
         self.name = endpoint.name
-        self._names = KeyMapper(endpoint, source_prefix)
-        self._exchange = S3Requester(endpoint, connections=connections, timeouts=timeouts, rate_limiter=rate_limiter)
+        self._mapper = KeyMapper(endpoint, source_prefix)
+        self._requester = S3Requester(endpoint, connections=connections, timeouts=timeouts, rate_limiter=rate_limiter)
         self._put_headers = _put_headers(endpoint)
         self._list_version = list_version
-        self.multipart = Multipart(self._exchange, self._names, self._put_headers)
-        self.marks = ObjectAttributes(self._exchange, self._names)
+        self.multipart = Multipart(self._requester, self._mapper, self._put_headers)
+        self.attributes = ObjectAttributes(self._requester, self._mapper)
 
     async def __aenter__(self) -> Store:
         return self
@@ -63,56 +60,53 @@ class Store:
         await self.close()
 
     async def close(self) -> None:
-        """Drop all connections."""
-        await self._exchange.close()
+        """Close all connections."""
+        await self._requester.close()
 
     def source_time_ms(self) -> int:
-        """Return the time now by the store's clock (Unix, ms): this machine's until a first answer has come."""
-        return self._exchange.time_ms()
+        """Return the time by the store's clock (Unix, ms); by the local clock before the first response."""
+        return self._requester.time_ms()
 
     async def get(self, key: str) -> ObjectStream:
         """Open an object. Raises NoSuchKey, NoSuchBucket and the rest of StoreError's tree."""
-        endpoint_key = self._names.held(key)
+        endpoint_key = self._mapper.endpoint_key(key)
         return await with_retries(lambda: self._open(key, endpoint_key))
 
     async def fetch(self, key: str, limit_bytes: int) -> tuple[ObjectStream, bytes | None]:
-        """Open an object and, where it has at most `limit_bytes`, read it too.
+        """Open an object, and read it if it has at most `limit_bytes`. A body that breaks off is read again.
 
-        A body that breaks off is tried again like a request that failed. The content is None where the object is
-        larger; the reading is then open, and the caller's to close.
+        Returns the stream, and the content; None if the object is larger: the caller reads and closes the stream.
         """
-        endpoint_key = self._names.held(key)
-
-        async def attempt() -> tuple[ObjectStream, bytes | None]:
-            reading = await self._open(key, endpoint_key)
-            if reading.info.size_bytes > limit_bytes:
-                return reading, None
-            return reading, await reading.body()
-
-        return await with_retries(attempt)
+        endpoint_key = self._mapper.endpoint_key(key)
+        retries = Retries()
+        while True:
+            try:
+                stream = await self._open(key, endpoint_key)
+                return stream, None if stream.info.size_bytes > limit_bytes else await stream.body()
+            except StoreError as error:
+                await retries.pause(error)
 
     async def head(self, key: str) -> ObjectInfo | None:
-        """Describe an object; None on a 404, which may mean that there is no such bucket."""
-        endpoint_key = self._names.held(key)
+        """Describe an object. Return None on a 404, which can also mean that the bucket does not exist."""
+        request = Request("HEAD", key, self._mapper.endpoint_key(key))
 
         async def attempt() -> ObjectInfo | None:
-            answer = await self._exchange.ask("HEAD", key, endpoint_key)
-            answer.close()
-            return None if answer.status == 404 else self._held("HEAD", key, answer)
+            response = await self._requester.send(request)
+            response.close()
+            return None if response.status == 404 else self._info(request, response)
 
         return await with_retries(attempt)
 
-    async def location(
-        self, key: str, *, method: str = "GET", signed_for_s: int | None = None, query: Query = ()
+    async def object_url(
+        self, key: str, *, method: str = "GET", expires_s: int | None = None, query: Query = ()
     ) -> str:
-        """Return a URL of an object, for somebody else to ask.
+        """Return a URL of an object.
 
         Args:
-            method: what may be asked with it, where it is signed.
-            signed_for_s: how long whoever holds it may use it; None: it is not signed, for a bucket that is public.
-            query: to be asked with it.
+            method: the method that a presigned URL permits.
+            expires_s: how long a presigned URL is valid; None: not signed, for a public bucket.
         """
-        return await self._exchange.location(self._names.held(key), method, signed_for_s, query)
+        return await self._requester.object_url(self._mapper.endpoint_key(key), method, expires_s, query)
 
     async def put(
         self,
@@ -124,38 +118,25 @@ class Store:
         headers: Mapping[str, str],
         check_lease: LeaseCheck = no_check,
     ) -> PutResult:
-        """Store an object in one PUT with Content-MD5.
+        """Store an object by one PUT with Content-MD5.
 
         Args:
-            key: its name in the source.
-            body: the bytes, sent again where an attempt fails; or what gives an iterator over them, sent once. When
-                the iterator raises, also after its last chunk, the connection is reset before the body is complete, so
-                that the store keeps what it had, and the exception comes out of here.
-            size_bytes: of the body.
+            body: bytes, which are sent again if an attempt fails; or a function that returns an iterator over them,
+                which is sent once. If the iterator raises, even after its last chunk, the connection is reset before
+                the body is complete, so that the store keeps its old object; the exception is raised here.
             md5: the digest of the body (16 bytes).
-            headers: the object's own, as `ObjectStream.headers` gives them.
-            permit: called right before each attempt; what it raises comes out of here, and nothing is sent.
+            headers: the object's own, as in `ObjectInfo.headers`.
+            check_lease: called right before each attempt; if it raises, nothing is sent, and the exception is raised
+                here.
 
         Raises:
-            StoreError: with `indeterminate` set where an attempt was sent and got no answer.
+            StoreError: `indeterminate` is set if an attempt was sent and never answered.
         """
-        endpoint_key = self._names.held(key)
-        signed = {**headers, **self._put_headers, "content-md5": b64encode(md5).decode()}
-        indeterminate = False
-
-        async def attempt() -> PutResult:
-            nonlocal indeterminate
-            try:
-                answer = await self._exchange.ask(
-                    "PUT", key, endpoint_key, headers=signed, body=body, size_bytes=size_bytes, check_lease=check_lease
-                )
-                await self._exchange.read_result("PUT", key, answer)
-            except StoreError as error:
-                indeterminate = error.indeterminate = error.indeterminate or indeterminate
-                raise
-            return PutResult(answer.headers.get("etag", "").strip('"'), encrypted(answer.headers), indeterminate)
-
-        return await (with_retries(attempt) if isinstance(body, bytes) else attempt())
+        headers = {**headers, **self._put_headers, "content-md5": b64encode(md5).decode()}
+        request = Request("PUT", key, self._mapper.endpoint_key(key), (), headers, body, size_bytes)
+        response = await self._requester.call(request, check_lease=check_lease, retry=isinstance(body, bytes))
+        etag = response.headers.get("etag", "").strip('"')
+        return PutResult(etag, is_encrypted(response.headers), response.indeterminate)
 
     async def copy(
         self,
@@ -166,18 +147,16 @@ class Store:
         headers: Mapping[str, str] | None = None,
         check_lease: LeaseCheck = no_check,
     ) -> PutResult:
-        """Have the store copy an object from another of its buckets, by one PUT without a body.
+        """Have the store copy an object from another of its buckets, by a PUT without a body.
 
-        Whoever calls compares what `PutResult` says with what was to be copied: Ceph (16) heeds no condition.
+        The caller must compare the returned ETag with the source's: Ceph (16) ignores the condition on it.
 
         Args:
-            key: its name in the source.
-            source_bucket: where that is, in this same store.
-            etag: only what has this ETag is to be copied.
-            headers: the copy's own, in place of the source's; None: as the source has them.
-            permit, and errors: as for `put`.
+            source_bucket: a bucket of the same store.
+            etag: the source's; the store is asked to copy only an object with this ETag.
+            headers: the copy's own, instead of the source's; None: the same as the source's.
+            check_lease: and errors: as for `put`.
         """
-        endpoint_key = self._names.held(key)
         signed = {
             **(headers or {}),
             **self._put_headers,
@@ -187,93 +166,76 @@ class Store:
         }
         if headers is not None:
             signed["x-amz-metadata-directive"] = "REPLACE"
-        indeterminate = False
-
-        async def attempt() -> PutResult:
-            nonlocal indeterminate
-            try:
-                answer = await self._exchange.ask("PUT", key, endpoint_key, headers=signed, check_lease=check_lease)
-                said = await self._exchange.read_result("PUT", key, answer)
-            except StoreError as error:
-                indeterminate = error.indeterminate = error.indeterminate or indeterminate
-                raise
-            return PutResult(etag_in_body(said), encrypted(answer.headers), indeterminate)
-
-        return await with_retries(attempt)
+        request = Request("PUT", key, self._mapper.endpoint_key(key), headers=signed)
+        response = await self._requester.call(request, check_lease=check_lease)
+        return PutResult(etag_in_body(response.content), is_encrypted(response.headers), response.indeterminate)
 
     async def delete(self, key: str, *, check_lease: LeaseCheck = no_check) -> bool:
-        """Delete an object; one that is not there is as good as deleted. `check_lease` and errors as for `put`.
+        """Delete an object; a missing one counts as deleted. `check_lease` and errors as for `put`.
 
-        Returns whether an attempt before the one that succeeded got no answer: it may yet be carried out.
+        Returns whether an earlier attempt was sent and never answered: the store may still carry it out.
         """
-        endpoint_key = self._names.held(key)
-        indeterminate = False
-
-        async def attempt() -> bool:
-            nonlocal indeterminate
-            try:
-                answer = await self._exchange.ask("DELETE", key, endpoint_key, check_lease=check_lease)
-                await self._exchange.read_result("DELETE", key, answer)
-            except NoSuchKey:
-                pass
-            except StoreError as error:
-                indeterminate = error.indeterminate = error.indeterminate or indeterminate
-                raise
-            return indeterminate
-
-        return await with_retries(attempt)
+        request = Request("DELETE", key, self._mapper.endpoint_key(key))
+        try:
+            return (await self._requester.call(request, check_lease=check_lease)).indeterminate
+        except NoSuchKey as error:
+            return error.indeterminate
 
     def pages(self, *, start_after: str = "", until: str | None = None) -> AsyncGenerator[Page, None]:
-        """Yield what is held under the prefix, sorted, in pages; the next one is fetched while one is looked at.
+        """Yield all entries under the prefix in key order, in pages. The next page is fetched ahead.
 
         Args:
-            start_after: the name after which to begin.
-            until: the last name that is wanted.
+            start_after: the first entry is the one after this key.
+            until: the last key wanted.
 
         Raises:
-            ListingOutOfOrder: the keys do not ascend; a key that comes again at the border of two pages is dropped.
+            ListingOutOfOrder: the keys do not ascend. A key repeated at a page border is dropped.
             StoreError: the rest of its tree.
         """
-        return self._lister().pages(self._names.held(start_after) if start_after else "", until)
+        return self._lister().pages(self._mapper.endpoint_key(start_after) if start_after else "", until)
 
-    async def some(self, start_after: str, most: int) -> Page:
-        """Return up to `most` entries (1 to 1,000) after a name, in order; none where nothing comes after it.
+    async def list_after(self, start_after: str, max_keys: int) -> Page:
+        """Return up to `max_keys` (1 to 1,000) entries after a key, in order; none if there are no more.
 
-        Raises what `pages` raises, and InvalidKey for what no store takes as a name.
+        Raises what `pages` raises, and InvalidKey.
         """
-        return await self._lister().some(self._names.held(start_after) if start_after else "", most)
+        return await self._lister().list_after(self._mapper.endpoint_key(start_after) if start_after else "", max_keys)
 
-    def can_name(self, key: str) -> bool:
-        """Whether this is a key that the endpoint could hold, so that a listing can begin after it."""
+    def is_valid_key(self, key: str) -> bool:
+        """Return whether an object at the endpoint can have this key, so that a listing can start after it."""
         try:
-            self._names.held(key)
+            self._mapper.endpoint_key(key)
         except InvalidKey:
             return False
         return True
 
     def _lister(self) -> BucketLister:
-        return BucketLister(self._exchange, self.endpoint, self._names, self._list_version)
+        return BucketLister(self._requester, self.endpoint, self._mapper, self._list_version)
 
     async def _open(self, key: str, endpoint_key: str) -> ObjectStream:
-        answer = await self._exchange.ask("GET", key, endpoint_key)
-        return ObjectStream(
-            self._held("GET", key, answer), answer, lambda error: self._exchange.failure("GET", key, error)
-        )
+        request = Request("GET", key, endpoint_key)
+        response = await self._requester.send(request)
+        info = self._info(request, response)
+        return ObjectStream(info, response, lambda error: self._requester.transport_error(request, error))
 
-    def _held(self, operation: str, key: str, answer: S3Response) -> ObjectInfo:
+    def _info(self, request: Request, response: S3Response) -> ObjectInfo:
         try:
-            return object_info(key, answer.headers)
+            return object_info(request.key or "", response.headers)
         except ValueError as error:
-            answer.close()
+            response.close()
             raise StoreRefused(
-                f"the store answered with {error}", store=self.name, operation=operation, key=key, status=answer.status
+                f"the store answered with {error}",
+                store=self.name,
+                operation=request.operation,
+                key=request.key,
+                status=response.status,
             ) from error
 
 
 def _put_headers(endpoint: Endpoint) -> dict[str, str]:
-    wanted = {
+    headers = {
         "x-amz-storage-class": endpoint.storage_class,
         "x-amz-acl": endpoint.acl,
         "x-amz-server-side-encryption": endpoint.server_side_encryption,
     }
-    return {name: value for name, value in wanted.items() if value is not None}
+    return {name: value for name, value in headers.items() if value is not None}

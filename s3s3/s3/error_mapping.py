@@ -1,4 +1,4 @@
-"""What a store says, or fails to say, as an error of s3s3's tree. The one place where that is decided."""
+"""Map S3 error responses and transport failures to s3s3 exceptions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import responses
-from xml.etree import ElementTree
 
 from ..errors import (
     AccessDenied,
@@ -36,10 +35,13 @@ from .transport.errors import (
     TransportError,
     TransportTimeout,
 )
+from .xml import parse
 
-ERROR_BODY_LIMIT_BYTES = 64 * 1024
-_SHOWN_CHARACTERS = 300
+#: How much is read of an error response, or of the response to a request that transfers no object.
+RESULT_LIMIT_BYTES = 64 * 1024
+_MAX_MESSAGE_CHARACTERS = 300
 
+#: S3 error codes ("List of error codes", S3 API reference); InvalidObjectName and UserSuspended are Ceph's.
 _CODES: tuple[tuple[type[StoreError], str], ...] = (
     (NoSuchKey, "NoSuchKey NoSuchVersion"),
     (NoSuchBucket, "NoSuchBucket"),
@@ -50,10 +52,9 @@ _CODES: tuple[tuple[type[StoreError], str], ...] = (
     (AccessDenied, "InvalidToken AllAccessDisabled AccountProblem UserSuspended InvalidSecurity NotSignedUp"),
     (StoreUnavailable, "SlowDown RequestTimeout InternalError ServiceUnavailable Busy OperationAborted"),
     (StoreUnavailable, "RequestLimitExceeded ConditionalRequestConflict Throttling ThrottlingException"),
-    (StoreUnavailable, "RequestTimeTooSkewed"),  # until the clock is set right, which costs no key a dead letter
+    (StoreUnavailable, "RequestTimeTooSkewed"),  # until the clock is corrected, and no key is dead-lettered for it
     (StoreRefused, "InvalidObjectState NotImplemented MethodNotAllowed"),
 )
-"""S3 error codes: "List of error codes", S3 API reference; InvalidObjectName and UserSuspended are Ceph's."""
 
 _KINDS = {code: kind for kind, codes in _CODES for code in codes.split()}
 
@@ -69,13 +70,13 @@ _STATUSES: dict[int, type[StoreError]] = {
 
 WRITES = frozenset(("PUT", "POST", "DELETE"))
 
-MAYBE_DONE = frozenset((500, 502, 504))
-"""Answers after which a write may still be carried out: a gateway that got no answer itself, a step that failed."""
+#: Statuses after which a write may still be carried out: a gateway had no response itself, or a step failed.
+INDETERMINATE_STATUSES = frozenset((500, 502, 504))
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """Code and message of an answer, and the region or endpoint that it points to."""
+    """Code and message of an error response, and the region or endpoint that it points to."""
 
     code: str = ""
     message: str = ""
@@ -86,113 +87,92 @@ class ErrorBody:
 def error_for_response(
     endpoint: Endpoint, operation: str, key: str | None, *, status: int, headers: Mapping[str, str], body: bytes
 ) -> StoreError:
-    """Return the error that an answer amounts to. `body` is its beginning."""
-    said = _read(body)
-    kind = _KINDS.get(said.code) or _STATUSES.get(status)
-    if _wants_v4(endpoint, said):
+    """Return the error for a response. `body` is its first RESULT_LIMIT_BYTES."""
+    error_body = _parse_error(body)
+    kind = _KINDS.get(error_body.code) or _STATUSES.get(status)
+    if _requires_v4(endpoint, error_body):
         kind = AccessDenied
     if kind is None:
         kind = StoreUnavailable if status >= 500 or status == 200 else StoreRefused
-    if said.code in ("", "NotFound") and status == 404:
-        said = ErrorBody(said.code, said.message or "not found, without a word on whether bucket or key is missing")
+    message = error_body.message
+    if error_body.code in ("", "NotFound") and status == 404:
+        message = message or "not found; the store does not report whether the bucket or the key is missing"
+    advice = _advice(endpoint, status, headers, error_body)
     error = kind(
-        _without_secrets(said.message, endpoint) or responses.get(status, "no reason given"),
+        _redacted(message, endpoint) or responses.get(status, "no reason given"),
         store=endpoint.name,
         operation=operation,
         key=key,
         status=status,
-        code=said.code,
-        # Headers are bytes, and what is told of them is to be text that can be logged and kept.
-        advice=_advice(endpoint, status, headers, said).encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+        code=error_body.code,
+        # Headers are surrogateescaped bytes; the advice must be text that can be logged and stored.
+        advice=advice.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
     )
-    error.indeterminate = operation in WRITES and status in MAYBE_DONE
+    error.indeterminate = operation in WRITES and status in INDETERMINATE_STATUSES
     return error
 
 
 def error_for_failure(
     endpoint: Endpoint, address: Address, operation: str, key: str | None, error: TransportError
 ) -> StoreError:
-    """Return the error that an exchange without an answer amounts to."""
+    """Return the error for a request that got no complete response."""
     if isinstance(error, BodyLengthMismatch):
         return IntegrityError(str(error), store=endpoint.name, operation=operation, key=key)
     message, advice = _failure(endpoint, address, error)
-    failed = StoreUnavailable(message, store=endpoint.name, operation=operation, key=key, advice=advice)
-    failed.indeterminate = operation in WRITES and error.sent
-    return failed
+    store_error = StoreUnavailable(message, store=endpoint.name, operation=operation, key=key, advice=advice)
+    store_error.indeterminate = operation in WRITES and error.sent
+    return store_error
 
 
-def etag_in_body(body: bytes) -> str:
-    """Return the ETag that a CopyObjectResult or CompleteMultipartUploadResult says, without quotes; "" for none.
-
-    Ceph (16) leaves it empty in the latter.
-    """
-    found = re.search(rb"<ETag>([^<]*)</ETag>", body)
-    return html.unescape(found[1].decode("utf-8", "replace")).strip().strip('"') if found else ""
-
-
-def read_xml(said: bytes) -> ElementTree.Element:
-    """Return the root of an answer, its tags without their namespace. Raises StoreRefused for what is no XML."""
-    if b"<!DOCTYPE" in said or b"<!ENTITY" in said:
-        raise StoreRefused("an answer that declares entities is not read")
-    try:
-        root = ElementTree.fromstring(said)
-    except ElementTree.ParseError as error:
-        raise StoreRefused(f"the answer is no XML: {error}") from error
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-    return root
-
-
-def _read(body: bytes) -> ErrorBody:
-    """Read an error body: S3's XML, or whatever a proxy says."""
+def _parse_error(body: bytes) -> ErrorBody:
+    """Read S3's XML, else the text of another body, such as a proxy's HTML."""
     text = body.strip()
-    declares = b"<!DOCTYPE" in text.upper() or b"<!ENTITY" in text.upper() or b"\0" in text  # NULs: it may in UTF-16
-    if text.startswith(b"<") and not declares:
+    if text.startswith(b"<"):
         try:
-            root = ElementTree.fromstring(text)  # without a DOCTYPE there are no entities
-        except ElementTree.ParseError:
+            root = parse(text, len(text))
+        except StoreRefused:
             pass
         else:
-            found = {child.tag.rpartition("}")[2]: (child.text or "").strip() for child in root}
+            found = {child.tag: (child.text or "").strip() for child in root}
             if "Code" in found:
                 return ErrorBody(
                     found["Code"], found.get("Message", ""), found.get("Region", ""), found.get("Endpoint", "")
                 )
     plain = re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", text.decode("utf-8", "replace"), flags=re.S | re.I)
-    return ErrorBody(message=" ".join(html.unescape(plain).split())[:_SHOWN_CHARACTERS])
+    return ErrorBody(message=" ".join(html.unescape(plain).split())[:_MAX_MESSAGE_CHARACTERS])
 
 
-def _without_secrets(text: str, endpoint: Endpoint) -> str:
-    """Some error pages repeat the request. Its signature and secret are not for a log."""
+def _redacted(text: str, endpoint: Endpoint) -> str:
+    """Remove signatures and secrets: some error pages repeat the request."""
     text = re.sub(r"(?i)(signature(?:provided)?\W{1,3})[A-Za-z0-9+/=%]{16,}", r"\1***", text)
     text = re.sub(r"AWS ([^\s:]+):[A-Za-z0-9+/=]+", r"AWS \1:***", text)
     for secret in (endpoint.secret_access_key, endpoint.session_token):
         if secret:
             text = text.replace(str(secret), "***")
-    return text[:_SHOWN_CHARACTERS]
+    return text[:_MAX_MESSAGE_CHARACTERS]
 
 
-def _wants_v4(endpoint: Endpoint, said: ErrorBody) -> bool:
-    """Whether a V2 signature was refused for what it is: AWS names V4 in its message, `rclone serve s3` has a code."""
-    refused = "AWS4-HMAC-SHA256" in said.message or said.code == "UnsupportedAlgorithm"
+def _requires_v4(endpoint: Endpoint, error_body: ErrorBody) -> bool:
+    """Return whether V2 signatures are not accepted: AWS names V4 in its message, `rclone serve s3` has a code."""
+    refused = "AWS4-HMAC-SHA256" in error_body.message or error_body.code == "UnsupportedAlgorithm"
     return refused and endpoint.signature_version == "s3"
 
 
-def _advice(endpoint: Endpoint, status: int, headers: Mapping[str, str], said: ErrorBody) -> str:
+def _advice(endpoint: Endpoint, status: int, headers: Mapping[str, str], error_body: ErrorBody) -> str:
     table = endpoint.table
-    region = headers.get("x-amz-bucket-region") or said.region
-    if _wants_v4(endpoint, said):
-        return f'the store takes V4 signatures only: set signature_version = "s3v4" in {table}'
+    region = headers.get("x-amz-bucket-region") or error_body.region
+    if _requires_v4(endpoint, error_body):
+        return f'the store requires V4 signatures: set signature_version = "s3v4" in {table}'
     if region and region != endpoint.region:
         return f'the bucket is in another region: set region = "{region}" in {table}'
     if 300 <= status < 400:
-        where = said.endpoint or headers.get("location", "")
-        return f"the store sends us elsewhere{f', to {where}' if where else ''}: set host or region in {table}"
-    if said.code == "RequestTimeTooSkewed":
-        return f"this machine's clock {_skew(headers)}: set it right (NTP)"
-    advice = _ADVICE.get(said.code or str(status), "").format(table=table, bucket=endpoint.bucket_name)
-    if said.code == "SignatureDoesNotMatch" and endpoint.signature_version == "s3v4":
-        return f"{advice}; if they are right, region"  # of which V2 knows nothing
+        location = error_body.endpoint or headers.get("location", "")
+        return f"the store redirects{f' to {location}' if location else ''}: set host or region in {table}"
+    if error_body.code == "RequestTimeTooSkewed":
+        return f"this machine's clock {_skew(headers)}: correct it (NTP)"
+    advice = _ADVICE.get(error_body.code or str(status), "").format(table=table, bucket=endpoint.bucket_name)
+    if error_body.code == "SignatureDoesNotMatch" and endpoint.signature_version == "s3v4":
+        return f"{advice}; if they are right, region"  # which is not part of a V2 signature
     return advice
 
 
@@ -202,60 +182,59 @@ _ADVICE = {
     "ExpiredToken": "the session token in {table} has expired",
     "InvalidToken": "check the session token in {table}",
     "AccessDenied": "the owner of bucket {bucket!r} must permit this to the access key in {table}",
-    "NoSuchBucket": "check bucket_name in {table}, or make the bucket {bucket!r}",
+    "NoSuchBucket": "check bucket_name in {table}, or create the bucket {bucket!r}",
     "QuotaExceeded": "the quota of bucket {bucket!r} or its owner is used up",
-    "NotImplemented": "the store does not offer this; check storage_class, acl, copy_tags and "
+    "NotImplemented": "the store does not support this; check storage_class, acl, copy_tags and "
     "server_side_encryption in {table}",
-    "501": "the store does not offer this; check storage_class, acl, copy_tags and server_side_encryption in {table}",
-    "InvalidArgument": "if copy_acl is set in {table}: whom the source's ACL names, this store may not know",
+    "501": "the store does not support this; check storage_class, acl, copy_tags and server_side_encryption in {table}",
+    "InvalidArgument": "if copy_acl is set in {table}: this store may not know an account that the source's ACL names",
     "InvalidStorageClass": "check storage_class in {table}",
-    "InvalidObjectState": "the object lies in an archive: restore it first",
+    "InvalidObjectState": "the object is archived: restore it first",
 }
 
 
 def _skew(headers: Mapping[str, str]) -> str:
-    theirs_ms = http_date_ms(headers.get("date", ""))
-    if theirs_ms is None:
+    store_ms = http_date_ms(headers.get("date", ""))
+    if store_ms is None:
         return "and the store's differ too much"
-    ahead_s = round(time.time() - theirs_ms / 1000)
+    ahead_s = round(time.time() - store_ms / 1000)
     return f"is {abs(ahead_s)} s {'ahead of' if ahead_s > 0 else 'behind'} the store's"
 
 
 def _failure(endpoint: Endpoint, address: Address, error: TransportError) -> tuple[str, str]:
+    """Return message and advice for a transport failure."""
     cause = error.__cause__
     table = endpoint.table
     if isinstance(error, ConnectFailed):
-        return _no_connection(address, cause, table)
+        return _connect_failure(address, cause, table)
     if isinstance(error, ProtocolError):
-        return f"{address} does not speak HTTP as it should: {error}", f"check host, port and is_secure in {table}"
+        return f"{address} does not speak correct HTTP: {error}", f"check host, port and is_secure in {table}"
     if isinstance(error, PrematureResponse):
-        return f"{address} claimed success before it had the whole body", ""
+        return f"{address} reported success before it had the whole body", ""
     if isinstance(error, TransportTimeout):
         return f"{address} did not answer in time", ""
     assert isinstance(error, ConnectionLost)
-    hint = "" if endpoint.is_secure or error.kept else f"if it speaks HTTPS there, set is_secure = true in {table}"
-    how = "closed" if cause is None else f"lost ({cause})"
-    return f"the connection to {address} was {how} before the answer was complete", hint
+    advice = "" if endpoint.is_secure or error.reused else f"if it speaks HTTPS there, set is_secure = true in {table}"
+    event = "closed" if cause is None else f"lost ({cause})"
+    return f"the connection to {address} was {event} before the response was complete", advice
 
 
-_MORE_DESCRIPTORS = (
-    "raise the number of file descriptors: LimitNOFILE in systemd, minfds in supervisord, ulimit -n in a shell"
-)
-
-
-def _no_connection(address: Address, cause: BaseException | None, table: str) -> tuple[str, str]:
+def _connect_failure(address: Address, cause: BaseException | None, table: str) -> tuple[str, str]:
     check = f"check host and port in {table}"
     if isinstance(cause, socket.gaierror | UnicodeError):
         return f"the name of {address} cannot be resolved", check
     if isinstance(cause, ConnectionRefusedError):
         return f"nothing listens on {address}", check
     if isinstance(cause, ssl.SSLCertVerificationError):
-        why = cause.verify_message
-        return f"the certificate of {address} is not trusted: {why}", "SSL_CERT_FILE names a file of trusted ones"
+        return (
+            f"the certificate of {address} is not trusted: {cause.verify_message}",
+            "set SSL_CERT_FILE to a file of trusted certificates",
+        )
     if isinstance(cause, ssl.SSLError) or (address.is_secure and isinstance(cause, ConnectionError)):
-        why = getattr(cause, "reason", None) or str(cause) or "the connection was closed"
-        return f"no TLS with {address}: {why}", f"if it speaks plain HTTP there, set is_secure = false in {table}"
+        reason = getattr(cause, "reason", None) or str(cause) or "the connection was closed"
+        return f"no TLS with {address}: {reason}", f"if it speaks plain HTTP there, set is_secure = false in {table}"
     if isinstance(cause, OSError) and not isinstance(cause, TimeoutError):
-        is_ours = cause.errno in (errno.EMFILE, errno.ENFILE)
-        return f"no connection to {address}: {cause}", _MORE_DESCRIPTORS if is_ours else check
+        if cause.errno in (errno.EMFILE, errno.ENFILE):
+            check = "raise the limit of open files: LimitNOFILE in systemd, minfds in supervisord, ulimit -n in a shell"
+        return f"no connection to {address}: {cause}", check
     return f"no connection to {address} in time", check

@@ -1,4 +1,4 @@
-"""Keys and queries as they stand in a URL: percent-encoded, and never changed after that."""
+"""Percent-encode keys and queries; map route keys to endpoint keys and back."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from urllib.parse import quote
 from ..errors import InvalidKey
 from ..model import KEY_LIMIT_BYTES, Endpoint
 
-_PLAIN = re.compile(r"[A-Za-z0-9._~/-]*").fullmatch
+_UNRESERVED = re.compile(r"[A-Za-z0-9._~/-]*").fullmatch
 
+#: Names and values, not encoded. The value None is a name without "=" (`?acl`).
 Query = Sequence[tuple[str, "str | None"]]
-"""Names and values as they are meant, not encoded. None is a name without "=" (`?acl`)."""
 
 
 def encode_key(key: str) -> str:
     """Percent-encode a key for a path: all but A-Z a-z 0-9 - . _ ~ and / (S3 user guide, "Signature calculations").
 
-    Dot segments, empty segments and a leading slash stay: they are part of the name.
+    Dot segments, empty segments and a leading slash are part of the key and stay.
     """
-    return key if _PLAIN(key) else quote(key, safe="/")
+    return key if _UNRESERVED(key) else quote(key, safe="/")
 
 
 def encode_query(query: Query) -> str:
@@ -32,41 +32,45 @@ def encode_query(query: Query) -> str:
 
 
 class KeyMapper:
-    """Maps an object's one name, its key in the source, to the key that an endpoint holds it under, and back."""
+    """Maps the key of an object in the source to its key at one endpoint, and back.
 
-    __slots__ = ("_own_prefix", "_source_prefix", "_store", "same")
+    Attributes:
+        is_identity: both keys are always equal.
+    """
+
+    __slots__ = ("_prefix", "_source_prefix", "_store", "is_identity")
 
     def __init__(self, endpoint: Endpoint, source_prefix: str) -> None:
         self._store = endpoint.name
-        self._own_prefix = endpoint.prefix
+        self._prefix = endpoint.prefix
         self._source_prefix = source_prefix
-        self.same = endpoint.prefix == source_prefix
+        self.is_identity = endpoint.prefix == source_prefix
 
-    def held(self, key: str) -> str:
-        """Return the key at this endpoint. Raises InvalidKey for what is no key there.
+    def endpoint_key(self, key: str) -> str:
+        """Return the key at the endpoint. Raises InvalidKey if no object there can have it.
 
-        An empty key would address the bucket itself: DELETE of it would be DELETE of the bucket.
+        An empty key is invalid because it addresses the bucket: DELETE would delete the bucket.
         """
         if not key.startswith(self._source_prefix):
             raise self._invalid(key, f"the key is not under the route's prefix {self._source_prefix!r}")
-        held = key if self.same else self._own_prefix + key[len(self._source_prefix) :]
-        if not held:
+        endpoint_key = key if self.is_identity else self._prefix + key[len(self._source_prefix) :]
+        if not endpoint_key:
             raise self._invalid(key, "an empty key")
-        if len(held) * 3 > KEY_LIMIT_BYTES or not held.isascii():
-            self._check_bytes(key, held)
-        return held
+        if len(endpoint_key) * 3 > KEY_LIMIT_BYTES or not endpoint_key.isascii():
+            self._check_bytes(key, endpoint_key)
+        return endpoint_key
 
-    def source(self, held: str) -> str:
-        """Return the source's name of a key that a listing of this endpoint gave."""
-        return held if self.same else self._source_prefix + held[len(self._own_prefix) :]
+    def source_key(self, endpoint_key: str) -> str:
+        """Return the key in the source of a key that a listing of the endpoint returned."""
+        return endpoint_key if self.is_identity else self._source_prefix + endpoint_key[len(self._prefix) :]
 
-    def _check_bytes(self, key: str, held: str) -> None:
+    def _check_bytes(self, key: str, endpoint_key: str) -> None:
         try:
-            size_bytes = len(held.encode())
+            size_bytes = len(endpoint_key.encode())
         except UnicodeEncodeError:
             raise self._invalid(key, "the key is not valid UTF-8") from None
         if size_bytes > KEY_LIMIT_BYTES:
-            raise self._invalid(key, f"the key is {size_bytes} bytes long; S3 takes {KEY_LIMIT_BYTES}")
+            raise self._invalid(key, f"the key has {size_bytes} bytes; S3 allows {KEY_LIMIT_BYTES}")
 
     def _invalid(self, key: str, message: str) -> InvalidKey:
         return InvalidKey(message, store=self._store, key=key)

@@ -1,139 +1,106 @@
-"""Objects that are written in parts, which nobody sees before the last step: "Multipart upload", S3 user guide."""
+"""Multipart uploads: create, upload part, complete, abort, list (S3 user guide, "Multipart upload").
+
+The object is not visible before the upload is completed.
+"""
 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 from urllib.parse import unquote_plus
 from xml.sax.saxutils import escape
 
 from ..errors import StoreError, StoreRefused
-from .error_mapping import read_xml
 from .keys import KeyMapper, Query
-from .objects import PutResult, S3Response, encrypted
-from .request import Body, LeaseCheck, S3Requester, with_retries
-
-_Result = TypeVar("_Result")
+from .objects import PutResult, S3Response, is_encrypted
+from .request import Body, LeaseCheck, Priority, Request, S3Requester, no_check
 
 
 class Multipart:
-    """The multipart uploads of one endpoint. Keys, permits and errors are as for `Store.put`.
+    """The multipart uploads of one endpoint. Keys, `check_lease` and errors are as for `Store.put`.
 
     Args:
         put_headers: those of the endpoint's settings, for every object.
     """
 
-    def __init__(self, exchange: S3Requester, names: KeyMapper, put_headers: Mapping[str, str]) -> None:
-        self._exchange = exchange
-        self._names = names
+    def __init__(self, requester: S3Requester, mapper: KeyMapper, put_headers: Mapping[str, str]) -> None:
+        self._requester = requester
+        self._mapper = mapper
         self._put_headers = put_headers
 
-    async def begin(self, key: str, *, headers: Mapping[str, str], check_lease: LeaseCheck) -> str:
-        """Begin an upload; return its id."""
-        signed = {**headers, **self._put_headers}
-        said = await self._unconditional(
-            "POST", key, query=[("uploads", None)], headers=signed, check_lease=check_lease
-        )
-        upload_id = read_xml(said).findtext("UploadId")
+    async def create(self, key: str, *, headers: Mapping[str, str], check_lease: LeaseCheck) -> str:
+        """Create an upload and return its id."""
+        request = self._request("POST", key, [("uploads", None)], {**headers, **self._put_headers})
+        response = await self._call(request, check_lease)
+        upload_id = self._requester.parse(request, response).findtext("UploadId")
         if not upload_id:
-            raise StoreRefused("the store names no upload", operation="POST", key=key)
+            raise StoreRefused("the response has no upload id", operation="POST", key=key)
         return upload_id
 
-    async def put(
+    async def upload_part(
         self, key: str, upload_id: str, number: int, body: Body, *, size_bytes: int, md5: bytes, check_lease: LeaseCheck
     ) -> PutResult:
-        """Send a part, again where an attempt fails. Of its receipt, `indeterminate` says nothing.
+        """Upload a part, with retries. `indeterminate` of the result has no meaning.
 
         Args:
-            number: from 1 on.
-            body: what gives an iterator over the bytes, each time it is called.
+            number: from 1.
+            body: a function that returns an iterator over the bytes; called for each attempt.
             md5: the digest of the part (16 bytes).
         """
-        endpoint_key = self._names.held(key)
         query = [("partNumber", str(number)), ("uploadId", upload_id)]
         headers = {"content-md5": b64encode(md5).decode()}
-
-        async def attempt() -> PutResult:
-            answer = await self._exchange.ask(
-                "PUT",
-                key,
-                endpoint_key,
-                query=query,
-                headers=headers,
-                body=body,
-                size_bytes=size_bytes,
-                check_lease=check_lease,
-            )
-            await self._exchange.read_result("PUT", key, answer)
-            return PutResult(answer.headers.get("etag", "").strip('"'), encrypted(answer.headers), False)
-
-        return await _without_effect(with_retries(attempt))
+        request = self._request("PUT", key, query, headers, body, size_bytes)
+        response = await self._call(request, check_lease)
+        return PutResult(response.headers.get("etag", "").strip('"'), is_encrypted(response.headers), False)
 
     async def complete(self, key: str, upload_id: str, etags: Sequence[str], *, check_lease: LeaseCheck) -> None:
-        """Make the object of its parts, in one attempt: after a second nobody could tell what became of the first.
+        """Create the object from its parts, in one attempt: a second one could not tell what became of the first.
 
         Raises:
-            StoreError: with `indeterminate` set where it may yet be carried out.
+            StoreError: `indeterminate` is set if the store may still carry it out.
         """
         parts = "".join(
             f"<Part><PartNumber>{number}</PartNumber><ETag>&quot;{escape(etag)}&quot;</ETag></Part>"
             for number, etag in enumerate(etags, 1)
         )
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
-        answer = await self._exchange.ask(
-            "POST", key, self._names.held(key), query=[("uploadId", upload_id)],
-            headers={"content-type": "application/xml"}, body=body, size_bytes=len(body), check_lease=check_lease,
-        )  # fmt: skip
-        await self._exchange.read_result("POST", key, answer)
+        query: Query = [("uploadId", upload_id)]
+        request = self._request("POST", key, query, {"content-type": "application/xml"}, body, len(body))
+        await self._requester.call(request, check_lease=check_lease, priority=Priority.STARTED, retry=False)
 
     async def abort(self, key: str, upload_id: str) -> None:
-        """Give an upload up, with all its parts. One that there is not is as good as given up."""
+        """Abort an upload and delete its parts. A missing upload counts as aborted."""
         try:
-            await self._unconditional("DELETE", key, query=[("uploadId", upload_id)])
+            await self._call(self._request("DELETE", key, [("uploadId", upload_id)]), no_check)
         except StoreRefused as error:
             if error.status != 404:
                 raise
 
-    async def begun(self, key: str) -> list[str]:
-        """Return the ids of the uploads of this key that were begun and are not ended.
-
-        Raises:
-            StoreRefused: also where the answer cannot be read.
-        """
-        endpoint_key = self._names.held(key)
+    async def list_uploads(self, key: str) -> list[str]:
+        """Return the ids of the key's uploads that are neither completed nor aborted."""
+        endpoint_key = self._mapper.endpoint_key(key)
         query: Query = [("encoding-type", "url"), ("prefix", endpoint_key), ("uploads", None)]
-
-        async def attempt() -> bytes:
-            answer = await self._exchange.ask("LIST", key, "", query=query)
-            return await self._exchange.read_result("LIST", key, answer)
-
-        said = await with_retries(attempt)
-        root = read_xml(said)
-        decoded = unquote_plus if root.findtext("EncodingType") == "url" else str
+        request = Request("LIST", key, "", query)
+        root = self._requester.parse(request, await self._requester.call(request, priority=Priority.URGENT))
+        decode = unquote_plus if root.findtext("EncodingType") == "url" else str
         uploads = [(upload.findtext("Key") or "", upload.findtext("UploadId") or "") for upload in root.iter("Upload")]
-        return [upload_id for name, upload_id in uploads if decoded(name) == endpoint_key]
+        return [upload_id for uploaded_key, upload_id in uploads if decode(uploaded_key) == endpoint_key]
 
-    async def _unconditional(
-        self, operation: str, key: str, *, query: Query, headers: Mapping[str, str] | None = None,
-        check_lease: LeaseCheck | None = None,
-    ) -> bytes:  # fmt: skip
-        """Ask for something that changes no object, and return what is said."""
-        endpoint_key = self._names.held(key)
+    def _request(
+        self,
+        operation: str,
+        key: str,
+        query: Query,
+        headers: Mapping[str, str] = {},  # not changed
+        body: Body = b"",
+        size_bytes: int = 0,
+    ) -> Request:
+        return Request(operation, key, self._mapper.endpoint_key(key), query, headers, body, size_bytes)
 
-        async def attempt() -> bytes:
-            answer: S3Response = await self._exchange.ask(
-                operation, key, endpoint_key, query=query, headers=headers, check_lease=check_lease or (lambda: None)
-            )
-            return await self._exchange.read_result(operation, key, answer)
-
-        return await _without_effect(with_retries(attempt))
-
-
-async def _without_effect(asking: Awaitable[_Result]) -> _Result:
-    """Await a request that changes no object: whether an answer came or not, nothing is in doubt."""
-    try:
-        return await asking
-    except StoreError as error:
-        error.indeterminate = False
-        raise
+    async def _call(self, request: Request, check_lease: LeaseCheck) -> S3Response:
+        """Send a request that changes no object, so that a missing response does not leave one indeterminate."""
+        try:
+            return await self._requester.call(request, check_lease=check_lease, priority=Priority.STARTED)
+        except StoreError as error:
+            error.indeterminate = False
+            raise

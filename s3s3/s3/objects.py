@@ -1,4 +1,4 @@
-"""What the store hands out: an object's description, its content while it comes in, and the receipt of a write."""
+"""Results of S3 calls: response, object metadata, body stream, PUT result."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from .transport.connection import Connection
 from .transport.errors import ConnectionLost, TransportError
 from .transport.http_parser import Head
 
+#: User metadata in which s3s3 records the source's ETag if the ETags alone cannot prove that a copy is equal.
 RECORDED_ETAG = "x-amz-meta-s3s3-source-etag"
-"""User metadata in which s3s3 records the source's ETag where ETags alone cannot tell that two objects are equal."""
 
+#: The headers of an object that are copied with it, besides user metadata.
 KEPT_HEADERS = frozenset(
     ("content-type", "content-encoding", "content-disposition", "content-language", "cache-control", "expires")
 )
 
 
-class Lender(Protocol):
-    """Where a connection goes back to: a pool, most often."""
+class ConnectionOwner(Protocol):
+    """Takes back the connection of a response: a pool, in most cases."""
 
     def release(self, connection: Connection) -> None:
-        """Take a connection back."""
+        """Take back a connection."""
 
 
 class BodyReader(Protocol):
@@ -40,28 +41,35 @@ class BodyReader(Protocol):
 
 
 class S3Response:
-    """An answer whose head is there. Its connection goes back when the body has been read or it is closed."""
+    """A response whose head has been received. Read or close it, which releases its connection.
 
-    __slots__ = ("_connection", "_pool", "headers", "status")
+    Attributes:
+        headers: lower-case names, values as surrogateescaped bytes.
+        content: the body, once `S3Requester.call` has read it.
+        indeterminate: set by `S3Requester.call` if an earlier attempt of a write was sent and never answered.
+    """
 
-    def __init__(self, head: Head, connection: Connection, pool: Lender) -> None:
-        self.status = head.status
-        self.headers = head.headers
+    __slots__ = ("_connection", "_owner", "content", "headers", "indeterminate", "status")
+
+    def __init__(self, head: Head, connection: Connection, owner: ConnectionOwner) -> None:
+        self.status, self.headers, _ = head
+        self.content = b""
+        self.indeterminate = False
         self._connection: Connection | None = connection
-        self._pool = pool
+        self._owner = owner
 
     async def read(self, size_bytes: int) -> bytes:
         """Return the next `size_bytes` of the body or more; fewer at its end only, then b"". Raises TransportError."""
         if self._connection is None:
             return b""
         try:
-            return await self._connection.take(size_bytes)
+            return await self._connection.read(size_bytes)
         except BaseException:
             self.close(abort=True)
             raise
 
-    async def beginning(self, limit_bytes: int) -> bytes:
-        """Return the body up to about `limit_bytes`, and be done with the answer. Raises WireError."""
+    async def read_prefix(self, limit_bytes: int) -> bytes:
+        """Return the body, or at least its first `limit_bytes`, and close the response. Raises TransportError."""
         body = await self.read(limit_bytes)
         self.close()
         return body
@@ -72,7 +80,7 @@ class S3Response:
         if connection is not None:
             if abort:
                 connection.abort()
-            self._pool.release(connection)
+            self._owner.release(connection)
 
 
 class ObjectInfo(NamedTuple):
@@ -109,7 +117,7 @@ def object_info(key: str, headers: Mapping[str, str]) -> ObjectInfo:
     expiration = headers.get("x-amz-expiration")
     expires_ms = _expires_ms(expiration) if expiration else None
     etag = headers.get("etag", "").strip('"')
-    return ObjectInfo(key, int(length), etag, modified_ms, own, encrypted(headers), recorded_etag, expires_ms)
+    return ObjectInfo(key, int(length), etag, modified_ms, own, is_encrypted(headers), recorded_etag, expires_ms)
 
 
 def _expires_ms(expiration: str) -> int | None:
@@ -118,8 +126,8 @@ def _expires_ms(expiration: str) -> int | None:
     return http_date_ms(found[1]) if found else None
 
 
-def encrypted(headers: Mapping[str, str]) -> bool:
-    """Tell whether an answer's ETag is no MD5 (S3 API reference, "Object": SSE-KMS and SSE-C)."""
+def is_encrypted(headers: Mapping[str, str]) -> bool:
+    """Return whether the ETag of a response is not an MD5: SSE-KMS and SSE-C (S3 API reference, "Object")."""
     return (
         headers.get("x-amz-server-side-encryption", "").startswith("aws:kms")
         or "x-amz-server-side-encryption-customer-algorithm" in headers
@@ -127,7 +135,7 @@ def encrypted(headers: Mapping[str, str]) -> bool:
 
 
 class Source(Protocol):
-    """What objects are copied from: a store, or an origin."""
+    """Where objects are copied from: a `Store` or an HTTP origin."""
 
     name: str
     endpoint: Endpoint
@@ -136,10 +144,10 @@ class Source(Protocol):
         """Open an object. Raises NoSuchKey and the rest of StoreError's tree."""
 
     async def fetch(self, key: str, limit_bytes: int) -> tuple[ObjectStream, bytes | None]:
-        """Open an object and, where it has at most `limit_bytes`, read it too; the reading is open otherwise."""
+        """Open an object, and read it if it has at most `limit_bytes`; otherwise the caller reads the stream."""
 
     async def head(self, key: str) -> ObjectInfo | None:
-        """Describe an object; None where there is none, or nothing can be said of it."""
+        """Describe an object. None: there is none, or the source cannot describe it."""
 
 
 class ObjectStream:
@@ -207,12 +215,12 @@ class ObjectStream:
 
 
 class PutResult(NamedTuple):
-    """The receipt of a PUT.
+    """The result of a PUT.
 
     Attributes:
-        etag: of what is now stored, without quotes.
-        encrypted: it is no MD5.
-        unanswered: an earlier attempt of this same PUT was sent and got no answer; it may yet be carried out.
+        etag: of the stored object, without quotes.
+        encrypted: the ETag is not an MD5.
+        indeterminate: an earlier attempt of this PUT was sent and never answered; the store may still carry it out.
     """
 
     etag: str

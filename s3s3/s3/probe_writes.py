@@ -1,4 +1,4 @@
-"""What can be found out of a store by writing to it: a few tiny objects under a name that nobody else has."""
+"""Probe a store by writing a few small objects."""
 
 from __future__ import annotations
 
@@ -17,100 +17,102 @@ KEY_PREFIX = "s3s3-check-"
 
 _CONTENT = b"s3s3 check"
 _MD5 = hashlib.md5(_CONTENT, usedforsecurity=False).digest()
-_REFUSED_NAME = "wrong Content-MD5"
-_NAMES = ("Z", "a", "\uff5e", "\U0001f600")
-"""In UTF-8 order; by UTF-16 the last two change places, by a language's rules or without case the first two."""
+_REFUSED_KEY = "wrong Content-MD5"
+#: In UTF-8 order. In UTF-16 order the last two are swapped; in a locale's order, or without case, the first two.
+_KEYS = ("Z", "a", "\uff5e", "\U0001f600")
 
 
 def probe_key() -> str:
-    """Return a key that there is not."""
+    """Return a key that no object has."""
     return KEY_PREFIX + secrets.token_hex(8)
 
 
-async def write(endpoint: Endpoint, findings: StoreCapabilities, timeouts: Timeouts) -> None:
-    """Write a few objects, list and read them, and remove them. Raises StoreUnavailable."""
-    within = dataclasses.replace(endpoint, prefix=f"{endpoint.prefix}{probe_key()}/")
-    async with Store(within, timeouts=timeouts) as store:
+async def probe_writes(endpoint: Endpoint, capabilities: StoreCapabilities, timeouts: Timeouts) -> None:
+    """Write a few objects, list and read them, and delete them. Raises StoreUnavailable."""
+    unique = dataclasses.replace(endpoint, prefix=f"{endpoint.prefix}{probe_key()}/")
+    async with Store(unique, timeouts=timeouts) as store:
         try:
-            for step in (_put_rightly, _put_wrongly, _list_back, _read_back):
-                await step(store, findings)
-                if not findings.may_write:
+            for step in (_put, _put_with_wrong_md5, _list, _read):
+                await step(store, capabilities)
+                if not capabilities.may_write:
                     return
         finally:
-            await _remove(store, findings)
+            await _delete(store, capabilities)
 
 
-async def _put_rightly(store: Store, findings: StoreCapabilities) -> None:
+async def _put(store: Store, capabilities: StoreCapabilities) -> None:
     try:
-        for name in _NAMES:
-            written = await store.put(name, _CONTENT, size_bytes=len(_CONTENT), md5=_MD5, headers={})
+        for key in _KEYS:
+            result = await store.put(key, _CONTENT, size_bytes=len(_CONTENT), md5=_MD5, headers={})
     except StoreUnavailable:
         raise
     except StoreError as error:
-        findings.may_write = False
-        findings.errors.append(str(error))
+        capabilities.may_write = False
+        capabilities.errors.append(str(error))
     else:
-        findings.may_write = True
-        findings.etag_is_md5 = not written.encrypted and written.etag == _MD5.hex()
+        capabilities.may_write = True
+        capabilities.etag_is_md5 = not result.encrypted and result.etag == _MD5.hex()
 
 
-async def _put_wrongly(store: Store, findings: StoreCapabilities) -> None:
-    async def body() -> AsyncIterator[bytes]:  # one that is sent only once
+async def _put_with_wrong_md5(store: Store, capabilities: StoreCapabilities) -> None:
+    async def body() -> AsyncIterator[bytes]:  # a stream is not sent again after BadDigest
         yield _CONTENT
 
     try:
-        await store.put(_REFUSED_NAME, body, size_bytes=len(_CONTENT), md5=bytes(16), headers={})
+        await store.put(_REFUSED_KEY, body, size_bytes=len(_CONTENT), md5=bytes(16), headers={})
     except IntegrityError:
-        findings.content_md5_enforced = True
+        capabilities.content_md5_enforced = True
     except StoreUnavailable:
         raise
     except StoreError as error:
-        findings.notes.append(f"a PUT with a wrong Content-MD5 was refused in an unexpected way: {error}")
+        capabilities.notes.append(f"a PUT with a wrong Content-MD5 was refused with an unexpected error: {error}")
     else:
-        findings.content_md5_enforced = False
+        capabilities.content_md5_enforced = False
 
 
-async def _list_back(store: Store, findings: StoreCapabilities) -> None:
+async def _list(store: Store, capabilities: StoreCapabilities) -> None:
     try:
-        names = [entry.key async for page in store.pages() for entry in page]
+        keys = [entry.key async for page in store.pages() for entry in page]
     except ListingOutOfOrder as error:
-        findings.list_in_order = False
-        findings.errors.append(str(error))
+        capabilities.list_in_order = False
+        capabilities.errors.append(str(error))
     except StoreUnavailable:
         raise
     except StoreError:
-        return  # why has been said
+        return  # the first listing reported it
     else:
-        findings.list_in_order = True
-        if missing := sorted(set(_NAMES) - set(names)):
-            findings.notes.append(
-                f"{findings.name}: its listing lacks objects that were just written, {missing}: `s3s3 bucket` copies "
-                "such objects once more than needed"
+        capabilities.list_in_order = True
+        if missing := sorted(set(_KEYS) - set(keys)):
+            capabilities.notes.append(
+                f"{capabilities.name}: its listing does not contain objects that were just written, {missing}: "
+                "`s3s3 bucket` copies such objects more often than necessary"
             )
 
 
-async def _read_back(store: Store, findings: StoreCapabilities) -> None:
+async def _read(store: Store, capabilities: StoreCapabilities) -> None:
     try:
-        _, content = await store.fetch(_NAMES[0], len(_CONTENT))
-        await store.head(_NAMES[0])
+        _, content = await store.fetch(_KEYS[0], len(_CONTENT))
+        await store.head(_KEYS[0])
     except StoreUnavailable:
         raise
     except StoreError as error:
-        findings.may_read = False
-        findings.errors.append(str(error))
+        capabilities.may_read = False
+        capabilities.errors.append(str(error))
     else:
-        findings.may_read = True
+        capabilities.may_read = True
         if content != _CONTENT:
-            findings.errors.append(f"{findings.name}: what was written came back as something else: {content!r}")
+            capabilities.errors.append(
+                f"{capabilities.name}: reading an object returned other bytes than were written: {content!r}"
+            )
 
 
-async def _remove(store: Store, findings: StoreCapabilities) -> None:
-    """Remove what was written. One that is not permitted to delete leaves it, and says so."""
-    for name in (*_NAMES, _REFUSED_NAME):
+async def _delete(store: Store, capabilities: StoreCapabilities) -> None:
+    """Delete what was written; if that is not permitted, add a note."""
+    for key in (*_KEYS, _REFUSED_KEY):
         try:
-            await store.delete(name)
+            await store.delete(key)
         except StoreError as error:
-            if findings.may_write is not False:
-                under = store.endpoint.prefix
-                findings.notes.append(f"what was written for this under {under!r} could not be removed: {error}")
+            if capabilities.may_write is not False:
+                prefix = store.endpoint.prefix
+                capabilities.notes.append(f"the objects that the check wrote under {prefix!r} remain: {error}")
             return

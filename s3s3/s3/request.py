@@ -1,4 +1,4 @@
-"""One attempt at a request: a connection, a signature, the request, the head of its answer."""
+"""Send one signed request and read the response head; retry transient failures."""
 
 from __future__ import annotations
 
@@ -6,254 +6,332 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from typing import Protocol, TypeVar
+from enum import Enum
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, TypeVar
+from xml.etree.ElementTree import Element
 
 from ..errors import IntegrityError, StoreError, StoreRefused, StoreUnavailable
 from ..model import Endpoint
-from .address import address_of
+from .address import Address
 from .credentials import CredentialProvider
-from .error_mapping import ERROR_BODY_LIMIT_BYTES, WRITES, error_for_failure, error_for_response
+from .error_mapping import RESULT_LIMIT_BYTES, WRITES, error_for_failure, error_for_response
 from .keys import Query, encode_key, encode_query
 from .objects import S3Response
 from .signing import Credentials, RequestTarget, Signer, signer
 from .timestamps import http_date_ms
 from .transport.connection import Connection
 from .transport.errors import TransportError
-from .transport.http_parser import Head
 from .transport.pool import Pool, Timeouts
+from .xml import parse
 
 ATTEMPTS = 3
+#: The longest pause before the second attempt; the pause before each further attempt may be PAUSE_FACTOR times as long.
 INITIAL_BACKOFF_S = 0.5
 PAUSE_FACTOR = 4
 
+#: The whole body, or a function that returns an iterator over it.
 Body = bytes | Callable[[], AsyncIterator[bytes]]
+#: Called right before a write is sent; raises LeaseLost if it must not be sent.
 LeaseCheck = Callable[[], None]
 _Result = TypeVar("_Result")
 
 
+class Priority(Enum):
+    """When a rate limiter admits a request."""
+
+    #: In turn. Refused if it has to wait after `stop_admitting`.
+    NORMAL = "normal"
+    #: In turn, also after `stop_admitting`: the request continues work that has started, such as a multipart upload.
+    STARTED = "started"
+    #: Ahead of all other requests.
+    URGENT = "urgent"
+
+
 class RateLimiter(Protocol):
-    """What makes requests to a store wait for their turn."""
+    """Delays requests to one store."""
 
-    async def admit(self, size_bytes: int, *, streamed: bool, urgent: bool, begun: bool) -> None:
-        """Wait until a request may be sent, with its body of that size where it is not streamed.
+    async def admit(self, size_bytes: int, *, streamed: bool, priority: Priority) -> None:
+        """Wait until a request may be sent. A streamed body of `size_bytes` is admitted by `admit_chunk`.
 
-        Raises HandedBack where `give_up` came first, and it does not belong to something that has `begun`.
+        Raises JobReleased after `stop_admitting`, if a request of NORMAL priority has to wait.
         """
 
-    def give_up(self) -> None:
-        """Let nothing wait to begin any more, since this process is about to end."""
+    def stop_admitting(self) -> None:
+        """Refuse requests of NORMAL priority that have to wait, because this process is shutting down."""
 
-    async def send(self, size_bytes: int) -> None:
-        """Wait until so much of a stream may be sent."""
+    async def admit_chunk(self, size_bytes: int) -> None:
+        """Wait until the next `size_bytes` of a stream may be sent."""
 
     @property
-    def piece_bytes(self) -> int:
-        """How much of a stream to send at once."""
+    def chunk_bytes(self) -> int:
+        """The largest chunk of a stream to send at a time."""
 
     def slots(self, share: int) -> int | None:
-        """Return how many jobs may be under way to the store, given its share of a process's slots; None: any number.
+        """Return how many jobs may run for this store, given its share of the worker's slots; None: any number.
 
-        More would only wait, in the way of other stores.
+        More jobs would only wait, and occupy slots that other stores need.
         """
 
 
-async def paced(chunks: AsyncIterator[bytes], rate_limiter: RateLimiter) -> AsyncGenerator[bytes, None]:
-    """Yield a stream in pieces, each when its turn has come. A connection is not failed for what is waited for here."""
-    try:
-        async for chunk in chunks:
-            at = 0
-            while at < len(chunk):
-                piece = chunk[at : at + rate_limiter.piece_bytes]
-                await rate_limiter.send(len(piece))
-                at += len(piece)
-                yield piece
-    finally:
-        if isinstance(chunks, AsyncGenerator):
-            await chunks.aclose()
+class Request(NamedTuple):
+    """One S3 request.
+
+    Attributes:
+        operation: GET, HEAD, PUT, POST, DELETE, or LIST, which is a GET of the bucket.
+        key: the object's name in the source, for error messages; None for the bucket.
+        endpoint_key: the key at the endpoint; "" addresses the bucket.
+        headers: to be signed and sent.
+        size_bytes: of the body.
+    """
+
+    operation: str
+    key: str | None
+    endpoint_key: str
+    query: Query = ()
+    headers: Mapping[str, str] = MappingProxyType({})
+    body: Body = b""
+    size_bytes: int = 0
 
 
-def no_check() -> None:
-    """The permit of who needs none."""
+class Retries:
+    """Counts the attempts at one request, and pauses between them with full jitter."""
+
+    __slots__ = ("_left", "_max_pause_s")
+
+    def __init__(self) -> None:
+        self._left = ATTEMPTS - 1
+        self._max_pause_s = INITIAL_BACKOFF_S
+
+    async def pause(self, error: StoreError) -> None:
+        """Wait before the next attempt; raise the error if no attempt is left or a retry cannot help in seconds."""
+        if not self._left or not isinstance(error, StoreUnavailable | IntegrityError):
+            raise error
+        self._left -= 1
+        if not _was_stale(error):
+            await asyncio.sleep(random.uniform(0, self._max_pause_s))
+            self._max_pause_s *= PAUSE_FACTOR
 
 
 async def with_retries(attempt: Callable[[], Awaitable[_Result]]) -> _Result:
-    """Make an attempt up to ATTEMPTS times where trying again can help within seconds, with full jitter between."""
-    longest_pause_s = INITIAL_BACKOFF_S
-    for _ in range(ATTEMPTS - 1):
+    """Call `attempt` up to ATTEMPTS times, as long as it fails with a transient error."""
+    retries = Retries()
+    while True:
         try:
             return await attempt()
-        except (StoreUnavailable, IntegrityError) as error:
-            if not _was_too_old(error):
-                await asyncio.sleep(random.uniform(0, longest_pause_s))
-                longest_pause_s *= PAUSE_FACTOR
-    return await attempt()
+        except StoreError as error:
+            await retries.pause(error)
 
 
-def _was_too_old(error: StoreError) -> bool:
-    """Tell whether a kept connection turned out to be closed: no sign that the store is in trouble."""
-    cause = error.__cause__
-    return isinstance(cause, TransportError) and cause.kept and not cause.answered and cause.__cause__ is None
+def no_check() -> None:
+    """Accept every write: the caller owns the key."""
 
 
 class S3Requester:
-    """Asks one store. Errors leave it as those of `s3s3.errors`."""
+    """Sends requests to one endpoint. Raises errors of StoreError's tree only."""
 
     def __init__(
         self, endpoint: Endpoint, *, connections: int, timeouts: Timeouts, rate_limiter: RateLimiter | None = None
     ) -> None:
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._rate_limiter = rate_limiter
         self._timeouts = timeouts
-        self._address = address_of(endpoint)
+        self._address = address = Address.of(endpoint)
         self._pool = Pool(
-            self._address.host,
-            self._address.port,
-            is_secure=endpoint.is_secure,
-            connections=connections,
-            timeouts=timeouts,
+            address.host, address.port, is_secure=endpoint.is_secure, connections=connections, timeouts=timeouts
         )
-        self._key_source = CredentialProvider(endpoint)
-        self._keys: Credentials | None = None
+        self._provider = CredentialProvider(endpoint)
+        self._credentials: Credentials | None = None
         self._signer: Signer | None = None
         self._date = ""
         self._clock_offset_ms = round((time.time() - time.monotonic()) * 1000)
 
     async def close(self) -> None:
-        """Drop every connection."""
+        """Close every connection."""
         await self._pool.close()
 
     def time_ms(self) -> int:
-        """Return the time by the store's clock, learned from the Date of its answers; this machine's before one."""
+        """Return the time by the store's clock, from the Date of its responses; by the local clock before the first."""
         return round(time.monotonic() * 1000) + self._clock_offset_ms
 
-    async def location(self, endpoint_key: str, method: str, signed_for_s: int | None, query: Query = ()) -> str:
-        """Return an object's URL, with a signature of the endpoint's own version where it is to be signed."""
+    async def object_url(self, endpoint_key: str, method: str, expires_s: int | None, query: Query = ()) -> str:
+        """Return an object's URL, presigned with the endpoint's signature version unless `expires_s` is None."""
         address = self._address
         target = address.target(encode_key(endpoint_key), query)
         url = f"{address.url}{target.path}"
-        if signed_for_s is None:
+        if expires_s is None:
             return f"{url}?{encode_query(query)}" if query else url
-        sign = await self._current_signer()
-        signed = {"host": address.host_header} if self._endpoint.signature_version == "s3v4" else {}
-        return f"{url}?{sign.presign(method, target, signed, signed_for_s, self.time_ms() / 1000)}"
+        signer = await self._current_signer()
+        signed = {"host": address.host_header} if self.endpoint.signature_version == "s3v4" else {}
+        return f"{url}?{signer.presign(method, target, signed, expires_s, self.time_ms() / 1000)}"
 
-    async def ask(
-        self,
-        operation: str,
-        key: str | None,
-        endpoint_key: str,
-        *,
-        query: Query = (),
-        headers: Mapping[str, str] | None = None,
-        body: Body = b"",
-        size_bytes: int = 0,
-        check_lease: LeaseCheck = no_check,
+    async def send(
+        self, request: Request, *, check_lease: LeaseCheck = no_check, priority: Priority = Priority.NORMAL
     ) -> S3Response:
-        """Make one attempt. Return a 200 or 204 (or a 404 to a HEAD); raise what any other answer amounts to.
+        """Send a request once. Return its 200 or 204 response, or the 404 to a HEAD, with the body unread.
 
-        Args:
-            operation: GET, HEAD, PUT, POST, DELETE, or LIST, which is a GET of the bucket.
-            key: for errors only.
-            held_key: the key as the endpoint holds it; "" is the bucket.
-            headers: to be signed and sent.
+        Raises the error that any other response or a transport failure maps to, and what `check_lease` raises.
         """
-        if self._rate_limiter is not None:  # before a connection is taken, and before the permit is asked for
-            await self._rate_limiter.admit(
-                size_bytes, streamed=not isinstance(body, bytes), urgent=operation == "LIST", begun=bool(query)
-            )  # what has a query follows something else: a part, the tags of an object
+        operation, _, endpoint_key, query, headers, body, size_bytes = request
+        if self._rate_limiter is not None:  # before a connection is occupied and the lease is checked
+            await self._rate_limiter.admit(size_bytes, streamed=not isinstance(body, bytes), priority=priority)
         method = "GET" if operation == "LIST" else operation
-        target = self._address.target(encode_key(endpoint_key), query)
         try:
             connection = await self._pool.acquire()
         except TransportError as error:
-            raise self.failure(operation, key, error) from error
+            raise self.transport_error(request, error) from error
         try:
-            sign = await self._current_signer()
+            signer = self._signer
+            if signer is None or time.monotonic() >= self._provider.valid_until_s:
+                signer = await self._current_signer()
+            head = self._request_head(method, encode_key(endpoint_key), query, headers, size_bytes, signer)
             check_lease()
-            request = self._request(method, target, headers or {}, size_bytes, sign)
-            head = await self._send(connection, method, request, body, size_bytes)
+            if isinstance(body, bytes):
+                timeout_s = self._timeouts.write_s if method in WRITES else None
+                connection.send(head, body, is_head=method == "HEAD", timeout_s=timeout_s)
+            else:
+                await self._send_stream(connection, head, body(), size_bytes)
+            response = S3Response(await connection.head(), connection, self._pool)
         except BaseException as error:
             connection.abort()
             self._pool.release(connection)
             if isinstance(error, TransportError):
-                raise self.failure(operation, key, error) from error
+                raise self.transport_error(request, error) from error
             raise
-        answer = S3Response(head, connection, self._pool)
-        date = head.headers.get("date", self._date)
+        date = response.headers.get("date", self._date)
         if date != self._date:
-            self._learn_time(date)
-        if head.status in (200, 204) or (head.status == 404 and method == "HEAD"):
-            return answer
-        raise await self.refusal(operation, key, answer)
-
-    async def read_result(self, operation: str, key: str | None, answer: S3Response) -> bytes:
-        """Return what follows a 200. Raises what S3 may put there (S3 API reference, "CopyObject")."""
+            self._set_clock(date)
+        if response.status in (200, 204) or (response.status == 404 and method == "HEAD"):
+            return response
         try:
-            said = await answer.beginning(ERROR_BODY_LIMIT_BYTES)
-        except TransportError as error:
-            raise self.failure(operation, key, error) from error
-        if b"<Error" in said:
-            status, headers = answer.status, answer.headers
-            raise error_for_response(self._endpoint, operation, key, status=status, headers=headers, body=said)
-        return said
-
-    async def refusal(self, operation: str, key: str | None, answer: S3Response) -> StoreError:
-        """Return the error that an answer amounts to, and be done with the answer."""
-        try:
-            body = await answer.beginning(ERROR_BODY_LIMIT_BYTES)
+            error_body = await response.read_prefix(RESULT_LIMIT_BYTES)
         except TransportError:
-            body = b""  # the status says enough
+            error_body = b""  # the status suffices
+        raise self._response_error(request, response, error_body)
+
+    async def call(
+        self,
+        request: Request,
+        *,
+        check_lease: LeaseCheck = no_check,
+        priority: Priority = Priority.NORMAL,
+        retry: bool = True,
+    ) -> S3Response:
+        """Send a request that transfers no object to s3s3, and read its response into `S3Response.content`.
+
+        Attempts that fail with a transient error are repeated if `retry`. `indeterminate` of the response, or of the
+        error, is set if any attempt of a write was sent and never answered.
+        """
+        indeterminate = False
+        retries = Retries()
+        while True:
+            try:
+                response = await self.send(request, check_lease=check_lease, priority=priority)
+                if response.headers.get("content-length") == "0":
+                    response.close()
+                else:
+                    response.content = await self._read_result(request, response)
+            except StoreError as error:
+                indeterminate = error.indeterminate = error.indeterminate or indeterminate
+                if not retry:
+                    raise
+                await retries.pause(error)
+            else:
+                response.indeterminate = indeterminate
+                return response
+
+    def parse(self, request: Request, response: S3Response) -> Element:
+        """Return the root of a response's XML after `call`. Raises StoreRefused."""
+        try:
+            return parse(response.content, RESULT_LIMIT_BYTES)
+        except StoreRefused as error:
+            error.store, error.operation, error.key = self.endpoint.name, request.operation, request.key
+            raise
+
+    def transport_error(self, request: Request, error: TransportError) -> StoreError:
+        """Return the error of s3s3's tree for a request that got no complete response."""
+        return error_for_failure(self.endpoint, self._address, request.operation, request.key, error)
+
+    async def _read_result(self, request: Request, response: S3Response) -> bytes:
+        """Return a response's body. S3 may report an error in it after a 200 (S3 API reference, "CopyObject")."""
+        try:
+            content = await response.read_prefix(RESULT_LIMIT_BYTES)
+        except TransportError as error:
+            raise self.transport_error(request, error) from error
+        if b"<Error" in content:
+            raise self._response_error(request, response, content)
+        return content
+
+    def _response_error(self, request: Request, response: S3Response, body: bytes) -> StoreError:
         return error_for_response(
-            self._endpoint, operation, key, status=answer.status, headers=answer.headers, body=body
+            self.endpoint, request.operation, request.key, status=response.status, headers=response.headers, body=body
         )
 
-    def failure(self, operation: str, key: str | None, error: TransportError) -> StoreError:
-        """Return the error that an exchange without an answer amounts to."""
-        return error_for_failure(self._endpoint, self._address, operation, key, error)
-
-    async def _send(self, connection: Connection, method: str, request: bytes, body: Body, size_bytes: int) -> Head:
-        if not isinstance(body, bytes):
-            chunks = body() if self._rate_limiter is None else paced(body(), self._rate_limiter)
-            try:
-                await connection.stream(request, chunks, size_bytes)
-            finally:
-                if isinstance(chunks, AsyncGenerator):
-                    await chunks.aclose()
-            # From here on it can be carried out whole, so it must be over before anybody else may write.
-            connection.end_within(self._timeouts.write_s)
-            return await connection.head()
-        if method in WRITES:
-            connection.end_within(self._timeouts.write_s)
-        connection.send(request, body, without_body=method == "HEAD")
-        return await connection.head()
+    async def _send_stream(
+        self, connection: Connection, head: bytes, chunks: AsyncIterator[bytes], size_bytes: int
+    ) -> None:
+        if self._rate_limiter is not None:
+            chunks = _rate_limited(chunks, self._rate_limiter)
+        try:
+            await connection.send_stream(head, chunks, size_bytes)
+        finally:
+            if isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()
+        # The store has the whole body and may store it: the request must end before another worker may write the key.
+        connection.end_within(self._timeouts.write_s)
 
     async def _current_signer(self) -> Signer:
-        keys = self._key_source.at_hand() or await self._key_source.keys()
-        if keys is not self._keys or self._signer is None:
-            self._keys = keys
-            self._signer = signer(self._endpoint.signature_version, keys, self._endpoint.region)
+        """Return a signer for the current credentials. Raises AccessDenied if there are none."""
+        credentials = await self._provider.load()
+        if self._signer is None or credentials is not self._credentials:
+            self._credentials = credentials
+            self._signer = signer(self.endpoint.signature_version, credentials, self.endpoint.region)
         return self._signer
 
-    def _request(
-        self, method: str, target: RequestTarget, headers: Mapping[str, str], size_bytes: int, sign: Signer
+    def _request_head(
+        self, method: str, encoded_key: str, query: Query, headers: Mapping[str, str], size_bytes: int, signer: Signer
     ) -> bytes:
-        """Return the request up to its body. Raises StoreRefused for a header that would begin another."""
-        sent = {"host": self._address.host_header, **headers}
-        sent.update(sign.sign(method, target, sent))
+        """Return the request line and headers. Raises StoreRefused for a header that contains a line break."""
+        address = self._address
+        path = f"{address.base}/{encoded_key}"
+        sent = {"host": address.host_header, **headers}
+        sent.update(signer.sign(method, RequestTarget(path, f"{address.resource_base}/{encoded_key}", query), sent))
         if method in ("PUT", "POST"):
             sent["content-length"] = str(size_bytes)
         elif method == "GET":
             sent["accept-encoding"] = "identity"
-        query = f"?{encode_query(target.query)}" if target.query else ""
-        lines = [f"{name}: {value}\r\n" for name, value in sent.items()]
-        text = f"{method} {target.path}{query} HTTP/1.1\r\n{''.join(lines)}\r\n"
-        if not text.count("\n") == text.count("\r") == len(lines) + 2 or "\0" in text:
-            raise StoreRefused("a header of the object holds a line break or a NUL", store=self._endpoint.name)
+        if query:
+            path = f"{path}?{encode_query(query)}"
+        lines = "\r\n".join(map(": ".join, sent.items()))
+        text = f"{method} {path} HTTP/1.1\r\n{lines}\r\n\r\n"
+        if not text.count("\n") == text.count("\r") == len(sent) + 2 or "\0" in text:
+            raise StoreRefused("a header of the object contains a line break or a NUL", store=self.endpoint.name)
         return text.encode("utf-8", "surrogateescape")
 
-    def _learn_time(self, date: str) -> None:
-        """Take the store's time from a Date not seen before: its second has just begun."""
-        theirs_ms = http_date_ms(date)
-        if theirs_ms is not None:
+    def _set_clock(self, date: str) -> None:
+        """Learn the store's time from a Date that was not seen before: that second has just started."""
+        store_ms = http_date_ms(date)
+        if store_ms is not None:
             self._date = date
-            self._clock_offset_ms = theirs_ms - round(time.monotonic() * 1000)
+            self._clock_offset_ms = store_ms - round(time.monotonic() * 1000)
+
+
+def _was_stale(error: StoreError) -> bool:
+    """Return whether the store had already closed a kept connection, which does not mean that it has a problem."""
+    cause = error.__cause__
+    return isinstance(cause, TransportError) and cause.reused and not cause.answered and cause.__cause__ is None
+
+
+async def _rate_limited(chunks: AsyncIterator[bytes], rate_limiter: RateLimiter) -> AsyncGenerator[bytes, None]:
+    """Yield a stream in chunks as they are admitted. The connection's read timeout does not apply to this wait."""
+    try:
+        async for chunk in chunks:
+            at = 0
+            while at < len(chunk):
+                part = chunk[at : at + rate_limiter.chunk_bytes]
+                await rate_limiter.admit_chunk(len(part))
+                at += len(part)
+                yield part
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()

@@ -92,7 +92,7 @@ async def _make_buckets(settings: MirrorSettings) -> int:
 async def _make_bucket(endpoint: Endpoint, lifespan_days: int | None) -> None:
     buckets = BucketAdmin(endpoint)
     try:
-        made = await buckets.make()
+        made = await buckets.create()
         print(f"{endpoint.name}: bucket {endpoint.bucket_name} {'made' if made else 'is there already'}")
         if lifespan_days is not None:
             expires = await buckets.expire_after(lifespan_days)

@@ -106,7 +106,7 @@ class SourceAttributes:
     """Tags and ACL of one source object, read when the first destination wants them."""
 
     def __init__(self, source: Store, key: str) -> None:
-        self._attributes = source.marks
+        self._attributes = source.attributes
         self._key = key
         self._reading = asyncio.Lock()
         self._tags: dict[str, str] | None = None

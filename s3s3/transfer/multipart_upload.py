@@ -56,7 +56,7 @@ class MultipartUpload:
         try:
             await self._abort_unfinished()
             headers = await self._headers()
-            upload_id = await self._uploads.begin(copy.key, headers=headers, check_lease=self._check_lease)
+            upload_id = await self._uploads.create(copy.key, headers=headers, check_lease=self._check_lease)
             try:
                 etags, etag = await self._send_parts(upload_id, chunks)
                 await self._uploads.complete(copy.key, upload_id, etags, check_lease=self._check_lease_to_complete)
@@ -93,7 +93,7 @@ class MultipartUpload:
                 if splitter.part_bytes != size_bytes:
                     raise self._integrity_error("GET", "the content ended early")
                 number = len(etags) + 1
-                written = await self._uploads.put(
+                written = await self._uploads.upload_part(
                     self._copy.key, upload_id, number, file.chunks, size_bytes=size_bytes, md5=file.md5,
                     check_lease=self._check_lease,
                 )  # fmt: skip
@@ -126,7 +126,7 @@ class MultipartUpload:
         """Set the tags. A failure is not retriable: the next attempt would find an equal object and skip it."""
         copy = self._copy
         try:
-            await copy.store.marks.put_tags(copy.key, headers, check_lease=self._check_lease)
+            await copy.store.attributes.put_tags(copy.key, headers, check_lease=self._check_lease)
         except StoreError as error:
             raise StoreRefused(
                 f"the object was written without its tags: {error.message}", store=copy.store.name, operation="PUT",
@@ -136,7 +136,7 @@ class MultipartUpload:
     async def _abort_unfinished(self) -> None:
         """Abort earlier uploads of this key, of killed processes or of workers whose lease has expired."""
         try:
-            for upload_id in await self._uploads.begun(self._copy.key):
+            for upload_id in await self._uploads.list_uploads(self._copy.key):
                 self._check_lease()
                 await self._uploads.abort(self._copy.key, upload_id)
         except StoreRefused as error:

@@ -38,7 +38,7 @@ class Bulkhead:
     def stop_admitting(self) -> None:
         """Fail requests that would have to wait for a rate limit, because this process is shutting down."""
         for rate_limiter in self._limits.values():
-            rate_limiter.give_up()
+            rate_limiter.stop_admitting()
 
     def acquire(self, task: asyncio.Task[Any], destinations: Sequence[str]) -> None:
         """Occupy a slot of each destination until the task has ended."""

@@ -29,6 +29,7 @@ from ..monitoring.metrics import Metrics
 from ..queue.keyspace import keyspace
 from ..queue.lease import boottime_s
 from ..queue.lua_scripts import LuaScripts
+from ..s3 import Priority
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class DestinationRateLimiter:
         self._bytes = meter("bytes", endpoint.max_bytes_per_s, MIN_BYTES)
         self._mean_bytes = float(INITIAL_MEAN_BYTES)
 
-    async def admit(self, size_bytes: int, *, streamed: bool, urgent: bool, begun: bool = False) -> None:
+    async def admit(self, size_bytes: int, *, streamed: bool, priority: Priority = Priority.NORMAL) -> None:
         """Wait until a request may be sent, with its body where that is not streamed.
 
         Args:
@@ -98,25 +99,25 @@ class DestinationRateLimiter:
             HandedBack: it would have had to wait, and this process is about to end.
         """
         if self._requests:
-            await self._requests.take(1, urgent, begun)
+            await self._requests.take(1, priority is Priority.URGENT, priority is not Priority.NORMAL)
         if self._bytes and size_bytes:
             self._mean_bytes += (size_bytes - self._mean_bytes) / 16
             if not streamed:
-                await self._bytes.take(size_bytes, begun=begun)
+                await self._bytes.take(size_bytes, begun=priority is not Priority.NORMAL)
 
-    def give_up(self) -> None:
+    def stop_admitting(self) -> None:
         """Let nothing wait to begin any more, since this process is about to end."""
         for meter in (self._requests, self._bytes):
             if meter:
                 meter.gave_up = True
 
-    async def send(self, size_bytes: int) -> None:
+    async def admit_chunk(self, size_bytes: int) -> None:
         """Wait until so much of a stream may be sent."""
         if self._bytes:
             await self._bytes.take(size_bytes, begun=True)
 
     @property
-    def piece_bytes(self) -> int:
+    def chunk_bytes(self) -> int:
         """How much of a stream to send at once."""
         return self._bytes.piece if self._bytes else 1 << 62
 

@@ -188,15 +188,15 @@ async def test_a_copy_that_is_cancelled_leaves_no_parts_behind(
 ) -> None:
     buckets.write(buckets.source, "big", CONTENT)
     sent = asyncio.Event()
-    put = Multipart.put
+    upload_part = Multipart.upload_part
 
     async def noted(uploads: Multipart, key: str, upload_id: str, number: int, *rest: Any, **named: Any) -> Any:
         if number == 3:
             sent.set()
             await asyncio.Event().wait()
-        return await put(uploads, key, upload_id, number, *rest, **named)
+        return await upload_part(uploads, key, upload_id, number, *rest, **named)
 
-    monkeypatch.setattr(Multipart, "put", noted)
+    monkeypatch.setattr(Multipart, "upload_part", noted)
     copying = asyncio.create_task(buckets.copy("big"))
     await sent.wait()
     assert begun(buckets) == ["big"]

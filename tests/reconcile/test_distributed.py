@@ -43,11 +43,11 @@ class Listed:
             await asyncio.sleep(0.02)
             yield entries(found[at : at + 200])
 
-    async def some(self, start_after: str, most: int) -> list[Entry]:
+    async def list_after(self, start_after: str, most: int) -> list[Entry]:
         at = bisect_right(KEYS, start_after)
         return entries(KEYS[at : at + most])
 
-    def can_name(self, key: str) -> bool:
+    def is_valid_key(self, key: str) -> bool:
         return True
 
 

@@ -30,7 +30,7 @@ class Listed:
     def endpoint(self) -> Endpoint:
         return Endpoint("source", "bucket", prefix=self.prefix)
 
-    async def some(self, start_after: str, most: int) -> list[Entry]:
+    async def list_after(self, start_after: str, most: int) -> list[Entry]:
         start_after.encode()  # a lone surrogate is no name
         assert start_after.startswith(self.prefix) or not start_after
         self.asked += 1
@@ -38,7 +38,7 @@ class Listed:
         self.listed += len(self.keys[at : at + most])
         return [Entry(key, 1, "", 0) for key in self.keys[at : at + most]]
 
-    def can_name(self, key: str) -> bool:
+    def is_valid_key(self, key: str) -> bool:
         return key.startswith(self.prefix) and len(key.encode()) <= self.name_bytes
 
 

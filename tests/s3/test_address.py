@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 from s3s3.errors import AccessDenied, ConfigError
 from s3s3.model import Endpoint, Secret
 from s3s3.s3 import create_resource
-from s3s3.s3.address import address_of
+from s3s3.s3.address import Address
 from s3s3.s3.credentials import CredentialProvider
 from s3s3.scripts.demo.servers import StoreServer
 
@@ -51,7 +51,7 @@ def endpoint(**changed: Any) -> Endpoint:
 def test_an_endpoint_says_where_its_bucket_is(
     settings: dict[str, Any], connects_to: tuple[str, int], host_header: str, path: str, resource: str
 ) -> None:
-    address = address_of(endpoint(**settings))
+    address = Address.of(endpoint(**settings))
     target = address.target("k")
     assert ((address.host, address.port), address.host_header) == (connects_to, host_header)
     assert (target.path, target.resource) == (path, resource)
@@ -63,7 +63,7 @@ def test_an_endpoint_says_where_its_bucket_is(
 async def test_configured_keys_are_used_without_asking_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "from-the-environment")
     keys = CredentialProvider(endpoint(access_key_id="mine", secret_access_key=Secret("s"), session_token=Secret("t")))
-    found = keys.at_hand()
+    found = keys.current()
     assert found is not None
     assert (found.access_key_id, found.secret_access_key, found.session_token) == ("mine", "s", "t")
 
@@ -72,10 +72,10 @@ async def test_keys_that_are_not_configured_come_from_boto3s_chain(monkeypatch: 
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "from-the-environment")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     source = CredentialProvider(endpoint())
-    assert source.at_hand() is None  # nobody was asked yet
-    keys = await source.keys()
+    assert source.current() is None  # nobody was asked yet
+    keys = await source.load()
     assert (keys.access_key_id, keys.secret_access_key, keys.session_token) == ("from-the-environment", "secret", None)
-    assert source.at_hand() is keys
+    assert source.current() is keys
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 async def test_where_there_are_no_keys_the_settings_are_named(no_keys: Path) -> None:
     with pytest.raises(AccessDenied, match=r"aws_access_key_id and aws_secret_access_key in \[source\]"):
-        await CredentialProvider(endpoint()).keys()
+        await CredentialProvider(endpoint()).load()
 
 
 async def test_keys_that_expire_are_asked_for_again(no_keys: Path) -> None:
@@ -106,22 +106,22 @@ async def test_keys_that_expire_are_asked_for_again(no_keys: Path) -> None:
     (no_keys / "config").write_text(f"[default]\ncredential_process = sh {script}\n")
     keys_until(1)
     source = CredentialProvider(endpoint())
-    first = await source.keys()
+    first = await source.load()
     assert first.session_token == "T"
-    assert await source.keys() is first
+    assert await source.load() is first
     keys_until(600)
     a_minute_later(source)
-    assert source.at_hand() is None
-    await source.keys()
+    assert source.current() is None
+    await source.load()
     asked = len(calls.read_text())
     assert asked > 1
     a_minute_later(source)
-    await source.keys()  # these are good for hours
+    await source.load()  # these are good for hours
     assert len(calls.read_text()) == asked
 
 
 def a_minute_later(source: CredentialProvider) -> None:
-    source._good_until_s = 0.0
+    source.valid_until_s = 0.0
 
 
 # the boto3 resource

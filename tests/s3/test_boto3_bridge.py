@@ -10,15 +10,15 @@ from botocore.config import Config
 from s3s3.errors import AccessDenied, ConfigError
 from s3s3.model import Endpoint
 from s3s3.s3 import create_resource
-from s3s3.s3.address import address_of
-from s3s3.s3.boto3_bridge import endpoint_of
+from s3s3.s3.address import Address
+from s3s3.s3.boto3_bridge import endpoint_from_client
 
 KEYS = {"aws_access_key_id": "me", "aws_secret_access_key": "secret"}
 
 
 def endpoint(config: Config | None = None, **arguments: Any) -> Endpoint:
     client = boto3.session.Session().client("s3", **{"region_name": "us-east-1", **KEYS, **arguments}, config=config)
-    return endpoint_of(client, "images", "source")
+    return endpoint_from_client(client, "images", "source")
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def nobody_is_logged_in(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_a_resource_was_made_of_comes_back(arguments: dict[str, Any]) -> None:
-    found = endpoint_of(create_resource({**KEYS, **arguments}).meta.client, "images", "source")
+    found = endpoint_from_client(create_resource({**KEYS, **arguments}).meta.client, "images", "source")
     assert (found.host, found.port) == (arguments["host"], arguments.get("port"))
     assert found.is_secure is arguments.get("is_secure", True)
     assert found.path_style is ("calling_format" not in arguments)
@@ -55,7 +55,7 @@ def test_the_secret_does_not_show() -> None:
 
 def test_a_plain_boto3_client_means_aws_v4_and_path_style() -> None:
     found = endpoint(region_name="eu-central-1")
-    assert str(address_of(found)) == "s3.eu-central-1.amazonaws.com:443"
+    assert str(Address.of(found)) == "s3.eu-central-1.amazonaws.com:443"
     assert (found.signature_version, found.region, found.path_style) == ("s3v4", "eu-central-1", True)
 
 

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.real
 
 async def test_a_bucket_is_made_once_and_swift_cannot_delete_by_itself(swift: SwiftServer) -> None:
     buckets = BucketAdmin(swift.endpoint(f"made-{uuid.uuid4().hex[:8]}"))
-    assert await buckets.make()
-    assert not await buckets.make()
+    assert await buckets.create()
+    assert not await buckets.create()
     assert not await buckets.expire_after(1)
     await buckets.close()
 
@@ -35,7 +35,7 @@ async def test_ceph_deletes_by_a_rule_and_says_so_and_other_rules_stay(
     endpoint = replace(ceph.endpoint(name), signature_version=version, prefix="mirrored/",
                        region="default" if version == "s3v4" else "us-east-1")  # fmt: skip
     buckets = BucketAdmin(endpoint)
-    assert await buckets.make()
+    assert await buckets.create()
     other: LifecycleRuleTypeDef = {
         "ID": "other",
         "Filter": {"Prefix": "tmp/"},
@@ -64,5 +64,5 @@ async def test_a_bucket_of_somebody_else_is_not_taken_for_ours(
 ) -> None:
     buckets = BucketAdmin(replace(swift.endpoint(new_bucket(swift)), secret_access_key="wrong"))  # type: ignore[arg-type]
     with pytest.raises(Exception, match="aws_secret_access_key"):
-        await buckets.make()
+        await buckets.create()
     await buckets.close()

@@ -96,7 +96,7 @@ async def test_every_kind_of_key_goes_out_exactly_percent_encoded(path_style: bo
         base = b"/bucket/" if path_style else b"/"
         endpoint = {"path_style": path_style, "host": host, "bucket_name": "bucket"}
         async with server.store(endpoint=endpoint) as store:
-            store._exchange._pool._host = "127.0.0.1"  # not every resolver knows bucket.localhost
+            store._requester._pool._host = "127.0.0.1"  # not every resolver knows bucket.localhost
             for key in ODD_KEYS:
                 await store.fetch(key, 0)
                 await put(store, key=key)
@@ -252,7 +252,7 @@ async def test_a_short_body_is_tried_again_and_never_taken_for_whole(missing: in
 
 async def test_more_bytes_than_were_announced_are_an_error() -> None:
     async with RawServer([says(answer(body=b"content", content_length="5"))]) as server, server.store() as store:
-        with pytest.raises(StoreUnavailable, match="more bytes than the answer announced"):
+        with pytest.raises(StoreUnavailable, match="more bytes than the response announced"):
             await store.fetch("key", 100)
 
 
@@ -550,7 +550,7 @@ async def test_a_200_before_the_body_ends_is_no_success() -> None:
         await talk.writer.drain()
 
     async with RawServer([praise_at_once]) as server, server.store() as store:
-        with pytest.raises(StoreUnavailable, match="claimed success before it had the whole body") as caught:
+        with pytest.raises(StoreUnavailable, match="reported success before it had the whole body") as caught:
             await put(store, body=in_chunks(*[b"x" * 65536] * 100), size_bytes=6_553_600)
         assert caught.value.indeterminate
 

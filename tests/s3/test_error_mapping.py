@@ -104,7 +104,7 @@ async def test_codes_and_statuses_become_errors(status: int, code: str, kind: ty
             {},
             "to s3.example.org: set host or region in",
         ),
-        (error(404, "NoSuchBucket"), {}, "make the bucket 'bucket'"),
+        (error(404, "NoSuchBucket"), {}, "create the bucket 'bucket'"),
         (error(501, "NotImplemented"), {}, "check storage_class, acl, copy_tags and server_side_encryption in"),
         (answer(501), {}, "check storage_class, acl, copy_tags and server_side_encryption in"),
     ],
@@ -271,7 +271,7 @@ async def test_plain_http_to_a_tls_port_names_is_secure(certificate: Path) -> No
 )
 async def test_a_server_that_speaks_something_else_is_told(said: bytes) -> None:
     async with RawServer([says(said)]) as server, server.store() as store:
-        with pytest.raises(StoreUnavailable, match="does not speak HTTP") as caught:
+        with pytest.raises(StoreUnavailable, match="does not speak correct HTTP") as caught:
             await store.get("key")
         assert "check host, port and is_secure in [destination-raw]" in caught.value.advice
 
@@ -291,7 +291,7 @@ async def test_a_server_that_speaks_something_else_is_told(said: bytes) -> None:
 )
 async def test_an_answer_that_cannot_be_trusted_to_end_is_an_error(head: bytes) -> None:
     async with RawServer([says(head)]) as server, server.store() as store:
-        with pytest.raises(StoreUnavailable, match="does not speak HTTP"):
+        with pytest.raises(StoreUnavailable, match="does not speak correct HTTP"):
             await asyncio.wait_for(store.fetch("key", 10), 5)
 
 

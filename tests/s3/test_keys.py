@@ -33,20 +33,20 @@ def test_a_name_without_a_value_has_no_equals_sign() -> None:
 
 @given(text, text, text.filter(bool))
 def test_what_a_destination_holds_maps_back_to_the_sources_name(own: str, source: str, rest: str) -> None:
-    names = KeyMapper(Endpoint("d", "b", prefix=own), source)
-    assert names.held(source + rest) == own + rest
-    assert names.source(own + rest) == source + rest
+    mapper = KeyMapper(Endpoint("d", "b", prefix=own), source)
+    assert mapper.endpoint_key(source + rest) == own + rest
+    assert mapper.source_key(own + rest) == source + rest
 
 
 @pytest.mark.parametrize("key", ["", "x" * 1025, "ü" * 513, "\ud800", "p"])
 def test_what_is_no_key_is_refused_with_store_and_key(key: str) -> None:
-    names = KeyMapper(Endpoint("d", "b", prefix=""), "p" if key == "p" else "")
+    mapper = KeyMapper(Endpoint("d", "b", prefix=""), "p" if key == "p" else "")
     with pytest.raises(InvalidKey) as caught:
-        names.held(key)
+        mapper.endpoint_key(key)
     assert (caught.value.store, caught.value.key) == ("d", key)
 
 
 def test_a_longer_prefix_can_make_a_key_too_long() -> None:
-    names = KeyMapper(Endpoint("d", "b", prefix="copies/"), "")
-    with pytest.raises(InvalidKey, match="is 1031 bytes long"):
-        names.held("x" * 1024)
+    mapper = KeyMapper(Endpoint("d", "b", prefix="copies/"), "")
+    with pytest.raises(InvalidKey, match="has 1031 bytes"):
+        mapper.endpoint_key("x" * 1024)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s3s3.errors import StoreRefused
 from s3s3.model import Entry
 from s3s3.s3 import list_parser
 from s3s3.s3.list_parser import parse_page
@@ -75,9 +76,9 @@ def test_every_key_comes_out_of_every_stores_way_of_writing(names: list[str], wr
 @given(st.lists(keys, max_size=5), st.sampled_from([ceph, swift, aws]))
 def test_the_quick_way_and_the_xml_parser_read_the_same(names: list[str], write: Callable[[str], str]) -> None:
     text = page(*map(write, names)).decode()
-    quick = list_parser._read_plainly(text.replace("&quot;", '"'))
+    quick = list_parser._match(text.replace("&quot;", '"'))
     assert quick is not None
-    fields, about = list_parser._read_xml(text)
+    fields, about = list_parser._parse(text)
     assert quick[0] == fields
     assert quick[1].items() <= about.items()
 
@@ -146,7 +147,7 @@ def test_times_are_read_to_the_millisecond(when: str, expected_ms: int) -> None:
     ],
 )
 def test_what_is_no_listing_is_refused(raw: bytes) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(StoreRefused):
         parse_page(raw)
 
 

@@ -168,12 +168,12 @@ async def test_a_store_that_ignores_content_md5_is_noted() -> None:
 async def test_etags_that_are_no_md5s_are_noted() -> None:
     findings = await found(OddStore(etag="0" * 32))
     assert (findings.etag_is_md5, findings.errors) == (False, [])
-    assert "ETags are no MD5s" in findings.notes[0]
+    assert "ETags are not MD5s" in findings.notes[0]
 
 
 async def test_a_store_where_no_damage_could_be_noticed_is_wrong() -> None:
     findings = await found(OddStore(etag="0" * 32, heeds_md5=False))
-    assert "could not be noticed" in findings.errors[0]
+    assert "would not be detected" in findings.errors[0]
 
 
 @pytest.mark.parametrize(("ahead_s", "says"), [(1000, "ahead of"), (-1000, "behind"), (20, "")])

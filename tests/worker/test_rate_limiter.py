@@ -13,6 +13,7 @@ from s3s3.errors import JobReleased
 from s3s3.model import MINUTES_OF_A_DAY, Endpoint, Route, Window
 from s3s3.monitoring.metrics import Metrics
 from s3s3.queue.connection import connect, connected
+from s3s3.s3 import Priority
 from s3s3.scripts.demo.servers import free_ports
 from s3s3.tasks import cancel
 from s3s3.worker import rate_limiter
@@ -48,7 +49,7 @@ async def count_for(seconds: float, *gates: DestinationRateLimiter, at_once: int
 
     async def ask(number: int) -> None:
         while True:
-            await gates[number].admit(size_bytes, streamed=False, urgent=False)
+            await gates[number].admit(size_bytes, streamed=False)
             passed[number] += 1
             await asyncio.sleep(0)
 
@@ -81,18 +82,18 @@ async def test_it_costs_few_round_trips(client: Redis) -> None:
 async def test_bytes_are_limited_in_streams_and_in_whole_objects(client: Redis) -> None:
     rate_limiter = limit(client, size_bytes=400_000)
     began_s = time.monotonic()
-    await rate_limiter.admit(400_000, streamed=False, urgent=False)
+    await rate_limiter.admit(400_000, streamed=False)
     assert time.monotonic() - began_s < 0.5, "a second's worth goes out at once"
     for _ in range(4):
-        await rate_limiter.send(rate_limiter.piece_bytes)
-    await rate_limiter.admit(300_000, streamed=True, urgent=False)  # its bytes are counted as they go
+        await rate_limiter.admit_chunk(rate_limiter.chunk_bytes)
+    await rate_limiter.admit(300_000, streamed=True)  # its bytes are counted as they go
     assert 0.2 < time.monotonic() - began_s < 0.8
 
 
 async def test_an_object_larger_than_a_burst_has_its_turn_too(client: Redis) -> None:
     rate_limiter = limit(client, size_bytes=1_000_000)
     began_s = time.monotonic()
-    await rate_limiter.admit(2_000_000, streamed=False, urgent=False)
+    await rate_limiter.admit(2_000_000, streamed=False)
     assert 0.8 < time.monotonic() - began_s < 1.5
 
 
@@ -101,7 +102,7 @@ async def test_what_is_urgent_does_not_stand_behind_what_this_process_sends(clie
     waiting = asyncio.create_task(count_for(20, rate_limiter, at_once=50))
     await asyncio.sleep(0.3)
     began_s = time.monotonic()
-    await rate_limiter.admit(0, streamed=False, urgent=True)
+    await rate_limiter.admit(0, streamed=False, priority=Priority.URGENT)
     assert time.monotonic() - began_s < 1
     waiting.cancel()
     await asyncio.wait([waiting])
@@ -115,7 +116,7 @@ async def test_outside_of_its_hours_there_is_no_limit_and_redis_is_not_asked() -
     there = Endpoint("ceph", "bucket", max_requests_per_s=(window,), max_bytes_per_s=(window,))
     rate_limiter = rate_limiters(Route("images", Endpoint("source", "b"), (there,)), away, Metrics())["ceph"]
     for _ in range(100):
-        await rate_limiter.admit(10**9, streamed=False, urgent=False)
+        await rate_limiter.admit(10**9, streamed=False)
     assert rate_limiter.slots(1) is None
     await away.aclose()
 
@@ -145,7 +146,7 @@ async def test_without_redis_a_process_has_the_whole_rate() -> None:
 
 async def test_a_clock_of_redis_that_was_set_back_does_not_stop_everything(client: Redis) -> None:
     await client.hset("s3s3:{images}:limit:ceph:requests", "due", int(time.time() * 1e6) + 3600 * 10**6)
-    await asyncio.wait_for(limit(client, requests=10).admit(0, streamed=False, urgent=False), 1)
+    await asyncio.wait_for(limit(client, requests=10).admit(0, streamed=False), 1)
 
 
 async def test_what_was_waited_is_counted(client: Redis) -> None:
@@ -157,7 +158,7 @@ async def test_what_was_waited_is_counted(client: Redis) -> None:
 async def test_slots_are_few_while_a_limit_is_felt_and_more_while_it_is_not(client: Redis) -> None:
     rate_limiter = limit(client, requests=50)
     assert rate_limiter.slots(4) == 4
-    await rate_limiter.admit(0, streamed=False, urgent=False)
+    await rate_limiter.admit(0, streamed=False)
     assert (rate_limiter.slots(4) or 0) > 40, "a burst is at hand"
     await count_for(1.5, rate_limiter)
     few = rate_limiter.slots(4)
@@ -169,11 +170,9 @@ async def test_slots_are_few_while_a_limit_is_felt_and_more_while_it_is_not(clie
 
 async def test_who_is_about_to_end_lets_nothing_wait_to_begin_but_what_has_begun_go_on(client: Redis) -> None:
     rate_limiter = limit(client, requests=4, size_bytes=1_000_000)
-    passed = asyncio.gather(
-        *(rate_limiter.admit(0, streamed=False, urgent=False) for _ in range(12)), return_exceptions=True
-    )
+    passed = asyncio.gather(*(rate_limiter.admit(0, streamed=False) for _ in range(12)), return_exceptions=True)
     await asyncio.sleep(0.1)
-    rate_limiter.give_up()
+    rate_limiter.stop_admitting()
     began_s = time.monotonic()
     outcomes = await passed
     assert time.monotonic() - began_s < 1, "none of them waits for its turn any more"
@@ -181,6 +180,6 @@ async def test_who_is_about_to_end_lets_nothing_wait_to_begin_but_what_has_begun
     assert outcomes.count(None) + len(refused) == 12
     assert len(refused) >= 6
     with pytest.raises(JobReleased):
-        await rate_limiter.admit(0, streamed=False, urgent=False)
-    await rate_limiter.admit(0, streamed=False, urgent=False, begun=True)
-    await rate_limiter.send(1000)
+        await rate_limiter.admit(0, streamed=False)
+    await rate_limiter.admit(0, streamed=False, priority=Priority.STARTED)
+    await rate_limiter.admit_chunk(1000)

@@ -192,7 +192,7 @@ class CacheFrontEnd:
     async def _redirect(self, request: web.BaseRequest, authorization: Authorization) -> web.Response:
         """Redirect to the store, with the client's own signature where the store accepts it."""
         left_s = max(int(authorization.expires_s - time.time()), 1)
-        location = authorization.store_url or await self._store.location(
-            authorization.key, method=request.method, signed_for_s=left_s, query=authorization.query
+        location = authorization.store_url or await self._store.object_url(
+            authorization.key, method=request.method, expires_s=left_s, query=authorization.query
         )
         return web.Response(status=302, headers={"Location": location, "Cache-Control": "no-store"})

@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from ...errors import SignatureRejected
 from ...model import Endpoint
-from ...s3.address import address_of
+from ...s3.address import Address
 from ...s3.credentials import CredentialProvider
 from ...s3.keys import Query
 from ...s3.signing import SUBRESOURCES, Credentials, RequestTarget, SignerV2, SignerV4
@@ -104,7 +104,7 @@ class Verifier:
     def __init__(self, endpoint: Endpoint, readers: Sequence[Credentials] = ()) -> None:
         self._endpoint = endpoint
         self._bucket = endpoint.bucket_name
-        self._address = address_of(endpoint)
+        self._address = Address.of(endpoint)
         self._store_host = self._address.host_header
         self._credential_provider = CredentialProvider(endpoint)
         self._credentials: Credentials | None = None
@@ -129,7 +129,7 @@ class Verifier:
         """
         if not is_utf8(target):
             raise SignatureRejected("InvalidURI", "the URL is not UTF-8")
-        credentials = self._credential_provider.at_hand() or await self._credential_provider.keys()
+        credentials = self._credential_provider.current() or await self._credential_provider.load()
         if credentials is not self._credentials:
             self._credentials = credentials
             own = self._signers_of(credentials, is_own=True)

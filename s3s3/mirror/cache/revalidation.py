@@ -9,7 +9,7 @@ from enum import Enum
 from ...errors import StoreError, StoreUnavailable
 from ...monitoring.log import log_fields
 from ...s3 import Store
-from ...s3.transport.pool import ASKED_FOR_S
+from ...s3.transport.pool import MAX_LOOKUP_S
 from ...tasks import timeout
 from .cached_object import CachedObject
 from .directory import CacheDirectory
@@ -43,7 +43,7 @@ class Revalidator:
 
     async def _check(self, key: str, metadata: CachedObject) -> Validity:
         try:
-            async with timeout(ASKED_FOR_S):
+            async with timeout(MAX_LOOKUP_S):
                 current = await self._store.head(key)
         except (StoreUnavailable, asyncio.TimeoutError) as error:
             log.warning("%s: cannot revalidate %r, serving it from the cache: %s",

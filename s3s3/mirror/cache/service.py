@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ...config.mirror import CacheSettings
 from ...monitoring.metrics import Metrics
 from ...s3 import Credentials, Store
-from ...s3.transport.pool import ASKING, ASKING_CONNECTIONS
+from ...s3.transport.pool import LOOKUP_CONNECTIONS, LOOKUP_TIMEOUTS
 from ...tasks import cancel
 from ...transfer.route_stores import probe_error
 from ..access_log import JsonAccessLog
@@ -79,7 +79,7 @@ async def open_cache(
     stats = RequestStats(CACHE, metrics, record_event, CACHE_EVENTS)
     prefix = settings.store.prefix
     download_store = Store(settings.store, source_prefix=prefix, connections=MAX_DOWNLOADS)
-    client_store = Store(settings.store, source_prefix=prefix, connections=ASKING_CONNECTIONS, timeouts=ASKING)
+    client_store = Store(settings.store, source_prefix=prefix, connections=LOOKUP_CONNECTIONS, timeouts=LOOKUP_TIMEOUTS)
     async with download_store, client_store:
         downloads = Downloads(download_store, directory, disk_space(directory, settings), metrics, CACHE)
         verifier = Verifier(settings.store, [Credentials(*pair) for pair in settings.keys])

@@ -153,7 +153,7 @@ class Origin:
         owner.watch(connection)
         connection.end_within(self._timeouts.read_s)
         try:
-            connection.send(_encode_request(url), b"", without_body=False)
+            connection.send(_encode_request(url), b"", is_head=False)
             head = await connection.head()
         except BaseException as error:
             owner.release(connection)
@@ -223,7 +223,7 @@ class _SingleUse:
 
     def watch(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
-        connection.check(loop.time(), self._read_timeout_s)
+        connection.check_timeouts(loop.time(), self._read_timeout_s)
         self._timer = loop.call_later(min(self._read_timeout_s / 4, 1.0), self.watch, connection)
 
     def release(self, connection: Connection) -> None:

@@ -1,1 +1,1 @@
-"""A small HTTP/1.1 client that knows what was sent."""
+"""A small HTTP/1.1 client that never repeats a request and knows how much of it was sent."""

@@ -1,7 +1,7 @@
-"""HTTP/1.1 as S3 needs it: one connection, one exchange at a time, and exact knowledge of what was sent.
+"""One HTTP/1.1 connection with precise knowledge of what was sent.
 
-Why not aiohttp's client: its session sends a PUT a second time by itself when a kept connection turns out to be dead,
-a write that nobody asked whether it still may; and it takes five times the CPU for a small object.
+It replaces aiohttp's client, whose session repeats a PUT if a kept connection turns out to be dead: a write without
+a check of the lease. aiohttp also takes five times the CPU time for a small object.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from .errors import (
     TransportError,
     TransportTimeout,
 )
-from .http_parser import HEAD_LIMIT_BYTES, Body, Head, body_of, parse_head
+from .http_parser import EMPTY_BODY, HEAD_LIMIT_BYTES, Head, body_of, parse_head
 
 _READ_AHEAD_BYTES = 512 * 1024
 _WRITE_BUFFER_BYTES = 256 * 1024
 _SMALL_BODY_BYTES = 64 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-_NO_BODY = Body(0)
 
 
 class Connection(asyncio.Protocol):
-    """One connection: `send` or `stream`, then `head`, then `take` until it gives nothing more."""
+    """A connection for one request at a time: `send` or `send_stream`, then `head`, then `read` until b""."""
 
     _transport: asyncio.Transport
 
@@ -40,130 +39,143 @@ class Connection(asyncio.Protocol):
         self._error: BaseException | None = None
         self._closed = False
         self._write_paused = False
-        self._exchanges = 0
-        self._unsent = 0
-        self.rest()
+        self._requests = 0
+        self._unsent_bytes = 0
+        self._reset()
 
-    def rest(self) -> None:
-        """Get ready for the next exchange."""
+    def _reset(self) -> None:
+        """Prepare for the next request."""
         self._busy = False
         self._sent_whole = True
-        self._without_body = False
+        self._is_head = False
         self._raw = b""
-        self._announced_bytes = 0
+        self._informational_bytes = 0
         self._head: Head | None = None
-        self._body = _NO_BODY
-        self._pieces: list[bytes] = []
-        self._pending = 0
-        self._wanted = 0
+        self._body = EMPTY_BODY
+        self._chunks: list[bytes] = []
+        self._buffered_bytes = 0
+        self._wanted_bytes = 0
         self._reading_paused = False
         self._progress_s = self._loop.time()
         self._deadline_s = math.inf
 
-    @property
-    def reusable(self) -> bool:
-        """No exchange is under way, or the last one has come to its end on both sides, and the next may follow."""
-        if self._closed or self._transport.is_closing():
-            return False
-        if not self._busy:
-            return True
-        return self._head is not None and self._head.persistent and self._body.ended and self._sent_whole
+    def is_reusable(self, keep_s: float) -> bool:
+        """Return whether an idle connection is open, and has been idle for less than `keep_s`."""
+        return not self._closed and not self._transport.is_closing() and self._loop.time() - self._progress_s < keep_s
 
     @property
     def idle_s(self) -> float:
-        """For how long nothing has gone over it."""
+        """Seconds since a byte was last sent or received."""
         return self._loop.time() - self._progress_s
 
-    def end_within(self, longest_s: float) -> None:
-        """Let the exchange fail that is not over by then."""
-        self._deadline_s = self._loop.time() + longest_s
+    def finish(self) -> bool:
+        """End a request. Return whether the next one may follow: everything was sent, and the response was read."""
+        if self._closed or self._transport.is_closing():
+            return False
+        if self._busy:
+            if self._head is None or not (self._head.persistent and self._body.ended and self._sent_whole):
+                return False
+            self._reset()
+        return True
+
+    def end_within(self, timeout_s: float) -> None:
+        """Fail the request with TransportTimeout if it has not ended after `timeout_s`."""
+        self._deadline_s = self._loop.time() + timeout_s
 
     def abort(self) -> None:
-        """Drop the connection at once. A request under way is reset, so that nobody takes it for complete."""
+        """Close the connection. An incomplete request is reset, so that the store does not take it for complete."""
         if self._closed:
             return
         if not self._sent_whole and not self._transport.is_closing():
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._closed = True
         if self._error is None:
-            self._error = ConnectionAbortedError("given up on this side")
+            self._error = ConnectionAbortedError("aborted by s3s3")
         self._transport.abort()
         self._wake()
 
-    def check(self, now_s: float, quiet_s: float) -> None:
-        """Fail the exchange where its peer has been waited for too long."""
+    def check_timeouts(self, now_s: float, read_s: float) -> None:
+        """Fail the request if its deadline has passed, or if no byte was sent or received for `read_s`."""
         if self._waiter is None:
             return
-        unsent = self._transport.get_write_buffer_size()
-        if unsent != self._unsent:
-            self._unsent, self._progress_s = unsent, now_s
-        if now_s > self._deadline_s or now_s - self._progress_s > quiet_s:
+        unsent_bytes = self._transport.get_write_buffer_size()
+        if unsent_bytes != self._unsent_bytes:
+            self._unsent_bytes, self._progress_s = unsent_bytes, now_s
+        if now_s > self._deadline_s or now_s - self._progress_s > read_s:
             self._error = TimeoutError()
             self.abort()
 
-    # one exchange
+    # one request
 
-    def send(self, head: bytes, body: bytes, *, without_body: bool) -> None:
-        """Send a request whose body is at hand. `without_body`: the answer to a HEAD has none."""
-        self._begin(without_body)
+    def send(self, head: bytes, body: bytes, *, is_head: bool, timeout_s: float | None = None) -> None:
+        """Send a request with its whole body.
+
+        Args:
+            is_head: the request is a HEAD, whose response has no body.
+            timeout_s: fail with TransportTimeout if the response is not complete by then.
+        """
+        self._start(is_head)
+        if timeout_s is not None:
+            self._deadline_s = self._loop.time() + timeout_s
         if len(body) <= _SMALL_BODY_BYTES:
             self._transport.write(head + body)
         else:
             self._transport.write(head)
             self._transport.write(body)
 
-    async def stream(self, head: bytes, body: AsyncIterator[bytes], size_bytes: int) -> None:
-        """Send a request whose body is made while it goes out. Raises WireError, and whatever the iterator raises.
+    async def send_stream(self, head: bytes, body: AsyncIterator[bytes], size_bytes: int) -> None:
+        """Send a request with a streamed body. Raises TransportError, and what the iterator raises.
 
-        A chunk goes out only when the next one is there, the last one only after the iterator has ended without an
-        error and the sizes add up: so whatever raises in it keeps the body from ever being complete. An answer that
-        comes before the end ends the sending; it is the answer, unless it claims success.
+        A chunk is sent only when the next one is available, and the last one only after the iterator has ended
+        without an error and the sizes match. So the store never gets a complete body if anything raises. A response
+        before the end stops the sending; it is the response to the request, unless it reports success.
         """
-        self._begin(without_body=False)
+        self._start(is_head=False)
         self._sent_whole = False
         self._transport.write(head)
-        left, ready = size_bytes, b""
+        left_bytes, ready = size_bytes, b""
         async for chunk in body:
-            left -= len(chunk)
-            if left < 0 and self._head is None:
-                raise self._wire_error(BodyLengthMismatch(f"more than the promised {size_bytes} bytes came to be sent"))
+            left_bytes -= len(chunk)
+            if left_bytes < 0 and self._head is None:
+                raise self._mark(BodyLengthMismatch(f"the body has more than the announced {size_bytes} bytes"))
             if ready:
                 await self._write(ready)
                 if self._head is not None:
                     return
             ready = chunk
-        if left and self._head is None:
-            raise self._wire_error(BodyLengthMismatch(f"{left} of the promised {size_bytes} bytes are missing"))
+        if left_bytes and self._head is None:
+            raise self._mark(BodyLengthMismatch(f"the body lacks {left_bytes} of the announced {size_bytes} bytes"))
         if self._head is None:
             self._sent_whole = True
             await self._write(ready)
 
     async def head(self) -> Head:
-        """Return the head of the answer when it is there. Raises WireError."""
+        """Return the head of the response. Raises TransportError."""
         while self._head is None:
             await self._wait()
         if self._head.status < 300 and not self._sent_whole:
-            raise self._wire_error(PrematureResponse())
+            raise self._mark(PrematureResponse())
         return self._head
 
-    async def take(self, size_bytes: int) -> bytes:
-        """Return the next `size_bytes` of the body or more, less at its end only, b"" after it. Raises WireError."""
-        self._wanted = size_bytes
-        while not self._body.ended and self._pending < size_bytes:
+    async def read(self, size_bytes: int) -> bytes:
+        """Return the next `size_bytes` of the body or more; fewer at its end only, then b"". Raises TransportError."""
+        self._wanted_bytes = size_bytes
+        while not self._body.ended and self._buffered_bytes < size_bytes:
             self._resume_reading()
             await self._wait()
-        taken = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._pending = 0
-        self._resume_reading()
-        return taken
+        content = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._buffered_bytes = 0
+        if self._reading_paused:
+            self._resume_reading()
+        return content
 
-    def _begin(self, without_body: bool) -> None:
+    def _start(self, is_head: bool) -> None:
         if self._closed:
             raise self._lost()
         self._busy = True
-        self._without_body = without_body
-        self._exchanges += 1
+        self._is_head = is_head
+        self._requests += 1
 
     async def _write(self, chunk: bytes) -> None:
         if self._head is None:
@@ -173,19 +185,16 @@ class Connection(asyncio.Protocol):
         while self._write_paused and self._head is None:
             await self._wait()
 
-    async def _wait(self) -> None:
-        """Wait until something happens on the connection."""
+    def _wait(self) -> asyncio.Future[None]:
+        """Return a future that `_wake` completes at the next event of the connection. Raises TransportError."""
         if self._closed:
             raise self._lost()
         self._progress_s = self._loop.time()
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _wake(self) -> None:
-        waiter = self._waiter
+        waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
@@ -193,21 +202,22 @@ class Connection(asyncio.Protocol):
         error = self._error
         if isinstance(error, TransportError):
             return error
-        lost = self._wire_error(TransportTimeout() if isinstance(error, TimeoutError) else ConnectionLost())
+        lost = self._mark(TransportTimeout() if isinstance(error, TimeoutError) else ConnectionLost())
         lost.__cause__ = error
         return lost
 
-    def _wire_error(self, error: TransportError) -> TransportError:
+    def _mark(self, error: TransportError) -> TransportError:
+        """Record in the error how far the request has come."""
         error.sent = self._busy
         error.answered = self._head is not None
-        error.kept = self._exchanges > 1
+        error.reused = self._requests > 1
         return error
 
     def _fail(self, error: ValueError) -> None:
-        self._error = self._wire_error(ProtocolError(str(error)))
+        self._error = self._mark(ProtocolError(str(error)))
         self.abort()
 
-    # what asyncio calls
+    # called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # of a TCP connection
@@ -223,7 +233,7 @@ class Connection(asyncio.Protocol):
         elif self._busy:
             self._raw = self._raw + data if self._raw else data
             self._head_received()
-        else:  # nobody asked: a 408 before the server closes, say
+        else:  # without a request: for example a 408 before the server closes the connection
             self.abort()
 
     def eof_received(self) -> None:
@@ -249,9 +259,9 @@ class Connection(asyncio.Protocol):
             rest = self._raw[end + 4 :]
             try:
                 head = parse_head(self._raw[:end])
-                body = body_of(head, without_body=self._without_body)
-                if head.status < 200:  # 100 Continue and its like announce the answer
-                    self._count_announcement(end)
+                body = body_of(head, is_head=self._is_head)
+                if head.status < 200:  # 100 Continue, for example, which precedes the response
+                    self._count_informational(end)
             except ValueError as error:
                 self._fail(error)
                 return
@@ -264,12 +274,12 @@ class Connection(asyncio.Protocol):
                 return
             self._raw = rest
         if len(self._raw) > HEAD_LIMIT_BYTES or not self._raw.startswith(b"HTTP/1."[: len(self._raw)]):
-            self._fail(ValueError(f"the answer begins with {self._raw[:40]!r}"))
+            self._fail(ValueError(f"the response starts with {self._raw[:40]!r}"))
 
-    def _count_announcement(self, size_bytes: int) -> None:
-        self._announced_bytes += size_bytes
-        if self._announced_bytes > HEAD_LIMIT_BYTES:
-            raise ValueError("an answer that is announced and does not come")
+    def _count_informational(self, size_bytes: int) -> None:
+        self._informational_bytes += size_bytes
+        if self._informational_bytes > HEAD_LIMIT_BYTES:
+            raise ValueError("too many informational responses")
 
     def _body_received(self, raw: bytes) -> None:
         try:
@@ -278,11 +288,12 @@ class Connection(asyncio.Protocol):
             self._fail(error)
             return
         if content:
-            self._pieces.append(content)
-            self._pending += len(content)
-        if self._body.ended or self._pending >= self._wanted:
-            self._wake()
-            if not self._body.ended and self._pending > _READ_AHEAD_BYTES and not self._reading_paused:
+            self._chunks.append(content)
+            self._buffered_bytes += len(content)
+        if self._body.ended or self._buffered_bytes >= self._wanted_bytes:
+            if self._waiter is not None:
+                self._wake()
+            if not self._body.ended and self._buffered_bytes > _READ_AHEAD_BYTES and not self._reading_paused:
                 self._transport.pause_reading()
                 self._reading_paused = True
 

@@ -1,45 +1,45 @@
-"""How an exchange can end without a whole answer. `answers` says what that means."""
+"""Transport-level exceptions; `s3.error_mapping` maps them to s3s3's errors."""
 
 from __future__ import annotations
 
 
 class TransportError(Exception):
-    """An exchange that did not end with a whole answer.
+    """A request that got no complete response.
 
     Attributes:
-        sent: something of the request had been handed to the connection.
-        answered: the head of an answer had come.
-        kept: the connection had served an exchange before this one, so it may simply have been too old.
+        sent: part of the request was written to the connection.
+        answered: the response head was received.
+        reused: the connection had served a request before, so the store may have closed it meanwhile.
     """
 
     sent = False
     answered = False
-    kept = False
+    reused = False
 
 
 class ConnectFailed(TransportError):
-    """No connection; `__cause__` says why."""
+    """No connection; `__cause__` is the reason."""
 
 
 class ConnectionLost(TransportError):
-    """The connection was lost in the middle; `__cause__` says how, None means that the peer closed it."""
+    """The connection was lost; `__cause__` is the reason, None if the peer closed it."""
 
 
 class TransportTimeout(TransportError):
-    """No byte moved for too long, or the exchange took longer than it may."""
+    """No byte was received or sent for too long, or the whole request took too long."""
 
 
 class ProtocolError(TransportError):
-    """What came is not HTTP/1.x."""
+    """The response is not HTTP/1.x."""
 
 
 class PrematureResponse(TransportError):
-    """A store that praised a body before it had all of it."""
+    """The store reported success before it had the whole body."""
 
 
 class BodyLengthMismatch(TransportError):
-    """A body to be sent has more or fewer bytes than was promised. The connection was reset."""
+    """A streamed body has more or fewer bytes than announced. The connection was reset."""
 
 
 class ContentMD5Mismatch(TransportError):
-    """A body does not have the Content-MD5 that its head promised."""
+    """A body does not have the MD5 of its Content-MD5 header."""

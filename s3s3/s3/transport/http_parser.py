@@ -1,4 +1,4 @@
-"""HTTP/1.1 answers taken apart: the head, and where the body ends (RFC 9112)."""
+"""Parse HTTP/1.1 response heads and body framing (RFC 9112)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 HEAD_LIMIT_BYTES = 64 * 1024
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
-_TOO_MUCH = "more bytes than the answer announced"
+_TOO_LONG = "more bytes than the response announced"
 
 
 class Head(NamedTuple):
-    """Status and headers of an answer: names in lower case, values as the bytes they came as (surrogateescape).
+    """Status and headers of a response.
 
-    `persistent`: the connection may serve another exchange after this one.
+    Attributes:
+        headers: lower-case names, values as surrogateescaped bytes.
+        persistent: the connection may serve another request.
     """
 
     status: int
@@ -22,11 +24,11 @@ class Head(NamedTuple):
 
 
 def parse_head(raw: bytes) -> Head:
-    """Parse the status line and the header lines. Raises ValueError for what is no HTTP/1.x."""
+    """Parse the status line and the headers. Raises ValueError if it is not HTTP/1.x."""
     text = raw.decode("utf-8", "surrogateescape")
     line, *lines = text.split("\r\n")
     if not line.startswith("HTTP/1.") or not line[9:12].isdigit():
-        raise ValueError(f"the answer begins with {line[:40]!r}")
+        raise ValueError(f"the response starts with {line[:40]!r}")
     if "\r\n " in text or "\r\n\t" in text or "\r\n:" in text:
         raise ValueError("a header line without a name")
     headers: dict[str, str] = {}
@@ -43,40 +45,48 @@ def parse_head(raw: bytes) -> Head:
 
 
 def _joined(lines: list[str]) -> dict[str, str]:
-    """Return headers of which some come more than once (RFC 9110, 5.2)."""
+    """Return headers of which some are repeated, with their values joined (RFC 9110, 5.2)."""
     headers: dict[str, str] = {}
     for line in lines:
         name, _, value = line.partition(":")
         name, value = name.lower(), value.strip(" \t")
-        known = headers.get(name)
-        if known is None or (known == value and name == "content-length"):
+        before = headers.get(name)
+        if before is None or (before == value and name == "content-length"):
             headers[name] = value
         else:
-            headers[name] = f"{known}, {value}"
+            headers[name] = f"{before}, {value}"
     return headers
 
 
 class Body:
-    """Finds the end of a body of known length; also the base of the other two kinds."""
+    """The framing of a body of known length; base class of the other two.
+
+    Attributes:
+        ended: the whole body was received.
+    """
 
     def __init__(self, length: int) -> None:
         self._left = length
         self.ended = length == 0
 
     def feed(self, raw: bytes) -> bytes:
-        """Return the content in `raw`. Raises ValueError when there is more than was announced."""
+        """Return the content in `raw`. Raises ValueError if it is more than was announced."""
         self._left -= len(raw)
         if self._left < 0:
-            raise ValueError(_TOO_MUCH)
+            raise ValueError(_TOO_LONG)
         self.ended = self._left == 0
         return raw
 
     def close(self) -> None:
-        """The peer has closed the connection; only one kind of body ends by that."""
+        """The peer has closed the connection, which ends an `UntilClose` body only."""
+
+
+#: The body of a response without one.
+EMPTY_BODY = Body(0)
 
 
 class UntilClose(Body):
-    """A body that the end of the connection ends."""
+    """A body that ends with the connection."""
 
     def __init__(self) -> None:
         super().__init__(-1)
@@ -89,23 +99,23 @@ class UntilClose(Body):
 
 
 class Chunked(Body):
-    """A body in chunks. Extensions and trailers are read and dropped."""
+    """A body in chunks. Extensions and trailers are ignored."""
 
     def __init__(self) -> None:
         super().__init__(-1)
-        self._left = 0  # of this chunk, with the line end behind it
-        self._line_begun = b""
+        self._left = 0  # of the current chunk, including the line end after it
+        self._partial_line = b""
         self._in_trailer = False
         self._trailer_bytes = 0
 
     def feed(self, raw: bytes) -> bytes:
-        raw = self._line_begun + raw if self._line_begun else raw
-        self._line_begun = b""
+        raw = self._partial_line + raw if self._partial_line else raw
+        self._partial_line = b""
         content: list[bytes] = []
         at = 0
         while at < len(raw):
             if self.ended:
-                raise ValueError(_TOO_MUCH)
+                raise ValueError(_TOO_LONG)
             if self._left:
                 step = min(self._left, len(raw) - at)
                 content.append(raw[at : at + min(step, max(self._left - 2, 0))])
@@ -114,9 +124,9 @@ class Chunked(Body):
                 continue
             end = raw.find(b"\n", at)
             if end < 0:
-                self._line_begun = raw[at:]
-                if len(self._line_begun) > HEAD_LIMIT_BYTES:
-                    raise ValueError("a chunk's size line that does not end")
+                self._partial_line = raw[at:]
+                if len(self._partial_line) > HEAD_LIMIT_BYTES:
+                    raise ValueError("a chunk size line that does not end")
                 break
             self._line(raw[at:end].rstrip(b"\r"))
             at = end + 1
@@ -131,17 +141,17 @@ class Chunked(Body):
             return
         digits = line.partition(b";")[0].strip()
         if not _CHUNK_SIZE.fullmatch(digits):
-            raise ValueError("a chunk's size that is no number")
+            raise ValueError("a chunk size that is not a number")
         size = int(digits, 16)
         self._left = size + 2 if size else 0
         self._in_trailer = size == 0
 
 
-def body_of(head: Head, *, without_body: bool) -> Body:
-    """Tell how the body of an answer ends (RFC 9112, 6.3). Raises ValueError. `without_body`: it answers a HEAD."""
+def body_of(head: Head, *, is_head: bool) -> Body:
+    """Return the framing of a response's body (RFC 9112, 6.3). Raises ValueError. `is_head`: of a HEAD request."""
     headers = head.headers
-    if without_body or head.status in (204, 304):
-        return Body(0)
+    if is_head or head.status in (204, 304):
+        return EMPTY_BODY
     encoding = headers.get("transfer-encoding")
     if encoding is not None:
         if encoding.lower() != "chunked":
@@ -150,6 +160,8 @@ def body_of(head: Head, *, without_body: bool) -> Body:
     length = headers.get("content-length")
     if length is None:
         return UntilClose()
+    if length == "0":
+        return EMPTY_BODY
     if not (length.isascii() and length.isdigit()):
-        raise ValueError(f"a Content-Length that is no number, {length!r}")
+        raise ValueError(f"a Content-Length that is not a number, {length!r}")
     return Body(int(length))

@@ -1,4 +1,4 @@
-"""Connections to one store, kept and shared."""
+"""Connection pool and timeouts for one host."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .errors import ConnectFailed
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long the store waits.
+    """Timeouts of one store, in seconds.
 
     Attributes:
-        connect_s: for a connection, TLS and name look-up included.
-        read_s: while no byte moves in either direction.
-        write_s: for a whole PUT of a body in memory, for a streamed one's answer after its last chunk, and for a
-            DELETE: so long can a write be under way that nobody can stop any more.
-        keep_s: for the next request on a kept connection. Below what servers allow (Ceph 65 s, Swift 60 s), so that
-            a request seldom meets a connection that the server is about to close.
+        connect_s: for a connection, including TLS and name resolution.
+        read_s: while no byte is received or sent.
+        write_s: for a whole PUT of a body in memory, for the response to a streamed one after its last chunk, and for
+            a DELETE: a write whose lease has expired can be in flight this long.
+        keep_s: how long an idle connection is kept. Less than servers allow (Ceph 65 s, Swift 60 s), so that a request
+            is rarely sent on a connection that the server is about to close.
     """
 
     connect_s: float = 10
@@ -31,8 +31,17 @@ class Timeouts:
     keep_s: float = 15
 
 
+#: For HEAD requests of the mirror, whose clients wait for the result.
+LOOKUP_TIMEOUTS = Timeouts(connect_s=3, read_s=5, write_s=5)
+
+LOOKUP_CONNECTIONS = 64
+
+#: How long a lookup may take, with all its attempts.
+MAX_LOOKUP_S = 8.0
+
+
 class Pool:
-    """At most `connections` connections to host:port; who comes when all are busy waits in line."""
+    """At most `connections` connections to host:port. When all are in use, `acquire` waits, in order."""
 
     def __init__(self, host: str, port: int, *, is_secure: bool, connections: int, timeouts: Timeouts) -> None:
         self._host, self._port, self._is_secure = host, port, is_secure
@@ -40,48 +49,50 @@ class Pool:
         self._timeouts = timeouts
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
-        self._taken = 0
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._in_use = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
         self._tls: ssl.SSLContext | None = None
-        self._watch: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def acquire(self) -> Connection:
-        """Return a connection that nobody else uses. Raises ConnectFailed."""
-        if self._taken < self._limit:
-            self._taken += 1
+        """Return a connection for exclusive use. Raises ConnectFailed."""
+        if self._in_use < self._limit:
+            self._in_use += 1
         else:
-            await self._stand_in_line()
+            await self._wait_for_release()
         while self._idle:
             connection = self._idle.pop()
-            if connection.reusable and connection.idle_s < self._timeouts.keep_s:
+            if connection.is_reusable(self._timeouts.keep_s):
                 return connection
             self._drop(connection)
         try:
             return await self._connect()
         except BaseException:
-            self._leave()
+            self._release_slot()
             raise
 
     def release(self, connection: Connection) -> None:
-        """Give a connection back; it is dropped unless its exchange has come to its end."""
-        if connection.reusable and not self._closed:
-            connection.rest()
+        """Take back a connection. It is kept if its last response was read to the end, otherwise closed."""
+        if connection.finish() and not self._closed:
             self._idle.append(connection)
         else:
             self._drop(connection)
-        self._leave()
+        if self._waiters:
+            self._release_slot()
+        else:
+            self._in_use -= 1
 
     async def close(self) -> None:
-        """Drop every connection, the busy ones too."""
+        """Close every connection, also those in use."""
         self._closed = True
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for connection in tuple(self._open):
             self._drop(connection)
         self._idle.clear()
-        await asyncio.sleep(0)  # lets the transports close their sockets
+        await asyncio.sleep(0)  # the transports close their sockets
 
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
@@ -95,54 +106,44 @@ class Pool:
         except (OSError, asyncio.TimeoutError, ssl.SSLError, ssl.CertificateError, UnicodeError) as error:
             raise ConnectFailed from error
         self._open.add(connection)
-        self._start_watch(loop)
+        self._start_timer(loop)
         return connection
 
-    async def _stand_in_line(self) -> None:
-        """Wait for somebody's place; whoever leaves hands it over."""
-        turn = asyncio.get_running_loop().create_future()
-        self._line.append(turn)
+    async def _wait_for_release(self) -> None:
+        """Wait until `_release_slot` passes on the slot of another request."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
         try:
-            await turn
+            await waiter
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._leave()
+            if waiter.done() and not waiter.cancelled():
+                self._release_slot()
             raise
 
-    def _leave(self) -> None:
-        while self._line:
-            turn = self._line.popleft()
-            if not turn.done():
-                turn.set_result(None)
+    def _release_slot(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
                 return
-        self._taken -= 1
+        self._in_use -= 1
 
     def _drop(self, connection: Connection) -> None:
         self._open.discard(connection)
         connection.abort()
 
-    def _start_watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """One timer for all connections: a timer for each request would cost more than the signature."""
-        if self._watch is None and not self._closed:
-            every_s = min(1.0, self._timeouts.read_s / 4, self._timeouts.write_s / 4)
-            self._watch = loop.call_later(every_s, self._look, loop)
+    def _start_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Schedule the next check: one timer for all, because one per request costs more than the signature."""
+        if self._timer is None and not self._closed:
+            interval_s = min(1.0, self._timeouts.read_s / 4, self._timeouts.write_s / 4)
+            self._timer = loop.call_later(interval_s, self._check, loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._watch = None
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
         now_s = loop.time()
         for connection in tuple(self._open):
-            connection.check(now_s, self._timeouts.read_s)
+            connection.check_timeouts(now_s, self._timeouts.read_s)
         while self._idle and self._idle[0].idle_s > self._timeouts.keep_s:
             self._drop(self._idle.pop(0))
         if self._open:
-            self._start_watch(loop)
-
-
-ASKING = Timeouts(connect_s=3, read_s=5, write_s=5)
-
-
-ASKING_CONNECTIONS = 64
-
-
-ASKED_FOR_S = 8.0
-"""How long the store may take to say whether, or as what, it has an object, however often it is asked."""
+            self._start_timer(loop)

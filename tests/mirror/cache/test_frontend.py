@@ -465,8 +465,8 @@ async def test_unusual_keys_stay_inside_the_directory(
     start_cache: StartCache, store: Endpoint, tmp_path: Path, key: str
 ) -> None:
     client = await start_cache()
-    url = client.base + (await client.service.store.location(key, signed_for_s=60)).partition(f":{store.port}")[2]
-    upload_url = await client.service.store.location(key, method="PUT", signed_for_s=60)
+    url = client.base + (await client.service.store.object_url(key, expires_s=60)).partition(f":{store.port}")[2]
+    upload_url = await client.service.store.object_url(key, method="PUT", expires_s=60)
     async with client.http.put(
         yarl.URL(upload_url, encoded=True), data=b"content", skip_auto_headers=["Content-Type"]
     ) as got:

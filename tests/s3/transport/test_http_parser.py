@@ -82,9 +82,9 @@ def test_a_body_of_unknown_length_ends_with_the_connection() -> None:
 def test_the_head_tells_where_the_body_ends(
     lines: list[bytes], options: dict[str, bytes], kind: type[Body | Chunked | UntilClose], ended: bool
 ) -> None:
-    body = body_of(head(*lines, **options), without_body=False)
+    body = body_of(head(*lines, **options), is_head=False)
     assert (type(body), body.ended) == (kind, ended)
-    assert body_of(head(*lines, **options), without_body=True).ended
+    assert body_of(head(*lines, **options), is_head=True).ended
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ async def test_a_connection_that_rested_too_long_is_not_used_again() -> None:
         second = await pool.acquire()
         assert second is not first
         pool.release(second)
-        await eventually(lambda: not second.reusable)  # nobody asks for it, and it is dropped all the same
+        await eventually(lambda: not second.is_reusable(60))  # nobody asks for it, and it is dropped all the same
 
 
 async def test_a_connection_that_the_peer_closed_while_it_rested_is_not_used_again() -> None:
@@ -77,7 +77,7 @@ async def test_a_connection_that_the_peer_closed_while_it_rested_is_not_used_aga
         pool.release(first)
         for task in tuple(server._tasks):
             task.cancel()
-        await eventually(lambda: not first.reusable)
+        await eventually(lambda: not first.is_reusable(60))
         second = await pool.acquire()
         assert second is not first
         pool.release(second)

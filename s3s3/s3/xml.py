@@ -1,0 +1,52 @@
+"""Parse XML bodies of stores, with DTDs forbidden."""
+
+from __future__ import annotations
+
+import html
+import re
+from xml.etree.ElementTree import Element, TreeBuilder, fromstring
+from xml.etree.ElementTree import ParseError as NotXML
+
+from defusedxml.common import DTDForbidden
+from defusedxml.ElementTree import DefusedXMLParser, ParseError
+
+from ..errors import StoreRefused
+
+
+def parse(body: bytes, limit_bytes: int) -> Element:
+    """Return the root element, with the namespace removed from all tags.
+
+    Raises StoreRefused for a body that is not XML, has a DTD, in any encoding, or has more than `limit_bytes`.
+    """
+    if len(body) > limit_bytes:
+        raise StoreRefused(f"the response has more than {limit_bytes} bytes of XML")
+    parser = DefusedXMLParser(target=TreeBuilder(), forbid_dtd=True)
+    try:
+        parser.feed(body)
+        root: Element = parser.close()
+    except DTDForbidden as error:
+        raise StoreRefused("the XML of the response has a DTD, which s3s3 does not accept") from error
+    except (ParseError, ValueError, LookupError) as error:  # the last two: of the encoding
+        raise StoreRefused(f"the response is not XML: {error}") from error
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    return root
+
+
+def unescape(text: str) -> str:
+    """Return text that contains no "<", with references such as `&amp;` and `&#10;` replaced. Raises StoreRefused."""
+    if "&" not in text:
+        return text
+    try:
+        return fromstring(f"<t>{text}</t>").text or ""
+    except NotXML as error:
+        raise StoreRefused(f"the response is not XML: {error}") from error
+
+
+def etag_in_body(body: bytes) -> str:
+    """Return the ETag of a CopyObjectResult or CompleteMultipartUploadResult, without quotes; "" if there is none.
+
+    Ceph (16) leaves it empty in the latter.
+    """
+    found = re.search(rb"<ETag>([^<]*)</ETag>", body)
+    return html.unescape(found[1].decode("utf-8", "replace")).strip().strip('"') if found else ""
