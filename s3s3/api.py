@@ -1,4 +1,4 @@
-"""Copying from Python, in a script or a notebook, with boto3's own Objects and Buckets.
+"""Copy objects and buckets from Python, with boto3's Object and Bucket resources.
 
     from s3s3 import api
     ceph = api.create_connection({"host": "ceph.example.org", "port": 7480, "is_secure": False,
@@ -7,8 +7,8 @@
     api.upload(ceph.Object("images", "a.fits"), swift.Object("images", "a.fits"))
     api.duplicate_bucket(ceph.Bucket("images"), swift.Bucket("images"))
 
-What is copied is verified as the commands do it. No configuration file, no Redis and no event loop is needed; a loop
-that runs in the calling thread does not matter. What fails is logged as a warning of the logger `s3s3.api`.
+Copies are verified as by the commands. Neither a configuration file nor Redis is needed, and a running event loop in
+the calling thread is no problem. Failures are logged as warnings of the logger `s3s3.api`.
 """
 
 from __future__ import annotations
@@ -42,89 +42,85 @@ __all__ = ["create_connection", "duplicate_bucket", "upload"]
 
 log = logging.getLogger(__name__)
 
-Several = TypeVar("Several")
+Item = TypeVar("Item")
 Connection: TypeAlias = "S3ServiceResource | Bucket | Mapping[str, Any]"
-
-OF_THE_BUCKET = ("bucket_name", "prefix", "verify_md5")
-"""Connection arguments that say what is meant in the store, rather than how to speak with it."""
 
 _ROUTE = "api"
 
+#: Connection arguments about the bucket, which boto3 does not know. They are kept in an attribute of the resource.
+_BUCKET_ARGUMENTS = ("bucket_name", "prefix", "verify_md5")
+_BUCKET_ATTRIBUTE = "s3s3_bucket"
+
 
 def create_connection(connection_args: Mapping[str, Any]) -> S3ServiceResource:
-    """Return a boto3 S3 resource for a store, made safe for Ceph, Swift and their like: V2, path style, no trailers.
+    """Return a boto3 S3 resource that works with Ceph and Swift: V2 signatures, path style, no checksum trailers.
 
     Args:
-        connection_args: the keys of an endpoint's table in the configuration: aws_access_key_id,
-            aws_secret_access_key, host, port, is_secure, calling_format, signature_version, region. No host is AWS, no
-            access key boto3's own chain. bucket_name, prefix and verify_md5 are remembered for `s3s3.client.on_notify`.
+        connection_args: keys of an endpoint's configuration table: aws_access_key_id, aws_secret_access_key, host,
+            port, is_secure, calling_format, signature_version, region. Without host: AWS. Without access key: boto3's
+            credential chain. bucket_name, prefix and verify_md5 are kept for `s3s3.client.on_notify`.
 
     Raises:
         ConfigError: an unknown argument, or a value of a wrong type.
     """
     resource = s3.create_resource(connection_args)
-    of_the_bucket = {name: connection_args[name] for name in OF_THE_BUCKET if connection_args.get(name) is not None}
-    setattr(resource, _REMEMBERED, of_the_bucket)
+    bucket_args = {name: connection_args[name] for name in _BUCKET_ARGUMENTS if connection_args.get(name) is not None}
+    setattr(resource, _BUCKET_ATTRIBUTE, bucket_args)
     return resource
-
-
-_REMEMBERED = "s3s3_bucket"
 
 
 def upload(
     source_key: Object, dest_key: Object | Sequence[Object], verify_md5: bool = False, force: bool = False
 ) -> bool:
-    """Copy one object to one or several places, which may have other keys than the source.
+    """Copy one object to one or several destinations, which may have other keys.
 
-    The source is read once. A destination that holds its content already is left as it is.
+    The source is read once. A destination with equal content is left unchanged.
 
     Args:
         source_key: a boto3 Object.
         dest_key: a boto3 Object, or a list of them.
-        verify_md5: also compare contents where no MD5 is to be had without reading them.
-        force: copy without a look at the destinations first.
+        verify_md5: compare the contents where no MD5 is known.
+        force: copy without comparing first.
 
     Returns:
-        Whether every destination holds the source's content now. A source that is gone: False.
+        Whether every destination now holds the source's content; False if the source object does not exist.
 
     Raises:
-        ConfigError: there is no destination, or a boto3 client that s3s3 cannot follow.
+        ConfigError: there is no destination, or a boto3 client has unsupported settings.
         AccessDenied: a boto3 client has no credentials.
     """
     source = _endpoint(source_key, source_key.bucket_name, "source", prefix=source_key.key, verify_md5=verify_md5)
     destinations = [
-        _endpoint(there, there.bucket_name, name, prefix=there.key, verify_md5=verify_md5)
-        for name, there in _named(dest_key)
+        _endpoint(item, item.bucket_name, name, prefix=item.key, verify_md5=verify_md5)
+        for name, item in _with_names(dest_key)
     ]
     return copy_one(Route(_ROUTE, source, tuple(destinations)), source_key.key, unconditional=force)
 
 
 def duplicate_bucket(source_bucket: Bucket, dest_bucket: Bucket | Sequence[Bucket], verify_md5: bool = False) -> bool:
-    """Compare a whole bucket with one or several others, and copy what is missing there or differs.
-
-    Nothing is deleted.
+    """Compare a whole bucket with one or several others; copy what is missing or differs. Nothing is deleted.
 
     Args:
         source_bucket: a boto3 Bucket.
         dest_bucket: a boto3 Bucket, or a list of them.
-        verify_md5: also compare contents where no MD5 is to be had without reading them.
+        verify_md5: compare the contents where no MD5 is known.
 
     Returns:
-        Whether every destination holds all objects of the source now.
+        Whether every destination now holds all objects of the source.
 
     Raises:
-        ConfigError: there is no destination, or a boto3 client that s3s3 cannot follow.
+        ConfigError: there is no destination, or a boto3 client has unsupported settings.
         StoreError: the source could not be listed.
     """
     source = _endpoint(source_bucket, source_bucket.name, "source", verify_md5=verify_md5)
-    destinations = [_endpoint(there, there.name, name, verify_md5=verify_md5) for name, there in _named(dest_bucket)]
+    destinations = [_endpoint(item, item.name, name, verify_md5=verify_md5) for name, item in _with_names(dest_bucket)]
     return run_sync(_duplicate(Route(_ROUTE, source, tuple(destinations))))
 
 
 def copy_one(route: Route, key: str, *, unconditional: bool) -> bool:
-    """Copy one key of a route now, without a queue; return whether every destination holds it then.
+    """Copy one key of a route without a queue; return whether every destination now holds it.
 
-    `unconditional`: without a look at the destinations first.
+    `unconditional`: without comparing first.
     """
     job = Job(
         key,
@@ -147,19 +143,19 @@ def copy_one(route: Route, key: str, *, unconditional: bool) -> bool:
 
 async def _copy_one(route: Route, job: Job) -> list[Outcome]:
     async with opened(route, _worker_settings(), Metrics()) as stores:
-        return await stores.copy(job, job.destinations, _always, isolate_slow=False)
+        return await stores.copy(job, job.destinations, _no_check, isolate_slow=False)
 
 
 def _worker_settings() -> WorkerSettings:
-    """Return what a configuration without [worker] means."""
-    spool_dir = Path(tempfile.gettempdir())  # which tries it out, so not before it is wanted
+    """Return the defaults of [worker]."""
+    spool_dir = Path(tempfile.gettempdir())  # not at import: it writes a test file
     return WorkerSettings(concurrency=32, max_attempts=8, lease_s=60.0, spool_dir=spool_dir, spool_bytes=8 * 1024**3)
 
 
 async def _duplicate(route: Route) -> bool:
     settings = _worker_settings()
     async with opened(route, settings, Metrics()) as stores:
-        tally = await reconcile_with_worker(
+        summary = await reconcile_with_worker(
             stores,
             None,
             settings,
@@ -167,28 +163,28 @@ async def _duplicate(route: Route) -> bool:
             asyncio.Event(),
             summary=ReconcileSummary(_ROUTE, route.destination_names),
         )
-    tell_what_broke_off(tally)
-    return tally.proven
+    log_incomplete(summary)
+    return summary.proven
 
 
-def tell_what_broke_off(tally: ReconcileSummary) -> None:
-    """Log the stores whose listing broke off, and where nothing was deleted for safety's sake."""
-    for name, error in tally.errors.items():
-        log.warning("%s could not be compared: %s", name, error)
-    for name, why in tally.deletions_withheld.items():
-        log.warning("nothing was deleted, because of %s: %s", name, why)
+def log_incomplete(summary: ReconcileSummary) -> None:
+    """Log the stores whose listing failed, and where deletions were withheld."""
+    for name, error in summary.errors.items():
+        log.warning("could not compare %s: %s", name, error)
+    for name, reason in summary.deletions_withheld.items():
+        log.warning("deletions withheld at %s: %s", name, reason)
 
 
-def _always() -> None:
-    """Nobody else works on it: every write is permitted."""
+def _no_check() -> None:
+    """No lease to check: the caller owns the key."""
 
 
-def _named(given: Several | Sequence[Several]) -> list[tuple[str, Several]]:
-    """Return one or several things, each with its name in messages."""
-    several = list(given) if isinstance(given, Sequence) else [given]
-    if not several:
-        raise ConfigError(["an empty list of destinations: there is nowhere to copy to"])
-    return [("destination" if number == 1 else f"destination-{number}", one) for number, one in enumerate(several, 1)]
+def _with_names(items: Item | Sequence[Item]) -> list[tuple[str, Item]]:
+    """Return one or several items, each with its name for messages."""
+    listed = list(items) if isinstance(items, Sequence) else [items]
+    if not listed:
+        raise ConfigError(["no destination: the list is empty"])
+    return [("destination" if number == 1 else f"destination-{number}", item) for number, item in enumerate(listed, 1)]
 
 
 def _endpoint(resource: Object | Bucket | S3ServiceResource, bucket_name: str, name: str, **changes: Any) -> Endpoint:
@@ -199,19 +195,19 @@ def route_of(source: Connection, destinations: Connection | Sequence[Connection]
     """Return the route from one connection to one or several others.
 
     Raises:
-        ConfigError: a connection without a bucket.
+        ConfigError: a connection has no bucket, or there is no destination.
     """
-    several: list[tuple[str, Connection]] = _named(destinations)
-    targets = [_connected_endpoint(connection, name) for name, connection in several]
-    return Route(_ROUTE, _connected_endpoint(source, "source"), tuple(targets))
+    named: list[tuple[str, Connection]] = _with_names(destinations)
+    endpoints = [_connected_endpoint(connection, name) for name, connection in named]
+    return Route(_ROUTE, _connected_endpoint(source, "source"), tuple(endpoints))
 
 
 def _connected_endpoint(connection: Connection, name: str) -> Endpoint:
     if isinstance(connection, Mapping):
         connection = create_connection(connection)
-    remembered: Mapping[str, Any] = getattr(connection, _REMEMBERED, {})
-    bucket_name = remembered.get("bucket_name") or getattr(connection, "name", None)
+    bucket_args: Mapping[str, Any] = getattr(connection, _BUCKET_ATTRIBUTE, {})
+    bucket_name = bucket_args.get("bucket_name") or getattr(connection, "name", None)
     if not bucket_name:
-        raise ConfigError([f"{name}: which bucket? Give bucket_name in the connection's arguments, or a boto3 Bucket"])
-    rest = {key: value for key, value in remembered.items() if key != "bucket_name"}
-    return _endpoint(connection, bucket_name, name, **rest)
+        raise ConfigError([f"{name}: no bucket: add bucket_name to the connection's arguments, or use a boto3 Bucket"])
+    changes = {key: value for key, value in bucket_args.items() if key != "bucket_name"}
+    return _endpoint(connection, bucket_name, name, **changes)

@@ -1,10 +1,11 @@
-"""The two commands and the copy of a single key, from Python.
+"""Run `listen`, `bucket` or the copy of a single key from Python.
 
     from s3s3.client import BucketClient, ListenClient, on_notify
     BucketClient("s3s3.toml").duplicate()
     ListenClient("s3s3.toml").listen()
 
-They use a configuration file as the commands do, log to the logger `s3s3`, and work in scripts, threads and notebooks.
+They read the same configuration file as the commands, log to the logger `s3s3`, and work in scripts, threads and
+notebooks.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from . import config as configuration
-from .api import Connection, copy_one, route_of, tell_what_broke_off
+from .api import Connection, copy_one, log_incomplete, route_of
 from .config import Config, with_buckets
 from .errors import S3S3Error
 from .listener import listen, route_listeners, sources_for
@@ -37,14 +38,13 @@ log = logging.getLogger(__name__)
 
 
 class ListenClient:
-    """What `s3s3 listen` does, without its status page.
+    """Run `s3s3 listen`, without its status page.
 
     Args:
-        config: the configuration's path, or what `s3s3.config.load` returned; None: the first file that exists, as
-            for the commands.
+        config: path of the configuration, or a result of `s3s3.config.load`; None: the file that the commands read.
 
     Raises:
-        ConfigError: there is no configuration, or something is wrong with it.
+        ConfigError: the configuration is missing or invalid.
     """
 
     def __init__(self, config: str | Path | Config | None = None) -> None:
@@ -52,19 +52,19 @@ class ListenClient:
         self._stop = StopSignal()
 
     def listen(self) -> None:
-        """Copy what notices name until `stop` is called or, in the main thread, SIGTERM or SIGINT comes.
+        """Copy notified keys until `stop` is called or, in the main thread, SIGTERM or SIGINT arrives.
 
-        What is being copied then is finished, for up to a minute, and handed back to the queue after that.
+        Running copies then have up to a minute to finish; the others are released to the queue.
 
         Raises:
             ConfigError: no Redis is configured.
-            StoreError: every source definitely refuses s3s3.
+            StoreError: every source permanently refuses access.
         """
         with self._stop.on_signals():
             run_sync(self._listen())
 
     def stop(self) -> None:
-        """Let `listen`, in whatever thread, return. It is heeded, too, when `listen` has not begun yet."""
+        """Make `listen` return. Thread-safe; may be called before `listen`."""
         self._stop.set()
 
     async def _listen(self) -> None:
@@ -75,16 +75,16 @@ class ListenClient:
 
 
 class BucketClient:
-    """What `s3s3 bucket` does.
+    """Run `s3s3 bucket`.
 
     Args:
         config: as for ListenClient.
-        source_bucket: another source bucket than the configuration's.
-        dest_bucket: another destination bucket, at every destination.
-        route: only the route of this name. With several routes, buckets can be named for one only.
+        source_bucket: replaces the configured source bucket.
+        dest_bucket: replaces the configured bucket of every destination.
+        route: name of the only route to reconcile. Required with a bucket if there are several routes.
 
     Raises:
-        ConfigError: there is no configuration, or something is wrong with it, or it has no such route.
+        ConfigError: the configuration is missing or invalid, or has no such route.
     """
 
     def __init__(
@@ -103,12 +103,14 @@ class BucketClient:
     def duplicate(self) -> bool:
         """Compare each route's source with its destinations and copy what differs.
 
+        After an error the other routes are still reconciled; then the first error is raised.
+
         Returns:
-            Whether every destination holds all objects of its source now.
+            Whether every destination now holds all objects of its source.
 
         Raises:
-            RedisUnavailable: a Redis is configured and cannot be reached.
-            RunUnderWay: another process compares the same route just now.
+            RedisUnavailable: the configured Redis does not respond.
+            ReconcileInProgress: another process reconciles the same route.
             StoreError: a source could not be listed.
         """
         return run_sync(self._duplicate())
@@ -126,14 +128,14 @@ class BucketClient:
                         reconcile_with_worker, stores, jobs, self.config.worker, ReconcileOptions(), asyncio.Event(),
                         on_copied=on_copied_for(route, self.config, jobs),
                     )  # fmt: skip
-                    tally = await run_exclusive(route.name, jobs, run)
+                    summary = await run_exclusive(route.name, jobs, run)
             except S3S3Error as error:
-                log.warning("route %s: the comparison broke off: %s", route.name, error)
-                errors.append(error)  # the other routes are compared all the same
+                log.warning("route %s: reconcile failed: %s", route.name, error)
+                errors.append(error)
                 continue
-            log.info("route %s: %s", route.name, tally.text)
-            tell_what_broke_off(tally)
-            proven.append(tally.proven)
+            log.info("route %s: %s", route.name, summary.text)
+            log_incomplete(summary)
+            proven.append(summary.proven)
         if errors:
             raise errors[0]
         return all(proven)
@@ -142,21 +144,20 @@ class BucketClient:
 def on_notify(
     source_connection: Connection, destination_connections: Connection | Sequence[Connection], key: str
 ) -> bool:
-    """Copy one key now, as a listener does on a notice: without a look at the destinations first.
+    """Copy one key, without comparing first, as a listener does for a notification.
 
-    A connection is what `s3s3.api.create_connection` returned or takes, with a bucket_name, or a boto3 Bucket. With a
-    prefix, too, a destination's takes the place of the source's.
+    A connection is a result of `s3s3.api.create_connection` or its arguments, with bucket_name, or a boto3 Bucket. If
+    they have a prefix, the destination's replaces the source's.
 
     Args:
-        source_connection: where the key is.
-        destination_connections: one connection, or a list of them.
-        key: its whole name in the source's bucket.
+        destination_connections: one connection, or a list.
+        key: its full name in the source bucket.
 
     Returns:
-        Whether every destination holds the source's content now. A source that is gone: False.
+        Whether every destination now holds the source's content; False if the source object does not exist.
 
     Raises:
-        ConfigError: a connection without a bucket, or no destination.
+        ConfigError: a connection has no bucket, or there is no destination.
     """
     return copy_one(route_of(source_connection, destination_connections), key, unconditional=True)
 
@@ -166,44 +167,44 @@ def _loaded(config: str | Path | Config | None) -> Config:
 
 
 class StopSignal:
-    """A wish to stop, said in any thread, before or while a coroutine in another one heeds it."""
+    """Thread-safe stop request; may be set before the coroutine that waits for it starts."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a second signal may come while the first one's handler holds it
-        self._said = False
-        self._heeding: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._lock = threading.RLock()  # a second signal can arrive while the first handler holds it
+        self._is_set = False
+        self._attached: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
 
     def set(self) -> None:
-        """Stop."""
+        """Request the stop."""
         with self._lock:
-            self._said = True
-            if self._heeding is not None:
-                loop, event = self._heeding
+            self._is_set = True
+            if self._attached is not None:
+                loop, event = self._attached
                 loop.call_soon_threadsafe(event.set)
 
     @contextmanager
     def attached(self) -> Iterator[asyncio.Event]:
-        """Yield an event of the running loop that is set when it is said, or has been. Afterwards it is forgotten."""
+        """Yield an event of the running loop that is set by `set`, also by an earlier one. Reset it at the end."""
         event = asyncio.Event()
         with self._lock:
-            self._heeding = asyncio.get_running_loop(), event
-            if self._said:
+            self._attached = asyncio.get_running_loop(), event
+            if self._is_set:
                 event.set()
         try:
             yield event
         finally:
             with self._lock:
-                self._heeding, self._said = None, False
+                self._attached, self._is_set = None, False
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Let SIGTERM and SIGINT say it, where this is the main thread; no other can hear signals."""
+        """Set it on SIGTERM and SIGINT. Does nothing outside the main thread, which alone can handle signals."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, lambda *_: self.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+        handlers = {number: signal.signal(number, lambda *_: self.set()) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
-            for number, heeding in before.items():
-                signal.signal(number, signal.SIG_DFL if heeding is None else heeding)
+            for number, handler in handlers.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)

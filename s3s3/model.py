@@ -1,6 +1,6 @@
-"""The records that the parts of s3s3 hand to each other. None can be changed, none does any I/O.
+"""Immutable records shared by all packages, and the filter for a route's keys.
 
-Those of which every object has some are named tuples: a frozen dataclass takes four times as long to make.
+Records that exist once per object are named tuples: a frozen dataclass takes four times as long to create.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from enum import Enum
 from fnmatch import translate
 from typing import Any, Literal, NamedTuple
 
+#: Largest object of a single PUT: 5 GiB, on AWS, Ceph and Swift alike (S3 user guide, "Uploading objects").
 SINGLE_PUT_LIMIT_BYTES = 5 * 1024**3
-"""The largest object that one PUT takes: 5 GiB, on AWS, Ceph and Swift alike (S3 user guide, "Uploading objects")."""
 
-PART_AT_LEAST_BYTES = 5 * 1024**2
-"""The smallest part of a multipart upload, but for the last one: 5 MiB ("Multipart upload limits", same guide)."""
+#: Smallest part of a multipart upload, except for the last: 5 MiB (same guide, "Multipart upload limits").
+MIN_PART_BYTES = 5 * 1024**2
 
-KEY_LIMIT_BYTES = 1024
-"""The longest key in UTF-8 bytes (S3 user guide, "Naming objects"); Ceph and Swift refuse 1,025."""
+#: Longest key, in UTF-8 (S3 user guide, "Naming objects"); Ceph and Swift refuse 1,025 bytes.
+MAX_KEY_BYTES = 1024
+
+MINUTES_OF_A_DAY = 24 * 60
 
 
 class Secret(str):
-    """A string that shows itself in no `repr`; `str` methods give the plain text to whoever needs it."""
+    """A string whose `repr` does not show it; other `str` methods return the plain text."""
 
     __slots__ = ()
 
@@ -31,19 +33,19 @@ class Secret(str):
         return "Secret('***')"
 
 
-MINUTES_OF_A_DAY = 24 * 60
-
-
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Hours of the day in which a limit holds, in minutes since midnight; they may go past it. `per_s`: the limit."""
+    """A rate limit, `per_s`, for some hours of the day, in minutes after midnight.
+
+    It ends on the next day if `to_minute` is not greater than `from_minute`.
+    """
 
     from_minute: int
     to_minute: int
     per_s: float
 
     def covers(self, minute: int) -> bool:
-        """Whether a minute of the day is in it."""
+        """Return whether the limit applies at this minute of the day."""
         if self.from_minute < self.to_minute:
             return self.from_minute <= minute < self.to_minute
         return minute >= self.from_minute or minute < self.to_minute
@@ -51,11 +53,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One bucket (under one prefix) of one store, and how to speak with it.
+    """A bucket, or the keys under a prefix of it, and how to access it.
 
-    `host` None is AWS in `region`; `access_key_id` None is boto3's own credential chain.
-    `within` is the configuration's table that its own stands in, where that is not the file itself.
-    The fields after `within` matter for destinations only.
+    `host` None: AWS in `region`. `access_key_id` None: boto3's credential chain. `parent_table`: the configuration
+    table that contains its own table; "" for a top-level table. The fields after it are for destinations only.
     """
 
     name: str
@@ -71,7 +72,7 @@ class Endpoint:
     signature_version: Literal["s3", "s3v4"] = "s3"
     region: str = "us-east-1"
     verify_md5: bool = False
-    within: str = ""
+    parent_table: str = ""
 
     storage_class: str | None = None
     acl: str | None = None
@@ -88,17 +89,17 @@ class Endpoint:
 
     @property
     def table(self) -> str:
-        """The name of its table in the configuration, as messages have it: [routes.raw.source]."""
-        return f"[{self.within}.{self.name}]" if self.within else f"[{self.name}]"
+        """The name of its configuration table, for messages: [routes.raw.source]."""
+        return f"[{self.parent_table}.{self.name}]" if self.parent_table else f"[{self.name}]"
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One source and the destinations that are to hold the same objects.
+    """One source and the destinations of its copies.
 
-    An object has one name everywhere in s3s3, its key in the source's bucket. Only `s3s3.s3` knows that a
-    destination may hold it under another prefix. `include` and `exclude` are globs on the key after the prefix.
-    `channel` is where its keys are published; "" where they are not.
+    A key is always the object's name in the source bucket; only `s3s3.s3` maps it to the prefix of a destination.
+    `include` and `exclude` are globs on the key without the source's prefix. `channel` is the Redis channel of its
+    notifications; "" for none.
     """
 
     name: str
@@ -115,11 +116,11 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """Something arrived that names a key. It says that the key is worth a look, never what to do.
+    """A key that may have changed at the source. It requests a comparison, never a certain action.
 
     Attributes:
-        bucket: of the source; None where the notice does not tell, as on a channel.
-        noticed_ms: when it was sent, by Redis's clock (Unix time), as a stream's ids tell; None is now.
+        bucket: the source bucket; None if unknown, as for a channel.
+        notified_ms: when it was sent (Redis's clock, Unix time); None means now.
     """
 
     key: str
@@ -128,9 +129,9 @@ class Notification:
 
 
 class Entry(NamedTuple):
-    """An object as a store describes it, in a listing or an answer's headers. `key` is its name in the source.
+    """An object in a listing, or as the headers of a response describe it.
 
-    `etag` stands without its quotes; `modified_ms` is Unix time by the store's clock.
+    `key` is its name in the source bucket, `etag` has no quotes, `modified_ms` is Unix time by the store's clock.
     """
 
     key: str
@@ -140,15 +141,15 @@ class Entry(NamedTuple):
 
 
 def md5_of_etag(etag: str) -> str | None:
-    """Return the ETag where it looks like an MD5 (32 hex digits), else None: a multipart ETag ends in `-N`.
+    """Return the ETag if it looks like an MD5 (32 hex digits), else None. A multipart ETag ends in `-N`.
 
-    Whether it *is* one the answer's encryption header tells: SSE-KMS and SSE-C ETags look alike and are none.
+    The ETag of an object encrypted with SSE-KMS or SSE-C looks alike and is not an MD5: check the response's headers.
     """
     return etag if len(etag) == 32 and not etag.strip("0123456789abcdef") else None
 
 
 class Lane(str, Enum):
-    """The two waiting lines of the queue."""
+    """The two priority lanes of the queue: notifications, and everything else."""
 
     FRESH = "fresh"
     BULK = "bulk"
@@ -158,12 +159,12 @@ class Job(NamedTuple):
     """A claimed job: make `destinations` equal to what the source holds under `key` now.
 
     Attributes:
-        entry: id of its stream entry.
-        token: proves the claim; a takeover replaces it.
-        unseen: a fresh notice, so the copy goes out without a look at the destinations first.
-        tries: attempts that failed before, by destination.
-        noticed_ms: when the first notice for it came (Redis's clock, Unix time).
-        runs: ids of the runs that wait for its outcomes, with a space between.
+        entry: ID of its stream entry.
+        token: identifies the claim; a takeover replaces it.
+        unconditional: copy without comparing first.
+        attempts: failed attempts by destination.
+        notified_ms: when it was first notified or enqueued (Redis's clock, Unix time).
+        trackers: IDs of the trackers of its outcomes, separated by spaces.
     """
 
     key: str
@@ -178,7 +179,7 @@ class Job(NamedTuple):
 
 
 class Result(str, Enum):
-    """What became of a job at a destination; the words of a report line."""
+    """The outcome of a key at a destination, as in a report line."""
 
     SAME = "same"
     COPIED = "copied"
@@ -191,7 +192,7 @@ class Result(str, Enum):
 
 
 class Proof(str, Enum):
-    """How equality was established."""
+    """How a copy was found to be equal."""
 
     ETAG = "etag"
     RECORDED_ETAG = "recorded_etag"
@@ -199,12 +200,12 @@ class Proof(str, Enum):
 
 
 class Outcome(NamedTuple):
-    """What became of one key at one destination.
+    """The result of copying or comparing one key at one destination.
 
     Attributes:
-        reason: a named reason of the comparison ("missing", "size", ...), or of a failure, in plain words.
-        error: set for FAILED only; says whether trying again can help.
-        unanswered: a write was sent to the destination whose answer never came.
+        reason: the reason of the decision ("missing", "size", ...), or the error message.
+        error: for FAILED only; its class says whether a retry can succeed.
+        indeterminate: a write was sent to the destination and its answer never came.
     """
 
     destination: str
@@ -221,14 +222,14 @@ class Outcome(NamedTuple):
 
     @property
     def plain_reason(self) -> str:
-        """The reason without the key and the destination: so the same trouble of several objects reads the same."""
+        """The reason without key and destination: the same for every object with this problem."""
         return self.reason.removeprefix(f"{self.destination}: ").replace(repr(self.key), "an object")
 
 
 def matcher(route: Route) -> Callable[[str], bool]:
-    """Return whether a key is one of the route's: under its prefix, included, and not excluded.
+    """Return a function that tests whether a key belongs to a route, by prefix, `include` and `exclude`.
 
-    The globs are held against what comes after the prefix; `*` matches `/` too, as S3 knows no folders.
+    In a glob, `*` matches `/` too: S3 has no folders.
     """
     prefix = route.source.prefix
     included, excluded = _any_of(route.include), _any_of(route.exclude)

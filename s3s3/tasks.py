@@ -1,7 +1,7 @@
-"""Tasks that live as long as another one, and end with it. (asyncio.TaskGroup came with Python 3.11 only.)
+"""asyncio helpers: timeouts, background tasks, cancellation, running a coroutine from sync code.
 
-Time is limited by `timeout`, never by `asyncio.wait_for`, which loses a cancellation that comes together with the end
-of what it waits for (Python 3.10 and 3.11): the task goes on then, and whoever waits for its end may wait for ever.
+`timeout` limits time, never `asyncio.wait_for`: in Python 3.10 and 3.11 that loses a cancellation that arrives together
+with the result, and the task runs on. asyncio.TaskGroup needs Python 3.11.
 """
 
 from __future__ import annotations
@@ -20,49 +20,58 @@ if sys.version_info >= (3, 11):
 else:
     from async_timeout import timeout
 
-__all__ = ["cancel", "run_until_stopped", "run_with_background", "timeout", "wait_with_timeout"]
+__all__ = [
+    "cancel",
+    "run_sync",
+    "run_until_stopped",
+    "run_with_background",
+    "timeout",
+    "wait_first",
+    "wait_with_timeout",
+]
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
-ASK_AGAIN_S = 0.5
+#: Interval between two cancellations of a task that has not ended.
+CANCEL_INTERVAL_S = 0.5
 
+#: Default time that running copies have to finish after a stop.
 DRAIN_S = 60.0
-"""How long copies that are under way at the end may take before they are handed back, unless told otherwise."""
 
 
 async def cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:
     """Cancel tasks and wait until they have ended.
 
-    A task that did not hear is asked again: libraries use `asyncio.wait_for`.
+    A task that lost its cancellation, as in a library's `asyncio.wait_for`, is cancelled again.
     """
     pending = set(tasks)
     while pending:
         for task in pending:
             task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=ASK_AGAIN_S)
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_INTERVAL_S)
 
 
-async def run_with_background(main: Coroutine[Any, Any, Answer], *keepers: Coroutine[Any, Any, None]) -> Answer:
-    """Run `main` to its end, with keepers beside it that never end by themselves.
+async def run_with_background(main: Coroutine[Any, Any, Result], *background: Coroutine[Any, Any, None]) -> Result:
+    """Run `main` to its end, together with background coroutines that are cancelled then.
 
-    A keeper that does end takes `main` with it, and what ended it is raised: a daemon of which a part has died
-    in silence would look alive.
+    If a background coroutine ends first, `main` is cancelled and its exception raised, or RuntimeError: without it, the
+    process would look alive and not do its work.
     """
-    task = asyncio.create_task(main)
-    kept = [asyncio.create_task(keeper) for keeper in keepers]
+    main_task = asyncio.create_task(main)
+    background_tasks = [asyncio.create_task(coroutine) for coroutine in background]
     try:
-        await asyncio.wait([task, *kept], return_when=asyncio.FIRST_COMPLETED)
-        for keeper in kept:
-            if keeper.done():
-                keeper.result()
-                raise RuntimeError(f"{keeper.get_coro()} ended, and nothing is left to do its work")
-        return task.result()
+        await asyncio.wait([main_task, *background_tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in background_tasks:
+            if task.done():
+                task.result()
+                raise RuntimeError(f"background task ended unexpectedly: {task.get_coro()}")
+        return main_task.result()
     finally:
-        await cancel([task, *kept])
+        await cancel([main_task, *background_tasks])
 
 
-async def run_until_stopped(main: Coroutine[Any, Any, Answer], stop: asyncio.Event) -> Answer | None:
-    """Run `main` to its end, or until `stop` is set: then cancel it, and return None once it has ended."""
+async def run_until_stopped(main: Coroutine[Any, Any, Result], stop: asyncio.Event) -> Result | None:
+    """Run `main` to its end and return its result; if `stop` is set first, cancel it and return None."""
     task, stopped = asyncio.create_task(main), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -72,7 +81,7 @@ async def run_until_stopped(main: Coroutine[Any, Any, Answer], stop: asyncio.Eve
 
 
 async def wait_with_timeout(event: asyncio.Event, timeout_s: float) -> bool:
-    """Wait for an event, at most so long; return whether it is set."""
+    """Wait for an event, for at most `timeout_s`; return whether it is set."""
     waiting = asyncio.ensure_future(event.wait())
     try:
         await asyncio.wait([waiting], timeout=timeout_s)
@@ -81,30 +90,27 @@ async def wait_with_timeout(event: asyncio.Event, timeout_s: float) -> bool:
     return event.is_set()
 
 
-async def wait_first(one: asyncio.Event, other: asyncio.Event) -> None:
+async def wait_first(first: asyncio.Event, second: asyncio.Event) -> None:
     """Wait until one of two events is set."""
-    waits = [asyncio.create_task(event.wait()) for event in (one, other)]
+    waits = [asyncio.create_task(event.wait()) for event in (first, second)]
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await cancel(waits)
 
 
-Result = TypeVar("Result")
-
-
 def run_sync(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine to its end in a thread and an event loop of its own, and return what it returned.
+    """Run a coroutine in a thread with its own event loop; return its result.
 
-    A loop that runs in the calling thread, as in a notebook, does not matter; it stands still meanwhile. When the
-    caller is interrupted (KeyboardInterrupt), the coroutine is cancelled and has ended before that is raised.
+    Works in a thread with a running event loop, as in a notebook; that loop is blocked meanwhile. When the caller is
+    interrupted (KeyboardInterrupt), the coroutine is cancelled, and the interrupt is raised after it has ended.
     """
-    began: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
 
     async def main() -> Result:
         task = asyncio.current_task()
         assert task is not None
-        began.set_result((asyncio.get_running_loop(), task))
+        started.set_result((asyncio.get_running_loop(), task))
         return await coroutine
 
     with ThreadPoolExecutor(1, thread_name_prefix="s3s3") as thread:
@@ -112,8 +118,8 @@ def run_sync(coroutine: Coroutine[Any, Any, Result]) -> Result:
         try:
             return ended.result()
         except BaseException:
-            if not ended.done():  # so it comes from this thread: a Ctrl-C
-                loop, task = began.result()
-                with contextlib.suppress(RuntimeError):  # the loop has just closed
+            if not ended.done():  # raised in this thread, by Ctrl-C
+                loop, task = started.result()
+                with contextlib.suppress(RuntimeError):  # the loop has just been closed
                     loop.call_soon_threadsafe(task.cancel)
             raise

@@ -44,40 +44,42 @@ def connection_args(store: StoreServer, account: int = 0) -> dict[str, Any]:
 
 
 @pytest.fixture
-def ours(swift: SwiftServer) -> S3ServiceResource:
+def account_0(swift: SwiftServer) -> S3ServiceResource:
     return api.create_connection(connection_args(swift))
 
 
 @pytest.fixture
-def theirs(swift: SwiftServer) -> S3ServiceResource:
+def account_1(swift: SwiftServer) -> S3ServiceResource:
     return api.create_connection(connection_args(swift, account=1))
 
 
 @pytest.fixture
-def source(swift: SwiftServer, ours: S3ServiceResource, new_bucket: NewBucket) -> Bucket:
-    return ours.Bucket(new_bucket(swift))
+def source(swift: SwiftServer, account_0: S3ServiceResource, new_bucket: NewBucket) -> Bucket:
+    return account_0.Bucket(new_bucket(swift))
 
 
 @pytest.fixture
-def there(swift: SwiftServer, theirs: S3ServiceResource, new_bucket: NewBucket) -> Bucket:
-    return theirs.Bucket(new_bucket(swift, 1))
+def destination(swift: SwiftServer, account_1: S3ServiceResource, new_bucket: NewBucket) -> Bucket:
+    return account_1.Bucket(new_bucket(swift, 1))
 
 
 @pytest.fixture
-def elsewhere(swift: SwiftServer, theirs: S3ServiceResource, new_bucket: NewBucket) -> Bucket:
-    return theirs.Bucket(new_bucket(swift, 1))
+def second(swift: SwiftServer, account_1: S3ServiceResource, new_bucket: NewBucket) -> Bucket:
+    return account_1.Bucket(new_bucket(swift, 1))
 
 
 def content(bucket: Bucket, key: str) -> bytes:
     return bucket.Object(key).get()["Body"].read()
 
 
-def parameters(what: Callable[..., Any]) -> str:
-    plain = [parameter.replace(annotation=parameter.empty) for parameter in inspect.signature(what).parameters.values()]
+def parameters(function: Callable[..., Any]) -> str:
+    plain = [
+        parameter.replace(annotation=parameter.empty) for parameter in inspect.signature(function).parameters.values()
+    ]
     return str(inspect.Signature(plain))
 
 
-def test_the_public_names_and_their_parameters_stay() -> None:
+def test_the_public_names_and_their_parameters_are_stable() -> None:
     assert parameters(s3s3.api.create_connection) == "(connection_args)"
     assert parameters(s3s3.api.upload) == "(source_key, dest_key, verify_md5=False, force=False)"
     assert parameters(s3s3.api.duplicate_bucket) == "(source_bucket, dest_bucket, verify_md5=False)"
@@ -91,58 +93,62 @@ def test_the_public_names_and_their_parameters_stay() -> None:
 
 
 def test_an_empty_list_of_destinations_is_refused(swift: SwiftServer, source: Bucket) -> None:
-    with pytest.raises(ConfigError, match="nowhere to copy to"):
+    with pytest.raises(ConfigError, match="the list is empty"):
         api.upload(source.Object("k"), [])
 
 
 @pytest.mark.real
 class TestUpload:
-    def test_two_missing_destinations_become_byte_identical_whatever_their_keys(
-        self, source: Bucket, there: Bucket, elsewhere: Bucket
+    def test_two_missing_destinations_get_equal_copies_under_other_keys(
+        self, source: Bucket, destination: Bucket, second: Bucket
     ) -> None:
         source.put_object(Key="in/k", Body=CONTENT, ContentType="image/fits", Metadata={"filter": "r"})
-        assert api.upload(source.Object("in/k"), [there.Object("out/k"), elsewhere.Object("in/k")])
-        for bucket, key in ((there, "out/k"), (elsewhere, "in/k")):
+        assert api.upload(source.Object("in/k"), [destination.Object("out/k"), second.Object("in/k")])
+        for bucket, key in ((destination, "out/k"), (second, "in/k")):
             got = bucket.Object(key).get()
             assert got["Body"].read() == CONTENT
             assert (got["ContentType"], got["Metadata"]) == ("image/fits", {"filter": "r"})
 
-    def test_what_is_there_already_is_copied_only_by_force(self, source: Bucket, there: Bucket) -> None:
+    def test_an_equal_copy_is_replaced_only_with_force(self, source: Bucket, destination: Bucket) -> None:
         source.put_object(Key="k", Body=b"same", Metadata={"from": "source"})
-        there.put_object(Key="k", Body=b"same", Metadata={"from": "before"})
-        assert api.upload(source.Object("k"), there.Object("k"))
-        assert there.Object("k").metadata == {"from": "before"}
-        assert api.upload(source.Object("k"), there.Object("k"), force=True)
-        assert there.Object("k").metadata == {"from": "source"}
+        destination.put_object(Key="k", Body=b"same", Metadata={"from": "before"})
+        assert api.upload(source.Object("k"), destination.Object("k"))
+        assert destination.Object("k").metadata == {"from": "before"}
+        assert api.upload(source.Object("k"), destination.Object("k"), force=True)
+        assert destination.Object("k").metadata == {"from": "source"}
 
-    def test_what_changed_is_replaced(self, source: Bucket, there: Bucket) -> None:
+    def test_a_different_copy_is_replaced(self, source: Bucket, destination: Bucket) -> None:
         source.put_object(Key="k", Body=b"new")
-        there.put_object(Key="k", Body=b"old")
-        assert api.upload(source.Object("k"), there.Object("k"), verify_md5=True)
-        assert content(there, "k") == b"new"
+        destination.put_object(Key="k", Body=b"old")
+        assert api.upload(source.Object("k"), destination.Object("k"), verify_md5=True)
+        assert content(destination, "k") == b"new"
 
-    def test_a_source_that_is_gone_is_no_success_and_harms_nothing(
-        self, source: Bucket, there: Bucket, caplog: pytest.LogCaptureFixture
+    def test_a_missing_source_object_returns_false_and_changes_nothing(
+        self, source: Bucket, destination: Bucket, caplog: pytest.LogCaptureFixture
     ) -> None:
-        there.put_object(Key="k", Body=b"old")
-        assert api.upload(source.Object("k"), there.Object("k")) is False
-        assert content(there, "k") == b"old"
+        destination.put_object(Key="k", Body=b"old")
+        assert api.upload(source.Object("k"), destination.Object("k")) is False
+        assert content(destination, "k") == b"old"
         assert "'k': the source has no such object" in caplog.text
 
-    def test_one_destination_that_refuses_does_not_hold_up_the_other(
-        self, source: Bucket, there: Bucket, theirs: S3ServiceResource, caplog: pytest.LogCaptureFixture
+    def test_a_failing_destination_does_not_prevent_the_other_copy(
+        self,
+        source: Bucket,
+        destination: Bucket,
+        account_1: S3ServiceResource,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         source.put_object(Key="k", Body=CONTENT)
-        assert api.upload(source.Object("k"), [theirs.Object("nowhere", "k"), there.Object("k")]) is False
-        assert content(there, "k") == CONTENT
+        assert api.upload(source.Object("k"), [account_1.Object("nowhere", "k"), destination.Object("k")]) is False
+        assert content(destination, "k") == CONTENT
         assert "destination: PUT of 'k': 404 NoSuchBucket" in caplog.text
 
-    async def test_it_works_in_a_notebook(self, source: Bucket, there: Bucket) -> None:
+    async def test_it_works_in_a_notebook(self, source: Bucket, destination: Bucket) -> None:
         assert asyncio.get_running_loop().is_running()
         source.put_object(Key="k", Body=b"1")
-        assert api.upload(source.Object("k"), there.Object("k"))
+        assert api.upload(source.Object("k"), destination.Object("k"))
 
-    def test_any_boto3_resource_will_do(self, swift: SwiftServer, source: Bucket, there: Bucket) -> None:
+    def test_a_plain_boto3_resource_is_accepted(self, swift: SwiftServer, source: Bucket, destination: Bucket) -> None:
         args = connection_args(swift)
         plain = boto3.resource(
             "s3",
@@ -152,16 +158,16 @@ class TestUpload:
             region_name="us-east-1",
         )
         source.put_object(Key="k", Body=b"1")
-        assert api.upload(plain.Object(source.name, "k"), there.Object("k"))
-        assert content(there, "k") == b"1"
+        assert api.upload(plain.Object(source.name, "k"), destination.Object("k"))
+        assert content(destination, "k") == b"1"
 
-    def test_it_works_in_a_plain_script(self, swift: SwiftServer, source: Bucket, there: Bucket) -> None:
+    def test_it_works_in_a_plain_script(self, swift: SwiftServer, source: Bucket, destination: Bucket) -> None:
         source.put_object(Key="k", Body=b"1")
         script = f"""if True:
             from s3s3.api import create_connection, upload
             source = create_connection({connection_args(swift)!r})
-            there = create_connection({connection_args(swift, 1)!r})
-            print(upload(source.Object({source.name!r}, "k"), there.Object({there.name!r}, "k")))
+            destination = create_connection({connection_args(swift, 1)!r})
+            print(upload(source.Object({source.name!r}, "k"), destination.Object({destination.name!r}, "k")))
         """
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
         assert (done.stdout, done.stderr) == ("True\n", "")
@@ -169,35 +175,39 @@ class TestUpload:
 
 @pytest.mark.real
 class TestDuplicateBucket:
-    def test_more_than_one_page_of_keys_arrives(self, rclone_store: RcloneServer, new_bucket: NewBucket) -> None:
+    def test_a_bucket_of_several_pages_is_copied(self, rclone_store: RcloneServer, new_bucket: NewBucket) -> None:
         resource = api.create_connection(connection_args(rclone_store))
-        source, there = resource.Bucket(new_bucket(rclone_store)), resource.Bucket(new_bucket(rclone_store))
+        source, destination = resource.Bucket(new_bucket(rclone_store)), resource.Bucket(new_bucket(rclone_store))
         contents = {f"k{number:04}": str(number).encode() for number in range(1001)}
         for key, body in contents.items():
             source.put_object(Key=key, Body=body)
-        assert api.duplicate_bucket(source, there)
-        held = {entry.key: entry.e_tag.strip('"') for entry in there.objects.all()}
-        assert held == {key: hashlib.md5(body).hexdigest() for key, body in contents.items()}
+        assert api.duplicate_bucket(source, destination)
+        copied = {entry.key: entry.e_tag.strip('"') for entry in destination.objects.all()}
+        assert copied == {key: hashlib.md5(body).hexdigest() for key, body in contents.items()}
 
     def test_several_destinations_are_made_equal_and_nothing_is_deleted(
-        self, source: Bucket, there: Bucket, elsewhere: Bucket
+        self, source: Bucket, destination: Bucket, second: Bucket
     ) -> None:
         for key in ("a", "b"):
             source.put_object(Key=key, Body=key.encode())
-        there.put_object(Key="a", Body=b"another")
-        elsewhere.put_object(Key="z", Body=b"z")
-        assert api.duplicate_bucket(source, [there, elsewhere])
-        assert [content(there, key) for key in ("a", "b")] == [b"a", b"b"]
-        assert [content(elsewhere, key) for key in ("a", "b", "z")] == [b"a", b"b", b"z"]
+        destination.put_object(Key="a", Body=b"another")
+        second.put_object(Key="z", Body=b"z")
+        assert api.duplicate_bucket(source, [destination, second])
+        assert [content(destination, key) for key in ("a", "b")] == [b"a", b"b"]
+        assert [content(second, key) for key in ("a", "b", "z")] == [b"a", b"b", b"z"]
 
-    def test_a_destination_that_is_not_there_is_no_success(
-        self, source: Bucket, there: Bucket, theirs: S3ServiceResource, caplog: pytest.LogCaptureFixture
+    def test_a_missing_destination_bucket_returns_false(
+        self,
+        source: Bucket,
+        destination: Bucket,
+        account_1: S3ServiceResource,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         source.put_object(Key="a", Body=b"a")
-        assert api.duplicate_bucket(source, [theirs.Bucket("nowhere"), there]) is False
-        assert content(there, "a") == b"a"
+        assert api.duplicate_bucket(source, [account_1.Bucket("nowhere"), destination]) is False
+        assert content(destination, "a") == b"a"
         assert "NoSuchBucket" in caplog.text
 
-    async def test_it_works_in_a_notebook(self, source: Bucket, there: Bucket) -> None:
+    async def test_it_works_in_a_notebook(self, source: Bucket, destination: Bucket) -> None:
         source.put_object(Key="a", Body=b"a")
-        assert api.duplicate_bucket(source, there)
+        assert api.duplicate_bucket(source, destination)

@@ -1,4 +1,4 @@
-"""Which keys a route is about."""
+"""Which keys belong to a route."""
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,7 @@ def matches(key: str, prefix: str = "", include: tuple[str, ...] = (), exclude: 
 
 
 @given(st.text(min_size=1))
-def test_without_prefix_and_globs_every_key_is_the_route_s(key: str) -> None:
+def test_without_prefix_and_globs_every_key_belongs_to_the_route(key: str) -> None:
     assert matches(key)
 
 
@@ -33,5 +33,5 @@ def test_without_prefix_and_globs_every_key_is_the_route_s(key: str) -> None:
         ("A.FITS", {"include": ("*.fits",)}, False),
     ],
 )
-def test_prefix_and_globs_choose_the_keys(key: str, settings: dict[str, object], expected: bool) -> None:
+def test_prefix_and_globs_select_the_keys(key: str, settings: dict[str, object], expected: bool) -> None:
     assert matches(key, **settings) is expected  # type: ignore[arg-type]

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import threading
 import time
 
 import pytest
 
-from s3s3.tasks import cancel, run_until_stopped, run_with_background, wait_with_timeout
+from s3s3.tasks import cancel, run_sync, run_until_stopped, run_with_background, wait_first, wait_with_timeout
 
 
-async def for_ever() -> None:
+async def wait_forever() -> None:
     await asyncio.Event().wait()
 
 
@@ -17,7 +20,7 @@ async def test_cancel_waits_until_the_tasks_have_ended() -> None:
 
     async def slow_to_end() -> None:
         try:
-            await for_ever()
+            await wait_forever()
         finally:
             await asyncio.sleep(0.05)
             ended.append(True)
@@ -28,37 +31,37 @@ async def test_cancel_waits_until_the_tasks_have_ended() -> None:
     assert ended == [True] * 3
 
 
-async def test_cancel_asks_a_task_again_that_did_not_hear(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3s3.tasks.ASK_AGAIN_S", 0.01)
-    asked: list[bool] = []
+async def test_cancel_repeats_a_cancellation_that_was_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3s3.tasks.CANCEL_INTERVAL_S", 0.01)
+    cancellations: list[bool] = []
 
-    async def deaf() -> None:
-        while len(asked) < 3:
+    async def swallows() -> None:
+        while len(cancellations) < 3:
             try:
-                await for_ever()
+                await wait_forever()
             except asyncio.CancelledError:
-                asked.append(True)
+                cancellations.append(True)
 
-    task = asyncio.create_task(deaf())
+    task = asyncio.create_task(swallows())
     await asyncio.sleep(0)
     await asyncio.wait_for(cancel([task]), 5)
     assert task.done()
-    assert len(asked) == 3
+    assert len(cancellations) == 3
 
 
-async def test_cancelling_nothing_and_what_has_ended_is_nothing() -> None:
+async def test_cancel_accepts_no_tasks_and_ended_tasks() -> None:
     await cancel([])
     task = asyncio.create_task(asyncio.sleep(0))
     await task
     await cancel([task])
 
 
-async def test_what_is_beside_the_main_task_ends_with_it() -> None:
+async def test_background_tasks_are_cancelled_when_the_main_one_ends() -> None:
     ended = asyncio.Event()
 
-    async def keeper() -> None:
+    async def background() -> None:
         try:
-            await for_ever()
+            await wait_forever()
         finally:
             ended.set()
 
@@ -66,88 +69,71 @@ async def test_what_is_beside_the_main_task_ends_with_it() -> None:
         await asyncio.sleep(0)
         return 7
 
-    assert await run_with_background(main(), keeper(), keeper()) == 7
+    assert await run_with_background(main(), background(), background()) == 7
     assert ended.is_set()
 
 
-async def test_what_the_main_task_raises_is_raised() -> None:
+async def test_an_exception_of_the_main_task_is_raised() -> None:
     async def main() -> None:
         raise KeyError("main")
 
     with pytest.raises(KeyError, match="main"):
-        await run_with_background(main(), for_ever())
+        await run_with_background(main(), wait_forever())
 
 
-async def test_a_keeper_that_dies_takes_the_main_task_with_it() -> None:
+async def test_a_failed_background_task_cancels_the_main_one_and_is_raised() -> None:
     ended = asyncio.Event()
 
     async def main() -> None:
         try:
-            await for_ever()
+            await wait_forever()
         finally:
             ended.set()
 
-    async def dies() -> None:
+    async def fails() -> None:
         await asyncio.sleep(0)
-        raise KeyError("keeper")
+        raise KeyError("background")
 
-    with pytest.raises(KeyError, match="keeper"):
-        await run_with_background(main(), for_ever(), dies())
+    with pytest.raises(KeyError, match="background"):
+        await run_with_background(main(), wait_forever(), fails())
     assert ended.is_set()
 
 
-async def test_a_keeper_that_only_returns_takes_the_main_task_with_it_too() -> None:
+async def test_a_background_task_that_returns_is_an_error() -> None:
     async def returns() -> None:
         await asyncio.sleep(0)
 
     with pytest.raises(RuntimeError, match="returns"):
-        await run_with_background(for_ever(), returns())
+        await run_with_background(wait_forever(), returns())
 
 
-async def test_whoever_is_cancelled_cancels_what_he_runs() -> None:
+async def test_cancelling_run_with_background_cancels_all_of_its_tasks() -> None:
     ended = []
 
     async def part(name: str) -> None:
         try:
-            await for_ever()
+            await wait_forever()
         finally:
             ended.append(name)
 
-    task = asyncio.create_task(run_with_background(part("main"), part("keeper")))
+    task = asyncio.create_task(run_with_background(part("main"), part("background")))
     await asyncio.sleep(0.01)
     await cancel([task])
     assert task.cancelled()
-    assert sorted(ended) == ["keeper", "main"]
+    assert sorted(ended) == ["background", "main"]
 
 
-async def test_waiting_at_most_ends_with_the_event_or_with_the_time() -> None:
+async def test_wait_with_timeout_ends_with_the_event_or_the_timeout() -> None:
     event = asyncio.Event()
-    began_s = time.monotonic()
+    started_s = time.monotonic()
     assert not await wait_with_timeout(event, 0.05)
-    assert time.monotonic() - began_s >= 0.04
+    assert time.monotonic() - started_s >= 0.04
     asyncio.get_running_loop().call_later(0.01, event.set)
     assert await wait_with_timeout(event, 30)
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - started_s < 5
 
 
-async def test_what_is_stopped_has_ended_by_then_and_has_no_answer() -> None:
-    stop, ended = asyncio.Event(), []
-
-    async def main(answer: str) -> str:
-        try:
-            if not answer:
-                await for_ever()
-            return answer
-        finally:
-            ended.append(answer)
-
-    assert await run_until_stopped(main("answer"), stop) == "answer"
-    asyncio.get_running_loop().call_later(0.01, stop.set)
-    assert await run_until_stopped(main(""), stop) is None
-    assert ended == ["answer", ""]
-
-
-async def test_a_cancellation_is_not_lost_when_it_comes_together_with_the_event() -> None:
+async def test_wait_with_timeout_does_not_lose_a_cancellation_that_comes_with_the_event() -> None:
     event = asyncio.Event()
     task = asyncio.create_task(wait_with_timeout(event, 30))
     await asyncio.sleep(0)
@@ -156,3 +142,64 @@ async def test_a_cancellation_is_not_lost_when_it_comes_together_with_the_event(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.parametrize("number", [0, 1])
+async def test_wait_first_ends_with_either_event(number: int) -> None:
+    events = asyncio.Event(), asyncio.Event()
+    asyncio.get_running_loop().call_later(0.01, events[number].set)
+    await asyncio.wait_for(wait_first(*events), 5)
+
+
+async def test_run_until_stopped_returns_the_result_or_none_after_a_stop() -> None:
+    stop, ended = asyncio.Event(), []
+
+    async def main(result: str) -> str:
+        try:
+            if not result:
+                await wait_forever()
+            return result
+        finally:
+            ended.append(result)
+
+    assert await run_until_stopped(main("result"), stop) == "result"
+    asyncio.get_running_loop().call_later(0.01, stop.set)
+    assert await run_until_stopped(main(""), stop) is None
+    assert ended == ["result", ""]
+
+
+async def _result() -> int:
+    await asyncio.sleep(0)
+    return 42
+
+
+def test_run_sync_returns_the_result() -> None:
+    assert run_sync(_result()) == 42
+
+
+async def test_run_sync_works_in_a_thread_with_a_running_loop() -> None:
+    assert run_sync(_result()) == 42
+
+
+def test_run_sync_raises_the_coroutine_s_exception() -> None:
+    async def fail() -> None:
+        raise KeyError("k")
+
+    with pytest.raises(KeyError, match="k"):
+        run_sync(fail())
+
+
+def test_run_sync_ends_the_coroutine_before_it_raises_an_interrupt() -> None:
+    ended: list[str] = []
+
+    async def wait() -> None:
+        try:
+            threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(0.1)
+            ended.append("yes")
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sync(wait())
+    assert ended == ["yes"]

@@ -1,4 +1,4 @@
-"""Waiting for a condition, with patience and no longer than needed."""
+"""Wait for a condition, and run a coroutine in the background of a test."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 from s3s3.tasks import cancel
 
 
-async def until(condition: Callable[[], Any | Awaitable[Any]], patience_s: float = 10.0) -> Any:
-    """Return the condition's first true answer."""
-    deadline_s = time.monotonic() + patience_s
+async def until(condition: Callable[[], Any | Awaitable[Any]], timeout_s: float = 10.0) -> Any:
+    """Return the first true result of the condition; fail after `timeout_s`."""
+    deadline_s = time.monotonic() + timeout_s
     while True:
-        answer = condition()
-        if inspect.isawaitable(answer):
-            answer = await answer
-        if answer:
-            return answer
-        assert time.monotonic() < deadline_s, f"not within {patience_s:g} s: {inspect.getsource(condition).strip()}"
+        result = condition()
+        if inspect.isawaitable(result):
+            result = await result
+        if result:
+            return result
+        assert time.monotonic() < deadline_s, f"not within {timeout_s:g} s: {inspect.getsource(condition).strip()}"
         await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
 async def running(coroutine: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.Task[Any]]:
-    """Run a coroutine beside the block; what it died of, if it did, is raised at the end."""
+    """Run a coroutine during the block; if it failed meanwhile, raise its exception at the end."""
     task = asyncio.create_task(coroutine)
     try:
         yield task

@@ -105,7 +105,7 @@ def build_endpoint(settings: ParsedTable) -> Endpoint:
         signature_version=values["signature_version"],
         region=values["region"],
         verify_md5=values.get("verify_md5", False),
-        within=dotted(settings.path[:-1]),
+        parent_table=dotted(settings.path[:-1]),
         storage_class=values.get("storage_class"),
         acl=values.get("acl"),
         server_side_encryption=values.get("server_side_encryption"),

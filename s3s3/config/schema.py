@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..model import KEY_LIMIT_BYTES, PART_AT_LEAST_BYTES
+from ..model import MAX_KEY_BYTES, MIN_PART_BYTES
 from .schema_types import Key, Kind, Table, WhenAbsent
 
 #: The key by which a table refers to a [stores.NAME] table and takes its keys.
@@ -29,7 +29,7 @@ _ENDPOINT_KEYS = (
     Key("bucket_name", Kind.TEXT, None, "The bucket's name, without any path.",
         example="images", required=True, shown=True, no_slash=True),
     Key("prefix", Kind.TEXT, "", "Only keys with this prefix. A destination's prefix replaces the source's.",
-        may_be_empty=True, any_characters=True, at_most=KEY_LIMIT_BYTES),
+        may_be_empty=True, any_characters=True, at_most=MAX_KEY_BYTES),
     Key("calling_format", Kind.TEXT, "OrdinaryCallingFormat",
         "OrdinaryCallingFormat is path style, SubdomainCallingFormat is virtual-host style.",
         choices=("OrdinaryCallingFormat", "SubdomainCallingFormat")),
@@ -74,7 +74,7 @@ DESTINATION = Table(
             "The copy must have the source's ETag."),
         Key("multipart", Kind.BOOLEAN, False, "Upload objects above multipart_threshold in parts."),
         Key("multipart_threshold", Kind.SIZE, "5 GiB",
-            "Largest object for a single PUT; at most 5 GiB.", at_least=PART_AT_LEAST_BYTES),
+            "Largest object for a single PUT; at most 5 GiB.", at_least=MIN_PART_BYTES),
         Key("delete", Kind.BOOLEAN, False,
             "Propagate deletions: delete a key here once a GET at the source answers 404. s3s3 bucket also "
             "deletes keys that the source does not have."),

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from ..config.mirror import RedirectSettings
 from ..errors import InvalidKey, RedisUnavailable, StoreError, UrlForbidden
-from ..model import KEY_LIMIT_BYTES
+from ..model import MAX_KEY_BYTES
 from ..s3.transport.pool import MAX_LOOKUP_S
 from ..tasks import timeout
 from .access_log import OUTCOME, JsonAccessLog
@@ -171,7 +171,7 @@ class RedirectFrontEnd:
     async def _redirect(self, copies: Copies, url: str, method: str) -> tuple[Event, web.Response]:
         """Redirect to the copy if there is one in time, else to the URL itself."""
         key, wait_s = url_to_key(url), self._settings.max_wait_s
-        if len(key) > KEY_LIMIT_BYTES:
+        if len(key) > MAX_KEY_BYTES:
             return Event.ERROR, _to_url(url, "The URL is too long for the key of a copy")
         try:
             if await copies.exists(key):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from ..model import KEY_LIMIT_BYTES
+from ..model import MAX_KEY_BYTES
 from ..monitoring.log import log_fields
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,8 @@ def parse_message(message: bytes) -> str:
     """
     if not message:
         raise BadMessage("empty", "empty message")
-    if len(message) > KEY_LIMIT_BYTES:
-        raise BadMessage("too_long", f"{len(message):,} bytes; a key has at most {KEY_LIMIT_BYTES:,}")
+    if len(message) > MAX_KEY_BYTES:
+        raise BadMessage("too_long", f"{len(message):,} bytes; a key has at most {MAX_KEY_BYTES:,}")
     try:
         return message.decode()
     except UnicodeDecodeError as error:
@@ -50,8 +50,8 @@ def check_key(text: str) -> str:
 
 def printable_message(message: bytes) -> str:
     """Return a message as printable text, with invalid UTF-8 escaped; long ones are cut."""
-    text = message[:KEY_LIMIT_BYTES].decode("utf-8", "backslashreplace")
-    return text if len(message) <= KEY_LIMIT_BYTES else f"{text}... ({len(message):,} bytes)"
+    text = message[:MAX_KEY_BYTES].decode("utf-8", "backslashreplace")
+    return text if len(message) <= MAX_KEY_BYTES else f"{text}... ({len(message):,} bytes)"
 
 
 def log_enqueued(route: str, keys: Iterable[str], source: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from ..errors import InvalidKey
-from ..model import KEY_LIMIT_BYTES, Endpoint
+from ..model import MAX_KEY_BYTES, Endpoint
 
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~/-]*").fullmatch
 
@@ -56,7 +56,7 @@ class KeyMapper:
         endpoint_key = key if self.is_identity else self._prefix + key[len(self._source_prefix) :]
         if not endpoint_key:
             raise self._invalid(key, "an empty key")
-        if len(endpoint_key) * 3 > KEY_LIMIT_BYTES or not endpoint_key.isascii():
+        if len(endpoint_key) * 3 > MAX_KEY_BYTES or not endpoint_key.isascii():
             self._check_bytes(key, endpoint_key)
         return endpoint_key
 
@@ -69,8 +69,8 @@ class KeyMapper:
             size_bytes = len(endpoint_key.encode())
         except UnicodeEncodeError:
             raise self._invalid(key, "the key is not valid UTF-8") from None
-        if size_bytes > KEY_LIMIT_BYTES:
-            raise self._invalid(key, f"the key has {size_bytes} bytes; S3 allows {KEY_LIMIT_BYTES}")
+        if size_bytes > MAX_KEY_BYTES:
+            raise self._invalid(key, f"the key has {size_bytes} bytes; S3 allows {MAX_KEY_BYTES}")
 
     def _invalid(self, key: str, message: str) -> InvalidKey:
         return InvalidKey(message, store=self._store, key=key)

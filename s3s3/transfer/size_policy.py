@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..model import PART_AT_LEAST_BYTES, SINGLE_PUT_LIMIT_BYTES, Endpoint
+from ..model import MIN_PART_BYTES, SINGLE_PUT_LIMIT_BYTES, Endpoint
 from .budget import BudgetRequest
 from .fanout import LAG_BYTES
 
@@ -37,7 +37,7 @@ def needs_multipart(destination: Endpoint, size_bytes: int) -> bool:
 def part_bytes_of(destination: Endpoint, size_bytes: int) -> int:
     """Return the size of all parts but the last: 64 MiB, less with a lower threshold, more for very large objects."""
     min_bytes = -(-size_bytes // (MAX_PARTS * _MIB)) * _MIB
-    return max(PART_AT_LEAST_BYTES, min(PART_BYTES, destination.multipart_threshold_bytes), min_bytes)
+    return max(MIN_PART_BYTES, min(PART_BYTES, destination.multipart_threshold_bytes), min_bytes)
 
 
 def required_budget(size_bytes: int, destinations: Sequence[Endpoint], *, md5_is_known: bool) -> BudgetRequest:

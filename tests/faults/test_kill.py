@@ -187,6 +187,6 @@ async def taken_over(victims: list[Victim]) -> float:
             await asyncio.sleep(0.1)
         assert found == []
         took_s = time.monotonic() - began_s
-        await until(lambda: not any(victim.left_over() for victim in victims), patience_s=30)
+        await until(lambda: not any(victim.left_over() for victim in victims), timeout_s=30)
     assert wrong() == [], "nor did a look spoil it"
     return took_s

@@ -42,7 +42,7 @@ def endpoint_table(endpoint: Endpoint) -> str:
 
 def route_tables(name: str, source: Endpoint, *destinations: Endpoint, channel: str = "") -> str:
     """A route beside the default one."""
-    there = [dataclasses.replace(endpoint, within=f"routes.{name}") for endpoint in (source, *destinations)]
+    there = [dataclasses.replace(endpoint, parent_table=f"routes.{name}") for endpoint in (source, *destinations)]
     head = f"[routes.{name}]\n" + (f"channel = {toml_text(channel)}\n" if channel else "")
     return "\n".join([head, *map(endpoint_table, there)])
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from s3s3.errors import StoreRefused, StoreUnavailable
-from s3s3.model import PART_AT_LEAST_BYTES, Result
+from s3s3.model import MIN_PART_BYTES, Result
 from s3s3.s3.attributes import ObjectAttributes
 from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.integration.test_real_copies import BIG
@@ -23,7 +23,7 @@ NewBucket = Callable[..., str]
 
 PUBLIC = "http://acs.amazonaws.com/groups/global/AllUsers"
 TAGS: list[TagTypeDef] = [{"Key": "plus+&=% \u00e9", "Value": "a/b c"}, {"Key": "empty", "Value": ""}]
-IN_PARTS = {"multipart": True, "multipart_threshold_bytes": PART_AT_LEAST_BYTES}
+IN_PARTS = {"multipart": True, "multipart_threshold_bytes": MIN_PART_BYTES}
 
 
 def grants_of(client: Any, bucket: str, key: str) -> list[tuple[str, str]]:
@@ -39,7 +39,7 @@ async def test_tags_come_with_the_object_where_that_is_asked_for(
 ) -> None:
     client, there_client = ceph.boto3_client(), ceph.boto3_client(1)
     source = ceph.endpoint(new_bucket(ceph), signature_version=version)
-    for key, body in (("small", b"x"), ("big", BIG[: PART_AT_LEAST_BYTES + 1])):
+    for key, body in (("small", b"x"), ("big", BIG[: MIN_PART_BYTES + 1])):
         client.put_object(Bucket=source.bucket_name, Key=key, Body=body)
         client.put_object_tagging(Bucket=source.bucket_name, Key=key, Tagging={"TagSet": TAGS})
     for settings, tags in (({"copy_tags": True, **IN_PARTS}, TAGS), ({}, [])):
@@ -60,7 +60,7 @@ async def test_an_object_of_parts_that_stays_without_its_tags_is_told_to_be_ther
     monkeypatch.setattr(ObjectAttributes, "put_tags", refuse)
     source = ceph.endpoint(new_bucket(ceph))
     client = ceph.boto3_client()
-    client.put_object(Bucket=source.bucket_name, Key="k", Body=BIG[: PART_AT_LEAST_BYTES + 1], Tagging="a=b")
+    client.put_object(Bucket=source.bucket_name, Key="k", Body=BIG[: MIN_PART_BYTES + 1], Tagging="a=b")
     settings = {"copy_tags": True, "server_side_copy": False, **IN_PARTS}
     there = ceph.endpoint(new_bucket(ceph), "destination", **settings)
     async with between(source, there) as stores:

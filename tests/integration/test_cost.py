@@ -147,7 +147,7 @@ async def test_what_a_small_object_costs(client: Redis, monkeypatch: pytest.Monk
         with calls_counted() as calls:
             stop = asyncio.Event()
             async with running(worker.run(stop)) as work:
-                await until(lambda: metrics.copies["default", "second", "copied"] == JOBS, patience_s=60)
+                await until(lambda: metrics.copies["default", "second", "copied"] == JOBS, timeout_s=60)
                 stop.set()
                 await work
             calls_each = calls() / JOBS

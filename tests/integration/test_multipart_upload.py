@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from s3s3.errors import IntegrityError, LeaseLost, StoreUnavailable
-from s3s3.model import PART_AT_LEAST_BYTES, Outcome, Proof, Result
+from s3s3.model import MIN_PART_BYTES, Outcome, Proof, Result
 from s3s3.s3 import RECORDED_ETAG
 from s3s3.s3.multipart import Multipart
 from s3s3.scripts.demo.servers import StoreServer
@@ -24,7 +24,7 @@ NewBucket = Callable[..., str]
 CONTENT = BIG[: 11 * MIB]
 """Three parts of it."""
 
-IN_PARTS: dict[str, Any] = {"multipart": True, "multipart_threshold_bytes": PART_AT_LEAST_BYTES}
+IN_PARTS: dict[str, Any] = {"multipart": True, "multipart_threshold_bytes": MIN_PART_BYTES}
 
 
 @pytest.fixture(params=["swift", "ceph"])
@@ -52,7 +52,7 @@ async def outcomes_of(buckets: Buckets, key: str, **how: Any) -> list[Outcome]:
 
 
 def etag_of_parts(content: bytes) -> str:
-    parts = [content[start : start + PART_AT_LEAST_BYTES] for start in range(0, len(content), PART_AT_LEAST_BYTES)]
+    parts = [content[start : start + MIN_PART_BYTES] for start in range(0, len(content), MIN_PART_BYTES)]
     md5s = b"".join(hashlib.md5(part).digest() for part in parts)
     return f'"{hashlib.md5(md5s).hexdigest()}-{len(parts)}"'
 
@@ -65,7 +65,7 @@ async def test_a_large_object_goes_in_parts_where_that_is_asked_for_and_is_known
     buckets.destinations = [replace(one, signature_version=version) for one in buckets.destinations]
     about = {"ContentType": "image/fits", "Metadata": {"with-hyphens": "some value"}}
     buckets.write(buckets.source, key, CONTENT, **about)
-    buckets.write(buckets.source, "small", CONTENT[:PART_AT_LEAST_BYTES], **about)
+    buckets.write(buckets.source, "small", CONTENT[:MIN_PART_BYTES], **about)
     etag = hashlib.md5(CONTENT).hexdigest()
 
     copied = await outcomes_of(buckets, key)
@@ -88,7 +88,7 @@ async def test_a_large_object_goes_in_parts_where_that_is_asked_for_and_is_known
 async def test_an_object_of_parts_needs_no_more_room_than_for_one_of_its_own(buckets: Buckets) -> None:
     buckets.write_in_parts("parts", CONTENT)
     buckets.destinations = buckets.destinations[:1]
-    buckets.room = CopyBudget(spool_bytes=PART_AT_LEAST_BYTES, memory_bytes=STREAM_BYTES)
+    buckets.room = CopyBudget(spool_bytes=MIN_PART_BYTES, memory_bytes=STREAM_BYTES)
 
     (copied,) = await outcomes_of(buckets, "parts")
 

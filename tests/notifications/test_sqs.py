@@ -69,7 +69,7 @@ async def test_unusable_messages_are_left_to_the_redrive_policy(sqs_url: str) ->
     for body in ("hello", json.dumps(wrong), event("good")):
         await sender.send_text(body)
     async with listening(sender) as (receiver, _):
-        await until(lambda: has(sender, dead, 2), patience_s=20)
+        await until(lambda: has(sender, dead, 2), timeout_s=20)
     assert await sender.pending() == 0
     assert set(receiver.keys) == {"good"}
     assert sorted(receiver.counted) == ["not_json", "not_json", "wrong_source", "wrong_source"]

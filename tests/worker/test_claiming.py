@@ -84,7 +84,7 @@ async def test_bulk_jobs_follow_each_other_though_fresh_ones_would_find_a_slot(
     async with working(Worker(ROUTE, jobs, copies, concurrency=8), stop):
         began_s = time.monotonic()
         await bulk(jobs, *(f"b{number}" for number in range(60)))
-        await until(lambda: len(copies.asked) == 60, patience_s=60)
+        await until(lambda: len(copies.asked) == 60, timeout_s=60)
         assert time.monotonic() - began_s < 20, "34 s if it waited each time"
 
 

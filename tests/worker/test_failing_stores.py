@@ -95,5 +95,5 @@ async def test_a_store_that_is_back_is_used_again_while_a_long_lane_is_worked_on
         async def up() -> bool:
             return not await down()
 
-        await until(up, patience_s=5)
+        await until(up, timeout_s=5)
         assert (await jobs.stats()).fresh > 500

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from urllib.parse import quote, unquote, unquote_plus
 
 from ...errors import SignatureRejected
-from ...model import KEY_LIMIT_BYTES
+from ...model import MAX_KEY_BYTES
 from ...s3.keys import Query
 
 _AMZ_DATE = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z")
@@ -51,8 +51,8 @@ def decode_key(encoded: str) -> str:
         raise SignatureRejected("InvalidURI", "the path is not UTF-8") from None
     if not key:
         raise SignatureRejected("AccessDenied", "the path has no key")
-    if len(key.encode()) > KEY_LIMIT_BYTES:
-        raise SignatureRejected("KeyTooLongError", f"the key is longer than {KEY_LIMIT_BYTES} bytes")
+    if len(key.encode()) > MAX_KEY_BYTES:
+        raise SignatureRejected("KeyTooLongError", f"the key is longer than {MAX_KEY_BYTES} bytes")
     return key
 
 
