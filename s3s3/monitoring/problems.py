@@ -22,7 +22,7 @@ def problems(view: RouteView) -> Iterator[str]:
         if process.is_silent:
             yield f"{route}: {name} stopped sending heartbeats without shutting down cleanly"
         elif process.health_problem and view.now_ms - process.started_ms > STARTING_S * 1000:
-            yield f"{route}: {name}: {process.health_problem}"
+            yield f"P{name[1:]}: {process.health_problem}"
     for store in (view.source, *view.destinations):
         yield from _store_problems(view, store)
     for destination, count in view.stats.dead_letters.items():

@@ -1,7 +1,7 @@
-"""What a service tells systemd: that it is up, that it works, that it ends (sd_notify(3)).
+"""Notify systemd of readiness, liveness and shutdown (sd_notify(3)).
 
-Nothing happens where $NOTIFY_SOCKET is not set. With `WatchdogSec=`, systemd restarts what has not said for so long
-that it works; whatever holds up the event loop keeps it from saying so.
+Without $NOTIFY_SOCKET nothing is sent. With `WatchdogSec=`, systemd restarts a service whose keep-alive messages stop:
+because it is unhealthy, or because its event loop is blocked.
 """
 
 from __future__ import annotations
@@ -17,70 +17,75 @@ from ..tasks import cancel
 
 log = logging.getLogger(__name__)
 
-UNWATCHED_EVERY_S = 10.0
-"""How often the status is told where nobody waits for it."""
+#: The interval of status messages without a watchdog, in seconds.
+STATUS_INTERVAL_S = 10.0
 
 
 class SystemdNotifier:
-    """Sends lines to the service manager; to nobody where the environment names none."""
+    """Sends messages to the service manager that the environment names, if any.
+
+    Attributes:
+        has_watchdog: whether systemd expects keep-alive messages from this process.
+        interval_s: the interval of keep-alive or status messages.
+    """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         address = environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        watched = int(environ.get("WATCHDOG_USEC", "0") or 0) / 1_000_000
-        if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
-            watched = 0  # meant for the process that started this one
-        self.every_s = watched / 3 if watched else UNWATCHED_EVERY_S
-        self.is_watched = watched > 0
+        watchdog_s = int(environ.get("WATCHDOG_USEC", "0") or 0) / 1_000_000
+        own_pid = str(os.getpid())
+        self.has_watchdog = watchdog_s > 0 and environ.get("WATCHDOG_PID", own_pid) == own_pid
+        self.interval_s = watchdog_s / 3 if self.has_watchdog else STATUS_INTERVAL_S
 
     @property
-    def is_heard(self) -> bool:
-        """Whether there is anybody to tell."""
+    def has_manager(self) -> bool:
+        """Whether a service manager expects messages."""
         return bool(self._address)
 
-    def __call__(self, *lines: str) -> None:
-        """Send lines, as one message. A manager that does not take it is no reason to stop working."""
+    def send(self, *lines: str) -> None:
+        """Send lines as one message. A failure is logged and otherwise ignored."""
         if not self._address:
             return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sending:
-            sending.setblocking(False)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.setblocking(False)
             try:
-                sending.sendto("\n".join(lines).encode(), self._address)
+                sender.sendto("\n".join(lines).encode(), self._address)
             except OSError as error:
-                log.debug("$NOTIFY_SOCKET does not take %s: %s", lines[0], error)
+                log.debug("cannot send %s to $NOTIFY_SOCKET: %s", lines[0], error)
 
 
 @asynccontextmanager
-async def notified(stuck: Callable[[], Awaitable[str]], notify: SystemdNotifier | None = None) -> AsyncIterator[None]:
-    """Tell the service manager that the block begins, works and ends.
+async def notified(
+    unhealthy_reason: Callable[[], Awaitable[str]], notifier: SystemdNotifier | None = None
+) -> AsyncIterator[None]:
+    """Notify the service manager of the start, the health and the end of the block.
 
     Args:
-        stuck: returns why a restart would help, "" where it would not: while that says something, the watchdog is not
-            told that all is well.
+        unhealthy_reason: returns why a restart would help, or "". While there is a reason, keep-alive messages stop.
     """
-    telling = SystemdNotifier() if notify is None else notify
-    if not telling.is_heard:
+    notifier = SystemdNotifier() if notifier is None else notifier
+    if not notifier.has_manager:
         yield
         return
-    telling("READY=1", "STATUS=working")
-    keeping = asyncio.create_task(_keep_telling(telling, stuck))
+    notifier.send("READY=1", "STATUS=working")
+    task = asyncio.create_task(_send_health(notifier, unhealthy_reason))
     try:
         yield
     finally:
-        telling("STOPPING=1", "STATUS=ending")
+        notifier.send("STOPPING=1", "STATUS=stopping")
         with suppress(asyncio.CancelledError):
-            await cancel([keeping])
+            await cancel([task])
 
 
-async def _keep_telling(notify: SystemdNotifier, stuck: Callable[[], Awaitable[str]]) -> None:
-    told = ""
+async def _send_health(notifier: SystemdNotifier, unhealthy_reason: Callable[[], Awaitable[str]]) -> None:
+    logged = ""
     while True:
-        await asyncio.sleep(notify.every_s)
-        why = await stuck()
-        if why:
-            notify(f"STATUS={why}")
-            if why != told and notify.is_watched:
-                log.error("systemd's watchdog is not told that all is well: %s", why)
+        await asyncio.sleep(notifier.interval_s)
+        reason = await unhealthy_reason()
+        if reason:
+            notifier.send(f"STATUS={reason}")
+            if reason != logged and notifier.has_watchdog:
+                log.error("unhealthy, systemd will restart this process: %s", reason)
         else:
-            notify("WATCHDOG=1", "STATUS=working")
-        told = why
+            notifier.send("WATCHDOG=1", "STATUS=working")
+        logged = reason

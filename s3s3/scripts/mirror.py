@@ -1,4 +1,4 @@
-"""`s3s3 mirror`: the HTTP fronts, and the copying of what they miss."""
+"""`s3s3 mirror`: the HTTP front ends and the cache."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from . import command
 
 log = logging.getLogger(__name__)
 
+#: Every connection is an open file; the default limit of most systems is 1,024.
 MAX_FILES = 65_536
 
 
@@ -44,14 +45,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """Return what reads the command's arguments."""
-    parser = command.parser("mirror", "Serve copies over HTTP, and make those that are missing, until told to stop.")
-    parser.add_argument("--access-log", action="store_true", help="a JSON line on standard output for each request")
+    """Return the command's argument parser."""
+    parser = command.parser("mirror", "Run the HTTP front ends: serve copies, and create missing ones, until SIGTERM.")
+    parser.add_argument(
+        "--access-log", action="store_true", help="write a JSON line to standard output for each request"
+    )
     command.add_drain(parser)
     command.add_http(parser)
     parser.add_argument(
         "--make-buckets", action="store_true",
-        help="make the mirrors' buckets, have copies deleted after lifespan_days where the store can, and end",
+        help="create the mirrors' buckets, set their expiry to lifespan_days if the store supports it, and exit",
     )  # fmt: skip
     return parser
 
@@ -62,20 +65,20 @@ async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     makes_copies = mirror.redirect is not None or mirror.proxy is not None
     if not makes_copies and mirror.cache is None:
         raise ConfigError(
-            [f"{settings.path}: nothing to serve: add a table [mirror.redirect], [mirror.proxy] or [mirror.cache]"]
+            [f"{settings.path}: no mirror: add a table [mirror.redirect], [mirror.proxy] or [mirror.cache]"]
         )
     if arguments.make_buckets:
         return await _make_buckets(settings.mirror)
     if makes_copies and not settings.pubsub.url:
-        raise ConfigError(['[pubsub] url = "": mirrors need Redis; leave url out for redis://localhost:6379/0'])
-    _allow_more_files()
+        raise ConfigError(['[pubsub] url = "": mirrors need Redis; remove url to use redis://localhost:6379/0'])
+    _raise_file_limit()
     metrics = Metrics(process=True)
     async with _opened(settings, metrics, with_access_log=arguments.access_log) as opened:
-        log.info("s3s3 %s: serving %s", __version__, ", ".join(front.name for front in opened))
-        copying = [front for front in opened if isinstance(front, FrontEnd)]
-        client = copying[0].routes[0].jobs.client if copying else None
+        log.info("s3s3 %s: serving %s", __version__, ", ".join(service.name for service in opened))
+        frontends = [service for service in opened if isinstance(service, FrontEnd)]
+        client = frontends[0].routes[0].jobs.client if frontends else None
         async with served(application(opened, metrics, status_page_for(settings, client)), settings.http):
-            await asyncio.gather(run(copying, stop, arguments.drain_s), stop.wait())
+            await asyncio.gather(run(frontends, stop, arguments.drain_s), stop.wait())
     log.info("stopped")
     return command.OK
 
@@ -92,14 +95,14 @@ async def _make_buckets(settings: MirrorSettings) -> int:
 async def _make_bucket(endpoint: Endpoint, lifespan_days: int | None) -> None:
     buckets = BucketAdmin(endpoint)
     try:
-        made = await buckets.create()
-        print(f"{endpoint.name}: bucket {endpoint.bucket_name} {'made' if made else 'is there already'}")
+        created = await buckets.create()
+        print(f"{endpoint.name}: bucket {endpoint.bucket_name} {'created' if created else 'exists'}")
         if lifespan_days is not None:
             expires = await buckets.expire_after(lifespan_days)
             print(f"{endpoint.name}: " + (
                 f"the store deletes copies after {lifespan_days} days" if expires else
-                f"the store cannot delete copies by itself; they are made anew after {lifespan_days} days, "
-                "but stay where nobody asks for them"
+                "the store does not support expiry rules: copies are replaced when requested after "
+                f"{lifespan_days} days, and never deleted"
             ))  # fmt: skip
     finally:
         await buckets.close()
@@ -120,27 +123,25 @@ async def _opened(
                 open_frontends(settings.mirror, shared, record_event=record_event, with_access_log=with_access_log)
             )
         if settings.mirror.cache is not None:
-            front = open_cache(
+            cache = open_cache(
                 settings.mirror.cache, metrics, record_event=record_event, with_access_log=with_access_log
             )
-            opened.append(await stack.enter_async_context(front))
+            opened.append(await stack.enter_async_context(cache))
         yield opened
 
 
 async def _event_recorder(url: str, stack: AsyncExitStack) -> EventRecorder | None:
-    """Return what takes figures for InfluxDB, None where there is none."""
     if not url:
         return None
     try:
         influx = InfluxDBSender(url)
     except ValueError:
-        log.warning("INFLUXDB_URL is no URL, as in http://USER:PASSWORD@HOST:8086/DATABASE; no figures go there")
+        log.warning("INFLUXDB_URL is not a URL like http://USER:PASSWORD@HOST:8086/DATABASE: no statistics are sent")
         return None
     return (await stack.enter_async_context(influx)).record
 
 
-def _allow_more_files() -> None:
-    """A connection is an open file; most systems allow 1,024 of them unless one asks for more."""
+def _raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -83,7 +83,7 @@ async def test_the_how_to_page_works(
     async with OriginServer(tls=context) as origin:
         origin.responses |= {"/a.tar.gz": response(b"of a URL"), "/files/a/b.bin": response(b"of a path")}
         write_config(config, store, origin, redis_url, ports)
-        assert f"bucket {store.bucket_name}-a made" in await shell("s3s3 mirror --make-buckets")
+        assert f"bucket {store.bucket_name}-a created" in await shell("s3s3 mirror --make-buckets")
         with ExitStack() as stack:
             starting = command(r"s3s3 mirror .*").split()
             assert starting[:4] == ["s3s3", "mirror", "--config", config.name]

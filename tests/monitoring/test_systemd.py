@@ -1,4 +1,4 @@
-"""What systemd is told, over a real socket as its own."""
+"""Messages to systemd, over a real socket like systemd's."""
 
 from __future__ import annotations
 
@@ -10,93 +10,92 @@ from pathlib import Path
 
 import pytest
 
-from s3s3.monitoring.systemd import UNWATCHED_EVERY_S, SystemdNotifier, notified
+from s3s3.monitoring.systemd import STATUS_INTERVAL_S, SystemdNotifier, notified
 from tests.waiting import until
 
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
-        listening.bind(str(tmp_path / "notify"))
-        listening.setblocking(False)
-        yield listening
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(tmp_path / "notify"))
+        receiver.setblocking(False)
+        yield receiver
 
 
-def heard(manager: socket.socket) -> list[str]:
-    found = []
+def received(manager: socket.socket) -> list[str]:
+    messages = []
     while True:
         try:
-            found.append(manager.recv(4096).decode())
+            messages.append(manager.recv(4096).decode())
         except BlockingIOError:
-            return found
+            return messages
 
 
-def watched(manager: socket.socket, watchdog_s: float = 0.06, **more: str) -> SystemdNotifier:
+def with_watchdog(manager: socket.socket, watchdog_s: float = 0.06, **environ: str) -> SystemdNotifier:
     return SystemdNotifier(
-        {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": str(int(watchdog_s * 1e6)), **more}
+        {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": str(int(watchdog_s * 1e6)), **environ}
     )
 
 
-async def well() -> str:
+async def healthy() -> str:
     return ""
 
 
-async def test_it_is_told_of_the_beginning_the_work_and_the_end(manager: socket.socket) -> None:
-    said: list[str] = []
-    async with notified(well, watched(manager)):
-        assert heard(manager)[0] == "READY=1\nSTATUS=working"
+async def test_the_manager_is_notified_of_start_health_and_end(manager: socket.socket) -> None:
+    messages: list[str] = []
+    async with notified(healthy, with_watchdog(manager)):
+        assert received(manager)[0] == "READY=1\nSTATUS=working"
 
-        def often() -> bool:
-            said.extend(heard(manager))
-            return len(said) >= 3
+        def has_three() -> bool:
+            messages.extend(received(manager))
+            return len(messages) >= 3
 
-        await until(often)
-    assert set(said) == {"WATCHDOG=1\nSTATUS=working"}
-    assert heard(manager)[-1] == "STOPPING=1\nSTATUS=ending"
+        await until(has_three)
+    assert set(messages) == {"WATCHDOG=1\nSTATUS=working"}
+    assert received(manager)[-1] == "STOPPING=1\nSTATUS=stopping"
 
 
-async def test_what_is_stuck_does_not_say_that_all_is_well_but_why(manager: socket.socket) -> None:
-    async def stuck() -> str:
+async def test_while_unhealthy_the_status_is_the_reason_and_keep_alive_messages_stop(manager: socket.socket) -> None:
+    async def unhealthy() -> str:
         return "the queue has not answered for 61 s"
 
-    async with notified(stuck, watched(manager)):
+    async with notified(unhealthy, with_watchdog(manager)):
         await asyncio.sleep(0.1)
-        said = heard(manager)
-    assert "STATUS=the queue has not answered for 61 s" in said
-    assert not any("WATCHDOG=1" in one for one in said)
+        messages = received(manager)
+    assert "STATUS=the queue has not answered for 61 s" in messages
+    assert not any("WATCHDOG=1" in message for message in messages)
 
 
-async def test_an_event_loop_that_is_held_up_says_nothing(manager: socket.socket) -> None:
-    async with notified(well, watched(manager)):
+async def test_a_blocked_event_loop_sends_nothing(manager: socket.socket) -> None:
+    async with notified(healthy, with_watchdog(manager)):
         await asyncio.sleep(0.05)
-        heard(manager)
-        await_nothing_for(0.2)
-        assert heard(manager) == []
+        received(manager)
+        block_event_loop(0.2)
+        assert received(manager) == []
 
 
-def await_nothing_for(seconds: float) -> None:
-    """Hold up the event loop, as a defect does."""
-    import time  # noqa: PLC0415 - what no test of asyncio ought to have at hand
+def block_event_loop(seconds: float) -> None:
+    import time  # noqa: PLC0415 - not for use in other tests of asyncio
 
     time.sleep(seconds)
 
 
-async def test_without_a_manager_nothing_is_said_and_nothing_fails(tmp_path: Path) -> None:
-    async with notified(well, SystemdNotifier({})):
+async def test_a_missing_manager_is_not_an_error(tmp_path: Path) -> None:
+    async with notified(healthy, SystemdNotifier({})):
         pass
-    async with notified(well, SystemdNotifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")})):
+    async with notified(healthy, SystemdNotifier({"NOTIFY_SOCKET": str(tmp_path / "missing")})):
         pass
 
 
-def test_a_watchdog_that_waits_for_another_process_is_not_ours(manager: socket.socket) -> None:
-    assert watched(manager, 30, WATCHDOG_PID=str(os.getpid())).every_s == 10
-    other = watched(manager, 3, WATCHDOG_PID="1")
-    assert (other.is_watched, other.every_s) == (False, UNWATCHED_EVERY_S)
+def test_a_watchdog_of_another_process_is_ignored(manager: socket.socket) -> None:
+    assert with_watchdog(manager, 30, WATCHDOG_PID=str(os.getpid())).interval_s == 10
+    notifier = with_watchdog(manager, 3, WATCHDOG_PID="1")
+    assert (notifier.has_watchdog, notifier.interval_s) == (False, STATUS_INTERVAL_S)
 
 
-def test_an_abstract_address_is_understood() -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
-        listening.bind(f"\0s3s3-test-{os.getpid()}")
-        listening.settimeout(5)
-        SystemdNotifier({"NOTIFY_SOCKET": f"@s3s3-test-{os.getpid()}"})("READY=1")
-        assert listening.recv(100) == b"READY=1"
+def test_the_socket_may_have_an_abstract_address() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(f"\0s3s3-test-{os.getpid()}")
+        receiver.settimeout(5)
+        SystemdNotifier({"NOTIFY_SOCKET": f"@s3s3-test-{os.getpid()}"}).send("READY=1")
+        assert receiver.recv(100) == b"READY=1"

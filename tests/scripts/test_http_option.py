@@ -16,8 +16,8 @@ def test_a_wrong_address_is_wrong_usage_and_names_its_source(
 ) -> None:
     file = str(config_file(tmp_path, "redis://127.0.0.1:1/0"))
     done = run(main, "--config", file, "--http", "localhost")
-    assert (done.status, done.err) == (2, '--http: must be HOST:PORT, as in "127.0.0.1:9180", not "localhost"; '
-                                          "use 0.0.0.0 as the host for all addresses\n")  # fmt: skip
+    assert done.status == 2
+    assert done.err.startswith('--http: must be HOST:PORT, as in "127.0.0.1:9180", not "localhost"')
     monkeypatch.setenv("S3S3_HTTP_BIND", "localhost:99999")
     done = run(main, "--config", file)
     assert (done.status, done.err.partition(": ")[0]) == (2, "environment variable S3S3_HTTP_BIND")

@@ -1,4 +1,4 @@
-"""The event listener, spoken with as supervisord speaks (its manual, "Event Listener Notification Protocol")."""
+"""The event listener, with supervisord's protocol (its manual, "Event Listener Notification Protocol")."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import pytest
 from tests.integration.commands import eventually
 
 MAIN = "import sys; from s3s3.scripts.tick import main; sys.exit(main(sys.argv[1:]))"
-ANY_COMMAND = """
+ANSWER_TICKS = """
 import sys
 from s3s3.scripts import command
 from s3s3.scripts.tick import answer_ticks
-limit_s, *arguments = sys.argv[1:]
-sys.exit(command.run(lambda stop: answer_ticks(arguments, float(limit_s), stop)))
+max_runtime_s, *arguments = sys.argv[1:]
+sys.exit(command.run(lambda stop: answer_ticks(arguments, float(max_runtime_s), stop)))
 """
 READY, OK, FAIL = b"READY\n", b"RESULT 2\nOK", b"RESULT 4\nFAIL"
 
-LEAVES_TRACES = """
+WRITES_TRACE = """
 import pathlib, signal, sys, time
 trace = pathlib.Path(sys.argv[1])
 signal.signal(signal.SIGTERM, lambda *_: (trace.write_text("drained"), sys.exit(0)))
@@ -45,12 +45,12 @@ class EventListener:
         self.process.stdin.write(header.encode() + payload)
         self.process.stdin.flush()
 
-    def expect(self, said: bytes) -> None:
+    def expect(self, output: bytes) -> None:
         assert self.process.stdout
-        assert self.process.stdout.read(len(said)) == said
+        assert self.process.stdout.read(len(output)) == output
 
-    def ends(self) -> tuple[int, bytes, bytes]:
-        """Its exit status and what it said since, when supervisord has gone."""
+    def close(self) -> tuple[int, bytes, bytes]:
+        """Close its input, as supervisord does when it exits; return exit status and remaining output."""
         out, err = self.process.communicate(timeout=30)
         return self.process.returncode, out, err
 
@@ -78,27 +78,25 @@ def trace(tmp_path: Path) -> Path:
     return tmp_path / "trace"
 
 
-def test_a_tick_is_answered_when_the_run_has_ended_and_the_run_prints_nothing_between(
+def test_a_tick_is_answered_after_the_run_whose_output_goes_to_standard_error(
     start: Callable[..., EventListener], trace: Path
 ) -> None:
-    listener = start(ANY_COMMAND, 60, sys.executable, "-c", LEAVES_TRACES, trace, 0.2)
+    listener = start(ANSWER_TICKS, 60, sys.executable, "-c", WRITES_TRACE, trace, 0.2)
     listener.expect(READY)
     listener.send(time.time())
     listener.expect(OK + READY)
     assert trace.read_text() == "ended"
-    assert listener.ends() == (0, b"", b"what a run prints\n")
+    assert listener.close() == (0, b"", b"what a run prints\n")
 
 
-def test_a_tick_from_before_the_end_of_the_last_run_starts_none(
-    start: Callable[..., EventListener], trace: Path
-) -> None:
-    listener = start(ANY_COMMAND, 60, sys.executable, "-c", LEAVES_TRACES, trace, 0)
+def test_a_tick_older_than_the_end_of_the_last_run_is_ignored(start: Callable[..., EventListener], trace: Path) -> None:
+    listener = start(ANSWER_TICKS, 60, sys.executable, "-c", WRITES_TRACE, trace, 0)
     listener.expect(READY)
-    began_s = time.time()
-    listener.send(began_s)
+    start_s = time.time()
+    listener.send(start_s)
     listener.expect(OK + READY)
     trace.unlink()
-    listener.send(began_s)
+    listener.send(start_s)
     listener.expect(OK + READY)
     assert not trace.exists()
     listener.send(time.time() + 5)
@@ -106,48 +104,48 @@ def test_a_tick_from_before_the_end_of_the_last_run_starts_none(
     assert trace.exists()
 
 
-def test_a_run_that_fails_is_said_to_fail_and_its_tick_is_not_run_again(start: Callable[..., EventListener]) -> None:
+def test_a_failed_run_is_reported_and_its_tick_is_not_retried(start: Callable[..., EventListener]) -> None:
     listener = start(MAIN, "--config", "/there/is/no/such/file.toml")
     listener.expect(READY)
-    began_s = time.time()
-    listener.send(began_s)
+    start_s = time.time()
+    listener.send(start_s)
     listener.expect(FAIL + READY)
-    listener.send(began_s)
+    listener.send(start_s)
     listener.expect(OK + READY)
-    status, _, err = listener.ends()
+    status, _, err = listener.close()
     assert status == 0
     assert err.startswith(b"/there/is/no/such/file.toml: no such configuration file")
     assert err.count(b"exit status 2") == 1
 
 
-def test_a_run_that_takes_too_long_is_told_to_stop(start: Callable[..., EventListener], trace: Path) -> None:
-    listener = start(ANY_COMMAND, 3, sys.executable, "-c", LEAVES_TRACES, trace, 600)
+def test_a_run_that_takes_too_long_is_stopped(start: Callable[..., EventListener], trace: Path) -> None:
+    listener = start(ANSWER_TICKS, 3, sys.executable, "-c", WRITES_TRACE, trace, 600)
     listener.expect(READY)
     listener.send(time.time())
     listener.expect(FAIL + READY)
     assert trace.read_text() == "drained"
-    assert b"took more than 3 s (--max-runtime)" in listener.ends()[2]
+    assert b"took more than 3 s (--max-runtime)" in listener.close()[2]
 
 
-def test_told_to_stop_it_lets_the_run_end_first(start: Callable[..., EventListener], trace: Path) -> None:
-    listener = start(ANY_COMMAND, 600, sys.executable, "-c", LEAVES_TRACES, trace, 600)
+def test_sigterm_lets_the_run_drain(start: Callable[..., EventListener], trace: Path) -> None:
+    listener = start(ANSWER_TICKS, 600, sys.executable, "-c", WRITES_TRACE, trace, 600)
     listener.expect(READY)
     listener.send(time.time())
-    eventually(trace.exists, "the run begins")
+    eventually(trace.exists, "the run starts")
     listener.process.terminate()
     assert listener.process.wait(30) == 0
     assert trace.read_text() == "drained"
-    assert listener.ends()[1] == b"", "supervisord, which told it to stop, waits for no answer"
+    assert listener.close()[1] == b"", "supervisord expects no result after it has sent SIGTERM"
 
 
-def test_told_to_stop_it_ends_at_once_where_nothing_runs(start: Callable[..., EventListener]) -> None:
-    listener = start(ANY_COMMAND, 600, sys.executable, "-c", LEAVES_TRACES)
+def test_sigterm_without_a_run_ends_it(start: Callable[..., EventListener]) -> None:
+    listener = start(ANSWER_TICKS, 600, sys.executable, "-c", WRITES_TRACE)
     listener.expect(READY)
     listener.process.terminate()
     assert listener.process.wait(30) == 0
 
 
-def test_by_hand_it_says_what_to_run_instead() -> None:
+def test_without_supervisord_it_names_the_command_to_use() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "SUPERVISOR_ENABLED"}
     ended = subprocess.run([sys.executable, "-c", MAIN], capture_output=True, text=True, env=environment, check=False)
     assert (ended.returncode, ended.stdout) == (2, "")
