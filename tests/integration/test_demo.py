@@ -122,7 +122,7 @@ def test_everything_is_verified_and_nothing_is_left_behind(start: Callable[..., 
     count = MIN_OBJECTS + MORE_OBJECTS
     for row in (r"dest-swift +OpenStack Swift", r"dest-rclone +rclone serve s3"):
         assert re.search(rf"^ +{row} +{count} +[\d.]+ MiB +{count} +{count}$", shown.output, re.MULTILINE), shown.output
-    assert f"{MORE_OBJECTS} keys published; 0 of them were heard." in shown.output
+    assert f"{MORE_OBJECTS} keys published; 0 of them were delivered." in shown.output
     assert f"{2 * count} copies verified" in shown.output
     shown.assert_nothing_is_left()
 
@@ -224,7 +224,7 @@ def test_so_few_objects_that_there_is_no_middle_are_refused(capsys: pytest.Captu
     with pytest.raises(SystemExit) as ended:
         demo.main(["--objects", str(MIN_OBJECTS - 1)])
     assert ended.value.code == 2
-    assert f"{MIN_OBJECTS} or more" in capsys.readouterr().err
+    assert f"at least {MIN_OBJECTS}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("count", [MIN_OBJECTS, 2000])

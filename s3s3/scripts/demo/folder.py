@@ -1,4 +1,4 @@
-"""A server's folder, which goes when its server goes, even when nobody was left to remove it."""
+"""Temporary directory of a server, removed later if its process was killed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _LOCK = "lock"
 class Folder:
     """A new folder under `parent` (the system's temporary directory by default).
 
-    Its maker holds a lock in it. A lock that nobody holds means that the maker was killed, so whoever makes the next
-    folder beside it removes it: on /dev/shm such leftovers would cost memory.
+    The creating process holds a lock in it. If the lock is free, that process was killed, and the next process that
+    creates a folder removes this one: on /dev/shm leftovers would cost memory.
     """
 
     def __init__(self, name: str, parent: Path | None = None) -> None:
@@ -26,18 +26,18 @@ class Folder:
         unlocked = Path(tempfile.mkdtemp(prefix=f"s3s3-new-{name}-", dir=parent))
         self._lock = os.open(unlocked / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        # Only now does it get a name that others look at.
+        # Rename it only now, so that no other process finds it unlocked.
         self.path = unlocked.rename(parent / f"{_PREFIX}{unlocked.name.removeprefix('s3s3-new-')}")
 
     def remove(self) -> None:
-        """Remove it with all that it holds."""
+        """Remove the folder and its content."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
 
 def _remove_abandoned(parent: Path) -> None:
     for path in parent.glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # somebody else's, in use, or removed meanwhile
+        with suppress(OSError):  # another user's, in use, or removed meanwhile
             if path.lstat().st_uid == os.geteuid() and _is_abandoned(path):
                 shutil.rmtree(path, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Buckets as boto3 sees them: nothing here asks s3s3, so it can judge what s3s3 did."""
+"""Verify copies with boto3, independent of s3s3."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .process import ServerFailed
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+#: Requests in parallel.
 AT_ONCE = 8
 
 Item = TypeVar("Item")
@@ -25,14 +26,14 @@ Found = TypeVar("Found")
 
 
 class Held(NamedTuple):
-    """How much of what is expected a bucket holds."""
+    """The expected objects that a bucket has."""
 
     objects: int
     size_bytes: int
 
 
 class Copy(NamedTuple):
-    """One object as it was read back."""
+    """An object as it was read back."""
 
     size_bytes: int
     md5: str
@@ -41,21 +42,21 @@ class Copy(NamedTuple):
 
 @dataclass
 class Judgement:
-    """What reading every object of a bucket has shown. `faults` has one line for each thing that is wrong."""
+    """The result of reading every object of a bucket. `problems` has one line each."""
 
     objects: int = 0
     size_bytes: int = 0
     md5_equal: int = 0
     metadata_equal: int = 0
-    faults: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """One bucket of a store. Every method raises `ServerFailed` where boto3 gets no good answer.
+    """A bucket of a store. Each method raises `ServerFailed` if the store does not answer or refuses.
 
     Attributes:
-        kind: what store it is, for people.
+        kind: the kind of store, for messages.
     """
 
     endpoint: Endpoint
@@ -64,7 +65,7 @@ class Bucket:
 
     @property
     def name(self) -> str:
-        """What the configuration calls it."""
+        """The name of its table in the configuration."""
         return self.endpoint.name
 
     @property
@@ -72,13 +73,13 @@ class Bucket:
         return f"{self.endpoint.host}:{self.endpoint.port}"
 
     def create(self) -> None:
-        """Make the bucket."""
-        with self._translated():
+        """Create the bucket."""
+        with self._translate_errors():
             self.client.create_bucket(Bucket=self.endpoint.bucket_name)
 
     def put(self, sample: Sample) -> None:
-        """Put an object there, as a producer would."""
-        with self._translated():
+        """Put an object, as a producer would."""
+        with self._translate_errors():
             self.client.put_object(
                 Bucket=self.endpoint.bucket_name,
                 Key=sample.key,
@@ -89,46 +90,46 @@ class Bucket:
             )
 
     def held(self, expected: Mapping[str, Sample]) -> Held:
-        """Return what a listing shows of the expected objects; one whose ETag is not its MD5 does not count."""
+        """Return the expected objects in a listing; an object with a wrong ETag does not count."""
         etags = self._etags()
         sizes = [sample.size_bytes for key, sample in expected.items() if etags.get(key) == sample.md5]
         return Held(len(sizes), sum(sizes))
 
     def _etags(self) -> dict[str, str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.endpoint.bucket_name)
-        with self._translated():
+        with self._translate_errors():
             return {entry["Key"]: entry["ETag"].strip('"') for page in pages for entry in page.get("Contents", [])}
 
     def judge(
-        self, expected: Mapping[str, Sample], seen: Callable[[Judgement], None] = lambda judgement: None
+        self, expected: Mapping[str, Sample], on_progress: Callable[[Judgement], None] = lambda judgement: None
     ) -> Judgement:
-        """Read every object there is and compare it with what was put; `seen` hears how far it is."""
+        """Read every object and compare it with the original; `on_progress` is called after each."""
         judgement = Judgement()
         found = self._etags().keys()
-        judgement.faults += [f"{self.name}: {key!r} is missing" for key in expected.keys() - found]
-        judgement.faults += [f"{self.name}: {key!r} should not be there" for key in found - expected.keys()]
+        judgement.problems += [f"{self.name}: {key!r} is missing" for key in expected.keys() - found]
+        judgement.problems += [f"{self.name}: {key!r} should not be there" for key in found - expected.keys()]
 
         def compare(key: str, copy: Copy) -> None:
             _compare(judgement, expected[key], copy, f"{self.name}: {key!r}")
-            seen(judgement)
+            on_progress(judgement)
 
-        at_once(self._read, found & expected.keys(), compare)
+        run_parallel(self._read, found & expected.keys(), compare)
         return judgement
 
     def _read(self, key: str) -> Copy:
-        with self._translated():
-            answer = self.client.get_object(Bucket=self.endpoint.bucket_name, Key=key)
-            body = answer["Body"].read()
+        with self._translate_errors():
+            response = self.client.get_object(Bucket=self.endpoint.bucket_name, Key=key)
+            body = response["Body"].read()
         headers = {
-            "Content-Type": answer.get("ContentType"),
-            "Cache-Control": answer.get("CacheControl"),
-            # rclone capitalises the names; HTTP says that they are the same (RFC 9110, section 5.1).
-            **{name.lower(): text for name, text in answer["Metadata"].items()},
+            "Content-Type": response.get("ContentType"),
+            "Cache-Control": response.get("CacheControl"),
+            # rclone capitalises the names; header names are case-insensitive (RFC 9110, section 5.1).
+            **{name.lower(): text for name, text in response["Metadata"].items()},
         }
         return Copy(len(body), hashlib.md5(body, usedforsecurity=False).hexdigest(), headers)
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except (BotoCoreError, ClientError) as error:
@@ -141,20 +142,20 @@ def _compare(judgement: Judgement, sample: Sample, copy: Copy, what: str) -> Non
     if copy.md5 == sample.md5:
         judgement.md5_equal += 1
     else:
-        judgement.faults.append(f"{what} has the MD5 {copy.md5}, and what was put has {sample.md5}")
+        judgement.problems.append(f"{what} has the MD5 {copy.md5}, expected {sample.md5}")
     expected = {"Content-Type": sample.content_type, "Cache-Control": sample.cache_control, **sample.metadata}
     if copy.headers == expected:
         judgement.metadata_equal += 1
     else:
-        judgement.faults.append(f"{what} has {copy.headers}, and what was put has {expected}")
+        judgement.problems.append(f"{what} has {copy.headers}, expected {expected}")
 
 
-def at_once(work: Callable[[Item], Found], items: Iterable[Item], done: Callable[[Item, Found], None]) -> None:
-    """Do `work` for all items, some at once in threads, and tell this thread of each that is done."""
+def run_parallel(work: Callable[[Item], Found], items: Iterable[Item], on_done: Callable[[Item, Found], None]) -> None:
+    """Run `work` for all items in threads; call `on_done` in this thread for each result."""
     pool = ThreadPoolExecutor(AT_ONCE)
     try:
         futures = {pool.submit(work, item): item for item in items}
         for future in as_completed(futures):
-            done(futures[future], future.result())
+            on_done(futures[future], future.result())
     finally:
         pool.shutdown(cancel_futures=True)

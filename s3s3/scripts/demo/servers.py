@@ -1,4 +1,4 @@
-"""What all servers here have in common: a folder, ports on 127.0.0.1, processes, and for stores the accounts."""
+"""Base classes of the local servers: folder, ports on 127.0.0.1, processes, accounts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PORTS = range(20_000, 32_000)
 
 
 def free_ports(count: int) -> list[int]:
-    """Return neighbouring ports of 127.0.0.1 that nobody listens on."""
+    """Return consecutive free ports of 127.0.0.1."""
     for _ in range(1000):
         first = random.SystemRandom().choice(_PORTS)
         ports = list(range(first, first + count))
@@ -52,7 +52,7 @@ def _is_free(port: int) -> bool:
 
 
 def accepts(port: int) -> bool:
-    """Whether something listens there."""
+    """Whether a process listens on the port."""
     try:
         socket.create_connection((HOST, port), timeout=1).close()
     except OSError:
@@ -61,7 +61,7 @@ def accepts(port: int) -> bool:
 
 
 def http_status(port: int, path: str) -> int | None:
-    """Return the status that a GET gets there; None without an answer."""
+    """Return the status of a GET, or None without a response."""
     connection = http.client.HTTPConnection(HOST, port, timeout=2)
     try:
         connection.request("GET", path)
@@ -73,7 +73,7 @@ def http_status(port: int, path: str) -> int | None:
 
 
 class Server(ABC):
-    """Processes that serve together; a context manager.
+    """Processes that form one server; a context manager.
 
     Ports and folder stay the same until `close`, so it can be stopped or killed, and started again.
     Raises `ServerMissing` where it cannot be had, `ServerFailed` where it does not start.
@@ -88,49 +88,49 @@ class Server(ABC):
 
     @property
     def pids(self) -> list[int]:
-        """The ids of its processes that run."""
+        """The ids of its running processes."""
         return [process.pid for process in self.processes if process.is_running]
 
     @property
     def is_running(self) -> bool:
-        """Whether all its processes live."""
+        """Whether all its processes are running."""
         return all(process.is_running for process in self.processes)
 
     def start(self) -> None:
-        """Start what does not run, and return when all of it serves."""
+        """Start the processes that are not running; wait until all are ready."""
         for process in self.processes:
             process.start()
         for process in self.processes:
             process.wait_ready()
 
     def stop(self) -> None:
-        """End it in order; what it keeps on disk is kept."""
+        """Stop the processes in order; data on disk is kept."""
         for process in reversed(self.processes):
             process.stop()
 
     def kill(self) -> None:
-        """End it by SIGKILL."""
+        """Kill the processes."""
         for process in self.processes:
             process.kill()
 
     def restart(self) -> None:
-        """Stop it and start it again, at the same ports and on the same folder."""
+        """Stop and start it with the same ports and folder."""
         self.stop()
         self.start()
 
     def pause(self) -> None:
-        """Let it answer nothing, while its connections stand."""
+        """Pause it: connections stay open, nothing is answered."""
         for process in self.processes:
             process.pause()
 
     def resume(self) -> None:
-        """Let what runs of it go on after `pause`."""
+        """Continue after `pause`."""
         for process in self.processes:
             if process.is_running:
                 process.resume()
 
     def close(self) -> None:
-        """End it and remove its folder."""
+        """Stop it and remove its folder."""
         self.kill()  # nothing of it is to stay, so nothing needs to be written out
         self._folder.remove()
 
@@ -149,21 +149,21 @@ class Server(ABC):
 
 
 class Account(NamedTuple):
-    """Who asks a store: its own buckets, its own rights."""
+    """An account of a store with its key pair."""
 
     access_key_id: str
     secret_access_key: str
 
 
 class StoreServer(Server):
-    """A server that speaks S3."""
+    """A server with an S3 API."""
 
     accounts: tuple[Account, ...]
     port: int
     signature_version: Literal["s3", "s3v4"] = "s3"
 
     def endpoint(self, bucket_name: str, name: str = "source", *, account: int = 0, **changes: Any) -> Endpoint:
-        """Return one of its buckets as an endpoint; `changes` are further fields of it."""
+        """Return a bucket as an endpoint; `changes` sets further fields."""
         access_key_id, secret_access_key = self.accounts[account]
         endpoint = Endpoint(
             name=name,
@@ -178,7 +178,7 @@ class StoreServer(Server):
         return dataclasses.replace(endpoint, **changes)
 
     def boto3_client(self, account: int = 0) -> S3Client:
-        """Return boto3's own client, signing with V4: to make buckets, and to judge what s3s3 did without asking it."""
+        """Return a boto3 client with V4 signatures, to create buckets and verify copies without s3s3."""
         access_key_id, secret_access_key = self.accounts[account]
         return boto3.client(
             "s3",

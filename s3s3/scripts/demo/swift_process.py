@@ -1,4 +1,4 @@
-"""One of Swift's four processes: `python -m s3s3.scripts.demo.swift_process KIND FOLDER`.
+"""Run one of Swift's four processes: `python -m s3s3.scripts.demo.swift_process KIND FOLDER`.
 
 KIND is account, container, object or proxy. FOLDER holds swift.conf and KIND-server.conf, and gets the ring.
 """
@@ -19,7 +19,7 @@ def main() -> None:
     """Serve until SIGTERM."""
     kind, folder = sys.argv[1], Path(sys.argv[2])
     utils: Any = import_module("swift.common.utils")
-    # Before anything imports swift.common.constraints, which reads that file at once: `swift_dir` does not move it.
+    # Before the first import of swift.common.constraints, which reads that file; `swift_dir` does not apply to it.
     utils.SWIFT_CONF_FILE = str(folder / "swift.conf")
     # It would look up the name of the user that it runs as already, and in a container there need not be one.
     utils.drop_privileges = lambda _user: None
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _save_ring(kind: str, folder: Path) -> None:
-    """Write the ring of one device. Each process writes those it reads: the bytes are the same whoever does it."""
+    """Write the ring of one device. Each process writes the rings that it reads; the bytes are always the same."""
     ring_file = folder / f"{kind}.ring.gz"
     if ring_file.exists():
         return

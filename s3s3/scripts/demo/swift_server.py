@@ -1,4 +1,4 @@
-"""A real OpenStack Swift with its S3 API, from the PyPI package `swift`: four processes, no root needed."""
+"""A local OpenStack Swift with its S3 API, from the PyPI package `swift`: four processes, no root needed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROOM_BYTES = 2 * 1024**3
 
 
 class SwiftServer(StoreServer):
-    """A Swift of two accounts and more, whose objects survive SIGKILL.
+    """A Swift with several accounts. Objects survive SIGKILL.
 
     `folder_parent` is for a file system that keeps user xattrs; chosen by trying, if not given.
     """
@@ -69,7 +69,7 @@ class SwiftServer(StoreServer):
 
 
 def folder_with_xattrs() -> Path:
-    """Return where Swift can keep objects: a folder whose file system really took a user xattr, in memory if it can be.
+    """Return a folder for Swift's objects on a file system with user xattrs, in memory if possible.
 
     Raises `ServerMissing` if there is none.
     """

@@ -1,7 +1,7 @@
-"""Run a program that dies with the process that started it: `python -I -S tether.py PARENT_PID PROGRAM [ARGUMENT]...`.
+"""Run a program that exits with its parent: `python -I -S tether.py PARENT_PID PROGRAM [ARGUMENT]...`.
 
-A program of its own, and no `preexec_fn`, because running Python between fork and exec is unsafe where threads are.
-It imports the standard library alone, so that it costs some milliseconds only.
+A separate program instead of a `preexec_fn`, because running Python between fork and exec is unsafe with threads. It
+imports only the standard library, which takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import os
 import signal
 import sys
 
+#: From <linux/prctl.h>; see prctl(2). It survives exec and exists only on Linux.
 PR_SET_PDEATHSIG = 1
-"""From <linux/prctl.h>; see prctl(2). It outlives the exec. Elsewhere than on Linux there is nothing like it."""
 
 
 def main() -> None:
-    """Become the program, bound to the parent where this system can."""
+    """Replace this process by the program, tied to the parent on Linux."""
     parent_pid, command = int(sys.argv[1]), sys.argv[2:]
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent_pid:  # it died before the line above could count
-            sys.exit(f"the process {parent_pid} that wanted {command[0]} is gone")
+        if os.getppid() != parent_pid:  # the parent died before prctl took effect
+            sys.exit(f"process {parent_pid}, which started {command[0]}, has ended")
     os.execvp(command[0], command)
 
 

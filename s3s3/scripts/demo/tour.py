@@ -1,4 +1,4 @@
-"""The demonstration: the main job on real servers, with a listener killed in the middle, and an independent judge."""
+"""The steps of the demo: copy, kill the listener, recover, verify independently."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from functools import partial
 from ...model import Result
 from ...monitoring.formatting import size_text
 from .commands import Listener, run_bucket
-from .judge import Bucket, Judgement, at_once
+from .judge import Bucket, Judgement, run_parallel
 from .objects import Sample, first_samples, real_files
 from .parts import CHANNEL, LEADER_LEASE_S, LEASE_S, Parts, started_parts
 from .screen import Bars, Screen
-from .watch import Watch
+from .watch import CopyProgress
 
 OBJECTS = 300
 MIN_OBJECTS = 30
+#: Fraction of the objects that both destinations have when the listener is killed.
 KILL_AT = 0.4
-"""The part of the objects that has to be at both destinations when the listener is killed."""
 
-FAULTS_SHOWN = 5
+MAX_PROBLEMS_SHOWN = 5
 
 
 def nothing(_parts: Parts, _screen: Screen) -> None:
@@ -35,27 +35,27 @@ def tour(
     before_judging: Callable[[Parts, Screen], None] = nothing,
     at_the_end: Callable[[Parts, Screen], None] = nothing,
 ) -> bool:
-    """Start everything, show everything, and leave nothing behind. For the main thread only.
+    """Run the demo and leave nothing behind. For the main thread only.
 
     Args:
-        before_judging: called when all is copied and compared, before the copies are read back.
-        at_the_end: called last, while everything still runs.
+        before_judging: called after the comparison, before the copies are read back.
+        at_the_end: called last, while the servers are running.
 
-    Returns whether every copy is what was put, and `s3s3 bucket` found nothing to do.
+    Returns whether every copy is right and `s3s3 bucket` found nothing to copy.
 
     Raises:
-        ServerMissing: something is not installed.
-        ServerFailed: a server or a listener ended, or does nothing any more.
+        ServerMissing: a server is not installed.
+        ServerFailed: a server or listener ended or is stuck.
     """
     began_s = time.monotonic()
     screen.title(
-        "s3s3 demo: real servers on this machine, and nothing to configure",
-        "Everything listens on 127.0.0.1 only, and is gone when this ends.",
+        "s3s3 demo: real servers on this machine, no configuration",
+        "Everything listens on 127.0.0.1 only and is removed at the end.",
     )
     screen.step(
         "Start the servers",
         "Redis holds the queue. OpenStack Swift is the source and, under another account, a destination. "
-        "The second destination is a store of another make.",
+        "The second destination is a different store.",
     )
     with ExitStack() as stack:
         with screen.busy("starting Redis, Swift and rclone"):
@@ -78,11 +78,11 @@ class _Tour:
         self._nothing_to_do = False
 
     def show(self) -> None:
-        """Go through every step but the last."""
+        """Run every step except the last."""
         self._show_parts()
         self._fill_source()
         self._listen_and_kill()
-        self._publish_to_nobody()
+        self._publish_without_listener()
         self._recover()
         self._change_some()
         self._compare()
@@ -99,12 +99,12 @@ class _Tour:
         self._screen.step(
             f"Put {len(self._expected)} real files into the source",
             "Sources of Python's standard library and archives of them, with content types and metadata, "
-            "and a few names that trip over signatures and XML.",
+            "and a few names that are difficult for signatures and XML.",
         )
         self._put(list(self._expected.values()))
 
     def _put(self, samples: Sequence[Sample]) -> None:
-        """Put objects into the source as a producer does, and expect them at the destinations from now on."""
+        """Put objects into the source, and expect them at the destinations."""
         sizes: list[int] = []
         with self._screen.bars({self._parts.source.name: len(samples)}) as bars:
 
@@ -112,45 +112,45 @@ class _Tour:
                 sizes.append(sample.size_bytes)
                 bars(self._parts.source.name, len(sizes), sum(sizes))
 
-            at_once(self._parts.source.put, samples, count)
+            run_parallel(self._parts.source.put, samples, count)
         self._expected.update((sample.key, sample) for sample in samples)
 
     def _listen_and_kill(self) -> None:
         self._screen.step(
             "Start `s3s3 listen` and publish every key",
-            f"A producer says `PUBLISH {CHANNEL} KEY` to Redis, no more. The listener reads each object once, "
-            "and writes and verifies both copies.",
+            f"A producer sends `PUBLISH {CHANNEL} KEY` to Redis. The listener reads each object once, "
+            "writes both copies and verifies them.",
         )
         listener = self._start_listener()
-        watch = Watch(self._parts.destinations, self._expected, listener)
+        watch = CopyProgress(self._parts.destinations, self._expected, listener)
         self._parts.publish(self._expected)
-        watch.until(listener, self._screen, enough=KILL_AT)
+        watch.wait_for(listener, self._screen, enough=KILL_AT)
         listener.process.kill()
-        self._screen.step("Kill it in the middle", "SIGKILL: it can neither finish anything nor tell anybody.")
+        self._screen.step("Kill it in the middle", "SIGKILL: it cannot finish anything or clean up.")
         for bucket in self._parts.destinations:
             held = bucket.held(self._expected)
-            self._screen.line(f"{bucket.name} holds {held.objects} of {len(self._expected)} objects.")
+            self._screen.line(f"{bucket.name} has {held.objects} of {len(self._expected)} objects.")
         queue = self._parts.queue()
-        self._screen.line(f"The queue in Redis holds {queue.keys} keys; {queue.claimed} of them were under way.")
+        self._screen.line(f"The queue in Redis has {queue.keys} keys; {queue.claimed} of them were being copied.")
 
-    def _publish_to_nobody(self) -> None:
+    def _publish_without_listener(self) -> None:
         self._screen.step(
-            f"Put and publish {self._few} more while nobody listens",
-            "Redis gives a message to whoever is subscribed at that moment, and forgets it.",
+            f"Put and publish {self._few} more while no listener is running",
+            "Redis delivers a message only to current subscribers and does not store it.",
         )
         late = [next(self._files) for _ in range(self._few)]
         self._put(late)
-        heard = self._parts.publish(sample.key for sample in late)
-        self._screen.line(f"{len(late)} keys published; {heard} of them were heard.")
+        delivered = self._parts.publish(sample.key for sample in late)
+        self._screen.line(f"{len(late)} keys published; {delivered} of them were delivered.")
 
     def _recover(self) -> None:
         self._screen.step(
             "Start a new listener",
-            f"It goes on with the queue, takes over what was under way when the dead one's lease of {LEASE_S} s ends, "
-            f"and finds by itself what was published to nobody, about {LEADER_LEASE_S:.0f} s after the kill.",
+            f"It continues with the queue, takes over the killed listener's keys when their lease of {LEASE_S} s ends, "
+            f"and backfills the undelivered keys, about {LEADER_LEASE_S:.0f} s after the kill.",
         )
-        watch = Watch(self._parts.destinations, self._expected)
-        watch.until(self._start_listener(), self._screen, tell_messages=True)
+        watch = CopyProgress(self._parts.destinations, self._expected)
+        watch.wait_for(self._start_listener(), self._screen, print_messages=True)
 
     def _start_listener(self) -> Listener:
         with self._screen.busy("starting s3s3 listen"):
@@ -159,20 +159,20 @@ class _Tour:
     def _change_some(self) -> None:
         self._screen.step(
             f"Change {self._few} objects and publish them again",
-            "What is at a destination already is replaced when the source's content is another.",
+            "A copy is replaced when the source's content has changed.",
         )
         every = len(self._expected) // self._few
         changed = [sample.changed() for sample in list(self._expected.values())[::every]][: self._few]
         self._put(changed)
         listener = self._parts.listeners[-1]
-        watch = Watch(self._parts.destinations, self._expected, listener)
+        watch = CopyProgress(self._parts.destinations, self._expected, listener)
         self._parts.publish(sample.key for sample in changed)
-        watch.until(listener, self._screen)
+        watch.wait_for(listener, self._screen)
 
     def _compare(self) -> None:
         self._screen.step(
             "Run `s3s3 bucket`",
-            "It compares the whole source with both destinations and copies what differs: nothing should.",
+            "It compares the whole source with both destinations and copies what differs. Nothing should.",
         )
         with self._screen.busy("s3s3 bucket"):
             run = run_bucket(self._parts.config)
@@ -182,10 +182,10 @@ class _Tour:
         self._nothing_to_do = run.status == 0 and run.counts == same
 
     def judge(self, began_s: float) -> bool:
-        """Read every copy back without s3s3, print what was found, and return whether all is as it should be."""
+        """Read every copy without s3s3, print the result, and return whether everything is right."""
         self._screen.step(
             "Verify without s3s3",
-            "boto3 reads every copy; its bytes and metadata are compared with the file that was put.",
+            "boto3 reads every copy; its bytes and metadata are compared with the original file.",
         )
         found = self._judgements()
         self._screen.gap()
@@ -194,26 +194,26 @@ class _Tour:
             heading=("destination", "store", "objects", "bytes", "MD5 equal", "metadata equal"),
             numbers=4,
         )
-        faults = [] if self._nothing_to_do else ["s3s3 bucket did not find everything to be the same."]
-        faults += [fault for judgement in found for fault in judgement.faults]
-        self._tell_faults(faults)
-        if not faults:
+        problems = [] if self._nothing_to_do else ["s3s3 bucket did not find all objects equal."]
+        problems += [problem for judgement in found for problem in judgement.problems]
+        self._print_problems(problems)
+        if not problems:
             copies, took_s = sum(judgement.md5_equal for judgement in found), time.monotonic() - began_s
             self._screen.line(f"Nothing lost, nothing stale, nothing damaged: {copies} copies verified, {took_s:.0f} s "
                               "after the start.", "bold green")  # fmt: skip
-        return not faults
+        return not problems
 
     def _judgements(self) -> list[Judgement]:
         destinations = self._parts.destinations
         with self._screen.bars({bucket.name: len(self._expected) for bucket in destinations}) as bars:
             return [bucket.judge(self._expected, partial(_show, bars, bucket.name)) for bucket in destinations]
 
-    def _tell_faults(self, faults: Sequence[str]) -> None:
+    def _print_problems(self, problems: Sequence[str]) -> None:
         self._screen.gap()
-        for fault in faults[:FAULTS_SHOWN]:
-            self._screen.line(fault, "red")
-        if len(faults) > FAULTS_SHOWN:
-            self._screen.line(f"... and {len(faults) - FAULTS_SHOWN} more.", "red")
+        for problem in problems[:MAX_PROBLEMS_SHOWN]:
+            self._screen.line(problem, "red")
+        if len(problems) > MAX_PROBLEMS_SHOWN:
+            self._screen.line(f"... and {len(problems) - MAX_PROBLEMS_SHOWN} more.", "red")
 
 
 def _show(bars: Bars, name: str, judgement: Judgement) -> None:
