@@ -1,6 +1,6 @@
-"""Copies named objects from one S3-compatible store to others, verified.
+"""Replicates objects from one S3-compatible store to others, and verifies every copy.
 
-The public names are in `s3s3.api`, `s3s3.client` and `s3s3.config`.
+Public modules: `s3s3.api`, `s3s3.client` and `s3s3.config`.
 """
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

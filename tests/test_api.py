@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
+from packaging.version import Version
 
+import s3s3
 import s3s3.api
 import s3s3.client
 import s3s3.config
@@ -90,6 +92,11 @@ def test_the_public_names_and_their_parameters_are_stable() -> None:
     assert parameters(s3s3.client.on_notify) == "(source_connection, destination_connections, key)"
     assert parameters(s3s3.config.load).startswith("(path=None")
     assert parameters(s3s3.scripts.listen.main) == parameters(s3s3.scripts.bucket.main) == "(argv=None)"
+
+
+def test_the_version_is_newer_than_the_last_one_on_the_package_index() -> None:
+    """Version 0.1.10 is another program; pip would prefer it to an older number."""
+    assert Version(s3s3.__version__) > Version("0.1.10")
 
 
 def test_an_empty_list_of_destinations_is_refused(swift: SwiftServer, source: Bucket) -> None:

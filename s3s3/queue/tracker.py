@@ -1,66 +1,67 @@
-"""The jobs that a run over a bucket has put on the queue, and what becomes of them."""
+"""Track the outcomes of jobs that this process enqueued."""
 
 from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..model import Lane
 from .base import JobQueue, JobRequest
-from .lease import boottime_s
 
-WAIT_S = 1.0
-QUIET_S = 30.0
-"""After so long without an outcome, what is outstanding is put again: a Redis that lost it would never tell."""
+POLL_TIMEOUT_S = 1.0
+
+#: Unfinished jobs are enqueued again after this time without an outcome, in case Redis lost them.
+RESUBMIT_AFTER_S = 30.0
 
 
 class OutcomeTracker:
-    """Puts jobs in the bulk lane and takes their outcomes.
+    """Enqueues jobs in the bulk lane and receives their outcomes. Its `len` is the number of unfinished keys.
 
     Args:
-        unseen: they are copied without a look at the destinations.
-        tell: takes the fields of each outcome's report line.
+        unconditional: copy without comparing first.
+        on_outcome: called with the fields of each outcome's report line.
     """
 
-    def __init__(self, jobs: JobQueue, *, unconditional: bool, tell: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, jobs: JobQueue, *, unconditional: bool, on_outcome: Callable[[dict[str, Any]], None]) -> None:
         self._jobs = jobs
         self._unconditional = unconditional
-        self._tell = tell
-        self._run = secrets.token_hex(8)
-        self._waited: dict[str, set[str]] = {}
-        self._heard_at_s = boottime_s()
+        self._on_outcome = on_outcome
+        self._id = secrets.token_hex(8)
+        self._unfinished: dict[str, set[str]] = {}
+        self._last_outcome_at_s = time.monotonic()
 
     def __len__(self) -> int:
-        return len(self._waited)
+        return len(self._unfinished)
 
-    async def put(self, puts: Sequence[JobRequest]) -> None:
-        """Put jobs on the queue."""
-        for put in puts:
-            self._waited.setdefault(put.key, set()).update(put.destinations)
-        await self._jobs.enqueue(puts, Lane.BULK, self._run, unconditional=self._unconditional)
+    async def enqueue(self, requests: Sequence[JobRequest]) -> None:
+        """Enqueue jobs."""
+        for request in requests:
+            self._unfinished.setdefault(request.key, set()).update(request.destinations)
+        await self._jobs.enqueue(requests, Lane.BULK, self._id, unconditional=self._unconditional)
 
-    async def take(self) -> None:
-        """Take the outcomes that have come; wait a moment for the first."""
-        events = await self._jobs.poll_outcomes(self._run, WAIT_S)
+    async def poll(self) -> None:
+        """Receive the new outcomes, waiting up to `POLL_TIMEOUT_S` for the first."""
+        events = await self._jobs.poll_outcomes(self._id, POLL_TIMEOUT_S)
         for event in events:
-            self._take(event)
-        now_s = boottime_s()
+            self._record(event)
+        now_s = time.monotonic()
         if events:
-            self._heard_at_s = now_s
-        elif now_s - self._heard_at_s > QUIET_S:
-            self._heard_at_s = now_s
-            await self.put([JobRequest(key, tuple(names)) for key, names in self._waited.items()])
+            self._last_outcome_at_s = now_s
+        elif now_s - self._last_outcome_at_s > RESUBMIT_AFTER_S:
+            self._last_outcome_at_s = now_s
+            await self.enqueue([JobRequest(key, tuple(names)) for key, names in self._unfinished.items()])
 
-    def _take(self, event: str) -> None:
-        """Take an outcome. One that says the job waits for another try counts as failed; the queue goes on with it."""
+    def _record(self, event: str) -> None:
+        """Record an outcome. One that will be retried counts as failed; the queue continues with it."""
         fields = json.loads(event)
         fields.pop("final")
-        waited = self._waited.get(fields["key"], set())
-        if fields["destination"] not in waited:
-            return  # told twice, or of a destination that somebody else asked for
-        waited.remove(fields["destination"])
-        if not waited:
-            del self._waited[fields["key"]]
-        self._tell(fields)
+        unfinished = self._unfinished.get(fields["key"], set())
+        if fields["destination"] not in unfinished:
+            return  # a duplicate, or a destination that another process enqueued
+        unfinished.remove(fields["destination"])
+        if not unfinished:
+            del self._unfinished[fields["key"]]
+        self._on_outcome(fields)

@@ -221,9 +221,9 @@ class _RangeWorker:
     async def _go_through(self, batches: AsyncIterator[Batch], held: KeyRange) -> bool:
         entries, began_s = 0, boottime_s()
         async for batch in batches:
-            await self._outstanding.put(await self._comparison.differing(batch))
+            await self._outstanding.enqueue(await self._comparison.differing(batch))
             while len(self._outstanding) > MAX_AHEAD:
-                await self._outstanding.take()
+                await self._outstanding.poll()
             entries += len(batch.rows)
             is_long = entries >= TURN_ENTRIES or boottime_s() - began_s >= TURN_S
             if batch.rows and is_long and all(store.is_valid_key(batch.rows[-1][0]) for store in self._stores):
@@ -236,7 +236,7 @@ class _RangeWorker:
 
     def _begin(self) -> None:
         """Wait for nothing that was put before: a range that was lost is somebody else's to count."""
-        self._outstanding = OutcomeTracker(self._jobs, unconditional=self._options.force, tell=self._tell)
+        self._outstanding = OutcomeTracker(self._jobs, unconditional=self._options.force, on_outcome=self._tell)
         self._begin_turn()
 
     def _begin_turn(self) -> None:
@@ -245,7 +245,7 @@ class _RangeWorker:
 
     async def _end_turn(self, held: KeyRange, position: str | None) -> None:
         while self._outstanding:
-            await self._outstanding.take()
+            await self._outstanding.poll()
         await self._shared.go_on(held, position, self._turn)
         self._begin_turn()
 

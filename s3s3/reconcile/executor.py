@@ -68,7 +68,7 @@ class InProcessExecutor:
         """How many copies are running."""
         return len(self._running)
 
-    async def put(self, requests: Sequence[JobRequest]) -> None:
+    async def enqueue(self, requests: Sequence[JobRequest]) -> None:
         """Queue copies in memory."""
         now_ms = int(time.time() * 1000)
         self._queued.extend(
@@ -77,7 +77,7 @@ class InProcessExecutor:
         )
         self._start_jobs()
 
-    async def take(self) -> None:
+    async def poll(self) -> None:
         """Report the outcomes since the last call; wait up to 1 s for the first."""
         if not self._outcomes:
             self._job_ended.clear()

@@ -63,7 +63,7 @@ class PeriodicReconcile:
     async def _reconcile(self) -> ReconcileSummary:
         route, options = self._stores.route, ReconcileOptions()
         summary = ReconcileSummary(route.name, route.destination_names)
-        tracker = OutcomeTracker(self._jobs, unconditional=False, tell=summary.report_fields)
+        tracker = OutcomeTracker(self._jobs, unconditional=False, on_outcome=summary.report_fields)
         await Reconciler(
             route, self._stores.source, self._stores.destinations, tracker, options,
             settings=self._settings, matches=matcher(route), summary=summary,

@@ -37,10 +37,10 @@ class Copies(Protocol):
     def __len__(self) -> int:
         """Return the number of keys without a reported outcome."""
 
-    async def put(self, requests: Sequence[JobRequest], /) -> None:
+    async def enqueue(self, requests: Sequence[JobRequest], /) -> None:
         """Start or enqueue jobs."""
 
-    async def take(self) -> None:
+    async def poll(self) -> None:
         """Report the outcomes that have arrived; wait up to 1 s for the first."""
 
 
@@ -97,7 +97,7 @@ class Reconciler:
 
     async def _compare(self) -> None:
         async for batch in merge(self._source.pages(), [store.pages() for store in self._destinations]):
-            await self._copies.put(await self._comparison.differing(batch))
+            await self._copies.enqueue(await self._comparison.differing(batch))
             self._on_progress(self.summary, len(self._copies))
             await self._wait_until_outstanding(MAX_AHEAD)
 
@@ -121,12 +121,12 @@ class Reconciler:
             elif self._options.dry_run:
                 summary.report(_candidate_outcome(name, entry, Result.WOULD_DELETE))
             else:
-                await self._copies.put([JobRequest(entry.key, (name,))])
+                await self._copies.enqueue([JobRequest(entry.key, (name,))])
             await self._wait_until_outstanding(MAX_AHEAD)
 
     async def _wait_until_outstanding(self, limit: int) -> None:
         while len(self._copies) > limit:
-            await self._copies.take()
+            await self._copies.poll()
             self._on_progress(self.summary, len(self._copies))
 
 

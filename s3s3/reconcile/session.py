@@ -113,7 +113,7 @@ async def reconcile_with_worker(
             stores, settings.concurrency, unconditional=options.force, on_outcome=summary.report_fields
         )
     else:
-        copies = OutcomeTracker(jobs, unconditional=options.force, tell=summary.report_fields)
+        copies = OutcomeTracker(jobs, unconditional=options.force, on_outcome=summary.report_fields)
         if not options.dry_run:
             await refuse_paused(route, jobs)
             worker = local_worker(stores, jobs, settings, on_copied)

@@ -198,7 +198,7 @@ async def test_a_damaged_listing_puts_no_wrong_object_anywhere_and_the_next_run_
 
         async def compared() -> None:
             summary = ReconcileSummary(road.route.name, road.route.destination_names)
-            tracker = OutcomeTracker(jobs, unconditional=False, tell=summary.report_fields)
+            tracker = OutcomeTracker(jobs, unconditional=False, on_outcome=summary.report_fields)
             await Reconciler(
                 road.route, stores.source, stores.destinations, tracker, ReconcileOptions(),
                 settings=SETTINGS, matches=matches, summary=summary,

@@ -80,9 +80,9 @@ class Run:
         )
 
     async def copy(self, *keys: str, destinations: tuple[str, ...] = (A, B)) -> None:
-        await self.executor.put([JobRequest(key, destinations) for key in keys])
+        await self.executor.enqueue([JobRequest(key, destinations) for key in keys])
         while self.executor:
-            await self.executor.take()
+            await self.executor.poll()
 
     def outcomes(self) -> set[tuple[str, str, str]]:
         return {(line["key"], line["destination"], line["outcome"]) for line in self.reported}
@@ -210,7 +210,7 @@ async def test_a_stop_starts_nothing_more_and_waits_for_running_copies() -> None
     run = Run(Stores(), concurrency=2)
     run.stores.may_end.clear()
     async with started(run) as stop:
-        await run.executor.put([JobRequest(f"k{number}", (A,)) for number in range(5)])
+        await run.executor.enqueue([JobRequest(f"k{number}", (A,)) for number in range(5)])
         await asyncio.sleep(0.02)
         stop.set()
         await asyncio.sleep(0.02)
@@ -224,7 +224,7 @@ async def test_copies_that_outlast_the_drain_are_cancelled() -> None:
     run = Run(Stores())
     run.stores.may_end.clear()
     async with started(run, drain_s=0.05) as stop:
-        await run.executor.put([JobRequest("k", (A,))])
+        await run.executor.enqueue([JobRequest("k", (A,))])
         await asyncio.sleep(0.02)
         stop.set()
     assert (run.stores.running, run.stores.copied) == (0, [])

@@ -47,10 +47,10 @@ class NoCopies:
     def __len__(self) -> int:
         return 0
 
-    async def put(self, requests: Sequence[JobRequest]) -> None:
+    async def enqueue(self, requests: Sequence[JobRequest]) -> None:
         assert not requests
 
-    async def take(self) -> None:
+    async def poll(self) -> None:
         raise AssertionError
 
 
