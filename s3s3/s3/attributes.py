@@ -24,7 +24,7 @@ NOT_SUPPORTED = (405, 501)
 
 _GROUPS = "http://acs.amazonaws.com/groups/global/"
 
-#: ACLs that name no account besides the owner, who has full control (S3 user guide, "Canned ACL").
+#: ACLs that grant rights to groups only, besides full control to the owner (S3 user guide, "Canned ACL").
 _CANNED_ACLS = {
     frozenset(): None,
     frozenset({("uri", f"{_GROUPS}AllUsers", "READ")}): "public-read",

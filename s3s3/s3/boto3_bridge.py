@@ -1,4 +1,4 @@
-"""From any boto3 client to an endpoint: the same store, the same keys, whoever made it."""
+"""Create boto3 resources that work with Ceph and Swift, and read endpoints from boto3 clients."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ if TYPE_CHECKING:
 
 
 def endpoint_from_client(client: S3Client, bucket_name: str, name: str) -> Endpoint:
-    """Return the endpoint that a bucket is for a boto3 client.
+    """Return the endpoint of a boto3 client and a bucket.
 
-    Address, region, signature version, addressing style and keys are taken from the client as they are now: keys
-    that expire are good for as long as they would have been. Path style is used unless the client insists on
-    "virtual": every store understands it, AWS too. Proxies and certificates of the client are not taken over.
+    Address, region, signature version, addressing style and the current credentials are the client's; temporary
+    credentials are not refreshed. Path style is used unless the client requires "virtual", because every store
+    supports it. Proxies and certificates of the client are ignored.
 
     Args:
-        client: such as `resource.meta.client`.
-        bucket_name: the bucket.
-        name: what the endpoint is called in messages.
+        client: for example `resource.meta.client`.
+        name: the endpoint's name in messages.
 
     Raises:
-        ConfigError: the client cannot be followed: unsigned requests, another signature, a path in the address.
-        AccessDenied: the client has no keys, or cannot get them.
+        ConfigError: unsupported settings: unsigned requests, another signature, a path in the endpoint URL.
+        AccessDenied: the client has no credentials, or cannot get them.
     """
     settings: Any = client.meta.config
     parts = urlsplit(client.meta.endpoint_url)
     signature_version = _signature_version(settings.signature_version, name)
-    key_id, secret, token = _keys(client, name)
+    key_id, secret, token = _credentials(client, name)
     return Endpoint(
         name=name,
         bucket_name=bucket_name,
@@ -53,9 +52,7 @@ def endpoint_from_client(client: S3Client, bucket_name: str, name: str) -> Endpo
 def _host(client: S3Client, name: str) -> str:
     parts = urlsplit(client.meta.endpoint_url)
     if not parts.hostname or parts.path.strip("/") or parts.query:
-        raise ConfigError(
-            [f"{name}: endpoint_url {client.meta.endpoint_url!r} must be no more than scheme, host, port"]
-        )
+        raise ConfigError([f"{name}: endpoint_url {client.meta.endpoint_url!r} must have only scheme, host and port"])
     return parts.hostname
 
 
@@ -68,9 +65,9 @@ def _signature_version(version: object, name: str) -> Literal["s3", "s3v4"]:
     raise ConfigError([f'{name}: signature_version is {shown}; s3s3 signs with "s3" (V2) or "s3v4"'])
 
 
-def _keys(client: Any, name: str) -> tuple[str, Secret, Secret | None]:
-    """Return the keys that the client signs with. botocore has no public way to them; this one is as old as boto3."""
-    from botocore.exceptions import BotoCoreError  # noqa: PLC0415  who has a client has imported it
+def _credentials(client: Any, name: str) -> tuple[str, Secret, Secret | None]:
+    """Return the client's credentials. botocore has no public access to them; this attribute is as old as boto3."""
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415  already imported if there is a client
 
     credentials = client._request_signer._credentials
     advice = "set aws_access_key_id and aws_secret_access_key, or boto3's environment or profile"
@@ -83,6 +80,7 @@ def _keys(client: Any, name: str) -> tuple[str, Secret, Secret | None]:
     return frozen.access_key, Secret(frozen.secret_key), Secret(frozen.token) if frozen.token else None
 
 
+#: The arguments of a connection, with their types.
 _ARGUMENTS: Mapping[str, type] = {
     "aws_access_key_id": str,
     "aws_secret_access_key": str,
@@ -94,25 +92,25 @@ _ARGUMENTS: Mapping[str, type] = {
     "region": str,
 }
 
-
-_OF_THE_BUCKET = frozenset(("bucket_name", "prefix", "verify_md5"))
+#: Keys of an endpoint's table that do not concern the connection.
+_BUCKET_ARGUMENTS = frozenset(("bucket_name", "prefix", "verify_md5"))
 
 
 def create_resource(connection_args: Mapping[str, Any]) -> S3ServiceResource:
-    """Return a boto3 S3 resource that is safe for such stores.
+    """Return a boto3 S3 resource with settings that Ceph and Swift support.
 
-    `connection_args` are the keys of an endpoint's table: aws_access_key_id, aws_secret_access_key, host, port,
+    `connection_args` are keys of an endpoint's table: aws_access_key_id, aws_secret_access_key, host, port,
     is_secure (HTTPS unless False), calling_format (path style unless "SubdomainCallingFormat"), signature_version
-    ("s3" is V2, the default, or "s3v4"), region. No host is AWS, no access key boto3's own chain. Those of the bucket
-    are passed over.
+    ("s3" is V2, the default, or "s3v4"), region. Without a host it is AWS; without an access key boto3's credential
+    chain is used. Keys that concern the bucket are ignored.
 
     Raises:
         ConfigError: an unknown key or a value of a wrong type.
     """
-    import boto3  # noqa: PLC0415  as above: for who wants a resource of it
+    import boto3  # noqa: PLC0415  slow, and rarely needed
     from botocore.config import Config  # noqa: PLC0415
 
-    args = _checked(connection_args)
+    args = _validated(connection_args)
     path_style = _path_style(args.pop("calling_format", "OrdinaryCallingFormat"))
     secure = args.get("is_secure", True)
     url = None
@@ -131,43 +129,45 @@ def create_resource(connection_args: Mapping[str, Any]) -> S3ServiceResource:
         config=Config(
             signature_version=args.get("signature_version", "s3"),
             s3={"addressing_style": "path" if path_style else "virtual"},
-            # the default sends aws-chunked bodies with trailers, which Ceph and Swift refuse or store as they are
+            # by default bodies are aws-chunked with trailers, which Ceph and Swift refuse or store unchanged
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         ),
     )
     if path_style:
-        resource.meta.client.meta.events.register("before-sign.s3", _sign_the_path_as_sent)
+        resource.meta.client.meta.events.register("before-sign.s3", _sign_path_as_sent)
     return resource
 
 
-def _sign_the_path_as_sent(request: AWSRequest, **_: object) -> None:
-    """In path style botocore sends /bucket and signs /bucket/ with V2; Ceph and Swift then refuse the signature."""
+def _sign_path_as_sent(request: AWSRequest, **_: object) -> None:
+    """Correct the signed path: with V2 botocore sends /bucket and signs /bucket/, which Ceph and Swift refuse."""
     request.auth_path = urlsplit(str(request.url)).path
 
 
-def _checked(connection_args: Mapping[str, Any]) -> dict[str, Any]:
-    faults = []
-    args = {name: value for name, value in connection_args.items() if value is not None and name not in _OF_THE_BUCKET}
+def _validated(connection_args: Mapping[str, Any]) -> dict[str, Any]:
+    problems = []
+    args = {
+        name: value for name, value in connection_args.items() if value is not None and name not in _BUCKET_ARGUMENTS
+    }
     for name, value in args.items():
         if name == "calling_format":
             continue
-        wanted = _ARGUMENTS.get(name)
-        if wanted is None:
-            faults.append(
-                f"{name}: no such connection argument; there are {', '.join([*_ARGUMENTS, 'calling_format'])}"
+        expected = _ARGUMENTS.get(name)
+        if expected is None:
+            problems.append(
+                f"{name}: unknown connection argument; known are {', '.join([*_ARGUMENTS, 'calling_format'])}"
             )
-        elif not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-            faults.append(f"{name}: must be of type {wanted.__name__}, not {type(value).__name__}")
+        elif not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+            problems.append(f"{name}: must be of type {expected.__name__}, not {type(value).__name__}")
     if args.get("signature_version", "s3") not in ("s3", "s3v4"):
-        faults.append('signature_version: must be "s3" or "s3v4"')
-    if faults:
-        raise ConfigError(faults)
+        problems.append('signature_version: must be "s3" or "s3v4"')
+    if problems:
+        raise ConfigError(problems)
     return args
 
 
 def _path_style(calling_format: object) -> bool:
-    """Accept boto 2's names, and its objects, which the predecessor took."""
+    """Return whether it is path style. boto 2's names and objects are accepted, as in the predecessor."""
     name = calling_format if isinstance(calling_format, str) else type(calling_format).__name__
     if name not in ("OrdinaryCallingFormat", "SubdomainCallingFormat"):
         raise ConfigError(['calling_format: must be "OrdinaryCallingFormat" or "SubdomainCallingFormat"'])

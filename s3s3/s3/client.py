@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping
-from types import TracebackType
 from typing import Literal
 
 from ..errors import InvalidKey, NoSuchKey, StoreError, StoreRefused
@@ -13,8 +12,8 @@ from .attributes import ObjectAttributes
 from .keys import KeyMapper, Query, encode_key
 from .listing import BucketLister, Page
 from .multipart import Multipart
-from .objects import ObjectInfo, ObjectStream, PutResult, S3Response, is_encrypted, object_info
-from .request import Body, LeaseCheck, RateLimiter, Request, Retries, S3Requester, no_check, with_retries
+from .objects import ObjectInfo, ObjectStream, PutResult, is_encrypted, object_info
+from .request import Body, LeaseCheck, RateLimiter, Request, Retries, S3Requester, no_check
 from .transport.pool import Timeouts
 from .xml import etag_in_body
 
@@ -22,8 +21,8 @@ from .xml import etag_in_body
 class Store:
     """The objects of one endpoint.
 
-    Keys are those of the source. All methods raise errors of StoreError's tree. A request whose body can be sent
-    again is attempted three times within seconds if it fails with a transient error.
+    Keys are those of the source. All methods raise errors of StoreError's tree. A request is attempted three times
+    within seconds if it fails with a transient error, except for a streamed PUT.
 
     Args:
         source_prefix: the prefix of the route's source, which `endpoint.prefix` replaces here; equal for the source.
@@ -54,9 +53,7 @@ class Store:
     async def __aenter__(self) -> Store:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -69,33 +66,33 @@ class Store:
 
     async def get(self, key: str) -> ObjectStream:
         """Open an object. Raises NoSuchKey, NoSuchBucket and the rest of StoreError's tree."""
-        endpoint_key = self._mapper.endpoint_key(key)
-        return await with_retries(lambda: self._open(key, endpoint_key))
+        return (await self.fetch(key, -1))[0]
 
     async def fetch(self, key: str, limit_bytes: int) -> tuple[ObjectStream, bytes | None]:
         """Open an object, and read it if it has at most `limit_bytes`. A body that breaks off is read again.
 
         Returns the stream, and the content; None if the object is larger: the caller reads and closes the stream.
         """
-        endpoint_key = self._mapper.endpoint_key(key)
+        request = Request("GET", key, self._mapper.endpoint_key(key))
         retries = Retries()
         while True:
             try:
-                stream = await self._open(key, endpoint_key)
-                return stream, None if stream.info.size_bytes > limit_bytes else await stream.body()
+                response = await self._requester.send(request)
+                try:
+                    info = object_info(self.name, "GET", key, response.headers)
+                except StoreRefused:
+                    response.close()
+                    raise
+                stream = ObjectStream(info, response, lambda error: self._requester.transport_error(request, error))
+                return stream, None if info.size_bytes > limit_bytes else await stream.body()
             except StoreError as error:
                 await retries.pause(error)
 
     async def head(self, key: str) -> ObjectInfo | None:
         """Describe an object. Return None on a 404, which can also mean that the bucket does not exist."""
         request = Request("HEAD", key, self._mapper.endpoint_key(key))
-
-        async def attempt() -> ObjectInfo | None:
-            response = await self._requester.send(request)
-            response.close()
-            return None if response.status == 404 else self._info(request, response)
-
-        return await with_retries(attempt)
+        response = await self._requester.call(request)
+        return None if response.status == 404 else object_info(self.name, "HEAD", key, response.headers)
 
     async def object_url(
         self, key: str, *, method: str = "GET", expires_s: int | None = None, query: Query = ()
@@ -195,7 +192,7 @@ class Store:
         return self._lister().pages(self._mapper.endpoint_key(start_after) if start_after else "", until)
 
     async def list_after(self, start_after: str, max_keys: int) -> Page:
-        """Return up to `max_keys` (1 to 1,000) entries after a key, in order; none if there are no more.
+        """Return up to `max_keys` (1 to 1,000) entries after a key, in order; an empty page at the end.
 
         Raises what `pages` raises, and InvalidKey.
         """
@@ -211,25 +208,6 @@ class Store:
 
     def _lister(self) -> BucketLister:
         return BucketLister(self._requester, self.endpoint, self._mapper, self._list_version)
-
-    async def _open(self, key: str, endpoint_key: str) -> ObjectStream:
-        request = Request("GET", key, endpoint_key)
-        response = await self._requester.send(request)
-        info = self._info(request, response)
-        return ObjectStream(info, response, lambda error: self._requester.transport_error(request, error))
-
-    def _info(self, request: Request, response: S3Response) -> ObjectInfo:
-        try:
-            return object_info(request.key or "", response.headers)
-        except ValueError as error:
-            response.close()
-            raise StoreRefused(
-                f"the store answered with {error}",
-                store=self.name,
-                operation=request.operation,
-                key=request.key,
-                status=response.status,
-            ) from error
 
 
 def _put_headers(endpoint: Endpoint) -> dict[str, str]:

@@ -69,7 +69,7 @@ class BucketLister:
                 await asyncio.gather(fetching, return_exceptions=True)
 
     async def list_after(self, start_after: str, max_keys: int) -> Page:
-        """Return up to `max_keys` entries after an endpoint key, in one page; none if there are no more."""
+        """Return up to `max_keys` entries after an endpoint key, in one page; an empty one at the end."""
         token, last_key = "", start_after if self._rename is None or not start_after else self._rename(start_after)
         while True:
             listed = await self._fetch(start_after, token, max_keys)

@@ -30,7 +30,9 @@ class Multipart:
 
     async def create(self, key: str, *, headers: Mapping[str, str], check_lease: LeaseCheck) -> str:
         """Create an upload and return its id."""
-        request = self._request("POST", key, [("uploads", None)], {**headers, **self._put_headers})
+        request = Request(
+            "POST", key, self._mapper.endpoint_key(key), [("uploads", None)], {**headers, **self._put_headers}
+        )
         response = await self._call(request, check_lease)
         upload_id = self._requester.parse(request, response).findtext("UploadId")
         if not upload_id:
@@ -49,12 +51,12 @@ class Multipart:
         """
         query = [("partNumber", str(number)), ("uploadId", upload_id)]
         headers = {"content-md5": b64encode(md5).decode()}
-        request = self._request("PUT", key, query, headers, body, size_bytes)
+        request = Request("PUT", key, self._mapper.endpoint_key(key), query, headers, body, size_bytes)
         response = await self._call(request, check_lease)
         return PutResult(response.headers.get("etag", "").strip('"'), is_encrypted(response.headers), False)
 
     async def complete(self, key: str, upload_id: str, etags: Sequence[str], *, check_lease: LeaseCheck) -> None:
-        """Create the object from its parts, in one attempt: a second one could not tell what became of the first.
+        """Create the object from its parts, in one attempt: after a second one the effect of the first is unknown.
 
         Raises:
             StoreError: `indeterminate` is set if the store may still carry it out.
@@ -64,14 +66,16 @@ class Multipart:
             for number, etag in enumerate(etags, 1)
         )
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
-        query: Query = [("uploadId", upload_id)]
-        request = self._request("POST", key, query, {"content-type": "application/xml"}, body, len(body))
+        headers = {"content-type": "application/xml"}
+        endpoint_key = self._mapper.endpoint_key(key)
+        request = Request("POST", key, endpoint_key, [("uploadId", upload_id)], headers, body, len(body))
         await self._requester.call(request, check_lease=check_lease, priority=Priority.STARTED, retry=False)
 
     async def abort(self, key: str, upload_id: str) -> None:
         """Abort an upload and delete its parts. A missing upload counts as aborted."""
+        request = Request("DELETE", key, self._mapper.endpoint_key(key), [("uploadId", upload_id)])
         try:
-            await self._call(self._request("DELETE", key, [("uploadId", upload_id)]), no_check)
+            await self._call(request, no_check)
         except StoreRefused as error:
             if error.status != 404:
                 raise
@@ -85,17 +89,6 @@ class Multipart:
         decode = unquote_plus if root.findtext("EncodingType") == "url" else str
         uploads = [(upload.findtext("Key") or "", upload.findtext("UploadId") or "") for upload in root.iter("Upload")]
         return [upload_id for uploaded_key, upload_id in uploads if decode(uploaded_key) == endpoint_key]
-
-    def _request(
-        self,
-        operation: str,
-        key: str,
-        query: Query,
-        headers: Mapping[str, str] = {},  # not changed
-        body: Body = b"",
-        size_bytes: int = 0,
-    ) -> Request:
-        return Request(operation, key, self._mapper.endpoint_key(key), query, headers, body, size_bytes)
 
     async def _call(self, request: Request, check_lease: LeaseCheck) -> S3Response:
         """Send a request that changes no object, so that a missing response does not leave one indeterminate."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
-from ..errors import IntegrityError, StoreError, StoreUnavailable
+from ..errors import IntegrityError, StoreError, StoreRefused, StoreUnavailable
 from ..model import Endpoint
 from .timestamps import http_date_ms
 from .transport.connection import Connection
@@ -41,7 +41,7 @@ class BodyReader(Protocol):
 
 
 class S3Response:
-    """A response whose head has been received. Read or close it, which releases its connection.
+    """A response after its head was received. Read or close it, which releases its connection.
 
     Attributes:
         headers: lower-case names, values as surrogateescaped bytes.
@@ -84,7 +84,7 @@ class S3Response:
 
 
 class ObjectInfo(NamedTuple):
-    """What the headers of a HEAD or GET response tell about an object; a listing has only a `model.Entry`.
+    """An object's metadata, from the headers of a HEAD or GET response. In a listing it is a `model.Entry`.
 
     Attributes:
         key: the object's name in the source.
@@ -106,12 +106,15 @@ class ObjectInfo(NamedTuple):
     expires_ms: int | None = None
 
 
-def object_info(key: str, headers: Mapping[str, str]) -> ObjectInfo:
-    """Read an object's description. Raises ValueError if the response has no Content-Length."""
-    length = headers.get("content-length")
-    if length is None:
-        raise ValueError("an object without a Content-Length")
-    own = {name: value for name, value in headers.items() if name in KEPT_HEADERS or name.startswith("x-amz-meta-")}
+def object_info(store: str, operation: str, key: str, headers: Mapping[str, str]) -> ObjectInfo:
+    """Read an object's metadata. Raises StoreRefused for a response without Content-Length."""
+    length = headers.get("content-length", "")
+    if not length.isdecimal():
+        raise StoreRefused("the response has no Content-Length", store=store, operation=operation, key=key)
+    own = {}
+    for name, value in headers.items():
+        if name in KEPT_HEADERS or name.startswith("x-amz-meta-"):
+            own[name] = value
     recorded_etag = own.pop(RECORDED_ETAG, None)
     modified_ms = http_date_ms(headers.get("last-modified", "")) or 0
     expiration = headers.get("x-amz-expiration")
@@ -177,7 +180,7 @@ class ObjectStream:
     async def body(self) -> bytes:
         """Return the whole body. Raises what `chunks` raises."""
         body = await self._read(self._left_bytes) if self._left_bytes else b""
-        await self.close()
+        self._body.close()
         return body
 
     async def close(self) -> None:
@@ -208,9 +211,7 @@ class ObjectStream:
     async def __aenter__(self) -> ObjectStream:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
 

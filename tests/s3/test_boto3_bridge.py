@@ -80,5 +80,5 @@ def test_a_client_that_does_not_sign_is_refused() -> None:
 
 
 def test_an_address_with_a_path_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no more than scheme, host, port"):
+    with pytest.raises(ConfigError, match="only scheme, host and port"):
         endpoint(endpoint_url="http://gateway.example.org/s3")

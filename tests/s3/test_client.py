@@ -321,7 +321,7 @@ async def test_an_object_without_a_length_is_refused() -> None:
         talk.say(answer(content_length=None, transfer_encoding="chunked") + b"3\r\nabc\r\n0\r\n\r\n")
 
     async with RawServer([say_chunks]) as server, server.store() as store:
-        with pytest.raises(StoreRefused, match="without a Content-Length"):
+        with pytest.raises(StoreRefused, match="has no Content-Length"):
             await store.get("key")
 
 

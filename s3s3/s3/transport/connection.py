@@ -1,6 +1,6 @@
 """One HTTP/1.1 connection with precise knowledge of what was sent.
 
-It replaces aiohttp's client, whose session repeats a PUT if a kept connection turns out to be dead: a write without
+It replaces aiohttp's client, which repeats a PUT on its own if a kept connection turns out to be dead: a write without
 a check of the lease. aiohttp also takes five times the CPU time for a small object.
 """
 
@@ -111,7 +111,7 @@ class Connection(asyncio.Protocol):
         """Send a request with its whole body.
 
         Args:
-            is_head: the request is a HEAD, whose response has no body.
+            is_head: the request is a HEAD; its response has no body.
             timeout_s: fail with TransportTimeout if the response is not complete by then.
         """
         self._start(is_head)
@@ -270,7 +270,8 @@ class Connection(asyncio.Protocol):
                 self._head, self._body = head, body
                 if rest:
                     self._body_received(rest)
-                self._wake()
+                if self._waiter is not None:
+                    self._wake()
                 return
             self._raw = rest
         if len(self._raw) > HEAD_LIMIT_BYTES or not self._raw.startswith(b"HTTP/1."[: len(self._raw)]):

@@ -20,7 +20,7 @@ class Timeouts:
         connect_s: for a connection, including TLS and name resolution.
         read_s: while no byte is received or sent.
         write_s: for a whole PUT of a body in memory, for the response to a streamed one after its last chunk, and for
-            a DELETE: a write whose lease has expired can be in flight this long.
+            a DELETE: after its lease has expired, a write can be in flight this long.
         keep_s: how long an idle connection is kept. Less than servers allow (Ceph 65 s, Swift 60 s), so that a request
             is rarely sent on a connection that the server is about to close.
     """
@@ -31,7 +31,7 @@ class Timeouts:
     keep_s: float = 15
 
 
-#: For HEAD requests of the mirror, whose clients wait for the result.
+#: For HEAD requests of the mirror: its clients wait for the result.
 LOOKUP_TIMEOUTS = Timeouts(connect_s=3, read_s=5, write_s=5)
 
 LOOKUP_CONNECTIONS = 64
