@@ -1,19 +1,19 @@
-# Each target makes its own virtual environment, .venv, and installs what it needs. `make PYTHON=/path/to/python3.12`
-# names the interpreter, `make test ARGS="-k signing"` gives arguments on.
+# Each target creates the virtual environment .venv and installs what it needs. `make PYTHON=/path/to/python3.12`
+# selects the interpreter, `make test ARGS="-k signing"` passes arguments.
 
 VENV = .venv
 IN_VENV = $(VENV)/bin/python
 
 help:
-	@echo "make demo      the main job with real parts on this machine, nothing configured"
-	@echo "make test      the test suite; what needs Ceph is skipped where there is none; ARGS=--long for all of it"
-	@echo "make check     linter, formatter, type checker, who may import whom, and that the documentation builds"
-	@echo "make docs      the documentation, into docs/_build/html, and man pages, into docs/_build/man"
-	@echo "make faults    the tests in tests/faults for FAULT_MINUTES (10): FAULT_MINUTES=60 for a night"
-	@echo "make bench     s3s3 beside rclone and others; ARGS=--quick: a minute of it"
-	@echo "make stores-table  docs/stores.md anew, from s3s3 check on real stores"
-	@echo "make release   wheel, sdist, image, audit, SBOM; needs the wide network and podman, see .ci/release"
-	@echo "make test-all  the tests that need no server, on every Python from 3.10 to 3.13 found here"
+	@echo "make demo      a demonstration with real servers on this machine"
+	@echo "make test      the test suite, about six minutes; ARGS=--long for all tests"
+	@echo "make check     linter, formatter, type checker, allowed imports, documentation"
+	@echo "make docs      the documentation into docs/_build/html, man pages into docs/_build/man"
+	@echo "make faults    the tests in tests/faults for FAULT_MINUTES (default 10)"
+	@echo "make bench     s3s3 beside rclone and others; ARGS=--quick takes a minute"
+	@echo "make stores-table  update docs/stores.md from s3s3 check on real stores"
+	@echo "make release   wheel, sdist, image, audit, SBOM; needs internet access and podman"
+	@echo "make test-all  the tests that need no server, on each Python from 3.10 to 3.13 found"
 
 demo:
 	@GOAL="$(MAKECMDGOALS)" sh .ci/venv $(VENV) demo

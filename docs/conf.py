@@ -1,4 +1,4 @@
-"""How Sphinx makes the documentation: `make docs`. What the code knows is written anew from it each time."""
+"""Sphinx configuration for `make docs`. The reference pages are generated from the code on each build."""
 
 import sys
 from pathlib import Path

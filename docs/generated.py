@@ -1,4 +1,4 @@
-"""The pages of the reference, written from the code: configuration, commands, metrics, keys in Redis."""
+"""Generate the reference pages from the code: configuration, commands, metrics, Redis keys."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from s3s3.config.schema_types import Key, Table, Value
 from s3s3.monitoring.metrics import Counter, Gauge, Histogram, Metrics
 from s3s3.scripts.main import VERBS
 
-HOW_IT_IS_READ = """\
-One TOML file: `--config FILE`, else `$S3S3_CONFIG`, `./s3s3.toml`, `/usr/local/etc/s3s3.toml`,
-`/etc/s3s3/s3s3.toml`: the first that exists, alone. All that is wrong with it is said at once.
+CONFIGURATION_INTRO = """\
+One TOML file: `--config FILE`, else `$S3S3_CONFIG`, else the first that exists of `./s3s3.toml`,
+`/usr/local/etc/s3s3.toml` and `/etc/s3s3/s3s3.toml`. All errors in it are reported together.
 
-`"${NAME}"` as a whole value is taken from the environment. For any text, `NAME_file = "PATH"` reads it from a file,
-whose path is relative to the configuration's."""
+`"${NAME}"` as a whole value reads an environment variable. For any text, `NAME_file = "PATH"` reads it from a file;
+the path is relative to the configuration file. Durations are numbers of seconds, or `"90s"`, `"5m"`, `"36h"`, `"7d"`."""
 
-KEEPERS_OF_KEYS = (
+#: Modules whose docstrings document the Redis keys that they own.
+REDIS_KEY_MODULES = (
     "s3s3.queue.redis_queue",
     "s3s3.notifications.pubsub",
     "s3s3.reconcile.lock",
@@ -31,13 +32,12 @@ KEEPERS_OF_KEYS = (
     "s3s3.monitoring.heartbeat",
     "s3s3.mirror.copy_states",
 )
-"""Modules whose docstrings have the Redis keys that they own."""
 
 SUFFIXES = {Counter: "_total", Gauge: "", Histogram: "_bucket, _sum, _count"}
 
 
 def write_reference(folder: Path) -> None:
-    """Write the pages into a folder, each only if it changed."""
+    """Write the pages into a folder, each only if it has changed."""
     pages = {"configuration": _configuration, "commands": _commands, "metrics": _metrics, "redis": _redis}
     for name, lines in pages.items():
         text = "\n".join(lines()) + "\n"
@@ -49,7 +49,7 @@ def write_reference(folder: Path) -> None:
 def _configuration() -> Iterator[str]:
     yield "# Configuration"
     yield ""
-    yield HOW_IT_IS_READ
+    yield CONFIGURATION_INTRO
     for table in FILE.tables:
         yield from _table(table, ())
 
@@ -63,21 +63,21 @@ def _table(table: Table, outer: tuple[str, ...]) -> Iterator[str]:
     keys = list(table.keys)
     if table is DESTINATION:
         yield ""
-        yield "The keys of `[source]`, but for `include` and `exclude`, and:"
+        yield "The keys of `[source]` except `include` and `exclude`, and:"
         keys = [key for key in keys if key not in SOURCE.keys]
     for key in keys:
         yield ""
         yield f"`{key.name}`"
-        yield f": {key.doc} {_takes(key)}"
+        yield f": {key.doc} {_kind_and_default(key)}"
     for inner in table.tables:
         if inner in FILE.tables:
-            yield f"\nWithin it, `[{'.'.join((*path, inner.name))}]` has the keys of `[{inner.name}]`."
+            yield f"\n`[{'.'.join((*path, inner.name))}]` inside it has the keys of `[{inner.name}]`."
         else:
             yield from _table(inner, path)
 
 
-def _takes(key: Key) -> str:
-    """Return what a value is, and what it is if left out."""
+def _kind_and_default(key: Key) -> str:
+    """Return the kind and the default of a value."""
     kind = " or ".join(f"`{_toml(choice)}`" for choice in key.choices) or key.kind.value
     if key.required:
         return f"({kind}; required)"
@@ -116,10 +116,10 @@ def _help(verb: str) -> str:
 def _metrics() -> Iterator[str]:
     yield "# Metrics"
     yield ""
-    yield "What `[http] bind` serves as `/metrics`, for Prometheus. A key is never a label. Beside these stand the"
-    yield "`process_` and `python_` series of the Prometheus client."
+    yield "Served as `/metrics` at `[http] bind`, for Prometheus. A key is never a label. The `process_` and `python_`"
+    yield "metrics of the Prometheus client are included."
     yield ""
-    yield "| series | labels | what it says |"
+    yield "| metric | labels | meaning |"
     yield "|---|---|---|"
     for series in vars(Metrics()).values():
         if isinstance(series, (Counter, Gauge, Histogram)):
@@ -133,10 +133,10 @@ def _suffix(series: Counter | Gauge | Histogram) -> str:
 
 
 def _redis() -> Iterator[str]:
-    yield "# Keys in Redis"
+    yield "# Redis keys"
     yield ""
-    yield "For whoever looks at a queue from outside. Nothing but s3s3 may change them."
-    for name in KEEPERS_OF_KEYS:
+    yield "For operators who inspect a queue. Only s3s3 may change them."
+    for name in REDIS_KEY_MODULES:
         summary, _, rest = inspect.cleandoc(importlib.import_module(name).__doc__ or "").partition("\n\n")
         yield ""
         yield f"## {summary.splitlines()[0].rstrip('.')}"
