@@ -20,7 +20,7 @@ One TOML file: `--config FILE`, else `$S3S3_CONFIG`, else the first that exists 
 `/usr/local/etc/s3s3.toml` and `/etc/s3s3/s3s3.toml`. All errors in it are reported together.
 
 `"${NAME}"` as a whole value reads an environment variable. For any text, `NAME_file = "PATH"` reads it from a file;
-the path is relative to the configuration file. Durations are numbers of seconds, or `"90s"`, `"5m"`, `"36h"`, `"7d"`."""
+the path is relative to the configuration file. Durations are seconds, or `"90s"`, `"5m"`, `"36h"`, `"7d"`."""
 
 #: Modules whose docstrings document the Redis keys that they own.
 REDIS_KEY_MODULES = (
