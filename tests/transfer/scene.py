@@ -1,4 +1,4 @@
-"""What the tests of this folder copy from, to and with."""
+"""A source, destinations and a Copier for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def damaged(content: bytes) -> bytes:
 
 
 def always_valid() -> None:
-    """Nobody else has the job."""
+    """The lease never expires."""
 
 
 class ExpiringLease:
-    """Permits so many writes and then no more."""
+    """A lease that expires after a number of writes."""
 
     def __init__(self, times: int) -> None:
         self.left = times
@@ -49,7 +49,7 @@ class ExpiringLease:
 
 
 class Scene:
-    """A source with one object, destinations, and what copies between them."""
+    """A source with one object, destinations, and a Copier."""
 
     def __init__(
         self, content: bytes = TINY, *, destinations: int = 1, budget: CopyBudget | None = None, **about: object
@@ -72,7 +72,7 @@ class Scene:
             isolate_slow=isolate_slow,
         )
         assert [outcome.destination for outcome in outcomes] == [store.name for store in self.destinations]
-        assert self.source.open_readings == 0, "an open reading holds a connection for ever"
+        assert self.source.open_readings == 0, "an open stream occupies a connection"
         return outcomes
 
     async def outcome(self, *, compare: bool = False, check_lease: Callable[[], None] = always_valid) -> Outcome:

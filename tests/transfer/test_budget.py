@@ -1,4 +1,4 @@
-"""Limits of size, and the room that copies take."""
+"""Size limits, and the memory and disk budget of copies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.scripted_store import Object
 from tests.transfer.scene import BIG, KEY, PARTS, SIZES, SMALL, TINY, Scene
 
 
-async def test_an_object_over_a_single_puts_limit_names_the_setting_and_is_not_read() -> None:
+async def test_object_over_single_put_limit_fails_unread_and_names_the_setting() -> None:
     scene = Scene(b"", size_bytes=SINGLE_PUT_LIMIT_BYTES + 1, destinations=2)
 
     for outcome in await scene.copy():
@@ -27,7 +27,7 @@ async def test_an_object_over_a_single_puts_limit_names_the_setting_and_is_not_r
     assert scene.destination.requests == []
 
 
-async def test_an_object_over_the_limit_is_not_said_to_be_too_large_for_the_spool() -> None:
+async def test_object_over_single_put_limit_is_not_reported_as_too_large_for_the_spool() -> None:
     scene = Scene(
         b"", etag=PARTS, size_bytes=SINGLE_PUT_LIMIT_BYTES + 1, budget=CopyBudget(spool_bytes=MAX_IN_MEMORY_BYTES)
     )
@@ -35,7 +35,7 @@ async def test_an_object_over_the_limit_is_not_said_to_be_too_large_for_the_spoo
     assert isinstance((await scene.outcome()).error, TooLarge)
 
 
-async def test_an_object_over_the_limit_that_is_there_already_is_the_same() -> None:
+async def test_equal_object_over_the_limit_is_the_same() -> None:
     huge = Object(b"", PARTS, size_bytes=SINGLE_PUT_LIMIT_BYTES + 1)
     scene = Scene(destinations=2)
     scene.source.objects[KEY] = scene.destination.objects[KEY] = huge
@@ -46,7 +46,7 @@ async def test_an_object_over_the_limit_that_is_there_already_is_the_same() -> N
     assert isinstance(too_large.error, TooLarge)
 
 
-async def test_an_object_that_the_spool_can_never_hold_names_the_setting_and_is_not_read() -> None:
+async def test_object_larger_than_the_spool_fails_unread_and_names_the_setting() -> None:
     scene = Scene(BIG, etag=PARTS, budget=CopyBudget(spool_bytes=MAX_IN_MEMORY_BYTES))
 
     outcome = await scene.outcome()
@@ -56,7 +56,7 @@ async def test_an_object_that_the_spool_can_never_hold_names_the_setting_and_is_
     assert scene.source.bytes_read == 0
 
 
-async def test_a_spool_that_cannot_be_written_is_tried_again_later() -> None:
+async def test_unwritable_spool_is_retriable() -> None:
     outcome = await Scene(BIG, etag=PARTS, budget=CopyBudget(spool_dir="/no/such/directory")).outcome()
 
     assert isinstance(outcome.error, SpoolUnavailable) and outcome.error.retriable
@@ -66,7 +66,7 @@ async def test_a_spool_that_cannot_be_written_is_tried_again_later() -> None:
 @pytest.mark.parametrize(
     ("content", "etag"), [(SMALL, ""), (BIG, ""), (BIG, PARTS)], ids=["small", "streamed", "spooled"]
 )
-async def test_a_copy_waits_for_room_without_holding_a_connection(content: bytes, etag: str) -> None:
+async def test_copy_waits_for_its_budget_without_an_open_connection(content: bytes, etag: str) -> None:
     budget = CopyBudget(spool_bytes=len(BIG), memory_bytes=STREAM_BYTES)
     scene = Scene(content, etag=etag, budget=budget)
     await budget.acquire(BudgetRequest(STREAM_BYTES, len(BIG)))
@@ -80,7 +80,7 @@ async def test_a_copy_waits_for_room_without_holding_a_connection(content: bytes
     assert scene.held().content == content
 
 
-async def test_what_comes_with_the_get_needs_no_room() -> None:
+async def test_small_object_needs_no_budget() -> None:
     budget = CopyBudget(memory_bytes=STREAM_BYTES)
     await budget.acquire(BudgetRequest(STREAM_BYTES))
 
@@ -89,7 +89,7 @@ async def test_what_comes_with_the_get_needs_no_room() -> None:
 
 @SIZES
 @pytest.mark.parametrize("etag", ["", PARTS])
-async def test_a_copy_gives_back_all_the_room_it_took(content: bytes, etag: str) -> None:
+async def test_copy_releases_its_whole_budget(content: bytes, etag: str) -> None:
     budget = CopyBudget(spool_bytes=len(BIG), memory_bytes=STREAM_BYTES)
     scene = Scene(content, etag=etag, budget=budget)
     for _ in range(2):
@@ -106,7 +106,7 @@ async def test_a_copy_gives_back_all_the_room_it_took(content: bytes, etag: str)
     assert budget.try_acquire(BudgetRequest(STREAM_BYTES, len(BIG)))
 
 
-async def test_an_object_that_grew_while_its_copy_waited_for_room_takes_what_it_needs_now() -> None:
+async def test_object_that_grew_while_its_copy_waited_acquires_a_larger_budget() -> None:
     budget = CopyBudget(memory_bytes=STREAM_BYTES)
     scene = Scene(SMALL, budget=budget)
     await budget.acquire(BudgetRequest(STREAM_BYTES))

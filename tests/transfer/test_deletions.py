@@ -1,4 +1,4 @@
-"""Deletions at the source, carried over where that is asked for."""
+"""Propagation of deletions at the source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, TINY, ExpiringLeas
 
 
 def gone_from_the_source(**settings: object) -> Scene:
-    """Two destinations hold a key that the source lacks; the first carries deletions over."""
+    """Two destinations have a key that the source lacks; the first has `delete = true`."""
     scene = Scene(destinations=2)
     scene.source.objects.clear()
     scene.destination.settings = {"delete": True, **settings}
@@ -21,7 +21,7 @@ def gone_from_the_source(**settings: object) -> Scene:
     return scene
 
 
-async def test_what_a_get_at_the_source_says_is_gone_is_deleted_where_that_is_asked_for() -> None:
+async def test_object_missing_at_the_source_is_deleted_where_delete_is_enabled() -> None:
     scene = gone_from_the_source()
 
     deleted, left = await scene.copy()
@@ -33,7 +33,7 @@ async def test_what_a_get_at_the_source_says_is_gone_is_deleted_where_that_is_as
     assert KEY in scene.destinations[1].objects
 
 
-async def test_a_look_deletes_only_what_is_there() -> None:
+async def test_compare_deletes_only_existing_objects() -> None:
     scene = gone_from_the_source()
 
     deleted, _ = await scene.copy(compare=True)
@@ -54,7 +54,7 @@ async def test_a_look_deletes_only_what_is_there() -> None:
     ],
 )
 @pytest.mark.parametrize("compare", [False, True])
-async def test_nothing_but_no_such_key_deletes(error: StoreError, compare: bool) -> None:
+async def test_only_no_such_key_leads_to_a_deletion(error: StoreError, compare: bool) -> None:
     scene = gone_from_the_source()
     scene.source.get_error = error
 
@@ -64,7 +64,7 @@ async def test_nothing_but_no_such_key_deletes(error: StoreError, compare: bool)
     assert scene.destination.requests == []
 
 
-async def test_no_such_key_of_a_destination_deletes_nothing() -> None:
+async def test_no_such_key_from_a_destination_deletes_nothing() -> None:
     scene = Scene()
     scene.destination.settings = {"delete": True}
     scene.destination.head_error = NoSuchKey("odd", store="swift-0", operation="HEAD", key=KEY)
@@ -73,7 +73,7 @@ async def test_no_such_key_of_a_destination_deletes_nothing() -> None:
     assert scene.destination.requests == ["HEAD"]
 
 
-async def test_a_key_that_the_route_is_not_about_is_never_deleted() -> None:
+async def test_key_outside_the_route_is_never_deleted() -> None:
     scene = gone_from_the_source()
     scene.transfer = Copier(
         scene.source, scene.budget, metrics=scene.metrics, route="default", matches=lambda key: key != KEY  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ async def test_a_key_that_the_route_is_not_about_is_never_deleted() -> None:
     assert KEY in scene.destination.objects
 
 
-async def test_a_lease_that_is_over_deletes_nothing() -> None:
+async def test_expired_lease_prevents_deletion() -> None:
     scene = gone_from_the_source()
 
     lost, _ = await scene.copy(check_lease=ExpiringLease(0))
@@ -93,7 +93,7 @@ async def test_a_lease_that_is_over_deletes_nothing() -> None:
     assert KEY in scene.destination.objects
 
 
-async def test_a_delete_without_an_answer_is_told_to_be_one() -> None:
+async def test_delete_without_response_is_indeterminate() -> None:
     scene = gone_from_the_source()
     scene.destination.delete_error = unavailable("swift-0", indeterminate=True)
     failed, _ = await scene.copy()
@@ -104,7 +104,7 @@ async def test_a_delete_without_an_answer_is_told_to_be_one() -> None:
     assert (deleted.result, deleted.indeterminate) == (Result.DELETED, True)
 
 
-async def test_what_vanishes_between_two_readings_is_deleted_too() -> None:
+async def test_object_deleted_between_two_reads_is_deleted() -> None:
     scene = Scene(BIG, etag=LOOKS_LIKE_AN_MD5)
     scene.destination.settings = {"delete": True}
     first = Object(BIG, etag=LOOKS_LIKE_AN_MD5)

@@ -21,22 +21,22 @@ async def of(*chunks: bytes) -> AsyncIterator[bytes]:
 
 @settings(deadline=None)
 @given(st.lists(st.binary()))
-def test_the_digest_of_chunks_is_the_md5_of_the_whole(chunks: list[bytes]) -> None:
+def test_digest_of_chunks_equals_md5_of_the_whole(chunks: list[bytes]) -> None:
     assert asyncio.run(md5_of_chunks(of(*chunks))) == hashlib.md5(b"".join(chunks)).digest()
 
 
-async def test_many_big_chunks_are_hashed_in_their_order() -> None:
+async def test_large_chunks_are_hashed_in_order() -> None:
     chunks = [bytes([number]) * 300_000 for number in range(40)]
 
     assert await md5_of_chunks(of(*chunks)) == hashlib.md5(b"".join(chunks)).digest()
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", MIB * 2])
-async def test_content_at_hand_has_the_same_md5_in_a_thread_and_without_one(content: bytes) -> None:
+async def test_content_in_memory_has_the_same_md5_with_and_without_a_thread(content: bytes) -> None:
     assert await md5_of(content) == hashlib.md5(content).digest()
 
 
-async def test_the_event_loop_goes_on_while_a_thread_hashes() -> None:
+async def test_event_loop_is_not_blocked_by_hashing() -> None:
     hold = threading.Event()
     digest = Digest(also=lambda _: hold.wait(10))
 
@@ -46,7 +46,7 @@ async def test_the_event_loop_goes_on_while_a_thread_hashes() -> None:
     assert await digest.end() == hashlib.md5(MIB).digest()
 
 
-async def test_no_more_than_two_portions_are_kept_however_slow_the_thread_is() -> None:
+async def test_at_most_two_batches_are_kept_while_the_thread_is_slow() -> None:
     hold = threading.Event()
     digest = Digest(also=lambda _: hold.wait(10))
     chunk = bytes(BATCH_BYTES)
@@ -59,7 +59,7 @@ async def test_no_more_than_two_portions_are_kept_however_slow_the_thread_is() -
     assert await digest.end() == hashlib.md5(chunk * 2).digest()
 
 
-async def test_what_is_done_along_with_the_hashing_may_fail() -> None:
+async def test_error_of_the_also_function_is_raised() -> None:
     def refuse(_: bytes) -> None:
         raise OSError("full")
 
@@ -70,7 +70,7 @@ async def test_what_is_done_along_with_the_hashing_may_fail() -> None:
         await digest.end()
 
 
-async def test_settling_waits_for_the_thread_and_raises_nothing() -> None:
+async def test_wait_for_thread_waits_and_discards_the_error() -> None:
     hold, done = threading.Event(), []
 
     def fail_later(_: bytes) -> None:

@@ -14,7 +14,7 @@ Stream = Callable[[], AsyncIterator[bytes]]
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next timer instead of waiting: what takes how long is then exact."""
+    """An event loop whose clock jumps to the next timer instead of waiting, so that durations are exact."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._now_s
 
     def _skip(self, timeout: float | None) -> list[object]:
-        assert timeout is not None, "everybody waits for something that never happens"
+        assert timeout is not None, "all tasks wait for an event that never happens"
         self._now_s += timeout
         return []
 
@@ -42,8 +42,8 @@ def in_virtual_time(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[
     return run
 
 
-class Taker:
-    """Takes a stream at its own speed and remembers what came, and how it ended."""
+class Consumer:
+    """Consumes a stream at its own speed; records the content and how it ended."""
 
     def __init__(self, pause_s: float = 0.0, stop_after: int | None = None) -> None:
         self.came = b""
@@ -51,7 +51,7 @@ class Taker:
         self._pause_s = pause_s
         self._stop_after = stop_after
 
-    async def take(self, stream: Stream) -> None:
+    async def consume(self, stream: Stream) -> None:
         try:
             async for chunk in stream():
                 self.came += chunk
@@ -91,147 +91,147 @@ class Chunks:
 
 
 @in_virtual_time
-async def test_every_taker_gets_the_whole_stream_and_it_is_read_once() -> None:
-    chunks, takers = Chunks(300), [Taker(), Taker(0.001), Taker()]
+async def test_every_consumer_gets_the_whole_stream_which_is_read_once() -> None:
+    chunks, consumers = Chunks(300), [Consumer(), Consumer(0.001), Consumer()]
 
-    await fan_out(chunks(), [taker.take for taker in takers])
+    await fan_out(chunks(), [consumer.consume for consumer in consumers])
 
-    assert [taker.came for taker in takers] == [chunks.content] * 3
-    assert [taker.ended for taker in takers] == ["whole"] * 3
+    assert [consumer.came for consumer in consumers] == [chunks.content] * 3
+    assert [consumer.ended for consumer in consumers] == ["whole"] * 3
     assert chunks.read == 300
 
 
 @in_virtual_time
-async def test_a_stream_that_fails_never_ends_for_any_taker() -> None:
-    chunks, takers = Chunks(5, IntegrityError("short")), [Taker(), Taker(10)]
+async def test_failed_stream_ends_for_no_consumer() -> None:
+    chunks, consumers = Chunks(5, IntegrityError("short")), [Consumer(), Consumer(10)]
 
     with pytest.raises(IntegrityError, match="short"):
-        await fan_out(chunks(), [taker.take for taker in takers])
+        await fan_out(chunks(), [consumer.consume for consumer in consumers])
 
-    assert [taker.ended for taker in takers] == ["cancelled"] * 2
+    assert [consumer.ended for consumer in consumers] == ["cancelled"] * 2
 
 
 @in_virtual_time
-async def test_a_taker_that_gives_up_leaves_the_others_alone() -> None:
-    chunks, gone, steady = Chunks(100), Taker(stop_after=3), Taker()
+async def test_consumer_that_returns_early_does_not_affect_the_others() -> None:
+    chunks, gone, steady = Chunks(100), Consumer(stop_after=3), Consumer()
 
-    await fan_out(chunks(), [gone.take, steady.take])
+    await fan_out(chunks(), [gone.consume, steady.consume])
 
     assert (gone.ended, steady.ended, steady.came) == ("stopped", "whole", chunks.content)
 
 
 @in_virtual_time
-async def test_nothing_more_is_read_when_every_taker_has_given_up() -> None:
+async def test_reading_stops_after_all_consumers_have_returned() -> None:
     chunks = Chunks(10_000)
 
-    await fan_out(chunks(), [Taker(stop_after=3).take, Taker(stop_after=7).take])
+    await fan_out(chunks(), [Consumer(stop_after=3).consume, Consumer(stop_after=7).consume])
 
     assert chunks.read < 100
     assert chunks.closed
 
 
 @in_virtual_time
-async def test_a_taker_that_gives_up_while_it_is_waited_for_ends_the_waiting() -> None:
-    chunks, steady = Chunks(100), Taker()
+async def test_lagging_consumer_that_returns_ends_the_stall() -> None:
+    chunks, steady = Chunks(100), Consumer()
 
-    async def give_up(stream: Stream) -> None:
+    async def return_early(stream: Stream) -> None:
         await stream().__anext__()
         await asyncio.sleep(0.05)
 
-    await fan_out(chunks(), [give_up], lag_bytes=2)
-    await asyncio.wait_for(fan_out(chunks(), [give_up, steady.take], lag_bytes=2), 2)
+    await fan_out(chunks(), [return_early], lag_bytes=2)
+    await asyncio.wait_for(fan_out(chunks(), [return_early, steady.consume], lag_bytes=2), 2)
 
     assert steady.ended == "whole"
 
 
 @in_virtual_time
-async def test_the_reading_is_never_further_ahead_than_the_lag() -> None:
-    chunks, slow = Chunks(60), Taker(0.001)
+async def test_source_is_never_read_beyond_the_lag() -> None:
+    chunks, slow = Chunks(60), Consumer(0.001)
     ahead: list[int] = []
 
-    async def measure(stream: Stream) -> None:
+    async def measure_lag(stream: Stream) -> None:
         async for chunk in stream():
             slow.came += chunk
             await asyncio.sleep(0.001)
             ahead.append(chunks.read - len(slow.came))
 
-    await fan_out(chunks(), [measure], lag_bytes=10)
+    await fan_out(chunks(), [measure_lag], lag_bytes=10)
 
-    assert max(ahead) == 11  # the lag, and the chunk that went over it
+    assert max(ahead) == 11  # the lag, and the chunk that exceeded it
 
 
 @in_virtual_time
-async def test_one_that_hangs_is_cut_loose_and_the_others_go_on() -> None:
-    chunks, hung, quick = Chunks(100), Taker(60), Taker()
-    began_s = asyncio.get_running_loop().time()
+async def test_hanging_consumer_is_detached() -> None:
+    chunks, hung, quick = Chunks(100), Consumer(60), Consumer()
+    started_s = asyncio.get_running_loop().time()
 
-    await fan_out(chunks(), [hung.take, quick.take], lag_bytes=10, stall_budget_s=3)
+    await fan_out(chunks(), [hung.consume, quick.consume], lag_bytes=10, stall_budget_s=3)
 
-    assert asyncio.get_running_loop().time() - began_s == pytest.approx(3)
+    assert asyncio.get_running_loop().time() - started_s == pytest.approx(3)
     assert (hung.ended, quick.ended, quick.came) == ("cancelled", "whole", chunks.content)
 
 
 @in_virtual_time
-async def test_one_that_is_more_than_twice_as_slow_is_cut_loose_although_it_moves() -> None:
-    chunks, slow, quick = Chunks(10_000), Taker(0.022), Taker(0.01)
+async def test_consumer_more_than_twice_as_slow_is_detached() -> None:
+    chunks, slow, quick = Chunks(10_000), Consumer(0.022), Consumer(0.01)
 
-    await fan_out(chunks(), [slow.take, quick.take], lag_bytes=10, stall_budget_s=3)
+    await fan_out(chunks(), [slow.consume, quick.consume], lag_bytes=10, stall_budget_s=3)
 
     assert (slow.ended, quick.ended) == ("cancelled", "whole")
     assert 100 < len(slow.came) < 5_000
 
 
 @in_virtual_time
-async def test_one_that_is_less_than_twice_as_slow_is_waited_for() -> None:
-    chunks, slow, quick = Chunks(10_000), Taker(0.019), Taker(0.01)
+async def test_consumer_less_than_twice_as_slow_is_not_detached() -> None:
+    chunks, slow, quick = Chunks(10_000), Consumer(0.019), Consumer(0.01)
 
-    await fan_out(chunks(), [slow.take, quick.take], lag_bytes=10, stall_budget_s=3)
+    await fan_out(chunks(), [slow.consume, quick.consume], lag_bytes=10, stall_budget_s=3)
 
     assert (slow.ended, quick.ended) == ("whole", "whole")
 
 
 @in_virtual_time
-async def test_nobody_is_cut_loose_while_all_are_slow() -> None:
-    chunks, takers = Chunks(40), [Taker(0.01), Taker(0.01)]
+async def test_equally_slow_consumers_are_not_detached() -> None:
+    chunks, consumers = Chunks(40), [Consumer(0.01), Consumer(0.01)]
 
-    await fan_out(chunks(), [taker.take for taker in takers], lag_bytes=2, stall_budget_s=0.05)
+    await fan_out(chunks(), [consumer.consume for consumer in consumers], lag_bytes=2, stall_budget_s=0.05)
 
-    assert [taker.ended for taker in takers] == ["whole"] * 2
+    assert [consumer.ended for consumer in consumers] == ["whole"] * 2
 
 
 @in_virtual_time
-async def test_a_single_taker_is_never_cut_loose() -> None:
-    chunks, slow = Chunks(10), Taker(0.05)
+async def test_single_consumer_is_never_detached() -> None:
+    chunks, slow = Chunks(10), Consumer(0.05)
 
-    await fan_out(chunks(), [slow.take], lag_bytes=1, stall_budget_s=0.01)
+    await fan_out(chunks(), [slow.consume], lag_bytes=1, stall_budget_s=0.01)
 
     assert slow.ended == "whole"
 
 
 @in_virtual_time
-async def test_cancelled_it_leaves_no_taker_behind() -> None:
-    chunks, takers = Chunks(100), [Taker(60), Taker(60)]
-    fan = asyncio.create_task(fan_out(chunks(), [taker.take for taker in takers], lag_bytes=5))
+async def test_cancellation_cancels_all_consumers() -> None:
+    chunks, consumers = Chunks(100), [Consumer(60), Consumer(60)]
+    fan = asyncio.create_task(fan_out(chunks(), [consumer.consume for consumer in consumers], lag_bytes=5))
     await asyncio.sleep(0.05)
     fan.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await fan
-    assert [taker.ended for taker in takers] == ["cancelled"] * 2
+    assert [consumer.ended for consumer in consumers] == ["cancelled"] * 2
     assert chunks.closed
 
 
 @in_virtual_time
-async def test_a_defect_in_a_taker_comes_out() -> None:
-    async def stumble(_: Stream) -> None:
+async def test_unexpected_error_of_a_consumer_is_raised() -> None:
+    async def fail(_: Stream) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await fan_out(Chunks(3)(), [stumble, Taker().take])
+        await fan_out(Chunks(3)(), [fail, Consumer().consume])
 
 
 @in_virtual_time
-async def test_together_returns_all_results_in_order() -> None:
+async def test_gather_or_cancel_returns_results_in_order() -> None:
     async def later(number: int) -> int:
         await asyncio.sleep(0.01 / (number + 1))
         return number
@@ -240,7 +240,7 @@ async def test_together_returns_all_results_in_order() -> None:
 
 
 @in_virtual_time
-async def test_together_leaves_nothing_running_when_one_fails() -> None:
+async def test_gather_or_cancel_cancels_the_rest_when_one_fails() -> None:
     ended: list[str] = []
 
     async def run(fails: bool) -> None:
@@ -258,15 +258,15 @@ async def test_together_leaves_nothing_running_when_one_fails() -> None:
 
 
 @in_virtual_time
-async def test_a_taker_that_did_not_hear_that_it_is_cancelled_is_asked_again() -> None:
-    """A library's asyncio.wait_for loses a cancellation now and then (Python 3.10 and 3.11)."""
+async def test_consumer_that_loses_a_cancellation_is_cancelled_again() -> None:
+    """asyncio.wait_for can lose a cancellation (Python 3.10 and 3.11)."""
 
     async def breaks_off() -> AsyncGenerator[bytes, None]:
         await asyncio.sleep(1)
         yield b"a"
         raise IntegrityError("broken")
 
-    async def deaf_once(stream: Stream) -> None:
+    async def ignores_cancellation(stream: Stream) -> None:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -274,18 +274,18 @@ async def test_a_taker_that_did_not_hear_that_it_is_cancelled_is_asked_again() -
                 await asyncio.sleep(1000)
 
     with pytest.raises(IntegrityError):
-        await asyncio.wait_for(fan_out(breaks_off(), [deaf_once]), 60)
+        await asyncio.wait_for(fan_out(breaks_off(), [ignores_cancellation]), 60)
 
 
 @in_virtual_time
-async def test_a_taker_that_is_cut_loose_and_did_not_hear_it_keeps_nobody() -> None:
-    async def deaf_once(stream: Stream) -> None:
+async def test_detached_consumer_that_loses_a_cancellation_delays_no_other() -> None:
+    async def ignores_cancellation(stream: Stream) -> None:
         async for _ in stream():
             try:
                 await asyncio.sleep(10_000)
             except asyncio.CancelledError:
                 await asyncio.sleep(10_000)
 
-    taker = Taker()
-    await asyncio.wait_for(fan_out(Chunks(300)(), [taker.take, deaf_once], lag_bytes=20), 60)
-    assert taker.ended == "whole"
+    consumer = Consumer()
+    await asyncio.wait_for(fan_out(Chunks(300)(), [consumer.consume, ignores_cancellation], lag_bytes=20), 60)
+    assert consumer.ended == "whole"

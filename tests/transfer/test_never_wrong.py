@@ -1,4 +1,4 @@
-"""Nothing that is not what the source has ever becomes an object, and what ETags do not tell is recorded."""
+"""Damaged content is never written, and ETags that prove nothing are recorded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, PARTS, SIZES, SMAL
 
 
 @pytest.mark.parametrize("content", [TINY, SMALL, BIG], ids=["tiny", "small", "big"])
-async def test_a_short_read_never_becomes_an_object(content: bytes) -> None:
+async def test_incomplete_body_is_never_written(content: bytes) -> None:
     scene = Scene(content[:-1], size_bytes=len(content), etag=md5(content), destinations=2)
 
     for number, outcome in enumerate(await scene.copy()):
@@ -25,7 +25,7 @@ async def test_a_short_read_never_becomes_an_object(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("content", [SMALL, BIG], ids=["small", "big"])
-async def test_a_short_read_of_an_object_without_an_md5_never_becomes_an_object(content: bytes) -> None:
+async def test_incomplete_body_without_known_md5_is_never_written(content: bytes) -> None:
     scene = Scene(content[:-1], size_bytes=len(content), etag=PARTS)
 
     assert isinstance((await scene.outcome()).error, IntegrityError)
@@ -33,7 +33,7 @@ async def test_a_short_read_of_an_object_without_an_md5_never_becomes_an_object(
 
 
 @pytest.mark.parametrize("content", [TINY, SMALL, BIG], ids=["tiny", "small", "big"])
-async def test_bytes_damaged_differently_each_time_never_become_an_object(content: bytes) -> None:
+async def test_bytes_damaged_differently_in_two_reads_are_never_written(content: bytes) -> None:
     scene = Scene()
     etag = md5(content)
     scene.source.serves[KEY] = [Object(damaged(content), etag), Object(b"x" + content[1:], etag)]
@@ -48,7 +48,7 @@ async def test_bytes_damaged_differently_each_time_never_become_an_object(conten
 
 
 @pytest.mark.parametrize("content", [TINY, SMALL], ids=["tiny", "small"])
-async def test_bytes_damaged_once_are_read_again_and_copied(content: bytes) -> None:
+async def test_bytes_damaged_once_are_reread_and_copied(content: bytes) -> None:
     scene = Scene()
     scene.source.serves[KEY] = [Object(damaged(content), md5(content)), Object(content)]
 
@@ -56,7 +56,7 @@ async def test_bytes_damaged_once_are_read_again_and_copied(content: bytes) -> N
     assert (scene.held().content, scene.held().recorded_etag) == (content, None)
 
 
-async def test_a_streamed_object_whose_bytes_are_damaged_resets_the_put_even_at_a_store_that_checks_nothing() -> None:
+async def test_damaged_stream_aborts_the_put_even_if_the_store_ignores_content_md5() -> None:
     scene = Scene()
     scene.source.serves[KEY] = [Object(damaged(BIG), md5(BIG)), Object(b"x" + BIG[1:], md5(BIG))]
     scene.destination.ignores_content_md5 = True
@@ -67,7 +67,7 @@ async def test_a_streamed_object_whose_bytes_are_damaged_resets_the_put_even_at_
 
 
 @pytest.mark.parametrize("content", [TINY, SMALL, BIG], ids=["tiny", "small", "big"])
-async def test_bytes_that_are_cut_short_the_same_way_each_time_never_become_an_object(content: bytes) -> None:
+async def test_body_that_always_ends_early_is_never_written(content: bytes) -> None:
     scene = Scene(content)
     scene.source.serves[KEY] = [Object(content[:-1], md5(content))]
 
@@ -80,7 +80,7 @@ async def test_bytes_that_are_cut_short_the_same_way_each_time_never_become_an_o
 
 
 @pytest.mark.parametrize("content", [TINY, SMALL, BIG], ids=["tiny", "small", "big"])
-async def test_an_etag_that_looks_like_an_md5_and_is_none_is_known_by_reading_twice_the_same(content: bytes) -> None:
+async def test_two_equal_reads_prove_that_an_etag_is_not_an_md5(content: bytes) -> None:
     scene = Scene(content, etag=LOOKS_LIKE_AN_MD5)
 
     outcome = await scene.outcome()
@@ -93,7 +93,7 @@ async def test_an_etag_that_looks_like_an_md5_and_is_none_is_known_by_reading_tw
     assert (await scene.outcome(compare=True)).proof is Proof.RECORDED_ETAG
 
 
-async def test_a_destination_that_failed_at_the_first_reading_is_not_asked_at_the_second() -> None:
+async def test_destination_that_failed_in_the_first_pass_is_skipped_in_the_second() -> None:
     scene = Scene(BIG, etag=LOOKS_LIKE_AN_MD5, destinations=2)
     refused = AccessDenied("no", store="swift-0", operation="PUT", key=KEY)
     attempts: list[str] = []
@@ -110,7 +110,7 @@ async def test_a_destination_that_failed_at_the_first_reading_is_not_asked_at_th
     assert copied.result is Result.COPIED
 
 
-async def test_the_etag_of_an_encrypted_object_is_recorded_even_if_it_happens_to_be_the_md5() -> None:
+async def test_etag_of_encrypted_object_is_recorded_even_if_it_equals_the_md5() -> None:
     scene = Scene(encrypted=True)
 
     await scene.copy()
@@ -120,7 +120,7 @@ async def test_the_etag_of_an_encrypted_object_is_recorded_even_if_it_happens_to
 
 
 @SIZES
-async def test_the_etag_of_an_encrypted_object_is_not_held_against_anything(content: bytes) -> None:
+async def test_etag_of_encrypted_object_is_not_compared(content: bytes) -> None:
     scene = Scene(content, etag=LOOKS_LIKE_AN_MD5, encrypted=True)
 
     assert (await scene.outcome()).result is Result.COPIED
@@ -130,7 +130,7 @@ async def test_the_etag_of_an_encrypted_object_is_not_held_against_anything(cont
 
 @SIZES
 @pytest.mark.parametrize("etag", ["", PARTS])
-async def test_a_destination_that_says_200_with_another_etag_is_caught(content: bytes, etag: str) -> None:
+async def test_response_200_with_another_etag_is_an_integrity_error(content: bytes, etag: str) -> None:
     scene = Scene(content, etag=etag)
     scene.destination.answers = lambda _: PutResult(LOOKS_LIKE_AN_MD5, False, False)
 
@@ -141,7 +141,7 @@ async def test_a_destination_that_says_200_with_another_etag_is_caught(content: 
     assert scene.mismatches() == {"swift-0": 1}
 
 
-async def test_a_destination_that_says_200_before_it_has_everything_is_caught() -> None:
+async def test_response_200_before_the_end_of_the_body_is_an_integrity_error() -> None:
     scene = Scene(BIG)
     scene.destination.answers_after = 3
 
@@ -152,7 +152,7 @@ async def test_a_destination_that_says_200_before_it_has_everything_is_caught() 
 
 
 @pytest.mark.parametrize("content", [TINY, BIG], ids=["tiny", "big"])
-async def test_a_destination_that_encrypts_may_answer_any_etag(content: bytes) -> None:
+async def test_encrypting_destination_may_return_any_etag(content: bytes) -> None:
     scene = Scene(content)
     scene.destination.answers = lambda _: PutResult(LOOKS_LIKE_AN_MD5, True, False)
 
@@ -161,7 +161,7 @@ async def test_a_destination_that_encrypts_may_answer_any_etag(content: bytes) -
     assert (outcome.result, outcome.destination_md5) == (Result.COPIED, None)
 
 
-async def test_an_object_rewritten_between_two_readings_is_copied_as_it_is_now() -> None:
+async def test_object_rewritten_between_two_reads_is_copied_as_it_is_now() -> None:
     scene = Scene()
     new = os.urandom(MAX_IN_MEMORY_BYTES + 7)
     scene.source.serves[KEY] = [Object(damaged(BIG), md5(BIG)), Object(new)]
@@ -170,7 +170,7 @@ async def test_an_object_rewritten_between_two_readings_is_copied_as_it_is_now()
     assert scene.held().content == new
 
 
-async def test_an_object_deleted_between_two_readings_is_gone() -> None:
+async def test_object_deleted_between_two_reads_is_source_missing() -> None:
     scene = Scene()
     scene.source.serves[KEY] = [Object(damaged(TINY), md5(TINY))]
     serve = scene.source.get
@@ -186,10 +186,10 @@ async def test_an_object_deleted_between_two_readings_is_gone() -> None:
     assert (await scene.outcome()).result is Result.SOURCE_MISSING
 
 
-# what is recorded
+# recorded ETags
 
 
-async def test_nothing_is_recorded_where_both_etags_are_md5s() -> None:
+async def test_no_etag_is_recorded_if_both_are_md5s() -> None:
     scene = Scene(recorded_etag="from another copy")
 
     await scene.copy()
@@ -198,7 +198,7 @@ async def test_nothing_is_recorded_where_both_etags_are_md5s() -> None:
 
 
 @SIZES
-async def test_an_etag_of_parts_is_recorded(content: bytes) -> None:
+async def test_multipart_etag_is_recorded(content: bytes) -> None:
     scene = Scene(content, etag=PARTS)
 
     await scene.copy()
@@ -206,7 +206,7 @@ async def test_an_etag_of_parts_is_recorded(content: bytes) -> None:
     assert scene.held().recorded_etag == PARTS
 
 
-async def test_a_destination_whose_etags_are_no_md5s_is_remembered() -> None:
+async def test_destination_whose_etags_are_not_md5s_is_remembered() -> None:
     scene = Scene(destinations=2)
     scene.destination.answers = lambda _: PutResult("W-17", False, False)
 
@@ -216,7 +216,7 @@ async def test_a_destination_whose_etags_are_no_md5s_is_remembered() -> None:
     assert [scene.held(number).recorded_etag for number in (0, 1)] == [md5(TINY), None]
 
 
-async def test_another_process_learns_from_a_look_that_a_destinations_etags_are_no_md5s() -> None:
+async def test_another_process_learns_from_a_head_that_etags_are_not_md5s() -> None:
     scene = Scene()
     scene.destination.answers = lambda _: PutResult("W-17", False, False)
     await scene.copy()

@@ -1,4 +1,4 @@
-"""Looking first: what is equal is not copied."""
+"""Compare first: equal objects are not copied."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.transfer.scene import (
 
 
 @SIZES
-async def test_a_look_copies_nothing_that_is_the_same(content: bytes) -> None:
+async def test_compare_copies_no_equal_object(content: bytes) -> None:
     scene = Scene(content, destinations=2)
     for store in scene.destinations:
         store.objects[KEY] = Object(content)
@@ -40,7 +40,7 @@ async def test_a_look_copies_nothing_that_is_the_same(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("content", [TINY, SMALL, BIG], ids=["tiny", "small", "big"])
-async def test_a_look_copies_only_where_something_differs(content: bytes) -> None:
+async def test_compare_copies_only_to_differing_destinations(content: bytes) -> None:
     scene = Scene(content, destinations=4)
     scene.destinations[0].objects[KEY] = Object(content)
     scene.destinations[2].objects[KEY] = Object(damaged(content))
@@ -55,7 +55,7 @@ async def test_a_look_copies_only_where_something_differs(content: bytes) -> Non
     assert all(scene.held(number).content == content for number in range(4))
 
 
-async def test_a_destination_that_cannot_be_looked_at_fails_alone() -> None:
+async def test_failed_head_fails_only_its_destination() -> None:
     scene = Scene(destinations=2)
     scene.destination.head_error = unavailable("swift-0")
 
@@ -66,7 +66,7 @@ async def test_a_destination_that_cannot_be_looked_at_fails_alone() -> None:
     assert scene.destination.requests == ["HEAD"]
 
 
-async def test_a_source_that_is_gone_is_not_looked_for_at_the_destinations() -> None:
+async def test_missing_source_object_needs_no_head() -> None:
     scene = Scene()
     scene.source.objects.clear()
 
@@ -76,7 +76,7 @@ async def test_a_source_that_is_gone_is_not_looked_for_at_the_destinations() -> 
 
 @pytest.mark.parametrize("verifying", ["source", "destination"])
 @SIZES
-async def test_contents_decide_where_either_side_wants_them_verified(content: bytes, verifying: str) -> None:
+async def test_contents_are_compared_if_either_side_sets_verify_md5(content: bytes, verifying: str) -> None:
     scene = Scene(content, etag=PARTS, destinations=3)
     scene.source.verify_md5 = verifying == "source"
     for store in scene.destinations:
@@ -90,12 +90,12 @@ async def test_contents_decide_where_either_side_wants_them_verified(content: by
     same = ("same", "same", Proof.CONTENT)
     last = ("copied", "content", Proof.ETAG) if content else same
     assert [(outcome.result.value, outcome.reason, outcome.proof) for outcome in outcomes] == [same, same, last]
-    assert scene.destinations[1].requests == ["HEAD"], "its ETag is an MD5: there is nothing to read"
+    assert scene.destinations[1].requests == ["HEAD"], "its ETag is an MD5, so its content is not read"
     assert all(outcome.source_md5 == outcome.destination_md5 == md5(content) for outcome in outcomes)
     assert all(scene.held(number).content == content for number in range(3))
 
 
-async def test_contents_decide_where_the_destination_encrypts() -> None:
+async def test_contents_are_compared_if_the_destination_encrypts() -> None:
     scene = Scene()
     scene.destination.verify_md5 = True
     scene.destination.objects[KEY] = Object(TINY, LOOKS_LIKE_AN_MD5, encrypted=True)
@@ -103,7 +103,7 @@ async def test_contents_decide_where_the_destination_encrypts() -> None:
     assert (await scene.outcome(compare=True)).proof is Proof.CONTENT
 
 
-async def test_only_the_destination_is_read_where_the_sources_etag_is_an_md5() -> None:
+async def test_only_the_destination_is_read_if_the_source_etag_is_an_md5() -> None:
     scene = Scene(BIG)
     scene.source.verify_md5 = True
     scene.destination.objects[KEY] = Object(BIG, PARTS)
@@ -112,7 +112,7 @@ async def test_only_the_destination_is_read_where_the_sources_etag_is_an_md5() -
     assert scene.source.bytes_read == 0
 
 
-async def test_a_big_object_whose_md5_was_worked_out_for_a_comparison_need_not_be_spooled() -> None:
+async def test_md5_from_a_comparison_makes_spooling_unnecessary() -> None:
     scene = Scene(BIG, etag=PARTS, budget=CopyBudget(spool_dir="/no/such/directory"))
     scene.source.verify_md5 = True
     scene.destination.objects[KEY] = Object(damaged(BIG), "other-parts-5")
@@ -121,7 +121,7 @@ async def test_a_big_object_whose_md5_was_worked_out_for_a_comparison_need_not_b
     assert scene.held().recorded_etag == PARTS
 
 
-async def test_a_destination_whose_content_cannot_be_read_fails_alone() -> None:
+async def test_failed_read_of_a_destination_fails_only_that_destination() -> None:
     scene = Scene(etag=PARTS, destinations=2)
     scene.source.verify_md5 = True
     for store in scene.destinations:

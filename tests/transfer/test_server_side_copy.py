@@ -1,4 +1,4 @@
-"""Copies that a store makes by itself, since it has both buckets."""
+"""Server-side copies within one store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def one_store_with(content: bytes = TINY, **about: Any) -> Scene:
     return scene
 
 
-async def test_a_store_that_has_both_copies_by_itself_and_the_others_get_theirs_the_ordinary_way() -> None:
+async def test_server_side_copy_and_put_to_another_store() -> None:
     scene = one_store_with()
 
     first, other = await scene.copy()
@@ -41,7 +41,7 @@ async def test_a_store_that_has_both_copies_by_itself_and_the_others_get_theirs_
     assert [store.requests for store in scene.destinations] == [["COPY"], ["PUT"]]
 
 
-async def test_a_look_has_the_store_copy_only_what_differs() -> None:
+async def test_compare_copies_server_side_only_what_differs() -> None:
     scene = one_store_with()
     scene.transfer = Copier(
         scene.source, scene.budget, metrics=scene.metrics, route="default", server_side=["swift-0", "swift-1"]  # type: ignore[arg-type]
@@ -67,7 +67,7 @@ async def test_a_look_has_the_store_copy_only_what_differs() -> None:
         NoSuchKey("gone", store="swift-0", status=404),
     ],
 )
-async def test_what_the_store_s_own_copy_does_not_prove_goes_the_ordinary_road_at_once(
+async def test_unproven_server_side_copy_is_followed_by_a_put(
     copies: PutResult | Exception,
 ) -> None:
     scene = one_store_with()
@@ -85,7 +85,7 @@ async def test_what_the_store_s_own_copy_does_not_prove_goes_the_ordinary_road_a
 
 
 @pytest.mark.parametrize(("status", "asked"), [(501, 1), (403, 3)])
-async def test_a_store_that_makes_no_copies_is_not_asked_for_ever(status: int, asked: int) -> None:
+async def test_store_without_server_side_copy_is_no_longer_asked(status: int, asked: int) -> None:
     scene = one_store_with()
 
     def refuse() -> Object:
@@ -99,7 +99,7 @@ async def test_a_store_that_makes_no_copies_is_not_asked_for_ever(status: int, a
     assert scene.source.requests.count("HEAD") == asked
 
 
-async def test_a_store_that_made_a_copy_once_is_asked_again_after_any_number_of_refusals() -> None:
+async def test_store_that_made_a_server_side_copy_is_asked_again_after_refusals() -> None:
     scene = one_store_with()
     await scene.copy()
     copies = scene.destination.copies
@@ -113,13 +113,13 @@ async def test_a_store_that_made_a_copy_once_is_asked_again_after_any_number_of_
 
 
 @pytest.mark.parametrize("about", [{"encrypted": True}, {"size_bytes": SINGLE_PUT_LIMIT_BYTES + 1}])
-async def test_what_no_etag_proves_or_one_put_does_not_take_is_not_asked_for(about: dict[str, Any]) -> None:
+async def test_no_server_side_copy_if_unprovable_or_too_large(about: dict[str, Any]) -> None:
     scene = one_store_with(**about)
     await scene.copy()
     assert "COPY" not in scene.destination.requests
 
 
-async def test_a_copy_within_a_store_without_an_answer_is_told_to_be_one() -> None:
+async def test_server_side_copy_without_response_is_indeterminate() -> None:
     scene = one_store_with()
 
     def silent() -> Object:
@@ -133,7 +133,7 @@ async def test_a_copy_within_a_store_without_an_answer_is_told_to_be_one() -> No
     assert scene.destination.requests == ["COPY"]
 
 
-async def test_a_large_copy_that_a_store_does_not_finish_in_time_goes_the_ordinary_road_the_next_time() -> None:
+async def test_large_object_is_put_after_its_server_side_copy_timed_out() -> None:
     scene = one_store_with(BIG)
 
     def silent() -> Object:
@@ -147,13 +147,13 @@ async def test_a_large_copy_that_a_store_does_not_finish_in_time_goes_the_ordina
     assert scene.destination.requests == ["COPY", "PUT"]
 
 
-async def test_a_lease_that_is_over_has_no_store_copy_anything() -> None:
+async def test_expired_lease_prevents_server_side_copy() -> None:
     lost, _ = await one_store_with().copy(check_lease=ExpiringLease(0))
     assert isinstance(lost.error, LeaseLost)
     assert not lost.indeterminate
 
 
-async def test_a_source_that_is_gone_is_asked_by_a_get_before_anything_is_deleted() -> None:
+async def test_missing_source_is_confirmed_by_a_get_before_a_deletion() -> None:
     scene = one_store_with()
     scene.source.objects.clear()
     scene.destination.settings = {"delete": True}
@@ -165,7 +165,7 @@ async def test_a_source_that_is_gone_is_asked_by_a_get_before_anything_is_delete
     assert scene.source.requests == ["HEAD", "GET"]
 
 
-async def test_a_record_is_never_copied_onward_within_a_store() -> None:
+async def test_recorded_etag_is_not_copied_server_side() -> None:
     scene = one_store_with(headers={"content-type": "image/fits"}, recorded_etag="older")
     await scene.copy()
     assert scene.held().headers == {"content-type": "image/fits"}
@@ -187,5 +187,5 @@ CEPH = Endpoint("source", "a", host="ceph.example.org", access_key_id="A", secre
         ({"region": "eu"}, False),
     ],
 )
-def test_one_store_is_the_same_host_and_port_and_the_same_keys(change: dict[str, Any], same: bool) -> None:
+def test_same_store_means_same_host_port_and_credentials(change: dict[str, Any], same: bool) -> None:
     assert is_same_store(CEPH, replace(CEPH, **change)) is same

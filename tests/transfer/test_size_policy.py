@@ -1,4 +1,4 @@
-"""How an object goes by its size."""
+"""Single PUT or multipart by object size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.transfer.scene import Scene
         (5 * 1024**4, 5 * 1024**3, 525 * 1024**2),
     ],
 )
-def test_there_are_never_more_parts_than_a_store_takes(size_bytes: int, threshold_bytes: int, part_bytes: int) -> None:
+def test_number_of_parts_stays_within_the_limit(size_bytes: int, threshold_bytes: int, part_bytes: int) -> None:
     endpoint = Endpoint("swift", "b", multipart=True, multipart_threshold_bytes=threshold_bytes)
     assert part_bytes_of(endpoint, size_bytes) == part_bytes
     assert -(-size_bytes // part_bytes) <= 10_000
@@ -32,7 +32,7 @@ def test_there_are_never_more_parts_than_a_store_takes(size_bytes: int, threshol
     assert not needs_multipart(replace(endpoint, multipart=False), size_bytes)
 
 
-async def test_a_store_that_takes_no_parts_fails_for_itself_alone_and_nothing_is_waited_for() -> None:
+async def test_destination_without_multipart_fails_alone_and_needs_no_budget() -> None:
     scene = Scene(b"", size_bytes=SINGLE_PUT_LIMIT_BYTES + 1, destinations=2)
     scene.destination.settings = {"multipart": True}
     scene.budget = CopyBudget(spool_bytes=1)

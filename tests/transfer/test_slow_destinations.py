@@ -1,4 +1,4 @@
-"""Destinations that hold up the others."""
+"""Destinations that are slower than the others."""
 
 from __future__ import annotations
 
@@ -21,94 +21,98 @@ from tests.scripted_store import Object, ScriptedStore, unavailable
 from tests.transfer.scene import BIG, KEY, TINY, Scene
 
 
-class Late(ScriptedStore):
-    """Stores what it gets, after a while: later than anybody waits who need not."""
+class SlowStore(ScriptedStore):
+    """Stores an object later than any other destination waits."""
 
-    late_s = 60.0
+    delay_s = 60.0
 
     async def put(self, *arguments: Any, **named: Any) -> PutResult:
-        await asyncio.sleep(self.late_s)
+        await asyncio.sleep(self.delay_s)
         return await super().put(*arguments, **named)
 
 
 @pytest.fixture
-def late(monkeypatch: pytest.MonkeyPatch) -> Scene:
+def slow_scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setattr(fanout, "STRAGGLER_GRACE_S", 0.05)
     scene = Scene(destinations=3)
-    scene.destinations[1] = Late("swift-1")
+    scene.destinations[1] = SlowStore("swift-1")
     return scene
 
 
 @pytest.mark.parametrize("compare", [False, True])
-async def test_a_destination_that_holds_up_the_others_is_left_behind_and_its_put_may_be_under_way(
-    late: Scene, compare: bool
-) -> None:
-    first, second, third = await late.copy(compare=compare, isolate_slow=True)
+async def test_slow_destination_fails_as_too_slow_and_indeterminate(slow_scene: Scene, compare: bool) -> None:
+    first, second, third = await slow_scene.copy(compare=compare, isolate_slow=True)
     assert (first.result, third.result) == (Result.COPIED, Result.COPIED)
     assert isinstance(second.error, DestinationTooSlow)
     assert second.indeterminate
     assert "swift-1" in second.reason
-    assert late.destinations[1].requests.count("PUT") == 0
+    assert slow_scene.destinations[1].requests.count("PUT") == 0
 
 
-class LateAnswer(Late):
-    """Takes all that it is sent, and answers after a while."""
+class SlowResponseStore(SlowStore):
+    """Receives the whole body, and responds late."""
 
     async def put(self, *arguments: Any, **named: Any) -> PutResult:
         written = await ScriptedStore.put(self, *arguments, **named)
-        await asyncio.sleep(self.late_s)
+        await asyncio.sleep(self.delay_s)
         return written
 
 
-async def test_whose_answer_to_a_stream_is_late_is_left_behind_too(late: Scene) -> None:
-    late.source.objects[KEY] = Object(BIG)
-    late.destinations[1] = LateAnswer("swift-1")
-    first, second, third = await late.copy(isolate_slow=True)
+async def test_late_response_to_a_streamed_put_is_too_slow(slow_scene: Scene) -> None:
+    slow_scene.source.objects[KEY] = Object(BIG)
+    slow_scene.destinations[1] = SlowResponseStore("swift-1")
+    first, second, third = await slow_scene.copy(isolate_slow=True)
     assert (first.result, third.result) == (Result.COPIED, Result.COPIED)
     assert isinstance(second.error, DestinationTooSlow)
     assert second.indeterminate
 
 
-async def test_who_gets_all_of_a_stream_in_time_is_waited_for(late: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    late.source.objects[KEY] = Object(BIG)
-    late.destinations[1] = LateAnswer("swift-1")
-    monkeypatch.setattr(LateAnswer, "late_s", 0.01)
-    assert [outcome.result for outcome in await late.copy(isolate_slow=True)] == [Result.COPIED] * 3
+async def test_response_within_the_grace_period_is_awaited(slow_scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow_scene.source.objects[KEY] = Object(BIG)
+    slow_scene.destinations[1] = SlowResponseStore("swift-1")
+    monkeypatch.setattr(SlowResponseStore, "delay_s", 0.01)
+    assert [outcome.result for outcome in await slow_scene.copy(isolate_slow=True)] == [Result.COPIED] * 3
 
 
-async def test_who_is_copied_to_within_the_store_does_not_wait_for_the_others(
-    late: Scene, monkeypatch: pytest.MonkeyPatch
+async def test_server_side_copy_does_not_wait_for_slow_destinations(
+    slow_scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    late.transfer = Copier(
-        late.source, late.budget, metrics=late.metrics, route="default", server_side=["swift-0", "swift-2"]  # type: ignore[arg-type]
-    )  # fmt: skip
+    slow_scene.transfer = Copier(
+        slow_scene.source,  # type: ignore[arg-type]
+        slow_scene.budget,
+        metrics=slow_scene.metrics,
+        route="default",
+        server_side=["swift-0", "swift-2"],
+    )
     for number in (0, 2):
-        late.destinations[number].copies = lambda: late.source.objects[KEY]
-    first, second, third = await late.copy(isolate_slow=True)
+        slow_scene.destinations[number].copies = lambda: slow_scene.source.objects[KEY]
+    first, second, third = await slow_scene.copy(isolate_slow=True)
     assert (first.result, third.result) == (Result.COPIED, Result.COPIED)
     assert isinstance(second.error, DestinationTooSlow)
-    monkeypatch.setattr(Late, "late_s", 0.4)
-    assert [outcome.result for outcome in await late.copy()] == [Result.COPIED] * 3
+    monkeypatch.setattr(SlowStore, "delay_s", 0.4)
+    assert [outcome.result for outcome in await slow_scene.copy()] == [Result.COPIED] * 3
 
 
-async def test_who_is_found_equal_does_not_wait_for_the_others(late: Scene) -> None:
+async def test_equal_destination_does_not_wait_for_slow_destinations(slow_scene: Scene) -> None:
     for number in (0, 2):
-        late.destinations[number].objects[KEY] = Object(TINY)
-    first, second, third = await late.copy(compare=True, isolate_slow=True)
+        slow_scene.destinations[number].objects[KEY] = Object(TINY)
+    first, second, third = await slow_scene.copy(compare=True, isolate_slow=True)
     assert (first.result, third.result) == (Result.SAME, Result.SAME)
     assert isinstance(second.error, DestinationTooSlow)
 
 
-async def test_who_has_no_queue_waits_for_all(late: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Late, "late_s", 0.4)
-    assert [outcome.result for outcome in await late.copy()] == [Result.COPIED] * 3
+async def test_without_isolation_slow_destinations_are_awaited(
+    slow_scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SlowStore, "delay_s", 0.4)
+    assert [outcome.result for outcome in await slow_scene.copy()] == [Result.COPIED] * 3
 
 
-async def test_a_destination_that_fails_at_once_hurries_nobody(late: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Late, "late_s", 0.4)
+async def test_failing_destination_does_not_count_as_fast(slow_scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SlowStore, "delay_s", 0.4)
     for number in (0, 2):
-        late.destinations[number].answers = refuses
-    results = [outcome.result for outcome in await late.copy(isolate_slow=True)]
+        slow_scene.destinations[number].answers = refuses
+    results = [outcome.result for outcome in await slow_scene.copy(isolate_slow=True)]
     assert results == [Result.FAILED, Result.COPIED, Result.FAILED]
 
 
@@ -116,10 +120,10 @@ def refuses(_: Object) -> PutResult:
     raise AccessDenied("no", store="swift", operation="PUT")
 
 
-# slow destinations
+# slow destinations of a stream
 
 
-async def test_a_slow_destination_of_a_streamed_object_is_cut_loose_and_gets_an_attempt_of_its_own(
+async def test_slow_destination_of_a_stream_is_detached_and_copied_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(object_copy, "fan_out", partial(fan_out, stall_budget_s=0.05))
@@ -135,7 +139,7 @@ async def test_a_slow_destination_of_a_streamed_object_is_cut_loose_and_gets_an_
     assert len({scene.held(number).content for number in range(3)}) == 1
 
 
-async def test_a_slow_destination_whose_own_attempt_meets_a_failing_source_fails_alone(
+async def test_detached_destination_fails_alone_if_the_source_fails_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(object_copy, "fan_out", partial(fan_out, stall_budget_s=0.05))
@@ -150,7 +154,7 @@ async def test_a_slow_destination_whose_own_attempt_meets_a_failing_source_fails
     assert isinstance(slow.error, StoreUnavailable) and slow.error.store == "ceph"
 
 
-async def test_a_cancelled_copy_leaves_nothing_open() -> None:
+async def test_cancelled_copy_leaves_nothing_open() -> None:
     budget = CopyBudget(memory_bytes=STREAM_BYTES)
     scene = Scene(BIG, destinations=2, budget=budget)
     for store in scene.destinations:

@@ -36,8 +36,8 @@ def names_in(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir()]
 
 
-class Asking:
-    """Somebody who takes from a budget and holds it until told to give it back."""
+class Holder:
+    """Acquires bytes and keeps them until `release`."""
 
     def __init__(self, budget: ByteSemaphore, size_bytes: int) -> None:
         self.has = False
@@ -52,15 +52,15 @@ class Asking:
         self._budget.release(self._size_bytes)
 
 
-async def asking(budget: ByteSemaphore, *sizes_bytes: int) -> list[Asking]:
-    askers = [Asking(budget, size_bytes) for size_bytes in sizes_bytes]
+async def hold(budget: ByteSemaphore, *sizes_bytes: int) -> list[Holder]:
+    holders = [Holder(budget, size_bytes) for size_bytes in sizes_bytes]
     await asyncio.sleep(0.01)
-    return askers
+    return holders
 
 
-async def test_a_budget_gives_no_more_than_it_has() -> None:
+async def test_semaphore_grants_no_more_than_its_size() -> None:
     budget = ByteSemaphore(10)
-    first, second, third = await asking(budget, 4, 6, 1)
+    first, second, third = await hold(budget, 4, 6, 1)
 
     assert (first.has, second.has, third.has) == (True, True, False)
     first.release()
@@ -68,11 +68,11 @@ async def test_a_budget_gives_no_more_than_it_has() -> None:
     assert budget.free_bytes == 3
 
 
-async def test_a_budget_is_given_out_in_the_order_of_asking() -> None:
+async def test_semaphore_grants_in_order_of_requests() -> None:
     budget = ByteSemaphore(10)
-    first, big, small = await asking(budget, 8, 10, 1)
+    first, big, small = await hold(budget, 8, 10, 1)
 
-    assert not small.has, "it must not overtake the big one, or that would never get its turn"
+    assert not small.has, "it must not overtake the larger request, which would starve"
     assert not budget.try_acquire(1)
     first.release()
     await big.task
@@ -80,18 +80,18 @@ async def test_a_budget_is_given_out_in_the_order_of_asking() -> None:
     await small.task
 
 
-async def test_whoever_is_cancelled_while_waiting_makes_way() -> None:
+async def test_cancelled_request_lets_later_ones_pass() -> None:
     budget = ByteSemaphore(10)
-    _, big, small = await asking(budget, 8, 10, 2)
+    _, big, small = await hold(budget, 8, 10, 2)
     big.task.cancel()
     await asyncio.wait_for(small.task, 1)
 
     assert budget.free_bytes == 0
 
 
-async def test_whoever_is_cancelled_just_when_his_turn_comes_loses_nothing_of_it() -> None:
+async def test_request_cancelled_when_granted_releases_its_bytes() -> None:
     budget = ByteSemaphore(10)
-    first, second = await asking(budget, 10, 10)
+    first, second = await hold(budget, 10, 10)
     first.release()
     second.task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -100,24 +100,24 @@ async def test_whoever_is_cancelled_just_when_his_turn_comes_loses_nothing_of_it
     assert budget.free_bytes == 10
 
 
-async def test_more_than_there_ever_is_is_refused_at_once() -> None:
+async def test_request_larger_than_the_semaphore_is_an_error() -> None:
     with pytest.raises(ValueError, match="cannot acquire 11 of 10 bytes"):
         await ByteSemaphore(10).acquire(11)
 
 
-async def test_room_is_taken_and_given_as_a_whole() -> None:
+async def test_memory_and_disk_are_acquired_together() -> None:
     budget = CopyBudget(spool_bytes=10, memory_bytes=10)
 
     assert budget.try_acquire(BudgetRequest(5, 10))
     assert not budget.try_acquire(BudgetRequest(5, 1)), "no disk left"
     assert not budget.try_acquire(BudgetRequest(6, 0)), "no memory left"
-    assert budget.try_acquire(BudgetRequest(5, 0)), "what could not be had wholly must not be kept in part"
+    assert budget.try_acquire(BudgetRequest(5, 0)), "a failed request must not keep a part"
     budget.release(BudgetRequest(5, 0))
     budget.release(BudgetRequest(5, 10))
     assert budget.try_acquire(BudgetRequest(10, 10))
 
 
-async def test_two_that_need_memory_and_disk_do_not_block_each_other() -> None:
+async def test_copies_that_need_memory_and_disk_do_not_deadlock() -> None:
     budget = CopyBudget(spool_bytes=10, memory_bytes=10)
 
     async def use() -> None:
@@ -129,7 +129,7 @@ async def test_two_that_need_memory_and_disk_do_not_block_each_other() -> None:
     await asyncio.wait_for(asyncio.gather(use(), use(), use()), 5)
 
 
-async def test_whoever_is_cancelled_while_he_waits_for_memory_gives_the_disk_back() -> None:
+async def test_request_cancelled_while_waiting_for_memory_releases_its_disk() -> None:
     budget = CopyBudget(spool_bytes=10, memory_bytes=10)
     await budget.acquire(BudgetRequest(10, 0))
     waiting = asyncio.create_task(budget.acquire(BudgetRequest(1, 10)))
@@ -141,13 +141,13 @@ async def test_whoever_is_cancelled_while_he_waits_for_memory_gives_the_disk_bac
     assert budget.try_acquire(BudgetRequest(0, 10))
 
 
-def test_an_object_larger_than_all_of_the_spool_is_told_which_setting_to_change() -> None:
+def test_object_larger_than_the_spool_names_the_setting() -> None:
     with pytest.raises(SpoolTooSmall, match="set a larger spool_bytes in \\[worker\\]") as raised:
         CopyBudget(spool_bytes=10).check(BudgetRequest(0, 11))
     assert not raised.value.retriable
 
 
-async def test_what_is_spooled_comes_back_to_several_readers(tmp_path: Path) -> None:
+async def test_spooled_file_has_several_readers(tmp_path: Path) -> None:
     chunks = [os.urandom(700_000) for _ in range(5)]
     budget = CopyBudget(spool_dir=str(tmp_path))
 
@@ -156,15 +156,15 @@ async def test_what_is_spooled_comes_back_to_several_readers(tmp_path: Path) -> 
 
         assert list(contents) == [b"".join(chunks)] * 2
         assert file.md5 == hashlib.md5(b"".join(chunks)).digest()
-        assert names_in(tmp_path) == [], "a temporary file that has a name may be left behind"
+        assert names_in(tmp_path) == [], "a temporary file with a name would survive a crash"
 
 
-async def test_an_empty_object_can_be_spooled(tmp_path: Path) -> None:
+async def test_empty_object_can_be_spooled(tmp_path: Path) -> None:
     with await CopyBudget(spool_dir=str(tmp_path)).spool(of()) as file:
         assert await joined(file.chunks()) == b""
 
 
-async def test_a_reading_that_breaks_off_leaves_no_file_open(tmp_path: Path) -> None:
+async def test_failed_stream_leaves_no_file_open(tmp_path: Path) -> None:
     before = open_files()
 
     with pytest.raises(IntegrityError):
@@ -173,7 +173,7 @@ async def test_a_reading_that_breaks_off_leaves_no_file_open(tmp_path: Path) -> 
     assert open_files() == before
 
 
-async def test_a_spooling_that_is_cancelled_closes_its_file_only_after_the_last_write(
+async def test_cancelled_spooling_closes_its_file_after_the_last_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hold, closed_when_written = threading.Event(), []
@@ -193,7 +193,7 @@ async def test_a_spooling_that_is_cancelled_closes_its_file_only_after_the_last_
     assert closed_when_written == [False]
 
 
-async def test_a_full_disk_is_told_with_the_directory_and_may_be_tried_again() -> None:
+async def test_full_disk_names_the_directory_and_is_retriable() -> None:
     before = open_files()
 
     async def endless() -> AsyncIterator[bytes]:
@@ -211,12 +211,12 @@ async def test_a_full_disk_is_told_with_the_directory_and_may_be_tried_again() -
     assert open_files() == before
 
 
-async def test_a_directory_that_is_not_there_is_told() -> None:
+async def test_missing_directory_is_named() -> None:
     with pytest.raises(SpoolUnavailable, match="/no/such/directory"):
         await CopyBudget(spool_dir="/no/such/directory").spool(of(b"x"))
 
 
-async def test_a_disk_that_takes_only_a_part_gets_the_rest_too(tmp_path: Path) -> None:
+async def test_partial_write_is_continued(tmp_path: Path) -> None:
     class Reluctant:
         def __init__(self) -> None:
             self.written = b""

@@ -1,4 +1,4 @@
-"""A fresh notice: copied unseen, under a lease, to each destination for itself."""
+"""Unconditional copies of fresh notifications."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.transfer.scene import BIG, KEY, PARTS, SIZES, ExpiringLease, Scene, m
 
 @SIZES
 @pytest.mark.parametrize("etag", ["", PARTS])
-async def test_the_source_is_read_once_and_written_to_every_destination(content: bytes, etag: str) -> None:
+async def test_source_is_read_once_and_written_to_every_destination(content: bytes, etag: str) -> None:
     scene = Scene(content, destinations=3, etag=etag, headers={"content-type": "image/fits", "x-amz-meta-a-b": "1"})
 
     outcomes = await scene.copy()
@@ -27,7 +27,7 @@ async def test_the_source_is_read_once_and_written_to_every_destination(content:
 
 
 @SIZES
-async def test_an_outcome_tells_sizes_and_md5s_of_both_sides(content: bytes) -> None:
+async def test_outcome_has_sizes_and_md5s_of_both_sides(content: bytes) -> None:
     outcome = await Scene(content).outcome()
 
     assert (outcome.key, outcome.result, outcome.error) == (KEY, Result.COPIED, None)
@@ -35,7 +35,7 @@ async def test_an_outcome_tells_sizes_and_md5s_of_both_sides(content: bytes) -> 
     assert (outcome.source_md5, outcome.destination_md5) == (md5(content), md5(content))
 
 
-async def test_an_object_that_the_source_has_no_more_is_gone_for_every_destination() -> None:
+async def test_missing_source_object_is_source_missing_for_every_destination() -> None:
     scene = Scene(destinations=2)
     scene.source.objects.clear()
 
@@ -45,7 +45,7 @@ async def test_an_object_that_the_source_has_no_more_is_gone_for_every_destinati
     assert [store.requests for store in scene.destinations] == [[], []]
 
 
-async def test_any_other_error_of_the_source_fails_every_destination_and_names_the_source() -> None:
+async def test_error_of_the_source_fails_every_destination_and_names_the_source() -> None:
     scene = Scene(destinations=2)
     scene.source.get_error = NoSuchBucket("no such bucket", store="ceph", operation="GET", key=KEY)
 
@@ -57,7 +57,7 @@ async def test_any_other_error_of_the_source_fails_every_destination_and_names_t
 
 @SIZES
 @pytest.mark.parametrize("etag", ["", PARTS])
-async def test_one_destinations_failure_leaves_the_others_alone(content: bytes, etag: str) -> None:
+async def test_failure_of_one_destination_does_not_affect_the_others(content: bytes, etag: str) -> None:
     scene = Scene(content, destinations=2, etag=etag)
 
     def refuse(_: Object) -> PutResult:
@@ -77,7 +77,7 @@ async def test_one_destinations_failure_leaves_the_others_alone(content: bytes, 
 
 @SIZES
 @pytest.mark.parametrize("etag", ["", PARTS])
-async def test_nothing_is_written_once_the_lease_is_over(content: bytes, etag: str) -> None:
+async def test_expired_lease_prevents_every_write(content: bytes, etag: str) -> None:
     scene = Scene(content, etag=etag)
 
     outcome = await scene.outcome(check_lease=ExpiringLease(0))
@@ -88,7 +88,7 @@ async def test_nothing_is_written_once_the_lease_is_over(content: bytes, etag: s
 
 
 @pytest.mark.parametrize("etag", ["", PARTS])
-async def test_a_lease_that_ends_during_a_long_put_keeps_the_object_from_being_complete(etag: str) -> None:
+async def test_lease_that_expires_during_a_streamed_put_aborts_it(etag: str) -> None:
     scene = Scene(BIG, etag=etag)
 
     outcome = await scene.outcome(check_lease=ExpiringLease(1))
@@ -98,12 +98,12 @@ async def test_a_lease_that_ends_during_a_long_put_keeps_the_object_from_being_c
     assert scene.destination.cut_off == 1
 
 
-# writes without an answer
+# indeterminate writes
 
 
 @SIZES
 @pytest.mark.parametrize("etag", ["", PARTS])
-async def test_a_put_that_was_sent_whole_and_got_no_answer_is_told(content: bytes, etag: str) -> None:
+async def test_put_without_response_is_indeterminate(content: bytes, etag: str) -> None:
     scene = Scene(content, etag=etag)
 
     def break_off(_: Object) -> PutResult:
@@ -117,7 +117,7 @@ async def test_a_put_that_was_sent_whole_and_got_no_answer_is_told(content: byte
     assert outcome.indeterminate
 
 
-async def test_a_put_of_which_the_end_was_never_sent_cannot_be_carried_out_later() -> None:
+async def test_incomplete_put_is_not_indeterminate() -> None:
     scene = Scene(BIG)
 
     async def break_off(*_: object, **__: object) -> PutResult:
@@ -128,7 +128,7 @@ async def test_a_put_of_which_the_end_was_never_sent_cannot_be_carried_out_later
     assert not (await scene.outcome()).indeterminate
 
 
-async def test_an_attempt_without_an_answer_before_the_one_that_succeeded_is_told() -> None:
+async def test_success_after_an_attempt_without_response_is_indeterminate() -> None:
     scene = Scene()
     scene.destination.answers = lambda stored: PutResult(md5(stored.content), False, True)
 
@@ -137,7 +137,7 @@ async def test_an_attempt_without_an_answer_before_the_one_that_succeeded_is_tol
     assert (outcome.result, outcome.indeterminate) == (Result.COPIED, True)
 
 
-async def test_a_lease_that_ended_between_two_attempts_does_not_hide_the_first_one() -> None:
+async def test_lease_that_expires_between_two_attempts_is_indeterminate() -> None:
     scene = Scene()
     put = scene.destination.put
 

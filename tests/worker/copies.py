@@ -1,4 +1,4 @@
-"""What the tests of a worker give it to do, and how it goes."""
+"""A scripted `copy` and helpers for the tests of a worker."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ Behaviour = Callable[[Job, str], Awaitable[Outcome] | Outcome]
 
 
 class Copies:
-    """A scripted `copy`: for each destination it does what `behaviour` says, and takes down what it was asked for."""
+    """A scripted `copy` that returns the outcome of `behaviour` for each destination and records its calls."""
 
     def __init__(self, behaviour: Behaviour | None = None) -> None:
         self.behaviour = behaviour or copied
-        self.asked: list[tuple[str, tuple[str, ...]]] = []
+        self.calls: list[tuple[str, tuple[str, ...]]] = []
         self.jobs: list[Job] = []
-        self.permits: list[Callable[[], None]] = []
-        self.running = self.most_running = 0
-        self.rate_limiter = asyncio.Event()
-        self.rate_limiter.set()
+        self.lease_checks: list[Callable[[], None]] = []
+        self.running = self.max_running = 0
+        self.may_continue = asyncio.Event()
+        self.may_continue.set()
 
     async def __call__(self, job: Job, destinations: Sequence[str], check_lease: Callable[[], None]) -> list[Outcome]:
-        self.asked.append((job.key, tuple(destinations)))
+        self.calls.append((job.key, tuple(destinations)))
         self.jobs.append(job)
-        self.permits.append(check_lease)
+        self.lease_checks.append(check_lease)
         self.running += 1
-        self.most_running = max(self.most_running, self.running)
+        self.max_running = max(self.max_running, self.running)
         try:
-            await self.rate_limiter.wait()
+            await self.may_continue.wait()
             outcomes = []
             for name in destinations:
                 outcome = self.behaviour(job, name)
@@ -49,7 +49,7 @@ class Copies:
             self.running -= 1
 
     def times(self, key: str) -> int:
-        return sum(asked == key for asked, _ in self.asked)
+        return sum(calls == key for calls, _ in self.calls)
 
 
 def copied(job: Job, destination: str) -> Outcome:
@@ -85,16 +85,16 @@ async def working(worker: Worker, stop: asyncio.Event | None = None, drain_s: fl
         await cancel([task])
 
 
-async def notice(jobs: JobQueue, *keys: str) -> None:
+async def enqueue_fresh(jobs: JobQueue, *keys: str) -> None:
     await jobs.enqueue([JobRequest(key, BOTH) for key in keys], Lane.FRESH)
 
 
-async def bulk(jobs: JobQueue, *keys: str, run: str = "") -> None:
-    await jobs.enqueue([JobRequest(key, BOTH) for key in keys], Lane.BULK, run)
+async def enqueue_bulk(jobs: JobQueue, *keys: str, tracker_id: str = "") -> None:
+    await jobs.enqueue([JobRequest(key, BOTH) for key in keys], Lane.BULK, tracker_id)
 
 
-async def done(jobs: JobQueue) -> None:
-    """Wait until nothing is left to do but looks."""
+async def until_done(jobs: JobQueue) -> None:
+    """Wait until only rechecks are left."""
 
     async def nothing_pending() -> bool:
         return (await jobs.stats()).pending == 0
@@ -102,5 +102,5 @@ async def done(jobs: JobQueue) -> None:
     await until(nothing_pending)
 
 
-async def letters(jobs: JobQueue, destination: str) -> list[DeadLetter]:
+async def dead_letters_of(jobs: JobQueue, destination: str) -> list[DeadLetter]:
     return [letter async for letter in jobs.dead_letters(destination)]  # type: ignore[attr-defined]

@@ -11,7 +11,20 @@ from s3s3.model import Job, Outcome
 from s3s3.queue.base import JobQueue
 from s3s3.worker.worker import Worker
 from tests.waiting import until
-from tests.worker.copies import ROUTE, SOURCE, A, B, Copies, NewQueue, copied, done, failed, letters, notice, working
+from tests.worker.copies import (
+    ROUTE,
+    SOURCE,
+    A,
+    B,
+    Copies,
+    NewQueue,
+    copied,
+    dead_letters_of,
+    enqueue_fresh,
+    failed,
+    until_done,
+    working,
+)
 
 
 @pytest.fixture
@@ -20,77 +33,73 @@ def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s3s3.worker.retry_policy.INITIAL_RETRY_S", 0.1)
 
 
-class Sick:
-    """A store that is away until it is `well`."""
+class DownStore:
+    """A store that is down until `is_up`."""
 
     def __init__(self, store: str) -> None:
         self.store = store
-        self.well = False
-        self.tried = 0
+        self.is_up = False
+        self.attempts = 0
 
     def __call__(self, job: Job, name: str) -> Outcome:
         if self.store not in (SOURCE, name):
             return copied(job, name)
-        self.tried += 1
-        return copied(job, name) if self.well else failed(job, name, StoreUnavailable("away", store=self.store))
+        self.attempts += 1
+        return copied(job, name) if self.is_up else failed(job, name, StoreUnavailable("away", store=self.store))
 
 
 @pytest.mark.parametrize("store", [B, SOURCE])
-async def test_a_store_that_is_down_is_left_alone_but_for_probes_and_all_is_made_good_when_it_is_back(
-    jobs: JobQueue, quick_probes: None, store: str
-) -> None:
-    sick = Sick(store)
-    copies = Copies(sick)
+async def test_store_that_is_down_gets_only_probes_and_recovers(jobs: JobQueue, quick_probes: None, store: str) -> None:
+    down_store = DownStore(store)
+    copies = Copies(down_store)
     keys = [f"k{number}" for number in range(100)]
     async with working(Worker(ROUTE, jobs, copies, concurrency=4)):
-        await notice(jobs, *keys)
+        await enqueue_fresh(jobs, *keys)
 
         async def all_parked() -> bool:
             counts = await jobs.stats()
             return counts.parked[store] >= 90 and counts.fresh <= 1
 
         await until(all_parked)
-        tried = sick.tried
-        await notice(jobs, *(f"late{number}" for number in range(50)))
+        attempts = down_store.attempts
+        await enqueue_fresh(jobs, *(f"late{number}" for number in range(50)))
         keys += [f"late{number}" for number in range(50)]
         await asyncio.sleep(1.0)
-        assert sick.tried - tried <= 10  # probes after 0.1, 0.2, 0.4 s
+        assert down_store.attempts - attempts <= 10  # probes after 0.1, 0.2, 0.4 s
         assert list((await jobs.stats()).circuits) == [store]
-        sick.well = True
-        await done(jobs)
+        down_store.is_up = True
+        await until_done(jobs)
     assert (await jobs.stats()).circuits == {}
-    assert {key for key, names in copies.asked if B in names} == set(keys)
-    assert await letters(jobs, B) == []
-    assert max(job.attempts.get(B, 0) for job in copies.jobs) <= 2  # what was parked was not counted
+    assert {key for key, names in copies.calls if B in names} == set(keys)
+    assert await dead_letters_of(jobs, B) == []
+    assert max(job.attempts.get(B, 0) for job in copies.jobs) <= 2  # parking does not count as an attempt
 
 
-async def test_a_sick_destination_does_not_hold_up_the_others(jobs: JobQueue, quick_probes: None) -> None:
-    copies = Copies(Sick(B))
+async def test_destination_that_is_down_does_not_delay_the_others(jobs: JobQueue, quick_probes: None) -> None:
+    copies = Copies(DownStore(B))
     keys = [f"k{number}" for number in range(100)]
     async with working(Worker(ROUTE, jobs, copies, concurrency=4)):
-        await notice(jobs, *keys)
-        await until(lambda: {key for key, names in copies.asked if A in names} == set(keys))
+        await enqueue_fresh(jobs, *keys)
+        await until(lambda: {key for key, names in copies.calls if A in names} == set(keys))
 
 
 @pytest.mark.real
-async def test_a_store_that_is_back_is_used_again_while_a_long_lane_is_worked_on(
-    redis_queue: NewQueue, quick_probes: None
-) -> None:
-    jobs, sick = redis_queue(), Sick(B)
+async def test_recovered_store_is_used_while_the_lane_is_long(redis_queue: NewQueue, quick_probes: None) -> None:
+    jobs, down_store = redis_queue(), DownStore(B)
 
     async def takes_its_time(job: Job, name: str) -> Outcome:
         await asyncio.sleep(0.01)
-        return sick(job, name)
+        return down_store(job, name)
 
     copies = Copies(takes_its_time)
     async with working(Worker(ROUTE, jobs, copies, concurrency=4)):
-        await notice(jobs, *(f"k{number}" for number in range(2000)))
+        await enqueue_fresh(jobs, *(f"k{number}" for number in range(2000)))
 
         async def down() -> bool:
             return B in (await jobs.stats()).circuits
 
         await until(down)
-        sick.well = True
+        down_store.is_up = True
 
         async def up() -> bool:
             return not await down()

@@ -1,4 +1,4 @@
-"""Leases, and a Redis that goes away."""
+"""Leases, and Redis outages."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.redis_server import RedisServer
 from s3s3.worker.worker import Worker
 from tests.waiting import until
-from tests.worker.copies import BOTH, ROUTE, A, Copies, NewQueue, copied, done, failed, notice, working
+from tests.worker.copies import BOTH, ROUTE, A, Copies, NewQueue, copied, enqueue_fresh, failed, until_done, working
 
 
 @pytest.mark.real
-async def test_a_job_that_takes_longer_than_its_lease_is_not_taken_over(redis_queue: NewQueue) -> None:
+async def test_job_longer_than_its_lease_is_not_taken_over(redis_queue: NewQueue) -> None:
     lease_s = 1.0
     first, second = redis_queue(lease_s=lease_s), redis_queue(lease_s=lease_s)
     copies, others = Copies(), Copies()
-    copies.rate_limiter.clear()
+    copies.may_continue.clear()
     async with working(Worker(ROUTE, first, copies, lease_s=lease_s)):
-        await notice(first, "k")
+        await enqueue_fresh(first, "k")
         await until(lambda: copies.running)
         async with working(Worker(ROUTE, second, others, lease_s=lease_s)):
             await asyncio.sleep(2.5 * lease_s)
-            copies.permits[0]()
-            copies.rate_limiter.set()
-            await done(second)
-    assert (copies.asked, others.asked) == ([("k", BOTH)], [])
+            copies.lease_checks[0]()
+            copies.may_continue.set()
+            await until_done(second)
+    assert (copies.calls, others.calls) == ([("k", BOTH)], [])
     assert (await first.stats()).rechecks == 0
 
 
 @pytest.mark.real
-async def test_a_worker_whose_job_was_taken_over_writes_nothing_more_and_has_it_looked_at(
+async def test_worker_that_lost_its_job_writes_nothing_and_leaves_a_recheck(
     redis_queue: NewQueue,
 ) -> None:
     lease_s = 6.0
@@ -50,7 +50,7 @@ async def test_a_worker_whose_job_was_taken_over_writes_nothing_more_and_has_it_
     async def writes_until_it_may_not(job: Job, name: str) -> Outcome:
         while True:
             try:
-                copies.permits[-1]()
+                copies.lease_checks[-1]()
             except LeaseLost as error:
                 return failed(job, name, error)
             writes.append(name)
@@ -61,7 +61,7 @@ async def test_a_worker_whose_job_was_taken_over_writes_nothing_more_and_has_it_
     async with working(Worker(ROUTE, jobs, copies, lease_s=lease_s), stop):
         await jobs.enqueue([JobRequest("k", (A,))], Lane.FRESH)
         await until(lambda: writes)
-        began_s = boottime_s()
+        started_s = boottime_s()
         job = copies.jobs[0]
         await jobs.client.xclaim(
             "s3s3:{default}:fresh", "s3s3", jobs.consumer, 0, [job.entry], idle=3600_000, justid=True
@@ -70,17 +70,17 @@ async def test_a_worker_whose_job_was_taken_over_writes_nothing_more_and_has_it_
         assert stolen.token != job.token
         stop.set()
         await until(lambda: not copies.running)
-        assert boottime_s() - began_s < 0.8 * lease_s  # it learned it when it renewed, not when its time was over
+        assert boottime_s() - started_s < 0.8 * lease_s  # it learned this at a renewal, before the lease expired
         assert await thief.finish(stolen, {})
     (again,) = (await thief.claim(5, 5, 5, 0)).jobs
     assert (again.key, again.destinations, again.lane) == ("k", BOTH, Lane.BULK)
 
 
-# -- a Redis that goes away
+# -- Redis outages
 
 
 @pytest.mark.real
-async def test_work_goes_on_when_redis_is_back(
+async def test_work_continues_after_a_redis_outage(
     redis_queue: NewQueue, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def takes_its_time(job: Job, name: str) -> Outcome:
@@ -91,31 +91,31 @@ async def test_work_goes_on_when_redis_is_back(
     jobs = redis_queue(lease_s=2.0)
     keys = [f"k{number}" for number in range(400)]
     async with working(Worker(ROUTE, jobs, copies, concurrency=8, lease_s=2.0)):
-        await notice(jobs, *keys)
+        await enqueue_fresh(jobs, *keys)
         for _ in range(2):
-            before = len(copies.asked)
-            await until(partial(lambda before: len(copies.asked) > before + 40, before))
+            before = len(copies.calls)
+            await until(partial(lambda before: len(copies.calls) > before + 40, before))
             redis_server.kill()
             await asyncio.sleep(0.3)
             redis_server.start()
-        await done(jobs)
-    assert {key for key, _ in copies.asked} == set(keys)
+        await until_done(jobs)
+    assert {key for key, _ in copies.calls} == set(keys)
     away = [record.message for record in caplog.records if "retrying until Redis" in record.message]
     assert len(away) <= 6
 
 
 @pytest.mark.real
-async def test_a_worker_that_is_stopped_while_redis_is_away_ends_in_time_and_its_jobs_lapse(
+async def test_worker_stopped_during_an_outage_ends_in_time_and_its_leases_expire(
     redis_queue: NewQueue, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     copies, stop = Copies(), asyncio.Event()
-    copies.rate_limiter.clear()
+    copies.may_continue.clear()
     jobs, other = redis_queue(lease_s=1.0), redis_queue(lease_s=1.0)
     async with working(Worker(ROUTE, jobs, copies, lease_s=1.0), stop, drain_s=0.5):
-        await notice(jobs, "ends", "goes on")
+        await enqueue_fresh(jobs, "ends", "goes on")
         await until(lambda: copies.running == 2)
         redis_server.kill()
-        copies.rate_limiter.set()  # what ended cannot be told
+        copies.may_continue.set()  # finished jobs cannot be settled
         await asyncio.sleep(0.2)
         stop.set()
     assert "their leases expire instead" in caplog.text
@@ -129,24 +129,24 @@ async def test_a_worker_that_is_stopped_while_redis_is_away_ends_in_time_and_its
 
 
 @pytest.mark.real
-async def test_a_redis_that_forgets_everything_loses_nothing_that_runs(redis_queue: NewQueue) -> None:
+async def test_redis_that_loses_its_data_loses_no_running_job(redis_queue: NewQueue) -> None:
     jobs = redis_queue(lease_s=1.0)
     assert isinstance(jobs, RedisJobQueue)
     copies = Copies()
-    copies.rate_limiter.clear()
+    copies.may_continue.clear()
     async with working(Worker(ROUTE, jobs, copies, concurrency=2, lease_s=1.0)):
-        await notice(jobs, "k1", "k2")
+        await enqueue_fresh(jobs, "k1", "k2")
         await until(lambda: copies.running == 2)
         await jobs.client.flushall()
-        copies.rate_limiter.set()
+        copies.may_continue.set()
         await until(lambda: copies.times("k1") >= 2 and copies.times("k2") >= 2)
-        await notice(jobs, "k3")
-        await done(jobs)
+        await enqueue_fresh(jobs, "k3")
+        await until_done(jobs)
     assert copies.times("k3") == 1
 
 
-async def test_an_outage_costs_no_claim_and_no_finish(jobs: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each call fails now and then, before it was heard or after."""
+async def test_outage_loses_no_claim_and_no_finish(jobs: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some calls fail, before or after Redis has executed them."""
     monkeypatch.setattr("s3s3.queue.redis_retry.INITIAL_BACKOFF_S", 0.001)
     calls = 0
 
@@ -168,6 +168,6 @@ async def test_an_outage_costs_no_claim_and_no_finish(jobs: JobQueue, monkeypatc
     copies = Copies()
     keys = [f"k{number}" for number in range(50)]
     async with working(Worker(ROUTE, jobs, copies, concurrency=3)):
-        await notice(jobs, *keys)
-        await done(jobs)
-    assert {key for key, _ in copies.asked} == set(keys)
+        await enqueue_fresh(jobs, *keys)
+        await until_done(jobs)
+    assert {key for key, _ in copies.calls} == set(keys)

@@ -1,4 +1,4 @@
-"""What becomes of a job after its copy, and who is told."""
+"""How jobs are settled after their copies, and which callbacks and trackers are notified."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ from tests.worker.copies import (
     A,
     B,
     Copies,
-    bulk,
     copied,
-    done,
+    dead_letters_of,
+    enqueue_bulk,
+    enqueue_fresh,
     failed,
     fails_at,
-    letters,
-    notice,
+    until_done,
     working,
 )
 
 
-async def test_what_failed_is_tried_again_until_it_succeeds(jobs: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_destination_is_retried_until_it_succeeds(jobs: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s3s3.worker.retry_policy.INITIAL_RETRY_S", 0.01)
     copies = Copies(fails_at(B, StoreUnavailable("away", store=B), times=3))
     async with working(Worker(ROUTE, jobs, copies)):
-        await notice(jobs, "k")
-        await done(jobs)
-    assert copies.asked == [("k", BOTH), ("k", (B,)), ("k", (B,)), ("k", (B,))]
+        await enqueue_fresh(jobs, "k")
+        await until_done(jobs)
+    assert copies.calls == [("k", BOTH), ("k", (B,)), ("k", (B,)), ("k", (B,))]
     assert [dict(job.attempts) for job in copies.jobs] == [{}, {B: 1}, {B: 2}, {B: 3}]
 
 
-async def test_what_failed_too_often_becomes_a_dead_letter(jobs: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_failures_make_a_dead_letter(jobs: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s3s3.worker.retry_policy.INITIAL_RETRY_S", 0.01)
     copies = Copies(fails_at(B, IntegrityError("bits", store=B)))
     async with working(Worker(ROUTE, jobs, copies, max_attempts=3)):
-        await notice(jobs, "k")
-        await done(jobs)
-    (letter,) = await letters(jobs, B)
+        await enqueue_fresh(jobs, "k")
+        await until_done(jobs)
+    (letter,) = await dead_letters_of(jobs, B)
     assert (letter.key, letter.attempts, letter.reason) == ("k", 3, "after 3 attempts: dest-b: bits")
     assert copies.times("k") == 3
 
 
-async def test_what_waits_for_a_retry_waits(jobs: JobQueue) -> None:
+async def test_retry_waits_for_its_delay(jobs: JobQueue) -> None:
     copies = Copies(fails_at(B, IntegrityError("bits", store=B)))
     async with working(Worker(ROUTE, jobs, copies)):
-        await notice(jobs, "k")
+        await enqueue_fresh(jobs, "k")
 
         async def waits() -> bool:
             return (await jobs.stats()).retrying == 1
@@ -65,40 +65,40 @@ async def test_what_waits_for_a_retry_waits(jobs: JobQueue) -> None:
     assert copies.times("k") == 1
 
 
-async def test_what_can_never_succeed_is_buried_at_once_and_the_others_are_copied(jobs: JobQueue) -> None:
+async def test_permanent_failure_is_dead_lettered_immediately_for_its_destination(jobs: JobQueue) -> None:
     copies = Copies(fails_at(B, TooLarge("too large", store=B)))
     async with working(Worker(ROUTE, jobs, copies)):
-        await notice(jobs, "k")
-        await done(jobs)
-    assert [letter.key for letter in await letters(jobs, B)] == ["k"]
-    assert await letters(jobs, A) == []
-    assert copies.asked == [("k", BOTH)]
+        await enqueue_fresh(jobs, "k")
+        await until_done(jobs)
+    assert [letter.key for letter in await dead_letters_of(jobs, B)] == ["k"]
+    assert await dead_letters_of(jobs, A) == []
+    assert copies.calls == [("k", BOTH)]
 
 
-async def test_a_destination_that_the_configuration_no_longer_has_is_done_with(jobs: JobQueue) -> None:
+async def test_destination_that_is_no_longer_configured_is_done(jobs: JobQueue) -> None:
     copies = Copies()
     async with working(Worker(ROUTE, jobs, copies)):
         await jobs.enqueue([JobRequest("k1", (A, "dest-gone")), JobRequest("k2", ("dest-gone",))], Lane.FRESH)
-        await done(jobs)
-    assert copies.asked == [("k1", (A,))]
+        await until_done(jobs)
+    assert copies.calls == [("k1", (A,))]
 
 
-async def test_a_write_without_an_answer_leaves_a_look(jobs: JobQueue) -> None:
+async def test_indeterminate_write_schedules_a_recheck(jobs: JobQueue) -> None:
     error = StoreUnavailable("no answer", store=B)
 
     def behaviour(job: Job, name: str) -> Outcome:
         return failed(job, name, error, indeterminate=name == B and job.key == "k1")
 
     async with working(Worker(ROUTE, jobs, Copies(behaviour), max_attempts=1)):
-        await notice(jobs, "k1", "k2")
-        await done(jobs)
+        await enqueue_fresh(jobs, "k1", "k2")
+        await until_done(jobs)
     assert (await jobs.stats()).rechecks == 1
 
 
-# -- those who are told
+# -- trackers and callbacks
 
 
-async def test_runs_are_told_each_outcome_and_whether_it_is_the_last_word(jobs: JobQueue) -> None:
+async def test_trackers_receive_each_outcome_and_whether_it_is_final(jobs: JobQueue) -> None:
     def behaviour(job: Job, name: str) -> Outcome:
         if name == A:
             return copied(job, name)
@@ -106,11 +106,11 @@ async def test_runs_are_told_each_outcome_and_whether_it_is_the_last_word(jobs: 
         return failed(job, name, error)
 
     async with working(Worker(ROUTE, jobs, Copies(behaviour))):
-        await bulk(jobs, "k1", "k2", run="run1")
-        told: list[dict[str, Any]] = []
-        while len(told) < 4:
-            told += [json.loads(event) for event in await jobs.poll_outcomes("run1", 5)]
-    assert {(event["key"], event["destination"]): (event["outcome"], event["final"]) for event in told} == {
+        await enqueue_bulk(jobs, "k1", "k2", tracker_id="run1")
+        events: list[dict[str, Any]] = []
+        while len(events) < 4:
+            events += [json.loads(event) for event in await jobs.poll_outcomes("run1", 5)]
+    assert {(event["key"], event["destination"]): (event["outcome"], event["final"]) for event in events} == {
         ("k1", A): ("copied", True),
         ("k1", B): ("failed", True),
         ("k2", A): ("copied", True),
@@ -118,7 +118,7 @@ async def test_runs_are_told_each_outcome_and_whether_it_is_the_last_word(jobs: 
     }
 
 
-async def test_a_job_that_is_handed_back_has_no_outcome_yet(jobs: JobQueue) -> None:
+async def test_released_job_has_no_outcome_yet(jobs: JobQueue) -> None:
     lost = iter([True, False])
 
     def behaviour(job: Job, name: str) -> Outcome:
@@ -127,32 +127,32 @@ async def test_a_job_that_is_handed_back_has_no_outcome_yet(jobs: JobQueue) -> N
     async with working(Worker(ROUTE, jobs, Copies(behaviour))):
         await jobs.enqueue([JobRequest("k", (A,))], Lane.BULK, "run1")
         events = await until(lambda: jobs.poll_outcomes("run1", 1))
-        await done(jobs)
+        await until_done(jobs)
     assert [json.loads(event)["outcome"] for event in events] == ["copied"]
     assert (await jobs.stats()).rechecks == 1, "an earlier attempt at its PUT may have been sent"
 
 
-async def test_outcomes_are_told_once_the_queue_knows_them_and_arrivals_before(jobs: JobQueue) -> None:
-    told: list[Any] = []
+async def test_on_copied_runs_before_the_queue_is_settled_and_on_job_end_after(jobs: JobQueue) -> None:
+    events: list[Any] = []
 
     async def on_copied(key: str, results: Collection[Result]) -> None:
-        told.append((set(results), key, (await jobs.stats()).pending))
+        events.append((set(results), key, (await jobs.stats()).pending))
 
-    def finished(job: Job, outcomes: Sequence[Outcome], took_s: float) -> None:
-        told.append((job.key, [outcome.result for outcome in outcomes], 0 <= took_s < 5))
+    def on_job_end(job: Job, outcomes: Sequence[Outcome], took_s: float) -> None:
+        events.append((job.key, [outcome.result for outcome in outcomes], 0 <= took_s < 5))
 
     def behaviour(job: Job, name: str) -> Outcome:
         if job.key == "gone":
             return Outcome(name, job.key, Result.SOURCE_MISSING)
         return copied(job, name) if job.key == "new" and name == A else Outcome(name, job.key, Result.SAME)
 
-    async with working(Worker(ROUTE, jobs, Copies(behaviour), on_job_end=finished, on_copied=on_copied)):
-        await notice(jobs, "new")
-        await done(jobs)
+    async with working(Worker(ROUTE, jobs, Copies(behaviour), on_job_end=on_job_end, on_copied=on_copied)):
+        await enqueue_fresh(jobs, "new")
+        await until_done(jobs)
         for key in ("same", "gone"):
-            await notice(jobs, key)
-            await done(jobs)
-    assert told == [
+            await enqueue_fresh(jobs, key)
+            await until_done(jobs)
+    assert events == [
         ({Result.COPIED, Result.SAME}, "new", 1),
         ("new", [Result.COPIED, Result.SAME], True),
         ({Result.SAME}, "same", 1),
@@ -161,23 +161,23 @@ async def test_outcomes_are_told_once_the_queue_knows_them_and_arrivals_before(j
     ]
 
 
-# -- a destination that holds up the others
+# -- slow destinations
 
 
-async def test_who_is_left_behind_gets_a_job_of_its_own_and_so_does_everything_after_it(jobs: JobQueue) -> None:
+async def test_slow_destination_gets_jobs_of_its_own(jobs: JobQueue) -> None:
     async with working(Worker(ROUTE, jobs, copies := Copies(fails_at(B, DestinationTooSlow("slow"), times=1)))):
-        await notice(jobs, "first")
-        await done(jobs)
-        await notice(jobs, "second")
-        await done(jobs)
-    assert copies.asked == [("first", BOTH), ("first", (B,)), ("second", (A,)), ("second", (B,))]
+        await enqueue_fresh(jobs, "first")
+        await until_done(jobs)
+        await enqueue_fresh(jobs, "second")
+        await until_done(jobs)
+    assert copies.calls == [("first", BOTH), ("first", (B,)), ("second", (A,)), ("second", (B,))]
     assert [job.lane for job in copies.jobs] == [Lane.FRESH, Lane.BULK] * 2
 
 
-async def test_runs_that_wait_hear_of_a_destination_that_was_left_behind_once_it_is_done(jobs: JobQueue) -> None:
+async def test_trackers_receive_the_outcome_of_a_slow_destination_once_it_is_done(jobs: JobQueue) -> None:
     async with working(Worker(ROUTE, jobs, Copies(fails_at(B, DestinationTooSlow("slow"), times=1)))):
-        await bulk(jobs, "k", run="run1")
-        told: list[dict[str, Any]] = []
-        while len(told) < 2:
-            told += [json.loads(event) for event in await jobs.poll_outcomes("run1", 5)]
-    assert [(event["destination"], event["outcome"]) for event in told] == [(A, "copied"), (B, "copied")]
+        await enqueue_bulk(jobs, "k", tracker_id="run1")
+        events: list[dict[str, Any]] = []
+        while len(events) < 2:
+            events += [json.loads(event) for event in await jobs.poll_outcomes("run1", 5)]
+    assert [(event["destination"], event["outcome"]) for event in events] == [(A, "copied"), (B, "copied")]

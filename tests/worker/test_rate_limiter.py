@@ -1,4 +1,4 @@
-"""Limits of destinations, shared through a real Redis."""
+"""Rate limits of destinations, shared through a real Redis."""
 
 from __future__ import annotations
 
@@ -33,149 +33,155 @@ async def client(redis_url: str) -> AsyncIterator[Redis]:
 def limit(
     client: Redis | None, *, requests: float = 0, size_bytes: float = 0, metrics: Metrics | None = None
 ) -> DestinationRateLimiter:
-    there = Endpoint(
+    destination = Endpoint(
         "ceph",
         "bucket",
         max_requests_per_s=(Window(*ALL_DAY, requests),) if requests else (),
         max_bytes_per_s=(Window(*ALL_DAY, size_bytes),) if size_bytes else (),
     )
-    route = Route("images", Endpoint("source", "bucket"), (there, Endpoint("swift", "bucket")))
+    route = Route("images", Endpoint("source", "bucket"), (destination, Endpoint("swift", "bucket")))
     return rate_limiters(route, client, metrics or Metrics())["ceph"]
 
 
-async def count_for(seconds: float, *gates: DestinationRateLimiter, at_once: int = 4, size_bytes: int = 0) -> list[int]:
-    """How many requests each gate lets pass, several asking at a time."""
-    passed = [0] * len(gates)
+async def count_for(
+    seconds: float, *limiters: DestinationRateLimiter, at_once: int = 4, size_bytes: int = 0
+) -> list[int]:
+    """Return how many requests each limiter admits, with several concurrent callers."""
+    passed = [0] * len(limiters)
 
-    async def ask(number: int) -> None:
+    async def admit(number: int) -> None:
         while True:
-            await gates[number].admit(size_bytes, streamed=False)
+            await limiters[number].admit(size_bytes, streamed=False)
             passed[number] += 1
             await asyncio.sleep(0)
 
-    tasks = [asyncio.create_task(ask(number)) for number in range(len(gates)) for _ in range(at_once)]
+    tasks = [asyncio.create_task(admit(number)) for number in range(len(limiters)) for _ in range(at_once)]
     await asyncio.sleep(seconds)
     await cancel(tasks)
     return passed
 
 
-def test_a_destination_without_limits_has_no_gate() -> None:
+def test_destination_without_limits_has_no_rate_limiter() -> None:
     route = Route("images", Endpoint("source", "bucket"), (Endpoint("ceph", "bucket"),))
     assert rate_limiters(route, None, Metrics()) == {}
 
 
-async def test_two_processes_together_keep_the_rate_and_have_the_same_of_it(client: Redis) -> None:
-    one, other = await count_for(2, limit(client, requests=100), limit(client, requests=100))
+async def test_two_processes_share_the_rate_equally(client: Redis) -> None:
+    first, second = await count_for(2, limit(client, requests=100), limit(client, requests=100))
     # The burst is a second's worth; each may have reserved another tenth.
-    assert 250 <= one + other <= 320
-    assert abs(one - other) <= 0.2 * (one + other)
+    assert 250 <= first + second <= 320
+    assert abs(first - second) <= 0.2 * (first + second)
 
 
-async def test_it_costs_few_round_trips(client: Redis) -> None:
+async def test_reservations_need_few_round_trips(client: Redis) -> None:
     before = (await client.info("stats"))["total_commands_processed"]
     (passed,) = await count_for(1, limit(client, requests=5000), at_once=16)
-    asked = (await client.info("stats"))["total_commands_processed"] - before
+    calls = (await client.info("stats"))["total_commands_processed"] - before
     assert passed > 500
-    assert asked < 5 + 6 * (1 + passed / 500), "each brings a tenth of a second's worth; the script's own are counted"
+    assert calls < 5 + 6 * (1 + passed / 500), "each reserves a tenth of a second; the script's own commands count"
 
 
 async def test_bytes_are_limited_in_streams_and_in_whole_objects(client: Redis) -> None:
     rate_limiter = limit(client, size_bytes=400_000)
-    began_s = time.monotonic()
+    started_s = time.monotonic()
     await rate_limiter.admit(400_000, streamed=False)
-    assert time.monotonic() - began_s < 0.5, "a second's worth goes out at once"
+    assert time.monotonic() - started_s < 0.5, "one second's worth is admitted without a wait"
     for _ in range(4):
         await rate_limiter.admit_chunk(rate_limiter.chunk_bytes)
-    await rate_limiter.admit(300_000, streamed=True)  # its bytes are counted as they go
-    assert 0.2 < time.monotonic() - began_s < 0.8
+    await rate_limiter.admit(300_000, streamed=True)  # its bytes are admitted by chunk
+    assert 0.2 < time.monotonic() - started_s < 0.8
 
 
-async def test_an_object_larger_than_a_burst_has_its_turn_too(client: Redis) -> None:
+async def test_object_larger_than_a_burst_is_admitted(client: Redis) -> None:
     rate_limiter = limit(client, size_bytes=1_000_000)
-    began_s = time.monotonic()
+    started_s = time.monotonic()
     await rate_limiter.admit(2_000_000, streamed=False)
-    assert 0.8 < time.monotonic() - began_s < 1.5
+    assert 0.8 < time.monotonic() - started_s < 1.5
 
 
-async def test_what_is_urgent_does_not_stand_behind_what_this_process_sends(client: Redis) -> None:
+async def test_urgent_request_does_not_queue_behind_others(client: Redis) -> None:
     rate_limiter = limit(client, requests=5)
     waiting = asyncio.create_task(count_for(20, rate_limiter, at_once=50))
     await asyncio.sleep(0.3)
-    began_s = time.monotonic()
+    started_s = time.monotonic()
     await rate_limiter.admit(0, streamed=False, priority=Priority.URGENT)
-    assert time.monotonic() - began_s < 1
+    assert time.monotonic() - started_s < 1
     waiting.cancel()
     await asyncio.wait([waiting])
 
 
-async def test_outside_of_its_hours_there_is_no_limit_and_redis_is_not_asked() -> None:
+async def test_outside_its_hours_a_limit_is_inactive_and_redis_is_not_called() -> None:
     now = time.localtime()
     later = (now.tm_hour * 60 + now.tm_min + 120) % MINUTES_OF_A_DAY
     window = Window(later, (later + 60) % MINUTES_OF_A_DAY, 1)
-    away = connect(f"redis://127.0.0.1:{free_ports(1)[0]}/0")
-    there = Endpoint("ceph", "bucket", max_requests_per_s=(window,), max_bytes_per_s=(window,))
-    rate_limiter = rate_limiters(Route("images", Endpoint("source", "b"), (there,)), away, Metrics())["ceph"]
+    unreachable = connect(f"redis://127.0.0.1:{free_ports(1)[0]}/0")
+    destination = Endpoint("ceph", "bucket", max_requests_per_s=(window,), max_bytes_per_s=(window,))
+    rate_limiter = rate_limiters(Route("images", Endpoint("source", "b"), (destination,)), unreachable, Metrics())[
+        "ceph"
+    ]
     for _ in range(100):
         await rate_limiter.admit(10**9, streamed=False)
     assert rate_limiter.slots(1) is None
-    await away.aclose()
+    await unreachable.aclose()
 
 
-def test_hours_may_go_past_midnight() -> None:
+def test_hours_may_span_midnight() -> None:
     night = Window(22 * 60, 6 * 60, 1)
     assert [hour for hour in range(24) if night.covers(hour * 60)] == [0, 1, 2, 3, 4, 5, 22, 23]
 
 
-async def test_while_redis_is_away_each_keeps_the_share_that_it_had(
+async def test_without_redis_response_each_process_uses_its_last_share(
     client: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(rate_limiter, "BURST_S", 0.0)
-    one, other = limit(client, requests=100), limit(client, requests=100)
-    await count_for(0.3, one, other)
+    first, second = limit(client, requests=100), limit(client, requests=100)
+    await count_for(0.3, first, second)
     await client.aclose()
     client.connection_pool.connection_kwargs["port"] = free_ports(1)[0]
     client.connection_pool.reset()  # type: ignore[no-untyped-call]  # of redis-py
-    passed = await count_for(1, one, other)
+    passed = await count_for(1, first, second)
     assert all(35 <= count <= 75 for count in passed)
-    assert "keeps its last share" in caplog.text
+    assert "using this process's last share" in caplog.text
 
 
 async def test_without_redis_a_process_has_the_whole_rate() -> None:
     assert 90 <= (await count_for(1, limit(None, requests=50)))[0] <= 110
 
 
-async def test_a_clock_of_redis_that_was_set_back_does_not_stop_everything(client: Redis) -> None:
+async def test_redis_clock_set_back_does_not_block(client: Redis) -> None:
     await client.hset("s3s3:{images}:limit:ceph:requests", "due", int(time.time() * 1e6) + 3600 * 10**6)
     await asyncio.wait_for(limit(client, requests=10).admit(0, streamed=False), 1)
 
 
-async def test_what_was_waited_is_counted(client: Redis) -> None:
+async def test_wait_is_counted(client: Redis) -> None:
     metrics = Metrics()
     await count_for(1.5, limit(client, requests=10, metrics=metrics), at_once=1)
     assert metrics.limit_wait_seconds["images", "ceph"] > 0.3
 
 
-async def test_slots_are_few_while_a_limit_is_felt_and_more_while_it_is_not(client: Redis) -> None:
+async def test_slots_shrink_while_the_limit_is_exhausted(client: Redis) -> None:
     rate_limiter = limit(client, requests=50)
     assert rate_limiter.slots(4) == 4
     await rate_limiter.admit(0, streamed=False)
-    assert (rate_limiter.slots(4) or 0) > 40, "a burst is at hand"
+    assert (rate_limiter.slots(4) or 0) > 40, "a burst is available"
     await count_for(1.5, rate_limiter)
     few = rate_limiter.slots(4)
     assert few is not None
     assert few < 20
     slow = limit(client, size_bytes=65_536)
-    assert slow.slots(16) == 2, "rather a few streams than many that hardly move"
+    assert slow.slots(16) == 2, "a few streams instead of many slow ones"
 
 
-async def test_who_is_about_to_end_lets_nothing_wait_to_begin_but_what_has_begun_go_on(client: Redis) -> None:
+async def test_after_stop_admitting_only_started_work_waits(client: Redis) -> None:
     rate_limiter = limit(client, requests=4, size_bytes=1_000_000)
-    passed = asyncio.gather(*(rate_limiter.admit(0, streamed=False) for _ in range(12)), return_exceptions=True)
+    passed = asyncio.gather(
+        *(rate_limiter.admit(0, streamed=False) for _ in range(12)), return_exceptions=True
+    )
     await asyncio.sleep(0.1)
     rate_limiter.stop_admitting()
-    began_s = time.monotonic()
+    started_s = time.monotonic()
     outcomes = await passed
-    assert time.monotonic() - began_s < 1, "none of them waits for its turn any more"
+    assert time.monotonic() - started_s < 1, "none of them waits any more"
     refused = [outcome for outcome in outcomes if isinstance(outcome, JobReleased)]
     assert outcomes.count(None) + len(refused) == 12
     assert len(refused) >= 6

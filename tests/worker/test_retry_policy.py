@@ -28,7 +28,7 @@ def judged(error: Exception | None, attempts: int = 0, open_circuits: tuple[str,
 
 
 @pytest.mark.parametrize("result", [result for result in Result if result is not Result.FAILED])
-def test_whatever_did_not_fail_is_done(result: Result) -> None:
+def test_every_result_but_failed_is_done(result: Result) -> None:
     outcome = Outcome("dest", "k", result)
     assert disposition_for(outcome, attempts=7, max_attempts=8, open_circuits=("dest",)) == Disposition(
         DispositionKind.DONE
@@ -46,28 +46,28 @@ def test_whatever_did_not_fail_is_done(result: Result) -> None:
         None,
     ],
 )
-def test_what_may_succeed_later_is_retried(error: Exception | None) -> None:
+def test_retriable_error_is_retried(error: Exception | None) -> None:
     disposition = judged(error)
     assert disposition.kind == DispositionKind.RETRY
     assert 2.5 <= disposition.delay_s <= 5
 
 
 @pytest.mark.parametrize("error", [TooLarge("big", store="dest"), InvalidKey("odd", store="dest"), S3S3Error("no")])
-def test_what_can_never_succeed_is_buried_at_once_with_its_reason(error: Exception) -> None:
+def test_permanent_error_is_dead_lettered_with_its_reason(error: Exception) -> None:
     assert judged(error) == Disposition(DispositionKind.DEAD_LETTER, reason="it broke")
 
 
-def test_the_last_try_buries() -> None:
+def test_last_attempt_is_dead_lettered() -> None:
     error = StoreUnavailable("away", store="dest")
     assert judged(error, attempts=6).kind == DispositionKind.RETRY
     assert judged(error, attempts=7) == Disposition(DispositionKind.DEAD_LETTER, reason="after 8 attempts: it broke")
 
 
-def test_a_lost_lease_hands_back_and_counts_no_try() -> None:
+def test_lost_lease_releases_without_counting_an_attempt() -> None:
     assert judged(LeaseLost("over"), attempts=7) == Disposition(DispositionKind.RELEASE)
 
 
-def test_what_fails_because_a_store_is_down_waits_for_that_store() -> None:
+def test_failure_of_a_store_with_open_circuit_is_parked() -> None:
     assert judged(StoreUnavailable("away", store="dest"), 7, ("dest",)) == Disposition(
         DispositionKind.PARK, circuit="dest"
     )
@@ -77,27 +77,27 @@ def test_what_fails_because_a_store_is_down_waits_for_that_store() -> None:
     assert judged(StoreUnavailable("away", store="source"), 0, ("dest",)).kind == DispositionKind.RETRY
 
 
-def test_what_fails_for_its_own_sake_does_not_wait_for_a_store_that_is_down() -> None:
+def test_failure_of_the_object_itself_is_not_parked() -> None:
     assert judged(TooLarge("big", store="dest"), 0, ("dest",)).kind == DispositionKind.DEAD_LETTER
     assert judged(IntegrityError("bits", store="dest"), 0, ("dest",)).kind == DispositionKind.RETRY
 
 
 @pytest.mark.parametrize("kind", [StoreUnavailable, AccessDenied, NoSuchBucket])
-def test_these_failures_tell_something_about_the_whole_store(kind: type[StoreUnavailable]) -> None:
+def test_store_wide_errors_name_the_store(kind: type[StoreUnavailable]) -> None:
     assert unavailable_store(kind("no", store="dest")) == "dest"
 
 
 @pytest.mark.parametrize(
     "error", [IntegrityError("bits", store="dest"), TooLarge("big", store="dest"), OSError(), None]
 )
-def test_these_failures_do_not(error: Exception | None) -> None:
+def test_other_errors_name_no_store(error: Exception | None) -> None:
     assert unavailable_store(error) == ""
 
 
 @pytest.mark.parametrize(
     ("attempts", "longest_s"), [(1, 5), (2, 10), (3, 20), (8, 640), (9, 900), (50, 900), (100_000, 900)]
 )
-def test_delays_double_up_to_a_limit_and_half_of_each_is_chance(attempts: int, longest_s: float) -> None:
+def test_backoff_doubles_up_to_a_limit_with_jitter(attempts: int, longest_s: float) -> None:
     delays_s = [backoff_s(attempts) for _ in range(200)]
     assert longest_s / 2 <= min(delays_s) < 0.6 * longest_s
     assert 0.9 * longest_s < max(delays_s) <= longest_s
@@ -112,7 +112,7 @@ def test_delays_double_up_to_a_limit_and_half_of_each_is_chance(attempts: int, l
         (DispositionKind.PARK, False),
     ],
 )
-def test_an_event_is_a_report_line_and_whether_it_is_the_last_word(step: str, final: bool) -> None:
+def test_event_is_a_report_line_and_whether_it_is_final(step: str, final: bool) -> None:
     outcome = Outcome("dest", "k", Result.COPIED, "missing", 5, None, "a" * 32, "a" * 32, Proof.ETAG)
     assert json.loads(outcome_event("default", outcome, step)) == {
         "route": "default",

@@ -1,4 +1,4 @@
-"""Who holds up the others is kept apart, and shown now and then whether it still has to be."""
+"""Slow destinations are isolated, and tried again from time to time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def known(clock: Clock) -> SlowDestinations:
-    """C was left behind."""
+    """C was too slow."""
     known = SlowDestinations()
     known.record([copied(A), copied(B), Outcome(C, "k", Result.FAILED, "", error=DestinationTooSlow("slow"))])
     return known
@@ -38,32 +38,30 @@ def copied(name: str) -> Outcome:
     return Outcome(name, "k", Result.COPIED)
 
 
-def test_nobody_is_kept_apart_who_was_not_left_behind() -> None:
+def test_only_too_slow_destinations_are_isolated() -> None:
     known = SlowDestinations()
     known.record([copied(A), Outcome(B, "k", Result.FAILED, "", error=StoreUnavailable("down", store=B))])
     assert known.isolate([A, B]) == []
 
 
-def test_who_was_left_behind_is_kept_apart_from_the_others_only(known: SlowDestinations) -> None:
+def test_slow_destination_is_deferred_only_beside_others(known: SlowDestinations) -> None:
     assert known.isolate([A, B, C]) == [C]
     assert known.isolate([C]) == []
 
 
-def test_after_a_while_one_job_tries_it_and_the_next_ones_do_not_wait_for_that(
-    known: SlowDestinations, clock: Clock
-) -> None:
+def test_after_isolation_a_single_job_tries_the_destination(known: SlowDestinations, clock: Clock) -> None:
     clock.now_s += ISOLATE_FOR_S
     assert known.isolate([A, C]) == []
     assert known.isolate([A, C]) == [C]
 
 
-def test_who_keeps_up_with_others_is_kept_apart_no_more(known: SlowDestinations) -> None:
+def test_destination_that_is_fast_again_is_no_longer_isolated(known: SlowDestinations) -> None:
     known.record([copied(C)])
-    assert known.isolate([A, C]) == [C], "alone it kept up with nobody"
+    assert known.isolate([A, C]) == [C], "alone it proves nothing"
     known.record([copied(A), copied(C)])
     assert known.isolate([A, C]) == []
 
 
-def test_who_fails_beside_others_has_not_kept_up(known: SlowDestinations) -> None:
+def test_failure_does_not_end_the_isolation(known: SlowDestinations) -> None:
     known.record([copied(A), Outcome(C, "k", Result.FAILED, "", error=StoreUnavailable("down", store=C))])
     assert known.isolate([A, C]) == [C]
