@@ -25,6 +25,7 @@ the path is relative to the configuration file. Durations are seconds, or `"90s"
 #: Modules whose docstrings document the Redis keys that they own.
 REDIS_KEY_MODULES = (
     "s3s3.queue.redis_queue",
+    "s3s3.worker.rate_limiter",
     "s3s3.notifications.pubsub",
     "s3s3.reconcile.lock",
     "s3s3.reconcile.shared_run",

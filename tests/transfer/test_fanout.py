@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from s3s3.errors import IntegrityError
-from s3s3.transfer.fanout import fan_out, gather_or_cancel
+from s3s3.transfer.fanout import StallBudget, fan_out, gather_or_cancel
 
 Stream = Callable[[], AsyncIterator[bytes]]
 
@@ -88,6 +88,16 @@ class Chunks:
     @property
     def content(self) -> bytes:
         return bytes(number % 256 for number in range(self.count))
+
+
+def test_stall_budget_is_charged_and_refilled_up_to_its_size() -> None:
+    budget = StallBudget(3.0)
+    budget.charge(2.0)
+    assert budget.remaining_s == 1.0
+    budget.refill(1.5)
+    assert budget.remaining_s == 2.5
+    budget.refill(60.0)
+    assert budget.remaining_s == 3.0
 
 
 @in_virtual_time

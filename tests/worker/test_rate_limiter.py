@@ -174,9 +174,7 @@ async def test_slots_shrink_while_the_limit_is_exhausted(client: Redis) -> None:
 
 async def test_after_stop_admitting_only_started_work_waits(client: Redis) -> None:
     rate_limiter = limit(client, requests=4, size_bytes=1_000_000)
-    passed = asyncio.gather(
-        *(rate_limiter.admit(0, streamed=False) for _ in range(12)), return_exceptions=True
-    )
+    passed = asyncio.gather(*(rate_limiter.admit(0, streamed=False) for _ in range(12)), return_exceptions=True)
     await asyncio.sleep(0.1)
     rate_limiter.stop_admitting()
     started_s = time.monotonic()
