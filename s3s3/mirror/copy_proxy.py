@@ -77,10 +77,10 @@ class CopyProxy:
         async with timeout(MAX_LOOKUP_S):
             if await self._route.store.head(key) is not None:
                 return Event.HIT
-        settled = await self._route.misses.settle(key, max(wait_s - (time.monotonic() - start_s), 0))
-        if settled is None:
+        is_copied = await self._route.misses.copy(key, max(wait_s - (time.monotonic() - start_s), 0))
+        if is_copied is None:
             return Event.TIMEOUT
-        return Event.WAITED if settled.is_there else Event.WAITED_NOT_COPIED
+        return Event.WAITED if is_copied else Event.WAITED_NOT_COPIED
 
 
 def path_to_key(target: str) -> str:

@@ -18,6 +18,8 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +54,7 @@ class CopyState:
 
 
 class CopyStates:
-    """The states of one destination's copies."""
+    """The states of one destination's copies. Without Redis all methods but `delete` log a warning and go on."""
 
     def __init__(self, client: Redis, route: str, lifespan_days: int) -> None:
         self._client = client
@@ -61,34 +63,28 @@ class CopyStates:
         self._lifespan_s = lifespan_days * DAY_S
 
     async def read(self, key: str) -> CopyState | None:
-        """Return the state of a copy; None if it is unknown. Raises RedisUnavailable."""
-        with translate_errors():
-            text: Any = await self._client.get(self._prefix + key)
+        """Return the state of a copy; None if it is unknown."""
+        text: Any = None
+        with self._optional(key):
+            text = await self._client.get(self._prefix + key)
         return CopyState(**json.loads(text)) if text else None
 
     async def set_pending(self, key: str) -> None:
-        """Record that a client waits for the copy, unless a state is recorded. Raises RedisUnavailable."""
+        """Record that a client waits for the copy, unless a state is recorded."""
         await self._set(key, CopyState("pending"), PENDING_S, only_new=True)
 
     async def record_outcome(self, key: str, outcome: Outcome) -> None:
-        """Record the outcome of a copy job. Logs a Redis failure; a HEAD finds the copy later."""
-        try:
-            if outcome.result is Result.COPIED:
-                await self.set_present(key, None)
-            elif outcome.result is Result.SAME:
+        """Record the outcome of a copy job."""
+        if outcome.result is Result.COPIED:
+            await self.set_present(key, None)
+        elif outcome.result is Result.SAME:
+            with self._optional(key):
                 await self.delete(key)
-            else:
-                await self._set(key, _error_state(outcome), ERROR_S)
-        except RedisUnavailable as error:
-            log.warning("%s: cannot record the state of %r: %s", self._route, key, error,
-                        extra=log_fields(self._route, key))  # fmt: skip
+        else:
+            await self._set(key, _error_state(outcome), ERROR_S)
 
     async def set_present(self, key: str, expires_ms: int | None) -> None:
-        """Record that the copy exists. Raises RedisUnavailable.
-
-        Args:
-            expires_ms: when the store deletes it (Unix, ms); None: it was copied now.
-        """
+        """Record that the copy exists; `expires_ms`: when the store deletes it (Unix, ms), None: it was copied now."""
         left_s = self._lifespan_s if expires_ms is None else expires_ms / 1000 - time.time()
         if left_s > PRESENT_MARGIN_S:
             await self._set(key, CopyState("present"), int(left_s - PRESENT_MARGIN_S))
@@ -100,8 +96,17 @@ class CopyStates:
 
     async def _set(self, key: str, state: CopyState, expiry_s: int, *, only_new: bool = False) -> None:
         text = json.dumps({name: getattr(state, name) for name in CopyState.__slots__})
-        with translate_errors():
+        with self._optional(key):
             await self._client.set(self._prefix + key, text, ex=max(expiry_s, 1), nx=only_new)
+
+    @contextmanager
+    def _optional(self, key: str) -> Iterator[None]:
+        try:
+            with translate_errors():
+                yield
+        except RedisUnavailable as error:
+            log.warning("%s: cannot access the copy state of %r: %s", self._route, key, error,
+                        extra=log_fields(self._route, key))  # fmt: skip
 
 
 def _error_state(outcome: Outcome) -> CopyState:

@@ -82,7 +82,7 @@ class MirroredRoute:
 
     async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
         await self._worker.run(stop, drain_s)
-        self.misses.give_up()
+        self.misses.stop()
 
     # -- health
 

@@ -1,4 +1,4 @@
-"""Waiting for a copy: a miss goes on the queue, and whoever waits for it is woken through Redis."""
+"""Coalesce concurrent misses for a key into one job."""
 
 from __future__ import annotations
 
@@ -6,132 +6,119 @@ import asyncio
 import json
 import logging
 import secrets
+import time
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..errors import RedisUnavailable
+from ..errors import RedisUnavailable, S3S3Error
 from ..model import Lane, Result
 from ..monitoring.log import log_fields
 from ..queue.base import JobQueue, JobRequest
-from ..queue.lease import boottime_s
 from ..queue.redis_retry import RedisRetry
 
 log = logging.getLogger(__name__)
 
-HEARD_FOR_S = 2.0
-ASKED_AGAIN_AFTER_S = 15.0
-"""A Redis that lost its data has lost the job, too. To ask for what is on the queue already costs a HEAD."""
-
-
-class MissResult(NamedTuple):
-    """What became of a miss. `is_there`: the copy can be had now. `outcome` and `reason` are a report line's."""
-
-    is_there: bool
-    outcome: str
-    reason: str
+_POLL_S = 2.0
+#: Unfinished jobs are enqueued again after this time (s), in case Redis has lost them. A duplicate costs one HEAD.
+ENQUEUE_INTERVAL_S = 15.0
 
 
 @dataclass
-class _Awaited:
-    """A key that is waited for: how many do, what they wait for, and when it was last asked for."""
+class _Miss:
+    """A key that requests wait for. `result`: whether its copy exists, None at shutdown."""
 
-    settled: asyncio.Future[MissResult | None]
-    waiting: int
-    asked_s: float
-    asking: asyncio.Future[None] | None = None
+    result: asyncio.Future[bool | None]
+    enqueued_s: float
+    waiting: int = 0
+    enqueueing: asyncio.Task[None] | None = None
 
 
 class MissCoalescer:
-    """The misses of one front and one destination. `run` has to run beside it."""
+    """The misses of one destination. `run` must run to receive the outcomes."""
 
-    def __init__(
-        self, jobs: JobQueue, route: str, destination: str, *, asked_again_after_s: float = ASKED_AGAIN_AFTER_S
-    ) -> None:
+    def __init__(self, jobs: JobQueue, route: str, destination: str) -> None:
         self._jobs = jobs
         self._route = route
         self._destination = destination
-        self._asked_again_after_s = asked_again_after_s
-        self._run = secrets.token_hex(8)
-        self._awaited: dict[str, _Awaited] = {}
-        self._patience = RedisRetry()
-        self._gave_up = False
+        self._tracker_id = secrets.token_hex(8)
+        self._misses: dict[str, _Miss] = {}
+        self._is_stopped = False
 
     @property
     def waiting(self) -> int:
-        """How many requests wait now."""
-        return sum(awaited.waiting for awaited in self._awaited.values())
+        """How many requests wait."""
+        return sum(miss.waiting for miss in self._misses.values())
 
-    async def settle(self, key: str, wait_s: float) -> MissResult | None:
-        """Have a key copied. Return what became of it, None where that is not known within `wait_s`.
+    async def copy(self, key: str, wait_s: float) -> bool | None:
+        """Have a key copied. The job continues if the wait ends first.
 
-        The copy goes on however long it takes.
+        Returns:
+            Whether the copy exists; None if that is not known within `wait_s`, or at shutdown.
 
         Raises:
-            RedisUnavailable: it could not be put on the queue.
+            RedisUnavailable: the job cannot be enqueued.
         """
-        awaited = self._awaited.get(key)
-        if awaited is None:
-            awaited = _Awaited(asyncio.get_running_loop().create_future(), 0, boottime_s())
-            self._awaited[key] = awaited
-            awaited.asking = asyncio.ensure_future(self._put(key))
-            awaited.asking.add_done_callback(partial(self._asked, key, awaited))
-        awaited.waiting += 1
+        miss = self._misses.get(key)
+        if miss is None:
+            miss = self._misses[key] = _Miss(asyncio.get_running_loop().create_future(), time.monotonic())
+            miss.enqueueing = asyncio.create_task(self._enqueue_first(key, miss))
+        miss.waiting += 1
         try:
-            if not self._gave_up:
-                await asyncio.wait([awaited.settled], timeout=wait_s)
-            return awaited.settled.result() if awaited.settled.done() else None
+            if not self._is_stopped:
+                await asyncio.wait([miss.result], timeout=wait_s)
+            return miss.result.result() if miss.result.done() else None
         finally:
-            awaited.waiting -= 1
-            if not awaited.waiting and self._awaited.get(key) is awaited:
-                del self._awaited[key]
+            miss.waiting -= 1
+            if not miss.waiting:
+                self._remove(key, miss)
 
-    def give_up(self) -> None:
-        """Let nobody wait any more: the process is about to end."""
-        self._gave_up = True
-        for awaited in self._awaited.values():
-            if not awaited.settled.done():
-                awaited.settled.set_result(None)
+    def stop(self) -> None:
+        """End all waits, because the process shuts down."""
+        self._is_stopped = True
+        for miss in self._misses.values():
+            if not miss.result.done():
+                miss.result.set_result(None)
 
     async def run(self) -> None:
-        """Hear what becomes of misses, for ever."""
+        """Receive outcomes until cancelled."""
+        retry = RedisRetry()
         while True:
-            events = await self._patience.run(partial(self._jobs.poll_outcomes, self._run, HEARD_FOR_S))
-            for event in events:
-                self._heard(json.loads(event))
-            await self._ask_again()
+            for event in await retry.run(partial(self._jobs.poll_outcomes, self._tracker_id, _POLL_S)):
+                self._record(json.loads(event))
+            await self._enqueue_unfinished()
 
-    async def _put(self, key: str) -> None:
-        await self._jobs.enqueue([JobRequest(key, (self._destination,))], Lane.FRESH, self._run)
+    async def _enqueue(self, key: str) -> None:
+        await self._jobs.enqueue([JobRequest(key, (self._destination,))], Lane.FRESH, self._tracker_id)
 
-    def _asked(self, key: str, awaited: _Awaited, asking: asyncio.Future[None]) -> None:
-        error = None if asking.cancelled() else asking.exception()
-        if error is not None and not awaited.settled.done():
-            awaited.settled.set_exception(error)
-            awaited.settled.exception()  # it may be that nobody waits any more
-            self._forget(key, awaited)
+    async def _enqueue_first(self, key: str, miss: _Miss) -> None:
+        try:
+            await self._enqueue(key)
+        except S3S3Error as error:
+            if not miss.result.done():
+                miss.result.set_exception(error)
+                miss.result.exception()  # marks it as retrieved, because no request may be waiting any more
+                self._remove(key, miss)
 
-    def _heard(self, fields: dict[str, Any]) -> None:
-        awaited = self._awaited.get(fields["key"])
-        if awaited is None or awaited.settled.done():
-            return
-        is_there = fields["outcome"] in (Result.COPIED.value, Result.SAME.value)
-        awaited.settled.set_result(MissResult(is_there, fields["outcome"], fields["reason"]))
-        self._forget(fields["key"], awaited)
-
-    def _forget(self, key: str, awaited: _Awaited) -> None:
-        """Let the next request for the key ask anew."""
-        if self._awaited.get(key) is awaited:
-            del self._awaited[key]
-
-    async def _ask_again(self) -> None:
-        now_s = boottime_s()
-        for key, awaited in list(self._awaited.items()):
-            if now_s - awaited.asked_s > self._asked_again_after_s:
-                awaited.asked_s = now_s
+    async def _enqueue_unfinished(self) -> None:
+        now_s = time.monotonic()
+        for key, miss in list(self._misses.items()):
+            if now_s - miss.enqueued_s > ENQUEUE_INTERVAL_S:
+                miss.enqueued_s = now_s
                 try:
-                    await self._put(key)
+                    await self._enqueue(key)
                 except RedisUnavailable as error:
-                    log.warning("%s: %s; those who wait for %r go on waiting", self._route, error, key,
+                    log.warning("%s: cannot enqueue %r again: %s", self._route, key, error,
                                 extra=log_fields(self._route, key))  # fmt: skip
                     return
+
+    def _record(self, outcome: dict[str, Any]) -> None:
+        miss = self._misses.get(outcome["key"])
+        if miss is not None and not miss.result.done():
+            miss.result.set_result(outcome["outcome"] in (Result.COPIED.value, Result.SAME.value))
+            self._remove(outcome["key"], miss)
+
+    def _remove(self, key: str, miss: _Miss) -> None:
+        """Make the next request for the key enqueue a new job."""
+        if self._misses.get(key) is miss:
+            del self._misses[key]

@@ -52,22 +52,16 @@ class Copies:
 
     async def exists(self, key: str) -> bool:
         """Whether there is a copy that may be served. Raises StoreError and asyncio.TimeoutError."""
-        try:
-            state = await self.states.read(key)
-            if state is not None and state.name == "present":
-                return True
-        except RedisUnavailable as error:
-            log.warning("%s: %s", self.route.name, error)
+        state = await self.states.read(key)
+        if state is not None and state.name == "present":
+            return True
         async with timeout(MAX_LOOKUP_S):
             info = await self.route.store.head(key)
         if info is None or not is_fresh(info, self.route.store, self._fresh_for_s):
             return False
-        try:
-            age_s = (self.route.store.source_time_ms() - info.modified_ms) / 1000
-            expires_ms = info.expires_ms or int((time.time() + self._fresh_for_s - age_s) * 1000)
-            await self.states.set_present(key, expires_ms)
-        except RedisUnavailable as error:
-            log.warning("%s: %s", self.route.name, error)
+        age_s = (self.route.store.source_time_ms() - info.modified_ms) / 1000
+        expires_ms = info.expires_ms or int((time.time() + self._fresh_for_s - age_s) * 1000)
+        await self.states.set_present(key, expires_ms)
         return True
 
     async def make(self, key: str, wait_s: float) -> CopyState | None:
@@ -82,10 +76,10 @@ class Copies:
         deadline_s = time.monotonic() + wait_s
         while (left_s := deadline_s - time.monotonic()) > 0:
             await self.states.set_pending(key)
-            settled = await self.route.misses.settle(key, left_s)
-            if settled is None:
+            is_copied = await self.route.misses.copy(key, left_s)
+            if is_copied is None:
                 return None
-            if settled.is_there:
+            if is_copied:
                 return CopyState("present")
             state = await self.states.read(key)
             if state is not None and state.name == "error" and state.is_final:

@@ -10,31 +10,25 @@ from ..model import Outcome, Result
 from ..monitoring.metrics import Metrics
 
 
-class Event(str, Enum):
-    """Result of a request or of a copy. The values are the predecessor's names, which InfluxDB gets."""
+class Event(Enum):
+    """Result of a request or of a copy: label value in Prometheus, and name in InfluxDB (the predecessor's)."""
 
-    HIT = "CacheHit"
-    WAITED = "CacheWaitedForUpload"
-    WAITED_NOT_COPIED = "CacheWaitedForUploadMiss"
-    TIMEOUT = "CacheTimeout"
-    ERROR = "CacheErrorRedirect"
-    COPIED = "CacheUpload"
-    NOT_COPIED = "CacheUploadError"
-    MISS = "CacheMiss"
-    STREAMED = "CacheStreamed"
-    REFUSED = "CacheRefused"
+    HIT = ("hit", "CacheHit")
+    WAITED = ("waited", "CacheWaitedForUpload")
+    WAITED_NOT_COPIED = ("not_copied", "CacheWaitedForUploadMiss")
+    TIMEOUT = ("timeout", "CacheTimeout")
+    ERROR = ("error", "CacheErrorRedirect")
+    MISS = ("miss", "CacheMiss")
+    STREAMED = ("streamed", "CacheStreamed")
+    REFUSED = ("refused", "CacheRefused")
+    COPIED = ("", "CacheUpload")
+    NOT_COPIED = ("", "CacheUploadError")
+
+    def __init__(self, outcome: str, influxdb_name: str) -> None:
+        self.outcome = outcome
+        self.influxdb_name = influxdb_name
 
 
-_OUTCOMES = {
-    Event.HIT: "hit",
-    Event.WAITED: "waited",
-    Event.WAITED_NOT_COPIED: "not_copied",
-    Event.TIMEOUT: "timeout",
-    Event.ERROR: "error",
-    Event.MISS: "miss",
-    Event.STREAMED: "streamed",
-    Event.REFUSED: "refused",
-}
 #: Results of requests to the redirect front end and the copy-proxy.
 COPY_EVENTS = (Event.HIT, Event.WAITED, Event.WAITED_NOT_COPIED, Event.TIMEOUT, Event.ERROR)
 #: Results of requests to the cache.
@@ -53,27 +47,22 @@ class RequestStats:
     """
 
     def __init__(
-        self,
-        mirror: str,
-        metrics: Metrics,
-        record_event: EventRecorder | None = None,
-        events: Sequence[Event] = COPY_EVENTS,
+        self, mirror: str, metrics: Metrics, record_event: EventRecorder | None, events: Sequence[Event] = COPY_EVENTS
     ) -> None:
         self._mirror = mirror
         self._metrics = metrics
         self._record_event = record_event
         for event in events:
-            metrics.mirror_requests[mirror, _OUTCOMES[event]] += 0
+            metrics.mirror_requests[mirror, event.outcome] += 0
         if events is COPY_EVENTS:
             metrics.mirror_too_large[mirror] += 0
 
     def record_request(self, event: Event, took_s: float) -> str:
         """Count an answered request; return its outcome for the response header."""
-        outcome = _OUTCOMES[event]
-        self._metrics.mirror_requests[self._mirror, outcome] += 1
-        self._metrics.mirror_answer_seconds[self._mirror, outcome].observe(took_s)
+        self._metrics.mirror_requests[self._mirror, event.outcome] += 1
+        self._metrics.mirror_answer_seconds[self._mirror, event.outcome].observe(took_s)
         self._record(event, took_s)
-        return outcome
+        return event.outcome
 
     def record_copies(self, outcomes: Sequence[Outcome], took_s: float) -> None:
         """Count the outcomes of a copy job."""
@@ -86,4 +75,4 @@ class RequestStats:
 
     def _record(self, event: Event, took_s: float) -> None:
         if self._record_event is not None:
-            self._record_event(event.value, self._mirror, took_s)
+            self._record_event(event.influxdb_name, self._mirror, took_s)
