@@ -1,4 +1,4 @@
-"""The file of `s3s3 bucket --report`. Until it is whole it has another name, so that none takes half of it for all."""
+"""Write the report file of `s3s3 bucket --report` atomically."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any, TextIO
 
 from ..errors import ConfigError
 
+#: Suffix of the file until it is complete.
 UNFINISHED = ".part"
-"""What is added to the file's name until it is whole."""
 
 
 class ReportFile:
-    """Takes report lines. What is no regular file (a pipe, /dev/stdout) is written to as it stands, as "-" is.
+    """Writes report lines to a temporary file, which replaces the report once it is complete.
+
+    A pipe or device is written directly, as standard output is.
 
     Args:
         name: a path; "-" is standard output.
@@ -26,16 +28,16 @@ class ReportFile:
         self._name = name
         self._path = Path(os.path.realpath(name))
         self._is_file = name != "-" and (self._path.is_file() or not self._path.exists())
-        self._written_to = self._path.with_name(self._path.name + UNFINISHED) if self._is_file else self._path
+        self._written_path = self._path.with_name(self._path.name + UNFINISHED) if self._is_file else self._path
         self._file: TextIO = sys.stdout
-        self._ended = False
+        self._complete = False
 
     def __enter__(self) -> ReportFile:
         if self._name != "-":
             try:
-                self._file = self._written_to.open("w", encoding="utf-8")
+                self._file = self._written_path.open("w", encoding="utf-8")
             except OSError as error:
-                raise self._unwritable(error) from error
+                raise self._write_error(error) from error
         return self
 
     def __exit__(
@@ -45,25 +47,25 @@ class ReportFile:
             return
         try:
             self._file.close()
-            if self._ended and self._is_file:
-                self._written_to.replace(self._path)
-        except OSError as broken:
+            if self._complete and self._is_file:
+                self._written_path.replace(self._path)
+        except OSError as write_error:
             if error is None:
-                raise self._unwritable(broken) from broken
-        if not self._ended and self._is_file:
-            print(f"s3s3: the report is not whole; what there is of it stands in {self._written_to}", file=sys.stderr)
+                raise self._write_error(write_error) from write_error
+        if not self._complete and self._is_file:
+            print(f"s3s3: the report is incomplete; its lines so far are in {self._written_path}", file=sys.stderr)
 
     def line(self, fields: dict[str, Any]) -> None:
-        """Write a line. Raises ConfigError where it cannot be written."""
+        """Write a line. Raises ConfigError if the file cannot be written."""
         try:
             print(json.dumps(fields), file=self._file)
         except OSError as error:
             if self._name == "-":
                 raise
-            raise self._unwritable(error) from error
+            raise self._write_error(error) from error
 
-    def end(self) -> None:
-        """Say that all lines have come: the file may have its name. Raises ConfigError where it cannot be written."""
+    def complete(self) -> None:
+        """Declare the report complete after its last line. Raises ConfigError if the file cannot be written."""
         try:
             self._file.flush()
             if self._is_file:
@@ -71,8 +73,8 @@ class ReportFile:
         except OSError as error:
             if self._name == "-":
                 raise
-            raise self._unwritable(error) from error
-        self._ended = True
+            raise self._write_error(error) from error
+        self._complete = True
 
-    def _unwritable(self, error: OSError) -> ConfigError:
-        return ConfigError([f"--report {self._name}: {self._written_to} cannot be written: {error.strerror or error}"])
+    def _write_error(self, error: OSError) -> ConfigError:
+        return ConfigError([f"--report {self._name}: cannot write {self._written_path}: {error.strerror or error}"])

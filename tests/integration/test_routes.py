@@ -175,7 +175,7 @@ def test_a_route_that_cannot_be_compared_harms_no_other_and_no_later_run(two: Tw
         _, said = process.communicate(timeout=30)
     assert process.returncode in (0, 1, 3)  # between two runs, or in the middle of one
     assert said.count("nowhere") >= 2
-    assert "next try in" in said
+    assert "next attempt in" in said
 
 
 def test_a_source_that_refuses_leaves_the_other_routes_working(two: Two) -> None:
