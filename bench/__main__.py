@@ -1,4 +1,4 @@
-"""`make bench`: measure s3s3 beside what one would otherwise run, and write what came out to bench/results/."""
+"""`make bench`: measure s3s3 beside its alternatives and write the results to bench/results/."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ LATENCY = "latency"
 
 
 def main() -> int:
-    """Measure what was asked for; return the exit status."""
+    """Run the selected measurements; return the exit status."""
     arguments = _parser().parse_args()
     scale, runs = (QUICK_SCALE, QUICK_RUNS) if arguments.quick else (1.0, arguments.runs)
     names = arguments.only or (QUICK if arguments.quick else (*MEASURES, LATENCY))
     about = machine.description()
     if machine.load() > BUSY_LOAD:
-        about += f"; on a busy machine (load {machine.load():.1f}), so only the ratios tell something"
+        about += f"; on a busy machine (load {machine.load():.1f}), so only the ratios are meaningful"
     tell(about)
     measured: list[Measured] = []
     delays: list[Delays] = []
@@ -38,7 +38,7 @@ def main() -> int:
             _measure(name, runs, scale, measured, delays)
             tell(f"  {name}: {time.monotonic() - began_s:.0f} s")
     except KeyboardInterrupt:
-        tell("  interrupted: what was measured until now is written")
+        tell("  interrupted: writing the results so far")
     tell("\n" + results_folder.write(arguments.output, about, measured, delays))
     if arguments.readme:
         results_folder.into_readme(about, measured)
@@ -49,10 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     names = (*MEASURES, LATENCY)
     parser.add_argument("--only", nargs="+", metavar="WORK", choices=names, help=", ".join(names))
-    parser.add_argument("--runs", type=int, default=5, help="how often each peer does each work (default: 5)")
-    parser.add_argument("--quick", action="store_true", help="a minute or two: little of it, to see that it works")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the folder for what comes out")
-    parser.add_argument("--readme", action="store_true", help="put the short table into README.md, too")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each peer and workload (default: 5)")
+    parser.add_argument("--quick", action="store_true", help="a small part that takes a minute or two")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
+    parser.add_argument("--readme", action="store_true", help="update the short table of README.md")
     return parser
 
 
@@ -73,7 +73,7 @@ def _measure(name: str, runs: int, scale: float, measured: list[Measured], delay
 
 
 def tell(line: str) -> None:
-    """Say how far it is."""
+    """Print the progress."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The straightforward program: list with boto3, GET and PUT in a pool of threads. ENDPOINT SOURCE DESTINATION."""
+"""Copy with boto3: list, then GET and PUT in a thread pool. ENDPOINT SOURCE DESTINATION."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ THREADS = 16
 def main() -> None:
     """Copy every object of one bucket to another."""
     endpoint, source, destination = sys.argv[1:]
-    # Checksums as such stores understand them; everything else as it comes.
+    # Checksums that Ceph and Swift accept; otherwise the defaults.
     settings = Config(
         max_pool_connections=THREADS,
         request_checksum_calculation="when_required",

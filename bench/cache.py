@@ -1,4 +1,4 @@
-"""The disk cache of `s3s3 mirror`: its hits beside nginx serving the same files, and the first byte of its misses."""
+"""Measure the disk cache of `s3s3 mirror`: hits beside nginx on the same files, and the first byte of misses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bench.latency import Delays
 from bench.objects import KIB, MIB, fill, keys_for
 from bench.s3s3_commands import command
 from bench.servers import CEPH, STORES
-from bench.workloads import Measured, Tell, turned
+from bench.workloads import Measured, Tell, rotated
 from s3s3.scripts.demo.servers import HOST, accepts, free_ports
 
 CACHE, NGINX = "s3s3 mirror", "nginx"
@@ -33,12 +33,12 @@ _LINE = re.compile(r"(\d+) requests in ([\d.]+)(m?s)")
 
 @dataclass(frozen=True)
 class Hits:
-    """GETs of one object of this size, from the disk."""
+    """GETs of one cached object of this size."""
 
     size_bytes: int
 
     def run(self, runs: int, scale: float, tell: Tell) -> Iterator[Measured]:
-        """Do it; yield what each peer took."""
+        """Run it; yield the cost of each peer."""
         for program in ("wrk", "nginx"):
             if shutil.which(program, path="/usr/sbin:/usr/bin:/usr/local/bin") is None:
                 tell(f"  without {program} there is nothing to compare")
@@ -49,7 +49,7 @@ class Hits:
             nginx = stack.enter_context(_nginx(cached.folder))
             addresses = {CACHE: (cached.url(cached.keys[0]), cached.pid), NGINX: nginx(cached.body())}
             for run in range(runs):
-                for peer in turned(list(addresses), run):
+                for peer in rotated(list(addresses), run):
                     url, pid = addresses[peer]
                     yield Measured(name, ON_DISK, peer, run, _by_wrk(url, pid, self.size_bytes, cached.folder))
 
@@ -58,7 +58,7 @@ HITS = {"cache": Hits(4 * KIB), "cache-large": Hits(16 * MIB)}
 
 
 def first_bytes(scale: float) -> Iterator[Delays]:
-    """Measure how long the first byte takes: of the store, of a miss that is read along, of a hit."""
+    """Measure the time to the first byte: of the store, of a streamed miss, of a hit."""
     count = max(round(200 * scale), 20)
     with _cached(4 * KIB, count=2 * count) as cached:
         there, keys = cached.store_url, cached.keys
@@ -70,7 +70,7 @@ def first_bytes(scale: float) -> Iterator[Delays]:
 
 @dataclass(frozen=True)
 class Cached:
-    """A cache that runs, before a store with some objects. `keys[0]` is kept already."""
+    """A running cache in front of a store with some objects. `keys[0]` is already cached."""
 
     folder: Path
     pid: int
@@ -79,7 +79,7 @@ class Cached:
     store_url: Callable[[str], str]
 
     def body(self) -> Path:
-        """Return the file in which the only object that is kept lies."""
+        """Return the file of the only cached object."""
         return next(path for path in (self.folder / "cache" / "objects").glob("*/*") if path.suffix != ".json")
 
 
@@ -114,13 +114,13 @@ def _cached(size_bytes: int, count: int = 1) -> Iterator[Cached]:
             return store_url(key).replace(f":{server.port}/", f":{port}/", 1)
 
         _first_byte_ms(url(keys[0]))
-        time.sleep(1)  # until it is kept
+        time.sleep(1)  # until it is cached
         yield Cached(folder, pid, keys[:1] if count == 1 else keys[1:], url, store_url)
 
 
 @contextmanager
 def _nginx(folder: Path) -> Iterator[Callable[[Path], tuple[str, int]]]:
-    """Run nginx on the same directory, with one worker as there is one process of s3s3."""
+    """Run nginx on the same directory with one worker, as s3s3 has one process."""
     (port,) = free_ports(1)
     paths = "".join(
         f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -165,7 +165,7 @@ def _by_wrk(url: str, pid: int, size_bytes: int, folder: Path) -> Cost:
 
 
 def _first_byte_ms(url: str) -> float:
-    """Return how long the first byte of the body takes, the connection included."""
+    """Return the time to the first byte of the body, including the connection."""
     parts = urlsplit(url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=_PATIENCE_S)
     began_s = time.perf_counter()

@@ -1,4 +1,4 @@
-"""An unchanged bucket against its copy: `s3s3 bucket` beside `rclone check` and, of one bucket, `rclone size`."""
+"""Compare an unchanged bucket with its copy: `s3s3 bucket`, `rclone check`, and `rclone size` of one bucket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.cost import Cost, run_to_end
 from bench.peers import rclone_environment
 from bench.s3s3_commands import command, write_config
 from bench.servers import ListingServer
-from bench.workloads import Measured, Tell, turned
+from bench.workloads import Measured, Tell, rotated
 from s3s3.scripts.demo.rclone_server import find_rclone
 from s3s3.scripts.demo.servers import ServerMissing
 
@@ -30,8 +30,8 @@ def _s3s3(server: ListingServer, folder: Path) -> Cost:
 
 def _rclone(*verb: str) -> Run:
     def run(server: ListingServer, folder: Path) -> Cost:
-        asked: list[str | Path] = [find_rclone(), *verb, "--fast-list", "--checkers=32"]
-        return run_to_end(asked, log=folder / "rclone.log", environment=rclone_environment(server, server.port))
+        command_line: list[str | Path] = [find_rclone(), *verb, "--fast-list", "--checkers=32"]
+        return run_to_end(command_line, log=folder / "rclone.log", environment=rclone_environment(server, server.port))
 
     return run
 
@@ -45,20 +45,20 @@ PEERS: dict[str, Run] = {
 
 @dataclass(frozen=True)
 class Compares:
-    """A bucket of so many keys, and a copy that is equal."""
+    """Compare a bucket of `count` keys with an equal copy."""
 
     count: int
     peers: Sequence[str] = tuple(PEERS)
 
     def run(self, runs: int, scale: float, tell: Tell) -> Iterator[Measured]:
-        """Do it; yield what each peer took, an entry of the source counting as an object."""
+        """Run it; yield the cost of each peer. Each key of the source counts as an object."""
         count = round(self.count * scale)
         able = self._able(tell)
         with ExitStack() as stack:
             server = stack.enter_context(ListingServer(count))
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="s3s3-bench-")))
             for run in range(runs):
-                for peer in turned(able, run):
+                for peer in rotated(able, run):
                     cost = replace(PEERS[peer](server, folder), objects=count)
                     yield Measured(f"unchanged, {self.count:,} keys", NAME, peer, run, cost)
 

@@ -1,6 +1,6 @@
-"""What running a program costs: its CPU time and its children's, its peak memory, the time on the wall.
+"""The cost of running a program: CPU time with its children, peak memory, wall time.
 
-CPU time comes from wait4(2) for a program that ends, from /proc/PID/stat for one that goes on. Memory is sampled from
+CPU time comes from wait4(2) for a program that ends, from /proc/PID/stat for a running one. Memory is sampled from
 /proc/PID/status (VmHWM), because the ru_maxrss of wait4 counts what this process had when it started the program.
 """
 
@@ -15,22 +15,22 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
-_SAMPLED_EVERY_S = 0.05
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_SAMPLE_INTERVAL_S = 0.05
 
 
 class PeerFailed(Exception):
-    """A program that is measured did not do its work; the message has the end of what it said."""
+    """A measured program failed; the message has the end of its output."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a piece of work took.
+    """The cost of a workload.
 
     Attributes:
-        objects: how many objects (or entries) the work was about; `size_bytes` is of them all together.
-        cpu_s: user and system, children included, of the program itself.
-        redis_cpu_s: what Redis took meanwhile, for a program that needs one.
+        objects: number of objects or listing entries; `size_bytes` is their total size.
+        cpu_s: user and system time of the program, including children.
+        redis_cpu_s: CPU time of Redis meanwhile, for programs that use it.
     """
 
     objects: int
@@ -42,15 +42,15 @@ class Cost:
 
 
 def run_to_end(command: Sequence[str | Path], *, log: Path, environment: Mapping[str, str] | None = None) -> Cost:
-    """Run a program; return what it took, of no objects yet. Raises PeerFailed."""
+    """Run a program; return its cost, without objects. Raises PeerFailed."""
     return run_side_by_side([command], log=log, environment=environment)
 
 
 def run_side_by_side(
     commands: Sequence[Sequence[str | Path]], *, log: Path, environment: Mapping[str, str] | None = None
 ) -> Cost:
-    """Run programs at once until the last of them ends; return what all took together. Raises PeerFailed."""
-    began_s, cpu_s = time.monotonic(), 0.0
+    """Run programs in parallel until all have ended; return their total cost. Raises PeerFailed."""
+    start_s, cpu_s = time.monotonic(), 0.0
     with log.open("wb") as output, ExitStack() as stack:
         programs = [
             subprocess.Popen([str(part) for part in command], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
@@ -62,7 +62,7 @@ def run_side_by_side(
             _, status, usage = os.wait4(program.pid, 0)
             program.returncode = os.waitstatus_to_exitcode(status)
             cpu_s += usage.ru_utime + usage.ru_stime
-    wall_s = time.monotonic() - began_s
+    wall_s = time.monotonic() - start_s
     for command, program in zip(commands, programs, strict=True):
         if program.returncode != 0:
             raise PeerFailed(f"{command[0]} ended with status {program.returncode}: {end_of(log)}")
@@ -80,7 +80,7 @@ def cpu_s_of(pid: int) -> float:
     for member in family(pid):
         with suppress(FileNotFoundError, ProcessLookupError):
             fields = Path(f"/proc/{member}/stat").read_text().rpartition(")")[2].split()
-            total += sum(map(int, fields[11:15])) / _TICKS_A_SECOND  # utime, stime and those of children that ended
+            total += sum(map(int, fields[11:15])) / _TICKS_PER_S  # utime, stime, and those of ended children
     return total
 
 
@@ -95,24 +95,24 @@ def family(pid: int) -> list[int]:
 
 
 class PeakMemory:
-    """Watches the resident memory of a process and its descendants while the block runs."""
+    """Samples the resident memory of a process and its descendants during the block."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._peaks: dict[int, int] = {}
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample_loop, daemon=True)
 
     @property
     def size_bytes(self) -> int:
-        """The highest that each of them had, together."""
+        """The sum of the peaks of all processes."""
         return sum(self._peaks.values())
 
-    def _watch(self) -> None:
-        while not self._over.wait(_SAMPLED_EVERY_S):
-            self._look()
+    def _sample_loop(self) -> None:
+        while not self._stop.wait(_SAMPLE_INTERVAL_S):
+            self._sample()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         for member in family(self._pid):
             with suppress(FileNotFoundError, ProcessLookupError):
                 for line in Path(f"/proc/{member}/status").read_text().splitlines():
@@ -120,10 +120,10 @@ class PeakMemory:
                         self._peaks[member] = int(line.split()[1]) * 1024
 
     def __enter__(self) -> PeakMemory:
-        self._look()
+        self._sample()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stop.set()
         self._thread.join()

@@ -1,4 +1,4 @@
-# What the tools of every system do with a big object: SOURCE_URL DESTINATION_URL SIZE MD5 SAME_CONTENT
+# Copy a large object with standard tools: SOURCE_URL DESTINATION_URL SIZE MD5 SAME_CONTENT
 set -eu -o pipefail
 curl -sS --fail "$1" | curl -sS --fail -X PUT -T - -H "Content-Length: $3" -H "Transfer-Encoding:" \
     -H "Content-MD5: $4" -H "Expect:" "$2"

@@ -1,4 +1,4 @@
-"""From what was measured to ratios and a table."""
+"""Compute ratios and tables from the measurements."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from bench.cost import Cost
 from bench.objects import GIB, MIB
 from bench.workloads import Measured
 
-YARDSTICKS = ("rclone, tuned", "rclone check")
+REFERENCES = ("rclone, tuned", "rclone check")
+#: Object size from which on costs are given per GiB.
 BIG_BYTES = 64 * MIB
-"""From this size of an object on, costs are told by the GiB."""
 
 Figure = Callable[[Cost], float]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The least, the middle and the most of several figures."""
+    """Minimum, median and maximum of several figures."""
 
     least: float
     middle: float
     most: float
 
-    def shown(self, digits: int = 2) -> str:
-        """Return all three as text, or one where they are one."""
+    def text(self, digits: int = 2) -> str:
+        """Return all three as text, or one if they are equal."""
         if self.least == self.most:
             return f"{self.middle:.{digits}f}"
         return f"{self.middle:.{digits}f} ({self.least:.{digits}f} to {self.most:.{digits}f})"
@@ -34,12 +34,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """One peer at one piece of work.
+    """One peer with one workload.
 
     Attributes:
-        cpu: ms for each object, or s for each GiB where `by_gib`.
-        rate: objects, or MiB, a second.
-        cpu_ratio, rate_ratio: to the yardstick, run by run; None where it did not run.
+        cpu: ms per object, or s per GiB if `by_gib`.
+        rate: objects, or MiB, per second.
+        cpu_ratio, rate_ratio: to the reference, run by run; None if that did not run.
     """
 
     work: str
@@ -62,7 +62,7 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def rows(measured: Sequence[Measured]) -> list[Row]:
-    """Return a row for each piece of work and peer, in the order in which they came first."""
+    """Return a row per workload and peer, in the order of their first run."""
     costs: dict[tuple[str, str, str], dict[int, Cost]] = {}
     for one in measured:
         costs.setdefault((one.work, one.server, one.peer), {})[one.run] = one.cost
@@ -70,16 +70,16 @@ def rows(measured: Sequence[Measured]) -> list[Row]:
     found = []
     for work in works:
         of_work = {peer: runs for (*name, peer), runs in costs.items() if tuple(name) == work}
-        yardstick = next((of_work[peer] for peer in YARDSTICKS if peer in of_work), None)
-        found += [_row(work, peer, runs, yardstick) for peer, runs in of_work.items()]
+        reference = next((of_work[peer] for peer in REFERENCES if peer in of_work), None)
+        found += [_row(work, peer, runs, reference) for peer, runs in of_work.items()]
     return found
 
 
-def _row(work: tuple[str, str], peer: str, runs: dict[int, Cost], yardstick: dict[int, Cost] | None) -> Row:
+def _row(work: tuple[str, str], peer: str, runs: dict[int, Cost], reference: dict[int, Cost] | None) -> Row:
     some = next(iter(runs.values()))
     by_gib = some.size_bytes / some.objects >= BIG_BYTES
     cpu: Figure = (lambda cost: cost.cpu_s * GIB / cost.size_bytes) if by_gib else _cpu_ms
-    rate: Figure = (lambda cost: cost.size_bytes / MIB / cost.wall_s) if by_gib else _objects_a_second
+    rate: Figure = (lambda cost: cost.size_bytes / MIB / cost.wall_s) if by_gib else _objects_per_s
     return Row(
         *work,
         peer,
@@ -89,8 +89,8 @@ def _row(work: tuple[str, str], peer: str, runs: dict[int, Cost], yardstick: dic
         spread(map(rate, runs.values())),
         max(cost.peak_bytes for cost in runs.values()) / MIB,
         median(cost.redis_cpu_s / cost.objects * 1000 for cost in runs.values()),
-        _ratio(runs, yardstick, cpu),
-        _ratio(runs, yardstick, rate),
+        _ratio(runs, reference, cpu),
+        _ratio(runs, reference, rate),
     )
 
 
@@ -98,17 +98,17 @@ def _cpu_ms(cost: Cost) -> float:
     return 1000 * cost.cpu_s / cost.objects
 
 
-def _objects_a_second(cost: Cost) -> float:
+def _objects_per_s(cost: Cost) -> float:
     return cost.objects / cost.wall_s
 
 
-def _ratio(runs: dict[int, Cost], yardstick: dict[int, Cost] | None, figure: Figure) -> Spread | None:
-    pairs = [(cost, yardstick[run]) for run, cost in runs.items() if run in yardstick] if yardstick else []
+def _ratio(runs: dict[int, Cost], reference: dict[int, Cost] | None, figure: Figure) -> Spread | None:
+    pairs = [(cost, reference[run]) for run, cost in runs.items() if run in reference] if reference else []
     return spread(figure(cost) / figure(other) for cost, other in pairs) if pairs else None
 
 
 def summary(found: Sequence[Row]) -> str:
-    """Return a line for each piece of work in Markdown: s3s3 beside the yardstick."""
+    """Return a Markdown table: s3s3 beside the reference, a line per workload."""
     lines = [
         "| work | server | CPU of s3s3 | of rclone, tuned | ratio | throughput, ratio |",
         "|---|---|---:|---:|---:|---:|",
@@ -118,10 +118,10 @@ def summary(found: Sequence[Row]) -> str:
             continue
         name = row.work if row.peer in ("s3s3", "s3s3 bucket") else f"{row.work}, {row.peer.removeprefix('s3s3 ')}"
         theirs = next(other for other in found
-                      if (other.work, other.server) == (row.work, row.server) and other.peer in YARDSTICKS)  # fmt: skip
+                      if (other.work, other.server) == (row.work, row.server) and other.peer in REFERENCES)  # fmt: skip
         lines.append(
             f"| {name} | {row.server} | {_cpu(row)} | {_cpu(theirs)} | "
-            f"{row.cpu_ratio.shown()} | {row.rate_ratio.shown()} |"
+            f"{row.cpu_ratio.text()} | {row.rate_ratio.text()} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -137,9 +137,9 @@ def _cpu(row: Row) -> str:
 
 
 def table(found: Sequence[Row]) -> str:
-    """Return the rows as a table in Markdown."""
+    """Return the rows as a Markdown table."""
     lines = [
-        "| work | server | who | CPU | to rclone's | a second | to rclone's | memory | runs |",
+        "| work | server | program | CPU | to rclone's | per second | to rclone's | memory | runs |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found:
@@ -148,7 +148,7 @@ def table(found: Sequence[Row]) -> str:
             cpu += f" (Redis {row.redis_cpu_ms:.2f})"
         rate = f"{row.rate.middle:.0f} MiB" if row.by_gib else f"{row.rate.middle:,.0f}"
         ratios = [
-            ratio.shown() if ratio and row.peer not in YARDSTICKS else "" for ratio in (row.cpu_ratio, row.rate_ratio)
+            ratio.text() if ratio and row.peer not in REFERENCES else "" for ratio in (row.cpu_ratio, row.rate_ratio)
         ]
         lines.append(
             f"| {row.work} | {row.server} | {_cell(row.peer)} | {cpu} | {ratios[0]} | {rate} | {ratios[1]} | "

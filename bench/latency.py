@@ -1,4 +1,4 @@
-"""From a notice to its copy: how long it takes, on an idle system and on a busy one, beside the store's own time."""
+"""Time from notification to copy, on an idle and a busy system, beside the store's own GET and PUT."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from s3s3.scripts.demo.redis_server import RedisServer
 from s3s3.scripts.demo.servers import HOST
 
 IDLE_COUNT, BUSY_COUNT = 300, 2_000
-BUSY_A_SECOND = 250
+BUSY_RATE_PER_S = 250
 PAUSE_S = 0.02
-ARRIVES_WITHIN_S = 30.0
+COPY_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
 class Delays:
-    """How long something took, each time."""
+    """The measured delays of one series."""
 
     what: str
     delays_ms: Sequence[float]
 
     def percentile(self, percent: float) -> float:
-        """Return the delay that so many of a hundred do not exceed."""
+        """Return the delay that `percent` of the measurements do not exceed."""
         ordered = sorted(self.delays_ms)
         return ordered[min(int(len(ordered) * percent / 100), len(ordered) - 1)]
 
 
 def measure(scale: float) -> Iterator[Delays]:
-    """Measure on Ceph with objects of 4 KiB. A copy counts as there when s3s3 has told Redis so (`mark_done`)."""
+    """Measure on Ceph with objects of 4 KiB. A copy counts as done when its done marker is set in Redis."""
     idle, busy = max(round(IDLE_COUNT * scale), 20), max(round(BUSY_COUNT * scale), 100)
     with ExitStack() as stack:
         server = stack.enter_context(servers.STORES[servers.CEPH]())
@@ -50,28 +50,28 @@ def measure(scale: float) -> Iterator[Delays]:
         work = Copying(server, redis, "source", ("copy",), keys, 4 * KIB, folder, server.port)
         yield Delays("the store's own GET and PUT, idle", _of_the_store(work, keys[:idle]))
         with Listening(work, mark_done=True) as listening:
-            told: Any = listening.redis.pubsub()  # type: ignore[no-untyped-call]
-            told.psubscribe("__keyspace@0__:backup=>*")
-            told.get_message(timeout=5.0)
-            yield Delays("notification to copy, idle", _spaced(listening, told, keys[:idle]))
-            name = f"notification to copy, {BUSY_A_SECOND} notifications per second"
-            yield Delays(name, _steady(listening, told, keys[idle:]))
+            markers: Any = listening.redis.pubsub()  # type: ignore[no-untyped-call]
+            markers.psubscribe("__keyspace@0__:backup=>*")
+            markers.get_message(timeout=5.0)
+            yield Delays("notification to copy, idle", _spaced(listening, markers, keys[:idle]))
+            name = f"notification to copy, {BUSY_RATE_PER_S} notifications per second"
+            yield Delays(name, _steady(listening, markers, keys[idle:]))
 
 
 def _of_the_store(work: Copying, keys: Sequence[str]) -> list[float]:
-    """One object at a time, with the same pause before each: a machine that slept is slower than one at work."""
+    """GET and PUT one object at a time, with the same pause before each: an idle machine is slower than a busy one."""
     connection = http.client.HTTPConnection(HOST, work.port)
     delays_ms = []
     for method, target, headers, content in ready_requests.pairs(work, keys):
         if method == "GET":
             time.sleep(PAUSE_S)
-        began_s = time.perf_counter()
+        start_s = time.perf_counter()
         connection.request(method, target, content, headers)
-        with connection.getresponse() as answer:
-            answer.read()
-        took_ms = 1000 * (time.perf_counter() - began_s)
-        if answer.status != 200:
-            raise PeerFailed(f"{method} {target}: {answer.status}")
+        with connection.getresponse() as response:
+            response.read()
+        took_ms = 1000 * (time.perf_counter() - start_s)
+        if response.status != 200:
+            raise PeerFailed(f"{method} {target}: {response.status}")
         if method == "GET":
             delays_ms.append(took_ms)
         else:
@@ -80,38 +80,38 @@ def _of_the_store(work: Copying, keys: Sequence[str]) -> list[float]:
     return delays_ms
 
 
-def _spaced(listening: Listening, told: Any, keys: Sequence[str]) -> list[float]:
-    """One notice at a time."""
+def _spaced(listening: Listening, markers: Any, keys: Sequence[str]) -> list[float]:
+    """Publish one key at a time."""
     delays_ms = []
     for key in keys:
         time.sleep(PAUSE_S)
-        began_s = time.perf_counter()
+        start_s = time.perf_counter()
         listening.publish([key])
-        if told.get_message(timeout=ARRIVES_WITHIN_S) is None:
-            raise PeerFailed(f"{key} was not copied within {ARRIVES_WITHIN_S:g} s")
-        delays_ms.append(1000 * (time.perf_counter() - began_s))
+        if markers.get_message(timeout=COPY_TIMEOUT_S) is None:
+            raise PeerFailed(f"{key} was not copied within {COPY_TIMEOUT_S:g} s")
+        delays_ms.append(1000 * (time.perf_counter() - start_s))
     return delays_ms
 
 
-def _steady(listening: Listening, told: Any, keys: Sequence[str]) -> list[float]:
-    """So many a second, whatever becomes of them."""
-    began_s = time.perf_counter()
+def _steady(listening: Listening, markers: Any, keys: Sequence[str]) -> list[float]:
+    """Publish at a fixed rate, independent of the copies."""
+    start_s = time.perf_counter()
     published: dict[bytes, float] = {}
     delays_ms: list[float] = []
     while len(delays_ms) < len(keys):
-        due_s = began_s + len(published) / BUSY_A_SECOND
+        due_s = start_s + len(published) / BUSY_RATE_PER_S
         if len(published) < len(keys) and time.perf_counter() >= due_s:
             key = keys[len(published)]
             published[key.encode()] = time.perf_counter()
             listening.publish([key])
             continue
-        longest_s = due_s - time.perf_counter() if len(published) < len(keys) else ARRIVES_WITHIN_S
-        message = told.get_message(timeout=max(longest_s, 0.0))
+        timeout_s = due_s - time.perf_counter() if len(published) < len(keys) else COPY_TIMEOUT_S
+        message = markers.get_message(timeout=max(timeout_s, 0.0))
         if message is not None:
-            key_there = message["channel"].partition(b"=>")[2]
-            delays_ms.append(1000 * (time.perf_counter() - published[key_there]))
+            copied_key = message["channel"].partition(b"=>")[2]
+            delays_ms.append(1000 * (time.perf_counter() - published[copied_key]))
         elif len(published) == len(keys):
-            raise PeerFailed(f"{len(keys) - len(delays_ms)} keys were not copied within {ARRIVES_WITHIN_S:g} s")
+            raise PeerFailed(f"{len(keys) - len(delays_ms)} keys were not copied within {COPY_TIMEOUT_S:g} s")
     return delays_ms
 
 
@@ -120,4 +120,4 @@ def table(found: Sequence[Delays]) -> str:
     lines = [
         f"| {one.what} | {one.percentile(50):.1f} | {one.percentile(99):.1f} | {len(one.delays_ms)} |" for one in found
     ]
-    return "\n".join(["| ms | p50 | p99 | times |", "|---|---:|---:|---:|", *lines]) + "\n"
+    return "\n".join(["| ms | p50 | p99 | count |", "|---|---:|---:|---:|", *lines]) + "\n"

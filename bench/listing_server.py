@@ -1,7 +1,7 @@
-"""Lists buckets of as many keys as one likes, at little cost: PORT COUNT [DELAY_MS]. Every bucket holds the same.
+"""List buckets of any number of keys at little cost: PORT COUNT [DELAY_MS]. All buckets have the same keys.
 
-Signatures are not looked at. Pages are made when they are asked for, by marker, start-after or continuation token, each
-of which is any name at all.
+Signatures are ignored. Pages are generated on request, by marker, start-after or continuation token, which may be any
+name.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import uvloop
 
 PAGE_KEYS = 1000
-NOTHING = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
-EMPTY = b"HTTP/1.1 200 OK\r\ncontent-type: application/xml\r\ncontent-length: %d\r\n\r\n%b"
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
+OK_RESPONSE = b"HTTP/1.1 200 OK\r\ncontent-type: application/xml\r\ncontent-length: %d\r\n\r\n%b"
 
 
 def _key(number: int) -> str:
@@ -33,7 +33,7 @@ def _entry(number: int) -> str:
 
 
 def page(query: dict[str, list[str]], count: int) -> bytes:
-    """Return the page that a query asks for, as Ceph writes it."""
+    """Return the page for a query, as Ceph writes it."""
     after = next((query[name][0] for name in ("continuation-token", "start-after", "marker") if name in query), "")
     first = bisect_right(range(count), unquote(after), key=_key)
     last = min(first + min(int(query.get("max-keys", ["1000"])[0]), PAGE_KEYS), count)
@@ -70,24 +70,24 @@ class Listings(asyncio.Protocol):
         self._raw += data
         while (end := self._raw.find(b"\r\n\r\n")) >= 0:
             line, self._raw = self._raw[: self._raw.find(b"\r\n")].decode(), self._raw[end + 4 :]
-            body = self._answer(*line.split(" ")[:2])
+            body = self._response(*line.split(" ")[:2])
             asyncio.get_running_loop().call_later(self._delay_s, self._transport.write, body)  # type: ignore[attr-defined]
 
-    def _answer(self, method: str, target: str) -> bytes:
+    def _response(self, method: str, target: str) -> bytes:
         parts = urlsplit(target)
         bucket, _, key = parts.path.lstrip("/").partition("/")
         if method == "HEAD" and not key:
-            return EMPTY % (0, b"")
+            return OK_RESPONSE % (0, b"")
         if method != "GET" or not bucket or key:
-            return NOTHING
+            return NOT_FOUND
         if parts.query not in self._pages:
             self._pages[parts.query] = page(parse_qs(parts.query), self._count)
         body = self._pages[parts.query]
-        return EMPTY % (len(body), body)
+        return OK_RESPONSE % (len(body), body)
 
 
 async def serve(port: int, count: int, delay_ms: int = 0) -> None:
-    """Serve for ever; each answer comes `delay_ms` late."""
+    """Serve until cancelled; each response is delayed by `delay_ms`."""
     pages: dict[str, bytes] = {}
     loop = asyncio.get_running_loop()
     async with await loop.create_server(lambda: Listings(count, delay_ms / 1000, pages), "127.0.0.1", port) as server:

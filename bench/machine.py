@@ -1,4 +1,4 @@
-"""When and where it was measured."""
+"""Describe the machine and the time of a measurement."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def description() -> str:
 
 
 def load() -> float:
-    """Return how many processes wanted to run in the last minute: more than a few, and the figures say less."""
+    """Return the load average of the last minute; a high load makes figures less reliable."""
     return os.getloadavg()[0]

@@ -1,4 +1,4 @@
-"""Who copies: s3s3 and what one would otherwise run, each with the same objects on the same server."""
+"""The programs compared: s3s3 and its alternatives, each with the same objects on the same server."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ from pathlib import Path
 from bench import ready_requests
 from bench.cost import Cost, run_to_end
 from bench.objects import Copying, check, content_of
-from bench.s3s3_commands import whole_road
+from bench.s3s3_commands import run_listeners
 from s3s3.scripts.demo.rclone_server import find_rclone
 from s3s3.scripts.demo.servers import HOST, ServerMissing, StoreServer
 
+#: The fastest settings of rclone: no requests to the destination, no server-side copy, one PUT per object (it
+#: would send parts from 200 MiB on, several in parallel from 256 MiB on), and no SHA-256 of each body.
 TUNED = (
     "--transfers=32", "--checkers=32", "--fast-list", "--no-check-dest", "--s3-no-head", "--s3-no-check-bucket",
     "--disable=copy", "--s3-upload-cutoff=5G", "--multi-thread-streams=0", "--s3-use-unsigned-payload=true",
 )  # fmt: skip
-"""rclone as lean as it can be made. Nothing is asked of the destination, the server is not asked to copy inside itself,
-and every object is one PUT (from 200 MiB on it would else send parts, from 256 MiB on several at once). The last one
-spares it a SHA-256 over each body."""
 
-AS_IT_COMES = ("--disable=copy",)
+DEFAULTS = ("--disable=copy",)
 WRK_CONNECTIONS = 32
 WRK_S = 5
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Something that copies.
+    """A program that copies.
 
     Attributes:
-        copy: does the work and returns what it took. Raises PeerFailed.
-        missing: returns why it cannot run here and how to get it, or "".
-        share: how much of the objects it gets, where all would take too long: costs are told for each object.
+        copy: does the work and returns its cost. Raises PeerFailed.
+        missing: returns why it cannot run and how to install it, or "".
+        share: fraction of the objects that it copies, if all would take too long; costs are per object.
     """
 
     name: str
@@ -45,22 +44,22 @@ class Peer:
     share: float = 1.0
 
 
-def _whole_road(work: Copying, listeners: int = 1) -> Cost:
-    cost = whole_road(work, listeners)
+def _s3s3(work: Copying, listeners: int = 1) -> Cost:
+    cost = run_listeners(work, listeners)
     check(work)
     return cost
 
 
 def s3s3_with(listeners: int) -> Peer:
     """Return s3s3 with this number of listeners."""
-    return Peer(f"s3s3, {listeners} listener{'s' * (listeners > 1)}", lambda work: _whole_road(work, listeners))
+    return Peer(f"s3s3, {listeners} listener{'s' * (listeners > 1)}", lambda work: _s3s3(work, listeners))
 
 
 # -- rclone
 
 
 def rclone_environment(server: StoreServer, port: int) -> dict[str, str]:
-    """Return what makes `bench:` a remote of rclone's."""
+    """Return the environment that defines the rclone remote `bench:`."""
     account = server.accounts[0]
     settings = {
         "TYPE": "s3",
@@ -83,18 +82,18 @@ def _rclone_missing() -> str:
 
 
 def _rclone(work: Copying, flags: Sequence[str]) -> Cost:
-    """`rclone copy`, once for each destination."""
+    """Run `rclone copy` for each destination."""
     costs = []
     for bucket in work.destinations:
         command: list[str | Path] = [find_rclone(), "copy", f"bench:{work.source}", f"bench:{bucket}", *flags]
         environment = rclone_environment(work.server, work.port)
         costs.append(run_to_end(command, log=work.folder / "rclone.log", environment=environment))
     check(work)
-    return _of_all(work, costs)
+    return _total(work, costs)
 
 
-def _of_all(work: Copying, costs: Sequence[Cost]) -> Cost:
-    """Return what programs that ran one after the other took together."""
+def _total(work: Copying, costs: Sequence[Cost]) -> Cost:
+    """Return the total cost of programs that ran one after the other."""
     return Cost(
         len(work.keys),
         work.total_bytes,
@@ -119,14 +118,14 @@ def _boto3(work: Copying) -> Cost:
     }
     cost = run_to_end(command, log=work.folder / "boto3.log", environment=environment)
     check(work)
-    return _of_all(work, [cost])
+    return _total(work, [cost])
 
 
-# -- the limit: the same requests, ready made, sent by a program in C
+# -- the limit: the same requests, prepared beforehand, sent by a C program
 
 
 def _wrk(work: Copying) -> Cost:
-    """GET and PUT in turn for some seconds; a pair counts as an object."""
+    """Send GETs and PUTs in turn for some seconds; a pair counts as an object."""
     requests = work.folder / "requests"
     ready_requests.write(requests, work)
     script = Path(__file__).with_name("ready_requests.lua")
@@ -137,34 +136,34 @@ def _wrk(work: Copying) -> Cost:
     return replace(cost, objects=pairs, size_bytes=pairs * work.size_bytes, wall_s=WRK_S)
 
 
-# -- big objects: what the tools of every system do
+# -- large objects with standard tools
 
 
 def _curl(work: Copying) -> Cost:
-    """`curl GET | curl PUT` for each object, and `md5sum` of as many bytes."""
+    """Run `curl GET | curl PUT` for each object, and `md5sum` of the same number of bytes."""
     content = work.folder / "content"
     content.write_bytes(content_of(work.size_bytes))
     script = Path(__file__).with_name("curl_copy.sh")
     costs = []
     for key in work.keys:
-        source, there, md5 = ready_requests.presigned(work, key)
-        command: list[str | Path] = ["bash", script, source, there, str(work.size_bytes), md5, content]
+        source, destination, md5 = ready_requests.presigned(work, key)
+        command: list[str | Path] = ["bash", script, source, destination, str(work.size_bytes), md5, content]
         costs.append(run_to_end(command, log=work.folder / "curl.log"))
     content.unlink()
     check(work)
-    return _of_all(work, costs)
+    return _total(work, costs)
 
 
 def _program_missing(program: str) -> Callable[[], str]:
     def missing() -> str:
-        return "" if shutil.which(program) else f"there is no {program} here: apt-get install {program}"
+        return "" if shutil.which(program) else f"{program} is not installed: apt-get install {program}"
 
     return missing
 
 
-S3S3 = Peer("s3s3", _whole_road)
+S3S3 = Peer("s3s3", _s3s3)
 RCLONE_TUNED = Peer("rclone, tuned", lambda work: _rclone(work, TUNED), _rclone_missing)
-RCLONE = Peer("rclone", lambda work: _rclone(work, AS_IT_COMES), _rclone_missing, share=0.2)
+RCLONE = Peer("rclone", lambda work: _rclone(work, DEFAULTS), _rclone_missing, share=0.2)
 BOTO3 = Peer("boto3, 16 threads", _boto3, share=0.2)
 WRK = Peer("wrk", _wrk, _program_missing("wrk"))
 CURL = Peer("curl | curl, md5sum", _curl, _program_missing("curl"))

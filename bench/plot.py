@@ -1,4 +1,4 @@
-"""The plot: what an object costs, and how many go through in a second."""
+"""Plot the CPU per object and the throughput."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ OTHER_COLOUR = "#bbbbbb"
 
 
 def draw(found: Sequence[Row], title: str, folder: Path) -> str:
-    """Draw the rows into plot.png and plot.svg; return "", or why there is no plot."""
+    """Draw the rows into plot.png and plot.svg; return "" or the reason for a missing plot."""
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415  # of the extra "bench"
     except ImportError:
-        return "there is no plot: matplotlib is missing (pip install '.[bench]')"
+        return "no plot: matplotlib is not installed (pip install '.[bench]')"
     works = list(dict.fromkeys((row.work, row.server) for row in found))
     figure = Figure(figsize=(11, 1.2 + 1.7 * len(works)), layout="constrained")
     axes: Any = figure.subplots(len(works), 2, squeeze=False)
     for (work, server), (left, right) in zip(works, axes, strict=True):
         rows = [row for row in found if (row.work, row.server) == (work, server)][::-1]
-        unit = "s of CPU a GiB" if rows[0].by_gib else "ms of CPU an object"
+        unit = "s of CPU per GiB" if rows[0].by_gib else "ms of CPU per object"
         _bars(left, rows, [row.cpu for row in rows], f"{work} ({server}): {unit}")
-        _bars(right, rows, [row.rate for row in rows], "MiB a second" if rows[0].by_gib else "objects a second")
+        _bars(right, rows, [row.rate for row in rows], "MiB per second" if rows[0].by_gib else "objects per second")
     figure.suptitle(title, fontsize=10)
     for kind in ("png", "svg"):
         figure.savefig(folder / f"plot.{kind}")

@@ -1,4 +1,4 @@
-"""Signed requests, ready to be sent: the client that sends them has nothing else to do."""
+"""Signed requests prepared for a client that only sends them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from s3s3.s3.keys import encode_key
 from s3s3.s3.signing import Credentials, RequestTarget, Signer, signer
 from s3s3.scripts.demo.servers import HOST
 
-_MOST = 4000
-"""So many different objects: more would only make the program that sends them larger."""
+#: Number of different objects; more would only make the sending program larger.
+_MAX_OBJECTS = 4000
 
 
 def _signer(work: Copying) -> Signer:
@@ -35,9 +35,9 @@ def _md5(content: bytes) -> str:
 
 
 def write(path: Path, work: Copying) -> None:
-    """Write the GET and the PUT of each object, in turn, each with its length in a line before it."""
+    """Write the GET and PUT of each object in turn, each after a line with its length."""
     with path.open("wb") as file:
-        for method, target, headers, content in pairs(work, work.keys[:_MOST]):
+        for method, target, headers, content in pairs(work, work.keys[:_MAX_OBJECTS]):
             lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
             if method == "PUT":
                 lines += f"content-length: {len(content)}\r\n"
@@ -59,22 +59,22 @@ def pairs(work: Copying, keys: Sequence[str]) -> Iterator[tuple[str, str, dict[s
 
 
 def pairs_in(log: Path) -> int:
-    """Return how many pairs of requests wrk says that it sent. Raises PeerFailed where answers were errors."""
+    """Return the number of request pairs in wrk's output. Raises PeerFailed if responses were errors."""
     text = log.read_text()
-    said = re.search(r"(\d+) requests in", text)
-    if said is None or "Non-2xx" in text or "Socket errors" in text:
+    match = re.search(r"(\d+) requests in", text)
+    if match is None or "Non-2xx" in text or "Socket errors" in text:
         raise PeerFailed(f"wrk: {text}")
-    return int(said[1]) // 2
+    return int(match[1]) // 2
 
 
 def presigned(work: Copying, key: str) -> tuple[str, str, str]:
-    """Return a URL to GET an object, a URL to PUT it, and the Content-MD5 to send with that."""
+    """Return a URL to GET an object, a URL to PUT it, and the Content-MD5 of the PUT."""
     sign, md5 = _signer(work), _md5(content_of(work.size_bytes))
     headers = {"host": f"{HOST}:{work.port}"}
-    source, there = _target(work.source, key), _target(work.destinations[0], key)
+    source, destination = _target(work.source, key), _target(work.destinations[0], key)
     base = f"http://{HOST}:{work.port}"
     return (
         f"{base}{source.path}?{sign.presign('GET', source, headers, 3600)}",
-        f"{base}{there.path}?{sign.presign('PUT', there, {**headers, 'content-md5': md5}, 3600)}",
+        f"{base}{destination.path}?{sign.presign('PUT', destination, {**headers, 'content-md5': md5}, 3600)}",
         md5,
     )

@@ -1,4 +1,4 @@
-"""Holds every answer of a store back for a while: PORT TARGET_PORT DELAY_MS."""
+"""Delay each response of a store: PORT TARGET_PORT DELAY_MS."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import uvloop
 HOST = "127.0.0.1"
 
 
-class _End(asyncio.Protocol):
-    """One side of a relayed connection; what it receives goes to the other side, `delay_s` later."""
+class _Side(asyncio.Protocol):
+    """One side of a relayed connection; received data is passed on after `delay_s`."""
 
     def __init__(self, delay_s: float) -> None:
         self._delay_s = delay_s
-        self._early: deque[bytes] = deque()  # what came before the other side was there
+        self._early: deque[bytes] = deque()  # received before the other side was connected
         self.transport: asyncio.Transport | None = None
-        self.other: _End | None = None
+        self.other: _Side | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
@@ -26,21 +26,21 @@ class _End(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._delay_s:
-            asyncio.get_running_loop().call_later(self._delay_s, self._give, data)
+            asyncio.get_running_loop().call_later(self._delay_s, self._forward, data)
         else:
-            self._give(data)
+            self._forward(data)
 
-    def _give(self, data: bytes) -> None:
+    def _forward(self, data: bytes) -> None:
         if self.other is None or self.other.transport is None:
             self._early.append(data)
         else:
             self.other.transport.write(data)
 
-    def meet(self, other: _End) -> None:
-        """Know the other side, and give it what came early."""
+    def connect(self, other: _Side) -> None:
+        """Connect to the other side and pass on early data."""
         self.other = other
         while self._early:
-            self._give(self._early.popleft())
+            self._forward(self._early.popleft())
 
     def connection_lost(self, exc: Exception | None) -> None:
         other = self.other
@@ -49,20 +49,20 @@ class _End(asyncio.Protocol):
 
 
 async def serve(port: int, target_port: int, delay_s: float) -> None:
-    """Relay for ever."""
+    """Relay until cancelled."""
     loop = asyncio.get_running_loop()
-    meetings: set[asyncio.Task[None]] = set()
+    tasks: set[asyncio.Task[None]] = set()
 
-    async def meet(client: _End) -> None:
-        _, server = await loop.create_connection(lambda: _End(delay_s), HOST, target_port)
-        server.meet(client)
-        client.meet(server)
+    async def connect(client: _Side) -> None:
+        _, server = await loop.create_connection(lambda: _Side(delay_s), HOST, target_port)
+        server.connect(client)
+        client.connect(server)
 
-    def accepted() -> _End:
-        client = _End(0)
-        task = loop.create_task(meet(client))
-        meetings.add(task)
-        task.add_done_callback(meetings.discard)
+    def accepted() -> _Side:
+        client = _Side(0)
+        task = loop.create_task(connect(client))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
         return client
 
     async with await loop.create_server(accepted, HOST, port) as server:

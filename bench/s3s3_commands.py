@@ -1,4 +1,4 @@
-"""s3s3 as it is run: its configuration, `s3s3 listen` as a daemon, `s3s3 bucket` as a command."""
+"""Run s3s3: its configuration, `s3s3 listen` as daemons, `s3s3 bucket` as a command."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from s3s3.model import Endpoint
 
 PATIENCE_S = 600.0
 _POLL_S = 0.02
-_SETTLED_S = 1.5  # after the subscription: the listener takes the ear, the sockets are warm
+_SETTLED_S = 1.5  # after the subscription, for the election of the leader
 
 
 def command(verb: str, *arguments: str | Path) -> list[str]:
-    """Return the command line of a verb."""
+    """Return the command line of a subcommand."""
     return [sys.executable, "-m", "s3s3.scripts.main", verb, *map(str, arguments)]
 
 
@@ -36,7 +36,7 @@ def write_config(folder: Path, endpoints: Sequence[Endpoint], redis_url: str, *,
 
 
 def config_of(work: Copying, *, mark_done: bool = False) -> Path:
-    """Write the configuration for this copying."""
+    """Write the configuration of a workload."""
     source = work.server.endpoint(work.source, "source", port=work.port)
     there = [work.server.endpoint(name, f"dest-{number}", port=work.port)
              for number, name in enumerate(work.destinations)]  # fmt: skip
@@ -44,7 +44,7 @@ def config_of(work: Copying, *, mark_done: bool = False) -> Path:
 
 
 def _table(endpoint: Endpoint) -> str:
-    # Both ends are in one store here, and what is measured is the road through s3s3.
+    # Source and destination are in one store, and the copy through s3s3 is to be measured.
     own_road = "" if endpoint.name == "source" else "server_side_copy = false\n"
     return (
         f'[{endpoint.name}]\nhost = "{endpoint.host}"\nport = {endpoint.port}\nis_secure = false\n'
@@ -89,12 +89,12 @@ class Listening:
             pipeline.execute()
 
     def spent(self) -> tuple[float, float, float]:
-        """Return the time now, and the CPU time that the listeners and their Redis took so far."""
+        """Return the current time, and the CPU time of the listeners and of Redis."""
         (redis_pid,) = self._work.redis.pids
         return time.monotonic(), sum(cpu_s_of(process.pid) for process in self.processes), cpu_s_of(redis_pid)
 
     def wait_until_done(self) -> tuple[float, float, float]:
-        """Return what was spent when the queue was empty and every destination had every key."""
+        """Return the same once the queue is empty and every destination has every key."""
         self._wait(lambda: self._pending() > 0, "the first notice is on the queue", longest_s=2.0)
         while True:
             self._wait(lambda: self._pending() == 0, "the queue is empty")
@@ -113,13 +113,13 @@ class Listening:
                 raise PeerFailed(f"s3s3 listen ended: {end_of(self._log)}")
             if time.monotonic() > until_s:
                 if longest_s < PATIENCE_S:
-                    return  # it was done before anybody looked
+                    return  # done before the first check
                 raise PeerFailed(f"not within {longest_s:g} s: {what}: {end_of(self._log)}")
             time.sleep(_POLL_S)
 
 
-def whole_road(work: Copying, listeners: int = 1) -> Cost:
-    """Publish every key and return what it took s3s3 until the last one was acked. Its start is not counted."""
+def run_listeners(work: Copying, listeners: int = 1) -> Cost:
+    """Publish every key; return the cost until the last one is acknowledged, without the start of s3s3."""
     with Listening(work, listeners) as listening, ExitStack() as stack:
         peaks = [stack.enter_context(PeakMemory(process.pid)) for process in listening.processes]
         before = listening.spent()

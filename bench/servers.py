@@ -1,4 +1,4 @@
-"""The servers that the work is done on: real ones, and two of the bench's own for what no real one can show."""
+"""The servers: real stores, a listing server for large buckets, and a relay that adds latency."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CEPH, SWIFT, LIGHT = STORES
 
 
 class ListingServer(StoreServer):
-    """Buckets `a` and `b` that hold the same keys, so many as no store here could be filled with in time."""
+    """Buckets `a` and `b` with the same keys, more than a real store could be filled with in time."""
 
     name = "listing"
     accounts = (Account("any-access-key", "any-secret"),)
@@ -32,7 +32,7 @@ class ListingServer(StoreServer):
 
 
 class Relay(Server):
-    """Stands before a store and holds every answer back for a while, like a store that is far away."""
+    """A relay in front of a store that delays each response, like a distant store."""
 
     name = "relay"
 

@@ -1,6 +1,6 @@
-"""A million keys compared by several processes together (`s3s3 bucket --distributed`), each answer 50 ms late.
+"""Compare a million keys with several processes (`s3s3 bucket --distributed`) and responses 50 ms late.
 
-What they wait for is the store, as one waits for a large or a distant one: two cores show nothing else.
+The delay stands for a large or distant store; without it two cores would be the limit.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from bench.comparing import NAME
 from bench.cost import run_side_by_side
 from bench.s3s3_commands import command, write_config
 from bench.servers import ListingServer
-from bench.workloads import Measured, Tell, turned
+from bench.workloads import Measured, Tell, rotated
 from s3s3.scripts.demo.redis_server import RedisServer
 
+#: Numbers of processes; 0 is a run without --distributed.
 PROCESSES = (0, 1, 2, 4)
-"""0 is the plain run, which shares nothing."""
 
+#: One run of each takes three minutes.
 MAX_RUNS = 3
-"""One of each takes three minutes."""
 
 
 @dataclass(frozen=True)
 class Together:
-    """A bucket of so many keys, and a copy that is equal. `delay_ms`: every answer comes so late."""
+    """Compare a bucket of `count` keys with an equal copy. `delay_ms` is added to each response."""
 
     count: int
     delay_ms: int
 
     def run(self, runs: int, scale: float, tell: Tell) -> Iterator[Measured]:
-        """Do it; yield what all processes took together, an entry of the source counting as an object."""
+        """Run it; yield the total cost of all processes. Each key of the source counts as an object."""
         count = round(self.count * scale)
         with ExitStack() as stack:
             server = stack.enter_context(ListingServer(count, self.delay_ms))
@@ -45,7 +45,7 @@ class Together:
             config = write_config(folder, endpoints, redis.url)
             work = f"unchanged, {self.count:,} keys, {self.delay_ms} ms away"
             for run in range(min(runs, MAX_RUNS)):
-                for processes in turned(PROCESSES, run):
+                for processes in rotated(PROCESSES, run):
                     with Redis.from_url(redis.url) as client:
                         client.flushall()
                     shared = ["--distributed"] if processes else []
@@ -55,7 +55,7 @@ class Together:
 
 
 def _peer(processes: int) -> str:
-    return f"s3s3 bucket --distributed, {processes} at once" if processes else "s3s3 bucket"
+    return f"s3s3 bucket --distributed, {processes} processes" if processes else "s3s3 bucket"
 
 
 RUNS = {"together": Together(1_000_000, delay_ms=50)}

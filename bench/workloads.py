@@ -1,4 +1,4 @@
-"""What is measured: each piece of work, done by every peer in turn, as many times as asked for."""
+"""Workloads: each is done by every peer in turn, several times."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from bench.peers import Peer
 from s3s3.scripts.demo.redis_server import RedisServer
 from s3s3.scripts.demo.servers import StoreServer
 
-KEPT_AFTERWARDS_BYTES = 100 * MIB
-"""What a run wrote is removed when it is more than this: the servers keep it in memory."""
+#: Copies of a run above this size are removed afterwards, because the servers keep them in memory.
+MAX_KEPT_BYTES = 100 * MIB
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One peer doing one piece of work once. Runs of the same number stood side by side."""
+    """One run of one workload by one peer. Runs with the same number were made side by side."""
 
     work: str
     server: str
@@ -36,20 +36,20 @@ Tell = Callable[[str], None]
 
 
 class Work(Protocol):
-    """A piece of work that can be measured."""
+    """A workload that can be measured."""
 
     def run(self, runs: int, scale: float, tell: Tell) -> Iterator[Measured]:
-        """Do it; yield what each peer took. `scale`: of the number of objects."""
+        """Run it; yield the cost of each peer. `scale` multiplies the number of objects."""
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Copying of so many objects of one size.
+    """Copy `count` objects of one size.
 
     Attributes:
-        most_runs: so often at most, where a run takes long.
-        runs_on_a_server: then another one, where its memory would not hold more.
-        delay_ms: the store's answers take so much longer.
+        max_runs: limit for workloads with long runs.
+        runs_per_server: runs before a new server is started, because its memory is limited.
+        delay_ms: added to each response of the store.
     """
 
     name: str
@@ -58,19 +58,19 @@ class Copies:
     size_bytes: int
     peers: Sequence[Peer]
     destinations: int = 1
-    most_runs: int = 100
-    runs_on_a_server: int = 100
+    max_runs: int = 100
+    runs_per_server: int = 100
     delay_ms: int = 0
 
     def run(self, runs: int, scale: float, tell: Tell) -> Iterator[Measured]:
-        """Do it; what a peer could not do is told, and in no figure."""
-        able = [peer for peer in self.peers if not _told_missing(peer, tell)]
+        """Run it; failures of a peer are reported and not included."""
+        able = [peer for peer in self.peers if not _report_missing(peer, tell)]
         count = max(round(self.count * scale), 1)
-        numbers = range(min(runs, self.most_runs))
-        for first in numbers[:: self.runs_on_a_server]:
-            yield from self._on_a_server(numbers[first : first + self.runs_on_a_server], able, count, tell)
+        numbers = range(min(runs, self.max_runs))
+        for first in numbers[:: self.runs_per_server]:
+            yield from self._run_on_server(numbers[first : first + self.runs_per_server], able, count, tell)
 
-    def _on_a_server(self, runs: Sequence[int], able: Sequence[Peer], count: int, tell: Tell) -> Iterator[Measured]:
+    def _run_on_server(self, runs: Sequence[int], able: Sequence[Peer], count: int, tell: Tell) -> Iterator[Measured]:
         with ExitStack() as stack:
             server = stack.enter_context(servers.STORES[self.server]())
             redis = stack.enter_context(RedisServer(append_only=True))
@@ -80,7 +80,7 @@ class Copies:
                 port = stack.enter_context(servers.Relay(server.port, self.delay_ms)).port
             sources: dict[int, str] = {}
             for run in runs:
-                for peer in turned(able, run):
+                for peer in rotated(able, run):
                     share = max(round(count * peer.share), 1)
                     if share not in sources:
                         sources[share] = f"source-{share}"
@@ -89,9 +89,9 @@ class Copies:
                                    self.size_bytes, folder, port)  # fmt: skip
                     try:
                         yield Measured(self.name, self.server, peer.name, run, peer.copy(work))
-                    except PeerFailed as error:  # the others are worth measuring all the same
+                    except PeerFailed as error:  # measure the other peers anyway
                         tell(f"  FAILED: {peer.name}: {error}")
-                    if work.total_bytes > KEPT_AFTERWARDS_BYTES:
+                    if work.total_bytes > MAX_KEPT_BYTES:
                         remove(server, work.destinations)
 
     def _new_buckets(self, server: StoreServer) -> tuple[str, ...]:
@@ -101,15 +101,15 @@ class Copies:
         return names
 
 
-def _told_missing(peer: Peer, tell: Tell) -> bool:
+def _report_missing(peer: Peer, tell: Tell) -> bool:
     reason = peer.missing()
     if reason:
         tell(f"  without {peer.name}: {reason}")
     return bool(reason)
 
 
-def turned(able: Sequence[Any], run: int) -> list[Any]:
-    """Return the peers, each time another one first: what the machine does meanwhile hits all of them alike."""
+def rotated(able: Sequence[Any], run: int) -> list[Any]:
+    """Return the peers rotated by `run`, so that other load on the machine affects all alike."""
     first = run % len(able)
     return [*able[first:], *able[:first]]
 
@@ -128,8 +128,8 @@ COPIES = {
     "64k": Copies("64 KiB", servers.CEPH, 2_000, 64 * KIB, TWO),
     "1m": Copies("1 MiB", servers.CEPH, 300, MIB, TWO),
     "64m": Copies("64 MiB", servers.CEPH, 8, 64 * MIB, BIG),
-    # Ceph keeps all in memory here, and gives room back hours after a deletion: a third run finds it full.
-    "1g": Copies("1 GiB", servers.CEPH, 1, GIB, BIG, runs_on_a_server=2),
+    # Ceph keeps all in memory here and frees it hours after a deletion: a third run would find it full.
+    "1g": Copies("1 GiB", servers.CEPH, 1, GIB, BIG, runs_per_server=2),
     "2-destinations": Copies("4 KiB, 2 destinations", servers.CEPH, 2_000, 4 * KIB, TWO, destinations=2),
     "3-destinations": Copies("4 KiB, 3 destinations", servers.CEPH, 2_000, 4 * KIB, TWO, destinations=3),
     "processes": Copies("4 KiB, 50 ms away", servers.CEPH, 2_000, 4 * KIB, LISTENERS, delay_ms=50),

@@ -47,5 +47,5 @@ def test_big_objects_are_told_by_the_gib() -> None:
 
 
 def test_a_spread_of_one_is_told_as_one() -> None:
-    assert spread([2]).shown() == "2.00"
-    assert spread([3, 1, 2]).shown() == "2.00 (1.00 to 3.00)"
+    assert spread([2]).text() == "2.00"
+    assert spread([3, 1, 2]).text() == "2.00 (1.00 to 3.00)"
