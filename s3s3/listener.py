@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -134,7 +133,7 @@ class RouteListener:
         await self.worker.measure()
         summary = await self.jobs.load_reconcile_summary()
         if summary:
-            self.metrics.last_reconcile_timestamp_seconds[self.route.name] = json.loads(summary)["ended_s"]
+            self.metrics.last_reconcile_timestamp_seconds[self.route.name] = summary.ended_s
 
 
 @asynccontextmanager

@@ -95,18 +95,21 @@ def _duration(seconds: float | None) -> str:
 
 
 def _last_comparison(view: RouteView) -> str:
-    now = f" <small>running {html_text(view.current_reconcile)}</small>" if view.current_reconcile else ""
+    now = ""
+    if running := view.current_reconcile:
+        text = f"running by process {running.pid} on {running.host} since {time_text(running.since_ms)}"
+        now = f" <small>{html_text(text)}</small>"
     last = view.last_reconcile
     if last is None:
         return f"never{now}"
     totals: dict[str, int] = {}
-    for outcomes in last["destinations"].values():
+    for outcomes in last.destinations.values():
         for outcome, number in outcomes.items():
             totals[outcome] = totals.get(outcome, 0) + number
     text = ", ".join(f"{number:,} {html_text(outcome)}" for outcome, number in totals.items() if number)
-    if last["errors"]:
-        text = f"could not list {', '.join(map(html_text, last['errors']))}"
-    return f"{time_text(last['ended_s'] * 1000)} <small>{text or 'no objects'}</small>{now}"
+    if last.errors:
+        text = f"could not list {', '.join(map(html_text, last.errors))}"
+    return f"{time_text(last.ended_s * 1000)} <small>{text or 'no objects'}</small>{now}"
 
 
 def processes(views: Sequence[RouteView]) -> str:

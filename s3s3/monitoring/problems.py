@@ -33,7 +33,7 @@ def problems(view: RouteView) -> Iterator[str]:
             keys = count_noun(count, "key")
             yield f"{route}: {keys} failed permanently at {destination}: fix the cause shown below, then retry"
     if view.last_reconcile:
-        for store_name, error in view.last_reconcile["errors"].items():
+        for store_name, error in view.last_reconcile.errors.items():
             yield f"{route}: the last comparison could not list {store_name}: {error.removeprefix(f'{store_name}: ')}"
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from redis.asyncio import Redis
 
 from ..model import Endpoint, Route
 from ..queue.admin import PendingStats
-from ..queue.base import PAUSED, DeadLetter, QueueStats
+from ..queue.base import PAUSED, DeadLetter, QueueStats, ReconcileRecord, RunningReconcile
 from ..queue.redis_queue import RedisJobQueue
 from .heartbeat import ProcessInfo, ProcessRegistry
 from .history import Failure, History, HourlySeries, quantile_s, rate_per_s
@@ -62,7 +60,7 @@ class RouteView:
 
     Attributes:
         command: the command that works on the route: listen or mirror.
-        current_reconcile: which process compares the route now, else "".
+        current_reconcile: the process that reconciles the route now.
     """
 
     name: str
@@ -73,8 +71,8 @@ class RouteView:
     stats: QueueStats
     processes: Sequence[ProcessInfo]
     dead_letters: Mapping[str, Sequence[DeadLetter]]
-    last_reconcile: Mapping[str, Any] | None
-    current_reconcile: str
+    last_reconcile: ReconcileRecord | None
+    current_reconcile: RunningReconcile | None
     now_ms: int
 
     @property
@@ -109,7 +107,7 @@ class RouteSnapshotReader:
         all_pending = await self.jobs.pending_by_destination()
         history = await self._history.read()
         processes = await self._registry.processes()
-        summary = await self.jobs.load_reconcile_summary()
+        last_reconcile = await self.jobs.load_reconcile_summary()
         dead_letters = {name: await self._dead_letters(name) for name, count in stats.dead_letters.items() if count}
         route = self.route
         destinations = []
@@ -132,7 +130,7 @@ class RouteSnapshotReader:
         source = StoreView(name, address(route.source), *_state(name, stats, 0), stats.parked.get(name, 0))
         return RouteView(
             route.name, self.command, route.channel, source, destinations, stats, processes, dead_letters,
-            json.loads(summary) if summary else None, await self.jobs.current_reconcile(), history.now_ms,
+            last_reconcile, await self.jobs.current_reconcile(), history.now_ms,
         )  # fmt: skip
 
     async def _dead_letters(self, destination: str) -> list[DeadLetter]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from datetime import datetime, timezone
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
-from .base import PAUSED, DeadLetter, QueueStats
+from .base import PAUSED, DeadLetter, QueueStats, ReconcileRecord, RunningReconcile
 from .lua_scripts import LuaScripts
 from .redis_errors import translate_errors
 
@@ -22,6 +22,10 @@ SAMPLE_SIZE = 100
 
 #: Messages without a valid key that are kept as dead letters.
 MAX_MESSAGES = 10_000
+
+
+#: Key of the lock of the reconcile in progress, after the prefix; `s3s3.reconcile.lock` describes it.
+RECONCILE_LOCK = "reconcile-lock"
 
 
 class PendingStats(NamedTuple):
@@ -39,11 +43,6 @@ class PendingStats(NamedTuple):
     @property
     def total(self) -> int:
         return self.queued + self.retrying + self.parked
-
-
-def utc_text(at_ms: int) -> str:
-    """Format a Unix time in ms: 2026-01-31 12:00:00 UTC."""
-    return f"{datetime.fromtimestamp(at_ms / 1000, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
 class QueueAdmin:
@@ -91,22 +90,23 @@ class QueueAdmin:
             for name, (queued, retrying, parked, oldest_ms, exact) in zip(self.destinations, found, strict=True)
         }
 
-    async def save_reconcile_summary(self, summary: str) -> None:
-        """Store the summary (JSON) of a complete reconcile."""
+    async def save_reconcile_summary(self, record: ReconcileRecord) -> None:
+        """Store the record of a complete reconcile."""
         with translate_errors():
-            await self.client.set(self.prefix + "reconcile", summary)
+            await self.client.set(self.prefix + "reconcile", json.dumps(asdict(record)))
 
-    async def load_reconcile_summary(self) -> str | None:
-        """Return the summary stored last."""
+    async def load_reconcile_summary(self) -> ReconcileRecord | None:
+        """Return the record of the last complete reconcile."""
         with translate_errors():
-            summary: Any = await self.client.get(self.prefix + "reconcile")
-        return None if summary is None else str(summary)
+            text: Any = await self.client.get(self.prefix + "reconcile")
+        return None if text is None else ReconcileRecord(**json.loads(text))
 
-    async def current_reconcile(self) -> str:
-        """Return process, host and start time of the reconcile in progress, as text; "" for none."""
+    async def current_reconcile(self) -> RunningReconcile | None:
+        """Return the process that reconciles the route now."""
         with translate_errors():
-            found: Any = await self.client.hmget(self.prefix + "comparing", "host", "pid", "since_ms")
-        return "" if found[0] is None else f"by process {found[1]} on {found[0]} since {utc_text(int(found[2]))}"
+            found: Any = await self.client.hmget(self.prefix + RECONCILE_LOCK, "host", "pid", "since_ms")
+        host, pid, since_ms = found
+        return None if host is None else RunningReconcile(host, int(pid), int(since_ms))
 
     # -- dead letters
 

@@ -134,6 +134,33 @@ class QueueStats:
         return self.fresh + self.bulk + self.retrying + sum(self.parked.values())
 
 
+@dataclass(frozen=True, slots=True)
+class ReconcileRecord:
+    """The last complete reconcile of a route, as stored in Redis.
+
+    Attributes:
+        ended_s: Unix time.
+        seconds: how long it took.
+        source_entries: objects that the source listed.
+        destinations: the number of each outcome, by destination.
+        errors: by store, why its listing failed.
+    """
+
+    ended_s: float
+    seconds: float
+    source_entries: int
+    destinations: Mapping[str, Mapping[str, int]]
+    errors: Mapping[str, str]
+
+
+class RunningReconcile(NamedTuple):
+    """The process that reconciles a route now; `since_ms` is Unix time by Redis's clock."""
+
+    host: str
+    pid: int
+    since_ms: int
+
+
 class JobQueue(Protocol):
     """The job queue of one route. Every method can raise RedisUnavailable."""
 
@@ -178,12 +205,6 @@ class JobQueue(Protocol):
 
     async def poll_outcomes(self, tracker_id: str, wait_s: float) -> list[str]:
         """Return the new events of a tracker, waiting up to `wait_s` for the first."""
-
-    async def save_reconcile_summary(self, summary: str) -> None:
-        """Store the summary (JSON) of a complete reconcile."""
-
-    async def load_reconcile_summary(self) -> str | None:
-        """Return the summary stored last."""
 
     async def stats(self) -> QueueStats:
         """Return the number of jobs by state."""

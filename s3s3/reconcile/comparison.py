@@ -1,33 +1,35 @@
-"""From merged listings to what is to be copied. Everything else is counted and reported on the way."""
+"""Decide per key and destination whether to copy; HEAD only where listings are inconclusive."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import S3S3Error
 from ..model import Entry, Outcome, Proof, Result, md5_of_etag
+from ..monitoring.metrics import Metrics
 from ..queue.base import JobRequest
 from ..s3 import Store
-from ..transfer.decision import Action, Decision, decide
+from ..transfer.decision import Action, Decision, Reason, decide
 from .deletions import DeletionCandidate
-from .merge import Batch
+from .merge import Batch, Row
 from .summary import ReconcileSummary
 
-HEADS_AT_ONCE = 32
+#: HEAD requests in progress at the same time.
+MAX_CONCURRENT_HEADS = 32
 
 
 @dataclass(frozen=True)
 class ReconcileOptions:
-    """What a run is asked to do.
+    """Options of a reconcile.
 
     Attributes:
-        dry_run: copy nothing; say what would be.
+        dry_run: report what would be copied and deleted, and change nothing.
         force: copy every object, whatever the comparison says.
-        since_ms: look only at objects that the source changed since then, by its clock; nothing is deleted.
-        allow_empty: delete also where the source is empty.
+        since_ms: compare only objects modified at or after this time by the source's clock, and delete nothing.
+        allow_empty: allow an empty source to empty its destinations.
     """
 
     dry_run: bool = False
@@ -37,23 +39,23 @@ class ReconcileOptions:
 
 
 class Pair(NamedTuple):
-    """A key as the source and one destination list it; never absent in both."""
+    """A key's entries in the listings of the source and of one destination; at least one of them is not None."""
 
     destination: str
     key: str
-    source: Entry | None
-    there: Entry | None
+    source_entry: Entry | None
+    destination_entry: Entry | None
 
 
 class Comparison:
-    """Compares the rows of a merge, with a HEAD only where a listing cannot tell.
+    """Compares the rows of merged listings.
 
     Args:
-        matches: whether the route is about this key.
-        gone: takes what is to be deleted once all listings are known to be whole; None: nothing is.
+        matches: whether a key belongs to the route.
+        on_candidate: called with each object that may have to be deleted; None: nothing is deleted.
 
     Attributes:
-        entries: how many objects each destination was seen to hold.
+        entries: by destination, the number of objects that its listing contained.
     """
 
     def __init__(
@@ -62,115 +64,135 @@ class Comparison:
         options: ReconcileOptions,
         matches: Callable[[str], bool],
         summary: ReconcileSummary,
-        gone: Callable[[DeletionCandidate], None] | None = None,
+        metrics: Metrics,
+        on_candidate: Callable[[DeletionCandidate], None] | None = None,
     ) -> None:
         self._stores = {store.name: store for store in destinations}
         self._names = tuple(self._stores)
         self._options = options
         self._matches = matches
         self._summary = summary
-        self._heads = asyncio.Semaphore(HEADS_AT_ONCE)
-        self._gone = gone
-        self._deleting = {store.name for store in destinations if gone is not None and store.endpoint.delete}
+        self._metrics = metrics
+        self._heads = asyncio.Semaphore(MAX_CONCURRENT_HEADS)
+        self._on_candidate = on_candidate
+        self._deletes = {store.name for store in destinations if on_candidate is not None and store.endpoint.delete}
         self.entries = dict.fromkeys(self._names, 0)
 
-    async def differing(self, batch: Batch) -> list[JobRequest]:
-        """Return what is to be copied where; for a dry run nothing."""
-        for position, error in batch.failed.items():
-            self._summary.errors.setdefault(self._names[position], str(error))
+    async def compare(self, batch: Batch) -> list[JobRequest]:
+        """Report what needs no copy; return a job for each key that does. A dry run returns none."""
+        for column, error in batch.failed.items():
+            self._summary.errors.setdefault(self._names[column], str(error))
+        rows = self._select(batch.rows)
+        if not (self._summary.has_report or self._options.force):
+            rows = self._count_equal(rows)
+        pairs = self._pairs(rows, batch.failed.keys())
+        self._count_entries(pairs)
         wanted: dict[str, list[str]] = {}
-        unclear: list[Pair] = []
-        for pair in self._pairs(batch):
-            decision = decide(pair.source, pair.there, delete=pair.destination in self._deleting)
+        inconclusive: list[Pair] = []
+        for pair in pairs:
+            decision = decide(pair.source_entry, pair.destination_entry, delete=pair.destination in self._deletes)
             if decision.action is Action.NEEDS_HEAD and not self._options.force:
-                unclear.append(pair)
+                inconclusive.append(pair)
             else:
-                self._settle(pair, decision, wanted)
-        heads = await asyncio.gather(*(self._decide_by_head(pair) for pair in unclear))
-        for pair, decided in zip(unclear, heads, strict=True):
-            if decided is not None:
-                self._settle(pair, decided, wanted)
+                self._apply(pair, decision, wanted)
+        decisions = await asyncio.gather(*map(self._decide_by_head, inconclusive))
+        for pair, by_head in zip(inconclusive, decisions, strict=True):
+            if by_head is not None:
+                self._apply(pair, by_head, wanted)
         return [JobRequest(key, tuple(names)) for key, names in wanted.items()]
 
-    def _pairs(self, batch: Batch) -> list[Pair]:
-        """Return the pairs that are to be decided on. Equal ones that nobody wants a line for are only counted."""
-        since_ms, count_only = self._options.since_ms, not (self._summary.has_report or self._options.force)
-        columns = [column for column in range(len(self._names)) if column not in batch.failed]
-        same = [0] * len(self._names)
-        pairs = []
-        for key, source, copies in batch.rows:
-            if not self._matches(key):
-                continue
-            if source is not None:
-                self._summary.source_entries += 1
-                if since_ms is not None and source.modified_ms < since_ms:
-                    self._summary.skipped_entries += 1
-                    continue
-            for column in columns:
-                there = copies[column]
-                if source is None:
-                    if there is not None:
-                        self._summary.destination_only[self._names[column]] += 1
-                        pairs.append(Pair(self._names[column], key, source, there))
-                elif count_only and there is not None and _plainly_same(source, there):
-                    same[column] += 1
-                else:
-                    pairs.append(Pair(self._names[column], key, source, there))
-        for name, count in zip(self._names, same, strict=True):
-            if count:
-                self._summary.count(name, Result.SAME.value, Proof.ETAG.value, count)
-                self.entries[name] += count
-        for pair in pairs:
-            self.entries[pair.destination] += pair.there is not None
-        return pairs
+    def _select(self, rows: Sequence[Row]) -> list[Row]:
+        """Return the rows of the route's keys, without those that the source modified before `since_ms`."""
+        since_ms = self._options.since_ms
+        selected = [row for row in rows if self._matches(row[0])]
+        self._summary.source_entries += sum(source is not None for _, source, _ in selected)
+        if since_ms is None:
+            return selected
+        recent = [row for row in selected if row[1] is None or row[1].modified_ms >= since_ms]
+        self._summary.skipped_entries += len(selected) - len(recent)
+        return recent
 
-    def _settle(self, pair: Pair, decision: Decision, wanted: dict[str, list[str]]) -> None:
-        """Report a decision that is final, or note the copy that it asks for."""
+    def _count_equal(self, rows: Sequence[Row]) -> list[Row]:
+        """Count the rows that are equal at every destination; return the others."""
+        others = [row for row in rows if not _is_equal_everywhere(row)]
+        count = len(rows) - len(others)
+        for name in self._names if count else ():
+            self.entries[name] += count
+            self._summary.count(name, Result.SAME.value, Proof.ETAG.value, count)
+            self._count_reason(name, Reason.SAME, count)
+        return others
+
+    def _pairs(self, rows: Sequence[Row], failed_columns: Iterable[int]) -> list[Pair]:
+        columns = [(column, name) for column, name in enumerate(self._names) if column not in failed_columns]
+        return [
+            Pair(name, key, source, entries[column])
+            for key, source, entries in rows
+            for column, name in columns
+            if source is not None or entries[column] is not None
+        ]
+
+    def _count_entries(self, pairs: Sequence[Pair]) -> None:
+        for pair in pairs:
+            self.entries[pair.destination] += pair.destination_entry is not None
+            self._summary.destination_only[pair.destination] += pair.source_entry is None
+
+    def _apply(self, pair: Pair, decision: Decision, wanted: dict[str, list[str]]) -> None:
+        """Report a final decision, or add the copy that it requires to `wanted`."""
+        self._count_reason(pair.destination, decision.reason)
         copy = decision.action in (Action.COPY, Action.NEEDS_CONTENT) or self._options.force
-        if pair.source is not None and copy:
+        if pair.source_entry is not None and copy:
             if self._options.dry_run:
                 self._summary.report(_outcome(pair, Result.WOULD_COPY, decision))
             else:
                 wanted.setdefault(pair.key, []).append(pair.destination)
         elif decision.action is Action.SAME:
             self._summary.report(_outcome(pair, Result.SAME, decision))
-        elif decision.action is Action.DELETE and self._gone is not None and pair.there is not None:
-            self._gone(DeletionCandidate(pair.destination, pair.there))
+        elif decision.action is Action.DELETE and self._on_candidate is not None and pair.destination_entry is not None:
+            self._on_candidate(DeletionCandidate(pair.destination, pair.destination_entry))
         else:
             self._summary.report(_outcome(pair, Result.EXTRANEOUS, decision))
 
+    def _count_reason(self, destination: str, reason: Reason, by: int = 1) -> None:
+        self._metrics.reconcile_entries[self._summary.route, destination, reason.value] += by
+
     async def _decide_by_head(self, pair: Pair) -> Decision | None:
-        """Ask the destination what was recorded at copy time. A HEAD that fails is an outcome of its own: None."""
+        """Decide by the source ETag recorded at the destination. Report a failed HEAD as failed, and return None."""
         store = self._stores[pair.destination]
         try:
             async with self._heads:
-                held = await store.head(pair.key)
+                info = await store.head(pair.key)
         except S3S3Error as error:
             self._summary.report(Outcome(pair.destination, pair.key, Result.FAILED, str(error), error=error))
             return None
-        if held is None:
-            return decide(pair.source, None)
+        if info is None:
+            return decide(pair.source_entry, None)
         return decide(
-            pair.source, held, recorded_etag=held.recorded_etag, destination_encrypted=held.encrypted,
+            pair.source_entry, info, recorded_etag=info.recorded_etag, destination_encrypted=info.encrypted,
             verify_md5=store.endpoint.verify_md5,
         )  # fmt: skip
 
 
-def _plainly_same(source: Entry, there: Entry) -> bool:
-    """The commonest row of the comparison, without a call: same size, same ETag."""
-    return source.etag == there.etag and source.size_bytes == there.size_bytes and bool(source.etag)
+def _is_equal_everywhere(row: Row) -> bool:
+    """Whether size and ETag are the same in every listing: the decision `SAME_ETAG`, without a call for each pair."""
+    _, source, entries = row
+    if source is None or not source.etag:
+        return False
+    for entry in entries:
+        if entry is None or entry.etag != source.etag or entry.size_bytes != source.size_bytes:
+            return False
+    return True
 
 
 def _outcome(pair: Pair, result: Result, decision: Decision) -> Outcome:
-    source, there = pair.source, pair.there
+    source, destination = pair.source_entry, pair.destination_entry
     return Outcome(
         pair.destination,
         pair.key,
         result,
         decision.reason.value,
         source_size_bytes=source.size_bytes if source else None,
-        destination_size_bytes=there.size_bytes if there else None,
+        destination_size_bytes=destination.size_bytes if destination else None,
         source_md5=md5_of_etag(source.etag) if source else None,
-        destination_md5=md5_of_etag(there.etag) if there else None,
+        destination_md5=md5_of_etag(destination.etag) if destination else None,
         proof=decision.proof,
     )

@@ -1,4 +1,4 @@
-"""What a run would delete: kept on disk until every listing has come to its end, and then let go, or not at all."""
+"""Collect deletion candidates and apply the max_delete guard."""
 
 from __future__ import annotations
 
@@ -11,56 +11,57 @@ from typing import NamedTuple
 from ..errors import SpoolTooSmall, SpoolUnavailable
 from ..model import Endpoint, Entry
 
-IN_MEMORY_BYTES = 1024 * 1024
+#: Candidates beyond this size are written to disk.
+MAX_MEMORY_BYTES = 1024 * 1024
 
 
 class DeletionCandidate(NamedTuple):
-    """A key that a destination lists and the source does not."""
+    """An object that a destination lists and the source does not."""
 
     destination: str
-    there: Entry
+    entry: Entry
 
 
 class DeletionCandidates:
-    """Keys that may have to be deleted, in the order in which they came; beyond 1 MiB they are on disk.
+    """Objects to delete once every listing has been read to its end, in the order in which they were added.
 
     Args:
-        spool_dir: where; the file has no name, so nothing is left behind.
-        limit_bytes: how much room they may take.
+        spool_dir: directory of the temporary file. The file has no name, so a killed process leaves nothing behind.
+        limit_bytes: maximum size of the file.
     """
 
     def __init__(self, spool_dir: str, limit_bytes: int) -> None:
         self._spool_dir = spool_dir
         self._limit_bytes = limit_bytes
-        self._file = SpooledTemporaryFile(max_size=IN_MEMORY_BYTES, dir=spool_dir)  # noqa: SIM115  # closed by __exit__
+        self._file = SpooledTemporaryFile(max_size=MAX_MEMORY_BYTES, dir=spool_dir)  # noqa: SIM115  # closed by __exit__
         self.counts: dict[str, int] = {}
 
     def add(self, candidate: DeletionCandidate) -> None:
-        """Keep one.
+        """Add a candidate.
 
         Raises:
-            SpoolUnavailable: the disk is full, or nothing can be written there.
-            SpoolTooSmall: they take more room than they may.
+            SpoolUnavailable: the disk is full or not writable.
+            SpoolTooSmall: the candidates exceed `limit_bytes`.
         """
-        name, there = candidate
-        line = json.dumps([name, there.key, there.size_bytes, there.etag]).encode() + b"\n"
+        name, entry = candidate
+        line = json.dumps([name, entry.key, entry.size_bytes, entry.etag]).encode() + b"\n"
         try:
             self._file.write(line)
-            taken_bytes = self._file.tell()
+            size_bytes = self._file.tell()
         except OSError as error:
             raise SpoolUnavailable(
-                f"a temporary file in {self._spool_dir} failed: {error.strerror or error}"
-                " (make room there, or set another spool_dir in [worker])"
+                f"cannot write a temporary file in {self._spool_dir}: {error.strerror or error}"
+                " (free some space there, or set another spool_dir in [worker])"
             ) from error
-        if taken_bytes > self._limit_bytes:
+        if size_bytes > self._limit_bytes:
             raise SpoolTooSmall(
-                f"what the source lacks and destinations have is more than spool_bytes = {self._limit_bytes} holds the "
-                "names of: nothing is deleted; set a larger spool_bytes in [worker]"
+                "the list of objects to delete is larger than spool_bytes, so nothing is deleted; set a larger "
+                f"spool_bytes in [worker] (now {self._limit_bytes})"
             )
         self.counts[name] = self.counts.get(name, 0) + 1
 
     def __iter__(self) -> Iterator[DeletionCandidate]:
-        """Yield them all. None may be added meanwhile."""
+        """Yield all candidates. None may be added meanwhile."""
         self._file.seek(0)
         for line in self._file:
             name, key, size_bytes, etag = json.loads(line)
@@ -76,25 +77,24 @@ class DeletionCandidates:
 
 
 def refusal(destination: Endpoint, count: int, *, entries: int, source_entries: int, allow_empty: bool) -> str:
-    """Return why nothing may be deleted, or "" where the deletions may go on.
+    """Return why nothing may be deleted at a destination, or "".
 
     Args:
-        count: objects that would be deleted.
-        entries: objects that the destination holds.
-        source_entries: objects that the source holds; none looks like an accident.
-        allow_empty: a person says that it is none; then `max_delete` is no bound either.
+        count: objects to delete.
+        entries: objects that the destination lists.
+        source_entries: objects that the source lists; 0 may be an accident.
+        allow_empty: the operator confirmed that the source is empty; `max_delete` does not apply then.
     """
     if not count:
         return ""
     if not source_entries:
         return "" if allow_empty else (
-            f"the source's listing is empty, so none of the {count} objects there is deleted; "
-            "if the source is meant to be empty, run s3s3 bucket --allow-empty"
+            f"the source's listing is empty, so none of its {count} objects is deleted; "
+            "if the source is empty on purpose, run s3s3 bucket --allow-empty"
         )  # fmt: skip
     if count / entries <= destination.max_delete:
         return ""
     return (
-        f"{count} of {entries} objects there are gone from the source, which is more than "
-        f"max_delete = {destination.max_delete:g} allows: nothing is deleted; "
-        f"if they are meant to go, set a larger max_delete in [{destination.name}]"
+        f"{count} of its {entries} objects are gone from the source, more than max_delete = {destination.max_delete:g} "
+        f"allows, so none is deleted; if the source is right, set a larger max_delete in [{destination.name}]"
     )

@@ -1,8 +1,8 @@
-"""One run over a route, by any number of processes on any hosts: each compares ranges of keys until none is left.
+"""Share one reconcile between processes by key range.
 
-The comparison is that of `bucket`, on a part of the listings. Every few seconds a process waits for what it had copied,
-and counts it in Redis in the step that makes its range smaller. Where there are too few ranges for all, it
-cuts what is left of its own. Nothing is deleted: what may be is known only to who has seen all listings.
+Any number of processes on any hosts take part. Each compares one range of keys at a time, until no range is left. Every
+few seconds it waits for the outcomes of its jobs and commits them to Redis together with the new start of its range.
+Where other processes lack work, it splits the rest of its range. Nothing is deleted: no process reads whole listings.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator
+import time
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
-from datetime import datetime, timezone
-from typing import Any
+from enum import Enum
 
 from ..config import WorkerSettings
 from ..errors import ConfigError, LeaseLost, ReconcileInProgress
 from ..model import Route, matcher
-from ..queue.lease import boottime_s
+from ..monitoring.formatting import time_text
 from ..queue.redis_queue import RedisJobQueue
 from ..queue.tracker import OutcomeTracker
 from ..tasks import DRAIN_S, run_until_stopped, run_with_background
@@ -30,7 +29,7 @@ from .comparison import Comparison, ReconcileOptions
 from .local_worker import local_worker, with_worker
 from .lock import run_shared
 from .merge import Batch, merge
-from .range_splitter import cuts
+from .range_splitter import split_points
 from .reconciler import MAX_AHEAD, OnProgress, no_progress
 from .session import refuse_paused, save_summary
 from .shared_run import KeyRange, RunFinished, SharedRun
@@ -38,107 +37,120 @@ from .summary import ReconcileSummary
 
 log = logging.getLogger(__name__)
 
-TURN_ENTRIES = 20_000
-TURN_S = 5.0
-"""After so many entries, or so long, a process looks whether others lack work; whoever is killed loses no more."""
+#: A process commits its progress after this many entries or seconds. A process that is killed loses no more.
+COMMIT_ENTRIES = 20_000
+COMMIT_INTERVAL_S = 5.0
 
+#: Pieces of a range that is split; more pieces cost hardly more requests than two.
 PIECES = 8
-"""Of a range that is cut: a few more cost hardly more questions than two."""
 
-PAUSE_S = 0.5
+#: How often a process without a range looks for one, in seconds.
+POLL_INTERVAL_S = 0.5
+
+#: How often a process reads the counts of all processes, for its progress display, in seconds.
+PROGRESS_INTERVAL_S = 1.0
 
 
-async def reconcile_together(
+class RangeResult(Enum):
+    """Why a process stopped comparing a range."""
+
+    FINISHED = "finished"
+    #: Other processes lack work: split the rest before going on.
+    SPLIT = "split"
+    LOST = "lost"
+
+
+async def reconcile_distributed(
     stores: RouteStores,
     jobs: RedisJobQueue,
     settings: WorkerSettings,
     options: ReconcileOptions,
     stop: asyncio.Event,
     *,
-    afresh: bool = False,
+    restart: bool = False,
     wait_for_lock: bool = False,
     summary: ReconcileSummary,
     on_progress: OnProgress = no_progress,
     drain_s: float = DRAIN_S,
     on_copied: OnCopied | None = None,
 ) -> None:
-    """Take part in a run over one route, or begin one, until it has ended or `stop` is set.
+    """Join the route's distributed reconcile, or begin one, and take part until it has ended or `stop` is set.
 
     Args:
-        afresh: a run of which every process has gone is forgotten, not ended.
-        wait_for_lock: wait for the end of another process's run over the route.
-        drain_s: how long copies that are under way at the end may take.
-        arrived: is told of what is copied (see `arrivals`).
-        tally: gets what all processes counted; its report lines are of what this process compares.
+        restart: discard an unfinished reconcile without live processes, and begin a new one.
+        wait_for_lock: wait for the end of a reconcile that is not distributed.
+        summary: receives the counts of all processes, and the report lines of this process's ranges.
+        drain_s: how long running copies may take to end after `stop`.
+        on_copied: called after each copy; see `s3s3.notifications.chaining`.
 
     Raises:
-        RoutePaused: the route is paused, so this would not come to its end.
-        RunUnderWay: the route is compared by another run, or by one with other options.
-        S3S3Error: a source's listing broke off, or Redis went away. Another start goes on.
+        RoutePaused: the route is paused.
+        ReconcileInProgress: another reconcile has the route's lock, or was begun with other options.
+        S3S3Error: the source could not be listed, or Redis is unavailable. The next start continues the reconcile.
     """
     if not options.dry_run:
         await refuse_paused(stores.route, jobs)
     shared = SharedRun(jobs, settings.lease_s)
-    options = await _begin(shared, stores.route, options, afresh)
-    part = _RangeWorker(stores, jobs, shared, options, summary, on_progress)
+    options = await _begin(shared, stores.route, options, restart)
+    worker = _RangeWorker(stores, jobs, shared, options, summary, on_progress)
 
     async def run() -> bool | None:
-        worker = local_worker(stores, jobs, settings, on_copied)
-        return await with_worker(part.run, stores.route.name, worker, stop, drain_s)
+        copies = local_worker(stores, jobs, settings, on_copied)
+        return await with_worker(worker.run, stores.route.name, copies, stop, drain_s)
 
     try:
         if options.dry_run:
-            await run_until_stopped(part.run(), stop)
+            await run_until_stopped(worker.run(), stop)
         else:
             await run_shared(stores.route.name, jobs, shared.id, run, wait_for_lock=wait_for_lock, stop=stop)
     except ReconcileInProgress:
-        await shared.forget()
+        await shared.discard()
         raise
-    await shared.state(summary)
+    await shared.load_counts(summary)
     await save_summary(jobs, summary, options)
 
 
-def shareable(jobs: RedisJobQueue | None) -> RedisJobQueue:
-    """Return the queue, where other processes see it too. Raises ConfigError."""
-    if jobs is not None:
-        return jobs
-    raise ConfigError([
-        "--distributed: processes share a run through the Redis that is configured ([pubsub] url), between the buckets "
-        "that are configured: without --without-redis, --source-bucket and --dest-bucket"
-    ])  # fmt: skip
+def require_queue(jobs: RedisJobQueue | None) -> RedisJobQueue:
+    """Return the queue. Raises ConfigError if there is none."""
+    if jobs is None:
+        raise ConfigError([
+            "--distributed needs the configured Redis ([pubsub] url) and the configured buckets; remove "
+            "--without-redis, --source-bucket and --dest-bucket"
+        ])  # fmt: skip
+    return jobs
 
 
-async def _begin(shared: SharedRun, route: Route, options: ReconcileOptions, afresh: bool) -> ReconcileOptions:
-    """Begin the run or find it, and return its options: all processes count from one `since_ms`."""
+async def _begin(shared: SharedRun, route: Route, options: ReconcileOptions, restart: bool) -> ReconcileOptions:
+    """Begin or join the reconcile; return its options: every process uses the `since_ms` of the first."""
     wanted = {
         "dry_run": options.dry_run,
         "force": options.force,
         "since": options.since_ms is not None,
         "route": _fingerprint(route),
     }
-    await shared.begin({**wanted, "since_ms": options.since_ms}, afresh)
-    began = datetime.fromtimestamp(shared.began_ms / 1000, timezone.utc)
+    await shared.begin({**wanted, "since_ms": options.since_ms}, restart)
     since_ms = shared.options.pop("since_ms")
+    started = time_text(shared.started_ms)
     if shared.options != wanted:
         raise ReconcileInProgress(
-            f"route {route.name}: a distributed run with other options, or another configuration, was begun at "
-            f"{began:%Y-%m-%d %H:%M:%S} UTC and has not ended: end it with those, or forget it with --restart"
+            f"route {route.name}: an unfinished distributed reconcile, started at {started}, has other options or "
+            "another configuration: finish it with those, or discard it with --restart"
         )
     if not shared.is_new:
-        log.info("route %s: taking part in the run that was begun at %s", route.name, f"{began:%Y-%m-%d %H:%M:%S} UTC")
+        log.info("route %s: joining the distributed reconcile started at %s", route.name, started)
     return replace(options, since_ms=since_ms)
 
 
 def _fingerprint(route: Route) -> str:
-    """Return a hash of what is compared: a run that goes on must not go on with other stores."""
+    """Return a hash of the buckets and filters, so that no process joins with other stores."""
     stores = [[each.name, each.host, each.port, each.bucket_name, each.prefix]
               for each in (route.source, *route.destinations)]  # fmt: skip
-    said = json.dumps([stores, list(route.include), list(route.exclude)])
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
+    text = json.dumps([stores, list(route.include), list(route.exclude)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class _RangeWorker:
-    """What one process does in a run."""
+    """One process of a distributed reconcile: acquires ranges and compares them."""
 
     def __init__(
         self,
@@ -146,108 +158,117 @@ class _RangeWorker:
         jobs: RedisJobQueue,
         shared: SharedRun,
         options: ReconcileOptions,
-        tally: ReconcileSummary,
+        summary: ReconcileSummary,
         on_progress: OnProgress,
     ) -> None:
         self._route = stores.route
         self._stores = (stores.source, *stores.destinations)
+        self._metrics = stores.metrics
+        self._jobs = jobs
         self._shared = shared
         self._options = options
         self._matches = matcher(stores.route)
-        self._tally = tally
+        self._summary = summary
         self._on_progress = on_progress
-        self._jobs = jobs
-        self._begin()
+        self._outstanding = 0
 
     async def run(self) -> bool:
-        """Compare ranges until none is left anywhere."""
-        await run_with_background(self._until_ended(), self._keep_telling())
+        """Compare ranges until none is left in any process."""
+        await run_with_background(self._compare_ranges(), self._report_progress())
         return True
 
-    async def _until_ended(self) -> None:
+    async def _report_progress(self) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS_INTERVAL_S)
+            await self._shared.load_counts(self._summary)
+            self._on_progress(self._summary, self._outstanding)
+
+    async def _compare_ranges(self) -> None:
         try:
             while True:
-                held = await self._shared.take()
-                if held is None:
-                    await asyncio.sleep(PAUSE_S)
+                key_range = await self._shared.acquire_range()
+                if key_range is None:
+                    await asyncio.sleep(POLL_INTERVAL_S)
                     continue
-                try:
-                    await run_with_background(self._compare(held), self._keep(held))
-                except LeaseLost as error:
-                    log.warning("route %s: %s", self._route.name, error)
+                while await self._process(key_range) is RangeResult.SPLIT:
+                    pass
         except RunFinished:
             return
 
-    async def _keep_telling(self) -> None:
-        while True:
-            await asyncio.sleep(1.0)
-            await self._shared.state(self._tally)
-            self._on_progress(self._tally, len(self._outstanding))
-
-    async def _keep(self, held: KeyRange) -> None:
-        while True:
-            await asyncio.sleep(self._shared.lease_s / 3)
-            if not await self._shared.renew(held):
-                raise LeaseLost(f"the range after {held.after!r} is somebody else's now")
-
-    # -- one range
-
-    async def _compare(self, held: KeyRange) -> None:
-        """Compare a range to its end, wherever that is when it is reached."""
+    async def _process(self, key_range: KeyRange) -> RangeResult:
+        """Split the range if other processes lack work, and compare it, renewing its lease meanwhile."""
         try:
-            while not await self._compare_until_cut(held):
-                pass
-        except (LeaseLost, RunFinished):
+            return await run_with_background(self._split_and_compare(key_range), self._maintain_lease(key_range))
+        except LeaseLost as error:
+            log.warning("route %s: %s", self._route.name, error)
+            return RangeResult.LOST
+        except RunFinished:
             raise
         except BaseException:
-            await self._shared.leave(held)
+            await self._shared.release_range(key_range)
             raise
 
-    async def _compare_until_cut(self, held: KeyRange) -> bool:
-        """Compare, from where the range begins now. Returns False where it is worth cutting before it goes on."""
-        if held.wanting > 0:
-            points = await cuts(self._stores, held.after, held.until, PIECES)
+    async def _maintain_lease(self, key_range: KeyRange) -> None:
+        while True:
+            await asyncio.sleep(self._shared.lease_s / 3)
+            await self._shared.renew(key_range)
+
+    async def _split_and_compare(self, key_range: KeyRange) -> RangeResult:
+        if key_range.shortfall > 0:
+            points = await split_points(self._stores, key_range.after, key_range.until, PIECES)
             if points:
-                await self._shared.go_on(held, held.after, self._tally.empty_copy(), points)
-        self._begin()
+                await self._shared.commit_progress(key_range, key_range.after, self._summary.empty_copy(), points)
+        progress = self._new_progress()
         async with AsyncExitStack() as stack:
-            source, *destinations = [
-                await stack.enter_async_context(aclosing(store.pages(start_after=held.after, until=held.until)))
-                for store in self._stores
-            ]
-            batches = await stack.enter_async_context(aclosing(merge(source, destinations)))
-            return await self._go_through(batches, held)
+            pages = [store.pages(start_after=key_range.after, until=key_range.until) for store in self._stores]
+            source, *destinations = [await stack.enter_async_context(aclosing(listing)) for listing in pages]
+            async for batch in await stack.enter_async_context(aclosing(merge(source, destinations))):
+                await progress.compare(batch)
+                self._outstanding = len(progress.tracker)
+                if batch.rows and progress.is_due and self._is_valid_boundary(last_key := batch.rows[-1][0]):
+                    await self._commit(key_range, last_key, progress)
+                    if key_range.shortfall > 0:
+                        return RangeResult.SPLIT
+                    progress = self._new_progress()
+        await self._commit(key_range, None, progress)
+        return RangeResult.FINISHED
 
-    async def _go_through(self, batches: AsyncIterator[Batch], held: KeyRange) -> bool:
-        entries, began_s = 0, boottime_s()
-        async for batch in batches:
-            await self._outstanding.enqueue(await self._comparison.differing(batch))
-            while len(self._outstanding) > MAX_AHEAD:
-                await self._outstanding.poll()
-            entries += len(batch.rows)
-            is_long = entries >= TURN_ENTRIES or boottime_s() - began_s >= TURN_S
-            if batch.rows and is_long and all(store.is_valid_key(batch.rows[-1][0]) for store in self._stores):
-                await self._end_turn(held, batch.rows[-1][0])
-                entries, began_s = 0, boottime_s()
-                if held.wanting > 0:
-                    return False
-        await self._end_turn(held, None)
-        return True
+    def _is_valid_boundary(self, key: str) -> bool:
+        """Whether every store can list the keys after this one."""
+        return all(store.is_valid_key(key) for store in self._stores)
 
-    def _begin(self) -> None:
-        """Wait for nothing that was put before: a range that was lost is somebody else's to count."""
-        self._outstanding = OutcomeTracker(self._jobs, unconditional=self._options.force, on_outcome=self._tell)
-        self._begin_turn()
+    def _new_progress(self) -> _Progress:
+        summary = self._summary.empty_copy()
+        tracker = OutcomeTracker(self._jobs, unconditional=self._options.force, on_outcome=summary.report_fields)
+        comparison = Comparison(self._stores[1:], self._options, self._matches, summary, self._metrics)
+        return _Progress(summary, tracker, comparison)
 
-    def _begin_turn(self) -> None:
-        self._turn = self._tally.empty_copy()
-        self._comparison = Comparison(self._stores[1:], self._options, self._matches, self._turn)
+    async def _commit(self, key_range: KeyRange, position: str | None, progress: _Progress) -> None:
+        """Wait for the outcomes, and move the start of the range to `position`; None: to its end."""
+        while progress.tracker:
+            await progress.tracker.poll()
+            self._outstanding = len(progress.tracker)
+        await self._shared.commit_progress(key_range, position, progress.summary)
 
-    async def _end_turn(self, held: KeyRange, position: str | None) -> None:
-        while self._outstanding:
-            await self._outstanding.poll()
-        await self._shared.go_on(held, position, self._turn)
-        self._begin_turn()
 
-    def _tell(self, fields: dict[str, Any]) -> None:
-        self._turn.report_fields(fields)
+class _Progress:
+    """What was compared and counted since the last commit."""
+
+    def __init__(self, summary: ReconcileSummary, tracker: OutcomeTracker, comparison: Comparison) -> None:
+        self.summary = summary
+        self.tracker = tracker
+        self._comparison = comparison
+        self._entries = 0
+        self._started_s = time.monotonic()
+
+    async def compare(self, batch: Batch) -> None:
+        """Compare a batch and enqueue what differs."""
+        await self.tracker.enqueue(await self._comparison.compare(batch))
+        while len(self.tracker) > MAX_AHEAD:
+            await self.tracker.poll()
+        self._entries += len(batch.rows)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether to commit now."""
+        return self._entries >= COMMIT_ENTRIES or time.monotonic() - self._started_s >= COMMIT_INTERVAL_S

@@ -20,8 +20,8 @@ from ..worker.circuit_breaker import CircuitBreakers
 
 log = logging.getLogger(__name__)
 
-#: How long `take` waits for a copy to end, in seconds.
-WAIT_S = 1.0
+#: How long `poll` waits for a copy to end, in seconds.
+POLL_TIMEOUT_S = 1.0
 
 
 class InProcessExecutor:
@@ -33,7 +33,7 @@ class InProcessExecutor:
 
     Args:
         unconditional: copy without comparing with the destinations first.
-        on_outcome: called by `take` with the report fields of each outcome.
+        on_outcome: called by `poll` with the report fields of each outcome.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class InProcessExecutor:
         """Report the outcomes since the last call; wait up to 1 s for the first."""
         if not self._outcomes:
             self._job_ended.clear()
-            await wait_with_timeout(self._job_ended, WAIT_S)
+            await wait_with_timeout(self._job_ended, POLL_TIMEOUT_S)
         outcomes, self._outcomes = self._outcomes, []
         for outcome in outcomes:
             self._on_outcome(outcome_fields(self._route, outcome))

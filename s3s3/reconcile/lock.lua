@@ -1,18 +1,18 @@
--- Who compares a whole route; run_lock.py says what the key holds.
--- KEYS[1]: the key.  ARGV: a word, the run's id, then
---   take    host, pid, lease_ms    take it or keep it; returns who else has it {host, pid, since_ms}, nil for nobody
---   give                           let others run
-local at, word, id = KEYS[1], ARGV[1], ARGV[2]
-local holder, host, pid, since_ms = unpack(redis.call('HMGET', at, 'id', 'host', 'pid', 'since_ms'))
-if word == 'give' then
-  if holder == id then redis.call('DEL', at) end
+-- The lock of a route's reconcile; lock.py describes the key.
+-- KEYS[1]: the lock.  ARGV: command, reconcile id, then
+--   acquire  host, pid, lease_ms   acquires or renews the lock; returns nil, or {host, pid, since_ms} of another holder
+--   release                        deletes the lock, if this reconcile has it
+local lock, command, id = KEYS[1], ARGV[1], ARGV[2]
+local holder, host, pid, since_ms = unpack(redis.call('HMGET', lock, 'id', 'host', 'pid', 'since_ms'))
+if command == 'release' then
+  if holder == id then redis.call('DEL', lock) end
   return false
 end
 if holder and holder ~= id then return {host, pid, since_ms} end
 if not holder then
   local clock = redis.call('TIME')
   local now = string.format('%d', clock[1] * 1000 + math.floor(clock[2] / 1000))
-  redis.call('HSET', at, 'id', id, 'host', ARGV[3], 'pid', ARGV[4], 'since_ms', now)
+  redis.call('HSET', lock, 'id', id, 'host', ARGV[3], 'pid', ARGV[4], 'since_ms', now)
 end
-redis.call('PEXPIRE', at, ARGV[5])
+redis.call('PEXPIRE', lock, ARGV[5])
 return false

@@ -1,9 +1,9 @@
-"""One comparison of a whole route at a time, in all the fleet: two would list the same buckets and do the same work.
+"""Allow one whole-bucket reconcile per route at a time: two would list the same buckets and do the same work.
 
 Key, under the route's prefix:
 
-    comparing       hash: id, host, pid, since_ms (by Redis's clock) of the run under way; gone `LEASE_S` after the last
-                    sign of life of a run that was killed
+    reconcile-lock  hash: id, host, pid, since_ms (by Redis's clock) of the reconcile in progress; expires 30 s after
+                    its last renewal
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from ..errors import ReconcileInProgress, RedisUnavailable
-from ..queue.admin import utc_text
+from ..monitoring.formatting import time_text
+from ..queue.admin import RECONCILE_LOCK
 from ..queue.lease import boottime_s
 from ..queue.lua_scripts import LuaScripts
 from ..queue.redis_queue import RedisJobQueue
@@ -25,8 +26,11 @@ from ..tasks import run_with_background, wait_with_timeout
 
 log = logging.getLogger(__name__)
 
+#: The lock expires this long after its last renewal, in seconds.
 LEASE_S = 30.0
-LOOK_EVERY_S = 2.0
+
+#: How often a waiting process tries to acquire the lock, in seconds.
+POLL_INTERVAL_S = 2.0
 
 Answer = TypeVar("Answer")
 
@@ -39,24 +43,24 @@ async def run_exclusive(
     wait_for_lock: bool = False,
     stop: asyncio.Event | None = None,
 ) -> Answer:
-    """Run while no other process compares this route. A queue in memory is nobody else's, so nothing is asked there.
+    """Await `run()` while holding the route's lock. Without a queue (`jobs` None) there is no lock.
 
     Args:
-        waits: for the end of a run that is under way, however long that takes, or until `stop`.
+        wait_for_lock: wait until another reconcile has ended, or until `stop` is set.
 
     Raises:
-        RunUnderWay: another run is under way, and `waits` is not set; or this one was silent for so long that another
-            has begun.
-        RedisUnavailable: it could not be asked.
+        ReconcileInProgress: another reconcile has the lock and `wait_for_lock` is False, or took it over because this
+            one did not renew it.
+        RedisUnavailable: Redis did not respond, for longer than the lease if `run()` had started.
     """
     if jobs is None:
         return await run()
     lock = _ReconcileLock(route, jobs)
-    await lock.take(wait_for_lock, stop or asyncio.Event())
+    await lock.acquire(wait_for_lock, stop or asyncio.Event())
     try:
-        return await run_with_background(_awaited(run), lock.keep())
+        return await run_with_background(_awaited(run), lock.maintain())
     finally:
-        await lock.give_up()
+        await lock.release()
 
 
 async def run_shared(
@@ -68,15 +72,16 @@ async def run_shared(
     wait_for_lock: bool = False,
     stop: asyncio.Event | None = None,
 ) -> Answer | None:
-    """Run as one of the processes that share the run of this id, while nobody else compares this route.
+    """Await `run()` while holding the route's lock together with the other processes of a distributed reconcile.
 
-    It is given up where `run` returns anything but None, for then the whole run has ended. Raises as `run_exclusive`.
+    The lock is released only if `run()` returns something other than None: the whole reconcile has ended then.
+    Arguments and errors as for `run_exclusive`.
     """
     lock = _ReconcileLock(route, jobs, run_id)
-    await lock.take(wait_for_lock, stop or asyncio.Event())
-    answer = await run_with_background(_awaited(run), lock.keep())
+    await lock.acquire(wait_for_lock, stop or asyncio.Event())
+    answer = await run_with_background(_awaited(run), lock.maintain())
     if answer is not None:
-        await lock.give_up()
+        await lock.release()
     return answer
 
 
@@ -85,58 +90,61 @@ async def _awaited(run: Callable[[], Awaitable[Answer]]) -> Answer:
 
 
 class _ReconcileLock:
-    """The right to compare one route. Held under a lease."""
+    """The lock of one route, held under a lease by the process or processes of one reconcile."""
 
     def __init__(self, route: str, jobs: RedisJobQueue, run_id: str = "") -> None:
         self._route = route
-        self._scripts = LuaScripts(jobs.client, __package__, jobs.prefix + "comparing")
+        self._scripts = LuaScripts(jobs.client, __package__, jobs.prefix + RECONCILE_LOCK)
         self._id = run_id or secrets.token_hex(8)
         self._until_s = 0.0
 
-    async def take(self, wait_for_lock: bool, stop: asyncio.Event) -> None:
-        """Take it. Raises RunUnderWay where it is somebody else's and is not to be waited for."""
-        told = ""
-        while holder := await self._take():
+    async def acquire(self, wait_for_lock: bool, stop: asyncio.Event) -> None:
+        """Acquire the lock. Raises ReconcileInProgress."""
+        logged = ""
+        while holder := await self._acquire_or_renew():
             if not wait_for_lock or stop.is_set():
-                raise ReconcileInProgress(f"{holder}; `s3s3 bucket --wait-for-lock` waits for its end")
-            if holder != told:
+                raise ReconcileInProgress(f"{holder}; to wait for its end: s3s3 bucket --wait-for-lock")
+            if holder != logged:
                 log.warning("%s; waiting for its end", holder)
-                told = holder
-            await wait_with_timeout(stop, LOOK_EVERY_S)
+                logged = holder
+            await wait_with_timeout(stop, POLL_INTERVAL_S)
 
-    async def keep(self) -> None:
-        """Keep it, for ever.
+    async def maintain(self) -> None:
+        """Renew the lock; never returns.
 
         Raises:
-            RunUnderWay: it was lost, and another run has begun.
-            RedisUnavailable: for longer than the lease.
+            ReconcileInProgress: another reconcile has taken over the lock.
+            RedisUnavailable: Redis did not respond for longer than the lease.
         """
         while True:
             await asyncio.sleep(LEASE_S / 3)
             try:
-                holder = await self._take()
+                holder = await self._acquire_or_renew()
             except RedisUnavailable:
                 if boottime_s() >= self._until_s:
                     raise
             else:
                 if holder:
                     raise ReconcileInProgress(
-                        f"{holder}, as this run gave no sign of life for {LEASE_S:g} s; it has ended"
+                        f"{holder}; this one was stopped, because it had not renewed its lock for {LEASE_S:g} s"
                     )
 
-    async def give_up(self) -> None:
-        """Let others run. A Redis that is away forgets by itself."""
+    async def release(self) -> None:
+        """Release the lock, or log a warning and let it expire."""
         try:
-            await self._scripts.run("lock", "give", self._id)
+            await self._scripts.run("lock", "release", self._id)
         except RedisUnavailable as error:
-            log.warning("route %s: the next comparison may have to wait for %g s: %s", self._route, LEASE_S, error)
+            log.warning("route %s: could not release the reconcile lock, which expires in %g s: %s",
+                        self._route, LEASE_S, error)  # fmt: skip
 
-    async def _take(self) -> str:
-        """Take it or keep it; return who else has it, in words, or ""."""
-        asked_s = boottime_s()
-        held = await self._scripts.run("lock", "take", self._id, socket.gethostname(), os.getpid(), int(LEASE_S * 1000))
-        if not held:
-            self._until_s = asked_s + LEASE_S
+    async def _acquire_or_renew(self) -> str:
+        """Return "", or a description of the reconcile that has the lock."""
+        requested_s = boottime_s()
+        holder = await self._scripts.run(
+            "lock", "acquire", self._id, socket.gethostname(), os.getpid(), int(LEASE_S * 1000)
+        )
+        if not holder:
+            self._until_s = requested_s + LEASE_S
             return ""
-        host, pid, since_ms = held
-        return f"route {self._route} is being compared by process {pid} on {host} since {utc_text(int(since_ms))}"
+        host, pid, since_ms = holder
+        return f"route {self._route} is being reconciled by process {pid} on {host} since {time_text(int(since_ms))}"

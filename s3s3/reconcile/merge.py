@@ -1,4 +1,4 @@
-"""Which copies differ from the source: a merge of sorted listings and one decision for each pair. No I/O of its own."""
+"""Merge-join sorted listings."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from ..errors import S3S3Error
 from ..model import Entry
 
 Page = Sequence[Entry]
+
+#: A key, the source's entry, and the entry of each destination in their order.
 Row = tuple[str, "Entry | None", "tuple[Entry | None, ...]"]
-"""A key, the source's entry, and the entry of each destination in their order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Adjacent rows of a merge, in ascending order of their keys.
 
-    `failed` names by position the destinations whose listing broke off, with the error: from this batch on their
-    entries are not known, and None in their column says nothing.
+    Attributes:
+        failed: by position, the destinations whose listing failed, with the error. From this batch on their entries
+            are unknown, and None in the rows.
     """
 
     rows: list[Row]
@@ -30,13 +32,13 @@ class Batch:
 async def merge(
     source: AsyncIterator[Page], destinations: Sequence[AsyncIterator[Page]]
 ) -> AsyncGenerator[Batch, None]:
-    """Merge the source's listing with those of all its destinations, each read once; at most one page of each is held.
+    """Merge the source's listing with those of all destinations. Each is read once, with one page in memory.
 
-    The pages must ascend in UTF-8 byte order of the keys, as `Store.pages` sees to. Python compares `str` by code
-    point, and UTF-8 was made so that this is the same order (RFC 3629, section 1).
+    The keys must ascend in UTF-8 byte order, as `Store.pages` guarantees. Python compares `str` by code point, which is
+    the same order (RFC 3629, section 1).
 
     Raises:
-        S3S3Error: the source's listing broke off. A destination's error stands in `Batch.failed` instead.
+        S3S3Error: the source's listing failed. The error of a destination is in `Batch.failed` instead.
     """
     listings = [_Listing(source), *map(_Listing, destinations)]
     failed: dict[int, S3S3Error] = {}
@@ -55,7 +57,7 @@ async def merge(
             if len(failed) > reported:
                 yield Batch([], dict(failed))
             return
-        # Up to here every listing is known, so all that it holds can be joined without waiting for anybody.
+        # Every listing has been read up to this key, so the entries before it can be joined without reading more.
         known_to = min(last_keys)
         yield Batch(_join([listing.take(known_to) for listing in listings]), dict(failed))
 
@@ -66,7 +68,7 @@ _Slice = tuple[list[str], Sequence[Entry]]
 
 @dataclass(slots=True)
 class _Listing:
-    """What was read of a listing and not joined yet."""
+    """The entries of a listing that were read and not joined yet."""
 
     pages: AsyncIterator[Page]
     entries: Sequence[Entry] = ()
@@ -74,6 +76,7 @@ class _Listing:
     ended: bool = False
 
     async def fill(self) -> None:
+        """Read the next page if nothing is left of the last one."""
         while not self.keys and not self.ended:
             try:
                 self.entries = await self.pages.__anext__()
@@ -83,7 +86,7 @@ class _Listing:
                 self.keys = list(map(_key_of, self.entries))
 
     def take(self, known_to: str) -> _Slice:
-        """Take the entries whose keys are at most `known_to`."""
+        """Remove and return the entries whose keys are at most `known_to`."""
         if not self.keys or self.keys[-1] == known_to:
             taken = self.keys, self.entries
             self.keys, self.entries = [], ()
@@ -95,14 +98,14 @@ class _Listing:
 
 
 def _join(slices: Sequence[_Slice]) -> list[Row]:
-    """Join slices that cover the same stretch of keys."""
+    """Join slices that cover the same key range."""
     (source_keys, source), *destinations = slices
-    if all(keys == source_keys for keys, _ in destinations):  # an unchanged bucket: all of it runs in step
+    if all(keys == source_keys for keys, _ in destinations):  # fast path for unchanged buckets
         if not destinations:
             return [(key, entry, ()) for key, entry in zip(source_keys, source, strict=True)]
         copies = zip(*(entries for _, entries in destinations), strict=True)
         return list(zip(source_keys, source, copies, strict=True))
     by_key = [dict(zip(keys, entries, strict=True)) for keys, entries in slices]
     every_key = sorted(set().union(*by_key))
-    of_source, *of_destinations = (list(map(held.get, every_key)) for held in by_key)
+    of_source, *of_destinations = (list(map(entries.get, every_key)) for entries in by_key)
     return list(zip(every_key, of_source, zip(*of_destinations, strict=True), strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from .summary import ReconcileSummary
 
 log = logging.getLogger(__name__)
 
-#: The stored end of a reconcile is rounded to 1 s; a reconcile may start this much before its interval is over.
+#: A reconcile may start this much early, in seconds: the one before it was measured by several clocks.
 CLOCK_TOLERANCE_S = 1.5
 
 
@@ -66,7 +65,7 @@ class PeriodicReconcile:
         tracker = OutcomeTracker(self._jobs, unconditional=False, on_outcome=summary.report_fields)
         await Reconciler(
             route, self._stores.source, self._stores.destinations, tracker, options,
-            settings=self._settings, matches=matcher(route), summary=summary,
+            settings=self._settings, matches=matcher(route), metrics=self._stores.metrics, summary=summary,
         ).run()  # fmt: skip
         await save_summary(self._jobs, summary, options)
         return summary
@@ -94,11 +93,7 @@ class PeriodicReconcile:
     async def _until_due_s(self, every_s: float) -> float:
         """Return the seconds until `every_s` after the start of the fleet's last reconcile; one process is enough."""
         try:
-            summary = await self._jobs.load_reconcile_summary()
+            last = await self._jobs.load_reconcile_summary()
         except RedisUnavailable:
             return 0.0
-        if not summary:
-            return 0.0
-        last = json.loads(summary)
-        started_s: float = last["ended_s"] - last["seconds"]
-        return min(started_s + every_s - time.time() - CLOCK_TOLERANCE_S, every_s)
+        return min(last.ended_s - last.seconds + every_s - time.time() - CLOCK_TOLERANCE_S, every_s) if last else 0.0

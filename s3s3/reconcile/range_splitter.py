@@ -1,10 +1,18 @@
-"""Where to cut a stretch of keys, so that several processes can compare its pieces.
+"""Find split points of a key range by probing listings.
 
-Nothing is known of the names before, and a store tells only what comes after one. So it is asked: for a page, which
-tells whether the stretch is worth cutting; for where keys first stop sharing their beginning with the last key of that
-page, however long that is; and for what comes after a few characters there. Each round of questions is asked at once,
-so that a distant store takes a handful of round trips. Pieces are not equal, and need not be: whoever finds one too
-long cuts it again.
+A store answers one question: which key comes next after a given string? The algorithm for one split:
+
+1. List one page after the start of the range. If the range ends within it, do not split.
+2. k-ary search for the length of the common key prefix: what the last key of the page shares with all later keys.
+3. Sample one listing per next character (some 16 characters of ASCII, fewer above). Each character after which there
+   are more keys gives a split point.
+
+Example with pages of 2 keys: `img/001`, `img/002`, `img/101`, `img/102`, `img/201`. The page ends at `img/002`. Later
+keys begin with `img/`, but not with `img/0`. The first key after `img/1` is `img/101`, after `img/2` it is `img/201`,
+and after `img/3` there is none. So the range is split at `img/1` and `img/2`, into pieces of 2, 2 and 1 keys.
+
+The requests of a step are sent together, so a split takes few round trips. Pieces differ in size; a process that finds
+its piece too long splits it again.
 """
 
 from __future__ import annotations
@@ -15,104 +23,108 @@ from collections.abc import Sequence
 
 from ..s3 import Store
 
+#: A range of less than a page is not split.
 PAGE_KEYS = 1000
-AT_ONCE = 8
-"""Questions of one round in the search for what keys share."""
 
+#: Requests of one round of the prefix search.
+SEARCH_WIDTH = 8
+
+#: Code points below the first printable character, at the last of ASCII, and at the last of Unicode.
 LOWEST, LAST_ASCII, LAST = 0x1F, 0x7E, 0x10FFFF
+
+#: Code points that UTF-8 cannot encode, so that no key contains them.
 SURROGATES = range(0xD800, 0xE000)
-"""Code points that UTF-8 does not have, so no key does."""
 
 
-async def cuts(stores: Sequence[Store], after: str, until: str | None, pieces: int) -> list[str]:
-    """Return where to cut the keys after `after`, up to and with `until`, into some `pieces`, in ascending order.
+async def split_points(stores: Sequence[Store], after: str, until: str | None, pieces: int) -> list[str]:
+    """Return strings, in ascending order, that split the keys after `after`, up to and including `until`.
 
-    Each name ends a piece (and belongs to it, if it is a key), and there are keys after each. None is returned for
-    a stretch of less than two pages, or whose keys differ in a place that not every store's names reach.
+    Each string is the inclusive end of a piece, and there are keys after it. The list is empty if the range has less
+    than two pages or no store can list after a split point.
 
     Args:
-        stores: the source first; a destination is asked where those before it hold little.
+        stores: the source first; a destination is sampled if the stores before it have too few keys.
+        pieces: the desired number of pieces.
 
     Raises:
-        StoreError: a store could not be asked.
+        StoreError: a listing failed.
     """
     for store in stores:
-        found = await _Cutter(store, stores).cuts(after, until, pieces)
-        if found:
-            return found
+        points = await _Splitter(store, stores).split(after, until, pieces)
+        if points:
+            return points
     return []
 
 
-class _Cutter:
-    """Asks one store. Names are those in the source, as everywhere."""
+class _Splitter:
+    """Samples the listing of one store. Keys are named as in the source."""
 
     def __init__(self, store: Store, stores: Sequence[Store]) -> None:
         self._store = store
         self._stores = stores
-        self._prefix_length = len(stores[0].endpoint.prefix)
+        self._route_prefix_length = len(stores[0].endpoint.prefix)
 
-    async def cuts(self, after: str, until: str | None, pieces: int) -> list[str]:
-        found: list[str] = []
-        stretches = deque([(after, until)])
-        while stretches and len(found) < pieces - 1:
-            begin, end = stretches.popleft()
-            points = await self._cut(begin, end)
-            found += points
-            if points:
-                stretches.extend(zip([begin, *points], [*points, end], strict=True))
-        return sorted(found)
+    async def split(self, after: str, until: str | None, pieces: int) -> list[str]:
+        points: list[str] = []
+        ranges = deque([(after, until)])
+        while ranges and len(points) < pieces - 1:
+            start, end = ranges.popleft()
+            if found := await self._split_once(start, end):
+                points += found
+                ranges.extend(zip([start, *found], [*found, end], strict=True))
+        return sorted(points)
 
-    async def _cut(self, after: str, until: str | None) -> list[str]:
+    async def _split_once(self, after: str, until: str | None) -> list[str]:
         page = await self._store.list_after(after, PAGE_KEYS)
         if len(page) < PAGE_KEYS or (until is not None and page[-1].key >= until):
             return []
         last = page[-1].key
-        shared = last[: await self._shared_length(last, until)]
-        points = [shared + chr(code) for code in _codes(last, shared, until)]
+        prefix = last[: await self._common_prefix_length(last, until)]
+        points = [prefix + chr(code) for code in _next_codes(last, prefix, until)]
         points = [point for point in points if all(store.is_valid_key(point) for store in self._stores)]
-        following = await asyncio.gather(*(self._next(point, until) for point in points))
-        # Of the points between two keys, the last: so no piece is known to be empty.
+        following = await asyncio.gather(*(self._next_key(point, until) for point in points))
+        # Several points may lie before the same key. Keep the last of them, so that no piece is known to be empty.
         by_key = {key: point for point, key in zip(points, following, strict=True) if key is not None}
         return list(by_key.values())
 
-    async def _shared_length(self, last: str, until: str | None) -> int:
-        """Return how many characters of `last` all keys after it begin with, as far as the stretch goes."""
-        shared, differs = self._prefix_length, len(last) + 1
-        while differs - shared > 1:
-            step = max((differs - shared) // (AT_ONCE + 1), 1)
-            lengths = range(shared + step, differs, step)
-            beyond = [_beyond(last[:length]) for length in lengths]
-            following = await asyncio.gather(*(self._next(name, until) for name in beyond))
+    async def _common_prefix_length(self, last: str, until: str | None) -> int:
+        """Return the length of the longest prefix that `last` shares with all later keys of the range."""
+        common, different = self._route_prefix_length, len(last) + 1
+        while different - common > 1:
+            step = max((different - common) // (SEARCH_WIDTH + 1), 1)
+            lengths = range(common + step, different, step)
+            ends = [_after_prefix(last[:length]) for length in lengths]
+            following = await asyncio.gather(*(self._next_key(end, until) for end in ends))
             for length, key in zip(lengths, following, strict=True):
                 if key is not None:
-                    differs = length
+                    different = length
                     break
-                shared = length
-        return shared
+                common = length
+        return common
 
-    async def _next(self, name: str | None, until: str | None) -> str | None:
-        """Return the key that comes next after a name, None where that is not in the stretch."""
-        if name is None or (until is not None and name >= until) or not self._store.is_valid_key(name):
+    async def _next_key(self, after: str | None, until: str | None) -> str | None:
+        """Return the first key of the range after `after`, or None."""
+        if after is None or (until is not None and after >= until) or not self._store.is_valid_key(after):
             return None
-        page = await self._store.list_after(name, 1)
+        page = await self._store.list_after(after, 1)
         return page[0].key if page and (until is None or page[0].key <= until) else None
 
 
-def _beyond(start: str) -> str | None:
-    """Return the first name after all those that begin so, None where there is none."""
-    code = ord(start[-1]) + 1
+def _after_prefix(prefix: str) -> str | None:
+    """Return the first string after all that begin with `prefix`, or None."""
+    code = ord(prefix[-1]) + 1
     if code > LAST:
         return None
-    return start[:-1] + chr(SURROGATES.stop if code in SURROGATES else code)
+    return prefix[:-1] + chr(SURROGATES.stop if code in SURROGATES else code)
 
 
-def _codes(last: str, shared: str, until: str | None) -> list[int]:
-    """Return the code points to try after what keys share: evenly in ASCII, in doubling steps above it."""
-    at = len(shared)
+def _next_codes(last: str, prefix: str, until: str | None) -> list[int]:
+    """Return the code points to sample after `prefix`: evenly spaced in ASCII, in doubling steps above it."""
+    at = len(prefix)
     lowest = ord(last[at]) if at < len(last) else LOWEST
-    highest = ord(until[at]) if until is not None and until.startswith(shared) and len(until) > at else LAST
+    highest = ord(until[at]) if until is not None and until.startswith(prefix) and len(until) > at else LAST
     in_ascii = range(lowest + 1, min(highest, LAST_ASCII) + 1)
-    codes = list(in_ascii[:: max(len(in_ascii) // (2 * AT_ONCE), 1)])
+    codes = list(in_ascii[:: max(len(in_ascii) // (2 * SEARCH_WIDTH), 1)])
     base, step = max(lowest, LAST_ASCII), 1
     while base + step <= highest:
         if base + step not in SURROGATES:

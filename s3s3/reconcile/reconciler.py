@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias
 
 from ..config import WorkerSettings
 from ..model import Entry, Outcome, Result, Route, md5_of_etag
+from ..monitoring.metrics import Metrics
 from ..queue.base import JobRequest
 from ..s3 import Store
 from ..transfer.decision import Reason
@@ -65,6 +66,7 @@ class Reconciler:
         *,
         settings: WorkerSettings,
         matches: Callable[[str], bool],
+        metrics: Metrics,
         summary: ReconcileSummary | None = None,
         on_progress: OnProgress = no_progress,
     ) -> None:
@@ -76,7 +78,7 @@ class Reconciler:
         self.summary = summary or ReconcileSummary(route.name, route.destination_names)
         self._candidates = DeletionCandidates(str(settings.spool_dir), settings.spool_bytes)
         on_candidate = self._candidates.add if options.since_ms is None else None
-        self._comparison = Comparison(destinations, options, matches, self.summary, on_candidate)
+        self._comparison = Comparison(destinations, options, matches, self.summary, metrics, on_candidate)
 
     async def run(self) -> ReconcileSummary:
         """Compare everything, wait for every outcome, and return the summary.
@@ -97,7 +99,7 @@ class Reconciler:
 
     async def _compare(self) -> None:
         async for batch in merge(self._source.pages(), [store.pages() for store in self._destinations]):
-            await self._copies.enqueue(await self._comparison.differing(batch))
+            await self._copies.enqueue(await self._comparison.compare(batch))
             self._on_progress(self.summary, len(self._copies))
             await self._wait_until_outstanding(MAX_AHEAD)
 

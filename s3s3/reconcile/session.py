@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ from ..config import Config, WorkerSettings
 from ..errors import RoutePaused
 from ..model import Route, matcher
 from ..monitoring.metrics import Metrics
+from ..queue.base import ReconcileRecord
 from ..queue.connection import connected
 from ..queue.redis_queue import RedisJobQueue
 from ..queue.tracker import OutcomeTracker
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 async def last_entries(jobs: RedisJobQueue | None) -> int | None:
     """Return the number of source entries at the last complete reconcile, or None."""
-    summary = await jobs.load_reconcile_summary() if jobs else None
-    return int(json.loads(summary)["source_entries"]) if summary else None
+    last = await jobs.load_reconcile_summary() if jobs else None
+    return last.source_entries if last else None
 
 
 @asynccontextmanager
@@ -75,8 +75,9 @@ async def refuse_paused(route: Route, jobs: RedisJobQueue) -> None:
 async def save_summary(jobs: RedisJobQueue | None, summary: ReconcileSummary, options: ReconcileOptions) -> None:
     """Store the summary of a reconcile that compared all objects and copied what differed."""
     if jobs is not None and summary.ended and not options.dry_run and options.since_ms is None:
-        fields = {**summary.report_line()["summary"], "ended_s": round(time.time())}
-        await jobs.save_reconcile_summary(json.dumps(fields))
+        await jobs.save_reconcile_summary(
+            ReconcileRecord(time.time(), summary.seconds, summary.source_entries, summary.counts, summary.errors)
+        )
 
 
 async def reconcile_with_worker(
@@ -119,7 +120,7 @@ async def reconcile_with_worker(
             worker = local_worker(stores, jobs, settings, on_copied)
     reconciler = Reconciler(
         route, stores.source, stores.destinations, copies, options, settings=settings, matches=matcher(route),
-        summary=summary, on_progress=on_progress,
+        metrics=stores.metrics, summary=summary, on_progress=on_progress,
     )  # fmt: skip
     if worker is None or options.dry_run:
         await run_until_stopped(reconciler.run(), stop)

@@ -22,7 +22,7 @@ from ..monitoring.formatting import count_noun, duration_text
 from ..monitoring.metrics import Metrics
 from ..notifications.chaining import on_copied_for
 from ..reconcile.comparison import ReconcileOptions
-from ..reconcile.distributed import reconcile_together, shareable
+from ..reconcile.distributed import reconcile_distributed, require_queue
 from ..reconcile.lock import run_exclusive
 from ..reconcile.session import last_entries, limits_in, queue_of, reconcile_with_worker
 from ..reconcile.summary import ReconcileSummary
@@ -169,8 +169,8 @@ async def _compare(
         on_copied = on_copied_for(route, settings, jobs)
         with Progress(await last_entries(jobs)) as progress:
             if arguments.distributed:
-                await reconcile_together(
-                    stores, shareable(jobs), settings.worker, options, stop, afresh=arguments.restart,
+                await reconcile_distributed(
+                    stores, require_queue(jobs), settings.worker, options, stop, restart=arguments.restart,
                     wait_for_lock=arguments.wait_for_lock, summary=summary, on_progress=progress,
                     drain_s=arguments.drain_s, on_copied=on_copied,
                 )  # fmt: skip

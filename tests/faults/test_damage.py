@@ -201,7 +201,7 @@ async def test_a_damaged_listing_puts_no_wrong_object_anywhere_and_the_next_run_
             tracker = OutcomeTracker(jobs, unconditional=False, on_outcome=summary.report_fields)
             await Reconciler(
                 road.route, stores.source, stores.destinations, tracker, ReconcileOptions(),
-                settings=SETTINGS, matches=matches, summary=summary,
+                settings=SETTINGS, matches=matches, metrics=road.metrics, summary=summary,
             ).run()  # fmt: skip
 
         with proxy.injecting(fault()):

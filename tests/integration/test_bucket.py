@@ -152,7 +152,7 @@ def test_an_interval_runs_it_again_and_again_until_it_is_told_to_stop(place: Pla
         place.arrives("key 19")
         place.put("later")
         place.arrives("later")
-        eventually(lambda: not client.exists("s3s3:{default}:comparing"), "it waits for the next time")
+        eventually(lambda: not client.exists("s3s3:{default}:reconcile-lock"), "it waits for the next time")
         process.terminate()
         assert process.wait(PATIENCE_S) == 0
 
@@ -171,19 +171,19 @@ def test_interrupted_it_ends_soon_says_so_and_exits_with_1(place: Place) -> None
 
 def another_runs(place: Place, lease_ms: int) -> None:
     with redis.Redis.from_url(place.redis_url) as client:
-        client.hset("s3s3:{default}:comparing", mapping={"id": "x", "host": "elsewhere", "pid": 7, "since_ms": 1})
-        client.pexpire("s3s3:{default}:comparing", lease_ms)
+        client.hset("s3s3:{default}:reconcile-lock", mapping={"id": "x", "host": "elsewhere", "pid": 7, "since_ms": 1})
+        client.pexpire("s3s3:{default}:reconcile-lock", lease_ms)
 
 
 def the_other_ends(place: Place) -> None:
     with redis.Redis.from_url(place.redis_url) as client:
-        client.delete("s3s3:{default}:comparing")
+        client.delete("s3s3:{default}:reconcile-lock")
 
 
 def test_a_run_beside_another_one_exits_with_1_at_once_and_names_it_but_a_dry_run_goes_on(place: Place) -> None:
     another_runs(place, 60_000)
     said = run("bucket", "--config", place.config(), status=1).stderr
-    assert "route default is being compared by process 7 on elsewhere since 1970" in said
+    assert "route default is being reconciled by process 7 on elsewhere since 1970" in said
     assert "--wait-for-lock" in said
     assert place.content("key 00") is None
     assert "would_copy" in run("bucket", "--config", place.config(), "--dry-run", status=1).stdout

@@ -163,7 +163,7 @@ async def test_what_an_unchanged_bucket_costs() -> None:
         executor = InProcessExecutor(stores, 4, unconditional=False, on_outcome=summary.report_fields)
         reconcile = Reconciler(
             route, stores.source, stores.destinations, executor, ReconcileOptions(),
-            settings=SETTINGS, summary=summary,
+            settings=SETTINGS, summary=summary, metrics=stores.metrics,
             matches=lambda key: True,
         )  # fmt: skip
         with calls_counted() as calls:

@@ -101,7 +101,7 @@ def test_alone_it_does_what_the_plain_run_does(place: Place) -> None:
     run("bucket", "--config", place.config, "--distributed", "--report", report)
     assert report_lines(report)[1]["destinations"] == {"destination": {"same": 30, "extraneous": 1}}
     run("bucket", "--config", place.config)
-    assert not place.redis.exists("s3s3:{default}:comparing")
+    assert not place.redis.exists("s3s3:{default}:reconcile-lock")
 
 
 def test_it_needs_a_redis_and_refuses_to_delete(place: Place) -> None:
@@ -117,14 +117,14 @@ def test_it_needs_a_redis_and_refuses_to_delete(place: Place) -> None:
 
 
 def test_a_plain_run_keeps_it_away_and_is_kept_away_by_it(place: Place) -> None:
-    place.redis.hset("s3s3:{default}:comparing", mapping={"id": "x", "host": "elsewhere", "pid": 7, "since_ms": 1})
+    place.redis.hset("s3s3:{default}:reconcile-lock", mapping={"id": "x", "host": "elsewhere", "pid": 7, "since_ms": 1})
     assert "process 7 on elsewhere" in run("bucket", "--config", place.config, "--distributed", status=1).stderr
     assert not place.counted(), "what was not begun is not gone on with"
-    place.redis.delete("s3s3:{default}:comparing")
+    place.redis.delete("s3s3:{default}:reconcile-lock")
     place.put([f"{number:04}" for number in range(60)])
     with limited_destination(place.config, ONE_BY_ONE), place.started() as process:
-        eventually(lambda: place.redis.exists("s3s3:{default}:comparing"), "it runs", every_s=0.01)
-        assert "is being compared by" in run("bucket", "--config", place.config, status=1).stderr
+        eventually(lambda: place.redis.exists("s3s3:{default}:reconcile-lock"), "it runs", every_s=0.01)
+        assert "is being reconciled by" in run("bucket", "--config", place.config, status=1).stderr
         assert process.poll() is None
 
 
@@ -140,14 +140,14 @@ def test_a_run_with_other_options_or_stores_is_not_gone_on_with_unless_it_is_for
     workers = place.redis.keys(RUN + ":*:workers")
     assert workers
     place.redis.delete(*workers)  # as if it were long ago
-    place.redis.delete("s3s3:{default}:comparing")
+    place.redis.delete("s3s3:{default}:reconcile-lock")
     assert "60" in run("bucket", "--config", place.config, "--distributed", "--force", "--restart").stdout
 
 
 def test_interrupted_it_hands_its_range_back_at_once(place: Place) -> None:
     place.put([f"{number:04}" for number in range(60)])
     with limited_destination(place.config, ONE_BY_ONE), place.started() as process:
-        eventually(lambda: place.redis.exists("s3s3:{default}:comparing"), "it runs", every_s=0.01)
+        eventually(lambda: place.redis.exists("s3s3:{default}:reconcile-lock"), "it runs", every_s=0.01)
         process.send_signal(signal.SIGTERM)
         code, said = status(process)
     assert (code, "interrupted" in said) == (1, True), said

@@ -107,7 +107,7 @@ def test_the_second_interrupt_ends_it_at_once_and_what_was_under_way_is_handed_b
         assert "stopping; waiting up to " in errors
         assert "aborted by a second signal" in errors
         assert "Traceback" not in errors
-        assert not client.exists("s3s3:{default}:comparing")
+        assert not client.exists("s3s3:{default}:reconcile-lock")
         assert not client.exists("s3s3:{default}:processes")
         assert "big" in json.dumps(client.xrange("s3s3:{default}:bulk"))
     assert place.content("big") is None

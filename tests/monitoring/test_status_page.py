@@ -23,7 +23,7 @@ from s3s3.monitoring.metrics import Metrics
 from s3s3.monitoring.page import decode_command, encode_command
 from s3s3.monitoring.snapshot import snapshot_readers
 from s3s3.monitoring.status_page import StatusPage
-from s3s3.queue.base import Disposition, DispositionKind, JobRequest
+from s3s3.queue.base import Disposition, DispositionKind, JobRequest, ReconcileRecord
 from s3s3.queue.connection import connect
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.redis_server import RedisServer
@@ -113,7 +113,7 @@ async def test_the_page_shows_processes_rates_failures_and_the_last_comparison(
         {"swift copied": 1200, "swift lag 3": 9}, [Failure("swift", "HTTP 503", "k")]
     )
     await jobs.enqueue([JobRequest("waits", ("swift",))], Lane.FRESH)
-    await jobs.save_reconcile_summary(json.dumps({"destinations": {"swift": {"same": 5}}, "errors": {}, "ended_s": 0}))
+    await jobs.save_reconcile_summary(ReconcileRecord(0, 1, 5, {"swift": {"same": 5}}, {}))
     async with visiting(client) as session:
         text = words(await page(session))
     assert "No problems" in text
@@ -127,7 +127,7 @@ async def test_the_page_shows_processes_rates_failures_and_the_last_comparison(
 
 async def test_a_comparison_that_could_not_list_a_store_is_a_problem(client: Redis, jobs: RedisJobQueue) -> None:
     errors = {"swift": "swift: LIST: HTTP 503"}
-    await jobs.save_reconcile_summary(json.dumps({"destinations": {"swift": {}}, "errors": errors, "ended_s": 0}))
+    await jobs.save_reconcile_summary(ReconcileRecord(0, 1, 5, {"swift": {}}, errors))
     async with visiting(client) as session:
         text = words(await page(session))
     assert "the last comparison could not list swift: LIST: HTTP 503" in text

@@ -10,7 +10,16 @@ from collections.abc import Callable
 import pytest
 
 from s3s3.model import Job, Lane
-from s3s3.queue.base import PARKED_INTERVAL_S, DeadLetter, Disposition, DispositionKind, JobQueue, JobRequest
+from s3s3.queue.base import (
+    PARKED_INTERVAL_S,
+    DeadLetter,
+    Disposition,
+    DispositionKind,
+    JobQueue,
+    JobRequest,
+    ReconcileRecord,
+)
+from s3s3.queue.redis_queue import RedisJobQueue
 from tests.queue.factories import (
     ALL_DONE,
     ASIDE,
@@ -708,11 +717,13 @@ async def test_counts_tell_the_age_of_the_oldest_job(jobs: JobQueue) -> None:
     assert 0.1 <= (await jobs.stats()).oldest_s < 5
 
 
-async def test_the_last_summary_of_a_whole_comparison_is_kept(jobs: JobQueue) -> None:
+async def test_the_record_of_the_last_complete_reconcile_is_kept(fleet: Callable[..., RedisJobQueue]) -> None:
+    jobs = fleet()
     assert await jobs.load_reconcile_summary() is None
-    await jobs.save_reconcile_summary('{"first": 1}')
-    await jobs.save_reconcile_summary('{"second": "\u00fc"}')
-    assert await jobs.load_reconcile_summary() == '{"second": "\u00fc"}'
+    await jobs.save_reconcile_summary(ReconcileRecord(1.5, 0.5, 7, {A: {"same": 7}}, {}))
+    last = ReconcileRecord(2.5, 0.25, 8, {A: {"copied": 8}, B: {}}, {B: "\u00fc"})
+    await jobs.save_reconcile_summary(last)
+    assert await jobs.load_reconcile_summary() == last
 
 
 # -- keys

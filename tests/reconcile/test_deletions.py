@@ -1,4 +1,4 @@
-"""What a run would_delete, and whether it may."""
+"""Deletion candidates and the max_delete guard."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from s3s3.reconcile.deletions import DeletionCandidate, DeletionCandidates, refu
 ODD = ["plain", "new\nline", "\U0001f4f7", 'quote"\\', " ", "\x01"]
 
 
-def may_not(
+def refused(
     count: int, entries: int, *, source_entries: int = 1000, max_delete: float = 0.1, allow_empty: bool = False
 ) -> str:
     return refusal(
@@ -23,7 +23,7 @@ def may_not(
     )  # fmt: skip
 
 
-def test_candidates_come_back_as_they_were_in_order(tmp_path: Path) -> None:
+def test_candidates_are_returned_unchanged_and_in_order(tmp_path: Path) -> None:
     added = [DeletionCandidate(name, Entry(key, size, "e")) for size, key in enumerate(ODD) for name in ("a", "b")]
     with DeletionCandidates(str(tmp_path), 10**6) as candidates:
         for candidate in added:
@@ -33,7 +33,7 @@ def test_candidates_come_back_as_they_were_in_order(tmp_path: Path) -> None:
         assert list(candidates) == added
 
 
-def test_many_candidates_are_kept_on_disk_and_leave_nothing_there(tmp_path: Path) -> None:
+def test_many_candidates_are_kept_on_disk_and_leave_no_file(tmp_path: Path) -> None:
     tracemalloc.start()
     with DeletionCandidates(str(tmp_path), 10**9) as candidates:
         for number in range(50_000):
@@ -45,13 +45,13 @@ def test_many_candidates_are_kept_on_disk_and_leave_nothing_there(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_candidates_take_no_more_room_than_they_may(tmp_path: Path) -> None:
+def test_candidates_beyond_spool_bytes_are_refused(tmp_path: Path) -> None:
     with DeletionCandidates(str(tmp_path), 1000) as candidates, pytest.raises(SpoolTooSmall, match="spool_bytes"):
         for number in range(1000):
             candidates.add(DeletionCandidate("swift", Entry(str(number), 1, "e")))
 
 
-def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_directory_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
     with (
         DeletionCandidates(str(tmp_path / "none"), 10**9) as candidates,
         pytest.raises(SpoolUnavailable, match="spool_dir"),
@@ -61,22 +61,24 @@ def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "entries", "max_delete"), [(10, 100, 0.1), (29, 100, 0.29), (5, 5, 1), (0, 0, 0)])
-def test_what_is_within_the_bound_may_go(count: int, entries: int, max_delete: float) -> None:
-    assert may_not(count, entries, max_delete=max_delete) == ""
+def test_deletions_within_max_delete_are_allowed(count: int, entries: int, max_delete: float) -> None:
+    assert refused(count, entries, max_delete=max_delete) == ""
 
 
 @pytest.mark.parametrize(
     ("count", "entries", "max_delete"), [(11, 100, 0.1), (1, 9, 0.1), (1, 1000, 0), (99, 100, 0.98)]
 )
-def test_what_is_beyond_it_may_not_and_the_setting_is_named(count: int, entries: int, max_delete: float) -> None:
-    why = may_not(count, entries, max_delete=max_delete)
-    assert f"{count} of {entries} objects" in why
-    assert f"max_delete = {max_delete:g}" in why
-    assert "[swift]" in why
+def test_deletions_beyond_max_delete_are_refused_and_the_setting_is_named(
+    count: int, entries: int, max_delete: float
+) -> None:
+    reason = refused(count, entries, max_delete=max_delete)
+    assert f"{count} of its {entries} objects" in reason
+    assert f"max_delete = {max_delete:g}" in reason
+    assert "[swift]" in reason
 
 
-def test_an_empty_source_deletes_nothing_unless_a_person_says_that_it_may() -> None:
-    assert "--allow-empty" in may_not(1, 1000, source_entries=0, max_delete=1)
-    assert may_not(1000, 1000, source_entries=0, allow_empty=True) == ""
-    assert may_not(0, 0, source_entries=0) == ""
-    assert may_not(200, 1000, allow_empty=True) != "", "it is no way around max_delete"
+def test_an_empty_source_deletes_nothing_without_allow_empty() -> None:
+    assert "--allow-empty" in refused(1, 1000, source_entries=0, max_delete=1)
+    assert refused(1000, 1000, source_entries=0, allow_empty=True) == ""
+    assert refused(0, 0, source_entries=0) == ""
+    assert refused(200, 1000, allow_empty=True) != "", "allow_empty does not override max_delete"

@@ -1,4 +1,4 @@
-"""One process's part in a run that several share, over listings that are slow to read."""
+"""Processes that share a reconcile of slow listings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from s3s3.queue.connection import connected
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.reconcile import distributed
 from s3s3.reconcile.comparison import ReconcileOptions
-from s3s3.reconcile.range_splitter import cuts
+from s3s3.reconcile.range_splitter import split_points
 from s3s3.reconcile.summary import ReconcileSummary
 
 pytestmark = pytest.mark.real
@@ -28,11 +28,11 @@ ROUTE = Route("images", Endpoint("source", "a"), (Endpoint("ceph", "b"),))
 SETTINGS = WorkerSettings(
     concurrency=4, max_attempts=2, lease_s=10, spool_dir=Path(tempfile.gettempdir()), spool_bytes=2**20
 )
-KEYS = [f"{number:05}" for number in range(15_000)]  # fewer than a turn has
+KEYS = [f"{number:05}" for number in range(15_000)]  # fewer than COMMIT_ENTRIES
 
 
 class Listed:
-    """What a comparison asks of a store; each page takes a while."""
+    """A store whose listings are slow."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint, self.name = endpoint, endpoint.name
@@ -55,13 +55,13 @@ def entries(keys: Sequence[str]) -> list[Entry]:
     return [Entry(key, 1, "e" * 32) for key in keys]
 
 
-async def test_a_slow_range_is_shared_after_a_while_however_few_entries_it_has(
+async def test_a_slow_range_is_split_after_a_few_seconds_even_if_it_has_few_entries(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distributed, "TURN_S", 0.2)
-    monkeypatch.setattr(distributed, "PAUSE_S", 0.05)
-    monkeypatch.setattr(distributed, "cuts", no_cuts_at_first(cuts))
-    monkeypatch.delattr(distributed, "with_worker")  # a dry run has none
+    monkeypatch.setattr(distributed, "COMMIT_INTERVAL_S", 0.2)
+    monkeypatch.setattr(distributed, "POLL_INTERVAL_S", 0.05)
+    monkeypatch.setattr(distributed, "split_points", none_at_first(split_points))
+    monkeypatch.delattr(distributed, "with_worker")  # a dry run runs none
     stores: Any = SimpleNamespace(
         route=ROUTE, source=Listed(ROUTE.source), destinations=(Listed(ROUTE.destinations[0]),), metrics=Metrics(),
         limits={}, copy=None,
@@ -69,31 +69,31 @@ async def test_a_slow_range_is_shared_after_a_while_however_few_entries_it_has(
     compared: list[int] = []
     async with connected(redis_url) as client:
 
-        async def take_part(number: int) -> ReconcileSummary:
-            tally = ReconcileSummary("images", ("ceph",), lambda _: compared.append(number))
-            await distributed.reconcile_together(
+        async def join(number: int) -> ReconcileSummary:
+            summary = ReconcileSummary("images", ("ceph",), lambda _: compared.append(number))
+            await distributed.reconcile_distributed(
                 stores,
                 RedisJobQueue(client, "images", ["ceph"]),
                 SETTINGS,
                 ReconcileOptions(dry_run=True),
                 asyncio.Event(),
-                summary=tally,
+                summary=summary,
             )
-            return tally
+            return summary
 
-        tallies = await asyncio.gather(take_part(0), take_part(1))
-    assert [tally.source_entries for tally in tallies] == [len(KEYS)] * 2
+        summaries = await asyncio.gather(join(0), join(1))
+    assert [summary.source_entries for summary in summaries] == [len(KEYS)] * 2
     assert len(compared) == len(KEYS), "each key is compared once"
-    assert min(compared.count(0), compared.count(1)) > 1000, "both had their part"
+    assert min(compared.count(0), compared.count(1)) > 1000, "both processes took part"
 
 
-def no_cuts_at_first(cuts: Any) -> Any:
-    """Who is first finds nothing to cut, as where the names of keys tell nothing."""
-    asked = 0
+def none_at_first(split_points: Any) -> Any:
+    """Find no split points at the first call."""
+    calls = 0
 
-    async def cut(*arguments: Any) -> list[str]:
-        nonlocal asked
-        asked += 1
-        return [] if asked == 1 else await cuts(*arguments)
+    async def split(*arguments: Any) -> list[str]:
+        nonlocal calls
+        calls += 1
+        return [] if calls == 1 else await split_points(*arguments)
 
-    return cut
+    return split

@@ -1,4 +1,4 @@
-"""One comparison of a route at a time, whoever else is there."""
+"""One reconcile of a route at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from s3s3.reconcile.lock import run_exclusive
 
 pytestmark = pytest.mark.real
 
-KEY = "s3s3:{images}:comparing"
+KEY = "s3s3:{images}:reconcile-lock"
 
 
 @pytest.fixture
@@ -36,35 +36,35 @@ def jobs(client: Redis) -> RedisJobQueue:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "LEASE_S", 0.6)
-    monkeypatch.setattr(lock, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(lock, "POLL_INTERVAL_S", 0.05)
 
 
 class Run:
-    """A run that takes as long as the test says."""
+    """A reconcile that ends when the test allows it."""
 
     def __init__(self) -> None:
-        self.began, self.may_end, self.times = asyncio.Event(), asyncio.Event(), 0
+        self.started, self.may_end, self.times = asyncio.Event(), asyncio.Event(), 0
 
     async def __call__(self) -> str:
         self.times += 1
-        self.began.set()
+        self.started.set()
         await self.may_end.wait()
         return "done"
 
 
-async def test_a_second_run_is_told_who_runs_where_and_since_when(jobs: RedisJobQueue) -> None:
+async def test_a_second_reconcile_is_refused_with_host_process_and_start_of_the_first(jobs: RedisJobQueue) -> None:
     first, second = Run(), Run()
     task = asyncio.create_task(run_exclusive("images", jobs, first))
-    await first.began.wait()
-    with pytest.raises(ReconcileInProgress) as said:
+    await first.started.wait()
+    with pytest.raises(ReconcileInProgress) as refused:
         await run_exclusive("images", jobs, second)
-    assert f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-')}" in str(said.value)
+    assert f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-')}" in str(refused.value)
     assert second.times == 0
     first.may_end.set()
     assert await task == "done"
 
 
-async def test_it_is_kept_for_as_long_as_the_run_takes_and_given_up_at_its_end(jobs: RedisJobQueue) -> None:
+async def test_the_lock_is_renewed_during_the_reconcile_and_released_at_its_end(jobs: RedisJobQueue) -> None:
     first, second = Run(), Run()
     second.may_end.set()
     task = asyncio.create_task(run_exclusive("images", jobs, first))
@@ -76,11 +76,11 @@ async def test_it_is_kept_for_as_long_as_the_run_takes_and_given_up_at_its_end(j
     assert await run_exclusive("images", jobs, second) == "done"
 
 
-async def test_who_waits_has_its_turn_right_after(jobs: RedisJobQueue) -> None:
+async def test_a_waiting_reconcile_runs_when_the_lock_is_released(jobs: RedisJobQueue) -> None:
     first, second = Run(), Run()
     second.may_end.set()
     task = asyncio.create_task(run_exclusive("images", jobs, first))
-    await first.began.wait()
+    await first.started.wait()
     waiting = asyncio.create_task(run_exclusive("images", jobs, second, wait_for_lock=True))
     await asyncio.sleep(0.2)
     assert second.times == 0
@@ -89,10 +89,10 @@ async def test_who_waits_has_its_turn_right_after(jobs: RedisJobQueue) -> None:
     await task
 
 
-async def test_who_waits_heeds_a_stop(jobs: RedisJobQueue) -> None:
+async def test_a_stop_ends_the_wait_for_the_lock(jobs: RedisJobQueue) -> None:
     first, stop = Run(), asyncio.Event()
     task = asyncio.create_task(run_exclusive("images", jobs, first))
-    await first.began.wait()
+    await first.started.wait()
     waiting = asyncio.create_task(run_exclusive("images", jobs, Run(), wait_for_lock=True, stop=stop))
     await asyncio.sleep(0.1)
     stop.set()
@@ -102,7 +102,7 @@ async def test_who_waits_heeds_a_stop(jobs: RedisJobQueue) -> None:
     await task
 
 
-async def test_a_killed_run_is_in_the_way_for_no_longer_than_its_lease(jobs: RedisJobQueue, client: Redis) -> None:
+async def test_the_lock_of_a_killed_process_expires(jobs: RedisJobQueue, client: Redis) -> None:
     await client.hset(KEY, mapping={"id": "killed", "host": "elsewhere", "pid": 7, "since_ms": 1})
     await client.pexpire(KEY, 300)
     run = Run()
@@ -112,17 +112,17 @@ async def test_a_killed_run_is_in_the_way_for_no_longer_than_its_lease(jobs: Red
     assert await asyncio.wait_for(run_exclusive("images", jobs, run, wait_for_lock=True), 2) == "done"
 
 
-async def test_a_run_that_lost_its_place_ends(jobs: RedisJobQueue, client: Redis) -> None:
+async def test_a_reconcile_that_lost_its_lock_is_stopped(jobs: RedisJobQueue, client: Redis) -> None:
     run = Run()
     task = asyncio.create_task(run_exclusive("images", jobs, run))
-    await run.began.wait()
+    await run.started.wait()
     await client.hset(KEY, "id", "another")
-    with pytest.raises(ReconcileInProgress, match="it has ended"):
+    with pytest.raises(ReconcileInProgress, match="this one was stopped"):
         await asyncio.wait_for(task, 2)
-    assert await client.hget(KEY, "id") == "another", "what is another's is not given up"
+    assert await client.hget(KEY, "id") == "another", "a lost lock is not released"
 
 
-async def test_a_failed_run_lets_the_next_one_begin(jobs: RedisJobQueue) -> None:
+async def test_a_failed_reconcile_releases_the_lock(jobs: RedisJobQueue) -> None:
     async def failing() -> str:
         raise RedisUnavailable("away")
 
@@ -133,14 +133,12 @@ async def test_a_failed_run_lets_the_next_one_begin(jobs: RedisJobQueue) -> None
     assert await run_exclusive("images", jobs, run) == "done"
 
 
-async def test_the_lock_concerns_neither_other_routes_nor_a_reconcile_without_a_queue(
-    jobs: RedisJobQueue, client: Redis
-) -> None:
-    first, others = Run(), Run()
-    others.may_end.set()
+async def test_other_routes_and_reconciles_without_a_queue_need_no_lock(jobs: RedisJobQueue, client: Redis) -> None:
+    first, second = Run(), Run()
+    second.may_end.set()
     task = asyncio.create_task(run_exclusive("images", jobs, first))
-    await first.began.wait()
-    assert await run_exclusive("raw", RedisJobQueue(client, "raw", ["ceph"]), others) == "done"
-    assert await run_exclusive("images", None, others) == "done"
+    await first.started.wait()
+    assert await run_exclusive("raw", RedisJobQueue(client, "raw", ["ceph"]), second) == "done"
+    assert await run_exclusive("images", None, second) == "done"
     first.may_end.set()
     await task

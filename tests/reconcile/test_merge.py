@@ -71,7 +71,7 @@ def entry(etag: str = MD5, size_bytes: int = 3) -> Entry:
             {"recorded_etag": OTHER_PARTS, "verify_md5": True, "contents_equal": True},
             (COPY, Reason.RECORDED_ETAG, None),
         ),
-        # An encrypted object's ETag is never compared, and neither is one that says nothing.
+        # ETags of encrypted objects and empty ETags are never compared.
         (
             entry(),
             entry(),
@@ -115,7 +115,7 @@ KNOWN = st.fixed_dictionaries(
 
 @settings(deadline=None)
 @given(ENTRIES, ENTRIES, KNOWN)
-def test_every_decision_is_one_that_its_facts_allow(
+def test_every_decision_is_justified_by_its_facts(
     source: Entry | None, destination: Entry | None, known: dict[str, Any]
 ) -> None:
     decision = decide(source, destination, **known)
@@ -138,7 +138,7 @@ def test_every_decision_is_one_that_its_facts_allow(
 
 @settings(deadline=None)
 @given(ENTRIES, ENTRIES, KNOWN)
-def test_whoever_answers_what_decide_asks_gets_an_answer(
+def test_a_decision_is_final_once_head_and_content_are_known(
     source: Entry | None, destination: Entry | None, known: dict[str, Any]
 ) -> None:
     if decide(source, destination, **known).action is Action.NEEDS_HEAD:
@@ -170,8 +170,8 @@ def rows_of(batches: Sequence[Batch]) -> list[Row]:
 
 def joined_by_hand(listings: Sequence[Sequence[Entry]]) -> list[Row]:
     by_key = [{entry.key: entry for entry in listing} for listing in listings]
-    every_key = sorted({key for held in by_key for key in held}, key=str.encode)
-    return [(key, by_key[0].get(key), tuple(held.get(key) for held in by_key[1:])) for key in every_key]
+    every_key = sorted({key for entries in by_key for key in entries}, key=str.encode)
+    return [(key, by_key[0].get(key), tuple(entries.get(key) for entries in by_key[1:])) for key in every_key]
 
 
 KEYS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=3) | st.sampled_from("abcdefgh")
@@ -197,7 +197,7 @@ def test_str_order_is_the_order_of_the_utf8_bytes(keys: set[str]) -> None:
     assert sorted(keys) == sorted(keys, key=str.encode)
 
 
-async def test_pages_that_run_in_step_become_one_batch_each() -> None:
+async def test_equal_pages_become_one_batch_each() -> None:
     listing = [Entry(f"{number:03}", 1, MD5) for number in range(9)]
 
     batches = await merged([pages_of(listing, 3), pages_of(listing, 3), pages_of(listing, 3)])
@@ -207,16 +207,16 @@ async def test_pages_that_run_in_step_become_one_batch_each() -> None:
 
 
 async def test_an_empty_page_is_not_the_end_of_a_listing() -> None:
-    async def with_a_hole() -> AsyncIterator[list[Entry]]:
+    async def with_empty_pages() -> AsyncIterator[list[Entry]]:
         yield []
         yield [Entry("a", 1, MD5)]
         yield []
         yield [Entry("b", 1, MD5)]
 
-    assert [key for key, *_ in rows_of(await merged([with_a_hole(), pages_of([], 1)]))] == ["a", "b"]
+    assert [key for key, *_ in rows_of(await merged([with_empty_pages(), pages_of([], 1)]))] == ["a", "b"]
 
 
-async def test_a_destination_whose_listing_breaks_off_does_not_stop_the_others() -> None:
+async def test_a_destination_whose_listing_fails_does_not_stop_the_others() -> None:
     listing = [Entry(f"{number:03}", 1, MD5) for number in range(6)]
     away = StoreUnavailable("no answer", store="swift")
 
@@ -226,7 +226,7 @@ async def test_a_destination_whose_listing_breaks_off_does_not_stop_the_others()
     assert [copies[1] for _, _, copies in rows_of(batches)] == listing
 
 
-async def test_a_destination_that_fails_after_the_last_key_is_named_too() -> None:
+async def test_a_destination_that_fails_after_the_last_key_is_reported_too() -> None:
     listing = [Entry("a", 1, MD5)]
     away = ListingOutOfOrder("b after c", store="swift")
 
@@ -235,7 +235,7 @@ async def test_a_destination_that_fails_after_the_last_key_is_named_too() -> Non
     assert batches[-1].failed == {0: away}
 
 
-async def test_a_source_whose_listing_breaks_off_ends_the_merge() -> None:
+async def test_a_source_whose_listing_fails_ends_the_merge() -> None:
     away = StoreUnavailable("no answer", store="ceph")
 
     with pytest.raises(StoreUnavailable, match="ceph"):

@@ -1,4 +1,4 @@
-"""Where stretches of keys are cut, with nothing known of their names."""
+"""Split points of key ranges, found by listing alone."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3s3.model import Endpoint, Entry
-from s3s3.reconcile.range_splitter import cuts
+from s3s3.reconcile.range_splitter import split_points
 
 
 @dataclass
 class Listed:
-    """What cutting asks of a store."""
+    """A store that can be listed."""
 
     keys: Sequence[str]
     prefix: str = ""
     name_bytes: int = 1024
-    asked: int = 0
+    requests: int = 0
     listed: int = field(default=0, init=False)
 
     @property
@@ -31,9 +31,9 @@ class Listed:
         return Endpoint("source", "bucket", prefix=self.prefix)
 
     async def list_after(self, start_after: str, most: int) -> list[Entry]:
-        start_after.encode()  # a lone surrogate is no name
+        start_after.encode()  # fails for a lone surrogate
         assert start_after.startswith(self.prefix) or not start_after
-        self.asked += 1
+        self.requests += 1
         at = bisect_right(self.keys, start_after)
         self.listed += len(self.keys[at : at + most])
         return [Entry(key, 1, "", 0) for key in self.keys[at : at + most]]
@@ -42,8 +42,8 @@ class Listed:
         return key.startswith(self.prefix) and len(key.encode()) <= self.name_bytes
 
 
-async def cut(keys: Sequence[str], pieces: int = 8, after: str = "", until: str | None = None) -> list[str]:
-    return await cuts([Listed(keys)], after, until, pieces)  # type: ignore[list-item]
+async def split(keys: Sequence[str], pieces: int = 8, after: str = "", until: str | None = None) -> list[str]:
+    return await split_points([Listed(keys)], after, until, pieces)  # type: ignore[list-item]
 
 
 def sizes(keys: Sequence[str], points: Sequence[str], after: str = "", until: str | None = None) -> list[int]:
@@ -71,70 +71,70 @@ BUCKETS = {name: sorted(keys) for name, keys in BUCKETS.items()}
 
 
 @pytest.mark.parametrize("name", BUCKETS)
-async def test_cut_again_and_again_no_piece_stays_large_and_none_is_empty(name: str) -> None:
+async def test_repeated_splits_leave_no_large_and_no_empty_piece(name: str) -> None:
     keys = BUCKETS[name]
     store = Listed(keys)
-    uncut: list[tuple[str, str | None]] = [("", None)]
-    whole: list[str] = []
-    while uncut:
-        after, until = uncut.pop()
-        points = await cuts([store], after, until, 4)  # type: ignore[list-item]
+    open_ranges: list[tuple[str, str | None]] = [("", None)]
+    all_points: list[str] = []
+    while open_ranges:
+        after, until = open_ranges.pop()
+        points = await split_points([store], after, until, 4)  # type: ignore[list-item]
         assert points == sorted(set(points))
         assert all(after < point and (until is None or point < until) for point in points)
         if not points:
             assert sizes(keys, [], after, until)[0] <= 2000
         assert all(sizes(keys, points, after, until))
-        uncut += zip([after, *points], [*points, until], strict=True) if points else []
-        whole += points
-    assert sum(sizes(keys, sorted(whole))) == len(keys)
+        open_ranges += zip([after, *points], [*points, until], strict=True) if points else []
+        all_points += points
+    assert sum(sizes(keys, sorted(all_points))) == len(keys)
 
 
 @pytest.mark.parametrize("name", BUCKETS)
-async def test_a_cut_costs_some_questions_however_long_the_keys_are(name: str) -> None:
+async def test_the_number_of_requests_does_not_grow_with_the_length_of_keys(name: str) -> None:
     store = Listed(BUCKETS[name])
-    assert len(await cuts([store], "", None, 2)) >= 1  # type: ignore[list-item]
-    assert store.asked <= 130
+    assert len(await split_points([store], "", None, 2)) >= 1  # type: ignore[list-item]
+    assert store.requests <= 130
     assert store.listed <= 5_000
 
 
-async def test_ordinary_names_are_cut_into_pieces_of_like_size() -> None:
+async def test_ordinary_keys_are_split_into_pieces_of_similar_size() -> None:
     for name in ("numbers", "hashes"):
         keys = BUCKETS[name]
-        points = await cut(keys, 8)
+        points = await split(keys, 8)
         assert len(points) >= 7
         assert max(sizes(keys, points)) < len(keys) / 2, name
 
 
-async def test_less_than_two_pages_are_not_cut() -> None:
-    assert await cut([f"{n:04}" for n in range(999)]) == []
-    assert await cut([f"{n:04}" for n in range(5000)], after="4100") == []
-    assert await cut([f"{n:04}" for n in range(5000)], until="0900") == []
-    assert await cut([]) == []
+async def test_less_than_two_pages_are_not_split() -> None:
+    assert await split([f"{n:04}" for n in range(999)]) == []
+    assert await split([f"{n:04}" for n in range(5000)], after="4100") == []
+    assert await split([f"{n:04}" for n in range(5000)], until="0900") == []
+    assert await split([]) == []
 
 
-async def test_a_prefix_is_never_left() -> None:
+async def test_split_points_have_the_prefix_of_the_route() -> None:
     keys = [f"images/{number:05}" for number in range(5000)]
-    points = await cuts([Listed(keys, "images/")], "", None, 4)  # type: ignore[list-item]
+    points = await split_points([Listed(keys, "images/")], "", None, 4)  # type: ignore[list-item]
     assert points
     assert all(point.startswith("images/") for point in points)
 
 
-async def test_no_cut_is_at_a_name_that_a_destination_could_not_hold() -> None:
+async def test_split_points_are_valid_keys_at_every_destination() -> None:
     keys = ["k" * 100 + f"{number:05}" for number in range(5000)]
     stores = [Listed(keys), Listed(keys, name_bytes=100)]
-    assert await cuts(stores, "", None, 4) == []  # type: ignore[arg-type]
+    assert await split_points(stores, "", None, 4) == []  # type: ignore[arg-type]
 
 
-async def test_what_only_a_destination_holds_is_cut_too() -> None:
+async def test_a_range_that_only_a_destination_has_keys_in_is_split_too() -> None:
     keys = [f"{number:05}" for number in range(5000)]
-    assert await cuts([Listed([]), Listed(keys)], "", None, 4)  # type: ignore[list-item]
+    assert await split_points([Listed([]), Listed(keys)], "", None, 4)  # type: ignore[list-item]
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6), min_size=30, unique=True))
-async def test_whatever_the_names_are_pieces_join_up_and_none_is_empty(names: list[str]) -> None:
+async def test_pieces_of_any_keys_are_contiguous_and_not_empty(names: list[str]) -> None:
     keys = sorted(stem + tail for stem in names for tail in (str(n).rjust(3, "\x02") for n in range(40)))
     keys = sorted(set(keys))
-    points = await cut(keys, 6)
+    points = await split(keys, 6)
     assert points or len(keys) < 2000
     assert points == sorted(set(points))
     assert all(sizes(keys, points))

@@ -1,4 +1,4 @@
-"""A run whose listings do not come to their ends deletes nothing, whatever was seen until then."""
+"""A reconcile whose listings fail deletes nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SETTINGS = WorkerSettings(
 
 
 class Listed:
-    """A store of which only its listing is asked for; an error in it is raised when it is its turn."""
+    """A store that can be listed; an error among the pages is raised in its place."""
 
     def __init__(self, endpoint: Endpoint, *pages: Sequence[str] | S3S3Error) -> None:
         self.endpoint, self.name = endpoint, endpoint.name
@@ -59,7 +59,7 @@ class NoCopies:
     "error", [ListingOutOfOrder("b after c", store="source"), StoreUnavailable("x", store="source")]
 )
 @pytest.mark.parametrize("before", [[], [["a"]], [["a"], ["c"]]])
-async def test_a_source_that_breaks_off_deletes_nothing(
+async def test_a_source_whose_listing_fails_deletes_nothing(
     error: S3S3Error, before: list[list[str]], allow_empty: bool
 ) -> None:
     source = Listed(ROUTE.source, *before, error)
@@ -67,16 +67,16 @@ async def test_a_source_that_breaks_off_deletes_nothing(
         await reconcile(source, Listed(ROUTE.destinations[0], ["a", "b", "c", "d"]), allow_empty).run()
 
 
-async def test_a_destination_that_breaks_off_is_not_deleted_from() -> None:
+async def test_nothing_is_deleted_at_a_destination_whose_listing_fails() -> None:
     away = StoreUnavailable("x", store="dest")
     run = reconcile(Listed(ROUTE.source, ["a"]), Listed(ROUTE.destinations[0], ["a", "b"], away))
-    tally = await run.run()
-    assert (tally.counts, list(tally.errors)) == ({"dest": {"same": 1, "extraneous": 1}}, ["dest"])
-    assert not tally.proven
+    summary = await run.run()
+    assert (summary.counts, list(summary.errors)) == ({"dest": {"same": 1, "extraneous": 1}}, ["dest"])
+    assert not summary.proven
 
 
 class Stuck(Listed):
-    """Its listing never comes to an end."""
+    """A store whose listing never ends."""
 
     async def pages(self) -> AsyncIterator[list[Entry]]:
         async for page in super().pages():
@@ -85,7 +85,7 @@ class Stuck(Listed):
 
 
 @pytest.mark.parametrize("listed", [Listed, Stuck])
-async def test_a_dry_run_has_no_worker_and_ends_when_it_is_told_to(
+async def test_a_dry_run_has_no_worker_and_ends_at_a_stop(
     listed: type[Listed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(session, "with_worker")
@@ -99,14 +99,27 @@ async def test_a_dry_run_has_no_worker_and_ends_when_it_is_told_to(
     if listed is Stuck:
         asyncio.get_running_loop().call_later(0.05, stop.set)
     run = reconcile_with_worker(stores, None, SETTINGS, ReconcileOptions(dry_run=True), stop)
-    tally = await asyncio.wait_for(run, 10)
-    assert tally.ended == (listed is Listed)
-    if tally.ended:
-        assert tally.counts == {"dest": {"same": 1, "would_copy": 1}}
+    summary = await asyncio.wait_for(run, 10)
+    assert summary.ended == (listed is Listed)
+    if summary.ended:
+        assert summary.counts == {"dest": {"same": 1, "would_copy": 1}}
 
 
-def reconcile(source: Listed, there: Listed, allow_empty: bool = False) -> Reconciler:
+async def test_the_metrics_count_entries_by_destination_and_reason() -> None:
+    reconciler = Reconciler(
+        ROUTE, Listed(ROUTE.source, ["a", "b"]), [Listed(ROUTE.destinations[0], ["b", "c"])], NoCopies(),  # type: ignore[arg-type,list-item]
+        ReconcileOptions(dry_run=True), settings=SETTINGS, matches=lambda key: True, metrics=(metrics := Metrics()),
+    )  # fmt: skip
+    await reconciler.run()
+    lines = [line for line in metrics.page().decode().splitlines() if line.startswith("s3s3_reconcile_entries_total")]
+    assert sorted(lines) == [
+        f's3s3_reconcile_entries_total{{destination="dest",reason="{reason}",route="default"}} 1.0'
+        for reason in ("missing", "same", "source_missing")
+    ]
+
+
+def reconcile(source: Listed, destination: Listed, allow_empty: bool = False) -> Reconciler:
     return Reconciler(
-        ROUTE, source, [there], NoCopies(), ReconcileOptions(allow_empty=allow_empty),  # type: ignore[arg-type,list-item]
-        settings=SETTINGS, matches=lambda key: True,
+        ROUTE, source, [destination], NoCopies(), ReconcileOptions(allow_empty=allow_empty),  # type: ignore[arg-type,list-item]
+        settings=SETTINGS, matches=lambda key: True, metrics=Metrics(),
     )  # fmt: skip
