@@ -115,7 +115,7 @@ def test_a_run_that_would_delete_too_much_deletes_nothing_copies_and_says_which_
     counts, said = place.run(status=1)
 
     assert counts == {"same": 5, "extraneous": 3, "copied": 1}
-    assert "3 of 8 objects" in said
+    assert "3 of its 8 objects" in said
     assert "max_delete = 0.25" in said
     assert len(place.keys_there()) == 9
     place.put("a")

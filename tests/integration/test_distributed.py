@@ -106,7 +106,7 @@ def test_alone_it_does_what_the_plain_run_does(place: Place) -> None:
 
 def test_it_needs_a_redis_and_refuses_to_delete(place: Place) -> None:
     said = run("bucket", "--config", place.config, "--distributed", "--without-redis", status=2).stderr
-    assert "through the Redis that is configured" in said
+    assert "--distributed needs the configured Redis" in said
     text = place.config.read_text()
     place.config.write_text(text.replace("[destination]\n", "[destination]\ndelete = true\n"))
     said = run("bucket", "--config", place.config, "--distributed", status=2).stderr

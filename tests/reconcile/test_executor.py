@@ -26,10 +26,10 @@ Behaviour = Callable[[str, str], Exception | None]
 
 
 class Limiter:
-    has_given_up = False
+    is_stopped = False
 
-    def give_up(self) -> None:
-        self.has_given_up = True
+    def stop_admitting(self) -> None:
+        self.is_stopped = True
 
 
 class Stores:
@@ -217,7 +217,7 @@ async def test_a_stop_starts_nothing_more_and_waits_for_running_copies() -> None
         assert run.executor.running == 2
         run.stores.may_end.set()
     assert len(run.stores.copied) == 2
-    assert run.stores.limiter.has_given_up, "copies that wait for a rate limit end"
+    assert run.stores.limiter.is_stopped, "copies that wait for a rate limit end"
 
 
 async def test_copies_that_outlast_the_drain_are_cancelled() -> None:
