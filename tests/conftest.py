@@ -1,4 +1,4 @@
-"""Real servers for whoever asks for one: started once in each test process, when the first test wants it."""
+"""Real servers as fixtures: each is started once per test process, by the first test that needs it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from s3s3.scripts.demo.servers import Server, ServerMissing, StoreServer
 from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.real.ceph_server import CephServer
 
-# An example that takes long says something of the machine, nothing of the code.
+# A slow example is due to the machine, not the code.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
@@ -29,11 +29,11 @@ SMALL_BYTES = 1024 * 1024
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="run the tests marked long, too")
+    parser.addoption("--long", action="store_true", help="also run the tests marked long")
 
 
 def pytest_configure() -> None:
-    # A shell starts what is to run in the background with SIGINT ignored, which every process here would inherit.
+    # A shell starts background commands with SIGINT ignored, which every process here would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -41,13 +41,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.getoption("--long"):
         for item in items:
             if item.get_closest_marker("long"):
-                item.add_marker(pytest.mark.skip(reason="takes long: --long runs it, as .ci/run does"))
+                item.add_marker(pytest.mark.skip(reason="slow: run it with --long, as .ci/run does"))
 
 
 def missing(reason: str) -> NoReturn:
-    """Skip what needs a real part that this machine lacks; fail instead where S3S3_REQUIRE_REAL=1."""
+    """Skip a test whose server is not installed; with S3S3_REQUIRE_REAL=1, fail it."""
     if os.environ.get("S3S3_REQUIRE_REAL") == "1":
-        pytest.fail(f"S3S3_REQUIRE_REAL=1, and {reason}", pytrace=False)
+        pytest.fail(f"S3S3_REQUIRE_REAL=1: {reason}", pytrace=False)
     pytest.skip(reason)
 
 
@@ -65,7 +65,7 @@ def running(new_server: Callable[[], SomeServer], started: list[Server]) -> Iter
             started.remove(server)
 
 
-def bring_up_again(servers: list[Server]) -> None:
+def restart_all(servers: list[Server]) -> None:
     for server in servers:
         server.resume()
         if not server.is_running:
@@ -78,15 +78,15 @@ def started_servers() -> list[Server]:
 
 
 @pytest.fixture(autouse=True)
-def servers_are_up_again(started_servers: list[Server]) -> Iterator[None]:
-    """A test that ends between killing or pausing a server and starting it again harms only itself."""
+def servers_are_running(started_servers: list[Server]) -> Iterator[None]:
+    """Restart the servers that a failed test left killed or paused."""
     yield
-    bring_up_again(started_servers)
+    restart_all(started_servers)
 
 
 @pytest.fixture(scope="session")
 def redis_server(started_servers: list[Server]) -> Iterator[RedisServer]:
-    """With an append-only file: what it answered for survives a kill."""
+    """With an append-only file: acknowledged writes survive a kill."""
     with running(lambda: RedisServer(append_only=True), started_servers) as server:
         yield server
 
@@ -111,8 +111,8 @@ def rclone_store(started_servers: list[Server]) -> Iterator[RcloneServer]:
 
 @pytest.fixture(scope="session")
 def sqs_url() -> Iterator[str]:
-    """SQS, and S3, as moto plays them."""
-    from moto.server import ThreadedMotoServer  # noqa: PLC0415  it takes a second
+    """SQS and S3, simulated by moto."""
+    from moto.server import ThreadedMotoServer  # noqa: PLC0415  a slow import
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -123,7 +123,7 @@ def sqs_url() -> Iterator[str]:
 
 @pytest.fixture
 def own_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """boto3's own chain finds them."""
+    """Credentials for boto3's credential chain."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
 
@@ -138,25 +138,25 @@ def redis_url(redis_server: RedisServer) -> str:
 
 @pytest.fixture
 def new_bucket(started_servers: list[Server]) -> Iterator[Callable[..., str]]:
-    """`new_bucket(store, account=0)` makes an empty bucket and returns its name.
+    """`new_bucket(store, account=0)` creates an empty bucket and returns its name.
 
-    The buckets stay until the servers go, but big objects are removed: all of it is kept in memory.
+    The buckets are kept, but large objects are deleted: the servers keep them in memory.
     """
-    made: list[tuple[StoreServer, int, str]] = []
+    created: list[tuple[StoreServer, int, str]] = []
 
     def make(store: StoreServer, account: int = 0) -> str:
         name = f"bucket-{uuid.uuid4().hex[:12]}"
         store.boto3_client(account).create_bucket(Bucket=name)
-        made.append((store, account, name))
+        created.append((store, account, name))
         return name
 
     yield make
-    bring_up_again(started_servers)
-    for store, account, name in made:
-        remove_big_objects(store, account, name)
+    restart_all(started_servers)
+    for store, account, name in created:
+        delete_large_objects(store, account, name)
 
 
-def remove_big_objects(store: StoreServer, account: int, bucket_name: str) -> None:
+def delete_large_objects(store: StoreServer, account: int, bucket_name: str) -> None:
     client = store.boto3_client(account)
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket_name):
         for entry in page.get("Contents", []):

@@ -1,4 +1,4 @@
-"""The queue on each kind of Redis that this machine has."""
+"""The queue on each Redis server that this machine has."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REAL = pytest.mark.real
 
 
 def other_program() -> Path | None:
-    """Return the system's redis-server where it is not the one that is used anyway."""
+    """Return the system's redis-server, if it is not the default one."""
     found = shutil.which("redis-server")
     try:
         return Path(found) if found is not None and Path(found) != find_redis_server() else None
@@ -44,7 +44,7 @@ def other_redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture(params=SERVERS)
 def server(request: pytest.FixtureRequest) -> RedisServer:
-    """An empty Redis, of each kind."""
+    """An empty Redis, for each server program."""
     found: RedisServer = request.getfixturevalue(request.param)
     with redis.Redis.from_url(found.url) as client:
         client.flushall()
@@ -61,7 +61,7 @@ async def client(server: RedisServer) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 async def fleet(server: RedisServer) -> AsyncIterator[Callable[..., RedisJobQueue]]:
-    """`fleet(**options)` makes one more process's queue, with a connection of its own."""
+    """`fleet(**options)` returns the queue of another process, with its own connection."""
     async with AsyncExitStack() as stack:
 
         def join(**options: Any) -> RedisJobQueue:
@@ -74,7 +74,7 @@ async def fleet(server: RedisServer) -> AsyncIterator[Callable[..., RedisJobQueu
 
 @pytest.fixture(params=SERVERS)
 async def queue(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., JobQueue]]:
-    """`queue(look_after_s=...)` makes a queue of each kind."""
+    """`queue(recheck_delay_s=...)` returns an empty queue."""
     server: RedisServer = request.getfixturevalue(request.param)
     async with AsyncExitStack() as stack:
 

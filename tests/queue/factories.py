@@ -1,4 +1,4 @@
-"""What tests of a queue do again and again."""
+"""Requests, claims and dispositions for tests of the queue."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from s3s3.queue.base import ClaimResult, Disposition, DispositionKind, JobQueue,
 A, B = DESTINATIONS = ("dest-a", "dest-b")
 
 DONE = Disposition(DispositionKind.DONE)
-BACK = Disposition(DispositionKind.RELEASE)
-ASIDE = Disposition(DispositionKind.DEFER)
-LATER = Disposition(DispositionKind.RETRY, delay_s=60.0)
-SOON = Disposition(DispositionKind.RETRY, delay_s=0.0)
+RELEASE = Disposition(DispositionKind.RELEASE)
+DEFER = Disposition(DispositionKind.DEFER)
+RETRY_LATER = Disposition(DispositionKind.RETRY, delay_s=60.0)
+RETRY_NOW = Disposition(DispositionKind.RETRY, delay_s=0.0)
 ALL_DONE: Mapping[str, Disposition] = {A: DONE, B: DONE}
 
 
@@ -22,17 +22,17 @@ def parked(store: str) -> Disposition:
     return Disposition(DispositionKind.PARK, circuit=store)
 
 
-def buried(reason: str) -> Disposition:
+def dead_letter(reason: str) -> Disposition:
     return Disposition(DispositionKind.DEAD_LETTER, reason=reason)
 
 
-async def notice(jobs: JobQueue, *keys: str) -> None:
-    """Put keys the way a notice does."""
+async def notify(jobs: JobQueue, *keys: str) -> None:
+    """Enqueue keys as notifications do."""
     await jobs.enqueue([JobRequest(key, DESTINATIONS) for key in keys], Lane.FRESH)
 
 
 async def claim(jobs: JobQueue, free: int = 10) -> list[Job]:
-    """Take what there is, from both lanes alike, without waiting."""
+    """Claim from both lanes without waiting."""
     return list((await jobs.claim(free, 0, free, 0)).jobs)
 
 
@@ -41,8 +41,8 @@ async def claim_one(jobs: JobQueue) -> Job:
     return job
 
 
-async def drained(jobs: JobQueue) -> list[Job]:
-    """Finish whatever there is, until nothing is queued; return the jobs, in order."""
+async def finish_all(jobs: JobQueue) -> list[Job]:
+    """Claim and finish until nothing is queued; return the jobs in order."""
     found = []
     while claimed := await claim(jobs):
         for job in claimed:
@@ -51,8 +51,8 @@ async def drained(jobs: JobQueue) -> list[Job]:
     return found
 
 
-def what(job: Job) -> tuple[str, tuple[str, ...]]:
-    """What a job is about."""
+def scope(job: Job) -> tuple[str, tuple[str, ...]]:
+    """Return the key and the destinations of a job."""
     return job.key, job.destinations
 
 

@@ -12,69 +12,69 @@ from tests.waiting import until
 
 
 class Call:
-    """Takes down what it is called with; answers when it is let."""
+    """Records its items; returns when `released` is set."""
 
     def __init__(self) -> None:
         self.calls: list[list[int]] = []
-        self.let = asyncio.Event()
+        self.released = asyncio.Event()
         self.error: Exception | None = None
 
     async def __call__(self, items: Sequence[int]) -> int:
         self.calls.append(list(items))
-        await self.let.wait()
+        await self.released.wait()
         if self.error is not None:
             raise self.error
         return sum(items)
 
 
-async def test_a_lone_item_goes_alone() -> None:
+async def test_a_single_item_is_sent_alone() -> None:
     call = Call()
-    call.let.set()
+    call.released.set()
     assert await Batcher(call).add(5) == 5
     assert call.calls == [[5]]
 
 
-async def test_what_comes_while_a_call_is_under_way_goes_in_one() -> None:
+async def test_items_added_during_a_call_are_sent_together() -> None:
     call = Call()
     items = Batcher(call)
     adding = []
     for item in range(5):
         adding.append(asyncio.create_task(items.add(item)))
         await until(lambda: call.calls)
-    call.let.set()
+    call.released.set()
     assert await asyncio.gather(*adding) == [0, 10, 10, 10, 10]
     assert call.calls == [[0], [1, 2, 3, 4]]
 
 
-async def test_what_comes_together_goes_in_one() -> None:
+async def test_items_added_together_are_sent_together() -> None:
     call = Call()
-    call.let.set()
+    call.released.set()
     items = Batcher(call)
     await asyncio.gather(*(items.add(item) for item in range(5)))
     assert call.calls == [[0, 1, 2, 3, 4]]
 
 
-async def test_enough_of_them_do_not_wait_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_batch_is_sent_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "BATCH_DELAY_S", 60.0)
     call = Call()
-    call.let.set()
+    call.released.set()
     items = Batcher(call)
     for _ in range(2):
         adding = [asyncio.create_task(items.add(1)) for _ in range(batching.MIN_BATCH)]
         assert await asyncio.wait_for(asyncio.gather(*adding), 10) == [batching.MIN_BATCH] * batching.MIN_BATCH
 
 
-async def test_a_call_has_a_bounded_number_of_items(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_size_of_a_batch_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "MAX_BATCH", 2)
     call = Call()
-    call.let.set()
+    call.released.set()
     items = Batcher(call)
     assert await asyncio.gather(*(items.add(item) for item in range(5))) == [1, 1, 5, 5, 4]
 
 
-async def test_what_a_call_raises_each_of_its_items_gets_and_the_next_goes_well() -> None:
+async def test_every_item_of_a_failed_call_gets_its_exception() -> None:
     call = Call()
-    call.let.set()
+    call.released.set()
     items = Batcher(call)
     call.error = KeyError("no")
     assert [type(error) for error in await asyncio.gather(items.add(1), items.add(2), return_exceptions=True)] == [
@@ -85,7 +85,7 @@ async def test_what_a_call_raises_each_of_its_items_gets_and_the_next_goes_well(
     assert await items.add(3) == 3
 
 
-async def test_whoever_is_cancelled_takes_nothing_away_from_the_others() -> None:
+async def test_cancelling_one_item_does_not_affect_the_others() -> None:
     call = Call()
     items = Batcher(call)
     first, second = asyncio.create_task(items.add(1)), asyncio.create_task(items.add(2))
@@ -93,7 +93,7 @@ async def test_whoever_is_cancelled_takes_nothing_away_from_the_others() -> None
     third = asyncio.create_task(items.add(3))
     await asyncio.sleep(0.001)
     await cancel([first, third])
-    call.let.set()
+    call.released.set()
     assert await second == 3
     assert await items.add(4) in (4, 7)
     assert sorted(item for items in call.calls for item in items) == [1, 2, 3, 4]

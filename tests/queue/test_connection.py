@@ -206,8 +206,8 @@ async def test_a_demoted_master_is_unavailable_to_scripts_and_blocking_reads(
     redis_url: str, enqueue_one: Callable[[], Any]
 ) -> None:
     await enqueue_one()
-    async with client_of(redis_url) as client, client_of(redis_url) as blocked:
-        jobs = RedisJobQueue(blocked, "default", ("dest",))
+    async with client_of(redis_url) as client, client_of(redis_url) as wait_until_blocked:
+        jobs = RedisJobQueue(wait_until_blocked, "default", ("dest",))
         waiting = asyncio.create_task(jobs.poll_outcomes("run", 5))
 
         async def is_blocked() -> bool:

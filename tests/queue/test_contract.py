@@ -1,4 +1,4 @@
-"""The queue's rule, row by row, for every kind of queue."""
+"""The contract of the job queue, step by step."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from s3s3.queue.base import (
 from s3s3.queue.redis_queue import RedisJobQueue
 from tests.queue.factories import (
     ALL_DONE,
-    ASIDE,
-    BACK,
+    DEFER,
     DESTINATIONS,
     DONE,
-    LATER,
-    SOON,
+    RELEASE,
+    RETRY_LATER,
+    RETRY_NOW,
     A,
     B,
-    buried,
     claim,
     claim_one,
-    drained,
-    notice,
+    dead_letter,
+    finish_all,
+    notify,
     parked,
-    what,
+    scope,
 )
 from tests.waiting import until
 
@@ -47,26 +47,26 @@ async def bulk(jobs: JobQueue, *keys: str, destinations: tuple[str, ...] = DESTI
     await jobs.enqueue([JobRequest(key, destinations) for key in keys], Lane.BULK)
 
 
-async def woken(jobs: JobQueue) -> Job:
-    """Turn until something is queued."""
+async def promoted(jobs: JobQueue) -> Job:
+    """Promote due keys until there is a job; claim it."""
 
-    async def turned() -> list[Job]:
+    async def promote_and_claim() -> list[Job]:
         await jobs.promote_due()
         return await claim(jobs)
 
     job: Job
-    (job,) = await until(turned)
+    (job,) = await until(promote_and_claim)
     return job
 
 
-async def letters(jobs: JobQueue, destination: str) -> list[DeadLetter]:
+async def dead_letters_of(jobs: JobQueue, destination: str) -> list[DeadLetter]:
     return [letter async for letter in jobs.dead_letters(destination)]  # type: ignore[attr-defined]
 
 
-# -- put
+# -- enqueue
 
 
-async def test_a_key_that_is_put_is_a_job_for_its_destinations(jobs: JobQueue) -> None:
+async def test_an_enqueued_key_becomes_a_job_for_its_destinations(jobs: JobQueue) -> None:
     await jobs.enqueue([JobRequest("k", (B,), notified_ms=1234)], Lane.FRESH)
     job = await claim_one(jobs)
     assert (job.key, job.destinations, job.lane, job.notified_ms, dict(job.attempts)) == (
@@ -79,68 +79,68 @@ async def test_a_key_that_is_put_is_a_job_for_its_destinations(jobs: JobQueue) -
     assert await claim(jobs) == []
 
 
-async def test_a_key_that_is_put_without_a_time_was_noticed_now(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
+async def test_without_notified_ms_the_current_time_is_recorded(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
     assert abs((await claim_one(jobs)).notified_ms / 1000 - time.time()) < 5
 
 
-async def test_jobs_come_in_the_order_in_which_their_keys_were_put(jobs: JobQueue) -> None:
+async def test_jobs_are_claimed_in_the_order_of_enqueueing(jobs: JobQueue) -> None:
     keys = [f"k{number}" for number in range(1200)]
-    await notice(jobs, *keys)
+    await notify(jobs, *keys)
     found = [job.key for job in await claim(jobs, 700)] + [job.key for job in await claim(jobs, 700)]
     assert found == keys
 
 
-async def test_a_put_on_a_queued_key_lets_its_destinations_grow(jobs: JobQueue) -> None:
+async def test_enqueueing_a_queued_key_adds_destinations(jobs: JobQueue) -> None:
     await bulk(jobs, "k", destinations=(A,))
     await bulk(jobs, "k", destinations=(B,))
     await bulk(jobs, "k", destinations=(A,))
-    assert what(await claim_one(jobs)) == ("k", (A, B))
+    assert scope(await claim_one(jobs)) == ("k", (A, B))
 
 
-async def test_a_notice_of_a_key_in_the_bulk_lane_brings_it_into_the_fresh_lane_and_leaves_one_job(
+async def test_a_notification_moves_a_bulk_key_to_the_fresh_lane_as_one_job(
     jobs: JobQueue,
 ) -> None:
     await bulk(jobs, "first", "k")
-    await notice(jobs, "k")
+    await notify(jobs, "k")
     (job,) = (await jobs.claim(10, 0, 0, 0)).jobs
     assert (job.key, job.lane, job.unconditional) == ("k", Lane.FRESH, True)
     await jobs.finish(job, ALL_DONE)
-    assert [job.key for job in await drained(jobs)] == ["first"]
+    assert [job.key for job in await finish_all(jobs)] == ["first"]
 
 
-async def test_a_bulk_put_of_a_fresh_key_changes_nothing_about_its_place(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
+async def test_a_bulk_request_leaves_a_fresh_key_in_the_fresh_lane(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
     await bulk(jobs, "k")
     (job,) = (await jobs.claim(10, 0, 0, 0)).jobs
     assert (job.lane, job.unconditional) == (Lane.FRESH, True)
     assert await claim(jobs) == []
 
 
-async def test_a_put_on_a_running_key_is_one_more_job_after_it_ends(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
+async def test_enqueueing_a_running_key_reruns_it_after_it_finishes(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
     job = await claim_one(jobs)
     await bulk(jobs, "k", destinations=(B,))
     assert await claim(jobs) == []
     await jobs.finish(job, ALL_DONE)
     again = await claim_one(jobs)
-    assert (what(again), again.lane) == (("k", (B,)), Lane.BULK)
+    assert (scope(again), again.lane) == (("k", (B,)), Lane.BULK)
     await jobs.finish(again, {B: DONE})
     assert await claim(jobs) == []
 
 
-async def test_a_burst_of_notices_while_a_key_runs_costs_one_more_job_that_looks_first(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
+async def test_many_notifications_of_a_running_key_cost_one_rerun_that_compares_first(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
     job = await claim_one(jobs)
     for _ in range(50):
-        await notice(jobs, "k")
+        await notify(jobs, "k")
     await jobs.finish(job, ALL_DONE)
-    (again,) = await drained(jobs)
-    assert (what(again), again.lane, again.unconditional) == (("k", DESTINATIONS), Lane.FRESH, False)
+    (again,) = await finish_all(jobs)
+    assert (scope(again), again.lane, again.unconditional) == (("k", DESTINATIONS), Lane.FRESH, False)
 
 
-async def test_a_key_that_ran_meanwhile_was_noticed_when_its_first_notice_came(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
+async def test_a_rerun_records_the_time_of_its_first_fresh_notification(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
     job = await claim_one(jobs)
     for lane, notified_ms in [(Lane.BULK, 1), (Lane.FRESH, 2), (Lane.FRESH, 3), (Lane.BULK, 4)]:
         await jobs.enqueue([JobRequest("k", DESTINATIONS, notified_ms)], lane)
@@ -149,22 +149,22 @@ async def test_a_key_that_ran_meanwhile_was_noticed_when_its_first_notice_came(j
     assert (again.lane, again.notified_ms) == (Lane.FRESH, 2)
 
 
-async def test_a_notice_of_a_waiting_key_queues_it_at_once_with_all_destinations(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
-    await jobs.finish(await claim_one(jobs), {A: DONE, B: LATER})
+async def test_a_notification_queues_a_waiting_key_for_all_destinations(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: DONE, B: RETRY_LATER})
     assert await claim(jobs) == []
-    await notice(jobs, "k")
+    await notify(jobs, "k")
     job = await claim_one(jobs)
-    assert (what(job), job.unconditional, dict(job.attempts)) == (("k", (B, A)), True, {B: 1})
+    assert (scope(job), job.unconditional, dict(job.attempts)) == (("k", (B, A)), True, {B: 1})
     await jobs.finish(job, ALL_DONE)
     await jobs.promote_due()
     assert await claim(jobs) == []
     assert (await jobs.stats()).pending == 0
 
 
-async def test_a_put_of_some_destinations_on_a_waiting_key_keeps_those_it_waits_for(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
-    await jobs.finish(await claim_one(jobs), {A: DONE, B: LATER})
+async def test_enqueueing_a_waiting_key_keeps_its_destinations(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: DONE, B: RETRY_LATER})
     await bulk(jobs, "k", destinations=(A,))
     assert sorted((await claim_one(jobs)).destinations) == [A, B]
 
@@ -172,18 +172,18 @@ async def test_a_put_of_some_destinations_on_a_waiting_key_keeps_those_it_waits_
 # -- claim
 
 
-async def test_fresh_jobs_are_copied_unseen_and_bulk_jobs_are_not(jobs: JobQueue) -> None:
-    await notice(jobs, "fresh")
+async def test_fresh_jobs_are_unconditional_and_bulk_jobs_are_not(jobs: JobQueue) -> None:
+    await notify(jobs, "fresh")
     await bulk(jobs, "bulk")
     await jobs.enqueue([JobRequest("forced", DESTINATIONS)], Lane.BULK, unconditional=True)
-    await jobs.enqueue([JobRequest("looked at", DESTINATIONS)], Lane.FRESH, unconditional=False)
+    await jobs.enqueue([JobRequest("compared", DESTINATIONS)], Lane.FRESH, unconditional=False)
     assert {job.key: job.unconditional for job in await claim(jobs)} == {
-        "fresh": True, "bulk": False, "forced": True, "looked at": False,
+        "fresh": True, "bulk": False, "forced": True, "compared": False,
     }  # fmt: skip
 
 
-async def test_a_claim_takes_no_more_than_there_are_slots(jobs: JobQueue) -> None:
-    await notice(jobs, *"abcde")
+async def test_a_claim_fills_only_the_free_slots(jobs: JobQueue) -> None:
+    await notify(jobs, *"abcde")
     assert [job.key for job in await claim(jobs, 2)] == ["a", "b"]
     assert [job.key for job in await claim(jobs, 2)] == ["c", "d"]
 
@@ -192,21 +192,21 @@ async def test_a_claim_waits_for_the_first_job(jobs: JobQueue) -> None:
     claiming = asyncio.create_task(jobs.claim(10, 5, 9, 4.0))
     await asyncio.sleep(0.1)
     assert not claiming.done()
-    await notice(jobs, "k")
+    await notify(jobs, "k")
     assert [job.key for job in (await asyncio.wait_for(claiming, 3.0)).jobs] == ["k"]
 
 
-async def test_a_claim_that_waits_in_vain_comes_back_empty(jobs: JobQueue) -> None:
-    began_s = time.monotonic()
+async def test_a_claim_returns_no_job_after_its_timeout(jobs: JobQueue) -> None:
+    started_s = time.monotonic()
     assert (await jobs.claim(10, 5, 9, 0.2)).jobs == []
-    assert 0.15 < time.monotonic() - began_s < 3
+    assert 0.15 < time.monotonic() - started_s < 3
 
 
-async def test_a_claim_that_waits_never_brings_more_than_there_are_slots(jobs: JobQueue) -> None:
+async def test_a_claim_that_waits_fills_only_the_free_slots(jobs: JobQueue) -> None:
     await jobs.claim(1, 1, 1, 0)
     claiming = asyncio.create_task(jobs.claim(1, 1, 1, 4.0))
     await asyncio.sleep(0.1)
-    await asyncio.gather(notice(jobs, "fresh"), bulk(jobs, "bulk"))
+    await asyncio.gather(notify(jobs, "fresh"), bulk(jobs, "bulk"))
     first = (await claiming).jobs
     second = (await jobs.claim(1, 1, 1, 0)).jobs
     assert (len(first), len(second)) == (1, 1)
@@ -227,13 +227,13 @@ async def test_a_claim_that_waits_never_brings_more_than_there_are_slots(jobs: J
 async def test_the_lanes_share_the_slots(
     jobs: JobQueue, free: int, min_bulk: int, max_bulk: int, expected: dict[str, int]
 ) -> None:
-    await notice(jobs, *(f"fresh{number}" for number in range(6)))
+    await notify(jobs, *(f"fresh{number}" for number in range(6)))
     await bulk(jobs, *(f"bulk{number}" for number in range(6)))
     lanes = [job.lane.value for job in (await jobs.claim(free, min_bulk, max_bulk, 0)).jobs]
     assert {lane: lanes.count(lane) for lane in set(lanes)} == expected
 
 
-async def test_bulk_jobs_that_may_not_be_taken_are_not_waited_for(jobs: JobQueue) -> None:
+async def test_with_max_bulk_0_a_bulk_job_does_not_end_the_wait(jobs: JobQueue) -> None:
     await bulk(jobs, "k")
     assert (await jobs.claim(2, 0, 0, 0.1)).jobs == []
     assert [job.key for job in (await jobs.claim(2, 0, 1, 0)).jobs] == ["k"]
@@ -243,7 +243,7 @@ async def test_bulk_jobs_that_may_not_be_taken_are_not_waited_for(jobs: JobQueue
 
 
 async def test_a_running_job_is_renewed_and_a_finished_one_is_not(jobs: JobQueue) -> None:
-    await notice(jobs, "runs", "ends")
+    await notify(jobs, "runs", "ends")
     runs, ends = await claim(jobs)
     assert await jobs.renew([runs, ends]) == set()
     await jobs.finish(ends, ALL_DONE)
@@ -251,10 +251,10 @@ async def test_a_running_job_is_renewed_and_a_finished_one_is_not(jobs: JobQueue
     assert await jobs.renew([]) == set()
 
 
-async def test_every_claim_has_a_token_of_its_own(jobs: JobQueue) -> None:
+async def test_every_claim_has_its_own_token(jobs: JobQueue) -> None:
     tokens = set()
     for _ in range(3):
-        await notice(jobs, "a", "b")
+        await notify(jobs, "a", "b")
         for job in await claim(jobs):
             tokens.add(job.token)
             await jobs.finish(job, ALL_DONE)
@@ -264,225 +264,230 @@ async def test_every_claim_has_a_token_of_its_own(jobs: JobQueue) -> None:
 # -- finish
 
 
-async def test_a_job_that_is_done_everywhere_leaves_nothing_behind(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
+async def test_a_job_done_everywhere_leaves_no_record(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
     assert await jobs.finish(await claim_one(jobs), ALL_DONE)
     await jobs.promote_due()
     counts = await jobs.stats()
     assert (counts.pending, counts.rechecks, await claim(jobs)) == (0, 0, [])
 
 
-async def test_what_is_to_be_retried_waits_alone_until_it_is_due(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
-    await jobs.finish(await claim_one(jobs), {A: DONE, B: LATER})
+async def test_a_retry_waits_until_it_is_due(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: DONE, B: RETRY_LATER})
     assert 0 < await jobs.promote_due() <= 5
     assert await claim(jobs) == []
     assert (await jobs.stats()).retrying == 1
 
 
-async def test_a_retry_that_is_due_is_a_job_for_its_destination_alone_that_looks_first(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
+async def test_a_due_retry_is_a_job_for_its_destination_that_compares_first(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: Disposition(DispositionKind.RETRY, delay_s=0.05)})
-    job = await woken(jobs)
-    assert (what(job), job.unconditional, dict(job.attempts)) == (("k", (B,)), False, {B: 1})
+    job = await promoted(jobs)
+    assert (scope(job), job.unconditional, dict(job.attempts)) == (("k", (B,)), False, {B: 1})
 
 
-async def test_a_turn_says_when_the_next_retry_is_due(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
+async def test_promote_due_returns_the_time_until_the_next_retry(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: Disposition(DispositionKind.RETRY, delay_s=3.0)})
     assert 1 < await jobs.promote_due() <= 3
 
 
-async def test_the_first_retry_that_is_due_wakes_all_that_wait(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
-    await jobs.finish(await claim_one(jobs), {A: LATER, B: SOON})
-    assert (await woken(jobs)).destinations == (A, B)
+async def test_the_first_due_retry_queues_all_waiting_destinations(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: RETRY_LATER, B: RETRY_NOW})
+    assert (await promoted(jobs)).destinations == (A, B)
 
 
-async def test_a_notice_that_comes_before_a_retry_is_due_uses_up_none_of_its_tries(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
+async def test_a_failure_before_the_retry_is_due_counts_no_attempt(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
     for while_it_runs in (False, True) * 2:
         job = await claim_one(jobs)
         if while_it_runs:
-            await notice(jobs, "k")
-        await jobs.finish(job, {A: LATER, B: DONE})
+            await notify(jobs, "k")
+        await jobs.finish(job, {A: RETRY_LATER, B: DONE})
         if not while_it_runs:
-            await notice(jobs, "k")
+            await notify(jobs, "k")
     assert dict((await claim_one(jobs)).attempts) == {A: 1}
 
 
-async def test_a_key_that_is_noticed_again_and_again_is_tried_no_later_than_it_would_be(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
+async def test_repeated_notifications_do_not_postpone_a_retry(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
     soon = {A: Disposition(DispositionKind.RETRY, delay_s=1.0), B: DONE}
     await jobs.finish(await claim_one(jobs), soon)
     for _ in range(2):
-        await notice(jobs, "k")
-        await jobs.finish(await claim_one(jobs), {A: LATER, B: DONE})
-    job = await woken(jobs)
+        await notify(jobs, "k")
+        await jobs.finish(await claim_one(jobs), {A: RETRY_LATER, B: DONE})
+    job = await promoted(jobs)
     assert dict(job.attempts) == {A: 1}
     await jobs.finish(job, soon)
-    assert dict((await woken(jobs)).attempts) == {A: 2}
+    assert dict((await promoted(jobs)).attempts) == {A: 2}
 
 
-async def test_tries_are_counted_for_each_destination_until_it_is_done(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
-    await jobs.finish(await claim_one(jobs), {A: SOON, B: SOON})
-    await jobs.finish(job := await woken(jobs), {A: SOON, B: parked(B)})
+async def test_attempts_are_counted_per_destination_until_it_is_done(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: RETRY_NOW, B: RETRY_NOW})
+    await jobs.finish(job := await promoted(jobs), {A: RETRY_NOW, B: parked(B)})
     assert dict(job.attempts) == {A: 1, B: 1}
-    job = await woken(jobs)
+    job = await promoted(jobs)
     assert dict(job.attempts) == {A: 2, B: 1}
-    await jobs.finish(job, {A: DONE, B: SOON})
-    assert dict((await woken(jobs)).attempts) == {B: 2}
+    await jobs.finish(job, {A: DONE, B: RETRY_NOW})
+    assert dict((await promoted(jobs)).attempts) == {B: 2}
 
 
-async def test_what_is_retried_joins_what_was_noticed_meanwhile(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
+async def test_a_retry_joins_the_rerun_of_its_key(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
     job = await claim_one(jobs)
     await bulk(jobs, "k", destinations=(A,))
-    await jobs.finish(job, {A: DONE, B: LATER})
+    await jobs.finish(job, {A: DONE, B: RETRY_LATER})
     again = await claim_one(jobs)
-    assert (what(again), dict(again.attempts)) == (("k", (A, B)), {B: 1})
+    assert (scope(again), dict(again.attempts)) == (("k", (A, B)), {B: 1})
 
 
-async def test_what_is_handed_back_is_queued_at_once_and_no_try_is_counted(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
-    await jobs.finish(await claim_one(jobs), {A: DONE, B: BACK})
+async def test_a_released_destination_is_queued_again_without_an_attempt(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: DONE, B: RELEASE})
     job = await claim_one(jobs)
-    assert (what(job), job.unconditional, dict(job.attempts)) == (("k", (B,)), False, {})
+    assert (scope(job), job.unconditional, dict(job.attempts)) == (("k", (B,)), False, {})
 
 
-async def test_what_is_put_aside_is_queued_at_once_in_the_bulk_lane_and_no_try_is_counted(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
-    await jobs.finish(await claim_one(jobs), {A: DONE, B: ASIDE})
+async def test_a_deferred_destination_is_queued_in_the_bulk_lane_without_an_attempt(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: DONE, B: DEFER})
     job = await claim_one(jobs)
-    assert (what(job), job.lane, job.unconditional, dict(job.attempts)) == (("k", (B,)), Lane.BULK, False, {})
+    assert (scope(job), job.lane, job.unconditional, dict(job.attempts)) == (
+        ("k", (B,)),
+        Lane.BULK,
+        False,
+        {},
+    )
 
 
-async def test_a_notice_while_it_ran_brings_back_what_was_put_aside(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
+async def test_a_notification_during_the_run_keeps_a_deferred_destination_in_the_fresh_lane(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
     job = await claim_one(jobs)
-    await notice(jobs, "k")
-    await jobs.finish(job, {A: DONE, B: ASIDE})
+    await notify(jobs, "k")
+    await jobs.finish(job, {A: DONE, B: DEFER})
     again = await claim_one(jobs)
-    assert (what(again), again.lane) == (("k", (A, B)), Lane.FRESH)
+    assert (scope(again), again.lane) == (("k", (A, B)), Lane.FRESH)
 
 
-async def test_a_retry_waits_in_the_bulk_lane_where_it_holds_up_no_notice(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
-    await jobs.finish(await claim_one(jobs), {A: DONE, B: SOON})
-    assert (await woken(jobs)).lane is Lane.BULK
+async def test_a_due_retry_is_queued_in_the_bulk_lane(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: DONE, B: RETRY_NOW})
+    assert (await promoted(jobs)).lane is Lane.BULK
 
 
-async def test_what_is_handed_back_takes_along_what_was_to_be_retried(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
-    await jobs.finish(await claim_one(jobs), {A: LATER, B: BACK})
+async def test_a_release_also_queues_the_destinations_to_retry(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: RETRY_LATER, B: RELEASE})
     job = await claim_one(jobs)
-    assert (what(job), dict(job.attempts)) == (("k", (A, B)), {A: 1})
+    assert (scope(job), dict(job.attempts)) == (("k", (A, B)), {A: 1})
 
 
-async def test_what_is_buried_becomes_a_dead_letter_of_its_destination(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
-    await jobs.finish(await claim_one(jobs), {A: DONE, B: SOON})
-    await jobs.finish(await woken(jobs), {B: buried("no room")})
-    assert await letters(jobs, A) == []
-    (letter,) = await letters(jobs, B)
-    assert (letter.destination, letter.key, letter.reason, letter.attempts) == (B, "k", "no room", 2)
+async def test_a_dead_letter_is_recorded_for_its_destination(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: DONE, B: RETRY_NOW})
+    await jobs.finish(await promoted(jobs), {B: dead_letter("no space")})
+    assert await dead_letters_of(jobs, A) == []
+    (letter,) = await dead_letters_of(jobs, B)
+    assert (letter.destination, letter.key, letter.reason, letter.attempts) == (B, "k", "no space", 2)
     assert abs(letter.dead_lettered_ms / 1000 - time.time()) < 5
     counts = await jobs.stats()
     assert (counts.dead_letters[A], counts.dead_letters[B], counts.pending) == (0, 1, 0)
 
 
-async def test_a_dead_letter_goes_when_a_later_job_is_done_there(jobs: JobQueue) -> None:
-    await notice(jobs, "k", "other")
+async def test_a_later_success_deletes_the_dead_letter(jobs: JobQueue) -> None:
+    await notify(jobs, "k", "other")
     for job in await claim(jobs):
-        await jobs.finish(job, {A: buried("no"), B: buried("no")})
-    await notice(jobs, "k")
-    await jobs.finish(await claim_one(jobs), {A: DONE, B: LATER})
-    assert [letter.key for letter in await letters(jobs, A)] == ["other"]
-    assert sorted(letter.key for letter in await letters(jobs, B)) == ["k", "other"]
+        await jobs.finish(job, {A: dead_letter("no"), B: dead_letter("no")})
+    await notify(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: DONE, B: RETRY_LATER})
+    assert [letter.key for letter in await dead_letters_of(jobs, A)] == ["other"]
+    assert sorted(letter.key for letter in await dead_letters_of(jobs, B)) == ["k", "other"]
 
 
-async def test_a_key_that_was_buried_starts_over_with_its_tries(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
+async def test_a_dead_letter_resets_the_attempts(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
     job = await claim_one(jobs)
-    await notice(jobs, "k")
-    await jobs.finish(job, {A: SOON, B: SOON})
-    await jobs.finish(job := await claim_one(jobs), {A: SOON, B: buried("no")})
+    await notify(jobs, "k")
+    await jobs.finish(job, {A: RETRY_NOW, B: RETRY_NOW})
+    await jobs.finish(job := await claim_one(jobs), {A: RETRY_NOW, B: dead_letter("no")})
     assert dict(job.attempts) == {A: 1, B: 1}
-    await notice(jobs, "k")
+    await notify(jobs, "k")
     assert dict((await claim_one(jobs)).attempts) == {A: 2}
 
 
-async def test_whoever_finishes_a_job_that_is_not_his_any_more_has_everything_looked_at_again(jobs: JobQueue) -> None:
+async def test_finishing_a_lost_job_enqueues_all_destinations(jobs: JobQueue) -> None:
     await bulk(jobs, "k", destinations=(B,))
     job = await claim_one(jobs)
     assert await jobs.finish(job, {B: DONE})
     assert not await jobs.finish(job, {B: DONE})
     again = await claim_one(jobs)
-    assert (what(again), again.lane, again.unconditional) == (("k", DESTINATIONS), Lane.BULK, False)
+    assert (scope(again), again.lane, again.unconditional) == (("k", DESTINATIONS), Lane.BULK, False)
 
 
-async def test_an_old_claim_ends_nothing_that_was_claimed_since(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
+async def test_an_old_claim_cannot_finish_a_newer_one(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
     old = await claim_one(jobs)
     await jobs.finish(old, ALL_DONE)
-    await notice(jobs, "k")
+    await notify(jobs, "k")
     job = await claim_one(jobs)
-    assert not await jobs.finish(old, {A: buried("no"), B: buried("no")})
-    assert (await letters(jobs, A), await jobs.renew([job])) == ([], set())
+    assert not await jobs.finish(old, {A: dead_letter("no"), B: dead_letter("no")})
+    assert (await dead_letters_of(jobs, A), await jobs.renew([job])) == ([], set())
     assert await jobs.finish(job, ALL_DONE)
-    assert what(await claim_one(jobs)) == ("k", DESTINATIONS)
+    assert scope(await claim_one(jobs)) == ("k", DESTINATIONS)
 
 
-# -- looks
+# -- rechecks
 
 
-async def test_a_look_is_a_bulk_job_for_all_destinations(queue: NewQueue) -> None:
+async def test_a_recheck_is_a_bulk_job_for_all_destinations(queue: NewQueue) -> None:
     jobs = queue(recheck_delay_s=0.05)
     await bulk(jobs, "k", destinations=(A,))
     await jobs.finish(await claim_one(jobs), {A: DONE}, recheck=True)
-    job = await woken(jobs)
-    assert (what(job), job.lane, job.unconditional) == (("k", DESTINATIONS), Lane.BULK, False)
+    job = await promoted(jobs)
+    assert (scope(job), job.lane, job.unconditional) == (("k", DESTINATIONS), Lane.BULK, False)
     await jobs.finish(job, ALL_DONE)
     assert (await jobs.stats()).rechecks == 0
 
 
-async def test_a_look_is_not_due_before_its_time_and_neither_put_nor_finish_touches_it(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
+async def test_a_recheck_stays_scheduled_after_enqueue_and_finish(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), ALL_DONE, recheck=True)
-    await notice(jobs, "k")
+    await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), ALL_DONE)
     await jobs.promote_due()
     assert await claim(jobs) == []
     assert (await jobs.stats()).rechecks == 1
 
 
-async def test_a_later_look_puts_off_an_earlier_one(queue: NewQueue) -> None:
+async def test_a_later_recheck_replaces_an_earlier_one(queue: NewQueue) -> None:
     jobs = queue(recheck_delay_s=0.3)
-    await notice(jobs, "k")
+    await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), ALL_DONE, recheck=True)
     await asyncio.sleep(0.2)
-    await notice(jobs, "k")
+    await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), ALL_DONE, recheck=True)
-    looked_s = time.monotonic()
-    await woken(jobs)
-    assert time.monotonic() - looked_s > 0.25
+    scheduled_s = time.monotonic()
+    await promoted(jobs)
+    assert time.monotonic() - scheduled_s > 0.25
     assert (await jobs.stats()).rechecks == 0
 
 
-async def test_a_look_that_is_due_while_its_key_runs_comes_after_it(queue: NewQueue) -> None:
+async def test_a_recheck_of_a_running_key_follows_it(queue: NewQueue) -> None:
     jobs = queue(recheck_delay_s=0.0)
-    await notice(jobs, "k")
+    await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), ALL_DONE, recheck=True)
-    await notice(jobs, "k")
+    await notify(jobs, "k")
     job = await claim_one(jobs)
     await jobs.promote_due()
     assert await claim(jobs) == []
     await jobs.finish(job, ALL_DONE)
-    assert what(await claim_one(jobs)) == ("k", DESTINATIONS)
+    assert scope(await claim_one(jobs)) == ("k", DESTINATIONS)
 
 
-# -- parked, and circuits
+# -- parked keys and circuits
 
 
 @pytest.fixture
@@ -496,24 +501,22 @@ def no_probes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def park(jobs: JobQueue, store: str, *keys: str) -> None:
-    await notice(jobs, *keys)
+    await notify(jobs, *keys)
     claimed = await claim(jobs, len(keys))
     await asyncio.gather(*(jobs.finish(job, {A: DONE, B: parked(store)}) for job in claimed))
 
 
-async def test_what_is_parked_wakes_when_there_is_no_circuit(jobs: JobQueue) -> None:
+async def test_a_parked_key_is_queued_if_the_circuit_is_closed(jobs: JobQueue) -> None:
     await park(jobs, B, "k")
     assert (await jobs.stats()).parked[B] == 1
     assert await claim(jobs) == []
     await jobs.promote_due()
     job = await claim_one(jobs)
-    assert (what(job), dict(job.attempts)) == (("k", (B,)), {})
+    assert (scope(job), dict(job.attempts)) == (("k", (B,)), {})
     assert (await jobs.stats()).parked[B] == 0
 
 
-async def test_what_is_parked_waits_while_the_circuit_is_open_and_all_of_it_wakes_when_it_closes(
-    jobs: JobQueue, no_probes: None
-) -> None:
+async def test_parked_keys_wait_until_the_circuit_closes(jobs: JobQueue, no_probes: None) -> None:
     keys = [f"k{number}" for number in range(450)]
     await jobs.trip_circuit(B, "down", "k")
     await park(jobs, B, *keys)
@@ -527,9 +530,9 @@ async def test_what_is_parked_waits_while_the_circuit_is_open_and_all_of_it_wake
     assert (await jobs.stats()).circuits == {}
 
 
-async def test_what_was_parked_once_and_runs_by_now_is_left_to_whoever_runs_it(jobs: JobQueue) -> None:
+async def test_a_parked_key_that_is_running_by_now_is_not_queued(jobs: JobQueue) -> None:
     await park(jobs, B, "k")
-    await notice(jobs, "k")
+    await notify(jobs, "k")
     job = await claim_one(jobs)
     await jobs.promote_due()
     assert await claim(jobs) == []
@@ -537,7 +540,7 @@ async def test_what_was_parked_once_and_runs_by_now_is_left_to_whoever_runs_it(j
     assert await claim(jobs) == []
 
 
-async def test_a_claim_tells_which_stores_are_down(jobs: JobQueue) -> None:
+async def test_a_claim_returns_the_open_circuits(jobs: JobQueue) -> None:
     assert (await jobs.claim(1, 0, 1, 0)).circuits == {}
     await jobs.trip_circuit(B, "down", "k")
     assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: ""}
@@ -545,63 +548,63 @@ async def test_a_claim_tells_which_stores_are_down(jobs: JobQueue) -> None:
     assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: "", "source": ""}
 
 
-async def test_one_key_at_a_time_shows_whether_a_store_is_back(jobs: JobQueue, quick_probes: None) -> None:
+async def test_one_key_at_a_time_probes_a_store(jobs: JobQueue, quick_probes: None) -> None:
     await jobs.trip_circuit(B, "down", "k0")
     await park(jobs, B, "k0", "k1", "k2")
-    job = await woken(jobs)
+    job = await promoted(jobs)
     await jobs.promote_due()
     claims = await jobs.claim(10, 0, 10, 0)
     assert (list(claims.jobs), claims.circuits) == ([], {B: job.key})
-    assert what(job) == (job.key, (B,))
+    assert scope(job) == (job.key, (B,))
 
 
-async def test_only_the_probes_failure_makes_the_next_pause_longer(jobs: JobQueue, quick_probes: None) -> None:
+async def test_only_the_probe_s_failure_doubles_the_backoff(jobs: JobQueue, quick_probes: None) -> None:
     await jobs.trip_circuit(B, "down", "k0")
     await park(jobs, B, "k0", "k1", "k2")
-    probe = await woken(jobs)
+    probe = await promoted(jobs)
     others = {"k0", "k1", "k2"} - {probe.key}
     for other in others:
         await jobs.trip_circuit(B, "down", other)
     assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: probe.key}
-    began_s = time.monotonic()
+    started_s = time.monotonic()
     await jobs.trip_circuit(B, "still down", probe.key)
     await jobs.finish(probe, {B: parked(B)})
     assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: ""}
-    await woken(jobs)
-    assert time.monotonic() - began_s >= 0.095  # twice the first
+    await promoted(jobs)
+    assert time.monotonic() - started_s >= 0.095  # the doubled backoff
 
 
-async def test_the_pause_between_probes_has_an_end(
+async def test_the_backoff_of_a_circuit_is_bounded(
     jobs: JobQueue, quick_probes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s3s3.queue.redis_queue.MAX_PROBE_INTERVAL_S", 0.1)
     await jobs.trip_circuit(B, "down", "k")
     await park(jobs, B, "k")
     for _ in range(4):
-        probe = await woken(jobs)
+        probe = await promoted(jobs)
         await jobs.trip_circuit(B, "down", probe.key)
         await jobs.finish(probe, {B: parked(B)})
     assert await jobs.promote_due() <= 0.1
 
 
-async def test_a_circuit_with_nothing_left_to_try_goes_away(jobs: JobQueue, quick_probes: None) -> None:
+async def test_a_circuit_without_parked_keys_is_deleted(jobs: JobQueue, quick_probes: None) -> None:
     await jobs.trip_circuit(B, "down", "k")
     await park(jobs, B, "k")
-    await notice(jobs, "k")
+    await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), ALL_DONE)
 
-    async def gone() -> bool:
+    async def is_deleted() -> bool:
         await jobs.promote_due()
         return not (await jobs.stats()).circuits
 
-    await until(gone)
+    await until(is_deleted)
     assert (await jobs.stats()).parked[B] == 0
 
 
-async def test_what_waits_for_the_source_is_tried_one_at_a_time_too(jobs: JobQueue, quick_probes: None) -> None:
+async def test_keys_parked_for_the_source_are_probed_one_at_a_time(jobs: JobQueue, quick_probes: None) -> None:
     await jobs.trip_circuit("source", "down", "k0")
     await park(jobs, "source", "k0", "k1")
-    probe = await woken(jobs)
+    probe = await promoted(jobs)
     await jobs.promote_due()
     assert await claim(jobs) == []
     await jobs.close_circuit("source")
@@ -609,14 +612,14 @@ async def test_what_waits_for_the_source_is_tried_one_at_a_time_too(jobs: JobQue
     assert {probe.key, (await claim_one(jobs)).key} == {"k0", "k1"}
 
 
-# -- runs
+# -- outcomes
 
 
 def event(name: str) -> str:
     return json.dumps({"destination": name, "key": "k ü \U0001f30d\n"})
 
 
-async def test_a_run_is_told_what_became_of_its_keys(jobs: JobQueue) -> None:
+async def test_a_tracker_receives_the_outcomes_of_its_keys(jobs: JobQueue) -> None:
     await jobs.enqueue([JobRequest("k", DESTINATIONS)], Lane.BULK, "run1")
     job = await claim_one(jobs)
     assert job.trackers == "run1"
@@ -629,7 +632,7 @@ async def test_a_run_is_told_what_became_of_its_keys(jobs: JobQueue) -> None:
     assert await jobs.poll_outcomes("run1", 0) == []
 
 
-async def test_a_run_waits_for_its_first_outcome(jobs: JobQueue) -> None:
+async def test_poll_outcomes_waits_for_the_first_one(jobs: JobQueue) -> None:
     await jobs.enqueue([JobRequest("k", (A,))], Lane.BULK, "run1")
     job = await claim_one(jobs)
     waiting = asyncio.create_task(jobs.poll_outcomes("run1", 4.0))
@@ -640,16 +643,16 @@ async def test_a_run_waits_for_its_first_outcome(jobs: JobQueue) -> None:
     assert await jobs.poll_outcomes("run1", 0.05) == []
 
 
-async def test_two_runs_that_want_the_same_key_share_one_job_and_both_are_told(jobs: JobQueue) -> None:
+async def test_two_trackers_of_a_key_share_one_job_and_both_receive_its_outcomes(jobs: JobQueue) -> None:
     await jobs.enqueue([JobRequest("k", (A,))], Lane.BULK, "run1")
     await jobs.enqueue([JobRequest("k", (B,))], Lane.BULK, "run2")
     job = await claim_one(jobs)
-    assert (what(job), job.trackers) == (("k", (A, B)), "run1 run2")
+    assert (scope(job), job.trackers) == (("k", (A, B)), "run1 run2")
     await jobs.finish(job, {name: Disposition(DispositionKind.DONE, event=event(name)) for name in DESTINATIONS})
     assert await jobs.poll_outcomes("run1", 0) == await jobs.poll_outcomes("run2", 0) == [event(A), event(B)]
 
 
-async def test_a_run_that_asks_while_the_key_runs_is_told_after_the_second_look(jobs: JobQueue) -> None:
+async def test_a_tracker_added_while_the_key_runs_receives_the_outcome_of_the_rerun(jobs: JobQueue) -> None:
     await jobs.enqueue([JobRequest("k", DESTINATIONS)], Lane.BULK, "run1")
     job = await claim_one(jobs)
     await jobs.enqueue([JobRequest("k", (A,))], Lane.BULK, "run2")
@@ -665,42 +668,42 @@ async def test_a_run_that_asks_while_the_key_runs_is_told_after_the_second_look(
     assert await jobs.poll_outcomes("run2", 0) == [event("again")]
 
 
-async def test_a_run_goes_along_with_what_is_left_over(jobs: JobQueue) -> None:
+async def test_a_tracker_follows_the_remaining_destinations(jobs: JobQueue) -> None:
     await jobs.enqueue([JobRequest("k", DESTINATIONS)], Lane.BULK, "run1")
     job = await claim_one(jobs)
-    await notice(jobs, "k")
-    await jobs.finish(job, {A: DONE, B: LATER})
+    await notify(jobs, "k")
+    await jobs.finish(job, {A: DONE, B: RETRY_LATER})
     again = await claim_one(jobs)
     assert again.trackers == "run1"
-    await jobs.finish(again, {A: BACK, B: LATER})
+    await jobs.finish(again, {A: RELEASE, B: RETRY_LATER})
     job = await claim_one(jobs)
     assert job.trackers == "run1"
-    await jobs.finish(job, {A: DONE, B: SOON})
-    assert (await woken(jobs)).trackers == "run1"
+    await jobs.finish(job, {A: DONE, B: RETRY_NOW})
+    assert (await promoted(jobs)).trackers == "run1"
 
 
-async def test_a_run_that_asks_for_a_waiting_key_is_told(jobs: JobQueue) -> None:
-    await notice(jobs, "k")
-    await jobs.finish(await claim_one(jobs), {A: DONE, B: LATER})
+async def test_a_tracker_can_be_added_to_a_waiting_key(jobs: JobQueue) -> None:
+    await notify(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: DONE, B: RETRY_LATER})
     await jobs.enqueue([JobRequest("k", (B,))], Lane.BULK, "run1")
     assert (await claim_one(jobs)).trackers == "run1"
 
 
-# -- counts
+# -- statistics
 
 
-async def test_counts_tell_each_thing_in_its_place(jobs: JobQueue, no_probes: None) -> None:
-    await notice(jobs, "waits", "is parked", "is parked, too", "is dead")
-    waits, is_parked, is_parked_too, is_dead = await claim(jobs)
+async def test_stats_count_jobs_by_state(jobs: JobQueue, no_probes: None) -> None:
+    await notify(jobs, "waits", "parked", "parked too", "dead")
+    waits, first_parked, second_parked, dead = await claim(jobs)
     await jobs.trip_circuit(B, "down, B", "k")
     await jobs.trip_circuit("source", "down, source", "k")
-    await jobs.finish(waits, {A: DONE, B: LATER}, recheck=True)
-    await jobs.finish(is_parked, {A: DONE, B: parked(B)})
-    await jobs.finish(is_parked_too, {A: parked("source"), B: parked("source")})
-    await jobs.finish(is_dead, {A: buried("no"), B: DONE})
+    await jobs.finish(waits, {A: DONE, B: RETRY_LATER}, recheck=True)
+    await jobs.finish(first_parked, {A: DONE, B: parked(B)})
+    await jobs.finish(second_parked, {A: parked("source"), B: parked("source")})
+    await jobs.finish(dead, {A: dead_letter("no"), B: DONE})
     await bulk(jobs, "1", "2", "3")
-    await notice(jobs, "4", "5")
-    await jobs.claim(1, 0, 0, 0)  # what runs counts as well
+    await notify(jobs, "4", "5")
+    await jobs.claim(1, 0, 0, 0)  # running jobs are counted, too
     counts = await jobs.stats()
     assert (counts.fresh, counts.bulk, counts.retrying, counts.rechecks, counts.paused) == (2, 3, 1, 1, False)
     assert counts.parked == {"source": 1, A: 0, B: 1}
@@ -709,11 +712,11 @@ async def test_counts_tell_each_thing_in_its_place(jobs: JobQueue, no_probes: No
     assert counts.pending == 2 + 3 + 1 + 2
 
 
-async def test_counts_tell_the_age_of_the_oldest_job(jobs: JobQueue) -> None:
+async def test_stats_have_the_age_of_the_oldest_job(jobs: JobQueue) -> None:
     assert (await jobs.stats()).oldest_s == 0
     await bulk(jobs, "k")
     await asyncio.sleep(0.1)
-    await notice(jobs, "k2")
+    await notify(jobs, "k2")
     assert 0.1 <= (await jobs.stats()).oldest_s < 5
 
 
@@ -751,18 +754,18 @@ ODD_KEYS = [
 ]
 
 
-async def test_any_key_goes_through_unharmed(jobs: JobQueue) -> None:
+async def test_unusual_keys_pass_unchanged(jobs: JobQueue) -> None:
     await jobs.enqueue([JobRequest(key, DESTINATIONS) for key in ODD_KEYS], Lane.FRESH, "run1")
     for _ in range(2):
         claimed = await claim(jobs, 100)
         assert sorted(job.key for job in claimed) == sorted(ODD_KEYS)
         assert {job.destinations for job in claimed} == {DESTINATIONS}
         assert await jobs.renew(claimed) == set()
-        await notice(jobs, *ODD_KEYS)
+        await notify(jobs, *ODD_KEYS)
         for job in claimed:
-            assert await jobs.finish(job, {A: SOON, B: buried(job.key)}, recheck=True)
-    assert sorted(letter.key for letter in await letters(jobs, B)) == sorted(ODD_KEYS)
-    assert {letter.key: letter.reason for letter in await letters(jobs, B)} == {key: key for key in ODD_KEYS}
+            assert await jobs.finish(job, {A: RETRY_NOW, B: dead_letter(job.key)}, recheck=True)
+    assert sorted(letter.key for letter in await dead_letters_of(jobs, B)) == sorted(ODD_KEYS)
+    assert {letter.key: letter.reason for letter in await dead_letters_of(jobs, B)} == {key: key for key in ODD_KEYS}
     for job in await claim(jobs, 100):
         assert dict(job.attempts) == {A: 2}
         await jobs.finish(job, {A: parked(A), B: Disposition(DispositionKind.DONE, event=event(job.key))})
@@ -774,14 +777,14 @@ async def test_any_key_goes_through_unharmed(jobs: JobQueue) -> None:
     assert sorted(await jobs.poll_outcomes("run1", 0)) == sorted(event(key) for key in ODD_KEYS)
 
 
-async def test_of_what_is_parked_at_a_limit_so_much_is_woken_as_there_is_room_for(jobs: JobQueue) -> None:
+async def test_promote_due_queues_at_most_the_given_number_of_parked_keys(jobs: JobQueue) -> None:
     await jobs.enqueue([JobRequest(f"key {number}", (A,)) for number in range(5)], Lane.BULK)
     for job in (await jobs.claim(5, 5, 5, 0)).jobs:
         await jobs.finish(job, {A: Disposition(DispositionKind.PARK, circuit=A)})
-    assert await jobs.promote_due({A: 0}) <= PARKED_INTERVAL_S, "more may be woken soon"
+    assert await jobs.promote_due({A: 0}) <= PARKED_INTERVAL_S, "more may be queued soon"
     assert not (await jobs.claim(5, 5, 5, 0)).jobs
     await jobs.promote_due({A: 2})
     assert len((await jobs.claim(5, 5, 5, 0)).jobs) == 2
     await jobs.promote_due()
     assert len((await jobs.claim(5, 5, 5, 0)).jobs) == 3
-    assert await jobs.promote_due({A: 2}) > PARKED_INTERVAL_S, "nothing is left there"
+    assert await jobs.promote_due({A: 2}) > PARKED_INTERVAL_S, "no key is parked"

@@ -1,7 +1,6 @@
-"""The ways in which a destination could go stale, played out against the real queue.
+"""Sequences that would leave a destination stale if a rule of the queue were missing, run on the real queue.
 
-Each is a shortest story that ends with an old version at a destination when one rule of the queue is left out.
-Here all rules are in force, and the story has to end well.
+`model.py` finds the shortest of them for each rule. With all rules, every destination must end with the last version.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from s3s3.model import Job, Lane
 from s3s3.queue.base import Disposition, DispositionKind, JobRequest
 from s3s3.queue.lease import Lease
 from s3s3.queue.redis_queue import RedisJobQueue
-from tests.queue.factories import BACK, DESTINATIONS, DONE, A, B, notice, parked
+from tests.queue.factories import DESTINATIONS, DONE, RELEASE, A, B, notify, parked
 from tests.waiting import until
 
 LEASE_S = 0.3
-LOOK_AFTER_S = 0.4
+RECHECK_DELAY_S = 0.4
 
 
 @dataclass
@@ -34,7 +33,7 @@ class World:
 
 
 class Copier:
-    """A worker that goes one step at a time."""
+    """A worker whose steps the test controls."""
 
     def __init__(self, jobs: RedisJobQueue, world: World) -> None:
         self.jobs = jobs
@@ -79,18 +78,18 @@ def world() -> World:
 
 @pytest.fixture
 def copiers(fleet: Callable[..., RedisJobQueue], world: World) -> tuple[Copier, Copier]:
-    one, other = (Copier(fleet(lease_s=LEASE_S, recheck_delay_s=LOOK_AFTER_S), world) for _ in range(2))
+    one, other = (Copier(fleet(lease_s=LEASE_S, recheck_delay_s=RECHECK_DELAY_S), world) for _ in range(2))
     return one, other
 
 
 async def write(world: World, jobs: RedisJobQueue) -> None:
-    """The source changes, and a notice of it comes in."""
+    """Change the source and enqueue its notification."""
     world.version += 1
-    await notice(jobs, "k")
+    await notify(jobs, "k")
 
 
-async def ends_well(copier: Copier) -> None:
-    """Let everything that is queued, due or left to be looked at be done; then all copies are the last version."""
+async def finish_and_check(copier: Copier) -> None:
+    """Finish all jobs and rechecks; then all copies must be the last version."""
 
     async def nothing_left() -> bool:
         await copier.jobs.promote_due()
@@ -103,49 +102,49 @@ async def ends_well(copier: Copier) -> None:
     assert copier.world.copies == dict.fromkeys(DESTINATIONS, copier.world.version)
 
 
-async def test_a_worker_that_wakes_after_its_lease_does_not_write(copiers: tuple[Copier, Copier], world: World) -> None:
-    zombie, other = copiers
-    await write(world, zombie.jobs)
-    await zombie.claim()
-    zombie.read()
-    await write(world, zombie.jobs)
+async def test_a_worker_resumed_after_its_lease_does_not_write(copiers: tuple[Copier, Copier], world: World) -> None:
+    former, other = copiers
+    await write(world, former.jobs)
+    await former.claim()
+    former.read()
+    await write(world, former.jobs)
     await asyncio.sleep(LEASE_S)
     await other.claim()
     with pytest.raises(LeaseLost):
-        zombie.lease()
+        former.lease()
     other.read()
     other.put()
     await other.finish()
-    assert not await zombie.finish(dest_a=BACK, dest_b=BACK)
-    await ends_well(other)
+    assert not await former.finish(dest_a=RELEASE, dest_b=RELEASE)
+    await finish_and_check(other)
 
 
-async def test_a_write_that_a_zombie_had_begun_before_its_lease_ended_is_found_by_a_look(
+async def test_a_write_started_within_an_expired_lease_is_repaired_by_the_recheck(
     copiers: tuple[Copier, Copier], world: World, client: Redis
 ) -> None:
-    zombie, other = copiers
-    await write(world, zombie.jobs)
-    await zombie.claim()
-    zombie.read()
-    await write(world, zombie.jobs)
-    zombie.lease()  # the write is permitted, and takes its time
+    former, other = copiers
+    await write(world, former.jobs)
+    await former.claim()
+    former.read()
+    await write(world, former.jobs)
+    former.lease()  # the write is permitted, and is slow
     await asyncio.sleep(LEASE_S)
     await other.claim()
     other.read()
     other.put()
     await other.finish()
     await other.whole_job()
-    zombie.put()
-    # and the zombie dies, so that it cannot tell anybody
+    former.put()
+    # and the former owner is killed before it finishes the job
     assert world.copies == {A: 1, B: 1}
     assert (await other.jobs.stats()).pending == 0
-    await ends_well(other)
+    await finish_and_check(other)
 
 
-async def test_a_put_without_an_answer_that_lands_late_is_found_by_a_look(
+async def test_an_indeterminate_put_that_arrives_late_is_repaired_by_the_recheck(
     copiers: tuple[Copier, Copier], world: World
 ) -> None:
-    """The look was there before the next notice's job was put and finished: neither may take it away."""
+    """Enqueueing and finishing the next job must not remove the recheck."""
     copier, _ = copiers
     await write(world, copier.jobs)
     await copier.claim()
@@ -159,14 +158,12 @@ async def test_a_put_without_an_answer_that_lands_late_is_found_by_a_look(
     copier.put()
     world.copies[B] = 1  # the first PUT lands
     await copier.finish()
-    await notice(copier.jobs, "k")
+    await notify(copier.jobs, "k")
     assert (await copier.jobs.stats()).rechecks == 1
-    await ends_well(copier)
+    await finish_and_check(copier)
 
 
-async def test_a_retry_that_is_queued_already_takes_the_other_destinations_of_a_notice_along(
-    copiers: tuple[Copier, Copier], world: World
-) -> None:
+async def test_a_notification_adds_destinations_to_a_queued_retry(copiers: tuple[Copier, Copier], world: World) -> None:
     copier, _ = copiers
     await write(world, copier.jobs)
     await copier.claim()
@@ -176,12 +173,12 @@ async def test_a_retry_that_is_queued_already_takes_the_other_destinations_of_a_
     await copier.finish(dest_b=Disposition(DispositionKind.RETRY, delay_s=0.0))
     await asyncio.sleep(0.01)
     await copier.jobs.promote_due()
-    await notice(copier.jobs, "k")
+    await notify(copier.jobs, "k")
     assert sorted((await copier.whole_job()).destinations) == [A, B]
-    await ends_well(copier)
+    await finish_and_check(copier)
 
 
-async def test_a_notice_of_a_key_that_waits_for_a_retry_wakes_it_for_all_destinations(
+async def test_a_notification_queues_a_waiting_retry_for_all_destinations(
     copiers: tuple[Copier, Copier], world: World
 ) -> None:
     copier, _ = copiers
@@ -191,14 +188,12 @@ async def test_a_notice_of_a_key_that_waits_for_a_retry_wakes_it_for_all_destina
     world.version += 1
     copier.put(fails_at={B})
     await copier.finish(dest_b=Disposition(DispositionKind.RETRY, delay_s=60.0))
-    await notice(copier.jobs, "k")
+    await notify(copier.jobs, "k")
     assert sorted((await copier.whole_job()).destinations) == [A, B]
-    await ends_well(copier)
+    await finish_and_check(copier)
 
 
-async def test_what_was_noticed_while_a_crashed_worker_had_the_key_is_copied(
-    copiers: tuple[Copier, Copier], world: World
-) -> None:
+async def test_a_notification_during_a_crashed_job_is_copied(copiers: tuple[Copier, Copier], world: World) -> None:
     crashed, other = copiers
     await write(world, crashed.jobs)
     await crashed.claim()
@@ -208,13 +203,13 @@ async def test_what_was_noticed_while_a_crashed_worker_had_the_key_is_copied(
     await write(world, other.jobs)
     await asyncio.sleep(LEASE_S)
     await crashed.claim()
-    crashed.seen = other.seen  # whatever it is that the second one reads
+    crashed.seen = other.seen  # the same version as the other one has read
     crashed.put()
     await crashed.finish()
-    await ends_well(crashed)
+    await finish_and_check(crashed)
 
 
-async def test_a_destination_that_failed_while_another_was_noticed_is_not_forgotten(
+async def test_a_destination_that_failed_while_another_was_enqueued_is_kept(
     copiers: tuple[Copier, Copier], world: World
 ) -> None:
     copier, _ = copiers
@@ -226,13 +221,13 @@ async def test_a_destination_that_failed_while_another_was_noticed_is_not_forgot
     copier.put(fails_at={B})
     await copier.finish(dest_b=Disposition(DispositionKind.RETRY, delay_s=60.0))
     assert sorted((await copier.whole_job()).destinations) == [A, B]
-    await ends_well(copier)
+    await finish_and_check(copier)
 
 
-# -- states beyond the shortest stories: circuits, lanes, copies made unseen
+# -- circuits, lanes, unconditional copies
 
 
-async def test_a_notice_of_a_parked_key_is_not_kept_from_the_healthy_destination_nor_from_the_sick_one(
+async def test_a_notification_of_a_parked_key_is_for_all_destinations(
     copiers: tuple[Copier, Copier], world: World
 ) -> None:
     copier, _ = copiers
@@ -250,10 +245,10 @@ async def test_a_notice_of_a_parked_key_is_not_kept_from_the_healthy_destination
     await copier.finish(dest_b=parked(B))
     assert world.copies == {A: 2, B: 0}
     await copier.jobs.close_circuit(B)
-    await ends_well(copier)
+    await finish_and_check(copier)
 
 
-async def test_a_circuit_that_closes_while_its_parked_key_is_worked_on_wakes_no_second_owner(
+async def test_a_circuit_that_closes_while_its_parked_key_runs_starts_no_second_job(
     copiers: tuple[Copier, Copier], world: World
 ) -> None:
     one, other = copiers
@@ -271,12 +266,10 @@ async def test_a_circuit_that_closes_while_its_parked_key_is_worked_on_wakes_no_
     assert not (await other.jobs.claim(1, 1, 1, 0)).jobs
     one.put()
     await one.finish()
-    await ends_well(one)
+    await finish_and_check(one)
 
 
-async def test_a_bulk_job_that_a_notice_moved_to_the_fresh_lane_has_one_owner_and_its_old_entry_none(
-    copiers: tuple[Copier, Copier], world: World
-) -> None:
+async def test_a_job_moved_to_the_fresh_lane_has_one_owner(copiers: tuple[Copier, Copier], world: World) -> None:
     one, other = copiers
     await one.jobs.enqueue([JobRequest("k", (B,))], Lane.BULK)
     await write(world, one.jobs)
@@ -288,12 +281,10 @@ async def test_a_bulk_job_that_a_notice_moved_to_the_fresh_lane_has_one_owner_an
     one.put()
     await one.finish()
     assert (await one.whole_job()).lane is Lane.FRESH
-    await ends_well(one)
+    await finish_and_check(one)
 
 
-async def test_what_is_taken_over_is_looked_at_whether_or_not_it_was_to_be_copied_unseen(
-    copiers: tuple[Copier, Copier], world: World
-) -> None:
+async def test_a_takeover_of_an_unconditional_job_compares_first(copiers: tuple[Copier, Copier], world: World) -> None:
     crashed, other = copiers
     await write(world, crashed.jobs)
     assert (await crashed.claim()).unconditional
@@ -304,23 +295,23 @@ async def test_what_is_taken_over_is_looked_at_whether_or_not_it_was_to_be_copie
     other.put()
     await other.finish()
     assert world.copies == {A: 2, B: 2}
-    await ends_well(other)
+    await finish_and_check(other)
 
 
-async def test_two_owners_of_a_key_that_finish_in_one_call_leave_it_to_be_looked_at(
+async def test_two_owners_that_finish_in_one_call_leave_one_more_job(
     copiers: tuple[Copier, Copier], world: World
 ) -> None:
-    """A process that slept past its lease may take its own job over, and then finish both at once."""
+    """A process suspended past its lease can take over its own job, and then finish both claims together."""
     copier, _ = copiers
     await write(world, copier.jobs)
-    zombie = await copier.claim()
+    former = await copier.claim()
     await asyncio.sleep(LEASE_S)
     copier.jobs._all_taken_over_at_s = 0.0
     job = await copier.claim()
     copier.read()
     copier.put()
     await write(world, copier.jobs)
-    finishing = [copier.jobs.finish(each, {A: DONE, B: DONE}) for each in (zombie, job)]
+    finishing = [copier.jobs.finish(each, {A: DONE, B: DONE}) for each in (former, job)]
     assert await asyncio.gather(*finishing) == [False, True]
     assert (await copier.jobs.stats()).pending == 1
-    await ends_well(copier)
+    await finish_and_check(copier)

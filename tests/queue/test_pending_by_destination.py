@@ -1,4 +1,4 @@
-"""What is pending for each destination."""
+"""The number of unfinished keys of each destination."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from s3s3.model import Lane
 from s3s3.queue import admin
 from s3s3.queue.base import JobRequest
 from s3s3.queue.redis_queue import RedisJobQueue
-from tests.queue.factories import DESTINATIONS, DONE, LATER, A, B, claim, claim_one, notice, parked
+from tests.queue.factories import DESTINATIONS, DONE, RETRY_LATER, A, B, claim, claim_one, notify, parked
 
 pytestmark = pytest.mark.real
 
@@ -19,16 +19,16 @@ def jobs(client: Redis) -> RedisJobQueue:
     return RedisJobQueue(client, "default", DESTINATIONS)
 
 
-async def test_what_is_queued_waits_or_is_parked_is_counted_for_the_destinations_that_it_is_for(
+async def test_keys_are_counted_for_their_destinations_by_state(
     jobs: RedisJobQueue,
 ) -> None:
     assert await jobs.pending_by_destination() == dict.fromkeys(
         DESTINATIONS, admin.PendingStats(0, 0, 0, None, exact=True)
     )
-    await notice(jobs, "retried", "parked")
+    await notify(jobs, "retried", "parked")
     for job in await claim(jobs):
-        await jobs.finish(job, {A: DONE, B: LATER if job.key == "retried" else parked(B)})
-    await notice(jobs, "queued", "running")
+        await jobs.finish(job, {A: DONE, B: RETRY_LATER if job.key == "retried" else parked(B)})
+    await notify(jobs, "queued", "running")
     await claim_one_of(jobs, "running")
     await jobs.enqueue([JobRequest("bulk", (A,))], Lane.BULK)
     found = await jobs.pending_by_destination()
@@ -40,20 +40,18 @@ async def claim_one_of(jobs: RedisJobQueue, key: str) -> None:
     for job in await claim(jobs):
         if job.key != key:
             await jobs.finish(job, {A: DONE, B: DONE})
-            await notice(jobs, job.key)
+            await notify(jobs, job.key)
 
 
-async def test_the_oldest_is_told_even_while_it_waits_for_a_retry(jobs: RedisJobQueue) -> None:
+async def test_the_oldest_key_may_wait_for_a_retry(jobs: RedisJobQueue) -> None:
     await jobs.enqueue([JobRequest("k", DESTINATIONS, notified_ms=1_000)], Lane.FRESH)
-    await jobs.finish(await claim_one(jobs), {A: DONE, B: LATER})
+    await jobs.finish(await claim_one(jobs), {A: DONE, B: RETRY_LATER})
     found = await jobs.pending_by_destination()
     assert found[A].oldest_s is None
     assert (found[B].oldest_s or 0) > 365 * 86_400
 
 
-async def test_of_many_the_numbers_are_reckoned_from_the_first(
-    jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_numbers_beyond_the_sample_are_extrapolated(jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admin, "SAMPLE_SIZE", 10)
     await jobs.enqueue([JobRequest(f"k{n}", (A,) if n % 2 else DESTINATIONS) for n in range(40)], Lane.FRESH)
     found = await jobs.pending_by_destination()

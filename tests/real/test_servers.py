@@ -21,7 +21,7 @@ from s3s3.scripts.demo.process import Process, ServerFailed, ServerMissing
 from s3s3.scripts.demo.redis_server import RedisServer, find_redis_server
 from s3s3.scripts.demo.servers import StoreServer, free_ports
 from s3s3.scripts.demo.swift_server import SwiftServer
-from tests.conftest import bring_up_again
+from tests.conftest import restart_all
 from tests.real.ceph_server import CephServer
 
 NewBucket = Callable[..., str]
@@ -149,7 +149,7 @@ def test_what_a_failed_test_leaves_dead_or_paused_is_up_for_the_next_one(
     redis_server.kill()
     swift.object.kill()
     swift.proxy.pause()
-    bring_up_again([redis_server, swift])
+    restart_all([redis_server, swift])
     with redis.Redis.from_url(redis_url) as client:
         assert client.ping()
     swift.boto3_client().list_buckets()
