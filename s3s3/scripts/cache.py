@@ -1,4 +1,4 @@
-"""`s3s3 cache`: the cache's directory, for those who look after it. It may be done beside processes that serve."""
+"""`s3s3 cache`: show, evict or verify cached objects; safe while `s3s3 mirror` serves from the same directory."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .output import printable
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do what the arguments say; return the exit status."""
+    """Run the action; return the exit status."""
     parser = command_line()
     arguments = parse_with_keys(parser, argv)
     if arguments.action != "evict" and (arguments.keys or arguments.all):
-        parser.error(f"{arguments.action} takes no keys and no --all")
+        parser.error(f"{arguments.action}: does not accept keys or --all")
     if arguments.keys and arguments.all:
         parser.error("evict: either keys or --all")
     command.start_log(arguments)
@@ -32,16 +32,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """Return what reads the command's arguments."""
-    parser = command.parser("cache", "Look at the cache's directory, make room in it, verify what it holds.")
+    """Return the parser of the command's arguments."""
+    parser = command.parser("cache", "Show, evict or verify the objects in the mirror's cache.")
     parser.add_argument(
         "action", nargs="?", default="stat", choices=("stat", "evict", "verify"),
-        help="stat (the default): how much there is; evict: remove the named objects, or those that nobody has asked "
-        "for the longest until the disk is down to low_fill; verify: read everything and remove what is damaged",
+        help="stat (default): show what the cache holds; evict: remove the named objects, or the least recently used "
+        "ones until the disk is filled to low_fill; verify: read every object and remove damaged ones",
     )  # fmt: skip
     parser.add_argument("keys", metavar="KEY", nargs="*", help="objects to evict")
     parser.add_argument("--all", action="store_true", help="evict everything")
-    parser.add_argument("--json", action="store_true", help="stat as JSON, for programs")
+    parser.add_argument("--json", action="store_true", help="stat as JSON")
     return parser
 
 
@@ -49,65 +49,65 @@ def _cache(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
     cache = settings.mirror.cache
     if cache is None:
-        raise ConfigError([f"{settings.path}: no cache: there is no table [mirror.cache]"])
+        raise ConfigError([f"{settings.path}: no cache: add a table [mirror.cache]"])
     if not cache.directory.is_dir():
-        raise ConfigError([f"[mirror.cache] directory: {cache.directory} is not there; s3s3 mirror makes it"])
-    folder = cache_directory(cache)
-    folder.create()
+        raise ConfigError([f"[mirror.cache] directory: {cache.directory} does not exist; s3s3 mirror creates it"])
+    directory = cache_directory(cache)
+    directory.create()
     if arguments.action == "stat":
-        return _stat(folder, cache, as_json=arguments.json)
+        return _stat(directory, cache, as_json=arguments.json)
     if arguments.action == "verify":
-        return _verify(folder)
-    return _evict_keys(folder, arguments.keys) if arguments.keys else _evict(folder, cache, all_of_it=arguments.all)
+        return _verify(directory)
+    return (
+        _evict_keys(directory, arguments.keys) if arguments.keys else _evict(directory, cache, everything=arguments.all)
+    )
 
 
-def _stat(folder: CacheDirectory, settings: CacheSettings, *, as_json: bool) -> int:
-    kept, disk = cache_stats(folder), disk_usage(folder.directory)
+def _stat(directory: CacheDirectory, settings: CacheSettings, *, as_json: bool) -> int:
+    stats, disk = cache_stats(directory), disk_usage(directory.directory)
     fill = disk.used_bytes / max(disk.size_bytes, 1)
-    idle_s = time.time() - kept.oldest_access_s if kept.objects else 0.0
     if as_json:
-        print(json.dumps({"objects": kept.objects, "size_bytes": kept.size_bytes, "downloads": kept.downloads,
-                          "oldest_access_s": round(kept.oldest_access_s, 3), "disk_size_bytes": disk.size_bytes,
+        print(json.dumps({"objects": stats.objects, "size_bytes": stats.size_bytes, "downloads": stats.downloads,
+                          "oldest_access_s": round(stats.oldest_access_s, 3), "disk_size_bytes": disk.size_bytes,
                           "disk_used_bytes": disk.used_bytes, "disk_fill": round(fill, 4)}))  # fmt: skip
         return command.OK
-    print(f"{folder.directory}: {count_noun(kept.objects, 'object')}, {size_text(kept.size_bytes)}")
-    print(f"being downloaded: {kept.downloads}")
-    if kept.objects:
-        print(f"not asked for the longest: {duration_text(idle_s)}")
-    print(f"the disk is {fill:.1%} full; objects are removed from {settings.max_fill:.0%} on, "
-          f"down to {settings.low_fill:.0%}")  # fmt: skip
+    print(f"{directory.directory}: {count_noun(stats.objects, 'object')}, {size_text(stats.size_bytes)}")
+    print(f"downloads in progress: {stats.downloads}")
+    if stats.objects:
+        print(f"least recently used: {duration_text(time.time() - stats.oldest_access_s)} ago")
+    print(f"disk: {fill:.1%} full; eviction starts at {settings.max_fill:.0%} and stops at {settings.low_fill:.0%}")
     return command.OK
 
 
-def _evict(folder: CacheDirectory, settings: CacheSettings, *, all_of_it: bool) -> int:
-    evicted = disk_space(folder, settings).evict(0.0 if all_of_it else None)
-    swept = sweep(folder)
-    print(f"removed {count_noun(evicted.objects, 'object')}, {size_text(evicted.size_bytes)}"
-          + (f", and {count_noun(swept, 'file')} that dead processes had left" if swept else ""))  # fmt: skip
+def _evict(directory: CacheDirectory, settings: CacheSettings, *, everything: bool) -> int:
+    evicted = disk_space(directory, settings).evict(0.0 if everything else None)
+    swept = sweep(directory)
+    leftovers = f", and {count_noun(swept, 'leftover file')} of ended processes" if swept else ""
+    print(f"removed {count_noun(evicted.objects, 'object')}, {size_text(evicted.size_bytes)}{leftovers}")
     return command.OK
 
 
-def _evict_keys(folder: CacheDirectory, keys: list[str]) -> int:
+def _evict_keys(directory: CacheDirectory, keys: list[str]) -> int:
     missing = 0
     for key in keys:
-        stored = folder.open(key)
-        if stored is None:
+        cached = directory.open(key)
+        if cached is None:
             missing += 1
-            print(f"{printable(key)}: is not kept")
+            print(f"{printable(key)}: not cached")
             continue
-        stored.close()
-        folder.remove(folder.name(key), stored.metadata)
+        cached.close()
+        directory.remove(directory.name(key), cached.metadata)
         print(f"{printable(key)}: removed")
     return command.SOME_FAILED if missing else command.OK
 
 
-def _verify(folder: CacheDirectory) -> int:
+def _verify(directory: CacheDirectory) -> int:
     objects = damaged = 0
-    for name, about, wrong in verify(folder):
+    for name, metadata, problem in verify(directory):
         objects += 1
-        if wrong:
+        if problem:
             damaged += 1
-            folder.remove(name, about)
-            print(f"{printable(about.key)}: removed: {wrong}")
-    print(f"verified {count_noun(objects, 'object')}, {damaged} of them damaged")
+            directory.remove(name, metadata)
+            print(f"{printable(metadata.key)}: removed: {problem}")
+    print(f"verified {count_noun(objects, 'object')}, {damaged} damaged")
     return command.SOME_FAILED if damaged else command.OK

@@ -1,6 +1,6 @@
-"""`echo_s3s3_toml_template` and `echo_s3s3_supervisord_conf`: print a file to start from.
+"""`echo_s3s3_toml_template` and `echo_s3s3_supervisord_conf`: print a configuration to start from.
 
-The TOML is made from the schema, so it has every key there is; conf/s3s3.toml is what was printed.
+The TOML template is generated from the schema and has every key; conf/s3s3.toml is a copy of it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from ..config.schema_types import Key, Table, WhenAbsent
 from .output import toml_literal
 
 _HEAD = """\
-# The configuration of s3s3. s3s3 reads one file: --config FILE, else $S3S3_CONFIG, ./s3s3.toml,
-# /usr/local/etc/s3s3.toml, /etc/s3s3/s3s3.toml, whichever exists first. `s3s3 check` tries it out.
+# Configuration of s3s3. s3s3 reads one file: --config FILE, else $S3S3_CONFIG, else the first of
+# ./s3s3.toml, /usr/local/etc/s3s3.toml and /etc/s3s3/s3s3.toml. Test it with `s3s3 check`.
 #
-# Lines that begin with "#" and a key show its default, or an example where the default is empty.
-# "${NAME}" as a value is taken from the environment; NAME_file = "PATH" reads any text from a file,
-# whose path is relative to this one.
+# A commented-out key shows its default, or an example if the default is empty. The value "${NAME}"
+# is read from the environment; NAME_file = "PATH" reads any text value from a file, whose path is
+# relative to this file.
 """
 
 _WIDTH = 100
@@ -31,7 +31,7 @@ _EXAMPLES = {
     (DESTINATION.name, "prefix"): "from-ceph/",
 }
 
-
+#: Tables whose keys are explained in another table: their keys in the template.
 _TYPICAL: Mapping[tuple[str, ...], Mapping[str, str]] = {
     ("stores", "ceph"): {
         "host": "ceph.example.org",
@@ -44,38 +44,37 @@ _TYPICAL: Mapping[tuple[str, ...], Mapping[str, str]] = {
     ("mirror", "proxy", "destination"): {"store": "ceph", "bucket_name": "files", "acl": "public-read"},
     ("mirror", "cache", "store"): {"store": "ceph", "bucket_name": "files"},
 }
-"""Tables whose keys another table shows already: what of them stands in the template."""
 
 
 def toml_template() -> str:
-    """Return a whole configuration, every key explained; it can be loaded as it is."""
+    """Return a complete, valid configuration that explains every key."""
     return "\n".join([_HEAD, *(line for table in FILE.tables for line in _table_lines(table, (table.name,)))])
 
 
-def _table_lines(table: Table, path: tuple[str, ...], in_force: bool = True) -> Iterator[str]:
-    in_force = in_force and table.absent is not WhenAbsent.OFF
+def _table_lines(table: Table, path: tuple[str, ...], active: bool = True) -> Iterator[str]:
+    active = active and table.absent is not WhenAbsent.OFF
     typical = _TYPICAL.get(path)
     if table.keys:
         if typical is None or table not in (SOURCE, DESTINATION):
             yield from _comment(table.doc)
-        yield f"{'' if in_force else '#'}[{'.'.join(path)}]"
-        yield from _key_lines(table, in_force) if typical is None else _typical_lines(typical)
+        yield f"{'' if active else '#'}[{'.'.join(path)}]"
+        yield from _key_lines(table, active) if typical is None else _typical_lines(typical)
         yield ""
     for inner in table.tables:
-        yield from _table_lines(inner, (*path, inner.name), in_force)
+        yield from _table_lines(inner, (*path, inner.name), active)
 
 
-def _key_lines(table: Table, in_force: bool) -> Iterator[str]:
+def _key_lines(table: Table, active: bool) -> Iterator[str]:
     if table is DESTINATION:
-        yield "# The keys of [source], but for include and exclude:"
+        yield "# The keys of [source], except include and exclude:"
     for key in table.keys:
         if table is not DESTINATION or SOURCE.key(key.name) is None:
             yield from _comment(key.doc)
-        yield _key_line(table, key, in_force)
+        yield _key_line(table, key, active)
 
 
 def _typical_lines(keys: Mapping[str, str]) -> Iterator[str]:
-    yield "# Every key of such tables, as above; for example:"
+    yield "# Has the keys explained above; for example:"
     for name, value in keys.items():
         yield f"#{name} = {toml_literal(value)}"
 
@@ -84,14 +83,14 @@ def _comment(text: str) -> list[str]:
     return textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
 
 
-def _key_line(table: Table, key: Key, in_force: bool) -> str:
+def _key_line(table: Table, key: Key, active: bool) -> str:
     default = key.default if key.example is None else key.example
     value = toml_literal(_EXAMPLES.get((table.name, key.name), default))
-    return f"{'' if key.shown and in_force else '#'}{key.name} = {value}"
+    return f"{'' if key.shown and active else '#'}{key.name} = {value}"
 
 
 def supervisord_conf() -> str:
-    """Return the configuration that has supervisord run s3s3."""
+    """Return a supervisord configuration that runs s3s3."""
     return (resources.files(__package__) / "supervisord.conf").read_text("utf-8")
 
 
@@ -102,11 +101,11 @@ def echo_toml_template(argv: list[str] | None = None) -> int:
 
 def echo_supervisord_conf(argv: list[str] | None = None) -> int:
     """Run `echo_s3s3_supervisord_conf`."""
-    does = "Print what has supervisord run s3s3: echo_s3s3_supervisord_conf > /etc/supervisor/conf.d/s3s3.conf"
-    return _echo(does, supervisord_conf(), argv)
+    description = "Print a supervisord configuration: echo_s3s3_supervisord_conf > /etc/supervisor/conf.d/s3s3.conf"
+    return _echo(description, supervisord_conf(), argv)
 
 
-def _echo(does: str, text: str, argv: list[str] | None) -> int:
-    argparse.ArgumentParser(description=does).parse_args(argv)
+def _echo(description: str, text: str, argv: list[str] | None) -> int:
+    argparse.ArgumentParser(description=description).parse_args(argv)
     print(text, end="")
     return 0

@@ -161,7 +161,7 @@ async def test_a_process_killed_during_a_download_leaves_a_usable_directory(stor
             await asyncio.to_thread(eventually, lambda: not files_in(downloads), "the leftover is removed")
             assert (await fetch(http, signed(store, next_port, "key-1")))[1:] == ("hit", CONTENT)
             assert (await until_hit(http, signed(store, next_port, "key-0")))[2] == CONTENT
-    assert "verified 2 objects, 0 of them damaged" in run("cache", "verify", "--config", config).stdout
+    assert "verified 2 objects, 0 damaged" in run("cache", "verify", "--config", config).stdout
 
 
 @pytest.mark.long
@@ -288,7 +288,7 @@ def resident_bytes(pid: int) -> int:
 async def test_the_cache_command(store: Endpoint, tmp_path: Path) -> None:
     (port,) = free_ports(1)
     config = cache_config(tmp_path / "s3s3.toml", store, port)
-    assert "is not there; s3s3 mirror makes it" in run("cache", "--config", config, status=2).stderr
+    assert "does not exist; s3s3 mirror creates it" in run("cache", "--config", config, status=2).stderr
     async with aiohttp.ClientSession() as http:
         with ExitStack() as stack:
             await asyncio.to_thread(stack.enter_context, mirroring(config))
@@ -298,20 +298,20 @@ async def test_the_cache_command(store: Endpoint, tmp_path: Path) -> None:
     stats = json.loads(run("cache", "stat", "--json", "--config", config).stdout)
     assert (stats["objects"], stats["size_bytes"], stats["downloads"]) == (3, 3 * len(CONTENT), 0)
     assert run("cache", "evict", "--config", config, "key-0").stdout == "key-0: removed\n"
-    assert run("cache", "evict", "--config", config, "key-0", status=1).stdout == "key-0: is not kept\n"
+    assert run("cache", "evict", "--config", config, "key-0", status=1).stdout == "key-0: not cached\n"
     body = next(path for path in (tmp_path / "cache" / "objects").glob("*/*") if path.suffix != ".json")
     body.write_bytes(CONTENT[:-1] + b"x")
     verified = run("cache", "verify", "--config", config, status=1).stdout
-    assert "verified 2 objects, 1 of them damaged" in verified
+    assert "verified 2 objects, 1 damaged" in verified
     assert "removed 1 object" in run("cache", "evict", "--all", "--config", config).stdout
-    assert "takes no keys" in run("cache", "stat", "key", "--config", config, status=2).stderr
+    assert "does not accept keys" in run("cache", "stat", "key", "--config", config, status=2).stderr
 
 
 def test_configuration_errors(store: Endpoint, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     config = cache_config(tmp_path / "s3s3.toml", store, 1, directory=str(tmp_path / "file" / "cache"))
     assert "[mirror.cache] directory: " in run("mirror", "--config", config, status=2).stderr
-    assert "no table [mirror.cache]" in run("cache", "--config", minimal(tmp_path, store), status=2).stderr
+    assert "add a table [mirror.cache]" in run("cache", "--config", minimal(tmp_path, store), status=2).stderr
 
 
 def minimal(directory: Path, store: Endpoint) -> Path:

@@ -1,4 +1,4 @@
-"""The predecessor's own template, filled in as its users did, converted and run."""
+"""The predecessor's template, filled in, converted and used."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tests.scripts.test_convert import INI
 pytestmark = pytest.mark.real
 
 
-def test_the_predecessor_s_template_converted_copies_what_is_published(
+def test_a_listener_with_the_converted_template_copies_published_keys(
     ceph: CephServer, swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path
 ) -> None:
-    source, there = ceph.endpoint(new_bucket(ceph)), swift.endpoint(new_bucket(swift))
+    source, destination = ceph.endpoint(new_bucket(ceph)), swift.endpoint(new_bucket(swift))
     text = INI.replace("is_secure = True", "is_secure = False").replace(
         "[destination]\n",
-        f"     port = {source.port}\n[destination]\n     host = {there.host}\n     port = {there.port}\n",
+        f"     port = {source.port}\n[destination]\n     host = {destination.host}\n     port = {destination.port}\n",
     )
     for name, values in {
-        "{YOUR_AWS_ACCESS_KEY_ID}": (source.access_key_id, there.access_key_id),
-        "{YOUR_AWS_SECRET_ACCESS_KEY}": (source.secret_access_key, there.secret_access_key),
-        "{YOUR_S3_BUCKET}": (source.bucket_name, there.bucket_name),
+        "{YOUR_AWS_ACCESS_KEY_ID}": (source.access_key_id, destination.access_key_id),
+        "{YOUR_AWS_SECRET_ACCESS_KEY}": (source.secret_access_key, destination.secret_access_key),
+        "{YOUR_S3_BUCKET}": (source.bucket_name, destination.bucket_name),
         "{YOUR_CEPH_S3_ENDPOINT}": (source.host,),
     }.items():
         for value in values:
@@ -42,5 +42,7 @@ def test_the_predecessor_s_template_converted_copies_what_is_published(
     ceph.boto3_client().put_object(Bucket=source.bucket_name, Key="hello.txt", Body=b"content")
     with Listener(config), redis.Redis.from_url(redis_url) as client:
         client.publish("backup", "hello.txt")
-        eventually(lambda: keys_of(swift.boto3_client(), there.bucket_name) == {"hello.txt"}, "it arrives", every_s=0.1)
+        eventually(
+            lambda: keys_of(swift.boto3_client(), destination.bucket_name) == {"hello.txt"}, "it arrives", every_s=0.1
+        )
     run("bucket", "--config", config, "--dry-run")

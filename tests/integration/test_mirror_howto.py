@@ -100,6 +100,6 @@ async def test_the_how_to_page_works(
             assert await shell(read) == "of a path"
             eventually(lambda: list((tmp_path / "cache" / "objects").glob("*/*.json")), "it is cached")
             assert "1 object" in await shell(command("s3s3 cache"))
-            assert "verified 1 object, 0 of them damaged" in await shell(command("s3s3 cache verify"))
+            assert "verified 1 object, 0 damaged" in await shell(command("s3s3 cache verify"))
             await shell(command("s3s3 cache evict"))
             assert await shell("s3s3 cache evict a/b.bin") == "a/b.bin: removed\n"

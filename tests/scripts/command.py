@@ -1,4 +1,4 @@
-"""Commands, run within the tests' own process: what they print, and their exit status."""
+"""Run commands in the test process and capture their output and exit status."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Done:
 
 
 def run(main: Main, *arguments: str | Path, stdin: bytes | IO[bytes] = b"") -> Done:
-    """Run a command's main function; also what argparse ends with is a status."""
+    """Run a command's main function; SystemExit of argparse counts as its exit status."""
     out, err = io.StringIO(), io.StringIO()
     with _unchanged_log(), _unchanged_signals(), _stdin(stdin), redirect_stdout(out), redirect_stderr(err):
         try:
@@ -54,7 +54,7 @@ def _unchanged_log() -> Iterator[None]:
 
 @contextmanager
 def _unchanged_signals() -> Iterator[None]:
-    """uvloop leaves its handlers behind when a loop ends, which a command, whose process ends then, does not mind."""
+    """Restore the signal handlers, which uvloop does not."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
@@ -71,7 +71,7 @@ def _stdin(content: bytes | IO[bytes]) -> Iterator[None]:
             file.write(content)
             file.seek(0)
             content = file
-        sys.stdin = content  # only its descriptor is read
+        sys.stdin = content  # commands use only its descriptor
         try:
             yield
         finally:
@@ -81,12 +81,12 @@ def _stdin(content: bytes | IO[bytes]) -> Iterator[None]:
 def config_file(
     folder: Path, redis_url: str, source: Endpoint | None = None, destinations: Sequence[Endpoint] = (), more: str = ""
 ) -> Path:
-    """Write a configuration. Without endpoints it has two destinations that nobody is ever to ask."""
+    """Write a configuration; without endpoints it has two unreachable destinations."""
     source = source or Endpoint("source", "images", host="127.0.0.1", port=9, is_secure=False)
     destinations = destinations or [
         Endpoint(name, name, host="127.0.0.1", port=9, is_secure=False) for name in ("ceph", "swift")
     ]
-    tables = [_table("source", source), *(_table(f"dest-{there.name}", there) for there in destinations)]
+    tables = [_table("source", source), *(_table(f"dest-{each.name}", each) for each in destinations)]
     path = folder / "s3s3.toml"
     path.write_text("\n".join([*tables, f'[pubsub]\nurl = "{redis_url}"\n[http]\nbind = ""\n', more]))
     return path

@@ -1,4 +1,4 @@
-"""The live line of a run, on a terminal."""
+"""The live progress line on a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_what_is_logged_meanwhile_stands_on_lines_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_lines_do_not_mix_with_the_live_line(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
@@ -28,9 +28,9 @@ def test_what_is_logged_meanwhile_stands_on_lines_of_its_own(monkeypatch: pytest
     root = logging.getLogger()
     root.addHandler(handler)
     try:
-        with Progress() as shown:
-            time.sleep(0.15)  # it is not shown anew more often
-            shown(ReconcileSummary("images", ("ceph",)), 3)
+        with Progress() as progress:
+            time.sleep(0.15)  # longer than LIVE_INTERVAL_S
+            progress(ReconcileSummary("images", ("ceph",)), 3)
             root.warning("away")
         root.warning("afterwards")
     finally:

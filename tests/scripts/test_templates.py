@@ -15,10 +15,10 @@ from s3s3.config.schema_types import WhenAbsent
 from s3s3.scripts.templates import echo_supervisord_conf, echo_toml_template, supervisord_conf, toml_template
 from s3s3.tasks import DRAIN_S
 
-HERE = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 
 
-def test_the_template_can_be_loaded_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_template_is_a_valid_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert echo_toml_template([]) == 0
     file = tmp_path / "s3s3.toml"
     file.write_text(capsys.readouterr().out)
@@ -26,7 +26,7 @@ def test_the_template_can_be_loaded_as_it_is(tmp_path: Path, capsys: pytest.Capt
     assert loaded.routes[0].destination_names == ("destination",)
 
 
-def test_every_line_of_the_template_that_is_commented_out_can_be_put_in_force(tmp_path: Path) -> None:
+def test_the_template_stays_valid_with_every_key_uncommented(tmp_path: Path) -> None:
     file = tmp_path / "s3s3.toml"
     file.write_text(re.sub(r"^#(?=\w+ = |\[)", "", toml_template(), flags=re.MULTILINE))
     route = config.load(file, environ={}).routes[0]
@@ -34,17 +34,17 @@ def test_every_line_of_the_template_that_is_commented_out_can_be_put_in_force(tm
     assert route.destinations[0].bucket_name == "images-copy"
 
 
-def test_the_template_shows_the_defaults_that_hold_without_it(tmp_path: Path) -> None:
-    as_printed, in_force = tmp_path / "printed.toml", tmp_path / "force.toml"
+def test_commented_out_keys_show_the_defaults(tmp_path: Path) -> None:
+    as_printed, uncommented = tmp_path / "printed.toml", tmp_path / "uncommented.toml"
     as_printed.write_text(toml_template())
-    in_force.write_text(re.sub(r"^#(?=\w+ = |\[)", "", toml_template(), flags=re.MULTILINE))
-    printed, forced = config.load(as_printed, environ={}), config.load(in_force, environ={})
-    assert (printed.pubsub, printed.worker) == (forced.pubsub, forced.worker)
-    assert printed.http and forced.http
-    assert printed.http == dataclasses.replace(forced.http, token=None), "a token is the one key without a default"
+    uncommented.write_text(re.sub(r"^#(?=\w+ = |\[)", "", toml_template(), flags=re.MULTILINE))
+    printed, active = config.load(as_printed, environ={}), config.load(uncommented, environ={})
+    assert (printed.pubsub, printed.worker) == (active.pubsub, active.worker)
+    assert printed.http and active.http
+    assert printed.http == dataclasses.replace(active.http, token=None), "the token is the only key without a default"
 
 
-def test_the_template_has_every_key_that_there_is() -> None:
+def test_the_template_has_every_key() -> None:
     for table in all_tables():
         of_mirror = table.name == "store" or (table.name == "destination" and table is not DESTINATION)
         if table.absent is WhenAbsent.OFF or table.name in ("ceph", "raw") or of_mirror:
@@ -55,24 +55,24 @@ def test_the_template_has_every_key_that_there_is() -> None:
         assert shown == {key.name for key in table.keys}
 
 
-def test_the_template_fits_a_terminal_of_100_columns() -> None:
+def test_the_template_fits_into_100_columns() -> None:
     assert max(map(len, toml_template().splitlines())) <= 100
 
 
-def test_the_file_in_conf_is_what_the_command_prints() -> None:
-    assert (HERE / "conf" / "s3s3.toml").read_text() == toml_template(), "echo_s3s3_toml_template > conf/s3s3.toml"
+def test_the_file_in_conf_equals_the_template() -> None:
+    assert (ROOT / "conf" / "s3s3.toml").read_text() == toml_template(), "echo_s3s3_toml_template > conf/s3s3.toml"
 
 
-def test_the_file_in_supervisord_is_what_the_command_prints() -> None:
-    assert (HERE / "supervisord" / "supervisord.conf").read_text() == supervisord_conf()
+def test_the_file_in_supervisord_equals_the_template() -> None:
+    assert (ROOT / "supervisord" / "supervisord.conf").read_text() == supervisord_conf()
 
 
-@pytest.mark.parametrize("path", sorted((HERE / "conf").glob("*.toml")), ids=lambda path: path.name)
-def test_every_configuration_in_conf_can_be_loaded(path: Path) -> None:
+@pytest.mark.parametrize("path", sorted((ROOT / "conf").glob("*.toml")), ids=lambda path: path.name)
+def test_every_configuration_in_conf_is_valid(path: Path) -> None:
     assert config.load(path, environ={}).routes[0].destinations
 
 
-def test_the_supervisord_conf_has_time_to_drain(capsys: pytest.CaptureFixture[str]) -> None:
+def test_supervisord_waits_longer_than_a_drain(capsys: pytest.CaptureFixture[str]) -> None:
     assert echo_supervisord_conf([]) == 0
     conf = configparser.RawConfigParser(inline_comment_prefixes=(";",))
     conf.read_string(capsys.readouterr().out)
@@ -82,7 +82,7 @@ def test_the_supervisord_conf_has_time_to_drain(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("function", ["echo_toml_template", "echo_supervisord_conf"])
-def test_the_commands_end_with_exit_status_0(function: str) -> None:
+def test_the_commands_exit_with_0(function: str) -> None:
     code = f"import sys; from s3s3.scripts.templates import {function}; sys.exit({function}())"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
