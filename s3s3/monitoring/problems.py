@@ -28,7 +28,7 @@ def problems(view: RouteView) -> Iterator[str]:
     for destination, count in view.stats.dead_letters.items():
         if count and destination == DeadLetter.MESSAGES:
             messages = count_noun(count, "message")
-            yield f"{route}: {messages} without a valid key: fix the producer, then drop them with s3s3 jobs drop"
+            yield f"{route}: {messages} without a valid key: fix the producer, then run s3s3 jobs drop"
         elif count:
             keys = count_noun(count, "key")
             yield f"{route}: {keys} failed permanently at {destination}: fix the cause shown below, then retry"
