@@ -1,4 +1,4 @@
-"""A store in memory that fails as it is told to, for what real stores do too rarely to wait for it."""
+"""A store in memory with scripted failures that are too rare on real stores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from s3s3.s3 import RECORDED_ETAG, ObjectInfo, PutResult
 
 @dataclass(frozen=True)
 class Object:
-    """What a scripted store holds. `etag` "" stands for the MD5 of the content."""
+    """An object of a scripted store. The `etag` "" means the MD5 of the content."""
 
     content: bytes
     etag: str = ""
@@ -30,13 +30,13 @@ class Object:
         return ObjectInfo(key, size_bytes, etag, 0, dict(self.headers), self.encrypted, self.recorded_etag)
 
 
-class ScriptedReading:
-    """What `Reading` is. A content that is shorter than announced ends in Damaged, as a real one does."""
+class ScriptedStream:
+    """Like `ObjectStream`. Content that is shorter than announced raises IntegrityError."""
 
     def __init__(self, store: ScriptedStore, key: str, stored: Object) -> None:
         self.info = stored.info(key)
         self._store, self._content = store, stored.content
-        store.open_readings += 1
+        store.open_streams += 1
         self._closed = False
 
     async def chunks(self, size_bytes: int) -> AsyncIterator[bytes]:
@@ -54,10 +54,10 @@ class ScriptedReading:
         return b"".join([chunk async for chunk in self.chunks(64 * 1024)])
 
     async def close(self) -> None:
-        self._store.open_readings -= not self._closed
+        self._store.open_streams -= not self._closed
         self._closed = True
 
-    async def __aenter__(self) -> ScriptedReading:
+    async def __aenter__(self) -> ScriptedStream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -66,17 +66,16 @@ class ScriptedReading:
 
 @dataclass
 class ScriptedStore:
-    """What `Store` is.
+    """Like `Store`.
 
     Attributes:
-        serves: what GETs of a key give, one after the other; the last one for ever.
-        answers: called with what was to be stored; raises or returns the receipt. None: all is well.
-        settings: further fields of its endpoint.
-        copies: returns what the store copies from another of its buckets, or the receipt alone; or raises.
-        deletes_late: an attempt at a DELETE got no answer before one succeeded.
+        serves: the results of GETs of a key, in order; the last one repeats.
+        answers: called with the object to store; raises, or returns the result. None: store it normally.
+        settings: more fields of its endpoint.
+        copies: returns the object that a server-side copy writes, or only the result; or raises.
+        deletes_late: an attempt of a DELETE got no response before another succeeded.
         pause_s: between two chunks of a PUT.
-        requests: what was asked, in order.
-        puts: every body that was stored, with its headers, in order.
+        requests: the operations, in order.
     """
 
     name: str
@@ -95,14 +94,14 @@ class ScriptedStore:
     settings: Mapping[str, Any] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     cut_off: int = 0
-    open_readings: int = 0
+    open_streams: int = 0
     bytes_read: int = 0
 
     @property
     def endpoint(self) -> Endpoint:
         return Endpoint(self.name, "bucket", verify_md5=self.verify_md5, **self.settings)
 
-    async def get(self, key: str) -> ScriptedReading:
+    async def get(self, key: str) -> ScriptedStream:
         self.requests.append("GET")
         await asyncio.sleep(0)
         if self.get_error is not None:
@@ -111,12 +110,12 @@ class ScriptedStore:
             served = self.serves[key].pop(0) if len(self.serves[key]) > 1 else self.serves[key][0]
             if isinstance(served, Exception):
                 raise served
-            return ScriptedReading(self, key, served)
+            return ScriptedStream(self, key, served)
         if key not in self.objects:
             raise NoSuchKey("no such key", store=self.name, operation="GET", key=key, status=404, code="NoSuchKey")
-        return ScriptedReading(self, key, self.objects[key])
+        return ScriptedStream(self, key, self.objects[key])
 
-    async def fetch(self, key: str, limit_bytes: int) -> tuple[ScriptedReading, bytes | None]:
+    async def fetch(self, key: str, limit_bytes: int) -> tuple[ScriptedStream, bytes | None]:
         reading = await self.get(key)
         return reading, await reading.body() if reading.info.size_bytes <= limit_bytes else None
 
@@ -167,7 +166,7 @@ class ScriptedStore:
         check_lease()
         self.requests.append("COPY")
         await asyncio.sleep(0)
-        assert self.copies is not None, "nobody said that this store makes copies"
+        assert self.copies is not None, "the test does not set `copies`"
         copied = self.copies()
         if isinstance(copied, PutResult):
             return copied
@@ -184,7 +183,7 @@ class ScriptedStore:
         return self.deletes_late
 
     async def _receive(self, body: Callable[[], AsyncIterator[bytes]]) -> bytes:
-        """As the real one does, give up at an early answer, and take the last chunk only after the iterator's end."""
+        """Like the real client, stop at an early response; the last chunk is sent after the end of the iterator."""
         chunks: list[bytes] = []
         async for chunk in body():
             chunks.append(chunk)

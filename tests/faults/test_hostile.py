@@ -24,7 +24,7 @@ from s3s3.s3.transport.http_parser import body_of, parse_head
 from tests.config.configurations import SOUND
 from tests.faults import duration
 from tests.faults.results import report
-from tests.s3.raw_server import RawServer, Script, Talk, answer, error, says
+from tests.s3.raw_server import RawServer, ReceivedRequest, Script, error_response, respond, response
 
 MIB = 1024 * 1024
 SECRET = "v3ry-s3cret/value"
@@ -43,8 +43,8 @@ BOMB = (
     + "]><ListBucketResult><IsTruncated>false</IsTruncated><Name>&h;</Name></ListBucketResult>"
 )  # fmt: skip
 ERROR = b"<Error><Code>SlowDown</Code><Message>slow</Message></Error>"
-ANSWERS = [answer(200, PAGE), error(503, "SlowDown", "slow"), answer(200, b"content", etag='"x"'),
-           answer(404), b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"]  # fmt: skip
+ANSWERS = [response(200, PAGE), error_response(503, "SlowDown", "slow"), response(200, b"content", etag='"x"'),
+           response(404), b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"]  # fmt: skip
 
 
 def read_head_and_body(raw: bytes) -> None:
@@ -180,12 +180,12 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def endless(head: bytes, piece: bytes) -> Script:
     """An answer that goes on as long as anybody listens."""
 
-    async def script(talk: Talk) -> None:
-        await talk.read_body()
-        talk.say(head)
-        while not talk.writer.is_closing():
-            talk.say(piece)
-            await talk.writer.drain()
+    async def script(received: ReceivedRequest) -> None:
+        await received.read_body()
+        received.write(head)
+        while not received.writer.is_closing():
+            received.write(piece)
+            await received.writer.drain()
 
     return script
 
@@ -252,9 +252,9 @@ async def test_answers_damaged_at_random_end_as_errors_of_a_store() -> None:
         for raw in _drawn(chance, 25):
             tried += 1
 
-            async def script(talk: Talk, raw: bytes = raw) -> None:
-                await says(raw)(talk)
-                await talk.close()
+            async def script(received: ReceivedRequest, raw: bytes = raw) -> None:
+                await respond(raw)(received)
+                await received.close()
 
             async with facing(script) as store:
                 await ask_everything(store)

@@ -1,4 +1,4 @@
-"""A real Ceph of one monitor, one OSD in memory and one radosgw. Needs root and Debian's or Ubuntu's packages."""
+"""Start a Ceph with one monitor, one OSD in memory and one radosgw; needs root and Debian's packages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GATEWAY = "client.rgw.a"
 
 
 class CephServer(StoreServer):
-    """A Ceph whose S3 gateway can be killed and paused alone (`gateway`), which loses nothing.
+    """A Ceph. Its S3 `gateway` can be killed and paused separately, which loses no objects.
 
     The OSD keeps its objects in memory: they survive `stop` but not `osd.kill` (it does not start again after that).
     """
@@ -43,7 +43,7 @@ class CephServer(StoreServer):
         if os.geteuid() != 0:
             raise ServerMissing("Ceph's daemons need root")
         super().__init__()
-        *monitor_ports, self.port = free_ports(3)  # an OSD looks for its own, from 6800 on
+        *monitor_ports, self.port = free_ports(3)  # an OSD chooses its own, from 6800
         self._fsid, self._osd_uuid = str(uuid.uuid4()), str(uuid.uuid4())
         self._monitor_address = "[v2:{0}:{1},v1:{0}:{2}]".format(HOST, *monitor_ports)
         self._conf = self.folder / "ceph.conf"
@@ -67,13 +67,13 @@ class CephServer(StoreServer):
         return Process(
             command[0],
             [*command, "-f"],
-            log=self.folder / f"{name}.log",  # where the daemon itself writes too
+            log=self.folder / f"{name}.log",  # the daemon writes to it, too
             ready=ready,
             environment={"CEPH_CONF": str(self._conf)},
         )
 
     def _serves(self) -> bool:
-        # A GET of / is answered before the OSD is there; only a look for a bucket goes all the way.
+        # GET / works before the OSD is up; only a request for a bucket needs it.
         return http_status(self.port, "/no-such-bucket") == 404
 
     def start(self) -> None:
@@ -119,10 +119,10 @@ class CephServer(StoreServer):
             raise ServerFailed(f"{command[0]} ended with status {result.returncode}: {result.stderr[-2000:]}")
 
 
-# A topic whose URL has a password is taken over HTTPS only, or where a proxy says that it was HTTPS.
-# Without `mon client mode = crc` radosgw hangs for ever where authentication is off,
-# and without `tcp_nodelay` every GET takes 44 ms. The `paxos` lines: else it takes 12 s to start. The watch's timeout:
-# else a radosgw that comes after a killed one takes 30 s to make a bucket, waiting for the dead one to hear of it.
+# trust forwarded https: a topic URL with a password is accepted only over HTTPS, or behind a proxy that reports HTTPS.
+# mon client mode = crc: without authentication, radosgw hangs otherwise.
+# tcp_nodelay: otherwise every GET takes 44 ms. paxos: otherwise the start takes 12 s.
+# watch timeout: otherwise a radosgw started after a killed one needs 30 s to create a bucket.
 CONF = """
 [global]
 fsid = {fsid}

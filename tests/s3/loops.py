@@ -12,6 +12,6 @@ POLICIES = {"uvloop": uvloop.EventLoopPolicy, "asyncio": asyncio.DefaultEventLoo
 
 @pytest.fixture(scope="module", params=POLICIES)
 def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """They differ in what a transport does when it is closed, aborted or full."""
+    """Run with both loops: their transports differ when closed, aborted or full."""
     policy: asyncio.AbstractEventLoopPolicy = POLICIES[request.param]()
     return policy

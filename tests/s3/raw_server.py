@@ -1,4 +1,4 @@
-"""A scripted store on a raw socket: it says what a test wants said, byte by byte, and keeps what it was sent."""
+"""A scripted store on a raw socket: it sends the given bytes and records the requests."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from s3s3.s3 import Store
 DATE = "Mon, 05 Oct 2026 21:09:27 GMT"
 
 
-def answer(status: int = 200, body: bytes = b"", **headers: str | None) -> bytes:
-    """Return a whole answer. `content_length=None` leaves the header out."""
+def response(status: int = 200, body: bytes = b"", **headers: str | None) -> bytes:
+    """Return a whole response. `content_length=None` omits the header."""
     fields: dict[str, str | None] = {"date": DATE, "content-length": str(len(body))}
     fields.update({name.replace("_", "-"): value for name, value in headers.items()})
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value is not None)
-    return f"HTTP/1.1 {status} Said\r\n{lines}\r\n".encode("utf-8", "surrogateescape") + body
+    return f"HTTP/1.1 {status} Status\r\n{lines}\r\n".encode("utf-8", "surrogateescape") + body
 
 
-def error(status: int, code: str, message: str = "", **headers: str | None) -> bytes:
+def error_response(status: int, code: str, message: str = "", **headers: str | None) -> bytes:
     body = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{message}</Message></Error>'
-    return answer(status, body.encode(), **headers)
+    return response(status, body.encode(), **headers)
 
 
 @dataclass
-class Talk:
-    """One request, its head already read, and the connection it came on."""
+class ReceivedRequest:
+    """A request after its head was read, and its connection."""
 
     head: bytes
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     number: int
     body: bytes = b""
-    broke_off: bool = False
+    is_truncated: bool = False
 
     @property
     def method(self) -> str:
@@ -61,17 +61,17 @@ class Talk:
             except ConnectionError:
                 part = b""
             if not part:
-                self.broke_off = True
+                self.is_truncated = True
                 break
             self.body += part
             left -= len(part)
         return self.body
 
-    def say(self, raw: bytes) -> None:
+    def write(self, raw: bytes) -> None:
         self.writer.write(raw)
 
     async def close(self) -> None:
-        """End the connection as a server does that shuts down: what was said arrives."""
+        """Close the connection like a server that shuts down; what was written is sent."""
         self.writer.close()
 
     async def reset(self) -> None:
@@ -80,16 +80,16 @@ class Talk:
         self.writer.transport.abort()
 
 
-Script = Callable[[Talk], Awaitable[Any]]
+Script = Callable[[ReceivedRequest], Awaitable[Any]]
 
 
 @dataclass
 class RawServer:
-    """Serves on a port of its own; each request goes to the next of the scripts, the last one repeats."""
+    """Passes each request to the next of the scripts, and repeats the last one."""
 
     scripts: Iterable[Script]
     tls: ssl.SSLContext | None = None
-    talks: list[Talk] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
     connections: int = 0
     port: int = 0
 
@@ -115,14 +115,14 @@ class RawServer:
         try:
             while not writer.is_closing():
                 head = await reader.readuntil(b"\r\n\r\n")
-                talk = Talk(head[:-4], reader, writer, len(self.talks))
-                self.talks.append(talk)
-                await self._scripts[min(talk.number, len(self._scripts) - 1)](talk)
+                received = ReceivedRequest(head[:-4], reader, writer, len(self.requests))
+                self.requests.append(received)
+                await self._scripts[min(received.number, len(self._scripts) - 1)](received)
                 if not writer.is_closing():
-                    await talk.read_body()
+                    await received.read_body()
                     await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            pass  # the client went, or the test is over
+            pass  # the client disconnected, or the test ended
         finally:
             writer.close()
 
@@ -142,20 +142,20 @@ class RawServer:
         return Store(self.endpoint(**(endpoint or {})), **options)
 
 
-def says(raw: bytes) -> Script:
-    """Return a script: read the whole request, then say this."""
+def respond(raw: bytes) -> Script:
+    """Return a script that reads the whole request, then writes `raw`."""
 
-    async def script(talk: Talk) -> None:
-        await talk.read_body()
-        talk.say(raw)
+    async def script(received: ReceivedRequest) -> None:
+        await received.read_body()
+        received.write(raw)
 
     return script
 
 
 async def eventually(condition: Callable[[], object]) -> None:
-    """Wait until it holds; fail where it does not within seconds."""
+    """Wait until the condition is true; fail after ten seconds."""
     for _ in range(1000):
         if condition():
             return
         await asyncio.sleep(0.01)
-    raise AssertionError("it never came to hold")
+    raise AssertionError("the condition did not become true")

@@ -1,4 +1,4 @@
-"""Where a store is, who asks it, and boto3 resources that work on Swift and Ceph."""
+"""Addresses, credentials, and boto3 resources that work with Swift and Ceph."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def endpoint(**changed: Any) -> Endpoint:
         ({"host": "h", "bucket_name": "tenant:b"}, ("h", 443), "h", "/tenant%3Ab/k", "/tenant%3Ab/k"),
     ],
 )
-def test_an_endpoint_says_where_its_bucket_is(
+def test_the_address_of_an_endpoint(
     settings: dict[str, Any], connects_to: tuple[str, int], host_header: str, path: str, resource: str
 ) -> None:
     address = Address.of(endpoint(**settings))
@@ -60,7 +60,7 @@ def test_an_endpoint_says_where_its_bucket_is(
 # credentials
 
 
-async def test_configured_keys_are_used_without_asking_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_configured_credentials_are_current_without_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "from-the-environment")
     keys = CredentialProvider(endpoint(access_key_id="mine", secret_access_key=Secret("s"), session_token=Secret("t")))
     found = keys.current()
@@ -68,11 +68,11 @@ async def test_configured_keys_are_used_without_asking_anybody(monkeypatch: pyte
     assert (found.access_key_id, found.secret_access_key, found.session_token) == ("mine", "s", "t")
 
 
-async def test_keys_that_are_not_configured_come_from_boto3s_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_configured_credentials_those_of_boto3s_chain_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "from-the-environment")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     source = CredentialProvider(endpoint())
-    assert source.current() is None  # nobody was asked yet
+    assert source.current() is None  # the chain did not run yet
     keys = await source.load()
     assert (keys.access_key_id, keys.secret_access_key, keys.session_token) == ("from-the-environment", "secret", None)
     assert source.current() is keys
@@ -88,20 +88,20 @@ def no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def test_where_there_are_no_keys_the_settings_are_named(no_keys: Path) -> None:
+async def test_an_error_for_missing_credentials_names_the_settings(no_keys: Path) -> None:
     with pytest.raises(AccessDenied, match=r"aws_access_key_id and aws_secret_access_key in \[source\]"):
         await CredentialProvider(endpoint()).load()
 
 
-async def test_keys_that_expire_are_asked_for_again(no_keys: Path) -> None:
-    """A process that gives keys is how the chain's refreshing can be seen without AWS."""
+async def test_expiring_credentials_are_loaded_again(no_keys: Path) -> None:
+    """credential_process makes the refresh of the chain visible without AWS."""
     calls, script = no_keys / "calls", no_keys / "keys.sh"
 
     def keys_until(minutes: int) -> None:
         until = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(minutes=minutes)
-        answer = {"Version": 1, "AccessKeyId": "AK", "SecretAccessKey": "SK", "SessionToken": "T"}
-        said = json.dumps({**answer, "Expiration": until.isoformat()})
-        script.write_text(f"echo >> {calls}; echo '{said}'")
+        credentials = {"Version": 1, "AccessKeyId": "AK", "SecretAccessKey": "SK", "SessionToken": "T"}
+        output = json.dumps({**credentials, "Expiration": until.isoformat()})
+        script.write_text(f"echo >> {calls}; echo '{output}'")
 
     (no_keys / "config").write_text(f"[default]\ncredential_process = sh {script}\n")
     keys_until(1)
@@ -116,7 +116,7 @@ async def test_keys_that_expire_are_asked_for_again(no_keys: Path) -> None:
     asked = len(calls.read_text())
     assert asked > 1
     a_minute_later(source)
-    await source.load()  # these are good for hours
+    await source.load()  # valid for hours
     assert len(calls.read_text()) == asked
 
 
@@ -167,10 +167,10 @@ def test_a_resource_works_at_every_level(
 
 
 class OrdinaryCallingFormat:
-    """boto 2's; the predecessor's users pass such an object."""
+    """An object like boto 2's, as users of the predecessor pass it."""
 
 
-def test_a_resource_is_v2_and_path_style_unless_said_otherwise() -> None:
+def test_a_resource_is_v2_and_path_style_by_default() -> None:
     keys = {"aws_access_key_id": "AK", "aws_secret_access_key": "SK", "host": "h"}
     for changed, version, style, url in (
         ({}, "s3", "path", "https://h"),
@@ -186,7 +186,7 @@ def test_a_resource_is_v2_and_path_style_unless_said_otherwise() -> None:
         assert config.request_checksum_calculation == "when_required"
 
 
-def test_every_fault_of_the_arguments_is_told() -> None:
+def test_every_invalid_argument_is_reported() -> None:
     with pytest.raises(ConfigError) as caught:
         create_resource({"hots": "h", "port": "7480", "is_secure": "no", "signature_version": "v3"})
     assert len(caught.value.problems) == 4

@@ -38,7 +38,7 @@ def nobody_is_logged_in(monkeypatch: pytest.MonkeyPatch) -> None:
         {"host": "::1", "port": 8080, "signature_version": "s3v4", "region": "default"},
     ],
 )
-def test_what_a_resource_was_made_of_comes_back(arguments: dict[str, Any]) -> None:
+def test_an_endpoint_has_the_arguments_of_its_resource(arguments: dict[str, Any]) -> None:
     found = endpoint_from_client(create_resource({**KEYS, **arguments}).meta.client, "images", "source")
     assert (found.host, found.port) == (arguments["host"], arguments.get("port"))
     assert found.is_secure is arguments.get("is_secure", True)
@@ -48,7 +48,7 @@ def test_what_a_resource_was_made_of_comes_back(arguments: dict[str, Any]) -> No
     assert (found.access_key_id, found.secret_access_key) == ("me", "secret")
 
 
-def test_the_secret_does_not_show() -> None:
+def test_the_secret_is_not_in_the_repr() -> None:
     assert "secret'" not in repr(endpoint(aws_session_token="a-token")).replace("Secret('***')", "")
     assert "a-token" not in repr(endpoint(aws_session_token="a-token"))
 
@@ -59,17 +59,17 @@ def test_a_plain_boto3_client_means_aws_v4_and_path_style() -> None:
     assert (found.signature_version, found.region, found.path_style) == ("s3v4", "eu-central-1", True)
 
 
-def test_a_session_token_goes_along() -> None:
+def test_a_session_token_is_taken_from_the_client() -> None:
     assert endpoint(aws_session_token="token").session_token == "token"
 
 
-def test_keys_of_the_environment_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_of_the_environment_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "from-the-environment")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
     assert endpoint(aws_access_key_id=None, aws_secret_access_key=None).access_key_id == "from-the-environment"
 
 
-def test_a_client_without_keys_is_refused() -> None:
+def test_a_client_without_credentials_is_refused() -> None:
     with pytest.raises(AccessDenied, match="no credentials"):
         endpoint(aws_access_key_id=None, aws_secret_access_key=None)
 
@@ -79,6 +79,6 @@ def test_a_client_that_does_not_sign_is_refused() -> None:
         endpoint(Config(signature_version=botocore.UNSIGNED))
 
 
-def test_an_address_with_a_path_is_refused() -> None:
+def test_an_endpoint_url_with_a_path_is_refused() -> None:
     with pytest.raises(ConfigError, match="only scheme, host and port"):
         endpoint(endpoint_url="http://gateway.example.org/s3")

@@ -1,4 +1,4 @@
-"""Making buckets whose store deletes what has had its time, on real stores."""
+"""Create buckets and set lifecycle rules on real stores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.real
 
 
-async def test_a_bucket_is_made_once_and_swift_cannot_delete_by_itself(swift: SwiftServer) -> None:
+async def test_a_bucket_is_created_once_and_swift_has_no_lifecycle_rules(swift: SwiftServer) -> None:
     buckets = BucketAdmin(swift.endpoint(f"made-{uuid.uuid4().hex[:8]}"))
     assert await buckets.create()
     assert not await buckets.create()
@@ -28,7 +28,7 @@ async def test_a_bucket_is_made_once_and_swift_cannot_delete_by_itself(swift: Sw
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-async def test_ceph_deletes_by_a_rule_and_says_so_and_other_rules_stay(
+async def test_ceph_reports_the_expiry_of_an_object_and_other_rules_stay(
     ceph: CephServer, version: Literal["s3", "s3v4"]
 ) -> None:
     name = f"made-{uuid.uuid4().hex[:8]}"
@@ -53,15 +53,13 @@ async def test_ceph_deletes_by_a_rule_and_says_so_and_other_rules_stay(
     assert rules["other"]["Expiration"]["Days"] == 9
     client.put_object(Bucket=name, Key="mirrored/key", Body=b"content")
     async with Store(endpoint) as store:
-        held = await store.head("key")
-        assert held is not None
-        assert held.expires_ms is not None
-        assert 1 < (held.expires_ms - store.source_time_ms()) / 86_400_000 <= 3
+        info = await store.head("key")
+        assert info is not None
+        assert info.expires_ms is not None
+        assert 1 < (info.expires_ms - store.source_time_ms()) / 86_400_000 <= 3
 
 
-async def test_a_bucket_of_somebody_else_is_not_taken_for_ours(
-    swift: SwiftServer, new_bucket: Callable[..., str]
-) -> None:
+async def test_a_bucket_of_another_account_is_not_created(swift: SwiftServer, new_bucket: Callable[..., str]) -> None:
     buckets = BucketAdmin(replace(swift.endpoint(new_bucket(swift)), secret_access_key="wrong"))  # type: ignore[arg-type]
     with pytest.raises(Exception, match="aws_secret_access_key"):
         await buckets.create()

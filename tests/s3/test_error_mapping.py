@@ -1,4 +1,4 @@
-"""What a store says, or fails to say, becomes one of our errors, with advice that names the setting."""
+"""Responses and failures become errors with advice that names the setting."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from s3s3.model import Endpoint, Secret
 from s3s3.s3 import Timeouts
 from s3s3.s3.error_mapping import error_for_response
 from tests.s3.loops import event_loop_policy  # noqa: F401
-from tests.s3.raw_server import RawServer, Talk, answer, error, eventually, says
+from tests.s3.raw_server import RawServer, ReceivedRequest, error_response, eventually, respond, response
 
 
 async def caught_from(raw: bytes, **endpoint: object) -> StoreError:
-    async with RawServer([says(raw)]) as server, server.store(endpoint=endpoint) as store:
+    async with RawServer([respond(raw)]) as server, server.store(endpoint=endpoint) as store:
         with pytest.raises(StoreError) as caught:
             await store.get("key")
     return caught.value
@@ -71,7 +71,7 @@ async def caught_from(raw: bytes, **endpoint: object) -> StoreError:
     ],
 )
 async def test_codes_and_statuses_become_errors(status: int, code: str, kind: type[StoreError]) -> None:
-    caught = await caught_from(error(status, code) if code else answer(status))
+    caught = await caught_from(error_response(status, code) if code else response(status))
     assert type(caught) is kind
     assert (caught.status, caught.code, caught.key, caught.operation) == (status, code, "key", "GET")
     assert str(status) in str(caught)
@@ -80,11 +80,11 @@ async def test_codes_and_statuses_become_errors(status: int, code: str, kind: ty
 @pytest.mark.parametrize(
     ("raw", "endpoint", "advice"),
     [
-        (error(403, "SignatureDoesNotMatch"), {}, "check aws_secret_access_key and aws_access_key_id in"),
-        (error(403, "SignatureDoesNotMatch"), {"signature_version": "s3v4"}, "if they are right, region"),
-        (error(403, "InvalidAccessKeyId"), {}, "check aws_access_key_id in"),
+        (error_response(403, "SignatureDoesNotMatch"), {}, "check aws_secret_access_key and aws_access_key_id in"),
+        (error_response(403, "SignatureDoesNotMatch"), {"signature_version": "s3v4"}, "if they are right, region"),
+        (error_response(403, "InvalidAccessKeyId"), {}, "check aws_access_key_id in"),
         (
-            error(
+            error_response(
                 400,
                 "InvalidRequest",
                 "The mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
@@ -93,20 +93,28 @@ async def test_codes_and_statuses_become_errors(status: int, code: str, kind: ty
             'set signature_version = "s3v4" in',
         ),
         (
-            answer(400, b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>"),
+            response(400, b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>"),
             {"signature_version": "s3v4"},
             'set region = "eu-west-1" in',
         ),
-        (answer(301, x_amz_bucket_region="eu-west-2"), {}, 'set region = "eu-west-2" in'),
-        (answer(307, location="http://other.example.org/"), {}, "to http://other.example.org/: set host or region in"),
+        (response(301, x_amz_bucket_region="eu-west-2"), {}, 'set region = "eu-west-2" in'),
         (
-            answer(301, b"<Error><Code>PermanentRedirect</Code><Endpoint>s3.example.org</Endpoint></Error>"),
+            response(307, location="http://other.example.org/"),
+            {},
+            "to http://other.example.org/: set host or region in",
+        ),
+        (
+            response(301, b"<Error><Code>PermanentRedirect</Code><Endpoint>s3.example.org</Endpoint></Error>"),
             {},
             "to s3.example.org: set host or region in",
         ),
-        (error(404, "NoSuchBucket"), {}, "create the bucket 'bucket'"),
-        (error(501, "NotImplemented"), {}, "check storage_class, acl, copy_tags and server_side_encryption in"),
-        (answer(501), {}, "check storage_class, acl, copy_tags and server_side_encryption in"),
+        (error_response(404, "NoSuchBucket"), {}, "create the bucket 'bucket'"),
+        (
+            error_response(501, "NotImplemented"),
+            {},
+            "check storage_class, acl, copy_tags and server_side_encryption in",
+        ),
+        (response(501), {}, "check storage_class, acl, copy_tags and server_side_encryption in"),
     ],
 )
 async def test_advice_names_the_setting_and_its_table(raw: bytes, endpoint: dict[str, object], advice: str) -> None:
@@ -115,14 +123,14 @@ async def test_advice_names_the_setting_and_its_table(raw: bytes, endpoint: dict
     assert "[destination-raw]" in caught.advice or "bucket_name" in caught.advice
 
 
-@pytest.mark.parametrize(("theirs_s", "says_so"), [(-3600, "3600 s ahead of"), (7200, "7200 s behind")])
-async def test_a_clock_that_is_wrong_is_told_by_how_much(theirs_s: int, says_so: str) -> None:
-    date = formatdate(time.time() + theirs_s, usegmt=True)
-    caught = await caught_from(error(403, "RequestTimeTooSkewed", date=date))
+@pytest.mark.parametrize(("offset_s", "expected"), [(-3600, "3600 s ahead of"), (7200, "7200 s behind")])
+async def test_clock_skew_is_reported_in_seconds(offset_s: int, expected: str) -> None:
+    date = formatdate(time.time() + offset_s, usegmt=True)
+    caught = await caught_from(error_response(403, "RequestTimeTooSkewed", date=date))
     assert "this machine's clock is" in caught.advice
-    number, words = says_so.split(" ", 1)
-    told = int(caught.advice.split("clock is ")[1].split(" ")[0])
-    assert abs(told - int(number)) <= 2
+    number, words = expected.split(" ", 1)
+    skew_s = int(caught.advice.split("clock is ")[1].split(" ")[0])
+    assert abs(skew_s - int(number)) <= 2
     assert words in caught.advice
 
 
@@ -139,46 +147,46 @@ async def test_a_clock_that_is_wrong_is_told_by_how_much(theirs_s: int, says_so:
         (b'<!DOCTYPE a [<!ENTITY b "boom">]><Error><Code>&b;</Code><Message>m</Message></Error>', "&b; m"),
     ],
 )
-async def test_an_answer_of_a_proxy_is_told_in_its_own_words(body: bytes, message: str) -> None:
-    async with RawServer([says(answer(502, body))]) as server, server.store() as store:
+async def test_the_text_of_a_proxys_error_page_is_reported(body: bytes, message: str) -> None:
+    async with RawServer([respond(response(502, body))]) as server, server.store() as store:
         with pytest.raises(StoreUnavailable) as caught:
             await asyncio.wait_for(store.get("key"), 5)
     assert message in caught.value.message
     assert len(caught.value.message) <= 310
 
 
-async def test_an_entity_bomb_is_not_read() -> None:
+async def test_an_entity_bomb_is_not_expanded() -> None:
     levels = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 12))
     bomb = f'<!DOCTYPE a [<!ENTITY l0 "ha">{levels}]><Error><Code>&l11;</Code></Error>'
     started = time.monotonic()
-    assert (await caught_from(answer(400, bomb.encode()))).code == ""
+    assert (await caught_from(response(400, bomb.encode()))).code == ""
     assert time.monotonic() - started < 1
 
 
-async def test_a_404_that_names_nothing_is_no_missing_key() -> None:
+async def test_a_404_without_a_code_is_not_a_missing_key() -> None:
     """A proxy's 404 must not delete anything."""
-    for raw in (answer(404), answer(404, b"<html>not found</html>")):
+    for raw in (response(404), response(404, b"<html>not found</html>")):
         caught = await caught_from(raw)
         assert type(caught) is StoreRefused
 
 
-async def test_a_header_that_is_no_utf8_is_told_as_text_that_can_be_written_down() -> None:
-    """The queue in Redis keeps the reason why a circuit is open."""
-    refused = await caught_from(answer(403, x_amz_bucket_region="M\udcfcnchen"))
+async def test_a_header_that_is_not_utf8_becomes_valid_text() -> None:
+    """Redis stores the reason of an open circuit."""
+    refused = await caught_from(response(403, x_amz_bucket_region="M\udcfcnchen"))
     assert 'region = "M\ufffdnchen"' in str(refused).encode().decode()
 
 
-async def test_secrets_and_signatures_are_never_told() -> None:
-    async def repeat_everything(talk: Talk) -> None:
-        told = b"you sent " + talk.headers["authorization"] + b" with s3cr3t-key and t0ken; Signature=" + b"a" * 64
-        talk.say(answer(400, told))
+async def test_secrets_and_signatures_are_redacted() -> None:
+    async def repeat_everything(received: ReceivedRequest) -> None:
+        body = b"you sent " + received.headers["authorization"] + b" with s3cr3t-key and t0ken; Signature=" + b"a" * 64
+        received.write(response(400, body))
 
     for version in ("s3", "s3v4"):
         endpoint = {"signature_version": version, "session_token": Secret("t0ken")}
         async with RawServer([repeat_everything]) as server, server.store(endpoint=endpoint) as store:
             with pytest.raises(StoreRefused) as caught:
                 await store.get("key")
-            sent = server.talks[0].headers["authorization"].decode()
+            sent = server.requests[0].headers["authorization"].decode()
         signature = sent.rsplit("=", 1)[1] if version == "s3v4" else sent.split(":")[1]
         shown = f"{caught.value} {caught.value!r}"
         assert "you sent" in shown
@@ -188,15 +196,15 @@ async def test_secrets_and_signatures_are_never_told() -> None:
         assert "a" * 64 not in shown
 
 
-async def test_a_message_says_store_operation_and_key() -> None:
-    caught = await caught_from(error(403, "AccessDenied", "no"))
+async def test_a_message_has_store_operation_and_key() -> None:
+    caught = await caught_from(error_response(403, "AccessDenied", "no"))
     assert str(caught).startswith("destination-raw: GET of 'key': 403 AccessDenied: no (")
 
 
-# no answer at all
+# no response
 
 
-async def test_a_name_that_does_not_resolve_names_host_and_port() -> None:
+async def test_an_unresolvable_name_is_reported_with_host_and_port() -> None:
     async with RawServer([], port=80).store(endpoint={"host": "no-such-host.invalid"}) as store:
         with pytest.raises(StoreUnavailable, match=r"no-such-host.invalid:80 cannot be resolved.*check host"):
             await store.get("key")
@@ -219,8 +227,8 @@ def tls(certificate: Path) -> ssl.SSLContext:
     return context
 
 
-async def test_https_works_where_the_certificate_is_trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with RawServer([says(answer(body=b"x" * 1_000_000, etag='"e"'))], tls=tls(certificate)) as server:
+async def test_https_works_with_a_trusted_certificate(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with RawServer([respond(response(body=b"x" * 1_000_000, etag='"e"'))], tls=tls(certificate)) as server:
         async with server.store() as store:
             with pytest.raises(StoreUnavailable, match=r"is not trusted: self.signed certificate.*SSL_CERT_FILE"):
                 await store.get("key")
@@ -237,15 +245,15 @@ async def test_https_works_where_the_certificate_is_trusted(certificate: Path, m
 
             with pytest.raises(ZeroDivisionError):
                 await store.put("key", broken, size_bytes=len(body), md5=b"m" * 16, headers={})
-        assert server.talks[1].body == body
-        await eventually(lambda: all(talk.broke_off for talk in server.talks[2:]))
+        assert server.requests[1].body == body
+        await eventually(lambda: all(received.is_truncated for received in server.requests[2:]))
 
 
-@pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""], ids=["says 400", "says nothing"])
-async def test_https_to_a_plain_port_names_is_secure(said: bytes) -> None:
+@pytest.mark.parametrize("raw", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""], ids=["responds 400", "no response"])
+async def test_https_to_a_plain_port_names_is_secure(raw: bytes) -> None:
     async def answer_plainly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
-        writer.write(said)
+        writer.write(raw)
         writer.close()
 
     plain = await asyncio.start_server(answer_plainly, "127.0.0.1", 0)
@@ -258,7 +266,7 @@ async def test_https_to_a_plain_port_names_is_secure(said: bytes) -> None:
 
 
 async def test_plain_http_to_a_tls_port_names_is_secure(certificate: Path) -> None:
-    async with RawServer([says(answer())], tls=tls(certificate)) as server:
+    async with RawServer([respond(response())], tls=tls(certificate)) as server:
         async with server.store(endpoint={"is_secure": False}, timeouts=Timeouts(read_s=2)) as store:
             with pytest.raises(StoreUnavailable) as caught:
                 await store.get("key")
@@ -267,10 +275,10 @@ async def test_plain_http_to_a_tls_port_names_is_secure(certificate: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "said", [b"SSH-2.0-OpenSSH_9.2p1\r\n", b"\x15\x03\x01\x00\x02\x02\x46", b"HTTP/2.0 200 OK\r\n\r\n"]
+    "raw", [b"SSH-2.0-OpenSSH_9.2p1\r\n", b"\x15\x03\x01\x00\x02\x02\x46", b"HTTP/2.0 200 OK\r\n\r\n"]
 )
-async def test_a_server_that_speaks_something_else_is_told(said: bytes) -> None:
-    async with RawServer([says(said)]) as server, server.store() as store:
+async def test_a_server_of_another_protocol_is_reported(raw: bytes) -> None:
+    async with RawServer([respond(raw)]) as server, server.store() as store:
         with pytest.raises(StoreUnavailable, match="does not speak correct HTTP") as caught:
             await store.get("key")
         assert "check host, port and is_secure in [destination-raw]" in caught.value.advice
@@ -289,8 +297,8 @@ async def test_a_server_that_speaks_something_else_is_told(said: bytes) -> None:
         b"HTTP/1.1 200 OK\r\na: " + b"x" * 70_000,
     ],
 )
-async def test_an_answer_that_cannot_be_trusted_to_end_is_an_error(head: bytes) -> None:
-    async with RawServer([says(head)]) as server, server.store() as store:
+async def test_a_response_without_a_reliable_end_is_an_error(head: bytes) -> None:
+    async with RawServer([respond(head)]) as server, server.store() as store:
         with pytest.raises(StoreUnavailable, match="does not speak correct HTTP"):
             await asyncio.wait_for(store.fetch("key", 10), 5)
 
@@ -302,7 +310,7 @@ async def test_an_answer_that_cannot_be_trusted_to_end_is_an_error(head: bytes) 
         ("UnsupportedAlgorithm", "Encountered an unsupported algorithm."),
     ],
 )
-def test_a_store_that_takes_v4_only_is_a_refusal_that_names_the_setting(code: str, message: str) -> None:
+def test_an_error_for_v2_names_the_setting_for_v4(code: str, message: str) -> None:
     body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
     endpoint = Endpoint("source", "bucket", signature_version="s3")
     error = error_for_response(endpoint, "LIST", None, status=400, headers={}, body=body)

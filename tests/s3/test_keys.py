@@ -1,4 +1,4 @@
-"""Keys and queries in a URL, and what a key is called at a destination."""
+"""Encode keys and queries; map keys to endpoint keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 
 @given(text)
-def test_an_encoded_key_has_only_what_a_path_may_have_and_decodes_to_itself(key: str) -> None:
+def test_an_encoded_key_is_a_valid_path_and_decodes_to_the_key(key: str) -> None:
     encoded = encode_key(key)
     assert unquote(encoded) == key
     assert all(part.isascii() and (part.isalnum() or part in "-._~/%") for part in encoded)
@@ -32,14 +32,14 @@ def test_a_name_without_a_value_has_no_equals_sign() -> None:
 
 
 @given(text, text, text.filter(bool))
-def test_what_a_destination_holds_maps_back_to_the_sources_name(own: str, source: str, rest: str) -> None:
+def test_an_endpoint_key_maps_back_to_the_key(own: str, source: str, rest: str) -> None:
     mapper = KeyMapper(Endpoint("d", "b", prefix=own), source)
     assert mapper.endpoint_key(source + rest) == own + rest
     assert mapper.source_key(own + rest) == source + rest
 
 
 @pytest.mark.parametrize("key", ["", "x" * 1025, "ü" * 513, "\ud800", "p"])
-def test_what_is_no_key_is_refused_with_store_and_key(key: str) -> None:
+def test_an_error_for_an_invalid_key_has_store_and_key(key: str) -> None:
     mapper = KeyMapper(Endpoint("d", "b", prefix=""), "p" if key == "p" else "")
     with pytest.raises(InvalidKey) as caught:
         mapper.endpoint_key(key)

@@ -1,4 +1,4 @@
-"""LIST pages as real stores write them, and as none should."""
+"""Parse pages of real stores, and invalid ones."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ keys = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(keys, max_size=5), st.sampled_from([ceph, swift, aws, rclone]))
-def test_every_key_comes_out_of_every_stores_way_of_writing(names: list[str], write: Callable[[str], str]) -> None:
+def test_every_key_is_read_from_the_encoding_of_every_store(names: list[str], write: Callable[[str], str]) -> None:
     listed = parse_page(page(*map(write, names)))
     assert listed.entries == [Entry(name, 7, ETAG, WHEN_MS) for name in names]
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(keys, max_size=5), st.sampled_from([ceph, swift, aws]))
-def test_the_quick_way_and_the_xml_parser_read_the_same(names: list[str], write: Callable[[str], str]) -> None:
+def test_the_regular_expression_and_the_xml_parser_agree(names: list[str], write: Callable[[str], str]) -> None:
     text = page(*map(write, names)).decode()
     quick = list_parser._match(text.replace("&quot;", '"'))
     assert quick is not None
@@ -87,20 +87,20 @@ def test_the_quick_way_and_the_xml_parser_read_the_same(names: list[str], write:
 @given(
     st.lists(st.text(st.characters(codec="utf-8", min_codepoint=32, exclude_characters="\x7f\ufffe\uffff")), max_size=5)
 )
-def test_keys_that_a_store_does_not_encode_are_read_as_they_are(names: list[str]) -> None:
+def test_keys_that_are_not_encoded_are_read_unchanged(names: list[str]) -> None:
     contents = [ceph("k").replace("<Key>k<", f"<Key>{escape(name)}<") for name in names]
     for written in (contents, [text.replace("<Size>", " <Size>") for text in contents]):
         listed = parse_page(page(*written, about=""))
         assert [entry.key for entry in listed.entries] == names
 
 
-def test_ceph_writes_control_characters_beside_the_keys_and_the_page_is_read_all_the_same() -> None:
+def test_control_characters_outside_of_keys_are_accepted() -> None:
     about = "<EncodingType>url</EncodingType><NextContinuationToken>\x01\x7f</NextContinuationToken>"
     for contents in (ceph("\x01\x7f"), rclone("\x01\x7f")):
         assert parse_page(page(contents, about=about)).entries[0].key == "\x01\x7f"
 
 
-def test_what_the_store_says_about_the_page_is_kept() -> None:
+def test_the_header_of_a_page_is_parsed() -> None:
     truncated = page(swift("a"), about="<NextMarker>x&amp;y</NextMarker>").replace(b">false<", b">true<")
     listed = parse_page(truncated)
     assert (listed.is_truncated, listed.is_v2, listed.token) == (True, False, "x&y")
@@ -108,7 +108,7 @@ def test_what_the_store_says_about_the_page_is_kept() -> None:
     assert (listed.entries, listed.is_truncated, listed.is_v2, listed.token) == ([], False, True, "")
 
 
-def test_a_key_named_like_a_field_is_no_field() -> None:
+def test_a_key_that_looks_like_a_field_is_not_one() -> None:
     key = "<IsTruncated>true</IsTruncated>"
     raw = page(ceph("k").replace("<Key>k<", f"<Key>{escape(key)}<"), about="")
     assert parse_page(raw).is_truncated is False
@@ -125,7 +125,7 @@ def test_a_key_named_like_a_field_is_no_field() -> None:
         ("1969-12-31T23:59:59.000Z", -1000),
     ],
 )
-def test_times_are_read_to_the_millisecond(when: str, expected_ms: int) -> None:
+def test_times_are_parsed_to_the_millisecond(when: str, expected_ms: int) -> None:
     assert parse_page(page(swift("a").replace(WHEN, when))).entries[0].modified_ms == expected_ms
 
 
@@ -146,12 +146,12 @@ def test_times_are_read_to_the_millisecond(when: str, expected_ms: int) -> None:
         b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "c">]><ListBucketResult>&b;</ListBucketResult>',
     ],
 )
-def test_what_is_no_listing_is_refused(raw: bytes) -> None:
+def test_a_response_that_is_not_a_listing_is_refused(raw: bytes) -> None:
     with pytest.raises(StoreRefused):
         parse_page(raw)
 
 
-def test_names_are_given_to_the_entries() -> None:
+def test_entries_are_renamed() -> None:
     listed = parse_page(page(swift("own/a")), rename=lambda key: "source/" + key[4:])
     assert listed.entries[0].key == "source/a"
     assert listed.last_key == "own/a"

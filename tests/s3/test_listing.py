@@ -1,4 +1,4 @@
-"""Listings of a scripted bucket whose store has its ways."""
+"""Page through listings of a scripted store."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 
 from s3s3.errors import AccessDenied, ListingOutOfOrder, NoSuchBucket, StoreRefused, StoreUnavailable
 from s3s3.s3 import Store
-from tests.s3.raw_server import RawServer, Talk, answer, error, eventually, says
+from tests.s3.raw_server import RawServer, ReceivedRequest, error_response, eventually, respond, response
 
 
 @dataclass
 class Bucket:
-    """Answers LIST as S3 does, unless told otherwise."""
+    """Responds to LIST like S3, with the given deviations."""
 
     keys: list[str]
     page_size: int = 3
@@ -30,8 +30,8 @@ class Bucket:
     empty_pages: int = 0
     asked: list[dict[str, str]] = field(default_factory=list)
 
-    async def __call__(self, talk: Talk) -> None:
-        path, _, query = talk.target.partition(b"?")
+    async def __call__(self, received: ReceivedRequest) -> None:
+        path, _, query = received.target.partition(b"?")
         assert path == b"/bucket/"
         asked = dict(parse_qsl(query.decode(), keep_blank_values=True))
         self.asked.append(asked)
@@ -46,7 +46,9 @@ class Bucket:
             at = keys.index(after) + (not self.marker_included)
         elif after:
             at = sum(key.encode() <= after.encode() for key in keys)
-        talk.say(answer(body=self._page(keys[at : at + self.page_size], len(keys) > at + self.page_size, is_v2, after)))
+        received.write(
+            response(body=self._page(keys[at : at + self.page_size], len(keys) > at + self.page_size, is_v2, after))
+        )
 
     def _page(self, keys: list[str], truncated: bool, is_v2: bool, after: str) -> bytes:
         token = ""
@@ -87,7 +89,7 @@ KEYS.sort(key=str.encode)
     ],
     ids=str,
 )
-async def test_every_key_is_listed_once_whatever_the_stores_ways(ways: dict[str, Any], page_size: int) -> None:
+async def test_every_key_is_listed_once(ways: dict[str, Any], page_size: int) -> None:
     if ways.get("marker_included"):
         page_size += 1
     bucket = Bucket(KEYS, page_size, **ways)
@@ -100,7 +102,7 @@ async def test_every_key_is_listed_once_whatever_the_stores_ways(ways: dict[str,
 
 @pytest.mark.parametrize("page_size", [1, 2, 100])
 @pytest.mark.parametrize("until", ["a1", "b", "b b1", KEYS[-1], "\U0010ffff", "0"])
-async def test_a_listing_ends_where_it_is_to_end_and_asks_for_no_page_after_that(until: str, page_size: int) -> None:
+async def test_a_listing_ends_at_until_without_another_request(until: str, page_size: int) -> None:
     bucket = Bucket(KEYS, page_size)
     async with RawServer([bucket]) as server, server.store() as store:
         assert await listed(store, until=until) == [key for key in KEYS if key <= until]
@@ -109,7 +111,7 @@ async def test_a_listing_ends_where_it_is_to_end_and_asks_for_no_page_after_that
 
 
 @pytest.mark.parametrize("ways", [{}, {"knows_v2": False}, {"empty_pages": 1}], ids=str)
-async def test_some_entries_after_a_name_are_asked_for_in_one_page(ways: dict[str, Any]) -> None:
+async def test_list_after_requests_one_page(ways: dict[str, Any]) -> None:
     bucket = Bucket(KEYS, 1, **ways)
     async with RawServer([bucket]) as server, server.store() as store:
         for start, found in (("", KEYS[:1]), ("a1", ["a2"]), ("aa", ["b b0"]), (KEYS[-1], []), ("\U0010ffff", [])):
@@ -117,7 +119,7 @@ async def test_some_entries_after_a_name_are_asked_for_in_one_page(ways: dict[st
         assert {asked["max-keys"] for asked in bucket.asked} == {"1"}
 
 
-async def test_a_listing_is_asked_for_in_v2_unless_said_otherwise() -> None:
+async def test_version_2_is_requested_by_default() -> None:
     bucket = Bucket(KEYS)
     async with RawServer([bucket]) as server:
         async with server.store() as store:
@@ -130,17 +132,19 @@ async def test_a_listing_is_asked_for_in_v2_unless_said_otherwise() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 501])
-async def test_a_store_that_refuses_v2_is_asked_in_v1(status: int) -> None:
+async def test_version_1_is_requested_if_version_2_is_refused(status: int) -> None:
     bucket = Bucket(KEYS, knows_v2=False)
 
-    async def refuse_v2(talk: Talk) -> None:
-        await (says(error(status, "NotImplemented")) if b"list-type" in talk.target else bucket)(talk)
+    async def refuse_v2(received: ReceivedRequest) -> None:
+        await (respond(error_response(status, "NotImplemented")) if b"list-type" in received.target else bucket)(
+            received
+        )
 
     async with RawServer([refuse_v2]) as server, server.store() as store:
         assert await listed(store) == KEYS
 
 
-async def test_entries_have_the_sources_names() -> None:
+async def test_entries_have_the_keys_of_the_source() -> None:
     bucket = Bucket(["copies/a", "copies/b", "copies/c", "copies/d"])
     mapped: dict[str, Any] = {"endpoint": {"prefix": "copies/"}, "source_prefix": "originals/"}
     async with RawServer([bucket]) as server, server.store(**mapped) as store:
@@ -155,7 +159,7 @@ async def test_an_empty_bucket_has_no_entries() -> None:
             assert await listed(store) == []
 
 
-async def test_a_truncated_page_may_be_empty_where_it_says_how_to_go_on() -> None:
+async def test_a_truncated_page_may_be_empty_if_it_has_a_token() -> None:
     async with RawServer([Bucket(["a", "b"], empty_pages=1)]) as server, server.store() as store:
         assert await listed(store) == ["a", "b"]
     async with RawServer([Bucket(["a", "b"], empty_pages=99)]) as server, server.store() as store:
@@ -165,17 +169,17 @@ async def test_a_truncated_page_may_be_empty_where_it_says_how_to_go_on() -> Non
 
 @pytest.mark.parametrize("keys", [["b", "a"], ["a", "a"], ["a", "b", "c", "b", "d"], ["😀", "\uffff"], ["b", "B"]])
 @pytest.mark.parametrize("knows_v2", [True, False])
-async def test_keys_that_do_not_ascend_are_an_error(keys: list[str], knows_v2: bool) -> None:
+async def test_descending_keys_are_an_error(keys: list[str], knows_v2: bool) -> None:
     async with RawServer([Bucket(keys, page_size=9, knows_v2=knows_v2)]) as server, server.store() as store:
         with pytest.raises(ListingOutOfOrder, match="comes after"):
             await listed(store)
 
 
-async def test_a_store_that_always_begins_again_is_an_error_and_no_endless_loop() -> None:
+async def test_a_listing_that_does_not_advance_is_an_error() -> None:
     class Deaf(Bucket):
-        async def __call__(self, talk: Talk) -> None:
+        async def __call__(self, received: ReceivedRequest) -> None:
             self.asked.append({})
-            talk.say(answer(body=self._page(["a", "b"], True, True, "")))
+            received.write(response(body=self._page(["a", "b"], True, True, "")))
 
     bucket = Deaf([])
     async with RawServer([bucket]) as server, server.store() as store:
@@ -184,17 +188,17 @@ async def test_a_store_that_always_begins_again_is_an_error_and_no_endless_loop(
     assert len(bucket.asked) < 10
 
 
-async def test_a_listing_that_leaves_the_prefix_is_refused() -> None:
+async def test_keys_outside_of_the_prefix_are_refused() -> None:
     class Loose(Bucket):
-        async def __call__(self, talk: Talk) -> None:
-            talk.say(answer(body=self._page(["a", "b"], False, True, "")))
+        async def __call__(self, received: ReceivedRequest) -> None:
+            received.write(response(body=self._page(["a", "b"], False, True, "")))
 
     async with RawServer([Loose([])]) as server, server.store(endpoint={"prefix": "a"}, source_prefix="a") as store:
         with pytest.raises(StoreRefused, match="outside of the requested prefix"):
             await listed(store)
 
 
-async def test_one_page_is_fetched_ahead_and_no_more() -> None:
+async def test_one_page_is_fetched_ahead() -> None:
     bucket = Bucket(KEYS)
     async with RawServer([bucket]) as server, server.store() as store:
         async with aclosing(store.pages()) as pages:
@@ -208,42 +212,42 @@ async def test_one_page_is_fetched_ahead_and_no_more() -> None:
         assert len(asyncio.all_tasks()) == 1 + len(server._tasks)
 
 
-async def test_a_page_is_tried_again_and_errors_come_out() -> None:
+async def test_a_page_is_requested_again_and_errors_are_raised() -> None:
     bucket = Bucket(KEYS)
-    scripts: list[Callable[[Talk], Awaitable[Any]]] = [
-        says(error(503, "SlowDown")),
-        says(answer(body=b"<ListBucketRes", content_length="99")),
+    scripts: list[Callable[[ReceivedRequest], Awaitable[Any]]] = [
+        respond(error_response(503, "SlowDown")),
+        respond(response(body=b"<ListBucketRes", content_length="99")),
         bucket,
     ]
 
-    async def cut_short(talk: Talk) -> None:
-        talk.say(answer(body=b"<ListBucketRes", content_length="99"))
-        await talk.close()
+    async def cut_short(received: ReceivedRequest) -> None:
+        received.write(response(body=b"<ListBucketRes", content_length="99"))
+        await received.close()
 
     scripts[1] = cut_short
     async with RawServer(scripts) as server, server.store() as store:
         assert await listed(store) == KEYS
     for script, kind in (
-        (says(error(404, "NoSuchBucket")), NoSuchBucket),
-        (says(error(403, "AccessDenied")), AccessDenied),
-        (says(error(500, "InternalError")), StoreUnavailable),
-        (says(answer(body=b"<html>welcome</html>")), StoreRefused),
+        (respond(error_response(404, "NoSuchBucket")), NoSuchBucket),
+        (respond(error_response(403, "AccessDenied")), AccessDenied),
+        (respond(error_response(500, "InternalError")), StoreUnavailable),
+        (respond(response(body=b"<html>welcome</html>")), StoreRefused),
     ):
         async with RawServer([script]) as server, server.store() as store:
             with pytest.raises(kind, match="LIST"):
                 await listed(store)
 
 
-async def test_a_page_in_chunks_is_read_whole() -> None:
+async def test_a_chunked_page_is_read() -> None:
     body = Bucket([])._page(KEYS, False, True, "")
     chunks = b"".join(
         b"%x;ext=1\r\n%s\r\n" % (len(body[at : at + 7]), body[at : at + 7]) for at in range(0, len(body), 7)
     )
-    raw = answer(content_length=None, transfer_encoding="chunked") + chunks + b"0\r\ntrailer: x\r\n\r\n"
+    raw = response(content_length=None, transfer_encoding="chunked") + chunks + b"0\r\ntrailer: x\r\n\r\n"
 
-    async def drip(talk: Talk) -> None:
+    async def drip(received: ReceivedRequest) -> None:
         for at in range(0, len(raw), 11):
-            talk.say(raw[at : at + 11])
+            received.write(raw[at : at + 11])
             await asyncio.sleep(0)
 
     async with RawServer([drip]) as server, server.store() as store:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from base64 import b64encode
 from collections.abc import AsyncIterator
@@ -20,13 +21,13 @@ from s3s3.scripts.demo.servers import StoreServer
 
 @dataclass
 class OddStore:
-    """A store in memory with one bucket, and what is odd about it."""
+    """A store in memory with one bucket and the given deviations."""
 
     objects: dict[str, bytes] = field(default_factory=dict)
     lists_v2: bool = True
     by_utf16: bool = False
     takes_v2: bool = True
-    heeds_md5: bool = True
+    enforces_md5: bool = True
     etag: str = ""
     ahead_s: int = 0
     forbidden: frozenset[str] = frozenset()
@@ -58,7 +59,7 @@ class OddStore:
 
     def _put(self, request: web.Request, key: str, body: bytes) -> web.Response:
         md5 = hashlib.md5(body).digest()
-        if self.heeds_md5 and request.headers["Content-MD5"] != b64encode(md5).decode():
+        if self.enforces_md5 and request.headers["Content-MD5"] != b64encode(md5).decode():
             return error(400, "BadDigest", "The Content-MD5 you specified did not match.")
         self.objects[key] = body
         return web.Response(headers={"ETag": f'"{self.etag or md5.hex()}"'})
@@ -108,146 +109,160 @@ async def served(store: OddStore) -> AsyncIterator[OddStore]:
         await runner.cleanup()
 
 
-async def found(store: OddStore, *, writes: bool = True, **changes: Any) -> StoreCapabilities:
+async def probed(store: OddStore, *, writes: bool = True, **changes: Any) -> StoreCapabilities:
     async with served(store):
         return await probe(store.endpoint(**changes), writes=writes)
 
 
-async def test_a_store_that_does_everything_has_nothing_wrong_and_keeps_nothing() -> None:
+async def test_a_complete_store_has_no_errors_and_keeps_no_objects() -> None:
     store = OddStore({"k": b"1"})
-    findings = await found(store)
-    assert (findings.errors, findings.notes) == ([], [])
-    told = (findings.signature_v2, findings.signature_v4, findings.content_md5_enforced, findings.etag_is_md5,
-            findings.list_version, findings.list_in_order, findings.may_read, findings.may_write)  # fmt: skip
-    assert told == (True, True, True, True, 2, True, True, True)
+    capabilities = await probed(store)
+    assert (capabilities.errors, capabilities.notes) == ([], [])
+    assert (
+        dataclasses.asdict(capabilities).items()
+        >= {
+            "signature_v2": True,
+            "signature_v4": True,
+            "content_md5_enforced": True,
+            "etag_is_md5": True,
+            "list_version": 2,
+            "list_in_order": True,
+            "may_read": True,
+            "may_write": True,
+        }.items()
+    )
     assert store.objects == {"k": b"1"}
 
 
-async def test_reading_alone_writes_nothing() -> None:
+async def test_a_read_only_probe_writes_nothing() -> None:
     store = OddStore({"k": b"1"})
-    findings = await found(store, writes=False)
-    assert (findings.may_read, findings.etag_is_md5, findings.may_write) == (True, True, None)
+    capabilities = await probed(store, writes=False)
+    assert (capabilities.may_read, capabilities.etag_is_md5, capabilities.may_write) == (True, True, None)
     assert set(store.seen) == {"LIST", "GET"}
 
 
-async def test_reading_is_tried_on_a_key_that_there_is_not_where_the_bucket_is_empty() -> None:
-    findings = await found(OddStore(), writes=False)
-    assert (findings.may_read, findings.etag_is_md5, findings.errors) == (True, None, [])
-    findings = await found(OddStore(forbidden=frozenset(["GET"])), writes=False)
-    assert findings.may_read is False
-    assert "AccessDenied" in findings.errors[0]
+async def test_a_missing_key_is_read_in_an_empty_bucket() -> None:
+    capabilities = await probed(OddStore(), writes=False)
+    assert (capabilities.may_read, capabilities.etag_is_md5, capabilities.errors) == (True, None, [])
+    capabilities = await probed(OddStore(forbidden=frozenset(["GET"])), writes=False)
+    assert capabilities.may_read is False
+    assert "AccessDenied" in capabilities.errors[0]
 
 
-async def test_a_store_that_takes_v4_only_is_told_with_the_setting() -> None:
-    findings = await found(OddStore(takes_v2=False))
-    assert (findings.reachable, findings.signature_v2, findings.signature_v4) == (True, False, True)
-    assert 'signature_version = "s3v4" in [dest-odd]' in findings.errors[0]
-    assert len(findings.errors) == 1
-    assert not (await found(OddStore(takes_v2=False), signature_version="s3v4")).errors
+async def test_a_store_that_requires_v4_is_reported_with_the_setting() -> None:
+    capabilities = await probed(OddStore(takes_v2=False))
+    assert (capabilities.reachable, capabilities.signature_v2, capabilities.signature_v4) == (True, False, True)
+    assert 'signature_version = "s3v4" in [dest-odd]' in capabilities.errors[0]
+    assert len(capabilities.errors) == 1
+    assert not (await probed(OddStore(takes_v2=False), signature_version="s3v4")).errors
 
 
-async def test_a_listing_of_version_1_is_good_enough() -> None:
-    findings = await found(OddStore(lists_v2=False))
-    assert (findings.list_version, findings.list_in_order, findings.errors) == (1, True, [])
+async def test_a_listing_of_version_1_is_not_an_error() -> None:
+    capabilities = await probed(OddStore(lists_v2=False))
+    assert (capabilities.list_version, capabilities.list_in_order, capabilities.errors) == (1, True, [])
 
 
-async def test_an_order_that_only_rare_characters_show_is_found() -> None:
-    findings = await found(OddStore(by_utf16=True))
-    assert findings.list_in_order is False
-    assert "UTF-8 byte order" in findings.errors[0]
+async def test_utf16_order_is_detected() -> None:
+    capabilities = await probed(OddStore(by_utf16=True))
+    assert capabilities.list_in_order is False
+    assert "UTF-8 byte order" in capabilities.errors[0]
 
 
-async def test_a_store_that_ignores_content_md5_is_noted() -> None:
-    store = OddStore(heeds_md5=False)
-    findings = await found(store)
-    assert (findings.content_md5_enforced, findings.errors) == (False, [])
-    assert "does not enforce Content-MD5" in findings.notes[0]
+async def test_a_store_that_ignores_content_md5_gets_a_note() -> None:
+    store = OddStore(enforces_md5=False)
+    capabilities = await probed(store)
+    assert (capabilities.content_md5_enforced, capabilities.errors) == (False, [])
+    assert "does not enforce Content-MD5" in capabilities.notes[0]
     assert not store.objects
 
 
-async def test_etags_that_are_no_md5s_are_noted() -> None:
-    findings = await found(OddStore(etag="0" * 32))
-    assert (findings.etag_is_md5, findings.errors) == (False, [])
-    assert "ETags are not MD5s" in findings.notes[0]
+async def test_etags_that_are_not_md5s_get_a_note() -> None:
+    capabilities = await probed(OddStore(etag="0" * 32))
+    assert (capabilities.etag_is_md5, capabilities.errors) == (False, [])
+    assert "ETags are not MD5s" in capabilities.notes[0]
 
 
-async def test_a_store_where_no_damage_could_be_noticed_is_wrong() -> None:
-    findings = await found(OddStore(etag="0" * 32, heeds_md5=False))
-    assert "would not be detected" in findings.errors[0]
+async def test_a_store_without_damage_detection_is_an_error() -> None:
+    capabilities = await probed(OddStore(etag="0" * 32, enforces_md5=False))
+    assert "would not be detected" in capabilities.errors[0]
 
 
-@pytest.mark.parametrize(("ahead_s", "says"), [(1000, "ahead of"), (-1000, "behind"), (20, "")])
-async def test_clocks_that_are_minutes_apart_are_wrong(ahead_s: int, says: str) -> None:
-    findings = await found(OddStore(ahead_s=ahead_s))
-    assert findings.clock_skew_s is not None
-    assert abs(findings.clock_skew_s - ahead_s) <= 2
-    assert len(findings.errors) == bool(says)
-    if says:
-        assert f" s {says} this machine's" in findings.errors[0]
-        assert "NTP" in findings.errors[0]
+@pytest.mark.parametrize(("ahead_s", "direction"), [(1000, "ahead of"), (-1000, "behind"), (20, "")])
+async def test_clock_skew_of_minutes_is_an_error(ahead_s: int, direction: str) -> None:
+    capabilities = await probed(OddStore(ahead_s=ahead_s))
+    assert capabilities.clock_skew_s is not None
+    assert abs(capabilities.clock_skew_s - ahead_s) <= 2
+    assert len(capabilities.errors) == bool(direction)
+    if direction:
+        assert f" s {direction} this machine's" in capabilities.errors[0]
+        assert "NTP" in capabilities.errors[0]
 
 
-async def test_writing_that_is_forbidden_is_wrong_and_nothing_more_is_tried() -> None:
+async def test_forbidden_writing_is_an_error_and_ends_the_probe() -> None:
     store = OddStore({"k": b"1"}, forbidden=frozenset(["PUT"]))
-    findings = await found(store)
-    assert (findings.may_write, findings.content_md5_enforced) == (False, None)
-    assert len(findings.errors) == 1
-    assert "permit this" in findings.errors[0]
+    capabilities = await probed(store)
+    assert (capabilities.may_write, capabilities.content_md5_enforced) == (False, None)
+    assert len(capabilities.errors) == 1
+    assert "permit this" in capabilities.errors[0]
 
 
-async def test_listing_that_is_forbidden_leaves_the_rest_to_be_tried() -> None:
-    findings = await found(OddStore(forbidden=frozenset(["LIST"])))
-    assert (findings.list_version, findings.may_read, findings.may_write) == (None, True, True)
-    assert len(findings.errors) == 1
+async def test_forbidden_listing_does_not_end_the_probe() -> None:
+    capabilities = await probed(OddStore(forbidden=frozenset(["LIST"])))
+    assert (capabilities.list_version, capabilities.may_read, capabilities.may_write) == (None, True, True)
+    assert len(capabilities.errors) == 1
 
 
-async def test_what_may_not_be_removed_is_named() -> None:
+async def test_objects_that_cannot_be_deleted_are_named() -> None:
     store = OddStore(forbidden=frozenset(["DELETE"]))
-    findings = await found(store)
-    assert findings.errors == []
+    capabilities = await probed(store)
+    assert capabilities.errors == []
     (left,) = {key.rpartition("/")[0] for key in store.objects}
-    assert left in findings.notes[0]
+    assert left in capabilities.notes[0]
 
 
-async def test_a_prefix_is_kept_to() -> None:
+async def test_a_probe_stays_under_the_prefix() -> None:
     store = OddStore({"other": b"1"}, forbidden=frozenset(["DELETE"]))
-    await found(store, prefix="raw/")
+    await probed(store, prefix="raw/")
     assert {key.partition("s3s3-check-")[0] for key in store.objects if key != "other"} == {"raw/"}
 
 
-async def test_a_store_that_is_away_is_not_reachable() -> None:
-    findings = await probe(Endpoint("dest", "b", host="127.0.0.1", port=9, is_secure=False, access_key_id="a"),
+async def test_a_store_that_is_down_is_not_reachable() -> None:
+    capabilities = await probe(Endpoint("dest", "b", host="127.0.0.1", port=9, is_secure=False, access_key_id="a"),
                            writes=True)  # fmt: skip
-    assert findings.reachable is False
-    assert "check host and port in [dest]" in findings.errors[0]
+    assert capabilities.reachable is False
+    assert "check host and port in [dest]" in capabilities.errors[0]
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("name", ["swift", "ceph"])
-async def test_real_stores_have_nothing_wrong(name: str, request: pytest.FixtureRequest, new_bucket: Any) -> None:
+async def test_real_stores_have_no_errors(name: str, request: pytest.FixtureRequest, new_bucket: Any) -> None:
     store: StoreServer = request.getfixturevalue(name)
     bucket = new_bucket(store)
-    findings = await probe(store.endpoint(bucket), writes=True)
-    assert (findings.errors, findings.notes) == ([], [])
-    assert (findings.signature_v2, findings.content_md5_enforced, findings.list_in_order) == (True, True, True)
+    capabilities = await probe(store.endpoint(bucket), writes=True)
+    assert (capabilities.errors, capabilities.notes) == ([], [])
+    assert (capabilities.signature_v2, capabilities.content_md5_enforced, capabilities.list_in_order) == (
+        True,
+        True,
+        True,
+    )
     assert "Contents" not in store.boto3_client().list_objects_v2(Bucket=bucket)
 
 
 @pytest.mark.real
-async def test_a_wrong_secret_is_told_once(swift: StoreServer, new_bucket: Any) -> None:
+async def test_a_wrong_secret_is_reported_once(swift: StoreServer, new_bucket: Any) -> None:
     endpoint = swift.endpoint(new_bucket(swift), secret_access_key=Secret("wrong"))
-    findings = await probe(endpoint, writes=True)
-    assert (findings.signature_v2, findings.signature_v4) == (False, False)
-    assert len(findings.errors) == 1
-    assert "aws_secret_access_key" in findings.errors[0]
+    capabilities = await probe(endpoint, writes=True)
+    assert (capabilities.signature_v2, capabilities.signature_v4) == (False, False)
+    assert len(capabilities.errors) == 1
+    assert "aws_secret_access_key" in capabilities.errors[0]
 
 
 @pytest.mark.real
-async def test_a_real_store_that_takes_v4_only_is_told_with_the_setting(
+async def test_a_real_store_that_requires_v4_is_reported_with_the_setting(
     rclone_store: StoreServer, new_bucket: Any
 ) -> None:
     endpoint = rclone_store.endpoint(new_bucket(rclone_store), signature_version="s3")
-    findings = await probe(endpoint, writes=True)
-    assert (findings.reachable, findings.signature_v2, findings.signature_v4) == (True, False, True)
-    assert len(findings.errors) == 1
-    assert findings.errors[0].endswith('signature_version = "s3v4" in [source] works')
+    capabilities = await probe(endpoint, writes=True)
+    assert (capabilities.reachable, capabilities.signature_v2, capabilities.signature_v4) == (True, False, True)
+    assert len(capabilities.errors) == 1
+    assert capabilities.errors[0].endswith('signature_version = "s3v4" in [source] works')

@@ -1,4 +1,4 @@
-"""The store on a real Swift and a real Ceph."""
+"""The S3 client with a real Swift and a real Ceph."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ async def test_every_kind_of_key_round_trips(
             assert read == body
             assert reading.info.headers["content-type"] == "text/x-odd"
             assert reading.info.headers["x-amz-meta-a-b"] == "with  blanks"
-            held = await store.head(key)
-            assert held is not None
-            assert held.etag == written.etag
+            info = await store.head(key)
+            assert info is not None
+            assert info.etag == written.etag
         client = server.boto3_client()
         theirs = client.list_objects_v2(Bucket=endpoint.bucket_name, EncodingType="url")
         assert theirs["KeyCount"] == len(ODD_KEYS)
@@ -68,7 +68,7 @@ async def test_every_kind_of_key_round_trips(
             await store.delete(key)
 
 
-async def test_metadata_arrives_as_it_was(endpoint: Endpoint) -> None:
+async def test_metadata_is_preserved(endpoint: Endpoint) -> None:
     headers = {
         "content_type": "application/fits; x=1",
         "content_encoding": "gzip",
@@ -82,15 +82,15 @@ async def test_metadata_arrives_as_it_was(endpoint: Endpoint) -> None:
     async with Store(endpoint) as store:
         await put(store, "key", b"", **headers)
         reading, _ = await store.fetch("key", 0)
-        held = await store.head("key")
+        info = await store.head("key")
     expected = {name.replace("_", "-"): value for name, value in headers.items()}
     assert reading.info.headers == expected
-    assert held is not None
-    assert held.headers == expected
+    assert info is not None
+    assert info.headers == expected
 
 
-async def test_raw_metadata_goes_out_as_the_bytes_that_came_in(ceph: StoreServer, new_bucket: NewBucket) -> None:
-    """On Ceph; Swift encodes it twice."""
+async def test_metadata_bytes_are_preserved(ceph: StoreServer, new_bucket: NewBucket) -> None:
+    """Only with Ceph: Swift encodes it twice."""
     for version in ("s3", "s3v4"):
         endpoint = ceph.endpoint(new_bucket(ceph), signature_version=version)
         async with Store(endpoint) as store:
@@ -99,7 +99,7 @@ async def test_raw_metadata_goes_out_as_the_bytes_that_came_in(ceph: StoreServer
             assert reading.info.headers["x-amz-meta-raw"] == "gr\u00fc\u00df  \u4f60"
 
 
-async def test_a_wrong_md5_is_damaged_and_stores_nothing(endpoint: Endpoint) -> None:
+async def test_a_wrong_md5_is_an_integrity_error_and_stores_nothing(endpoint: Endpoint) -> None:
     async with Store(endpoint) as store:
         with pytest.raises(IntegrityError, match="BadDigest"):
             await store.put("key", b"content", size_bytes=7, md5=b"m" * 16, headers={})
@@ -117,7 +117,7 @@ def in_chunks(body: bytes, size_bytes: int, then: Exception | None = None) -> Ca
     return chunks
 
 
-async def test_a_streamed_body_is_stored_whole_or_the_old_object_stays(endpoint: Endpoint) -> None:
+async def test_an_incomplete_stream_leaves_the_old_object(endpoint: Endpoint) -> None:
     body = os.urandom(20_000_000)
     md5 = hashlib.md5(body).digest()
     async with Store(endpoint) as store:
@@ -150,7 +150,7 @@ async def test_a_listing_is_complete_and_sorted(endpoint: Endpoint, server: Stor
                 assert [entry.key for entry in entries] == in_order
                 assert {(entry.size_bytes, entry.etag) for entry in entries} == {(1, hashlib.md5(b"x").hexdigest())}
                 assert all(abs(entry.modified_ms - lister.source_time_ms()) < 600_000 for entry in entries)
-                # every key can be the one that a page ends with
+                # a page can start after any key
                 for key in sorted(keys[:30], key=str.encode) if signature_version == "s3" else ():
                     async with aclosing(lister.pages(start_after=key)) as pages:
                         after = [entry.key for entry in await anext(pages, [])]
@@ -159,7 +159,7 @@ async def test_a_listing_is_complete_and_sorted(endpoint: Endpoint, server: Stor
                     assert len(after) >= min(len(rest), 900)
 
 
-async def test_what_the_store_refuses_is_said_in_our_words(endpoint: Endpoint) -> None:
+async def test_errors_of_real_stores_are_mapped(endpoint: Endpoint) -> None:
     async with Store(endpoint) as store:
         with pytest.raises(NoSuchKey):
             await store.get("missing")
@@ -176,10 +176,12 @@ async def test_what_the_store_refuses_is_said_in_our_words(endpoint: Endpoint) -
 
 
 @pytest.mark.parametrize("signature_version", ["s3", "s3v4"])
-async def test_wrong_keys_name_the_setting(endpoint: Endpoint, signature_version: Literal["s3", "s3v4"]) -> None:
+async def test_errors_for_wrong_credentials_name_the_setting(
+    endpoint: Endpoint, signature_version: Literal["s3", "s3v4"]
+) -> None:
     endpoint = dataclasses.replace(endpoint, signature_version=signature_version)
     wrong_secret = dataclasses.replace(endpoint, secret_access_key=Secret("not-the-secret"))
-    wrong_id = dataclasses.replace(endpoint, access_key_id="nobody")
+    wrong_id = dataclasses.replace(endpoint, access_key_id="unknown")
     for wrong, setting in ((wrong_secret, "aws_secret_access_key"), (wrong_id, "aws_access_key_id")):
         async with Store(wrong) as store:
             with pytest.raises(AccessDenied) as caught:
@@ -189,7 +191,7 @@ async def test_wrong_keys_name_the_setting(endpoint: Endpoint, signature_version
             assert "not-the-secret" not in str(caught.value)
 
 
-async def test_a_listing_survives_keys_that_vanish_and_appear_under_way(endpoint: Endpoint) -> None:
+async def test_a_listing_tolerates_concurrent_changes(endpoint: Endpoint) -> None:
     async with Store(endpoint) as store:
         for at in range(0, 1100, 50):
             await asyncio.gather(*(put(store, f"{n:05}", b"") for n in range(at, at + 50)))
@@ -203,7 +205,7 @@ async def test_a_listing_survives_keys_that_vanish_and_appear_under_way(endpoint
     assert set(seen) >= {f"{n:05}" for n in range(1100)} - {"01050"}
 
 
-async def test_a_key_that_is_too_long_there_is_an_invalid_key(ceph: StoreServer, new_bucket: NewBucket) -> None:
+async def test_a_key_that_is_too_long_is_invalid(ceph: StoreServer, new_bucket: NewBucket) -> None:
     async with Store(ceph.endpoint(new_bucket(ceph))) as store:
         await put(store, "k" * 1024, b"")
         with pytest.raises(InvalidKey):

@@ -1,4 +1,4 @@
-"""Our signatures held against botocore's, over generated requests."""
+"""Compare signatures with botocore's, for generated requests."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ methods = st.sampled_from(["GET", "PUT", "HEAD", "DELETE"])
 
 
 class Case:
-    """One request, as we and as botocore see it."""
+    """One request, for s3s3 and for botocore."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ def check_v2_presigned(method: str, case: Case) -> None:
     with mock.patch("time.time", lambda: NOW):
         HmacV1QueryAuth(case.credentials, expires=600).add_auth(request)
     ours = SignerV2(case.keys).presign(method, case.target, signed, 600, now_s=NOW)
-    # botocore also copies the signed headers into the query, where S3 does not look for them
+    # botocore also copies the signed headers into the query, where S3 ignores them
     theirs = {
         pair for pair in parse_qsl(urlsplit(str(request.url)).query, keep_blank_values=True) if pair[0] not in signed
     }
@@ -140,13 +140,13 @@ CHECKS: list[Check] = [check_v2, check_v2_presigned, check_v4, check_v4_presigne
 @pytest.mark.parametrize("check", CHECKS)
 @settings(max_examples=150, deadline=None)
 @given(method=methods, case=cases)
-def test_a_signature_is_what_botocore_makes_of_the_same_request(check: Check, method: str, case: Case) -> None:
+def test_a_signature_equals_that_of_botocore(check: Check, method: str, case: Case) -> None:
     check(method, case)
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_a_thousand_signatures_are_what_botocore_makes_of_the_same_requests(check: Check) -> None:
-    """Cheaper than hypothesis's, so there can be many; its own find the corners."""
+def test_a_thousand_signatures_equal_those_of_botocore(check: Check) -> None:
+    """Random requests, faster than hypothesis's; those find the edge cases."""
     chance = random.Random(2006)
     for _ in range(1000):
         check(chance.choice(["GET", "PUT", "HEAD", "DELETE"]), random_case(chance))
@@ -172,12 +172,12 @@ def random_case(chance: random.Random) -> Case:
     return Case("k" + text(30), query, headers, chance.choice([None, "token/with+odd="]), chance.random() < 0.5)
 
 
-def test_the_signed_subresources_are_botocores() -> None:
+def test_the_signed_subresources_equal_those_of_botocore() -> None:
     assert set(HmacV1Auth.QSAOfInterest) == SUBRESOURCES
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-def test_a_signer_used_again_signs_as_a_new_one_does(version: Literal["s3", "s3v4"]) -> None:
+def test_a_reused_signer_signs_like_a_new_one(version: Literal["s3", "s3v4"]) -> None:
     keys_, target = Credentials("AKID", Secret("secret")), RequestTarget("/b/k", "/b/k")
     used = signer(version, keys_, "us-east-1")
     for day in range(3):
@@ -188,7 +188,7 @@ def test_a_signer_used_again_signs_as_a_new_one_does(version: Literal["s3", "s3v
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-def test_a_header_of_raw_bytes_is_hashed_as_the_bytes_it_came_as(version: Literal["s3", "s3v4"]) -> None:
+def test_a_header_that_is_not_utf8_is_hashed_as_its_bytes(version: Literal["s3", "s3v4"]) -> None:
     with mock.patch("time.time", lambda: NOW):
         signatures = {
             signer(version, Credentials("AKID", Secret("s")), "r").sign(
@@ -199,6 +199,6 @@ def test_a_header_of_raw_bytes_is_hashed_as_the_bytes_it_came_as(version: Litera
     assert len(signatures) == 3
 
 
-def test_keys_do_not_show_their_secrets() -> None:
+def test_secrets_are_not_in_the_repr() -> None:
     shown = repr(Credentials("AKID", Secret("hidden"), Secret("token-hidden")))
     assert "hidden" not in shown

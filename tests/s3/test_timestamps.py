@@ -1,4 +1,4 @@
-"""Times as stores and clients write them."""
+"""Parse dates of stores and clients."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from s3s3.s3 import http_date_ms
      "Tue, 00 Oct 2026 03:09:27 GMT", "Tue, 06 Oct 2026 24:09:27 GMT", "Tue, 06 Oct 2026 03:60:27 GMT",
      "Tue, 06 Oct 2026 03:09:61 GMT", "Tue, 06 Oct 2026 -1:09:27 GMT", "Tue, 06 Okt 2026 03:09:27 GMT", ""],
 )  # fmt: skip
-def test_what_is_no_date_is_none(text: str) -> None:
+def test_an_invalid_date_is_none(text: str) -> None:
     assert http_date_ms(text) is None
 
 
-def test_a_date_is_read_to_the_second() -> None:
+def test_a_date_is_parsed_to_the_second() -> None:
     assert http_date_ms("Mon, 05 Oct 2026 21:09:27 GMT") == 1_791_234_567_000
     assert http_date_ms("Thu, 29 Feb 2024 23:59:60 GMT") == 1_709_251_200_000, "a leap second (RFC 9110, 5.6.7)"

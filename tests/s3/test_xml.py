@@ -1,4 +1,4 @@
-"""XML of a store is read without DTDs, in any encoding, wherever a response has XML."""
+"""XML with a DTD is refused at every place that reads XML, in any encoding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from s3s3.s3 import BucketAdmin, Store
 from s3s3.s3.error_mapping import error_for_response
 from s3s3.s3.list_parser import parse_page
 from s3s3.s3.xml import etag_in_body, parse, unescape
-from tests.s3.raw_server import RawServer, answer, says
+from tests.s3.raw_server import RawServer, respond, response
 
 ENCODINGS = ("utf-8", "utf-16-le", "utf-16-be", "utf-16")
 
@@ -40,7 +40,7 @@ def with_dtd(root: str) -> str:
 async def test_a_response_with_a_dtd_is_refused(reader: str, encoding: str) -> None:
     root, read = READERS[reader]
     body = with_dtd(root).encode(encoding)
-    async with RawServer([says(answer(body=body))]) as server, server.store() as store:
+    async with RawServer([respond(response(body=body))]) as server, server.store() as store:
         with pytest.raises(StoreRefused):
             await read(store)
 
@@ -54,7 +54,7 @@ def test_an_error_body_with_a_dtd_is_read_as_text(encoding: str) -> None:
 
 
 async def test_a_refused_response_names_store_operation_and_key() -> None:
-    async with RawServer([says(answer(body=b"<Tagging>"))]) as server, server.store() as store:
+    async with RawServer([respond(response(body=b"<Tagging>"))]) as server, server.store() as store:
         with pytest.raises(StoreRefused, match="destination-raw: GET of 'key': the response is not XML"):
             await store.attributes.tags("key")
 

@@ -72,7 +72,7 @@ class Scene:
             isolate_slow=isolate_slow,
         )
         assert [outcome.destination for outcome in outcomes] == [store.name for store in self.destinations]
-        assert self.source.open_readings == 0, "an open stream occupies a connection"
+        assert self.source.open_streams == 0, "an open stream occupies a connection"
         return outcomes
 
     async def outcome(self, *, compare: bool = False, check_lease: Callable[[], None] = always_valid) -> Outcome:

@@ -73,7 +73,7 @@ async def test_copy_waits_for_its_budget_without_an_open_connection(content: byt
     copying = asyncio.create_task(scene.outcome())
     await asyncio.sleep(0.05)
 
-    assert (scene.source.open_readings, scene.source.bytes_read, scene.destination.requests) == (0, 0, [])
+    assert (scene.source.open_streams, scene.source.bytes_read, scene.destination.requests) == (0, 0, [])
 
     budget.release(BudgetRequest(STREAM_BYTES, len(BIG)))
     assert (await copying).result is Result.COPIED

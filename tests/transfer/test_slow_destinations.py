@@ -165,6 +165,6 @@ async def test_cancelled_copy_leaves_nothing_open() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await copying
-    assert scene.source.open_readings == 0
+    assert scene.source.open_streams == 0
     assert [store.cut_off for store in scene.destinations] == [1, 1]
     assert budget.try_acquire(BudgetRequest(STREAM_BYTES))

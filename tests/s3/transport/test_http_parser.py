@@ -1,4 +1,4 @@
-"""HTTP/1.1 answers, in whatever pieces they come."""
+"""Parse HTTP/1.1 responses, in pieces of any size."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ chunks = st.lists(st.tuples(st.binary(min_size=1, max_size=40), extensions), max
 
 
 @given(chunks, endings, st.lists(st.integers(1, 9), max_size=40))
-def test_chunks_are_put_together_however_they_come(
+def test_chunks_are_joined_regardless_of_how_they_arrive(
     parts: list[tuple[bytes, bytes]], ending: bytes, sizes: list[int]
 ) -> None:
     raw = b"".join(b"%x%s\r\n%s\r\n" % (len(part), extension, part) for part, extension in parts) + b"0\r\n" + ending
@@ -42,13 +42,13 @@ def test_chunks_are_put_together_however_they_come(
 @pytest.mark.parametrize(
     "raw", [b"x\r\n", b"-1\r\n", b"\r\n", b"0x5\r\n", b"f" * 20 + b"\r\n", b"0\r\n\r\nmore", b"1" * 70_000]
 )
-def test_chunks_that_are_none_are_refused(raw: bytes) -> None:
+def test_invalid_chunks_are_refused(raw: bytes) -> None:
     with pytest.raises(ValueError):
         Chunked().feed(raw)
 
 
 @given(st.binary(max_size=50), st.lists(st.integers(1, 9), max_size=10))
-def test_a_body_of_known_length_ends_there(content: bytes, sizes: list[int]) -> None:
+def test_a_body_of_known_length_ends_after_it(content: bytes, sizes: list[int]) -> None:
     body = Body(len(content))
     assert b"".join(body.feed(piece) for piece in in_pieces(content, sizes)) == content
     assert body.ended
@@ -79,7 +79,7 @@ def test_a_body_of_unknown_length_ends_with_the_connection() -> None:
         ([b"Content-Length: 5"], {"status": b"304 Not Modified"}, Body, True),
     ],
 )
-def test_the_head_tells_where_the_body_ends(
+def test_the_framing_follows_from_the_head(
     lines: list[bytes], options: dict[str, bytes], kind: type[Body | Chunked | UntilClose], ended: bool
 ) -> None:
     body = body_of(head(*lines, **options), is_head=False)
@@ -98,13 +98,11 @@ def test_the_head_tells_where_the_body_ends(
         ([b"Connection: keep-alive"], b"1.0", True),
     ],
 )
-def test_the_head_tells_whether_the_connection_may_be_kept(
-    lines: list[bytes], version: bytes, persistent: bool
-) -> None:
+def test_persistence_follows_from_the_head(lines: list[bytes], version: bytes, persistent: bool) -> None:
     assert head(*lines, version=version).persistent is persistent
 
 
-def test_headers_keep_their_bytes_and_lose_their_blanks() -> None:
+def test_header_bytes_are_kept_and_blanks_stripped() -> None:
     parsed = head(b"X-Amz-Meta-A:\t \xff\xfe v\xc3\xbc \t", b"A: 1", b"a: 2", b"Empty:", b"E: a:b")
     assert parsed.headers == {"x-amz-meta-a": "\udcff\udcfe vü", "a": "1, 2", "empty": "", "e": "a:b"}
     assert parsed.status == 200

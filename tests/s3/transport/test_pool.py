@@ -1,4 +1,4 @@
-"""Connections are shared, and a place in line is never lost."""
+"""Connections are shared, and slots are never lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from s3s3.s3.transport.errors import ConnectFailed
 from s3s3.s3.transport.pool import Pool, Timeouts
 from tests.s3.loops import event_loop_policy  # noqa: F401
-from tests.s3.raw_server import RawServer, answer, eventually, says
+from tests.s3.raw_server import RawServer, eventually, respond, response
 
 
 @asynccontextmanager
@@ -24,8 +24,8 @@ async def pool_of(server: RawServer, connections: int, **timeouts: float) -> Asy
         await pool.close()
 
 
-async def test_a_turn_that_comes_to_somebody_who_is_leaving_goes_to_the_next() -> None:
-    async with RawServer([says(answer())]) as server, pool_of(server, 1) as pool:
+async def test_the_slot_of_a_cancelled_waiter_goes_to_the_next() -> None:
+    async with RawServer([respond(response())]) as server, pool_of(server, 1) as pool:
         connection = await pool.acquire()
         leaving, next_one = (asyncio.create_task(pool.acquire()) for _ in range(2))
         await asyncio.sleep(0)
@@ -35,7 +35,7 @@ async def test_a_turn_that_comes_to_somebody_who_is_leaving_goes_to_the_next() -
         assert leaving.cancelled()
 
 
-async def test_a_place_that_got_no_connection_is_free_again() -> None:
+async def test_a_failed_connect_releases_its_slot() -> None:
     async with RawServer([]) as server:
         pass
     async with pool_of(server, 2) as pool:
@@ -44,8 +44,8 @@ async def test_a_place_that_got_no_connection_is_free_again() -> None:
                 await asyncio.wait_for(pool.acquire(), 5)
 
 
-async def test_connections_are_used_in_turn_but_never_by_two() -> None:
-    async with RawServer([says(answer())]) as server, pool_of(server, 2) as pool:
+async def test_a_connection_is_never_used_by_two_requests() -> None:
+    async with RawServer([respond(response())]) as server, pool_of(server, 2) as pool:
         in_use: set[int] = set()
 
         async def use() -> None:
@@ -60,19 +60,19 @@ async def test_connections_are_used_in_turn_but_never_by_two() -> None:
         assert server.connections == 2
 
 
-async def test_a_connection_that_rested_too_long_is_not_used_again() -> None:
-    async with RawServer([says(answer())]) as server, pool_of(server, 2, keep_s=0.05, read_s=0.2) as pool:
+async def test_a_connection_that_was_idle_too_long_is_not_reused() -> None:
+    async with RawServer([respond(response())]) as server, pool_of(server, 2, keep_s=0.05, read_s=0.2) as pool:
         first = await pool.acquire()
         pool.release(first)
         await asyncio.sleep(0.1)
         second = await pool.acquire()
         assert second is not first
         pool.release(second)
-        await eventually(lambda: not second.is_reusable(60))  # nobody asks for it, and it is dropped all the same
+        await eventually(lambda: not second.is_reusable(60))  # closed by the timer
 
 
-async def test_a_connection_that_the_peer_closed_while_it_rested_is_not_used_again() -> None:
-    async with RawServer([says(answer())]) as server, pool_of(server, 2) as pool:
+async def test_an_idle_connection_closed_by_the_peer_is_not_reused() -> None:
+    async with RawServer([respond(response())]) as server, pool_of(server, 2) as pool:
         first = await pool.acquire()
         pool.release(first)
         for task in tuple(server._tasks):
@@ -84,10 +84,8 @@ async def test_a_connection_that_the_peer_closed_while_it_rested_is_not_used_aga
 
 
 @pytest.mark.parametrize("steps", range(4))
-async def test_a_cancellation_that_comes_with_the_connection_is_heeded(
-    monkeypatch: pytest.MonkeyPatch, steps: int
-) -> None:
-    """asyncio.wait_for lost it in Python 3.10 and 3.11: a copy that was to end then waited for ever."""
+async def test_a_cancellation_during_connect_is_not_lost(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """asyncio.wait_for loses it in Python 3.10 and 3.11."""
     loop = asyncio.get_running_loop()
     made: asyncio.Future[None] = loop.create_future()
     create_connection = type(loop).create_connection
@@ -97,7 +95,7 @@ async def test_a_cancellation_that_comes_with_the_connection_is_heeded(
         await made
         return pair
 
-    async with RawServer([says(answer())]) as server, pool_of(server, 1) as pool:
+    async with RawServer([respond(response())]) as server, pool_of(server, 1) as pool:
         monkeypatch.setattr(type(loop), "create_connection", create_later)
         leaving = asyncio.create_task(pool.acquire())
         await asyncio.sleep(0.1)
