@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import secrets
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from ..errors import RedisUnavailable, S3S3Error
+from ..errors import RedisUnavailable
 from ..model import Lane, Result
 from ..monitoring.log import log_fields
 from ..queue.base import JobQueue, JobRequest
 from ..queue.redis_retry import RedisRetry
+from ..queue.tracker import OutcomeTracker
 
 log = logging.getLogger(__name__)
 
-_POLL_S = 2.0
 #: Unfinished jobs are enqueued again after this time (s), in case Redis has lost them. A duplicate costs one HEAD.
 ENQUEUE_INTERVAL_S = 15.0
 
@@ -38,10 +35,9 @@ class MissCoalescer:
     """The misses of one destination. `run` must run to receive the outcomes."""
 
     def __init__(self, jobs: JobQueue, route: str, destination: str) -> None:
-        self._jobs = jobs
         self._route = route
         self._destination = destination
-        self._tracker_id = secrets.token_hex(8)
+        self._tracker = OutcomeTracker(jobs, self._on_outcome, lane=Lane.FRESH, resubmit=False)
         self._misses: dict[str, _Miss] = {}
         self._is_stopped = False
 
@@ -84,17 +80,16 @@ class MissCoalescer:
         """Receive outcomes until cancelled."""
         retry = RedisRetry()
         while True:
-            for event in await retry.run(partial(self._jobs.poll_outcomes, self._tracker_id, _POLL_S)):
-                self._record(json.loads(event))
+            await retry.run(self._tracker.poll)
             await self._enqueue_unfinished()
 
     async def _enqueue(self, key: str) -> None:
-        await self._jobs.enqueue([JobRequest(key, (self._destination,))], Lane.FRESH, self._tracker_id)
+        await self._tracker.enqueue([JobRequest(key, (self._destination,))])
 
     async def _enqueue_first(self, key: str, miss: _Miss) -> None:
         try:
             await self._enqueue(key)
-        except S3S3Error as error:
+        except Exception as error:  # noqa: BLE001  raised in `copy`
             if not miss.result.done():
                 miss.result.set_exception(error)
                 miss.result.exception()  # marks it as retrieved, because no request may be waiting any more
@@ -112,13 +107,13 @@ class MissCoalescer:
                                 extra=log_fields(self._route, key))  # fmt: skip
                     return
 
-    def _record(self, outcome: dict[str, Any]) -> None:
-        miss = self._misses.get(outcome["key"])
+    def _on_outcome(self, fields: dict[str, Any]) -> None:
+        miss = self._misses.pop(fields["key"], None)
         if miss is not None and not miss.result.done():
-            miss.result.set_result(outcome["outcome"] in (Result.COPIED.value, Result.SAME.value))
-            self._remove(outcome["key"], miss)
+            miss.result.set_result(fields["outcome"] in (Result.COPIED.value, Result.SAME.value))
 
     def _remove(self, key: str, miss: _Miss) -> None:
         """Make the next request for the key enqueue a new job."""
         if self._misses.get(key) is miss:
             del self._misses[key]
+            self._tracker.forget(key)

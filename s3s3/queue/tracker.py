@@ -5,63 +5,99 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..model import Lane
 from .base import JobQueue, JobRequest
 
+#: How long `poll` waits for the first outcome, in s.
 POLL_TIMEOUT_S = 1.0
 
-#: Unfinished jobs are enqueued again after this time without an outcome, in case Redis lost them.
+#: Jobs are enqueued again after this time without any outcome, in s, in case Redis lost them.
 RESUBMIT_AFTER_S = 30.0
+
+#: Takes the fields of a report line.
+OnOutcome = Callable[[dict[str, Any]], None]
 
 
 class OutcomeTracker:
-    """Enqueues jobs in the bulk lane and receives their outcomes. Its `len` is the number of unfinished keys.
+    """Enqueues jobs, and reports the outcome of each at each destination once. Its `len` is the number of pending keys.
 
     Args:
-        unconditional: copy without comparing first.
-        on_outcome: called with the fields of each outcome's report line.
+        on_outcome: called with each outcome.
+        on_retry: called with each failure that the queue will retry. None: such a failure is an outcome.
+        unconditional: copy without comparing first; None: as usual in that lane.
+        resubmit: enqueue jobs again after `RESUBMIT_AFTER_S`.
     """
 
-    def __init__(self, jobs: JobQueue, *, unconditional: bool, on_outcome: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        jobs: JobQueue,
+        on_outcome: OnOutcome,
+        *,
+        on_retry: OnOutcome | None = None,
+        lane: Lane = Lane.BULK,
+        unconditional: bool | None = None,
+        resubmit: bool = True,
+    ) -> None:
         self._jobs = jobs
-        self._unconditional = unconditional
         self._on_outcome = on_outcome
+        self._on_retry = on_retry
+        self._lane = lane
+        self._unconditional = unconditional
+        self._resubmit = resubmit
         self._id = secrets.token_hex(8)
-        self._unfinished: dict[str, set[str]] = {}
-        self._last_outcome_at_s = time.monotonic()
+        self._pending: dict[str, set[str]] = {}
+        self._quiet_since_s = time.monotonic()
 
     def __len__(self) -> int:
-        return len(self._unfinished)
+        return len(self._pending)
 
-    async def enqueue(self, requests: Sequence[JobRequest]) -> None:
-        """Enqueue jobs."""
+    @property
+    def pending(self) -> Mapping[str, set[str]]:
+        """The destinations without an outcome, by key."""
+        return self._pending
+
+    @property
+    def quiet_s(self) -> float:
+        """How long outcomes have been pending, in s, and none has arrived."""
+        return time.monotonic() - self._quiet_since_s
+
+    async def enqueue(self, requests: Sequence[JobRequest], lane: Lane | None = None) -> None:
+        """Enqueue and track jobs. They are tracked even if this raises RedisUnavailable."""
         for request in requests:
-            self._unfinished.setdefault(request.key, set()).update(request.destinations)
-        await self._jobs.enqueue(requests, Lane.BULK, self._id, unconditional=self._unconditional)
+            self._pending.setdefault(request.key, set()).update(request.destinations)
+        await self._jobs.enqueue(requests, lane or self._lane, self._id, self._unconditional)
 
-    async def poll(self) -> None:
-        """Receive the new outcomes, waiting up to `POLL_TIMEOUT_S` for the first."""
-        events = await self._jobs.poll_outcomes(self._id, POLL_TIMEOUT_S)
+    async def enqueue_again(self, lane: Lane | None = None) -> None:
+        """Enqueue all pending jobs again. Raises RedisUnavailable."""
+        await self.enqueue([JobRequest(key, tuple(destinations)) for key, destinations in self._pending.items()], lane)
+
+    def forget(self, key: str) -> None:
+        """Stop tracking a key; its job remains."""
+        self._pending.pop(key, None)
+
+    async def poll(self, timeout_s: float = POLL_TIMEOUT_S) -> None:
+        """Report the outcomes that have arrived, waiting for the first. Raises RedisUnavailable."""
+        events = await self._jobs.poll_outcomes(self._id, timeout_s)
         for event in events:
-            self._record(event)
-        now_s = time.monotonic()
-        if events:
-            self._last_outcome_at_s = now_s
-        elif now_s - self._last_outcome_at_s > RESUBMIT_AFTER_S:
-            self._last_outcome_at_s = now_s
-            await self.enqueue([JobRequest(key, tuple(names)) for key, names in self._unfinished.items()])
+            self._report(json.loads(event))
+        if events or not self._pending:
+            self._quiet_since_s = time.monotonic()
+        elif self._resubmit and self.quiet_s > RESUBMIT_AFTER_S:
+            self._quiet_since_s = time.monotonic()
+            await self.enqueue_again()
 
-    def _record(self, event: str) -> None:
-        """Record an outcome. One that will be retried counts as failed; the queue continues with it."""
-        fields = json.loads(event)
-        fields.pop("final")
-        unfinished = self._unfinished.get(fields["key"], set())
-        if fields["destination"] not in unfinished:
+    def _report(self, fields: dict[str, Any]) -> None:
+        is_final = fields.pop("final")
+        destinations = self._pending.get(fields["key"], set())
+        if fields["destination"] not in destinations:
             return  # a duplicate, or a destination that another process enqueued
-        unfinished.remove(fields["destination"])
-        if not unfinished:
-            del self._unfinished[fields["key"]]
+        if not is_final and self._on_retry is not None:
+            self._on_retry(fields)
+            return
+        destinations.remove(fields["destination"])
+        if not destinations:
+            del self._pending[fields["key"]]
         self._on_outcome(fields)

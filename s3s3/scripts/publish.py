@@ -154,15 +154,15 @@ class WaitingPublisher:
         ]
 
     def background(self) -> list[Coroutine[Any, Any, None]]:
-        return [tracker.keep_hearing() for _, tracker in self._trackers]
+        return [tracker.run() for _, tracker in self._trackers]
 
     async def publish(self, keys: Sequence[str]) -> None:
         for matches, tracker in self._trackers:
-            await tracker.put([key for key in keys if matches(key)])
+            await tracker.enqueue([key for key in keys if matches(key)])
 
     async def finish(self) -> bool:
         for _, tracker in self._trackers:
-            await tracker.fewer_than(1)
+            await tracker.wait_for_fewer_than(1)
         for _, tracker in self._trackers:
             print(*tracker.summary(), sep="\n")
         return not any(tracker.failed or tracker.outstanding for _, tracker in self._trackers)

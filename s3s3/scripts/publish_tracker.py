@@ -1,166 +1,139 @@
-"""What became of the keys that one command put on the queue of a route."""
+"""Wait for the outcomes of published keys."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
 from typing import Any
 
 from ..model import Lane, Result, Route
 from ..monitoring.formatting import count_noun
 from ..queue.base import PAUSED, JobQueue, JobRequest
-from ..queue.lease import boottime_s
 from ..queue.redis_retry import RedisRetry
+from ..queue.tracker import OutcomeTracker
 from ..tasks import wait_first
 
 log = logging.getLogger(__name__)
 
-WAIT_S = 1.0
+#: The reason is looked for when no outcome has arrived for this long, in s, and again at each interval.
 QUIET_S = 5.0
-"""After so long without an outcome, the reason is looked for."""
-LOOK_AGAIN_AFTER_S = 30.0
+QUIET_INTERVAL_S = 30.0
+
+#: Keys tracked at a time; each takes about 100 bytes of memory.
 MAX_OUTSTANDING = 100_000
-"""Keys that are waited for at once: a hundred bytes or so of memory each."""
 
 
 class PublishTracker:
-    """Keys put on one route's queue, and their outcomes as they come in.
+    """Keys put on one route's queue, and their outcomes as they arrive.
 
     Args:
-        listeners: how many listeners there are.
-        tell: takes a line for each key that failed for good.
-        stop: nothing is waited for any more once it is set.
+        count_listeners: returns how many listeners the route has.
+        print_line: called with a line for each permanent failure.
+        stop: ends all waiting.
 
     Attributes:
-        keys: how many were put.
-        counts: the outcomes by destination and word.
+        count: how many keys were enqueued.
+        counts: the number of each outcome by destination.
     """
 
     def __init__(
         self,
         route: Route,
         jobs: JobQueue,
-        listeners: Callable[[], Awaitable[int]],
-        tell: Callable[[str], None],
+        count_listeners: Callable[[], Awaitable[int]],
+        print_line: Callable[[str], None],
         stop: asyncio.Event,
     ) -> None:
         self.route = route
-        self.keys = 0
+        self.count = 0
         self.counts: dict[str, Counter[str]] = {name: Counter() for name in route.destination_names}
         self._jobs = jobs
-        self._listeners = listeners
-        self._tell = tell
+        self._count_listeners = count_listeners
+        self._print_line = print_line
         self._stop = stop
-        self._run = secrets.token_hex(8)
-        self._outstanding: dict[str, set[str]] = {}
-        self._settled = asyncio.Event()
-        self._tried_again: dict[str, str] = {}
-        self._said = ""
+        self._tracker = OutcomeTracker(jobs, self._on_outcome, on_retry=self._on_retry, lane=Lane.FRESH, resubmit=False)
+        self._retry = RedisRetry()
+        self._progressed = asyncio.Event()
+        self._retries: dict[str, str] = {}
+        self._last_warning = ""
 
     @property
     def outstanding(self) -> int:
         """How many keys have no final outcome at some destination."""
-        return len(self._outstanding)
+        return len(self._tracker)
 
     @property
     def failed(self) -> int:
-        """How many copies failed for good."""
+        """How many copies failed permanently."""
         return sum(counts[Result.FAILED.value] for counts in self.counts.values())
 
-    async def put(self, keys: Iterable[str]) -> None:
-        """Put keys on the queue; wait first where too many are waited for."""
-        await self.fewer_than(MAX_OUTSTANDING)
-        keys = list(keys)
-        for key in keys:
-            self._outstanding[key] = set(self.route.destination_names)
-        await self._put(keys, Lane.FRESH)
-        self.keys += len(keys)
+    async def enqueue(self, keys: Iterable[str]) -> None:
+        """Enqueue keys; first wait while too many are outstanding. Raises RedisUnavailable."""
+        await self.wait_for_fewer_than(MAX_OUTSTANDING)
+        requests = [JobRequest(key, self.route.destination_names) for key in keys]
+        await self._tracker.enqueue(requests)
+        self.count += len(requests)
 
-    async def _put(self, keys: Iterable[str], lane: Lane) -> None:
-        await self._jobs.enqueue([JobRequest(key, self.route.destination_names) for key in keys], lane, self._run)
+    async def wait_for_fewer_than(self, limit: int) -> None:
+        """Wait until fewer keys than that are outstanding, or for the stop."""
+        while self.outstanding >= limit and not self._stop.is_set():
+            self._progressed.clear()
+            await wait_first(self._progressed, self._stop)
 
-    async def fewer_than(self, limit: int) -> None:
-        """Wait until fewer keys than that have no final outcome, or for the stop."""
-        while len(self._outstanding) >= limit and not self._stop.is_set():
-            self._settled.clear()
-            await wait_first(self._settled, self._stop)
-
-    async def keep_hearing(self) -> None:
-        """Take outcomes for ever, and say why when none come."""
-        heard_s, looked_after_s = boottime_s(), QUIET_S
+    async def run(self) -> None:
+        """Receive outcomes, and log why when none arrive; never returns."""
+        warn_after_s = QUIET_S
         while True:
-            if await self._hear(WAIT_S) or not self._outstanding:
-                heard_s, looked_after_s = boottime_s(), QUIET_S
-            elif boottime_s() - heard_s > looked_after_s:
-                looked_after_s += LOOK_AGAIN_AFTER_S
-                await self._look_into_it()
+            await self._retry.run(self._tracker.poll)
+            if self._tracker.quiet_s > warn_after_s:
+                warn_after_s += QUIET_INTERVAL_S
+                await self._retry.run(self._on_quiet)
+            elif self._tracker.quiet_s < QUIET_S:
+                warn_after_s = QUIET_S
 
-    async def _hear(self, wait_s: float) -> int:
-        events = await RedisRetry().run(partial(self._jobs.poll_outcomes, self._run, wait_s))
-        for event in events:
-            self._take(json.loads(event))
-        return len(events)
+    def _on_outcome(self, fields: dict[str, Any]) -> None:
+        self.counts[fields["destination"]][fields["outcome"]] += 1
+        if fields["outcome"] == Result.FAILED.value:
+            self._print_line(f"failed: {fields['destination']}: {fields['key']!r}: {fields['reason']}")
+        self._progressed.set()
 
-    def _take(self, fields: dict[str, Any]) -> None:
-        key, destination, outcome = fields["key"], fields["destination"], fields["outcome"]
-        waited = self._outstanding.get(key, set())
-        if destination not in waited:
-            return  # told twice, or of a destination that somebody else asked for
-        if not fields["final"]:
-            self._tried_again[destination] = f"{destination}: {key!r} is to be tried again: {fields['reason']}"
+    def _on_retry(self, fields: dict[str, Any]) -> None:
+        destination = fields["destination"]
+        self._retries[destination] = f"{destination}: {fields['key']!r} will be retried: {fields['reason']}"
+
+    async def _on_quiet(self) -> None:
+        stats = await self._jobs.stats()
+        if not stats.pending:
+            await self._tracker.poll(0)
+            if self._tracker.quiet_s > QUIET_S:  # else an outcome has just arrived
+                await self._tracker.enqueue_again(Lane.BULK)
+                log.warning("route %s: Redis has lost jobs; enqueued again: %s",
+                            self.route.name, count_noun(self.outstanding, "key"))  # fmt: skip
             return
-        self.counts[destination][outcome] += 1
-        if outcome == Result.FAILED.value:
-            self._tell(f"failed: {destination}: {key!r}: {fields['reason']}")
-        waited.remove(destination)
-        if not waited:
-            del self._outstanding[key]
-            self._settled.set()
-
-    async def _look_into_it(self) -> None:
-        counts = await RedisRetry().run(self._jobs.stats)
-        if not counts.pending:
-            await self._put_what_was_lost()
-            return
-        if counts.paused:
-            said = f"route {self.route.name} is paused; `s3s3 jobs resume` lets it go on"
-        elif counts.circuits:
-            said = "; ".join(_held_text(store, reason) for store, reason in counts.circuits.items())
-        elif not await RedisRetry().run(self._listeners):
-            said = (
-                f"route {self.route.name}: no listener seems to be working; start `s3s3 listen`, this goes on waiting"
+        resume = f"resume it with s3s3 jobs resume --route {self.route.name}"
+        if stats.paused:
+            warning = f"route {self.route.name} is paused; {resume}"
+        elif stats.circuits:
+            warning = "; ".join(
+                f"{store} is paused; {resume} --destination {store}" if reason == PAUSED else f"{store}: down: {reason}"
+                for store, reason in stats.circuits.items()
             )
+        elif not await self._count_listeners():
+            warning = f"route {self.route.name}: waiting, but no listener seems to be running; start `s3s3 listen`"
         else:
-            said = "; ".join(self._tried_again.values())
-        if said and said != self._said:
-            log.warning("%s", said)
-        self._said = said
-
-    async def _put_what_was_lost(self) -> None:
-        """The queue is empty. Unless an outcome came at the last moment, it lost what is waited for: put it again."""
-        if await self._hear(0):
-            return
-        log.warning("route %s: %s not on the queue any more: Redis has lost data; put again",
-                    self.route.name, count_noun(len(self._outstanding), "key"))  # fmt: skip
-        await RedisRetry().run(partial(self._put, list(self._outstanding), Lane.BULK))
+            warning = "; ".join(self._retries.values())
+        if warning and warning != self._last_warning:
+            log.warning("%s", warning)
+        self._last_warning = warning
 
     def summary(self) -> list[str]:
-        """Return what became of it, a line for each destination."""
-        lines = [f"route {self.route.name}: {count_noun(self.keys, 'key')}"]
+        """Return the number of outcomes, a line for each destination."""
+        lines = [f"route {self.route.name}: {count_noun(self.count, 'key')}"]
         for destination, counts in self.counts.items():
-            words = [f"{count:,} {word}" for word, count in sorted(counts.items())]
-            if left := sum(destination in names for names in self._outstanding.values()):
-                words.append(f"{left:,} not done yet, and still on the queue")
-            lines.append(f"  {destination}: {', '.join(words) or 'nothing'}")
+            parts = [f"{count:,} {outcome}" for outcome, count in sorted(counts.items())]
+            if left := sum(destination in names for names in self._tracker.pending.values()):
+                parts.append(f"{left:,} not done yet, still on the queue")
+            lines.append(f"  {destination}: {', '.join(parts) or 'nothing'}")
         return lines
-
-
-def _held_text(store: str, reason: str) -> str:
-    if reason == PAUSED:
-        return f"{store} is paused; `s3s3 jobs resume --destination {store}` lets it go on"
-    return f"{store} is down: {reason}"

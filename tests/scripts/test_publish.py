@@ -247,13 +247,13 @@ def test_wait_warns_if_no_listener_runs_and_can_be_interrupted(
     done = run(main, "--config", config, "--wait", "a")
     thread.join()
     assert done.status == 1
-    assert "no listener seems to be working" in warnings[0]
-    assert "dest-ceph: 1 not done yet, and still on the queue" in done.out
+    assert "no listener seems to be running" in warnings[0]
+    assert "dest-ceph: 1 not done yet, still on the queue" in done.out
     assert set(queued(redis_url)) == {"a"}
 
 
 @pytest.mark.parametrize(
-    ("destination", "text"), [(None, "route default is paused"), ("dest-ceph", "resume --destination dest-ceph")]
+    ("destination", "text"), [(None, "route default is paused"), ("dest-ceph", "--destination dest-ceph")]
 )
 async def test_wait_warns_about_a_paused_route_or_destination(
     redis_url: str,
@@ -266,8 +266,8 @@ async def test_wait_warns_about_a_paused_route_or_destination(
     async with connected(redis_url) as client:
         await RedisJobQueue(client, "default", ROUTE.destination_names).pause(destination)
         tracker = new_tracker(client, asyncio.Event())
-        await tracker.put(["a"])
-        async with running(tracker.keep_hearing()):
+        await tracker.enqueue(["a"])
+        async with running(tracker.run()):
             await until(lambda: text in caplog.text)
 
 
@@ -277,10 +277,10 @@ async def test_wait_warns_about_retries_and_their_reason(
     monkeypatch.setattr(publish_tracker, "QUIET_S", 0.1)
     async with connected(redis_url) as client:
         tracker = new_tracker(client, asyncio.Event())
-        await tracker.put(["down"])
-        async with running(tracker.keep_hearing()), running(new_worker(client, []).run(asyncio.Event(), 0)):
-            await until(lambda: "dest-ceph: 'down' is to be tried again: nothing listens" in caplog.text)
-    assert tracker.summary()[1:] == ["  dest-ceph: 1 not done yet, and still on the queue", "  dest-swift: 1 copied"]
+        await tracker.enqueue(["down"])
+        async with running(tracker.run()), running(new_worker(client, []).run(asyncio.Event(), 0)):
+            await until(lambda: "dest-ceph: 'down' will be retried: nothing listens" in caplog.text)
+    assert tracker.summary()[1:] == ["  dest-ceph: 1 not done yet, still on the queue", "  dest-swift: 1 copied"]
 
 
 async def test_keys_that_redis_lost_are_enqueued_again(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,10 +288,10 @@ async def test_keys_that_redis_lost_are_enqueued_again(redis_url: str, monkeypat
     keys: list[str] = []
     async with connected(redis_url) as client:
         tracker = new_tracker(client, asyncio.Event())
-        await tracker.put(["a"])
+        await tracker.enqueue(["a"])
         await client.flushall()
-        async with running(tracker.keep_hearing()), running(new_worker(client, keys).run(asyncio.Event(), 0)):
-            await asyncio.wait_for(tracker.fewer_than(1), 20)
+        async with running(tracker.run()), running(new_worker(client, keys).run(asyncio.Event(), 0)):
+            await asyncio.wait_for(tracker.wait_for_fewer_than(1), 20)
     assert keys == ["a"]
     assert tracker.summary()[1:] == ["  dest-ceph: 1 copied", "  dest-swift: 1 copied"]
 
@@ -301,8 +301,8 @@ async def test_the_number_of_tracked_keys_is_bounded(redis_url: str, monkeypatch
     stop = asyncio.Event()
     async with connected(redis_url) as client:
         tracker = new_tracker(client, stop)
-        await tracker.put(map(str, range(10)))
-        more = asyncio.create_task(tracker.put(["more"]))
+        await tracker.enqueue(map(str, range(10)))
+        more = asyncio.create_task(tracker.enqueue(["more"]))
         await asyncio.sleep(0.2)
         assert not more.done()
         stop.set()
