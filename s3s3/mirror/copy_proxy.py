@@ -12,16 +12,12 @@ from aiohttp import web
 
 from ..errors import RedisUnavailable, StoreError
 from ..monitoring.log import log_fields
-from ..s3.transport.pool import MAX_LOOKUP_S
-from ..tasks import timeout
 from .access_log import OUTCOME
 from .mirrored_route import MirroredRoute
 from .request_stats import Event, RequestStats
 
 log = logging.getLogger(__name__)
 
-#: Validity of presigned locations (s).
-LOCATION_VALIDITY_S = 3600
 _ALLOWED_METHODS = ("GET", "HEAD")
 _DOT_SEGMENT = re.compile(r"(^|/)\.\.?(/|$)")
 
@@ -32,17 +28,13 @@ class CopyProxy:
     Args:
         source: URL to which a key is appended.
         max_wait_s: longest time that a client waits for a copy.
-        is_public: the destination is readable without a signature.
     """
 
-    def __init__(
-        self, route: MirroredRoute, source: str, max_wait_s: float, stats: RequestStats, *, is_public: bool
-    ) -> None:
+    def __init__(self, route: MirroredRoute, source: str, max_wait_s: float, stats: RequestStats) -> None:
         self._route = route
         self._source = source
         self._max_wait_s = max_wait_s
         self._stats = stats
-        self._signed_for_s = None if is_public else LOCATION_VALIDITY_S
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -64,7 +56,7 @@ class CopyProxy:
         try:
             event = await self._ensure_copy(key, wait_s)
             if event in (Event.HIT, Event.WAITED):
-                return event, await self._route.store.object_url(key, method=method, expires_s=self._signed_for_s)
+                return event, await self._route.location(key, method)
         except (StoreError, RedisUnavailable, asyncio.TimeoutError) as error:
             reason = str(error) or "the destination did not respond in time"
             log.warning("%s: no copy of %r, redirecting to the source: %s", self._route.name, key, reason,
@@ -74,9 +66,8 @@ class CopyProxy:
 
     async def _ensure_copy(self, key: str, wait_s: float) -> Event:
         start_s = time.monotonic()
-        async with timeout(MAX_LOOKUP_S):
-            if await self._route.store.head(key) is not None:
-                return Event.HIT
+        if await self._route.head(key) is not None:
+            return Event.HIT
         is_copied = await self._route.misses.copy(key, max(wait_s - (time.monotonic() - start_s), 0))
         if is_copied is None:
             return Event.TIMEOUT

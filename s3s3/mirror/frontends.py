@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..config.mirror import MirrorSettings, ProxySettings, RedirectSettings
-from ..model import Endpoint
 from ..monitoring.metrics import Metrics
 from ..s3 import Timeouts
 from .access_log import JsonAccessLog
@@ -32,8 +31,6 @@ PROXY = "mirror.proxy"
 REDIRECT = "mirror.redirect"
 #: Timeouts of requests to sources.
 UPSTREAM_TIMEOUTS = Timeouts(connect_s=10, read_s=30)
-
-PUBLIC_ACLS = ("public-read", "public-read-write")
 
 
 @dataclass(frozen=True)
@@ -92,11 +89,6 @@ async def run(opened: Sequence[FrontEnd], stop: asyncio.Event, drain_s: float) -
     await asyncio.gather(*(route.run(stop, drain_s) for frontend in opened for route in frontend.routes))
 
 
-def is_public(endpoint: Endpoint) -> bool:
-    """Whether copies at an endpoint are readable without a signature."""
-    return endpoint.acl in PUBLIC_ACLS
-
-
 @asynccontextmanager
 async def _proxy(
     settings: ProxySettings, shared: Shared, record_event: EventRecorder | None, with_access_log: bool
@@ -113,8 +105,7 @@ async def _proxy(
     )
     async with destination_stores(settings.destination, shared.worker) as (copy_store, client_store):
         mirrored = MirroredRoute(route, origin, copy_store, client_store, shared, on_copies=stats.record_copies)
-        public = is_public(settings.destination)
-        proxy = CopyProxy(mirrored, settings.source, settings.max_wait_s, stats, is_public=public)
+        proxy = CopyProxy(mirrored, settings.source, settings.max_wait_s, stats)
         connections = Connections()
         access_log = JsonAccessLog if with_access_log else None
         async with serve(PROXY, settings.host, settings.port, proxy.answer, connections, access_log) as port:
@@ -151,7 +142,7 @@ async def _redirect(
                 on_copies=stats.record_copies,
                 fresh_for_s=settings.lifespan_days * DAY_S,
             )
-            copies[place] = Copies(mirrored, states, settings.lifespan_days, is_public=is_public(endpoint))
+            copies[place] = Copies(mirrored, states, settings.lifespan_days)
         redirect = RedirectFrontEnd(settings, rules, copies, stats)
         routes = [destination.route for destination in copies.values()]
         connections = Connections()

@@ -13,15 +13,19 @@ from ..config import WorkerSettings
 from ..model import Endpoint, Job, Outcome, Route
 from ..monitoring.metrics import Metrics
 from ..queue.redis_queue import RedisJobQueue
-from ..s3 import Source, Store, Timeouts
-from ..s3.transport.pool import LOOKUP_CONNECTIONS, LOOKUP_TIMEOUTS
-from ..tasks import run_with_background
+from ..s3 import ObjectInfo, Source, Store, Timeouts
+from ..s3.transport.pool import LOOKUP_CONNECTIONS, LOOKUP_TIMEOUTS, MAX_LOOKUP_S
+from ..tasks import run_with_background, timeout
 from ..transfer.budget import CopyBudget
 from ..transfer.copier import Copier
 from ..transfer.route_stores import EXTRA_CONNECTIONS, probe_error
 from ..worker.route_worker import RouteWorker
 from .mirror_copy import MirrorCopy, OnOutcome
 from .miss_coalescer import MissCoalescer
+
+#: Validity of presigned locations (s).
+LOCATION_VALIDITY_S = 3600
+_PUBLIC_ACLS = ("public-read", "public-read-write")
 
 #: Takes the outcomes of a job and its duration in seconds.
 OnCopies = Callable[[Sequence[Outcome], float], None]
@@ -83,6 +87,16 @@ class MirroredRoute:
     async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
         await self._worker.run(stop, drain_s)
         self.misses.stop()
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        """Return the copy's metadata, None if there is no copy. Raises StoreError and asyncio.TimeoutError."""
+        async with timeout(MAX_LOOKUP_S):
+            return await self.store.head(key)
+
+    async def location(self, key: str, method: str) -> str:
+        """Return the URL of a copy, presigned unless the destination is public. Raises StoreError."""
+        expires_s = None if self.store.endpoint.acl in _PUBLIC_ACLS else LOCATION_VALIDITY_S
+        return await self.store.object_url(key, method=method, expires_s=expires_s)
 
     # -- health
 

@@ -18,10 +18,7 @@ from aiohttp import web
 from ..config.mirror import RedirectSettings
 from ..errors import InvalidKey, RedisUnavailable, StoreError, UrlForbidden
 from ..model import MAX_KEY_BYTES
-from ..s3.transport.pool import MAX_LOOKUP_S
-from ..tasks import timeout
 from .access_log import OUTCOME, JsonAccessLog
-from .copy_proxy import LOCATION_VALIDITY_S
 from .copy_states import DAY_S, CopyState, CopyStates
 from .mirror_copy import is_fresh
 from .mirrored_route import MirroredRoute
@@ -42,21 +39,19 @@ _CORS = {
 
 
 class Copies:
-    """The copies at one destination: find, make, locate and purge them."""
+    """The copies at one destination: find, make and purge them."""
 
-    def __init__(self, route: MirroredRoute, states: CopyStates, lifespan_days: int, *, is_public: bool) -> None:
+    def __init__(self, route: MirroredRoute, states: CopyStates, lifespan_days: int) -> None:
         self.route = route
         self.states = states
         self._fresh_for_s = lifespan_days * DAY_S
-        self._signed_for_s = None if is_public else LOCATION_VALIDITY_S
 
     async def exists(self, key: str) -> bool:
         """Whether there is a copy that may be served. Raises StoreError and asyncio.TimeoutError."""
         state = await self.states.read(key)
         if state is not None and state.name == "present":
             return True
-        async with timeout(MAX_LOOKUP_S):
-            info = await self.route.store.head(key)
+        info = await self.route.head(key)
         if info is None or not is_fresh(info, self.route.store, self._fresh_for_s):
             return False
         age_s = (self.route.store.source_time_ms() - info.modified_ms) / 1000
@@ -86,10 +81,6 @@ class Copies:
                 return state
             await asyncio.sleep(min(RETRY_DELAY_S, max(deadline_s - time.monotonic(), 0)))
         return None
-
-    async def location(self, key: str, method: str) -> str:
-        """Return the URL of a copy, presigned unless the destination is public. Raises StoreError."""
-        return await self.route.store.object_url(key, method=method, expires_s=self._signed_for_s)
 
     async def purge(self, key: str) -> None:
         """Delete a copy, then its state. Raises StoreError and RedisUnavailable."""
@@ -169,12 +160,12 @@ class RedirectFrontEnd:
             return Event.ERROR, _to_url(url, "The URL is too long for the key of a copy")
         try:
             if await copies.exists(key):
-                return Event.HIT, _to_copy(await copies.location(key, method))
+                return Event.HIT, _to_copy(await copies.route.location(key, method))
             state = await copies.make(key, wait_s)
             if state is None:
                 return Event.TIMEOUT, _to_url(url, f"Cached copy did not show up in {wait_s:g}s")
             if state.name == "present":
-                return Event.WAITED, _to_copy(await copies.location(key, method))
+                return Event.WAITED, _to_copy(await copies.route.location(key, method))
         except (StoreError, RedisUnavailable, asyncio.TimeoutError) as error:
             log.warning("%s: no copy, redirecting to the URL itself: %s", copies.route.name,
                         str(error) or "the destination did not respond in time")  # fmt: skip

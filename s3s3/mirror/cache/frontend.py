@@ -21,7 +21,7 @@ from .downloads import SMALL_OBJECT_BYTES, Download, Downloads
 from .presigned import Authorization, Verifier
 from .ranges import requested_ranges
 from .responses import can_nginx_send, conditional_response, error_response, object_headers
-from .revalidation import Revalidator, Validity
+from .revalidation import Revalidator
 from .sendfile import send_file
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class CacheFrontEnd:
             return None, ""
         try:
             is_due = time.time() - cached.validated_s > self._settings.revalidate_s
-            if is_due and await self._revalidator.check(key, cached.metadata) is Validity.CHANGED:
+            if is_due and await self._revalidator.has_changed(key, cached.metadata):
                 cached.close()
                 return None, cached.metadata.body
         except BaseException:

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from ..access_log import OUTCOME
 from .cached_object import CachedObject, valid_utf8
-from .ranges import Precondition, check_preconditions
+from .ranges import check_preconditions
 
 #: Headers of requests that are not passed to nginx: those compare the ETag, which nginx does not know, or report that
 #: nginx could not open the file.
@@ -40,12 +40,12 @@ def conditional_response(
     request: web.BaseRequest, metadata: CachedObject, headers: Mapping[str, str]
 ) -> web.Response | None:
     """Return the 304 or 412 that the request's conditions demand; None if the object is to be sent."""
-    precondition = check_preconditions(request.headers, metadata.etag, metadata.modified_ms)
-    if precondition is Precondition.FAILED:
+    status = check_preconditions(request.headers, metadata.etag, metadata.modified_ms)
+    if status == 412:
         return error_response(
             412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold"
         )
-    if precondition is Precondition.NOT_MODIFIED:
+    if status == 304:
         names = ("ETag", "Last-Modified", "Cache-Control", "Expires", OUTCOME)
         return web.Response(status=304, headers={name: headers[name] for name in names if name in headers})
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from enum import Enum
 
 from ...errors import StoreError, StoreUnavailable
 from ...monitoring.log import log_fields
@@ -17,31 +16,26 @@ from .directory import CacheDirectory
 log = logging.getLogger(__name__)
 
 
-class Validity(Enum):
-    """Result of a check of a cached object. UNKNOWN: the store is unavailable."""
-
-    SAME = "same"
-    CHANGED = "changed"
-    UNKNOWN = "unknown"
-
-
 class Revalidator:
     """Compares cached objects with the store's by HEAD; concurrent checks of a key share one request."""
 
     def __init__(self, store: Store, directory: CacheDirectory) -> None:
         self._store = store
         self._directory = directory
-        self._running: dict[str, asyncio.Task[Validity]] = {}
+        self._running: dict[str, asyncio.Task[bool]] = {}
 
-    async def check(self, key: str, metadata: CachedObject) -> Validity:
-        """Compare a cached object with the store's. Removes it if the store has deleted it."""
+    async def has_changed(self, key: str, metadata: CachedObject) -> bool:
+        """Whether the store's object differs or is gone; False while the store is unavailable.
+
+        Removes the cached object if the store has deleted it.
+        """
         check = self._running.get(key)
         if check is None:
             check = self._running[key] = asyncio.create_task(self._check(key, metadata))
             check.add_done_callback(lambda _: self._running.pop(key, None))
         return await asyncio.shield(check)
 
-    async def _check(self, key: str, metadata: CachedObject) -> Validity:
+    async def _check(self, key: str, metadata: CachedObject) -> bool:
         try:
             async with timeout(MAX_LOOKUP_S):
                 current = await self._store.head(key)
@@ -49,16 +43,16 @@ class Revalidator:
             log.warning("%s: cannot revalidate %r, serving it from the cache: %s",
                         self._store.name, key, error or "HEAD timed out",
                         extra=log_fields(self._store.name, key))  # fmt: skip
-            return Validity.UNKNOWN
+            return False
         except StoreError as error:
             log.warning("%s: revalidation refused, no longer serving %r from the cache: %s",
                         self._store.name, key, error, extra=log_fields(self._store.name, key))  # fmt: skip
-            return Validity.CHANGED
+            return True
         if current is None:
             self._directory.remove(self._directory.name(key), metadata)
-            return Validity.CHANGED
+            return True
         found = (current.etag, current.size_bytes, current.modified_ms // 1000)
         if found != (metadata.etag, metadata.size_bytes, metadata.modified_ms // 1000):
-            return Validity.CHANGED
+            return True
         self._directory.record_validation(key)
-        return Validity.SAME
+        return False
