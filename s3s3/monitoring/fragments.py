@@ -42,7 +42,7 @@ def route(view: RouteView) -> str:
     state = "" if source.state == StoreState.OK else f" {_badge(source)}"
     facts = [("Pending", f"{view.stats.pending:,}"), ("Oldest pending", _duration(view.oldest_s))]
     if view.command != "mirror":  # the source of a mirror cannot be listed
-        facts.append(("Last comparison", _last_comparison(view)))
+        facts.append(("Last reconcile", _last_reconcile(view)))
     stores = "\n".join(map(_destination, view.destinations))
     return f"""<section class="route" aria-labelledby="route-{name}">
 <h2 id="route-{name}">{name}</h2>
@@ -94,7 +94,7 @@ def _duration(seconds: float | None) -> str:
     return duration_text(seconds).replace(" ", _NO_BREAK_SPACE)
 
 
-def _last_comparison(view: RouteView) -> str:
+def _last_reconcile(view: RouteView) -> str:
     now = ""
     if running := view.current_reconcile:
         text = f"running by process {running.pid} on {running.host} since {time_text(running.since_ms)}"

@@ -34,7 +34,7 @@ def problems(view: RouteView) -> Iterator[str]:
             yield f"{route}: {keys} failed permanently at {destination}: fix the cause shown below, then retry"
     if view.last_reconcile:
         for store_name, error in view.last_reconcile.errors.items():
-            yield f"{route}: the last comparison could not list {store_name}: {error.removeprefix(f'{store_name}: ')}"
+            yield f"{route}: the last reconcile could not list {store_name}: {error.removeprefix(f'{store_name}: ')}"
 
 
 def _store_problems(view: RouteView, store: StoreView) -> Iterator[str]:

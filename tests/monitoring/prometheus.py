@@ -1,4 +1,4 @@
-"""A real Prometheus beside a real listener."""
+"""A real Prometheus."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALERTS = Path(__file__).parents[2] / "conf" / "prometheus" / "alerts.yml"
 
 
 def program(name: str) -> str:
-    """Where Debian's package prometheus has put it."""
+    """The path of a program of Debian's package prometheus."""
     found = shutil.which(name)
     if found is None:
         missing(f"{name} is not installed (apt-get install prometheus)")
@@ -57,13 +57,13 @@ class Prometheus:
         self._process.wait()
 
     def get(self, path: str, **parameters: str) -> Any:
-        """What its API answers; None as long as it does not answer."""
+        """The data that its API returns, or None while it does not respond."""
         assert self._process.poll() is None, self._log.read_text()
         try:
             with urllib.request.urlopen(
                 f"{self._url}/{path}?{urllib.parse.urlencode(parameters)}", timeout=10
-            ) as answer:
-                return json.load(answer)["data"]
+            ) as response:
+                return json.load(response)["data"]
         except ConnectionError:
             return None
         except urllib.error.HTTPError as error:
@@ -72,11 +72,11 @@ class Prometheus:
             return None
 
     def series(self, query: str) -> list[dict[str, Any]]:
-        """What an instant query finds."""
+        """The result of an instant query."""
         found = self.get("query", query=query)
         return found["result"] if found else []
 
     def wait_for(self, query: str) -> list[dict[str, Any]]:
-        """Return what a query finds, when it finds anything."""
+        """Return the result of a query once it is not empty."""
         found: list[dict[str, Any]] = eventually(lambda: self.series(query), query, 30, 0.2)
         return found

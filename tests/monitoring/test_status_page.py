@@ -99,11 +99,11 @@ async def test_a_route_without_processes_is_a_problem(client: Redis) -> None:
     assert "1 problem needs attention Route images: no process is running; start s3s3 listen" in text
     assert "from ceph/a · channel backup" in text
     assert "swift ● ok swift:8080/b" in text
-    assert "Last comparison never" in text
+    assert "Last reconcile never" in text
     assert "hush" not in text
 
 
-async def test_the_page_shows_processes_rates_failures_and_the_last_comparison(
+async def test_the_page_shows_processes_rates_failures_and_the_last_reconcile(
     client: Redis, jobs: RedisJobQueue
 ) -> None:
     await ProcessRegistry(client, jobs.prefix).register(
@@ -121,17 +121,17 @@ async def test_the_page_shows_processes_rates_failures_and_the_last_comparison(
     assert re.search(r"Rate (20|1\d(\.\d)?)/s", text), text
     assert "18 ms / 25 ms" in text
     assert "1 × HTTP 503" in text
-    assert "Last comparison 1970-01-01 00:00:00 UTC 5 same" in text
+    assert "Last reconcile 1970-01-01 00:00:00 UTC 5 same" in text
     assert "Pending 1" in text
 
 
-async def test_a_comparison_that_could_not_list_a_store_is_a_problem(client: Redis, jobs: RedisJobQueue) -> None:
+async def test_a_reconcile_that_could_not_list_a_store_is_a_problem(client: Redis, jobs: RedisJobQueue) -> None:
     errors = {"swift": "swift: LIST: HTTP 503"}
     await jobs.save_reconcile_summary(ReconcileRecord(0, 1, 5, {"swift": {}}, errors))
     async with visiting(client) as session:
         text = words(await page(session))
-    assert "the last comparison could not list swift: LIST: HTTP 503" in text
-    assert "Last comparison 1970-01-01 00:00:00 UTC could not list swift" in text
+    assert "the last reconcile could not list swift: LIST: HTTP 503" in text
+    assert "Last reconcile 1970-01-01 00:00:00 UTC could not list swift" in text
 
 
 async def test_each_state_of_a_store_is_shown_and_listed_as_a_problem(client: Redis, jobs: RedisJobQueue) -> None:
