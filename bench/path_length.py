@@ -40,7 +40,7 @@ from s3s3.tasks import timeout
 
 #: What every copy finds: metrics, connections and signers of the first copies are not part of the path.
 WARM_UP_COPIES = 3
-COPIES = 10
+COPIES = 20
 TIMEOUT_S = 30.0
 CONTENT = b"hello"
 ETAG = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()

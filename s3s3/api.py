@@ -143,7 +143,7 @@ def copy_one(route: Route, key: str, *, unconditional: bool) -> bool:
 
 async def _copy_one(route: Route, job: Job) -> list[Outcome]:
     async with opened(route, _worker_settings(), Metrics()) as stores:
-        return await stores.copy(job, job.destinations, _no_check, isolate_slow=False)
+        return await stores.copier.copy_job(job, job.destinations, _no_check, isolate_slow=False)
 
 
 def _worker_settings() -> WorkerSettings:

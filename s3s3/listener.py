@@ -55,7 +55,7 @@ class RouteListener:
         self.worker = RouteWorker(
             route,
             self.jobs,
-            stores.copy,
+            stores.copier.copy_job,
             settings,
             metrics,
             "listen",

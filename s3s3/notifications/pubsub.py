@@ -72,7 +72,8 @@ class PubSubSource:
         matches: Callable[[str], bool] = lambda key: True,
         count: Callable[[str], None] = lambda kind: None,
     ) -> None:
-        self._route = route
+        self._route = route.name
+        self._destinations = route.destination_names
         self._channel = channel
         self._jobs = jobs
         self._matches = matches
@@ -181,11 +182,11 @@ class PubSubSource:
                 await self._retry.run(partial(self._dead_letter, text, bad))
                 continue
             if self._matches(key):
-                requests.append(JobRequest(key, self._route.destination_names))
+                requests.append(JobRequest(key, self._destinations))
                 self._count("pubsub")
         if requests:
             await self._retry.run(partial(self._jobs.enqueue, requests, Lane.FRESH))
-            log_enqueued(self._route.name, [request.key for request in requests], f"channel {self._channel}")
+            log_enqueued(self._route, [request.key for request in requests], f"channel {self._channel}")
 
     async def _dead_letter(self, text: bytes, bad: BadMessage) -> None:
         self._count(bad.kind)

@@ -42,20 +42,16 @@ class Batcher(Generic[Item, Result]):
     async def _send_all(self) -> None:
         try:
             while self._items:
-                await self._wait_for_more()
+                if len(self._items) < MIN_BATCH:
+                    self._is_full.clear()
+                    timer = asyncio.get_running_loop().call_later(BATCH_DELAY_S, self._is_full.set)
+                    await self._is_full.wait()
+                    timer.cancel()
                 batch = self._items[:MAX_BATCH]
                 del self._items[:MAX_BATCH]
                 await self._send(batch)
         finally:
             self._sender = None
-
-    async def _wait_for_more(self) -> None:
-        if len(self._items) >= MIN_BATCH:
-            return
-        self._is_full.clear()
-        timer = asyncio.get_running_loop().call_later(BATCH_DELAY_S, self._is_full.set)
-        await self._is_full.wait()
-        timer.cancel()
 
     async def _send(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:

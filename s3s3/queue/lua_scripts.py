@@ -7,9 +7,8 @@ from importlib import resources
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
-from .redis_errors import is_no_group, translate_errors
+from .redis_errors import is_no_group, raise_translated, translate_errors
 
 
 class LuaScripts:
@@ -53,12 +52,12 @@ class LuaScripts:
         script = self._scripts.get(name)
         if script is None:
             script = self._scripts[name] = self._client.register_script(self._prelude + self._read(name))
+        try:
+            return await script(keys=self._keys, args=(*self._args, *args))
+        except Exception as error:  # noqa: BLE001  translated, or raised again
+            if self._on_no_group is None or not is_no_group(error):
+                raise_translated(error)
         with translate_errors():
-            try:
-                return await script(keys=self._keys, args=(*self._args, *args))
-            except ResponseError as error:
-                if self._on_no_group is None or not is_no_group(error):
-                    raise
             await self._on_no_group()
             return await script(keys=self._keys, args=(*self._args, *args))
 

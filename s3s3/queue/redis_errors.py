@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from redis.exceptions import (
     AskError,
@@ -46,12 +47,12 @@ _FORBIDDEN = re.compile(r"\b(NOPERM|ACL failure|no permissions to|can't (run|acc
 _NO_DATABASE = re.compile(r"DB index|SELECT is not allowed")
 
 
-def is_no_group(error: ResponseError) -> bool:
+def is_no_group(error: Exception) -> bool:
     """Return whether a stream or its consumer group is missing, also in a script's error.
 
     UNBLOCKED is the response to a blocking read whose stream is deleted meanwhile (Redis 7.0; 6.2: NOGROUP).
     """
-    return any(code in str(error) for code in ("NOGROUP", "UNBLOCKED"))
+    return isinstance(error, ResponseError) and any(code in str(error) for code in ("NOGROUP", "UNBLOCKED"))
 
 
 @contextmanager
@@ -62,32 +63,40 @@ def translate_errors() -> Iterator[None]:
     """
     try:
         yield
-    except AuthenticationError as error:
-        raise RedisUnavailable(f"Redis refuses the password, check [pubsub] url: {error}") from error
-    except OutOfMemoryError as error:
-        raise _out_of_memory() from error
-    except (ConnectionError, TimeoutError, ReadOnlyError, *_CLUSTER_ERRORS, OSError) as error:
-        where = ", check [pubsub] url" if "connecting to" in str(error) else ""
-        raise RedisUnavailable(f"Redis cannot be reached{where}: {str(error).removesuffix('.')}") from error
-    except InvalidResponse as error:
-        raise RedisUnavailable(f"the server is not a Redis, check [pubsub] url: {error}") from error
-    except RuntimeError as error:
-        if _UVLOOP_CONNECTION_LOST not in str(error):
-            raise
-        raise RedisUnavailable("Redis cannot be reached: connection lost") from error
-    except ResponseError as error:
-        if _OUT_OF_MEMORY.search(str(error)):
-            raise _out_of_memory() from error
-        if _TEMPORARY.search(str(error)):
-            raise RedisUnavailable(f"Redis temporarily refuses requests: {error}") from error
-        if _FORBIDDEN.search(str(error)):
-            raise RedisUnavailable(
-                f"the Redis user lacks permissions, check its ACL and the user in [pubsub] url: {error}"
-            ) from error
-        if _NO_DATABASE.search(str(error)):
-            raise RedisUnavailable(f"Redis does not have this database, check [pubsub] url: {error}") from error
-        raise
+    except Exception as error:  # noqa: BLE001  translated, or raised again
+        raise_translated(error)
 
 
-def _out_of_memory() -> RedisUnavailable:
-    return RedisUnavailable("Redis is out of memory (maxmemory): give it more, or drop dead letters")
+def raise_translated(error: Exception) -> NoReturn:
+    """Raise what `translate_errors` makes of an error; call it in an `except` block."""
+    message = _message(error)
+    if not message:
+        raise error
+    raise RedisUnavailable(message) from error
+
+
+def _message(error: Exception) -> str:
+    """Return the message of RedisUnavailable, or "" for a defect."""
+    text = str(error)
+    if isinstance(error, AuthenticationError):
+        return f"Redis refuses the password, check [pubsub] url: {text}"
+    if isinstance(error, OutOfMemoryError) or (isinstance(error, ResponseError) and _OUT_OF_MEMORY.search(text)):
+        return "Redis is out of memory (maxmemory): give it more, or drop dead letters"
+    if isinstance(error, (ConnectionError, TimeoutError, ReadOnlyError, *_CLUSTER_ERRORS, OSError)):
+        where = ", check [pubsub] url" if "connecting to" in text else ""
+        return f"Redis cannot be reached{where}: {text.removesuffix('.')}"
+    if isinstance(error, InvalidResponse):
+        return f"the server is not a Redis, check [pubsub] url: {text}"
+    if isinstance(error, RuntimeError) and _UVLOOP_CONNECTION_LOST in text:
+        return "Redis cannot be reached: connection lost"
+    return _response_message(text) if isinstance(error, ResponseError) else ""
+
+
+def _response_message(text: str) -> str:
+    if _TEMPORARY.search(text):
+        return f"Redis temporarily refuses requests: {text}"
+    if _FORBIDDEN.search(text):
+        return f"the Redis user lacks permissions, check its ACL and the user in [pubsub] url: {text}"
+    if _NO_DATABASE.search(text):
+        return f"Redis does not have this database, check [pubsub] url: {text}"
+    return ""

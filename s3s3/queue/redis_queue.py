@@ -74,7 +74,7 @@ from .connection import RESPONSE_TIMEOUT_S
 from .keyspace import keyspace
 from .lease import boottime_s
 from .lua_scripts import LuaScripts
-from .redis_errors import is_no_group, translate_errors
+from .redis_errors import is_no_group, raise_translated, translate_errors
 
 #: Keys of each kind that one call of `promote_due.lua` handles.
 PROMOTED_PER_CALL = 200
@@ -190,15 +190,14 @@ class RedisJobQueue(QueueAdmin):
     async def _wait_for_entries(self, lanes: Sequence[Lane], wait_s: float) -> None:
         """Wait for a new entry in one of the lanes; each lane may deliver one."""
         streams: Any = {self.prefix + lane.value: ">" for lane in lanes}
-        with translate_errors():
-            try:
-                response: Any = await self.client.xreadgroup(
-                    _GROUP, self.consumer, streams, count=1, block=max(int(wait_s * 1000), 1)
-                )
-            except ResponseError as error:
-                if not is_no_group(error):
-                    raise
-                return  # the next claim creates the group
+        try:
+            response: Any = await self.client.xreadgroup(
+                _GROUP, self.consumer, streams, count=1, block=max(int(wait_s * 1000), 1)
+            )
+        except Exception as error:  # noqa: BLE001  translated, or raised again
+            if not is_no_group(error):
+                raise_translated(error)
+            return  # the next claim creates the group
         for stream, entries in response or ():
             for entry, fields in entries:
                 self._delivered.append(

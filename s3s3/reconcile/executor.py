@@ -120,7 +120,7 @@ class InProcessExecutor:
             return
         began_s = time.monotonic()
         try:
-            outcomes = await self._stores.copy(job, wanted, _no_lease, isolate_slow=False)
+            outcomes = await self._stores.copier.copy_job(job, wanted, _no_lease, isolate_slow=False)
         except Exception as error:
             log.exception("route %s: %r: internal error", self._route, job.key, extra=log_fields(self._route, job.key))
             reason = f"internal error: {error!r}"

@@ -25,7 +25,14 @@ def local_worker(
 ) -> RouteWorker:
     """Return a worker on the route's queue, registered as `bucket`."""
     return RouteWorker(
-        stores.route, jobs, stores.copy, settings, stores.metrics, "bucket", on_copied=on_copied, limits=stores.limits
+        stores.route,
+        jobs,
+        stores.copier.copy_job,
+        settings,
+        stores.metrics,
+        "bucket",
+        on_copied=on_copied,
+        limits=stores.limits,
     )
 
 

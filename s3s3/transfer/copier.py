@@ -6,10 +6,12 @@ Nothing is retried here: the store client retries for seconds, the queue for day
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from ..errors import IntegrityError
-from ..model import Endpoint, Outcome
+from ..model import Endpoint, Job, Outcome
 from ..monitoring.metrics import Metrics
 from ..s3 import Source, Store
 from .budget import CopyBudget
@@ -27,6 +29,7 @@ class Copier:
         budget: memory and disk of all copies of this process.
         metrics: counts verification failures, under the name `route`.
         matches: whether the route includes a key; others are never deleted. None: it includes all.
+        destinations: of the jobs, by name; `copy` accepts others, too.
         server_side: names of destinations in the source's own store, which copies to them itself.
         copy_attributes: some destination wants the objects' tags or ACLs.
     """
@@ -39,6 +42,7 @@ class Copier:
         metrics: Metrics,
         route: str,
         matches: Callable[[str], bool] | None = None,
+        destinations: Mapping[str, Store] = MappingProxyType({}),
         server_side: Collection[str] = (),
         copy_attributes: bool = False,
     ) -> None:
@@ -48,8 +52,21 @@ class Copier:
         self._metrics = metrics
         self._route = route
         self._matches = matches
+        self._destinations = destinations
         self._attributes_source = source if copy_attributes and isinstance(source, Store) else None
         self._server_side = ServerSideCopier(source, server_side) if server_side else None
+
+    def copy_job(
+        self, job: Job, destinations: Sequence[str], check_lease: LeaseCheck, *, isolate_slow: bool = True
+    ) -> Coroutine[Any, Any, list[Outcome]]:
+        """Run a job: make these destinations equal to the source. Implements a worker's `Copy`.
+
+        `isolate_slow` False: wait for every destination, as a caller without a queue has to.
+        """
+        stores = [self._destinations[name] for name in destinations]
+        return self.copy(
+            job.key, stores, check_lease=check_lease, compare=not job.unconditional, isolate_slow=isolate_slow
+        )
 
     async def copy(
         self,

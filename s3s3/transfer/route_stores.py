@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import MappingProxyType
-from typing import Any
 
 from ..config import WorkerSettings
 from ..errors import S3S3Error
-from ..model import Job, Outcome, Route, matcher
+from ..model import Route, matcher
 from ..monitoring.metrics import Metrics
 from ..s3 import RateLimiter, Store, Timeouts
 from .budget import CopyBudget
@@ -40,23 +39,7 @@ class RouteStores:
         self.limits = limits
         self.source = source
         self.destinations = tuple(destinations)
-        self._by_name = {store.name: store for store in destinations}
-        self._copier = copier
-
-    def copy(
-        self, job: Job, destinations: Sequence[str], check_lease: Callable[[], None], *, isolate_slow: bool = True
-    ) -> Coroutine[Any, Any, list[Outcome]]:
-        """Run a job: make these destinations equal to the source. Implements a worker's `Copy`.
-
-        `isolate_slow` False: wait for every destination, as a caller without a queue has to.
-        """
-        return self._copier.copy(
-            job.key,
-            [self._by_name[name] for name in destinations],
-            check_lease=check_lease,
-            compare=not job.unconditional,
-            isolate_slow=isolate_slow,
-        )
+        self.copier = copier
 
 
 def copy_budget(settings: WorkerSettings) -> CopyBudget:
@@ -104,6 +87,7 @@ async def opened(
             metrics=metrics,
             route=route.name,
             matches=matcher(route),
+            destinations={store.name: store for store in destinations},
             server_side=server_side,
             copy_attributes=any(destination.copy_tags or destination.copy_acl for destination in route.destinations),
         )

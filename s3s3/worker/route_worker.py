@@ -78,7 +78,7 @@ class RouteWorker:
             concurrency=options.concurrency,
             max_attempts=options.max_attempts,
             lease_s=options.lease_s,
-            on_job_end=self._on_job_end,
+            on_job_end=self._on_job_end if on_job_end else self.observer.on_job_end,
             on_copied=on_copied,
             limits=limits,
         )

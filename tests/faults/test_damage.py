@@ -129,7 +129,7 @@ async def copying(road: Road, max_attempts: int = 1000) -> AsyncIterator[tuple[R
     """A worker on the road, which never gives up."""
     async with opened(road.route, SETTINGS, road.metrics) as stores, connected(road.redis_url) as client:
         jobs = RedisJobQueue.of(client, road.route, SETTINGS.lease_s)
-        worker = Worker(road.route, jobs, stores.copy, max_attempts=max_attempts, lease_s=5)
+        worker = Worker(road.route, jobs, stores.copier.copy_job, max_attempts=max_attempts, lease_s=5)
         stop = asyncio.Event()
         async with running(worker.run(stop, drain_s=5)):
             yield stores, jobs

@@ -142,7 +142,7 @@ async def test_what_a_small_object_costs(client: Redis, monkeypatch: pytest.Monk
     async with store_that_counts() as (route, asked), opened(route, SETTINGS, metrics := Metrics()) as stores:
         jobs = RedisJobQueue(client, route.name, route.destination_names)
         await jobs.enqueue([JobRequest(f"key-{n:05}", route.destination_names) for n in range(JOBS)], Lane.FRESH)
-        worker = Worker(route, jobs, stores.copy, on_job_end=JobObserver(route.name, metrics).on_job_end)
+        worker = Worker(route, jobs, stores.copier.copy_job, on_job_end=JobObserver(route.name, metrics).on_job_end)
         monkeypatch.setattr(Redis, "execute_command", counted)
         with calls_counted() as calls:
             stop = asyncio.Event()

@@ -58,7 +58,7 @@ async def between(source: Endpoint, there: Endpoint) -> AsyncIterator[RouteStore
 
 async def copy(stores: RouteStores, key: str, *, look: bool = False) -> Outcome:
     job = Job(key, ("destination",), Lane.FRESH, "1", "t", not look, {}, 0)
-    (outcome,) = await stores.copy(job, job.destinations, lambda: None)
+    (outcome,) = await stores.copier.copy_job(job, job.destinations, lambda: None)
     return outcome
 
 

@@ -38,6 +38,7 @@ class Stores:
     def __init__(self, behaviour: Behaviour = lambda key, destination: None) -> None:
         self.route, self.source = ROUTE, SimpleNamespace(name=SOURCE)
         self.metrics = Metrics()
+        self.copier = self
         self.limiter = Limiter()
         self.limits = {A: self.limiter}
         self.behaviour = behaviour
@@ -47,7 +48,7 @@ class Stores:
         self.may_end = asyncio.Event()
         self.may_end.set()
 
-    async def copy(self, job: Job, destinations: Sequence[str], check_lease: Any, **_: Any) -> list[Outcome]:
+    async def copy_job(self, job: Job, destinations: Sequence[str], check_lease: Any, **_: Any) -> list[Outcome]:
         check_lease()
         self.jobs.append(job)
         self.running += 1
@@ -131,14 +132,14 @@ async def test_a_failure_is_logged_and_reported_as_failed_with_its_reason(caplog
 async def test_a_defect_counts_as_failed_and_the_rest_is_copied(caplog: pytest.LogCaptureFixture) -> None:
     stores = Stores()
     run = Run(stores)
-    copy = stores.copy
+    copy = stores.copy_job
 
     async def broken(job: Job, *rest: Any, **named: Any) -> list[Outcome]:
         if job.key == "bad":
             raise ZeroDivisionError
         return await copy(job, *rest, **named)
 
-    stores.copy = broken  # type: ignore[method-assign]
+    stores.copy_job = broken  # type: ignore[method-assign]
     async with started(run):
         await run.copy("bad", "good")
     assert run.outcomes() == {(key, name, result) for key, result in (("bad", "failed"), ("good", "copied"))
