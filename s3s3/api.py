@@ -7,8 +7,8 @@
     api.upload(ceph.Object("images", "a.fits"), swift.Object("images", "a.fits"))
     api.duplicate_bucket(ceph.Bucket("images"), swift.Bucket("images"))
 
-Copies are verified as by the commands. Neither a configuration file nor Redis is needed, and a running event loop in
-the calling thread is no problem. Failures are logged as warnings of the logger `s3s3.api`.
+Copies are verified as by the commands. Neither a configuration file nor Redis is needed. The calling thread may have
+a running event loop. Failures are logged as warnings of the logger `s3s3.api`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def upload(
         Whether every destination now holds the source's content; False if the source object does not exist.
 
     Raises:
-        ConfigError: there is no destination, or a boto3 client has unsupported settings.
+        ConfigError: the list of destinations is empty, or a boto3 client has unsupported settings.
         AccessDenied: a boto3 client has no credentials.
     """
     source = _endpoint(source_key, source_key.bucket_name, "source", prefix=source_key.key, verify_md5=verify_md5)
@@ -109,7 +109,7 @@ def duplicate_bucket(source_bucket: Bucket, dest_bucket: Bucket | Sequence[Bucke
         Whether every destination now holds all objects of the source.
 
     Raises:
-        ConfigError: there is no destination, or a boto3 client has unsupported settings.
+        ConfigError: the list of destinations is empty, or a boto3 client has unsupported settings.
         StoreError: the source could not be listed.
     """
     source = _endpoint(source_bucket, source_bucket.name, "source", verify_md5=verify_md5)

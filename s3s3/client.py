@@ -157,7 +157,7 @@ def on_notify(
         Whether every destination now holds the source's content; False if the source object does not exist.
 
     Raises:
-        ConfigError: a connection has no bucket, or there is no destination.
+        ConfigError: a connection has no bucket, or the list of destinations is empty.
     """
     return copy_one(route_of(source_connection, destination_connections), key, unconditional=True)
 

@@ -1,6 +1,6 @@
-"""Exception hierarchy; each class says whether a retry can succeed.
+"""Exception hierarchy, with `retriable` for each class.
 
-`*` marks the classes whose `retriable` is True.
+`*` marks the retriable classes: the same operation may succeed later.
 
     S3S3Error
     ├── ConfigError                  invalid configuration; lists all problems
@@ -20,6 +20,7 @@
     │   │   └── UrlForbidden         a URL, or one of its redirects, that the configuration forbids
     │   ├── IntegrityError *         bytes, length or MD5 differ from the expected ones
     │   └── ListingOutOfOrder        the keys of a listing do not ascend, so it cannot be compared
+    ├── ChecksumMismatch *           a read with the wrong MD5; the source is read again
     ├── SpoolTooSmall                the object to spool is larger than spool_bytes
     ├── RedisTooOld                  the server is older than Redis 6.2
     ├── DestinationTooSlow *         the destination delayed the others; it gets its own job
@@ -134,15 +135,15 @@ class StoreUnavailable(StoreError, Unavailable):
 
 
 class StoreRefused(StoreError):
-    """The store returned an error. A retry fails alike, except for the classes that say otherwise."""
+    """The store returned an error. Not retriable, except for the marked subclasses."""
 
 
 class NoSuchKey(StoreRefused):
-    """A GET returned that there is no such object."""
+    """A GET returned 404 NoSuchKey."""
 
 
 class NoSuchBucket(StoreRefused):
-    """There is no such bucket. Retriable: an operator can create it."""
+    """The bucket does not exist. Retriable: an operator can create it."""
 
     retriable = True
 
@@ -184,6 +185,18 @@ class IntegrityError(StoreError):
 
 class ListingOutOfOrder(StoreError):
     """The keys of a listing do not ascend in UTF-8 byte order."""
+
+
+class ChecksumMismatch(S3S3Error):
+    """The bytes read do not have the MD5 of the source's ETag or of an earlier read. Retriable: read again."""
+
+    retriable = True
+
+    def __init__(self, etag: str, size_bytes: int, md5: bytes) -> None:
+        super().__init__(f"the ETag is {etag}, but the MD5 of the bytes read is {md5.hex()}")
+        self.etag = etag
+        self.size_bytes = size_bytes
+        self.md5 = md5
 
 
 class DestinationTooSlow(S3S3Error):

@@ -25,7 +25,7 @@ MINUTES_OF_A_DAY = 24 * 60
 
 
 class Secret(str):
-    """A string whose `repr` does not show it; other `str` methods return the plain text."""
+    """A string with a masked `repr`; other `str` methods return the plain text."""
 
     __slots__ = ()
 
@@ -204,7 +204,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         reason: the reason of the decision ("missing", "size", ...), or the error message.
-        error: for FAILED only; its class says whether a retry can succeed.
+        error: for FAILED only; `retriable` if a retry can succeed.
         indeterminate: a write was sent to the destination and its answer never came.
     """
 

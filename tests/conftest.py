@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def missing(reason: str) -> NoReturn:
-    """Skip a test whose server is not installed; with S3S3_REQUIRE_REAL=1, fail it."""
+    """Skip the test, as its server is not installed; with S3S3_REQUIRE_REAL=1, fail it."""
     if os.environ.get("S3S3_REQUIRE_REAL") == "1":
         pytest.fail(f"S3S3_REQUIRE_REAL=1: {reason}", pytrace=False)
     pytest.skip(reason)

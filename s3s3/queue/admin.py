@@ -144,7 +144,7 @@ class QueueAdmin:
     # -- pausing
 
     async def pause(self, destination: str | None = None) -> None:
-        """Pause a destination, whose jobs are then parked, or the whole route (None). Idempotent."""
+        """Pause a destination, to park its jobs, or the whole route (None). Idempotent."""
         if destination is not None:
             await self._scripts.run("circuit", destination, "pause", PAUSED, 0, 0, "")
             return

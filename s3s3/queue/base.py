@@ -1,4 +1,4 @@
-"""The contract of a job queue, implemented on Redis and in memory.
+"""The contract of the job queue; `redis_queue` implements it.
 
 The record of a key, and the steps that change it:
 
@@ -66,7 +66,7 @@ class Disposition:
         delay_s: for RETRY, the time until the next attempt.
         event: JSON object for the trackers of the job; "" for none.
         reason: for DEAD_LETTER, why.
-        circuit: for PARK, the store whose circuit the key waits for: the destination or the source.
+        circuit: for PARK, the store to wait for: the destination or the source.
     """
 
     kind: str
@@ -182,7 +182,7 @@ class JobQueue(Protocol):
         """
 
     async def renew(self, jobs: Sequence[Job]) -> set[str]:
-        """Extend the leases of running jobs; return the tokens that are no longer valid."""
+        """Extend the leases of running jobs; return the tokens of lost ones."""
 
     async def finish(self, job: Job, dispositions: Mapping[str, Disposition], recheck: bool = False) -> bool:
         """Settle a claimed job, and schedule a recheck of its key if `recheck`.

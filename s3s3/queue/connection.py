@@ -41,7 +41,7 @@ def connect(url: str, *, decode: bool = True) -> Redis:
     The client does not retry: that is up to the caller (`RedisRetry`).
 
     Args:
-        decode: whether responses are `str`. With False they are `bytes`, for channels whose messages may not be UTF-8.
+        decode: return responses as `str`; False: as `bytes`, for messages that may not be UTF-8.
 
     Raises:
         ConfigError: the URL is invalid.

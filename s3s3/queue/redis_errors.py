@@ -50,7 +50,7 @@ _NO_DATABASE = re.compile(r"DB index|SELECT is not allowed")
 def is_no_group(error: Exception) -> bool:
     """Return whether a stream or its consumer group is missing, also in a script's error.
 
-    UNBLOCKED is the response to a blocking read whose stream is deleted meanwhile (Redis 7.0; 6.2: NOGROUP).
+    UNBLOCKED: the stream was deleted during a blocking read (Redis 7.0; 6.2: NOGROUP).
     """
     return isinstance(error, ResponseError) and any(code in str(error) for code in ("NOGROUP", "UNBLOCKED"))
 

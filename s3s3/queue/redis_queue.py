@@ -16,14 +16,14 @@ Times are Unix times in ms by Redis's clock. Several names in one field have a s
         notified_ms          1767225600000            when the key was enqueued, or its notification was sent
         attempts             dest-swift=2             failed attempts by destination
         retry_at_ms          1767225660000            when its retry is due; a failure before that is not counted
-        trackers             5d41402abc4b2a76         IDs whose lists receive the outcomes
+        trackers             5d41402abc4b2a76         IDs of the lists for the outcomes
         rerun                dest-ceph                destinations enqueued while the job was running
         rerun_lane           fresh                    the lane of those
         rerun_notified_ms    1767225601000            notified_ms of those
         rerun_trackers       7d793037a0760186         trackers of those
     fresh, bulk          streams, the two lanes: entries {key: KEY}, read by the consumer group `s3s3`
     retries              sorted set: keys with a retry, by the time when it is due
-    rechecks             sorted set: keys to compare once more, by the time when that is due
+    rechecks             sorted set: keys to compare again, by the time when that is due
     parked:STORE         set: keys that wait until the circuit of a destination, or of the source, closes
     circuit:STORE        hash: an open circuit; deleted when it closes
         since                1767225600000            when it opened

@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 from typing import TypeAlias
 
-from ..errors import DestinationTooSlow, IntegrityError, NoSuchKey, S3S3Error, TooLarge
+from ..errors import ChecksumMismatch, DestinationTooSlow, IntegrityError, NoSuchKey, S3S3Error, TooLarge
 from ..s3 import ObjectInfo, ObjectStream, Source
 from .budget import BudgetRequest, CopyBudget
 from .decision import NEEDS_CONTENT
@@ -36,15 +36,6 @@ CHUNK_BYTES = 256 * 1024
 
 #: An open object, and its content if it is small.
 Opened: TypeAlias = "tuple[ObjectStream, bytes | None]"
-
-
-class ChecksumMismatch(S3S3Error):
-    """The bytes read do not have the MD5 that the source's ETag, or an earlier read, promised."""
-
-    def __init__(self, read: ObjectInfo, md5: bytes) -> None:
-        super().__init__(f"the ETag is {read.etag}, but the MD5 of the bytes read is {md5.hex()}")
-        self.read = read
-        self.md5 = md5
 
 
 class ObjectCopy:
@@ -174,12 +165,11 @@ class ObjectCopy:
         """
         if is_reread:
             raise self._damaged(f"two reads returned different bytes: {mismatch}") from mismatch
-        read = mismatch.read
         info = await self._source.head(self._key)
-        if info is not None and info.etag == read.etag and info.size_bytes != read.size_bytes:
-            sizes = f"GET returned {read.size_bytes} bytes, HEAD reports {info.size_bytes}"
+        if info is not None and info.etag == mismatch.etag and info.size_bytes != mismatch.size_bytes:
+            sizes = f"GET returned {mismatch.size_bytes} bytes, HEAD reports {info.size_bytes}"
             raise self._damaged(f"{mismatch}; {sizes}") from mismatch
-        self._md5_by_etag[read.etag] = mismatch.md5
+        self._md5_by_etag[mismatch.etag] = mismatch.md5
         await self.copy(_open(pending), is_reread=True)
 
     def _damaged(self, message: str) -> IntegrityError:
@@ -305,13 +295,13 @@ class ObjectCopy:
         if expected_md5 is None:
             self._md5_by_etag[stream.info.etag] = md5
         elif md5 != expected_md5:
-            raise ChecksumMismatch(stream.info, md5)
+            raise ChecksumMismatch(stream.info.etag, stream.info.size_bytes, md5)
 
     def _mismatch(self, stream: ObjectStream, md5: bytes) -> ChecksumMismatch | None:
         """Return the mismatch of content that has neither the MD5 in the ETag nor that of an earlier read."""
         if self._expected_md5(stream) in (None, md5) or md5.hex() == etag_md5(stream.info):
             return None
-        return ChecksumMismatch(stream.info, md5)
+        return ChecksumMismatch(stream.info.etag, stream.info.size_bytes, md5)
 
     def _expected_md5(self, stream: ObjectStream) -> bytes | None:
         """Return the MD5 that the content should have; None where the ETag is not an MD5 and it was not read yet."""

@@ -57,7 +57,7 @@ def scope(job: Job) -> tuple[str, tuple[str, ...]]:
 
 
 def recording_queue() -> Any:
-    """Return a stand-in for a queue whose `claim` returns what was enqueued, in order."""
+    """Return a fake queue: `claim` returns the enqueued jobs in order."""
     return _RecordingQueue()
 
 

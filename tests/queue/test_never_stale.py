@@ -33,7 +33,7 @@ class World:
 
 
 class Copier:
-    """A worker whose steps the test controls."""
+    """A worker, one step per method."""
 
     def __init__(self, jobs: RedisJobQueue, world: World) -> None:
         self.jobs = jobs

@@ -1,5 +1,5 @@
 -- ARGV: store, command (trip, close, pause or resume), reason, initial backoff in ms, maximum backoff in ms,
---       the key whose copy failed.
+--       key of the failed copy.
 local circuit, command, reason = PREFIX .. 'circuit:' .. ARGV[2], ARGV[3], ARGV[4]
 local initial_backoff_ms, max_backoff_ms, failed_key = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 local since, backoff_ms, paused, probe = unpack(redis.call('HMGET', circuit, 'since', 'backoff_ms', 'paused', 'probe'))

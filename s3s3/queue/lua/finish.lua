@@ -1,8 +1,8 @@
 -- ARGV: all destinations of the route,
 --       JSON list of jobs {key, token, recheck (1 or 0), destinations that are done, dispositions},
 --       a disposition being {destination, kind, delay_ms, event for the trackers, detail}.
---       The detail is the dead letter for dead-letter, the store whose circuit is awaited for park.
--- Returns the tokens whose job another worker owns by now.
+--       The detail is the dead letter (dead-letter) or the store to wait for (park).
+-- Returns the tokens of the jobs that another worker owns.
 local all_destinations, finished_jobs = ARGV[2], cjson.decode(ARGV[3])
 local OUTCOMES_KEPT_S = 3600
 
@@ -86,8 +86,8 @@ local function settle_all(key, record, done, dispositions)
   return job
 end
 
--- A key enqueued while it ran is queued once more, at the end of its lane: for the destinations of that request and
--- for the remaining ones, whose trackers are kept.
+-- A key enqueued while it ran is queued again, at the end of its lane: for the destinations of that request and for
+-- the remaining ones, with their trackers.
 local function finish(key, record, done, dispositions)
   delete_entry(record.lane, record.entry)
   local job = settle_all(key, record, done, dispositions)

@@ -38,7 +38,7 @@ local function read_record(key)
   return record
 end
 
--- A record whose stream entry was trimmed or lost would never be claimed: it counts as absent.
+-- Without its stream entry (trimmed or lost) a record is never claimed: it counts as absent.
 local function has_entry(record)
   return #redis.call('XRANGE', PREFIX .. record.lane, record.entry, record.entry) == 1
 end

@@ -1,4 +1,4 @@
--- ARGV: consumer, then for each job: lane, entry, key, token.  Returns the tokens that are no longer valid.
+-- ARGV: consumer, then for each job: lane, entry, key, token.  Returns the tokens of lost jobs.
 -- Comparing the token and renewing is one atomic step: a process suspended past its lease must not regain a job
 -- that another worker has taken over.
 local consumer, lost = ARGV[2], {}
