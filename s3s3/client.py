@@ -28,7 +28,7 @@ from .monitoring.metrics import Metrics
 from .notifications.chaining import on_copied_for
 from .reconcile.comparison import ReconcileOptions
 from .reconcile.lock import run_exclusive
-from .reconcile.session import limits_in, queue_of, reconcile_with_worker
+from .reconcile.session import limiters_for, open_queue, reconcile_with_worker
 from .tasks import run_sync
 from .transfer.route_stores import opened
 
@@ -121,8 +121,8 @@ class BucketClient:
             metrics = Metrics()
             try:
                 async with (
-                    queue_of(route, self.config) as jobs,
-                    opened(route, self.config.worker, metrics, limits=limits_in(jobs, route, metrics)) as stores,
+                    open_queue(route, self.config) as jobs,
+                    opened(route, self.config.worker, metrics, limits=limiters_for(jobs, route, metrics)) as stores,
                 ):
                     run = partial(
                         reconcile_with_worker, stores, jobs, self.config.worker, ReconcileOptions(), asyncio.Event(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
@@ -99,7 +99,8 @@ class QueueAdmin:
         """Return the record of the last complete reconcile."""
         with translate_errors():
             text: Any = await self.client.get(self.prefix + "reconcile")
-        return None if text is None else ReconcileRecord(**json.loads(text))
+        stored = {} if text is None else json.loads(text)
+        return ReconcileRecord(**{each.name: stored[each.name] for each in fields(ReconcileRecord)}) if stored else None
 
     async def current_reconcile(self) -> RunningReconcile | None:
         """Return the process that reconciles the route now."""

@@ -27,7 +27,7 @@ class ReconcileOptions:
 
     Attributes:
         dry_run: report what would be copied and deleted, and change nothing.
-        force: copy every object, whatever the comparison says.
+        force: copy every object, equal ones too.
         since_ms: compare only objects modified at or after this time by the source's clock, and delete nothing.
         allow_empty: allow an empty source to empty its destinations.
     """

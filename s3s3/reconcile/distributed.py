@@ -26,12 +26,11 @@ from ..tasks import DRAIN_S, run_until_stopped, run_with_background
 from ..transfer.route_stores import RouteStores
 from ..worker.job_runner import OnCopied
 from .comparison import Comparison, ReconcileOptions
-from .local_worker import local_worker, with_worker
 from .lock import run_shared
 from .merge import Batch, merge
 from .range_splitter import split_points
 from .reconciler import MAX_AHEAD, OnProgress, no_progress
-from .session import refuse_paused, save_summary
+from .session import local_worker, refuse_paused, save_summary, with_worker
 from .shared_run import KeyRange, RunFinished, SharedRun
 from .summary import ReconcileSummary
 
@@ -74,10 +73,10 @@ async def reconcile_distributed(
     drain_s: float = DRAIN_S,
     on_copied: OnCopied | None = None,
 ) -> None:
-    """Join the route's distributed reconcile, or begin one, and take part until it has ended or `stop` is set.
+    """Join the route's distributed reconcile, or start one, and take part until it has ended or `stop` is set.
 
     Args:
-        restart: discard an unfinished reconcile without live processes, and begin a new one.
+        restart: discard an unfinished reconcile without live processes, and start a new one.
         wait_for_lock: wait for the end of a reconcile that is not distributed.
         summary: receives the counts of all processes, and the report lines of this process's ranges.
         drain_s: how long running copies may take to end after `stop`.
@@ -85,13 +84,13 @@ async def reconcile_distributed(
 
     Raises:
         RoutePaused: the route is paused.
-        ReconcileInProgress: another reconcile has the route's lock, or was begun with other options.
+        ReconcileInProgress: another reconcile has the route's lock, or started with other options.
         S3S3Error: the source could not be listed, or Redis is unavailable. The next start continues the reconcile.
     """
     if not options.dry_run:
         await refuse_paused(stores.route, jobs)
     shared = SharedRun(jobs, settings.lease_s)
-    options = await _begin(shared, stores.route, options, restart)
+    options = await _start(shared, stores.route, options, restart)
     worker = _RangeWorker(stores, jobs, shared, options, summary, on_progress)
 
     async def run() -> bool | None:
@@ -120,15 +119,15 @@ def require_queue(jobs: RedisJobQueue | None) -> RedisJobQueue:
     return jobs
 
 
-async def _begin(shared: SharedRun, route: Route, options: ReconcileOptions, restart: bool) -> ReconcileOptions:
-    """Begin or join the reconcile; return its options: every process uses the `since_ms` of the first."""
+async def _start(shared: SharedRun, route: Route, options: ReconcileOptions, restart: bool) -> ReconcileOptions:
+    """Start or join the reconcile; return its options: every process uses the `since_ms` of the first."""
     wanted = {
         "dry_run": options.dry_run,
         "force": options.force,
         "since": options.since_ms is not None,
         "route": _fingerprint(route),
     }
-    await shared.begin({**wanted, "since_ms": options.since_ms}, restart)
+    await shared.start({**wanted, "since_ms": options.since_ms}, restart)
     since_ms = shared.options.pop("since_ms")
     started = time_text(shared.started_ms)
     if shared.options != wanted:

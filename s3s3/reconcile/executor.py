@@ -25,7 +25,7 @@ POLL_TIMEOUT_S = 1.0
 
 
 class InProcessExecutor:
-    """Runs at most `concurrency` copies at once and reports each outcome.
+    """Runs copies with bounded concurrency and reports each outcome.
 
     It has the methods of `OutcomeTracker`, so that a `Reconciler` works with either. A copy that fails after the
     retries of its S3 requests is reported as failed. While a store is down its copies fail without a request, except
@@ -140,7 +140,7 @@ class InProcessExecutor:
                 self._probes[store] = interval_s, now_s + MAX_PROBE_INTERVAL_S
 
     async def trip_circuit(self, store: str, reason: str, key: str) -> None:
-        """Stop using a store until its next probe; `key` is the object whose copy failed."""
+        """Stop using a store until its next probe; `key` is the object that could not be copied."""
         if store not in self._probes:
             interval_s = INITIAL_PROBE_INTERVAL_S
             log.warning("route %s: %s is down, and its copies fail until it answers: %s", self._route, store, reason)

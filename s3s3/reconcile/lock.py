@@ -13,8 +13,8 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from ..errors import ReconcileInProgress, RedisUnavailable
 from ..monitoring.formatting import time_text
@@ -38,12 +38,12 @@ Answer = TypeVar("Answer")
 async def run_exclusive(
     route: str,
     jobs: RedisJobQueue | None,
-    run: Callable[[], Awaitable[Answer]],
+    run: Callable[[], Coroutine[Any, Any, Answer]],
     *,
     wait_for_lock: bool = False,
     stop: asyncio.Event | None = None,
 ) -> Answer:
-    """Await `run()` while holding the route's lock. Without a queue (`jobs` None) there is no lock.
+    """Await `run()` while holding the route's lock. Without a queue (`jobs` None) no lock is needed.
 
     Args:
         wait_for_lock: wait until another reconcile has ended, or until `stop` is set.
@@ -58,7 +58,7 @@ async def run_exclusive(
     lock = _ReconcileLock(route, jobs)
     await lock.acquire(wait_for_lock, stop or asyncio.Event())
     try:
-        return await run_with_background(_awaited(run), lock.maintain())
+        return await run_with_background(run(), lock.maintain())
     finally:
         await lock.release()
 
@@ -67,7 +67,7 @@ async def run_shared(
     route: str,
     jobs: RedisJobQueue,
     run_id: str,
-    run: Callable[[], Awaitable[Answer | None]],
+    run: Callable[[], Coroutine[Any, Any, Answer | None]],
     *,
     wait_for_lock: bool = False,
     stop: asyncio.Event | None = None,
@@ -79,14 +79,10 @@ async def run_shared(
     """
     lock = _ReconcileLock(route, jobs, run_id)
     await lock.acquire(wait_for_lock, stop or asyncio.Event())
-    answer = await run_with_background(_awaited(run), lock.maintain())
+    answer = await run_with_background(run(), lock.maintain())
     if answer is not None:
         await lock.release()
     return answer
-
-
-async def _awaited(run: Callable[[], Awaitable[Answer]]) -> Answer:
-    return await run()
 
 
 class _ReconcileLock:

@@ -21,8 +21,8 @@ class Batch:
     """Adjacent rows of a merge, in ascending order of their keys.
 
     Attributes:
-        failed: by position, the destinations whose listing failed, with the error. From this batch on their entries
-            are unknown, and None in the rows.
+        failed: the error of each listing that failed, by the position of its destination. From this batch on its
+            entries are unknown, and None in the rows.
     """
 
     rows: list[Row]
@@ -86,7 +86,7 @@ class _Listing:
                 self.keys = list(map(_key_of, self.entries))
 
     def take(self, known_to: str) -> _Slice:
-        """Remove and return the entries whose keys are at most `known_to`."""
+        """Remove and return the entries up to and including the key `known_to`."""
         if not self.keys or self.keys[-1] == known_to:
             taken = self.keys, self.entries
             self.keys, self.entries = [], ()

@@ -34,7 +34,7 @@ class Schedule:
 
 
 class PeriodicReconcile:
-    """Reconciles one route inside a listener, whose workers run the jobs."""
+    """Reconciles one route inside a listener; the workers of the fleet run the jobs."""
 
     def __init__(self, stores: RouteStores, jobs: RedisJobQueue, settings: WorkerSettings, schedule: Schedule) -> None:
         self._stores = stores

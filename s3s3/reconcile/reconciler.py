@@ -1,7 +1,7 @@
 """Compare the source's whole bucket with every destination, and have what differs copied or deleted.
 
 Differences become jobs in the bulk lane, a bounded number at a time, and their outcomes come back to the reconcile that
-enqueued them. Beside listeners it copies nothing twice; without listeners it needs a worker of its own (`local_worker`)
+enqueued them. Beside listeners it copies nothing twice; without listeners it needs a worker of its own (`session`)
 or copies in this process (`executor`).
 """
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any, TypeVar
 
 from ..config import Config, WorkerSettings
 from ..errors import RoutePaused
@@ -16,28 +17,29 @@ from ..queue.base import ReconcileRecord
 from ..queue.connection import connected
 from ..queue.redis_queue import RedisJobQueue
 from ..queue.tracker import OutcomeTracker
-from ..tasks import DRAIN_S, run_until_stopped
+from ..tasks import DRAIN_S, cancel, run_until_stopped
 from ..transfer.route_stores import RouteStores
 from ..worker.job_runner import OnCopied
 from ..worker.rate_limiter import DestinationRateLimiter, rate_limiters
 from ..worker.route_worker import RouteWorker
 from .comparison import ReconcileOptions
 from .executor import InProcessExecutor
-from .local_worker import local_worker, with_worker
 from .reconciler import OnProgress, Reconciler, no_progress
 from .summary import ReconcileSummary
 
 log = logging.getLogger(__name__)
 
+Answer = TypeVar("Answer")
 
-async def last_entries(jobs: RedisJobQueue | None) -> int | None:
+
+async def last_source_entries(jobs: RedisJobQueue | None) -> int | None:
     """Return the number of source entries at the last complete reconcile, or None."""
     last = await jobs.load_reconcile_summary() if jobs else None
     return last.source_entries if last else None
 
 
 @asynccontextmanager
-async def queue_of(route: Route, config: Config, without_redis: bool = False) -> AsyncIterator[RedisJobQueue | None]:
+async def open_queue(route: Route, config: Config, without_redis: bool = False) -> AsyncIterator[RedisJobQueue | None]:
     """Yield the route's queue, or None for a reconcile that copies in this process.
 
     That is one without Redis, or between other buckets than the configuration's: listeners copy a queued key between
@@ -58,7 +60,7 @@ async def queue_of(route: Route, config: Config, without_redis: bool = False) ->
         yield RedisJobQueue.of(client, route, config.worker.lease_s)
 
 
-def limits_in(jobs: RedisJobQueue | None, route: Route, metrics: Metrics) -> dict[str, DestinationRateLimiter]:
+def limiters_for(jobs: RedisJobQueue | None, route: Route, metrics: Metrics) -> dict[str, DestinationRateLimiter]:
     """Return the rate limiters of a route's destinations, shared with the processes that share the queue."""
     return rate_limiters(route, jobs.client if jobs else None, metrics)
 
@@ -78,6 +80,47 @@ async def save_summary(jobs: RedisJobQueue | None, summary: ReconcileSummary, op
         await jobs.save_reconcile_summary(
             ReconcileRecord(time.time(), summary.seconds, summary.source_entries, summary.counts, summary.errors)
         )
+
+
+def local_worker(
+    stores: RouteStores, jobs: RedisJobQueue, settings: WorkerSettings, on_copied: OnCopied | None
+) -> RouteWorker:
+    """Return a worker on the route's queue, registered as `bucket`."""
+    copy = stores.copier.copy_job
+    limits = stores.limits
+    return RouteWorker(stores.route, jobs, copy, settings, stores.metrics, "bucket", on_copied=on_copied, limits=limits)
+
+
+async def with_worker(
+    run: Callable[[], Coroutine[Any, Any, Answer]],
+    route: str,
+    worker: RouteWorker | InProcessExecutor,
+    stop: asyncio.Event,
+    drain_s: float,
+) -> Answer | None:
+    """Await `run()` while the worker works. Return None if `stop` ended it early.
+
+    After `stop`, running copies have `drain_s` to end. If this is cancelled, they are cancelled, or released to the
+    queue. Raises what `run()` raises.
+    """
+    worker_stop = asyncio.Event()
+    running = asyncio.create_task(run())
+    working = asyncio.create_task(worker.run(worker_stop, drain_s))
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([running, working, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            return running.result()
+        if working.done():
+            working.result()
+        if worker.running:
+            log.warning("route %s: stopping; waiting up to %g s for %d copies. Press Ctrl-C again to stop them now; "
+                        "nothing is left half-written", route, drain_s, worker.running)  # fmt: skip
+        return None
+    finally:
+        worker_stop.set()
+        await cancel([running, stopped])
+        await working
 
 
 async def reconcile_with_worker(

@@ -1,6 +1,6 @@
 -- One step of a distributed reconcile; shared_run.py describes the keys.
 -- KEYS[1]: prefix of the route's keys.  ARGV: command, reconcile id, then
---   begin    options (JSON), '1' to discard an unfinished reconcile without live processes
+--   start    options (JSON), '1' to discard an unfinished reconcile without live processes
 --                                                    returns {id, options, started_ms, '1' if it is new}
 --   acquire  worker, token, lease_ms                 returns {'range', after, until, shortfall}, {'wait'} or {'finished'}
 --   commit   worker, token, lease_ms, after, position ('1' and the key; '0': the end of the range), counts (JSON: name,
@@ -44,7 +44,7 @@ local function put_range(after, last, token, due)
   redis.call('ZADD', key(':leases'), due, after)
 end
 
-if command == 'begin' then
+if command == 'start' then
   local known = redis.call('GET', prefix .. 'distributed')
   if known then
     local own = id

@@ -3,7 +3,7 @@
 Keys, under the route's prefix. They expire a week after the last heartbeat of a participating process, so that a
 reconcile continues even if every process was killed:
 
-    distributed             id of the reconcile that was begun last
+    distributed             id of the reconcile that was started last
     distributed:ID          hash: options (JSON), started_ms, ended_ms; the counts so far: source_entries,
                             skipped_entries, copied_bytes, `destination_only DEST`, `count DEST OUTCOME`,
                             `proof DEST PROOF`; `error STORE`: why its listing failed
@@ -56,9 +56,9 @@ class SharedRun:
     """A distributed reconcile as one of its processes sees it. Every method may raise RedisUnavailable.
 
     Attributes:
-        options: those of the process that began it.
+        options: those of the process that started it.
         started_ms: by Redis's clock.
-        is_new: this process began it.
+        is_new: this process started it.
     """
 
     def __init__(self, jobs: RedisJobQueue, lease_s: float) -> None:
@@ -72,13 +72,13 @@ class SharedRun:
         self.started_ms = 0
         self.is_new = False
 
-    async def begin(self, options: dict[str, Any], restart: bool = False) -> None:
-        """Join the unfinished reconcile, or begin one.
+    async def start(self, options: dict[str, Any], restart: bool = False) -> None:
+        """Join the unfinished reconcile, or start one.
 
         `restart`: discard an unfinished one if none of its processes has sent a heartbeat for 30 s.
         """
         self.id = secrets.token_hex(8)
-        answer = await self._call("begin", json.dumps(options), int(restart))
+        answer = await self._call("start", json.dumps(options), int(restart))
         self.id, self.options, self.started_ms = answer[0], json.loads(answer[1]), int(answer[2])
         self.is_new = answer[3] == "1"
 
@@ -128,7 +128,7 @@ class SharedRun:
                 raise _lease_lost(key_range)
 
     async def release_range(self, key_range: KeyRange) -> None:
-        """Give up the lease of a range, so that another process can acquire it."""
+        """Release a range, so that another process can acquire it."""
         await self._call("release", self._worker, key_range.token, self._lease_ms, key_range.after)
 
     async def load_counts(self, summary: ReconcileSummary) -> int:

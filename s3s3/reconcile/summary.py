@@ -43,7 +43,7 @@ class ReconcileSummary:
         self._on_line = on_line
 
     def empty_copy(self) -> ReconcileSummary:
-        """Return a summary without counts, whose report lines go to the same place."""
+        """Return a summary without counts that reports to the same place."""
         return ReconcileSummary(self.route, tuple(self.counts), self._on_line)
 
     @property

@@ -24,7 +24,7 @@ from ..notifications.chaining import on_copied_for
 from ..reconcile.comparison import ReconcileOptions
 from ..reconcile.distributed import reconcile_distributed, require_queue
 from ..reconcile.lock import run_exclusive
-from ..reconcile.session import last_entries, limits_in, queue_of, reconcile_with_worker
+from ..reconcile.session import last_source_entries, limiters_for, open_queue, reconcile_with_worker
 from ..reconcile.summary import ReconcileSummary
 from ..tasks import wait_with_timeout
 from ..transfer.route_stores import opened
@@ -163,11 +163,11 @@ async def _compare(
                                allow_empty=arguments.allow_empty)  # fmt: skip
     metrics = Metrics()
     async with (
-        queue_of(route, settings, arguments.without_redis) as jobs,
-        opened(route, settings.worker, metrics, limits=limits_in(jobs, route, metrics)) as stores,
+        open_queue(route, settings, arguments.without_redis) as jobs,
+        opened(route, settings.worker, metrics, limits=limiters_for(jobs, route, metrics)) as stores,
     ):
         on_copied = on_copied_for(route, settings, jobs)
-        with Progress(await last_entries(jobs)) as progress:
+        with Progress(await last_source_entries(jobs)) as progress:
             if arguments.distributed:
                 await reconcile_distributed(
                     stores, require_queue(jobs), settings.worker, options, stop, restart=arguments.restart,

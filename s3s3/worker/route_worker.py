@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..errors import RedisUnavailable, S3S3Error
 from ..model import Job, Outcome, Route
@@ -66,7 +66,7 @@ class RouteWorker:
     ) -> None:
         self._route = route.name
         self._jobs = jobs
-        self._on_job_end_too = on_job_end
+        self._after_job_end = on_job_end
         self._is_leader = is_leader
         self._source_problem = source_problem
         self._heartbeat = Heartbeat(route, jobs, metrics, self._state, command)
@@ -88,28 +88,23 @@ class RouteWorker:
         """How many jobs are running."""
         return self._worker.running
 
-    async def run(self, stop: asyncio.Event, drain_s: float, *background: Coroutine[Any, Any, None]) -> None:
-        """Work until `stop` is set, drain, and deregister this process.
-
-        Args:
-            drain_s: how long running jobs may take to end before they are released to the queue.
-            background: coroutines that run until the worker has drained; one that ends raises an error here.
-        """
+    async def run(self, stop: asyncio.Event, drain_s: float) -> None:
+        """Work until `stop` is set, wait up to `drain_s` for running jobs, release the rest, and deregister."""
         try:
-            await run_with_background(self._worker.run(stop, drain_s), self._heartbeat.run(), *background)
+            await run_with_background(self._worker.run(stop, drain_s), self._heartbeat.run())
         finally:
             try:
                 await self._heartbeat.deregister()
             except RedisUnavailable as error:
                 log.warning("route %s: could not deregister this process: %s", self._route, error)
 
-    def _on_job_end(self, job: Job, outcomes: Sequence[Outcome], took_s: float) -> None:
-        self.observer.on_job_end(job, outcomes, took_s)
-        if self._on_job_end_too is not None:
-            self._on_job_end_too(job, outcomes, took_s)
+    def _on_job_end(self, job: Job, outcomes: Sequence[Outcome], duration_s: float) -> None:
+        self.observer.on_job_end(job, outcomes, duration_s)
+        if self._after_job_end is not None:
+            self._after_job_end(job, outcomes, duration_s)
 
     def health_problem(self) -> str:
-        """Return why this route makes no progress, or ""."""
+        """Return why the route makes no progress, or ""."""
         silent_s = self._worker.silent_s
         if silent_s > STALLED_AFTER_S:
             return f"route {self._route}: the queue has not answered for {silent_s:.0f} s"

@@ -107,9 +107,9 @@ async def test_keys_that_do_not_match_the_route_are_not_counted() -> None:
 
 
 async def test_a_head_is_sent_only_if_an_etag_is_not_an_md5() -> None:
-    there = {"proven": entry("proven", MD5_A), "stale": entry("stale", MD5_A), "unproven": entry("unproven", MD5_A)}
-    destination = Destination(entries=there, recorded={"proven": PARTS, "stale": "older-3"})
-    rows: list[tuple[Entry | None, Entry | None]] = [(entry(key, PARTS), there[key]) for key in there]
+    copies = {"proven": entry("proven", MD5_A), "stale": entry("stale", MD5_A), "unproven": entry("unproven", MD5_A)}
+    destination = Destination(entries=copies, recorded={"proven": PARTS, "stale": "older-3"})
+    rows: list[tuple[Entry | None, Entry | None]] = [(entry(key, PARTS), copies[key]) for key in copies]
     rows.append((entry("plain"), entry("plain")))
     jobs, rest, _ = await compare(rows, destination)
     assert sorted(destination.requested) == ["proven", "stale", "unproven"]

@@ -32,7 +32,7 @@ KEYS = [f"{number:05}" for number in range(15_000)]  # fewer than COMMIT_ENTRIES
 
 
 class Listed:
-    """A store whose listings are slow."""
+    """A store with slow listings."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint, self.name = endpoint, endpoint.name

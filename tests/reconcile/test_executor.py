@@ -33,7 +33,7 @@ class Limiter:
 
 
 class Stores:
-    """Stands in for `RouteStores`; `behaviour` returns the error of a copy, or None."""
+    """Test double of `RouteStores`; `behaviour` returns the error of a copy, or None."""
 
     def __init__(self, behaviour: Behaviour = lambda key, destination: None) -> None:
         self.route, self.source = ROUTE, SimpleNamespace(name=SOURCE)

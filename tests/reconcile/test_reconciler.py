@@ -1,4 +1,4 @@
-"""A reconcile whose listings fail deletes nothing."""
+"""A failed listing prevents deletions; dry runs; metrics."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_nothing_is_deleted_at_a_destination_whose_listing_fails() -> None
 
 
 class Stuck(Listed):
-    """A store whose listing never ends."""
+    """A store with an endless listing."""
 
     async def pages(self) -> AsyncIterator[list[Entry]]:
         async for page in super().pages():

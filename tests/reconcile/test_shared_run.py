@@ -25,7 +25,7 @@ async def client(redis_url: str) -> AsyncIterator[Redis]:
 
 async def join(client: Redis, lease_s: float = 60.0) -> SharedRun:
     shared = SharedRun(RedisJobQueue(client, "images", ["ceph"]), lease_s)
-    await shared.begin({"force": False})
+    await shared.start({"force": False})
     return shared
 
 
@@ -117,10 +117,10 @@ async def test_restart_discards_only_a_reconcile_without_live_processes(client: 
     first = await join(client)
     await first.acquire_range()
     second = SharedRun(RedisJobQueue(client, "images", ["ceph"]), 60.0)
-    await second.begin({"force": True}, restart=True)
+    await second.start({"force": True}, restart=True)
     assert not second.is_new
     await client.delete(f"s3s3:{{images}}:distributed:{first.id}:workers")
-    await second.begin({"force": True}, restart=True)
+    await second.start({"force": True}, restart=True)
     assert second.is_new
     assert await second.acquire_range() is not None
     with pytest.raises(RunFinished):

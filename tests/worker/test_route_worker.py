@@ -1,0 +1,100 @@
+"""A route's worker with its heartbeat, health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from s3s3.errors import RedisUnavailable
+from s3s3.monitoring.heartbeat import ProcessRegistry
+from s3s3.monitoring.metrics import Metrics
+from s3s3.queue.connection import connected
+from s3s3.queue.redis_queue import RedisJobQueue
+from s3s3.worker.route_worker import RouteWorker
+from s3s3.worker.worker import Worker
+from tests.waiting import running, until
+from tests.worker.copies import BOTH, ROUTE, A, Copies, enqueue_fresh, until_done
+
+pytestmark = pytest.mark.real
+
+OPTIONS = SimpleNamespace(concurrency=4, max_attempts=2, lease_s=10.0)
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[Redis]:
+    async with connected(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def jobs(client: Redis) -> RedisJobQueue:
+    return RedisJobQueue(client, ROUTE.name, BOTH)
+
+
+def route_worker(jobs: RedisJobQueue, metrics: Metrics | None = None, **options: Any) -> RouteWorker:
+    return RouteWorker(ROUTE, jobs, Copies(), OPTIONS, metrics or Metrics(), "bucket", **options)
+
+
+async def test_it_copies_counts_sends_heartbeats_and_deregisters(client: Redis, jobs: RedisJobQueue) -> None:
+    metrics, ended = Metrics(), []
+    worker = route_worker(jobs, metrics, is_leader=lambda: True, on_job_end=lambda job, *_: ended.append(job.key))
+    registry = ProcessRegistry(client, jobs.prefix)
+    stop = asyncio.Event()
+    async with running(worker.run(stop, 5.0)) as task:
+        await until(registry.processes)
+        (process,) = await registry.processes()
+        assert (process.command, process.is_leader, process.health_problem) == ("bucket", True, "")
+        await enqueue_fresh(jobs, "k")
+        await until_done(jobs)
+        await until(lambda: ended == ["k"])
+        stop.set()
+        await asyncio.wait_for(task, 10)
+    assert metrics.copies[ROUTE.name, A, "copied"] == 1
+    assert await registry.processes() == []
+    await worker.measure()
+    assert metrics.running_jobs[ROUTE.name] == 0
+
+
+async def test_a_queue_without_responses_is_a_health_problem(
+    jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = route_worker(jobs, source_problem=lambda: "route default: not subscribed")
+    assert worker.health_problem() == "route default: not subscribed"
+    monkeypatch.setattr(Worker, "silent_s", 61.0)
+    assert worker.health_problem() == "route default: the queue has not answered for 61 s"
+
+
+@pytest.mark.parametrize("ending", [lambda task, stop: stop.set(), lambda task, stop: task.cancel()])
+async def test_a_failed_deregistration_is_logged(
+    jobs: RedisJobQueue, caplog: pytest.LogCaptureFixture, ending: Callable[[asyncio.Task[None], asyncio.Event], object]
+) -> None:
+    async def fail() -> None:
+        raise RedisUnavailable("no connection")
+
+    jobs.remove_consumer = fail  # type: ignore[method-assign]
+    stop = asyncio.Event()
+    task = asyncio.create_task(route_worker(jobs).run(stop, 5.0))
+    await asyncio.sleep(0.1)
+    ending(task, stop)
+    await asyncio.wait([task], timeout=10)
+    assert task.done()
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+        "route default: could not deregister this process: no connection"
+    ]
+
+
+async def test_an_unreachable_queue_is_reported(jobs: RedisJobQueue) -> None:
+    worker = route_worker(jobs)
+    assert await worker.queue_problems() == []
+
+    async def fail() -> None:
+        raise RedisUnavailable("no connection")
+
+    jobs.check = fail  # type: ignore[method-assign]
+    assert await worker.queue_problems() == ["no connection"]
