@@ -47,19 +47,20 @@ def parser(verb: str, description: str) -> argparse.ArgumentParser:
     """Return a parser with the options that every command has."""
     made = argparse.ArgumentParser(
         prog=f"s3s3 {verb}",
-        description=description,
+        description=textwrap.fill(description, 78),
         epilog=EXIT_STATUSES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument(
+    common = made.add_argument_group("common options")
+    common.add_argument(
         "--config",
         metavar="FILE",
         help="configuration file (default: $S3S3_CONFIG, else the first of ./s3s3.toml, /usr/local/etc/s3s3.toml and "
         "/etc/s3s3/s3s3.toml)",
     )
-    made.add_argument("--log-format", choices=("plain", "json"), default="plain", help="default: plain")
-    made.add_argument("-v", "--verbose", action="store_true", help="log every notification, object and warning")
-    made.add_argument("--version", action="version", version=f"s3s3 {__version__}")
+    common.add_argument("--log-format", choices=("plain", "json"), default="plain", help="default: plain")
+    common.add_argument("-v", "--verbose", action="store_true", help="log every notification, object and warning")
+    common.add_argument("--version", action="version", version=f"s3s3 {__version__}")
     return made
 
 

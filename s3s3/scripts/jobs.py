@@ -182,10 +182,8 @@ def _as_fields(route: Route, stats: QueueStats, letters: Letters) -> dict[str, A
 def _print_route(route: Route, stats: QueueStats, letters: Letters) -> None:
     print(f"route {route.name}: {'PAUSED; ' if stats.paused else ''}{stats.pending:,} pending"
           + (f", the oldest for {duration_text(stats.oldest_s)}" if stats.oldest_s else ""))  # fmt: skip
-    print_indented(
-        f"{stats.fresh:,} from notifications, {stats.bulk:,} from comparisons and retries, {stats.retrying:,} "
-        f"waiting for a retry, {stats.rechecks:,} scheduled for a recheck", 2
-    )  # fmt: skip
+    print_indented(f"{stats.fresh:,} from notifications, {stats.bulk:,} from comparisons; "
+                   f"{stats.retrying:,} retrying, {stats.rechecks:,} rechecks scheduled", 2)  # fmt: skip
     rows = [
         (name, f"{stats.parked.get(name, 0):,}", f"{stats.dead_letters.get(name, 0):,}", _state(name, stats))
         for name in dict.fromkeys((*stats.parked, *stats.dead_letters))
