@@ -1,4 +1,4 @@
-"""Who may import whom, and that importing does nothing: the map of the code, held against the code."""
+"""The allowed imports of each package, and imports without side effects."""
 
 from __future__ import annotations
 
@@ -152,29 +152,29 @@ def nearest(target: str, names: set[str]) -> str:
 
 def test_every_module_has_a_row_and_every_row_has_a_module() -> None:
     found = {module.row for module in modules().values() if module.name}
-    assert found == set(rows()), "LAYERS is to have a row for each module or package, and no other"
+    assert found == set(rows()), "LAYERS needs exactly one row per module or package"
 
 
-def test_every_row_names_only_what_stands_above_it() -> None:
+def test_a_row_imports_only_rows_above_it() -> None:
     above: set[str] = set()
     for row, imports in rows().items():
-        assert imports <= above, f"{row} imports {imports - above}, which stand(s) below it or nowhere"
+        assert imports <= above, f"{row} imports {imports - above}, which are above it or do not exist"
         above.add(row)
 
 
 @pytest.mark.parametrize("row", rows())
-def test_a_row_says_what_its_modules_import(row: str) -> None:
+def test_a_row_has_exactly_the_imports_of_its_modules(row: str) -> None:
     mine = [module for module in modules().values() if module.row == row]
     imported = {row_of(name) for module in mine for name in module.ours if name} - {row}
-    assert imported == rows()[row], "LAYERS and the code differ: does the code go a way that it should not?"
+    assert imported == rows()[row], "LAYERS and the code differ: is the new import wanted?"
 
 
-def test_the_map_for_people_has_every_module() -> None:
+def test_contributing_lists_every_package() -> None:
     listed = re.findall(r"`([a-z_0-9]+)/?`", (ROOT / "CONTRIBUTING.md").read_text())
     assert {row.partition(".")[0] for row in rows()} <= set(listed)
 
 
-def test_libraries_are_known_only_where_the_table_says() -> None:
+def test_libraries_are_imported_only_by_the_packages_in_the_table() -> None:
     ours = {module.name.partition(".")[0] for module in modules().values()}
     used: dict[str, set[str]] = {library: set() for library in LIBRARIES}
     for module in modules().values():
@@ -185,11 +185,11 @@ def test_libraries_are_known_only_where_the_table_says() -> None:
     assert used == {library: set(users.split()) for library, users in LIBRARIES.items()}
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
+def test_there_is_no_import_cycle() -> None:
     done: set[str] = set()
 
     def follow(name: str, way: list[str]) -> None:
-        assert name not in way, f"a circle: {' -> '.join([*way[way.index(name) :], name])}"
+        assert name not in way, f"an import cycle: {' -> '.join([*way[way.index(name) :], name])}"
         if name not in done:
             for imported in sorted(modules()[name].ours - {""}):
                 follow(imported, [*way, name])
@@ -200,7 +200,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
             follow(name, [])
 
 
-def test_a_package_names_its_own_in_one_way() -> None:
+def test_a_package_uses_either_relative_or_absolute_imports() -> None:
     """With dots, or from s3s3 on; not now one and now the other."""
     for package in {module.name.rpartition(".")[0] for module in modules().values()}:
         ways = {way for module in modules().values() if module.name.rpartition(".")[0] == package
@@ -219,12 +219,12 @@ for library in libraries:
     except ImportError:
         pass  # of another Python than this, or an extra that is not installed
 OF_WORK = ("socket.", "subprocess.", "_thread.", "os.exec", "os.fork", "os.mkdir", "os.remove", "tempfile.", "signal.")
-def told(event, arguments):
+def report(event, arguments):
     if event.startswith(OF_WORK):
         print(event, arguments)
     elif event == "open" and not str(arguments[0]).endswith((".py", ".pyc", ".so")):
         print(event, arguments)
-sys.addaudithook(told)
+sys.addaudithook(report)
 for name in names:
     importlib.import_module(name)
 """
@@ -253,13 +253,13 @@ def test_importing_opens_no_file_and_no_socket_and_starts_nothing() -> None:
     assert import_all([f"s3s3.{name}".rstrip(".") for name in modules()], ROOT, library_modules()) == ""
 
 
-def test_a_module_that_works_at_import_would_be_seen(tmp_path: Path) -> None:
+def test_work_at_import_is_detected(tmp_path: Path) -> None:
     (tmp_path / "reads.py").write_text("open('/etc/hosts').close()")
     (tmp_path / "listens.py").write_text("import socket; socket.socket().close()")
     (tmp_path / "starts.py").write_text("import threading; threading.Thread(target=print).start()")
     for name, event in (("reads", "open"), ("listens", "socket."), ("starts", "_thread.")):
         done = import_all([name], tmp_path, set())
-        # Python 3.10 and 3.11 do not tell of threads.
+        # Python 3.10 and 3.11 have no audit event for threads.
         assert event in done or (name == "starts" and sys.version_info < (3, 12))
 
 
@@ -277,7 +277,7 @@ print(*{name.partition(".")[0] for name in sys.modules})
     [("scripts.bucket", {"aiohttp", "boto3", "botocore"}), ("scripts.listen", {"boto3", "botocore"}),
      ("client", {"aiohttp", "boto3", "botocore"})],
 )  # fmt: skip
-def test_libraries_that_take_half_a_second_are_imported_by_who_uses_them(name: str, unneeded: set[str]) -> None:
+def test_slow_libraries_are_imported_lazily(name: str, unneeded: set[str]) -> None:
     """boto3 is for AWS and its keys, SQS and the API; aiohttp for what serves HTTP."""
     command = [sys.executable, "-c", IMPORTED, f"s3s3.{name}"]
     imported = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
@@ -338,5 +338,5 @@ def test_no_module_keeps_state(name: str) -> None:
     ["seen = {}", "SEEN = set()\ndef f(x): SEEN.add(x)", "SEEN: dict = {}\ndef f(x): SEEN[x] = 1",
      "SEEN = []\ndef f(x):\n    global SEEN\n    SEEN = [x]", "from collections import deque\nlast = deque()"],
 )  # fmt: skip
-def test_state_of_a_module_would_be_seen(code: str) -> None:
+def test_module_state_is_detected(code: str) -> None:
     assert faults(ast.parse(code)) != []

@@ -1,4 +1,4 @@
-"""Every command of the README, run as it stands there, in its order, against real stores."""
+"""Run every command of the README in order against real stores."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def blocks() -> list[tuple[str, str]]:
 
 
 class Reader:
-    """A person who follows the README, in an empty home and a fresh copy of the repository."""
+    """A newcomer with an empty home and a fresh copy of the repository."""
 
     def __init__(self, folder: Path, environment: dict[str, str], instead: dict[str, str]) -> None:
         self.folder = folder
@@ -47,7 +47,7 @@ class Reader:
         elif text.strip() == "s3s3 listen":
             self._listen()
         else:
-            assert language == "sh", f"a block of {language}, which nobody runs"
+            assert language == "sh", f"a block of {language} that is not run"
             self._run(["bash", "-euc", f"{text}\necho $PATH > ../path"])
             self._environment["PATH"] = (self.folder.parent / "path").read_text().strip()
 
@@ -116,7 +116,7 @@ def reader(fresh_copy: Path, ceph: CephServer, swift: StoreServer, redis_url: st
 
 
 @pytest.mark.long
-def test_a_newcomer_who_follows_the_readme_ends_with_every_object_copied(
+def test_following_the_readme_ends_with_every_object_copied(
     reader: Reader, ceph: CephServer, swift: StoreServer
 ) -> None:
     source, there = ceph.boto3_client(), swift.boto3_client()
@@ -130,7 +130,7 @@ def test_a_newcomer_who_follows_the_readme_ends_with_every_object_copied(
         assert there.get_object(Bucket="images-backup", Key=name)["Body"].read() == name.encode()
 
 
-def test_the_targets_that_the_readme_names_are_there() -> None:
+def test_the_make_targets_of_the_readme_exist() -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
     for target in re.findall(r"^    make (\w+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)

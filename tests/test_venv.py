@@ -1,4 +1,4 @@
-"""What `make` says where this machine lacks something: what it is, and the one command that cures it."""
+"""`make` names what is missing on the machine and the command to install it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Checkout:
         program.chmod(0o755)
 
     def make_demo(self, **environment: str) -> str:
-        """What is said instead of making the environment."""
+        """Return the message printed instead of creating the environment."""
         made = subprocess.run(
             ["/bin/sh", self.folder / ".ci" / "venv", ".venv", "demo"],
             env={"PATH": str(self.programs), "GOAL": "demo", "PIP_CONFIG_FILE": os.devnull, **environment},
@@ -70,7 +70,7 @@ def command_in(message: str) -> str:
 
 def test_no_python_at_all(checkout: Checkout) -> None:
     said = checkout.make_demo()
-    assert "s3s3 needs Python 3.10 or newer, and what is here is: none" in said
+    assert "s3s3 needs Python 3.10 or newer; found: none" in said
     assert command_in(said).startswith("make demo PYTHON=")
 
 
@@ -78,7 +78,7 @@ def test_an_old_python_where_apt_has_a_newer_one(checkout: Checkout) -> None:
     checkout.install("python3", OLD_PYTHON)
     checkout.install("apt-cache", '#!/bin/sh\n[ "$2" = python3.11-venv ]\n')
     said = checkout.make_demo()
-    assert "what is here is: Python 3.8.18" in said
+    assert "found: Python 3.8.18" in said
     assert command_in(said) == "apt install python3.11-venv"
 
 
@@ -86,13 +86,13 @@ def test_an_old_python_is_passed_over_for_a_newer_one_which_lacks_the_venv_modul
     checkout.install("python3", OLD_PYTHON)
     checkout.install("python3.12", WITHOUT_ENSUREPIP)
     said = checkout.make_demo()
-    assert "cannot make virtual environments, its module ensurepip is missing" in said
+    assert "cannot create virtual environments, because its module ensurepip is missing" in said
     assert command_in(said).startswith("make demo PYTHON=")
 
 
 def test_a_python_that_is_named_and_not_there(checkout: Checkout) -> None:
     said = checkout.make_demo(PYTHON="/no/such/python")
-    assert "PYTHON=/no/such/python is no program that can be run" in said
+    assert "PYTHON=/no/such/python is not an executable program" in said
     assert command_in(said) == "make demo"
 
 
@@ -106,5 +106,5 @@ def test_a_python_that_is_named_and_too_old(checkout: Checkout) -> None:
 def test_a_package_index_that_cannot_be_reached(checkout: Checkout) -> None:
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:1/simple", "PIP_RETRIES": "1"}
     said = checkout.make_demo(PYTHON=sys.executable, **nowhere)
-    assert "the package index could not be reached ([Errno 111] Connection refused)" in said
+    assert "the package index cannot reach ([Errno 111] Connection refused)" in said
     assert command_in(said) == "make demo PIP_INDEX_URL=https://HOST/simple"

@@ -42,7 +42,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Setup:
-    """A listener between two buckets, whose second destination is unavailable."""
+    """A listener with two destinations, of which the second is unavailable."""
 
     def __init__(self, port: int, redis_url: str, put: Callable[[str], None]) -> None:
         self.url = f"http://127.0.0.1:{port}/"

@@ -87,7 +87,7 @@ def in_the_middle_of_a_body() -> None:
 
 
 def with_the_put_on_its_way() -> None:
-    """The request has left as a whole, and nobody waits for its answer any more."""
+    """The whole request was sent, and the listener stops waiting for its response."""
     puts = Store.put
 
     async def marked(self: Store, *args: Any, **options: Any) -> Any:

@@ -1,7 +1,7 @@
 """How long the attacks go on: briefly in `make test`, for about FAULT_MINUTES in `make faults`.
 
 What can go on has a share of the run: the soak half of it, two sicknesses a third, everything in any order a fifth, and
-all the others a twentieth. What has an end of its own takes its time whatever is asked, some eight minutes altogether.
+all the others a twentieth. Tests of fixed length take about eight minutes in all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def minutes() -> float:
 
 
 def duration_s(short_s: float, share: float) -> float:
-    """How long a test that can go on for ever is to go on: `share` of the long form."""
+    """The duration of an open-ended test: `share` of the long form."""
     return max(short_s, 60 * minutes() * share)
 
 
@@ -31,6 +31,6 @@ def rounds(share: float, at_least: int = 1) -> Iterator[int]:
         yield number
 
 
-def amount(short: int, each_minute: int, most: int) -> int:
-    """How many a test is to send of what it sends at once: more the longer the run, up to what it is about."""
-    return min(max(short, int(each_minute * minutes())), most)
+def amount(short: int, per_minute: int, largest: int) -> int:
+    """The number of items that a test sends: more in longer runs, up to `largest`."""
+    return min(max(short, int(per_minute * minutes())), largest)

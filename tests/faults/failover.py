@@ -1,4 +1,4 @@
-"""The master dies while the fleet is at work, whoever makes the replica the master then."""
+"""Kill the Redis master while the fleet is working, with Sentinel or Cluster promoting the replica."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket of a server, and who looks into it without asking s3s3."""
+    """A bucket of a server, with a boto3 client to inspect it without s3s3."""
 
     server: StoreServer
     name: str
@@ -134,7 +134,7 @@ class Fleet:
         redis_url: for the tests' own words with Redis.
         listeners_redis_url: for the listeners, where that is another.
         direct: destinations without a proxy, which costs a rate more than the network does.
-        within: where source and a direct destination are in one store, let that copy by itself.
+        within: allow server-side copies if source and a direct destination are in one store.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class Fleet:
         self._stack.close()
 
     def gather(self) -> None:
-        """Have all listeners running and hearing."""
+        """Start all listeners and wait until they are subscribed."""
         for member in self.members:
             member.resume()
             member.start()
@@ -211,7 +211,7 @@ class Fleet:
             return ask(client)
 
     def publish(self, *keys: str) -> None:
-        """Say it on the channel, as producers do."""
+        """Publish keys on the channel, as producers do."""
 
         def say(client: redis.Redis) -> None:
             with client.pipeline(transaction=False) as pipeline:
@@ -264,7 +264,7 @@ class Fleet:
         def heard(client: redis.Redis) -> bool:
             return int(client.get(WATERMARK) or 0) > now_ms and not client.hexists(GAP, "from_ms")
 
-        eventually(lambda: self.ask_redis(heard), "everything is heard", patience_s, every_s=0.2)
+        eventually(lambda: self.ask_redis(heard), "all messages are received", patience_s, every_s=0.2)
         self.settle(patience_s)
 
     # -- counting

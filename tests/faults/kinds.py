@@ -81,7 +81,7 @@ class Fault:
         return True
 
     def begin(self, links: list[Link]) -> None:
-        """Do what is to happen at once to the connections that are open."""
+        """Act on the connections that are open when the fault begins."""
 
     def pass_on(self, link: Link, piece: Piece) -> bytes | None:
         """Return what goes on of a piece of a message that it strikes, None where nothing ever does."""
@@ -102,7 +102,7 @@ class Latency(Fault):
 
 @dataclass(eq=False)
 class Bandwidth(Fault):
-    """All connections together get so many bytes a second each way through."""
+    """All connections share this number of bytes per second in each direction."""
 
     bytes_per_s: float = 1 << 20
     _free_at_s: dict[Towards, float] = field(default_factory=dict, init=False)
@@ -141,7 +141,7 @@ class ResetAll(Fault):
 
 @dataclass(eq=False)
 class Cut(Fault):
-    """The connection ends when so much of the content has gone this way: with a reset, or in good order."""
+    """The connection ends after this much content: with a reset, or orderly."""
 
     towards: Towards = Towards.SERVER
     after_bytes: int = 0
@@ -175,7 +175,7 @@ class Hang(Fault):
 
 @dataclass(eq=False)
 class HalfOpen(Fault):
-    """Every connection that is open, or is opened while it lasts, is dead for ever, and nobody is told."""
+    """Every connection that is open or opened during the fault stays half-open: neither end is notified."""
 
     def begin(self, links: list[Link]) -> None:
         for link in links:
@@ -216,7 +216,7 @@ class Flip(Fault):
 
 @dataclass(eq=False)
 class Truncated(Fault):
-    """Only the beginning of the content comes, and the framing says that this is all of it."""
+    """Only the beginning of the content arrives, with framing that matches it."""
 
     from_head = True
 

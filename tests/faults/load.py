@@ -43,7 +43,7 @@ class Load:
         self._pool = cycle(pool)
 
     def steady(self, per_s: float, for_s: float) -> Measured:
-        """New objects, so many a second."""
+        """New objects at a fixed rate per second."""
         due, began_s = 0, time.monotonic()
 
         def more() -> list[str]:

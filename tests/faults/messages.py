@@ -22,7 +22,7 @@ class Towards(enum.Enum):
 
 
 class Part(enum.Enum):
-    """Of a message; what is no HTTP is all body."""
+    """The phase of a message; anything that is not HTTP is body."""
 
     HEAD = "head"
     BODY = "body"
@@ -31,7 +31,7 @@ class Part(enum.Enum):
 
 @dataclass
 class Message:
-    """A request or an answer; for what is no HTTP, everything that goes one way on a connection.
+    """A request or a response; without HTTP, all data in one direction of a connection.
 
     Attributes:
         head: of the request, or of the answer.
@@ -112,7 +112,7 @@ class Reader:
 
 
 def plain_pieces(reader: Reader, towards: Towards) -> Iterator[Piece]:
-    """Anything that is no HTTP."""
+    """Anything that is not HTTP."""
     message = Message(towards)
     while content := reader.some():
         yield Piece(message, Part.BODY, content)

@@ -1,4 +1,4 @@
-"""A TCP proxy that does what networks and servers do at their worst, when it is told to.
+"""A TCP proxy that injects faults of networks and servers on command.
 
     with Proxy(swift.port) as proxy:
         endpoint = proxy.through(swift.endpoint(bucket))
@@ -27,7 +27,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """Stands before the server on a port of this machine; a context manager.
+    """A proxy in front of a server, on a local port; a context manager.
 
     Attributes:
         injected: how often each fault happened: to how many messages, or connections.
@@ -131,7 +131,7 @@ class Proxy:
 
     def _pass_on(self, link: Link, piece: Piece) -> None:
         content: bytes | None = piece.content
-        # What has begun to happen to a message as a whole goes on to its end.
+        # A fault that applies to a whole message continues to its end.
         begun = [fault for fault, struck in piece.message.drawn.items() if struck and fault.from_head]
         for fault in dict.fromkeys((*begun, *self.faults)):
             if content is not None and fault.strikes(link, piece):
@@ -147,7 +147,7 @@ class Link:
 
     Attributes:
         asked: the requests that the server has and has not answered.
-        dead: nothing of it arrives any more, and neither end is told.
+        dead: nothing arrives any more, and neither end is notified.
     """
 
     def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
@@ -179,7 +179,7 @@ class Link:
         self._client.sendall(raw)
 
     def end(self, towards: Towards) -> None:
-        """One side has nothing more to say."""
+        """One side has finished sending."""
         if not (self.dead or self._is_reset):
             with suppress(OSError):
                 (self._server if towards is Towards.SERVER else self._client).shutdown(socket.SHUT_WR)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def report(what: str, **figures: object) -> None:
-    """Say what was measured. Times and rates are of this machine, and of whatever else it did meanwhile."""
+    """Print a measurement. Times and rates depend on this machine and its other load."""
     told = [f"    {name.replace('_', ' ')}: {figure}" for name, figure in figures.items()]
     print("\n".join(["", what, *told]))  # noqa: T201
     if named := os.environ.get("FAULT_RESULTS"):

@@ -39,7 +39,7 @@ numbers = st.integers(0, 2)
 
 @dataclass
 class Model:
-    """What the source holds, and what of it the fleet has been told.
+    """The contents of the source, and what the fleet was notified of.
 
     Attributes:
         holds: the source's contents.
@@ -78,7 +78,7 @@ def _shown(content: bytes | None) -> str:
 
 
 class Disorder(RuleBasedStateMachine):
-    """Drives a fleet that lives longer than one example. How notices reach it is for subclasses to say."""
+    """Drives a fleet that outlives single examples. Subclasses define how notifications reach it."""
 
     def __init__(self, fleet: Fleet, redis_server: RedisServer) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Disorder(RuleBasedStateMachine):
         self.bucket_run: subprocess.Popen[bytes] | None = None
         self.prefix = f"{time.monotonic_ns():x}/"
 
-    # -- at the source, and what is told of it
+    # -- changes at the source, and their notifications
 
     @rule(key=keys, size_bytes=st.sampled_from(SIZES_BYTES), told=st.sampled_from(["once", "twice", "later", "never"]))
     def write(self, key: str, size_bytes: int, told: str) -> None:
@@ -121,7 +121,7 @@ class Disorder(RuleBasedStateMachine):
             self._say(key)
 
     def _say(self, key: str) -> None:
-        """Tell the fleet; what Redis does not take is told later, as a producer does that keeps what it could not."""
+        """Notify the fleet; keep what Redis does not accept and send it later, like a persistent producer."""
         try:
             self.tell(key)
         except (RedisUnavailable, redis.RedisError):
@@ -130,7 +130,7 @@ class Disorder(RuleBasedStateMachine):
             self.model.untold.discard(key)
 
     def tell(self, key: str) -> None:
-        """Tell the fleet of a key; once this returns it is not to be lost."""
+        """Notify the fleet of a key; after this returns the notification must not be lost."""
         raise NotImplementedError
 
     # -- to the fleet
@@ -202,7 +202,7 @@ class Disorder(RuleBasedStateMachine):
             self._say(self.held_back.pop())
         self.wait_until_done()
         assert not self._faults(told_only=True)
-        if self.model.untold:  # of these nobody ever heard: that is what `bucket` is for
+        if self.model.untold:  # never notified: only `bucket` finds these
             run(
                 "bucket", "--config", self.fleet.config, "--wait-for-lock"
             )  # a run that lost its Redis holds the lock for a while
@@ -211,7 +211,7 @@ class Disorder(RuleBasedStateMachine):
             assert not self.fleet.dead_letters(name)
 
     def wait_until_done(self) -> None:
-        """Return once the fleet says that it has done with all that it was told."""
+        """Wait until the fleet has nothing pending."""
         raise NotImplementedError
 
     def _faults(self, *, told_only: bool) -> list[str]:
@@ -233,7 +233,7 @@ class AcceptedNotices(Disorder):
 
 
 class PublishedNotices(Disorder):
-    """Notices on the channel, which Redis forgets at once. What nobody hears is found by the fleet itself."""
+    """Notifications on the channel, which Redis does not store. The fleet backfills those without a subscriber."""
 
     def tell(self, key: str) -> None:
         self.fleet.publish(key)

@@ -108,4 +108,4 @@ def test_a_failover_loses_nothing_that_the_replica_knew(
             return fleet.destinations["destination"].content("published")
 
         eventually(heard,
-                   "what is published is heard again", 60, every_s=1.0)  # fmt: skip
+                   "messages are received again", 60, every_s=1.0)  # fmt: skip

@@ -126,7 +126,7 @@ def road(
 
 @asynccontextmanager
 async def copying(road: Road, max_attempts: int = 1000) -> AsyncIterator[tuple[RouteStores, RedisJobQueue]]:
-    """A worker on the road, which never gives up."""
+    """A worker that retries without a limit."""
     async with opened(road.route, SETTINGS, road.metrics) as stores, connected(road.redis_url) as client:
         jobs = RedisJobQueue.of(client, road.route, SETTINGS.lease_s)
         worker = Worker(road.route, jobs, stores.copier.copy_job, max_attempts=max_attempts, lease_s=5)

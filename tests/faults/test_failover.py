@@ -37,7 +37,7 @@ def pair(started_servers: list[Server], tmp_path: Path) -> Iterator[Pair]:
         )
 
         def ready() -> bool:
-            """It has found the replica, and would have somebody to make the master."""
+            """The sentinel knows the replica, so that it can promote it."""
             try:
                 with redis.Redis(port=port) as sentinel:
                     return bool(sentinel.sentinel_slaves("mymaster"))

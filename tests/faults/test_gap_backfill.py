@@ -1,4 +1,4 @@
-"""What is published while nobody can hear it arrives all the same, with no person and no cron."""
+"""Keys published without a subscriber are copied without an operator or cron."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ HEALED_WITHIN_S = 30
 
 
 class Place:
-    """A listener whose every word with Redis goes through a proxy. The producers' do not."""
+    """A listener that reaches Redis through a proxy. The producers do not use the proxy."""
 
     def __init__(self, fleet: Fleet, redis_server: RedisServer, to_redis: Proxy) -> None:
         self.fleet, self.redis_server, self.to_redis = fleet, redis_server, to_redis
         self.keys: list[str] = []
 
     def change_and_publish(self, what: str) -> None:
-        """Publish what nobody hears."""
+        """Publish keys that no listener receives."""
         self.keys = [f"{what} {number} at {time.monotonic_ns()}" for number in range(3)]
         for key in self.keys:
             self.fleet.source.put(key, key.encode())
@@ -82,7 +82,7 @@ def test_while_redis_itself_was_down(place: Place) -> None:
 
 
 @pytest.mark.long
-def test_while_every_connection_to_redis_was_dead_and_nobody_told(place: Place) -> None:
+def test_while_every_connection_to_redis_was_half_open(place: Place) -> None:
     with place.to_redis.injecting(HalfOpen()):
         place.change_and_publish("half-open")
     place.arrives("every connection had died in silence")
@@ -90,7 +90,7 @@ def test_while_every_connection_to_redis_was_dead_and_nobody_told(place: Place) 
 
 
 @pytest.mark.long
-def test_while_the_subscription_alone_was_dead_and_nobody_told(place: Place) -> None:
+def test_while_only_the_subscription_was_half_open(place: Place) -> None:
     def port_of_subscription() -> int | None:
         clients: list[Any] = place.fleet.ask_redis(lambda client: client.client_list())
         subscribed = [client for client in clients if client["sub"] == "3"]

@@ -103,11 +103,11 @@ NASTY += [b"9" * 5000, b"\xff\xfe", "\u00b2".encode(), b"\xed\xa0\x80", b"0000-9
 
 
 SHARE = 1 / 200
-"""Of a long run, for each of these: what hypothesis tries anew each round is another choice."""
+"""The share of a long run for each test; hypothesis makes new choices in each round."""
 
 
 @pytest.mark.parametrize("name", INLETS)
-def test_whatever_comes_in_is_understood_or_refused(name: str) -> None:
+def test_any_message_is_understood_or_refused(name: str) -> None:
     inlet = INLETS[name]
     tried = 0
 
@@ -136,7 +136,7 @@ lines: st.SearchStrategy[str] = st.one_of(
 )
 
 
-def test_whatever_stands_in_the_configuration_is_understood_or_refused(tmp_path: Path) -> None:
+def test_any_configuration_is_understood_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "s3s3.toml"
     tried = 0
 
@@ -178,7 +178,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def endless(head: bytes, piece: bytes) -> Script:
-    """An answer that goes on as long as anybody listens."""
+    """A response that does not end while the client reads."""
 
     async def script(received: ReceivedRequest) -> None:
         await received.read_body()
@@ -197,7 +197,7 @@ async def facing(script: Script) -> AsyncIterator[Store]:
 
 
 async def ask_everything(store: Store) -> list[str]:
-    """Use the store in every way; return what it said no to."""
+    """Use every operation of the store; return the refusals."""
 
     async def listed() -> None:
         async for _ in store.pages():
@@ -234,7 +234,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
     ],
     ids=["headers", "continues", "no HTTP", "a chunk's size", "chunks", "trailers", "an error", "a length"],
 )
-async def test_an_answer_without_end_takes_no_memory_without_end(head: bytes, piece: bytes) -> None:
+async def test_an_endless_response_takes_bounded_memory(head: bytes, piece: bytes) -> None:
     async with facing(endless(head, piece)) as store:
         tracemalloc.start()
         try:
@@ -245,7 +245,7 @@ async def test_an_answer_without_end_takes_no_memory_without_end(head: bytes, pi
 
 
 @pytest.mark.usefixtures("short_pauses")
-async def test_answers_damaged_at_random_end_as_errors_of_a_store() -> None:
+async def test_randomly_damaged_responses_become_store_errors() -> None:
     chance = damaged(ANSWERS)
     tried = 0
     for _ in duration.rounds(SHARE):
@@ -262,7 +262,7 @@ async def test_answers_damaged_at_random_end_as_errors_of_a_store() -> None:
 
 
 def _drawn(strategy: st.SearchStrategy[bytes], count: int) -> list[bytes]:
-    """Some examples, for a test that is no function of one."""
+    """A few examples, for a test that is not a function of one example."""
     drawn: list[bytes] = []
 
     @settings(max_examples=count, database=None, suppress_health_check=list(HealthCheck))

@@ -1,4 +1,4 @@
-"""kill -9 at every step of a copy: whoever takes over brings it to the right end, within the lease time."""
+"""kill -9 at every crash point of a copy: another listener completes it within the lease time."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SIZES_BYTES = {"small": 4 * KIB, "streamed": 5 * MIB}
 
 @dataclass
 class Victim:
-    """A queue of its own for one step (a database of Redis), so that nobody touches what its listener leaves."""
+    """A separate queue (Redis database) per crash point, so that the state left by its listener is not touched."""
 
     step: str
     size: str
@@ -142,7 +142,7 @@ async def listening(victims: list[Victim]) -> AsyncIterator[None]:
             yield
 
 
-def test_a_listener_killed_at_any_step_leaves_nothing_that_another_does_not_bring_to_its_end(
+def test_another_listener_completes_what_a_killed_one_left_at_any_crash_point(
     victims: list[Victim], dying: subprocess.Popen[str]
 ) -> None:
     for victim in victims:

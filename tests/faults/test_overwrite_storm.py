@@ -1,4 +1,4 @@
-"""Keys that are overwritten faster than anybody can copy them, while every listener hears of each change."""
+"""Keys that are overwritten faster than they can be copied, with a notification for each change."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 WRITERS = 8
 AT_ONCE = 1
-"""How many copies each listener makes at once: far fewer than there are writers, or the stores that both share would
+"""Slots of each listener: far fewer than writers, or the stores that both share would
 let them keep pace."""
 
 
 def test_a_storm_of_overwrites_ends_with_the_last_contents_and_few_copies(
     tmp_path: Path, own_redis: RedisServer, gateway: StoreServer
 ) -> None:
-    keys, times = amount(10, each_minute=10, most=50), amount(50, each_minute=40, most=200)
+    keys, times = amount(10, per_minute=10, largest=50), amount(50, per_minute=40, largest=200)
     source = Bucket.new(gateway)
     destinations = {name: Bucket.new(gateway) for name in ("dest-one", "dest-two")}
     with Fleet(
@@ -63,7 +63,7 @@ def test_a_storm_of_overwrites_ends_with_the_last_contents_and_few_copies(
 
 
 def overwrite(fleet: Fleet, keys: Iterable[str], times: int) -> dict[str, bytes]:
-    """Overwrite these keys, each as often, in any order, and say so each time; return the last contents.
+    """Overwrite each key this number of times in any order, notify each time; return the last contents.
 
     Over plain HTTP, with URLs signed beforehand: an S3 library would take longer than s3s3 takes for the copy.
     """

@@ -1,4 +1,4 @@
-"""Keys that cannot succeed: each ends with a plain reason, in the way of nobody, and is revived when it can."""
+"""Keys that cannot succeed become dead letters with a clear reason, delay no other key, and can be retried."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def copied_everywhere(fleet: Fleet, key: str) -> bool:
     return all(bucket.content(key) == key.encode() for bucket in fleet.destinations.values())
 
 
-def test_what_cannot_succeed_becomes_a_dead_letter_that_says_why_and_is_revived(fleet: Fleet, to_source: Proxy) -> None:
+def test_a_key_that_cannot_succeed_becomes_a_dead_letter_with_a_reason_and_can_be_retried(
+    fleet: Fleet, to_source: Proxy
+) -> None:
     for key in ("elsewhere", "huge", "broken", "good"):
         fleet.source.put(key, key.encode())
     to_source.inject(Says(ELSEWHERE, of=about("elsewhere")), Says(HUGE, of=about("huge")))
@@ -100,11 +102,11 @@ def test_what_cannot_succeed_becomes_a_dead_letter_that_says_why_and_is_revived(
     assert not any(fleet.dead_letters(name) for name in fleet.destinations)
 
 
-def test_notices_of_keys_that_do_not_exist_end_as_source_gone_and_let_the_others_through(
+def test_notifications_of_missing_keys_end_as_source_missing_and_do_not_block_others(
     fleet_without_proxies: Fleet,
 ) -> None:
     fleet = fleet_without_proxies
-    good = amount(20, each_minute=20, most=1000)
+    good = amount(20, per_minute=20, largest=1000)
     gone = 100 * good
     for number in range(good):
         fleet.source.put(f"good-{number}", f"good-{number}".encode())

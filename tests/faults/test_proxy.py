@@ -1,4 +1,4 @@
-"""The proxy injects what it says, counts it, and otherwise changes nothing."""
+"""The proxy injects and counts faults, and otherwise changes nothing."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def _put() -> Any:
     return Message(Towards.SERVER, "PUT / HTTP/1.1")
 
 
-def test_a_cut_answer_has_exactly_so_many_bytes_and_may_end_in_good_order(proxy: Proxy) -> None:
+def test_a_cut_response_has_the_exact_length_and_may_end_orderly(proxy: Proxy) -> None:
     with proxy.injecting(Cut(Towards.CLIENT, 70_000, with_reset=False)):
         with pytest.raises(http.client.IncompleteRead) as raised:
             Client(proxy).ask("GET")
@@ -202,7 +202,7 @@ def test_open_connections_are_reset_once(proxy: Proxy) -> None:
     assert proxy.injected == {"ResetAll": 1}
 
 
-def test_what_hangs_goes_on_when_the_fault_ends(proxy: Proxy) -> None:
+def test_a_hanging_connection_continues_when_the_fault_ends(proxy: Proxy) -> None:
     hang = Hang()
     proxy.inject(hang)
     threading.Timer(0.2, proxy.inject).start()
@@ -211,7 +211,7 @@ def test_what_hangs_goes_on_when_the_fault_ends(proxy: Proxy) -> None:
     assert time.monotonic() - began_s >= 0.2
 
 
-def test_a_half_open_connection_is_silent_for_ever_and_new_ones_live(proxy: Proxy) -> None:
+def test_a_half_open_connection_stays_silent_and_new_ones_work(proxy: Proxy) -> None:
     old = Client(proxy, timeout_s=0.3)
     old.ask("GET")
     with proxy.injecting(HalfOpen()):
@@ -231,7 +231,7 @@ def test_latency_and_bandwidth_take_their_time(proxy: Proxy) -> None:
             assert time.monotonic() - began_s >= least_s
 
 
-def test_what_is_no_http_passes_too() -> None:
+def test_other_protocols_than_http_pass_too() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening, Proxy(listening.getsockname()[1], http=False) as proxy:
         client = socket.create_connection(("127.0.0.1", proxy.port), timeout=10)
         server, _ = listening.accept()
@@ -249,7 +249,7 @@ def test_what_is_no_http_passes_too() -> None:
         server.close()
 
 
-def test_a_server_that_is_away_is_a_reset(proxy: Proxy) -> None:
+def test_an_unavailable_server_is_a_reset(proxy: Proxy) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         proxy.target_port = listening.getsockname()[1]
     with pytest.raises((ConnectionResetError, http.client.RemoteDisconnected)):

@@ -41,7 +41,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         done = subprocess.run(mounting, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        missing("there is no mount command here")
+        missing("no mount command")
     if done.returncode:
         missing(f"a small file system needs root and the right to mount: {done.stderr.strip()}")
     yield folder
@@ -61,7 +61,7 @@ def says(listener: Listener, *words: str, meanwhile: Callable[[], None] = lambda
 
 
 def put_in_parts(place: Place, key: str) -> bytes:
-    """Its ETag is no MD5, so it has to be spooled."""
+    """Its ETag is not an MD5, so it has to be spooled."""
     content = b"p" * 6 * MIB
     client, bucket = place.source_client, place.source.bucket_name
     upload = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
@@ -71,9 +71,7 @@ def put_in_parts(place: Place, key: str) -> bytes:
     return content
 
 
-def test_a_full_disk_in_spool_dir_holds_up_what_must_be_spooled_and_nothing_else(
-    place: Place, small_disk: Path
-) -> None:
+def test_a_full_disk_in_spool_dir_delays_only_objects_that_must_be_spooled(place: Place, small_disk: Path) -> None:
     content = put_in_parts(place, "in parts")
     place.put("small")
     with Listener(place.config(worker={**QUICK, "spool_dir": str(small_disk)})) as listener:
@@ -92,7 +90,7 @@ def test_a_full_disk_in_spool_dir_holds_up_what_must_be_spooled_and_nothing_else
     report("full disk", seen=said)
 
 
-def test_a_process_without_file_descriptors_says_so_and_copies_everything_once_it_has_some(place: Place) -> None:
+def test_a_process_without_file_descriptors_reports_it_and_copies_everything_later(place: Place) -> None:
     keys = [f"key-{number}" for number in range(COUNT)]
     for key in keys:
         place.put(key)
@@ -118,7 +116,7 @@ def test_a_process_without_file_descriptors_says_so_and_copies_everything_once_i
     report("no file descriptors", seen=said)
 
 
-def test_a_redis_that_is_full_is_told_of_and_nothing_that_was_published_meanwhile_is_lost(place: Place) -> None:
+def test_a_full_redis_is_reported_and_nothing_published_meanwhile_is_lost(place: Place) -> None:
     keys = [f"key-{number}" for number in range(COUNT)]
     for key in keys:
         place.put(key)

@@ -68,7 +68,7 @@ def _any_size_bytes() -> int:
 
 
 def _load(fleet: Fleet, wanted: dict[str, bytes], until_s: float) -> int:
-    """Write, overwrite, and tell of it, also of what is not there; return how many notices there were."""
+    """Write, overwrite and notify, also of missing keys; return the number of notifications."""
     notices = 0
     while time.monotonic() < until_s:
         if random.random() < 0.02:

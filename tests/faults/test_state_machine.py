@@ -1,4 +1,4 @@
-"""Whatever happens, in whatever order: when the dust settles, every destination holds what the source holds."""
+"""After any events in any order, every destination equals the source in the end."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def attacked(
         )
 
 
-def test_no_accepted_notice_is_lost_and_nothing_is_stale_whatever_happens(
+def test_no_accepted_notification_is_lost_and_nothing_is_stale(
     tmp_path: Path, own_redis: RedisServer, gateway: StoreServer, swift: SwiftServer
 ) -> None:
     attacked(AcceptedNotices, tmp_path, own_redis, gateway, swift, examples=3)
 
 
-def test_what_is_published_arrives_whatever_happens_without_anybody_s_help(
+def test_published_keys_are_copied_without_help(
     tmp_path: Path, own_redis: RedisServer, gateway: StoreServer, swift: SwiftServer
 ) -> None:
     attacked(PublishedNotices, tmp_path, own_redis, gateway, swift, examples=2)

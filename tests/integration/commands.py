@@ -110,7 +110,7 @@ def limit_destination(config: Path, limit: str) -> None:
 
 @contextmanager
 def limited_destination(config: Path, limit: str) -> Iterator[None]:
-    """Limit the destination for processes that are started in the block: none of them gets far before it is told to."""
+    """Limit the destination for processes started in the block, so that they cannot get far."""
     text = config.read_text()
     limit_destination(config, limit)
     try:

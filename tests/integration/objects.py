@@ -127,4 +127,4 @@ def _difference(client: S3Client, bucket: str, thing: Thing) -> str:
         if answer.get(name) != value:
             return f"{name} of {thing.key!r} is {answer.get(name)!r}"
     recorded = [name for name in answer["Metadata"] if name.startswith("s3s3")]
-    return f"a record that nobody needs: {thing.key!r}" if recorded else ""
+    return f"an unneeded record: {thing.key!r}" if recorded else ""

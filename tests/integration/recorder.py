@@ -19,7 +19,7 @@ class Request:
 
 
 class Recorder:
-    """Stands between s3s3 and a store; a context manager. Ask for `requests` when all connections have ended."""
+    """Records the requests between s3s3 and a store; a context manager. Read `requests` after all connections ended."""
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port

@@ -51,7 +51,7 @@ async def test_tags_come_with_the_object_where_that_is_asked_for(
             assert sorted(held, key=str) == sorted(tags, key=str)
 
 
-async def test_an_object_of_parts_that_stays_without_its_tags_is_told_to_be_there(
+async def test_a_multipart_object_without_its_tags_is_reported_as_stored(
     ceph: CephServer, new_bucket: NewBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refuse(*_: object, **__: object) -> None:
@@ -98,7 +98,7 @@ async def test_a_source_without_tags_and_acls_of_objects_copies_what_it_has(
 
 
 @pytest.mark.parametrize("account", [0, 1])
-async def test_an_acl_comes_with_the_object_where_both_stores_know_whom_it_names(
+async def test_an_acl_is_copied_if_both_stores_know_its_grantees(
     ceph: CephServer, new_bucket: NewBucket, account: int
 ) -> None:
     client, there_client = ceph.boto3_client(), ceph.boto3_client(account)

@@ -91,7 +91,7 @@ def test_since_looks_only_at_what_the_source_changed_since_then(place: Place) ->
     )
 
 
-def test_without_redis_too_a_failure_is_told_with_its_reason(place: Place) -> None:
+def test_without_redis_a_failure_is_reported_with_its_reason(place: Place) -> None:
     place.redis_url = ""
     config = place.config()
     config.write_text(config.read_text().replace("[destination]", '[destination]\nstorage_class = "NO_SUCH_CLASS"'))
@@ -146,7 +146,7 @@ def test_other_buckets_can_be_named_but_not_the_source_itself(
     assert "is the source itself" in said
 
 
-def test_an_interval_runs_it_again_and_again_until_it_is_told_to_stop(place: Place) -> None:
+def test_an_interval_repeats_the_run_until_it_is_stopped(place: Place) -> None:
     arguments = command("bucket", "--config", place.config(), "--interval", "3")
     with subprocess.Popen(arguments) as process, redis.Redis.from_url(place.redis_url) as client:
         place.arrives("key 19")
@@ -157,7 +157,7 @@ def test_an_interval_runs_it_again_and_again_until_it_is_told_to_stop(place: Pla
         assert process.wait(PATIENCE_S) == 0
 
 
-def test_interrupted_it_ends_soon_says_so_and_exits_with_1(place: Place) -> None:
+def test_an_interrupted_run_ends_soon_reports_it_and_exits_with_1(place: Place) -> None:
     config = place.config(worker={"concurrency": 2})
     limit_destination(config, "max_requests_per_s = 2")
     with bucket_started(config) as process:
@@ -191,12 +191,12 @@ def test_a_run_beside_another_one_exits_with_1_at_once_and_names_it_but_a_dry_ru
     assert place.content("key 00") == b"content"
 
 
-def test_with_wait_it_runs_when_the_other_one_is_gone(place: Place) -> None:
+def test_wait_for_lock_starts_the_run_after_the_other_one(place: Place) -> None:
     another_runs(place, 300_000)
     log = place.folder / "bucket.log"
     arguments = command("bucket", "--config", place.config(), "--wait-for-lock")
     with log.open("wb") as output, subprocess.Popen(arguments, stdout=output, stderr=output) as process:
-        eventually(lambda: "waiting for its end" in log.read_text(), "it says that it waits")
+        eventually(lambda: "waiting for its end" in log.read_text(), "it logs that it waits")
         time.sleep(1)
         assert place.content("key 00") is None
         the_other_ends(place)
@@ -217,7 +217,7 @@ def test_a_run_between_other_buckets_leaves_the_queue_that_listeners_work_on_alo
 def test_a_listener_skips_its_reconcile_while_another_process_reconciles(place: Place) -> None:
     another_runs(place, 300_000)
     with Listener(place.config(), "--reconcile-interval", "1") as listener:
-        eventually(lambda: "skipping this one" in listener.log.read_text(), "the listener says why it waits")
+        eventually(lambda: "skipping this one" in listener.log.read_text(), "the listener logs why it waits")
         assert place.content("key 00") is None
         the_other_ends(place)
         place.arrives("key 00")

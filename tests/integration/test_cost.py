@@ -1,7 +1,7 @@
 """What a copy and a comparison cost, counted and not timed: so that it shows on a busy machine, too.
 
-The bounds are a tenth or so above what was counted when they were set. Whoever goes beyond one has made the hot path
-dearer; `make bench` tells by how much.
+The limits are about a tenth above the values counted when they were set. A change that exceeds one has made the hot
+path more expensive; `make bench` measures by how much.
 """
 
 from __future__ import annotations

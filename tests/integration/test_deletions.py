@@ -76,7 +76,7 @@ class Place:
         return path
 
     def run(self, *arguments: str, status: int = 0) -> tuple[dict[str, int], str]:
-        """Run `s3s3 bucket`; return how many outcomes of each kind there were, and what it said."""
+        """Run `s3s3 bucket`; return the outcomes by kind, and its output."""
         done = run(bucket.main, "--config", self.config(), "--report", self.report, *arguments)
         assert done.status == status, done.err
         return report_lines(self.report)[1]["destinations"]["destination"], " ".join(done.out.split())
@@ -105,7 +105,7 @@ def test_a_run_deletes_what_the_source_has_no_more_and_nothing_else(place: Place
     assert place.run()[0] == {"same": 6}
 
 
-def test_a_run_that_would_delete_too_much_deletes_nothing_copies_and_says_which_setting(place: Place) -> None:
+def test_a_run_that_would_delete_too_much_deletes_nothing_and_names_the_setting(place: Place) -> None:
     place.max_delete = 0.25
     place.put(*"abcdefgh")
     place.run()
@@ -122,7 +122,7 @@ def test_a_run_that_would_delete_too_much_deletes_nothing_copies_and_says_which_
     assert place.run()[0] == {"same": 7, "deleted": 2}
 
 
-def test_an_empty_source_deletes_nothing_unless_it_is_said_to_be_meant(place: Place) -> None:
+def test_an_empty_source_deletes_nothing_without_allow_empty(place: Place) -> None:
     place.max_delete = 1
     place.put(*"abc")
     place.run()
@@ -146,14 +146,14 @@ def test_a_source_that_cannot_be_listed_deletes_nothing_even_where_empty_is_allo
     assert place.keys_there() == {"to/a"}
 
 
-def test_a_notice_of_a_deleted_object_deletes_its_copies_and_a_gap_is_healed(place: Place) -> None:
+def test_a_notification_of_a_deleted_object_deletes_its_copies_and_a_gap_is_backfilled(place: Place) -> None:
     place.put(*"abcd")
     place.run()
     with Listener(place.config()):
         place.remove("a")
         run(publish.main, "--config", place.config(), "--pubsub", "from/a")
         eventually(lambda: place.keys_there() == {"to/b", "to/c", "to/d"}, "a is deleted", every_s=0.2)
-    place.remove("b")  # while nobody listens
+    place.remove("b")  # without a listener
     with Listener(place.config()):
         eventually(lambda: place.keys_there() == {"to/c", "to/d"}, "b is deleted", every_s=0.2)
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(300)
 
 FEW = str(MIN_OBJECTS)
 MORE_OBJECTS = 3
-"""Put while nobody listens."""
+"""Objects put without a listener."""
 
 ONLY_THE_END = """
 import sys
@@ -62,7 +62,7 @@ class Demonstration:
         self.output_file = folder.parent / f"{folder.name}.output"
         self._started: dict[int, psutil.Process] = {}
         self._store_folders: set[Path] = set()
-        # A network's proxy must not matter; nobody is at this one.
+        # A configured proxy must not matter; this one does not exist.
         environment = {**os.environ, "TMPDIR": str(folder), "http_proxy": "http://127.0.0.1:9"}
         with self.output_file.open("wb") as output:
             self.process = psutil.Popen(arguments, stdout=output, stderr=subprocess.STDOUT, env=environment)
@@ -99,7 +99,7 @@ class Demonstration:
 
 @pytest.fixture
 def start(tmp_path: Path, installed: None) -> Iterator[Callable[..., Demonstration]]:
-    """`start(*arguments)` starts a Python that shows something; whatever happens, it ends with the test."""
+    """`start(*arguments)` starts a demonstration process, which ends with the test."""
     started = []
 
     def start_one(*arguments: str) -> Demonstration:
@@ -142,7 +142,7 @@ def test_an_interrupted_demonstration_leaves_nothing_behind_either(start: Callab
 
 @pytest.mark.real
 @pytest.mark.long
-def test_damage_done_behind_its_back_is_found(
+def test_damaged_copies_are_found(
     installed: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[Parts] = []
@@ -189,9 +189,7 @@ def test_damage_done_behind_its_back_is_found(
 
 @pytest.mark.real
 @pytest.mark.long
-def test_what_keep_says_to_try_works_until_it_is_told_to_end(
-    start: Callable[..., Demonstration], tmp_path: Path
-) -> None:
+def test_the_commands_that_keep_prints_work(start: Callable[..., Demonstration], tmp_path: Path) -> None:
     shown = start(sys.executable, "-c", ONLY_THE_END)
     shown.shows("To end it")
     shown.look()
@@ -208,7 +206,7 @@ def test_what_keep_says_to_try_works_until_it_is_told_to_end(
     shown.assert_nothing_is_left()
 
 
-def test_what_is_not_installed_is_named_with_the_one_command_that_cures_it(
+def test_a_missing_server_is_named_with_the_command_to_install_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
@@ -220,7 +218,7 @@ def test_what_is_not_installed_is_named_with_the_one_command_that_cures_it(
     assert error.endswith("run: pip install 's3s3[demo]'\n")
 
 
-def test_so_few_objects_that_there_is_no_middle_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_objects_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         demo.main(["--objects", str(MIN_OBJECTS - 1)])
     assert ended.value.code == 2

@@ -1,4 +1,4 @@
-"""Limits between processes: a destination's rate is kept by all of them together, and nobody else is slowed by it."""
+"""Rate limits are shared by all processes and do not slow down other destinations."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_two_listeners_keep_a_limit_together_and_another_destination_is_not_slow
         eventually(lambda: len(place.held(place.free.bucket_name)) == KEYS, "all where no limit is", every_s=0.2)
         limited, took_s = len(place.held(place.there.bucket_name)), time.monotonic() - began_s
         assert 0 < limited <= 2 * (took_s + 2), "a second's burst, and what was reserved"
-        assert limited < KEYS, "who has no limit did not wait for who has one"
+        assert limited < KEYS, "a destination without a limit did not wait"
 
 
 def test_a_stream_slower_than_its_lease_is_neither_failed_nor_in_the_way(place: TwoPlaces) -> None:

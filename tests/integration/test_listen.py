@@ -84,10 +84,10 @@ def dead_letters(place: Place) -> dict[str, str]:
         }
 
 
-# -- the source refuses: nothing can be done but to say so
+# -- the source refuses
 
 
-def test_a_source_without_the_bucket_ends_the_listener_with_3_and_says_which_setting(place: Place) -> None:
+def test_a_source_without_the_bucket_ends_the_listener_with_3_and_names_the_setting(place: Place) -> None:
     place.source = dataclasses.replace(place.source, bucket_name="nowhere")
     said = run("listen", "--config", place.config(), status=3).stderr
     assert "source" in said
@@ -95,7 +95,7 @@ def test_a_source_without_the_bucket_ends_the_listener_with_3_and_says_which_set
     assert "nowhere" in said
 
 
-def test_a_source_that_refuses_the_secret_ends_the_listener_with_3_and_says_which_setting(place: Place) -> None:
+def test_a_source_that_refuses_the_secret_ends_the_listener_with_3_and_names_the_setting(place: Place) -> None:
     place.source = dataclasses.replace(place.source, secret_access_key=Secret("not-the-secret"))
     said = run("listen", "--config", place.config(), status=3).stderr
     assert "[source]" in said
@@ -111,7 +111,7 @@ def test_a_configuration_fault_ends_the_listener_with_2(place: Place) -> None:
     assert "bucket_name" in said
 
 
-# -- something is away: it runs, is not ready, and says so
+# -- a server is unavailable: the listener runs and is not ready
 
 
 def test_a_destination_that_is_away_at_the_start_leaves_the_listener_running_and_not_ready(
@@ -131,12 +131,16 @@ def test_a_destination_that_is_away_at_the_start_leaves_the_listener_running_and
         assert place.http("/readyz") == (200, "ok\n")
 
 
-def test_a_redis_that_is_away_at_the_start_is_waited_for(place: Place, redis_server: RedisServer) -> None:
+def test_the_listener_waits_for_a_redis_that_is_unavailable_at_the_start(
+    place: Place, redis_server: RedisServer
+) -> None:
     place.put("late")
     redis_server.stop()
     listener = Listener(place.config())
     with listener.started():
-        eventually(lambda: "Redis cannot be reached" in listener.log.read_text(), "it says that Redis is away")
+        eventually(
+            lambda: "Redis cannot be reached" in listener.log.read_text(), "it reports that Redis is unavailable"
+        )
         assert place.http("/healthz")[0] == 503
         assert place.http("/readyz")[0] == 503
         redis_server.start()
@@ -154,7 +158,7 @@ def test_a_port_that_is_taken_is_a_warning(place: Place) -> None:
         place.arrives("a")
 
 
-def test_systemd_is_told_when_it_is_up_that_it_works_and_that_it_ends(place: Place, tmp_path: Path) -> None:
+def test_systemd_is_notified_of_start_health_and_stop(place: Place, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(30)
@@ -162,7 +166,7 @@ def test_systemd_is_told_when_it_is_up_that_it_works_and_that_it_ends(place: Pla
         with Listener(place.config(), environment=environment) as listener:
             assert manager.recv(1000).startswith(b"READY=1")
             while not (said := manager.recv(1000)).startswith(b"WATCHDOG=1"):
-                assert said == b"STATUS=route default: not subscribed", "it has only just begun"
+                assert said == b"STATUS=route default: not subscribed", "it has just started"
             listener.stop()
         while not (said := manager.recv(1000)).startswith(b"STOPPING=1"):
             assert said.startswith(b"WATCHDOG=1")
@@ -171,7 +175,7 @@ def test_systemd_is_told_when_it_is_up_that_it_works_and_that_it_ends(place: Pla
 # -- bad input
 
 
-def test_a_key_that_is_gone_and_messages_that_are_no_keys_do_not_disturb_the_rest(place: Place) -> None:
+def test_missing_keys_and_unusable_messages_do_not_disturb_the_rest(place: Place) -> None:
     place.put("good")
     with Listener(place.config()) as listener:
         place.publish("gone", b"\xff\xfe", b"", b"k" * 1025, "good")
@@ -204,7 +208,7 @@ def running(place: Place, key: str) -> bool:
         return bool(client.hget(f"s3s3:{{default}}:job:{key}", "phase") == "running")
 
 
-def test_what_is_published_while_nobody_listens_is_found_without_being_asked_for(place: Place) -> None:
+def test_keys_published_without_a_listener_are_backfilled(place: Place) -> None:
     config = place.config()
     with Listener(config):
         place.put("before")
@@ -212,7 +216,7 @@ def test_what_is_published_while_nobody_listens_is_found_without_being_asked_for
         place.arrives("before")
         eventually(lambda: watermark(place), "the watermark")
     place.put("meanwhile")
-    place.publish("meanwhile")  # nobody hears it
+    place.publish("meanwhile")  # no subscriber
     with Listener(config):
         place.arrives("meanwhile")
 
@@ -223,9 +227,7 @@ def watermark(place: Place) -> str | None:
         return answer
 
 
-def test_a_listener_that_is_told_to_stop_finishes_what_it_copies_and_exits_with_0(
-    place: Place, swift: SwiftServer
-) -> None:
+def test_a_stopping_listener_finishes_its_copies_and_exits_with_0(place: Place, swift: SwiftServer) -> None:
     content = b"x" * 16 * MIB
     place.put("big", content)
     with Listener(place.config()) as listener:

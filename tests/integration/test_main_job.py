@@ -1,4 +1,4 @@
-"""The main job between real stores: published keys are copied, and a comparison finds what nobody published."""
+"""The main job between real stores: published keys are copied; a comparison finds unpublished ones."""
 
 from __future__ import annotations
 

@@ -153,10 +153,10 @@ async def test_what_a_killed_process_left_behind_is_given_up_with_the_next_copy_
 
     assert [outcome.result for outcome in await outcomes_of(buckets, "big")] == [Result.COPIED] * 2
 
-    assert begun(buckets) == ["bigger"], "another key's upload is none of ours"
+    assert begun(buckets) == ["bigger"], "the upload of another key is kept"
 
 
-async def test_a_last_step_without_an_answer_is_told_to_be_one_and_is_not_given_up(
+async def test_a_last_step_without_a_response_is_indeterminate_and_not_aborted(
     buckets: Buckets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     buckets.write(buckets.source, "big", CONTENT)

@@ -28,7 +28,7 @@ def test_objects_go_as_plain_v2_puts_and_each_costs_one_get_and_one_put(
     source_bucket, bucket = new_bucket(swift), new_bucket(swift, account=1)
     wanted = things(COUNT, 20 * MIB)
     put(swift.boto3_client(), source_bucket, wanted)
-    # A multipart object: its ETag is no MD5, so it is spooled and its source's ETag recorded.
+    # A multipart object: its ETag is not an MD5, so it is spooled and its source's ETag recorded.
     client = swift.boto3_client()
     upload = client.create_multipart_upload(Bucket=source_bucket, Key="in parts")["UploadId"]
     part = client.upload_part(Bucket=source_bucket, Key="in parts", UploadId=upload, PartNumber=1, Body=b"x" * 6 * MIB)

@@ -1,4 +1,4 @@
-"""Routes and destinations that a person has paused: every process heeds it, also one that is started later."""
+"""Paused routes and destinations: every process observes the pause, also one that is started later."""
 
 from __future__ import annotations
 

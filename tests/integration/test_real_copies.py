@@ -209,7 +209,7 @@ async def test_a_bit_flipped_on_the_way_from_the_source_leaves_the_old_object_st
     buckets.write(buckets.source, "big", BIG)
     for endpoint in buckets.destinations:
         buckets.write(endpoint, "big", b"the old one")
-    # The same bit twice would look like an ETag that is no MD5: the second reading loses another one.
+    # The same bit twice would look like a non-MD5 ETag; the second read flips another bit.
     proxy = Proxy(server.port, flips=[len(BIG) - 4 * MIB, 2 * len(BIG) - 5 * MIB])
 
     async with proxy.before(buckets.source) as damaging:

@@ -1,4 +1,4 @@
-"""`s3s3 bucket` while it runs, as the fleet sees it, and how it ends when it is told to stop."""
+"""`s3s3 bucket` in progress as other processes see it, and its end after a signal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROCESSES_INFO = "s3s3:{default}:processes:info"
 
 
 class SlowPlace(Place):
-    """A place whose destination has a limit, so that a run is still under way when somebody looks."""
+    """A set-up with a rate limit, so that a run is still in progress when the test checks it."""
 
     limit = "max_requests_per_s = 5"
 
@@ -60,7 +60,7 @@ def test_the_fleet_sees_a_run_and_what_it_copies_until_it_has_ended(place: SlowP
     with redis.Redis.from_url(place.redis_url, decode_responses=True) as client:
         minutes = [client.hgetall(name) for name in client.scan_iter("s3s3:{default}:minute:*")]
         assert sum(int(minute["destination copied"]) for minute in minutes) == 12
-        assert not client.xinfo_consumers("s3s3:{default}:bulk", "s3s3"), "who has gone is no consumer any more"
+        assert not client.xinfo_consumers("s3s3:{default}:bulk", "s3s3"), "an ended process is not a consumer any more"
 
 
 def test_a_dry_run_leaves_the_queue_alone(place: SlowPlace) -> None:
@@ -72,7 +72,7 @@ def test_a_dry_run_leaves_the_queue_alone(place: SlowPlace) -> None:
 
 
 @pytest.mark.long
-def test_interrupted_it_says_what_it_waits_for_and_waits_for_no_limit(place: SlowPlace) -> None:
+def test_an_interrupted_run_reports_what_it_waits_for_and_does_not_wait_for_limits(place: SlowPlace) -> None:
     place.limit = "max_requests_per_s = 1"
     with place.started() as process:
         eventually(lambda: place.content("key 00"), "it copies", every_s=0.1)
@@ -90,13 +90,13 @@ def test_interrupted_it_says_what_it_waits_for_and_waits_for_no_limit(place: Slo
 
 
 @pytest.mark.long
-def test_the_second_interrupt_ends_it_at_once_and_what_was_under_way_is_handed_back(place: SlowPlace) -> None:
+def test_a_second_interrupt_ends_it_immediately_and_releases_its_jobs(place: SlowPlace) -> None:
     place.limit = 'max_bytes_per_s = "200 KiB"'
     place.put("big", b"x" * 8 * MIB)
     with place.started() as process, redis.Redis.from_url(place.redis_url, decode_responses=True) as client:
         eventually(lambda: place.content("key 11"), "all but the large one is there", every_s=0.1)
         process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGTERM)  # as `timeout` does: the same wish
+        process.send_signal(signal.SIGTERM)  # as `timeout` does: the same signal twice
         time.sleep(2)
         assert process.poll() is None, "what is under way has a minute to end"
         process.send_signal(signal.SIGTERM)

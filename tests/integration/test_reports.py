@@ -51,7 +51,7 @@ class Audited:
 
 
 def check_sums(lines: list[Any], summary: Any) -> None:
-    """What an auditor adds up: the lines are what the summary says, and the summary is all that was listed."""
+    """An auditor's sums: the lines match the summary, and the summary matches the listings."""
     for name, counts in summary["destinations"].items():
         of_it = [line for line in lines if line["destination"] == name]
         assert Counter(line["outcome"] for line in of_it) == counts
@@ -128,7 +128,7 @@ def test_what_cannot_be_told_by_any_etag_is_proven_by_its_content(audited: Audit
     audited.there = dataclasses.replace(audited.there, verify_md5=True)
     lines, _, said = audited.run()
     assert {(line["destination"], line["outcome"], line["proof"]) for line in lines} == {
-        ("destination", "same", "content"),  # made by somebody else: nothing is recorded there, so it was read
+        ("destination", "same", "content"),  # made by another program: no ETag is recorded, so it was read
         ("destination-near", "same", "etag"),
     }
     assert "proven" in said

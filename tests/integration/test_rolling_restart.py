@@ -33,7 +33,7 @@ def test_a_rolling_restart_under_load_loses_nothing_and_repeats_next_to_nothing(
     replaced, said = threading.Event(), []
 
     def speak() -> None:
-        """Say them all, slowly until the listeners are new."""
+        """Publish all keys, slowly until the listeners are replaced."""
         with redis.Redis.from_url(redis_url) as speaking:
             for key in KEYS:
                 speaking.publish("backup", key)
@@ -58,5 +58,5 @@ def test_a_rolling_restart_under_load_loses_nothing_and_repeats_next_to_nothing(
     assert set(puts) == set(KEYS)
     for log in tmp_path.glob("listen-*.log"):
         assert "subscription gap" not in log.read_text(), "a newcomer leads only if no other listener does"
-    # Whoever takes the channel over puts again what it heard half a second before the last mark (notices/ear.py).
+    # A new leader enqueues again what it received up to 0.5 s before the last checkpoint (notifications/buffer.py).
     assert sum(puts.values()) <= 1.1 * len(KEYS), puts.most_common(5)

@@ -99,7 +99,7 @@ def test_one_route_can_be_chosen_and_another_bucket_be_named_for_one_only(
     assert keys_of(two.swift, two.logs) == {"logs/e"}
 
 
-def test_a_notice_is_for_the_routes_of_its_channel_whose_prefix_it_has(two: Two) -> None:
+def test_a_notification_goes_to_routes_with_its_channel_and_prefix(two: Two) -> None:
     put(two.ceph, two.images, "srcfolder/a", "srcfolder/b", "logs/c")
     put(two.swift, two.logs, "srcfolder/b", "logs/c")
     (port,) = free_ports(1)
@@ -142,7 +142,7 @@ def test_publish_puts_a_key_on_the_queue_or_the_channel_of_every_route_that_is_a
     assert "no route is about 'logs/e'" in said
 
 
-def test_check_tells_of_every_route_and_names_its_tables(two: Two) -> None:
+def test_check_reports_every_route_and_names_its_tables(two: Two) -> None:
     two.back[1] = dataclasses.replace(two.back[1], bucket_name="nowhere")
     said = run("check", "--config", two.config(), status=1).stdout
     assert "bucket_name in [routes.back.dest-ceph]" in " ".join(said.split())
@@ -199,7 +199,7 @@ def test_a_listener_compares_every_route_from_time_to_time_though_one_cannot_be(
             eventually(
                 partial(lambda n: f"from-swift/{n}" in keys_of(two.ceph, two.images), number), "compared", every_s=0.2
             )
-        eventually(lambda: "route raw: the comparison broke off" in listener.log.read_text(), "it says so")
+        eventually(lambda: "route raw: the comparison broke off" in listener.log.read_text(), "it is logged")
 
 
 # -- a chain
@@ -228,7 +228,7 @@ def test_a_chain_of_routes_needs_one_run(chain: tuple[Path, list[str]], swift: S
     assert "copied" not in run("bucket", "--config", config).stdout
 
 
-def test_a_notice_goes_along_a_chain_of_routes(chain: tuple[Path, list[str]], swift: SwiftServer) -> None:
+def test_a_notification_is_passed_along_a_chain_of_routes(chain: tuple[Path, list[str]], swift: SwiftServer) -> None:
     config, buckets = chain
     client = swift.boto3_client()
     with Listener(config):
@@ -243,7 +243,7 @@ def test_a_notice_goes_along_a_chain_of_routes(chain: tuple[Path, list[str]], sw
 
 
 @pytest.mark.parametrize("kind", ["", "--distributed"])
-def test_a_notice_that_a_run_of_bucket_works_on_goes_along_a_chain_of_routes(
+def test_a_copy_by_bucket_is_passed_along_a_chain_of_routes(
     chain: tuple[Path, list[str]], swift: SwiftServer, kind: str
 ) -> None:
     config, buckets = chain

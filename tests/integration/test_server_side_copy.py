@@ -1,4 +1,4 @@
-"""Copies that a real store makes by itself."""
+"""Server-side copies of real stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notices by every way but a channel, from whoever sends them to the object at its destination."""
+"""Every notification source except pub/sub, from the sender to the copied object."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def takes(listener: Listener, *sources: str) -> None:
     )
 
 
-def test_with_a_stream_there_is_no_need_of_a_channel(place: Place) -> None:
+def test_a_stream_works_without_a_channel(place: Place) -> None:
     config = with_tables(place.config(pubsub=WITHOUT_CHANNEL), "[stream]\n")
-    for key in ("before anybody listened", "while one listens"):
+    for key in ("before the listener", "while one listens"):
         place.put(key)
     with redis.Redis.from_url(place.redis_url) as client:
-        client.xadd("s3s3:notifications", {"key": "before anybody listened"})
+        client.xadd("s3s3:notifications", {"key": "before the listener"})
         with Listener(config).started() as listener:
-            place.arrives("before anybody listened")
+            place.arrives("before the listener")
             client.xadd("s3s3:notifications", {"key": "while one listens", "bucket": place.source.bucket_name})
             client.xadd("s3s3:notifications", {"key": "of another bucket", "bucket": "other"})
             client.xadd("s3s3:notifications", {"nokey": "x"})
@@ -77,7 +77,7 @@ def test_with_a_stream_there_is_no_need_of_a_channel(place: Place) -> None:
     assert counted == {"stream": "2.0", "no_route": "1.0", "no_key": "1.0"}
 
 
-def test_a_listener_that_is_killed_leaves_its_notices_to_another(place: Place) -> None:
+def test_the_notifications_of_a_killed_listener_are_taken_over(place: Place) -> None:
     """However much of them it had read."""
     config = with_tables(place.config(worker={"lease_s": 2}, pubsub=WITHOUT_CHANNEL), "[stream]\n")
     keys = [f"key {number}" for number in range(20)]
@@ -140,13 +140,13 @@ def client_of(ceph: CephServer, service: Literal["s3", "sns"]) -> Any:
 
 
 def over_https(params: dict[str, Any], **_: object) -> None:
-    """As a proxy in front says it. Ceph takes a password for a topic in no other way."""
+    """As sent by a TLS proxy: Ceph accepts a password for a topic only then."""
     params["headers"]["X-Forwarded-Proto"] = "https"
 
 
 @pytest.fixture
 def pushing(ceph: CephServer, webhook_port: int, new_bucket: Callable[..., str]) -> str:
-    """A bucket of Ceph whose notifications go to the webhook."""
+    """A Ceph bucket with notifications to the webhook."""
     bucket = new_bucket(ceph)
     topics, s3 = client_of(ceph, "sns"), client_of(ceph, "s3")
     topics.meta.events.register("before-call.sns.CreateTopic", over_https)
@@ -164,7 +164,7 @@ def pushing(ceph: CephServer, webhook_port: int, new_bucket: Callable[..., str])
     return bucket
 
 
-def test_what_is_put_into_ceph_arrives_because_ceph_says_so(
+def test_an_object_put_into_ceph_is_copied_by_its_notification(
     place: Place, ceph: CephServer, pushing: str, webhook_port: int
 ) -> None:
     place.source = ceph.endpoint(pushing)
