@@ -77,12 +77,12 @@ class ObjectAttributes:
         inner = "".join(f"<Tag><Key>{escape(name)}</Key><Value>{escape(value)}</Value></Tag>" for name, value in pairs)
         body = f"<Tagging><TagSet>{inner}</TagSet></Tagging>".encode()
         headers = {"content-md5": b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()}
-        endpoint_key = self._mapper.endpoint_key(key)
-        request = Request("PUT", key, endpoint_key, [("tagging", None)], headers, body, len(body))
+        encoded_key = self._mapper.encoded_key(key)
+        request = Request("PUT", key, encoded_key, [("tagging", None)], headers, body, len(body))
         await self._requester.call(request, check_lease=check_lease, priority=Priority.STARTED)
 
     async def _get(self, key: str, subresource: str) -> Element | None:
-        request = Request("GET", key, self._mapper.endpoint_key(key), [(subresource, None)])
+        request = Request("GET", key, self._mapper.encoded_key(key), [(subresource, None)])
         try:
             return self._requester.parse(request, await self._requester.call(request, priority=Priority.STARTED))
         except NoSuchKey:

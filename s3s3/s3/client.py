@@ -73,7 +73,7 @@ class Store:
 
         Returns the stream, and the content; None if the object is larger: the caller reads and closes the stream.
         """
-        request = Request("GET", key, self._mapper.endpoint_key(key))
+        request = Request("GET", key, self._mapper.encoded_key(key))
         retries = Retries()
         while True:
             try:
@@ -90,7 +90,7 @@ class Store:
 
     async def head(self, key: str) -> ObjectInfo | None:
         """Describe an object. Return None on a 404, which can also mean that the bucket does not exist."""
-        request = Request("HEAD", key, self._mapper.endpoint_key(key))
+        request = Request("HEAD", key, self._mapper.encoded_key(key))
         response = await self._requester.call(request)
         return None if response.status == 404 else object_info(self.name, "HEAD", key, response.headers)
 
@@ -103,7 +103,7 @@ class Store:
             method: the method that a presigned URL permits.
             expires_s: how long a presigned URL is valid; None: not signed, for a public bucket.
         """
-        return await self._requester.object_url(self._mapper.endpoint_key(key), method, expires_s, query)
+        return await self._requester.object_url(self._mapper.encoded_key(key), method, expires_s, query)
 
     async def put(
         self,
@@ -130,7 +130,7 @@ class Store:
             StoreError: `indeterminate` is set if an attempt was sent and never answered.
         """
         headers = {**headers, **self._put_headers, "content-md5": b64encode(md5).decode()}
-        request = Request("PUT", key, self._mapper.endpoint_key(key), (), headers, body, size_bytes)
+        request = Request("PUT", key, self._mapper.encoded_key(key), (), headers, body, size_bytes)
         response = await self._requester.call(request, check_lease=check_lease, retry=isinstance(body, bytes))
         etag = response.headers.get("etag", "").strip('"')
         return PutResult(etag, is_encrypted(response.headers), response.indeterminate)
@@ -163,7 +163,7 @@ class Store:
         }
         if headers is not None:
             signed["x-amz-metadata-directive"] = "REPLACE"
-        request = Request("PUT", key, self._mapper.endpoint_key(key), headers=signed)
+        request = Request("PUT", key, self._mapper.encoded_key(key), headers=signed)
         response = await self._requester.call(request, check_lease=check_lease)
         return PutResult(etag_in_body(response.content), is_encrypted(response.headers), response.indeterminate)
 
@@ -172,7 +172,7 @@ class Store:
 
         Returns whether an earlier attempt was sent and never answered: the store may still carry it out.
         """
-        request = Request("DELETE", key, self._mapper.endpoint_key(key))
+        request = Request("DELETE", key, self._mapper.encoded_key(key))
         try:
             return (await self._requester.call(request, check_lease=check_lease)).indeterminate
         except NoSuchKey as error:

@@ -60,6 +60,11 @@ class KeyMapper:
             self._check_bytes(key, endpoint_key)
         return endpoint_key
 
+    def encoded_key(self, key: str) -> str:
+        """Return the key at the endpoint, percent-encoded for a path. Raises InvalidKey."""
+        endpoint_key = self.endpoint_key(key)
+        return endpoint_key if _UNRESERVED(endpoint_key) else quote(endpoint_key, safe="/")
+
     def source_key(self, endpoint_key: str) -> str:
         """Return the key in the source of a key that a listing of the endpoint returned."""
         return endpoint_key if self.is_identity else self._source_prefix + endpoint_key[len(self._prefix) :]

@@ -31,7 +31,7 @@ class Multipart:
     async def create(self, key: str, *, headers: Mapping[str, str], check_lease: LeaseCheck) -> str:
         """Create an upload and return its id."""
         request = Request(
-            "POST", key, self._mapper.endpoint_key(key), [("uploads", None)], {**headers, **self._put_headers}
+            "POST", key, self._mapper.encoded_key(key), [("uploads", None)], {**headers, **self._put_headers}
         )
         response = await self._call(request, check_lease)
         upload_id = self._requester.parse(request, response).findtext("UploadId")
@@ -51,7 +51,7 @@ class Multipart:
         """
         query = [("partNumber", str(number)), ("uploadId", upload_id)]
         headers = {"content-md5": b64encode(md5).decode()}
-        request = Request("PUT", key, self._mapper.endpoint_key(key), query, headers, body, size_bytes)
+        request = Request("PUT", key, self._mapper.encoded_key(key), query, headers, body, size_bytes)
         response = await self._call(request, check_lease)
         return PutResult(response.headers.get("etag", "").strip('"'), is_encrypted(response.headers), False)
 
@@ -67,13 +67,13 @@ class Multipart:
         )
         body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
         headers = {"content-type": "application/xml"}
-        endpoint_key = self._mapper.endpoint_key(key)
-        request = Request("POST", key, endpoint_key, [("uploadId", upload_id)], headers, body, len(body))
+        encoded_key = self._mapper.encoded_key(key)
+        request = Request("POST", key, encoded_key, [("uploadId", upload_id)], headers, body, len(body))
         await self._requester.call(request, check_lease=check_lease, priority=Priority.STARTED, retry=False)
 
     async def abort(self, key: str, upload_id: str) -> None:
         """Abort an upload and delete its parts. A missing upload counts as aborted."""
-        request = Request("DELETE", key, self._mapper.endpoint_key(key), [("uploadId", upload_id)])
+        request = Request("DELETE", key, self._mapper.encoded_key(key), [("uploadId", upload_id)])
         try:
             await self._call(request, no_check)
         except StoreRefused as error:

@@ -16,7 +16,7 @@ from ..model import Endpoint
 from .address import Address
 from .credentials import CredentialProvider
 from .error_mapping import RESULT_LIMIT_BYTES, WRITES, error_for_failure, error_for_response
-from .keys import Query, encode_key, encode_query
+from .keys import Query, encode_query
 from .objects import S3Response
 from .signing import Credentials, RequestTarget, Signer, signer
 from .timestamps import http_date_ms
@@ -80,14 +80,14 @@ class Request(NamedTuple):
     Attributes:
         operation: GET, HEAD, PUT, POST, DELETE, or LIST, which is a GET of the bucket.
         key: the object's name in the source, for error messages; None for the bucket.
-        endpoint_key: the key at the endpoint; "" addresses the bucket.
+        encoded_key: `KeyMapper.encoded_key`; "" addresses the bucket.
         headers: to be signed and sent.
         size_bytes: of the body.
     """
 
     operation: str
     key: str | None
-    endpoint_key: str
+    encoded_key: str
     query: Query = ()
     headers: Mapping[str, str] = MappingProxyType({})
     body: Body = b""
@@ -154,10 +154,10 @@ class S3Requester:
         """Return the time by the store's clock, from the Date of its responses; by the local clock before the first."""
         return round(time.monotonic() * 1000) + self._clock_offset_ms
 
-    async def object_url(self, endpoint_key: str, method: str, expires_s: int | None, query: Query = ()) -> str:
+    async def object_url(self, encoded_key: str, method: str, expires_s: int | None, query: Query = ()) -> str:
         """Return an object's URL, presigned with the endpoint's signature version unless `expires_s` is None."""
         address = self._address
-        target = address.target(encode_key(endpoint_key), query)
+        target = address.target(encoded_key, query)
         url = f"{address.url}{target.path}"
         if expires_s is None:
             return f"{url}?{encode_query(query)}" if query else url
@@ -172,7 +172,7 @@ class S3Requester:
 
         Raises the error that any other response or a transport failure maps to, and what `check_lease` raises.
         """
-        operation, _, endpoint_key, query, headers, body, size_bytes = request
+        operation, _, encoded_key, query, headers, body, size_bytes = request
         if self._rate_limiter is not None:  # before a connection is occupied and the lease is checked
             await self._rate_limiter.admit(size_bytes, streamed=not isinstance(body, bytes), priority=priority)
         method = "GET" if operation == "LIST" else operation
@@ -184,7 +184,7 @@ class S3Requester:
             signer = self._signer
             if signer is None or time.monotonic() >= self._provider.valid_until_s:
                 signer = await self._current_signer()
-            head = self._request_head(method, encode_key(endpoint_key), query, headers, size_bytes, signer)
+            head = self._request_head(method, encoded_key, query, headers, size_bytes, signer)
             check_lease()
             if isinstance(body, bytes):
                 timeout_s = self._timeouts.write_s if method in WRITES else None

@@ -29,15 +29,20 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Connection(asyncio.Protocol):
-    """A connection for one request at a time: `send` or `send_stream`, then `head`, then `read` until b""."""
+    """A connection for one request at a time: `send` or `send_stream`, then `head`, then `read` until b"".
 
-    _transport: asyncio.Transport
+    Attributes:
+        closed: no request can be sent.
+        progress_s: when a byte was last sent or received, by the loop's clock.
+    """
+
+    transport: asyncio.Transport
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiter: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
-        self._closed = False
+        self.closed = False
         self._write_paused = False
         self._requests = 0
         self._unsent_bytes = 0
@@ -56,21 +61,12 @@ class Connection(asyncio.Protocol):
         self._buffered_bytes = 0
         self._wanted_bytes = 0
         self._reading_paused = False
-        self._progress_s = self._loop.time()
+        self.progress_s = self._loop.time()
         self._deadline_s = math.inf
-
-    def is_reusable(self, keep_s: float) -> bool:
-        """Return whether an idle connection is open, and has been idle for less than `keep_s`."""
-        return not self._closed and not self._transport.is_closing() and self._loop.time() - self._progress_s < keep_s
-
-    @property
-    def idle_s(self) -> float:
-        """Seconds since a byte was last sent or received."""
-        return self._loop.time() - self._progress_s
 
     def finish(self) -> bool:
         """End a request. Return whether the next one may follow: everything was sent, and the response was read."""
-        if self._closed or self._transport.is_closing():
+        if self.closed or self.transport.is_closing():
             return False
         if self._busy:
             if self._head is None or not (self._head.persistent and self._body.ended and self._sent_whole):
@@ -84,24 +80,24 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close the connection. An incomplete request is reset, so that the store does not take it for complete."""
-        if self._closed:
+        if self.closed:
             return
-        if not self._sent_whole and not self._transport.is_closing():
-            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        self._closed = True
+        if not self._sent_whole and not self.transport.is_closing():
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.closed = True
         if self._error is None:
             self._error = ConnectionAbortedError("aborted by s3s3")
-        self._transport.abort()
+        self.transport.abort()
         self._wake()
 
     def check_timeouts(self, now_s: float, read_s: float) -> None:
         """Fail the request if its deadline has passed, or if no byte was sent or received for `read_s`."""
         if self._waiter is None:
             return
-        unsent_bytes = self._transport.get_write_buffer_size()
+        unsent_bytes = self.transport.get_write_buffer_size()
         if unsent_bytes != self._unsent_bytes:
-            self._unsent_bytes, self._progress_s = unsent_bytes, now_s
-        if now_s > self._deadline_s or now_s - self._progress_s > read_s:
+            self._unsent_bytes, self.progress_s = unsent_bytes, now_s
+        if now_s > self._deadline_s or now_s - self.progress_s > read_s:
             self._error = TimeoutError()
             self.abort()
 
@@ -118,10 +114,10 @@ class Connection(asyncio.Protocol):
         if timeout_s is not None:
             self._deadline_s = self._loop.time() + timeout_s
         if len(body) <= _SMALL_BODY_BYTES:
-            self._transport.write(head + body)
+            self.transport.write(head + body)
         else:
-            self._transport.write(head)
-            self._transport.write(body)
+            self.transport.write(head)
+            self.transport.write(body)
 
     async def send_stream(self, head: bytes, body: AsyncIterator[bytes], size_bytes: int) -> None:
         """Send a request with a streamed body. Raises TransportError, and what the iterator raises.
@@ -132,7 +128,7 @@ class Connection(asyncio.Protocol):
         """
         self._start(is_head=False)
         self._sent_whole = False
-        self._transport.write(head)
+        self.transport.write(head)
         left_bytes, ready = size_bytes, b""
         async for chunk in body:
             left_bytes -= len(chunk)
@@ -171,7 +167,7 @@ class Connection(asyncio.Protocol):
         return content
 
     def _start(self, is_head: bool) -> None:
-        if self._closed:
+        if self.closed:
             raise self._lost()
         self._busy = True
         self._is_head = is_head
@@ -179,17 +175,17 @@ class Connection(asyncio.Protocol):
 
     async def _write(self, chunk: bytes) -> None:
         if self._head is None:
-            if self._closed:
+            if self.closed:
                 raise self._lost()
-            self._transport.write(chunk)
+            self.transport.write(chunk)
         while self._write_paused and self._head is None:
             await self._wait()
 
     def _wait(self) -> asyncio.Future[None]:
         """Return a future that `_wake` completes at the next event of the connection. Raises TransportError."""
-        if self._closed:
+        if self.closed:
             raise self._lost()
-        self._progress_s = self._loop.time()
+        self.progress_s = self._loop.time()
         self._waiter = self._loop.create_future()
         return self._waiter
 
@@ -220,14 +216,14 @@ class Connection(asyncio.Protocol):
     # called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # of a TCP connection
-        self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+        self.transport = transport  # type: ignore[assignment]  # of a TCP connection
+        self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
         sock = transport.get_extra_info("socket")
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
-        self._progress_s = self._loop.time()
+        self.progress_s = self._loop.time()
         if self._head is not None:
             self._body_received(data)
         elif self._busy:
@@ -242,7 +238,7 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._closed = True
+        self.closed = True
         if self._error is None:
             self._error = exc
         self._wake()
@@ -295,11 +291,11 @@ class Connection(asyncio.Protocol):
             if self._waiter is not None:
                 self._wake()
             if not self._body.ended and self._buffered_bytes > _READ_AHEAD_BYTES and not self._reading_paused:
-                self._transport.pause_reading()
+                self.transport.pause_reading()
                 self._reading_paused = True
 
     def _resume_reading(self) -> None:
         if self._reading_paused:
             self._reading_paused = False
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
+            if not self.transport.is_closing():
+                self.transport.resume_reading()

@@ -61,13 +61,15 @@ class Pool:
             self._in_use += 1
         else:
             await self._wait_for_release()
+        loop = asyncio.get_running_loop()
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_reusable(self._timeouts.keep_s):
+            idle_s = loop.time() - connection.progress_s
+            if idle_s < self._timeouts.keep_s and not connection.closed and not connection.transport.is_closing():
                 return connection
             self._drop(connection)
         try:
-            return await self._connect()
+            return await self._connect(loop)
         except BaseException:
             self._release_slot()
             raise
@@ -94,8 +96,7 @@ class Pool:
         self._idle.clear()
         await asyncio.sleep(0)  # the transports close their sockets
 
-    async def _connect(self) -> Connection:
-        loop = asyncio.get_running_loop()
+    async def _connect(self, loop: asyncio.AbstractEventLoop) -> Connection:
         if self._is_secure and self._tls is None:
             self._tls = ssl.create_default_context()
         try:
@@ -143,7 +144,7 @@ class Pool:
         now_s = loop.time()
         for connection in tuple(self._open):
             connection.check_timeouts(now_s, self._timeouts.read_s)
-        while self._idle and self._idle[0].idle_s > self._timeouts.keep_s:
+        while self._idle and now_s - self._idle[0].progress_s > self._timeouts.keep_s:
             self._drop(self._idle.pop(0))
         if self._open:
             self._start_timer(loop)

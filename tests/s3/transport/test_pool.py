@@ -68,7 +68,7 @@ async def test_a_connection_that_was_idle_too_long_is_not_reused() -> None:
         second = await pool.acquire()
         assert second is not first
         pool.release(second)
-        await eventually(lambda: not second.is_reusable(60))  # closed by the timer
+        await eventually(lambda: second.closed)  # closed by the timer
 
 
 async def test_an_idle_connection_closed_by_the_peer_is_not_reused() -> None:
@@ -77,7 +77,7 @@ async def test_an_idle_connection_closed_by_the_peer_is_not_reused() -> None:
         pool.release(first)
         for task in tuple(server._tasks):
             task.cancel()
-        await eventually(lambda: not first.is_reusable(60))
+        await eventually(lambda: first.closed)
         second = await pool.acquire()
         assert second is not first
         pool.release(second)
