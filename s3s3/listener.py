@@ -34,7 +34,15 @@ log = logging.getLogger(__name__)
 
 
 class RouteListener:
-    """Everything that a listener does for one route."""
+    """Notification source, worker, periodic reconcile and gap backfill of one route.
+
+    Args:
+        client: for commands.
+        subscriber_client: for subscriptions and streams; returns bytes.
+
+    Attributes:
+        pubsub: consumes the route's channel; None if it has none.
+    """
 
     def __init__(
         self,
@@ -49,9 +57,9 @@ class RouteListener:
         self.route = route
         self.stores = stores
         self.metrics = metrics
-        self._matches = matcher(route)
+        self.subscriber_client = subscriber_client
         self.jobs = RedisJobQueue.of(client, route, settings.lease_s)
-        self._runs = PeriodicReconcile(stores, self.jobs, settings, periodic)
+        self._periodic = PeriodicReconcile(stores, self.jobs, settings, periodic)
         self.worker = RouteWorker(
             route,
             self.jobs,
@@ -64,40 +72,37 @@ class RouteListener:
             is_leader=lambda: self.pubsub is not None and self.pubsub.is_leader,
             source_problem=self._source_problem,
         )
-        self.subscriber_client = subscriber_client
-        self.pubsub = self._pubsub_source() if route.channel else None
-        self._backfill = self._gap_backfill(self.pubsub, config) if self.pubsub and config.pubsub.backfill else None
-
-    def _pubsub_source(self) -> PubSubSource:
-        return PubSubSource(
-            self.route,
-            self.route.channel,
-            self.jobs,
-            self.subscriber_client,
-            matches=self._matches,
-            count=self.worker.observer.on_notification,
-        )
-
-    def _gap_backfill(self, pubsub: PubSubSource, config: Config) -> GapBackfill:
-        return GapBackfill(
-            self.route,
-            pubsub.watermark,
-            self.stores.source,
-            self.jobs,
-            self._reconcile,
-            is_leader=lambda: pubsub.is_leader,
-            margin_s=config.pubsub.backfill_margin_s,
-            matches=self._matches,
-        )
+        self.pubsub: PubSubSource | None = None
+        self._backfill: GapBackfill | None = None
+        if route.channel:
+            self.pubsub = pubsub = PubSubSource(
+                route,
+                route.channel,
+                self.jobs,
+                subscriber_client,
+                matches=matcher(route),
+                count=self.worker.observer.on_notification,
+            )
+            if config.pubsub.backfill:
+                self._backfill = GapBackfill(
+                    route,
+                    pubsub.watermark,
+                    stores.source,
+                    self.jobs,
+                    self._reconcile,
+                    is_leader=lambda: pubsub.is_leader,
+                    margin_s=config.pubsub.backfill_margin_s,
+                    matches=matcher(route),
+                )
 
     async def _reconcile(self) -> Mapping[str, str]:
         """Compare everything; return the destinations that could not be listed, with the reason."""
-        return (await self._runs.run(wait_for_lock=True)).errors
+        return (await self._periodic.run(wait_for_lock=True)).errors
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
-        """Listen and work until `stop` is set, then drain and deregister."""
+        """Receive notifications and copy until `stop` is set, then drain, deregister and resign."""
         background = [part.run() for part in (self.pubsub, self._backfill) if part]
-        await run_with_background(self._work(stop, drain_s), self._runs.maintain(), *background)
+        await run_with_background(self._work(stop, drain_s), self._periodic.maintain(), *background)
 
     async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
         await self.worker.run(stop, drain_s)
@@ -110,7 +115,7 @@ class RouteListener:
     # -- health
 
     def health_problem(self) -> str:
-        """Return why this route is not being worked on, or "" while it is."""
+        """Return why this route makes no progress, or ""."""
         return self.worker.health_problem()
 
     def _source_problem(self) -> str:
@@ -121,14 +126,13 @@ class RouteListener:
         return ""
 
     async def readiness_problems(self) -> list[str]:
-        """Ask Redis and every store; return what is wrong, a line each."""
-        stores = (self.stores.source, *self.stores.destinations)
-        found = await asyncio.gather(*map(probe_error, stores))
-        wrong = [f"route {self.route.name}: {error}" for error in found if error is not None]
-        return wrong + await self.worker.queue_problems()
+        """Check Redis and every store; return one line for each problem."""
+        errors = await asyncio.gather(*map(probe_error, (self.stores.source, *self.stores.destinations)))
+        problems = [f"route {self.route.name}: {error}" for error in errors if error is not None]
+        return problems + await self.worker.queue_problems()
 
     async def measure(self) -> None:
-        """Bring the gauges up to date."""
+        """Update the gauges. Raises RedisUnavailable."""
         self.metrics.consuming[self.route.name] = not self.health_problem()
         await self.worker.measure()
         summary = await self.jobs.load_reconcile_summary()
@@ -142,11 +146,11 @@ async def route_listeners(
     metrics: Metrics,
     periodic: Schedule = Schedule(),  # noqa: B008  # frozen
 ) -> AsyncIterator[list[RouteListener]]:
-    """Open everything that a listener needs, for each route.
+    """Open the stores and Redis; yield a listener for each route, not running yet.
 
     Raises:
         ConfigError: no Redis is configured.
-        StoreError: every source definitely refuses s3s3. Where only some do, the other routes are worked on.
+        StoreError: every source denies access permanently. If only some do, they are logged.
     """
     if not config.pubsub.url:
         raise ConfigError(['[pubsub] url = "": listening needs Redis; leave url out for redis://localhost:6379/0'])
@@ -156,60 +160,57 @@ async def route_listeners(
     async with AsyncExitStack() as stack:
         stack.push_async_callback(client.aclose)
         stack.push_async_callback(subscriber_client.aclose)
-        room = copy_budget(config.worker)
+        budget = copy_budget(config.worker)
         opened_stores = [
             await stack.enter_async_context(
-                opened(route, config.worker, metrics, room, rate_limiters(route, client, metrics))
+                opened(route, config.worker, metrics, budget, rate_limiters(route, client, metrics))
             )
             for route in config.routes
         ]
-        found = await asyncio.gather(*map(_refusal, opened_stores))
-        refusals = [error for error in found if error is not None]
-        if refusals and len(refusals) == len(opened_stores):
-            raise refusals[0]
-        for doubt in configuration.config_warnings(config.routes):
-            log.warning("%s", doubt)
+        denials = await asyncio.gather(*map(_source_denial, opened_stores))
+        errors = [error for error in denials if error is not None]
+        if errors and len(errors) == len(opened_stores):
+            raise errors[0]
+        for warning in configuration.config_warnings(config.routes):
+            log.warning("%s", warning)
         for route in config.routes:
             metrics.initialize_series(route)
         yield [RouteListener(stores, config, client, subscriber_client, metrics, periodic) for stores in opened_stores]
 
 
-async def _refusal(stores: RouteStores) -> S3S3Error | None:
-    """Return what the source says if waiting cannot cure it; all that is wrong with the route's stores is told of."""
-    refusal = None
+async def _source_denial(stores: RouteStores) -> S3S3Error | None:
+    """Log the problems of a route's stores; return that of the source if waiting does not help."""
+    denial = None
     for store in (stores.source, *stores.destinations):
         error = await probe_error(store)
         if error is None:
             continue
-        if store is stores.source and isinstance(error, NoSuchBucket | AccessDenied) and _is_definite(error):
-            refusal = error
+        # A bare AccessDenied may concern only listing; GETs may be permitted.
+        if store is stores.source and isinstance(error, NoSuchBucket | AccessDenied) and error.code != "AccessDenied":
+            denial = error
         log.warning("route %s is not ready: %s", stores.route.name, error)
-    return refusal
-
-
-def _is_definite(error: NoSuchBucket | AccessDenied) -> bool:
-    """Whether a refused LIST means that GETs are refused, too: a bare AccessDenied may be about listing only."""
-    return error.code != "AccessDenied"
-
-
-def routing_to(listeners: Sequence[RouteListener]) -> Routing:
-    """Return what gives notices to these routes, for the sources that serve all of them."""
-    return Routing(
-        [
-            RouteQueue(one.route, one.jobs, one.worker.observer.on_notification, one.jobs.dead_letter_message)
-            for one in listeners
-        ]
-    )
+    return denial
 
 
 def sources_for(listeners: Sequence[RouteListener], config: Config, metrics: Metrics) -> list[NotificationSource]:
-    """Return the sources of notices, beside the channels, that the configuration turns on."""
+    """Return the enabled sources that serve all routes; channels belong to one route each."""
 
-    def count(kind: str) -> None:
-        metrics.notifications["", kind] += 1  # of what names no object, nobody knows which route it is about
+    def count_unusable(kind: str) -> None:
+        metrics.notifications["", kind] += 1  # without a key there is no route
 
+    routing = Routing(
+        [
+            RouteQueue(
+                listener.route,
+                listener.jobs,
+                listener.worker.observer.on_notification,
+                listener.jobs.dead_letter_message,
+            )
+            for listener in listeners
+        ]
+    )
     first = listeners[0]
-    sources = create_sources(config, first.subscriber_client, first.jobs.consumer, routing_to(listeners), count)
+    sources = create_sources(config, first.subscriber_client, first.jobs.consumer, routing, count_unusable)
     for source in sources:
         for listener in listeners:
             metrics.notifications[listener.route.name, source.kind] += 0
@@ -222,11 +223,19 @@ async def listen(
     stop: asyncio.Event,
     drain_s: float = DRAIN_S,
 ) -> None:
-    """Run every route's listener, and every source, until `stop` is set."""
+    """Run all listeners and sources until `stop` is set.
+
+    Args:
+        drain_s: how long running copies may take to end after `stop`.
+
+    Raises:
+        RedisTooOld: Redis is older than 6.2.
+        RedisUnavailable: Redis was unavailable until `stop`.
+    """
     client = listeners[0].jobs.client
     await RedisRetry().run(partial(connection.check_version, client), stop)
     if not sources and not any(listener.pubsub for listener in listeners):
-        log.warning("there is no channel and no [stream], [sqs] or [webhook]: only `s3s3 publish` brings notices")
+        log.warning("no channel, [stream], [sqs] or [webhook] is configured: only `s3s3 publish` adds keys")
     await asyncio.gather(
         *(listener.run(stop, drain_s) for listener in listeners), *(source.run(stop) for source in sources)
     )

@@ -75,7 +75,7 @@ class MessageBuffer:
         self._append(BufferedMessage(boottime_s(), self.subscribed_s, text))
 
     def on_ping(self, sent_s: float) -> None:
-        # The subscription may have begun a moment after the ping was sent.
+        # The ping may have been sent a moment before the subscription began.
         self._append(BufferedMessage(max(sent_s, self.subscribed_s), self.subscribed_s))
 
     def on_checkpoint(self, checkpoint: bytes) -> None:

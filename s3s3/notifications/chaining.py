@@ -61,7 +61,7 @@ class DownstreamRoutes:
 
 
 def downstream_routes(route: Route, routes: Sequence[Route]) -> list[Route]:
-    """Return the other routes whose source overlaps a destination of this one."""
+    """Return the routes whose source overlaps a destination of this route."""
     return [
         other
         for other in routes

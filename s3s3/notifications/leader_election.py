@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 #: How long a leader stays elected after its last renewal, in s. It renews four times as often.
 LEASE_S = 10.0
 
-#: How often a listener whose election would leave a gap waits a quarter of a lease for another candidate.
+#: Elections, a quarter of a lease apart, in which a listener that lacks messages defers to other candidates.
 MAX_DEFERRALS = 2
 
 #: Published on the checkpoint channel by a leader that has resigned.
@@ -92,7 +92,7 @@ class LeaderElection:
         self._wake.set()
 
     async def publish_last_checkpoint(self) -> bytes:
-        """Renew once more and take part in no further election; return the published checkpoint.
+        """Renew the lease a last time; return the published checkpoint.
 
         Raises:
             RedisUnavailable: it may or may not have been published.

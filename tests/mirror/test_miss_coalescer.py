@@ -1,4 +1,4 @@
-"""Coalescing of concurrent misses, with a queue whose events are given."""
+"""Coalescing of concurrent misses, with a fake queue."""
 
 from __future__ import annotations
 

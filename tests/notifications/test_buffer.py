@@ -9,7 +9,7 @@ from s3s3.notifications.buffer import BufferedMessage, MessageBuffer
 
 
 class Clock:
-    """Stands in for `boottime_s`."""
+    """Replaces `boottime_s`."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0

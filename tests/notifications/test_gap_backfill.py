@@ -1,4 +1,4 @@
-"""The backfill of gaps, on a real Redis, with a source whose listing is given."""
+"""The backfill of gaps, on a real Redis, with a fake source."""
 
 from __future__ import annotations
 

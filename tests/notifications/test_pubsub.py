@@ -51,7 +51,7 @@ class Listener:
         return await self.source.watermark.gap()
 
     async def gap_start_ms(self) -> float:
-        """When the gap began (Unix time), waiting until there is listener."""
+        """When the gap began (Unix time), waiting for it."""
         gap: Gap = await until(self.gap)
         assert gap.age_ms is not None
         return time.time() * 1000 - gap.age_ms

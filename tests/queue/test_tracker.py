@@ -1,4 +1,4 @@
-"""The outcome tracker, with a queue whose events are given."""
+"""The outcome tracker, with a fake queue."""
 
 from __future__ import annotations
 
