@@ -72,7 +72,7 @@ class Comparison:
         self._options = options
         self._matches = matches
         self._summary = summary
-        self._metrics = metrics
+        self._entries_metric = metrics.reconcile_entries
         self._heads = asyncio.Semaphore(MAX_CONCURRENT_HEADS)
         self._on_candidate = on_candidate
         self._deletes = {store.name for store in destinations if on_candidate is not None and store.endpoint.delete}
@@ -105,7 +105,7 @@ class Comparison:
         """Return the rows of the route's keys, without those that the source modified before `since_ms`."""
         since_ms = self._options.since_ms
         selected = [row for row in rows if self._matches(row[0])]
-        self._summary.source_entries += sum(source is not None for _, source, _ in selected)
+        self._summary.source_entries += len(selected) - [source for _, source, _ in selected].count(None)
         if since_ms is None:
             return selected
         recent = [row for row in selected if row[1] is None or row[1].modified_ms >= since_ms]
@@ -119,7 +119,7 @@ class Comparison:
         for name in self._names if count else ():
             self.entries[name] += count
             self._summary.count(name, Result.SAME.value, Proof.ETAG.value, count)
-            self._count_reason(name, Reason.SAME, count)
+            self._entries_metric[self._summary.route, name, Reason.SAME.value] += count
         return others
 
     def _pairs(self, rows: Sequence[Row], failed_columns: Iterable[int]) -> list[Pair]:
@@ -132,13 +132,15 @@ class Comparison:
         ]
 
     def _count_entries(self, pairs: Sequence[Pair]) -> None:
-        for pair in pairs:
-            self.entries[pair.destination] += pair.destination_entry is not None
-            self._summary.destination_only[pair.destination] += pair.source_entry is None
+        for destination, _, source_entry, destination_entry in pairs:
+            if destination_entry is not None:
+                self.entries[destination] += 1
+            if source_entry is None:
+                self._summary.destination_only[destination] += 1
 
     def _apply(self, pair: Pair, decision: Decision, wanted: dict[str, list[str]]) -> None:
         """Report a final decision, or add the copy that it requires to `wanted`."""
-        self._count_reason(pair.destination, decision.reason)
+        self._entries_metric[self._summary.route, pair.destination, decision.reason.value] += 1
         copy = decision.action in (Action.COPY, Action.NEEDS_CONTENT) or self._options.force
         if pair.source_entry is not None and copy:
             if self._options.dry_run:
@@ -151,9 +153,6 @@ class Comparison:
             self._on_candidate(DeletionCandidate(pair.destination, pair.destination_entry))
         else:
             self._summary.report(_outcome(pair, Result.EXTRANEOUS, decision))
-
-    def _count_reason(self, destination: str, reason: Reason, by: int = 1) -> None:
-        self._metrics.reconcile_entries[self._summary.route, destination, reason.value] += by
 
     async def _decide_by_head(self, pair: Pair) -> Decision | None:
         """Decide by the source ETag recorded at the destination. Report a failed HEAD as failed, and return None."""
