@@ -1,4 +1,4 @@
-"""Decide per key and destination whether to copy; HEAD only where listings are inconclusive."""
+"""Decide per key and destination whether to copy, from listings and few HEADs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ReconcileOptions:
 
 
 class Pair(NamedTuple):
-    """A key's entries in the listings of the source and of one destination; at least one of them is not None."""
+    """A key's entries at the source and one destination; one of them may be None."""
 
     destination: str
     key: str
@@ -79,7 +79,7 @@ class Comparison:
         self.entries = dict.fromkeys(self._names, 0)
 
     async def compare(self, batch: Batch) -> list[JobRequest]:
-        """Report what needs no copy; return a job for each key that does. A dry run returns none."""
+        """Report objects without differences; return jobs for the others."""
         for column, error in batch.failed.items():
             self._summary.errors.setdefault(self._names[column], str(error))
         rows = self._select(batch.rows)
@@ -102,7 +102,7 @@ class Comparison:
         return [JobRequest(key, tuple(names)) for key, names in wanted.items()]
 
     def _select(self, rows: Sequence[Row]) -> list[Row]:
-        """Return the rows of the route's keys, without those that the source modified before `since_ms`."""
+        """Return the rows of matching keys that were not modified before `since_ms`."""
         since_ms = self._options.since_ms
         selected = [row for row in rows if self._matches(row[0])]
         self._summary.source_entries += len(selected) - [source for _, source, _ in selected].count(None)
@@ -155,7 +155,7 @@ class Comparison:
             self._summary.report(_outcome(pair, Result.EXTRANEOUS, decision))
 
     async def _decide_by_head(self, pair: Pair) -> Decision | None:
-        """Decide by the source ETag recorded at the destination. Report a failed HEAD as failed, and return None."""
+        """Decide by the recorded source ETag. Report a failed HEAD and return None."""
         store = self._stores[pair.destination]
         try:
             async with self._heads:
@@ -172,7 +172,7 @@ class Comparison:
 
 
 def _is_equal_everywhere(row: Row) -> bool:
-    """Whether size and ETag are the same in every listing: the decision `SAME_ETAG`, without a call for each pair."""
+    """Whether size and ETag are the same in all listings; a fast `decide`."""
     _, source, entries = row
     if source is None or not source.etag:
         return False

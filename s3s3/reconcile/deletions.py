@@ -23,7 +23,7 @@ class DeletionCandidate(NamedTuple):
 
 
 class DeletionCandidates:
-    """Objects to delete once every listing has been read to its end, in the order in which they were added.
+    """Objects that may be deleted once all listings are complete, in order.
 
     Args:
         spool_dir: directory of the temporary file. The file has no name, so a killed process leaves nothing behind.

@@ -73,7 +73,7 @@ async def reconcile_distributed(
     drain_s: float = DRAIN_S,
     on_copied: OnCopied | None = None,
 ) -> None:
-    """Join the route's distributed reconcile, or start one, and take part until it has ended or `stop` is set.
+    """Join or start the route's distributed reconcile, until its end or `stop`.
 
     Args:
         restart: discard an unfinished reconcile without live processes, and start a new one.
@@ -120,7 +120,7 @@ def require_queue(jobs: RedisJobQueue | None) -> RedisJobQueue:
 
 
 async def _start(shared: SharedRun, route: Route, options: ReconcileOptions, restart: bool) -> ReconcileOptions:
-    """Start or join the reconcile; return its options: every process uses the `since_ms` of the first."""
+    """Start or join the reconcile; return its options, with a common `since_ms`."""
     wanted = {
         "dry_run": options.dry_run,
         "force": options.force,
@@ -141,7 +141,7 @@ async def _start(shared: SharedRun, route: Route, options: ReconcileOptions, res
 
 
 def _fingerprint(route: Route) -> str:
-    """Return a hash of the buckets and filters, so that no process joins with other stores."""
+    """Return a hash of the buckets and filters, which all processes must share."""
     stores = [[each.name, each.host, each.port, each.bucket_name, each.prefix]
               for each in (route.source, *route.destinations)]  # fmt: skip
     text = json.dumps([stores, list(route.include), list(route.exclude)])
@@ -195,7 +195,7 @@ class _RangeWorker:
             return
 
     async def _process(self, key_range: KeyRange) -> RangeResult:
-        """Split the range if other processes lack work, and compare it, renewing its lease meanwhile."""
+        """Split and compare a range, renewing its lease meanwhile."""
         try:
             return await run_with_background(self._split_and_compare(key_range), self._maintain_lease(key_range))
         except LeaseLost as error:
@@ -243,7 +243,7 @@ class _RangeWorker:
         return _Progress(summary, tracker, comparison)
 
     async def _commit(self, key_range: KeyRange, position: str | None, progress: _Progress) -> None:
-        """Wait for the outcomes, and move the start of the range to `position`; None: to its end."""
+        """Wait for the outcomes and move the start of the range; None: to its end."""
         while progress.tracker:
             await progress.tracker.poll()
             self._outstanding = len(progress.tracker)

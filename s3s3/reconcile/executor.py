@@ -1,4 +1,4 @@
-"""Copy what a reconcile found in this process, without a queue: for `s3s3 bucket` without Redis."""
+"""Copy in this process, without a queue: for `s3s3 bucket` without Redis."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class InProcessExecutor:
             self._on_outcome(outcome_fields(self._route, outcome))
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
-        """Run copies until `stop` is set, wait up to `drain_s` for the running ones, and cancel the rest."""
+        """Run copies until `stop`; give the running ones `drain_s` to end."""
         try:
             await stop.wait()
             self._is_stopping = True
@@ -140,7 +140,7 @@ class InProcessExecutor:
                 self._probes[store] = interval_s, now_s + MAX_PROBE_INTERVAL_S
 
     async def trip_circuit(self, store: str, reason: str, key: str) -> None:
-        """Stop using a store until its next probe; `key` is the object that could not be copied."""
+        """Stop using a store until its next probe; copying `key` failed."""
         if store not in self._probes:
             interval_s = INITIAL_PROBE_INTERVAL_S
             log.warning("route %s: %s is down, and its copies fail until it answers: %s", self._route, store, reason)

@@ -1,4 +1,4 @@
-"""Allow one whole-bucket reconcile per route at a time: two would list the same buckets and do the same work.
+"""Allow one whole-bucket reconcile per route at a time.
 
 Key, under the route's prefix:
 
@@ -43,7 +43,7 @@ async def run_exclusive(
     wait_for_lock: bool = False,
     stop: asyncio.Event | None = None,
 ) -> Answer:
-    """Await `run()` while holding the route's lock. Without a queue (`jobs` None) no lock is needed.
+    """Await `run()` while holding the route's lock, if there is a queue.
 
     Args:
         wait_for_lock: wait until another reconcile has ended, or until `stop` is set.
@@ -72,7 +72,7 @@ async def run_shared(
     wait_for_lock: bool = False,
     stop: asyncio.Event | None = None,
 ) -> Answer | None:
-    """Await `run()` while holding the route's lock together with the other processes of a distributed reconcile.
+    """Await `run()` while sharing the route's lock in a distributed reconcile.
 
     The lock is released only if `run()` returns something other than None: the whole reconcile has ended then.
     Arguments and errors as for `run_exclusive`.
@@ -86,7 +86,7 @@ async def run_shared(
 
 
 class _ReconcileLock:
-    """The lock of one route, held under a lease by the process or processes of one reconcile."""
+    """The lock of one route, leased to the processes of one reconcile."""
 
     def __init__(self, route: str, jobs: RedisJobQueue, run_id: str = "") -> None:
         self._route = route

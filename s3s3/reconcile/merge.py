@@ -32,10 +32,10 @@ class Batch:
 async def merge(
     source: AsyncIterator[Page], destinations: Sequence[AsyncIterator[Page]]
 ) -> AsyncGenerator[Batch, None]:
-    """Merge the source's listing with those of all destinations. Each is read once, with one page in memory.
+    """Merge the listings of the source and all destinations, page by page.
 
-    The keys must ascend in UTF-8 byte order, as `Store.pages` guarantees. Python compares `str` by code point, which is
-    the same order (RFC 3629, section 1).
+    Each listing is read once, with one page in memory. The keys must ascend in UTF-8 byte order, as `Store.pages`
+    guarantees. Python compares `str` by code point, which is the same order (RFC 3629, section 1).
 
     Raises:
         S3S3Error: the source's listing failed. The error of a destination is in `Batch.failed` instead.

@@ -1,4 +1,4 @@
-"""Reconcile at a fixed interval inside the listener, and on request of the gap backfill."""
+"""Reconcile inside the listener, at a fixed interval or for a gap backfill."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CLOCK_TOLERANCE_S = 1.5
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a listener reconciles: every `every_s` seconds (None: never), first at its start if `initial`."""
+    """When a listener reconciles: every `every_s` (None: never), and at its start."""
 
     every_s: float | None = None
     initial: bool = True
@@ -91,7 +91,7 @@ class PeriodicReconcile:
                 await asyncio.sleep(rest_s)
 
     async def _until_due_s(self, every_s: float) -> float:
-        """Return the seconds until `every_s` after the start of the fleet's last reconcile; one process is enough."""
+        """Return the seconds until a reconcile is due; any process of the fleet counts."""
         try:
             last = await self._jobs.load_reconcile_summary()
         except RedisUnavailable:

@@ -37,12 +37,13 @@ SURROGATES = range(0xD800, 0xE000)
 
 
 async def split_points(stores: Sequence[Store], after: str, until: str | None, pieces: int) -> list[str]:
-    """Return strings, in ascending order, that split the keys after `after`, up to and including `until`.
+    """Return strings, in ascending order, that split a key range.
 
     Each string is the inclusive end of a piece, and there are keys after it. The list is empty if the range has less
     than two pages or no store can list after a split point.
 
     Args:
+        after, until: the range: keys after `after`, up to and including `until`; None: to the last key.
         stores: the source first; a destination is sampled if the stores before it have too few keys.
         pieces: the desired number of pieces.
 
@@ -88,7 +89,7 @@ class _Splitter:
         return list(by_key.values())
 
     async def _common_prefix_length(self, last: str, until: str | None) -> int:
-        """Return the length of the longest prefix that `last` shares with all later keys of the range."""
+        """Return how many characters `last` has in common with all later keys."""
         common, different = self._route_prefix_length, len(last) + 1
         while different - common > 1:
             step = max((different - common) // (SEARCH_WIDTH + 1), 1)
@@ -119,7 +120,7 @@ def _after_prefix(prefix: str) -> str | None:
 
 
 def _next_codes(last: str, prefix: str, until: str | None) -> list[int]:
-    """Return the code points to sample after `prefix`: evenly spaced in ASCII, in doubling steps above it."""
+    """Return code points to sample: evenly spaced in ASCII, then in doubling steps."""
     at = len(prefix)
     lowest = ord(last[at]) if at < len(last) else LOWEST
     highest = ord(until[at]) if until is not None and until.startswith(prefix) and len(until) > at else LAST

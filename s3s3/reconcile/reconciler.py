@@ -1,4 +1,4 @@
-"""Compare the source's whole bucket with every destination, and have what differs copied or deleted.
+"""Compare whole buckets, and copy or delete what differs.
 
 Differences become jobs in the bulk lane, a bounded number at a time, and their outcomes come back to the reconcile that
 enqueued them. Beside listeners it copies nothing twice; without listeners it needs a worker of its own (`session`)
@@ -104,7 +104,7 @@ class Reconciler:
             await self._wait_until_outstanding(MAX_AHEAD)
 
     async def _delete(self) -> None:
-        """Delete what only destinations have, now that every listing has been read to its end.
+        """Delete what only destinations have, after all listings are complete.
 
         A deletion is an ordinary job: the key is deleted only if a GET at the source, too, finds no object.
         """

@@ -61,12 +61,12 @@ async def open_queue(route: Route, config: Config, without_redis: bool = False) 
 
 
 def limiters_for(jobs: RedisJobQueue | None, route: Route, metrics: Metrics) -> dict[str, DestinationRateLimiter]:
-    """Return the rate limiters of a route's destinations, shared with the processes that share the queue."""
+    """Return the rate limiters of a route, shared by the processes on the queue."""
     return rate_limiters(route, jobs.client if jobs else None, metrics)
 
 
 async def refuse_paused(route: Route, jobs: RedisJobQueue) -> None:
-    """Raise RoutePaused if the route is paused: a reconcile would wait for its jobs and block other reconciles."""
+    """Raise RoutePaused if the route is paused: its jobs would never end."""
     if (await jobs.stats()).paused:
         raise RoutePaused(
             f"route {route.name} is paused, so nothing is copied; resume it with "
@@ -75,7 +75,7 @@ async def refuse_paused(route: Route, jobs: RedisJobQueue) -> None:
 
 
 async def save_summary(jobs: RedisJobQueue | None, summary: ReconcileSummary, options: ReconcileOptions) -> None:
-    """Store the summary of a reconcile that compared all objects and copied what differed."""
+    """Store the summary of a reconcile of all objects."""
     if jobs is not None and summary.ended and not options.dry_run and options.since_ms is None:
         await jobs.save_reconcile_summary(
             ReconcileRecord(time.time(), summary.seconds, summary.source_entries, summary.counts, summary.errors)
@@ -135,7 +135,7 @@ async def reconcile_with_worker(
     drain_s: float = DRAIN_S,
     on_copied: OnCopied | None = None,
 ) -> ReconcileSummary:
-    """Reconcile one route and work on its queue meanwhile, so that no listener is needed.
+    """Reconcile one route and work on its queue meanwhile, without a listener.
 
     Args:
         jobs: None: copy in this process, without a queue.

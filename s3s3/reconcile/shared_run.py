@@ -36,9 +36,10 @@ _NUMBERS = ("source_entries", "skipped_entries", "copied_bytes")
 
 @dataclass
 class KeyRange:
-    """The keys after `after`, up to and including `until` (None: to the last key), leased to this process.
+    """A range of keys, leased to this process.
 
     Attributes:
+        after, until: the range: keys after `after`, up to and including `until`; None: to the last key.
         shortfall: how many ranges without an owner the reconcile lacks for the processes that wait for one.
     """
 
@@ -53,7 +54,9 @@ class RunFinished(Exception):
 
 
 class SharedRun:
-    """A distributed reconcile as one of its processes sees it. Every method may raise RedisUnavailable.
+    """A distributed reconcile, for one of its processes.
+
+    Every method may raise RedisUnavailable.
 
     Attributes:
         options: those of the process that started it.
@@ -87,7 +90,7 @@ class SharedRun:
         await self._call("discard")
 
     async def acquire_range(self) -> KeyRange | None:
-        """Lease a range without an owner; None if there is none. Raises RunFinished if every range was compared."""
+        """Lease a free range; None if there is none. Raises RunFinished."""
         token = secrets.token_hex(8)
         result, *fields = await self._call("acquire", self._worker, token, self._lease_ms)
         if result == "finished":
@@ -97,9 +100,10 @@ class SharedRun:
     async def commit_progress(
         self, key_range: KeyRange, position: str | None, summary: ReconcileSummary, points: Sequence[str] = ()
     ) -> None:
-        """Add counts, and move the start of a range to `position`; None: the range was compared to its end.
+        """Add counts and move the start of a range, in one atomic step.
 
         Args:
+            position: the last key that was compared; None: the range was compared to its end.
             points: where to split the rest of the range; this process keeps the first piece.
 
         Raises:
@@ -132,7 +136,7 @@ class SharedRun:
         await self._call("release", self._worker, key_range.token, self._lease_ms, key_range.after)
 
     async def load_counts(self, summary: ReconcileSummary) -> int:
-        """Replace the counts of `summary` by those of all processes; return the number of ranges left."""
+        """Load the counts of all processes; return the number of ranges left."""
         flat, ranges_left = await self._call("read")
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         for name, value in fields.items():

@@ -11,7 +11,7 @@ OnReportLine = Callable[[dict[str, Any]], None]
 
 
 class ReconcileSummary:
-    """Counts the outcomes of one reconcile of one route and passes each on as a report line.
+    """Counts the outcomes of a reconcile of one route and emits report lines.
 
     Args:
         on_line: called with the fields of each report line; None: no report.
@@ -89,7 +89,7 @@ class ReconcileSummary:
 
     @property
     def proven(self) -> bool:
-        """Whether every listed object is accounted for, and every copy is equal with a proof."""
+        """Whether every listed object is counted, and every copy equal with a proof."""
         covers_all = self.ended and self.error is None and not self.skipped_entries
         return covers_all and self.complete and all(map(self._adds_up, self.counts))
 
@@ -100,7 +100,7 @@ class ReconcileSummary:
         return sum(counts.values()) == compared and sum(self.proofs[destination].values()) == equal
 
     def report_line(self, routes: Sequence[str] = ()) -> dict[str, Any]:
-        """Return the last line of a route's report. `routes`: the names of all routes in the report, in order."""
+        """Return the last line of a route's report; `routes`: all routes in it."""
         return {
             "summary": {
                 "route": self.route,

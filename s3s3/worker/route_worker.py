@@ -1,4 +1,4 @@
-"""One route's worker with its heartbeat and its job metrics, as listen, mirror and bucket run it."""
+"""One route's worker with its heartbeat, health and job metrics."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class WorkerOptions(Protocol):
 
 
 class RouteWorker:
-    """Works on one route's queue, publishes this process's heartbeat, and logs and counts outcomes.
+    """Works on one route's queue; sends heartbeats; logs and counts outcomes.
 
     Args:
         command: the process's command in its heartbeat: listen, mirror or bucket.
@@ -89,7 +89,7 @@ class RouteWorker:
         return self._worker.running
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
-        """Work until `stop` is set, wait up to `drain_s` for running jobs, release the rest, and deregister."""
+        """Work until `stop`, drain for up to `drain_s`, and deregister."""
         try:
             await run_with_background(self._worker.run(stop, drain_s), self._heartbeat.run())
         finally:

@@ -48,7 +48,7 @@ async def compare(
     failed: dict[int, Any] | None = None,
     has_report: bool = True,
 ) -> tuple[dict[str, tuple[str, ...]], list[tuple[str, str, str]], ReconcileSummary]:
-    """Return the jobs by key, (key, outcome, reason) of each report line, and the summary."""
+    """Return the jobs by key, a tuple for each report line, and the summary."""
     reported: list[dict[str, Any]] = []
     destination = destination or Destination()
     summary = ReconcileSummary("default", ("dest",), reported.append if has_report else None)

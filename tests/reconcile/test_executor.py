@@ -1,4 +1,4 @@
-"""Copies without a queue: bounded, reported, drained, and without requests to a store that is down."""
+"""Copies without a queue: bounded, reported and drained."""
 
 from __future__ import annotations
 
