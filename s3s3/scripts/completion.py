@@ -15,6 +15,12 @@ from . import command
 
 COMMANDS = ("s3s3", "s3s3listen", "s3s3bucket")
 
+SETUP = """add to your shell's configuration:
+  ~/.bashrc                   eval "$(s3s3 completion bash)"
+  ~/.zshrc                    eval "$(s3s3 completion zsh)"
+  ~/.config/fish/config.fish  s3s3 completion fish | source
+"""
+
 _ZSH_SETUP = "(( $+functions[compdef] )) || { autoload -U compinit && compinit }\n"
 
 
@@ -31,9 +37,9 @@ def command_line() -> argparse.ArgumentParser:
     login_shell = Path(os.environ.get("SHELL", "")).name
     parser = argparse.ArgumentParser(
         prog="s3s3 completion",
-        description="Print a script with which bash, zsh or fish completes commands, options, routes and destinations.",
-        epilog='~/.bashrc: eval "$(s3s3 completion bash)". ~/.zshrc: eval "$(s3s3 completion zsh)". '
-        "~/.config/fish/config.fish: s3s3 completion fish | source",
+        description="Print a completion script for commands, options, routes and destinations.",
+        epilog=SETUP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shell", nargs="?", choices=shells, default=login_shell if login_shell in shells else "bash",
                         help="default: the login shell")  # fmt: skip

@@ -149,7 +149,7 @@ def convert_ini(text: str) -> ConvertedFile:
         raise ValueError(f"not an INI file: {type(error).__name__}") from None
     sections = parser.sections()
     if "source" not in sections or not any(name.startswith("dest") for name in sections):
-        raise ValueError("not an INI file of s3s3: it needs a section [source] and one whose name starts with dest")
+        raise ValueError("not an INI file of s3s3: it needs the sections [source] and [destination]")
     converted = ConvertedFile()
     for name in sections:
         keys = dict(parser[name])

@@ -10,7 +10,7 @@ from .. import __version__
 from .command import EXIT_STATUSES, OK, WRONG_USAGE
 
 VERBS = {
-    "listen": "run the daemon: copy every object named by a notification",
+    "listen": "run the daemon: copy every object announced by a notification",
     "bucket": "compare whole buckets and copy what differs",
     "publish": "put keys on the queue",
     "jobs": "show and manage the queue and its dead letters",
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"s3s3 {__version__}")
         return OK
     if arguments[0] not in VERBS:
-        print(f"s3s3: unknown verb {arguments[0]!r}; the verbs are {', '.join(VERBS)}", file=sys.stderr)
+        print(f"s3s3: unknown verb {arguments[0]!r}: see s3s3 --help", file=sys.stderr)
         return WRONG_USAGE
     status: int = importlib.import_module(f".{arguments[0]}", __package__).main(arguments[1:])
     return status

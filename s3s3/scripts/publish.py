@@ -200,7 +200,7 @@ class ChannelPublisher:
         for channel, count in self._unreceived.items():
             if count:
                 print(
-                    f"channel {channel!r} had no subscriber for {count:,} of them, which are lost: start s3s3 listen, "
+                    f"channel {channel!r}: no subscriber received {count_noun(count, 'key')}: start s3s3 listen, "
                     "or publish without --pubsub, which keeps keys until a listener runs",
                     file=sys.stderr,
                 )

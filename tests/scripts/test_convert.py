@@ -115,7 +115,7 @@ def test_redis_off_becomes_an_empty_url_with_a_note(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[source]\nbucket_name = a\n", "needs a section [source] and one whose name starts with dest"),
+        ("[source]\nbucket_name = a\n", "needs the sections [source] and [destination]"),
         ("[source]\nx = hunter2\nx = hunter2\n[dest]\n", "line 3: duplicate [source] x"),
         ("[source]\n[dest]\n[source]\n", "line 3: duplicate [source]"),
         ("[source]\nhunter2\n[dest]\n", "line 2: neither a [section] nor key = value"),

@@ -177,7 +177,7 @@ def test_keys_that_match_no_route_are_refused(tmp_path: Path, redis_url: str) ->
 def test_pubsub_reports_a_channel_without_subscribers(config: Path, redis_url: str) -> None:
     done = run(main, "--config", config, "--pubsub", "a")
     assert done.status == 1
-    assert "channel 'backup' had no subscriber for 1 of them" in done.err
+    assert "channel 'backup': no subscriber received 1 key" in done.err
     assert not queued(redis_url)
 
 
