@@ -13,8 +13,7 @@ from ..errors import ListingOutOfOrder, StoreRefused
 from ..model import Endpoint, Entry
 from .keys import KeyMapper
 from .list_parser import PAGE_LIMIT_BYTES, ListPage, parse_page
-from .request import Priority, Request, S3Requester, with_retries
-from .transport.errors import TransportError
+from .request import Priority, Request, S3Requester
 
 Page = list[Entry]
 
@@ -48,7 +47,7 @@ class BucketLister:
         token, last_key = "", ""
         if start_after:
             last_key = start_after if self._rename is None else self._rename(start_after)
-        fetching: asyncio.Task[ListPage] | None = asyncio.create_task(self._fetch(start_after, token))
+        fetching: asyncio.Task[ListPage] | None = asyncio.create_task(self.fetch_page(start_after, token))
         try:
             while fetching is not None:
                 listed = await fetching
@@ -59,7 +58,7 @@ class BucketLister:
                     page = page[: bisect_right(page, until, key=_key_of)]
                 if listed.is_truncated and not ends_here:
                     start_after, token = self._next(listed, start_after, token)
-                    fetching = asyncio.create_task(self._fetch(start_after, token))
+                    fetching = asyncio.create_task(self.fetch_page(start_after, token))
                 if page:
                     last_key = page[-1].key
                     yield page
@@ -72,25 +71,16 @@ class BucketLister:
         """Return up to `max_keys` entries after an endpoint key, in one page; an empty one at the end."""
         token, last_key = "", start_after if self._rename is None or not start_after else self._rename(start_after)
         while True:
-            listed = await self._fetch(start_after, token, max_keys)
+            listed = await self.fetch_page(start_after, token, max_keys)
             if (page := self._in_order(listed.entries, last_key)) or not listed.is_truncated:
                 return page
             start_after, token = self._next(listed, start_after, token)
 
-    async def fetch_first(self) -> ListPage:
-        """Return the first page, by version 1 only if the store refuses version 2."""
-        try:
-            return await with_retries(lambda: self._request_page(2, "", "", PAGE_KEYS))
-        except StoreRefused as error:
-            if error.status not in (400, 501):
-                raise
-        return await with_retries(lambda: self._request_page(1, "", "", PAGE_KEYS))
-
-    async def _fetch(self, start_after: str, token: str, max_keys: int = PAGE_KEYS) -> ListPage:
+    async def fetch_page(self, start_after: str = "", token: str = "", max_keys: int = PAGE_KEYS) -> ListPage:
         """Return one page, by version 1 if the store does not support version 2."""
         if self._version == 2:
             try:
-                listed = await with_retries(lambda: self._request_page(2, start_after, token, max_keys))
+                listed = await self._request_page(2, start_after, token, max_keys)
             except StoreRefused as error:
                 if error.status not in (400, 501):
                     raise
@@ -104,7 +94,7 @@ class BucketLister:
                     self._version = 1
                     return listed
             self._version = 1
-        return await with_retries(lambda: self._request_page(1, start_after, token, max_keys))
+        return await self._request_page(1, start_after, token, max_keys)
 
     async def _request_page(self, version: int, start_after: str, token: str, max_keys: int) -> ListPage:
         query: list[tuple[str, str | None]] = [("encoding-type", "url"), ("max-keys", str(max_keys))]
@@ -117,13 +107,9 @@ class BucketLister:
         elif start_after:
             query.append(("start-after" if version == 2 else "marker", start_after))
         request = Request("LIST", None, "", query)
-        response = await self._requester.send(request, priority=Priority.URGENT)
+        response = await self._requester.call(request, priority=Priority.URGENT, limit_bytes=PAGE_LIMIT_BYTES)
         try:
-            body = await response.read_prefix(PAGE_LIMIT_BYTES)
-        except TransportError as error:
-            raise self._requester.transport_error(request, error) from error
-        try:
-            listed = parse_page(body, self._rename)
+            listed = parse_page(response.content, self._rename)
         except StoreRefused as error:
             raise self._refused(error.message, f"check host and port in {self._endpoint.table}") from error
         prefix = self._endpoint.prefix

@@ -76,7 +76,7 @@ async def _list(endpoint: Endpoint) -> tuple[ListPage | None, StoreError | None,
     requester = S3Requester(endpoint, connections=1, timeouts=_TIMEOUTS)
     listed, store_error = None, None
     try:
-        listed = await BucketLister(requester, endpoint, KeyMapper(endpoint, endpoint.prefix)).fetch_first()
+        listed = await BucketLister(requester, endpoint, KeyMapper(endpoint, endpoint.prefix)).fetch_page()
     except StoreError as error:
         store_error = error
     finally:

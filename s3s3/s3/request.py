@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from enum import Enum
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 from xml.etree.ElementTree import Element
 
 from ..errors import IntegrityError, StoreError, StoreRefused, StoreUnavailable
@@ -34,7 +34,6 @@ PAUSE_FACTOR = 4
 Body = bytes | Callable[[], AsyncIterator[bytes]]
 #: Called right before a write is sent; raises LeaseLost if it must not be sent.
 LeaseCheck = Callable[[], None]
-_Result = TypeVar("_Result")
 
 
 class Priority(Enum):
@@ -111,16 +110,6 @@ class Retries:
         if not _was_stale(error):
             await asyncio.sleep(random.uniform(0, self._max_pause_s))
             self._max_pause_s *= PAUSE_FACTOR
-
-
-async def with_retries(attempt: Callable[[], Awaitable[_Result]]) -> _Result:
-    """Call `attempt` up to ATTEMPTS times, as long as it fails with a transient error."""
-    retries = Retries()
-    while True:
-        try:
-            return await attempt()
-        except StoreError as error:
-            await retries.pause(error)
 
 
 def no_check() -> None:
@@ -216,8 +205,9 @@ class S3Requester:
         check_lease: LeaseCheck = no_check,
         priority: Priority = Priority.NORMAL,
         retry: bool = True,
+        limit_bytes: int = RESULT_LIMIT_BYTES,
     ) -> S3Response:
-        """Send a request that transfers no object to s3s3, and read its response into `S3Response.content`.
+        """Send a request, and read its response, up to `limit_bytes`, into `S3Response.content`.
 
         Attempts that fail with a transient error are repeated if `retry`. `indeterminate` of the response, or of the
         error, is set if any attempt of a write was sent and never answered.
@@ -230,7 +220,7 @@ class S3Requester:
                 if response.headers.get("content-length") == "0":
                     response.close()
                 else:
-                    response.content = await self._read_result(request, response)
+                    response.content = await self._read_result(request, response, limit_bytes)
             except StoreError as error:
                 indeterminate = error.indeterminate = error.indeterminate or indeterminate
                 if not retry:
@@ -252,14 +242,14 @@ class S3Requester:
         """Return the error of s3s3's tree for a request that got no complete response."""
         return error_for_failure(self.endpoint, self._address, request.operation, request.key, error)
 
-    async def _read_result(self, request: Request, response: S3Response) -> bytes:
+    async def _read_result(self, request: Request, response: S3Response, limit_bytes: int) -> bytes:
         """Return a response's body. S3 may report an error in it after a 200 (S3 API reference, "CopyObject")."""
         try:
-            content = await response.read_prefix(RESULT_LIMIT_BYTES)
+            content = await response.read_prefix(limit_bytes)
         except TransportError as error:
             raise self.transport_error(request, error) from error
         if b"<Error" in content:
-            raise self._response_error(request, response, content)
+            raise self._response_error(request, response, content[:RESULT_LIMIT_BYTES])
         return content
 
     def _response_error(self, request: Request, response: S3Response, body: bytes) -> StoreError:
