@@ -69,7 +69,7 @@ class Listening:
         with self._log.open("wb") as output:
             self.processes = [subprocess.Popen(self._command, stdout=output, stderr=output)
                               for _ in range(self._listeners)]  # fmt: skip
-        self._wait(lambda: "puts the notices" in self._log.read_text(), "the listener listens")
+        self._wait(lambda: "elected leader" in self._log.read_text(), "a listener is elected leader")
         self._wait(lambda: self._log.read_text().count(": subscribed") >= self._listeners, "the listener subscribes")
         time.sleep(_SETTLED_S)
         return self
