@@ -69,14 +69,9 @@ class Copier:
         )
 
     async def copy(
-        self,
-        key: str,
-        destinations: Sequence[Store],
-        *,
-        check_lease: LeaseCheck,
-        compare: bool,
-        isolate_slow: bool = False,
-    ) -> list[Outcome]:
+        self, key: str, destinations: Sequence[Store],
+        *, check_lease: LeaseCheck, compare: bool, isolate_slow: bool = False,
+    ) -> list[Outcome]:  # fmt: skip
         """Make the destinations equal to the source's object under `key`; return their outcomes in order.
 
         Cancellation aborts the requests; a PUT from memory may have been sent as a whole and may still be applied.
@@ -86,11 +81,13 @@ class Copier:
             compare: HEAD the destinations first and copy only what differs; False copies unconditionally.
             isolate_slow: fail a destination that holds up the others with DestinationTooSlow.
         """
-        attributes = None if self._attributes_source is None else SourceAttributes(self._attributes_source, key)
+        source = self._attributes_source
+        attributes = None if source is None else SourceAttributes(source, key).headers
         copies = [DestinationCopy(store, key, self._route, attributes) for store in destinations]
         object_copy = ObjectCopy(
-            self.source, self.budget, self.non_md5_destinations, key, check_lease, copies, isolate_slow
-        )
+            self.source, self.budget, self.non_md5_destinations, key, check_lease, copies,
+            isolate_slow=isolate_slow and len(copies) > 1,
+        )  # fmt: skip
         pending = copies
         if self._server_side is not None:
             await self._server_side.copy(key, copies, check_lease, compare=compare)

@@ -106,7 +106,7 @@ def decide(
     because it is recorded only where one side's ETag turned out not to be an MD5.
 
     Args:
-        recorded_etag: the source's ETag in the copy's metadata; None or "" where there is none.
+        recorded_etag: the source's ETag in the copy's metadata; None or "" if nothing is recorded.
         source_encrypted: the source's ETag is not an MD5 although it may look like one.
         destination_encrypted: likewise.
         verify_md5: compare contents where nothing else proves equality.

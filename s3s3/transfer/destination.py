@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Protocol, TypeAlias
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from ..errors import IntegrityError, LeaseLost, S3S3Error, StoreError, StoreRefused
 from ..model import Endpoint, Outcome, Proof, Result, md5_of_etag
@@ -12,6 +13,9 @@ from .decision import Action, Decision, Reason, decide
 
 #: Opens a stream of the content.
 Chunks: TypeAlias = Callable[[], AsyncIterator[bytes]]
+
+#: Returns request headers for the tags and the ACL that a destination copies.
+AttributeHeaders: TypeAlias = Callable[[Endpoint], Awaitable[dict[str, str]]]
 
 #: Raises LeaseLost where the job belongs to another worker now.
 LeaseCheck: TypeAlias = Callable[[], None]
@@ -22,37 +26,28 @@ def etag_md5(info: ObjectInfo) -> str | None:
     return None if info.encrypted else md5_of_etag(info.etag)
 
 
-class AttributeHeaders(Protocol):
-    """Provides the tags and the ACL of the source object."""
-
-    async def headers(self, destination: Endpoint) -> dict[str, str]:
-        """Return request headers for the attributes that this destination copies."""
-
-
+@dataclass(eq=False, slots=True)
 class DestinationCopy:
     """One key at one destination.
 
     Every method that writes records the outcome instead of raising errors of S3S3Error's tree.
 
     Attributes:
+        attributes: None where no destination copies any.
         info: result of a HEAD; None where none was sent or the destination lacks the object.
         decision: result of the comparison; None without one.
         verify_md5: compare contents where ETags prove nothing.
         outcome: None while undecided.
-        attributes: further headers of writes (tags, ACL); None where no destination copies them.
     """
 
-    __slots__ = ("attributes", "decision", "info", "key", "outcome", "route", "store", "verify_md5")
-
-    def __init__(self, store: Store, key: str, route: str, attributes: AttributeHeaders | None = None) -> None:
-        self.store = store
-        self.key = key
-        self.route = route
-        self.attributes = attributes
-        self.info: ObjectInfo | None = None
-        self.decision: Decision | None = None
-        self.verify_md5 = False
-        self.outcome: Outcome | None = None
+    store: Store
+    key: str
+    route: str
+    attributes: AttributeHeaders | None = None
+    info: ObjectInfo | None = None
+    decision: Decision | None = None
+    verify_md5: bool = False
+    outcome: Outcome | None = None
 
     async def compare(self, source: ObjectInfo, source_verify_md5: bool) -> None:
         """HEAD the destination and decide; an equal copy or a failure is recorded as the outcome."""
@@ -65,13 +60,9 @@ class DestinationCopy:
             self.decide(source, etag_md5(source), etag_md5(self.info) if self.info else None)
 
     def decide(
-        self,
-        source: ObjectInfo,
-        source_md5: str | None,
-        destination_md5: str | None,
-        *,
-        contents_equal: bool | None = None,
-    ) -> None:
+        self, source: ObjectInfo, source_md5: str | None, destination_md5: str | None,
+        *, contents_equal: bool | None = None,
+    ) -> None:  # fmt: skip
         """Decide whether to copy; an equal copy is recorded as the outcome.
 
         Args:
@@ -80,14 +71,10 @@ class DestinationCopy:
         """
         info = self.info
         decision = self.decision = decide(
-            source,
-            info,
-            recorded_etag=info.recorded_etag if info else None,
-            source_encrypted=source.encrypted,
-            destination_encrypted=info is not None and info.encrypted,
-            verify_md5=self.verify_md5,
+            source, info, recorded_etag=info.recorded_etag if info else None, source_encrypted=source.encrypted,
+            destination_encrypted=info is not None and info.encrypted, verify_md5=self.verify_md5,
             contents_equal=contents_equal,
-        )
+        )  # fmt: skip
         if decision.action is Action.SAME:
             size_bytes = source.size_bytes
             self.outcome = Outcome(
@@ -96,14 +83,9 @@ class DestinationCopy:
             )  # fmt: skip
 
     async def put(
-        self,
-        source: ObjectInfo,
-        body: bytes | Chunks,
-        *,
-        md5: bytes,
-        check_lease: LeaseCheck,
+        self, source: ObjectInfo, body: bytes | Chunks, md5: bytes, check_lease: LeaseCheck,
         non_md5_destinations: set[str],
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Write the object by one PUT with Content-MD5, and verify it by the ETag of the response.
 
         Args:
@@ -124,15 +106,11 @@ class DestinationCopy:
             headers[RECORDED_ETAG] = source_etag
         try:
             if self.attributes is not None:
-                headers.update(await self.attributes.headers(self.store.endpoint))
+                headers.update(await self.attributes(self.store.endpoint))
             written = await self.store.put(
-                self.key,
-                attempt.body,
-                size_bytes=source.size_bytes,
-                md5=md5,
-                headers=headers,
+                self.key, attempt.body, size_bytes=source.size_bytes, md5=md5, headers=headers,
                 check_lease=attempt.check_lease,
-            )
+            )  # fmt: skip
             if not attempt.sent_whole:
                 raise self._integrity_error("PUT", "the store responded with 200 before the whole object was sent")
             if not written.encrypted and written.etag == md5_hex:
@@ -196,44 +174,30 @@ class DestinationCopy:
             self.record_failure(error, indeterminate=attempt.is_indeterminate(error))
         else:
             self.outcome = Outcome(
-                self.store.name,
-                self.key,
-                Result.DELETED,
-                Reason.SOURCE_MISSING.value,
+                self.store.name, self.key, Result.DELETED, Reason.SOURCE_MISSING.value,
                 destination_size_bytes=self.info.size_bytes if self.info else None,
-                destination_md5=etag_md5(self.info) if self.info else None,
-                indeterminate=indeterminate,
-            )
+                destination_md5=etag_md5(self.info) if self.info else None, indeterminate=indeterminate,
+            )  # fmt: skip
 
     def record_failure(
         self, error: S3S3Error, source: ObjectInfo | None = None, *, indeterminate: bool = False
     ) -> None:
         """Record a failure; `indeterminate`: a write was sent and may still be applied."""
         self.outcome = Outcome(
-            self.store.name,
-            self.key,
-            Result.FAILED,
-            str(error),
+            self.store.name, self.key, Result.FAILED, str(error),
             source_size_bytes=source.size_bytes if source else None,
             destination_size_bytes=self.info.size_bytes if self.info else None,
-            destination_md5=etag_md5(self.info) if self.info else None,
-            error=error,
-            indeterminate=indeterminate,
-        )
+            destination_md5=etag_md5(self.info) if self.info else None, error=error, indeterminate=indeterminate,
+        )  # fmt: skip
 
     def record_source_missing(self) -> None:
         """Record that the source does not have the object, and that nothing was deleted here."""
         self.outcome = Outcome(self.store.name, self.key, Result.SOURCE_MISSING, Reason.SOURCE_MISSING.value)
 
     def record_copied(
-        self,
-        source: ObjectInfo,
-        md5: str | None,
-        destination_md5: str | None,
-        proof: Proof,
-        *,
-        indeterminate: bool = False,
-    ) -> None:
+        self, source: ObjectInfo, md5: str | None, destination_md5: str | None, proof: Proof,
+        *, indeterminate: bool = False,
+    ) -> None:  # fmt: skip
         """Record a verified copy.
 
         Args:

@@ -79,7 +79,7 @@ class MultipartUpload:
         headers = {**self._source.info.headers, RECORDED_ETAG: etag} if etag else dict(self._source.info.headers)
         attributes = self._copy.attributes
         if attributes is not None:
-            headers |= await attributes.headers(self._copy.store.endpoint)
+            headers |= await attributes(self._copy.store.endpoint)
         return headers
 
     async def _send_parts(self, upload_id: str, chunks: Chunks) -> tuple[list[str], str]:

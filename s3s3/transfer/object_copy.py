@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from ..errors import ChecksumMismatch, DestinationTooSlow, IntegrityError, NoSuchKey, S3S3Error, TooLarge
@@ -30,7 +31,7 @@ from .size_policy import (
     accepts_size,
     needs_multipart,
     required_budget,
-)
+)  # fmt: skip
 
 CHUNK_BYTES = 256 * 1024
 
@@ -38,37 +39,27 @@ CHUNK_BYTES = 256 * 1024
 Opened: TypeAlias = "tuple[ObjectStream, bytes | None]"
 
 
+@dataclass(eq=False)
 class ObjectCopy:
     """The copy of one key. Failures become outcomes of its destinations.
 
     Attributes:
-        missing: destinations for which a GET at the source returned NoSuchKey; their outcomes are still open.
-
-    Args:
-        non_md5_destinations: names of destinations whose ETags are not MD5s; shared, and added to.
+        non_md5_destinations: names of destinations whose ETags are not MD5s; more may be added.
         all_copies: every destination of the job, also those copied server-side.
-        isolate_slow: fail a destination that holds up the others with DestinationTooSlow, instead of waiting.
+        isolate_slow: fail a destination that is slower than the others with DestinationTooSlow, instead of waiting.
+        missing: destinations for which a GET at the source returned NoSuchKey; their outcomes are still open.
+        md5_by_etag: of contents that were read completely.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        budget: CopyBudget,
-        non_md5_destinations: set[str],
-        key: str,
-        check_lease: LeaseCheck,
-        all_copies: Sequence[DestinationCopy],
-        isolate_slow: bool,
-    ) -> None:
-        self._source = source
-        self._budget = budget
-        self._non_md5_destinations = non_md5_destinations
-        self._key = key
-        self._check_lease = check_lease
-        self._all_copies = all_copies
-        self._isolate_slow = isolate_slow and len(all_copies) > 1
-        self.missing: list[DestinationCopy] = []
-        self._md5_by_etag: dict[str, bytes] = {}  # of contents that were read completely
+    source: Source
+    budget: CopyBudget
+    non_md5_destinations: set[str]
+    key: str
+    check_lease: LeaseCheck
+    all_copies: Sequence[DestinationCopy]
+    isolate_slow: bool
+    missing: list[DestinationCopy] = field(default_factory=list)
+    md5_by_etag: dict[str, bytes] = field(default_factory=dict)
 
     async def copy(
         self, pending: Sequence[DestinationCopy], opened: Opened | None = None, *, is_reread: bool = False
@@ -79,21 +70,15 @@ class ObjectCopy:
         here: one GET, an MD5 compared with the source's ETag, one `DestinationCopy.put` for each destination.
         """
         try:
-            stream, content = opened or await self._source.fetch(self._key, MAX_SMALL_BYTES)
+            stream, content = opened or await self.source.fetch(self.key, MAX_SMALL_BYTES)
             if content is None:
                 await self._copy_large(pending, stream, is_reread)
                 return
             md5 = hashlib.md5(content, usedforsecurity=False).digest()
             if stream.info.etag != md5.hex() and (mismatch := self._mismatch(stream, md5)):
                 await self._reread_after_mismatch(pending, mismatch, is_reread)
-            elif len(pending) == 1 and not self._isolate_slow:
-                await pending[0].put(
-                    stream.info,
-                    content,
-                    md5=md5,
-                    check_lease=self._check_lease,
-                    non_md5_destinations=self._non_md5_destinations,
-                )
+            elif len(pending) == 1 and not self.isolate_slow:
+                await pending[0].put(stream.info, content, md5, self.check_lease, self.non_md5_destinations)
             else:
                 await self._put_content(pending, stream, content, md5)
                 await self._finish_slow(pending)
@@ -103,9 +88,9 @@ class ObjectCopy:
     async def compare_and_copy(self, pending: Sequence[DestinationCopy]) -> None:
         """Compare every destination with the source, and copy to those that differ."""
         try:
-            opened = stream, _ = await self._source.fetch(self._key, MAX_SMALL_BYTES)
+            opened = stream, _ = await self.source.fetch(self.key, MAX_SMALL_BYTES)
             async with stream:
-                verify_md5 = self._source.endpoint.verify_md5
+                verify_md5 = self.source.endpoint.verify_md5
                 await gather_or_cancel(copy.compare(stream.info, verify_md5) for copy in pending)
                 unclear = [copy for copy in pending if copy.decision is NEEDS_CONTENT]
                 if not unclear and (differing := _open(pending)):
@@ -129,8 +114,8 @@ class ObjectCopy:
         """Compare MD5s of contents; those whose ETags are not MD5s are read, one after the other."""
         source_md5 = etag_md5(source)
         if source_md5 is None:
-            etag, md5 = await self._read_md5(self._source)
-            self._md5_by_etag[etag] = md5
+            etag, md5 = await self._read_md5(self.source)
+            self.md5_by_etag[etag] = md5
             source_md5 = md5.hex()
         for copy in copies:
             try:
@@ -145,12 +130,12 @@ class ObjectCopy:
     async def _read_md5(self, store: Source) -> tuple[str, bytes]:
         """Read an object completely; return its ETag and MD5."""
         request = BudgetRequest(STREAM_BYTES)
-        await self._budget.acquire(request)
+        await self.budget.acquire(request)
         try:
-            async with await store.get(self._key) as stream:
+            async with await store.get(self.key) as stream:
                 return stream.info.etag, await md5_of_chunks(stream.chunks(CHUNK_BYTES))
         finally:
-            self._budget.release(request)
+            self.budget.release(request)
 
     async def _reread_after_mismatch(
         self, pending: Sequence[DestinationCopy], mismatch: ChecksumMismatch, is_reread: bool
@@ -161,48 +146,41 @@ class ObjectCopy:
 
         Raises:
             IntegrityError: this was the second read, or a HEAD reports another length: a body that always ends early
-                at the same byte would look the same twice.
+                at the same byte would be the same twice.
         """
         if is_reread:
             raise self._damaged(f"two reads returned different bytes: {mismatch}") from mismatch
-        info = await self._source.head(self._key)
+        info = await self.source.head(self.key)
         if info is not None and info.etag == mismatch.etag and info.size_bytes != mismatch.size_bytes:
             sizes = f"GET returned {mismatch.size_bytes} bytes, HEAD reports {info.size_bytes}"
             raise self._damaged(f"{mismatch}; {sizes}") from mismatch
-        self._md5_by_etag[mismatch.etag] = mismatch.md5
+        self.md5_by_etag[mismatch.etag] = mismatch.md5
         await self.copy(_open(pending), is_reread=True)
 
     def _damaged(self, message: str) -> IntegrityError:
-        return IntegrityError(message, store=self._source.name, operation="GET", key=self._key)
+        return IntegrityError(message, store=self.source.name, operation="GET", key=self.key)
 
     async def _put_content(
         self, pending: Sequence[DestinationCopy], stream: ObjectStream, content: bytes, md5: bytes
     ) -> None:
         """Write content from memory to several destinations; the outcome of an isolated slow one stays open."""
-        puts = [
-            copy.put(
-                stream.info,
-                content,
-                md5=md5,
-                check_lease=self._check_lease,
-                non_md5_destinations=self._non_md5_destinations,
-            )
-            for copy in pending
-        ]
-        if self._isolate_slow:
+        puts = [copy.put(stream.info, content, md5, self.check_lease, self.non_md5_destinations) for copy in pending]
+        if self.isolate_slow:
             await gather_without_stragglers(puts, self._any_finished)
         else:
             await gather_or_cancel(puts)
 
     def _any_finished(self) -> bool:
-        return any(copy.outcome is not None and copy.outcome.error is None for copy in self._all_copies)
+        return any(copy.outcome is not None and copy.outcome.error is None for copy in self.all_copies)
 
     async def _finish_slow(self, pending: Sequence[DestinationCopy]) -> None:
         """Fail slow destinations so that they get jobs of their own; copy to them now where all are slow."""
         slow = _open(pending)
-        if self._isolate_slow and len(slow) < len(self._all_copies):
+        if self.isolate_slow and len(slow) < len(self.all_copies):
+            message = "the destination is slow; its copy continues in a separate job"
             for copy in slow:
-                copy.record_failure(_too_slow(copy), indeterminate=True)
+                error = DestinationTooSlow(f"{copy.store.name}: PUT of {copy.key!r}: {message}")
+                copy.record_failure(error, indeterminate=True)
         else:
             await gather_or_cancel(self.copy([copy]) for copy in slow)
 
@@ -214,13 +192,13 @@ class ObjectCopy:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(stream)
             request = self._required_budget(pending, stream)
-            if self._budget.try_acquire(request):
-                stack.callback(self._budget.release, request)
+            if self.budget.try_acquire(request):
+                stack.callback(self.budget.release, request)
             else:
                 await stream.close()  # idle, the store would drop it before the budget is free
-                await self._budget.acquire(request)
-                stack.callback(self._budget.release, request)
-                stream, content = await self._source.fetch(self._key, MAX_SMALL_BYTES)
+                await self.budget.acquire(request)
+                stack.callback(self.budget.release, request)
+                stream, content = await self.source.fetch(self.key, MAX_SMALL_BYTES)
                 await stack.enter_async_context(stream)
                 is_rewritten = content is not None or self._required_budget(pending, stream) != request
             if not is_rewritten:
@@ -237,7 +215,7 @@ class ObjectCopy:
         destinations = [copy.store.endpoint for copy in pending]
         md5_is_known = self._expected_md5(stream) is not None
         request = required_budget(stream.info.size_bytes, destinations, md5_is_known=md5_is_known)
-        self._budget.check(request)
+        self.budget.check(request)
         return request
 
     async def _write_large(self, pending: Sequence[DestinationCopy], stream: ObjectStream) -> ChecksumMismatch | None:
@@ -256,32 +234,24 @@ class ObjectCopy:
             return None
         all_in_parts = all(needs_multipart(copy.store.endpoint, size_bytes) for copy in accepting)
         if expected_md5 is None and not all_in_parts:
-            with await self._budget.spool(stream.chunks(CHUNK_BYTES)) as file:
+            with await self.budget.spool(stream.chunks(CHUNK_BYTES)) as file:
                 await gather_or_cancel(self._large_put(copy, stream, file.md5)(file.chunks) for copy in accepting)
             return None
         try:
-            await fan_out(
-                self._verified_chunks(stream, expected_md5),
-                [self._large_put(copy, stream, expected_md5) for copy in accepting],
-                any_finished=self._any_finished if self._isolate_slow else None,
-            )
+            puts = [self._large_put(copy, stream, expected_md5) for copy in accepting]
+            any_finished = self._any_finished if self.isolate_slow else None
+            await fan_out(self._verified_chunks(stream, expected_md5), puts, any_finished=any_finished)
         except ChecksumMismatch as mismatch:  # the stream failed, so no destination has got its last bytes
             return mismatch
         return None
 
     def _large_put(self, copy: DestinationCopy, stream: ObjectStream, md5: bytes | None) -> Consume:
         if needs_multipart(copy.store.endpoint, stream.info.size_bytes):
-            return MultipartUpload(copy, stream, self._budget, self._check_lease, self._md5_by_etag).put
+            return MultipartUpload(copy, stream, self.budget, self.check_lease, self.md5_by_etag).put
 
         async def put(chunks: Chunks) -> None:
             assert md5 is not None, "a single PUT needs the MD5 before its content"
-            await copy.put(
-                stream.info,
-                chunks,
-                md5=md5,
-                check_lease=self._check_lease,
-                non_md5_destinations=self._non_md5_destinations,
-            )
+            await copy.put(stream.info, chunks, md5, self.check_lease, self.non_md5_destinations)
 
         return put
 
@@ -293,7 +263,7 @@ class ObjectCopy:
             yield chunk
         md5 = await digest.end()
         if expected_md5 is None:
-            self._md5_by_etag[stream.info.etag] = md5
+            self.md5_by_etag[stream.info.etag] = md5
         elif md5 != expected_md5:
             raise ChecksumMismatch(stream.info.etag, stream.info.size_bytes, md5)
 
@@ -305,7 +275,7 @@ class ObjectCopy:
 
     def _expected_md5(self, stream: ObjectStream) -> bytes | None:
         """Return the MD5 that the content should have; None where the ETag is not an MD5 and it was not read yet."""
-        known = self._md5_by_etag.get(stream.info.etag)
+        known = self.md5_by_etag.get(stream.info.etag)
         if known is not None:
             return known
         digits = etag_md5(stream.info)
@@ -316,23 +286,13 @@ def _open(copies: Sequence[DestinationCopy]) -> list[DestinationCopy]:
     return [copy for copy in copies if copy.outcome is None]
 
 
-def _too_slow(copy: DestinationCopy) -> DestinationTooSlow:
-    return DestinationTooSlow(
-        f"{copy.store.name}: PUT of {copy.key!r}: the destination is slow; its copy continues in a separate job"
-    )
-
-
 def _accepts_size(copy: DestinationCopy, source: ObjectInfo) -> bool:
     """Return whether the destination accepts an object of this size; if not, record that."""
     name = copy.store.name
     if accepts_size(copy.store.endpoint, source.size_bytes):
         return True
-    error = TooLarge(
-        f"its {source.size_bytes} bytes exceed the limit of a single PUT (5 GiB)",
-        store=name,
-        operation="PUT",
-        key=copy.key,
-        advice=f"multipart = true in [{name}] allows multipart uploads, if the store supports them",
-    )
+    message = f"its {source.size_bytes} bytes exceed the limit of a single PUT (5 GiB)"
+    advice = f"multipart = true in [{name}] allows multipart uploads, if the store supports them"
+    error = TooLarge(message, store=name, operation="PUT", key=copy.key, advice=advice)
     copy.record_failure(error, source)
     return False

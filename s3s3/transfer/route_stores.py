@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from ..config import WorkerSettings
@@ -16,30 +16,20 @@ from .budget import CopyBudget
 from .copier import Copier
 from .server_side_copy import is_same_store
 
-log = logging.getLogger(__name__)
-
 #: Connections for listings and readiness checks, so that these do not wait for long copies.
 EXTRA_CONNECTIONS = 8
 
 
+@dataclass(frozen=True)
 class RouteStores:
-    """The source and the destinations of a route, and the copying between them."""
+    """The open source and destinations of a route, and the copier between them."""
 
-    def __init__(
-        self,
-        route: Route,
-        source: Store,
-        destinations: Sequence[Store],
-        copier: Copier,
-        metrics: Metrics,
-        limits: Mapping[str, RateLimiter] = MappingProxyType({}),
-    ) -> None:
-        self.route = route
-        self.metrics = metrics
-        self.limits = limits
-        self.source = source
-        self.destinations = tuple(destinations)
-        self.copier = copier
+    route: Route
+    source: Store
+    destinations: Sequence[Store]
+    copier: Copier
+    metrics: Metrics
+    limits: Mapping[str, RateLimiter]
 
 
 def copy_budget(settings: WorkerSettings) -> CopyBudget:
@@ -64,33 +54,25 @@ async def opened(
     timeouts = Timeouts(write_s=settings.lease_s)
     connections = settings.concurrency + EXTRA_CONNECTIONS
     async with AsyncExitStack() as stack:
-        source, *destinations = [
-            await stack.enter_async_context(
-                Store(
-                    endpoint,
-                    source_prefix=route.source.prefix,
-                    connections=connections,
-                    timeouts=timeouts,
-                    rate_limiter=None if endpoint is route.source else limits.get(endpoint.name),
-                )
-            )
-            for endpoint in (route.source, *route.destinations)
-        ]
+        stores = []
+        for endpoint in (route.source, *route.destinations):
+            rate_limiter = None if endpoint is route.source else limits.get(endpoint.name)
+            store = Store(
+                endpoint, source_prefix=route.source.prefix, connections=connections, timeouts=timeouts,
+                rate_limiter=rate_limiter,
+            )  # fmt: skip
+            stores.append(await stack.enter_async_context(store))
+        source, *destinations = stores
         server_side = [
             destination.name
             for destination in route.destinations  # a server-side copy keeps the tags, but not the ACL
             if destination.server_side_copy and not destination.copy_acl and is_same_store(route.source, destination)
         ]
         copier = Copier(
-            source,
-            budget or copy_budget(settings),
-            metrics=metrics,
-            route=route.name,
-            matches=matcher(route),
-            destinations={store.name: store for store in destinations},
-            server_side=server_side,
+            source, budget or copy_budget(settings), metrics=metrics, route=route.name, matches=matcher(route),
+            destinations={store.name: store for store in destinations}, server_side=server_side,
             copy_attributes=any(destination.copy_tags or destination.copy_acl for destination in route.destinations),
-        )
+        )  # fmt: skip
         yield RouteStores(route, source, destinations, copier, metrics, limits)
 
 

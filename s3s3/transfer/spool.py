@@ -6,7 +6,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from io import FileIO
 from types import TracebackType
 
@@ -16,7 +16,7 @@ from .digest import Digest
 READ_BYTES = 1024 * 1024
 
 
-class SpooledFile:
+class SpooledFile(AbstractContextManager["SpooledFile"]):
     """An object in a temporary file; `md5` is its digest (16 bytes)."""
 
     def __init__(self, directory: str, file: FileIO, md5: bytes) -> None:
@@ -38,9 +38,6 @@ class SpooledFile:
     def close(self) -> None:
         """Close the file, which removes it. Closing twice has no effect."""
         self._file.close()
-
-    def __enter__(self) -> SpooledFile:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

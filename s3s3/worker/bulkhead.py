@@ -1,7 +1,7 @@
 """Cap the worker slots that rate-limited destinations may occupy.
 
 Jobs that wait for a rate limit would otherwise fill all slots, and delay the other destinations as well. A job beyond
-the cap is parked for the destination, and queued again when `promote_due` finds room for it.
+the cap is parked for the destination, and queued again when `promote_due` finds a free slot.
 """
 
 from __future__ import annotations

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, Protocol, TypeAlias
 
 from ..errors import LeaseLost
-from ..model import Job, Outcome, Result, Route
+from ..model import Job, Outcome, Result
 from ..monitoring.log import log_fields
 from ..queue.base import Disposition, DispositionKind, JobQueue
 from ..queue.lease import Lease
@@ -51,54 +51,39 @@ class JobPlan(NamedTuple):
     skipped: Mapping[str, Disposition]
 
 
+@dataclass(eq=False)
 class JobRunner:
     """Runs the jobs of one route.
 
-    Args:
-        bulkhead: of the rate-limited destinations; None where there are none.
+    Attributes:
+        destinations: names of the configured ones.
+        bulkhead: for rate-limited destinations; None if no destination has a limit.
         on_copied: called before the queue is settled: after a crash the next worker calls it again.
         on_job_end: called after the queue is settled.
     """
 
-    def __init__(
-        self,
-        route: Route,
-        jobs: JobQueue,
-        copy: Copy,
-        circuits: CircuitBreakers,
-        bulkhead: Bulkhead | None,
-        redis_retry: RedisRetry,
-        *,
-        max_attempts: int,
-        on_copied: OnCopied | None,
-        on_job_end: OnJobEnd | None,
-    ) -> None:
-        self._route = route.name
-        self._destinations = frozenset(route.destination_names)
-        self._jobs = jobs
-        self._copy = copy
-        self._circuits = circuits
-        self._bulkhead = bulkhead
-        self._slow = SlowDestinations()
-        self._redis_retry = redis_retry
-        self._max_attempts = max_attempts
-        self._on_copied = on_copied
-        self._on_job_end = on_job_end
+    route: str
+    destinations: frozenset[str]
+    jobs: JobQueue
+    copy: Copy
+    circuits: CircuitBreakers
+    bulkhead: Bulkhead | None
+    redis_retry: RedisRetry
+    max_attempts: int
+    on_copied: OnCopied | None
+    on_job_end: OnJobEnd | None
+    slow: SlowDestinations = field(default_factory=SlowDestinations)
 
     def plan(self, job: Job) -> JobPlan:
         """Decide which destinations to copy to now, and settle the others."""
-        if (
-            self._bulkhead is None
-            and not self._has_unhealthy_stores()
-            and self._destinations.issuperset(job.destinations)
-        ):
+        if not self.bulkhead and not self._has_unhealthy_stores() and self.destinations.issuperset(job.destinations):
             return JobPlan(job.destinations, {})
-        parked = self._circuits.parked(job)
-        full = self._bulkhead.full(job, parked) if self._bulkhead else ()
+        parked = self.circuits.parked(job)
+        full = self.bulkhead.full(job, parked) if self.bulkhead else ()
         candidates: list[str] = []
         skipped: dict[str, Disposition] = {}
         for name in job.destinations:
-            if name not in self._destinations:
+            if name not in self.destinations:
                 skipped[name] = DONE  # no longer configured
             elif store := parked.get(name):
                 outcome = Outcome(name, job.key, Result.FAILED, f"waits for {store}, which is down or paused")
@@ -107,7 +92,7 @@ class JobRunner:
                 skipped[name] = Disposition(DispositionKind.PARK, circuit=name)  # no outcome yet, so no event
             else:
                 candidates.append(name)
-        isolated = self._slow.isolate(candidates)
+        isolated = self.slow.isolate(candidates)
         skipped.update(dict.fromkeys(isolated, _DEFER))
         return JobPlan([name for name in candidates if name not in isolated], skipped)
 
@@ -117,50 +102,46 @@ class JobRunner:
         outcomes: Sequence[Outcome] = ()
         if plan.run:
             try:
-                outcomes = await self._copy(job, plan.run, lease)
+                outcomes = await self.copy(job, plan.run, lease)
                 if sorted([outcome.destination for outcome in outcomes]) != sorted(plan.run):
                     raise RuntimeError(f"copying to {plan.run} returned {outcomes}")  # noqa: TRY301
             except Exception as error:
-                log.exception("route %s: %r", self._route, job.key, extra=log_fields(self._route, job.key))
-                outcomes = self._internal_errors(job, plan, error)
+                log.exception("route %s: %r", self.route, job.key, extra=log_fields(self.route, job.key))
+                outcomes = [
+                    Outcome(name, job.key, Result.FAILED, f"internal error: {error!r}", error=error, indeterminate=True)
+                    for name in plan.run
+                ]  # so that the job ends as a dead letter, and its trackers do not wait forever
         duration_s = time.monotonic() - started_s
         results = {outcome.result for outcome in outcomes}
         if Result.FAILED in results or self._has_unhealthy_stores():
-            self._slow.record(outcomes)
-            await self._circuits.record(outcomes)
+            self.slow.record(outcomes)
+            await self.circuits.record(outcomes)
         dispositions = dict(plan.skipped)
         recheck = False
         for outcome in outcomes:
             dispositions[outcome.destination] = self._disposition(job, outcome)
             # A lease that expired between two attempts at a PUT hides the outcome of the first.
             recheck = recheck or outcome.indeterminate or isinstance(outcome.error, LeaseLost)
-        if self._on_copied is not None and not results.isdisjoint(_COPIED_RESULTS):
-            await self._redis_retry.run(partial(self._on_copied, job.key, results & _COPIED_RESULTS))
-        await self._redis_retry.run(partial(self._jobs.finish, job, dispositions, recheck))
-        if self._on_job_end is not None:
-            self._on_job_end(job, outcomes, duration_s)
+        if self.on_copied is not None and not results.isdisjoint(_COPIED_RESULTS):
+            await self.redis_retry.run(partial(self.on_copied, job.key, results & _COPIED_RESULTS))
+        await self.redis_retry.run(partial(self.jobs.finish, job, dispositions, recheck))
+        if self.on_job_end is not None:
+            self.on_job_end(job, outcomes, duration_s)
 
     def _has_unhealthy_stores(self) -> bool:
-        return bool(self._circuits.opened or self._circuits.failed_keys or self._slow.isolated)
-
-    def _internal_errors(self, job: Job, plan: JobPlan, error: Exception) -> list[Outcome]:
-        """Return failures, so that the job ends as a dead letter and its trackers do not wait forever."""
-        reason = f"internal error: {error!r}"
-        return [Outcome(name, job.key, Result.FAILED, reason, error=error, indeterminate=True) for name in plan.run]
+        return bool(self.circuits.opened or self.circuits.failed_keys or self.slow.isolated)
 
     def _disposition(self, job: Job, outcome: Outcome) -> Disposition:
         if outcome.result is not Result.FAILED:
             return self._with_event(job, outcome, DONE) if job.trackers else DONE
         disposition = disposition_for(
-            outcome,
-            attempts=job.attempts.get(outcome.destination, 0),
-            max_attempts=self._max_attempts,
-            open_circuits=self._circuits.opened,
-        )
+            outcome, attempts=job.attempts.get(outcome.destination, 0), max_attempts=self.max_attempts,
+            open_circuits=self.circuits.opened,
+        )  # fmt: skip
         return self._with_event(job, outcome, disposition)
 
     def _with_event(self, job: Job, outcome: Outcome, disposition: Disposition) -> Disposition:
         """Add the event for the job's trackers; released and deferred destinations have no outcome yet."""
         if not job.trackers or disposition.kind in (DispositionKind.RELEASE, DispositionKind.DEFER):
             return disposition
-        return dataclasses.replace(disposition, event=outcome_event(self._route, outcome, disposition.kind))
+        return replace(disposition, event=outcome_event(self.route, outcome, disposition.kind))

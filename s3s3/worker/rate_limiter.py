@@ -20,7 +20,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from redis.asyncio import Redis
 
@@ -38,7 +38,6 @@ BURST_S = 1.0
 
 #: Work reserved by one call, in seconds of the rate; at least one request or MIN_RESERVED_BYTES.
 RESERVED_S = 0.1
-
 MIN_RESERVED_BYTES = 16 * 1024
 
 #: How long Redis is not called after it was unavailable.
@@ -66,13 +65,6 @@ class Reservation(NamedTuple):
     sharers: int
 
 
-class Gcra(Protocol):
-    """A schedule of the generic cell rate algorithm."""
-
-    async def reserve(self, seconds: float) -> Reservation:
-        """Reserve the next free stretch of this length."""
-
-
 class LocalGcra:
     """The schedule of one process, which has one `sharers`th of the rate."""
 
@@ -82,6 +74,7 @@ class LocalGcra:
         self._due_s = 0.0
 
     async def reserve(self, seconds: float) -> Reservation:
+        """Reserve the next free stretch of this length."""
         now_s = time.monotonic()
         start_s = max(self._due_s, now_s - self._burst_s)
         self._due_s = start_s + seconds * self.sharers
@@ -98,6 +91,7 @@ class RedisGcra:
         self._retry_at_s = 0.0
 
     async def reserve(self, seconds: float) -> Reservation:
+        """Reserve the next free stretch of this length."""
         if time.monotonic() >= self._retry_at_s:
             try:
                 wait_us, credit_us, sharers = await self._scripts.run(
@@ -125,7 +119,7 @@ class UnitLimiter:
     """
 
     def __init__(
-        self, windows: Sequence[Window], min_amount: int, gcra: Gcra, on_wait: Callable[[float], None]
+        self, windows: Sequence[Window], min_amount: int, gcra: LocalGcra | RedisGcra, on_wait: Callable[[float], None]
     ) -> None:
         self._windows = windows
         self._min_amount = min_amount
@@ -181,7 +175,7 @@ class UnitLimiter:
                 missing -= part
 
     async def _reserve(self, amount: int) -> bool:
-        """Reserve, and wait until the reserved stretch begins. Return False if there is no limit any more."""
+        """Reserve, and wait until the reserved stretch begins. Return False if the limit has ended."""
         per_s = self.per_s
         if per_s is None:
             return False

@@ -31,15 +31,10 @@ class SlowDestinations:
         if not self.isolated or all(name in self.isolated for name in destinations):
             return []
         now_s = time.monotonic()
-        deferred = []
-        for name in destinations:
-            until_s = self.isolated.get(name)
-            if until_s is None:
-                continue
-            if now_s < until_s:
-                deferred.append(name)
-            else:
-                self.isolated[name] = now_s + ISOLATE_FOR_S  # this job tries it, further jobs do not
+        slow = [name for name in destinations if name in self.isolated]
+        deferred = [name for name in slow if now_s < self.isolated[name]]
+        for name in set(slow).difference(deferred):
+            self.isolated[name] = now_s + ISOLATE_FOR_S  # this job tries it, further jobs do not
         return deferred
 
     def record(self, outcomes: Sequence[Outcome]) -> None:

@@ -70,8 +70,8 @@ class Worker:
         self._redis_retry = RedisRetry()
         self._circuits = CircuitBreakers(jobs, route.source.name, self._redis_retry)
         self._runner = JobRunner(
-            route, jobs, copy, self._circuits, self._bulkhead, self._redis_retry,
-            max_attempts=max_attempts, on_copied=on_copied, on_job_end=on_job_end,
+            route.name, frozenset(route.destination_names), jobs, copy, self._circuits, self._bulkhead,
+            self._redis_retry, max_attempts, on_copied, on_job_end,
         )  # fmt: skip
         self.claimed_at_s = self._renewed_at_s = time.monotonic()
 
@@ -115,7 +115,7 @@ class Worker:
     async def _claim_until(self, stop: asyncio.Event) -> None:
         while await self._wait_for_slots(stop):
             min_bulk, max_bulk = self._bulk_slots()
-            # With the bulk lane full, a slot that is freed may be what there is to wait for.
+            # With the bulk lane full, the wait is for a free slot instead.
             wait_s = MAX_CLAIM_WAIT_S if max_bulk else 0
             claim = partial(self._jobs.claim, self._concurrency - self.running, min_bulk, max_bulk, wait_s)
             try:
@@ -202,11 +202,11 @@ class Worker:
         await cancel(running)
         unfinished = [job for task, (job, _) in running.items() if task.cancelled()]
         release = Disposition(DispositionKind.RELEASE)
-        releases = [
-            self._jobs.finish(job, dict.fromkeys(job.destinations, release), recheck=True) for job in unfinished
-        ]
+        finish = self._jobs.finish
         try:
-            await asyncio.gather(*releases)
+            await asyncio.gather(
+                *(finish(job, dict.fromkeys(job.destinations, release), recheck=True) for job in unfinished)
+            )
         except RedisUnavailable as error:
             log.warning("route %s: cannot release %d jobs, their leases expire instead: %s",
                         self._route, len(unfinished), error)  # fmt: skip

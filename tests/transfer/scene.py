@@ -79,7 +79,7 @@ class Scene:
         [outcome] = await self.copy(compare=compare, check_lease=check_lease)
         return outcome
 
-    def held(self, number: int = 0) -> Object:
+    def stored(self, number: int = 0) -> Object:
         return self.destinations[number].objects[KEY]
 
     def mismatches(self) -> dict[str, float]:

@@ -77,7 +77,7 @@ async def test_copy_waits_for_its_budget_without_an_open_connection(content: byt
 
     budget.release(BudgetRequest(STREAM_BYTES, len(BIG)))
     assert (await copying).result is Result.COPIED
-    assert scene.held().content == content
+    assert scene.stored().content == content
 
 
 async def test_small_object_needs_no_budget() -> None:
@@ -116,5 +116,5 @@ async def test_object_that_grew_while_its_copy_waited_acquires_a_larger_budget()
     budget.release(BudgetRequest(STREAM_BYTES))
 
     assert (await copying).result is Result.COPIED
-    assert scene.held().content == BIG
+    assert scene.stored().content == BIG
     assert budget.try_acquire(BudgetRequest(STREAM_BYTES))

@@ -53,7 +53,7 @@ async def test_bytes_damaged_once_are_reread_and_copied(content: bytes) -> None:
     scene.source.serves[KEY] = [Object(damaged(content), md5(content)), Object(content)]
 
     assert (await scene.outcome()).result is Result.COPIED
-    assert (scene.held().content, scene.held().recorded_etag) == (content, None)
+    assert (scene.stored().content, scene.stored().recorded_etag) == (content, None)
 
 
 async def test_damaged_stream_aborts_the_put_even_if_the_store_ignores_content_md5() -> None:
@@ -88,7 +88,7 @@ async def test_two_equal_reads_prove_that_an_etag_is_not_an_md5(content: bytes) 
     assert outcome.result is Result.COPIED
     assert outcome.source_md5 == md5(content)
     assert scene.source.requests == ["GET", "HEAD", "GET"]
-    assert (scene.held().content, scene.held().recorded_etag) == (content, LOOKS_LIKE_AN_MD5)
+    assert (scene.stored().content, scene.stored().recorded_etag) == (content, LOOKS_LIKE_AN_MD5)
     assert scene.mismatches() == {}
     assert (await scene.outcome(compare=True)).proof is Proof.RECORDED_ETAG
 
@@ -115,7 +115,7 @@ async def test_etag_of_encrypted_object_is_recorded_even_if_it_equals_the_md5() 
 
     await scene.copy()
 
-    assert scene.held().recorded_etag == md5(TINY)
+    assert scene.stored().recorded_etag == md5(TINY)
     assert (await scene.outcome(compare=True)).proof is Proof.RECORDED_ETAG
 
 
@@ -125,7 +125,7 @@ async def test_etag_of_encrypted_object_is_not_compared(content: bytes) -> None:
 
     assert (await scene.outcome()).result is Result.COPIED
     assert scene.source.requests == ["GET"]
-    assert (scene.held().content, scene.held().recorded_etag) == (content, LOOKS_LIKE_AN_MD5)
+    assert (scene.stored().content, scene.stored().recorded_etag) == (content, LOOKS_LIKE_AN_MD5)
 
 
 @SIZES
@@ -167,7 +167,7 @@ async def test_object_rewritten_between_two_reads_is_copied_as_it_is_now() -> No
     scene.source.serves[KEY] = [Object(damaged(BIG), md5(BIG)), Object(new)]
 
     assert (await scene.outcome()).result is Result.COPIED
-    assert scene.held().content == new
+    assert scene.stored().content == new
 
 
 async def test_object_deleted_between_two_reads_is_source_missing() -> None:
@@ -194,7 +194,7 @@ async def test_no_etag_is_recorded_if_both_are_md5s() -> None:
 
     await scene.copy()
 
-    assert scene.held().recorded_etag is None
+    assert scene.stored().recorded_etag is None
 
 
 @SIZES
@@ -203,7 +203,7 @@ async def test_multipart_etag_is_recorded(content: bytes) -> None:
 
     await scene.copy()
 
-    assert scene.held().recorded_etag == PARTS
+    assert scene.stored().recorded_etag == PARTS
 
 
 async def test_destination_whose_etags_are_not_md5s_is_remembered() -> None:
@@ -213,14 +213,14 @@ async def test_destination_whose_etags_are_not_md5s_is_remembered() -> None:
     await scene.copy()
     await scene.copy()
 
-    assert [scene.held(number).recorded_etag for number in (0, 1)] == [md5(TINY), None]
+    assert [scene.stored(number).recorded_etag for number in (0, 1)] == [md5(TINY), None]
 
 
 async def test_another_process_learns_from_a_head_that_etags_are_not_md5s() -> None:
     scene = Scene()
     scene.destination.answers = lambda _: PutResult("W-17", False, False)
     await scene.copy()
-    assert scene.held().recorded_etag is None
+    assert scene.stored().recorded_etag is None
     scene.transfer.non_md5_destinations.clear()
 
     unproven = await scene.outcome(compare=True)

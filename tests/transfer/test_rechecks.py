@@ -52,7 +52,7 @@ async def test_compare_copies_only_to_differing_destinations(content: bytes) -> 
     assert found == [("same", "same"), ("copied", "missing"), ("copied", "etag"), ("copied", "size")]
     assert scene.source.requests == ["GET"]
     assert [len(store.requests) for store in scene.destinations] == [1, 2, 2, 2]
-    assert all(scene.held(number).content == content for number in range(4))
+    assert all(scene.stored(number).content == content for number in range(4))
 
 
 async def test_failed_head_fails_only_its_destination() -> None:
@@ -92,7 +92,7 @@ async def test_contents_are_compared_if_either_side_sets_verify_md5(content: byt
     assert [(outcome.result.value, outcome.reason, outcome.proof) for outcome in outcomes] == [same, same, last]
     assert scene.destinations[1].requests == ["HEAD"], "its ETag is an MD5, so its content is not read"
     assert all(outcome.source_md5 == outcome.destination_md5 == md5(content) for outcome in outcomes)
-    assert all(scene.held(number).content == content for number in range(3))
+    assert all(scene.stored(number).content == content for number in range(3))
 
 
 async def test_contents_are_compared_if_the_destination_encrypts() -> None:
@@ -118,7 +118,7 @@ async def test_md5_from_a_comparison_makes_spooling_unnecessary() -> None:
     scene.destination.objects[KEY] = Object(damaged(BIG), "other-parts-5")
 
     assert (await scene.outcome(compare=True)).result is Result.COPIED
-    assert scene.held().recorded_etag == PARTS
+    assert scene.stored().recorded_etag == PARTS
 
 
 async def test_failed_read_of_a_destination_fails_only_that_destination() -> None:

@@ -81,7 +81,7 @@ async def test_unproven_server_side_copy_is_followed_by_a_put(
 
     assert [outcome.result for outcome in await scene.copy()] == [Result.COPIED] * 2
     assert scene.destination.requests == ["COPY", "PUT"]
-    assert scene.held().content == TINY
+    assert scene.stored().content == TINY
 
 
 @pytest.mark.parametrize(("status", "asked"), [(501, 1), (403, 3)])
@@ -168,7 +168,7 @@ async def test_missing_source_is_confirmed_by_a_get_before_a_deletion() -> None:
 async def test_recorded_etag_is_not_copied_server_side() -> None:
     scene = one_store_with(headers={"content-type": "image/fits"}, recorded_etag="older")
     await scene.copy()
-    assert scene.held().headers == {"content-type": "image/fits"}
+    assert scene.stored().headers == {"content-type": "image/fits"}
 
 
 CEPH = Endpoint("source", "a", host="ceph.example.org", access_key_id="A", secret_access_key=Secret("s"))

@@ -136,7 +136,7 @@ async def test_slow_destination_of_a_stream_is_detached_and_copied_alone(
     assert scene.source.requests == ["GET", "GET"]
     assert [store.requests for store in scene.destinations] == [["PUT"], ["PUT", "PUT"], ["PUT"]]
     assert scene.destinations[1].cut_off == 1
-    assert len({scene.held(number).content for number in range(3)}) == 1
+    assert len({scene.stored(number).content for number in range(3)}) == 1
 
 
 async def test_detached_destination_fails_alone_if_the_source_fails_later(

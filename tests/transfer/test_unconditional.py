@@ -22,8 +22,8 @@ async def test_source_is_read_once_and_written_to_every_destination(content: byt
     assert scene.source.requests == ["GET"]
     for number, store in enumerate(scene.destinations):
         assert store.requests == ["PUT"]
-        assert scene.held(number).content == content
-        assert scene.held(number).headers == {"content-type": "image/fits", "x-amz-meta-a-b": "1"}
+        assert scene.stored(number).content == content
+        assert scene.stored(number).headers == {"content-type": "image/fits", "x-amz-meta-a-b": "1"}
 
 
 @SIZES
@@ -69,7 +69,7 @@ async def test_failure_of_one_destination_does_not_affect_the_others(content: by
 
     assert (refused.result, copied.result) == (Result.FAILED, Result.COPIED)
     assert isinstance(refused.error, AccessDenied)
-    assert scene.held(1).content == content
+    assert scene.stored(1).content == content
 
 
 # leases

@@ -13,7 +13,7 @@ from s3s3.queue.lease import Lease, boottime_s
 from s3s3.queue.redis_retry import RedisRetry
 from s3s3.worker.circuit_breaker import CircuitBreakers
 from s3s3.worker.job_runner import JobRunner
-from tests.worker.copies import BOTH, ROUTE, SOURCE, A, B, Copies, fails_at
+from tests.worker.copies import BOTH, SOURCE, A, B, Copies, fails_at
 
 DONE = Disposition(DispositionKind.DONE)
 DEFER = Disposition(DispositionKind.DEFER)
@@ -25,9 +25,7 @@ def circuits(jobs: JobQueue) -> CircuitBreakers:
 
 
 def runner(jobs: JobQueue, circuits: CircuitBreakers, copies: Copies | None = None) -> JobRunner:
-    return JobRunner(
-        ROUTE, jobs, copies or Copies(), circuits, None, RedisRetry(), max_attempts=8, on_copied=None, on_job_end=None
-    )
+    return JobRunner("default", frozenset(BOTH), jobs, copies or Copies(), circuits, None, RedisRetry(), 8, None, None)
 
 
 def job(destinations: Sequence[str] = BOTH, trackers: str = "") -> Job:
@@ -71,8 +69,8 @@ async def test_copy_without_an_outcome_fails_for_all_destinations(jobs: JobQueue
         return [Outcome(A, job.key, Result.COPIED)]
 
     incomplete = JobRunner(
-        ROUTE, jobs, copy, circuits, None, RedisRetry(), max_attempts=8, on_copied=None,
-        on_job_end=lambda _, outcomes, __: ended.append(outcomes),
+        "default", frozenset(BOTH), jobs, copy, circuits, None, RedisRetry(), 8, None,
+        lambda _, outcomes, __: ended.append(outcomes),
     )  # fmt: skip
     await incomplete.run(job(), Lease(boottime_s() + 60), incomplete.plan(job()))
     assert [(outcome.destination, outcome.result) for outcome in ended[0]] == [(A, Result.FAILED), (B, Result.FAILED)]

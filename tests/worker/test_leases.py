@@ -121,10 +121,10 @@ async def test_worker_stopped_during_an_outage_ends_in_time_and_its_leases_expir
     assert "their leases expire instead" in caplog.text
     redis_server.start()
 
-    async def lapsed() -> list[Job]:
+    async def expired() -> list[Job]:
         return list((await other.claim(5, 5, 5, 0)).jobs)
 
-    found = await until(lapsed)
+    found = await until(expired)
     assert {job.key for job in found} == {"ends", "goes on"}
 
 
