@@ -149,19 +149,30 @@ def load(
     check_routes([*routes, *mirrors], errors)
     tables = {**settings.tables, HTTP.name: _with_bind(settings.tables[HTTP.name], http_bind)}
     _check_sources(tables, routes, errors)
-    spool_dir = _spool_dir(tables[WORKER.name], file.path.parent, errors)
+    http, worker = tables[HTTP.name].values, tables[WORKER.name].values
+    # A relative spool_dir is relative to the configuration file.
+    spool_dir = file.path.parent / worker["spool_dir"] if worker["spool_dir"] else Path(tempfile.gettempdir())
+    if not spool_dir.is_dir():
+        errors.add((WORKER.name,), f"{toml_repr(str(spool_dir))} is not a directory; create it", "spool_dir")
     errors.raise_if_any()
     return Config(
         path=file.path,
         routes=build_routes(routes, default_channel=tables[PUBSUB.name].values["channel"]),
         pubsub=PubSub(**tables[PUBSUB.name].values),
-        worker=WorkerSettings(**{**tables[WORKER.name].values, "spool_dir": spool_dir}),
-        http=_http_settings(tables[HTTP.name]),
+        worker=WorkerSettings(**{**worker, "spool_dir": spool_dir}),
+        http=HttpSettings(http["bind"][0], http["bind"][1], http["token"]) if http["bind"] else None,
         mirror=mirror_settings(settings),
         stream=StreamSettings(**tables[STREAM.name].values) if STREAM.name in tables else None,
         sqs=SqsSettings(**tables[SQS.name].values) if SQS.name in tables else None,
-        webhook=_webhook(tables[WEBHOOK.name]) if WEBHOOK.name in tables else None,
+        webhook=_webhook_settings(tables.get(WEBHOOK.name)),
     )
+
+
+def _webhook_settings(table: ParsedTable | None) -> WebhookSettings | None:
+    if table is None:
+        return None
+    host, port = table.values["bind"]
+    return WebhookSettings(host, port, table.values["token"])
 
 
 def _check_sources(tables: Mapping[str, ParsedTable], routes: Sequence[RouteSettings], errors: ConfigErrors) -> None:
@@ -174,28 +185,16 @@ def _check_sources(tables: Mapping[str, ParsedTable], routes: Sequence[RouteSett
     if pubsub["mark_done"] and "" in channels:
         message = "the marker's name begins with the channel; give each route a channel, or leave mark_done out"
         errors.add((PUBSUB.name,), message, "mark_done")
-    if pubsub["mark_done"]:
-        _check_marks(routes, channels, errors)
-    if WEBHOOK.name in tables and http["bind"] and http["bind"] == tables[WEBHOOK.name].values["bind"]:
-        errors.add((WEBHOOK.name,), "is also the address of [http]; give it another port", "bind")
-
-
-def _check_marks(routes: Sequence[RouteSettings], channels: Sequence[str], errors: ConfigErrors) -> None:
-    """Report routes with identical done markers: same channel, and prefixes that overlap."""
     prefixes = [(route.source.values["prefix"] or "") if route.source else None for route in routes]
     rows = zip(routes, channels, prefixes, strict=True)
-    for (first, channel, prefix), (second, other_channel, other_prefix) in combinations(rows, 2):
-        if not channel or channel != other_channel or prefix is None or other_prefix is None:
+    for (first, channel, prefix), (second, other_channel, other) in combinations(rows, 2):
+        if not (pubsub["mark_done"] and channel and channel == other_channel) or prefix is None or other is None:
             continue
-        if prefix.startswith(other_prefix) or other_prefix.startswith(prefix):
-            routes_text = f"routes {first.name} and {second.name}"
-            message = f"{routes_text} would set the same marker on channel {toml_repr(channel)}; use two channels"
-            errors.add((PUBSUB.name,), message, "mark_done")
-
-
-def _webhook(table: ParsedTable) -> WebhookSettings:
-    host, port = table.values["bind"]
-    return WebhookSettings(host, port, table.values["token"])
+        if prefix.startswith(other) or other.startswith(prefix):
+            message = f"would set the same marker on channel {toml_repr(channel)}; use two channels"
+            errors.add((PUBSUB.name,), f"routes {first.name} and {second.name} {message}", "mark_done")
+    if WEBHOOK.name in tables and http["bind"] and http["bind"] == tables[WEBHOOK.name].values["bind"]:
+        errors.add((WEBHOOK.name,), "is also the address of [http]; give it another port", "bind")
 
 
 def _with_bind(http: ParsedTable, http_bind: tuple[str, str] | None) -> ParsedTable:
@@ -208,18 +207,3 @@ def _with_bind(http: ParsedTable, http_bind: tuple[str, str] | None) -> ParsedTa
         return replace(http, values={**http.values, "bind": parse(bind, text)})
     except InvalidValue as error:
         raise ConfigError([f"{origin}: {error.message(found=toml_repr(text))}"]) from None
-
-
-def _http_settings(http: ParsedTable) -> HttpSettings | None:
-    if not http.values["bind"]:
-        return None
-    host, port = http.values["bind"]
-    return HttpSettings(host, port, http.values["token"])
-
-
-def _spool_dir(worker: ParsedTable, folder: Path, errors: ConfigErrors) -> Path:
-    """Return the spool directory; a relative path is relative to the configuration file."""
-    spool_dir = folder / worker.values["spool_dir"] if worker.values["spool_dir"] else Path(tempfile.gettempdir())
-    if not spool_dir.is_dir():
-        errors.add((WORKER.name,), f"{toml_repr(str(spool_dir))} is not a directory; create it", "spool_dir")
-    return spool_dir

@@ -18,11 +18,7 @@ from .value_types import toml_repr
 
 @dataclass(frozen=True, slots=True)
 class ProxySettings:
-    """The copy-proxy. The key is appended to `source`.
-
-    Attributes:
-        private: private networks that redirects of the source may lead to.
-    """
+    """The copy-proxy. The key is appended to `source`; its redirects may lead to the `private` networks."""
 
     host: str
     port: int
@@ -39,12 +35,7 @@ class ProxySettings:
 
 @dataclass(frozen=True, slots=True)
 class RedirectSettings:
-    """The redirect front end. `destinations` are keyed by service and region, as in its paths.
-
-    Attributes:
-        private: private networks that may be fetched from.
-        force_https: redirect clients that reached the reverse proxy without TLS to https.
-    """
+    """The redirect front end. `destinations` are keyed by service and region, as in its paths."""
 
     host: str
     port: int
@@ -97,8 +88,8 @@ class MirrorSettings:
     @property
     def routes(self) -> tuple[Route, ...]:
         """The routes of all front ends, for the administration of their queues."""
-        of_redirect = tuple(self.redirect.routes.values()) if self.redirect else ()
-        return (*of_redirect, *([self.proxy.route] if self.proxy else []))
+        redirect = self.redirect.routes.values() if self.redirect else ()
+        return (*redirect, *([self.proxy.route] if self.proxy else []))
 
 
 def _route(name: str, destination: Endpoint) -> Route:
@@ -128,18 +119,13 @@ def cache_route(file: ParsedTable, errors: ConfigErrors) -> list[RouteSettings]:
     prefix = cache.values["accel_prefix"]
     if prefix and not (prefix.startswith("/") and prefix.endswith("/")):
         errors.add(cache.path, f'must begin and end with "/", not {toml_repr(prefix)}', "accel_prefix")
-    _refuse_one_id_twice(cache, errors)
     store = cache.tables.get("store")
-    return [RouteSettings(".".join(cache.path), cache.path, store, [])] if store else []
-
-
-def _refuse_one_id_twice(cache: ParsedTable, errors: ConfigErrors) -> None:
-    """Report an access key id that is given twice, possibly with two secrets."""
     seen: dict[str, ParsedTable] = {}
-    for table in ([cache.tables["store"]] if "store" in cache.tables else []) + _pairs(cache):
+    for table in ([store] if store else []) + _pairs(cache):
         access_key_id = table.values["aws_access_key_id"]
         if access_key_id is not None and seen.setdefault(access_key_id, table) is not table:
             errors.add(table.path, f"is already used in [{dotted(seen[access_key_id].path)}]", "aws_access_key_id")
+    return [RouteSettings(".".join(cache.path), cache.path, store, [])] if store else []
 
 
 def _pairs(cache: ParsedTable) -> list[ParsedTable]:
@@ -151,9 +137,14 @@ def mirror_settings(file: ParsedTable) -> MirrorSettings:
     redirect, proxy, cache = (
         _frontend_table(file, table.name) for table in (MIRROR_REDIRECT, MIRROR_PROXY, MIRROR_CACHE)
     )
-    return MirrorSettings(
-        _redirect(redirect) if redirect else None, _proxy(proxy) if proxy else None, _cache(cache) if cache else None
-    )
+    proxy_settings = None
+    if proxy:
+        (destination,), values = proxy.tables.values(), proxy.values
+        host, port = values["bind"]
+        proxy_settings = ProxySettings(
+            host, port, values["source"], values["max_wait_s"], values["allow_private"], _endpoint(destination)
+        )
+    return MirrorSettings(_redirect(redirect) if redirect else None, proxy_settings, _cache(cache) if cache else None)
 
 
 def _frontend_table(file: ParsedTable, name: str) -> ParsedTable | None:
@@ -173,36 +164,19 @@ def _endpoint(settings: ParsedTable) -> Endpoint:
     return replace(build_endpoint(settings), name=".".join(settings.path))
 
 
-def _proxy(settings: ParsedTable) -> ProxySettings:
-    values = settings.values
-    (destination,) = settings.tables.values()
-    host, port = values["bind"]
-    return ProxySettings(
-        host=host,
-        port=port,
-        source=values["source"],
-        max_wait_s=values["max_wait_s"],
-        private=values["allow_private"],
-        destination=_endpoint(destination),
-    )
-
-
 def _cache(settings: ParsedTable) -> CacheSettings:
     values = settings.values
     host, port = values["bind"]
     return CacheSettings(
-        host=host,
-        port=port,
+        host,
+        port,
         directory=Path(values["directory"]),
-        max_fill=values["max_fill"],
-        low_fill=values["low_fill"],
-        revalidate_s=values["revalidate_s"],
         streams=values["miss"] == "stream",
-        accel_prefix=values["accel_prefix"],
         store=_endpoint(settings.tables["store"]),
         keys=tuple(
             (pair.values["aws_access_key_id"], pair.values["aws_secret_access_key"]) for pair in _pairs(settings)
         ),
+        **{name: values[name] for name in ("max_fill", "low_fill", "revalidate_s", "accel_prefix")},
     )
 
 
@@ -216,15 +190,12 @@ def _redirect(settings: ParsedTable) -> RedirectSettings:
                 endpoint = replace(endpoint, region=region.name)  # AWS: the region is part of the path
             destinations[service.name, region.name] = endpoint
     host, port = values["bind"]
+    same_names = ("https_only", "max_wait_s", "purge_token", "lifespan_days", "force_https")
     return RedirectSettings(
-        host=host,
-        port=port,
+        host,
+        port,
         patterns=values["allowed_patterns"],
-        https_only=values["https_only"],
         private=values["allow_private"],
-        max_wait_s=values["max_wait_s"],
-        purge_token=values["purge_token"],
-        lifespan_days=values["lifespan_days"],
-        force_https=values["force_https"],
         destinations=destinations,
+        **{name: values[name] for name in same_names},
     )

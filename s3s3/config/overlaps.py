@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..errors import ConfigError
 from ..model import Endpoint, Route
@@ -51,18 +51,10 @@ def with_buckets(routes: Sequence[Route], source_bucket: str | None, dest_bucket
         raise ConfigError(
             [f"other buckets apply to a single route, but there are several: {names}; choose one with --route"]
         )
-    return [_with_buckets(route, source_bucket, dest_bucket) for route in routes]
-
-
-def _with_buckets(route: Route, source_bucket: str | None, dest_bucket: str | None) -> Route:
-    source, destinations = route.source, route.destinations
-    if source_bucket:
-        source = dataclasses.replace(source, bucket_name=source_bucket)
-    if dest_bucket:
-        destinations = tuple(dataclasses.replace(destination, bucket_name=dest_bucket) for destination in destinations)
-    same = [destination.name for destination in destinations if overlap(source, destination)]
-    if same:
-        raise ConfigError(
-            [f"with bucket {source.bucket_name!r}, {name} is the source itself; choose another bucket" for name in same]
-        )
-    return dataclasses.replace(route, source=source, destinations=destinations)
+    (route,) = routes
+    source = replace(route.source, bucket_name=source_bucket or route.source.bucket_name)
+    destinations = tuple(replace(one, bucket_name=dest_bucket or one.bucket_name) for one in route.destinations)
+    if same := [destination.name for destination in destinations if overlap(source, destination)]:
+        advice = "is the source itself; choose another bucket"
+        raise ConfigError([f"with bucket {source.bucket_name!r}, {name} {advice}" for name in same])
+    return [replace(route, source=source, destinations=destinations)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import combinations
 
 from ..model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Route
@@ -64,67 +64,44 @@ def build_routes(routes: Sequence[RouteSettings], default_channel: str) -> tuple
 
     A route comes after those that write its source, so that one comparison of all routes in order is enough.
     """
-    return tuple(
-        Route(
-            name=route.name,
-            source=build_endpoint(route.source),
-            destinations=tuple(map(build_endpoint, route.destinations)),
-            include=route.source.values["include"],
-            exclude=route.source.values["exclude"],
-            channel=default_channel if route.channel is None else route.channel,
-        )
-        for route in _in_dependency_order(routes)
-        if route.source is not None
-    )
-
-
-def _in_dependency_order(routes: Sequence[RouteSettings]) -> Iterator[RouteSettings]:
     rest = {route.name: route for route in routes}
     feeding = {
         route.name: {other.name for other in routes if other is not route and _writes_into(other, route)}
         for route in routes
     }
+    built = []
     while rest:
-        name = next(name for name in rest if not feeding[name] & rest.keys())
-        yield rest.pop(name)
+        route = rest.pop(next(name for name in rest if not feeding[name] & rest.keys()))
+        assert route.source is not None
+        built.append(
+            Route(
+                name=route.name,
+                source=build_endpoint(route.source),
+                destinations=tuple(map(build_endpoint, route.destinations)),
+                include=route.source.values["include"],
+                exclude=route.source.values["exclude"],
+                channel=default_channel if route.channel is None else route.channel,
+            )
+        )
+    return tuple(built)
 
 
 def build_endpoint(settings: ParsedTable) -> Endpoint:
     """Return the endpoint of a valid table."""
     values = settings.values
+    same_names = {field.name for field in fields(Endpoint)} & values.keys() - {"bucket_name"}
+    limits = {name: values.get(name) or () for name in ("max_requests_per_s", "max_bytes_per_s")}
+    threshold_bytes = values.get("multipart_threshold") or SINGLE_PUT_LIMIT_BYTES
     return Endpoint(
         name=settings.name,
-        bucket_name=_bucket_name(settings),
-        host=values["host"],
-        port=values["port"],
-        is_secure=values["is_secure"],
+        bucket_name=f"{values['bucket_name']}{values.get('bucket_suffix', '')}",
+        parent_table=dotted(settings.path[:-1]),
         access_key_id=values["aws_access_key_id"],
         secret_access_key=values["aws_secret_access_key"],
-        prefix=values["prefix"],
         path_style=values["calling_format"] == "OrdinaryCallingFormat",
-        signature_version=values["signature_version"],
-        region=values["region"],
-        verify_md5=values.get("verify_md5", False),
-        parent_table=dotted(settings.path[:-1]),
-        storage_class=values.get("storage_class"),
-        acl=values.get("acl"),
-        server_side_encryption=values.get("server_side_encryption"),
-        server_side_copy=values.get("server_side_copy", True),
-        copy_tags=values.get("copy_tags", False),
-        copy_acl=values.get("copy_acl", False),
-        multipart=values.get("multipart", False),
-        multipart_threshold_bytes=min(
-            values.get("multipart_threshold") or SINGLE_PUT_LIMIT_BYTES, SINGLE_PUT_LIMIT_BYTES
-        ),
-        max_requests_per_s=values.get("max_requests_per_s") or (),
-        max_bytes_per_s=values.get("max_bytes_per_s") or (),
-        delete=values.get("delete", False),
-        max_delete=values.get("max_delete", 0.1),
+        multipart_threshold_bytes=min(threshold_bytes, SINGLE_PUT_LIMIT_BYTES),
+        **{name: values[name] for name in same_names} | limits,
     )
-
-
-def _bucket_name(settings: ParsedTable) -> str:
-    return f"{settings.values['bucket_name']}{settings.values.get('bucket_suffix', '')}"
 
 
 # -- one endpoint
@@ -146,9 +123,8 @@ def check_endpoints(file: ParsedTable, routes: Sequence[RouteSettings], errors: 
             message = "virtual-host style does not work with an IP address; leave it out"
             errors.add(settings.path, message, "calling_format")
         if settings.values.get("copy_acl") and settings.values.get("acl"):
-            errors.add(
-                settings.path, "given together with acl, which applies to every object; leave one out", "copy_acl"
-            )
+            message = "given together with acl, which applies to every object; leave one out"
+            errors.add(settings.path, message, "copy_acl")
 
 
 # -- conflicts between routes
@@ -159,24 +135,18 @@ def check_routes(routes: Sequence[RouteSettings], errors: ConfigErrors) -> None:
     if [route.name for route in routes].count(DEFAULT_ROUTE) > 1:
         name = dotted((ROUTES.name, DEFAULT_ROUTE))
         errors.add((ROUTES.name, DEFAULT_ROUTE), f"[{SOURCE.name}] defines a route of this name; rename [{name}]")
-    for route in routes:
-        for source, destination in ((route.source, destination) for destination in route.destinations if route.source):
-            if source and _overlap(source, destination):
-                _report_overlap(source, destination, errors)
-    for first, second in combinations([destination for route in routes for destination in route.destinations], 2):
+    pairs = [(route.source, destination) for route in routes for destination in route.destinations if route.source]
+    pairs += combinations([destination for route in routes for destination in route.destinations], 2)
+    for first, second in pairs:
         if _overlap(first, second):
-            _report_overlap(first, second, errors)
+            same = first.values["prefix"] == second.values["prefix"]
+            what = "has the bucket and prefix of" if same else "overlaps, in the same bucket, with"
+            errors.add(second.path, f"{what} [{dotted(first.path)}]; give it its own bucket or prefix")
     for cycle in _cycles(routes):
         names = ", ".join(route.name for route in cycle)
         hops = ", ".join(_hop(route, following) for route, following in zip(cycle, [*cycle[1:], cycle[0]], strict=True))
         message = f"the routes {names} form a cycle: {hops}; remove one, or give it its own bucket or prefix"
         errors.add(max((route.path for route in cycle), key=len), message)
-
-
-def _report_overlap(first: ParsedTable, second: ParsedTable, errors: ConfigErrors) -> None:
-    same = first.values["prefix"] == second.values["prefix"]
-    what = "has the bucket and prefix of" if same else "overlaps, in the same bucket, with"
-    errors.add(second.path, f"{what} [{dotted(first.path)}]; give it its own bucket or prefix")
 
 
 def _hop(route: RouteSettings, following: RouteSettings) -> str:
