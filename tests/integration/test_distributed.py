@@ -136,7 +136,7 @@ def test_a_run_with_other_options_or_stores_is_not_gone_on_with_unless_it_is_for
         process.kill()
         process.wait()
     said = run("bucket", "--config", place.config, "--distributed", "--force", status=1).stderr
-    assert "with other options, or another configuration, was begun at" in said
+    assert "an unfinished distributed reconcile, started at" in said
     workers = place.redis.keys(RUN + ":*:workers")
     assert workers
     place.redis.delete(*workers)  # as if it were long ago
@@ -206,7 +206,7 @@ def test_killed_all_the_next_start_goes_on_where_they_were(
     assert "ended_ms" not in before
     report = place.folder / "report.jsonl"
     said = run("bucket", "--config", place.config, "--distributed", "--report", report)
-    assert "taking part in the run that was begun at" in said.stderr
+    assert "joining the distributed reconcile started at" in said.stderr
     lines, summary = report_lines(report)
     assert summary["source_entries"] == len(set(keys))
     assert len(lines) <= len(set(keys)) - int(before["source_entries"]), "what had been compared is not compared again"
