@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from ..config import WorkerSettings
 from ..errors import ReconcileInProgress, RedisUnavailable, S3S3Error
-from ..model import matcher
 from ..queue.redis_queue import RedisJobQueue
 from ..queue.tracker import OutcomeTracker
 from ..transfer.route_stores import RouteStores
@@ -60,13 +59,10 @@ class PeriodicReconcile:
         return summary
 
     async def _reconcile(self) -> ReconcileSummary:
-        route, options = self._stores.route, ReconcileOptions()
-        summary = ReconcileSummary(route.name, route.destination_names)
+        options = ReconcileOptions()
+        summary = ReconcileSummary(self._route, self._stores.route.destination_names)
         tracker = OutcomeTracker(self._jobs, unconditional=False, on_outcome=summary.report_fields)
-        await Reconciler(
-            route, self._stores.source, self._stores.destinations, tracker, options,
-            settings=self._settings, matches=matcher(route), metrics=self._stores.metrics, summary=summary,
-        ).run()  # fmt: skip
+        await Reconciler(self._stores, tracker, options, self._settings, summary).run()
         await save_summary(self._jobs, summary, options)
         return summary
 

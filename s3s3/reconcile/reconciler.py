@@ -8,21 +8,25 @@ or copies in this process (`executor`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias
 
 from ..config import WorkerSettings
-from ..model import Entry, Outcome, Result, Route, md5_of_etag
-from ..monitoring.metrics import Metrics
+from ..model import Entry, Outcome, Result, matcher, md5_of_etag
 from ..queue.base import JobRequest
-from ..s3 import Store
+from ..queue.tracker import OutcomeTracker
 from ..transfer.decision import Reason
+from ..transfer.route_stores import RouteStores
 from .comparison import Comparison, ReconcileOptions
 from .deletions import DeletionCandidates, refusal
+from .executor import InProcessExecutor
 from .merge import merge
 from .summary import ReconcileSummary
 
 OnProgress: TypeAlias = "Callable[[ReconcileSummary, int], None]"
+
+#: Receives jobs and reports their outcomes; its `len` is the number of keys without a reported outcome.
+Copies: TypeAlias = "OutcomeTracker | InProcessExecutor"
 
 #: Keys of one reconcile that may wait for their outcomes before it reads on.
 MAX_AHEAD = 1000
@@ -32,53 +36,35 @@ def no_progress(summary: ReconcileSummary, outstanding: int) -> None:
     """Ignore the progress of a reconcile."""
 
 
-class Copies(Protocol):
-    """Takes jobs and reports their outcomes: `OutcomeTracker` or `InProcessExecutor`."""
-
-    def __len__(self) -> int:
-        """Return the number of keys without a reported outcome."""
-
-    async def enqueue(self, requests: Sequence[JobRequest], /) -> None:
-        """Start or enqueue jobs."""
-
-    async def poll(self) -> None:
-        """Report the outcomes that have arrived; wait up to 1 s for the first."""
-
-
 class Reconciler:
     """One reconcile of one route.
 
     Args:
         copies: receives the jobs, and reports their outcomes to `summary`.
         settings: the directory and the size limit of the file that holds deletion candidates.
-        matches: whether a key belongs to the route.
-        summary: receives counts and report lines.
         on_progress: called after each page and each batch of outcomes with the summary and `len(copies)`.
     """
 
     def __init__(
         self,
-        route: Route,
-        source: Store,
-        destinations: Sequence[Store],
+        stores: RouteStores,
         copies: Copies,
         options: ReconcileOptions,
-        *,
         settings: WorkerSettings,
-        matches: Callable[[str], bool],
-        metrics: Metrics,
-        summary: ReconcileSummary | None = None,
+        summary: ReconcileSummary,
         on_progress: OnProgress = no_progress,
     ) -> None:
-        self._source = source
-        self._destinations = destinations
+        self._source = stores.source
+        self._destinations = stores.destinations
         self._copies = copies
         self._options = options
         self._on_progress = on_progress
-        self.summary = summary or ReconcileSummary(route.name, route.destination_names)
+        self._summary = summary
         self._candidates = DeletionCandidates(str(settings.spool_dir), settings.spool_bytes)
         on_candidate = self._candidates.add if options.since_ms is None else None
-        self._comparison = Comparison(destinations, options, matches, self.summary, metrics, on_candidate)
+        self._comparison = Comparison(
+            stores.destinations, options, matcher(stores.route), summary, stores.metrics, on_candidate
+        )
 
     async def run(self) -> ReconcileSummary:
         """Compare everything, wait for every outcome, and return the summary.
@@ -92,15 +78,15 @@ class Reconciler:
                 await self._compare()
                 await self._delete()
                 await self._wait_until_outstanding(0)
-                self.summary.ended = True
+                self._summary.ended = True
             finally:
-                self.summary.seconds = time.monotonic() - started_s
-        return self.summary
+                self._summary.seconds = time.monotonic() - started_s
+        return self._summary
 
     async def _compare(self) -> None:
         async for batch in merge(self._source.pages(), [store.pages() for store in self._destinations]):
             await self._copies.enqueue(await self._comparison.compare(batch))
-            self._on_progress(self.summary, len(self._copies))
+            self._on_progress(self._summary, len(self._copies))
             await self._wait_until_outstanding(MAX_AHEAD)
 
     async def _delete(self) -> None:
@@ -108,7 +94,7 @@ class Reconciler:
 
         A deletion is an ordinary job: the key is deleted only if a GET at the source, too, finds no object.
         """
-        summary = self.summary
+        summary = self._summary
         for store in self._destinations:
             reason = refusal(
                 store.endpoint, self._candidates.counts.get(store.name, 0),
@@ -129,7 +115,7 @@ class Reconciler:
     async def _wait_until_outstanding(self, limit: int) -> None:
         while len(self._copies) > limit:
             await self._copies.poll()
-            self._on_progress(self.summary, len(self._copies))
+            self._on_progress(self._summary, len(self._copies))
 
 
 def _candidate_outcome(destination: str, entry: Entry, result: Result) -> Outcome:

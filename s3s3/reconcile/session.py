@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ..config import Config, WorkerSettings
 from ..errors import RoutePaused
-from ..model import Route, matcher
+from ..model import Route
 from ..monitoring.metrics import Metrics
 from ..queue.base import ReconcileRecord
 from ..queue.connection import connected
@@ -24,7 +24,7 @@ from ..worker.rate_limiter import DestinationRateLimiter, rate_limiters
 from ..worker.route_worker import RouteWorker
 from .comparison import ReconcileOptions
 from .executor import InProcessExecutor
-from .reconciler import OnProgress, Reconciler, no_progress
+from .reconciler import Copies, OnProgress, Reconciler, no_progress
 from .summary import ReconcileSummary
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ async def reconcile_with_worker(
     """
     route = stores.route
     summary = summary or ReconcileSummary(route.name, route.destination_names)
-    copies: OutcomeTracker | InProcessExecutor
+    copies: Copies
     worker: RouteWorker | InProcessExecutor | None = None
     if jobs is None:
         copies = worker = InProcessExecutor(
@@ -161,10 +161,7 @@ async def reconcile_with_worker(
         if not options.dry_run:
             await refuse_paused(route, jobs)
             worker = local_worker(stores, jobs, settings, on_copied)
-    reconciler = Reconciler(
-        route, stores.source, stores.destinations, copies, options, settings=settings, matches=matcher(route),
-        metrics=stores.metrics, summary=summary, on_progress=on_progress,
-    )  # fmt: skip
+    reconciler = Reconciler(stores, copies, options, settings, summary, on_progress)
     if worker is None or options.dry_run:
         await run_until_stopped(reconciler.run(), stop)
     else:

@@ -15,7 +15,7 @@ import pytest
 
 from s3s3.config import WorkerSettings
 from s3s3.errors import S3S3Error
-from s3s3.model import Lane, Route, matcher
+from s3s3.model import Lane, Route
 from s3s3.monitoring.metrics import Metrics
 from s3s3.queue.base import JobRequest
 from s3s3.queue.connection import connected
@@ -192,17 +192,13 @@ async def test_a_damaged_listing_puts_no_wrong_object_anywhere_and_the_next_run_
     for number in range(20):
         road.write(f"key-{number:03}", f"content {number}".encode())
     proxy: Proxy = getattr(road, side)
-    matches = matcher(road.route)
     broke_off = 0
     async with copying(road, max_attempts=2) as (stores, jobs):
 
         async def compared() -> None:
             summary = ReconcileSummary(road.route.name, road.route.destination_names)
             tracker = OutcomeTracker(jobs, unconditional=False, on_outcome=summary.report_fields)
-            await Reconciler(
-                road.route, stores.source, stores.destinations, tracker, ReconcileOptions(),
-                settings=SETTINGS, matches=matches, metrics=road.metrics, summary=summary,
-            ).run()  # fmt: skip
+            await Reconciler(stores, tracker, ReconcileOptions(), SETTINGS, summary).run()
 
         with proxy.injecting(fault()):
             for _ in duration.rounds(SHARE, at_least=3):

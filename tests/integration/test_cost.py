@@ -161,11 +161,7 @@ async def test_what_an_unchanged_bucket_costs() -> None:
     async with store_that_counts() as (route, asked), opened(route, SETTINGS, Metrics()) as stores:
         summary = ReconcileSummary(route.name, route.destination_names)
         executor = InProcessExecutor(stores, 4, unconditional=False, on_outcome=summary.report_fields)
-        reconcile = Reconciler(
-            route, stores.source, stores.destinations, executor, ReconcileOptions(),
-            settings=SETTINGS, summary=summary, metrics=stores.metrics,
-            matches=lambda key: True,
-        )  # fmt: skip
+        reconcile = Reconciler(stores, executor, ReconcileOptions(), SETTINGS, summary)
         with calls_counted() as calls:
             tally = await reconcile.run()
             calls_each = calls() / (3 * 1000 * PAGES)

@@ -20,6 +20,7 @@ from s3s3.reconcile import session
 from s3s3.reconcile.comparison import ReconcileOptions
 from s3s3.reconcile.reconciler import Reconciler
 from s3s3.reconcile.session import reconcile_with_worker
+from s3s3.reconcile.summary import ReconcileSummary
 
 ROUTE = Route("default", Endpoint("source", "a"), (Endpoint("dest", "b", delete=True, max_delete=1),))
 SETTINGS = WorkerSettings(
@@ -64,7 +65,9 @@ async def test_a_source_whose_listing_fails_deletes_nothing(
 ) -> None:
     source = Listed(ROUTE.source, *before, error)
     with pytest.raises(type(error)):
-        await reconcile(source, Listed(ROUTE.destinations[0], ["a", "b", "c", "d"]), allow_empty).run()
+        await reconcile(
+            source, Listed(ROUTE.destinations[0], ["a", "b", "c", "d"]), ReconcileOptions(allow_empty=allow_empty)
+        ).run()
 
 
 async def test_nothing_is_deleted_at_a_destination_whose_listing_fails() -> None:
@@ -106,11 +109,9 @@ async def test_a_dry_run_has_no_worker_and_ends_at_a_stop(
 
 
 async def test_the_metrics_count_entries_by_destination_and_reason() -> None:
-    reconciler = Reconciler(
-        ROUTE, Listed(ROUTE.source, ["a", "b"]), [Listed(ROUTE.destinations[0], ["b", "c"])], NoCopies(),  # type: ignore[arg-type,list-item]
-        ReconcileOptions(dry_run=True), settings=SETTINGS, matches=lambda key: True, metrics=(metrics := Metrics()),
-    )  # fmt: skip
-    await reconciler.run()
+    metrics = Metrics()
+    source, destination = Listed(ROUTE.source, ["a", "b"]), Listed(ROUTE.destinations[0], ["b", "c"])
+    await reconcile(source, destination, ReconcileOptions(dry_run=True), metrics).run()
     lines = [line for line in metrics.page().decode().splitlines() if line.startswith("s3s3_reconcile_entries_total")]
     assert sorted(lines) == [
         f's3s3_reconcile_entries_total{{destination="dest",reason="{reason}",route="default"}} 1.0'
@@ -118,8 +119,12 @@ async def test_the_metrics_count_entries_by_destination_and_reason() -> None:
     ]
 
 
-def reconcile(source: Listed, destination: Listed, allow_empty: bool = False) -> Reconciler:
-    return Reconciler(
-        ROUTE, source, [destination], NoCopies(), ReconcileOptions(allow_empty=allow_empty),  # type: ignore[arg-type,list-item]
-        settings=SETTINGS, matches=lambda key: True, metrics=Metrics(),
-    )  # fmt: skip
+def reconcile(
+    source: Listed,
+    destination: Listed,
+    options: ReconcileOptions = ReconcileOptions(),  # noqa: B008
+    metrics: Metrics | None = None,
+) -> Reconciler:
+    stores: Any = SimpleNamespace(route=ROUTE, source=source, destinations=[destination], metrics=metrics or Metrics())
+    copies: Any = NoCopies()
+    return Reconciler(stores, copies, options, SETTINGS, ReconcileSummary(ROUTE.name, ROUTE.destination_names))
