@@ -129,7 +129,7 @@ class Notification:
 
 
 class Entry(NamedTuple):
-    """An object in a listing, or as the headers of a response describe it.
+    """An object in a listing. It has the first four fields of `s3.ObjectInfo`, which also has the headers.
 
     `key` is its name in the source bucket, `etag` has no quotes, `modified_ms` is Unix time by the store's clock.
     """

@@ -88,8 +88,8 @@ def test_a_key_that_cannot_succeed_becomes_a_dead_letter_with_a_reason_and_can_b
     one, two = (fleet.dead_letters(name) for name in fleet.destinations)
     assert (sorted(one), sorted(two)) == (["broken", "elsewhere", "huge"], ["elsewhere", "huge"])
     for letters in (one, two):
-        assert "sends us elsewhere, to http://127.0.0.1:1/elsewhere" in letters["elsewhere"].reason
-        assert "more than a single PUT takes (5 GiB)" in letters["huge"].reason
+        assert "the store redirects to http://127.0.0.1:1/elsewhere" in letters["elsewhere"].reason
+        assert "exceed the limit of a single PUT (5 GiB)" in letters["huge"].reason
         assert "multipart" in letters["huge"].reason
     assert f"after {MAX_ATTEMPTS} attempts" in one["broken"].reason
     assert "500" in one["broken"].reason
