@@ -234,7 +234,7 @@ def matcher(route: Route) -> Callable[[str], bool]:
     prefix = route.source.prefix
     included, excluded = _any_of(route.include), _any_of(route.exclude)
     if not (prefix or included or excluded):
-        return lambda key: True
+        return bool  # true for every key, since none is empty; and the fastest call, for listings
 
     def matches(key: str) -> bool:
         if not key.startswith(prefix):
