@@ -29,17 +29,17 @@ def main() -> int:
     about = machine.description()
     if machine.load() > BUSY_LOAD:
         about += f"; on a busy machine (load {machine.load():.1f}), so only the ratios are meaningful"
-    tell(about)
+    print_line(about)
     measured: list[Measured] = []
     delays: list[Delays] = []
     try:
         for name in names:
             began_s = time.monotonic()
             _measure(name, runs, scale, measured, delays)
-            tell(f"  {name}: {time.monotonic() - began_s:.0f} s")
+            print_line(f"  {name}: {time.monotonic() - began_s:.0f} s")
     except KeyboardInterrupt:
-        tell("  interrupted: writing the results so far")
-    tell("\n" + results_folder.write(arguments.output, about, measured, delays))
+        print_line("  interrupted: writing the results so far")
+    print_line("\n" + results_folder.write(arguments.output, about, measured, delays))
     if arguments.readme:
         results_folder.into_readme(about, measured)
     return 0
@@ -59,21 +59,21 @@ def _parser() -> argparse.ArgumentParser:
 def _measure(name: str, runs: int, scale: float, measured: list[Measured], delays: list[Delays]) -> None:
     if name == LATENCY:
         delays += latency.measure(scale)
-        tell(latency.table(delays))
+        print_line(latency.table(delays))
         return
-    tell(f"{name}:")
-    for one in MEASURES[name].run(runs, scale, tell):
+    print_line(f"{name}:")
+    for one in MEASURES[name].run(runs, scale, print_line):
         cost = one.cost
-        tell(f"  run {one.run + 1}  {one.peer:<20}{1000 * cost.cpu_s / cost.objects:10.4f} ms CPU"
+        print_line(f"  run {one.run + 1}  {one.peer:<20}{1000 * cost.cpu_s / cost.objects:10.4f} ms CPU"
              f"{cost.objects / cost.wall_s:10.1f}/s{cost.peak_bytes / 2**20:8.0f} MiB")  # fmt: skip
         measured.append(one)
     if name == "cache":
         delays += cache.first_bytes(scale)
-        tell(latency.table(delays))
+        print_line(latency.table(delays))
 
 
-def tell(line: str) -> None:
-    """Print the progress."""
+def print_line(line: str) -> None:
+    """PrintLine the progress."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -21,7 +21,7 @@ from bench.latency import Delays
 from bench.objects import KIB, MIB, fill, keys_for
 from bench.s3s3_commands import command
 from bench.servers import CEPH, STORES
-from bench.workloads import Measured, Tell, rotated
+from bench.workloads import Measured, PrintLine, rotated
 from s3s3.scripts.demo.servers import HOST, accepts, free_ports
 
 CACHE, NGINX = "s3s3 mirror", "nginx"
@@ -37,11 +37,11 @@ class Hits:
 
     size_bytes: int
 
-    def run(self, runs: int, scale: float, tell: Tell) -> Iterator[Measured]:
+    def run(self, runs: int, scale: float, print_line: PrintLine) -> Iterator[Measured]:
         """Run it; yield the cost of each peer."""
         for program in ("wrk", "nginx"):
             if shutil.which(program, path="/usr/sbin:/usr/bin:/usr/local/bin") is None:
-                tell(f"  without {program} there is nothing to compare")
+                print_line(f"  without {program} there is nothing to compare")
                 return
         name = f"cache hits, {self.size_bytes // KIB} KiB"
         with ExitStack() as stack:
@@ -93,7 +93,7 @@ def _cached(size_bytes: int, count: int = 1) -> Iterator[Cached]:
         fill(server, bucket, keys, size_bytes)
         (port,) = free_ports(1)
         endpoint = server.endpoint(bucket)
-        told = {
+        store_options = {
             "host": endpoint.host, "port": endpoint.port, "is_secure": False, "bucket_name": bucket,
             "aws_access_key_id": endpoint.access_key_id, "aws_secret_access_key": endpoint.secret_access_key,
         }  # fmt: skip
@@ -101,7 +101,7 @@ def _cached(size_bytes: int, count: int = 1) -> Iterator[Cached]:
         config.write_text(
             f'[mirror.cache]\nbind = "{HOST}:{port}"\ndirectory = "{folder / "cache"}"\nmiss = "stream"\n'
             "revalidate_s = 86400\nmax_fill = 1.0\n[mirror.cache.store]\n"
-            + "".join(f"{name} = {json.dumps(value)}\n" for name, value in told.items())
+            + "".join(f"{name} = {json.dumps(value)}\n" for name, value in store_options.items())
             + '[pubsub]\nurl = ""\n[http]\nbind = ""\n'
         )
         pid = stack.enter_context(_running(command("mirror", "--config", config), folder / "mirror.log", port))

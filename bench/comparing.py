@@ -12,7 +12,7 @@ from bench.cost import Cost, run_to_end
 from bench.peers import rclone_environment
 from bench.s3s3_commands import command, write_config
 from bench.servers import ListingServer
-from bench.workloads import Measured, Tell, rotated
+from bench.workloads import Measured, PrintLine, rotated
 from s3s3.scripts.demo.rclone_server import find_rclone
 from s3s3.scripts.demo.servers import ServerMissing
 
@@ -50,10 +50,10 @@ class Compares:
     count: int
     peers: Sequence[str] = tuple(PEERS)
 
-    def run(self, runs: int, scale: float, tell: Tell) -> Iterator[Measured]:
+    def run(self, runs: int, scale: float, print_line: PrintLine) -> Iterator[Measured]:
         """Run it; yield the cost of each peer. Each key of the source counts as an object."""
         count = round(self.count * scale)
-        able = self._able(tell)
+        able = self._able(print_line)
         with ExitStack() as stack:
             server = stack.enter_context(ListingServer(count))
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="s3s3-bench-")))
@@ -62,11 +62,11 @@ class Compares:
                     cost = replace(PEERS[peer](server, folder), objects=count)
                     yield Measured(f"unchanged, {self.count:,} keys", NAME, peer, run, cost)
 
-    def _able(self, tell: Tell) -> Sequence[str]:
+    def _able(self, print_line: PrintLine) -> Sequence[str]:
         try:
             find_rclone()
         except ServerMissing as error:
-            tell(f"  without rclone: {error}")
+            print_line(f"  without rclone: {error}")
             return [S3S3]
         return self.peers
 

@@ -17,7 +17,7 @@ from bench.comparing import NAME
 from bench.cost import run_side_by_side
 from bench.s3s3_commands import command, write_config
 from bench.servers import ListingServer
-from bench.workloads import Measured, Tell, rotated
+from bench.workloads import Measured, PrintLine, rotated
 from s3s3.scripts.demo.redis_server import RedisServer
 
 #: Numbers of processes; 0 is a run without --distributed.
@@ -34,7 +34,7 @@ class Together:
     count: int
     delay_ms: int
 
-    def run(self, runs: int, scale: float, tell: Tell) -> Iterator[Measured]:
+    def run(self, runs: int, scale: float, print_line: PrintLine) -> Iterator[Measured]:
         """Run it; yield the total cost of all processes. Each key of the source counts as an object."""
         count = round(self.count * scale)
         with ExitStack() as stack:

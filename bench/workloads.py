@@ -32,13 +32,13 @@ class Measured:
     cost: Cost
 
 
-Tell = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
 class Work(Protocol):
     """A workload that can be measured."""
 
-    def run(self, runs: int, scale: float, tell: Tell) -> Iterator[Measured]:
+    def run(self, runs: int, scale: float, print_line: PrintLine) -> Iterator[Measured]:
         """Run it; yield the cost of each peer. `scale` multiplies the number of objects."""
 
 
@@ -62,15 +62,17 @@ class Copies:
     runs_per_server: int = 100
     delay_ms: int = 0
 
-    def run(self, runs: int, scale: float, tell: Tell) -> Iterator[Measured]:
+    def run(self, runs: int, scale: float, print_line: PrintLine) -> Iterator[Measured]:
         """Run it; failures of a peer are reported and not included."""
-        able = [peer for peer in self.peers if not _report_missing(peer, tell)]
+        able = [peer for peer in self.peers if not _report_missing(peer, print_line)]
         count = max(round(self.count * scale), 1)
         numbers = range(min(runs, self.max_runs))
         for first in numbers[:: self.runs_per_server]:
-            yield from self._run_on_server(numbers[first : first + self.runs_per_server], able, count, tell)
+            yield from self._run_on_server(numbers[first : first + self.runs_per_server], able, count, print_line)
 
-    def _run_on_server(self, runs: Sequence[int], able: Sequence[Peer], count: int, tell: Tell) -> Iterator[Measured]:
+    def _run_on_server(
+        self, runs: Sequence[int], able: Sequence[Peer], count: int, print_line: PrintLine
+    ) -> Iterator[Measured]:
         with ExitStack() as stack:
             server = stack.enter_context(servers.STORES[self.server]())
             redis = stack.enter_context(RedisServer(append_only=True))
@@ -90,7 +92,7 @@ class Copies:
                     try:
                         yield Measured(self.name, self.server, peer.name, run, peer.copy(work))
                     except PeerFailed as error:  # measure the other peers anyway
-                        tell(f"  FAILED: {peer.name}: {error}")
+                        print_line(f"  FAILED: {peer.name}: {error}")
                     if work.total_bytes > MAX_KEPT_BYTES:
                         remove(server, work.destinations)
 
@@ -101,10 +103,10 @@ class Copies:
         return names
 
 
-def _report_missing(peer: Peer, tell: Tell) -> bool:
+def _report_missing(peer: Peer, print_line: PrintLine) -> bool:
     reason = peer.missing()
     if reason:
-        tell(f"  without {peer.name}: {reason}")
+        print_line(f"  without {peer.name}: {reason}")
     return bool(reason)
 
 

@@ -261,10 +261,10 @@ class Fleet:
         seconds, microseconds = self.ask_redis(lambda client: client.time())
         now_ms = seconds * 1000 + microseconds // 1000
 
-        def heard(client: redis.Redis) -> bool:
+        def received(client: redis.Redis) -> bool:
             return int(client.get(WATERMARK) or 0) > now_ms and not client.hexists(GAP, "from_ms")
 
-        eventually(lambda: self.ask_redis(heard), "all messages are received", patience_s, every_s=0.2)
+        eventually(lambda: self.ask_redis(received), "all messages are received", patience_s, every_s=0.2)
         self.settle(patience_s)
 
     # -- counting

@@ -84,48 +84,50 @@ class Disorder(RuleBasedStateMachine):
         super().__init__()
         self.fleet, self.redis_server = fleet, redis_server
         self.model = Model()
-        self.held_back: list[str] = []
+        self.delayed: list[str] = []
         self.bucket_run: subprocess.Popen[bytes] | None = None
         self.prefix = f"{time.monotonic_ns():x}/"
 
     # -- changes at the source, and their notifications
 
-    @rule(key=keys, size_bytes=st.sampled_from(SIZES_BYTES), told=st.sampled_from(["once", "twice", "later", "never"]))
-    def write(self, key: str, size_bytes: int, told: str) -> None:
+    @rule(
+        key=keys, size_bytes=st.sampled_from(SIZES_BYTES), notified=st.sampled_from(["once", "twice", "later", "never"])
+    )
+    def write(self, key: str, size_bytes: int, notified: str) -> None:
         key = self.prefix + key
         stamp = f"{key} {time.monotonic_ns()} ".encode()
         content = stamp + random.Random(stamp).randbytes(size_bytes)
         self.fleet.source.put(key, content)
         self.model.write(key, content)
-        self._tell(key, told)
+        self._notify(key, notified)
 
-    @rule(key=keys, told=st.sampled_from(["once", "later", "never"]))
-    def delete(self, key: str, told: str) -> None:
+    @rule(key=keys, notified=st.sampled_from(["once", "later", "never"]))
+    def delete(self, key: str, notified: str) -> None:
         key = self.prefix + key
         self.fleet.source.client.delete_object(Bucket=self.fleet.source.name, Key=key)
         self.model.delete(key)
-        self._tell(key, told)
+        self._notify(key, notified)
 
-    @precondition(lambda self: self.held_back)
+    @precondition(lambda self: self.delayed)
     @rule(chance=st.randoms(use_true_random=False))
-    def tell_what_was_held_back_in_any_order(self, chance: random.Random) -> None:
-        told, self.held_back = self.held_back, []
-        chance.shuffle(told)
-        for key in told:
-            self._say(key)
+    def notify_delayed_keys_in_any_order(self, chance: random.Random) -> None:
+        delayed, self.delayed = self.delayed, []
+        chance.shuffle(delayed)
+        for key in delayed:
+            self._publish(key)
 
-    def _tell(self, key: str, told: str) -> None:
-        if told == "later":
-            self.held_back.append(key)
-        for _ in range({"once": 1, "twice": 2}.get(told, 0)):
-            self._say(key)
+    def _notify(self, key: str, notified: str) -> None:
+        if notified == "later":
+            self.delayed.append(key)
+        for _ in range({"once": 1, "twice": 2}.get(notified, 0)):
+            self._publish(key)
 
-    def _say(self, key: str) -> None:
+    def _publish(self, key: str) -> None:
         """Notify the fleet; keep what Redis does not accept and send it later, like a persistent producer."""
         try:
             self.tell(key)
         except (RedisUnavailable, redis.RedisError):
-            self.held_back.append(key)
+            self.delayed.append(key)
         else:
             self.model.untold.discard(key)
 
@@ -198,8 +200,8 @@ class Disorder(RuleBasedStateMachine):
         self.fleet.gather()
         if self.bucket_run is not None:
             self.bucket_run.wait(60)
-        while self.held_back:
-            self._say(self.held_back.pop())
+        while self.delayed:
+            self._publish(self.delayed.pop())
         self.wait_until_done()
         assert not self._faults(told_only=True)
         if self.model.untold:  # never notified: only `bucket` finds these

@@ -103,9 +103,9 @@ def test_a_failover_loses_nothing_that_the_replica_knew(
         for member in fleet.members:
             member.wait_subscribed()
 
-        def heard() -> bytes | None:
+        def received() -> bytes | None:
             fleet.publish("published")
             return fleet.destinations["destination"].content("published")
 
-        eventually(heard,
+        eventually(received,
                    "messages are received again", 60, every_s=1.0)  # fmt: skip

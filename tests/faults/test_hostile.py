@@ -64,9 +64,9 @@ def read_error(raw: bytes) -> None:
     endpoint = Endpoint("destination", "bucket", secret_access_key=Secret(SECRET))
     headers = {"location": raw.decode("latin-1"), "x-amz-bucket-region": raw.decode("latin-1")[:40]}
     for status, said in ((500, raw), (200, b"<Error>" + raw), (301, b""), (403, raw + SECRET.encode())):
-        told = str(error_for_response(endpoint, "PUT", "k", status=status, headers=headers, body=said))
-        assert SECRET not in told
-        assert len(told) < 2000 + len(raw)
+        message = str(error_for_response(endpoint, "PUT", "k", status=status, headers=headers, body=said))
+        assert SECRET not in message
+        assert len(message) < 2000 + len(raw)
 
 
 @dataclass(frozen=True)

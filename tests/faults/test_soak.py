@@ -77,8 +77,8 @@ def _load(fleet: Fleet, wanted: dict[str, bytes], until_s: float) -> int:
         key = f"key {random.randrange(200)}"
         wanted[key] = f"{key} {time.monotonic_ns()} ".encode() + random.randbytes(_any_size_bytes())
         fleet.source.put(key, wanted[key])
-        told = [key, *random.choices([key, f"gone {random.random()}", "", "k" * 2000], k=random.randrange(3))]
-        fleet.publish(*told)
-        notices += len(told)
+        keys = [key, *random.choices([key, f"gone {random.random()}", "", "k" * 2000], k=random.randrange(3))]
+        fleet.publish(*keys)
+        notices += len(keys)
         time.sleep(PAUSE_S)
     return notices

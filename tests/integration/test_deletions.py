@@ -214,18 +214,18 @@ async def test_an_object_made_again_between_get_and_delete_is_there_in_the_end(
         return await delete(store, key, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Store, "delete", delete_late)
-    told: list[Result] = []
+    results: list[Result] = []
     async with AsyncExitStack() as stack:
         jobs = RedisJobQueue(await stack.enter_async_context(connected(redis_url)), "default", ("destination",))
         copies = await pair(stack, source, there)
         worker = Worker(
             Route("default", source, (there,)), jobs, copies.copy,
-            on_job_end=lambda _, outcomes, __: told.extend(outcome.result for outcome in outcomes),
+            on_job_end=lambda _, outcomes, __: results.extend(outcome.result for outcome in outcomes),
         )  # fmt: skip
         await jobs.enqueue([JobRequest("key", ("destination",))], Lane.FRESH)
         stop = asyncio.Event()
         async with running(worker.run(stop)):
-            await until(lambda: len(told) == 2)
+            await until(lambda: len(results) == 2)
             stop.set()
-    assert told == [Result.DELETED, Result.COPIED]
+    assert results == [Result.DELETED, Result.COPIED]
     assert client.get_object(Bucket=there.bucket_name, Key="key")["Body"].read() == b"new"

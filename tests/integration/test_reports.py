@@ -91,8 +91,8 @@ def test_every_object_has_a_line_with_sizes_md5s_and_proof_and_all_counts_add_up
     put(audited.swift, audited.far, a=b"a", b=b"xx", theirs=b"stays")
     put(audited.ceph, audited.near, old=b"goes")
     lines, summary, said = audited.run()
-    told = {(line["destination"], line["key"]): line for line in lines}
-    assert {key: (line["outcome"], line["reason"], line["proof"]) for key, line in told.items()} == {
+    by_key = {(line["destination"], line["key"]): line for line in lines}
+    assert {key: (line["outcome"], line["reason"], line["proof"]) for key, line in by_key.items()} == {
         ("destination", "a"): ("same", "same", "etag"),
         ("destination", "b"): ("copied", "etag", "etag"),
         ("destination", "empty"): ("copied", "missing", "etag"),
@@ -101,17 +101,17 @@ def test_every_object_has_a_line_with_sizes_md5s_and_proof_and_all_counts_add_up
         ("destination-near", "a"): ("copied", "missing", "etag"),
         ("destination-near", "b"): ("copied", "missing", "etag"),
         ("destination-near", "empty"): ("copied", "missing", "etag"),
-        ("destination-near", "parts"): ("copied", "missing", told["destination-near", "parts"]["proof"]),
+        ("destination-near", "parts"): ("copied", "missing", by_key["destination-near", "parts"]["proof"]),
         ("destination-near", "old"): ("deleted", "source_missing", None),
     }
     contents = {"a": b"a", "b": b"bb", "empty": b"", "parts": b"a" * 5 * MIB + b"b"}
-    for (destination, key), line in told.items():
+    for (destination, key), line in by_key.items():
         if line["proof"]:
             assert line["source_size_bytes"] == line["destination_size_bytes"] == len(contents[key])
         if line["proof"] and key != "parts":
             assert line["source_md5"] == line["destination_md5"] == hashlib.md5(contents[key]).hexdigest()
         assert destination in summary["destinations"]
-    assert told["destination", "parts"]["destination_md5"] == hashlib.md5(contents["parts"]).hexdigest()
+    assert by_key["destination", "parts"]["destination_md5"] == hashlib.md5(contents["parts"]).hexdigest()
     assert "route default: proven: every destination equals the source" in said
 
     lines, summary, said = audited.run()
