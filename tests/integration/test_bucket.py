@@ -157,7 +157,10 @@ def test_an_interval_repeats_the_run_until_it_is_stopped(place: Place) -> None:
         assert process.wait(PATIENCE_S) == 0
 
 
-def test_an_interrupted_run_ends_soon_reports_it_and_exits_with_1(place: Place) -> None:
+@pytest.mark.parametrize("with_redis", [True, False])
+def test_an_interrupted_run_ends_soon_reports_it_and_exits_with_1(place: Place, with_redis: bool) -> None:
+    if not with_redis:
+        place.redis_url = ""
     config = place.config(worker={"concurrency": 2})
     limit_destination(config, "max_requests_per_s = 2")
     with bucket_started(config) as process:
