@@ -55,7 +55,7 @@ class PeriodicReconcile:
         summary = await run_exclusive(self._route, self._jobs, self._reconcile, wait_for_lock=wait_for_lock)
         log.info("route %s: %s", self._route, summary.text)
         for name, reason in summary.deletions_withheld.items():
-            log.warning("route %s: deletions at %s withheld: %s", self._route, name, reason)
+            log.warning("route %s: deletions withheld at %s: %s", self._route, name, reason)
         return summary
 
     async def _reconcile(self) -> ReconcileSummary:
