@@ -75,25 +75,15 @@ class RouteListener:
         self.pubsub: PubSubSource | None = None
         self._backfill: GapBackfill | None = None
         if route.channel:
+            matches, count = matcher(route), self.worker.observer.on_notification
             self.pubsub = pubsub = PubSubSource(
-                route,
-                route.channel,
-                self.jobs,
-                subscriber_client,
-                matches=matcher(route),
-                count=self.worker.observer.on_notification,
+                route, route.channel, self.jobs, subscriber_client, matches=matches, count=count
             )
             if config.pubsub.backfill:
                 self._backfill = GapBackfill(
-                    route,
-                    pubsub.watermark,
-                    stores.source,
-                    self.jobs,
-                    self._reconcile,
-                    is_leader=lambda: pubsub.is_leader,
-                    margin_s=config.pubsub.backfill_margin_s,
-                    matches=matcher(route),
-                )
+                    route, pubsub.watermark, stores.source, self.jobs, self._reconcile,
+                    is_leader=lambda: pubsub.is_leader, margin_s=config.pubsub.backfill_margin_s, matches=matches,
+                )  # fmt: skip
 
     async def _reconcile(self) -> Mapping[str, str]:
         """Compare everything; return the destinations that could not be listed, with the reason."""
@@ -198,19 +188,12 @@ def sources_for(listeners: Sequence[RouteListener], config: Config, metrics: Met
     def count_unusable(kind: str) -> None:
         metrics.notifications["", kind] += 1  # without a key there is no route
 
-    routing = Routing(
-        [
-            RouteQueue(
-                listener.route,
-                listener.jobs,
-                listener.worker.observer.on_notification,
-                listener.jobs.dead_letter_message,
-            )
-            for listener in listeners
-        ]
-    )
+    queues = [
+        RouteQueue(each.route, each.jobs, each.worker.observer.on_notification, each.jobs.dead_letter_message)
+        for each in listeners
+    ]
     first = listeners[0]
-    sources = create_sources(config, first.subscriber_client, first.jobs.consumer, routing, count_unusable)
+    sources = create_sources(config, first.subscriber_client, first.jobs.consumer, Routing(queues), count_unusable)
     for source in sources:
         for listener in listeners:
             metrics.notifications[listener.route.name, source.kind] += 0

@@ -38,7 +38,7 @@ class MessageBuffer:
 
     Attributes:
         subscribed_s: when the current subscription began, on the clock of `boottime_s`.
-        changed: set when something was received.
+        changed: set when messages were received, or may be enqueued now.
     """
 
     def __init__(self, channel: str) -> None:
@@ -93,7 +93,8 @@ class MessageBuffer:
         self._discarded_to_s = max(self._discarded_to_s, oldest_s)
 
     def skip_to(self, checkpoint: bytes) -> None:
-        """Drop what precedes a checkpoint: the previous leader has enqueued it. Without effect if it is not here."""
+        """Drop what precedes a checkpoint, if it is here: the previous leader has enqueued it."""
         at_s = next((message.at_s for message in self._messages if message.checkpoint == checkpoint), None)
         while at_s is not None and self._messages[0].at_s < at_s - MAX_REORDERING_S:
             self._messages.popleft()
+        self.changed.set()

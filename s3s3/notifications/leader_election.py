@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
 from functools import partial
 
 from ..queue.lua_scripts import LuaScripts
 from ..queue.redis_retry import RedisRetry
 from ..tasks import wait_with_timeout
+from .buffer import MessageBuffer
+from .watermark import Watermark
 
 log = logging.getLogger(__name__)
 
@@ -29,30 +30,21 @@ class LeaderElection:
 
     Args:
         listener: id of this listener.
-        complete_from_ms: returns when, by Redis's clock, this listener's messages begin to be complete.
-        on_watermark_seen: called when Redis has a watermark.
-        on_elected: called with the last checkpoint before which the previous leader has enqueued everything.
+        buffer: when elected, it skips what the previous leader has enqueued.
+        watermark: notified that Redis has one.
 
     Attributes:
         is_leader: whether this listener was the leader at its last renewal.
     """
 
     def __init__(
-        self,
-        scripts: LuaScripts,
-        channel: str,
-        listener: str,
-        *,
-        complete_from_ms: Callable[[], Awaitable[int]],
-        on_watermark_seen: Callable[[], None],
-        on_elected: Callable[[bytes], None],
+        self, scripts: LuaScripts, channel: str, listener: str, buffer: MessageBuffer, watermark: Watermark
     ) -> None:
         self._scripts = scripts
         self._channel = channel
         self._listener = listener
-        self._complete_from_ms = complete_from_ms
-        self._on_watermark_seen = on_watermark_seen
-        self._on_elected = on_elected
+        self._buffer = buffer
+        self._watermark = watermark
         self._retry = RedisRetry()
         self._wake = asyncio.Event()
         self._is_resigning = False
@@ -69,7 +61,7 @@ class LeaderElection:
             if state == "leader" and not self.is_leader:
                 log.info("channel %s: elected leader", self._channel)
                 self.is_leader = True
-                self._on_elected(enqueued_checkpoint)
+                self._buffer.skip_to(enqueued_checkpoint)
             elif state != "leader" and self.is_leader:
                 log.info("channel %s: lost leadership", self._channel)
                 self.is_leader = False
@@ -79,12 +71,14 @@ class LeaderElection:
 
     async def _elect(self, checkpoint: bytes, may_leave_gap: bool) -> tuple[str, bytes]:
         """Run elect.lua; return the state, and the last checkpoint before which everything is enqueued."""
-        lease_ms, complete_from_ms = int(LEASE_S * 1000), await self._complete_from_ms()
+        subscribed_s = self._buffer.subscribed_s
+        complete_from_s = self._buffer.complete_from_s(subscribed_s)
+        complete_from_ms = await self._watermark.redis_time_ms(complete_from_s, subscribed_s)
         state, has_watermark, enqueued_checkpoint = await self._scripts.run(
-            "elect", self._listener, lease_ms, checkpoint, complete_from_ms, int(may_leave_gap)
+            "elect", self._listener, int(LEASE_S * 1000), checkpoint, complete_from_ms, int(may_leave_gap)
         )
         if has_watermark:
-            self._on_watermark_seen()
+            self._watermark.note_exists()
         return str(state), str(enqueued_checkpoint).encode()
 
     def on_resignation(self) -> None:

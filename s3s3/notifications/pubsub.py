@@ -19,7 +19,6 @@ Keys, under the route's prefix:
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -35,10 +34,9 @@ from ..tasks import run_with_background, wait_with_timeout
 from .buffer import BufferedMessage, MessageBuffer
 from .leader_election import LEASE_S, NO_LEADER, LeaderElection
 from .message import BadMessage, log_enqueued, parse_message, printable_message
+from .source import SourceHealth
 from .subscription import Subscription
 from .watermark import Watermark
-
-log = logging.getLogger(__name__)
 
 #: How long a listener that does not lead keeps messages, in s; more than enough to be elected after a leader's death.
 KEPT_S = 3 * LEASE_S
@@ -81,17 +79,13 @@ class PubSubSource:
         self._checkpoint = b""  # the last one before which this listener has enqueued everything
         self._last_checkpoint: bytes | None = None
         self._last_checkpoint_recorded = asyncio.Event()
-        self._logged_kinds: set[str] = set()
+        self._health = SourceHealth(f"channel {channel}", 0, count)
         self._retry = RedisRetry()
         prefix = keyspace(route.name)
         scripts = LuaScripts(jobs.client, __package__, prefix, folder="lua")
         self._buffer = MessageBuffer(channel)
         self.watermark = Watermark(scripts, channel, jobs.consumer)
-        self._election = LeaderElection(
-            scripts, channel, jobs.consumer,
-            complete_from_ms=self._complete_from_ms, on_watermark_seen=self.watermark.note_exists,
-            on_elected=self._on_elected,
-        )  # fmt: skip
+        self._election = LeaderElection(scripts, channel, jobs.consumer, self._buffer, self.watermark)
         self.subscription = Subscription(
             subscriber_client, jobs.client, channel,
             on_subscribed=self._buffer.on_subscribed, on_message=self._buffer.on_message,
@@ -117,14 +111,6 @@ class PubSubSource:
             self._election.on_resignation()
         else:
             self._buffer.on_checkpoint(checkpoint)
-
-    def _on_elected(self, enqueued_checkpoint: bytes) -> None:
-        self._buffer.skip_to(enqueued_checkpoint)
-        self._buffer.changed.set()
-
-    async def _complete_from_ms(self) -> int:
-        subscribed_s = self._buffer.subscribed_s
-        return await self.watermark.redis_time_ms(self._buffer.complete_from_s(subscribed_s), subscribed_s)
 
     async def resign(self) -> None:
         """Record what is enqueued, and let another listener be elected without waiting for the lease to expire.
@@ -189,9 +175,5 @@ class PubSubSource:
             log_enqueued(self._route, [request.key for request in requests], f"channel {self._channel}")
 
     async def _dead_letter(self, text: bytes, bad: BadMessage) -> None:
-        self._count(bad.kind)
-        if bad.kind not in self._logged_kinds:
-            self._logged_kinds.add(bad.kind)
-            log.warning("channel %s: unusable message kept as a dead letter of (message); others like it are not "
-                        "logged (%s): %r", self._channel, bad, printable_message(text)[:80])  # fmt: skip
+        self._health.count_bad(bad, printable_message(text), "kept as a dead letter of (message)")
         await self._jobs.dead_letter_message(printable_message(text), str(bad))

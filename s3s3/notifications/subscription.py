@@ -58,8 +58,6 @@ class Subscription:
         on_ping: Callable[[float], None],
         checkpoint_channel: str,
         on_checkpoint: Callable[[bytes], None],
-        ping_interval_s: float | None = None,
-        stale_after_s: float | None = None,
     ) -> None:
         self._subscriber_client = subscriber_client
         self._client = client
@@ -70,8 +68,6 @@ class Subscription:
         self._on_message = on_message
         self._on_ping = on_ping
         self._on_checkpoint = on_checkpoint
-        self._ping_interval_s = ping_interval_s or PING_INTERVAL_S
-        self._stale_after_s = stale_after_s or STALE_AFTER_S
         self._last_ping_s = 0.0
         self.alive = False
 
@@ -117,8 +113,8 @@ class Subscription:
 
     async def _ping_loop(self) -> None:
         self._last_ping_s = time.monotonic()
-        while time.monotonic() - self._last_ping_s < self._stale_after_s:
+        while time.monotonic() - self._last_ping_s < STALE_AFTER_S:
             with contextlib.suppress(RedisUnavailable):  # the missing ping is detected below
                 await self.ping()
-            await asyncio.sleep(self._ping_interval_s)
-        raise SubscriptionStale(f"no ping returned for {self._stale_after_s:g} s")
+            await asyncio.sleep(PING_INTERVAL_S)
+        raise SubscriptionStale(f"no ping returned for {STALE_AFTER_S:g} s")

@@ -6,12 +6,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from typing import cast
 
 import pytest
 from redis.asyncio import Redis
 
 from s3s3.notifications import leader_election
+from s3s3.notifications.buffer import MessageBuffer
 from s3s3.notifications.leader_election import LeaderElection
+from s3s3.notifications.watermark import Watermark
 from s3s3.queue import connection
 from s3s3.queue.lua_scripts import LuaScripts
 from tests.waiting import running, until
@@ -43,16 +46,24 @@ class Candidate:
         self.has_seen_watermark = False
         self.checkpoints: list[bytes] = []
         self._complete_from_ms = int((time.time() + complete_from_s) * 1000)
+        self.subscribed_s = 0.0
         self.election = LeaderElection(
             LuaScripts(client, "s3s3.notifications", PREFIX, folder="lua"), "backup", name,
-            complete_from_ms=self.complete_from_ms, on_watermark_seen=self.on_watermark_seen,
-            on_elected=self.elected_with.append,
+            cast("MessageBuffer", self), cast("Watermark", self),
         )  # fmt: skip
 
-    async def complete_from_ms(self) -> int:
+    # Methods of the buffer and of the watermark.
+
+    def complete_from_s(self, subscribed_s: float) -> float:
+        return subscribed_s
+
+    def skip_to(self, checkpoint: bytes) -> None:
+        self.elected_with.append(checkpoint)
+
+    async def redis_time_ms(self, _at_s: float, _subscribed_s: float) -> int:
         return self._complete_from_ms
 
-    def on_watermark_seen(self) -> None:
+    def note_exists(self) -> None:
         self.has_seen_watermark = True
 
     async def receive(self) -> None:

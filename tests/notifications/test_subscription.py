@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 from redis.asyncio import Redis
 
+from s3s3.notifications import subscription as subscription_module
 from s3s3.notifications.subscription import Subscription
 from s3s3.queue import connection
 from s3s3.queue.lease import boottime_s
@@ -17,6 +18,12 @@ from s3s3.scripts.demo.redis_server import RedisServer
 from tests.waiting import running, until
 
 pytestmark = pytest.mark.real
+
+
+@pytest.fixture(autouse=True)
+def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscription_module, "PING_INTERVAL_S", 0.05)
+    monkeypatch.setattr(subscription_module, "STALE_AFTER_S", 1.0)
 
 
 class Callbacks:
@@ -28,7 +35,7 @@ class Callbacks:
         self.pings: list[float] = []
         self.checkpoints: list[bytes] = []
 
-    def subscription(self, subscriber_client: Redis, client: Redis, stale_after_s: float = 1.0) -> Subscription:
+    def subscription(self, subscriber_client: Redis, client: Redis) -> Subscription:
         def count() -> None:
             self.subscribed += 1
 
@@ -36,7 +43,6 @@ class Callbacks:
             subscriber_client, client, "backup",
             on_subscribed=count, on_message=self.messages.append, on_ping=self.pings.append,
             checkpoint_channel="checkpoint", on_checkpoint=self.checkpoints.append,
-            ping_interval_s=0.05, stale_after_s=stale_after_s,
         )  # fmt: skip
 
 
@@ -99,7 +105,7 @@ async def test_a_half_open_connection_is_detected_and_replaced(redis_server: Red
         subscriber_client = connection.connect(f"redis://127.0.0.1:{relay.port}/0", decode=False)
         client = connection.connect(redis_url)
         received = Callbacks()
-        subscription = received.subscription(subscriber_client, client, stale_after_s=0.5)
+        subscription = received.subscription(subscriber_client, client)
         async with running(subscription.run()):
             await until(lambda: subscription.alive)
             relay.drops_replies = True
