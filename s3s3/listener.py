@@ -61,17 +61,10 @@ class RouteListener:
         self.jobs = RedisJobQueue.of(client, route, settings.lease_s)
         self._periodic = PeriodicReconcile(stores, self.jobs, settings, periodic)
         self.worker = RouteWorker(
-            route,
-            self.jobs,
-            stores.copier.copy_job,
-            settings,
-            metrics,
-            "listen",
-            on_copied=on_copied_for(route, config, self.jobs),
-            limits=stores.limits,
-            is_leader=lambda: self.pubsub is not None and self.pubsub.is_leader,
-            source_problem=self._source_problem,
-        )
+            route, self.jobs, stores.copier.copy_job, settings, metrics, "listen",
+            on_copied=on_copied_for(route, config, self.jobs), limits=stores.limits,
+            is_leader=lambda: self.pubsub is not None and self.pubsub.is_leader, source_problem=self._source_problem,
+        )  # fmt: skip
         self.pubsub: PubSubSource | None = None
         self._backfill: GapBackfill | None = None
         if route.channel:
