@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import html
 import re
-from xml.etree.ElementTree import Element, TreeBuilder, fromstring
-from xml.etree.ElementTree import ParseError as NotXML
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder, fromstring
 
 from defusedxml.common import DTDForbidden
-from defusedxml.ElementTree import DefusedXMLParser, ParseError
 
 from ..errors import StoreRefused
 
@@ -18,6 +16,8 @@ def parse(body: bytes, limit_bytes: int) -> Element:
 
     Raises StoreRefused for a body that is not XML, has a DTD, in any encoding, or has more than `limit_bytes`.
     """
+    from defusedxml.ElementTree import DefusedXMLParser  # noqa: PLC0415  takes 20 ms, and most processes parse no XML
+
     if len(body) > limit_bytes:
         raise StoreRefused(f"the response has more than {limit_bytes} bytes of XML")
     parser = DefusedXMLParser(target=TreeBuilder(), forbid_dtd=True)
@@ -26,7 +26,7 @@ def parse(body: bytes, limit_bytes: int) -> Element:
         root: Element = parser.close()
     except DTDForbidden as error:
         raise StoreRefused("the XML of the response has a DTD, which s3s3 does not accept") from error
-    except (ParseError, ValueError, LookupError) as error:  # the last two: of the encoding
+    except (SyntaxError, ValueError, LookupError) as error:  # of defusedxml's ParseError; an unknown encoding
         raise StoreRefused(f"the response is not XML: {error}") from error
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
@@ -39,7 +39,7 @@ def unescape(text: str) -> str:
         return text
     try:
         return fromstring(f"<t>{text}</t>").text or ""
-    except NotXML as error:
+    except ParseError as error:
         raise StoreRefused(f"the response is not XML: {error}") from error
 
 
