@@ -31,7 +31,7 @@
     ├── NotCached                    a download was not stored in the disk cache
     └── SignatureRejected            a presigned URL is not valid
 
-Exceptions of libraries are translated in `s3s3.s3` and `s3s3.queue.redis_errors`; those of the transport are in
+Exceptions of libraries are translated in `s3s3.s3` and `s3s3.queue.redis_calls`; those of the transport are in
 `s3s3.s3.transport.errors`.
 """
 

@@ -22,8 +22,8 @@ from .notifications.pubsub import PubSubSource
 from .notifications.routing import RouteQueue, Routing
 from .notifications.source import NotificationSource
 from .queue import connection
+from .queue.redis_calls import RedisRetry
 from .queue.redis_queue import RedisJobQueue
-from .queue.redis_retry import RedisRetry
 from .reconcile.periodic import PeriodicReconcile, Schedule
 from .tasks import DRAIN_S, run_with_background
 from .transfer.route_stores import RouteStores, copy_budget, opened, probe_error

@@ -28,8 +28,7 @@ from redis.asyncio import Redis
 from ..errors import RedisUnavailable, UpstreamRefused, UrlForbidden
 from ..model import Outcome, Result
 from ..monitoring.log import log_fields
-from ..queue.keyspace import keyspace
-from ..queue.redis_errors import translate_errors
+from ..queue.redis_calls import keyspace, translate_errors
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from ..errors import RedisUnavailable
 from ..model import Lane, Result
 from ..monitoring.log import log_fields
 from ..queue.base import JobQueue, JobRequest
-from ..queue.redis_retry import RedisRetry
+from ..queue.redis_calls import RedisRetry
 from ..queue.tracker import OutcomeTracker
 
 log = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from redis.asyncio import Redis
 from .. import __version__
 from ..errors import RedisUnavailable
 from ..model import Outcome, Route
-from ..queue.lua_scripts import LuaScripts
+from ..queue.redis_calls import LuaScripts
 from ..queue.redis_queue import RedisJobQueue
 from .history import History, MetricsDelta
 from .metrics import Metrics

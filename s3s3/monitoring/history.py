@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from redis.asyncio import Redis
 
 from ..model import Outcome, Result, Route
-from ..queue.lua_scripts import LuaScripts
+from ..queue.redis_calls import LuaScripts
 from .metrics import NOTIFICATION_TO_COPY_BOUNDS_S, Metrics
 
 MINUTES = 60

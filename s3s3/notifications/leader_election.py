@@ -7,8 +7,7 @@ import logging
 import secrets
 from functools import partial
 
-from ..queue.lua_scripts import LuaScripts
-from ..queue.redis_retry import RedisRetry
+from ..queue.redis_calls import LuaScripts, RedisRetry
 from ..tasks import wait_with_timeout
 from .buffer import MessageBuffer
 from .watermark import Watermark

@@ -26,10 +26,8 @@ from redis.asyncio import Redis
 
 from ..model import Lane, Route
 from ..queue.base import JobRequest
-from ..queue.keyspace import keyspace
-from ..queue.lua_scripts import LuaScripts
+from ..queue.redis_calls import LuaScripts, RedisRetry, keyspace
 from ..queue.redis_queue import RedisJobQueue
-from ..queue.redis_retry import RedisRetry
 from ..tasks import run_with_background, wait_with_timeout
 from .buffer import BufferedMessage, MessageBuffer
 from .leader_election import LEASE_S, NO_LEADER, LeaderElection

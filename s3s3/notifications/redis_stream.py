@@ -21,9 +21,7 @@ from redis.exceptions import ResponseError
 
 from ..errors import RedisUnavailable
 from ..model import Notification
-from ..queue.lua_scripts import LuaScripts
-from ..queue.redis_errors import is_no_group, translate_errors
-from ..queue.redis_retry import RedisRetry
+from ..queue.redis_calls import LuaScripts, RedisRetry, is_no_group, translate_errors
 from .message import BadMessage, parse_message, printable_message
 from .source import Deliver, SourceHealth
 

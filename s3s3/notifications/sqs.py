@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ..errors import RedisUnavailable
 from ..model import Notification
-from ..queue.redis_retry import RedisRetry
+from ..queue.redis_calls import RedisRetry
 from ..tasks import run_until_stopped, run_with_background, wait_with_timeout
 from .message import printable_message
 from .s3_events import parse_events

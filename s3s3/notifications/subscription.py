@@ -15,8 +15,7 @@ from redis.asyncio import Redis
 from ..errors import RedisUnavailable, SubscriptionStale
 from ..queue.connection import subscriber
 from ..queue.lease import boottime_s
-from ..queue.redis_errors import translate_errors
-from ..queue.redis_retry import INITIAL_BACKOFF_S, MAX_BACKOFF_S
+from ..queue.redis_calls import INITIAL_BACKOFF_S, MAX_BACKOFF_S, translate_errors
 from ..tasks import run_with_background
 
 log = logging.getLogger(__name__)

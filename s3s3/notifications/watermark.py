@@ -6,7 +6,7 @@ import logging
 from typing import NamedTuple
 
 from ..queue.lease import boottime_s
-from ..queue.lua_scripts import LuaScripts
+from ..queue.redis_calls import LuaScripts
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 
 from .base import PAUSED, DeadLetter, QueueStats, ReconcileRecord, RunningReconcile
-from .lua_scripts import LuaScripts
-from .redis_errors import translate_errors
+from .redis_calls import LuaScripts, translate_errors
 
 #: Keys that one script call handles: Redis runs nothing else meanwhile.
 KEYS_PER_CALL = 500

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from ..config.addresses import redacted_url, redis_url_advice
 from ..errors import ConfigError, RedisTooOld
 from ..tasks import timeout
-from .redis_errors import translate_errors
+from .redis_calls import translate_errors
 
 #: Timeout of a response. Blocking reads wait for less than this.
 RESPONSE_TIMEOUT_S = 10.0

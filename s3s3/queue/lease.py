@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
+from functools import partial
 
 from ..errors import LeaseLost
 
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+#: Return a monotonic time for lease deadlines, in s. On Linux it includes the time in suspend (clock_gettime(2)).
+boottime_s = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-def boottime_s() -> float:
-    """Return a monotonic time for lease deadlines. On Linux it includes the time in suspend (clock_gettime(2))."""
-    return time.clock_gettime(_CLOCK)
-
-
+@dataclass(slots=True, eq=False)
 class Lease:
     """The lease of a claimed job, checked before each write by calling it.
 
-    Args:
-        until_s: when it expires, by `boottime_s`; a renewal changes it.
+    `until_s` is when it expires, by `boottime_s`; a renewal changes it.
     """
 
-    __slots__ = ("until_s",)
-
-    def __init__(self, until_s: float) -> None:
-        self.until_s = until_s
+    until_s: float
 
     def __call__(self) -> None:
-        """Return if a write is permitted now.
-
-        Raises:
-            LeaseLost: the lease has expired, or another worker owns the job.
-        """
+        """Return if a write is permitted now. Raises LeaseLost if the lease expired or another worker owns the job."""
         if boottime_s() >= self.until_s:
             raise LeaseLost("lease expired: another worker may own this job now")
 

@@ -71,10 +71,8 @@ from .base import (
 )
 from .batching import Batcher
 from .connection import RESPONSE_TIMEOUT_S
-from .keyspace import keyspace
 from .lease import boottime_s
-from .lua_scripts import LuaScripts
-from .redis_errors import is_no_group, raise_translated, translate_errors
+from .redis_calls import LuaScripts, is_no_group, keyspace, raise_translated, translate_errors
 
 #: Keys of each kind that one call of `promote_due.lua` handles.
 PROMOTED_PER_CALL = 200

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import LeaseLost
-from ..queue.lua_scripts import LuaScripts
+from ..queue.redis_calls import LuaScripts
 from ..queue.redis_queue import RedisJobQueue
 from .summary import ReconcileSummary
 

@@ -16,7 +16,7 @@ from ..monitoring.health import application, served
 from ..monitoring.metrics import Metrics
 from ..monitoring.status_page import status_page_for
 from ..monitoring.systemd import notified
-from ..queue import redis_errors
+from ..queue import redis_calls
 from ..reconcile.periodic import Schedule
 from . import command
 
@@ -76,7 +76,7 @@ async def _reason_to_restart(problems: Sequence[str], client: Redis) -> str:
     found = "; ".join(filter(None, problems))
     if found:
         try:
-            with redis_errors.translate_errors():
+            with redis_calls.translate_errors():
                 await client.ping()
         except RedisUnavailable:
             return ""

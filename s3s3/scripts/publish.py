@@ -16,7 +16,7 @@ from ..errors import ConfigError, RedisUnavailable
 from ..model import Lane, Route, matcher
 from ..monitoring.formatting import count_noun
 from ..queue.base import JobRequest
-from ..queue.redis_errors import translate_errors
+from ..queue.redis_calls import translate_errors
 from ..queue.redis_queue import RedisJobQueue
 from ..tasks import run_with_background
 from . import command

@@ -11,7 +11,7 @@ from typing import Any
 from ..model import Lane, Result, Route
 from ..monitoring.formatting import count_noun
 from ..queue.base import PAUSED, JobQueue, JobRequest
-from ..queue.redis_retry import RedisRetry
+from ..queue.redis_calls import RedisRetry
 from ..queue.tracker import OutcomeTracker
 from ..tasks import wait_first
 

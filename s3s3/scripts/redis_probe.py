@@ -9,7 +9,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from ..queue.connection import check_version
-from ..queue.redis_errors import translate_errors
+from ..queue.redis_calls import translate_errors
 from .selection import count_subscribers
 
 

@@ -13,7 +13,7 @@ from ..config import Config
 from ..errors import ConfigError
 from ..model import Route
 from ..queue.connection import connected
-from ..queue.redis_errors import translate_errors
+from ..queue.redis_calls import translate_errors
 from ..queue.redis_queue import RedisJobQueue
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Protocol
 
 from ..model import Job, Outcome, Result
-from ..queue.redis_retry import RedisRetry
+from ..queue.redis_calls import RedisRetry
 from .retry_policy import unavailable_store
 
 #: A circuit opens after this many consecutive failures ...

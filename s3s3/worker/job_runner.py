@@ -14,7 +14,7 @@ from ..model import Job, Outcome, Result
 from ..monitoring.log import log_fields
 from ..queue.base import Disposition, DispositionKind, JobQueue
 from ..queue.lease import Lease
-from ..queue.redis_retry import RedisRetry
+from ..queue.redis_calls import RedisRetry
 from .bulkhead import Bulkhead
 from .circuit_breaker import CircuitBreakers
 from .retry_policy import DONE, disposition_for, outcome_event

@@ -27,8 +27,7 @@ from redis.asyncio import Redis
 from ..errors import JobReleased, RedisUnavailable
 from ..model import Endpoint, Route, Window
 from ..monitoring.metrics import Metrics
-from ..queue.keyspace import keyspace
-from ..queue.lua_scripts import LuaScripts
+from ..queue.redis_calls import LuaScripts, keyspace
 from ..s3 import Priority
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from ..model import Job, Lane, Route
 from ..monitoring.log import log_fields
 from ..queue.base import ClaimResult, Disposition, DispositionKind, JobQueue
 from ..queue.lease import Lease, boottime_s
-from ..queue.redis_retry import RedisRetry
+from ..queue.redis_calls import RedisRetry
 from ..s3 import RateLimiter
 from ..tasks import DRAIN_S, cancel, run_with_background, wait_with_timeout
 from .bulkhead import Bulkhead

@@ -16,7 +16,7 @@ from s3s3.notifications.buffer import MessageBuffer
 from s3s3.notifications.leader_election import LeaderElection
 from s3s3.notifications.watermark import Watermark
 from s3s3.queue import connection
-from s3s3.queue.lua_scripts import LuaScripts
+from s3s3.queue.redis_calls import LuaScripts
 from tests.waiting import running, until
 
 pytestmark = pytest.mark.real

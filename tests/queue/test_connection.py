@@ -17,12 +17,11 @@ from redis.exceptions import ResponseError
 
 from s3s3.errors import ConfigError, RedisTooOld, RedisUnavailable
 from s3s3.model import Lane
-from s3s3.queue import redis_retry
+from s3s3.queue import redis_calls
 from s3s3.queue.base import Disposition, DispositionKind, JobRequest
 from s3s3.queue.connection import check_version, connect, connected
-from s3s3.queue.redis_errors import translate_errors
+from s3s3.queue.redis_calls import RedisRetry, translate_errors
 from s3s3.queue.redis_queue import RedisJobQueue
-from s3s3.queue.redis_retry import RedisRetry
 from s3s3.scripts.demo.process import Process, ServerFailed
 from s3s3.scripts.demo.redis_server import RedisServer, find_redis_server
 from s3s3.scripts.demo.servers import HOST, free_ports
@@ -288,12 +287,12 @@ class Failing:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_retry, "INITIAL_BACKOFF_S", 0.001)
-    monkeypatch.setattr(redis_retry, "MAX_BACKOFF_S", 0.002)
+    monkeypatch.setattr(redis_calls, "INITIAL_BACKOFF_S", 0.001)
+    monkeypatch.setattr(redis_calls, "MAX_BACKOFF_S", 0.002)
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.message for record in caplog.records if record.name == "s3s3.queue.redis_retry"]
+    return [record.message for record in caplog.records if record.name == "s3s3.queue.redis_calls"]
 
 
 async def test_a_call_is_retried_until_redis_responds_and_the_outage_is_logged_once(

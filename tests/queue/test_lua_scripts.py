@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from s3s3.errors import RedisUnavailable
 from s3s3.queue import connection
-from s3s3.queue.lua_scripts import LuaScripts
+from s3s3.queue.redis_calls import LuaScripts
 
 pytestmark = pytest.mark.real
 

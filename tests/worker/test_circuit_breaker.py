@@ -157,7 +157,7 @@ async def test_circuit_closed_by_another_worker_resets_the_failure_count(
 async def test_circuit_changes_are_retried_until_redis_is_available(
     jobs: CircuitLog, circuits: CircuitBreakers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s3s3.queue.redis_retry.INITIAL_BACKOFF_S", 0.001)
+    monkeypatch.setattr("s3s3.queue.redis_calls.INITIAL_BACKOFF_S", 0.001)
     await fail(circuits, ["k1", "k2", "k3", "k4"])
     jobs.unavailable_calls = 3
     await fail(circuits, ["k5"])

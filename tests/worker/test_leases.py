@@ -147,7 +147,7 @@ async def test_redis_that_loses_its_data_loses_no_running_job(redis_queue: NewQu
 
 async def test_outage_loses_no_claim_and_no_finish(jobs: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some calls fail, before or after Redis has executed them."""
-    monkeypatch.setattr("s3s3.queue.redis_retry.INITIAL_BACKOFF_S", 0.001)
+    monkeypatch.setattr("s3s3.queue.redis_calls.INITIAL_BACKOFF_S", 0.001)
     calls = 0
 
     def flaky(method: Callable[..., Awaitable[Any]], after: bool) -> Callable[..., Awaitable[Any]]:

@@ -17,8 +17,7 @@ import redis
 from ...config import DEFAULT_ROUTE
 from ...model import Endpoint, Lane
 from ...notifications.leader_election import LEASE_S as LEADER_LEASE_S
-from ...queue.keyspace import keyspace
-from ...queue.redis_errors import translate_errors
+from ...queue.redis_calls import keyspace, translate_errors
 from .commands import Listener
 from .folder import Folder
 from .judge import Bucket
