@@ -111,8 +111,8 @@ class MetricsDelta:
     async def publish(self, history: History) -> None:
         """Add the growth to the history. If Redis fails, the next call publishes it. Raises RedisUnavailable."""
         current = dict(self._current())
-        growth = {name: number - self._published.get(name, 0) for name, number in current.items()}
-        growth = {name: number for name, number in growth.items() if number}
+        growth = {name: number - self._published.get(name, 0) for name, number in current.items()
+                  if number != self._published.get(name, 0)}  # fmt: skip
         failures = self._failures
         if not growth and not failures:
             return
@@ -147,10 +147,8 @@ class History:
 
     async def add(self, growth: Mapping[str, int], failures: Sequence[Failure]) -> None:
         """Add to the statistics of the current minute. Raises RedisUnavailable."""
-        texts = [
-            json.dumps({"destination": each.destination, "reason": each.reason, "key": each.key, "count": each.count})
-            for each in failures
-        ]
+        texts = [json.dumps({"destination": each.destination, "reason": each.reason, "key": each.key,
+                             "count": each.count}) for each in failures]  # fmt: skip
         pairs = [part for name, number in growth.items() for part in (name, number)]
         await self._scripts.run(
             "history", "add", RETENTION_S, MAX_FAILURES, FAILURES_RETENTION_S, len(texts), *texts, *pairs
@@ -163,15 +161,10 @@ class History:
         for minute, fields in enumerate(minutes):
             for name, number in zip(fields[::2], fields[1::2], strict=True):
                 destination, kind, *bucket = name.split(" ")
-                _add(hours.setdefault(destination, HourlySeries()), minute, kind, bucket, int(number))
+                hour = hours.setdefault(destination, HourlySeries())
+                series = {"copied": hour.copied, "failed": hour.failed, "bytes": hour.copied_bytes}.get(kind)
+                if series is not None:
+                    series[minute] = int(number)
+                elif kind == "lag" and minute >= MINUTES - LAG_MINUTES and int(bucket[0]) < len(hour.lag):
+                    hour.lag[int(bucket[0])] += int(number)  # a newer version may have more kinds and buckets
         return HistorySnapshot(int(now_ms), hours, [Failure(**json.loads(text)) for text in failures])
-
-
-def _add(hour: HourlySeries, minute: int, kind: str, bucket: Sequence[str], number: int) -> None:
-    if kind == "lag":
-        if minute >= MINUTES - LAG_MINUTES and int(bucket[0]) < len(hour.lag):
-            hour.lag[int(bucket[0])] += number
-    else:
-        series = {"copied": hour.copied, "failed": hour.failed, "bytes": hour.copied_bytes}.get(kind)
-        if series is not None:  # a newer version may have added a kind
-            series[minute] = number

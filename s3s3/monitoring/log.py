@@ -85,21 +85,18 @@ class RateLimitedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # Py
         self._repeats: dict[Hashable, _Repeats] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno < logging.WARNING or self._unlimited or self._is_first(record):
-            super().emit(record)
-
-    def _is_first(self, record: logging.LogRecord) -> bool:
-        same = getattr(record, "repeats", None)
-        identity = (record.name, record.levelno, record.msg, record.getMessage() if same is None else same)
-        repeats = self._repeats.get(identity)
-        if repeats is None:
+        if record.levelno >= logging.WARNING and not self._unlimited:
+            same = getattr(record, "repeats", None)
+            identity = (record.name, record.levelno, record.msg, record.getMessage() if same is None else same)
+            repeats = self._repeats.get(identity)
+            if repeats is not None:
+                repeats.count += 1
+                repeats.last = record
+                return
             while len(self._repeats) >= MAX_REMEMBERED:
                 self._write(self._repeats.pop(next(iter(self._repeats))))
             self._repeats[identity] = _Repeats(time.monotonic())
-            return True
-        repeats.count += 1
-        repeats.last = record
-        return False
+        super().emit(record)
 
     def flush_repeats(self, older_than_s: float = REPEAT_INTERVAL_S) -> None:
         """Write the last repeat and the count of each line first written more than `older_than_s` ago."""

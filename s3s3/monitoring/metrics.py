@@ -43,11 +43,12 @@ def _as_list(values: LabelValues) -> list[str]:
 class _Numbers(dict[LabelValues, float]):
     """A number for each combination of label values; 0 by default, without adding a series."""
 
+    name: str
     family_type: type[CounterMetricFamily | GaugeMetricFamily]
 
-    def __init__(self, name: str, documentation: str, *labels: str) -> None:
+    def __init__(self, documentation: str, *labels: str) -> None:
         super().__init__()
-        self.name, self.documentation, self.labels = f"s3s3_{name}", documentation, labels
+        self.documentation, self.labels = documentation, labels
 
     def __missing__(self, _: LabelValues) -> float:
         return 0.0
@@ -91,10 +92,11 @@ class Distribution:
 class Histogram(dict[LabelValues, Distribution]):
     """A distribution for each combination of label values."""
 
-    def __init__(self, name: str, documentation: str, bounds: Sequence[float], *labels: str) -> None:
+    name: str
+
+    def __init__(self, documentation: str, bounds: Sequence[float], *labels: str) -> None:
         super().__init__()
-        self.name, self.documentation, self.labels = f"s3s3_{name}", documentation, labels
-        self.bounds = bounds
+        self.documentation, self.bounds, self.labels = documentation, bounds, labels
 
     def __missing__(self, values: LabelValues) -> Distribution:
         distribution = self[values] = Distribution(self.bounds)
@@ -111,7 +113,7 @@ class Histogram(dict[LabelValues, Distribution]):
 
 
 class Metrics(Collector):
-    """All metrics of a process, in a registry of their own.
+    """All metrics of a process, in a registry of their own; an attribute's name, after "s3s3_", names the metric.
 
     Args:
         process: add CPU time, memory and descriptors of this process, and Python's version and garbage collections.
@@ -119,65 +121,47 @@ class Metrics(Collector):
 
     def __init__(self, *, process: bool = False) -> None:
         by_destination = ("route", "destination")
-        self.build_info = Gauge("build_info", "Versions of s3s3 and Python; always 1.", "version", "python")
+        self.build_info = Gauge("Versions of s3s3 and Python; always 1.", "version", "python")
         self.notifications = Counter(
-            "notifications",
-            "Notifications, by source (pubsub, stream, sqs, webhook) or reason of rejection.",
-            "route",
-            "kind",
+            "Notifications, by source (pubsub, stream, sqs, webhook) or reason of rejection.", "route", "kind"
         )
         self.pending_jobs = Gauge(
-            "pending_jobs", "Jobs that are not done, by state: fresh, bulk, retrying or parked.", "route", "state"
+            "Jobs that are not done, by state: fresh, bulk, retrying or parked.", "route", "state"
         )
-        self.oldest_pending_seconds = Gauge("oldest_pending_seconds", "Age of the oldest pending job.", "route")
-        self.running_jobs = Gauge("running_jobs", "Jobs that this process is running.", "route")
-        self.consuming = Gauge("consuming", "1 while this process works on the route's queue, else 0.", "route")
-        self.retries = Counter("retries", "Failed copies that will be retried.", *by_destination)
-        self.dead_letters = Gauge("dead_letters", "Keys that failed permanently.", *by_destination)
-        self.circuit_open = Gauge("circuit_open", "1 while the store's circuit is open, else 0.", *by_destination)
-        self.copies = Counter("copies", "Jobs by destination and outcome.", *by_destination, "outcome")
-        self.copy_bytes = Counter("copy_bytes", "Bytes of copied and verified objects.", *by_destination)
+        self.oldest_pending_seconds = Gauge("Age of the oldest pending job.", "route")
+        self.running_jobs = Gauge("Jobs that this process is running.", "route")
+        self.consuming = Gauge("1 while this process works on the route's queue, else 0.", "route")
+        self.retries = Counter("Failed copies that will be retried.", *by_destination)
+        self.dead_letters = Gauge("Keys that failed permanently.", *by_destination)
+        self.circuit_open = Gauge("1 while the store's circuit is open, else 0.", *by_destination)
+        self.copies = Counter("Jobs by destination and outcome.", *by_destination, "outcome")
+        self.copy_bytes = Counter("Bytes of copied and verified objects.", *by_destination)
         self.copy_duration_seconds = Histogram(
-            "copy_duration_seconds", "Time from the GET to the verified copy.", DURATION_BOUNDS_S, *by_destination
+            "Time from the GET to the verified copy.", DURATION_BOUNDS_S, *by_destination
         )
         self.notification_to_copy_seconds = Histogram(
-            "notification_to_copy_seconds",
-            "Time from the notification to the verified copy.",
-            NOTIFICATION_TO_COPY_BOUNDS_S,
-            *by_destination,
+            "Time from the notification to the verified copy.", NOTIFICATION_TO_COPY_BOUNDS_S, *by_destination
         )
-        self.limit_wait_seconds = Counter(
-            "limit_wait_seconds", "Time spent waiting for a destination's rate limit.", *by_destination
-        )
+        self.limit_wait_seconds = Counter("Time spent waiting for a destination's rate limit.", *by_destination)
         self.verify_mismatch = Counter(
-            "verify_mismatch", "Bodies, lengths or MD5s that differ from what the store declared.", "route", "store"
+            "Bodies, lengths or MD5s that differ from what the store declared.", "route", "store"
         )
-        self.reconcile_entries = Counter(
-            "reconcile_entries", "Compared entries, by the reason of the decision.", *by_destination, "reason"
-        )
-        self.last_reconcile_timestamp_seconds = Gauge(
-            "last_reconcile_timestamp_seconds", "Unix time of the end of the last complete reconcile.", "route"
-        )
-        self.mirror_requests = Counter("mirror_requests", "Requests to a mirror, by outcome.", "mirror", "outcome")
+        self.reconcile_entries = Counter("Compared entries, by the reason of the decision.", *by_destination, "reason")
+        self.last_reconcile_timestamp_seconds = Gauge("Unix time of the end of the last complete reconcile.", "route")
+        self.mirror_requests = Counter("Requests to a mirror, by outcome.", "mirror", "outcome")
         self.mirror_answer_seconds = Histogram(
-            "mirror_answer_seconds", "Time from a request to its response.", DURATION_BOUNDS_S, "mirror", "outcome"
+            "Time from a request to its response.", DURATION_BOUNDS_S, "mirror", "outcome"
         )
-        self.mirror_too_large = Counter(
-            "mirror_too_large", "Copies not made because the object is too large for a single PUT.", "mirror"
-        )
-        self.mirror_waiting = Gauge("mirror_waiting", "Requests that are waiting for a copy.", "mirror")
-        self.mirror_cache_fills = Counter(
-            "mirror_cache_fills", "Downloads into a cache, by outcome.", "mirror", "outcome"
-        )
-        self.mirror_cache_filling = Gauge("mirror_cache_filling", "Running downloads into a cache.", "mirror")
-        self.mirror_cache_evicted = Counter("mirror_cache_evicted", "Objects evicted from a cache.", "mirror")
-        self.mirror_cache_evicted_bytes = Counter(
-            "mirror_cache_evicted_bytes", "Bytes of objects evicted from a cache.", "mirror"
-        )
-        self.mirror_cache_fill_ratio = Gauge(
-            "mirror_cache_fill_ratio", "Used part of a cache's file system, from 0 to 1.", "mirror"
-        )
-        self.mirror_connections = Gauge("mirror_connections", "Open client connections.", "mirror")
+        self.mirror_too_large = Counter("Copies not made because the object is too large for a single PUT.", "mirror")
+        self.mirror_waiting = Gauge("Requests that are waiting for a copy.", "mirror")
+        self.mirror_cache_fills = Counter("Downloads into a cache, by outcome.", "mirror", "outcome")
+        self.mirror_cache_filling = Gauge("Running downloads into a cache.", "mirror")
+        self.mirror_cache_evicted = Counter("Objects evicted from a cache.", "mirror")
+        self.mirror_cache_evicted_bytes = Counter("Bytes of objects evicted from a cache.", "mirror")
+        self.mirror_cache_fill_ratio = Gauge("Used part of a cache's file system, from 0 to 1.", "mirror")
+        self.mirror_connections = Gauge("Open client connections.", "mirror")
+        for name, metric in vars(self).items():
+            metric.name = f"s3s3_{name}"
         self.build_info[__version__, platform.python_version()] = 1
 
         self.registry = CollectorRegistry()

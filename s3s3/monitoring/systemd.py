@@ -25,6 +25,7 @@ class SystemdNotifier:
     """Sends messages to the service manager that the environment names, if any.
 
     Attributes:
+        has_manager: whether a service manager expects messages.
         has_watchdog: whether systemd expects keep-alive messages from this process.
         interval_s: the interval of keep-alive or status messages.
     """
@@ -32,20 +33,14 @@ class SystemdNotifier:
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         address = environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
+        self.has_manager = bool(address)
         watchdog_s = int(environ.get("WATCHDOG_USEC", "0") or 0) / 1_000_000
         own_pid = str(os.getpid())
         self.has_watchdog = watchdog_s > 0 and environ.get("WATCHDOG_PID", own_pid) == own_pid
         self.interval_s = watchdog_s / 3 if self.has_watchdog else STATUS_INTERVAL_S
 
-    @property
-    def has_manager(self) -> bool:
-        """Whether a service manager expects messages."""
-        return bool(self._address)
-
     def send(self, *lines: str) -> None:
         """Send lines as one message. A failure is logged and otherwise ignored."""
-        if not self._address:
-            return
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
             sender.setblocking(False)
             try:
@@ -63,29 +58,29 @@ async def notified(
     Args:
         unhealthy_reason: returns why a restart would help, or "". While there is a reason, keep-alive messages stop.
     """
-    notifier = SystemdNotifier() if notifier is None else notifier
+    notifier = notifier or SystemdNotifier()
     if not notifier.has_manager:
         yield
         return
+
+    async def send_health() -> None:
+        logged = ""
+        while True:
+            await asyncio.sleep(notifier.interval_s)
+            reason = await unhealthy_reason()
+            if reason:
+                notifier.send(f"STATUS={reason}")
+                if reason != logged and notifier.has_watchdog:
+                    log.error("unhealthy, systemd will restart this process: %s", reason)
+            else:
+                notifier.send("WATCHDOG=1", "STATUS=working")
+            logged = reason
+
     notifier.send("READY=1", "STATUS=working")
-    task = asyncio.create_task(_send_health(notifier, unhealthy_reason))
+    task = asyncio.create_task(send_health())
     try:
         yield
     finally:
         notifier.send("STOPPING=1", "STATUS=stopping")
         with suppress(asyncio.CancelledError):
             await cancel([task])
-
-
-async def _send_health(notifier: SystemdNotifier, unhealthy_reason: Callable[[], Awaitable[str]]) -> None:
-    logged = ""
-    while True:
-        await asyncio.sleep(notifier.interval_s)
-        reason = await unhealthy_reason()
-        if reason:
-            notifier.send(f"STATUS={reason}")
-            if reason != logged and notifier.has_watchdog:
-                log.error("unhealthy, systemd will restart this process: %s", reason)
-        else:
-            notifier.send("WATCHDOG=1", "STATUS=working")
-        logged = reason
