@@ -10,7 +10,7 @@ from .. import config
 from ..config.mirror import CacheSettings
 from ..errors import ConfigError
 from ..mirror.cache.directory import CacheDirectory
-from ..mirror.cache.eviction import cache_directory, disk_space, disk_usage
+from ..mirror.cache.eviction import DiskSpace, cache_directory, disk_usage
 from ..mirror.cache.inspection import cache_stats, verify
 from ..mirror.cache.writer import sweep
 from ..monitoring.formatting import count_noun, duration_text, size_text
@@ -80,7 +80,7 @@ def _stat(directory: CacheDirectory, settings: CacheSettings, *, as_json: bool) 
 
 
 def _evict(directory: CacheDirectory, settings: CacheSettings, *, everything: bool) -> int:
-    evicted = disk_space(directory, settings).evict(0.0 if everything else None)
+    evicted = DiskSpace(directory, settings.max_fill, settings.low_fill).evict(0.0 if everything else None)
     swept = sweep(directory)
     leftovers = f", and {count_noun(swept, 'leftover file')} of ended processes" if swept else ""
     print(f"removed {count_noun(evicted.objects, 'object')}, {size_text(evicted.size_bytes)}{leftovers}")

@@ -21,12 +21,14 @@ import os
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from email.utils import formatdate
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import ConfigError
-from .cached_object import CachedObject
 
 #: Resolution of the recorded access times (s).
 ACCESS_TIME_RESOLUTION_S = 60.0
@@ -34,13 +36,34 @@ ACCESS_TIME_RESOLUTION_S = 60.0
 MAX_IN_MEMORY = 4096
 
 
+@dataclass(frozen=True)
+class CachedObject:
+    """Metadata of a cached object, as stored in its JSON file. `body`: name of the body's file; `md5`: hex digits."""
+
+    bucket: str
+    key: str
+    size_bytes: int
+    etag: str
+    modified_ms: int
+    headers: Mapping[str, str]
+    md5: str
+    body: str
+
+    @cached_property
+    def response_headers(self) -> Mapping[str, str]:
+        """Headers of a response that carries the object."""
+        headers = {name.title(): valid_utf8(value) for name, value in self.headers.items()}
+        headers["ETag"] = f'"{self.etag}"'
+        headers["Last-Modified"] = formatdate(self.modified_ms // 1000, usegmt=True)
+        headers["Accept-Ranges"] = "bytes"
+        headers.setdefault("Content-Type", "binary/octet-stream")
+        return headers
+
+
 class OpenObject(NamedTuple):
     """A cached object with its body open. It stays readable after it is removed; the caller closes it.
 
-    Attributes:
-        file: descriptor of the body.
-        validated_s: when the store last confirmed the object (Unix time).
-        accessed_s: last request for it, to within `ACCESS_TIME_RESOLUTION_S` (Unix time).
+    The store last confirmed it at `validated_s`; clients last requested it at `accessed_s` (Unix time).
     """
 
     metadata: CachedObject
@@ -63,8 +86,7 @@ class _LoadedMetadata(NamedTuple):
 class CacheDirectory:
     """The directory of one cache. Only `open` is limited to one thread; processes may share the directory.
 
-    Args:
-        namespace: store and bucket of the objects. Objects of another namespace are not found.
+    Objects of another `namespace`, the store and the bucket, are not found.
     """
 
     def __init__(self, directory: Path, namespace: str) -> None:
@@ -101,35 +123,27 @@ class CacheDirectory:
         """Return the path of a body, relative to the directory."""
         return f"objects/{metadata.body[:2]}/{metadata.body}"
 
-    # -- reading
-
     def open(self, key: str) -> OpenObject | None:
         """Open an object; None if it is not cached. Removes an incomplete one. Raises OSError."""
         name = self.name(key)
-        for _ in range(2):  # another process may replace it between the two steps
-            found = self._open(name)
-            if found is not None:
-                return found
-        return None
-
-    def _open(self, name: str) -> OpenObject | None:
-        loaded = self._load(name)
-        if loaded is None:
-            return None
-        metadata = loaded.metadata
-        try:
-            file = os.open(loaded.body_path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            self._in_memory.pop(name, None)
-            if self.read_metadata(name) == metadata:
-                remove(self.metadata_path(name))
-            return None
-        status = os.fstat(file)
-        if status.st_size != metadata.size_bytes:
+        for _ in range(2):  # another process may replace it between reading the metadata and opening the body
+            loaded = self._load(name)
+            if loaded is None:
+                continue
+            metadata = loaded.metadata
+            try:
+                file = os.open(loaded.body_path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                self._in_memory.pop(name, None)
+                if self.read_metadata(name) == metadata:
+                    remove(self.metadata_path(name))
+                continue
+            status = os.fstat(file)
+            if status.st_size == metadata.size_bytes:
+                return OpenObject(metadata, file, loaded.stamp[1] / 1e9, status.st_atime)
             os.close(file)
             self.remove(name, metadata)
-            return None
-        return OpenObject(metadata, file, loaded.stamp[1] / 1e9, status.st_atime)
+        return None
 
     def _load(self, name: str) -> _LoadedMetadata | None:
         """Return metadata, from memory if its file is unchanged: most hits are for few objects."""
@@ -169,8 +183,6 @@ class CacheDirectory:
                 if metadata is not None:
                     yield path.stem, metadata
 
-    # -- times
-
     def record_access(self, opened: OpenObject) -> None:
         """Set the access time to now. Works on file systems mounted with noatime, too."""
         now_s = time.time()
@@ -191,8 +203,6 @@ class CacheDirectory:
         with contextlib.suppress(OSError):
             os.utime(self.metadata_path(self.name(key)))
 
-    # -- removing
-
     def remove(self, name: str, metadata: CachedObject) -> None:
         """Remove an object. Open copies of it stay readable."""
         remove(self.metadata_path(name))
@@ -211,6 +221,11 @@ class CacheDirectory:
                 yield True
         finally:
             os.close(file)
+
+
+def valid_utf8(value: str) -> str:
+    """Return a header's value with bytes that are not UTF-8 replaced."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def remove(path: Path) -> bool:

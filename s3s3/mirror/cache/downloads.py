@@ -17,8 +17,7 @@ from ...monitoring.metrics import Metrics
 from ...s3 import RECORDED_ETAG, ObjectInfo, ObjectStream, Store
 from ...tasks import cancel, timeout
 from ...transfer.digest import Digest, md5_of
-from .cached_object import CachedObject
-from .directory import CacheDirectory
+from .directory import CacheDirectory, CachedObject
 from .eviction import DiskSpace, Evicted
 from .writer import EntryWriter, commit, open_writer
 

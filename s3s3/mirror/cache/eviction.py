@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from ...config.mirror import CacheSettings
-from .cached_object import CachedObject
-from .directory import CacheDirectory
+from .directory import CacheDirectory, CachedObject
 
 
 class DiskUsage(NamedTuple):
@@ -36,26 +35,22 @@ class Evicted:
     size_bytes: int = 0
 
 
+@dataclass(frozen=True)
 class DiskSpace:
     """Keeps the file system below its limits. All methods but `try_reserve` block: call them in a thread.
 
-    Args:
-        max_fill: fraction of the file system that may be in use after an object is added.
-        low_fill: fraction down to which objects are evicted when `max_fill` is reached.
+    An added object may fill the file system up to the fraction `max_fill`; beyond it, objects are evicted down to
+    `low_fill`.
     """
 
-    def __init__(
-        self, directory: CacheDirectory, max_fill: float, low_fill: float,
-        disk_usage: Callable[[Path], DiskUsage] = disk_usage,
-    ) -> None:  # fmt: skip
-        self._directory = directory
-        self._max_fill = max_fill
-        self._low_fill = low_fill
-        self._disk_usage = disk_usage
+    directory: CacheDirectory
+    max_fill: float
+    low_fill: float
+    disk_usage: Callable[[Path], DiskUsage] = field(default=disk_usage)
 
     def try_reserve(self, file: int, size_bytes: int) -> bool:
         """Reserve space for a small file; False if space is short or another process reserves or evicts."""
-        with self._directory.disk_space_lock(blocking=False) as is_locked:
+        with self.directory.disk_space_lock(blocking=False) as is_locked:
             return is_locked and self._allocate(file, size_bytes)
 
     def reserve(self, file: int, size_bytes: int) -> tuple[bool, Evicted]:
@@ -63,20 +58,27 @@ class DiskSpace:
 
         The lock lets one process at a time count the free space that it then takes.
         """
-        with self._directory.disk_space_lock():
-            evicted = self._free(size_bytes)
+        with self.directory.disk_space_lock():
+            disk = self.disk_usage(self.directory.directory)
+            needed_bytes, max_bytes = disk.used_bytes + size_bytes, disk.size_bytes * self.max_fill
+            evicted = Evicted()
+            if needed_bytes > max_bytes:
+                objects = self._least_recent_first()
+                # Evicts nothing if evicting every object would not free enough.
+                if needed_bytes - sum(metadata.size_bytes for _, _, metadata in objects) <= max_bytes:
+                    evicted = self._remove(objects, needed_bytes - disk.size_bytes * self.low_fill)
             return self._allocate(file, size_bytes), evicted
 
     def evict(self, target_fill: float | None = None) -> Evicted:
         """Evict objects until at most this fraction of the file system is in use; None: `low_fill`."""
-        with self._directory.disk_space_lock():
-            disk = self._disk_usage(self._directory.directory)
-            allowed_bytes = disk.size_bytes * (self._low_fill if target_fill is None else target_fill)
+        with self.directory.disk_space_lock():
+            disk = self.disk_usage(self.directory.directory)
+            allowed_bytes = disk.size_bytes * (self.low_fill if target_fill is None else target_fill)
             return self._remove(self._least_recent_first(), disk.used_bytes - allowed_bytes)
 
     def _allocate(self, file: int, size_bytes: int) -> bool:
-        disk = self._disk_usage(self._directory.directory)
-        if disk.used_bytes + size_bytes > disk.size_bytes * self._max_fill:
+        disk = self.disk_usage(self.directory.directory)
+        if disk.used_bytes + size_bytes > disk.size_bytes * self.max_fill:
             return False
         try:
             if size_bytes:
@@ -87,18 +89,8 @@ class DiskSpace:
             raise
         return True
 
-    def _free(self, size_bytes: int) -> Evicted:
-        disk = self._disk_usage(self._directory.directory)
-        if disk.used_bytes + size_bytes <= disk.size_bytes * self._max_fill:
-            return Evicted()
-        objects = self._least_recent_first()
-        cached_bytes = sum(metadata.size_bytes for _, _, metadata in objects)
-        if disk.used_bytes + size_bytes - cached_bytes > disk.size_bytes * self._max_fill:
-            return Evicted()  # evicting every object would not free enough
-        return self._remove(objects, disk.used_bytes + size_bytes - disk.size_bytes * self._low_fill)
-
     def _least_recent_first(self) -> list[tuple[float, str, CachedObject]]:
-        objects = [(self._directory.accessed_s(found) or 0.0, name, found) for name, found in self._directory.scan()]
+        objects = [(self.directory.accessed_s(found) or 0.0, name, found) for name, found in self.directory.scan()]
         return sorted(objects, key=lambda item: item[0])
 
     def _remove(self, objects: list[tuple[float, str, CachedObject]], target_bytes: float) -> Evicted:
@@ -106,7 +98,7 @@ class DiskSpace:
         for _, name, metadata in objects:
             if evicted.size_bytes >= target_bytes:
                 break
-            self._directory.remove(name, metadata)
+            self.directory.remove(name, metadata)
             evicted.objects += 1
             evicted.size_bytes += metadata.size_bytes
         return evicted
@@ -116,8 +108,3 @@ def cache_directory(settings: CacheSettings) -> CacheDirectory:
     """Return the configured directory; its namespace is the configured store and bucket."""
     store = settings.store
     return CacheDirectory(settings.directory, f"{store.host or store.region}:{store.port or ''}/{store.bucket_name}")
-
-
-def disk_space(directory: CacheDirectory, settings: CacheSettings) -> DiskSpace:
-    """Return the disk space of a directory, with the configured limits."""
-    return DiskSpace(directory, settings.max_fill, settings.low_fill)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from ..access_log import OUTCOME
-from .cached_object import CachedObject, valid_utf8
+from .directory import CachedObject, valid_utf8
 from .ranges import check_preconditions
 
 #: Headers of requests that are not passed to nginx: those compare the ETag, which nginx does not know, or report that

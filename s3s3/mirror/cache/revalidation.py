@@ -10,8 +10,7 @@ from ...monitoring.log import log_fields
 from ...s3 import Store
 from ...s3.transport.pool import MAX_LOOKUP_S
 from ...tasks import timeout
-from .cached_object import CachedObject
-from .directory import CacheDirectory
+from .directory import CacheDirectory, CachedObject
 
 log = logging.getLogger(__name__)
 

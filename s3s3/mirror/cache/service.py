@@ -19,7 +19,7 @@ from ..http_server import Connections, serve
 from ..request_stats import CACHE_EVENTS, EventRecorder, RequestStats
 from .directory import CacheDirectory
 from .downloads import MAX_DOWNLOADS, Downloads
-from .eviction import cache_directory, disk_space, disk_usage
+from .eviction import DiskSpace, cache_directory, disk_usage
 from .frontend import CacheFrontEnd
 from .presigned import Verifier
 from .writer import sweep
@@ -81,7 +81,8 @@ async def open_cache(
     download_store = Store(settings.store, source_prefix=prefix, connections=MAX_DOWNLOADS)
     client_store = Store(settings.store, source_prefix=prefix, connections=LOOKUP_CONNECTIONS, timeouts=LOOKUP_TIMEOUTS)
     async with download_store, client_store:
-        downloads = Downloads(download_store, directory, disk_space(directory, settings), metrics, CACHE)
+        disk_space = DiskSpace(directory, settings.max_fill, settings.low_fill)
+        downloads = Downloads(download_store, directory, disk_space, metrics, CACHE)
         verifier = Verifier(settings.store, [Credentials(*pair) for pair in settings.keys])
         cache = CacheFrontEnd(settings, verifier, client_store, directory, downloads, stats)
         connections = Connections()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import time
-from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
-from .cached_object import CachedObject
-from .directory import ACCESS_TIME_RESOLUTION_S, CacheDirectory, remove
+from .directory import ACCESS_TIME_RESOLUTION_S, CacheDirectory, CachedObject, remove
 
 
 class EntryWriter:
@@ -80,49 +78,33 @@ def commit(directory: CacheDirectory, writer: EntryWriter, metadata: CachedObjec
         remove(final.parent / previous.body)
 
 
-def count_downloads(directory: CacheDirectory) -> int:
-    """Return how many bodies are being written, leftovers of dead processes included."""
-    return sum(1 for _ in directory.downloads.iterdir())
-
-
 def sweep(directory: CacheDirectory) -> int:
     """Remove leftovers of dead processes; return the number of files. Locked files are in use and stay."""
-    removed = 0
-    for path in directory.downloads.iterdir():
-        removed += _remove_unlocked(path, lambda: True)
+    removed = sum(_remove_unlocked(directory, path) for path in directory.downloads.iterdir())
     for folder in directory.objects.iterdir():
         with os.scandir(folder) as files:
             names = [file.name for file in files]
         for name in names:
-            path, object_name = folder / name, name.lstrip(".").partition(".")[0]
+            path = folder / name
             if name.startswith("."):
-                removed += time.time() - _modified_s(path) > ACCESS_TIME_RESOLUTION_S and remove(path)
+                with contextlib.suppress(FileNotFoundError):
+                    removed += time.time() - path.stat().st_mtime > ACCESS_TIME_RESOLUTION_S and remove(path)
             elif not name.endswith(".json"):
-                removed += _remove_unlocked(path, partial(_is_orphan, directory, object_name, name))
+                removed += _remove_unlocked(directory, path)
     return removed
 
 
-def _is_orphan(directory: CacheDirectory, name: str, body: str) -> bool:
-    metadata = directory.read_metadata(name)
-    return metadata is None or metadata.body != body
-
-
-def _modified_s(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return time.time()
-
-
-def _remove_unlocked(path: Path, is_leftover: Callable[[], bool]) -> bool:
-    """Remove a file if no process has locked it and `is_leftover` agrees while it is locked here."""
+def _remove_unlocked(directory: CacheDirectory, path: Path) -> bool:
+    """Remove a file if no process has locked it and, while it is locked here, no metadata names it as a body."""
     try:
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return is_leftover() and _is_at(file, path) and remove(path)
+        metadata = directory.read_metadata(path.name.partition(".")[0])
+        is_leftover = metadata is None or metadata.body != path.name
+        return is_leftover and _is_at(file, path) and remove(path)
     except BlockingIOError:
         return False
     finally:

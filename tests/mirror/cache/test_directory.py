@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from s3s3.mirror.cache.cached_object import CachedObject
-from s3s3.mirror.cache.directory import CacheDirectory
+from s3s3.mirror.cache.directory import CacheDirectory, CachedObject
 from s3s3.mirror.cache.eviction import DiskSpace, DiskUsage, disk_usage
 from s3s3.mirror.cache.inspection import cache_stats, verify
 from s3s3.mirror.cache.writer import commit, open_writer, sweep

@@ -20,8 +20,7 @@ import pytest
 import yarl
 
 from s3s3.mirror.cache import downloads
-from s3s3.mirror.cache.cached_object import CachedObject
-from s3s3.mirror.cache.directory import CacheDirectory
+from s3s3.mirror.cache.directory import CacheDirectory, CachedObject
 from s3s3.mirror.cache.writer import EntryWriter, commit
 from s3s3.model import Endpoint, Secret
 from s3s3.scripts.demo.swift_server import SwiftServer
