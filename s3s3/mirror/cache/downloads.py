@@ -14,11 +14,11 @@ from ...errors import IntegrityError, NotCached, S3S3Error, StoreError
 from ...model import md5_of_etag
 from ...monitoring.log import log_fields
 from ...monitoring.metrics import Metrics
-from ...s3 import RECORDED_ETAG, ObjectInfo, ObjectStream, Store
+from ...s3 import RECORDED_ETAG, ObjectStream, Store
 from ...tasks import cancel, timeout
 from ...transfer.digest import Digest, md5_of
 from .directory import CacheDirectory, CachedObject
-from .eviction import DiskSpace, Evicted
+from .eviction import DiskSpace
 from .writer import EntryWriter, commit, open_writer
 
 log = logging.getLogger(__name__)
@@ -39,10 +39,9 @@ class Download:
     """One download. Its body can be read while it grows.
 
     Attributes:
-        metadata: of the object; None until the store responds.
+        metadata: None until the store responds.
         error: why the download failed, or why its object is not cached.
         is_verified: the whole body has arrived with the right MD5 and may be sent; it may not be on disk yet.
-        written_bytes: bytes of the body in its file.
     """
 
     def __init__(self, writer: EntryWriter) -> None:
@@ -64,26 +63,11 @@ class Download:
         return min(self.written_bytes, max(self.metadata.size_bytes - 1, 0))
 
     async def wait_for_progress(self) -> None:
-        """Wait until metadata or more bytes arrive, or the download ends. Raises the error that ended it."""
+        """Wait until metadata or more bytes arrive, or the download ends. Raises StoreError and NotCached."""
         if self.error is None and not self.is_verified:
             await asyncio.wait([self._progress])
         if self.error is not None and not self.is_verified:
             raise self.error
-
-    async def wait_for_metadata(self) -> CachedObject:
-        """Return the object's metadata. Raises StoreError and NotCached."""
-        while self.metadata is None:
-            await self.wait_for_progress()
-        return self.metadata
-
-    async def wait_until_verified(self) -> None:
-        """Wait until the whole body may be sent. Raises StoreError and NotCached."""
-        while not self.is_verified:
-            await self.wait_for_progress()
-
-    def open_body(self) -> int:
-        """Return a descriptor of the body; the caller closes it."""
-        return os.dup(self.writer.file)
 
     def notify(self) -> None:
         """Wake the requests that wait for progress."""
@@ -131,16 +115,10 @@ class Downloads:
         return len(self._running) >= MAX_DOWNLOADS
 
     def start(self, key: str, stale_body: str) -> Download | None:
-        """Return the running download of a key, or start one.
+        """Return the running download of a key, or start one. Raises OSError if the directory cannot be written to.
 
-        Args:
-            stale_body: the cached body that may not be sent any more; "" if the key is not cached.
-
-        Returns:
-            None if another process downloads or has downloaded the key, or if `MAX_DOWNLOADS` are running.
-
-        Raises:
-            OSError: the directory cannot be written to.
+        Returns None if another process downloads the key or has replaced `stale_body` ("": the key was not cached),
+        or if `MAX_DOWNLOADS` are running.
         """
         download = self._running.get(key)
         if download is not None or self.is_full:
@@ -181,7 +159,12 @@ class Downloads:
             download.writer.close()
             download.notify()
             del self._running[key]
-            self._count(key, download.error)
+            failure = download.error
+            outcome = "cached" if failure is None else "not_cached" if isinstance(failure, NotCached) else "failed"
+            self._metrics.mirror_cache_fills[self._mirror, outcome] += 1
+            if failure is not None and (not isinstance(failure, StoreError) or failure.retriable):
+                log.warning("%s: cannot cache %r: %s", self._mirror, key, failure,
+                            extra=log_fields(self._store.name, key))  # fmt: skip
 
     async def _download(self, key: str, download: Download) -> None:
         file = download.writer.file
@@ -189,11 +172,15 @@ class Downloads:
             info, size_bytes = stream.info, stream.info.size_bytes
             if size_bytes > SMALL_OBJECT_BYTES or not self._disk_space.try_reserve(file, size_bytes):
                 is_reserved, evicted = await _in_thread(partial(self._disk_space.reserve, file, size_bytes))
-                self._count_evicted(evicted)
+                self._metrics.mirror_cache_evicted[self._mirror] += evicted.objects
+                self._metrics.mirror_cache_evicted_bytes[self._mirror] += evicted.size_bytes
                 if not is_reserved:
                     raise NotCached(f"not enough disk space for {size_bytes} bytes")
-            body_name = self._directory.new_body_name(key)
-            metadata = download.metadata = _metadata(info, self._store.endpoint.bucket_name, body_name)
+            recorded = {} if info.recorded_etag is None else {RECORDED_ETAG: info.recorded_etag}
+            metadata = download.metadata = CachedObject(
+                self._store.endpoint.bucket_name, info.key, size_bytes, info.etag, info.modified_ms,
+                {**info.headers, **recorded}, "", self._directory.new_body_name(key),
+            )  # fmt: skip
             download.notify()
             md5 = await _receive(stream, download)
         expected = None if info.encrypted else md5_of_etag(info.etag)
@@ -204,16 +191,6 @@ class Downloads:
         download.notify()  # readers need not wait for the disk
         await asyncio.sleep(_COMMIT_DELAY_S)
         await _in_thread(partial(commit, self._directory, download.writer, replace(metadata, md5=md5)))
-
-    def _count_evicted(self, evicted: Evicted) -> None:
-        self._metrics.mirror_cache_evicted[self._mirror] += evicted.objects
-        self._metrics.mirror_cache_evicted_bytes[self._mirror] += evicted.size_bytes
-
-    def _count(self, key: str, error: Exception | None) -> None:
-        outcome = "cached" if error is None else "not_cached" if isinstance(error, NotCached) else "failed"
-        self._metrics.mirror_cache_fills[self._mirror, outcome] += 1
-        if error is not None and (not isinstance(error, StoreError) or error.retriable):
-            log.warning("%s: cannot cache %r: %s", self._mirror, key, error, extra=log_fields(self._store.name, key))
 
 
 async def _receive(stream: ObjectStream, download: Download) -> str:
@@ -229,13 +206,6 @@ async def _receive(stream: ObjectStream, download: Download) -> str:
         return (await digest.end()).hex()
     finally:
         await digest.wait_for_thread()
-
-
-def _metadata(info: ObjectInfo, bucket: str, body: str) -> CachedObject:
-    headers = dict(info.headers)
-    if info.recorded_etag is not None:
-        headers[RECORDED_ETAG] = info.recorded_etag
-    return CachedObject(bucket, info.key, info.size_bytes, info.etag, info.modified_ms, headers, "", body)
 
 
 async def _in_thread(function: Callable[[], Result]) -> Result:

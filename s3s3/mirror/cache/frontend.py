@@ -19,8 +19,7 @@ from .authorization import AuthorizationCache
 from .directory import CacheDirectory, OpenObject
 from .downloads import SMALL_OBJECT_BYTES, Download, Downloads
 from .presigned import Authorization, Verifier
-from .ranges import requested_ranges
-from .responses import can_nginx_send, conditional_response, error_response, object_headers
+from .responses import can_nginx_send, conditional_response, error_response, object_headers, requested_ranges
 from .revalidation import Revalidator
 from .sendfile import send_file
 
@@ -93,33 +92,26 @@ class CacheFrontEnd:
     ) -> tuple[Event, web.StreamResponse]:
         if not authorization.is_plain:
             return Event.MISS, await self._redirect(request, authorization)
-        cached, stale_body = await self._find(authorization.key)
+        key, stale_body = authorization.key, ""
+        cached = self._directory.open(key)
         if cached is not None:
-            return Event.HIT, await self._send_cached(request, authorization, cached)
+            try:
+                is_due = time.time() - cached.validated_s > self._settings.revalidate_s
+                has_changed = is_due and await self._revalidator.has_changed(key, cached.metadata)
+            except BaseException:
+                cached.close()
+                raise
+            if not has_changed:
+                self._directory.record_access(cached)
+                return Event.HIT, await self._send_cached(request, authorization, cached)
+            cached.close()
+            stale_body = cached.metadata.body
         if request.method == "HEAD":
             return Event.MISS, await self._redirect(request, authorization)
         if not self._settings.streams:
-            self._downloads.start(authorization.key, stale_body)
+            self._downloads.start(key, stale_body)
             return Event.MISS, await self._redirect(request, authorization)
         return await self._download_and_send(request, authorization, stale_body)
-
-    # -- hits
-
-    async def _find(self, key: str) -> tuple[OpenObject | None, str]:
-        """Return a cached object that may be sent, or None and the name of its stale body ("" if not cached)."""
-        cached = self._directory.open(key)
-        if cached is None:
-            return None, ""
-        try:
-            is_due = time.time() - cached.validated_s > self._settings.revalidate_s
-            if is_due and await self._revalidator.has_changed(key, cached.metadata):
-                cached.close()
-                return None, cached.metadata.body
-        except BaseException:
-            cached.close()
-            raise
-        self._directory.record_access(cached)
-        return cached, ""
 
     async def _send_cached(
         self, request: web.BaseRequest, authorization: Authorization, cached: OpenObject
@@ -138,8 +130,6 @@ class CacheFrontEnd:
             return await send_file(request, headers, cached.file, metadata.size_bytes, ranges)
         finally:
             cached.close()
-
-    # -- misses
 
     async def _download_and_send(
         self, request: web.BaseRequest, authorization: Authorization, stale_body: str
@@ -166,13 +156,14 @@ class CacheFrontEnd:
     async def _send_download(
         self, request: web.BaseRequest, authorization: Authorization, download: Download
     ) -> tuple[Event, web.StreamResponse]:
-        file = download.open_body()
+        file = os.dup(download.writer.file)
         try:
             try:
-                metadata = await download.wait_for_metadata()
-                if metadata.size_bytes <= SMALL_OBJECT_BYTES:
-                    # A damaged small object leads to a redirect, not to a response that breaks off.
-                    await download.wait_until_verified()
+                while (metadata := download.metadata) is None:
+                    await download.wait_for_progress()
+                # A damaged small object leads to a redirect, not to a response that breaks off.
+                while metadata.size_bytes <= SMALL_OBJECT_BYTES and not download.is_verified:
+                    await download.wait_for_progress()
             except S3S3Error:  # `Downloads` logs it, and the store answers the client itself
                 return Event.MISS, await self._redirect(request, authorization)
             headers = object_headers(metadata, authorization.header_overrides, "streamed")

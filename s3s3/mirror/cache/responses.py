@@ -1,15 +1,24 @@
-"""Error and conditional responses as S3 sends them, and the headers of an object."""
+"""Responses as S3 sends them: errors, preconditions and ranges (RFC 9110, sections 13 and 14), object headers."""
 
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from aiohttp import web
 
+from ...s3 import http_date_ms
 from ..access_log import OUTCOME
 from .directory import CachedObject, valid_utf8
-from .ranges import check_preconditions
+
+#: Ranges in one request; with more, the whole object is sent, which costs less.
+MAX_RANGES = 32
+
+_RANGES = re.compile(r"bytes=[\t ]*(.*)", re.IGNORECASE)
+_RANGE = re.compile(r"([0-9]{0,18})-([0-9]{0,18})")
+_ENTITY_TAGS = re.compile(r'(?:W/)?"([^"]*)"')
 
 #: Headers of requests that are not passed to nginx: those compare the ETag, which nginx does not know, or report that
 #: nginx could not open the file.
@@ -17,6 +26,17 @@ _NOT_FOR_NGINX = frozenset(("if-range", "if-match", "x-s3s3-sendfile"))
 #: Headers that conf/nginx copies from our response; an object with others is sent from here.
 _NGINX_HEADERS = frozenset(("content-type", "content-disposition", "cache-control", "expires", "content-encoding",
                             "content-language"))  # fmt: skip
+
+
+class ByteRange(NamedTuple):
+    """Bytes of an object, from `begin` to before `end`."""
+
+    begin: int
+    end: int
+
+    @property
+    def size_bytes(self) -> int:
+        return self.end - self.begin
 
 
 def error_response(status: int, code: str, message: str) -> web.Response:
@@ -55,3 +75,60 @@ def can_nginx_send(request: web.BaseRequest, headers: Mapping[str, str]) -> bool
     """Whether nginx can send the object with all its headers."""
     own = {name.lower() for name in headers} - {"etag", "last-modified", "accept-ranges", OUTCOME.lower()}
     return own <= _NGINX_HEADERS and not _NOT_FOR_NGINX.intersection(name.lower() for name in request.headers)
+
+
+def check_preconditions(headers: Mapping[str, str], etag: str, modified_ms: int) -> int:
+    """Return the status that a request's preconditions demand: 200, 304 or 412 (RFC 9110, 13.2.2)."""
+    modified_s = modified_ms // 1000
+    if (tags := headers.get("If-Match")) is not None:
+        if not _includes(tags, etag):
+            return 412
+    elif (since_s := _time_s(headers.get("If-Unmodified-Since"))) is not None and modified_s > since_s:
+        return 412
+    if (tags := headers.get("If-None-Match")) is not None:
+        return 304 if _includes(tags, etag) else 200
+    since_s = _time_s(headers.get("If-Modified-Since"))
+    return 304 if since_s is not None and modified_s <= since_s else 200
+
+
+def requested_ranges(
+    headers: Mapping[str, str], size_bytes: int, etag: str, modified_ms: int
+) -> list[ByteRange] | None:
+    """Return the ranges that a request asks for; [] if the object has none of them, None for the whole object."""
+    header = _RANGES.fullmatch(headers.get("Range", "").strip())
+    if not header or not _if_range_matches(headers.get("If-Range"), etag, modified_ms):
+        return None
+    texts = [text.strip(" \t") for text in header[1].split(",")]
+    if len(texts) > MAX_RANGES:
+        return None
+    ranges = []
+    for text in texts:
+        match = _RANGE.fullmatch(text)
+        if not match or text == "-" or (match[1] and match[2] and int(match[1]) > int(match[2])):
+            return None
+        if match[1]:
+            found = ByteRange(int(match[1]), min(int(match[2]) + 1 if match[2] else size_bytes, size_bytes))
+        else:
+            found = ByteRange(max(size_bytes - int(match[2]), 0), size_bytes)
+        if found.begin < found.end:
+            ranges.append(found)
+    if sum(found.size_bytes for found in ranges) > size_bytes:
+        return None  # overlapping ranges must not multiply the response
+    return ranges
+
+
+def _includes(tags: str, etag: str) -> bool:
+    return tags.strip() == "*" or etag in _ENTITY_TAGS.findall(tags) or tags.strip() == etag
+
+
+def _if_range_matches(if_range: str | None, etag: str, modified_ms: int) -> bool:
+    """Whether the client's part is of the current object. A weak entity tag never matches."""
+    if if_range is None:
+        return True
+    time_s = _time_s(if_range)
+    return modified_ms // 1000 == time_s if time_s is not None else if_range.strip() == f'"{etag}"'
+
+
+def _time_s(text: str | None) -> int | None:
+    time_ms = http_date_ms(text) if text else None
+    return None if time_ms is None else time_ms // 1000

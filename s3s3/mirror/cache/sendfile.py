@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from aiohttp import web
 
 from ...tasks import timeout
 from .downloads import Download
-from .ranges import ByteRange
+from .responses import ByteRange
 
 #: A client that reads nothing for this time is disconnected (s).
 STALL_TIMEOUT_S = 30.0
@@ -24,11 +24,7 @@ _SENDFILE_BYTES = 1024 * 1024
 
 
 class SendfileResponse(web.StreamResponse):
-    """A response with a body from a file.
-
-    Attributes:
-        sent_bytes: bytes of the body sent so far.
-    """
+    """A response with a body from a file; `sent_bytes` counts what is sent of it."""
 
     sent_bytes = 0
 
@@ -45,11 +41,7 @@ async def send_file(
     ranges: list[ByteRange] | None,
     download: Download | None = None,
 ) -> web.StreamResponse:
-    """Respond with a file, or with ranges of it.
-
-    Args:
-        ranges: as returned by `requested_ranges`.
-        download: the download that is still writing the file.
+    """Respond with a file that `download` may still be writing, or with ranges of it (see `requested_ranges`).
 
     Raises:
         ConnectionResetError: the client closed its connection or stalled, or the file is too short.
@@ -57,48 +49,31 @@ async def send_file(
     """
     if ranges == []:
         return web.Response(status=416, headers={**headers, "Content-Range": f"bytes */{size_bytes}"})
-    if ranges and len(ranges) > 1:
-        return await _send_multipart(request, headers, file, size_bytes, ranges)
-    span = ranges[0] if ranges else ByteRange(0, size_bytes)
-    status = 206 if ranges else 200
-    length = span.size_bytes
-    all_headers = {**headers, "Content-Length": str(length)}
-    if ranges:
-        all_headers["Content-Range"] = f"bytes {span.begin}-{span.end - 1}/{size_bytes}"
+    status, spans = (206, ranges) if ranges else (200, [ByteRange(0, size_bytes)])
+    content_ranges = [f"bytes {span.begin}-{span.end - 1}/{size_bytes}" for span in ranges or ()]
+    all_headers = dict(headers)
+    part_heads, end = [b""], b""
+    if len(spans) > 1:  # RFC 9110, 14.6
+        boundary = secrets.token_hex(16)
+        start = f"\r\n--{boundary}\r\nContent-Type: {headers.get('Content-Type', 'application/octet-stream')}\r\n"
+        part_heads = [f"{start}Content-Range: {content_range}\r\n\r\n".encode() for content_range in content_ranges]
+        end = f"\r\n--{boundary}--\r\n".encode()
+        all_headers["Content-Type"] = f"multipart/byteranges; boundary={boundary}"
+    elif ranges:
+        all_headers["Content-Range"] = content_ranges[0]
+    length = sum(span.size_bytes for span in spans) + sum(map(len, part_heads)) + len(end)
+    all_headers["Content-Length"] = str(length)
     if request.method == "HEAD":
         return web.Response(status=status, headers=all_headers)
-    if download is None and length <= SINGLE_WRITE_BYTES:
-        return web.Response(status=status, headers=all_headers, body=os.pread(file, length, span.begin) or None)
+    if download is None and len(spans) == 1 and length <= SINGLE_WRITE_BYTES:
+        return web.Response(status=status, headers=all_headers, body=os.pread(file, length, spans[0].begin) or None)
     response = SendfileResponse(status=status, headers=all_headers)
     await response.prepare(request)
-    await _send_range(request, response, file, span, download)
-    await response.write_eof()
-    return response
-
-
-async def _send_multipart(
-    request: web.BaseRequest, headers: Mapping[str, str], file: int, size_bytes: int, ranges: Sequence[ByteRange]
-) -> web.StreamResponse:
-    """Respond with several ranges (RFC 9110, 14.6)."""
-    boundary = secrets.token_hex(16)
-    content_type = headers.get("Content-Type", "application/octet-stream")
-    heads = [
-        f"\r\n--{boundary}\r\nContent-Type: {content_type}\r\n"
-        f"Content-Range: bytes {span.begin}-{span.end - 1}/{size_bytes}\r\n\r\n".encode()
-        for span in ranges
-    ]
-    end = f"\r\n--{boundary}--\r\n".encode()
-    length = sum(span.size_bytes for span in ranges) + sum(map(len, heads)) + len(end)
-    response = SendfileResponse(
-        status=206,
-        headers={**headers, "Content-Type": f"multipart/byteranges; boundary={boundary}",
-                 "Content-Length": str(length)},
-    )  # fmt: skip
-    await response.prepare(request)
-    if request.method != "HEAD":
-        for head, span in zip(heads, ranges, strict=True):
-            await response.write(head)
-            await _send_range(request, response, file, span, None)
+    for part_head, span in zip(part_heads, spans, strict=True):
+        if part_head:
+            await response.write(part_head)
+        await _send_range(request, response, file, span, download)
+    if end:
         await response.write(end)
     await response.write_eof()
     return response
@@ -163,8 +138,7 @@ async def _writable(socket: int) -> None:
 async def _flush(transport: asyncio.WriteTransport) -> None:
     """Wait until the transport's buffer is empty, so that sendfile does not overtake earlier writes."""
     loop = asyncio.get_running_loop()
-    deadline_s = loop.time() + STALL_TIMEOUT_S
-    interval_s = 0.0
+    deadline_s, interval_s = loop.time() + STALL_TIMEOUT_S, 0.0
     while transport.get_write_buffer_size():
         if transport.is_closing() or loop.time() > deadline_s:
             raise ConnectionResetError("the client stalled")
