@@ -6,10 +6,10 @@ import pytest
 
 from bench.path_length import PathLength, measure
 
-#: Measured: 162 calls and 100 moves, more where a response of Redis arrives in two pieces.
-MAX_CALLS = 200
-MAX_FILES = 25
-MAX_MOVES = 118
+#: Measured: 158 calls and 96 moves, more where a response of Redis arrives in two pieces.
+MAX_CALLS = 190
+MAX_FILES = 24
+MAX_MOVES = 115
 
 
 @pytest.fixture
