@@ -26,8 +26,8 @@ class Gap(NamedTuple):
 class Watermark:
     """The watermark of a channel in Redis, by Redis's clock, and the gap before it.
 
-    Redis's clock is read once for each subscription; other times are counted from there on this process's clock. So
-    a correction of either clock does not look like a gap.
+    Redis's clock is read once for each subscription; other times are counted from there on `boottime_s`, which also
+    runs while the machine sleeps. So a correction of either wall clock does not look like a gap.
     """
 
     def __init__(self, scripts: LuaScripts, channel: str, listener: str) -> None:
