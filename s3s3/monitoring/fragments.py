@@ -5,11 +5,13 @@ Keys, reasons and messages are untrusted input: all of them pass through `html_t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from html import escape
 
 from .formatting import duration_text, rate_text, size_text, time_text
 from .heartbeat import ProcessInfo
+from .history import MINUTES
 from .snapshot import RouteView, StoreState, StoreView
 
 SPARK_WIDTH, SPARK_HEIGHT = 240, 40
@@ -52,6 +54,30 @@ def route(view: RouteView) -> str:
 </section>"""
 
 
+def _chart(store: StoreView) -> str:
+    """Return the chart of the last hour: a line of copied objects per minute, and a bar for each minute's failures."""
+    copied, failed = store.hour.copied, store.hour.failed
+    top = max(*copied, *failed, 1)
+    step, width = SPARK_WIDTH / (MINUTES - 1), SPARK_WIDTH / MINUTES
+
+    def y(number: int) -> float:
+        return SPARK_HEIGHT - 1 - (SPARK_HEIGHT - 4) * number / top
+
+    line = "M" + " L".join(f"{minute * step:.1f},{y(number):.1f}" for minute, number in enumerate(copied))
+    tops = [(minute * width, min(y(number), SPARK_HEIGHT - 3)) for minute, number in enumerate(failed) if number]
+    bars = "".join(
+        f'<rect class="failed" x="{x:.1f}" y="{bar:.1f}" width="{width - 1:.1f}" height="{SPARK_HEIGHT - bar:.1f}"/>'
+        for x, bar in tops
+    )
+    label = (
+        f"objects copied per minute in the last hour: {copied[-2]:,} in the last minute, at most {max(copied):,}; "
+        f"{sum(failed):,} failed"
+    )
+    return f"""<svg class="spark" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}" preserveAspectRatio="none" role="img"
+aria-label="{label}"><path class="area" d="{line} L{SPARK_WIDTH},{SPARK_HEIGHT} L0,{SPARK_HEIGHT} Z"/>
+<path class="line" d="{line}"/>{bars}</svg>"""
+
+
 def _destination(store: StoreView) -> str:
     pending = store.pending
     about = "" if pending is None or pending.exact else "about "
@@ -75,7 +101,7 @@ def _destination(store: StoreView) -> str:
     return f"""<article class="store {_CLASSES[store.state]}">
 <div class="head"><h3>{html_text(store.name)}</h3>{_badge(store)}
 <p class="where"><bdi>{html_text(store.address)}</bdi></p></div>
-{_spark(store)}
+{_chart(store)}
 {_facts(facts)}{reason}{failures}
 </article>"""
 
@@ -102,10 +128,9 @@ def _last_reconcile(view: RouteView) -> str:
     last = view.last_reconcile
     if last is None:
         return f"never{now}"
-    totals: dict[str, int] = {}
+    totals = Counter[str]()
     for outcomes in last.destinations.values():
-        for outcome, number in outcomes.items():
-            totals[outcome] = totals.get(outcome, 0) + number
+        totals.update(outcomes)
     text = ", ".join(f"{number:,} {html_text(outcome)}" for outcome, number in totals.items() if number)
     if last.errors:
         text = f"could not list {', '.join(map(html_text, last.errors))}"
@@ -141,37 +166,3 @@ def _process(by_route: Sequence[tuple[str, ProcessInfo]]) -> str:
     return f"""<li class="{kind}"><div class="head"><h3>{html_text(latest.host)}
 <small>{html_text(latest.command)}, pid {latest.pid}</small></h3>
 <span class="badge {kind}">{state}</span>{reasons}</div>{_facts(facts)}</li>"""
-
-
-# -- the chart of the last hour
-
-
-def _spark(store: StoreView) -> str:
-    copied, failed = store.hour.copied, store.hour.failed
-    top = max(*copied, *failed, 1)
-    label = (
-        f"objects copied per minute in the last hour: {copied[-2]:,} in the last minute, at most {max(copied):,}; "
-        f"{sum(failed):,} failed"
-    )
-    bars = "".join(_bars(failed, top))
-    return f"""<svg class="spark" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}" preserveAspectRatio="none" role="img"
-aria-label="{label}"><path class="area" d="{_line(copied, top)} L{SPARK_WIDTH},{SPARK_HEIGHT} L0,{SPARK_HEIGHT} Z"/>
-<path class="line" d="{_line(copied, top)}"/>{bars}</svg>"""
-
-
-def _line(minutes: Sequence[int], top: int) -> str:
-    step = SPARK_WIDTH / (len(minutes) - 1)
-    return "M" + " L".join(f"{minute * step:.1f},{_y(number, top):.1f}" for minute, number in enumerate(minutes))
-
-
-def _bars(minutes: Sequence[int], top: int) -> Iterator[str]:
-    step = SPARK_WIDTH / len(minutes)
-    for minute, number in enumerate(minutes):
-        if number:
-            y = min(_y(number, top), SPARK_HEIGHT - 3)
-            yield (f'<rect class="failed" x="{minute * step:.1f}" y="{y:.1f}" width="{step - 1:.1f}" '
-                   f'height="{SPARK_HEIGHT - y:.1f}"/>')  # fmt: skip
-
-
-def _y(number: int, top: int) -> float:
-    return SPARK_HEIGHT - 1 - (SPARK_HEIGHT - 4) * number / top

@@ -73,11 +73,7 @@ class ProcessInfo:
 
 
 class ProcessRegistry:
-    """The processes of one route.
-
-    Args:
-        prefix: the prefix of the route's Redis keys.
-    """
+    """The processes of the route whose Redis keys begin with `prefix`."""
 
     def __init__(self, client: Redis, prefix: str) -> None:
         self._scripts = LuaScripts(client, __package__, prefix)
@@ -92,15 +88,12 @@ class ProcessRegistry:
         await self._scripts.run("heartbeat", "deregister", process_id)
 
     async def processes(self) -> Sequence[ProcessInfo]:
-        """Return the processes that sent a heartbeat within the last hour and have not deregistered.
-
-        Fields that a newer version of s3s3 added are ignored. Raises RedisUnavailable.
-        """
+        """Return the processes of the last hour that have not deregistered. Raises RedisUnavailable."""
         found = await self._scripts.run("heartbeat", "list")
         known = {field.name for field in fields(ProcessInfo)}
         processes = []
         for process_id, text, silent_ms in zip(found[::3], found[1::3], found[2::3], strict=True):
-            info = {name: value for name, value in json.loads(text).items() if name in known}
+            info = {name: value for name, value in json.loads(text).items() if name in known}  # others are newer
             processes.append(ProcessInfo(id=process_id, silent_s=int(silent_ms) / 1000, **info))
         return sorted(processes, key=lambda process: (process.host, process.pid))
 

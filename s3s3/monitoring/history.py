@@ -136,11 +136,7 @@ class MetricsDelta:
 
 
 class History:
-    """A route's statistics in Redis.
-
-    Args:
-        prefix: the prefix of the route's Redis keys.
-    """
+    """The statistics, in Redis, of the route whose keys begin with `prefix`."""
 
     def __init__(self, client: Redis, prefix: str) -> None:
         self._scripts = LuaScripts(client, __package__, prefix)

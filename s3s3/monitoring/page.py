@@ -13,7 +13,6 @@ from .. import __version__
 from ..queue.base import DeadLetter
 from .formatting import count_noun, time_text
 from .fragments import html_text, processes, route, summary
-from .problems import problems
 from .snapshot import MAX_DEAD_LETTERS_SHOWN, RouteView
 
 
@@ -40,6 +39,11 @@ class Page:
 
     def render(self, parts: Mapping[str, str], message: str = "") -> str:
         """Return the whole page. `message`: the result of the last action."""
+        access = """<p class="token"><label for="token">Token for retry and drop</label>
+<input id="token" name="token" type="password" form="dead-letters-form" autocomplete="current-password" required></p>"""
+        if not self._can_act:
+            access = """<p class="hint">Read-only: set <code>[http] token</code> to retry and drop dead letters here, \
+or use <code>s3s3 jobs</code>.</p>"""
         return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -61,7 +65,7 @@ class Page:
 <section aria-labelledby="processes-title"><h2 id="processes-title">Processes</h2>
 <div id="processes">{parts["processes"]}</div></section>
 <section aria-labelledby="dead-letters-title"><h2 id="dead-letters-title">Dead letters</h2>
-{self._token()}
+{access}
 <div id="dead-letters">{parts["dead-letters"]}</div></section>
 </main>
 <footer>s3s3 {escape(__version__)} · <a href="metrics">metrics</a> · <a href="healthz">healthz</a> ·
@@ -71,37 +75,23 @@ class Page:
 </html>
 """
 
-    def _token(self) -> str:
-        if not self._can_act:
-            return (
-                '<p class="hint">Read-only: set <code>[http] token</code> to retry and drop dead letters here, or use \
-<code>s3s3 jobs</code>.</p>'
-            )
-        return """<p class="token"><label for="token">Token for retry and drop</label>
-<input id="token" name="token" type="password" form="dead-letters-form" autocomplete="current-password" required></p>"""
-
     def parts(self, views: Sequence[RouteView], other_problems: Sequence[str] = ()) -> dict[str, str]:
         """Return the parts of the page by element id."""
-        return {
-            "summary": summary([*other_problems, *(line for view in views for line in problems(view))]),
-            "routes": "\n".join(map(route, views)),
-            "processes": processes(views),
-            "dead-letters": self._dead_letters(views),
-        }
-
-    def _dead_letters(self, views: Sequence[RouteView]) -> str:
         groups = [
             self._group(view, name, letters)
             for view in views
             for name, letters in view.dead_letters.items()
             if letters
         ]  # fmt: skip
-        if not groups:
-            return '<p class="nothing">None.</p>'
-        inner = "\n".join(groups)
-        if not self._can_act:
-            return inner
-        return f'<form id="dead-letters-form" method="post" action="dead-letters">{inner}</form>'
+        dead_letters = "\n".join(groups) or '<p class="nothing">None.</p>'
+        if groups and self._can_act:
+            dead_letters = f'<form id="dead-letters-form" method="post" action="dead-letters">{dead_letters}</form>'
+        return {
+            "summary": summary([*other_problems, *(line for view in views for line in view.problems())]),
+            "routes": "\n".join(map(route, views)),
+            "processes": processes(views),
+            "dead-letters": dead_letters,
+        }
 
     def _group(self, view: RouteView, destination: str, letters: Sequence[DeadLetter]) -> str:
         count = view.stats.dead_letters.get(destination, 0)

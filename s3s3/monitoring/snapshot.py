@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
@@ -11,6 +11,7 @@ from ..model import Endpoint, Route
 from ..queue.admin import PendingStats
 from ..queue.base import PAUSED, DeadLetter, QueueStats, ReconcileRecord, RunningReconcile
 from ..queue.redis_queue import RedisJobQueue
+from .formatting import count_noun
 from .heartbeat import ProcessInfo, ProcessRegistry
 from .history import Failure, History, HourlySeries, quantile_s, rate_per_s
 
@@ -19,6 +20,9 @@ MAX_FAILURES_SHOWN = 3
 
 #: How long failures are shown, in seconds.
 RECENT_S = 3600
+
+#: A process that started less than this time ago, in seconds, may not be subscribed yet.
+STARTING_S = 15.0
 
 
 class StoreState:
@@ -81,6 +85,34 @@ class RouteView:
         pending = (store.pending for store in self.destinations)
         return max((each.oldest_s for each in pending if each and each.oldest_s is not None), default=None)
 
+    def problems(self) -> Iterator[str]:
+        """Yield what needs attention and what to do, without ages: the text changes only with the problems."""
+        route = f"Route {self.name}"
+        if not any(process.command != "bucket" and not process.is_silent for process in self.processes):
+            yield f"{route}: no process is running; start s3s3 {self.command}"
+        for process in self.processes:
+            name = f"process {process.pid} on {process.host}"
+            if process.is_silent:
+                yield f"{route}: {name} stopped sending heartbeats without shutting down cleanly"
+            elif process.health_problem and self.now_ms - process.started_ms > STARTING_S * 1000:
+                yield f"P{name[1:]}: {process.health_problem}"
+        for store in (self.source, *self.destinations):
+            if store.state == StoreState.DOWN:
+                yield f"{route}: {store.name} is down and its jobs are parked: {store.reason}"
+            elif store.state == StoreState.PAUSED and not (self.stats.paused and store is not self.source):
+                what, option = ("the route", "") if self.stats.paused else (store.name, f" --destination {store.name}")
+                yield f"{route}: {what} is paused; resume with s3s3 jobs resume --route {self.name}{option}"
+        for destination, count in self.stats.dead_letters.items():
+            if count and destination == DeadLetter.MESSAGES:
+                messages = count_noun(count, "message")
+                yield f"{route}: {messages} without a valid key: fix the producer, then run s3s3 jobs drop"
+            elif count:
+                keys = count_noun(count, "key")
+                yield f"{route}: {keys} failed permanently at {destination}: fix the cause shown below, then retry"
+        errors = self.last_reconcile.errors if self.last_reconcile else {}
+        for store_name, error in errors.items():
+            yield f"{route}: the last reconcile could not list {store_name}: {error.removeprefix(f'{store_name}: ')}"
+
 
 class RouteSnapshotReader:
     """Reads the state of one route.
@@ -95,11 +127,6 @@ class RouteSnapshotReader:
         self.command = command
         self._history = History(jobs.client, jobs.prefix)
         self._registry = ProcessRegistry(jobs.client, jobs.prefix)
-
-    @property
-    def dead_letter_lists(self) -> Sequence[str]:
-        """The names under which dead letters are kept: the destinations, and the one for messages."""
-        return (*self.route.destination_names, DeadLetter.MESSAGES)
 
     async def read(self) -> RouteView:
         """Return the current state. Raises RedisUnavailable."""
@@ -117,7 +144,7 @@ class RouteSnapshotReader:
             state, reason = _state(endpoint.name, stats, pending.retrying)
             destinations.append(
                 StoreView(
-                    endpoint.name, address(endpoint), state, reason, pending.parked, pending, hour,
+                    endpoint.name, _address(endpoint), state, reason, pending.parked, pending, hour,
                     copied_per_s=rate_per_s(hour.copied, history.now_ms),
                     bytes_per_s=rate_per_s(hour.copied_bytes, history.now_ms),
                     lag_p50_s=quantile_s(hour.lag, 0.5),
@@ -127,7 +154,7 @@ class RouteSnapshotReader:
                 )
             )  # fmt: skip
         name = route.source.name
-        source = StoreView(name, address(route.source), *_state(name, stats, 0), stats.parked.get(name, 0))
+        source = StoreView(name, _address(route.source), *_state(name, stats, 0), stats.parked.get(name, 0))
         return RouteView(
             route.name, self.command, route.channel, source, destinations, stats, processes, dead_letters,
             last_reconcile, await self.jobs.current_reconcile(), history.now_ms,
@@ -149,7 +176,7 @@ def snapshot_readers(
     return [RouteSnapshotReader(route, RedisJobQueue.of(client, route, lease_s), command) for route in routes]
 
 
-def address(endpoint: Endpoint) -> str:
+def _address(endpoint: Endpoint) -> str:
     """Return host, port, bucket and prefix of an endpoint; none of them is secret."""
     if not endpoint.bucket_name:  # the source of a mirror
         return "the URLs that clients request"

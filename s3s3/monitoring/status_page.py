@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from ..config import Config
 from ..errors import RedisUnavailable
 from ..model import Secret
+from ..queue.base import DeadLetter
 from ..tasks import wait_with_timeout
 from .formatting import count_noun
 from .page import Page, decode_command
@@ -112,24 +113,21 @@ class StatusPage:
         try:
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
             await response.prepare(request)
-            await self._send_updates(response)
+            sent: dict[str, str] = {}
+            sent_at_s = 0.0
+            while not self._closing.is_set():
+                parts = await self._current_parts()
+                changed = {name: html for name, html in parts.items() if sent.get(name) != html}
+                if changed or time.monotonic() - sent_at_s >= KEEP_ALIVE_S:
+                    await response.write(f"data: {json.dumps(changed)}\n\n".encode())
+                    sent_at_s = time.monotonic()
+                sent = parts
+                await wait_with_timeout(self._closing, UPDATE_INTERVAL_S)
         except ConnectionError:
             pass  # the client has disconnected
         finally:
             self._clients -= 1
         return response
-
-    async def _send_updates(self, response: web.StreamResponse) -> None:
-        sent: dict[str, str] = {}
-        sent_at_s = 0.0
-        while not self._closing.is_set():
-            parts = await self._current_parts()
-            changed = {name: html for name, html in parts.items() if sent.get(name) != html}
-            if changed or time.monotonic() - sent_at_s >= KEEP_ALIVE_S:
-                await response.write(f"data: {json.dumps(changed)}\n\n".encode())
-                sent_at_s = time.monotonic()
-            sent = parts
-            await wait_with_timeout(self._closing, UPDATE_INTERVAL_S)
 
     # -- dead letters
 
@@ -150,7 +148,8 @@ class StatusPage:
             reader = self._readers[route]
         except (ValueError, KeyError):
             reader = None
-        if reader is None or verb not in ("retry", "retry all", "drop") or destination not in reader.dead_letter_lists:
+        names = (*reader.route.destination_names, DeadLetter.MESSAGES) if reader else ()
+        if reader is None or destination not in names or verb not in ("retry", "retry all", "drop"):
             return await self._response("Nothing changed: unknown command", 400)
         try:
             count = await self._apply(reader, verb, destination, keys)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-from collections.abc import Sequence
-
-from redis.asyncio import Redis
 
 from .. import __version__, config
 from ..errors import RedisUnavailable
@@ -52,32 +49,27 @@ async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     periodic = Schedule(arguments.reconcile_interval or None, initial=not arguments.no_initial)
     async with route_listeners(settings, metrics, periodic) as listeners:
         for listener in listeners:
-            channel = f"channel {listener.route.channel}" if listener.route.channel else "no channel"
-            log.info("s3s3 %s: route %s: %s, %s to %s", __version__, listener.route.name,
-                     channel, listener.route.source.name,
-                     ", ".join(listener.route.destination_names))  # fmt: skip
+            route = listener.route
+            log.info("s3s3 %s: route %s: %s, %s to %s", __version__, route.name,
+                     f"channel {route.channel}" if route.channel else "no channel",
+                     route.source.name, ", ".join(route.destination_names))  # fmt: skip
         sources = sources_for(listeners, settings, metrics)
         client = listeners[0].jobs.client
         app = application(listeners, metrics, status_page_for(settings, client), sources=sources)
 
         async def unhealthy_reason() -> str:
-            if stop.is_set():
+            """Return the problems of the listeners, or "" when a restart would not help."""
+            problems = "; ".join(filter(None, (listener.health_problem() for listener in listeners)))
+            if stop.is_set() or not problems:
                 return ""
-            return await _reason_to_restart([listener.health_problem() for listener in listeners], client)
+            try:
+                with redis_calls.translate_errors():
+                    await client.ping()
+            except RedisUnavailable:
+                return ""
+            return problems
 
         async with served(app, settings.http), notified(unhealthy_reason):
             await listen(listeners, sources, stop, arguments.drain_s)
     log.info("stopped")
     return command.OK
-
-
-async def _reason_to_restart(problems: Sequence[str], client: Redis) -> str:
-    """Return the problems of the listeners, or "" while Redis is unavailable: a restart would not help then."""
-    found = "; ".join(filter(None, problems))
-    if found:
-        try:
-            with redis_calls.translate_errors():
-                await client.ping()
-        except RedisUnavailable:
-            return ""
-    return found
