@@ -7,11 +7,9 @@ import asyncio
 import logging
 import os
 import resource
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 
 from .. import __version__, config
-from ..config import Config
 from ..config.mirror import MirrorSettings
 from ..errors import ConfigError
 from ..mirror import access_log
@@ -64,70 +62,60 @@ async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     mirror = settings.mirror
     makes_copies = mirror.redirect is not None or mirror.proxy is not None
     if not makes_copies and mirror.cache is None:
-        raise ConfigError(
-            [f"{settings.path}: no mirror: add a table [mirror.redirect], [mirror.proxy] or [mirror.cache]"]
-        )
+        tables = "[mirror.redirect], [mirror.proxy] or [mirror.cache]"
+        raise ConfigError([f"{settings.path}: no mirror: add a table {tables}"])
     if arguments.make_buckets:
-        return await _make_buckets(settings.mirror)
+        return await _make_buckets(mirror)
     if makes_copies and not settings.pubsub.url:
         raise ConfigError(['[pubsub] url = "": mirrors need Redis; remove url to use redis://localhost:6379/0'])
-    _raise_file_limit()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
     metrics = Metrics(process=True)
-    async with _opened(settings, metrics, with_access_log=arguments.access_log) as opened:
-        log.info("s3s3 %s: serving %s", __version__, ", ".join(service.name for service in opened))
-        frontends = [service for service in opened if isinstance(service, FrontEnd)]
-        client = frontends[0].routes[0].jobs.client if frontends else None
-        async with served(application(opened, metrics, status_page_for(settings, client)), settings.http):
+    client = None
+    frontends: list[FrontEnd] = []
+    services: list[FrontEnd | CacheService] = []
+    async with AsyncExitStack() as stack:
+        record_event = await _event_recorder(os.environ.get("INFLUXDB_URL", ""), stack)
+        options = {"record_event": record_event, "with_access_log": arguments.access_log}
+        if makes_copies:
+            client = connection.connect(settings.pubsub.url)
+            stack.push_async_callback(client.aclose)
+            shared = Shared(client, settings.worker, copy_budget(settings.worker), metrics)
+            frontends = await stack.enter_async_context(open_frontends(mirror, shared, **options))
+            services += frontends
+        if mirror.cache is not None:
+            services.append(await stack.enter_async_context(open_cache(mirror.cache, metrics, **options)))
+        log.info("s3s3 %s: serving %s", __version__, ", ".join(service.name for service in services))
+        async with served(application(services, metrics, status_page_for(settings, client)), settings.http):
             await asyncio.gather(run(frontends, stop, arguments.drain_s), stop.wait())
     log.info("stopped")
     return command.OK
 
 
 async def _make_buckets(settings: MirrorSettings) -> int:
+    expiry_days: list[tuple[Endpoint, int | None]] = []
     if settings.proxy is not None:
-        await _make_bucket(settings.proxy.destination, None)
+        expiry_days.append((settings.proxy.destination, None))
     if settings.redirect is not None:
-        for endpoint in settings.redirect.destinations.values():
-            await _make_bucket(endpoint, settings.redirect.lifespan_days)
+        lifespan_days = settings.redirect.lifespan_days
+        expiry_days += [(endpoint, lifespan_days) for endpoint in settings.redirect.destinations.values()]
+    for endpoint, days in expiry_days:
+        buckets = BucketAdmin(endpoint)
+        try:
+            created = await buckets.create()
+            print(f"{endpoint.name}: bucket {endpoint.bucket_name} {'created' if created else 'exists'}")
+            if days is not None:
+                expires = await buckets.expire_after(days)
+                print(f"{endpoint.name}: " + (
+                    f"the store deletes copies after {days} days" if expires else
+                    "the store does not support expiry rules: copies are replaced when requested after "
+                    f"{days} days, and never deleted"
+                ))  # fmt: skip
+        finally:
+            await buckets.close()
     return command.OK
-
-
-async def _make_bucket(endpoint: Endpoint, lifespan_days: int | None) -> None:
-    buckets = BucketAdmin(endpoint)
-    try:
-        created = await buckets.create()
-        print(f"{endpoint.name}: bucket {endpoint.bucket_name} {'created' if created else 'exists'}")
-        if lifespan_days is not None:
-            expires = await buckets.expire_after(lifespan_days)
-            print(f"{endpoint.name}: " + (
-                f"the store deletes copies after {lifespan_days} days" if expires else
-                "the store does not support expiry rules: copies are replaced when requested after "
-                f"{lifespan_days} days, and never deleted"
-            ))  # fmt: skip
-    finally:
-        await buckets.close()
-
-
-@asynccontextmanager
-async def _opened(
-    settings: Config, metrics: Metrics, *, with_access_log: bool
-) -> AsyncIterator[list[FrontEnd | CacheService]]:
-    async with AsyncExitStack() as stack:
-        record_event = await _event_recorder(os.environ.get("INFLUXDB_URL", ""), stack)
-        opened: list[FrontEnd | CacheService] = []
-        if settings.pubsub.url:
-            client = connection.connect(settings.pubsub.url)
-            stack.push_async_callback(client.aclose)
-            shared = Shared(client, settings.worker, copy_budget(settings.worker), metrics)
-            opened += await stack.enter_async_context(
-                open_frontends(settings.mirror, shared, record_event=record_event, with_access_log=with_access_log)
-            )
-        if settings.mirror.cache is not None:
-            cache = open_cache(
-                settings.mirror.cache, metrics, record_event=record_event, with_access_log=with_access_log
-            )
-            opened.append(await stack.enter_async_context(cache))
-        yield opened
 
 
 async def _event_recorder(url: str, stack: AsyncExitStack) -> EventRecorder | None:
@@ -139,10 +127,3 @@ async def _event_recorder(url: str, stack: AsyncExitStack) -> EventRecorder | No
         log.warning("INFLUXDB_URL is not a URL like http://USER:PASSWORD@HOST:8086/DATABASE: no statistics are sent")
         return None
     return (await stack.enter_async_context(influx)).record
-
-
-def _raise_file_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -13,10 +13,11 @@ import stat
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from supervisor import childutils  # type: ignore[import-untyped]
 
-from ..tasks import DRAIN_S
+from ..tasks import DRAIN_S, run_until_stopped, timeout
 from .command import OK, WRONG_USAGE, positive_duration_s, run
 
 #: How long a run may take to end after SIGTERM, in seconds; then it is killed.
@@ -48,34 +49,23 @@ def main(argv: list[str] | None = None) -> int:
 
 async def answer_ticks(command: Sequence[str], max_runtime_s: float, stop: asyncio.Event) -> int:
     """Run the command at each tick, until `stop` is set or supervisord exits; return the exit status."""
-    events = await _standard_input()
-    stopped = asyncio.create_task(stop.wait())
+    events = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(events), sys.stdin)
     ended_at_s = 0.0
     while True:
         childutils.listener.ready(sys.stdout)
-        tick = asyncio.create_task(_next_tick(events))
-        await asyncio.wait([tick, stopped], return_when=asyncio.FIRST_COMPLETED)
-        if not tick.done():
-            tick.cancel()
-            return OK
-        tick_s = tick.result()
+        tick_s = await run_until_stopped(_next_tick(events), stop)
         if tick_s is None:
             return OK
         if tick_s <= ended_at_s:
             # Sent during the last run, or sent again by supervisord because that run failed. Wait for the next tick.
             childutils.listener.ok(sys.stdout)
             continue
-        succeeded = await _run(command, max_runtime_s, stopped)
-        if stopped.done():
+        succeeded = await _run(command, max_runtime_s, stop)
+        if stop.is_set():
             return OK
         ended_at_s = time.time()
         (childutils.listener.ok if succeeded else childutils.listener.fail)(sys.stdout)
-
-
-async def _standard_input() -> asyncio.StreamReader:
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    return reader
 
 
 async def _next_tick(events: asyncio.StreamReader) -> float | None:
@@ -88,25 +78,28 @@ async def _next_tick(events: asyncio.StreamReader) -> float | None:
     return float(childutils.get_headers(payload.decode())["when"])
 
 
-async def _run(command: Sequence[str], max_runtime_s: float, stopped: asyncio.Task[bool]) -> bool:
-    """Run the command; return whether it succeeded. Stop it after `max_runtime_s`, or when `stopped` is done."""
+async def _run(command: Sequence[str], max_runtime_s: float, stop: asyncio.Event) -> bool:
+    """Run the command; return whether it succeeded. Stop it after `max_runtime_s`, or when `stop` is set."""
     process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL, stdout=sys.stderr)
-    ended = asyncio.create_task(process.wait())
-    await asyncio.wait([ended, stopped], timeout=max_runtime_s, return_when=asyncio.FIRST_COMPLETED)
-    if ended.done():
-        if process.returncode:
-            print(f"s3s3tick: s3s3 bucket ended with exit status {process.returncode}", file=sys.stderr)
-        return process.returncode == 0
-    if not stopped.done():
-        print(
-            f"s3s3tick: stopping s3s3 bucket, which took more than {max_runtime_s:g} s (--max-runtime)", file=sys.stderr
-        )
-    process.terminate()
-    await asyncio.wait([ended], timeout=STOP_TIMEOUT_S)
-    if not ended.done():
-        process.kill()
-        await ended
-    return False
+    status = None
+    try:
+        async with timeout(max_runtime_s):
+            status = await run_until_stopped(process.wait(), stop)
+    except asyncio.TimeoutError:
+        message = f"stopping s3s3 bucket, which took more than {max_runtime_s:g} s (--max-runtime)"
+        print(f"s3s3tick: {message}", file=sys.stderr)
+    if status is None:
+        with suppress(ProcessLookupError):  # it has just ended
+            process.terminate()
+            try:
+                async with timeout(STOP_TIMEOUT_S):
+                    await process.wait()
+            except asyncio.TimeoutError:
+                process.kill()
+                await process.wait()
+    elif status:
+        print(f"s3s3tick: s3s3 bucket ended with exit status {status}", file=sys.stderr)
+    return status == 0
 
 
 if __name__ == "__main__":
