@@ -15,7 +15,7 @@ from bench.cost import Cost, PeakMemory, PeerFailed, cpu_s_of, end_of
 from bench.objects import Copying, listed
 from s3s3.model import Endpoint
 
-PATIENCE_S = 600.0
+TIMEOUT_S = 600.0
 _POLL_S = 0.02
 _SETTLED_S = 1.5  # after the subscription, for the election of the leader
 
@@ -78,7 +78,7 @@ class Listening:
         for process in self.processes:
             process.terminate()
         for process in self.processes:
-            process.wait(PATIENCE_S)
+            process.wait(TIMEOUT_S)
         self.redis.close()
 
     def publish(self, keys: Sequence[str]) -> None:
@@ -95,7 +95,7 @@ class Listening:
 
     def wait_until_done(self) -> tuple[float, float, float]:
         """Return the same once the queue is empty and every destination has every key."""
-        self._wait(lambda: self._pending() > 0, "the first notice is on the queue", longest_s=2.0)
+        self._wait(lambda: self._pending() > 0, "the first notification is on the queue", longest_s=2.0)
         while True:
             self._wait(lambda: self._pending() == 0, "the queue is empty")
             spent = self.spent()
@@ -106,13 +106,13 @@ class Listening:
     def _pending(self) -> int:
         return int(self.redis.xlen("s3s3:{default}:fresh"))
 
-    def _wait(self, condition: Callable[[], bool], what: str, longest_s: float = PATIENCE_S) -> None:
+    def _wait(self, condition: Callable[[], bool], what: str, longest_s: float = TIMEOUT_S) -> None:
         until_s = time.monotonic() + longest_s
         while not condition():
             if any(process.poll() is not None for process in self.processes):
                 raise PeerFailed(f"s3s3 listen ended: {end_of(self._log)}")
             if time.monotonic() > until_s:
-                if longest_s < PATIENCE_S:
+                if longest_s < TIMEOUT_S:
                     return  # done before the first check
                 raise PeerFailed(f"not within {longest_s:g} s: {what}: {end_of(self._log)}")
             time.sleep(_POLL_S)

@@ -18,7 +18,7 @@ from tests.real.ceph_server import CephServer
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()
-PATIENCE_S = 200
+TIMEOUT_S = 200
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(280)]
 
@@ -53,7 +53,7 @@ class Reader:
 
     def _run(self, command: list[str | Path]) -> None:
         done = subprocess.run(
-            command, cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=PATIENCE_S,
+            command, cwd=self.folder, env=self._environment, capture_output=True, text=True, timeout=TIMEOUT_S,
             check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
@@ -70,7 +70,7 @@ class Reader:
     def leave(self) -> None:
         if self._listener is not None:
             self._listener.terminate()
-            assert self._listener.wait(PATIENCE_S) == 0
+            assert self._listener.wait(TIMEOUT_S) == 0
 
 
 @pytest.fixture

@@ -69,42 +69,42 @@ def command_in(message: str) -> str:
 
 
 def test_no_python_at_all(checkout: Checkout) -> None:
-    said = checkout.make_demo()
-    assert "s3s3 needs Python 3.10 or newer; found: none" in said
-    assert command_in(said).startswith("make demo PYTHON=")
+    output = checkout.make_demo()
+    assert "s3s3 needs Python 3.10 or newer; found: none" in output
+    assert command_in(output).startswith("make demo PYTHON=")
 
 
 def test_an_old_python_where_apt_has_a_newer_one(checkout: Checkout) -> None:
     checkout.install("python3", OLD_PYTHON)
     checkout.install("apt-cache", '#!/bin/sh\n[ "$2" = python3.11-venv ]\n')
-    said = checkout.make_demo()
-    assert "found: Python 3.8.18" in said
-    assert command_in(said) == "apt install python3.11-venv"
+    output = checkout.make_demo()
+    assert "found: Python 3.8.18" in output
+    assert command_in(output) == "apt install python3.11-venv"
 
 
 def test_an_old_python_is_passed_over_for_a_newer_one_which_lacks_the_venv_module(checkout: Checkout) -> None:
     checkout.install("python3", OLD_PYTHON)
     checkout.install("python3.12", WITHOUT_ENSUREPIP)
-    said = checkout.make_demo()
-    assert "cannot create virtual environments, because its module ensurepip is missing" in said
-    assert command_in(said).startswith("make demo PYTHON=")
+    output = checkout.make_demo()
+    assert "cannot create virtual environments, because its module ensurepip is missing" in output
+    assert command_in(output).startswith("make demo PYTHON=")
 
 
 def test_a_python_that_is_named_and_not_there(checkout: Checkout) -> None:
-    said = checkout.make_demo(PYTHON="/no/such/python")
-    assert "PYTHON=/no/such/python is not an executable program" in said
-    assert command_in(said) == "make demo"
+    output = checkout.make_demo(PYTHON="/no/such/python")
+    assert "PYTHON=/no/such/python is not an executable program" in output
+    assert command_in(output) == "make demo"
 
 
 def test_a_python_that_is_named_and_too_old(checkout: Checkout) -> None:
     checkout.install("old python", OLD_PYTHON)
-    said = checkout.make_demo(PYTHON="old python")
-    assert "PYTHON=old python is Python 3.8.18; s3s3 needs 3.10 or newer" in said
+    output = checkout.make_demo(PYTHON="old python")
+    assert "PYTHON=old python is Python 3.8.18; s3s3 needs 3.10 or newer" in output
 
 
 @pytest.mark.long
 def test_a_package_index_that_cannot_be_reached(checkout: Checkout) -> None:
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:1/simple", "PIP_RETRIES": "1"}
-    said = checkout.make_demo(PYTHON=sys.executable, **nowhere)
-    assert "the package index cannot reach ([Errno 111] Connection refused)" in said
-    assert command_in(said) == "make demo PIP_INDEX_URL=https://HOST/simple"
+    output = checkout.make_demo(PYTHON=sys.executable, **nowhere)
+    assert "the package index cannot reach ([Errno 111] Connection refused)" in output
+    assert command_in(output) == "make demo PIP_INDEX_URL=https://HOST/simple"

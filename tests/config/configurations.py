@@ -31,7 +31,7 @@ bucket_name = "images"
 
 
 def loaded(text: str, environ: Mapping[str, str] | None = None) -> Config:
-    """Return what a file with this text says."""
+    """Return the settings of a file with this text."""
     return _with_file(text, lambda path: config.load(path, environ=environ or {}))
 
 

@@ -211,13 +211,19 @@ def test_a_chain_that_does_not_close_and_sources_that_overlap_are_accepted(chain
 
 
 def test_deletions_where_another_route_takes_its_objects_from_cause_a_warning() -> None:
-    def doubted(first: str, second: str, delete: str = "delete = true\n") -> list[str]:
+    def warnings_for(first: str, second: str, delete: str = "delete = true\n") -> list[str]:
         return config.config_warnings(loaded(route("one", "a", first) + delete + route("two", second, "c")).routes)
 
     for second in ("b", "b/x/"):
-        (doubt,) = doubted("b", second)
-        assert doubt.startswith("[routes.one.dest-0] has delete = true and contains [routes.two.source]: ")
-    assert doubted("b/in/", "b") == doubted("b/in/", "b/out/") == doubted("b", "d") == doubted("b", "b", "") == []
+        (warning,) = warnings_for("b", second)
+        assert warning.startswith("[routes.one.dest-0] has delete = true and contains [routes.two.source]: ")
+    assert (
+        warnings_for("b/in/", "b")
+        == warnings_for("b/in/", "b/out/")
+        == warnings_for("b", "d")
+        == warnings_for("b", "b", "")
+        == []
+    )
 
 
 def test_marks_of_two_routes_that_could_mean_the_same_key_are_refused() -> None:

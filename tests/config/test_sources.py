@@ -1,4 +1,4 @@
-"""The tables that turn sources of notices on."""
+"""The tables that turn sources of notifications on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How long the attacks go on: briefly in `make test`, for about FAULT_MINUTES in `make faults`.
+"""Duration of the fault tests: short in `make test`, about FAULT_MINUTES in `make faults`.
 
-What can go on has a share of the run: the soak half of it, two sicknesses a third, everything in any order a fifth, and
-all the others a twentieth. Tests of fixed length take about eight minutes in all.
+Each open-ended test has a share of the run: the soak half of it, two failing destinations a third, the state machine a
+fifth, and each other one a twentieth. Tests of fixed length take about eight minutes in all.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Bucket:
             return None
 
 
-class Member:
+class FleetListener:
     """One listener: started, killed, paused, and started again."""
 
     def __init__(self, config: Path, port: int) -> None:
@@ -163,7 +163,7 @@ class Fleet:
         self._within = within
         self._stack = ExitStack()
         self.proxies: dict[str, Proxy] = {}
-        self.members: list[Member] = []
+        self.members: list[FleetListener] = []
 
     def __enter__(self) -> Self:
         with self._stack as stack:
@@ -186,7 +186,7 @@ class Fleet:
                     worker=dict(self._worker),
                     bind=f"127.0.0.1:{port}",
                 )
-                self.members.append(Member(self.config, port))
+                self.members.append(FleetListener(self.config, port))
                 stack.callback(self.members[-1].close)
             self.gather()
             eventually(lambda: self.ask_redis(lambda client: client.get(WATERMARK)), "the first watermark")
@@ -232,7 +232,7 @@ class Fleet:
             await client.aclose()
 
     def put(self, keys: Iterable[str]) -> None:
-        """Put keys on the queue as notices, as `s3s3 publish` does: once this returns they are accepted."""
+        """Put keys on the queue as notifications, as `s3s3 publish` does: once this returns they are accepted."""
         puts = [JobRequest(key, tuple(self.destinations)) for key in keys]
         self.queue(lambda jobs: jobs.enqueue(puts, Lane.FRESH))
 
@@ -252,20 +252,20 @@ class Fleet:
         counts = self.counts()
         return not counts.pending and not counts.rechecks
 
-    def settle(self, patience_s: float = 90) -> None:
+    def settle(self, timeout_s: float = 90) -> None:
         """Wait until everything that was accepted is done with."""
-        eventually(self.idle, "the queue is empty", patience_s, every_s=0.2)
+        eventually(self.idle, "the queue is empty", timeout_s, every_s=0.2)
 
-    def settle_heard(self, patience_s: float = 90) -> None:
-        """Wait until everything that was published up to now is on the queue, or its gap healed, and is done with."""
+    def settle_published(self, timeout_s: float = 90) -> None:
+        """Wait until everything published so far is enqueued, or backfilled, and finished."""
         seconds, microseconds = self.ask_redis(lambda client: client.time())
         now_ms = seconds * 1000 + microseconds // 1000
 
         def received(client: redis.Redis) -> bool:
             return int(client.get(WATERMARK) or 0) > now_ms and not client.hexists(GAP, "from_ms")
 
-        eventually(lambda: self.ask_redis(received), "all messages are received", patience_s, every_s=0.2)
-        self.settle(patience_s)
+        eventually(lambda: self.ask_redis(received), "all messages are received", timeout_s, every_s=0.2)
+        self.settle(timeout_s)
 
     # -- counting
 
@@ -273,13 +273,13 @@ class Fleet:
         """Return the sum over the listeners that run of a figure."""
         return sum(member.metrics().get((name, labels), 0) for member in self.members if member.running)
 
-    def arrives(self, key: str, content: bytes, patience_s: float = 30) -> None:
+    def arrives(self, key: str, content: bytes, timeout_s: float = 30) -> None:
         """Wait until every destination holds it."""
 
         def is_there() -> bool:
             return all(bucket.content(key) == content for bucket in self.destinations.values())
 
-        eventually(is_there, f"{key!r} at every destination", patience_s, every_s=0.05)
+        eventually(is_there, f"{key!r} at every destination", timeout_s, every_s=0.05)
 
     def copies(self, destination: str, outcome: str = "copied") -> float:
         return self.total("s3s3_copies_total", f"{destination} {outcome}")

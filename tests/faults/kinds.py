@@ -236,7 +236,7 @@ class Truncated(Fault):
 
 
 @dataclass(eq=False)
-class Says(Fault):
+class Respond(Fault):
     """The request gets this answer, and the server never sees it (`reaches`: it does, and its answer is lost)."""
 
     from_head = True

@@ -24,11 +24,11 @@ class Measured(NamedTuple):
 
 
 class Load:
-    """Objects that are noticed while it is measured how fast the slowest of some destinations gets them.
+    """Objects that are notified while it is measured how fast the slowest of some destinations gets them.
 
     Attributes:
-        noticed: the keys.
-        notices: how many keys were put on the queue.
+        notified: the keys.
+        notifications: how many keys were put on the queue.
     """
 
     def __init__(self, fleet: Fleet, measured: Sequence[str], pool_size: int) -> None:
@@ -36,8 +36,8 @@ class Load:
         self._measured = measured
         self._writing = ThreadPoolExecutor(2)
         self._numbers = count()
-        self.noticed: set[str] = set()
-        self.notices = 0
+        self.notified: set[str] = set()
+        self.notifications = 0
         pool = [f"pool/{number:05}" for number in range(pool_size)]
         self._write(pool)
         self._pool = cycle(pool)
@@ -73,8 +73,8 @@ class Load:
         while (now_s := time.monotonic()) < end_s:
             keys = more()
             self._fleet.put(keys)
-            self.notices += len(keys)
-            self.noticed.update(keys)
+            self.notifications += len(keys)
+            self.notified.update(keys)
             if now_s - at_s >= SAMPLE_S:
                 copied_by_now, now_s = self._copied(), time.monotonic()
                 rates.append((copied_by_now - copied) / (now_s - at_s))

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from s3s3.errors import RedisUnavailable
 from s3s3.scripts.demo.redis_server import RedisServer
 from tests.faults.fleet import LEASE_S, Bucket, Fleet
-from tests.faults.kinds import SLOW_DOWN, Bandwidth, Fault, Flip, Latency, Reset, Says, Truncated, putting
+from tests.faults.kinds import SLOW_DOWN, Bandwidth, Fault, Flip, Latency, Reset, Respond, Truncated, putting
 from tests.faults.messages import Towards
 from tests.integration.commands import command, run
 
@@ -22,15 +22,15 @@ KEYS = tuple(f"key {number}" for number in range(6))
 SIZES_BYTES = (40, 40, 300_000, 5_000_000)
 """In one packet; in memory; streamed."""
 
-SICKNESSES: dict[str, tuple[Fault, ...]] = {
+DESTINATION_FAULTS: dict[str, tuple[Fault, ...]] = {
     "down": (Reset(),),
     "half down": (Reset(share=0.5),),
     "late": (Latency(late_s=0.5),),
     "slow": (Bandwidth(bytes_per_s=1_000_000),),
     "damaging": (Flip(of=putting, towards=Towards.SERVER, share=0.5),),
     "cutting short": (Truncated(share=0.5),),
-    "busy": (Says(SLOW_DOWN, share=0.7),),
-    "silent about writes": (Says(SLOW_DOWN, of=putting, reaches=True, share=0.7),),
+    "busy": (Respond(SLOW_DOWN, share=0.7),),
+    "silent about writes": (Respond(SLOW_DOWN, of=putting, reaches=True, share=0.7),),
 }
 
 keys = st.sampled_from(KEYS)
@@ -44,28 +44,28 @@ class Model:
     Attributes:
         holds: the source's contents.
         ever: every content that each key ever had: nothing else may be at a destination.
-        untold: changed since the last notice of it: the destinations may still hold an older content.
+        unnotified: changed since the last notification of it: the destinations may still hold an older content.
     """
 
     holds: dict[str, bytes] = field(default_factory=dict)
     ever: dict[str, set[bytes | None]] = field(default_factory=dict)
-    untold: set[str] = field(default_factory=set)
+    unnotified: set[str] = field(default_factory=set)
 
     def write(self, key: str, content: bytes) -> None:
         self.holds[key] = content
         self.ever.setdefault(key, {None}).add(content)
-        self.untold.add(key)
+        self.unnotified.add(key)
 
     def delete(self, key: str) -> None:
         self.holds.pop(key, None)
-        self.untold.discard(key)
+        self.unnotified.discard(key)
 
     def faults(self, destination: str, bucket: Bucket, *, told_only: bool) -> list[str]:
         """Return what is wrong with a destination when everything has been done."""
         wrong = []
         for key, ever in self.ever.items():
             found = bucket.content(key)
-            is_due = key in self.holds and not (told_only and key in self.untold)
+            is_due = key in self.holds and not (told_only and key in self.unnotified)
             if found not in ever:
                 wrong.append(f"{destination}: {key!r} holds {_shown(found)}, which never was at the source")
             elif is_due and found != self.holds[key]:
@@ -129,7 +129,7 @@ class Disorder(RuleBasedStateMachine):
         except (RedisUnavailable, redis.RedisError):
             self.delayed.append(key)
         else:
-            self.model.untold.discard(key)
+            self.model.unnotified.discard(key)
 
     def tell(self, key: str) -> None:
         """Notify the fleet of a key; after this returns the notification must not be lost."""
@@ -170,10 +170,10 @@ class Disorder(RuleBasedStateMachine):
 
     # -- around it
 
-    @rule(number=numbers, sickness=st.sampled_from([*SICKNESSES, "none"]))
-    def afflict_a_destination(self, number: int, sickness: str) -> None:
+    @rule(number=numbers, fault=st.sampled_from([*DESTINATION_FAULTS, "none"]))
+    def afflict_a_destination(self, number: int, fault: str) -> None:
         proxies = list(self.fleet.proxies.values())
-        proxies[number % len(proxies)].inject(*SICKNESSES.get(sickness, ()))
+        proxies[number % len(proxies)].inject(*DESTINATION_FAULTS.get(fault, ()))
 
     @rule(down_s=st.sampled_from([0.0, 0.5]))
     def kill_redis(self, down_s: float) -> None:
@@ -204,7 +204,7 @@ class Disorder(RuleBasedStateMachine):
             self._publish(self.delayed.pop())
         self.wait_until_done()
         assert not self._faults(told_only=True)
-        if self.model.untold:  # never notified: only `bucket` finds these
+        if self.model.unnotified:  # never notified: only `bucket` finds these
             run(
                 "bucket", "--config", self.fleet.config, "--wait-for-lock"
             )  # a run that lost its Redis holds the lock for a while
@@ -224,8 +224,8 @@ class Disorder(RuleBasedStateMachine):
         ]
 
 
-class AcceptedNotices(Disorder):
-    """Notices that the queue has taken, in a fleet that heals nothing: no listing makes good what is lost."""
+class AcceptedNotifications(Disorder):
+    """Notifications that the queue has taken, in a fleet without gap backfill: no listing replaces a lost one."""
 
     def tell(self, key: str) -> None:
         self.fleet.put([key])
@@ -234,11 +234,11 @@ class AcceptedNotices(Disorder):
         self.fleet.settle()
 
 
-class PublishedNotices(Disorder):
+class PublishedNotifications(Disorder):
     """Notifications on the channel, which Redis does not store. The fleet backfills those without a subscriber."""
 
     def tell(self, key: str) -> None:
         self.fleet.publish(key)
 
     def wait_until_done(self) -> None:
-        self.fleet.settle_heard()
+        self.fleet.settle_published()

@@ -66,9 +66,9 @@ def ask(server: RedisServer, *words: str | int) -> object:
 
 
 def is_ok(server: RedisServer, nodes: int) -> bool:
-    said = ask(server, "CLUSTER INFO")
-    assert isinstance(said, dict)
-    return said["cluster_state"] == "ok" and int(said["cluster_known_nodes"]) == nodes
+    info = ask(server, "CLUSTER INFO")
+    assert isinstance(info, dict)
+    return info["cluster_state"] == "ok" and int(info["cluster_known_nodes"]) == nodes
 
 
 @pytest.fixture

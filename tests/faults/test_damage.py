@@ -28,7 +28,7 @@ from s3s3.scripts.demo.servers import StoreServer
 from s3s3.transfer.route_stores import RouteStores, opened
 from s3s3.worker.worker import Worker
 from tests.faults import duration
-from tests.faults.kinds import ERROR_IN_200, SLOW_DOWN, Cut, Fault, Flip, Says, Truncated, getting, listing, putting
+from tests.faults.kinds import ERROR_IN_200, SLOW_DOWN, Cut, Fault, Flip, Respond, Truncated, getting, listing, putting
 from tests.faults.messages import Towards
 from tests.faults.proxy import Proxy
 from tests.faults.results import report
@@ -52,7 +52,7 @@ SIZES_BYTES = {"small": 4 * KIB, "in memory": MIB, "streamed": 5 * MIB}
 
 
 @dataclass
-class Road:
+class CopyPath:
     """A source and a destination with a proxy before each, and every content that the source ever had."""
 
     source: Proxy
@@ -103,13 +103,13 @@ def store(request: pytest.FixtureRequest) -> StoreServer:
 
 
 @pytest.fixture
-def road(
+def copy_path(
     store: StoreServer,
     new_bucket: Callable[..., str],
     redis_url: str,
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Road]:
+) -> Iterator[CopyPath]:
     monkeypatch.setattr("s3s3.s3.request.INITIAL_BACKOFF_S", 0.01)
     monkeypatch.setattr("s3s3.worker.retry_policy.INITIAL_RETRY_S", 0.2)
     monkeypatch.setattr("s3s3.queue.redis_queue.INITIAL_PROBE_INTERVAL_S", 0.3)
@@ -121,15 +121,15 @@ def road(
             (there.through(store.endpoint(new_bucket(store, 1), "destination", account=1)),),
         )
         name = request.node.callspec.params["store"]
-        yield Road(source, there, name, route, store.boto3_client(), store.boto3_client(1), redis_url)
+        yield CopyPath(source, there, name, route, store.boto3_client(), store.boto3_client(1), redis_url)
 
 
 @asynccontextmanager
-async def copying(road: Road, max_attempts: int = 1000) -> AsyncIterator[tuple[RouteStores, RedisJobQueue]]:
+async def copying(copy_path: CopyPath, max_attempts: int = 1000) -> AsyncIterator[tuple[RouteStores, RedisJobQueue]]:
     """A worker that retries without a limit."""
-    async with opened(road.route, SETTINGS, road.metrics) as stores, connected(road.redis_url) as client:
-        jobs = RedisJobQueue.of(client, road.route, SETTINGS.lease_s)
-        worker = Worker(road.route, jobs, stores.copier.copy_job, max_attempts=max_attempts, lease_s=5)
+    async with opened(copy_path.route, SETTINGS, copy_path.metrics) as stores, connected(copy_path.redis_url) as client:
+        jobs = RedisJobQueue.of(client, copy_path.route, SETTINGS.lease_s)
+        worker = Worker(copy_path.route, jobs, stores.copier.copy_job, max_attempts=max_attempts, lease_s=5)
         stop = asyncio.Event()
         async with running(worker.run(stop, drain_s=5)):
             yield stores, jobs
@@ -142,37 +142,37 @@ FAULTS: list[tuple[str, str, Callable[[], Fault], bool]] = [
     ("a short request that looks whole", "there", lambda: Truncated(Towards.SERVER, of=putting, kept_bytes=1000), True),
     ("an answer cut off", "source", lambda: Cut(Towards.CLIENT, 1000, with_reset=False, of=getting), True),
     ("a request cut off", "there", lambda: Cut(Towards.SERVER, 1000, of=putting), False),
-    ("an error with 200, not stored", "there", lambda: Says(ERROR_IN_200, of=putting), False),
-    ("an error with 200, stored", "there", lambda: Says(ERROR_IN_200, of=putting, reaches=True), False),
-    ("a storm of 503", "there", lambda: Says(SLOW_DOWN, of=putting), False),
+    ("an error with 200, not stored", "there", lambda: Respond(ERROR_IN_200, of=putting), False),
+    ("an error with 200, stored", "there", lambda: Respond(ERROR_IN_200, of=putting, reaches=True), False),
+    ("a storm of 503", "there", lambda: Respond(SLOW_DOWN, of=putting), False),
 ]
 
 
 @pytest.mark.parametrize(("name", "side", "fault", "is_counted"), FAULTS, ids=[name for name, *_ in FAULTS])
 async def test_no_wrong_object_is_ever_seen_and_the_right_one_arrives_when_the_fault_ends(
-    road: Road, name: str, side: str, fault: Callable[[], Fault], is_counted: bool
+    copy_path: CopyPath, name: str, side: str, fault: Callable[[], Fault], is_counted: bool
 ) -> None:
-    proxy: Proxy = getattr(road, side)
+    proxy: Proxy = getattr(copy_path, side)
     keys = list(SIZES_BYTES)
-    async with copying(road) as (_, jobs):
+    async with copying(copy_path) as (_, jobs):
         for number in duration.rounds(SHARE):
-            before, injected = road.mismatches, proxy.injected.total()
+            before, injected = copy_path.mismatches, proxy.injected.total()
             for key in keys:
-                road.write(key, hashlib.md5(f"{key}{number}".encode()).digest() * (SIZES_BYTES[key] // 16))
+                copy_path.write(key, hashlib.md5(f"{key}{number}".encode()).digest() * (SIZES_BYTES[key] // 16))
             with proxy.injecting(fault()):
                 await jobs.enqueue([JobRequest(key, ("destination",)) for key in keys], Lane.FRESH)
                 await until(
                     partial(lambda hit: proxy.injected.total() >= hit + 2 * len(keys), injected), FAULTS_WITHIN_S
                 )
-                await asyncio.to_thread(road.is_there)
-            await asyncio.wait_for(road.arrives(), ARRIVES_WITHIN_S)
-            assert (road.mismatches > before) is is_counted
+                await asyncio.to_thread(copy_path.is_there)
+            await asyncio.wait_for(copy_path.arrives(), ARRIVES_WITHIN_S)
+            assert (copy_path.mismatches > before) is is_counted
     report(
         f"damage: {name}",
-        store=road.store,
+        store=copy_path.store,
         injected=proxy.injected.total(),
-        mismatches_counted=round(road.mismatches),
-        objects_held_against_the_source=road.seen,
+        mismatches_counted=round(copy_path.mismatches),
+        objects_held_against_the_source=copy_path.seen,
     )
 
 
@@ -187,16 +187,16 @@ async def test_no_wrong_object_is_ever_seen_and_the_right_one_arrives_when_the_f
 )
 @pytest.mark.parametrize("side", ["source", "there"])
 async def test_a_damaged_listing_puts_no_wrong_object_anywhere_and_the_next_run_is_right(
-    road: Road, side: str, fault: Callable[[], Fault]
+    copy_path: CopyPath, side: str, fault: Callable[[], Fault]
 ) -> None:
     for number in range(20):
-        road.write(f"key-{number:03}", f"content {number}".encode())
-    proxy: Proxy = getattr(road, side)
+        copy_path.write(f"key-{number:03}", f"content {number}".encode())
+    proxy: Proxy = getattr(copy_path, side)
     broke_off = 0
-    async with copying(road, max_attempts=2) as (stores, jobs):
+    async with copying(copy_path, max_attempts=2) as (stores, jobs):
 
         async def compared() -> None:
-            summary = ReconcileSummary(road.route.name, road.route.destination_names)
+            summary = ReconcileSummary(copy_path.route.name, copy_path.route.destination_names)
             tracker = OutcomeTracker(jobs, unconditional=False, on_outcome=summary.report_fields)
             await Reconciler(stores, tracker, ReconcileOptions(), SETTINGS, summary).run()
 
@@ -206,22 +206,22 @@ async def test_a_damaged_listing_puts_no_wrong_object_anywhere_and_the_next_run_
                     await compared()
                 except S3S3Error:
                     broke_off += 1
-                await asyncio.to_thread(held_keys, road)
+                await asyncio.to_thread(held_keys, copy_path)
         await compared()
-        await asyncio.wait_for(road.arrives(), ARRIVES_WITHIN_S)
-    assert set(held_keys(road)) <= set(road.contents)
+        await asyncio.wait_for(copy_path.arrives(), ARRIVES_WITHIN_S)
+    assert set(held_keys(copy_path)) <= set(copy_path.contents)
     report(
         f"damaged listing: {', '.join(proxy.injected)}",
-        of=f"the {'source' if side == 'source' else 'destination'}, in {road.store}",
+        of=f"the {'source' if side == 'source' else 'destination'}, in {copy_path.store}",
         injected=proxy.injected.total(),
         runs_that_broke_off=broke_off,
-        objects_held_against_the_source=road.seen,
+        objects_held_against_the_source=copy_path.seen,
     )
 
 
-def held_keys(road: Road) -> list[str]:
+def held_keys(copy_path: CopyPath) -> list[str]:
     """The keys at the destination; what they hold is checked, and so is that the source has them."""
-    listed = road.client.list_objects_v2(Bucket=road.route.destinations[0].bucket_name).get("Contents", [])
+    listed = copy_path.client.list_objects_v2(Bucket=copy_path.route.destinations[0].bucket_name).get("Contents", [])
     for entry in listed:
-        road.held(entry["Key"])
+        copy_path.held(entry["Key"])
     return [entry["Key"] for entry in listed]

@@ -1,6 +1,6 @@
-"""One destination of three is sick: the others go on as if it were not there, and it gets all when it is well.
+"""One destination of three fails: the others are not affected, and it gets every object once it works again.
 
-`test_sick_for_long` measures at which rates.
+`test_long_outage` measures at which rates.
 """
 
 from __future__ import annotations
@@ -17,30 +17,29 @@ import pytest
 from s3s3.scripts.demo.redis_server import RedisServer
 from s3s3.scripts.demo.servers import StoreServer
 from tests.faults.fleet import Bucket, Fleet, differing, one_listener
-from tests.faults.kinds import SLOW_DOWN, Fault, Hang, Latency, Reset, Says
+from tests.faults.kinds import SLOW_DOWN, Fault, Hang, Latency, Reset, Respond
 from tests.faults.results import report
 from tests.integration.commands import eventually
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 HEALTHY = ("dest-one", "dest-two")
-SICK = "dest-three"
+FAILING = "dest-three"
 WITHIN = "hangs, and the source's own store copies to the others"
-SICKNESSES: dict[str, Fault] = {
+DESTINATION_FAULTS: dict[str, Fault] = {
     "hangs": Hang(),
     WITHIN: Hang(),
     "resets every connection": Reset(),
     "answers late": Latency(late_s=2),
-    "answers 503": Says(SLOW_DOWN),
+    "answers 503": Respond(SLOW_DOWN),
 }
 A_BATCH = 150
 WELL_WITHIN_S = 20.0
-"""How long a batch may take at the healthy destinations in the short form: by far less than a time-out of the sick one
-(the lease's length, a minute by default)."""
+"""Limit for a batch at the healthy destinations: well below a timeout of the failing one (the lease, one minute)."""
 
 
 class Batch(NamedTuple):
-    """Objects that are noticed together."""
+    """Objects that are notified together."""
 
     prefix: str
     contents: dict[str, bytes]
@@ -53,22 +52,22 @@ def batch_of(source: Bucket, name: str) -> Batch:
     return Batch(f"{name}/", contents)
 
 
-def held(bucket: Bucket, prefix: str) -> int:
+def object_count(bucket: Bucket, prefix: str) -> int:
     pages = bucket.client.get_paginator("list_objects_v2").paginate(Bucket=bucket.name, Prefix=prefix)
     return sum(page["KeyCount"] for page in pages)
 
 
 def _has_all(bucket: Bucket, batch: Batch) -> bool:
-    return held(bucket, batch.prefix) == len(batch.contents)
+    return object_count(bucket, batch.prefix) == len(batch.contents)
 
 
-def rate(fleet: Fleet, batch: Batch, patience_s: float) -> float:
+def rate(fleet: Fleet, batch: Batch, timeout_s: float) -> float:
     """Have a batch copied; return how many objects a second the slower one of the healthy destinations got."""
     began_s = time.monotonic()
     fleet.put(batch.contents)
     for name in HEALTHY:
         has_all = partial(_has_all, fleet.destinations[name], batch)
-        eventually(has_all, f"all of a batch in {name}", patience_s, every_s=0.2)
+        eventually(has_all, f"all of a batch in {name}", timeout_s, every_s=0.2)
     return A_BATCH / (time.monotonic() - began_s)
 
 
@@ -76,13 +75,13 @@ def rate(fleet: Fleet, batch: Batch, patience_s: float) -> float:
 def fleet(
     request: pytest.FixtureRequest, tmp_path: Path, own_redis: RedisServer, gateway: StoreServer
 ) -> Iterator[Fleet]:
-    within = request.node.callspec.params["sickness"] == WITHIN
-    with one_listener(tmp_path, own_redis.url, gateway, (*HEALTHY, SICK), direct=HEALTHY, within=within) as fleet:
+    within = request.node.callspec.params["fault"] == WITHIN
+    with one_listener(tmp_path, own_redis.url, gateway, (*HEALTHY, FAILING), direct=HEALTHY, within=within) as fleet:
         yield fleet
 
 
 @pytest.mark.parametrize(
-    "sickness",
+    "fault",
     [
         "hangs",
         "answers late",
@@ -91,10 +90,10 @@ def fleet(
         pytest.param(WITHIN, marks=pytest.mark.long),
     ],
 )
-def test_the_healthy_destinations_go_on_as_if_nothing_were(fleet: Fleet, sickness: str) -> None:
-    batches = [batch_of(fleet.source, name) for name in ("healthy", "sick")]
+def test_the_healthy_destinations_go_on_as_if_nothing_were(fleet: Fleet, fault: str) -> None:
+    batches = [batch_of(fleet.source, name) for name in ("healthy", "failing")]
     healthy_rate = rate(fleet, batches[0], WELL_WITHIN_S * 3)
-    with fleet.proxies[SICK].injecting(SICKNESSES[sickness]):
+    with fleet.proxies[FAILING].injecting(DESTINATION_FAULTS[fault]):
         sick_rate = rate(fleet, batches[1], WELL_WITHIN_S)
     well_s = time.monotonic()
     eventually(lambda: not fleet.counts().pending, "the queue drains", 300, every_s=0.2)
@@ -102,13 +101,13 @@ def test_the_healthy_destinations_go_on_as_if_nothing_were(fleet: Fleet, sicknes
     wanted = {key: content for batch in batches for key, content in batch.contents.items()}
     sent = {name: round(fleet.copies(name)) for name in HEALTHY}
     report(
-        "a sick destination",
-        sickness=sickness,
+        "a failing destination",
+        fault=fault,
         objects=len(wanted),
         healthy_per_s=round(healthy_rate),
         while_sick_per_s=round(sick_rate),
         drained_after_s=round(drained_s, 1),
     )
     assert not differing(fleet.destinations, dict(list(wanted.items())[:: len(wanted) // 50]))
-    assert [held(bucket, "") for bucket in fleet.destinations.values()] == [len(wanted)] * 3
+    assert [object_count(bucket, "") for bucket in fleet.destinations.values()] == [len(wanted)] * 3
     assert sent == dict.fromkeys(HEALTHY, len(wanted)), "nothing is sent to a healthy one twice"

@@ -42,7 +42,7 @@ class Place:
         began_s = time.monotonic()
         for key in self.keys:
             self.fleet.arrives(key, key.encode(), HEALED_WITHIN_S)
-        report("gap heal", after=what, healed_after_s=round(time.monotonic() - began_s, 1))
+        report("gap backfill", after=what, backfilled_after_s=round(time.monotonic() - began_s, 1))
 
 
 @pytest.fixture(scope="module")

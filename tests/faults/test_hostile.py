@@ -63,8 +63,8 @@ def read_message(raw: bytes) -> None:
 def read_error(raw: bytes) -> None:
     endpoint = Endpoint("destination", "bucket", secret_access_key=Secret(SECRET))
     headers = {"location": raw.decode("latin-1"), "x-amz-bucket-region": raw.decode("latin-1")[:40]}
-    for status, said in ((500, raw), (200, b"<Error>" + raw), (301, b""), (403, raw + SECRET.encode())):
-        message = str(error_for_response(endpoint, "PUT", "k", status=status, headers=headers, body=said))
+    for status, body in ((500, raw), (200, b"<Error>" + raw), (301, b""), (403, raw + SECRET.encode())):
+        message = str(error_for_response(endpoint, "PUT", "k", status=status, headers=headers, body=body))
         assert SECRET not in message
         assert len(message) < 2000 + len(raw)
 
@@ -84,7 +84,7 @@ INLETS = {
     "an HTTP answer": Inlet(read_head_and_body, (ValueError,), ANSWERS),
     "an error's body": Inlet(read_error, (), [ERROR, b"<html><b>502</b></html>", BOMB.encode("utf-16-be")]),
 }
-"""Another kind of notice belongs here, with what parses it."""
+"""Another kind of notification belongs here, with what parses it."""
 
 
 @st.composite

@@ -30,7 +30,7 @@ from s3s3.scripts.demo.swift_server import SwiftServer
 from s3s3.tasks import run_with_background
 from tests.faults.crash_points import STEPS
 from tests.faults.results import report
-from tests.integration.commands import PATIENCE_S, eventually, write_config
+from tests.integration.commands import TIMEOUT_S, eventually, write_config
 from tests.integration.objects import KIB, MIB
 from tests.waiting import running, until
 
@@ -163,7 +163,7 @@ def test_another_listener_completes_what_a_killed_one_left_at_any_crash_point(
 def statuses(dying: subprocess.Popen[str], victims: list[Victim]) -> list[str]:
     """How each of the listeners ended, once all have."""
     try:
-        return dying.communicate(timeout=PATIENCE_S)[0].split()
+        return dying.communicate(timeout=TIMEOUT_S)[0].split()
     except subprocess.TimeoutExpired as late:
         victim = victims[len((late.output or b"").split())]
         pytest.fail(f"{victim.step}, {victim.size}: never came to it\n{victim.log.read_text()}")

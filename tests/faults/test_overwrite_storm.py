@@ -46,20 +46,20 @@ def test_a_storm_of_overwrites_ends_with_the_last_contents_and_few_copies(
             shares = [[f"key-{number}" for number in range(writer, keys, WRITERS)] for writer in range(WRITERS)]
             parts = list(pool.map(lambda mine: overwrite(fleet, mine, times), shares))
         stormed_s = time.monotonic() - began_s
-        fleet.settle_heard()
+        fleet.settle_published()
         assert not differing(destinations, {key: content for part in parts for key, content in part.items()})
-        notices = keys * times
+        notifications = keys * times
         copies = {name: round(fleet.copies(name)) for name in destinations}
         report(
             "overwrite storm",
             keys=keys,
-            notices=notices,
+            notifications=notifications,
             in_s=round(stormed_s, 1),
             listeners=len(fleet.members),
             **copies,
         )
-        # What is noticed while it is copied, or waits, is copied once for all of that.
-        assert all(keys <= count < notices / 3 for count in copies.values())
+        # What is notified while it is copied, or waits, is copied once for all of that.
+        assert all(keys <= count < notifications / 3 for count in copies.values())
 
 
 def overwrite(fleet: Fleet, keys: Iterable[str], times: int) -> dict[str, bytes]:

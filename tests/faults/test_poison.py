@@ -17,7 +17,7 @@ from s3s3.scripts.demo.redis_server import RedisServer
 from s3s3.scripts.demo.servers import StoreServer
 from tests.faults.duration import amount
 from tests.faults.fleet import Bucket, Fleet, one_listener
-from tests.faults.kinds import Says
+from tests.faults.kinds import Respond
 from tests.faults.messages import Message
 from tests.faults.proxy import Proxy
 from tests.faults.results import report
@@ -80,11 +80,11 @@ def test_a_key_that_cannot_succeed_becomes_a_dead_letter_with_a_reason_and_can_b
 ) -> None:
     for key in ("elsewhere", "huge", "broken", "good"):
         fleet.source.put(key, key.encode())
-    to_source.inject(Says(ELSEWHERE, of=about("elsewhere")), Says(HUGE, of=about("huge")))
-    fleet.proxies["dest-one"].inject(Says(BROKEN, of=about("broken")))
+    to_source.inject(Respond(ELSEWHERE, of=about("elsewhere")), Respond(HUGE, of=about("huge")))
+    fleet.proxies["dest-one"].inject(Respond(BROKEN, of=about("broken")))
     fleet.publish("elsewhere", "huge", "broken", "good")
     fleet.arrives("good", b"good", 20)
-    fleet.settle_heard()
+    fleet.settle_published()
     one, two = (fleet.dead_letters(name) for name in fleet.destinations)
     assert (sorted(one), sorted(two)) == (["broken", "elsewhere", "huge"], ["elsewhere", "huge"])
     for letters in (one, two):
@@ -115,19 +115,19 @@ def test_notifications_of_missing_keys_end_as_source_missing_and_do_not_block_ot
     for number in range(good):
         fleet.publish(*(f"gone-{number}-{other}" for other in range(each)), f"good-{number}")
     published_s = time.monotonic() - began_s
-    fleet.settle_heard(600)
+    fleet.settle_published(600)
     (member,) = fleet.members
     metrics = member.metrics()
     alone_s = _taken_s(fleet, "alone")
     with gone_all_the_time(fleet):
         beside_s = _taken_s(fleet, "beside")
     report(
-        "notices of keys that do not exist",
+        "notifications of keys that do not exist",
         gone=gone,
         good=good,
         published_in_s=round(published_s, 1),
         done_in_s=round(time.monotonic() - began_s, 1),
-        # In a burst every notice waits for those before it; what does not exist costs a GET, as it must.
+        # In a burst every notification waits for those before it; what does not exist costs a GET, as it must.
         good_in_the_burst_within_s={f"{share:.0%}": _within_s(metrics, share) for share in (0.5, 0.9, 0.99)},
         good_alone_s=alone_s,
         good_beside_s=beside_s,
@@ -142,7 +142,7 @@ def test_notifications_of_missing_keys_end_as_source_missing_and_do_not_block_ot
 
 
 def _within_s(metrics: dict[tuple[str, str], float], share: float) -> str:
-    """Return within what time this share of the notices of good keys became copies (a bound of the histogram)."""
+    """Return within what time this share of the notifications of good keys became copies (a bound of the histogram)."""
     name = "s3s3_notification_to_copy_seconds_bucket"
     counts = {
         label.split()[1]: count for (metric, label), count in metrics.items() if metric == name and "dest-one" in label
@@ -171,7 +171,7 @@ def gone_all_the_time(fleet: Fleet) -> Iterator[None]:
 
 
 def _taken_s(fleet: Fleet, what: str) -> float:
-    """Return how long a good key takes from the notice to the last destination: the median of a few."""
+    """Return how long a good key takes from the notification to the last destination: the median of a few."""
     taken_s = []
     for number in range(15):
         key = f"{what}-{number}"

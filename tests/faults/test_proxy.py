@@ -26,7 +26,7 @@ from tests.faults.kinds import (  # fmt: skip
     Latency,
     Reset,
     ResetAll,
-    Says,
+    Respond,
     Truncated,
     getting,
     putting,
@@ -153,17 +153,17 @@ def test_a_truncated_request_looks_complete(proxy: Proxy) -> None:
 
 def test_a_storm_of_503_hits_a_share_of_the_requests_and_reaches_no_server(proxy: Proxy) -> None:
     client = Client(proxy)
-    with proxy.injecting(Says(SLOW_DOWN, share=0.5)):
+    with proxy.injecting(Respond(SLOW_DOWN, share=0.5)):
         statuses = [client.ask("PUT", body=b"x" * 1000)[0] for _ in range(40)]
     assert 2 < statuses.count(503) < 38
-    assert proxy.injected == {"Says": statuses.count(503)}
+    assert proxy.injected == {"Respond": statuses.count(503)}
     assert set(statuses) == {200, 503}
 
 
 @pytest.mark.parametrize("reaches", [False, True])
 def test_an_error_may_come_with_a_200_whether_or_not_the_server_saw_the_request(proxy: Proxy, reaches: bool) -> None:
     client = Client(proxy)
-    with proxy.injecting(Says(ERROR_IN_200, reaches=reaches)):
+    with proxy.injecting(Respond(ERROR_IN_200, reaches=reaches)):
         status, body = client.ask("PUT", body=b"x")
         assert status == 200
         assert b"<Code>InternalError</Code>" in body

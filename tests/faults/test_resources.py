@@ -48,7 +48,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def says(listener: Listener, *words: str, meanwhile: Callable[[], None] = lambda: None) -> str:
+def wait_for_log(listener: Listener, *words: str, meanwhile: Callable[[], None] = lambda: None) -> str:
     """Wait for a line of the log that has all these words, and do something again and again until then."""
 
     def line() -> str | None:
@@ -76,10 +76,10 @@ def test_a_full_disk_in_spool_dir_delays_only_objects_that_must_be_spooled(place
     place.put("small")
     with Listener(place.config(worker={**QUICK, "spool_dir": str(small_disk)})) as listener:
         place.publish("in parts")
-        said = says(listener, "No space left on device")
-        assert "'in parts'" in said
-        assert str(small_disk) in said
-        assert "spool_dir" in said
+        output = wait_for_log(listener, "No space left on device")
+        assert "'in parts'" in output
+        assert str(small_disk) in output
+        assert "spool_dir" in output
         place.publish("small")
         place.arrives("small")
         assert place.content("in parts") is None
@@ -87,7 +87,7 @@ def test_a_full_disk_in_spool_dir_delays_only_objects_that_must_be_spooled(place
         place.arrives("in parts", content)
     assert dead_letters(place) == {}
     assert list(small_disk.iterdir()) == []
-    report("full disk", seen=said)
+    report("full disk", seen=output)
 
 
 def test_a_process_without_file_descriptors_reports_it_and_copies_everything_later(place: Place) -> None:
@@ -106,14 +106,14 @@ def test_a_process_without_file_descriptors_reports_it_and_copies_everything_lat
                     together.publish("backup", key)
                 together.execute()
 
-        said = says(listener, "Too many open files", meanwhile=publish_together)
-        assert "LimitNOFILE" in said
-        assert "host" not in said
+        output = wait_for_log(listener, "Too many open files", meanwhile=publish_together)
+        assert "LimitNOFILE" in output
+        assert "host" not in output
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         for key in keys:
             place.arrives(key)
     assert dead_letters(place) == {}
-    report("no file descriptors", seen=said)
+    report("no file descriptors", seen=output)
 
 
 def test_a_full_redis_is_reported_and_nothing_published_meanwhile_is_lost(place: Place) -> None:
@@ -126,13 +126,13 @@ def test_a_full_redis_is_reported_and_nothing_published_meanwhile_is_lost(place:
         client.config_set("maxmemory", 1)
         try:
             place.publish(*keys[COUNT // 2 :])
-            said = says(listener, "Redis is full")
-            assert "maxmemory" in said
+            output = wait_for_log(listener, "Redis is full")
+            assert "maxmemory" in output
         finally:
             client.config_set("maxmemory", 0)
-        says(listener, "Redis is available again")
+        wait_for_log(listener, "Redis is available again")
         for key in keys:
             place.arrives(key)
         eventually(lambda: not list(client.scan_iter("s3s3:{default}:job:*")), "an empty queue")
     assert dead_letters(place) == {}
-    report("Redis at maxmemory", seen=said)
+    report("Redis at maxmemory", seen=output)

@@ -32,20 +32,20 @@ def test_memory_and_descriptors_are_flat(tmp_path: Path, own_redis: RedisServer,
     destinations = {name: Bucket.new(gateway) for name in ("dest-one", "dest-two")}
     with Fleet(tmp_path, own_redis.url, source, destinations, size=2, worker={"lease_s": 10}) as fleet:
         wanted: dict[str, bytes] = {}
-        began_s, notices = time.monotonic(), 0
+        began_s, notifications = time.monotonic(), 0
         _load(fleet, wanted, until_s=began_s + WARM_S)
         after_a_minute = [_held(fleet)]
         while time.monotonic() < began_s + max(duration_s(0, share=1 / 2), 2 * WARM_S):
-            notices += _load(fleet, wanted, until_s=time.monotonic() + WARM_S)
+            notifications += _load(fleet, wanted, until_s=time.monotonic() + WARM_S)
             after_a_minute.append(_held(fleet))
         for proxy in fleet.proxies.values():
             proxy.inject()
-        fleet.settle_heard()
+        fleet.settle_published()
         at_the_end = _held(fleet)
         report(
             "soak",
             minutes=round((time.monotonic() - began_s) / 60, 1),
-            notices=notices,
+            notifications=notifications,
             injected={name: dict(proxy.injected) for name, proxy in fleet.proxies.items()},
             rss_mib_each_minute=[[round(rss / 2**20, 1) for rss, _ in held] for held in (*after_a_minute, at_the_end)],
             descriptors_each_minute=[
@@ -69,7 +69,7 @@ def _any_size_bytes() -> int:
 
 def _load(fleet: Fleet, wanted: dict[str, bytes], until_s: float) -> int:
     """Write, overwrite and notify, also of missing keys; return the number of notifications."""
-    notices = 0
+    notifications = 0
     while time.monotonic() < until_s:
         if random.random() < 0.02:
             for proxy in fleet.proxies.values():
@@ -79,6 +79,6 @@ def _load(fleet: Fleet, wanted: dict[str, bytes], until_s: float) -> int:
         fleet.source.put(key, wanted[key])
         keys = [key, *random.choices([key, f"gone {random.random()}", "", "k" * 2000], k=random.randrange(3))]
         fleet.publish(*keys)
-        notices += len(keys)
+        notifications += len(keys)
         time.sleep(PAUSE_S)
-    return notices
+    return notifications

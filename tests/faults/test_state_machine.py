@@ -14,7 +14,7 @@ from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.faults.duration import minutes, rounds
 from tests.faults.fleet import Bucket, Fleet
 from tests.faults.results import report
-from tests.faults.state_machine import AcceptedNotices, Disorder, PublishedNotices
+from tests.faults.state_machine import AcceptedNotifications, Disorder, PublishedNotifications
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -28,10 +28,12 @@ def attacked(
     examples: int,
 ) -> None:
     destinations = {"dest-near": Bucket.new(gateway), "dest-far": Bucket.new(swift)}
-    heals = machine is PublishedNotices
+    backfills = machine is PublishedNotifications
     size = 3 if minutes() else 2
     made = 0
-    with Fleet(tmp_path, server.url, Bucket.new(gateway), destinations, size=size, pubsub={"backfill": heals}) as fleet:
+    with Fleet(
+        tmp_path, server.url, Bucket.new(gateway), destinations, size=size, pubsub={"backfill": backfills}
+    ) as fleet:
 
         def example() -> Disorder:
             nonlocal made
@@ -53,7 +55,7 @@ def attacked(
             )
         report(
             "disorder",
-            notices="published" if heals else "accepted",
+            notifications="published" if backfills else "accepted",
             listeners=size,
             examples=made,
             injected={name: dict(proxy.injected) for name, proxy in fleet.proxies.items()},
@@ -63,10 +65,10 @@ def attacked(
 def test_no_accepted_notification_is_lost_and_nothing_is_stale(
     tmp_path: Path, own_redis: RedisServer, gateway: StoreServer, swift: SwiftServer
 ) -> None:
-    attacked(AcceptedNotices, tmp_path, own_redis, gateway, swift, examples=3)
+    attacked(AcceptedNotifications, tmp_path, own_redis, gateway, swift, examples=3)
 
 
 def test_published_keys_are_copied_without_help(
     tmp_path: Path, own_redis: RedisServer, gateway: StoreServer, swift: SwiftServer
 ) -> None:
-    attacked(PublishedNotices, tmp_path, own_redis, gateway, swift, examples=2)
+    attacked(PublishedNotifications, tmp_path, own_redis, gateway, swift, examples=2)

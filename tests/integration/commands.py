@@ -16,7 +16,7 @@ from typing import Any
 
 from s3s3.model import Endpoint
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 def toml_text(value: object) -> str:
@@ -81,13 +81,13 @@ def run(verb: str, *arguments: str | Path, status: int = 0, **settings: Any) -> 
     return done
 
 
-def eventually(condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S, every_s: float = 0.05) -> Any:
+def eventually(condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S, every_s: float = 0.05) -> Any:
     """Return the condition's first true answer. `every_s`: more for one that costs the machine something."""
-    deadline_s = time.monotonic() + patience_s
+    deadline_s = time.monotonic() + timeout_s
     while True:
         if answer := condition():
             return answer
-        assert time.monotonic() < deadline_s, f"not within {patience_s:g} s: {what}"
+        assert time.monotonic() < deadline_s, f"not within {timeout_s:g} s: {what}"
         time.sleep(every_s)
 
 
@@ -150,7 +150,7 @@ class Listener:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
             try:
-                self.process.wait(PATIENCE_S)
+                self.process.wait(TIMEOUT_S)
             finally:
                 self.process.kill()
                 self.process.wait()
@@ -166,7 +166,7 @@ class Listener:
     def stop(self) -> int:
         """Ask it to stop; return its exit status."""
         self.process.terminate()
-        return self.process.wait(PATIENCE_S)
+        return self.process.wait(TIMEOUT_S)
 
 
 def report_lines(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:

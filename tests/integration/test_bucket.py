@@ -17,7 +17,7 @@ import redis
 from s3s3.scripts.demo.servers import free_ports
 from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.integration.commands import (
-    PATIENCE_S,
+    TIMEOUT_S,
     Listener,
     bucket_started,
     command,
@@ -42,9 +42,9 @@ def place(swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tm
 def test_it_copies_what_is_missing_and_the_second_time_nothing(place: Place) -> None:
     config = place.config()
     assert "20" in run("bucket", "--config", config).stdout
-    said = run("bucket", "--config", config).stdout
-    assert "copied" not in said
-    assert "20 objects compared" in said
+    output = run("bucket", "--config", config).stdout
+    assert "copied" not in output
+    assert "20 objects compared" in output
 
 
 def test_a_dry_run_copies_nothing_reports_what_it_would_and_exits_with_1(place: Place) -> None:
@@ -61,8 +61,8 @@ def test_a_dry_run_copies_nothing_reports_what_it_would_and_exits_with_1(place: 
 
 def test_a_report_has_a_line_for_each_object_with_both_sizes_both_md5s_and_the_proof(place: Place) -> None:
     run("bucket", "--config", place.config())
-    said = run("bucket", "--config", place.config(), "--report", "-")
-    *lines, last = [json.loads(line) for line in said.stdout.splitlines()]
+    output = run("bucket", "--config", place.config(), "--report", "-")
+    *lines, last = [json.loads(line) for line in output.stdout.splitlines()]
     assert len(lines) == 20
     assert last["summary"]["destinations"] == {"destination": {"same": 20}}
     assert lines[0] == {
@@ -81,8 +81,8 @@ def test_force_copies_what_is_the_same_too(place: Place) -> None:
 
 def test_since_looks_only_at_what_the_source_changed_since_then(place: Place) -> None:
     report = place.folder / "report.jsonl"
-    said = run("bucket", "--config", place.config(), "--since", "2099-01-01", "--report", report).stdout
-    assert re.fullmatch(r"route default: 0 objects compared in [0-9.]+ m?s; 20 not changed since then\n", said)
+    output = run("bucket", "--config", place.config(), "--since", "2099-01-01", "--report", report).stdout
+    assert re.fullmatch(r"route default: 0 objects compared in [0-9.]+ m?s; 20 not changed since then\n", output)
     assert report_lines(report)[0] == []
     run("bucket", "--config", place.config(), "--since", "1h")
     assert place.content("key 19") == b"content"
@@ -95,31 +95,31 @@ def test_without_redis_a_failure_is_reported_with_its_reason(place: Place) -> No
     place.redis_url = ""
     config = place.config()
     config.write_text(config.read_text().replace("[destination]", '[destination]\nstorage_class = "NO_SUCH_CLASS"'))
-    said = run("bucket", "--config", config, status=1).stderr
-    assert re.search(r"WARNING default: 'key \d\d' to destination failed: destination: PUT of 'key \d\d': \d+ ", said)
+    output = run("bucket", "--config", config, status=1).stderr
+    assert re.search(r"WARNING default: 'key \d\d' to destination failed: destination: PUT of 'key \d\d': \d+ ", output)
 
 
 def test_it_works_without_redis_and_warns(place: Place) -> None:
     place.redis_url = ""
-    said = run("bucket", "--config", place.config())
-    assert "without Redis" in said.stderr
+    output = run("bucket", "--config", place.config())
+    assert "without Redis" in output.stderr
     assert place.content("key 00") == b"content"
 
 
 def test_a_redis_that_is_configured_and_away_is_3_unless_it_is_to_be_done_without(place: Place) -> None:
     place.redis_url = f"redis://:hunter2@127.0.0.1:{free_ports(1)[0]}/0"
-    said = run("bucket", "--config", place.config(), status=3).stderr
-    assert "Redis cannot be reached" in said
-    assert "hunter2" not in said
+    output = run("bucket", "--config", place.config(), status=3).stderr
+    assert "Redis cannot be reached" in output
+    assert "hunter2" not in output
     run("bucket", "--config", place.config(), "--without-redis")
     assert place.content("key 00") == b"content"
 
 
 def test_a_destination_that_is_away_is_3_and_names_it(place: Place) -> None:
     place.there = dataclasses.replace(place.there, port=free_ports(1)[0])
-    said = run("bucket", "--config", place.config(), status=3)
-    assert said.stdout.startswith("route default: could not compare destination: LIST: nothing listens on")
-    assert "(check host and port in [destination])" in said.stdout
+    output = run("bucket", "--config", place.config(), status=3)
+    assert output.stdout.startswith("route default: could not compare destination: LIST: nothing listens on")
+    assert "(check host and port in [destination])" in output.stdout
 
 
 def test_a_source_that_is_away_is_3_and_names_it(place: Place) -> None:
@@ -142,8 +142,8 @@ def test_other_buckets_can_be_named_but_not_the_source_itself(
     run("bucket", "--config", place.config(), "--dest-bucket", other)
     assert place.client.get_object(Bucket=other, Key="key 00")["Body"].read() == b"content"
     place.there = dataclasses.replace(place.source, name="destination", bucket_name=place.there.bucket_name)
-    said = run("bucket", "--config", place.config(), "--dest-bucket", place.source.bucket_name, status=2).stderr
-    assert "is the source itself" in said
+    output = run("bucket", "--config", place.config(), "--dest-bucket", place.source.bucket_name, status=2).stderr
+    assert "is the source itself" in output
 
 
 def test_an_interval_repeats_the_run_until_it_is_stopped(place: Place) -> None:
@@ -154,7 +154,7 @@ def test_an_interval_repeats_the_run_until_it_is_stopped(place: Place) -> None:
         place.arrives("later")
         eventually(lambda: not client.exists("s3s3:{default}:reconcile-lock"), "it waits for the next time")
         process.terminate()
-        assert process.wait(PATIENCE_S) == 0
+        assert process.wait(TIMEOUT_S) == 0
 
 
 @pytest.mark.parametrize("with_redis", [True, False])
@@ -167,8 +167,8 @@ def test_an_interrupted_run_ends_soon_reports_it_and_exits_with_1(place: Place, 
         eventually(lambda: place.client.list_objects_v2(Bucket=place.there.bucket_name)["KeyCount"], "it copies")
         process.send_signal(signal.SIGINT)
         stopped_s = time.monotonic()
-        said, _ = process.communicate(timeout=60)
-    assert (process.returncode, "interrupted" in said) == (1, True), said
+        output, _ = process.communicate(timeout=60)
+    assert (process.returncode, "interrupted" in output) == (1, True), output
     assert time.monotonic() - stopped_s < 50
 
 
@@ -185,9 +185,9 @@ def the_other_ends(place: Place) -> None:
 
 def test_a_run_beside_another_one_exits_with_1_at_once_and_names_it_but_a_dry_run_goes_on(place: Place) -> None:
     another_runs(place, 60_000)
-    said = run("bucket", "--config", place.config(), status=1).stderr
-    assert "route default is being reconciled by process 7 on elsewhere since 1970" in said
-    assert "--wait-for-lock" in said
+    output = run("bucket", "--config", place.config(), status=1).stderr
+    assert "route default is being reconciled by process 7 on elsewhere since 1970" in output
+    assert "--wait-for-lock" in output
     assert place.content("key 00") is None
     assert "would_copy" in run("bucket", "--config", place.config(), "--dry-run", status=1).stdout
     run("bucket", "--config", place.config(), "--without-redis")

@@ -112,11 +112,11 @@ def test_a_run_that_would_delete_too_much_deletes_nothing_and_names_the_setting(
     place.remove(*"abc")
     place.put("new")
 
-    counts, said = place.run(status=1)
+    counts, output = place.run(status=1)
 
     assert counts == {"same": 5, "extraneous": 3, "copied": 1}
-    assert "3 of its 8 objects" in said
-    assert "max_delete = 0.25" in said
+    assert "3 of its 8 objects" in output
+    assert "max_delete = 0.25" in output
     assert len(place.keys_there()) == 9
     place.put("a")
     assert place.run()[0] == {"same": 7, "deleted": 2}
@@ -128,10 +128,10 @@ def test_an_empty_source_deletes_nothing_without_allow_empty(place: Place) -> No
     place.run()
     place.remove(*"abc")
 
-    counts, said = place.run(status=1)
+    counts, output = place.run(status=1)
 
     assert counts == {"extraneous": 3}
-    assert "--allow-empty" in said
+    assert "--allow-empty" in output
     assert len(place.keys_there()) == 3
     place.max_delete = 0.1
     assert place.run("--allow-empty")[0] == {"deleted": 3}
@@ -207,7 +207,7 @@ async def test_an_object_made_again_between_get_and_delete_is_there_in_the_end(
     delete = Store.delete
 
     async def delete_late(store: Store, key: str, **named: object) -> bool:
-        """The source gets the object again, with its notice, when the DELETE is decided on and not sent yet."""
+        """The source gets the object again, with its notification, when the DELETE is decided on and not sent yet."""
         if store.name == "destination":
             client.put_object(Bucket=source.bucket_name, Key="key", Body=b"new")
             await jobs.enqueue([JobRequest("key", ("destination",))], Lane.FRESH)

@@ -81,12 +81,12 @@ class Demonstration:
 
     def status(self) -> int:
         """Its exit status, when it has ended."""
-        eventually(lambda: not self.look(), f"it ends; so far:\n{self.output}", patience_s=240)
+        eventually(lambda: not self.look(), f"it ends; so far:\n{self.output}", timeout_s=240)
         return int(self.process.returncode)
 
     def shows(self, text: str) -> None:
         """Return when it has printed that."""
-        eventually(lambda: text in self.output or not self.look(), text, patience_s=120)
+        eventually(lambda: text in self.output or not self.look(), text, timeout_s=120)
         assert text in self.output
 
     def assert_nothing_is_left(self) -> None:

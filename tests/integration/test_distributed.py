@@ -82,8 +82,8 @@ def odd_keys(count: int) -> list[str]:
 
 
 def status(process: subprocess.Popen[str]) -> tuple[int, str]:
-    said, errors = process.communicate(timeout=120)
-    return process.returncode, said + errors
+    output, errors = process.communicate(timeout=120)
+    return process.returncode, output + errors
 
 
 def test_alone_it_does_what_the_plain_run_does(place: Place) -> None:
@@ -95,8 +95,8 @@ def test_alone_it_does_what_the_plain_run_does(place: Place) -> None:
     lines, summary = report_lines(report)
     assert summary["destinations"] == {"destination": {"would_copy": 30, "extraneous": 1}}
     assert len(lines) == 31
-    said = run("bucket", "--config", place.config, "--distributed").stdout
-    assert "30 objects compared" in said
+    output = run("bucket", "--config", place.config, "--distributed").stdout
+    assert "30 objects compared" in output
     assert set(place.held(place.there.bucket_name)) == {*place.held(place.source.bucket_name), "extraneous"}
     run("bucket", "--config", place.config, "--distributed", "--report", report)
     assert report_lines(report)[1]["destinations"] == {"destination": {"same": 30, "extraneous": 1}}
@@ -105,12 +105,12 @@ def test_alone_it_does_what_the_plain_run_does(place: Place) -> None:
 
 
 def test_it_needs_a_redis_and_refuses_to_delete(place: Place) -> None:
-    said = run("bucket", "--config", place.config, "--distributed", "--without-redis", status=2).stderr
-    assert "--distributed needs the configured Redis" in said
+    output = run("bucket", "--config", place.config, "--distributed", "--without-redis", status=2).stderr
+    assert "--distributed needs the configured Redis" in output
     text = place.config.read_text()
     place.config.write_text(text.replace("[destination]\n", "[destination]\ndelete = true\n"))
-    said = run("bucket", "--config", place.config, "--distributed", status=2).stderr
-    assert "[destination] has delete = true" in said
+    output = run("bucket", "--config", place.config, "--distributed", status=2).stderr
+    assert "[destination] has delete = true" in output
     place.put(["key"])
     run("bucket", "--config", place.config, "--distributed", "--since", "1h")
     assert place.is_equal
@@ -135,8 +135,8 @@ def test_a_run_with_other_options_or_stores_is_not_gone_on_with_unless_it_is_for
         eventually(lambda: place.redis.keys(RUN + ":*:workers"), "it runs", every_s=0.01)
         process.kill()
         process.wait()
-    said = run("bucket", "--config", place.config, "--distributed", "--force", status=1).stderr
-    assert "an unfinished distributed reconcile, started at" in said
+    output = run("bucket", "--config", place.config, "--distributed", "--force", status=1).stderr
+    assert "an unfinished distributed reconcile, started at" in output
     workers = place.redis.keys(RUN + ":*:workers")
     assert workers
     place.redis.delete(*workers)  # as if it were long ago
@@ -149,8 +149,8 @@ def test_interrupted_it_hands_its_range_back_at_once(place: Place) -> None:
     with limited_destination(place.config, ONE_BY_ONE), place.started() as process:
         eventually(lambda: place.redis.exists("s3s3:{default}:reconcile-lock"), "it runs", every_s=0.01)
         process.send_signal(signal.SIGTERM)
-        code, said = status(process)
-    assert (code, "interrupted" in said) == (1, True), said
+        code, output = status(process)
+    assert (code, "interrupted" in output) == (1, True), output
     began_s = time.monotonic()
     run("bucket", "--config", place.config, "--distributed")
     assert place.is_equal
@@ -182,7 +182,7 @@ def test_three_processes_one_of_them_killed_copy_everything_and_say_the_same(
         ends = [status(process) for process in others]
     assert [code for code, _ in ends] == [0, 0], ends
     assert place.is_equal
-    assert all(f"{len(set(keys)):,} objects compared" in said for _, said in ends), ends
+    assert all(f"{len(set(keys)):,} objects compared" in output for _, output in ends), ends
     again: Any = run("bucket", "--config", place.config, "--report", "-").stdout.splitlines()[-1]
     assert f'"same": {len(set(keys))}' in again
 
@@ -205,8 +205,8 @@ def test_killed_all_the_next_start_goes_on_where_they_were(
     before = place.counted()
     assert "ended_ms" not in before
     report = place.folder / "report.jsonl"
-    said = run("bucket", "--config", place.config, "--distributed", "--report", report)
-    assert "joining the distributed reconcile started at" in said.stderr
+    output = run("bucket", "--config", place.config, "--distributed", "--report", report)
+    assert "joining the distributed reconcile started at" in output.stderr
     lines, summary = report_lines(report)
     assert summary["source_entries"] == len(set(keys))
     assert len(lines) <= len(set(keys)) - int(before["source_entries"]), "what had been compared is not compared again"

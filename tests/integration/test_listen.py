@@ -17,7 +17,7 @@ from s3s3.model import Secret
 from s3s3.scripts.demo.redis_server import RedisServer
 from s3s3.scripts.demo.servers import StoreServer, free_ports
 from s3s3.scripts.demo.swift_server import SwiftServer
-from tests.integration.commands import PATIENCE_S, Listener, eventually, limited_destination, run, write_config
+from tests.integration.commands import TIMEOUT_S, Listener, eventually, limited_destination, run, write_config
 from tests.integration.objects import MIB
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class Place:
         except self.client.exceptions.NoSuchKey:
             return None
 
-    def arrives(self, key: str, content: bytes = b"content", patience_s: float = PATIENCE_S) -> None:
-        eventually(lambda: self.content(key) == content, f"{key!r} at the destination", patience_s, every_s=0.1)
+    def arrives(self, key: str, content: bytes = b"content", timeout_s: float = TIMEOUT_S) -> None:
+        eventually(lambda: self.content(key) == content, f"{key!r} at the destination", timeout_s, every_s=0.1)
 
     def http(self, path: str) -> tuple[int, str]:
         try:
@@ -89,26 +89,26 @@ def dead_letters(place: Place) -> dict[str, str]:
 
 def test_a_source_without_the_bucket_ends_the_listener_with_3_and_names_the_setting(place: Place) -> None:
     place.source = dataclasses.replace(place.source, bucket_name="nowhere")
-    said = run("listen", "--config", place.config(), status=3).stderr
-    assert "source" in said
-    assert "bucket_name" in said
-    assert "nowhere" in said
+    output = run("listen", "--config", place.config(), status=3).stderr
+    assert "source" in output
+    assert "bucket_name" in output
+    assert "nowhere" in output
 
 
 def test_a_source_that_refuses_the_secret_ends_the_listener_with_3_and_names_the_setting(place: Place) -> None:
     place.source = dataclasses.replace(place.source, secret_access_key=Secret("not-the-secret"))
-    said = run("listen", "--config", place.config(), status=3).stderr
-    assert "[source]" in said
-    assert "aws_secret_access_key" in said
-    assert "not-the-secret" not in said
+    output = run("listen", "--config", place.config(), status=3).stderr
+    assert "[source]" in output
+    assert "aws_secret_access_key" in output
+    assert "not-the-secret" not in output
 
 
 def test_a_configuration_fault_ends_the_listener_with_2(place: Place) -> None:
     path = place.config()
     path.write_text(path.read_text().replace("bucket_name", "buket_name", 1))
-    said = run("listen", "--config", path, status=2).stderr
-    assert "buket_name" in said
-    assert "bucket_name" in said
+    output = run("listen", "--config", path, status=2).stderr
+    assert "buket_name" in output
+    assert "bucket_name" in output
 
 
 # -- a server is unavailable: the listener runs and is not ready
@@ -121,10 +121,10 @@ def test_a_destination_that_is_away_at_the_start_leaves_the_listener_running_and
     place.there = dataclasses.replace(place.there, port=free_ports(1)[0])
     with Listener(place.config()) as listener:
         assert place.http("/healthz") == (200, "ok\n")
-        status, said = place.http("/readyz")
+        status, output = place.http("/readyz")
         assert status == 503
-        assert "destination" in said
-        assert f":{place.there.port}" in said
+        assert "destination" in output
+        assert f":{place.there.port}" in output
         assert "not ready" in listener.log.read_text()
     place.there = dataclasses.replace(place.there, port=port)
     with Listener(place.config()):
@@ -165,11 +165,11 @@ def test_systemd_is_notified_of_start_health_and_stop(place: Place, tmp_path: Pa
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "600000"}
         with Listener(place.config(), environment=environment) as listener:
             assert manager.recv(1000).startswith(b"READY=1")
-            while not (said := manager.recv(1000)).startswith(b"WATCHDOG=1"):
-                assert said == b"STATUS=route default: not subscribed", "it has just started"
+            while not (output := manager.recv(1000)).startswith(b"WATCHDOG=1"):
+                assert output == b"STATUS=route default: not subscribed", "it has just started"
             listener.stop()
-        while not (said := manager.recv(1000)).startswith(b"STOPPING=1"):
-            assert said.startswith(b"WATCHDOG=1")
+        while not (output := manager.recv(1000)).startswith(b"STOPPING=1"):
+            assert output.startswith(b"WATCHDOG=1")
 
 
 # -- bad input
@@ -238,7 +238,7 @@ def test_a_stopping_listener_finishes_its_copies_and_exits_with_0(place: Place, 
         time.sleep(0.5)
         assert listener.process.poll() is None, "it waits for what it copies"
         swift.resume()
-        assert listener.process.wait(PATIENCE_S) == 0
+        assert listener.process.wait(TIMEOUT_S) == 0
         assert place.content("big") == content
 
 
@@ -289,5 +289,5 @@ def test_a_store_that_takes_v4_only_says_which_setting_cures_it(
     place: Place, rclone_store: StoreServer, new_bucket: Callable[..., str]
 ) -> None:
     place.source = rclone_store.endpoint(new_bucket(rclone_store), signature_version="s3")
-    said = run("listen", "--config", place.config(), status=3).stderr
-    assert 'signature_version = "s3v4"' in said
+    output = run("listen", "--config", place.config(), status=3).stderr
+    assert 'signature_version = "s3v4"' in output

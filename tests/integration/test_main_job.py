@@ -67,7 +67,7 @@ def test_what_is_published_is_copied_and_what_is_not_is_found(
 
     assert outcomes(config, tmp_path) == [{"same": count}] * len(stores)
 
-    wanted = change_without_notice(source, source_bucket, stores[0], buckets[0], wanted)
+    wanted = change_without_notification(source, source_bucket, stores[0], buckets[0], wanted)
     found = outcomes(config, tmp_path)
     assert found[0] == {"same": count - 15, "copied": 20}
     assert found[1:] == [{"same": count - 10, "copied": 15}] * len(found[1:])
@@ -104,7 +104,7 @@ def outcomes(config: Path, folder: Path) -> list[dict[str, Any]]:
     return [counts[name] for name in sorted(counts)]
 
 
-def change_without_notice(
+def change_without_notification(
     source: StoreServer, source_bucket: str, store: StoreServer, bucket: str, wanted: list[Thing]
 ) -> list[Thing]:
     """Change 10 objects at the source and add 5, remove 5 at the destination. Return what is wanted now."""

@@ -45,9 +45,9 @@ def test_a_route_and_a_destination_stay_paused_across_processes_and_lose_nothing
     with Listener(config):
         time.sleep(3)
         assert held(place.there.bucket_name) == held(raw_there.bucket_name) == set()
-        said = run("jobs", "--config", config).stdout
-        assert "route raw: PAUSED; " in said
-        assert "  paused" in said
+        output = run("jobs", "--config", config).stdout
+        assert "route raw: PAUSED; " in output
+        assert "  paused" in output
         for together in ([], ["--distributed"]):
             refused = run("bucket", "--config", config, "--route", "raw", *together, status=1)
             assert "--route raw lets it go on" in refused.stderr
@@ -62,4 +62,4 @@ def test_a_route_and_a_destination_stay_paused_across_processes_and_lose_nothing
         place.arrives("a")
         assert held(raw_there.bucket_name) == set()
         run("jobs", "--config", config, "resume", "--route", "raw")
-        eventually(lambda: held(raw_there.bucket_name) == {"b"}, "what was noticed while it was paused", every_s=0.2)
+        eventually(lambda: held(raw_there.bucket_name) == {"b"}, "what was notified while it was paused", every_s=0.2)

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from s3s3.scripts.demo.swift_server import SwiftServer
-from tests.integration.commands import PATIENCE_S, bucket_started, eventually, limit_destination, run
+from tests.integration.commands import TIMEOUT_S, bucket_started, eventually, limit_destination, run
 from tests.integration.objects import MIB
 from tests.integration.test_listen import QUICK, Place
 
@@ -55,7 +55,7 @@ def test_the_fleet_sees_a_run_and_what_it_copies_until_it_has_ended(place: SlowP
     with place.started(*together) as process:
         (seen,) = eventually(place.processes, "a heartbeat")
         assert (seen["command"], seen["pid"], seen["is_leader"]) == ("bucket", process.pid, False)
-        assert process.wait(PATIENCE_S) == 0
+        assert process.wait(TIMEOUT_S) == 0
     assert not place.processes()
     with redis.Redis.from_url(place.redis_url, decode_responses=True) as client:
         minutes = [client.hgetall(name) for name in client.scan_iter("s3s3:{default}:minute:*")]
@@ -78,11 +78,11 @@ def test_an_interrupted_run_reports_what_it_waits_for_and_does_not_wait_for_limi
         eventually(lambda: place.content("key 00"), "it copies", every_s=0.1)
         process.send_signal(signal.SIGINT)
         told_s = time.monotonic()
-        said, errors = process.communicate(timeout=PATIENCE_S)
+        output, errors = process.communicate(timeout=TIMEOUT_S)
     assert time.monotonic() - told_s < 6, "others would wait as long for their turns"
     assert process.returncode == 1
-    assert "interrupted: not everything was compared" in said
-    assert "12 objects compared in 0 ms" not in said
+    assert "interrupted: not everything was compared" in output
+    assert "12 objects compared in 0 ms" not in output
     assert "stopping; waiting up to " in errors
     assert "failed" not in errors
     run("bucket", "--config", place.config())
@@ -101,7 +101,7 @@ def test_a_second_interrupt_ends_it_immediately_and_releases_its_jobs(place: Slo
         assert process.poll() is None, "what is under way has a minute to end"
         process.send_signal(signal.SIGTERM)
         told_s = time.monotonic()
-        _, errors = process.communicate(timeout=PATIENCE_S)
+        _, errors = process.communicate(timeout=TIMEOUT_S)
         assert time.monotonic() - told_s < 3
         assert process.returncode == 1
         assert "stopping; waiting up to " in errors

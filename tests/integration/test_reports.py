@@ -90,7 +90,7 @@ def test_every_object_has_a_line_with_sizes_md5s_and_proof_and_all_counts_add_up
     put_parts(audited.ceph, audited.images, "parts")
     put(audited.swift, audited.far, a=b"a", b=b"xx", theirs=b"stays")
     put(audited.ceph, audited.near, old=b"goes")
-    lines, summary, said = audited.run()
+    lines, summary, output = audited.run()
     by_key = {(line["destination"], line["key"]): line for line in lines}
     assert {key: (line["outcome"], line["reason"], line["proof"]) for key, line in by_key.items()} == {
         ("destination", "a"): ("same", "same", "etag"),
@@ -112,12 +112,12 @@ def test_every_object_has_a_line_with_sizes_md5s_and_proof_and_all_counts_add_up
             assert line["source_md5"] == line["destination_md5"] == hashlib.md5(contents[key]).hexdigest()
         assert destination in summary["destinations"]
     assert by_key["destination", "parts"]["destination_md5"] == hashlib.md5(contents["parts"]).hexdigest()
-    assert "route default: proven: every destination equals the source" in said
+    assert "route default: proven: every destination equals the source" in output
 
-    lines, summary, said = audited.run()
+    lines, summary, output = audited.run()
     assert summary["proofs"]["destination"] == {"etag": 3, "recorded_etag": 1}
     assert summary["destinations"] == {"destination": {"same": 4, "extraneous": 1}, "destination-near": {"same": 4}}
-    assert "by etag by recorded_etag" in said
+    assert "by etag by recorded_etag" in output
     assert next(line["source_md5"] for line in lines if line["proof"] == "recorded_etag") is None
 
 
@@ -126,29 +126,29 @@ def test_what_cannot_be_told_by_any_etag_is_proven_by_its_content(audited: Audit
     put(audited.swift, audited.far, parts=b"a" * 5 * MIB + b"b")
     put_parts(audited.ceph, audited.near, "parts")
     audited.there = dataclasses.replace(audited.there, verify_md5=True)
-    lines, _, said = audited.run()
+    lines, _, output = audited.run()
     assert {(line["destination"], line["outcome"], line["proof"]) for line in lines} == {
         ("destination", "same", "content"),  # made by another program: no ETag is recorded, so it was read
         ("destination-near", "same", "etag"),
     }
-    assert "proven" in said
+    assert "proven" in output
 
 
 @pytest.mark.long
 def test_a_dry_run_proves_too_and_one_that_finds_a_difference_proves_nothing(audited: Audited) -> None:
     put(audited.ceph, audited.images, a=b"a")
-    lines, _, said = audited.run("--dry-run", status=1)
+    lines, _, output = audited.run("--dry-run", status=1)
     assert {line["outcome"] for line in lines} == {"would_copy"}
-    assert "proven" not in said
+    assert "proven" not in output
     audited.run()
     assert "proven" in audited.run("--dry-run")[2]
 
 
 def test_a_part_of_the_source_is_compared_well_and_proves_nothing(audited: Audited) -> None:
     put(audited.ceph, audited.images, a=b"a", b=b"b")
-    _, summary, said = audited.run("--since", "2099-01-01")
+    _, summary, output = audited.run("--since", "2099-01-01")
     assert (summary["skipped_entries"], summary["ended"]) == (2, True)
-    assert "proven" not in said
+    assert "proven" not in output
 
 
 @pytest.mark.long
@@ -184,9 +184,9 @@ def test_an_interrupted_run_leaves_no_report_that_looks_whole(audited: Audited) 
         part = audited.folder / "report.jsonl.part"
         eventually(lambda: keys_of(audited.swift, audited.far), "it copies")
         process.send_signal(signal.SIGINT)
-        said, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
-    assert "interrupted" in said
+    assert "interrupted" in output
     assert str(part) in errors
     assert json.loads(audited.report.read_text()) == {"summary": "of the last run"}
     summary = report_lines(part)[1]

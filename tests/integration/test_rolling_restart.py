@@ -1,4 +1,4 @@
-"""Three listeners are replaced one after the other while notices come: none is lost, and few are copied again."""
+"""Three listeners are replaced one after the other while notifications come: none is lost, and few are copied again."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def test_a_rolling_restart_under_load_loses_nothing_and_repeats_next_to_nothing(
     client = ceph.boto3_client()
     for key in KEYS:
         client.put_object(Bucket=source.bucket_name, Key=key, Body=key.encode())
-    replaced, said = threading.Event(), []
+    replaced, output = threading.Event(), []
 
     def speak() -> None:
         """Publish all keys, slowly until the listeners are replaced."""
         with redis.Redis.from_url(redis_url) as speaking:
             for key in KEYS:
                 speaking.publish("backup", key)
-                said.append(replaced.wait(0.25))
+                output.append(replaced.wait(0.25))
 
     with Recorder(ceph.port) as recorder, ExitStack() as stack:
         there = dataclasses.replace(ceph.endpoint(bucket, "destination", account=1), port=recorder.port)
@@ -50,7 +50,7 @@ def test_a_rolling_restart_under_load_loses_nothing_and_repeats_next_to_nothing(
             stack.enter_context(Listener(config))
         replaced.set()
         speaker.join()
-        assert said[-1], "all were replaced while notices came"
+        assert output[-1], "all were replaced while notifications came"
         eventually(lambda: len(keys_of(ceph.boto3_client(1), bucket)) == len(KEYS), "all is there", every_s=0.5)
     puts = Counter(
         unquote(request.target).rpartition("/")[2] for request in recorder.requests if request.method == "PUT"

@@ -1,4 +1,4 @@
-"""Several routes between a real Ceph and a real Swift: each knows its own, and one that is sick harms only itself."""
+"""Several routes between a real Ceph and a real Swift: a failing route does not affect the others."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_two_routes_with_other_prefixes_copy_all_of_theirs_and_the_second_time_n
     put(two.ceph, two.images, "srcfolder/a", "srcfolder/b/c", "srcfolder", "other/d")
     put(two.swift, two.logs, "logs/e", "elsewhere/f", "destfolder/stays")
     config, report = two.config(), two.folder / "report.jsonl"
-    said = run("bucket", "--config", config).stdout
-    assert [line.split()[:2] for line in said.splitlines()[1:3]] == [["raw", "dest-swift"], ["back", "dest-ceph"]]
+    output = run("bucket", "--config", config).stdout
+    assert [line.split()[:2] for line in output.splitlines()[1:3]] == [["raw", "dest-swift"], ["back", "dest-ceph"]]
     assert {key for key in keys_of(two.swift, two.logs) if key.startswith("dest")} == {
         "destfolder/a", "destfolder/b/c", "destfolder/stays"
     }  # fmt: skip
@@ -93,8 +93,8 @@ def test_one_route_can_be_chosen_and_another_bucket_be_named_for_one_only(
     config, other = two.config(), new_bucket(ceph)
     assert "choose one with --route" in run("bucket", "--config", config, "--dest-bucket", other, status=2).stderr
     assert "configuration has raw, back" in run("bucket", "--config", config, "--route", "x", status=2).stderr
-    said = run("bucket", "--config", config, "--route", "back", "--dest-bucket", other)
-    assert "route raw" not in said.stdout + said.stderr
+    output = run("bucket", "--config", config, "--route", "back", "--dest-bucket", other)
+    assert "route raw" not in output.stdout + output.stderr
     assert keys_of(two.ceph, other) == {"from-swift/e"}
     assert keys_of(two.swift, two.logs) == {"logs/e"}
 
@@ -109,9 +109,9 @@ def test_a_notification_goes_to_routes_with_its_channel_and_prefix(two: Two) -> 
             two.publish(channel, key)
         eventually(lambda: "destfolder/b" in keys_of(two.swift, two.logs), "b arrives in Swift", every_s=0.1)
         eventually(lambda: "from-swift/c" in keys_of(two.ceph, two.images), "c arrives in Ceph", every_s=0.1)
-        said = run("jobs", "--config", two.folder / "s3s3.toml").stdout
-        assert "route raw: 0 pending" in said
-        assert "route back: 0 pending" in said
+        output = run("jobs", "--config", two.folder / "s3s3.toml").stdout
+        assert "route raw: 0 pending" in output
+        assert "route back: 0 pending" in output
         url = f"http://127.0.0.1:{port}"
         with urllib.request.urlopen(f"{url}/metrics", timeout=20) as answer:
             metrics = answer.read().decode()
@@ -135,23 +135,23 @@ def test_publish_puts_a_key_on_the_queue_or_the_channel_of_every_route_that_is_a
         assert {"destfolder/a", "logs/e"} == keys_of(two.swift, two.logs)
         assert {"srcfolder/a", "from-swift/e"} == keys_of(two.ceph, two.images)
         put(two.swift, two.logs, "logs/f")
-        said = run("publish", "--config", config, "--pubsub", "logs/f").stdout
-        assert said == "0 keys published on channel 'one'\n1 key published on channel 'two'\n"
+        output = run("publish", "--config", config, "--pubsub", "logs/f").stdout
+        assert output == "0 keys published on channel 'one'\n1 key published on channel 'two'\n"
         eventually(lambda: "from-swift/f" in keys_of(two.ceph, two.images), "f arrives", every_s=0.1)
-    said = run("publish", "--config", config, "--route", "raw", "logs/e", status=2).stderr
-    assert "no route matches 'logs/e'" in said
+    output = run("publish", "--config", config, "--route", "raw", "logs/e", status=2).stderr
+    assert "no route matches 'logs/e'" in output
 
 
 def test_check_reports_every_route_and_names_its_tables(two: Two) -> None:
     two.back[1] = dataclasses.replace(two.back[1], bucket_name="nowhere")
-    said = run("check", "--config", two.config(), status=1).stdout
-    assert "bucket_name in [routes.back.dest-ceph]" in " ".join(said.split())
-    assert {"route raw", "route back"} <= {line[:10].strip() for line in said.splitlines()}
-    assert "subscribers of one" in said
-    assert "subscribers of two" in said
+    output = run("check", "--config", two.config(), status=1).stdout
+    assert "bucket_name in [routes.back.dest-ceph]" in " ".join(output.split())
+    assert {"route raw", "route back"} <= {line[:10].strip() for line in output.splitlines()}
+    assert "subscribers of one" in output
+    assert "subscribers of two" in output
 
 
-# -- one that is sick harms only itself
+# -- one that is failing harms only itself
 
 
 @pytest.mark.long
@@ -172,10 +172,10 @@ def test_a_route_that_cannot_be_compared_harms_no_other_and_no_later_run(two: Tw
                 partial(lambda n: f"from-swift/{n}" in keys_of(two.ceph, two.images), number), "it goes on", every_s=0.2
             )
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=30)
+        _, output = process.communicate(timeout=30)
     assert process.returncode in (0, 1, 3)  # between two runs, or in the middle of one
-    assert said.count("nowhere") >= 2
-    assert "next attempt in" in said
+    assert output.count("nowhere") >= 2
+    assert "next attempt in" in output
 
 
 def test_a_source_that_refuses_leaves_the_other_routes_working(two: Two) -> None:

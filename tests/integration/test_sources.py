@@ -48,7 +48,7 @@ def webhook_table(port: int) -> str:
 def takes(listener: Listener, *sources: str) -> None:
     eventually(
         lambda: all(f"{name}: receiving notifications" in listener.log.read_text() for name in sources),
-        "it takes notices",
+        "it takes notifications",
     )
 
 

@@ -23,7 +23,7 @@ from s3s3.s3 import Timeouts
 from s3s3.scripts.demo.redis_server import RedisServer
 from s3s3.scripts.demo.servers import free_ports
 from s3s3.scripts.demo.swift_server import SwiftServer
-from tests.faults.kinds import Says, putting
+from tests.faults.kinds import Respond, putting
 from tests.faults.proxy import Proxy as FaultyProxy
 from tests.mirror.conftest import StartMirror
 from tests.mirror.origin_server import OriginServer, Responder, chunked, redirect, response
@@ -180,7 +180,7 @@ async def test_after_a_failed_upload_clients_are_redirected_to_the_source(
     refused = b"HTTP/1.1 %d Status\r\ncontent-length: 0\r\n\r\n" % status
     with FaultyProxy(destination.port or 0) as between:
         mirror = await start_mirror(proxy_of(origin, between.through(destination)))
-        with between.injecting(Says(answer=refused, of=putting)):
+        with between.injecting(Respond(answer=refused, of=putting)):
             answers = await asyncio.gather(*(mirror.fetch("/key") for _ in range(5)))
         assert {answer[:2] for answer in answers} == {(302, f"{origin.url}key")}
         assert mirror.metrics.mirror_requests["mirror.proxy", "not_copied"] == 5

@@ -176,12 +176,12 @@ async def test_descending_keys_are_an_error(keys: list[str], knows_v2: bool) -> 
 
 
 async def test_a_listing_that_does_not_advance_is_an_error() -> None:
-    class Deaf(Bucket):
+    class MarkerIgnored(Bucket):
         async def __call__(self, received: ReceivedRequest) -> None:
             self.asked.append({})
             received.write(response(body=self._page(["a", "b"], True, True, "")))
 
-    bucket = Deaf([])
+    bucket = MarkerIgnored([])
     async with RawServer([bucket]) as server, server.store() as store:
         with pytest.raises(ListingOutOfOrder):
             await listed(store)
