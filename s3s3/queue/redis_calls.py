@@ -163,13 +163,16 @@ class LuaScripts:
         args: Sequence[str | int] = (),
         on_no_group: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self._client = client
         self._keys = [key]
-        self._folder = resources.files(package).joinpath(folder)
-        self._prelude = self._read(prelude) if prelude else ""
+        # All are read now: a process that runs out of file descriptors must still be able to use its queue.
+        files = {path.name: path.read_text() for path in resources.files(package).joinpath(folder).iterdir()
+                 if path.name.endswith(".lua")}  # fmt: skip
+        common = files[f"{prelude}.lua"] if prelude else ""
+        self._scripts = {
+            name.removesuffix(".lua"): client.register_script(common + text) for name, text in files.items()
+        }
         self._args = tuple(args)
         self._on_no_group = on_no_group
-        self._scripts: dict[str, Any] = {}
 
     async def run(self, name: str, *args: str | bytes | int) -> Any:
         """Run a script and return its result.
@@ -178,9 +181,7 @@ class LuaScripts:
             RedisUnavailable: Redis did not respond; the script may have run.
             ResponseError: the script failed.
         """
-        script = self._scripts.get(name)
-        if script is None:
-            script = self._scripts[name] = self._client.register_script(self._prelude + self._read(name))
+        script = self._scripts[name]
         try:
             return await script(keys=self._keys, args=(*self._args, *args))
         except Exception as error:  # noqa: BLE001  translated, or raised again
@@ -189,6 +190,3 @@ class LuaScripts:
         with translate_errors():
             await self._on_no_group()
             return await script(keys=self._keys, args=(*self._args, *args))
-
-    def _read(self, name: str) -> str:
-        return self._folder.joinpath(f"{name}.lua").read_text()

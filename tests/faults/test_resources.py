@@ -126,7 +126,7 @@ def test_a_full_redis_is_reported_and_nothing_published_meanwhile_is_lost(place:
         client.config_set("maxmemory", 1)
         try:
             place.publish(*keys[COUNT // 2 :])
-            output = wait_for_log(listener, "Redis is full")
+            output = wait_for_log(listener, "Redis is out of memory")
             assert "maxmemory" in output
         finally:
             client.config_set("maxmemory", 0)
