@@ -3,12 +3,18 @@
 `*` marks the retriable classes: the same operation may succeed later.
 
     S3S3Error
+    ├── Retriable *                      base of all retriable ones
+    │   ├── Unavailable *                a server or disk that does not work now
+    │   │   ├── StoreUnavailable *       no connection, timeout, 5xx, SlowDown, incomplete response, clock skew
+    │   │   ├── RedisUnavailable *       no connection, timeout, loading, failing over, out of memory
+    │   │   │   └── SubscriptionStale *  the connection of a subscription is dead
+    │   │   └── SpoolUnavailable *       a temporary file could not be written or read
+    │   ├── ChecksumMismatch *           a read with the wrong MD5; the source is read again
+    │   ├── DestinationTooSlow *         the destination delayed the others; it gets its own job
+    │   ├── LeaseLost *                  the lease expired, or another worker owns the job
+    │   │   └── JobReleased *            the process stopped before the job sent anything
+    │   └── ReconcileInProgress *        another process reconciles the route
     ├── ConfigError                  invalid configuration; lists all problems
-    ├── Unavailable *                a server or disk that does not work now
-    │   ├── StoreUnavailable *       no connection, timeout, 5xx, SlowDown, incomplete response, clock skew
-    │   ├── RedisUnavailable *       no connection, timeout, loading, failing over, out of memory
-    │   │   └── SubscriptionStale *  the connection of a subscription is dead
-    │   └── SpoolUnavailable *       a temporary file could not be written or read
     ├── StoreError                   an operation of a store failed; StoreUnavailable is one, too
     │   ├── StoreRefused             the store returned an error
     │   │   ├── NoSuchKey            a GET returned 404 NoSuchKey; a HEAD has no error code
@@ -20,13 +26,8 @@
     │   │   └── UrlForbidden         a URL, or one of its redirects, that the configuration forbids
     │   ├── IntegrityError *         bytes, length or MD5 differ from the expected ones
     │   └── ListingOutOfOrder        the keys of a listing do not ascend, so it cannot be compared
-    ├── ChecksumMismatch *           a read with the wrong MD5; the source is read again
     ├── SpoolTooSmall                the object to spool is larger than spool_bytes
     ├── RedisTooOld                  the server is older than Redis 6.2
-    ├── DestinationTooSlow *         the destination delayed the others; it gets its own job
-    ├── LeaseLost *                  the lease expired, or another worker owns the job
-    │   └── JobReleased *            the process stopped before the job sent anything
-    ├── ReconcileInProgress *        another process reconciles the route
     ├── RoutePaused                  an operator paused the route
     ├── NotCached                    a download was not stored in the disk cache
     └── SignatureRejected            a presigned URL is not valid
@@ -41,13 +42,15 @@ from collections.abc import Sequence
 
 
 class S3S3Error(Exception):
-    """Base class.
-
-    Attributes:
-        retriable: whether the same operation may succeed later.
-    """
+    """Base class. `retriable`: whether the same operation may succeed later."""
 
     retriable = False
+
+
+class Retriable(S3S3Error):
+    """The same operation may succeed later."""
+
+    retriable = True
 
 
 class ConfigError(S3S3Error):
@@ -58,10 +61,8 @@ class ConfigError(S3S3Error):
         self.problems = tuple(problems)
 
 
-class Unavailable(S3S3Error):
+class Unavailable(Retriable):
     """A server or disk that does not work now."""
-
-    retriable = True
 
 
 class RedisUnavailable(Unavailable):
@@ -90,7 +91,7 @@ class StoreError(S3S3Error):
     Attributes:
         store: the endpoint's name in the configuration.
         operation: GET, PUT, POST, HEAD, LIST, DELETE or COPY.
-        key: the object's key; None for a bucket.
+        key: None for a bucket.
         status: the HTTP status; None without a response.
         code: the S3 error code, such as "NoSuchKey"; "" for none.
         advice: what to do, or which setting to change; "" if unknown.
@@ -121,12 +122,9 @@ class StoreError(S3S3Error):
         self.advice = advice
 
     def __str__(self) -> str:
-        what = f"{self.store}: " if self.store else ""
-        if self.operation:
-            what += self.operation
-            what += f" of {self.key!r}: " if self.key is not None else ": "
+        operation = f"{self.operation} of {self.key!r}" if self.operation and self.key is not None else self.operation
         response = " ".join(str(part) for part in (self.status, self.code) if part)
-        text = f"{what}{response + ': ' if response else ''}{self.message}"
+        text = ": ".join(part for part in (self.store, operation, response, self.message) if part)
         return f"{text} ({self.advice})" if self.advice else text
 
 
@@ -142,16 +140,12 @@ class NoSuchKey(StoreRefused):
     """A GET returned 404 NoSuchKey."""
 
 
-class NoSuchBucket(StoreRefused):
+class NoSuchBucket(StoreRefused, Retriable):
     """The bucket does not exist. Retriable: an operator can create it."""
 
-    retriable = True
 
-
-class AccessDenied(StoreRefused):
+class AccessDenied(StoreRefused, Retriable):
     """The store refuses the credentials, or this operation. Retriable: an operator can change that."""
-
-    retriable = True
 
 
 class TooLarge(StoreRefused):
@@ -177,20 +171,16 @@ class UrlForbidden(StoreRefused):
     """The configuration forbids a URL, or one of its redirects."""
 
 
-class IntegrityError(StoreError):
+class IntegrityError(StoreError, Retriable):
     """Bytes, length or MD5 differ from the expected ones. No object was created or changed."""
-
-    retriable = True
 
 
 class ListingOutOfOrder(StoreError):
     """The keys of a listing do not ascend in UTF-8 byte order."""
 
 
-class ChecksumMismatch(S3S3Error):
+class ChecksumMismatch(Retriable):
     """The bytes read do not have the MD5 of the source's ETag or of an earlier read. Retriable: read again."""
-
-    retriable = True
 
     def __init__(self, etag: str, size_bytes: int, md5: bytes) -> None:
         super().__init__(f"the ETag is {etag}, but the MD5 of the bytes read is {md5.hex()}")
@@ -199,26 +189,20 @@ class ChecksumMismatch(S3S3Error):
         self.md5 = md5
 
 
-class DestinationTooSlow(S3S3Error):
+class DestinationTooSlow(Retriable):
     """The destination delayed the others of its job; it gets its own job."""
 
-    retriable = True
 
-
-class LeaseLost(S3S3Error):
+class LeaseLost(Retriable):
     """The lease expired, or another worker owns the job. Nothing more may be written."""
-
-    retriable = True
 
 
 class JobReleased(LeaseLost):
     """The process stopped while the job waited for a rate limit. Nothing was sent."""
 
 
-class ReconcileInProgress(S3S3Error):
+class ReconcileInProgress(Retriable):
     """Another process reconciles the same route; a second reconcile would repeat its work."""
-
-    retriable = True
 
 
 class RoutePaused(S3S3Error):
