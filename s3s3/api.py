@@ -31,6 +31,7 @@ from .reconcile.comparison import ReconcileOptions
 from .reconcile.session import reconcile_with_worker
 from .reconcile.summary import ReconcileSummary
 from .s3.boto3_bridge import endpoint_from_client
+from .s3.request import no_check
 from .tasks import run_sync
 from .transfer.route_stores import opened
 
@@ -77,8 +78,6 @@ def upload(
     The source is read once. A destination with equal content is left unchanged.
 
     Args:
-        source_key: a boto3 Object.
-        dest_key: a boto3 Object, or a list of them.
         verify_md5: compare the contents where no MD5 is known.
         force: copy without comparing first.
 
@@ -101,8 +100,6 @@ def duplicate_bucket(source_bucket: Bucket, dest_bucket: Bucket | Sequence[Bucke
     """Compare a whole bucket with one or several others; copy what is missing or differs. Nothing is deleted.
 
     Args:
-        source_bucket: a boto3 Bucket.
-        dest_bucket: a boto3 Bucket, or a list of them.
         verify_md5: compare the contents where no MD5 is known.
 
     Returns:
@@ -122,28 +119,19 @@ def copy_one(route: Route, key: str, *, unconditional: bool) -> bool:
 
     `unconditional`: without comparing first.
     """
-    job = Job(
-        key,
-        route.destination_names,
-        Lane.FRESH,
-        entry="",
-        token="",
-        unconditional=unconditional,
-        attempts={},
-        notified_ms=0,
-    )
-    outcomes = run_sync(_copy_one(route, job))
+    job = Job(key, route.destination_names, Lane.FRESH, unconditional=unconditional)
+
+    async def copy() -> list[Outcome]:
+        async with opened(route, _worker_settings(), Metrics()) as stores:
+            return await stores.copier.copy_job(job, job.destinations, no_check, isolate_slow=False)
+
+    outcomes = run_sync(copy())
     for outcome in outcomes:
         if outcome.result is Result.SOURCE_MISSING:
             log.warning("%r: the source has no such object", key, extra=log_fields(route.name, key))
         elif outcome.result is Result.FAILED:
             log.warning("%r: %s", key, outcome.reason, extra=log_fields(route.name, key))
     return all(outcome.result in (Result.COPIED, Result.SAME) for outcome in outcomes)
-
-
-async def _copy_one(route: Route, job: Job) -> list[Outcome]:
-    async with opened(route, _worker_settings(), Metrics()) as stores:
-        return await stores.copier.copy_job(job, job.destinations, _no_check, isolate_slow=False)
 
 
 def _worker_settings() -> WorkerSettings:
@@ -156,13 +144,9 @@ async def _duplicate(route: Route) -> bool:
     settings = _worker_settings()
     async with opened(route, settings, Metrics()) as stores:
         summary = await reconcile_with_worker(
-            stores,
-            None,
-            settings,
-            ReconcileOptions(),
-            asyncio.Event(),
+            stores, None, settings, ReconcileOptions(), asyncio.Event(),
             summary=ReconcileSummary(_ROUTE, route.destination_names),
-        )
+        )  # fmt: skip
     log_incomplete(summary)
     return summary.proven
 
@@ -173,10 +157,6 @@ def log_incomplete(summary: ReconcileSummary) -> None:
         log.warning("could not compare %s: %s", name, error)
     for name, reason in summary.deletions_withheld.items():
         log.warning("deletions withheld at %s: %s", name, reason)
-
-
-def _no_check() -> None:
-    """No lease to check: the caller owns the key."""
 
 
 def _with_names(items: Item | Sequence[Item]) -> list[tuple[str, Item]]:
@@ -192,11 +172,7 @@ def _endpoint(resource: Object | Bucket | S3ServiceResource, bucket_name: str, n
 
 
 def route_of(source: Connection, destinations: Connection | Sequence[Connection]) -> Route:
-    """Return the route from one connection to one or several others.
-
-    Raises:
-        ConfigError: a connection has no bucket, or there is no destination.
-    """
+    """Return the route between connections. Raises ConfigError if one has no bucket, or there is no destination."""
     named: list[tuple[str, Connection]] = _with_names(destinations)
     endpoints = [_connected_endpoint(connection, name) for name, connection in named]
     return Route(_ROUTE, _connected_endpoint(source, "source"), tuple(endpoints))

@@ -15,7 +15,8 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -38,13 +39,9 @@ log = logging.getLogger(__name__)
 
 
 class ListenClient:
-    """Run `s3s3 listen`, without its status page.
+    """Run `s3s3 listen`, without its status page. Raises ConfigError if the configuration is missing or invalid.
 
-    Args:
-        config: path of the configuration, or a result of `s3s3.config.load`; None: the file that the commands read.
-
-    Raises:
-        ConfigError: the configuration is missing or invalid.
+    `config`: its path, or a result of `s3s3.config.load`; None: the file that the commands read.
     """
 
     def __init__(self, config: str | Path | Config | None = None) -> None:
@@ -56,9 +53,7 @@ class ListenClient:
 
         Running copies then have up to a minute to finish; the others are released to the queue.
 
-        Raises:
-            ConfigError: no Redis is configured.
-            StoreError: every source permanently refuses access.
+        Raises ConfigError if no Redis is configured, StoreError if every source permanently refuses access.
         """
         with self._stop.on_signals():
             run_sync(self._listen())
@@ -75,16 +70,13 @@ class ListenClient:
 
 
 class BucketClient:
-    """Run `s3s3 bucket`.
+    """Run `s3s3 bucket`. Raises ConfigError if the configuration is missing or invalid, or has no such route.
 
     Args:
         config: as for ListenClient.
         source_bucket: replaces the configured source bucket.
         dest_bucket: replaces the configured bucket of every destination.
         route: name of the only route to reconcile. Required with a bucket if there are several routes.
-
-    Raises:
-        ConfigError: the configuration is missing or invalid, or has no such route.
     """
 
     def __init__(
@@ -150,7 +142,6 @@ def on_notify(
     they have a prefix, the destination's replaces the source's.
 
     Args:
-        destination_connections: one connection, or a list.
         key: its full name in the source bucket.
 
     Returns:
@@ -170,31 +161,22 @@ class StopSignal:
     """Thread-safe stop request; may be set before the coroutine that waits for it starts."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a second signal can arrive while the first handler holds it
-        self._is_set = False
-        self._attached: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._requested: Future[None] = Future()
 
     def set(self) -> None:
         """Request the stop."""
-        with self._lock:
-            self._is_set = True
-            if self._attached is not None:
-                loop, event = self._attached
-                loop.call_soon_threadsafe(event.set)
+        with suppress(InvalidStateError):  # requested already
+            self._requested.set_result(None)
 
     @contextmanager
     def attached(self) -> Iterator[asyncio.Event]:
         """Yield an event of the running loop that is set by `set`, also by an earlier one. Reset it at the end."""
-        event = asyncio.Event()
-        with self._lock:
-            self._attached = asyncio.get_running_loop(), event
-            if self._is_set:
-                event.set()
+        event, loop = asyncio.Event(), asyncio.get_running_loop()
+        self._requested.add_done_callback(lambda _: loop.call_soon_threadsafe(event.set))
         try:
             yield event
         finally:
-            with self._lock:
-                self._attached, self._is_set = None, False
+            self._requested = Future()
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import translate
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 #: Largest object of a single PUT: 5 GiB, on AWS, Ceph and Swift alike (S3 user guide, "Uploading objects").
@@ -118,9 +119,8 @@ class Route:
 class Notification:
     """A key that may have changed at the source. It requests a comparison, never a certain action.
 
-    Attributes:
-        bucket: the source bucket; None if unknown, as for a channel.
-        notified_ms: when it was sent (Redis's clock, Unix time); None means now.
+    `bucket` is None if unknown, as for a channel. `notified_ms` is when it was sent (Redis's clock, Unix time); None
+    means now.
     """
 
     key: str
@@ -159,7 +159,7 @@ class Job(NamedTuple):
     """A claimed job: make `destinations` equal to what the source holds under `key` now.
 
     Attributes:
-        entry: ID of its stream entry.
+        entry: ID of its stream entry; "" for a job without a queue.
         token: identifies the claim; a takeover replaces it.
         unconditional: copy without comparing first.
         attempts: failed attempts by destination.
@@ -170,11 +170,11 @@ class Job(NamedTuple):
     key: str
     destinations: tuple[str, ...]
     lane: Lane
-    entry: str
-    token: str
-    unconditional: bool
-    attempts: Mapping[str, int]
-    notified_ms: int
+    entry: str = ""
+    token: str = ""
+    unconditional: bool = False
+    attempts: Mapping[str, int] = MappingProxyType({})
+    notified_ms: int = 0
     trackers: str = ""
 
 
@@ -202,10 +202,8 @@ class Proof(str, Enum):
 class Outcome(NamedTuple):
     """The result of copying or comparing one key at one destination.
 
-    Attributes:
-        reason: the reason of the decision ("missing", "size", ...), or the error message.
-        error: for FAILED only; `retriable` if a retry can succeed.
-        indeterminate: a write was sent to the destination and its answer never came.
+    `reason` is that of the decision ("missing", "size", ...), or the message of `error`, which is for FAILED only.
+    `indeterminate`: a write was sent to the destination and its answer never came.
     """
 
     destination: str
@@ -237,10 +235,9 @@ def matcher(route: Route) -> Callable[[str], bool]:
         return bool  # true for every key, since none is empty; and the fastest call, for listings
 
     def matches(key: str) -> bool:
-        if not key.startswith(prefix):
-            return False
         rest = key[len(prefix) :]
-        return not ((included and not included(rest)) or (excluded and excluded(rest)))
+        is_included = key.startswith(prefix) and (included is None or bool(included(rest)))
+        return is_included and not (excluded and excluded(rest))
 
     return matches
 

@@ -16,19 +16,11 @@ from typing import Any, TypeVar
 import uvloop
 
 if sys.version_info >= (3, 11):
-    from asyncio import timeout
+    timeout = asyncio.timeout
 else:
-    from async_timeout import timeout
+    import async_timeout
 
-__all__ = [
-    "cancel",
-    "run_sync",
-    "run_until_stopped",
-    "run_with_background",
-    "timeout",
-    "wait_first",
-    "wait_with_timeout",
-]
+    timeout = async_timeout.timeout
 
 Result = TypeVar("Result")
 
@@ -92,11 +84,7 @@ async def wait_with_timeout(event: asyncio.Event, timeout_s: float) -> bool:
 
 async def wait_first(first: asyncio.Event, second: asyncio.Event) -> None:
     """Wait until one of two events is set."""
-    waits = [asyncio.create_task(event.wait()) for event in (first, second)]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await cancel(waits)
+    await run_until_stopped(first.wait(), second)
 
 
 def run_sync(coroutine: Coroutine[Any, Any, Result]) -> Result:
