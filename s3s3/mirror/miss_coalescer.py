@@ -11,8 +11,9 @@ from typing import Any
 from ..errors import RedisUnavailable
 from ..model import Lane, Result
 from ..monitoring.log import log_fields
-from ..queue.base import JobQueue, JobRequest
+from ..queue.base import JobRequest
 from ..queue.redis_calls import RedisRetry
+from ..queue.redis_queue import RedisJobQueue
 from ..queue.tracker import OutcomeTracker
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class _Miss:
 class MissCoalescer:
     """The misses of one destination. `run` must run to receive the outcomes."""
 
-    def __init__(self, jobs: JobQueue, route: str, destination: str) -> None:
+    def __init__(self, jobs: RedisJobQueue, route: str, destination: str) -> None:
         self._route = route
         self._destination = destination
         self._tracker = OutcomeTracker(jobs, self._on_outcome, lane=Lane.FRESH, resubmit=False)

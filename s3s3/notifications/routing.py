@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from ..model import Lane, Notification, Route, matcher
-from ..queue.base import JobQueue, JobRequest
+from ..queue.base import JobRequest
+from ..queue.redis_queue import RedisJobQueue
 from .message import log_enqueued
 
 
@@ -24,7 +25,7 @@ class RouteQueue:
     """
 
     route: Route
-    jobs: JobQueue
+    jobs: RedisJobQueue
     count: Callable[[str], None] = lambda kind: None
     dead_letter: Callable[[str, str], Awaitable[None]] = _discard
 

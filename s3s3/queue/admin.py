@@ -22,7 +22,6 @@ SAMPLE_SIZE = 100
 #: Messages without a valid key that are kept as dead letters.
 MAX_MESSAGES = 10_000
 
-
 #: Key of the lock of the reconcile in progress, after the prefix; `s3s3.reconcile.lock` describes it.
 RECONCILE_LOCK = "reconcile-lock"
 

@@ -1,4 +1,4 @@
-"""The contract of the job queue; `redis_queue` implements it.
+"""What callers pass to the job queue and receive from it.
 
 The record of a key, and the steps that change it:
 
@@ -15,14 +15,12 @@ The record of a key, and the steps that change it:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from ..model import Job, Lane
-
-__all__ = ["ClaimResult", "DeadLetter", "Disposition", "DispositionKind", "JobQueue", "JobRequest", "QueueStats"]
+from ..model import Job
 
 #: Delay between the opening of a circuit and its first probe, in seconds. Each failed probe doubles it.
 INITIAL_PROBE_INTERVAL_S = 1.0
@@ -159,52 +157,3 @@ class RunningReconcile(NamedTuple):
     host: str
     pid: int
     since_ms: int
-
-
-class JobQueue(Protocol):
-    """The job queue of one route. Every method can raise RedisUnavailable."""
-
-    async def enqueue(
-        self, requests: Iterable[JobRequest], lane: Lane, tracker_id: str = "", unconditional: bool | None = None
-    ) -> None:
-        """Enqueue keys. When this returns, all of them are stored.
-
-        Args:
-            tracker_id: receives the outcomes, for `poll_outcomes`; "" for none.
-            unconditional: copy without comparing first; None: only in the fresh lane.
-        """
-
-    async def claim(self, free: int, min_bulk: int, max_bulk: int, wait_s: float) -> ClaimResult:
-        """Start up to `free` jobs, waiting up to `wait_s` for the first. Expired claims are taken over.
-
-        Up to `min_bulk` come from the bulk lane before any fresh ones, and at most `max_bulk` in all. With `max_bulk`
-        0 a new bulk job does not end the wait.
-        """
-
-    async def renew(self, jobs: Sequence[Job]) -> set[str]:
-        """Extend the leases of running jobs; return the tokens of lost ones."""
-
-    async def finish(self, job: Job, dispositions: Mapping[str, Disposition], recheck: bool = False) -> bool:
-        """Settle a claimed job, and schedule a recheck of its key if `recheck`.
-
-        Each destination of the job needs a disposition; one without is forgotten.
-        Returns False if another worker took the job over: then all its destinations are enqueued again.
-        """
-
-    async def promote_due(self, max_parked: Mapping[str, int] = NO_LIMITS) -> float:
-        """Queue due retries, rechecks, probes and parked keys; return the seconds until the next call is needed.
-
-        `max_parked`: how many keys parked for a store to queue once its circuit is closed. Other stores: all.
-        """
-
-    async def trip_circuit(self, store: str, reason: str, key: str) -> None:
-        """Open the circuit of a store. If it is open and `key` is its probe, extend it."""
-
-    async def close_circuit(self, store: str) -> None:
-        """Close the circuit of a store; later calls of `promote_due` queue the keys parked for it."""
-
-    async def poll_outcomes(self, tracker_id: str, wait_s: float) -> list[str]:
-        """Return the new events of a tracker, waiting up to `wait_s` for the first."""
-
-    async def stats(self) -> QueueStats:
-        """Return the number of jobs by state."""

@@ -36,22 +36,17 @@ MIN_VERSION = (6, 2)
 
 
 def connect(url: str, *, decode: bool = True) -> Redis:
-    """Return a client for `url`, which connects at its first command.
+    """Return a client that connects at its first command and does not retry (see `RedisRetry`).
 
-    The client does not retry: that is up to the caller (`RedisRetry`).
-
-    Args:
-        decode: return responses as `str`; False: as `bytes`, for messages that may not be UTF-8.
-
-    Raises:
-        ConfigError: the URL is invalid.
+    `decode`: return responses as `str`; False: as `bytes`, for messages that may not be UTF-8.
+    Raises ConfigError if the URL is invalid.
     """
     options: dict[str, Any] = {
         "decode_responses": decode,
         "socket_timeout": RESPONSE_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "socket_keepalive": True,
-        "retry": _no_retry(),
+        "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
     }
     try:
@@ -63,7 +58,7 @@ def connect(url: str, *, decode: bool = True) -> Redis:
             del options["retry"]
             plain_url = url.replace("+cluster", "", 1)
             cluster: Any = _Cluster.from_url(plain_url, **options)
-            cluster.connect_node = partial(_connect_node, plain_url, {**options, "retry": _no_retry()})
+            cluster.connect_node = partial(_connect_node, plain_url, {**options, "retry": Retry(NoBackoff(), 0)})
             return cluster  # type: ignore[no-any-return]
         return Redis.from_url(url, **options)
     except (ValueError, RedisError):
@@ -90,10 +85,7 @@ async def subscriber(client: Redis) -> AsyncIterator[Any]:
     """Yield a redis-py `PubSub` and close it at the end.
 
     In a cluster every node receives every message (redis.io, "Redis cluster specification", "Publish/Subscribe"), so
-    it is connected to a random master: the one chosen last time may be down.
-
-    Raises:
-        RedisUnavailable: no node of the cluster responds.
+    it is connected to a random master: the one chosen last time may be down. Raises RedisUnavailable if none responds.
     """
     node = None
     if isinstance(client, _Cluster):
@@ -114,10 +106,6 @@ async def subscriber(client: Redis) -> AsyncIterator[Any]:
                     await node.aclose()
 
 
-def _no_retry() -> Retry:
-    return Retry(NoBackoff(), 0)
-
-
 def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
     parts = urlsplit(url)
     hosts = parts.netloc.rpartition("@")[2]
@@ -131,7 +119,7 @@ def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
     sentinel_options = {
         "socket_timeout": CONNECT_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
-        "retry": _no_retry(),
+        "retry": Retry(NoBackoff(), 0),
     }
     sentinel = make_sentinel(sentinels, sentinel_kwargs=sentinel_options, **options)
     master: Redis = sentinel.master_for(
@@ -145,11 +133,7 @@ def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Redis]:
-    """Yield a client after checking connection and version; close it at the end.
-
-    Raises:
-        ConfigError, RedisUnavailable, RedisTooOld.
-    """
+    """Yield a client; close it at the end. Raises ConfigError, RedisUnavailable and RedisTooOld."""
     client = connect(url)
     try:
         await check_version(client)
@@ -159,12 +143,7 @@ async def connected(url: str) -> AsyncIterator[Redis]:
 
 
 async def check_version(client: Redis) -> str:
-    """Return the server's version.
-
-    Raises:
-        RedisUnavailable: Redis did not respond.
-        RedisTooOld: the version is older than `MIN_VERSION`.
-    """
+    """Return the server's version. Raises RedisUnavailable, and RedisTooOld if it is older than `MIN_VERSION`."""
     with translate_errors():
         server: Any = await client.info("server")
     if "redis_version" not in server:  # a cluster client returns a dict by node

@@ -49,9 +49,9 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Generic, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
@@ -69,13 +69,22 @@ from .base import (
     DispositionKind,
     JobRequest,
 )
-from .batching import Batcher
 from .connection import RESPONSE_TIMEOUT_S
 from .lease import boottime_s
 from .redis_calls import LuaScripts, is_no_group, keyspace, raise_translated, translate_errors
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 #: Keys of each kind that one call of `promote_due.lua` handles.
 PROMOTED_PER_CALL = 200
+
+#: Finished jobs of one call: Redis runs nothing else during a script.
+MAX_BATCH = 100
+
+#: The first of fewer jobs waits `BATCH_DELAY_S` for more: a round trip costs more CPU time than its jobs.
+MIN_BATCH = 8
+BATCH_DELAY_S = 0.01
 
 _GROUP = "s3s3"
 _OUTCOMES_PER_CALL = 1000
@@ -83,18 +92,10 @@ _LANES = {lane.value: lane for lane in Lane}
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-class DeliveredEntry(NamedTuple):
-    """A stream entry that a blocking read delivered; the next claim starts its job."""
-
-    lane: str
-    entry: str
-    key: str
-
-
 class RedisJobQueue(QueueAdmin):
     """The job queue of one route on Redis Streams, shared by all processes of the fleet.
 
-    Implements `s3s3.queue.base.JobQueue`; `QueueAdmin` adds the operators' methods.
+    Every method can raise RedisUnavailable. `QueueAdmin` has the operators' methods.
 
     Args:
         source: name of the source, which names its circuit.
@@ -131,7 +132,7 @@ class RedisJobQueue(QueueAdmin):
         self._store_names = " ".join(self._stores)
         self._claims = 0
         self._all_taken_over_at_s = -lease_s
-        self._delivered: list[DeliveredEntry] = []
+        self._delivered: list[tuple[str, str, str]] = []  # lane, ID and key of entries for the next claim
         self._finishes = Batcher(self._finish_many)
 
     @classmethod
@@ -142,6 +143,12 @@ class RedisJobQueue(QueueAdmin):
     async def enqueue(
         self, requests: Iterable[JobRequest], lane: Lane, tracker_id: str = "", unconditional: bool | None = None
     ) -> None:
+        """Enqueue keys. When this returns, all of them are stored.
+
+        Args:
+            tracker_id: receives the outcomes, for `poll_outcomes`; "" for none.
+            unconditional: copy without comparing first; None: only in the fresh lane.
+        """
         options = (lane.value, tracker_id, int(lane is Lane.FRESH if unconditional is None else unconditional))
         parts: list[str] = []
         for key, destinations, notified_ms in requests:
@@ -153,6 +160,11 @@ class RedisJobQueue(QueueAdmin):
             await self._scripts.run("enqueue", *options, _to_json(parts))
 
     async def claim(self, free: int, min_bulk: int, max_bulk: int, wait_s: float) -> ClaimResult:
+        """Start up to `free` jobs, waiting up to `wait_s` for the first. Expired claims are taken over.
+
+        Up to `min_bulk` come from the bulk lane before any fresh ones, and at most `max_bulk` in all. With `max_bulk`
+        0 a new bulk job does not end the wait.
+        """
         claims = await self._claim(free, min_bulk, max_bulk)
         if claims.jobs or wait_s <= 0:
             return claims
@@ -168,7 +180,7 @@ class RedisJobQueue(QueueAdmin):
         with_expired = now_s - self._all_taken_over_at_s >= self.lease_s / 4
         delivered = self._delivered[:free]
         self._claims += 1
-        jobs, circuits, paused, more_expired = await self._scripts.run(
+        claimed, circuits, paused, more_expired = await self._scripts.run(
             "claim",
             self.consumer,
             f"{self.consumer}.{self._claims}",
@@ -183,7 +195,21 @@ class RedisJobQueue(QueueAdmin):
         del self._delivered[: len(delivered)]
         if with_expired and not more_expired:
             self._all_taken_over_at_s = now_s
-        return ClaimResult([_job(*fields) for fields in jobs], dict(circuits), lease_from_s, bool(paused))
+        jobs = [
+            Job(
+                key,
+                tuple(destinations.split(" ")),
+                _LANES[lane],
+                entry,
+                token,
+                unconditional == "1",
+                _parse_attempts(attempts) if attempts else {},
+                int(notified_ms),
+                trackers,
+            )
+            for key, destinations, lane, entry, token, unconditional, notified_ms, attempts, trackers in claimed
+        ]
+        return ClaimResult(jobs, dict(circuits), lease_from_s, bool(paused))
 
     async def _wait_for_entries(self, lanes: Sequence[Lane], wait_s: float) -> None:
         """Wait for a new entry in one of the lanes; each lane may deliver one."""
@@ -196,11 +222,11 @@ class RedisJobQueue(QueueAdmin):
             if not is_no_group(error):
                 raise_translated(error)
             return  # the next claim creates the group
-        for stream, entries in response or ():
-            for entry, fields in entries:
-                self._delivered.append(
-                    DeliveredEntry(stream[len(self.prefix) :], entry, next(iter(fields.values()), ""))
-                )
+        self._delivered += [
+            (stream[len(self.prefix) :], entry, next(iter(fields.values()), ""))
+            for stream, entries in response or ()
+            for entry, fields in entries
+        ]
 
     async def _create_groups(self) -> None:
         """Create the consumer groups, from the start of their streams: earlier entries are delivered, too."""
@@ -212,10 +238,16 @@ class RedisJobQueue(QueueAdmin):
                     raise
 
     async def renew(self, jobs: Sequence[Job]) -> set[str]:
+        """Extend the leases of running jobs; return the tokens of lost ones."""
         args = [part for job in jobs for part in (job.lane.value, job.entry, job.key, job.token)]
         return set(await self._scripts.run("renew", self.consumer, *args)) if args else set()
 
     async def finish(self, job: Job, dispositions: Mapping[str, Disposition], recheck: bool = False) -> bool:
+        """Settle a claimed job, and schedule a recheck of its key if `recheck`.
+
+        Each destination of the job needs a disposition; one without is forgotten.
+        Returns False if another worker took the job over: then all its destinations are enqueued again.
+        """
         done, others = [], []
         for name, disposition in dispositions.items():
             if disposition.kind == DispositionKind.DONE and not disposition.event:
@@ -232,6 +264,10 @@ class RedisJobQueue(QueueAdmin):
         return set(await self._scripts.run("finish", self._destination_names, _to_json(finished)))
 
     async def promote_due(self, max_parked: Mapping[str, int] = NO_LIMITS) -> float:
+        """Queue due retries, rechecks, probes and parked keys; return the seconds until the next call is needed.
+
+        `max_parked`: how many keys parked for a store to queue once its circuit is closed. Other stores: all.
+        """
         limits = dict(max_parked)
         while True:
             handled, next_ms = await self._scripts.run(
@@ -244,13 +280,16 @@ class RedisJobQueue(QueueAdmin):
         return MAX_PROMOTE_INTERVAL_S if next_ms < 0 else min(next_ms / 1000, MAX_PROMOTE_INTERVAL_S)
 
     async def trip_circuit(self, store: str, reason: str, key: str) -> None:
+        """Open the circuit of a store. If it is open and `key` is its probe, extend it."""
         initial_ms, max_ms = int(INITIAL_PROBE_INTERVAL_S * 1000), int(MAX_PROBE_INTERVAL_S * 1000)
         await self._scripts.run("circuit", store, "trip", reason, initial_ms, max_ms, key)
 
     async def close_circuit(self, store: str) -> None:
+        """Close the circuit of a store; later calls of `promote_due` queue the keys parked for it."""
         await self._scripts.run("circuit", store, "close", "", 0, 0, "")
 
     async def poll_outcomes(self, tracker_id: str, wait_s: float) -> list[str]:
+        """Return the new events of a tracker, waiting up to `wait_s` for the first."""
         name = f"{self.prefix}outcomes:{tracker_id}"
         with translate_errors():
             events: Any = await self.client.lpop(name, _OUTCOMES_PER_CALL)
@@ -267,32 +306,40 @@ class RedisJobQueue(QueueAdmin):
         await self._scripts.run("remove_consumer", self.consumer)
 
 
-def _job(
-    key: str,
-    destinations: str,
-    lane: str,
-    entry: str,
-    token: str,
-    unconditional: str,
-    notified_ms: str,
-    attempts: str,
-    trackers: str,
-) -> Job:
-    return Job(
-        key,
-        tuple(destinations.split(" ")),
-        _LANES[lane],
-        entry,
-        token,
-        unconditional == "1",
-        _parse_attempts(attempts),
-        int(notified_ms),
-        trackers,
-    )
-
-
 def _parse_attempts(text: str) -> dict[str, int]:
-    if not text:
-        return {}
-    counts = (part.rpartition("=") for part in text.split(" "))
-    return {name: int(count) for name, _, count in counts}
+    return {name: int(count) for name, _, count in (part.rpartition("=") for part in text.split(" "))}
+
+
+class Batcher(Generic[Item, Result]):
+    """Sends items that arrive close together, or during the last call, in one call.
+
+    Every item gets the result of its call, or its exception.
+    """
+
+    def __init__(self, call: Callable[[Sequence[Item]], Awaitable[Result]]) -> None:
+        self._call = call
+        self._is_calling = asyncio.Lock()
+        self._is_full = asyncio.Event()
+        self._items: list[Item] = []
+        self._sender: asyncio.Task[Result] | None = None
+
+    async def add(self, item: Item) -> Result:
+        """Send the item together with others; return the result of the call."""
+        if self._sender is None or len(self._items) >= MAX_BATCH:
+            self._items = []
+            self._sender = asyncio.create_task(self._send(self._items))
+        self._items.append(item)
+        if len(self._items) == MIN_BATCH:
+            self._is_full.set()
+        return await asyncio.shield(self._sender)
+
+    async def _send(self, batch: list[Item]) -> Result:
+        async with self._is_calling:
+            if len(batch) < MIN_BATCH:
+                self._is_full.clear()
+                timer = asyncio.get_running_loop().call_later(BATCH_DELAY_S, self._is_full.set)
+                await self._is_full.wait()
+                timer.cancel()
+            if batch is self._items:
+                self._sender = None
+            return await self._call(batch)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..model import Lane
-from .base import JobQueue, JobRequest
+from .base import JobRequest
+from .redis_queue import RedisJobQueue
 
 #: How long `poll` waits for the first outcome, in s.
 POLL_TIMEOUT_S = 1.0
@@ -33,7 +34,7 @@ class OutcomeTracker:
 
     def __init__(
         self,
-        jobs: JobQueue,
+        jobs: RedisJobQueue,
         on_outcome: OnOutcome,
         *,
         on_retry: OnOutcome | None = None,
@@ -48,16 +49,12 @@ class OutcomeTracker:
         self._unconditional = unconditional
         self._resubmit = resubmit
         self._id = secrets.token_hex(8)
-        self._pending: dict[str, set[str]] = {}
+        #: The destinations without an outcome, by key.
+        self.pending: dict[str, set[str]] = {}
         self._quiet_since_s = time.monotonic()
 
     def __len__(self) -> int:
-        return len(self._pending)
-
-    @property
-    def pending(self) -> Mapping[str, set[str]]:
-        """The destinations without an outcome, by key."""
-        return self._pending
+        return len(self.pending)
 
     @property
     def quiet_s(self) -> float:
@@ -67,37 +64,36 @@ class OutcomeTracker:
     async def enqueue(self, requests: Sequence[JobRequest], lane: Lane | None = None) -> None:
         """Enqueue and track jobs. They are tracked even if this raises RedisUnavailable."""
         for request in requests:
-            self._pending.setdefault(request.key, set()).update(request.destinations)
+            self.pending.setdefault(request.key, set()).update(request.destinations)
         await self._jobs.enqueue(requests, lane or self._lane, self._id, self._unconditional)
 
     async def enqueue_again(self, lane: Lane | None = None) -> None:
         """Enqueue all pending jobs again. Raises RedisUnavailable."""
-        await self.enqueue([JobRequest(key, tuple(destinations)) for key, destinations in self._pending.items()], lane)
+        await self.enqueue([JobRequest(key, tuple(destinations)) for key, destinations in self.pending.items()], lane)
 
     def forget(self, key: str) -> None:
         """Stop tracking a key; its job remains."""
-        self._pending.pop(key, None)
+        self.pending.pop(key, None)
 
     async def poll(self, timeout_s: float = POLL_TIMEOUT_S) -> None:
         """Report the outcomes that have arrived, waiting for the first. Raises RedisUnavailable."""
         events = await self._jobs.poll_outcomes(self._id, timeout_s)
         for event in events:
-            self._report(json.loads(event))
-        if events or not self._pending:
+            fields = json.loads(event)
+            is_final = fields.pop("final")
+            key, destination = fields["key"], fields["destination"]
+            destinations = self.pending.get(key, set())
+            if destination not in destinations:
+                continue  # a duplicate, or a destination that another process enqueued
+            if not is_final and self._on_retry is not None:
+                self._on_retry(fields)
+                continue
+            destinations.remove(destination)
+            if not destinations:
+                del self.pending[key]
+            self._on_outcome(fields)
+        if events or not self.pending:
             self._quiet_since_s = time.monotonic()
         elif self._resubmit and self.quiet_s > RESUBMIT_AFTER_S:
             self._quiet_since_s = time.monotonic()
             await self.enqueue_again()
-
-    def _report(self, fields: dict[str, Any]) -> None:
-        is_final = fields.pop("final")
-        destinations = self._pending.get(fields["key"], set())
-        if fields["destination"] not in destinations:
-            return  # a duplicate, or a destination that another process enqueued
-        if not is_final and self._on_retry is not None:
-            self._on_retry(fields)
-            return
-        destinations.remove(fields["destination"])
-        if not destinations:
-            del self._pending[fields["key"]]
-        self._on_outcome(fields)

@@ -10,8 +10,9 @@ from typing import Any
 
 from ..model import Lane, Result, Route
 from ..monitoring.formatting import count_noun
-from ..queue.base import PAUSED, JobQueue, JobRequest
+from ..queue.base import PAUSED, JobRequest
 from ..queue.redis_calls import RedisRetry
+from ..queue.redis_queue import RedisJobQueue
 from ..queue.tracker import OutcomeTracker
 from ..tasks import wait_first
 
@@ -41,7 +42,7 @@ class PublishTracker:
     def __init__(
         self,
         route: Route,
-        jobs: JobQueue,
+        jobs: RedisJobQueue,
         count_listeners: Callable[[], Awaitable[int]],
         print_line: Callable[[str], None],
         stop: asyncio.Event,

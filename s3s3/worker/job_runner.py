@@ -12,9 +12,10 @@ from typing import NamedTuple, Protocol, TypeAlias
 from ..errors import LeaseLost
 from ..model import Job, Outcome, Result
 from ..monitoring.log import log_fields
-from ..queue.base import Disposition, DispositionKind, JobQueue
+from ..queue.base import Disposition, DispositionKind
 from ..queue.lease import Lease
 from ..queue.redis_calls import RedisRetry
+from ..queue.redis_queue import RedisJobQueue
 from .bulkhead import Bulkhead
 from .circuit_breaker import CircuitBreakers
 from .retry_policy import DONE, disposition_for, outcome_event
@@ -64,7 +65,7 @@ class JobRunner:
 
     route: str
     destinations: frozenset[str]
-    jobs: JobQueue
+    jobs: RedisJobQueue
     copy: Copy
     circuits: CircuitBreakers
     bulkhead: Bulkhead | None

@@ -13,7 +13,8 @@ from s3s3.errors import RedisUnavailable
 from s3s3.mirror import miss_coalescer
 from s3s3.mirror.miss_coalescer import MissCoalescer
 from s3s3.model import Lane
-from s3s3.queue.base import JobQueue, JobRequest
+from s3s3.queue.base import JobRequest
+from s3s3.queue.redis_queue import RedisJobQueue
 from tests.waiting import running, until
 
 
@@ -47,7 +48,7 @@ class Queue:
 
 
 def new_coalescer(queue: Queue) -> MissCoalescer:
-    return MissCoalescer(cast("JobQueue", queue), "front", "dest")
+    return MissCoalescer(cast("RedisJobQueue", queue), "front", "dest")
 
 
 async def test_concurrent_misses_for_a_key_share_one_job_and_its_outcome() -> None:

@@ -12,7 +12,6 @@ import pytest
 import redis
 from redis.asyncio import Redis
 
-from s3s3.queue.base import JobQueue
 from s3s3.queue.connection import connect
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.redis_server import RedisServer, find_redis_server
@@ -73,7 +72,7 @@ async def fleet(server: RedisServer) -> AsyncIterator[Callable[..., RedisJobQueu
 
 
 @pytest.fixture(params=SERVERS)
-async def queue(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., JobQueue]]:
+async def queue(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., RedisJobQueue]]:
     """`queue(recheck_delay_s=...)` returns an empty queue."""
     server: RedisServer = request.getfixturevalue(request.param)
     async with AsyncExitStack() as stack:
@@ -89,5 +88,5 @@ async def queue(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., J
 
 
 @pytest.fixture
-def jobs(queue: Callable[..., JobQueue]) -> JobQueue:
+def jobs(queue: Callable[..., RedisJobQueue]) -> RedisJobQueue:
     return queue()

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from s3s3.model import Job, Lane
-from s3s3.queue.base import ClaimResult, Disposition, DispositionKind, JobQueue, JobRequest
+from s3s3.queue.base import ClaimResult, Disposition, DispositionKind, JobRequest
+from s3s3.queue.redis_queue import RedisJobQueue
 
 A, B = DESTINATIONS = ("dest-a", "dest-b")
 
@@ -26,22 +27,22 @@ def dead_letter(reason: str) -> Disposition:
     return Disposition(DispositionKind.DEAD_LETTER, reason=reason)
 
 
-async def notify(jobs: JobQueue, *keys: str) -> None:
+async def notify(jobs: RedisJobQueue, *keys: str) -> None:
     """Enqueue keys as notifications do."""
     await jobs.enqueue([JobRequest(key, DESTINATIONS) for key in keys], Lane.FRESH)
 
 
-async def claim(jobs: JobQueue, free: int = 10) -> list[Job]:
+async def claim(jobs: RedisJobQueue, free: int = 10) -> list[Job]:
     """Claim from both lanes without waiting."""
     return list((await jobs.claim(free, 0, free, 0)).jobs)
 
 
-async def claim_one(jobs: JobQueue) -> Job:
+async def claim_one(jobs: RedisJobQueue) -> Job:
     (job,) = await claim(jobs)
     return job
 
 
-async def finish_all(jobs: JobQueue) -> list[Job]:
+async def finish_all(jobs: RedisJobQueue) -> list[Job]:
     """Claim and finish until nothing is queued; return the jobs in order."""
     found = []
     while claimed := await claim(jobs):

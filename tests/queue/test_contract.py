@@ -10,15 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from s3s3.model import Job, Lane
-from s3s3.queue.base import (
-    PARKED_INTERVAL_S,
-    DeadLetter,
-    Disposition,
-    DispositionKind,
-    JobQueue,
-    JobRequest,
-    ReconcileRecord,
-)
+from s3s3.queue.base import PARKED_INTERVAL_S, DeadLetter, Disposition, DispositionKind, JobRequest, ReconcileRecord
 from s3s3.queue.redis_queue import RedisJobQueue
 from tests.queue.factories import (
     ALL_DONE,
@@ -40,14 +32,14 @@ from tests.queue.factories import (
 )
 from tests.waiting import until
 
-NewQueue = Callable[..., JobQueue]
+NewQueue = Callable[..., RedisJobQueue]
 
 
-async def bulk(jobs: JobQueue, *keys: str, destinations: tuple[str, ...] = DESTINATIONS) -> None:
+async def bulk(jobs: RedisJobQueue, *keys: str, destinations: tuple[str, ...] = DESTINATIONS) -> None:
     await jobs.enqueue([JobRequest(key, destinations) for key in keys], Lane.BULK)
 
 
-async def promoted(jobs: JobQueue) -> Job:
+async def promoted(jobs: RedisJobQueue) -> Job:
     """Promote due keys until there is a job; claim it."""
 
     async def promote_and_claim() -> list[Job]:
@@ -59,14 +51,14 @@ async def promoted(jobs: JobQueue) -> Job:
     return job
 
 
-async def dead_letters_of(jobs: JobQueue, destination: str) -> list[DeadLetter]:
-    return [letter async for letter in jobs.dead_letters(destination)]  # type: ignore[attr-defined]
+async def dead_letters_of(jobs: RedisJobQueue, destination: str) -> list[DeadLetter]:
+    return [letter async for letter in jobs.dead_letters(destination)]
 
 
 # -- enqueue
 
 
-async def test_an_enqueued_key_becomes_a_job_for_its_destinations(jobs: JobQueue) -> None:
+async def test_an_enqueued_key_becomes_a_job_for_its_destinations(jobs: RedisJobQueue) -> None:
     await jobs.enqueue([JobRequest("k", (B,), notified_ms=1234)], Lane.FRESH)
     job = await claim_one(jobs)
     assert (job.key, job.destinations, job.lane, job.notified_ms, dict(job.attempts)) == (
@@ -79,19 +71,19 @@ async def test_an_enqueued_key_becomes_a_job_for_its_destinations(jobs: JobQueue
     assert await claim(jobs) == []
 
 
-async def test_without_notified_ms_the_current_time_is_recorded(jobs: JobQueue) -> None:
+async def test_without_notified_ms_the_current_time_is_recorded(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     assert abs((await claim_one(jobs)).notified_ms / 1000 - time.time()) < 5
 
 
-async def test_jobs_are_claimed_in_the_order_of_enqueueing(jobs: JobQueue) -> None:
+async def test_jobs_are_claimed_in_the_order_of_enqueueing(jobs: RedisJobQueue) -> None:
     keys = [f"k{number}" for number in range(1200)]
     await notify(jobs, *keys)
     found = [job.key for job in await claim(jobs, 700)] + [job.key for job in await claim(jobs, 700)]
     assert found == keys
 
 
-async def test_enqueueing_a_queued_key_adds_destinations(jobs: JobQueue) -> None:
+async def test_enqueueing_a_queued_key_adds_destinations(jobs: RedisJobQueue) -> None:
     await bulk(jobs, "k", destinations=(A,))
     await bulk(jobs, "k", destinations=(B,))
     await bulk(jobs, "k", destinations=(A,))
@@ -99,7 +91,7 @@ async def test_enqueueing_a_queued_key_adds_destinations(jobs: JobQueue) -> None
 
 
 async def test_a_notification_moves_a_bulk_key_to_the_fresh_lane_as_one_job(
-    jobs: JobQueue,
+    jobs: RedisJobQueue,
 ) -> None:
     await bulk(jobs, "first", "k")
     await notify(jobs, "k")
@@ -109,7 +101,7 @@ async def test_a_notification_moves_a_bulk_key_to_the_fresh_lane_as_one_job(
     assert [job.key for job in await finish_all(jobs)] == ["first"]
 
 
-async def test_a_bulk_request_leaves_a_fresh_key_in_the_fresh_lane(jobs: JobQueue) -> None:
+async def test_a_bulk_request_leaves_a_fresh_key_in_the_fresh_lane(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     await bulk(jobs, "k")
     (job,) = (await jobs.claim(10, 0, 0, 0)).jobs
@@ -117,7 +109,7 @@ async def test_a_bulk_request_leaves_a_fresh_key_in_the_fresh_lane(jobs: JobQueu
     assert await claim(jobs) == []
 
 
-async def test_enqueueing_a_running_key_reruns_it_after_it_finishes(jobs: JobQueue) -> None:
+async def test_enqueueing_a_running_key_reruns_it_after_it_finishes(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     job = await claim_one(jobs)
     await bulk(jobs, "k", destinations=(B,))
@@ -129,7 +121,7 @@ async def test_enqueueing_a_running_key_reruns_it_after_it_finishes(jobs: JobQue
     assert await claim(jobs) == []
 
 
-async def test_many_notifications_of_a_running_key_cost_one_rerun_that_compares_first(jobs: JobQueue) -> None:
+async def test_many_notifications_of_a_running_key_cost_one_rerun_that_compares_first(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     job = await claim_one(jobs)
     for _ in range(50):
@@ -139,7 +131,7 @@ async def test_many_notifications_of_a_running_key_cost_one_rerun_that_compares_
     assert (scope(again), again.lane, again.unconditional) == (("k", DESTINATIONS), Lane.FRESH, False)
 
 
-async def test_a_rerun_records_the_time_of_its_first_fresh_notification(jobs: JobQueue) -> None:
+async def test_a_rerun_records_the_time_of_its_first_fresh_notification(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     job = await claim_one(jobs)
     for lane, notified_ms in [(Lane.BULK, 1), (Lane.FRESH, 2), (Lane.FRESH, 3), (Lane.BULK, 4)]:
@@ -149,7 +141,7 @@ async def test_a_rerun_records_the_time_of_its_first_fresh_notification(jobs: Jo
     assert (again.lane, again.notified_ms) == (Lane.FRESH, 2)
 
 
-async def test_a_notification_queues_a_waiting_key_for_all_destinations(jobs: JobQueue) -> None:
+async def test_a_notification_queues_a_waiting_key_for_all_destinations(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: RETRY_LATER})
     assert await claim(jobs) == []
@@ -162,7 +154,7 @@ async def test_a_notification_queues_a_waiting_key_for_all_destinations(jobs: Jo
     assert (await jobs.stats()).pending == 0
 
 
-async def test_enqueueing_a_waiting_key_keeps_its_destinations(jobs: JobQueue) -> None:
+async def test_enqueueing_a_waiting_key_keeps_its_destinations(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: RETRY_LATER})
     await bulk(jobs, "k", destinations=(A,))
@@ -172,7 +164,7 @@ async def test_enqueueing_a_waiting_key_keeps_its_destinations(jobs: JobQueue) -
 # -- claim
 
 
-async def test_fresh_jobs_are_unconditional_and_bulk_jobs_are_not(jobs: JobQueue) -> None:
+async def test_fresh_jobs_are_unconditional_and_bulk_jobs_are_not(jobs: RedisJobQueue) -> None:
     await notify(jobs, "fresh")
     await bulk(jobs, "bulk")
     await jobs.enqueue([JobRequest("forced", DESTINATIONS)], Lane.BULK, unconditional=True)
@@ -182,13 +174,13 @@ async def test_fresh_jobs_are_unconditional_and_bulk_jobs_are_not(jobs: JobQueue
     }  # fmt: skip
 
 
-async def test_a_claim_fills_only_the_free_slots(jobs: JobQueue) -> None:
+async def test_a_claim_fills_only_the_free_slots(jobs: RedisJobQueue) -> None:
     await notify(jobs, *"abcde")
     assert [job.key for job in await claim(jobs, 2)] == ["a", "b"]
     assert [job.key for job in await claim(jobs, 2)] == ["c", "d"]
 
 
-async def test_a_claim_waits_for_the_first_job(jobs: JobQueue) -> None:
+async def test_a_claim_waits_for_the_first_job(jobs: RedisJobQueue) -> None:
     claiming = asyncio.create_task(jobs.claim(10, 5, 9, 4.0))
     await asyncio.sleep(0.1)
     assert not claiming.done()
@@ -196,13 +188,13 @@ async def test_a_claim_waits_for_the_first_job(jobs: JobQueue) -> None:
     assert [job.key for job in (await asyncio.wait_for(claiming, 3.0)).jobs] == ["k"]
 
 
-async def test_a_claim_returns_no_job_after_its_timeout(jobs: JobQueue) -> None:
+async def test_a_claim_returns_no_job_after_its_timeout(jobs: RedisJobQueue) -> None:
     started_s = time.monotonic()
     assert (await jobs.claim(10, 5, 9, 0.2)).jobs == []
     assert 0.15 < time.monotonic() - started_s < 3
 
 
-async def test_a_claim_that_waits_fills_only_the_free_slots(jobs: JobQueue) -> None:
+async def test_a_claim_that_waits_fills_only_the_free_slots(jobs: RedisJobQueue) -> None:
     await jobs.claim(1, 1, 1, 0)
     claiming = asyncio.create_task(jobs.claim(1, 1, 1, 4.0))
     await asyncio.sleep(0.1)
@@ -225,7 +217,7 @@ async def test_a_claim_that_waits_fills_only_the_free_slots(jobs: JobQueue) -> N
     ],
 )
 async def test_the_lanes_share_the_slots(
-    jobs: JobQueue, free: int, min_bulk: int, max_bulk: int, expected: dict[str, int]
+    jobs: RedisJobQueue, free: int, min_bulk: int, max_bulk: int, expected: dict[str, int]
 ) -> None:
     await notify(jobs, *(f"fresh{number}" for number in range(6)))
     await bulk(jobs, *(f"bulk{number}" for number in range(6)))
@@ -233,7 +225,7 @@ async def test_the_lanes_share_the_slots(
     assert {lane: lanes.count(lane) for lane in set(lanes)} == expected
 
 
-async def test_with_max_bulk_0_a_bulk_job_does_not_end_the_wait(jobs: JobQueue) -> None:
+async def test_with_max_bulk_0_a_bulk_job_does_not_end_the_wait(jobs: RedisJobQueue) -> None:
     await bulk(jobs, "k")
     assert (await jobs.claim(2, 0, 0, 0.1)).jobs == []
     assert [job.key for job in (await jobs.claim(2, 0, 1, 0)).jobs] == ["k"]
@@ -242,7 +234,7 @@ async def test_with_max_bulk_0_a_bulk_job_does_not_end_the_wait(jobs: JobQueue) 
 # -- renew
 
 
-async def test_a_running_job_is_renewed_and_a_finished_one_is_not(jobs: JobQueue) -> None:
+async def test_a_running_job_is_renewed_and_a_finished_one_is_not(jobs: RedisJobQueue) -> None:
     await notify(jobs, "runs", "ends")
     runs, ends = await claim(jobs)
     assert await jobs.renew([runs, ends]) == set()
@@ -251,7 +243,7 @@ async def test_a_running_job_is_renewed_and_a_finished_one_is_not(jobs: JobQueue
     assert await jobs.renew([]) == set()
 
 
-async def test_every_claim_has_its_own_token(jobs: JobQueue) -> None:
+async def test_every_claim_has_its_own_token(jobs: RedisJobQueue) -> None:
     tokens = set()
     for _ in range(3):
         await notify(jobs, "a", "b")
@@ -264,7 +256,7 @@ async def test_every_claim_has_its_own_token(jobs: JobQueue) -> None:
 # -- finish
 
 
-async def test_a_job_done_everywhere_leaves_no_record(jobs: JobQueue) -> None:
+async def test_a_job_done_everywhere_leaves_no_record(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     assert await jobs.finish(await claim_one(jobs), ALL_DONE)
     await jobs.promote_due()
@@ -272,7 +264,7 @@ async def test_a_job_done_everywhere_leaves_no_record(jobs: JobQueue) -> None:
     assert (counts.pending, counts.rechecks, await claim(jobs)) == (0, 0, [])
 
 
-async def test_a_retry_waits_until_it_is_due(jobs: JobQueue) -> None:
+async def test_a_retry_waits_until_it_is_due(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: RETRY_LATER})
     assert 0 < await jobs.promote_due() <= 5
@@ -280,26 +272,26 @@ async def test_a_retry_waits_until_it_is_due(jobs: JobQueue) -> None:
     assert (await jobs.stats()).retrying == 1
 
 
-async def test_a_due_retry_is_a_job_for_its_destination_that_compares_first(jobs: JobQueue) -> None:
+async def test_a_due_retry_is_a_job_for_its_destination_that_compares_first(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: Disposition(DispositionKind.RETRY, delay_s=0.05)})
     job = await promoted(jobs)
     assert (scope(job), job.unconditional, dict(job.attempts)) == (("k", (B,)), False, {B: 1})
 
 
-async def test_promote_due_returns_the_time_until_the_next_retry(jobs: JobQueue) -> None:
+async def test_promote_due_returns_the_time_until_the_next_retry(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: Disposition(DispositionKind.RETRY, delay_s=3.0)})
     assert 1 < await jobs.promote_due() <= 3
 
 
-async def test_the_first_due_retry_queues_all_waiting_destinations(jobs: JobQueue) -> None:
+async def test_the_first_due_retry_queues_all_waiting_destinations(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: RETRY_LATER, B: RETRY_NOW})
     assert (await promoted(jobs)).destinations == (A, B)
 
 
-async def test_a_failure_before_the_retry_is_due_counts_no_attempt(jobs: JobQueue) -> None:
+async def test_a_failure_before_the_retry_is_due_counts_no_attempt(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     for while_it_runs in (False, True) * 2:
         job = await claim_one(jobs)
@@ -311,7 +303,7 @@ async def test_a_failure_before_the_retry_is_due_counts_no_attempt(jobs: JobQueu
     assert dict((await claim_one(jobs)).attempts) == {A: 1}
 
 
-async def test_repeated_notifications_do_not_postpone_a_retry(jobs: JobQueue) -> None:
+async def test_repeated_notifications_do_not_postpone_a_retry(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     soon = {A: Disposition(DispositionKind.RETRY, delay_s=1.0), B: DONE}
     await jobs.finish(await claim_one(jobs), soon)
@@ -324,7 +316,7 @@ async def test_repeated_notifications_do_not_postpone_a_retry(jobs: JobQueue) ->
     assert dict((await promoted(jobs)).attempts) == {A: 2}
 
 
-async def test_attempts_are_counted_per_destination_until_it_is_done(jobs: JobQueue) -> None:
+async def test_attempts_are_counted_per_destination_until_it_is_done(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: RETRY_NOW, B: RETRY_NOW})
     await jobs.finish(job := await promoted(jobs), {A: RETRY_NOW, B: parked(B)})
@@ -335,7 +327,7 @@ async def test_attempts_are_counted_per_destination_until_it_is_done(jobs: JobQu
     assert dict((await promoted(jobs)).attempts) == {B: 2}
 
 
-async def test_a_retry_joins_the_rerun_of_its_key(jobs: JobQueue) -> None:
+async def test_a_retry_joins_the_rerun_of_its_key(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     job = await claim_one(jobs)
     await bulk(jobs, "k", destinations=(A,))
@@ -344,14 +336,14 @@ async def test_a_retry_joins_the_rerun_of_its_key(jobs: JobQueue) -> None:
     assert (scope(again), dict(again.attempts)) == (("k", (A, B)), {B: 1})
 
 
-async def test_a_released_destination_is_queued_again_without_an_attempt(jobs: JobQueue) -> None:
+async def test_a_released_destination_is_queued_again_without_an_attempt(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: RELEASE})
     job = await claim_one(jobs)
     assert (scope(job), job.unconditional, dict(job.attempts)) == (("k", (B,)), False, {})
 
 
-async def test_a_deferred_destination_is_queued_in_the_bulk_lane_without_an_attempt(jobs: JobQueue) -> None:
+async def test_a_deferred_destination_is_queued_in_the_bulk_lane_without_an_attempt(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: DEFER})
     job = await claim_one(jobs)
@@ -363,7 +355,9 @@ async def test_a_deferred_destination_is_queued_in_the_bulk_lane_without_an_atte
     )
 
 
-async def test_a_notification_during_the_run_keeps_a_deferred_destination_in_the_fresh_lane(jobs: JobQueue) -> None:
+async def test_a_notification_during_the_run_keeps_a_deferred_destination_in_the_fresh_lane(
+    jobs: RedisJobQueue,
+) -> None:
     await notify(jobs, "k")
     job = await claim_one(jobs)
     await notify(jobs, "k")
@@ -372,20 +366,20 @@ async def test_a_notification_during_the_run_keeps_a_deferred_destination_in_the
     assert (scope(again), again.lane) == (("k", (A, B)), Lane.FRESH)
 
 
-async def test_a_due_retry_is_queued_in_the_bulk_lane(jobs: JobQueue) -> None:
+async def test_a_due_retry_is_queued_in_the_bulk_lane(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: RETRY_NOW})
     assert (await promoted(jobs)).lane is Lane.BULK
 
 
-async def test_a_release_also_queues_the_destinations_to_retry(jobs: JobQueue) -> None:
+async def test_a_release_also_queues_the_destinations_to_retry(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: RETRY_LATER, B: RELEASE})
     job = await claim_one(jobs)
     assert (scope(job), dict(job.attempts)) == (("k", (A, B)), {A: 1})
 
 
-async def test_a_dead_letter_is_recorded_for_its_destination(jobs: JobQueue) -> None:
+async def test_a_dead_letter_is_recorded_for_its_destination(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: RETRY_NOW})
     await jobs.finish(await promoted(jobs), {B: dead_letter("no space")})
@@ -397,7 +391,7 @@ async def test_a_dead_letter_is_recorded_for_its_destination(jobs: JobQueue) -> 
     assert (counts.dead_letters[A], counts.dead_letters[B], counts.pending) == (0, 1, 0)
 
 
-async def test_a_later_success_deletes_the_dead_letter(jobs: JobQueue) -> None:
+async def test_a_later_success_deletes_the_dead_letter(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k", "other")
     for job in await claim(jobs):
         await jobs.finish(job, {A: dead_letter("no"), B: dead_letter("no")})
@@ -407,7 +401,7 @@ async def test_a_later_success_deletes_the_dead_letter(jobs: JobQueue) -> None:
     assert sorted(letter.key for letter in await dead_letters_of(jobs, B)) == ["k", "other"]
 
 
-async def test_a_dead_letter_resets_the_attempts(jobs: JobQueue) -> None:
+async def test_a_dead_letter_resets_the_attempts(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     job = await claim_one(jobs)
     await notify(jobs, "k")
@@ -418,7 +412,7 @@ async def test_a_dead_letter_resets_the_attempts(jobs: JobQueue) -> None:
     assert dict((await claim_one(jobs)).attempts) == {A: 2}
 
 
-async def test_finishing_a_lost_job_enqueues_all_destinations(jobs: JobQueue) -> None:
+async def test_finishing_a_lost_job_enqueues_all_destinations(jobs: RedisJobQueue) -> None:
     await bulk(jobs, "k", destinations=(B,))
     job = await claim_one(jobs)
     assert await jobs.finish(job, {B: DONE})
@@ -427,7 +421,7 @@ async def test_finishing_a_lost_job_enqueues_all_destinations(jobs: JobQueue) ->
     assert (scope(again), again.lane, again.unconditional) == (("k", DESTINATIONS), Lane.BULK, False)
 
 
-async def test_an_old_claim_cannot_finish_a_newer_one(jobs: JobQueue) -> None:
+async def test_an_old_claim_cannot_finish_a_newer_one(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     old = await claim_one(jobs)
     await jobs.finish(old, ALL_DONE)
@@ -452,7 +446,7 @@ async def test_a_recheck_is_a_bulk_job_for_all_destinations(queue: NewQueue) -> 
     assert (await jobs.stats()).rechecks == 0
 
 
-async def test_a_recheck_stays_scheduled_after_enqueue_and_finish(jobs: JobQueue) -> None:
+async def test_a_recheck_stays_scheduled_after_enqueue_and_finish(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), ALL_DONE, recheck=True)
     await notify(jobs, "k")
@@ -500,13 +494,13 @@ def no_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s3s3.queue.redis_queue.INITIAL_PROBE_INTERVAL_S", 60.0)
 
 
-async def park(jobs: JobQueue, store: str, *keys: str) -> None:
+async def park(jobs: RedisJobQueue, store: str, *keys: str) -> None:
     await notify(jobs, *keys)
     claimed = await claim(jobs, len(keys))
     await asyncio.gather(*(jobs.finish(job, {A: DONE, B: parked(store)}) for job in claimed))
 
 
-async def test_a_parked_key_is_queued_if_the_circuit_is_closed(jobs: JobQueue) -> None:
+async def test_a_parked_key_is_queued_if_the_circuit_is_closed(jobs: RedisJobQueue) -> None:
     await park(jobs, B, "k")
     assert (await jobs.stats()).parked[B] == 1
     assert await claim(jobs) == []
@@ -516,7 +510,7 @@ async def test_a_parked_key_is_queued_if_the_circuit_is_closed(jobs: JobQueue) -
     assert (await jobs.stats()).parked[B] == 0
 
 
-async def test_parked_keys_wait_until_the_circuit_closes(jobs: JobQueue, no_probes: None) -> None:
+async def test_parked_keys_wait_until_the_circuit_closes(jobs: RedisJobQueue, no_probes: None) -> None:
     keys = [f"k{number}" for number in range(450)]
     await jobs.trip_circuit(B, "down", "k")
     await park(jobs, B, *keys)
@@ -530,7 +524,7 @@ async def test_parked_keys_wait_until_the_circuit_closes(jobs: JobQueue, no_prob
     assert (await jobs.stats()).circuits == {}
 
 
-async def test_a_parked_key_that_is_running_by_now_is_not_queued(jobs: JobQueue) -> None:
+async def test_a_parked_key_that_is_running_by_now_is_not_queued(jobs: RedisJobQueue) -> None:
     await park(jobs, B, "k")
     await notify(jobs, "k")
     job = await claim_one(jobs)
@@ -540,7 +534,7 @@ async def test_a_parked_key_that_is_running_by_now_is_not_queued(jobs: JobQueue)
     assert await claim(jobs) == []
 
 
-async def test_a_claim_returns_the_open_circuits(jobs: JobQueue) -> None:
+async def test_a_claim_returns_the_open_circuits(jobs: RedisJobQueue) -> None:
     assert (await jobs.claim(1, 0, 1, 0)).circuits == {}
     await jobs.trip_circuit(B, "down", "k")
     assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: ""}
@@ -548,7 +542,7 @@ async def test_a_claim_returns_the_open_circuits(jobs: JobQueue) -> None:
     assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: "", "source": ""}
 
 
-async def test_one_key_at_a_time_probes_a_store(jobs: JobQueue, quick_probes: None) -> None:
+async def test_one_key_at_a_time_probes_a_store(jobs: RedisJobQueue, quick_probes: None) -> None:
     await jobs.trip_circuit(B, "down", "k0")
     await park(jobs, B, "k0", "k1", "k2")
     job = await promoted(jobs)
@@ -558,7 +552,7 @@ async def test_one_key_at_a_time_probes_a_store(jobs: JobQueue, quick_probes: No
     assert scope(job) == (job.key, (B,))
 
 
-async def test_only_the_probe_s_failure_doubles_the_backoff(jobs: JobQueue, quick_probes: None) -> None:
+async def test_only_the_probe_s_failure_doubles_the_backoff(jobs: RedisJobQueue, quick_probes: None) -> None:
     await jobs.trip_circuit(B, "down", "k0")
     await park(jobs, B, "k0", "k1", "k2")
     probe = await promoted(jobs)
@@ -575,7 +569,7 @@ async def test_only_the_probe_s_failure_doubles_the_backoff(jobs: JobQueue, quic
 
 
 async def test_the_backoff_of_a_circuit_is_bounded(
-    jobs: JobQueue, quick_probes: None, monkeypatch: pytest.MonkeyPatch
+    jobs: RedisJobQueue, quick_probes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s3s3.queue.redis_queue.MAX_PROBE_INTERVAL_S", 0.1)
     await jobs.trip_circuit(B, "down", "k")
@@ -587,7 +581,7 @@ async def test_the_backoff_of_a_circuit_is_bounded(
     assert await jobs.promote_due() <= 0.1
 
 
-async def test_a_circuit_without_parked_keys_is_deleted(jobs: JobQueue, quick_probes: None) -> None:
+async def test_a_circuit_without_parked_keys_is_deleted(jobs: RedisJobQueue, quick_probes: None) -> None:
     await jobs.trip_circuit(B, "down", "k")
     await park(jobs, B, "k")
     await notify(jobs, "k")
@@ -601,7 +595,7 @@ async def test_a_circuit_without_parked_keys_is_deleted(jobs: JobQueue, quick_pr
     assert (await jobs.stats()).parked[B] == 0
 
 
-async def test_keys_parked_for_the_source_are_probed_one_at_a_time(jobs: JobQueue, quick_probes: None) -> None:
+async def test_keys_parked_for_the_source_are_probed_one_at_a_time(jobs: RedisJobQueue, quick_probes: None) -> None:
     await jobs.trip_circuit("source", "down", "k0")
     await park(jobs, "source", "k0", "k1")
     probe = await promoted(jobs)
@@ -619,7 +613,7 @@ def event(name: str) -> str:
     return json.dumps({"destination": name, "key": "k ü \U0001f30d\n"})
 
 
-async def test_a_tracker_receives_the_outcomes_of_its_keys(jobs: JobQueue) -> None:
+async def test_a_tracker_receives_the_outcomes_of_its_keys(jobs: RedisJobQueue) -> None:
     await jobs.enqueue([JobRequest("k", DESTINATIONS)], Lane.BULK, "run1")
     job = await claim_one(jobs)
     assert job.trackers == "run1"
@@ -632,7 +626,7 @@ async def test_a_tracker_receives_the_outcomes_of_its_keys(jobs: JobQueue) -> No
     assert await jobs.poll_outcomes("run1", 0) == []
 
 
-async def test_poll_outcomes_waits_for_the_first_one(jobs: JobQueue) -> None:
+async def test_poll_outcomes_waits_for_the_first_one(jobs: RedisJobQueue) -> None:
     await jobs.enqueue([JobRequest("k", (A,))], Lane.BULK, "run1")
     job = await claim_one(jobs)
     waiting = asyncio.create_task(jobs.poll_outcomes("run1", 4.0))
@@ -643,7 +637,7 @@ async def test_poll_outcomes_waits_for_the_first_one(jobs: JobQueue) -> None:
     assert await jobs.poll_outcomes("run1", 0.05) == []
 
 
-async def test_two_trackers_of_a_key_share_one_job_and_both_receive_its_outcomes(jobs: JobQueue) -> None:
+async def test_two_trackers_of_a_key_share_one_job_and_both_receive_its_outcomes(jobs: RedisJobQueue) -> None:
     await jobs.enqueue([JobRequest("k", (A,))], Lane.BULK, "run1")
     await jobs.enqueue([JobRequest("k", (B,))], Lane.BULK, "run2")
     job = await claim_one(jobs)
@@ -652,7 +646,7 @@ async def test_two_trackers_of_a_key_share_one_job_and_both_receive_its_outcomes
     assert await jobs.poll_outcomes("run1", 0) == await jobs.poll_outcomes("run2", 0) == [event(A), event(B)]
 
 
-async def test_a_tracker_added_while_the_key_runs_receives_the_outcome_of_the_rerun(jobs: JobQueue) -> None:
+async def test_a_tracker_added_while_the_key_runs_receives_the_outcome_of_the_rerun(jobs: RedisJobQueue) -> None:
     await jobs.enqueue([JobRequest("k", DESTINATIONS)], Lane.BULK, "run1")
     job = await claim_one(jobs)
     await jobs.enqueue([JobRequest("k", (A,))], Lane.BULK, "run2")
@@ -668,7 +662,7 @@ async def test_a_tracker_added_while_the_key_runs_receives_the_outcome_of_the_re
     assert await jobs.poll_outcomes("run2", 0) == [event("again")]
 
 
-async def test_a_tracker_follows_the_remaining_destinations(jobs: JobQueue) -> None:
+async def test_a_tracker_follows_the_remaining_destinations(jobs: RedisJobQueue) -> None:
     await jobs.enqueue([JobRequest("k", DESTINATIONS)], Lane.BULK, "run1")
     job = await claim_one(jobs)
     await notify(jobs, "k")
@@ -682,7 +676,7 @@ async def test_a_tracker_follows_the_remaining_destinations(jobs: JobQueue) -> N
     assert (await promoted(jobs)).trackers == "run1"
 
 
-async def test_a_tracker_can_be_added_to_a_waiting_key(jobs: JobQueue) -> None:
+async def test_a_tracker_can_be_added_to_a_waiting_key(jobs: RedisJobQueue) -> None:
     await notify(jobs, "k")
     await jobs.finish(await claim_one(jobs), {A: DONE, B: RETRY_LATER})
     await jobs.enqueue([JobRequest("k", (B,))], Lane.BULK, "run1")
@@ -692,7 +686,7 @@ async def test_a_tracker_can_be_added_to_a_waiting_key(jobs: JobQueue) -> None:
 # -- statistics
 
 
-async def test_stats_count_jobs_by_state(jobs: JobQueue, no_probes: None) -> None:
+async def test_stats_count_jobs_by_state(jobs: RedisJobQueue, no_probes: None) -> None:
     await notify(jobs, "waits", "parked", "parked too", "dead")
     waits, first_parked, second_parked, dead = await claim(jobs)
     await jobs.trip_circuit(B, "down, B", "k")
@@ -712,7 +706,7 @@ async def test_stats_count_jobs_by_state(jobs: JobQueue, no_probes: None) -> Non
     assert counts.pending == 2 + 3 + 1 + 2
 
 
-async def test_stats_have_the_age_of_the_oldest_job(jobs: JobQueue) -> None:
+async def test_stats_have_the_age_of_the_oldest_job(jobs: RedisJobQueue) -> None:
     assert (await jobs.stats()).oldest_s == 0
     await bulk(jobs, "k")
     await asyncio.sleep(0.1)
@@ -754,7 +748,7 @@ ODD_KEYS = [
 ]
 
 
-async def test_unusual_keys_pass_unchanged(jobs: JobQueue) -> None:
+async def test_unusual_keys_pass_unchanged(jobs: RedisJobQueue) -> None:
     await jobs.enqueue([JobRequest(key, DESTINATIONS) for key in ODD_KEYS], Lane.FRESH, "run1")
     for _ in range(2):
         claimed = await claim(jobs, 100)
@@ -777,7 +771,7 @@ async def test_unusual_keys_pass_unchanged(jobs: JobQueue) -> None:
     assert sorted(await jobs.poll_outcomes("run1", 0)) == sorted(event(key) for key in ODD_KEYS)
 
 
-async def test_promote_due_queues_at_most_the_given_number_of_parked_keys(jobs: JobQueue) -> None:
+async def test_promote_due_queues_at_most_the_given_number_of_parked_keys(jobs: RedisJobQueue) -> None:
     await jobs.enqueue([JobRequest(f"key {number}", (A,)) for number in range(5)], Lane.BULK)
     for job in (await jobs.claim(5, 5, 5, 0)).jobs:
         await jobs.finish(job, {A: Disposition(DispositionKind.PARK, circuit=A)})

@@ -126,7 +126,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(process=pick, free=st.integers(1, 3), min_bulk=st.integers(0, 3), max_bulk=st.integers(0, 3))
     def claim(self, process: int, free: int, min_bulk: int, max_bulk: int) -> None:
         queue = self.queue(process)
-        delivered = {entry.entry for entry in queue._delivered}
+        delivered = {entry for _, entry, _ in queue._delivered}
         claims = self.run(queue.claim(free, min_bulk, max_bulk, 0))
         assert len(claims.jobs) <= free
         assert claims.paused == self.paused

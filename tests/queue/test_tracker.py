@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 
 from s3s3.model import Lane
-from s3s3.queue.base import JobQueue, JobRequest
+from s3s3.queue.base import JobRequest
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.queue.tracker import OutcomeTracker
 
 
@@ -38,7 +39,7 @@ class Queue:
 
 
 def new_tracker(queue: Queue, outcomes: list[dict[str, Any]], **options: Any) -> OutcomeTracker:
-    return OutcomeTracker(cast("JobQueue", queue), outcomes.append, **options)
+    return OutcomeTracker(cast("RedisJobQueue", queue), outcomes.append, **options)
 
 
 async def test_each_destination_is_reported_once_and_nothing_else() -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from s3s3.queue.base import JobQueue
 from s3s3.queue.connection import connect
 from s3s3.queue.redis_queue import RedisJobQueue
 from tests.worker.copies import BOTH, NewQueue
@@ -37,5 +36,5 @@ def new_queue(request: pytest.FixtureRequest) -> NewQueue:
 
 
 @pytest.fixture
-def jobs(new_queue: NewQueue) -> JobQueue:
+def jobs(new_queue: NewQueue) -> RedisJobQueue:
     return new_queue()

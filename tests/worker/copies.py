@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from s3s3.model import Endpoint, Job, Lane, Outcome, Result, Route
-from s3s3.queue.base import DeadLetter, JobQueue, JobRequest
+from s3s3.queue.base import DeadLetter, JobRequest
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.tasks import cancel
 from s3s3.worker.worker import Worker
 from tests.waiting import until
@@ -16,7 +17,7 @@ A, B, SOURCE = "dest-a", "dest-b", "source"
 BOTH = (A, B)
 ROUTE = Route("default", Endpoint(SOURCE, "bucket"), (Endpoint(A, "bucket"), Endpoint(B, "bucket")))
 
-NewQueue = Callable[..., JobQueue]
+NewQueue = Callable[..., RedisJobQueue]
 Behaviour = Callable[[Job, str], Awaitable[Outcome] | Outcome]
 
 
@@ -85,15 +86,15 @@ async def working(worker: Worker, stop: asyncio.Event | None = None, drain_s: fl
         await cancel([task])
 
 
-async def enqueue_fresh(jobs: JobQueue, *keys: str) -> None:
+async def enqueue_fresh(jobs: RedisJobQueue, *keys: str) -> None:
     await jobs.enqueue([JobRequest(key, BOTH) for key in keys], Lane.FRESH)
 
 
-async def enqueue_bulk(jobs: JobQueue, *keys: str, tracker_id: str = "") -> None:
+async def enqueue_bulk(jobs: RedisJobQueue, *keys: str, tracker_id: str = "") -> None:
     await jobs.enqueue([JobRequest(key, BOTH) for key in keys], Lane.BULK, tracker_id)
 
 
-async def until_done(jobs: JobQueue) -> None:
+async def until_done(jobs: RedisJobQueue) -> None:
     """Wait until only rechecks are left."""
 
     async def nothing_pending() -> bool:
@@ -102,5 +103,5 @@ async def until_done(jobs: JobQueue) -> None:
     await until(nothing_pending)
 
 
-async def dead_letters_of(jobs: JobQueue, destination: str) -> list[DeadLetter]:
-    return [letter async for letter in jobs.dead_letters(destination)]  # type: ignore[attr-defined]
+async def dead_letters_of(jobs: RedisJobQueue, destination: str) -> list[DeadLetter]:
+    return [letter async for letter in jobs.dead_letters(destination)]

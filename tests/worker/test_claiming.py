@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import pytest
 
 from s3s3.model import Job, Lane, Outcome
-from s3s3.queue.base import JobQueue
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.worker.worker import Worker
 from tests.waiting import until
 from tests.worker.copies import BOTH, ROUTE, Copies, copied, enqueue_bulk, enqueue_fresh, until_done, working
 
 
-async def test_every_job_is_copied_to_its_destinations_once(jobs: JobQueue) -> None:
+async def test_every_job_is_copied_to_its_destinations_once(jobs: RedisJobQueue) -> None:
     copies = Copies()
     keys = [f"k{number}" for number in range(200)]
     async with working(Worker(ROUTE, jobs, copies)):
@@ -25,7 +25,7 @@ async def test_every_job_is_copied_to_its_destinations_once(jobs: JobQueue) -> N
     assert Counter(copies.calls) == Counter((key, BOTH) for key in keys)
 
 
-async def test_concurrent_jobs_do_not_exceed_the_slots(jobs: JobQueue) -> None:
+async def test_concurrent_jobs_do_not_exceed_the_slots(jobs: RedisJobQueue) -> None:
     async def takes_its_time(job: Job, destination: str) -> Outcome:
         await asyncio.sleep(0.002)
         return copied(job, destination)
@@ -40,7 +40,7 @@ async def test_concurrent_jobs_do_not_exceed_the_slots(jobs: JobQueue) -> None:
     assert worker.running == 0
 
 
-async def test_freed_slot_is_filled_immediately(jobs: JobQueue) -> None:
+async def test_freed_slot_is_filled_immediately(jobs: RedisJobQueue) -> None:
     gates: dict[str, asyncio.Event] = {key: asyncio.Event() for key in "abc"}
 
     async def waits(job: Job, destination: str) -> Outcome:
@@ -60,7 +60,7 @@ async def test_freed_slot_is_filled_immediately(jobs: JobQueue) -> None:
         await until_done(jobs)
 
 
-async def test_bulk_jobs_leave_slots_for_fresh_ones(jobs: JobQueue) -> None:
+async def test_bulk_jobs_leave_slots_for_fresh_ones(jobs: RedisJobQueue) -> None:
     copies = Copies()
     copies.may_continue.clear()
     worker = Worker(ROUTE, jobs, copies, concurrency=8)
@@ -76,7 +76,7 @@ async def test_bulk_jobs_leave_slots_for_fresh_ones(jobs: JobQueue) -> None:
 
 
 async def test_bulk_jobs_follow_each_other_while_slots_are_reserved_for_fresh_ones(
-    jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+    jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it waits for a fresh job, a worker must notice that bulk jobs have ended."""
     monkeypatch.setattr("s3s3.worker.worker.MAX_CLAIM_WAIT_S", 4.0)
@@ -89,7 +89,7 @@ async def test_bulk_jobs_follow_each_other_while_slots_are_reserved_for_fresh_on
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 3])
-async def test_neither_lane_starves_the_other(jobs: JobQueue, concurrency: int) -> None:
+async def test_neither_lane_starves_the_other(jobs: RedisJobQueue, concurrency: int) -> None:
     copies = Copies()
     async with working(Worker(ROUTE, jobs, copies, concurrency=concurrency)):
         copies.may_continue.clear()
@@ -103,14 +103,14 @@ async def test_neither_lane_starves_the_other(jobs: JobQueue, concurrency: int) 
     assert min(lanes[lane] for lane in Lane) >= 15
 
 
-async def test_claimed_at_advances_with_each_claim(jobs: JobQueue) -> None:
+async def test_claimed_at_advances_with_each_claim(jobs: RedisJobQueue) -> None:
     worker = Worker(ROUTE, jobs, Copies())
     async with working(worker):
         started_s = time.monotonic()
         await until(lambda: worker.claimed_at_s > started_s + 0.2)
 
 
-async def test_full_worker_is_silent_when_renewals_fail(jobs: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_full_worker_is_silent_when_renewals_fail(jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     copies = Copies()
     copies.may_continue.clear()
     worker = Worker(ROUTE, jobs, copies, concurrency=1, lease_s=0.4)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from s3s3.model import Job, Outcome
-from s3s3.queue.base import JobQueue
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.tasks import cancel
 from s3s3.worker.worker import Worker
 from tests.waiting import until
@@ -16,7 +16,7 @@ from tests.worker.copies import ROUTE, A, B, Copies, copied, dead_letters_of, en
 
 
 async def test_internal_error_of_a_copy_is_a_failure_and_the_worker_continues(
-    jobs: JobQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("s3s3.worker.retry_policy.INITIAL_RETRY_S", 0.01)
 
@@ -38,7 +38,7 @@ async def test_internal_error_of_a_copy_is_a_failure_and_the_worker_continues(
     assert any(record.exc_info for record in caplog.records)
 
 
-async def test_missing_outcome_is_a_failure(jobs: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_missing_outcome_is_a_failure(jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     async def copy(job: Job, destinations: Sequence[str], check_lease: Callable[[], None]) -> list[Outcome]:
         return [copied(job, A)]
 
@@ -48,7 +48,7 @@ async def test_missing_outcome_is_a_failure(jobs: JobQueue, monkeypatch: pytest.
     assert [letter.key for letter in await dead_letters_of(jobs, B)] == ["k"]
 
 
-async def test_error_in_on_job_end_does_not_affect_jobs(jobs: JobQueue, caplog: pytest.LogCaptureFixture) -> None:
+async def test_error_in_on_job_end_does_not_affect_jobs(jobs: RedisJobQueue, caplog: pytest.LogCaptureFixture) -> None:
     def on_job_end(job: Job, outcomes: Sequence[Outcome], took_s: float) -> None:
         raise ZeroDivisionError("internal error")
 
@@ -60,7 +60,7 @@ async def test_error_in_on_job_end_does_not_affect_jobs(jobs: JobQueue, caplog: 
     assert "ZeroDivisionError" in caplog.text
 
 
-async def at_work(jobs: JobQueue) -> tuple[Copies, Worker, asyncio.Task[None]]:
+async def at_work(jobs: RedisJobQueue) -> tuple[Copies, Worker, asyncio.Task[None]]:
     """Return a worker whose copy does not end."""
     copies = Copies()
     copies.may_continue.clear()
@@ -72,7 +72,7 @@ async def at_work(jobs: JobQueue) -> tuple[Copies, Worker, asyncio.Task[None]]:
 
 
 async def test_worker_whose_background_task_fails_ends_without_running_copies(
-    jobs: JobQueue, monkeypatch: pytest.MonkeyPatch
+    jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copies, worker, task = await at_work(jobs)
 
@@ -85,7 +85,7 @@ async def test_worker_whose_background_task_fails_ends_without_running_copies(
     assert copies.running == worker.running == 0
 
 
-async def test_cancelled_worker_leaves_no_running_copies(jobs: JobQueue) -> None:
+async def test_cancelled_worker_leaves_no_running_copies(jobs: RedisJobQueue) -> None:
     copies, worker, task = await at_work(jobs)
     await cancel([task])
     assert copies.running == worker.running == 0

@@ -8,7 +8,7 @@ import pytest
 
 from s3s3.errors import StoreUnavailable
 from s3s3.model import Job, Outcome
-from s3s3.queue.base import JobQueue
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.worker.worker import Worker
 from tests.waiting import until
 from tests.worker.copies import (
@@ -49,7 +49,9 @@ class DownStore:
 
 
 @pytest.mark.parametrize("store", [B, SOURCE])
-async def test_store_that_is_down_gets_only_probes_and_recovers(jobs: JobQueue, quick_probes: None, store: str) -> None:
+async def test_store_that_is_down_gets_only_probes_and_recovers(
+    jobs: RedisJobQueue, quick_probes: None, store: str
+) -> None:
     down_store = DownStore(store)
     copies = Copies(down_store)
     keys = [f"k{number}" for number in range(100)]
@@ -75,7 +77,7 @@ async def test_store_that_is_down_gets_only_probes_and_recovers(jobs: JobQueue, 
     assert max(job.attempts.get(B, 0) for job in copies.jobs) <= 2  # parking does not count as an attempt
 
 
-async def test_destination_that_is_down_does_not_delay_the_others(jobs: JobQueue, quick_probes: None) -> None:
+async def test_destination_that_is_down_does_not_delay_the_others(jobs: RedisJobQueue, quick_probes: None) -> None:
     copies = Copies(DownStore(B))
     keys = [f"k{number}" for number in range(100)]
     async with working(Worker(ROUTE, jobs, copies, concurrency=4)):

@@ -11,7 +11,7 @@ import pytest
 
 from s3s3.errors import LeaseLost, RedisUnavailable
 from s3s3.model import Job, Lane, Outcome
-from s3s3.queue.base import JobQueue, JobRequest
+from s3s3.queue.base import JobRequest
 from s3s3.queue.lease import boottime_s
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.redis_server import RedisServer
@@ -145,7 +145,7 @@ async def test_redis_that_loses_its_data_loses_no_running_job(redis_queue: NewQu
     assert copies.times("k3") == 1
 
 
-async def test_outage_loses_no_claim_and_no_finish(jobs: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_outage_loses_no_claim_and_no_finish(jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some calls fail, before or after Redis has executed them."""
     monkeypatch.setattr("s3s3.queue.redis_calls.INITIAL_BACKOFF_S", 0.001)
     calls = 0

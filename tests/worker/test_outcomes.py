@@ -11,7 +11,8 @@ import pytest
 
 from s3s3.errors import DestinationTooSlow, IntegrityError, LeaseLost, StoreUnavailable, TooLarge
 from s3s3.model import Job, Lane, Outcome, Result
-from s3s3.queue.base import JobQueue, JobRequest
+from s3s3.queue.base import JobRequest
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.worker.worker import Worker
 from tests.waiting import until
 from tests.worker.copies import (
@@ -31,7 +32,9 @@ from tests.worker.copies import (
 )
 
 
-async def test_failed_destination_is_retried_until_it_succeeds(jobs: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_destination_is_retried_until_it_succeeds(
+    jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("s3s3.worker.retry_policy.INITIAL_RETRY_S", 0.01)
     copies = Copies(fails_at(B, StoreUnavailable("away", store=B), times=3))
     async with working(Worker(ROUTE, jobs, copies)):
@@ -41,7 +44,7 @@ async def test_failed_destination_is_retried_until_it_succeeds(jobs: JobQueue, m
     assert [dict(job.attempts) for job in copies.jobs] == [{}, {B: 1}, {B: 2}, {B: 3}]
 
 
-async def test_too_many_failures_make_a_dead_letter(jobs: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_many_failures_make_a_dead_letter(jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("s3s3.worker.retry_policy.INITIAL_RETRY_S", 0.01)
     copies = Copies(fails_at(B, IntegrityError("bits", store=B)))
     async with working(Worker(ROUTE, jobs, copies, max_attempts=3)):
@@ -52,7 +55,7 @@ async def test_too_many_failures_make_a_dead_letter(jobs: JobQueue, monkeypatch:
     assert copies.times("k") == 3
 
 
-async def test_retry_waits_for_its_delay(jobs: JobQueue) -> None:
+async def test_retry_waits_for_its_delay(jobs: RedisJobQueue) -> None:
     copies = Copies(fails_at(B, IntegrityError("bits", store=B)))
     async with working(Worker(ROUTE, jobs, copies)):
         await enqueue_fresh(jobs, "k")
@@ -65,7 +68,7 @@ async def test_retry_waits_for_its_delay(jobs: JobQueue) -> None:
     assert copies.times("k") == 1
 
 
-async def test_permanent_failure_is_dead_lettered_immediately_for_its_destination(jobs: JobQueue) -> None:
+async def test_permanent_failure_is_dead_lettered_immediately_for_its_destination(jobs: RedisJobQueue) -> None:
     copies = Copies(fails_at(B, TooLarge("too large", store=B)))
     async with working(Worker(ROUTE, jobs, copies)):
         await enqueue_fresh(jobs, "k")
@@ -75,7 +78,7 @@ async def test_permanent_failure_is_dead_lettered_immediately_for_its_destinatio
     assert copies.calls == [("k", BOTH)]
 
 
-async def test_destination_that_is_no_longer_configured_is_done(jobs: JobQueue) -> None:
+async def test_destination_that_is_no_longer_configured_is_done(jobs: RedisJobQueue) -> None:
     copies = Copies()
     async with working(Worker(ROUTE, jobs, copies)):
         await jobs.enqueue([JobRequest("k1", (A, "dest-gone")), JobRequest("k2", ("dest-gone",))], Lane.FRESH)
@@ -83,7 +86,7 @@ async def test_destination_that_is_no_longer_configured_is_done(jobs: JobQueue) 
     assert copies.calls == [("k1", (A,))]
 
 
-async def test_indeterminate_write_schedules_a_recheck(jobs: JobQueue) -> None:
+async def test_indeterminate_write_schedules_a_recheck(jobs: RedisJobQueue) -> None:
     error = StoreUnavailable("no answer", store=B)
 
     def behaviour(job: Job, name: str) -> Outcome:
@@ -98,7 +101,7 @@ async def test_indeterminate_write_schedules_a_recheck(jobs: JobQueue) -> None:
 # -- trackers and callbacks
 
 
-async def test_trackers_receive_each_outcome_and_whether_it_is_final(jobs: JobQueue) -> None:
+async def test_trackers_receive_each_outcome_and_whether_it_is_final(jobs: RedisJobQueue) -> None:
     def behaviour(job: Job, name: str) -> Outcome:
         if name == A:
             return copied(job, name)
@@ -118,7 +121,7 @@ async def test_trackers_receive_each_outcome_and_whether_it_is_final(jobs: JobQu
     }
 
 
-async def test_released_job_has_no_outcome_yet(jobs: JobQueue) -> None:
+async def test_released_job_has_no_outcome_yet(jobs: RedisJobQueue) -> None:
     lost = iter([True, False])
 
     def behaviour(job: Job, name: str) -> Outcome:
@@ -132,7 +135,7 @@ async def test_released_job_has_no_outcome_yet(jobs: JobQueue) -> None:
     assert (await jobs.stats()).rechecks == 1, "an earlier attempt at its PUT may have been sent"
 
 
-async def test_on_copied_runs_before_the_queue_is_settled_and_on_job_end_after(jobs: JobQueue) -> None:
+async def test_on_copied_runs_before_the_queue_is_settled_and_on_job_end_after(jobs: RedisJobQueue) -> None:
     events: list[Any] = []
 
     async def on_copied(key: str, results: Collection[Result]) -> None:
@@ -164,7 +167,7 @@ async def test_on_copied_runs_before_the_queue_is_settled_and_on_job_end_after(j
 # -- slow destinations
 
 
-async def test_slow_destination_gets_jobs_of_its_own(jobs: JobQueue) -> None:
+async def test_slow_destination_gets_jobs_of_its_own(jobs: RedisJobQueue) -> None:
     async with working(Worker(ROUTE, jobs, copies := Copies(fails_at(B, DestinationTooSlow("slow"), times=1)))):
         await enqueue_fresh(jobs, "first")
         await until_done(jobs)
@@ -174,7 +177,7 @@ async def test_slow_destination_gets_jobs_of_its_own(jobs: JobQueue) -> None:
     assert [job.lane for job in copies.jobs] == [Lane.FRESH, Lane.BULK] * 2
 
 
-async def test_trackers_receive_the_outcome_of_a_slow_destination_once_it_is_done(jobs: JobQueue) -> None:
+async def test_trackers_receive_the_outcome_of_a_slow_destination_once_it_is_done(jobs: RedisJobQueue) -> None:
     async with working(Worker(ROUTE, jobs, Copies(fails_at(B, DestinationTooSlow("slow"), times=1)))):
         await enqueue_bulk(jobs, "k", tracker_id="run1")
         events: list[dict[str, Any]] = []

@@ -9,14 +9,15 @@ from contextlib import suppress
 import pytest
 
 from s3s3.model import Job, Lane, Outcome
-from s3s3.queue.base import JobQueue, JobRequest
+from s3s3.queue.base import JobRequest
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.tasks import cancel
 from s3s3.worker.worker import Worker
 from tests.waiting import until
 from tests.worker.copies import BOTH, ROUTE, A, Copies, copied, enqueue_fresh, working
 
 
-async def test_stop_waits_for_running_copies_and_claims_no_more(jobs: JobQueue) -> None:
+async def test_stop_waits_for_running_copies_and_claims_no_more(jobs: RedisJobQueue) -> None:
     copies, stop = Copies(), asyncio.Event()
     copies.may_continue.clear()
     worker = Worker(ROUTE, jobs, copies, concurrency=2)
@@ -30,7 +31,7 @@ async def test_stop_waits_for_running_copies_and_claims_no_more(jobs: JobQueue) 
     assert [job.key for job in (await jobs.claim(5, 5, 5, 0)).jobs] == ["c"]
 
 
-async def test_idle_worker_stops_soon(jobs: JobQueue) -> None:
+async def test_idle_worker_stops_soon(jobs: RedisJobQueue) -> None:
     stop = asyncio.Event()
     async with working(Worker(ROUTE, jobs, Copies()), stop):
         await asyncio.sleep(0.05)
@@ -39,7 +40,7 @@ async def test_idle_worker_stops_soon(jobs: JobQueue) -> None:
     assert time.monotonic() - started_s < 3
 
 
-async def test_worker_stopped_before_its_start_claims_nothing(jobs: JobQueue) -> None:
+async def test_worker_stopped_before_its_start_claims_nothing(jobs: RedisJobQueue) -> None:
     stop = asyncio.Event()
     stop.set()
     await enqueue_fresh(jobs, "k")
@@ -49,7 +50,7 @@ async def test_worker_stopped_before_its_start_claims_nothing(jobs: JobQueue) ->
 
 
 @pytest.mark.parametrize("concurrency", [2, 8])
-async def test_unfinished_jobs_are_released_with_a_recheck(jobs: JobQueue, concurrency: int) -> None:
+async def test_unfinished_jobs_are_released_with_a_recheck(jobs: RedisJobQueue, concurrency: int) -> None:
     copies, stop = Copies(), asyncio.Event()
     copies.may_continue.clear()
     worker = Worker(ROUTE, jobs, copies, concurrency=concurrency)
@@ -66,7 +67,7 @@ async def test_unfinished_jobs_are_released_with_a_recheck(jobs: JobQueue, concu
     assert (await jobs.stats()).rechecks == 2
 
 
-async def test_cancellation_during_the_drain_releases_running_jobs(jobs: JobQueue) -> None:
+async def test_cancellation_during_the_drain_releases_running_jobs(jobs: RedisJobQueue) -> None:
     copies = Copies()
     copies.may_continue.clear()
     stop = asyncio.Event()
@@ -81,7 +82,7 @@ async def test_cancellation_during_the_drain_releases_running_jobs(jobs: JobQueu
     assert sorted(job.key for job in (await jobs.claim(5, 5, 5, 0)).jobs) == ["k1", "k2"]
 
 
-async def test_job_that_ends_during_its_cancellation_is_not_released(jobs: JobQueue) -> None:
+async def test_job_that_ends_during_its_cancellation_is_not_released(jobs: RedisJobQueue) -> None:
     async def ends_when_cancelled(job: Job, name: str) -> Outcome:
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()

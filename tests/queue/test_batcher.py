@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from s3s3.queue import batching
-from s3s3.queue.batching import Batcher
+from s3s3.queue import redis_queue
+from s3s3.queue.redis_queue import Batcher
 from s3s3.tasks import cancel
 from tests.waiting import until
 
@@ -55,17 +55,17 @@ async def test_items_added_together_are_sent_together() -> None:
 
 
 async def test_a_full_batch_is_sent_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "BATCH_DELAY_S", 60.0)
+    monkeypatch.setattr(redis_queue, "BATCH_DELAY_S", 60.0)
     call = Call()
     call.released.set()
     items = Batcher(call)
     for _ in range(2):
-        adding = [asyncio.create_task(items.add(1)) for _ in range(batching.MIN_BATCH)]
-        assert await asyncio.wait_for(asyncio.gather(*adding), 10) == [batching.MIN_BATCH] * batching.MIN_BATCH
+        adding = [asyncio.create_task(items.add(1)) for _ in range(redis_queue.MIN_BATCH)]
+        assert await asyncio.wait_for(asyncio.gather(*adding), 10) == [redis_queue.MIN_BATCH] * redis_queue.MIN_BATCH
 
 
 async def test_the_size_of_a_batch_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "MAX_BATCH", 2)
+    monkeypatch.setattr(redis_queue, "MAX_BATCH", 2)
     call = Call()
     call.released.set()
     items = Batcher(call)
