@@ -6,13 +6,14 @@ import asyncio
 import logging
 import re
 import time
+from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
 from aiohttp import web
 
 from ..errors import RedisUnavailable, StoreError
 from ..monitoring.log import log_fields
-from .access_log import OUTCOME
+from .http_server import OUTCOME
 from .mirrored_route import MirroredRoute
 from .request_stats import Event, RequestStats
 
@@ -22,22 +23,16 @@ _ALLOWED_METHODS = ("GET", "HEAD")
 _DOT_SEGMENT = re.compile(r"(^|/)\.\.?(/|$)")
 
 
+@dataclass(frozen=True)
 class CopyProxy:
-    """Request handler of the copy-proxy.
+    """Request handler of the copy-proxy. A key is appended to the URL `source`."""
 
-    Args:
-        source: URL to which a key is appended.
-        max_wait_s: longest time that a client waits for a copy.
-    """
-
-    def __init__(self, route: MirroredRoute, source: str, max_wait_s: float, stats: RequestStats) -> None:
-        self._route = route
-        self._source = source
-        self._max_wait_s = max_wait_s
-        self._stats = stats
+    route: MirroredRoute
+    source: str
+    max_wait_s: float
+    stats: RequestStats
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request."""
         if request.method not in _ALLOWED_METHODS:
             headers = {"Allow": ", ".join(_ALLOWED_METHODS)}
             return web.json_response({"msg": "only GET and HEAD are allowed"}, status=405, headers=headers)
@@ -46,32 +41,27 @@ class CopyProxy:
             key = path_to_key(request.raw_path)
         except ValueError as error:
             return web.json_response({"msg": str(error)}, status=400)
-        wait_s = parse_wait(request.headers.get("x-max-wait-duration"), self._max_wait_s)
+        wait_s = parse_wait(request.headers.get("x-max-wait-duration"), self.max_wait_s)
         event, location = await self._find(key, request.method, wait_s)
-        outcome = self._stats.record_request(event, time.monotonic() - start_s)
+        outcome = self.stats.record_request(event, time.monotonic() - start_s)
         return web.Response(status=302, headers={"Location": location, OUTCOME: outcome})
 
     async def _find(self, key: str, method: str, wait_s: float) -> tuple[Event, str]:
         """Return where to redirect the client: to the copy if possible, else to the source."""
+        start_s = time.monotonic()
         try:
-            event = await self._ensure_copy(key, wait_s)
-            if event in (Event.HIT, Event.WAITED):
-                return event, await self._route.location(key, method)
+            if await self.route.head(key) is not None:
+                return Event.HIT, await self.route.location(key, method)
+            is_copied = await self.route.misses.copy(key, max(wait_s - (time.monotonic() - start_s), 0))
+            if is_copied:
+                return Event.WAITED, await self.route.location(key, method)
+            event = Event.TIMEOUT if is_copied is None else Event.WAITED_NOT_COPIED
         except (StoreError, RedisUnavailable, asyncio.TimeoutError) as error:
             reason = str(error) or "the destination did not respond in time"
-            log.warning("%s: no copy of %r, redirecting to the source: %s", self._route.name, key, reason,
-                        extra=log_fields(self._route.name, key))  # fmt: skip
+            log.warning("%s: no copy of %r, redirecting to the source: %s", self.route.name, key, reason,
+                        extra=log_fields(self.route.name, key))  # fmt: skip
             event = Event.ERROR
-        return event, source_url(self._source, key)
-
-    async def _ensure_copy(self, key: str, wait_s: float) -> Event:
-        start_s = time.monotonic()
-        if await self._route.head(key) is not None:
-            return Event.HIT
-        is_copied = await self._route.misses.copy(key, max(wait_s - (time.monotonic() - start_s), 0))
-        if is_copied is None:
-            return Event.TIMEOUT
-        return Event.WAITED if is_copied else Event.WAITED_NOT_COPIED
+        return event, source_url(self.source, key)
 
 
 def path_to_key(target: str) -> str:

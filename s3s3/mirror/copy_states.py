@@ -80,7 +80,16 @@ class CopyStates:
             with self._optional(key):
                 await self.delete(key)
         else:
-            await self._set(key, _error_state(outcome), ERROR_S)
+            error = outcome.error
+            state = CopyState("error", outcome.reason, is_final=not getattr(error, "retriable", False))
+            if outcome.result is Result.SOURCE_MISSING:
+                state = CopyState("error", "not found upstream", 404, "BadHTTPStatus", is_final=True)
+            elif isinstance(error, UrlForbidden):
+                state = CopyState("error", error.message, 403, "InvalidUrl", is_final=True)
+            elif isinstance(error, UpstreamRefused) and error.status is not None and error.status >= 400:
+                reason = f"upstream answered {error.status}"
+                state = CopyState("error", reason, error.status, "BadHTTPStatus", is_final=True)
+            await self._set(key, state, ERROR_S)
 
     async def set_present(self, key: str, expires_ms: int | None) -> None:
         """Record that the copy exists; `expires_ms`: when the store deletes it (Unix, ms), None: it was copied now."""
@@ -106,14 +115,3 @@ class CopyStates:
         except RedisUnavailable as error:
             log.warning("%s: cannot access the copy state of %r: %s", self._route, key, error,
                         extra=log_fields(self._route, key))  # fmt: skip
-
-
-def _error_state(outcome: Outcome) -> CopyState:
-    error = outcome.error
-    if outcome.result is Result.SOURCE_MISSING:
-        return CopyState("error", "not found upstream", 404, "BadHTTPStatus", is_final=True)
-    if isinstance(error, UrlForbidden):
-        return CopyState("error", error.message, 403, "InvalidUrl", is_final=True)
-    if isinstance(error, UpstreamRefused) and error.status is not None and error.status >= 400:
-        return CopyState("error", f"upstream answered {error.status}", error.status, "BadHTTPStatus", is_final=True)
-    return CopyState("error", outcome.reason, is_final=not getattr(error, "retriable", False))

@@ -12,17 +12,14 @@ from functools import partial
 from ..config.mirror import MirrorSettings, ProxySettings, RedirectSettings
 from ..monitoring.metrics import Metrics
 from ..s3 import Timeouts
-from .access_log import JsonAccessLog
 from .copy_proxy import CopyProxy, source_url
 from .copy_states import DAY_S, CopyStates
-from .http_server import Connections, serve
+from .http_server import Connections, JsonAccessLog, serve
 from .mirrored_route import MirroredRoute, Shared, destination_stores
-from .redirect import Copies, RedirectAccessLog, RedirectFrontEnd
-from .redirect_paths import key_to_url
+from .redirect import Copies, RedirectAccessLog, RedirectFrontEnd, key_to_url
 from .request_stats import EventRecorder, RequestStats
 from .upstream import provenance
 from .upstream.origin import Origin
-from .upstream.unsized_body import body_spooler
 from .upstream.url_policy import UrlRules, parse_url
 
 log = logging.getLogger(__name__)
@@ -45,7 +42,7 @@ class FrontEnd:
 
     def health_problem(self) -> str:
         """Return why misses are not copied, or ""."""
-        return "; ".join(filter(None, (route.health_problem() for route in self.routes)))
+        return "; ".join(filter(None, (route.worker.health_problem() for route in self.routes)))
 
     async def readiness_problems(self) -> list[str]:
         """Check Redis and the destinations; return one line for each problem."""
@@ -57,7 +54,7 @@ class FrontEnd:
         self.metrics.mirror_connections[self.name] = self.connections.count
         self.metrics.mirror_waiting[self.name] = sum(route.misses.waiting for route in self.routes)
         for route in self.routes:
-            await route.measure()
+            await route.worker.measure()
 
 
 @asynccontextmanager
@@ -70,18 +67,15 @@ async def open_frontends(
 ) -> AsyncIterator[list[FrontEnd]]:
     """Serve all configured front ends during the block; `run` must run to copy what they miss.
 
-    Raises:
-        ConfigError: cannot listen on an address.
+    Raises ConfigError if it cannot listen on an address.
     """
     async with AsyncExitStack() as stack:
-        opened: list[FrontEnd] = []
+        frontends = []
         if settings.redirect is not None:
-            redirect = _redirect(settings.redirect, shared, record_event, with_access_log)
-            opened.append(await stack.enter_async_context(redirect))
+            frontends.append(_redirect(settings.redirect, shared, record_event, with_access_log))
         if settings.proxy is not None:
-            proxy = _proxy(settings.proxy, shared, record_event, with_access_log)
-            opened.append(await stack.enter_async_context(proxy))
-        yield opened
+            frontends.append(_proxy(settings.proxy, shared, record_event, with_access_log))
+        yield [await stack.enter_async_context(frontend) for frontend in frontends]
 
 
 async def run(opened: Sequence[FrontEnd], stop: asyncio.Event, drain_s: float) -> None:
@@ -119,6 +113,7 @@ async def _redirect(
 ) -> AsyncIterator[FrontEnd]:
     rules = UrlRules(patterns=settings.patterns, https_only=settings.https_only, private=settings.private)
     stats = RequestStats(REDIRECT, shared.metrics, record_event)
+    fresh_for_s = settings.lifespan_days * DAY_S
     copies = {}
     async with AsyncExitStack() as stack:
         for place, route in settings.routes.items():
@@ -128,7 +123,7 @@ async def _redirect(
                 key_to_url=key_to_url,
                 rules=rules,
                 headers_for=provenance.redirect_headers,
-                spool=body_spooler(shared.budget),
+                spool_budget=shared.budget,
                 timeouts=UPSTREAM_TIMEOUTS,
             )
             stores = await stack.enter_async_context(destination_stores(endpoint, shared.worker))
@@ -140,9 +135,9 @@ async def _redirect(
                 shared,
                 on_outcome=states.record_outcome,
                 on_copies=stats.record_copies,
-                fresh_for_s=settings.lifespan_days * DAY_S,
+                fresh_for_s=fresh_for_s,
             )
-            copies[place] = Copies(mirrored, states, settings.lifespan_days)
+            copies[place] = Copies(mirrored, states, fresh_for_s)
         redirect = RedirectFrontEnd(settings, rules, copies, stats)
         routes = [destination.route for destination in copies.values()]
         connections = Connections()

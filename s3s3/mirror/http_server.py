@@ -8,8 +8,11 @@ the request handler reports which connections are busy.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import resource
+import sys
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -22,10 +25,12 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from ..config.addresses import bind_error_text
 from ..errors import ConfigError
-from .access_log import LOGGER
 
 log = logging.getLogger(__name__)
 
+ACCESS_LOGGER = "s3s3.access"
+#: Response header with the outcome: hit, miss, waited and so on.
+OUTCOME = "X-Cache"
 #: Upper bound on the connections of one server.
 MAX_CONNECTIONS = 8192
 _SHUTDOWN_TIMEOUT_S = 1.0
@@ -34,16 +39,13 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """Limits of one server.
+    """Limits of one server."""
 
-    Attributes:
-        connections: open connections; a new one replaces the one that has been idle longest.
-        idle_s: time for the head of a request, and between two requests.
-        request_bytes: bytes of one request, including what is sent ahead while it is answered.
-    """
-
+    #: Open connections; a new one replaces the one that has been idle longest.
     connections: int = MAX_CONNECTIONS
+    #: Time for the head of a request, and between two requests (s).
     idle_s: float = 15.0
+    #: Size of one request, including what is sent ahead while it is answered (bytes).
     request_bytes: int = 64 * 1024
 
 
@@ -66,10 +68,6 @@ class Connections:
         """How many connections are open."""
         return len(self._open)
 
-    def guard(self, protocol: asyncio.Protocol) -> asyncio.Protocol:
-        """Return a protocol that checks the limits and passes everything to `protocol`."""
-        return _Guard(self, protocol)
-
     def add(self, transport: asyncio.BaseTransport, guard: _Guard) -> bool:
         """Register a new connection; False if all allowed connections are busy."""
         if len(self._open) >= self.limits.connections:
@@ -87,8 +85,7 @@ class Connections:
 
     def set_idle(self, transport: asyncio.BaseTransport) -> None:
         """Record that a connection has no request in progress."""
-        guard = self._open.get(transport)
-        if guard is not None:
+        if (guard := self._open.get(transport)) is not None:
             guard.received_bytes = 0
             self._idle[transport] = asyncio.get_running_loop().time()
             self._idle.move_to_end(transport)
@@ -122,7 +119,7 @@ class Connections:
 
 
 class _Guard(asyncio.Protocol):
-    """Counts the bytes that arrive, and passes everything on."""
+    """Checks the limits for one connection, and passes everything to `protocol`."""
 
     def __init__(self, connections: Connections, protocol: asyncio.Protocol) -> None:
         self._connections = connections
@@ -158,6 +155,40 @@ class _Guard(asyncio.Protocol):
         self._protocol.resume_writing()
 
 
+class JsonAccessLog(AbstractAccessLogger):
+    """Access log: one JSON object for each response."""
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, took_s: float) -> None:
+        now_s = time.time()
+        fields = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_s)) + f".{int(now_s * 1000) % 1000:03}Z",
+            "client": request.remote,
+            "method": request.method,
+            "path": self.safe_path(request),
+            "status": response.status,
+            "outcome": response.headers.get(OUTCOME),
+            "seconds": round(took_s, 6),
+            "bytes": response.body_length,
+            "user_agent": request.headers.get("User-Agent"),
+            "forwarded_for": request.headers.get("X-Forwarded-For"),
+        }
+        self.logger.info("%s", json.dumps(fields))
+
+    def safe_path(self, request: web.BaseRequest) -> str:
+        """Return the path without its query, which may contain a signature."""
+        return request.raw_path.partition("?")[0]
+
+
+def start_access_log() -> None:
+    """Write the access log to standard output."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger(ACCESS_LOGGER)
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+
+
 class _ServerLog(logging.LoggerAdapter):  # type: ignore[type-arg]  # Python 3.10 has no LoggerAdapter[...]
     """Logger of aiohttp's server. Malformed requests and lost clients, which any client can cause, are debug lines."""
 
@@ -175,15 +206,11 @@ async def serve(
     connections: Connections,
     access_log: type[AbstractAccessLogger] | None = None,
 ) -> AsyncIterator[int]:
-    """Serve requests during the block; yield the port.
-
-    Raises:
-        ConfigError: cannot listen on the address; the message names the configuration `table`.
-    """
+    """Serve requests during the block; yield the port. Raises ConfigError if the address of `table` cannot be used."""
     # Without an Application: routing to the only handler would cost a request more than a cache hit does.
     server = web.Server(
         connections.track(handler),
-        access_log=logging.getLogger(LOGGER) if access_log else None,
+        access_log=logging.getLogger(ACCESS_LOGGER) if access_log else None,
         access_log_class=access_log or AbstractAccessLogger,
         logger=_ServerLog(log, {}),
         handler_cancellation=True,
@@ -193,7 +220,7 @@ async def serve(
     try:
         try:
             listener = await asyncio.get_running_loop().create_server(
-                lambda: connections.guard(server()), host, port, backlog=1024
+                lambda: _Guard(connections, server()), host, port, backlog=1024
             )
         except OSError as error:
             raise ConfigError([f"[{table}] bind: cannot listen on {host}:{port}: {bind_error_text(error)}"]) from error

@@ -8,7 +8,6 @@ import os
 import socket
 import time
 from collections import deque
-from types import TracebackType
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import aiohttp
@@ -56,10 +55,8 @@ class InfluxDBSender:
 
     def record(self, event: str, mirror: str, took_s: float) -> None:
         """Add a line for one event to the next batch."""
-        self._lines.append(
-            f"{event},mirror={_escape(mirror)},host={self._host},pid={os.getpid()} seconds={took_s:.6f} "
-            f"{time.time_ns()}"
-        )
+        tags = f"mirror={_escape(mirror)},host={self._host},pid={os.getpid()}"
+        self._lines.append(f"{event},{tags} seconds={took_s:.6f} {time.time_ns()}")
 
     async def __aenter__(self) -> InfluxDBSender:
         timeout = aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_S)
@@ -67,9 +64,7 @@ class InfluxDBSender:
         self._sending = asyncio.create_task(self._send_batches())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         await cancel([self._sending])
         await self._send()
         await self._http.close()

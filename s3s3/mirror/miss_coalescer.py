@@ -48,13 +48,9 @@ class MissCoalescer:
         return sum(miss.waiting for miss in self._misses.values())
 
     async def copy(self, key: str, wait_s: float) -> bool | None:
-        """Have a key copied. The job continues if the wait ends first.
+        """Have a key copied. The job continues if the wait ends first. Raises RedisUnavailable.
 
-        Returns:
-            Whether the copy exists; None if that is not known within `wait_s`, or at shutdown.
-
-        Raises:
-            RedisUnavailable: the job cannot be enqueued.
+        Returns whether the copy exists; None if that is not known within `wait_s`, or at shutdown.
         """
         miss = self._misses.get(key)
         if miss is None:
@@ -82,7 +78,16 @@ class MissCoalescer:
         retry = RedisRetry()
         while True:
             await retry.run(self._tracker.poll)
-            await self._enqueue_unfinished()
+            now_s = time.monotonic()
+            for key, miss in list(self._misses.items()):
+                if now_s - miss.enqueued_s > ENQUEUE_INTERVAL_S:
+                    miss.enqueued_s = now_s
+                    try:
+                        await self._enqueue(key)
+                    except RedisUnavailable as error:
+                        log.warning("%s: cannot enqueue %r again: %s", self._route, key, error,
+                                    extra=log_fields(self._route, key))  # fmt: skip
+                        break
 
     async def _enqueue(self, key: str) -> None:
         await self._tracker.enqueue([JobRequest(key, (self._destination,))])
@@ -95,18 +100,6 @@ class MissCoalescer:
                 miss.result.set_exception(error)
                 miss.result.exception()  # marks it as retrieved, because no request may be waiting any more
                 self._remove(key, miss)
-
-    async def _enqueue_unfinished(self) -> None:
-        now_s = time.monotonic()
-        for key, miss in list(self._misses.items()):
-            if now_s - miss.enqueued_s > ENQUEUE_INTERVAL_S:
-                miss.enqueued_s = now_s
-                try:
-                    await self._enqueue(key)
-                except RedisUnavailable as error:
-                    log.warning("%s: cannot enqueue %r again: %s", self._route, key, error,
-                                extra=log_fields(self._route, key))  # fmt: skip
-                    return
 
     def _on_outcome(self, fields: dict[str, Any]) -> None:
         miss = self._misses.pop(fields["key"], None)

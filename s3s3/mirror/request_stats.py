@@ -39,12 +39,7 @@ EventRecorder = Callable[[str, str, float], None]
 
 
 class RequestStats:
-    """Counts the requests and copies of one mirror.
-
-    Args:
-        record_event: also called with each event.
-        events: possible results of requests; their counters start at 0.
-    """
+    """Counts the requests and copies of one mirror. The counters of `events`, its possible results, start at 0."""
 
     def __init__(
         self, mirror: str, metrics: Metrics, record_event: EventRecorder | None, events: Sequence[Event] = COPY_EVENTS

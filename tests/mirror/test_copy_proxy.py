@@ -17,7 +17,7 @@ import pytest
 import yarl
 
 from s3s3.config.mirror import MirrorSettings, ProxySettings
-from s3s3.mirror.mirror_copy import MirrorCopy
+from s3s3.mirror.mirrored_route import MirrorCopy
 from s3s3.model import Endpoint, Secret
 from s3s3.s3 import Timeouts
 from s3s3.scripts.demo.redis_server import RedisServer

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -13,12 +14,12 @@ from ...config.mirror import CacheSettings
 from ...errors import AccessDenied, S3S3Error, SignatureRejected
 from ...monitoring.log import log_fields
 from ...s3 import Store
-from ..access_log import OUTCOME
+from ..http_server import OUTCOME
 from ..request_stats import Event, RequestStats
 from .authorization import AuthorizationCache
 from .directory import CacheDirectory, OpenObject
 from .downloads import SMALL_OBJECT_BYTES, Download, Downloads
-from .presigned import Authorization, Verifier
+from .presigned import Authorization
 from .responses import can_nginx_send, conditional_response, error_response, object_headers, requested_ranges
 from .revalidation import Revalidator
 from .sendfile import send_file
@@ -34,42 +35,33 @@ _ALLOWED_METHODS = ("GET", "HEAD")
 _BAD_REQUEST_CODES = ("KeyTooLongError", "InvalidURI", "InvalidArgument")
 
 
+@dataclass(frozen=True)
 class CacheFrontEnd:
     """Request handler of the cache. `store` is for requests while a client waits."""
 
-    def __init__(
-        self,
-        settings: CacheSettings,
-        verifier: Verifier,
-        store: Store,
-        directory: CacheDirectory,
-        downloads: Downloads,
-        stats: RequestStats,
-    ) -> None:
-        self._settings = settings
-        self._authorizations = AuthorizationCache(verifier)
-        self._store = store
-        self._directory = directory
-        self._downloads = downloads
-        self._stats = stats
-        self._revalidator = Revalidator(store, directory)
+    settings: CacheSettings
+    authorizations: AuthorizationCache
+    store: Store
+    directory: CacheDirectory
+    downloads: Downloads
+    revalidator: Revalidator
+    stats: RequestStats
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request."""
         if request.method not in _ALLOWED_METHODS:
             refusal = error_response(405, "MethodNotAllowed", "only GET and HEAD are allowed")
             refusal.headers["Allow"] = ", ".join(_ALLOWED_METHODS)
             return refusal
         start_s = time.monotonic()
         event, response = await self._answer(request)
-        outcome = self._stats.record_request(event, time.monotonic() - start_s)
+        outcome = self.stats.record_request(event, time.monotonic() - start_s)
         if not response.prepared:
             response.headers[OUTCOME] = outcome
         return response
 
     async def _answer(self, request: web.BaseRequest) -> tuple[Event, web.StreamResponse]:
         try:
-            authorization = await self._authorizations.authorize(request)
+            authorization = await self.authorizations.authorize(request)
         except SignatureRejected as error:
             status = 400 if error.code in _BAD_REQUEST_CODES else 403
             return Event.REFUSED, error_response(status, error.code, str(error))
@@ -82,9 +74,9 @@ class CacheFrontEnd:
         except (S3S3Error, OSError, asyncio.TimeoutError) as error:
             if isinstance(error, ConnectionError):
                 raise
-            log.warning("%s: cannot serve %r from the cache, redirecting to the store: %s", self._store.name,
+            log.warning("%s: cannot serve %r from the cache, redirecting to the store: %s", self.store.name,
                         authorization.key, error or type(error).__name__,
-                        extra=log_fields(self._store.name, authorization.key))  # fmt: skip
+                        extra=log_fields(self.store.name, authorization.key))  # fmt: skip
             return Event.ERROR, await self._redirect(request, authorization)
 
     async def _answer_authorized(
@@ -93,23 +85,23 @@ class CacheFrontEnd:
         if not authorization.is_plain:
             return Event.MISS, await self._redirect(request, authorization)
         key, stale_body = authorization.key, ""
-        cached = self._directory.open(key)
+        cached = self.directory.open(key)
         if cached is not None:
             try:
-                is_due = time.time() - cached.validated_s > self._settings.revalidate_s
-                has_changed = is_due and await self._revalidator.has_changed(key, cached.metadata)
+                is_due = time.time() - cached.validated_s > self.settings.revalidate_s
+                has_changed = is_due and await self.revalidator.has_changed(key, cached.metadata)
             except BaseException:
                 cached.close()
                 raise
             if not has_changed:
-                self._directory.record_access(cached)
+                self.directory.record_access(cached)
                 return Event.HIT, await self._send_cached(request, authorization, cached)
             cached.close()
             stale_body = cached.metadata.body
         if request.method == "HEAD":
             return Event.MISS, await self._redirect(request, authorization)
-        if not self._settings.streams:
-            self._downloads.start(key, stale_body)
+        if not self.settings.streams:
+            self.downloads.start(key, stale_body)
             return Event.MISS, await self._redirect(request, authorization)
         return await self._download_and_send(request, authorization, stale_body)
 
@@ -122,8 +114,8 @@ class CacheFrontEnd:
             response = conditional_response(request, metadata, headers)
             if response is not None:
                 return response
-            if self._settings.accel_prefix and can_nginx_send(request, headers):
-                location = self._settings.accel_prefix + self._directory.body_path(metadata)
+            if self.settings.accel_prefix and can_nginx_send(request, headers):
+                location = self.settings.accel_prefix + self.directory.body_path(metadata)
                 del headers["Accept-Ranges"]  # nginx adds it
                 return web.Response(headers={**headers, "X-Accel-Redirect": location})
             ranges = requested_ranges(request.headers, metadata.size_bytes, metadata.etag, metadata.modified_ms)
@@ -139,12 +131,12 @@ class CacheFrontEnd:
         deadline_s = loop.time() + MAX_DOWNLOAD_WAIT_S
         interval_s = _INITIAL_POLL_INTERVAL_S
         while loop.time() < deadline_s:
-            download = self._downloads.start(authorization.key, stale_body)
+            download = self.downloads.start(authorization.key, stale_body)
             if download is not None:
                 return await self._send_download(request, authorization, download)
-            if self._downloads.is_full:
+            if self.downloads.is_full:
                 break
-            cached = self._directory.open(authorization.key)
+            cached = self.directory.open(authorization.key)
             if cached is not None:
                 if cached.metadata.body != stale_body:
                     return Event.HIT, await self._send_cached(request, authorization, cached)
@@ -183,7 +175,7 @@ class CacheFrontEnd:
     async def _redirect(self, request: web.BaseRequest, authorization: Authorization) -> web.Response:
         """Redirect to the store, with the client's own signature where the store accepts it."""
         left_s = max(int(authorization.expires_s - time.time()), 1)
-        location = authorization.store_url or await self._store.object_url(
+        location = authorization.store_url or await self.store.object_url(
             authorization.key, method=request.method, expires_s=left_s, query=authorization.query
         )
         return web.Response(status=302, headers={"Location": location, "Cache-Control": "no-store"})

@@ -14,14 +14,15 @@ from ...s3 import Credentials, Store
 from ...s3.transport.pool import LOOKUP_CONNECTIONS, LOOKUP_TIMEOUTS
 from ...tasks import cancel
 from ...transfer.route_stores import probe_error
-from ..access_log import JsonAccessLog
-from ..http_server import Connections, serve
+from ..http_server import Connections, JsonAccessLog, serve
 from ..request_stats import CACHE_EVENTS, EventRecorder, RequestStats
+from .authorization import AuthorizationCache
 from .directory import CacheDirectory
 from .downloads import MAX_DOWNLOADS, Downloads
 from .eviction import DiskSpace, cache_directory, disk_usage
 from .frontend import CacheFrontEnd
 from .presigned import Verifier
+from .revalidation import Revalidator
 from .writer import sweep
 
 log = logging.getLogger(__name__)
@@ -71,8 +72,7 @@ async def open_cache(
 ) -> AsyncIterator[CacheService]:
     """Serve the cache during the block, and remove leftovers of dead processes in the background.
 
-    Raises:
-        ConfigError: the directory or the address cannot be used.
+    Raises ConfigError if the directory or the address cannot be used.
     """
     directory = cache_directory(settings)
     directory.create()
@@ -83,8 +83,9 @@ async def open_cache(
     async with download_store, client_store:
         disk_space = DiskSpace(directory, settings.max_fill, settings.low_fill)
         downloads = Downloads(download_store, directory, disk_space, metrics, CACHE)
-        verifier = Verifier(settings.store, [Credentials(*pair) for pair in settings.keys])
-        cache = CacheFrontEnd(settings, verifier, client_store, directory, downloads, stats)
+        authorizations = AuthorizationCache(Verifier(settings.store, [Credentials(*pair) for pair in settings.keys]))
+        revalidator = Revalidator(client_store, directory)
+        cache = CacheFrontEnd(settings, authorizations, client_store, directory, downloads, revalidator, stats)
         connections = Connections()
         access_log = JsonAccessLog if with_access_log else None
         sweeping = asyncio.create_task(_sweep(directory))

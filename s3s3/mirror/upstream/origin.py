@@ -12,8 +12,9 @@ import hashlib
 import math
 import ssl
 from base64 import b64decode
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import urljoin
 
@@ -26,6 +27,8 @@ from ...s3.transport.connection import Connection
 from ...s3.transport.errors import ConnectFailed, ContentMD5Mismatch, TransportError, TransportTimeout
 from ...s3.transport.pool import Timeouts
 from ...tasks import timeout
+from ...transfer.budget import CopyBudget
+from .unsized_body import spool_body
 from .url_policy import ParsedUrl, UrlRules
 
 #: Redirects that are followed.
@@ -45,28 +48,10 @@ class Hop(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A response that carries an object.
-
-    Attributes:
-        hops: all requests in order; the last one returned the object.
-        headers: all headers of the response, with lower-case names.
-    """
+    """A response that carries an object: all requests in order, and all headers, with lower-case names."""
 
     hops: tuple[Hop, ...]
     headers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class SpooledBody:
-    """A body without Content-Length that has been read to its end. `md5` is in hex digits."""
-
-    content: BodyReader
-    size_bytes: int
-    md5: str
-
-
-#: Reads chunks to their end.
-SpoolBody = Callable[[AsyncIterator[bytes]], Awaitable[SpooledBody]]
 
 
 class Origin:
@@ -75,9 +60,8 @@ class Origin:
     Args:
         name: name for messages.
         key_to_url: returns the URL of a key. Raises UrlForbidden.
-        rules: which URLs and addresses may be requested.
         headers_for: returns headers to store with an object. Raises UpstreamRefused if a required one is missing.
-        spool: reads a body without Content-Length; None: such bodies are refused.
+        spool_budget: for bodies without Content-Length; None: these are refused.
     """
 
     def __init__(
@@ -87,7 +71,7 @@ class Origin:
         key_to_url: Callable[[str], str],
         rules: UrlRules,
         headers_for: Callable[[str, Fetched], Mapping[str, str]],
-        spool: SpoolBody | None = None,
+        spool_budget: CopyBudget | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008  # frozen
     ) -> None:
         self.name = name
@@ -95,16 +79,14 @@ class Origin:
         self._key_to_url = key_to_url
         self._rules = rules
         self._headers_for = headers_for
-        self._spool = spool
+        self._spool_budget = spool_budget
         self._timeouts = timeouts
         self._tls: ssl.SSLContext | None = None
 
     async def fetch(self, key: str, limit_bytes: int) -> tuple[ObjectStream, bytes | None]:
         """Open an object and read it if it has at most `limit_bytes`, as `Store.fetch` does."""
         stream = await self.get(key)
-        if stream.info.size_bytes > limit_bytes:
-            return stream, None
-        return stream, await stream.body()
+        return stream, await stream.body() if stream.info.size_bytes <= limit_bytes else None
 
     async def head(self, key: str) -> ObjectInfo | None:
         """Return None: a server may answer HEAD differently from GET, so no HEAD is sent."""
@@ -153,7 +135,12 @@ class Origin:
         owner.watch(connection)
         connection.end_within(self._timeouts.read_s)
         try:
-            connection.send(_encode_request(url), b"", is_head=False)
+            # Contains no header of the client: no Range, Authorization or condition.
+            request = (
+                f"GET {url.target} HTTP/1.1\r\nhost: {url.host_header}\r\nuser-agent: s3s3/{__version__}\r\n"
+                "accept: */*\r\naccept-encoding: identity\r\nconnection: close\r\n\r\n"
+            )
+            connection.send(request.encode("ascii"), b"", is_head=False)
             head = await connection.head()
         except BaseException as error:
             owner.release(connection)
@@ -191,10 +178,7 @@ class Origin:
             raise UpstreamRefused("only a response with status 200 can be copied", key=key, status=response.status)
         headers = {name: value for name, value in response.headers.items() if name in KEPT_HEADERS}
         headers.update(self._headers_for(key, fetched))
-
-        def to_store_error(error: TransportError) -> StoreError:
-            return _unavailable(key, url, error)
-
+        to_store_error = partial(_unavailable, key, url)
         etag = _expected_md5(response.headers)
         modified_ms = http_date_ms(response.headers.get("last-modified", "")) or 0
         length = response.headers.get("content-length")
@@ -204,9 +188,9 @@ class Origin:
                 raise to_store_error(ContentMD5Mismatch())  # an empty body is never read, so never checked later
             content: BodyReader = _CheckedBody(response, int(length), etag) if must_match else response
             return ObjectStream(ObjectInfo(key, int(length), etag, modified_ms, headers), content, to_store_error)
-        if self._spool is None or "transfer-encoding" not in response.headers:
+        if self._spool_budget is None or "transfer-encoding" not in response.headers:
             raise UpstreamRefused("the response has no Content-Length to check its end by", key=key, status=200)
-        body = await self._spool(_chunks(response, to_store_error))
+        body = await spool_body(self._spool_budget, _chunks(response, to_store_error))
         if must_match and etag != body.md5:
             body.content.close()
             raise to_store_error(ContentMD5Mismatch())
@@ -252,14 +236,6 @@ class _CheckedBody(BodyReader):
 
     def close(self, *, abort: bool = False) -> None:
         self._content.close(abort=abort)
-
-
-def _encode_request(url: ParsedUrl) -> bytes:
-    """Return the request. It contains no header of the client: no Range, Authorization or condition."""
-    return (
-        f"GET {url.target} HTTP/1.1\r\nhost: {url.host_header}\r\nuser-agent: s3s3/{__version__}\r\n"
-        "accept: */*\r\naccept-encoding: identity\r\nconnection: close\r\n\r\n"
-    ).encode("ascii")
 
 
 async def _chunks(response: S3Response, to_store_error: Callable[[TransportError], StoreError]) -> AsyncIterator[bytes]:

@@ -13,8 +13,8 @@ from .origin import Fetched
 #: Prefix of the predecessor, so that existing readers of these headers keep working.
 PREFIX = "x-amz-meta-cloud-mirror-"
 
-#: Size limit of the recorded hops (bytes). All metadata of an object may take 2 KB (S3 user guide, "User-defined
-#: object metadata").
+#: Size limit of the recorded hops (bytes); those in the middle are dropped. All metadata of an object may take 2 KB
+#: (S3 user guide, "User-defined object metadata").
 _MAX_HOPS_BYTES = 700
 
 
@@ -27,22 +27,20 @@ def redirect_headers(key: str, fetched: Fetched) -> Mapping[str, str]:
     """Return the metadata that the redirect front end adds. Raises UpstreamRefused without a Content-Type."""
     if not fetched.headers.get("content-type"):
         raise UpstreamRefused("the response has no Content-Type", key=key, status=200)
+    hops: list[dict[str, object]] = [
+        {"code": hop.status, "url": hop.url, "address": hop.address} for hop in fetched.hops
+    ]
+    while len(json.dumps(hops)) > _MAX_HOPS_BYTES and len(hops) > 1:
+        del hops[len(hops) // 2]
+    if len(json.dumps(hops)) > _MAX_HOPS_BYTES:
+        hops[0]["url"] = ""
     return {
         f"{PREFIX}upstream-etag": _ascii(fetched.headers.get("etag", "<unknown>")),
         f"{PREFIX}upstream-content-length": _ascii(fetched.headers.get("content-length", "<unknown>")),
         f"{PREFIX}upstream-url": fetched.hops[0].url,
         f"{PREFIX}stored": formatdate(time.time(), usegmt=True),
-        f"{PREFIX}addresses": _hops_json(fetched),
+        f"{PREFIX}addresses": json.dumps(hops),
     }
-
-
-def _hops_json(fetched: Fetched) -> str:
-    """Return the hops as JSON, without those in the middle if they are too long."""
-    hops = [{"code": hop.status, "url": hop.url, "address": hop.address} for hop in fetched.hops]
-    while len(json.dumps(hops)) > _MAX_HOPS_BYTES and len(hops) > 1:
-        del hops[len(hops) // 2]
-    text = json.dumps(hops)
-    return text if len(text) <= _MAX_HOPS_BYTES else json.dumps([{**hops[0], "url": ""}])
 
 
 def _ascii(text: str) -> str:

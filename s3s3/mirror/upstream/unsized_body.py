@@ -4,43 +4,46 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
 
 from ...errors import SpoolUnavailable, TooLarge
 from ...model import SINGLE_PUT_LIMIT_BYTES
 from ...s3 import BodyReader
 from ...transfer.budget import BudgetRequest, CopyBudget
 from ...transfer.spool import SpooledFile
-from .origin import SpoolBody, SpooledBody
 
 #: Longer bodies are buffered on disk (bytes).
 MAX_MEMORY_BYTES = 256 * 1024
 _RESERVATION_BYTES = 16 * 1024 * 1024
 
 
-def body_spooler(budget: CopyBudget) -> SpoolBody:
-    """Return a function that reads a body to its end; the disk space it needs comes from `budget`.
+@dataclass(frozen=True, slots=True)
+class SpooledBody:
+    """A body that has been read to its end. `md5` is in hex digits."""
 
-    The function raises TooLarge, SpoolUnavailable, and what the chunks raise.
+    content: BodyReader
+    size_bytes: int
+    md5: str
+
+
+async def spool_body(budget: CopyBudget, chunks: AsyncIterator[bytes]) -> SpooledBody:
+    """Read a body to its end; the disk space it needs comes from `budget`.
+
+    Raises TooLarge, SpoolUnavailable, and what the chunks raise.
     """
-
-    async def spool(chunks: AsyncIterator[bytes]) -> SpooledBody:
-        prefix: list[bytes] = []
-        size_bytes = 0
-        async for chunk in chunks:
-            prefix.append(chunk)
-            size_bytes += len(chunk)
-            if size_bytes > MAX_MEMORY_BYTES:
-                return await _spool_to_disk(budget, prefix, chunks)
+    prefix: list[bytes] = []
+    size_bytes = 0
+    async for chunk in chunks:
+        prefix.append(chunk)
+        size_bytes += len(chunk)
+        if size_bytes > MAX_MEMORY_BYTES:
+            break
+    else:
         content = b"".join(prefix)
         return SpooledBody(_InMemory(content), size_bytes, hashlib.md5(content, usedforsecurity=False).hexdigest())
-
-    return spool
-
-
-async def _spool_to_disk(budget: CopyBudget, prefix: list[bytes], rest: AsyncIterator[bytes]) -> SpooledBody:
     reservation = _Reservation(budget)
     try:
-        file = await budget.spool(reservation.counted(prefix, rest))
+        file = await budget.spool(reservation.counted(prefix, chunks))
     except BaseException:
         reservation.release()
         raise
@@ -98,10 +101,7 @@ class _OnDisk(BodyReader):
 
     async def read(self, size_bytes: int) -> bytes:
         pieces: list[bytes] = []
-        while sum(map(len, pieces)) < size_bytes:
-            chunk = await anext(self._chunks, b"")
-            if not chunk:
-                break
+        while sum(map(len, pieces)) < size_bytes and (chunk := await anext(self._chunks, b"")):
             pieces.append(chunk)
         return b"".join(pieces)
 

@@ -28,15 +28,11 @@ _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
 @dataclass(frozen=True, slots=True)
 class ParsedUrl:
-    """A parsed URL.
+    """A parsed URL; `target` is its path and query."""
 
-    Attributes:
-        url: normalized: scheme and host in lower case, no fragment.
-        host: a name, or an address without brackets.
-        target: path and query.
-    """
-
+    #: Normalized: scheme and host in lower case, no fragment.
     url: str
+    #: A name, or an address without brackets.
     host: str
     port: int
     is_secure: bool
@@ -79,7 +75,6 @@ class UrlRules:
         https_only: reject URLs without TLS.
         private: networks that are allowed although they are not global.
         trusted: host and port of the configuration itself, allowed at every address.
-        resolve: returns the addresses of a host and a port.
     """
 
     patterns: Sequence[re.Pattern[str]] = ()
@@ -133,14 +128,8 @@ def is_allowed(address: str, private: Sequence[Network] = ()) -> bool:
 def _embedded_addresses(address: IpAddress) -> list[IpAddress]:
     if isinstance(address, IPv4Address):
         return []
-    embedded: list[IpAddress] = []
-    if address.sixtofour is not None:
-        embedded.append(address.sixtofour)
-    if address.teredo is not None:
-        embedded.extend(address.teredo)
-    if address in _NAT64:
-        embedded.append(IPv4Address(int(address) & 0xFFFFFFFF))
-    return embedded
+    nat64 = IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else None
+    return [found for found in (address.sixtofour, *(address.teredo or ()), nat64) if found is not None]
 
 
 def _is_global(address: IpAddress) -> bool:
