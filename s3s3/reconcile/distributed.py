@@ -12,9 +12,9 @@ import hashlib
 import json
 import logging
 import time
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import replace
-from enum import Enum
 
 from ..config import WorkerSettings
 from ..errors import ConfigError, LeaseLost, ReconcileInProgress
@@ -26,8 +26,8 @@ from ..tasks import DRAIN_S, run_until_stopped, run_with_background
 from ..transfer.route_stores import RouteStores
 from ..worker.job_runner import OnCopied
 from .comparison import Comparison, ReconcileOptions
-from .lock import run_shared
-from .merge import Batch, merge
+from .lock import run_exclusive
+from .merge import merge
 from .range_splitter import split_points
 from .reconciler import MAX_AHEAD, OnProgress, no_progress
 from .session import local_worker, refuse_paused, save_summary, with_worker
@@ -48,15 +48,6 @@ POLL_INTERVAL_S = 0.5
 
 #: How often a process reads the counts of all processes, for its progress display, in seconds.
 PROGRESS_INTERVAL_S = 1.0
-
-
-class RangeResult(Enum):
-    """Why a process stopped comparing a range."""
-
-    FINISHED = "finished"
-    #: Other processes lack work: split the rest before going on.
-    SPLIT = "split"
-    LOST = "lost"
 
 
 async def reconcile_distributed(
@@ -101,7 +92,7 @@ async def reconcile_distributed(
         if options.dry_run:
             await run_until_stopped(worker.run(), stop)
         else:
-            await run_shared(stores.route.name, jobs, shared.id, run, wait_for_lock=wait_for_lock, stop=stop)
+            await run_exclusive(stores.route.name, jobs, run, run_id=shared.id, wait_for_lock=wait_for_lock, stop=stop)
     except ReconcileInProgress:
         await shared.discard()
         raise
@@ -121,11 +112,14 @@ def require_queue(jobs: RedisJobQueue | None) -> RedisJobQueue:
 
 async def _start(shared: SharedRun, route: Route, options: ReconcileOptions, restart: bool) -> ReconcileOptions:
     """Start or join the reconcile; return its options, with a common `since_ms`."""
+    endpoints = [[each.name, each.host, each.port, each.bucket_name, each.prefix]
+                 for each in (route.source, *route.destinations)]  # fmt: skip
+    compared = json.dumps([endpoints, list(route.include), list(route.exclude)])
     wanted = {
         "dry_run": options.dry_run,
         "force": options.force,
         "since": options.since_ms is not None,
-        "route": _fingerprint(route),
+        "route": hashlib.sha256(compared.encode()).hexdigest()[:16],
     }
     await shared.start({**wanted, "since_ms": options.since_ms}, restart)
     since_ms = shared.options.pop("since_ms")
@@ -138,14 +132,6 @@ async def _start(shared: SharedRun, route: Route, options: ReconcileOptions, res
     if not shared.is_new:
         log.info("route %s: joining the distributed reconcile started at %s", route.name, started)
     return replace(options, since_ms=since_ms)
-
-
-def _fingerprint(route: Route) -> str:
-    """Return a hash of the buckets and filters, which all processes must share."""
-    stores = [[each.name, each.host, each.port, each.bucket_name, each.prefix]
-              for each in (route.source, *route.destinations)]  # fmt: skip
-    text = json.dumps([stores, list(route.include), list(route.exclude)])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class _RangeWorker:
@@ -169,105 +155,83 @@ class _RangeWorker:
         self._matches = matcher(stores.route)
         self._summary = summary
         self._on_progress = on_progress
-        self._outstanding = 0
+        self._start_counting()
+
+    def _start_counting(self) -> None:
+        """Replace what was compared and counted since the last commit."""
+        self._counts = counts = self._summary.empty_copy()
+        self._tracker = OutcomeTracker(self._jobs, unconditional=self._options.force, on_outcome=counts.report_fields)
+        self._comparison = Comparison(self._stores[1:], self._options, self._matches, counts, self._metrics)
+        self._entries = 0
+        self._started_s = time.monotonic()
 
     async def run(self) -> bool:
         """Compare ranges until none is left in any process."""
-        await run_with_background(self._compare_ranges(), self._report_progress())
+        with suppress(RunFinished):
+            await run_with_background(self._compare_ranges(), self._report_progress())
         return True
 
     async def _report_progress(self) -> None:
         while True:
             await asyncio.sleep(PROGRESS_INTERVAL_S)
             await self._shared.load_counts(self._summary)
-            self._on_progress(self._summary, self._outstanding)
+            self._on_progress(self._summary, len(self._tracker))
 
     async def _compare_ranges(self) -> None:
-        try:
-            while True:
-                key_range = await self._shared.acquire_range()
-                if key_range is None:
-                    await asyncio.sleep(POLL_INTERVAL_S)
-                    continue
-                while await self._process(key_range) is RangeResult.SPLIT:
-                    pass
-        except RunFinished:
-            return
-
-    async def _process(self, key_range: KeyRange) -> RangeResult:
-        """Split and compare a range, renewing its lease meanwhile."""
-        try:
-            return await run_with_background(self._split_and_compare(key_range), self._maintain_lease(key_range))
-        except LeaseLost as error:
-            log.warning("route %s: %s", self._route.name, error)
-            return RangeResult.LOST
-        except RunFinished:
-            raise
-        except BaseException:
-            await self._shared.release_range(key_range)
-            raise
+        while True:
+            key_range = await self._shared.acquire_range()
+            if key_range is None:
+                await asyncio.sleep(POLL_INTERVAL_S)
+                continue
+            try:
+                await run_with_background(self._compare_range(key_range), self._maintain_lease(key_range))
+            except LeaseLost as error:
+                log.warning("route %s: %s", self._route.name, error)
+            except RunFinished:
+                raise
+            except BaseException:
+                await self._shared.release_range(key_range)
+                raise
 
     async def _maintain_lease(self, key_range: KeyRange) -> None:
         while True:
             await asyncio.sleep(self._shared.lease_s / 3)
             await self._shared.renew(key_range)
 
-    async def _split_and_compare(self, key_range: KeyRange) -> RangeResult:
-        if key_range.shortfall > 0:
-            points = await split_points(self._stores, key_range.after, key_range.until, PIECES)
-            if points:
-                await self._shared.commit_progress(key_range, key_range.after, self._summary.empty_copy(), points)
-        progress = self._new_progress()
-        async with AsyncExitStack() as stack:
-            pages = [store.pages(start_after=key_range.after, until=key_range.until) for store in self._stores]
-            source, *destinations = [await stack.enter_async_context(aclosing(listing)) for listing in pages]
-            async for batch in await stack.enter_async_context(aclosing(merge(source, destinations))):
-                await progress.compare(batch)
-                self._outstanding = len(progress.tracker)
-                if batch.rows and progress.is_due and self._is_valid_boundary(last_key := batch.rows[-1][0]):
-                    await self._commit(key_range, last_key, progress)
-                    if key_range.shortfall > 0:
-                        return RangeResult.SPLIT
-                    progress = self._new_progress()
-        await self._commit(key_range, None, progress)
-        return RangeResult.FINISHED
+    async def _compare_range(self, key_range: KeyRange) -> None:
+        """Compare a range to its end. Split the rest of it whenever other processes lack work."""
+        self._start_counting()
+        while True:
+            if key_range.shortfall > 0:
+                points = await split_points(self._stores, key_range.after, key_range.until, PIECES)
+                if points:
+                    await self._commit(key_range, key_range.after, points)
+            async with AsyncExitStack() as stack:
+                pages = [store.pages(start_after=key_range.after, until=key_range.until) for store in self._stores]
+                source, *destinations = [await stack.enter_async_context(aclosing(listing)) for listing in pages]
+                async for batch in await stack.enter_async_context(aclosing(merge(source, destinations))):
+                    await self._tracker.enqueue(await self._comparison.compare(batch))
+                    await self._wait_until_outstanding(MAX_AHEAD)
+                    self._entries += len(batch.rows)
+                    if batch.rows and self._can_commit(last_key := batch.rows[-1][0]):
+                        await self._commit(key_range, last_key)
+                        if key_range.shortfall > 0:
+                            break
+                else:
+                    await self._commit(key_range, None)
+                    return
 
-    def _is_valid_boundary(self, key: str) -> bool:
-        """Whether every store can list the keys after this one."""
-        return all(store.is_valid_key(key) for store in self._stores)
+    def _can_commit(self, key: str) -> bool:
+        """Whether a commit is due, and every store can list the keys after this one."""
+        is_due = self._entries >= COMMIT_ENTRIES or time.monotonic() - self._started_s >= COMMIT_INTERVAL_S
+        return is_due and all(store.is_valid_key(key) for store in self._stores)
 
-    def _new_progress(self) -> _Progress:
-        summary = self._summary.empty_copy()
-        tracker = OutcomeTracker(self._jobs, unconditional=self._options.force, on_outcome=summary.report_fields)
-        comparison = Comparison(self._stores[1:], self._options, self._matches, summary, self._metrics)
-        return _Progress(summary, tracker, comparison)
+    async def _commit(self, key_range: KeyRange, position: str | None, points: Sequence[str] = ()) -> None:
+        """Wait for the outcomes, then do what `SharedRun.commit_progress` does."""
+        await self._wait_until_outstanding(0)
+        await self._shared.commit_progress(key_range, position, self._counts, points)
+        self._start_counting()
 
-    async def _commit(self, key_range: KeyRange, position: str | None, progress: _Progress) -> None:
-        """Wait for the outcomes and move the start of the range; None: to its end."""
-        while progress.tracker:
-            await progress.tracker.poll()
-            self._outstanding = len(progress.tracker)
-        await self._shared.commit_progress(key_range, position, progress.summary)
-
-
-class _Progress:
-    """What was compared and counted since the last commit."""
-
-    def __init__(self, summary: ReconcileSummary, tracker: OutcomeTracker, comparison: Comparison) -> None:
-        self.summary = summary
-        self.tracker = tracker
-        self._comparison = comparison
-        self._entries = 0
-        self._started_s = time.monotonic()
-
-    async def compare(self, batch: Batch) -> None:
-        """Compare a batch and enqueue what differs."""
-        await self.tracker.enqueue(await self._comparison.compare(batch))
-        while len(self.tracker) > MAX_AHEAD:
-            await self.tracker.poll()
-        self._entries += len(batch.rows)
-
-    @property
-    def is_due(self) -> bool:
-        """Whether to commit now."""
-        return self._entries >= COMMIT_ENTRIES or time.monotonic() - self._started_s >= COMMIT_INTERVAL_S
+    async def _wait_until_outstanding(self, limit: int) -> None:
+        while len(self._tracker) > limit:
+            await self._tracker.poll()

@@ -40,12 +40,15 @@ async def run_exclusive(
     jobs: RedisJobQueue | None,
     run: Callable[[], Coroutine[Any, Any, Answer]],
     *,
+    run_id: str = "",
     wait_for_lock: bool = False,
     stop: asyncio.Event | None = None,
 ) -> Answer:
     """Await `run()` while holding the route's lock, if there is a queue.
 
     Args:
+        run_id: of a distributed reconcile, whose processes share the lock. It is released only if `run()` returns
+            something other than None: the whole reconcile has ended then.
         wait_for_lock: wait until another reconcile has ended, or until `stop` is set.
 
     Raises:
@@ -55,40 +58,21 @@ async def run_exclusive(
     """
     if jobs is None:
         return await run()
-    lock = _ReconcileLock(route, jobs)
-    await lock.acquire(wait_for_lock, stop or asyncio.Event())
-    try:
-        return await run_with_background(run(), lock.maintain())
-    finally:
-        await lock.release()
-
-
-async def run_shared(
-    route: str,
-    jobs: RedisJobQueue,
-    run_id: str,
-    run: Callable[[], Coroutine[Any, Any, Answer | None]],
-    *,
-    wait_for_lock: bool = False,
-    stop: asyncio.Event | None = None,
-) -> Answer | None:
-    """Await `run()` while sharing the route's lock in a distributed reconcile.
-
-    The lock is released only if `run()` returns something other than None: the whole reconcile has ended then.
-    Arguments and errors as for `run_exclusive`.
-    """
     lock = _ReconcileLock(route, jobs, run_id)
     await lock.acquire(wait_for_lock, stop or asyncio.Event())
-    answer = await run_with_background(run(), lock.maintain())
-    if answer is not None:
-        await lock.release()
-    return answer
+    answer: Answer | None = None
+    try:
+        answer = await run_with_background(run(), lock.maintain())
+        return answer
+    finally:
+        if answer is not None or not run_id:
+            await lock.release()
 
 
 class _ReconcileLock:
     """The lock of one route, leased to the processes of one reconcile."""
 
-    def __init__(self, route: str, jobs: RedisJobQueue, run_id: str = "") -> None:
+    def __init__(self, route: str, jobs: RedisJobQueue, run_id: str) -> None:
         self._route = route
         self._scripts = LuaScripts(jobs.client, __package__, jobs.prefix + RECONCILE_LOCK)
         self._id = run_id or secrets.token_hex(8)
