@@ -10,9 +10,8 @@ from typing import NamedTuple, Protocol
 from ..errors import IntegrityError, StoreError, StoreRefused, StoreUnavailable
 from ..model import Endpoint
 from .timestamps import http_date_ms
-from .transport.connection import Connection
+from .transport.connection import Connection, Head
 from .transport.errors import ConnectionLost, TransportError
-from .transport.http_parser import Head
 
 #: User metadata in which s3s3 records the source's ETag if the ETags alone cannot prove that a copy is equal.
 RECORDED_ETAG = "x-amz-meta-s3s3-source-etag"

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection with precise knowledge of what was sent.
+"""One HTTP/1.1 connection with precise knowledge of what was sent, and the parsing of responses (RFC 9112).
 
 It replaces aiohttp's client, which repeats a PUT on its own if a kept connection turns out to be dead: a write without
 a check of the lease. aiohttp also takes five times the CPU time for a small object.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import socket
 import struct
 from collections.abc import AsyncIterator
+from typing import NamedTuple
 
 from .errors import (
     BodyLengthMismatch,
@@ -20,12 +22,14 @@ from .errors import (
     TransportError,
     TransportTimeout,
 )
-from .http_parser import EMPTY_BODY, HEAD_LIMIT_BYTES, Head, body_of, parse_head
 
+HEAD_LIMIT_BYTES = 64 * 1024
 _READ_AHEAD_BYTES = 512 * 1024
 _WRITE_BUFFER_BYTES = 256 * 1024
 _SMALL_BODY_BYTES = 64 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
+_TOO_LONG = "more bytes than the response announced"
 
 
 class Connection(asyncio.Protocol):
@@ -209,8 +213,8 @@ class Connection(asyncio.Protocol):
         error.reused = self._requests > 1
         return error
 
-    def _fail(self, error: ValueError) -> None:
-        self._error = self._mark(ProtocolError(str(error)))
+    def _fail(self, message: str) -> None:
+        self._error = self._mark(ProtocolError(message))
         self.abort()
 
     # called by asyncio
@@ -226,11 +230,34 @@ class Connection(asyncio.Protocol):
         self.progress_s = self._loop.time()
         if self._head is not None:
             self._body_received(data)
-        elif self._busy:
-            self._raw = self._raw + data if self._raw else data
-            self._head_received()
-        else:  # without a request: for example a 408 before the server closes the connection
+            return
+        if not self._busy:  # for example a 408 before the server closes the connection
             self.abort()
+            return
+        self._raw = self._raw + data if self._raw else data
+        while (end := self._raw.find(b"\r\n\r\n")) >= 0:
+            rest = self._raw[end + 4 :]
+            try:
+                head = parse_head(self._raw[:end])
+                body = body_of(head, is_head=self._is_head)
+            except ValueError as error:
+                self._fail(str(error))
+                return
+            if head.status >= 200:
+                self._raw = b""
+                self._head, self._body = head, body
+                if rest:
+                    self._body_received(rest)
+                if self._waiter is not None:
+                    self._wake()
+                return
+            self._informational_bytes += end  # 100 Continue, for example, which precedes the response
+            if self._informational_bytes > HEAD_LIMIT_BYTES:
+                self._fail("too many informational responses")
+                return
+            self._raw = rest
+        if len(self._raw) > HEAD_LIMIT_BYTES or not self._raw.startswith(b"HTTP/1."[: len(self._raw)]):
+            self._fail(f"the response starts with {self._raw[:40]!r}")
 
     def eof_received(self) -> None:
         if self._head is not None:
@@ -250,39 +277,11 @@ class Connection(asyncio.Protocol):
         self._write_paused = False
         self._wake()
 
-    def _head_received(self) -> None:
-        while (end := self._raw.find(b"\r\n\r\n")) >= 0:
-            rest = self._raw[end + 4 :]
-            try:
-                head = parse_head(self._raw[:end])
-                body = body_of(head, is_head=self._is_head)
-                if head.status < 200:  # 100 Continue, for example, which precedes the response
-                    self._count_informational(end)
-            except ValueError as error:
-                self._fail(error)
-                return
-            if head.status >= 200:
-                self._raw = b""
-                self._head, self._body = head, body
-                if rest:
-                    self._body_received(rest)
-                if self._waiter is not None:
-                    self._wake()
-                return
-            self._raw = rest
-        if len(self._raw) > HEAD_LIMIT_BYTES or not self._raw.startswith(b"HTTP/1."[: len(self._raw)]):
-            self._fail(ValueError(f"the response starts with {self._raw[:40]!r}"))
-
-    def _count_informational(self, size_bytes: int) -> None:
-        self._informational_bytes += size_bytes
-        if self._informational_bytes > HEAD_LIMIT_BYTES:
-            raise ValueError("too many informational responses")
-
     def _body_received(self, raw: bytes) -> None:
         try:
             content = self._body.feed(raw)
         except ValueError as error:
-            self._fail(error)
+            self._fail(str(error))
             return
         if content:
             self._chunks.append(content)
@@ -299,3 +298,147 @@ class Connection(asyncio.Protocol):
             self._reading_paused = False
             if not self.transport.is_closing():
                 self.transport.resume_reading()
+
+
+class Head(NamedTuple):
+    """Status and headers of a response.
+
+    Attributes:
+        headers: lower-case names, values as surrogateescaped bytes.
+        persistent: the connection may serve another request.
+    """
+
+    status: int
+    headers: dict[str, str]
+    persistent: bool
+
+
+def parse_head(raw: bytes) -> Head:
+    """Parse the status line and the headers. Raises ValueError if it is not HTTP/1.x."""
+    text = raw.decode("utf-8", "surrogateescape")
+    line, *lines = text.split("\r\n")
+    if not line.startswith("HTTP/1.") or not line[9:12].isdigit():
+        raise ValueError(f"the response starts with {line[:40]!r}")
+    if "\r\n " in text or "\r\n\t" in text or "\r\n:" in text:
+        raise ValueError("a header line without a name")
+    headers: dict[str, str] = {}
+    for header in lines:
+        name, colon, value = header.partition(":")
+        if not colon:
+            raise ValueError("a header line without a name")
+        name, value = name.lower(), value.strip(" \t")
+        if name in headers and not (name == "content-length" and value == headers[name]):
+            value = f"{headers[name]}, {value}"  # RFC 9110, 5.2
+        headers[name] = value
+    connection = headers.get("connection", "").lower()
+    persistent = "close" not in connection if line[7] == "1" else "keep-alive" in connection
+    return Head(int(line[9:12]), headers, persistent)
+
+
+class Body:
+    """The framing of a body of known length; base class of the other two.
+
+    Attributes:
+        ended: the whole body was received.
+    """
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.ended = length == 0
+
+    def feed(self, raw: bytes) -> bytes:
+        """Return the content in `raw`. Raises ValueError if it is more than was announced."""
+        self._left -= len(raw)
+        if self._left < 0:
+            raise ValueError(_TOO_LONG)
+        self.ended = self._left == 0
+        return raw
+
+    def close(self) -> None:
+        """The peer has closed the connection, which ends an `UntilClose` body only."""
+
+
+#: The body of a response without one.
+EMPTY_BODY = Body(0)
+
+
+class UntilClose(Body):
+    """A body that ends with the connection."""
+
+    def __init__(self) -> None:
+        super().__init__(-1)
+
+    def feed(self, raw: bytes) -> bytes:
+        return raw
+
+    def close(self) -> None:
+        self.ended = True
+
+
+class Chunked(Body):
+    """A body in chunks. Extensions and trailers are ignored."""
+
+    def __init__(self) -> None:
+        super().__init__(-1)
+        self._left = 0  # of the current chunk, including the line end after it
+        self._partial_line = b""
+        self._in_trailer = False
+        self._trailer_bytes = 0
+
+    def feed(self, raw: bytes) -> bytes:
+        raw = self._partial_line + raw if self._partial_line else raw
+        self._partial_line = b""
+        content: list[bytes] = []
+        at = 0
+        while at < len(raw):
+            if self.ended:
+                raise ValueError(_TOO_LONG)
+            if self._left:
+                step = min(self._left, len(raw) - at)
+                content.append(raw[at : at + min(step, max(self._left - 2, 0))])
+                self._left -= step
+                at += step
+                continue
+            end = raw.find(b"\n", at)
+            if end < 0:
+                self._partial_line = raw[at:]
+                if len(self._partial_line) > HEAD_LIMIT_BYTES:
+                    raise ValueError("a chunk size line that does not end")
+                break
+            self._line(raw[at:end].rstrip(b"\r"))
+            at = end + 1
+        return b"".join(content)
+
+    def _line(self, line: bytes) -> None:
+        if self._in_trailer:
+            self.ended = not line
+            self._trailer_bytes += len(line)
+            if self._trailer_bytes > HEAD_LIMIT_BYTES:
+                raise ValueError("a trailer that does not end")
+            return
+        digits = line.partition(b";")[0].strip()
+        if not _CHUNK_SIZE.fullmatch(digits):
+            raise ValueError("a chunk size that is not a number")
+        size = int(digits, 16)
+        self._left = size + 2 if size else 0
+        self._in_trailer = size == 0
+
+
+def body_of(head: Head, *, is_head: bool) -> Body:
+    """Return the framing of a response's body (RFC 9112, 6.3). Raises ValueError. `is_head`: of a HEAD request."""
+    headers = head.headers
+    if is_head or head.status in (204, 304):
+        return EMPTY_BODY
+    encoding = headers.get("transfer-encoding")
+    if encoding is not None:
+        if encoding.lower() != "chunked":
+            raise ValueError(f"an unknown transfer encoding, {encoding!r}")
+        return Chunked()
+    length = headers.get("content-length")
+    if length is None:
+        return UntilClose()
+    if length == "0":
+        return EMPTY_BODY
+    if not (length.isascii() and length.isdigit()):
+        raise ValueError(f"a Content-Length that is not a number, {length!r}")
+    return Body(int(length))
