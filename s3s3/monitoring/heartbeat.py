@@ -73,7 +73,7 @@ class ProcessInfo:
 
 
 class ProcessRegistry:
-    """The processes of the route whose Redis keys begin with `prefix`."""
+    """The processes of the route with this prefix of Redis keys."""
 
     def __init__(self, client: Redis, prefix: str) -> None:
         self._scripts = LuaScripts(client, __package__, prefix)

@@ -4,7 +4,7 @@ Keys, under the route's prefix:
 
     minute:N        hash: the statistics of minute N (Unix time / 60), kept for two hours. Fields, each a number:
         DEST copied, DEST failed, DEST bytes
-        DEST lag I      copies whose time since their notification is in bucket I of `NOTIFICATION_TO_COPY_BOUNDS_S`
+        DEST lag I      copies, by time since their notification: bucket I of `NOTIFICATION_TO_COPY_BOUNDS_S`
     failures        list: the latest failures, newest first, at most 50 and for a day, each
                     {at_ms, destination, reason, key, count}: `count` failures had the same reason
 
@@ -136,7 +136,7 @@ class MetricsDelta:
 
 
 class History:
-    """The statistics, in Redis, of the route whose keys begin with `prefix`."""
+    """The statistics of the route with this prefix of Redis keys."""
 
     def __init__(self, client: Redis, prefix: str) -> None:
         self._scripts = LuaScripts(client, __package__, prefix)

@@ -180,7 +180,7 @@ def _result_text(done: str, count: int) -> str:
 
 
 def status_page_for(settings: Config, client: Redis | None) -> StatusPage | None:
-    """Return the status page, or None where HTTP is off or there is no Redis."""
+    """Return the status page, or None without HTTP or Redis."""
     if settings.http is None or client is None:
         return None
     lease_s = settings.worker.lease_s

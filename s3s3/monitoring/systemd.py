@@ -1,7 +1,7 @@
 """Notify systemd of readiness, liveness and shutdown (sd_notify(3)).
 
-Without $NOTIFY_SOCKET nothing is sent. With `WatchdogSec=`, systemd restarts a service whose keep-alive messages stop:
-because it is unhealthy, or because its event loop is blocked.
+Without $NOTIFY_SOCKET nothing is sent. With `WatchdogSec=`, systemd restarts a service when its keep-alive messages
+stop, because it is unhealthy or its event loop is blocked.
 """
 
 from __future__ import annotations
