@@ -9,7 +9,7 @@ from functools import partial
 
 from ..queue.redis_calls import LuaScripts, RedisRetry
 from ..tasks import wait_with_timeout
-from .buffer import MessageBuffer
+from .subscription import MessageBuffer
 from .watermark import Watermark
 
 log = logging.getLogger(__name__)
@@ -20,9 +20,6 @@ LEASE_S = 10.0
 #: Elections, a quarter of a lease apart, in which a listener that lacks messages defers to other candidates.
 MAX_DEFERRALS = 2
 
-#: Published on the checkpoint channel by a leader that has resigned.
-NO_LEADER = b""
-
 
 class LeaderElection:
     """Takes and renews the leadership of a channel. Each renewal publishes a checkpoint to all listeners.
@@ -30,7 +27,7 @@ class LeaderElection:
     Args:
         listener: id of this listener.
         buffer: when elected, it skips what the previous leader has enqueued.
-        watermark: notified that Redis has one.
+        watermark: converts times to Redis's clock.
 
     Attributes:
         is_leader: whether this listener was the leader at its last renewal.
@@ -45,7 +42,6 @@ class LeaderElection:
         self._buffer = buffer
         self._watermark = watermark
         self._retry = RedisRetry()
-        self._wake = asyncio.Event()
         self._is_resigning = False
         self.is_leader = False
 
@@ -64,8 +60,8 @@ class LeaderElection:
             elif state != "leader" and self.is_leader:
                 log.info("channel %s: lost leadership", self._channel)
                 self.is_leader = False
-            await wait_with_timeout(self._wake, LEASE_S / 4)
-            self._wake.clear()
+            await wait_with_timeout(self._buffer.leader_resigned, LEASE_S / 4)
+            self._buffer.leader_resigned.clear()
         await asyncio.Event().wait()
 
     async def _elect(self, checkpoint: bytes, may_leave_gap: bool) -> tuple[str, bytes]:
@@ -77,12 +73,8 @@ class LeaderElection:
             "elect", self._listener, int(LEASE_S * 1000), checkpoint, complete_from_ms, int(may_leave_gap)
         )
         if has_watermark:
-            self._watermark.note_exists()
+            self._watermark.has_existed = True
         return str(state), str(enqueued_checkpoint).encode()
-
-    def on_resignation(self) -> None:
-        """Hold the next election now: the leader has resigned."""
-        self._wake.set()
 
     async def publish_last_checkpoint(self) -> bytes:
         """Renew the lease a last time; return the published checkpoint.

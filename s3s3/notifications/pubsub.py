@@ -29,11 +29,10 @@ from ..queue.base import JobRequest
 from ..queue.redis_calls import LuaScripts, RedisRetry, keyspace
 from ..queue.redis_queue import RedisJobQueue
 from ..tasks import run_with_background, wait_with_timeout
-from .buffer import BufferedMessage, MessageBuffer
-from .leader_election import LEASE_S, NO_LEADER, LeaderElection
+from .leader_election import LEASE_S, LeaderElection
 from .message import BadMessage, log_enqueued, parse_message, printable_message
 from .source import SourceHealth
-from .subscription import Subscription
+from .subscription import MessageBuffer, Subscription
 from .watermark import Watermark
 
 #: How long a listener that does not lead keeps messages, in s; more than enough to be elected after a leader's death.
@@ -84,12 +83,7 @@ class PubSubSource:
         self._buffer = MessageBuffer(channel)
         self.watermark = Watermark(scripts, channel, jobs.consumer)
         self._election = LeaderElection(scripts, channel, jobs.consumer, self._buffer, self.watermark)
-        self.subscription = Subscription(
-            subscriber_client, jobs.client, channel,
-            on_subscribed=self._buffer.on_subscribed, on_message=self._buffer.on_message,
-            on_ping=self._buffer.on_ping,
-            checkpoint_channel=f"{prefix}checkpoint", on_checkpoint=self._on_checkpoint,
-        )  # fmt: skip
+        self.subscription = Subscription(subscriber_client, jobs.client, channel, f"{prefix}checkpoint", self._buffer)
 
     @property
     def is_leader(self) -> bool:
@@ -103,12 +97,6 @@ class PubSubSource:
     async def run(self) -> None:
         """Receive, and enqueue while this listener is the leader; never returns."""
         await run_with_background(self._enqueue_received(), self.subscription.run(), self._election.run())
-
-    def _on_checkpoint(self, checkpoint: bytes) -> None:
-        if checkpoint == NO_LEADER:
-            self._election.on_resignation()
-        else:
-            self._buffer.on_checkpoint(checkpoint)
 
     async def resign(self) -> None:
         """Record what is enqueued, and let another listener be elected without waiting for the lease to expire.
@@ -136,8 +124,9 @@ class PubSubSource:
     async def _enqueue_batch(self) -> None:
         """Enqueue messages in order. At a returned ping everything before it is on the queue: advance the watermark."""
         texts: list[bytes] = []
-        while self._buffer and len(texts) < MAX_BATCH:
-            message = self._buffer.pop()
+        messages = self._buffer.messages
+        while messages and len(texts) < MAX_BATCH:
+            message = messages.popleft()
             if message.text is not None:
                 texts.append(message.text)
                 continue
@@ -146,16 +135,15 @@ class PubSubSource:
             if message.checkpoint is not None:
                 self._checkpoint = message.checkpoint
                 continue
-            await self._retry.run(partial(self._advance_watermark, message))
+            complete_from_s = self._buffer.complete_from_s(message.subscribed_s)
+            await self._retry.run(
+                partial(self.watermark.advance, complete_from_s, message.at_s, message.subscribed_s, self._checkpoint)
+            )
             if self._checkpoint == self._last_checkpoint:
                 self._last_checkpoint_recorded.set()
         await self._enqueue(texts)
-        if not self._buffer:
+        if not messages:
             self._buffer.changed.clear()
-
-    async def _advance_watermark(self, ping: BufferedMessage) -> None:
-        complete_from_s = self._buffer.complete_from_s(ping.subscribed_s)
-        await self.watermark.advance(complete_from_s, ping.at_s, ping.subscribed_s, self._checkpoint)
 
     async def _enqueue(self, texts: Sequence[bytes]) -> None:
         requests = []

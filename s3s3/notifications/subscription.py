@@ -1,4 +1,4 @@
-"""Redis subscription with a loopback ping that detects dead connections."""
+"""Buffer what a Redis subscription receives; detect dead connections with a loopback ping."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
@@ -26,6 +26,96 @@ PING_INTERVAL_S = 2.0
 #: A subscription that has not received a ping for this long is replaced, in s.
 STALE_AFTER_S = 10.0
 
+#: Messages kept while Redis accepts no jobs. More are discarded, which leaves a gap to backfill.
+MAX_MESSAGES = 500_000
+
+#: Published on the checkpoint channel by a leader that has resigned.
+NO_LEADER = b""
+
+#: Two listeners of a Redis Cluster may receive a checkpoint and a message in different orders if they were published
+#: less than this apart, in s.
+MAX_REORDERING_S = 0.5
+
+
+class BufferedMessage(NamedTuple):
+    """A message (`text`), a checkpoint, or, with neither, a returned ping.
+
+    Attributes:
+        at_s: when it was received; for a ping, when it was sent. On the clock of `boottime_s`.
+        subscribed_s: when the subscription that received it began. It has received every message since then.
+    """
+
+    at_s: float
+    subscribed_s: float
+    text: bytes | None = None
+    checkpoint: bytes | None = None
+
+
+class MessageBuffer:
+    """What a subscription received and is not enqueued yet.
+
+    Attributes:
+        messages: oldest first.
+        subscribed_s: when the current subscription began, on the clock of `boottime_s`.
+        changed: set when messages were received, or may be enqueued now.
+        leader_resigned: set when the leader has resigned.
+    """
+
+    def __init__(self, channel: str) -> None:
+        self._channel = channel
+        self.messages: deque[BufferedMessage] = deque()
+        self.subscribed_s = self._discarded_to_s = boottime_s()
+        self.changed = asyncio.Event()
+        self.leader_resigned = asyncio.Event()
+
+    @property
+    def oldest_age_s(self) -> float:
+        """How long ago the oldest was received; 0 if there is none."""
+        return boottime_s() - self.messages[0].at_s if self.messages else 0.0
+
+    def complete_from_s(self, subscribed_s: float) -> float:
+        """Return when this listener's messages of a subscription begin to be complete: none was discarded since."""
+        return max(subscribed_s, self._discarded_to_s)
+
+    def on_subscribed(self) -> None:
+        self.subscribed_s = boottime_s()
+
+    def on_message(self, text: bytes) -> None:
+        if len(self.messages) >= MAX_MESSAGES:
+            log.error("channel %s: Redis accepts no jobs and the buffer is full: %d messages discarded; they will be "
+                      "backfilled", self._channel, len(self.messages))  # fmt: skip
+            self.messages.clear()
+            self._discarded_to_s = boottime_s()
+        self._append(BufferedMessage(boottime_s(), self.subscribed_s, text))
+
+    def on_ping(self, sent_s: float) -> None:
+        # The ping may have been sent a moment before the subscription began.
+        self._append(BufferedMessage(max(sent_s, self.subscribed_s), self.subscribed_s))
+
+    def on_checkpoint(self, checkpoint: bytes) -> None:
+        if checkpoint == NO_LEADER:
+            self.leader_resigned.set()
+            return
+        self._append(BufferedMessage(boottime_s(), self.subscribed_s, checkpoint=checkpoint))
+
+    def _append(self, message: BufferedMessage) -> None:
+        self.messages.append(message)
+        self.changed.set()
+
+    def discard_older_than(self, age_s: float) -> None:
+        """Discard what was received longer ago than that."""
+        oldest_s = boottime_s() - age_s
+        while self.messages and self.messages[0].at_s < oldest_s:
+            self.messages.popleft()
+        self._discarded_to_s = max(self._discarded_to_s, oldest_s)
+
+    def skip_to(self, checkpoint: bytes) -> None:
+        """Drop what precedes a checkpoint, if it is here: the previous leader has enqueued it."""
+        at_s = next((message.at_s for message in self.messages if message.checkpoint == checkpoint), None)
+        while at_s is not None and self.messages[0].at_s < at_s - MAX_REORDERING_S:
+            self.messages.popleft()
+        self.changed.set()
+
 
 class Subscription:
     """Subscribes to a channel, and again whenever the connection is lost.
@@ -36,11 +126,8 @@ class Subscription:
     Args:
         subscriber_client: a client for the subscription that returns bytes.
         client: any client, for the pings.
-        on_subscribed: called when a new connection is subscribed. Messages before that may be lost.
-        on_message: called with each message.
-        on_ping: called with the time (`boottime_s`) at which a returned ping was sent. Every message published before
-            has been received.
-        checkpoint_channel: a second channel; `on_checkpoint` gets its messages, in order with those of the first.
+        checkpoint_channel: a second channel, received in order with the first.
+        buffer: gets what is received.
 
     Attributes:
         alive: whether the last ping returned in time.
@@ -51,22 +138,15 @@ class Subscription:
         subscriber_client: Redis,
         client: Redis,
         channel: str,
-        *,
-        on_subscribed: Callable[[], None],
-        on_message: Callable[[bytes], None],
-        on_ping: Callable[[float], None],
         checkpoint_channel: str,
-        on_checkpoint: Callable[[bytes], None],
+        buffer: MessageBuffer,
     ) -> None:
         self._subscriber_client = subscriber_client
         self._client = client
         self._channel = channel
         self._ping_channel = f"s3s3:ping:{secrets.token_hex(8)}"
         self._checkpoint_channel = checkpoint_channel
-        self._on_subscribed = on_subscribed
-        self._on_message = on_message
-        self._on_ping = on_ping
-        self._on_checkpoint = on_checkpoint
+        self._buffer = buffer
         self._last_ping_s = 0.0
         self.alive = False
 
@@ -97,13 +177,13 @@ class Subscription:
                 self.alive = True
                 log.info("channel %s: subscribed", self._channel)
             self._last_ping_s = time.monotonic()
-            self._on_ping(float(text))
+            self._buffer.on_ping(float(text))
         elif kind == b"message" and channel == self._checkpoint_channel.encode():
-            self._on_checkpoint(text)
+            self._buffer.on_checkpoint(text)
         elif kind == b"message":
-            self._on_message(text)
+            self._buffer.on_message(text)
         elif kind == b"subscribe" and channel == self._channel.encode():
-            self._on_subscribed()
+            self._buffer.on_subscribed()
 
     async def ping(self) -> None:
         """Publish a ping. Raises RedisUnavailable."""

@@ -28,6 +28,9 @@ class Watermark:
 
     Redis's clock is read once for each subscription; other times are counted from there on `boottime_s`, which also
     runs while the machine sleeps. So a correction of either wall clock does not look like a gap.
+
+    Attributes:
+        has_existed: Redis had a watermark; if it is missing later, Redis has lost data.
     """
 
     def __init__(self, scripts: LuaScripts, channel: str, listener: str) -> None:
@@ -35,11 +38,7 @@ class Watermark:
         self._channel = channel
         self._listener = listener
         self._subscribed_s, self._subscribed_ms = 0.0, 0  # the same moment on this process's clock and on Redis's
-        self._has_existed = False
-
-    def note_exists(self) -> None:
-        """Remember that Redis has a watermark: if it is missing later, Redis has lost data."""
-        self._has_existed = True
+        self.has_existed = False
 
     async def redis_time_ms(self, at_s: float, subscribed_s: float) -> int:
         """Return what Redis's clock shows at `at_s`, counted from the beginning of a subscription."""
@@ -64,9 +63,9 @@ class Watermark:
         complete_from_ms = await self.redis_time_ms(complete_from_s, subscribed_s)
         enqueued_to_ms = await self.redis_time_ms(enqueued_to_s, subscribed_s)
         result, gap_ms = await self._scripts.run(
-            "advance", self._listener, complete_from_ms, enqueued_to_ms, checkpoint, int(self._has_existed)
+            "advance", self._listener, complete_from_ms, enqueued_to_ms, checkpoint, int(self.has_existed)
         )
-        self._has_existed = True
+        self.has_existed = True
         if result == "first":
             log.warning("channel %s: first subscription; earlier messages were missed. Run `s3s3 bucket` once now, "
                         "even if you ran it before", self._channel)  # fmt: skip

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from s3s3.notifications import buffer as buffer_module
-from s3s3.notifications.buffer import BufferedMessage, MessageBuffer
+from s3s3.notifications import subscription as subscription_module
+from s3s3.notifications.subscription import BufferedMessage, MessageBuffer
 
 
 class Clock:
@@ -21,12 +21,12 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(buffer_module, "boottime_s", clock)
+    monkeypatch.setattr(subscription_module, "boottime_s", clock)
     return clock
 
 
 def contents(buffer: MessageBuffer) -> list[bytes | None]:
-    return [message.text or message.checkpoint for message in (buffer.pop() for _ in range(len(buffer)))]
+    return [message.text or message.checkpoint for message in buffer.messages]
 
 
 async def test_messages_checkpoints_and_pings_are_kept_in_order(clock: Clock) -> None:
@@ -37,7 +37,7 @@ async def test_messages_checkpoints_and_pings_are_kept_in_order(clock: Clock) ->
     buffer.on_checkpoint(b"c1")
     buffer.on_ping(1000.5)
     assert buffer.changed.is_set()
-    assert [buffer.pop() for _ in range(len(buffer))] == [
+    assert list(buffer.messages) == [
         BufferedMessage(1001, 1000, text=b"key"),
         BufferedMessage(1001, 1000, checkpoint=b"c1"),
         BufferedMessage(1000.5, 1000),
@@ -48,13 +48,13 @@ async def test_a_ping_sent_before_the_subscription_counts_from_its_beginning(clo
     buffer = MessageBuffer("backup")
     buffer.on_subscribed()
     buffer.on_ping(999)
-    assert buffer.pop().at_s == 1000
+    assert buffer.messages[0].at_s == 1000
 
 
 async def test_an_empty_message_is_a_message(clock: Clock) -> None:
     buffer = MessageBuffer("backup")
     buffer.on_message(b"")
-    assert buffer.pop().text == b""
+    assert buffer.messages[0].text == b""
 
 
 async def test_the_age_is_that_of_the_oldest_message(clock: Clock) -> None:
@@ -82,7 +82,7 @@ async def test_messages_are_complete_from_the_subscription_or_the_last_discard(c
 async def test_a_full_buffer_is_discarded_but_for_the_newest_message(
     clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(buffer_module, "MAX_MESSAGES", 3)
+    monkeypatch.setattr(subscription_module, "MAX_MESSAGES", 3)
     buffer = MessageBuffer("backup")
     for number in range(4):
         clock.now_s += 1
@@ -97,7 +97,7 @@ async def test_what_precedes_a_checkpoint_is_skipped_but_for_what_may_have_been_
     for name in (b"early", b"just before"):
         buffer.on_message(name)
         clock.now_s += 1
-    clock.now_s += buffer_module.MAX_REORDERING_S - 1
+    clock.now_s += subscription_module.MAX_REORDERING_S - 1
     buffer.on_checkpoint(b"c1")
     buffer.on_message(b"after")
     buffer.skip_to(b"c1")
@@ -111,4 +111,4 @@ async def test_nothing_is_skipped_to_an_unknown_checkpoint(checkpoint: bytes, cl
     clock.now_s += 10
     buffer.on_ping(clock.now_s)
     buffer.skip_to(checkpoint)
-    assert len(buffer) == 2
+    assert len(buffer.messages) == 2

@@ -12,8 +12,8 @@ import pytest
 from redis.asyncio import Redis
 
 from s3s3.notifications import leader_election
-from s3s3.notifications.buffer import MessageBuffer
 from s3s3.notifications.leader_election import LeaderElection
+from s3s3.notifications.subscription import MessageBuffer
 from s3s3.notifications.watermark import Watermark
 from s3s3.queue import connection
 from s3s3.queue.redis_calls import LuaScripts
@@ -43,16 +43,17 @@ class Candidate:
     def __init__(self, client: Redis, name: str, complete_from_s: float = 0.0) -> None:
         self.client = client
         self.elected_with: list[bytes] = []
-        self.has_seen_watermark = False
+        self.has_existed = False
         self.checkpoints: list[bytes] = []
         self._complete_from_ms = int((time.time() + complete_from_s) * 1000)
         self.subscribed_s = 0.0
+        self.leader_resigned = asyncio.Event()
         self.election = LeaderElection(
             LuaScripts(client, "s3s3.notifications", PREFIX, folder="lua"), "backup", name,
             cast("MessageBuffer", self), cast("Watermark", self),
         )  # fmt: skip
 
-    # Methods of the buffer and of the watermark.
+    # Methods and attributes of the buffer and of the watermark.
 
     def complete_from_s(self, subscribed_s: float) -> float:
         return subscribed_s
@@ -63,9 +64,6 @@ class Candidate:
     async def redis_time_ms(self, _at_s: float, _subscribed_s: float) -> int:
         return self._complete_from_ms
 
-    def note_exists(self) -> None:
-        self.has_seen_watermark = True
-
     async def receive(self) -> None:
         async with self.client.pubsub() as channel:
             await channel.subscribe(f"{PREFIX}checkpoint")
@@ -74,7 +72,7 @@ class Candidate:
                     if message["data"]:
                         self.checkpoints.append(message["data"].encode())
                     else:
-                        self.election.on_resignation()
+                        self.leader_resigned.set()
 
     async def enter(self, stack: AsyncExitStack) -> Candidate:
         await stack.enter_async_context(running(self.receive()))
@@ -161,7 +159,7 @@ async def test_a_candidate_that_would_leave_a_gap_defers_to_another(client: Redi
         await stack.enter_async_context(running(complete.election.run()))
         await until(leads(newcomer, complete))
         assert complete.election.is_leader
-        assert newcomer.has_seen_watermark
+        assert newcomer.has_existed
 
 
 async def test_a_candidate_that_would_leave_a_gap_leads_if_no_other_does(client: Redis) -> None:

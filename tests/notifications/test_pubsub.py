@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 
 from s3s3.model import Endpoint, Route
 from s3s3.notifications import leader_election, pubsub, subscription
-from s3s3.notifications.buffer import MAX_REORDERING_S
 from s3s3.notifications.pubsub import PubSubSource
+from s3s3.notifications.subscription import MAX_REORDERING_S
 from s3s3.notifications.watermark import Gap
 from s3s3.queue import connection
 from s3s3.queue.redis_queue import RedisJobQueue
@@ -159,7 +159,7 @@ async def test_the_successor_of_a_killed_leader_enqueues_again_from_the_last_che
         await until(lambda: changed_twice(producer, seen))
         leader.source._enqueue = never  # type: ignore[method-assign,assignment]  # it receives and enqueues nothing
         await producer.publish("backup", "after it")
-        await until(lambda: any(message.text == b"after it" for message in successor.source._buffer._messages))
+        await until(lambda: any(message.text == b"after it" for message in successor.source._buffer.messages))
         await dying.aclose()
         await until(lambda: successor.is_leader and successor.counted)
         assert [job.key for job in (await successor.jobs.claim(10, 0, 0, 0.2)).jobs][-1:] == ["after it"]
@@ -200,7 +200,7 @@ async def test_what_a_leader_did_not_receive_is_a_gap_though_its_checkpoints_adv
             first = min(await producer.client_list(_type="pubsub"), key=lambda client: int(client["id"]))
             await producer.client_kill_filter(_id=first["id"])
             await producer.publish("backup", "received by the successor alone")
-            await until(lambda: len(successor.source._buffer))
+            await until(lambda: successor.source._buffer.messages)
             await until(lambda: leader.source.subscription.alive)
             seen: set[object] = set()
             await until(lambda: changed_twice(producer, seen))

@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from s3s3.notifications import subscription as subscription_module
-from s3s3.notifications.subscription import Subscription
+from s3s3.notifications.subscription import MessageBuffer, Subscription
 from s3s3.queue import connection
 from s3s3.queue.lease import boottime_s
 from s3s3.scripts.demo.redis_server import RedisServer
@@ -26,24 +26,31 @@ def short_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subscription_module, "STALE_AFTER_S", 1.0)
 
 
-class Callbacks:
-    """Records the callbacks of a subscription."""
+class Received(MessageBuffer):
+    """A buffer that also counts subscriptions."""
 
     def __init__(self) -> None:
-        self.messages: list[bytes] = []
+        super().__init__("backup")
         self.subscribed = 0
-        self.pings: list[float] = []
-        self.checkpoints: list[bytes] = []
+
+    def on_subscribed(self) -> None:
+        super().on_subscribed()
+        self.subscribed += 1
+
+    @property
+    def texts(self) -> list[bytes]:
+        return [message.text for message in self.messages if message.text is not None]
+
+    @property
+    def checkpoints(self) -> list[bytes]:
+        return [message.checkpoint for message in self.messages if message.checkpoint is not None]
+
+    @property
+    def pings(self) -> list[float]:
+        return [message.at_s for message in self.messages if message.text is message.checkpoint is None]
 
     def subscription(self, subscriber_client: Redis, client: Redis) -> Subscription:
-        def count() -> None:
-            self.subscribed += 1
-
-        return Subscription(
-            subscriber_client, client, "backup",
-            on_subscribed=count, on_message=self.messages.append, on_ping=self.pings.append,
-            checkpoint_channel="checkpoint", on_checkpoint=self.checkpoints.append,
-        )  # fmt: skip
+        return Subscription(subscriber_client, client, "backup", "checkpoint", self)
 
 
 @pytest.fixture
@@ -55,27 +62,27 @@ async def clients(redis_url: str) -> AsyncIterator[tuple[Redis, Redis]]:
 
 
 async def test_a_ping_returns_after_the_messages_published_before_it(clients: tuple[Redis, Redis]) -> None:
-    received, (subscriber_client, client) = Callbacks(), clients
+    received, (subscriber_client, client) = Received(), clients
     async with running(received.subscription(subscriber_client, client).run()):
         await until(lambda: received.pings)
         await client.publish("backup", b"\xff any bytes")
         sent_s = boottime_s()
         await until(lambda: received.pings[-1] > sent_s)
-        assert received.messages == [b"\xff any bytes"]
+        assert received.texts == [b"\xff any bytes"]
         assert received.subscribed == 1
 
 
 async def test_messages_of_the_checkpoint_channel_are_checkpoints(clients: tuple[Redis, Redis]) -> None:
-    received, (subscriber_client, client) = Callbacks(), clients
+    received, (subscriber_client, client) = Received(), clients
     async with running(received.subscription(subscriber_client, client).run()):
         await until(lambda: received.pings)
         await client.publish("checkpoint", b"1")
         await until(lambda: received.checkpoints == [b"1"])
-        assert received.messages == []
+        assert received.texts == []
 
 
 async def test_a_closed_connection_is_replaced(clients: tuple[Redis, Redis]) -> None:
-    received, (subscriber_client, client) = Callbacks(), clients
+    received, (subscriber_client, client) = Received(), clients
     subscription = received.subscription(subscriber_client, client)
     async with running(subscription.run()):
         await until(lambda: subscription.alive)
@@ -83,13 +90,13 @@ async def test_a_closed_connection_is_replaced(clients: tuple[Redis, Redis]) -> 
         await until(lambda: received.subscribed == 2)
         await until(lambda: subscription.alive)
         await client.publish("backup", b"after")
-        await until(lambda: received.messages == [b"after"])
+        await until(lambda: received.texts == [b"after"])
 
 
 async def test_a_killed_redis_is_subscribed_again_after_its_restart(
     clients: tuple[Redis, Redis], redis_server: RedisServer
 ) -> None:
-    received, (subscriber_client, client) = Callbacks(), clients
+    received, (subscriber_client, client) = Received(), clients
     subscription = received.subscription(subscriber_client, client)
     async with running(subscription.run()):
         await until(lambda: subscription.alive)
@@ -104,7 +111,7 @@ async def test_a_half_open_connection_is_detected_and_replaced(redis_server: Red
     with Relay(redis_server.port) as relay:
         subscriber_client = connection.connect(f"redis://127.0.0.1:{relay.port}/0", decode=False)
         client = connection.connect(redis_url)
-        received = Callbacks()
+        received = Received()
         subscription = received.subscription(subscriber_client, client)
         async with running(subscription.run()):
             await until(lambda: subscription.alive)
