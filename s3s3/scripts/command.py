@@ -50,6 +50,7 @@ def parser(verb: str, description: str) -> argparse.ArgumentParser:
         description=textwrap.fill(description, 78),
         epilog=EXIT_STATUSES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     common = made.add_argument_group("common options")
     common.add_argument(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from s3s3.scripts import bucket, command, listen, mirror
+from s3s3.scripts import bucket, command, jobs, listen, mirror
 from tests.scripts.command import Main, config_file, run
 
 
@@ -39,6 +39,22 @@ def test_a_negative_duration_is_wrong_usage(main: Main, option: str) -> None:
     done = run(main, option, "-3")
     assert done.status == 2
     assert f"""{option}: must be a duration such as 90, "90s", "5m", "36h" or "7d", not '-3'""" in done.err
+
+
+@pytest.mark.parametrize(
+    ("main", "option", "full"),
+    [
+        (bucket.main, "--wait", "--wait-for-lock"),
+        (bucket.main, "--rest", "--restart"),
+        (listen.main, "--drain", "--drain-timeout"),
+        (jobs.main, "--js", "--json"),
+    ],
+)
+def test_an_abbreviated_option_is_wrong_usage(main: Main, option: str, full: str) -> None:
+    done = run(main, option)
+    assert done.status == 2
+    assert f"error: unrecognized arguments: {option}\n" in done.err
+    assert f"[{full}" in done.err
 
 
 @pytest.mark.real

@@ -48,6 +48,7 @@ def command_line() -> argparse.ArgumentParser:
         prog="s3s3 demo",
         description="Run a self-contained demonstration on this machine with real servers. Leaves nothing behind.",
         epilog="exit status: 0 if every copy was verified, 1 if not, 2 if something is not installed",
+        allow_abbrev=False,
     )
     parser.add_argument("--keep", action="store_true", help="keep the servers running at the end and print what to try")
     parser.add_argument(
