@@ -5,10 +5,9 @@ from .boto3_bridge import create_resource
 from .bucket_admin import BucketAdmin
 from .client import Store
 from .listing import Page
-from .objects import RECORDED_ETAG, BodyReader, ObjectInfo, ObjectStream, PutResult, Source
+from .objects import RECORDED_ETAG, BodyReader, ObjectInfo, ObjectStream, PutResult, Source, http_date_ms
 from .request import Priority, RateLimiter
 from .signing import Credentials
-from .timestamps import http_date_ms
 from .transport.pool import Timeouts
 
 __all__ = [

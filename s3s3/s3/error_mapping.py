@@ -25,7 +25,7 @@ from ..errors import (
 )
 from ..model import Endpoint
 from .address import Address
-from .timestamps import http_date_ms
+from .objects import http_date_ms
 from .transport.errors import (
     BodyLengthMismatch,
     ConnectFailed,

@@ -1,29 +1,79 @@
-"""Probe a store by listing and reading, for `s3s3 check`."""
+"""Probe a store by listing, reading and writing, for `s3s3 check`."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
-from ..errors import NoSuchBucket, NoSuchKey, StoreError, StoreUnavailable
+from ..errors import IntegrityError, ListingOutOfOrder, NoSuchBucket, NoSuchKey, StoreError, StoreUnavailable
 from ..model import Endpoint, Entry, md5_of_etag
 from .address import Address
-from .capabilities import StoreCapabilities
 from .client import Store
 from .keys import KeyMapper
-from .list_parser import ListPage
-from .listing import BucketLister
-from .probe_writes import probe_key, probe_writes
+from .listing import BucketLister, ListPage
 from .request import S3Requester
 from .transport.pool import Timeouts
 
-__all__ = ["StoreCapabilities", "probe"]
-
+KEY_PREFIX = "s3s3-check-"
+#: A third of what S3 allows: RequestTimeTooSkewed comes at 15 minutes (S3 API reference, "Error responses").
+MAX_CLOCK_SKEW_S = 300
 _TIMEOUTS = Timeouts(connect_s=5, read_s=15, write_s=15)
 _SMALL_BYTES = 1024 * 1024
+_CONTENT = b"s3s3 check"
+_MD5 = hashlib.md5(_CONTENT, usedforsecurity=False).digest()
+_REFUSED_KEY = "wrong Content-MD5"
+#: In UTF-8 order. In UTF-16 order the last two are swapped; in a locale's order, or without case, the first two.
+_KEYS = ("Z", "a", "\uff5e", "\U0001f600")
+
+
+@dataclass
+class StoreCapabilities:
+    """What a probe found out about one store. None: not tried, or the result was unclear.
+
+    Attributes:
+        errors: what must be fixed, with the setting that fixes it.
+        notes: other information.
+    """
+
+    name: str
+    address: str
+    bucket_name: str
+    reachable: bool = False
+    signature_v2: bool | None = None
+    signature_v4: bool | None = None
+    content_md5_enforced: bool | None = None
+    etag_is_md5: bool | None = None
+    list_version: Literal[1, 2] | None = None
+    list_in_order: bool | None = None
+    clock_skew_s: int | None = None
+    may_read: bool | None = None
+    may_write: bool | None = None
+    errors: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add_conclusions(self) -> None:
+        """Add the problems and notes that follow from the other attributes."""
+        name, skew_s = self.name, self.clock_skew_s
+        if skew_s is not None and abs(skew_s) > MAX_CLOCK_SKEW_S:
+            ahead = "ahead of" if skew_s > 0 else "behind"
+            self.errors.append(
+                f"{name}: its clock is {abs(skew_s):,} s {ahead} this machine's; stores refuse requests "
+                "that are 15 minutes off: correct the wrong clock (NTP)"
+            )
+        if self.content_md5_enforced is False and self.etag_is_md5 is False:
+            self.errors.append(
+                f"{name}: it neither enforces Content-MD5 nor returns the MD5 of what it stored, so damage in transit "
+                "would not be detected"
+            )
+        elif self.content_md5_enforced is False:
+            self.notes.append(f"{name}: it does not enforce Content-MD5; s3s3 compares the ETag that it returns")
+        elif self.etag_is_md5 is False:
+            self.notes.append(f"{name}: its ETags are not MD5s; s3s3 records the source's ETag with each copy")
 
 
 async def probe(endpoint: Endpoint, *, writes: bool) -> StoreCapabilities:
@@ -37,7 +87,7 @@ async def probe(endpoint: Endpoint, *, writes: bool) -> StoreCapabilities:
         entries, error = await _probe_listing(endpoint, capabilities)
         if _may_concern_listing_only(error):
             if writes:
-                await probe_writes(endpoint, capabilities, _TIMEOUTS)
+                await _probe_writes(endpoint, capabilities)
             else:
                 await _probe_read(endpoint, capabilities, entries)
     except StoreUnavailable as error:
@@ -104,7 +154,7 @@ async def _probe_read(endpoint: Endpoint, capabilities: StoreCapabilities, entri
     key = next((entry.key for entry in small if md5_of_etag(entry.etag)), entries[0].key if entries else None)
     async with Store(endpoint, source_prefix=endpoint.prefix, timeouts=_TIMEOUTS) as store:
         try:
-            stream, content = await store.fetch(key or endpoint.prefix + probe_key(), _SMALL_BYTES)
+            stream, content = await store.fetch(key or endpoint.prefix + _probe_key(), _SMALL_BYTES)
             await stream.close()
         except NoSuchKey:
             capabilities.may_read = True  # without permission to read it would be AccessDenied
@@ -119,3 +169,99 @@ async def _probe_read(endpoint: Endpoint, capabilities: StoreCapabilities, entri
             if content is not None and md5_of_etag(info.etag):
                 md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
                 capabilities.etag_is_md5 = not info.encrypted and info.etag == md5
+
+
+def _probe_key() -> str:
+    """Return a key that no object has."""
+    return KEY_PREFIX + secrets.token_hex(8)
+
+
+async def _probe_writes(endpoint: Endpoint, capabilities: StoreCapabilities) -> None:
+    """Write a few objects, list and read them, and delete them. Raises StoreUnavailable."""
+    unique = dataclasses.replace(endpoint, prefix=f"{endpoint.prefix}{_probe_key()}/")
+    async with Store(unique, timeouts=_TIMEOUTS) as store:
+        try:
+            for step in (_put, _put_with_wrong_md5, _list_written, _read_written):
+                await step(store, capabilities)
+                if not capabilities.may_write:
+                    return
+        finally:
+            await _delete(store, capabilities)
+
+
+async def _put(store: Store, capabilities: StoreCapabilities) -> None:
+    try:
+        for key in _KEYS:
+            result = await store.put(key, _CONTENT, size_bytes=len(_CONTENT), md5=_MD5, headers={})
+    except StoreUnavailable:
+        raise
+    except StoreError as error:
+        capabilities.may_write = False
+        capabilities.errors.append(str(error))
+    else:
+        capabilities.may_write = True
+        capabilities.etag_is_md5 = not result.encrypted and result.etag == _MD5.hex()
+
+
+async def _put_with_wrong_md5(store: Store, capabilities: StoreCapabilities) -> None:
+    async def body() -> AsyncIterator[bytes]:  # a stream is not sent again after BadDigest
+        yield _CONTENT
+
+    try:
+        await store.put(_REFUSED_KEY, body, size_bytes=len(_CONTENT), md5=bytes(16), headers={})
+    except IntegrityError:
+        capabilities.content_md5_enforced = True
+    except StoreUnavailable:
+        raise
+    except StoreError as error:
+        capabilities.notes.append(f"a PUT with a wrong Content-MD5 was refused with an unexpected error: {error}")
+    else:
+        capabilities.content_md5_enforced = False
+
+
+async def _list_written(store: Store, capabilities: StoreCapabilities) -> None:
+    try:
+        keys = [entry.key async for page in store.pages() for entry in page]
+    except ListingOutOfOrder as error:
+        capabilities.list_in_order = False
+        capabilities.errors.append(str(error))
+    except StoreUnavailable:
+        raise
+    except StoreError:
+        return  # the first listing reported it
+    else:
+        capabilities.list_in_order = True
+        if missing := sorted(set(_KEYS) - set(keys)):
+            capabilities.notes.append(
+                f"{capabilities.name}: its listing does not contain objects that were just written, {missing}: "
+                "`s3s3 bucket` copies such objects more often than necessary"
+            )
+
+
+async def _read_written(store: Store, capabilities: StoreCapabilities) -> None:
+    try:
+        _, content = await store.fetch(_KEYS[0], len(_CONTENT))
+        await store.head(_KEYS[0])
+    except StoreUnavailable:
+        raise
+    except StoreError as error:
+        capabilities.may_read = False
+        capabilities.errors.append(str(error))
+    else:
+        capabilities.may_read = True
+        if content != _CONTENT:
+            capabilities.errors.append(
+                f"{capabilities.name}: reading an object returned other bytes than were written: {content!r}"
+            )
+
+
+async def _delete(store: Store, capabilities: StoreCapabilities) -> None:
+    """Delete what was written; if that is not permitted, add a note."""
+    for key in (*_KEYS, _REFUSED_KEY):
+        try:
+            await store.delete(key)
+        except StoreError as error:
+            if capabilities.may_write is not False:
+                prefix = store.endpoint.prefix
+                capabilities.notes.append(f"the objects that the check wrote under {prefix!r} remain: {error}")
+            return

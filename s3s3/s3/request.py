@@ -17,9 +17,8 @@ from .address import Address
 from .credentials import CredentialProvider
 from .error_mapping import RESULT_LIMIT_BYTES, WRITES, error_for_failure, error_for_response
 from .keys import Query, encode_query
-from .objects import S3Response
+from .objects import S3Response, http_date_ms
 from .signing import Credentials, RequestTarget, Signer, signer
-from .timestamps import http_date_ms
 from .transport.connection import Connection
 from .transport.errors import TransportError
 from .transport.pool import Pool, Timeouts

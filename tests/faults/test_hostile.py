@@ -19,7 +19,7 @@ from s3s3.model import Endpoint, Secret
 from s3s3.notifications.message import BadMessage, parse_message, printable_message
 from s3s3.s3 import Store, request
 from s3s3.s3.error_mapping import error_for_response
-from s3s3.s3.list_parser import parse_page
+from s3s3.s3.listing import parse_page
 from s3s3.s3.transport.connection import body_of, parse_head
 from tests.config.configurations import SOUND
 from tests.faults import duration

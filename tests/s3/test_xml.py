@@ -9,7 +9,7 @@ import pytest
 from s3s3.errors import StoreRefused
 from s3s3.s3 import BucketAdmin, Store
 from s3s3.s3.error_mapping import error_for_response
-from s3s3.s3.list_parser import parse_page
+from s3s3.s3.listing import parse_page
 from s3s3.s3.xml import etag_in_body, parse, unescape
 from tests.s3.raw_server import RawServer, respond, response
 

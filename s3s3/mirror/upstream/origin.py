@@ -21,8 +21,7 @@ from urllib.parse import urljoin
 from ... import __version__
 from ...errors import NoSuchKey, StoreError, StoreUnavailable, UpstreamRefused, UrlForbidden
 from ...model import Endpoint, md5_of_etag
-from ...s3.objects import KEPT_HEADERS, BodyReader, ObjectInfo, ObjectStream, S3Response
-from ...s3.timestamps import http_date_ms
+from ...s3.objects import KEPT_HEADERS, BodyReader, ObjectInfo, ObjectStream, S3Response, http_date_ms
 from ...s3.transport.connection import Connection
 from ...s3.transport.errors import ConnectFailed, ContentMD5Mismatch, TransportError, TransportTimeout
 from ...s3.transport.pool import Timeouts
