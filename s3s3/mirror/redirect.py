@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import logging
 import re
 import secrets
@@ -78,7 +77,7 @@ def decode_url(segment: str) -> str:
     text = _WHITESPACE.sub("", segment).translate(str.maketrans("-_", "+/")).rstrip("=")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError, ValueError):
+    except ValueError:  # not base64, or not UTF-8
         return segment
 
 

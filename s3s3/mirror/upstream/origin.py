@@ -7,7 +7,6 @@ address that the rules have checked, so DNS rebinding has no effect.
 from __future__ import annotations
 
 import asyncio
-import binascii
 import hashlib
 import math
 import ssl
@@ -251,7 +250,7 @@ def _expected_md5(headers: Mapping[str, str]) -> str:
     """Return the MD5 that Content-MD5, or else the ETag, announces for the body, in hex digits; "" for none."""
     try:
         content_md5 = b64decode(headers.get("content-md5", ""), validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         content_md5 = b""
     if len(content_md5) == 16:
         return content_md5.hex()

@@ -60,13 +60,11 @@ class _Reservation:
 
     async def counted(self, prefix: list[bytes], rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         for chunk in prefix:
-            self._count(chunk)
-            yield chunk
+            yield self._count(chunk)
         async for chunk in rest:
-            self._count(chunk)
-            yield chunk
+            yield self._count(chunk)
 
-    def _count(self, chunk: bytes) -> None:
+    def _count(self, chunk: bytes) -> bytes:
         self.size_bytes += len(chunk)
         if self.size_bytes > SINGLE_PUT_LIMIT_BYTES:
             raise TooLarge("the object is larger than a single PUT may be (5 GiB)", operation="GET")
@@ -75,6 +73,7 @@ class _Reservation:
             if not self._budget.try_acquire(BudgetRequest(0, _RESERVATION_BYTES)):
                 raise SpoolUnavailable("spool_bytes is used up; increase it in [worker]")
             self._reserved_bytes += _RESERVATION_BYTES
+        return chunk
 
     def release(self) -> None:
         self._budget.release(BudgetRequest(0, self._reserved_bytes))
