@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 
 from ..errors import RedisUnavailable, SubscriptionStale
+from ..queue.base import boottime_s
 from ..queue.connection import subscriber
-from ..queue.lease import boottime_s
 from ..queue.redis_calls import INITIAL_BACKOFF_S, MAX_BACKOFF_S, translate_errors
 from ..tasks import run_with_background
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
-from ..queue.lease import boottime_s
+from ..queue.base import boottime_s
 from ..queue.redis_calls import LuaScripts
 
 log = logging.getLogger(__name__)

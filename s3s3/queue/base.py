@@ -15,8 +15,10 @@ The record of a key, and the steps that change it:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -31,6 +33,9 @@ MAX_PROMOTE_INTERVAL_S = 5.0
 
 #: Time after which more parked keys of a store may be queued, where `promote_due` was given a limit.
 PARKED_INTERVAL_S = 0.25
+
+#: Return a monotonic time for lease deadlines, in s. On Linux it includes the time in suspend (clock_gettime(2)).
+boottime_s = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 

@@ -50,12 +50,14 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from ..errors import LeaseLost
 from ..model import Job, Lane, Route
 from .admin import KEYS_PER_CALL, QueueAdmin, dead_letter_json
 from .base import (
@@ -68,9 +70,9 @@ from .base import (
     Disposition,
     DispositionKind,
     JobRequest,
+    boottime_s,
 )
 from .connection import RESPONSE_TIMEOUT_S
-from .lease import boottime_s
 from .redis_calls import LuaScripts, is_no_group, keyspace, raise_translated, translate_errors
 
 Item = TypeVar("Item")
@@ -90,6 +92,25 @@ _GROUP = "s3s3"
 _OUTCOMES_PER_CALL = 1000
 _LANES = {lane.value: lane for lane in Lane}
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """The lease of a claimed job, checked before each write by calling it.
+
+    `until_s` is when it expires, by `boottime_s`; a renewal changes it.
+    """
+
+    until_s: float
+
+    def __call__(self) -> None:
+        """Return if a write is permitted now. Raises LeaseLost if the lease expired or another worker owns the job."""
+        if boottime_s() >= self.until_s:
+            raise LeaseLost("lease expired: another worker may own this job now")
+
+    def lose(self) -> None:
+        """Permit no more writes: another worker owns the job."""
+        self.until_s = 0.0
 
 
 class RedisJobQueue(QueueAdmin):

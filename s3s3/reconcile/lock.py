@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from ..errors import ReconcileInProgress, RedisUnavailable
 from ..monitoring.formatting import time_text
 from ..queue.admin import RECONCILE_LOCK
-from ..queue.lease import boottime_s
+from ..queue.base import boottime_s
 from ..queue.redis_calls import LuaScripts
 from ..queue.redis_queue import RedisJobQueue
 from ..tasks import run_with_background, wait_with_timeout

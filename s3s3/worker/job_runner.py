@@ -13,9 +13,8 @@ from ..errors import LeaseLost
 from ..model import Job, Outcome, Result
 from ..monitoring.log import log_fields
 from ..queue.base import Disposition, DispositionKind
-from ..queue.lease import Lease
 from ..queue.redis_calls import RedisRetry
-from ..queue.redis_queue import RedisJobQueue
+from ..queue.redis_queue import Lease, RedisJobQueue
 from .bulkhead import Bulkhead
 from .circuit_breaker import CircuitBreakers
 from .retry_policy import DONE, disposition_for, outcome_event

@@ -13,10 +13,9 @@ from types import MappingProxyType
 from ..errors import RedisUnavailable
 from ..model import Job, Lane, Route
 from ..monitoring.log import log_fields
-from ..queue.base import ClaimResult, Disposition, DispositionKind
-from ..queue.lease import Lease, boottime_s
+from ..queue.base import ClaimResult, Disposition, DispositionKind, boottime_s
 from ..queue.redis_calls import RedisRetry
-from ..queue.redis_queue import RedisJobQueue
+from ..queue.redis_queue import Lease, RedisJobQueue
 from ..s3 import RateLimiter
 from ..tasks import DRAIN_S, cancel, run_with_background, wait_with_timeout
 from .bulkhead import Bulkhead

@@ -18,8 +18,7 @@ from functools import wraps
 from types import SimpleNamespace
 from typing import Any
 
-from s3s3.queue.base import ClaimResult
-from s3s3.queue.lease import boottime_s
+from s3s3.queue.base import ClaimResult, boottime_s
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.s3 import Store
 from s3s3.s3.transport.connection import Connection

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from s3s3.notifications import subscription as subscription_module
 from s3s3.notifications.subscription import MessageBuffer, Subscription
 from s3s3.queue import connection
-from s3s3.queue.lease import boottime_s
+from s3s3.queue.base import boottime_s
 from s3s3.scripts.demo.redis_server import RedisServer
 from tests.waiting import running, until
 

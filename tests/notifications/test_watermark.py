@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from s3s3.notifications.watermark import Watermark
 from s3s3.queue import connection
-from s3s3.queue.lease import boottime_s
+from s3s3.queue.base import boottime_s
 from s3s3.queue.redis_calls import LuaScripts
 
 pytestmark = pytest.mark.real

@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 
 from s3s3.errors import LeaseLost
-from s3s3.queue.lease import Lease, boottime_s
+from s3s3.queue.base import boottime_s
+from s3s3.queue.redis_queue import Lease
 
 
 def test_a_lease_permits_writes_until_it_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 100.0
-    monkeypatch.setattr("s3s3.queue.lease.boottime_s", lambda: now_s)
+    monkeypatch.setattr("s3s3.queue.redis_queue.boottime_s", lambda: now_s)
     lease = Lease(until_s=110.0)
     lease()
     now_s = 109.999
@@ -19,7 +20,7 @@ def test_a_lease_permits_writes_until_it_expires(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_extended_lease_permits_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3s3.queue.lease.boottime_s", lambda: 105.0)
+    monkeypatch.setattr("s3s3.queue.redis_queue.boottime_s", lambda: 105.0)
     lease = Lease(until_s=100.0)
     lease.until_s = 110.0
     lease()

@@ -15,8 +15,7 @@ from redis.asyncio import Redis
 from s3s3.errors import LeaseLost
 from s3s3.model import Job, Lane
 from s3s3.queue.base import Disposition, DispositionKind, JobRequest
-from s3s3.queue.lease import Lease
-from s3s3.queue.redis_queue import RedisJobQueue
+from s3s3.queue.redis_queue import Lease, RedisJobQueue
 from tests.queue.factories import DESTINATIONS, DONE, RELEASE, A, B, notify, parked
 from tests.waiting import until
 

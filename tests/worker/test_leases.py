@@ -11,8 +11,7 @@ import pytest
 
 from s3s3.errors import LeaseLost, RedisUnavailable
 from s3s3.model import Job, Lane, Outcome
-from s3s3.queue.base import JobRequest
-from s3s3.queue.lease import boottime_s
+from s3s3.queue.base import JobRequest, boottime_s
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.redis_server import RedisServer
 from s3s3.worker.worker import Worker
