@@ -33,8 +33,7 @@ import uvloop
 import s3s3
 from s3s3.config import Config, load
 from s3s3.listener import listen, route_listeners
-from s3s3.monitoring.job_observer import JobObserver
-from s3s3.monitoring.metrics import Metrics
+from s3s3.monitoring.metrics import JobObserver, Metrics
 from s3s3.scripts.demo.redis_server import RedisServer
 from s3s3.tasks import timeout
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from ..errors import JobReleased
 from ..model import Job, Lane, Outcome, Result, outcome_fields
-from ..monitoring.job_observer import JobObserver
 from ..monitoring.log import log_fields
+from ..monitoring.metrics import JobObserver
 from ..queue.base import INITIAL_PROBE_INTERVAL_S, MAX_PROBE_INTERVAL_S, JobRequest
 from ..tasks import cancel, wait_with_timeout
 from ..transfer.route_stores import RouteStores

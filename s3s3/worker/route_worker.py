@@ -11,8 +11,7 @@ from typing import Protocol
 from ..errors import RedisUnavailable, S3S3Error
 from ..model import Job, Outcome, Route
 from ..monitoring.heartbeat import Heartbeat, ProcessState
-from ..monitoring.job_observer import JobObserver
-from ..monitoring.metrics import Metrics
+from ..monitoring.metrics import JobObserver, Metrics
 from ..queue.redis_queue import RedisJobQueue
 from ..s3 import RateLimiter
 from ..tasks import run_with_background

@@ -23,8 +23,7 @@ from redis.asyncio import Redis
 import s3s3
 from s3s3.config import WorkerSettings
 from s3s3.model import Endpoint, Lane, Route, Secret
-from s3s3.monitoring.job_observer import JobObserver
-from s3s3.monitoring.metrics import Metrics
+from s3s3.monitoring.metrics import JobObserver, Metrics
 from s3s3.queue.base import JobRequest
 from s3s3.queue.connection import connect
 from s3s3.queue.redis_queue import RedisJobQueue

@@ -9,8 +9,7 @@ import pytest
 
 from s3s3.errors import DestinationTooSlow, StoreUnavailable
 from s3s3.model import Job, Lane, Outcome, Result
-from s3s3.monitoring.job_observer import JobObserver
-from s3s3.monitoring.metrics import Metrics
+from s3s3.monitoring.metrics import JobObserver, Metrics
 
 JOB = Job("key", ("swift", "ceph"), Lane.FRESH, "1-1", "t", True, {}, 1000)
 

@@ -13,7 +13,6 @@ import pytest
 
 from s3s3.model import Job, Lane, Outcome, Result
 from s3s3.monitoring import log
-from s3s3.monitoring.job_observer import JobObserver
 from s3s3.monitoring.log import (
     MAX_REMEMBERED,
     JsonFormatter,
@@ -22,7 +21,7 @@ from s3s3.monitoring.log import (
     log_fields,
     object_id,
 )
-from s3s3.monitoring.metrics import Metrics
+from s3s3.monitoring.metrics import JobObserver, Metrics
 
 KEY = "a\nkey"
 
