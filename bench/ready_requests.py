@@ -10,8 +10,9 @@ from pathlib import Path
 
 from bench.cost import PeerFailed
 from bench.objects import Copying, content_of
-from s3s3.s3.keys import encode_key
-from s3s3.s3.signing import Credentials, RequestTarget, Signer, signer
+from s3s3.s3.address import RequestTarget
+from s3s3.s3.request import encode_key
+from s3s3.s3.signing import Credentials, Signer, signer
 from s3s3.scripts.demo.servers import HOST
 
 #: Number of different objects; more would only make the sending program larger.

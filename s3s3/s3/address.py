@@ -1,13 +1,38 @@
-"""Host, port and path of an endpoint, path style or virtual-host style."""
+"""Where a request goes: host, port, path and query, in path style or virtual-host style."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote
 
 from ..model import Endpoint
-from .keys import Query
-from .signing import RequestTarget
+
+#: Names and values, not encoded. The value None is a name without "=" (`?acl`).
+Query = Sequence[tuple[str, "str | None"]]
+
+
+def encode_query(query: Query) -> str:
+    """Return the query string, in the order given, with `%20` for a space."""
+    return "&".join(
+        quote(name, safe="") if value is None else f"{quote(name, safe='')}={quote(value, safe='')}"
+        for name, value in query
+    )
+
+
+class RequestTarget(NamedTuple):
+    """Path and query of a request.
+
+    Attributes:
+        path: as sent, encoded.
+        resource: the path with the bucket, encoded; differs from `path` in virtual-host style.
+        query: not encoded.
+    """
+
+    path: str
+    resource: str
+    query: Query = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,7 @@ from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape
 
 from ..errors import NoSuchKey, StoreRefused
-from .keys import KeyMapper
-from .request import LeaseCheck, Priority, Request, S3Requester
+from .request import KeyMapper, LeaseCheck, Priority, Request, S3Requester
 
 TAGGING = "x-amz-tagging"
 

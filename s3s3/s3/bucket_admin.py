@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from ..errors import StoreRefused
 from ..model import Endpoint
-from .keys import Query
+from .address import Query
 from .request import Request, S3Requester
 from .transport.pool import Timeouts
 

@@ -8,12 +8,12 @@ from typing import Literal
 
 from ..errors import InvalidKey, NoSuchKey, StoreError, StoreRefused
 from ..model import Endpoint
+from .address import Query
 from .attributes import ObjectAttributes
-from .keys import KeyMapper, Query, encode_key
 from .listing import BucketLister, Page
 from .multipart import Multipart
 from .objects import ObjectInfo, ObjectStream, PutResult, is_encrypted, object_info
-from .request import Body, LeaseCheck, RateLimiter, Request, Retries, S3Requester, no_check
+from .request import Body, KeyMapper, LeaseCheck, RateLimiter, Request, Retries, S3Requester, encode_key, no_check
 from .transport.pool import Timeouts
 from .xml import etag_in_body
 

@@ -23,9 +23,8 @@ from urllib.parse import unquote_to_bytes
 
 from ..errors import ListingOutOfOrder, StoreRefused
 from ..model import Endpoint, Entry
-from .keys import KeyMapper
 from .objects import EPOCH
-from .request import Priority, Request, S3Requester
+from .request import KeyMapper, Priority, Request, S3Requester
 from .xml import parse, unescape
 
 Page = list[Entry]

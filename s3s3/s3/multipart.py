@@ -11,9 +11,9 @@ from urllib.parse import unquote_plus
 from xml.sax.saxutils import escape
 
 from ..errors import StoreError, StoreRefused
-from .keys import KeyMapper, Query
+from .address import Query
 from .objects import PutResult, S3Response, is_encrypted
-from .request import Body, LeaseCheck, Priority, Request, S3Requester, no_check
+from .request import Body, KeyMapper, LeaseCheck, Priority, Request, S3Requester, no_check
 
 
 class Multipart:

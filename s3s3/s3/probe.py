@@ -14,9 +14,8 @@ from ..errors import IntegrityError, ListingOutOfOrder, NoSuchBucket, NoSuchKey,
 from ..model import Endpoint, Entry, md5_of_etag
 from .address import Address
 from .client import Store
-from .keys import KeyMapper
 from .listing import BucketLister, ListPage
-from .request import S3Requester
+from .request import KeyMapper, S3Requester
 from .transport.pool import Timeouts
 
 KEY_PREFIX = "s3s3-check-"

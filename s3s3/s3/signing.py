@@ -1,4 +1,4 @@
-"""S3 request signatures, versions 2 (HMAC-SHA1) and 4 (HMAC-SHA256), as a header or a presigned query.
+"""Credentials, and S3 request signatures, versions 2 (HMAC-SHA1) and 4 (HMAC-SHA256), in a header or a URL.
 
 V2: "Signing and authenticating REST requests", Amazon S3 user guide, API version 2006-03-01.
 V4: "Signature calculations for the Authorization header" and "Using query parameters", same guide.
@@ -11,6 +11,7 @@ are hashed as these bytes.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import re
@@ -19,11 +20,12 @@ from binascii import b2a_base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import NamedTuple, Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
-from ..model import Secret
-from .keys import Query, encode_query
+from ..errors import AccessDenied
+from ..model import Endpoint, Secret
+from .address import Query, RequestTarget, encode_query
 
 #: Query names that are part of a V2 signature: those of botocore's HmacV1Auth.QSAOfInterest.
 # fmt: off
@@ -35,6 +37,9 @@ SUBRESOURCES = frozenset((
     "storageClass", "tagging", "torrent", "uploadId", "uploads", "versionId", "versioning", "versions", "website",
 ))
 # fmt: on
+
+#: How long credentials of boto3's chain are used before the chain is asked again, which is cheap unless they expire.
+REFRESH_S = 60.0
 
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 _BLANK = " \t"
@@ -50,18 +55,58 @@ class Credentials:
     session_token: Secret | None = None
 
 
-class RequestTarget(NamedTuple):
-    """Path and query of a request.
+class CredentialProvider:
+    """An endpoint's configured credentials, else those of boto3's chain (environment, profile, instance role).
+
+    The chain runs in a thread when credentials are first needed, because it may send requests of its own.
 
     Attributes:
-        path: as sent, encoded.
-        resource: the path with the bucket, encoded; differs from `path` in virtual-host style.
-        query: not encoded.
+        valid_until_s: when `load` must be called again, by time.monotonic.
     """
 
-    path: str
-    resource: str
-    query: Query = ()
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.valid_until_s = 0.0
+        self._name = endpoint.name
+        self._table = endpoint.table
+        self._credentials: Credentials | None = None
+        self._chain: Any = None
+        self._lock = asyncio.Lock()
+        if endpoint.access_key_id is not None:
+            secret = endpoint.secret_access_key or Secret("")
+            self._credentials = Credentials(endpoint.access_key_id, secret, endpoint.session_token)
+            self.valid_until_s = float("inf")
+
+    def current(self) -> Credentials | None:
+        """Return the credentials, or None if `load` must be called first."""
+        return self._credentials if time.monotonic() < self.valid_until_s else None
+
+    async def load(self) -> Credentials:
+        """Return the credentials, from the chain if REFRESH_S have passed. Raises AccessDenied if there are none."""
+        async with self._lock:
+            credentials = self.current()
+            if credentials is None:
+                credentials = self._credentials = await asyncio.to_thread(self._run_chain)
+                self.valid_until_s = time.monotonic() + REFRESH_S
+            return credentials
+
+    def _run_chain(self) -> Credentials:
+        import botocore.session  # noqa: PLC0415  slow, and not needed with configured credentials
+        from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
+        try:
+            if self._chain is None:
+                self._chain = botocore.session.Session().get_credentials()
+            frozen = self._chain.get_frozen_credentials() if self._chain is not None else None
+        except BotoCoreError as error:
+            raise self._access_denied(str(error)) from error
+        if frozen is None or not frozen.access_key:
+            raise self._access_denied("no credentials are configured, and boto3 finds none")
+        token = Secret(frozen.token) if frozen.token else None
+        return Credentials(frozen.access_key, Secret(frozen.secret_key), token)
+
+    def _access_denied(self, message: str) -> AccessDenied:
+        advice = f"set aws_access_key_id and aws_secret_access_key in {self._table}, or boto3's environment or profile"
+        return AccessDenied(message, store=self._name, advice=advice)
 
 
 class Signer(Protocol):

@@ -14,7 +14,7 @@ from s3s3.errors import AccessDenied, ConfigError
 from s3s3.model import Endpoint, Secret
 from s3s3.s3 import create_resource
 from s3s3.s3.address import Address
-from s3s3.s3.credentials import CredentialProvider
+from s3s3.s3.signing import CredentialProvider
 from s3s3.scripts.demo.servers import StoreServer
 
 

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3s3.model import Secret
-from s3s3.s3.keys import encode_key, encode_query
-from s3s3.s3.signing import SUBRESOURCES, Credentials, RequestTarget, SignerV2, SignerV4, signer
+from s3s3.s3.address import RequestTarget, encode_query
+from s3s3.s3.request import encode_key
+from s3s3.s3.signing import SUBRESOURCES, Credentials, SignerV2, SignerV4, signer
 
 NOW = 1_791_234_567
 DATE = "Mon, 05 Oct 2026 21:09:27 GMT"

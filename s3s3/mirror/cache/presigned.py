@@ -18,10 +18,8 @@ from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
 from ...errors import SignatureRejected
 from ...model import MAX_KEY_BYTES, Endpoint
-from ...s3.address import Address
-from ...s3.credentials import CredentialProvider
-from ...s3.keys import Query
-from ...s3.signing import SUBRESOURCES, Credentials, RequestTarget, SignerV2, SignerV4
+from ...s3.address import Address, Query, RequestTarget
+from ...s3.signing import SUBRESOURCES, CredentialProvider, Credentials, SignerV2, SignerV4
 
 #: Longest validity of a V4 signature (s), as in S3.
 MAX_V4_VALIDITY_S = 7 * 86_400

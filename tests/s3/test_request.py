@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from s3s3.errors import InvalidKey
 from s3s3.model import Endpoint
-from s3s3.s3.keys import KeyMapper, encode_key, encode_query
+from s3s3.s3.address import encode_query
+from s3s3.s3.request import KeyMapper, encode_key
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
