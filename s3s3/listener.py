@@ -16,9 +16,9 @@ from .errors import AccessDenied, ConfigError, NoSuchBucket, S3S3Error
 from .model import matcher
 from .monitoring.metrics import Metrics
 from .notifications.chaining import on_copied_for
-from .notifications.factory import create_sources
 from .notifications.gap_backfill import GapBackfill
 from .notifications.pubsub import PubSubSource
+from .notifications.redis_stream import RedisStreamSource
 from .notifications.routing import RouteQueue, Routing
 from .notifications.source import NotificationSource
 from .queue import connection
@@ -176,17 +176,35 @@ async def _source_denial(stores: RouteStores) -> S3S3Error | None:
 
 
 def sources_for(listeners: Sequence[RouteListener], config: Config, metrics: Metrics) -> list[NotificationSource]:
-    """Return the enabled sources that serve all routes; channels belong to one route each."""
+    """Return the enabled sources that serve all routes, not running yet; channels belong to one route each."""
 
-    def count_unusable(kind: str) -> None:
+    def count(kind: str) -> None:
         metrics.notifications["", kind] += 1  # without a key there is no route
 
-    queues = [
-        RouteQueue(each.route, each.jobs, each.worker.observer.on_notification, each.jobs.dead_letter_message)
-        for each in listeners
-    ]
-    first = listeners[0]
-    sources = create_sources(config, first.subscriber_client, first.jobs.consumer, Routing(queues), count_unusable)
+    routing = Routing(
+        [
+            RouteQueue(each.route, each.jobs, each.worker.observer.on_notification, each.jobs.dead_letter_message)
+            for each in listeners
+        ]
+    )
+    sources: list[NotificationSource] = []
+    if config.stream is not None:
+        client, consumer = listeners[0].subscriber_client, listeners[0].jobs.consumer
+        sources.append(
+            RedisStreamSource(client, config.stream.name, config.stream.group, consumer, routing,
+                              lease_s=config.worker.lease_s, count=count)
+        )  # fmt: skip
+    if config.sqs is not None:
+        from .notifications.sqs import SqsSource  # noqa: PLC0415  boto3 is slow to import
+
+        url, region, endpoint_url = config.sqs.url, config.sqs.region, config.sqs.endpoint_url
+        sources.append(SqsSource(url, routing, region=region, endpoint_url=endpoint_url, count=count))
+    if config.webhook is not None:
+        from .notifications.webhook import WebhookSource  # noqa: PLC0415  aiohttp is slow to import
+
+        sources.append(
+            WebhookSource(config.webhook.host, config.webhook.port, config.webhook.token, routing, count=count)
+        )
     for source in sources:
         for listener in listeners:
             metrics.notifications[listener.route.name, source.kind] += 0

@@ -7,8 +7,7 @@ from typing import Any, cast
 import pytest
 
 from s3s3.errors import RedisUnavailable
-from s3s3.model import Endpoint, Lane, Notification, Route
-from s3s3.notifications.chaining import DownstreamRoutes, downstream_routes
+from s3s3.model import Endpoint, Notification, Route
 from s3s3.notifications.routing import RouteQueue, Routing
 from tests.queue.factories import claim, recording_queue
 
@@ -105,28 +104,3 @@ async def test_a_failure_of_the_queue_is_raised_and_not_counted() -> None:
     with pytest.raises(RedisUnavailable):
         await routing.deliver([Notification("raw/a")], "webhook")
     assert queues.counted == []
-
-
-# -- chained routes
-
-FIRST = Route("first", Endpoint("source", "a", "ceph", prefix="in/"),
-              (Endpoint("dest", "b", "swift", prefix="x/"), Endpoint("dest-2", "c", "swift")))  # fmt: skip
-SECOND = Route("second", Endpoint("source", "b", "swift", prefix="x/raw/"), (Endpoint("dest", "d", "swift"),))
-ELSEWHERE = Route("elsewhere", Endpoint("source", "b", "ceph", prefix="x/"), (Endpoint("dest", "e", "swift"),))
-
-
-def test_a_downstream_route_has_its_source_where_another_route_writes() -> None:
-    routes = [FIRST, SECOND, ELSEWHERE]
-    assert [downstream_routes(route, routes) for route in routes] == [[SECOND], [], []]
-
-
-async def test_a_downstream_route_is_notified_of_the_key_at_the_destination() -> None:
-    jobs = recording_queue()
-    counted: list[str] = []
-    downstream = DownstreamRoutes(FIRST, [RouteQueue(SECOND, jobs, counted.append)])
-    for key in ("in/raw/k", "in/other/k"):
-        await downstream.notify(key)
-    assert [job.key for job in await claim(jobs)] == ["x/raw/k"]
-    assert counted == ["route"]
-    await downstream.notify("in/raw/known", Lane.BULK)
-    assert [(job.key, job.unconditional) for job in await claim(jobs)] == [("x/raw/known", False)]
