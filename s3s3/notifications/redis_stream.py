@@ -23,7 +23,8 @@ from ..errors import RedisUnavailable
 from ..model import Notification
 from ..queue.redis_calls import LuaScripts, RedisRetry, is_no_group, translate_errors
 from .message import BadMessage, parse_message, printable_message
-from .source import Deliver, SourceHealth
+from .routing import Routing
+from .source import NotificationSource, SourceHealth
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ MIN_TIME_MS = 10**12
 Entry = tuple[bytes, Mapping[bytes, bytes]]
 
 
-class RedisStreamSource:
+class RedisStreamSource(NotificationSource):
     """Receives notifications from a stream.
 
     Args:
@@ -62,7 +63,7 @@ class RedisStreamSource:
         name: str,
         group: str,
         consumer: str,
-        routing: Deliver,
+        routing: Routing,
         *,
         lease_s: float = 60.0,
         count: Callable[[str], None] = lambda kind: None,
@@ -176,12 +177,6 @@ class RedisStreamSource:
         except ResponseError as error:
             if not is_no_group(error) and "no such key" not in str(error):
                 raise
-
-    def health_problem(self) -> str:
-        return self._health.health_problem()
-
-    async def readiness_problems(self) -> list[str]:
-        return self._health.readiness_problems()
 
 
 def _notification(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Notification:

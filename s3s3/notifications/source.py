@@ -5,53 +5,45 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 
-from ..model import Notification
 from .message import BadMessage
 
 log = logging.getLogger(__name__)
 
-#: Labels of `s3s3_notifications_total`, besides those of `BadMessage`.
+#: Label of notifications that match no route, in `s3s3_notifications_total`.
 NO_ROUTE = "no_route"
-UNAUTHORIZED = "unauthorized"
 
 
-class Deliver(Protocol):
-    """What a source delivers its notifications to; `s3s3.notifications.routing.Routing` implements it."""
-
-    async def deliver(self, notifications: Sequence[Notification], kind: str) -> int:
-        """Enqueue notifications; return how many match no route. Raises RedisUnavailable."""
-
-    async def dead_letter(self, message: str, reason: str, bucket: str | None = None) -> None:
-        """Keep a message without a usable key as a dead letter. Raises RedisUnavailable."""
-
-
-class NotificationSource(Protocol):
+class NotificationSource(ABC):
     """A source of notifications that serves all routes.
 
-    It acknowledges a notification (XACK, DeleteMessage, 200) only after `Deliver.deliver` has returned; until then the
+    It acknowledges a notification (XACK, DeleteMessage, 200) only after `Routing.deliver` has returned; until then the
     sender keeps it. It survives times when Redis or its own service is unavailable.
 
     Attributes:
         kind: label of its notifications in `s3s3_notifications_total`.
     """
 
-    @property
-    def kind(self) -> str: ...
+    kind: str
+    _health: SourceHealth
 
+    @abstractmethod
     def __str__(self) -> str:
         """Return what it is called in messages: "stream s3s3:notifications"."""
 
+    @abstractmethod
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver notifications until `stop` is set; then finish or release those already received."""
 
     def health_problem(self) -> str:
         """Return why it receives nothing, or ""."""
+        return self._health.silence_problem()
 
     async def readiness_problems(self) -> list[str]:
         """Return what it needs and cannot reach, one item each."""
+        return [f"{self}: {self._health.problem}"] if self._health.problem else []
 
 
 class SourceHealth:
@@ -93,34 +85,23 @@ class SourceHealth:
 
     def count_bad(self, bad: BadMessage, text: str, consequence: str) -> None:
         """Count a message without a usable key; log the first of each kind, and what happens to such messages."""
-        self._count(bad.kind)
-        self._log_first(
-            bad.kind, f"unusable message, {consequence}; others like it are not logged ({bad}): {text[:80]!r}"
-        )
-
-    def count_unauthorized(self) -> None:
-        """Count a message without the token."""
-        self._count(UNAUTHORIZED)
-        self._log_first(UNAUTHORIZED, "request without the token refused; others are only counted")
+        self.count(bad.kind, f"unusable message, {consequence}; others like it are not logged ({bad}): {text[:80]!r}")
 
     def count_unrouted(self, number: int) -> None:
         """Count notifications that match no route."""
+        self.count(NO_ROUTE, f"notification matches no route, ignored; others are only counted, as {NO_ROUTE}", number)
+
+    def count(self, kind: str, warning: str, number: int = 1) -> None:
+        """Count messages with this label; log the warning for the first."""
         for _ in range(number):
-            self._count(NO_ROUTE)
-        if number:
-            self._log_first(NO_ROUTE, f"notification matches no route, ignored; others are only counted, as {NO_ROUTE}")
-
-    def _log_first(self, kind: str, message: str) -> None:
-        if kind not in self._logged:
+            self._count(kind)
+        if number and kind not in self._logged:
             self._logged.add(kind)
-            log.warning("%s: %s", self._name, message)
+            log.warning("%s: %s", self._name, warning)
 
-    def health_problem(self) -> str:
-        """Return why the source receives nothing, or ""."""
+    def silence_problem(self) -> str:
+        """Return how long the source has been silent if that is too long, and why; or ""."""
         silent_s = time.monotonic() - self._last_success_s
         if silent_s <= self._max_silence_s:
             return ""
         return f"{self._name}: no answer for {silent_s:.0f} s" + (f": {self.problem}" if self.problem else "")
-
-    def readiness_problems(self) -> list[str]:
-        return [f"{self._name}: {self.problem}"] if self.problem else []

@@ -24,8 +24,9 @@ from ..model import Notification
 from ..queue.redis_calls import RedisRetry
 from ..tasks import run_until_stopped, run_with_background, wait_with_timeout
 from .message import printable_message
+from .routing import Routing
 from .s3_events import parse_events
-from .source import Deliver, SourceHealth
+from .source import NotificationSource, SourceHealth
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ DEFAULT_VISIBILITY_S = 30
 _REGION = re.compile(r"https?://(?:sqs\.([a-z0-9-]+)|([a-z0-9-]+)\.queue)\.(?:amazonaws|api\.aws)\b")
 
 
-class SqsSource:
+class SqsSource(NotificationSource):
     """Receives notifications from an SQS queue.
 
     Args:
@@ -61,7 +62,7 @@ class SqsSource:
     def __init__(
         self,
         url: str,
-        routing: Deliver,
+        routing: Routing,
         *,
         region: str | None = None,
         endpoint_url: str = "",
@@ -162,12 +163,6 @@ class SqsSource:
         if failed:
             log.warning("%s: %d messages were not deleted and will be received again: %s",
                         self, len(failed), failed[0].get("Message"))  # fmt: skip
-
-    def health_problem(self) -> str:
-        return self._health.health_problem()
-
-    async def readiness_problems(self) -> list[str]:
-        return self._health.readiness_problems()
 
 
 def connect(url: str, region: str | None, endpoint_url: str) -> Any:

@@ -27,8 +27,9 @@ from ..config.addresses import bind_error_text
 from ..errors import RedisUnavailable
 from ..tasks import timeout, wait_with_timeout
 from .message import printable_message
+from .routing import Routing
 from .s3_events import parse_events
-from .source import Deliver, SourceHealth
+from .source import NotificationSource, SourceHealth
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ BIND_RETRY_S = 5.0
 SHUTDOWN_TIMEOUT_S = 5.0
 
 
-class WebhookSource:
+class WebhookSource(NotificationSource):
     """Receives notifications over HTTP.
 
     Several listeners of one machine can share the address (SO_REUSEPORT); the kernel distributes connections.
@@ -56,7 +57,7 @@ class WebhookSource:
     kind = "webhook"
 
     def __init__(
-        self, host: str, port: int, token: str, routing: Deliver, *, count: Callable[[str], None] = lambda kind: None
+        self, host: str, port: int, token: str, routing: Routing, *, count: Callable[[str], None] = lambda kind: None
     ) -> None:
         self._host, self._port = host, port
         self._token = token.encode()
@@ -92,7 +93,7 @@ class WebhookSource:
 
     async def _on_notify(self, request: web.Request) -> web.Response:
         if not self._is_authorized(request.headers.get("Authorization", "")):
-            self._health.count_unauthorized()
+            self._health.count("unauthorized", "request without the token refused; others are only counted")
             return web.Response(
                 status=401, text="send the token of [webhook] as Bearer, or as the password of Basic\n",
                 headers={"WWW-Authenticate": 'Bearer, Basic realm="s3s3"'},

@@ -15,10 +15,11 @@ import aiohttp
 import boto3
 from redis.asyncio import Redis
 
-from s3s3.model import Endpoint, Notification, Route
+from s3s3.model import Endpoint, Lane, Notification, Route
 from s3s3.notifications.pubsub import PubSubSource
 from s3s3.notifications.redis_stream import RedisStreamSource
-from s3s3.notifications.source import Deliver, NotificationSource
+from s3s3.notifications.routing import Routing
+from s3s3.notifications.source import NotificationSource
 from s3s3.notifications.sqs import SqsSource
 from s3s3.notifications.webhook import WebhookSource
 from s3s3.queue import connection
@@ -42,7 +43,7 @@ def event(*keys: str, bucket: str = "images", source: str = "aws:s3") -> str:
     )  # fmt: skip
 
 
-class Receiver:
+class Receiver(Routing):
     """Records what a source delivers.
 
     Attributes:
@@ -52,13 +53,14 @@ class Receiver:
     """
 
     def __init__(self) -> None:
+        super().__init__([])
         self.offered: list[Notification] = []
         self.notifications: list[Notification] = []
         self.dead_letters: list[tuple[str, str, str | None]] = []
         self.counted: list[str] = []
         self.wait: Callable[[], Awaitable[object]] = partial(asyncio.sleep, 0)
 
-    async def deliver(self, notifications: Sequence[Notification], kind: str) -> int:
+    async def deliver(self, notifications: Sequence[Notification], kind: str, lane: Lane = Lane.FRESH) -> int:
         self.offered += notifications
         await self.wait()
         self.notifications += notifications
@@ -81,25 +83,19 @@ class Sender(Protocol):
 
     keeps_until_acknowledged: bool
 
-    def source(self, routing: Deliver, count: Callable[[str], None]) -> NotificationSource: ...
+    def source(self, routing: Routing, count: Callable[[str], None]) -> NotificationSource: ...
     async def send(self, key: str, bucket: str = "images") -> None: ...
     async def send_bad(self) -> None: ...
     async def pending(self) -> int: ...
     async def close(self) -> None: ...
 
 
-class CountingReceiver(Deliver, Protocol):
-    """A receiver with the labels that its source has counted."""
-
-    counted: list[str]
-
-
 @asynccontextmanager
 async def listening_to(
-    sender: Sender, receiver: CountingReceiver
+    sender: Sender, routing: Routing, count: Callable[[str], None]
 ) -> AsyncIterator[tuple[NotificationSource, asyncio.Event]]:
     """Run a source; yield it and its stop event, which is set at the end of the block."""
-    source, stop = sender.source(receiver, receiver.counted.append), asyncio.Event()
+    source, stop = sender.source(routing, count), asyncio.Event()
     async with running(source.run(stop)) as task:
         await until(lambda: not source.health_problem())
         yield source, stop
@@ -110,7 +106,7 @@ async def listening_to(
 @asynccontextmanager
 async def listening(sender: Sender) -> AsyncIterator[tuple[Receiver, NotificationSource]]:
     receiver = Receiver()
-    async with listening_to(sender, receiver) as (source, _):
+    async with listening_to(sender, receiver, receiver.counted.append) as (source, _):
         yield receiver, source
     assert source.kind == "stream" or not receiver.dead_letters, (
         "only the stream source uses dead letters; other senders keep the message"
@@ -129,7 +125,7 @@ class StreamSender:
         self.client = connection.connect(url, decode=False)
         self._consumers = 0
 
-    def source(self, routing: Deliver, count: Callable[[str], None]) -> RedisStreamSource:
+    def source(self, routing: Routing, count: Callable[[str], None]) -> RedisStreamSource:
         self._consumers += 1
         return RedisStreamSource(self.client, self.name, self.group, f"listener {self._consumers}", routing,
                       lease_s=LEASE_S, count=count)  # fmt: skip
@@ -167,7 +163,7 @@ class SqsSender:
         url: str = reply["QueueUrl"]
         return url
 
-    def source(self, routing: Deliver, count: Callable[[str], None]) -> SqsSource:
+    def source(self, routing: Routing, count: Callable[[str], None]) -> SqsSource:
         return SqsSource(self.url, routing, region="us-west-2", endpoint_url=self.endpoint_url, count=count)
 
     async def send(self, key: str, bucket: str = "images") -> None:
@@ -201,7 +197,7 @@ class WebhookSender:
         self.statuses: list[int] = []
         self._sending: set[asyncio.Task[None]] = set()
 
-    def source(self, routing: Deliver, count: Callable[[str], None]) -> WebhookSource:
+    def source(self, routing: Routing, count: Callable[[str], None]) -> WebhookSource:
         return WebhookSource("127.0.0.1", self.port, TOKEN, routing, count=count)
 
     async def post(self, body: str | bytes | AsyncIterator[bytes], **options: Any) -> tuple[int, str]:
@@ -237,7 +233,7 @@ class WebhookSender:
         await self.session.close()
 
 
-class ChannelSource:
+class ChannelSource(NotificationSource):
     """`PubSubSource` with the interface of the other sources. It enqueues directly."""
 
     kind = "pubsub"
@@ -247,6 +243,9 @@ class ChannelSource:
         jobs = RedisJobQueue(self._clients[0], ROUTE.name, ROUTE.destination_names)
         self._pubsub = PubSubSource(ROUTE, ROUTE.channel, jobs, self._clients[1],
                         count=count)  # fmt: skip
+
+    def __str__(self) -> str:
+        return "channel backup"
 
     async def run(self, stop: asyncio.Event) -> None:
         async def until_stopped() -> None:
@@ -272,7 +271,7 @@ class ChannelSender:
         self._url = url
         self.client: Redis = connection.connect(url)
 
-    def source(self, routing: Deliver, count: Callable[[str], None]) -> ChannelSource:
+    def source(self, routing: Routing, count: Callable[[str], None]) -> ChannelSource:
         return ChannelSource(self._url, count)
 
     async def send(self, key: str, bucket: str = "images") -> None:

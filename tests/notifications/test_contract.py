@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from s3s3.errors import RedisUnavailable
-from s3s3.model import Notification
+from s3s3.model import Lane, Notification
 from s3s3.notifications.routing import RouteQueue, Routing
 from s3s3.queue import connection
 from s3s3.queue.redis_queue import RedisJobQueue
@@ -26,7 +26,7 @@ but_for_pubsub = pytest.mark.parametrize("sender", ["stream", "sqs", "webhook"],
 ODD_KEYS = ("a+b%20c", "a b c", "100%", 'c\'est "ça"/ü/日本/\U0001f600', "//x//", "new\nline", "k" * 1024)
 
 
-class Queue:
+class Queue(Routing):
     """A queue behind a receiver that can delay or refuse notifications."""
 
     def __init__(self, url: str) -> None:
@@ -37,18 +37,15 @@ class Queue:
         self.opened = asyncio.Event()
         self.opened.set()
         self.refusals = 0
-        self._routing = Routing([RouteQueue(ROUTE, self.jobs, self.counted.append, self.jobs.dead_letter_message)])
+        super().__init__([RouteQueue(ROUTE, self.jobs, self.counted.append, self.jobs.dead_letter_message)])
 
-    async def deliver(self, notifications: Sequence[Notification], kind: str) -> int:
+    async def deliver(self, notifications: Sequence[Notification], kind: str, lane: Lane = Lane.FRESH) -> int:
         self.offered += notifications
         if self.refusals:
             self.refusals -= 1
             raise RedisUnavailable("Redis cannot be reached: refused")
         await self.opened.wait()
-        return await self._routing.deliver(notifications, kind)
-
-    async def dead_letter(self, message: str, reason: str, bucket: str | None = None) -> None:
-        await self._routing.dead_letter(message, reason, bucket)
+        return await super().deliver(notifications, kind, lane)
 
     async def keys(self) -> list[str]:
         return [job.key for job in await claim(self.jobs, 100)]
@@ -65,7 +62,7 @@ async def queue(redis_url: str) -> AsyncIterator[Queue]:
 
 
 async def test_a_notification_is_enqueued_and_acknowledged(sender: Sender, queue: Queue) -> None:
-    async with listening_to(sender, queue):
+    async with listening_to(sender, queue, queue.counted.append):
         for key in ("one", "two"):
             await sender.send(key)
         await until(lambda: queue.has(2))
@@ -75,7 +72,7 @@ async def test_a_notification_is_enqueued_and_acknowledged(sender: Sender, queue
 
 
 async def test_any_key_is_enqueued_unchanged(sender: Sender, queue: Queue) -> None:
-    async with listening_to(sender, queue):
+    async with listening_to(sender, queue, queue.counted.append):
         for key in ODD_KEYS:
             await sender.send(key)
         await until(lambda: queue.has(len(ODD_KEYS)))
@@ -84,7 +81,7 @@ async def test_any_key_is_enqueued_unchanged(sender: Sender, queue: Queue) -> No
 
 @but_for_pubsub
 async def test_a_notification_for_another_bucket_is_acknowledged_and_counted(sender: Sender, queue: Queue) -> None:
-    async with listening_to(sender, queue):
+    async with listening_to(sender, queue, queue.counted.append):
         await sender.send("other", bucket="logs")
         await sender.send("ours")
         await until(lambda: queue.has(1))
@@ -96,7 +93,7 @@ async def test_a_notification_for_another_bucket_is_acknowledged_and_counted(sen
 @but_for_pubsub
 async def test_a_notification_is_kept_until_it_is_enqueued(sender: Sender, queue: Queue) -> None:
     queue.opened.clear()
-    async with listening_to(sender, queue):
+    async with listening_to(sender, queue, queue.counted.append):
         await sender.send("key")
         await until(lambda: queue.offered)
         await asyncio.sleep(0.5)
@@ -109,7 +106,7 @@ async def test_a_notification_is_kept_until_it_is_enqueued(sender: Sender, queue
 @but_for_pubsub
 async def test_a_notification_is_enqueued_when_redis_is_available_again(sender: Sender, queue: Queue) -> None:
     queue.refusals = 3
-    async with listening_to(sender, queue) as (source, _):
+    async with listening_to(sender, queue, queue.counted.append) as (source, _):
         await sender.send("key")
         await until(lambda: queue.has(1))
         await until(lambda: nothing_is_pending(sender))
@@ -127,14 +124,14 @@ async def test_a_notification_received_by_a_listener_that_died_is_delivered_by_a
         await until(lambda: queue.offered)
     assert await sender.pending() == 1
     queue.opened.set()
-    async with listening_to(sender, queue):
+    async with listening_to(sender, queue, queue.counted.append):
         await until(lambda: queue.has(1))
         await until(lambda: nothing_is_pending(sender))
     assert await queue.keys() == ["key"]
 
 
 async def test_an_unusable_message_is_counted_and_does_not_affect_others(sender: Sender, queue: Queue) -> None:
-    async with listening_to(sender, queue) as (source, _):
+    async with listening_to(sender, queue, queue.counted.append) as (source, _):
         await sender.send_bad()
         await sender.send("good")
         await until(lambda: queue.has(1))
@@ -146,7 +143,7 @@ async def test_an_unusable_message_is_counted_and_does_not_affect_others(sender:
 async def test_a_stop_takes_effect_soon_and_received_notifications_are_enqueued_first(
     sender: Sender, queue: Queue
 ) -> None:
-    async with listening_to(sender, queue) as (_, stop):
+    async with listening_to(sender, queue, queue.counted.append) as (_, stop):
         if sender.keeps_until_acknowledged:
             queue.opened.clear()
             await sender.send("key")
@@ -162,12 +159,12 @@ async def test_a_stop_takes_effect_soon_and_received_notifications_are_enqueued_
 
 @but_for_pubsub
 async def test_a_stop_while_redis_is_unavailable_releases_the_notification(sender: Sender, queue: Queue) -> None:
-    async with listening_to(sender, queue) as (_, stop):
+    async with listening_to(sender, queue, queue.counted.append) as (_, stop):
         queue.refusals = 1000
         await sender.send("key")
         await until(lambda: queue.offered)
         stop.set()
     assert await sender.pending() == 1
     queue.refusals = 0
-    async with listening_to(sender, queue):
+    async with listening_to(sender, queue, queue.counted.append):
         await until(lambda: queue.has(1))
