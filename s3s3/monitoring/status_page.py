@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from aiohttp import web
 from redis.asyncio import Redis
@@ -151,28 +151,22 @@ class StatusPage:
         names = (*reader.route.destination_names, DeadLetter.MESSAGES) if reader else ()
         if reader is None or destination not in names or verb not in ("retry", "retry all", "drop"):
             return await self._response("Nothing changed: unknown command", 400)
+        apply = reader.jobs.drop if verb == "drop" else reader.jobs.redrive
+        count = 0
         try:
-            count = await self._apply(reader, verb, destination, keys)
+            if verb == "retry all":
+                async for letter in reader.jobs.dead_letters(destination):
+                    keys.append(letter.key)
+                    if len(keys) == MAX_KEYS_PER_CALL:
+                        count += await apply(destination, keys)
+                        keys = []
+            count += await apply(destination, keys)
         except RedisUnavailable as error:
             return await self._response(f"The result is unknown: {error}", 503)
         self._expires_at_s = 0.0
         done = "drop" if verb == "drop" else "retry"
         log.info("route %s: %s: %s from the status page", route, destination, _result_text(done, count))
         raise web.HTTPSeeOther(f"./?done={done}&count={count}")
-
-    async def _apply(self, reader: RouteSnapshotReader, verb: str, destination: str, keys: Sequence[str]) -> int:
-        jobs = reader.jobs
-        apply: Callable[[str, Sequence[str]], Awaitable[int]] = jobs.drop if verb == "drop" else jobs.redrive
-        if verb != "retry all":
-            return await apply(destination, keys)
-        count = 0
-        chunk: list[str] = []
-        async for letter in jobs.dead_letters(destination):
-            chunk.append(letter.key)
-            if len(chunk) == MAX_KEYS_PER_CALL:
-                count += await apply(destination, chunk)
-                chunk = []
-        return count + (await apply(destination, chunk) if chunk else 0)
 
 
 def _result_text(done: str, count: int) -> str:
