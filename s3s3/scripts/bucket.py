@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import nullcontext
 from datetime import datetime, timezone
+from functools import partial
 from typing import TextIO
 
 from rich.console import Console
@@ -100,7 +101,13 @@ async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     settings = config.load(arguments.config)
     routes = with_buckets(select_routes(settings, arguments.route), arguments.source_bucket, arguments.dest_bucket)
     if arguments.distributed and arguments.since is None:
-        _reject_deletions(routes)
+        problems = [
+            f"--distributed: {destination.table} has delete = true, which needs one process that lists the whole "
+            "bucket: run s3s3 bucket without --distributed, or with --since, which deletes nothing"
+            for route in routes for destination in route.destinations if destination.delete
+        ]  # fmt: skip
+        if problems:
+            raise ConfigError(problems)
     for warning in config.config_warnings(settings.routes):
         log.warning("%s", warning)
     while True:
@@ -113,17 +120,6 @@ async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         pause_s = max(arguments.interval - (time.monotonic() - started_s), 0.0)
         if await wait_with_timeout(stop, pause_s):
             return command.OK
-
-
-def _reject_deletions(routes: list[Route]) -> None:
-    """Raise ConfigError if a route propagates deletions: only a process that lists everything can decide on them."""
-    problems = [
-        f"--distributed: {destination.table} has delete = true, which needs one process that lists the whole bucket: "
-        "run s3s3 bucket without --distributed, or with --since, which deletes nothing"
-        for route in routes for destination in route.destinations if destination.delete
-    ]  # fmt: skip
-    if problems:
-        raise ConfigError(problems)
 
 
 async def _compare_all(
@@ -152,7 +148,12 @@ async def _compare_all(
         if report and ended:
             report.complete()
     _print_summaries(summaries, ended, sys.stderr if arguments.report == "-" else sys.stdout)
-    return max(worst, _status(summaries, is_partial=arguments.since is not None))
+    if any(summary.errors for summary in summaries):
+        return command.OUT_OF_REACH
+    # With --since, other objects were not compared: the result cannot be proven, only complete.
+    partial_run = arguments.since is not None
+    succeeded = all(each.proven or (partial_run and each.ended and each.complete) for each in summaries)
+    return worst if succeeded else max(worst, command.SOME_FAILED)
 
 
 async def _compare(
@@ -175,13 +176,10 @@ async def _compare(
                     drain_s=arguments.drain_s, on_copied=on_copied,
                 )  # fmt: skip
                 return
-
-            async def run() -> None:
-                await reconcile_with_worker(
-                    stores, jobs, settings.worker, options, stop, summary=summary, on_progress=progress,
-                    drain_s=arguments.drain_s, on_copied=on_copied,
-                )  # fmt: skip
-
+            run = partial(
+                reconcile_with_worker, stores, jobs, settings.worker, options, stop, summary=summary,
+                on_progress=progress, drain_s=arguments.drain_s, on_copied=on_copied,
+            )  # fmt: skip
             if arguments.dry_run:  # changes nothing, so needs no lock
                 await run()
             else:
@@ -208,11 +206,3 @@ def _print_summaries(summaries: list[ReconcileSummary], ended: bool, output: Tex
             console.print(f"{title}: deletions withheld at {destination}: {reason}")
     if not ended:
         console.print("interrupted: not everything was compared; run it again")
-
-
-def _status(summaries: list[ReconcileSummary], *, is_partial: bool) -> int:
-    """Return the exit status. A partial run, of objects changed since a time, cannot be proven, only complete."""
-    if any(summary.errors for summary in summaries):
-        return command.OUT_OF_REACH
-    succeeded = all(summary.proven or (is_partial and summary.ended and summary.complete) for summary in summaries)
-    return command.OK if succeeded else command.SOME_FAILED

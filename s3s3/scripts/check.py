@@ -8,6 +8,8 @@ import dataclasses
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import uvloop
 
@@ -17,11 +19,11 @@ from ..config.addresses import redacted_url
 from ..errors import RedisTooOld, RedisUnavailable
 from ..model import Route
 from ..queue import connection
+from ..queue.redis_calls import translate_errors
 from ..s3.probe import StoreCapabilities, probe
 from . import command
 from .output import print_labelled, print_table, printable
-from .redis_probe import RedisFindings, probe_redis
-from .selection import add_route_option, select_routes
+from .selection import add_route_option, count_subscribers, select_routes
 
 #: Store columns that fit into 80 characters.
 MAX_STORES_PER_TABLE = 3
@@ -30,6 +32,29 @@ MAX_STORES_PER_TABLE = 3
 RouteStores = tuple[str, Sequence[StoreCapabilities]]
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class RedisFindings:
+    """Properties of the Redis server; None is unknown.
+
+    Attributes:
+        subscribers: connections that subscribe to each channel; each listener has one for each route.
+        maxmemory_bytes: 0 is unlimited.
+        errors: problems, with the command that fixes each.
+        notes: what an operator should know.
+    """
+
+    address: str
+    channels: Sequence[str]
+    reachable: bool = False
+    version: str | None = None
+    append_only_file: bool | None = None
+    maxmemory_bytes: int | None = None
+    maxmemory_policy: str | None = None
+    subscribers: dict[str, int] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,10 +71,9 @@ def command_line() -> argparse.ArgumentParser:
     )
     add_route_option(parser)
     parser.add_argument(
-        "--read-only",
-        action="store_true",
+        "--read-only", action="store_true",
         help="write nothing (default: write a few small objects to each destination)",
-    )
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -61,7 +85,7 @@ async def _check(arguments: argparse.Namespace) -> int:
         log.warning("%s", warning)
     redis, routes_stores = await asyncio.gather(
         _check_redis(settings, routes),
-        asyncio.gather(*(_check_route(route, writes=not arguments.read_only) for route in routes)),
+        asyncio.gather(*(_probe_stores(route, writes=not arguments.read_only) for route in routes)),
     )
     if arguments.json:
         fields = [{"route": name, "stores": list(map(dataclasses.asdict, stores))} for name, stores in routes_stores]
@@ -74,7 +98,7 @@ async def _check(arguments: argparse.Namespace) -> int:
     return command.SOME_FAILED if any(found.errors for found in findings) else command.OK
 
 
-async def _check_route(route: Route, *, writes: bool) -> RouteStores:
+async def _probe_stores(route: Route, *, writes: bool) -> RouteStores:
     probes = [probe(route.source, writes=False), *(probe(store, writes=writes) for store in route.destinations)]
     return route.name, await asyncio.gather(*probes)
 
@@ -87,7 +111,16 @@ async def _check_redis(settings: Config, routes: Sequence[Route]) -> RedisFindin
     findings = RedisFindings(redacted_url(settings.pubsub.url), channels)
     client = connection.connect(settings.pubsub.url)
     try:
-        await probe_redis(client, findings)
+        findings.version = await connection.check_version(client)
+        findings.reachable = True
+        with translate_errors():
+            info: dict[str, Any] = await client.info()
+        for node in [info] if "redis_version" in info else info.values():
+            _check_node(node, findings)
+        for channel in channels:
+            findings.subscribers[channel] = await count_subscribers(client, channel)
+            if not findings.subscribers[channel]:
+                findings.notes.append(f"Redis: no subscriber on channel {channel!r}: s3s3 listen is not running")
     except (RedisUnavailable, RedisTooOld) as error:
         findings.errors.append(str(error))
     finally:
@@ -95,18 +128,47 @@ async def _check_redis(settings: Config, routes: Sequence[Route]) -> RedisFindin
     return findings
 
 
+def _check_node(info: dict[str, Any], findings: RedisFindings) -> None:
+    """Check the INFO of one node (redis.io, "INFO")."""
+    if "aof_enabled" in info:
+        findings.append_only_file = bool(info["aof_enabled"]) and findings.append_only_file is not False
+    findings.maxmemory_policy = info.get("maxmemory_policy")
+    findings.maxmemory_bytes = info.get("maxmemory")
+    advice = []
+    if findings.append_only_file is False:
+        problem = "Redis has no append-only file: if it crashes, queued keys are lost"
+        advice.append((findings.notes, problem, "appendonly yes"))
+    if findings.maxmemory_policy not in (None, "noeviction"):
+        problem = f"Redis evicts queued keys when memory is short (maxmemory-policy {findings.maxmemory_policy})"
+        lines = findings.errors if findings.maxmemory_bytes else findings.notes
+        advice.append((lines, problem, "maxmemory-policy noeviction"))
+    for lines, problem, setting in advice:
+        line = f"{problem}; fix: redis-cli CONFIG SET {setting}, then redis-cli CONFIG REWRITE"
+        if line not in lines:  # the nodes of a cluster may share a problem
+            lines.append(line)
+
+
 def _print(routes_stores: Sequence[RouteStores], redis: RedisFindings | None) -> None:
     for route, stores in routes_stores:
         for start in range(0, len(stores), MAX_STORES_PER_TABLE):
             part = stores[start : start + MAX_STORES_PER_TABLE]
             columns = [_store_column(store) for store in part]
-            rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
-            print_table((f"route {route}", *(store.name for store in part)), rows)
+            print_table(
+                (f"route {route}", *(store.name for store in part)),
+                [(name, *(column[name] for column in columns)) for name in columns[0]],
+            )
             print()
     if redis is None:
         print("no Redis configured: s3s3 bucket works without, s3s3 listen does not\n")
     else:
-        print_table(("Redis", printable(redis.address)), list(_redis_column(redis).items()))
+        rows = [
+            ("reachable", _yes_no(redis.reachable)),
+            ("version", redis.version or "-"),
+            ("append-only file", _yes_no(redis.append_only_file)),
+            ("maxmemory-policy", redis.maxmemory_policy or "-"),
+            *((f"subscribers of {printable(name)}", f"{redis.subscribers.get(name, '-')}") for name in redis.channels),
+        ]
+        print_table(("Redis", printable(redis.address)), rows)
         print()
     errors, notes = [], []
     for route, stores in routes_stores:
@@ -126,6 +188,9 @@ def _store_column(store: StoreCapabilities) -> dict[str, str]:
     if store.list_version is not None:
         order = {True: ", in order", False: ", out of order", None: ""}[store.list_in_order]
         listing = f"v{store.list_version}{order}"
+    clock = "-"
+    if store.clock_skew_s is not None:
+        clock = f"{store.clock_skew_s:+,} s" if abs(store.clock_skew_s) > 1 else "ok"  # stores send whole seconds
     return {
         "address": store.address,
         "bucket": store.bucket_name,
@@ -135,24 +200,10 @@ def _store_column(store: StoreCapabilities) -> dict[str, str]:
         "enforces Content-MD5": _yes_no(store.content_md5_enforced),
         "ETag is MD5": _yes_no(store.etag_is_md5),
         "listing": listing,
-        "clock": "-" if store.clock_skew_s is None else _skew_text(store.clock_skew_s),
+        "clock": clock,
         "may read": _yes_no(store.may_read),
         "may write": _yes_no(store.may_write),
     }
-
-
-def _redis_column(redis: RedisFindings) -> dict[str, str]:
-    return {
-        "reachable": _yes_no(redis.reachable),
-        "version": redis.version or "-",
-        "append-only file": _yes_no(redis.append_only_file),
-        "maxmemory-policy": redis.maxmemory_policy or "-",
-        **{f"subscribers of {printable(name)}": str(redis.subscribers.get(name, "-")) for name in redis.channels},
-    }
-
-
-def _skew_text(skew_s: int) -> str:
-    return f"{skew_s:+,} s" if abs(skew_s) > 1 else "ok"  # stores send whole seconds
 
 
 def _yes_no(answer: bool | None) -> str:

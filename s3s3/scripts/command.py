@@ -54,11 +54,10 @@ def parser(verb: str, description: str) -> argparse.ArgumentParser:
     )
     common = made.add_argument_group("common options")
     common.add_argument(
-        "--config",
-        metavar="FILE",
+        "--config", metavar="FILE",
         help="configuration file (default: $S3S3_CONFIG, else the first of ./s3s3.toml, /usr/local/etc/s3s3.toml and "
         "/etc/s3s3/s3s3.toml)",
-    )
+    )  # fmt: skip
     common.add_argument("--log-format", choices=("plain", "json"), default="plain", help="default: plain")
     common.add_argument("-v", "--verbose", action="store_true", help="log every notification, object and warning")
     common.add_argument("--version", action="version", version=f"s3s3 {__version__}")
@@ -77,11 +76,10 @@ def add_drain(made: argparse.ArgumentParser) -> None:
 def add_http(made: argparse.ArgumentParser) -> None:
     """Add the option of commands that serve the status page."""
     made.add_argument(
-        "--http",
-        metavar="ADDRESS",
+        "--http", metavar="ADDRESS",
         help='HOST:PORT of the status page, health and metrics; "" for none (default: $S3S3_HTTP_BIND, else [http] '
         "bind)",
-    )
+    )  # fmt: skip
 
 
 def http_bind(arguments: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> tuple[str, str] | None:
@@ -129,11 +127,8 @@ def start_log(arguments: argparse.Namespace) -> None:
 def run(command: Callable[[asyncio.Event], Coroutine[Any, Any, int]], *, second_signal_cancels: bool = False) -> int:
     """Run a command's coroutine and return its exit status.
 
-    SIGTERM and SIGINT set the event that the coroutine receives.
-
-    Args:
-        second_signal_cancels: a second signal cancels the coroutine. Not for daemons: a supervisor that stops a process
-            group may signal a process twice.
+    SIGTERM and SIGINT set the event that the coroutine receives. With `second_signal_cancels`, a second one cancels the
+    coroutine: not for daemons, because a supervisor that stops a process group may signal a process twice.
     """
 
     async def main() -> int:
@@ -151,7 +146,13 @@ def run(command: Callable[[asyncio.Event], Coroutine[Any, Any, int]], *, second_
 
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, on_signal)
-        flusher = asyncio.create_task(_flush_repeats_periodically())
+
+        async def flush_periodically() -> None:
+            while True:
+                await asyncio.sleep(FLUSH_REPEATS_EVERY_S)
+                _flush_repeats(REPEAT_INTERVAL_S)
+
+        flusher = asyncio.create_task(flush_periodically())
         try:
             return await task
         except asyncio.CancelledError:
@@ -159,20 +160,14 @@ def run(command: Callable[[asyncio.Event], Coroutine[Any, Any, int]], *, second_
             return SOME_FAILED
         finally:
             flusher.cancel()
-            _flush_repeats(older_than_s=0.0)
+            _flush_repeats(0.0)
 
     gc.freeze()  # exempts what is imported
     gc.set_threshold(GC_THRESHOLD)
     return exit_status(lambda: uvloop.run(main()))
 
 
-async def _flush_repeats_periodically() -> None:
-    while True:
-        await asyncio.sleep(FLUSH_REPEATS_EVERY_S)
-        _flush_repeats()
-
-
-def _flush_repeats(older_than_s: float = REPEAT_INTERVAL_S) -> None:
+def _flush_repeats(older_than_s: float) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, RateLimitedHandler):
             handler.flush_repeats(older_than_s)
@@ -189,8 +184,10 @@ def exit_status(command: Callable[[], int]) -> int:
         status = command()
         sys.stdout.flush()
     except ConfigError as error:
-        for problem in error.problems:
-            print(_wrapped(problem), file=sys.stderr)
+        columns = shutil.get_terminal_size().columns
+        for line in error.problems:  # in a file it stays one line, so that it can be searched
+            print(textwrap.fill(line, columns, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+                  if sys.stderr.isatty() else line, file=sys.stderr)  # fmt: skip
         return WRONG_USAGE
     except S3S3Error as error:
         print(f"s3s3: {error}", file=sys.stderr)
@@ -207,16 +204,6 @@ def exit_status(command: Callable[[], int]) -> int:
         return SOME_FAILED
     else:
         return status
-
-
-def _wrapped(line: str) -> str:
-    """Wrap a line for a terminal; in a file it stays one line, so that it can be searched."""
-    if not sys.stderr.isatty():
-        return line
-    columns = shutil.get_terminal_size().columns
-    return textwrap.fill(
-        line, columns, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False, tabsize=4
-    )
 
 
 def _stdout_is_broken() -> bool:

@@ -7,18 +7,11 @@ has after values for parts of them. Here values are taken literally, without com
 from __future__ import annotations
 
 import argparse
+import configparser
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
-from configparser import (
-    ConfigParser,
-    DuplicateOptionError,
-    DuplicateSectionError,
-    Error,
-    MissingSectionHeaderError,
-    ParsingError,
-)
+from collections.abc import Callable
 from pathlib import Path
 
 from ..config.schema import DESTINATION
@@ -114,14 +107,10 @@ class ConvertedFile:
 
     def toml(self, origin: str) -> str:
         """Return the file's text; `origin` is the name of the old file."""
-        return "\n".join([HEAD.format(json.dumps(origin)), *self._lines()])
-
-    def _lines(self) -> Iterator[str]:
+        text = [HEAD.format(json.dumps(origin))]
         for table, lines in sorted(self._tables.items(), key=lambda item: item[0] != ""):
-            if table:
-                yield _header(table)
-            yield from lines
-            yield ""
+            text += [*([_header(table)] if table else []), *lines, ""]
+        return "\n".join(text)
 
 
 def _header(table: str) -> str:
@@ -131,21 +120,20 @@ def _header(table: str) -> str:
 def convert_ini(text: str) -> ConvertedFile:
     """Convert the text of an INI file.
 
-    Raises:
-        ValueError: not an INI file, or without source or destination. The message contains no value of the file.
+    Raises ValueError if it is not one, or has no source or destination; the message contains no value of the file.
     """
-    parser = ConfigParser(interpolation=None, inline_comment_prefixes=("#",))
+    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=("#",))
     try:
         parser.read_string(text)
-    except (DuplicateSectionError, DuplicateOptionError) as error:
-        option = f" {error.option}" if isinstance(error, DuplicateOptionError) else ""
-        raise ValueError(f"line {error.lineno}: duplicate [{error.section}]{option}: remove one of the two") from None
-    except MissingSectionHeaderError as error:
+    except (configparser.DuplicateSectionError, configparser.DuplicateOptionError) as error:
+        name = f"[{error.section}] {getattr(error, 'option', '')}".rstrip()
+        raise ValueError(f"line {error.lineno}: duplicate {name}: remove one of the two") from None
+    except configparser.MissingSectionHeaderError as error:
         raise ValueError(f"line {error.lineno}: text before the first [section]") from None
-    except ParsingError as error:
+    except configparser.ParsingError as error:
         lines = ", ".join(str(number) for number, _ in error.errors)
         raise ValueError(f"line {lines}: neither a [section] nor key = value") from None
-    except Error as error:
+    except configparser.Error as error:
         raise ValueError(f"not an INI file: {type(error).__name__}") from None
     sections = parser.sections()
     if "source" not in sections or not any(name.startswith("dest") for name in sections):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -34,10 +36,8 @@ class ReportFile:
 
     def __enter__(self) -> ReportFile:
         if self._name != "-":
-            try:
+            with self._translate_errors():
                 self._file = self._written_path.open("w", encoding="utf-8")
-            except OSError as error:
-                raise self._write_error(error) from error
         return self
 
     def __exit__(
@@ -45,36 +45,32 @@ class ReportFile:
     ) -> None:
         if self._name == "-":
             return
-        try:
+        with self._translate_errors() if error is None else suppress(OSError):
             self._file.close()
             if self._complete and self._is_file:
                 self._written_path.replace(self._path)
-        except OSError as write_error:
-            if error is None:
-                raise self._write_error(write_error) from write_error
         if not self._complete and self._is_file:
             print(f"s3s3: the report is incomplete; its lines so far are in {self._written_path}", file=sys.stderr)
 
     def line(self, fields: dict[str, Any]) -> None:
         """Write a line. Raises ConfigError if the file cannot be written."""
-        try:
+        with self._translate_errors():
             print(json.dumps(fields), file=self._file)
-        except OSError as error:
-            if self._name == "-":
-                raise
-            raise self._write_error(error) from error
 
     def complete(self) -> None:
         """Declare the report complete after its last line. Raises ConfigError if the file cannot be written."""
-        try:
+        with self._translate_errors():
             self._file.flush()
             if self._is_file:
                 os.fsync(self._file.fileno())
+        self._complete = True
+
+    @contextmanager
+    def _translate_errors(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             if self._name == "-":
                 raise
-            raise self._write_error(error) from error
-        self._complete = True
-
-    def _write_error(self, error: OSError) -> ConfigError:
-        return ConfigError([f"--report {self._name}: cannot write {self._written_path}: {error.strerror or error}"])
+            reason = error.strerror or error
+            raise ConfigError([f"--report {self._name}: cannot write {self._written_path}: {reason}"]) from error

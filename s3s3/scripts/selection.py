@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
@@ -20,38 +20,30 @@ from ..queue.redis_queue import RedisJobQueue
 def add_route_option(parser: argparse.ArgumentParser, help_text: str = "only this route") -> None:
     """Add --route, which a shell completes from the configuration."""
     option = parser.add_argument("--route", metavar="R", help=help_text)
-    option.completer = _complete_routes  # type: ignore[attr-defined]  # read by argcomplete
+    option.completer = _completer(lambda route: [route.name])  # type: ignore[attr-defined]  # read by argcomplete
 
 
 def add_destination_option(parser: argparse.ArgumentParser) -> None:
     """Add --destination, which a shell completes from the configuration."""
     option = parser.add_argument("--destination", metavar="D", help="only this destination")
-    option.completer = _complete_destinations  # type: ignore[attr-defined]  # read by argcomplete
+    option.completer = _completer(lambda route: route.destination_names)  # type: ignore[attr-defined]  # read by argcomplete
 
 
-def _complete_routes(parsed_args: argparse.Namespace, **_: object) -> list[str]:
-    try:
-        return [route.name for route in config.load(parsed_args.config).routes]
-    except ConfigError:
-        return []
+def _completer(names_of: Callable[[Route], Iterable[str]]) -> Callable[..., list[str]]:
+    def complete(parsed_args: argparse.Namespace, **_: object) -> list[str]:
+        try:
+            routes = config.load(parsed_args.config).routes_named(parsed_args.route)
+        except ConfigError:
+            return []
+        return sorted({name for route in routes for name in names_of(route)})
 
-
-def _complete_destinations(parsed_args: argparse.Namespace, **_: object) -> list[str]:
-    try:
-        routes = config.load(parsed_args.config).routes_named(parsed_args.route)
-    except ConfigError:
-        return []
-    return sorted({name for route in routes for name in route.destination_names})
+    return complete
 
 
 def select_routes(settings: Config, route: str | None, destination: str | None = None, *extra: str) -> list[Route]:
-    """Return the routes with this name that have this destination; None matches all.
+    """Return the routes with this name that have this destination; None matches all. Raises ConfigError if none does.
 
-    Args:
-        extra: further names that are valid for `destination`.
-
-    Raises:
-        ConfigError: no route matches.
+    `extra` are further names that are valid for `destination`.
     """
     named = settings.routes_named(route)
     found = [each for each in named if destinations_of(each, destination, *extra)]
@@ -72,9 +64,7 @@ async def connected_queues(
 ) -> AsyncIterator[tuple[Redis, list[tuple[Route, RedisJobQueue]]]]:
     """Yield a Redis client, and each route with its queue.
 
-    Raises:
-        ConfigError: no Redis is configured.
-        RedisUnavailable: it cannot be reached.
+    Raises ConfigError if no Redis is configured, RedisUnavailable if it cannot be reached.
     """
     if not settings.pubsub.url:
         raise ConfigError(['[pubsub] url = "": there is no queue without Redis; leave url out for redis://localhost'])
