@@ -8,7 +8,7 @@ from ..config import Config, overlap
 from ..model import Lane, Notification, Result, Route
 from ..queue.redis_calls import translate_errors
 from ..queue.redis_queue import RedisJobQueue
-from ..worker.job_runner import OnCopied
+from ..worker.worker import OnCopied
 from .routing import RouteQueue, Routing
 
 

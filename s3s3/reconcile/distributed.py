@@ -24,7 +24,7 @@ from ..queue.redis_queue import RedisJobQueue
 from ..queue.tracker import OutcomeTracker
 from ..tasks import DRAIN_S, run_until_stopped, run_with_background
 from ..transfer.route_stores import RouteStores
-from ..worker.job_runner import OnCopied
+from ..worker.worker import OnCopied
 from .comparison import Comparison, ReconcileOptions
 from .lock import run_exclusive
 from .merge import merge

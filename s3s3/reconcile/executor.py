@@ -16,7 +16,7 @@ from ..monitoring.metrics import JobObserver
 from ..queue.base import INITIAL_PROBE_INTERVAL_S, MAX_PROBE_INTERVAL_S, JobRequest
 from ..tasks import cancel, wait_with_timeout
 from ..transfer.route_stores import RouteStores
-from ..worker.circuit_breaker import CircuitBreakers
+from ..worker.isolation import CircuitBreakers
 
 log = logging.getLogger(__name__)
 

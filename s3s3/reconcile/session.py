@@ -19,9 +19,9 @@ from ..queue.redis_queue import RedisJobQueue
 from ..queue.tracker import OutcomeTracker
 from ..tasks import DRAIN_S, cancel, run_until_stopped
 from ..transfer.route_stores import RouteStores
-from ..worker.job_runner import OnCopied
 from ..worker.rate_limiter import DestinationRateLimiter, rate_limiters
 from ..worker.route_worker import RouteWorker
+from ..worker.worker import OnCopied
 from .comparison import ReconcileOptions
 from .executor import InProcessExecutor
 from .reconciler import Copies, OnProgress, Reconciler, no_progress

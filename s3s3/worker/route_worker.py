@@ -15,8 +15,7 @@ from ..monitoring.metrics import JobObserver, Metrics
 from ..queue.redis_queue import RedisJobQueue
 from ..s3 import RateLimiter
 from ..tasks import run_with_background
-from .job_runner import Copy, OnCopied, OnJobEnd
-from .worker import Worker
+from .worker import Copy, OnCopied, OnJobEnd, Worker
 
 log = logging.getLogger(__name__)
 
@@ -49,38 +48,24 @@ class RouteWorker:
     """
 
     def __init__(
-        self,
-        route: Route,
-        jobs: RedisJobQueue,
-        copy: Copy,
-        options: WorkerOptions,
-        metrics: Metrics,
-        command: str,
-        *,
-        on_copied: OnCopied | None = None,
-        on_job_end: OnJobEnd | None = None,
-        limits: Mapping[str, RateLimiter] = MappingProxyType({}),
-        is_leader: Callable[[], bool] = lambda: False,
+        self, route: Route, jobs: RedisJobQueue, copy: Copy, options: WorkerOptions, metrics: Metrics, command: str,
+        *, on_copied: OnCopied | None = None, on_job_end: OnJobEnd | None = None,
+        limits: Mapping[str, RateLimiter] = MappingProxyType({}), is_leader: Callable[[], bool] = lambda: False,
         source_problem: Callable[[], str] = str,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._route = route.name
         self._jobs = jobs
         self._after_job_end = on_job_end
-        self._is_leader = is_leader
         self._source_problem = source_problem
-        self._heartbeat = Heartbeat(route, jobs, metrics, self._state, command)
+        self._heartbeat = Heartbeat(
+            route, jobs, metrics, lambda: ProcessState(self.running, is_leader(), self.health_problem()), command
+        )
         self.observer = JobObserver(route.name, metrics, self._heartbeat.record_failures)
         self._worker = Worker(
-            route,
-            jobs,
-            copy,
-            concurrency=options.concurrency,
-            max_attempts=options.max_attempts,
-            lease_s=options.lease_s,
+            route, jobs, copy, concurrency=options.concurrency, max_attempts=options.max_attempts,
+            lease_s=options.lease_s, on_copied=on_copied, limits=limits,
             on_job_end=self._on_job_end if on_job_end else self.observer.on_job_end,
-            on_copied=on_copied,
-            limits=limits,
-        )
+        )  # fmt: skip
 
     @property
     def running(self) -> int:
@@ -108,9 +93,6 @@ class RouteWorker:
         if silent_s > STALLED_AFTER_S:
             return f"route {self._route}: the queue has not answered for {silent_s:.0f} s"
         return self._source_problem()
-
-    def _state(self) -> ProcessState:
-        return ProcessState(self.running, self._is_leader(), self.health_problem())
 
     async def queue_problems(self) -> list[str]:
         """Return why the queue cannot be reached, as a list of at most one message."""

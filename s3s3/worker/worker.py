@@ -1,4 +1,4 @@
-"""Claim jobs, renew leases, drain on shutdown."""
+"""Claim jobs, run them, renew their leases, drain on shutdown."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
+from typing import NamedTuple, Protocol, TypeAlias
 
-from ..errors import RedisUnavailable
-from ..model import Job, Lane, Route
+from ..errors import LeaseLost, RedisUnavailable
+from ..model import Job, Lane, Outcome, Result, Route
 from ..monitoring.log import log_fields
 from ..queue.base import ClaimResult, Disposition, DispositionKind, boottime_s
 from ..queue.redis_calls import RedisRetry
 from ..queue.redis_queue import Lease, RedisJobQueue
 from ..s3 import RateLimiter
 from ..tasks import DRAIN_S, cancel, run_with_background, wait_with_timeout
-from .bulkhead import Bulkhead
-from .circuit_breaker import CircuitBreakers
-from .job_runner import Copy, JobRunner, OnCopied, OnJobEnd
+from .isolation import Bulkhead, CircuitBreakers, SlowDestinations
+from .retry_policy import DONE, disposition_for, outcome_event
 
 log = logging.getLogger(__name__)
 
@@ -33,33 +34,45 @@ CLAIM_BATCH_DELAY_S = 0.005
 #: How long a fresh job may wait while bulk jobs have all the slots that they may have, and none of them ends.
 BULK_FULL_WAIT_S = 0.1
 
+#: Called with a key and the results of its copy, if one is COPIED, SAME or DELETED.
+OnCopied: TypeAlias = Callable[[str, Collection[Result]], Awaitable[None]]
+
+#: Called with a job, its outcomes, and the seconds that the copy took.
+OnJobEnd: TypeAlias = Callable[[Job, Sequence[Outcome], float], None]
+
+_COPIED_RESULTS = frozenset({Result.COPIED, Result.SAME, Result.DELETED})
+_DEFER = Disposition(DispositionKind.DEFER)
+
+
+class Copy(Protocol):
+    """Copies a job's object, such as `RouteStores.copy`."""
+
+    async def __call__(self, job: Job, destinations: Sequence[str], check_lease: Callable[[], None]) -> list[Outcome]:
+        """Make these destinations equal to the source; return an outcome for each."""
+
+
+class JobPlan(NamedTuple):
+    """Destinations to copy to now, and dispositions of the others: slow ones are deferred, unavailable ones parked."""
+
+    run: Sequence[str]
+    skipped: Mapping[str, Disposition]
+
 
 class Worker:
     """Works on one route's queue with up to `concurrency` concurrent jobs.
 
     Args:
-        on_copied: see `OnCopied`.
-        on_job_end: see `OnJobEnd`.
         limits: rate limiters by destination.
 
     Attributes:
-        claimed_at_s: when the queue last responded to a claim (time.monotonic()). A worker with free slots claims
-            every few seconds.
+        claimed_at_s: when the queue last responded to a claim (time.monotonic()).
     """
 
     def __init__(
-        self,
-        route: Route,
-        jobs: RedisJobQueue,
-        copy: Copy,
-        *,
-        concurrency: int = 32,
-        max_attempts: int = 8,
-        lease_s: float = 60.0,
-        on_copied: OnCopied | None = None,
-        on_job_end: OnJobEnd | None = None,
-        limits: Mapping[str, RateLimiter] = MappingProxyType({}),
-    ) -> None:
+        self, route: Route, jobs: RedisJobQueue, copy: Copy,
+        *, concurrency: int = 32, max_attempts: int = 8, lease_s: float = 60.0, on_copied: OnCopied | None = None,
+        on_job_end: OnJobEnd | None = None, limits: Mapping[str, RateLimiter] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         self._route = route.name
         self._jobs = jobs
         self._concurrency = concurrency
@@ -100,7 +113,7 @@ class Worker:
         now_s = time.monotonic()
         return max(now_s - self._renewed_at_s - self._lease_s / 4, 0.0) if self.full else now_s - self.claimed_at_s
 
-    # -- claims
+    # -- claims and shutdown
 
     async def _claim_and_drain(self, stop: asyncio.Event, drain_s: float) -> None:
         await self._claim_until(stop)
@@ -110,14 +123,30 @@ class Worker:
             if self._running:
                 await asyncio.wait(self._running, timeout=drain_s)
         finally:
-            await self._release_running()
+            running = dict(self._running)
+            await cancel(running)
+            unfinished = [job for task, (job, _) in running.items() if task.cancelled()]
+            release = Disposition(DispositionKind.RELEASE)
+            finish = partial(self._jobs.finish, recheck=True)  # due when none of their PUTs can be in flight
+            try:
+                await asyncio.gather(*(finish(job, dict.fromkeys(job.destinations, release)) for job in unfinished))
+            except RedisUnavailable as error:
+                log.warning("route %s: cannot release %d jobs, their leases expire instead: %s",
+                            self._route, len(unfinished), error)  # fmt: skip
 
     async def _claim_until(self, stop: asyncio.Event) -> None:
-        while await self._wait_for_slots(stop):
+        while True:
+            self._slot_freed.clear()
+            if len(self._running) >= self._concurrency and not stop.is_set():
+                await self._slot_freed.wait()
+            if self._concurrency - len(self._running) < self._concurrency // 8:
+                await asyncio.sleep(CLAIM_BATCH_DELAY_S)
+            if stop.is_set():
+                return
             min_bulk, max_bulk = self._bulk_slots()
             # With the bulk lane full, the wait is for a free slot instead.
             wait_s = MAX_CLAIM_WAIT_S if max_bulk else 0
-            claim = partial(self._jobs.claim, self._concurrency - self.running, min_bulk, max_bulk, wait_s)
+            claim = partial(self._jobs.claim, self._concurrency - len(self._running), min_bulk, max_bulk, wait_s)
             try:
                 claims = await self._redis_retry.run(claim, stop)  # never cancelled: its response may contain jobs
             except RedisUnavailable:
@@ -129,15 +158,6 @@ class Worker:
                 self._start(job, claims)
             if not claims.jobs and not max_bulk:
                 await wait_with_timeout(self._slot_freed, BULK_FULL_WAIT_S)
-
-    async def _wait_for_slots(self, stop: asyncio.Event) -> bool:
-        """Wait for free slots; return False after a stop."""
-        self._slot_freed.clear()
-        if len(self._running) >= self._concurrency and not stop.is_set():
-            await self._slot_freed.wait()
-        if self._concurrency - len(self._running) < self._concurrency // 8:
-            await asyncio.sleep(CLAIM_BATCH_DELAY_S)
-        return not stop.is_set()
 
     async def _wake_on(self, stop: asyncio.Event) -> None:
         await stop.wait()
@@ -171,7 +191,7 @@ class Worker:
             log.error("route %s: %r: %r", self._route, job.key, error, exc_info=error,
                       extra=log_fields(self._route, job.key))  # fmt: skip
 
-    # -- leases, promotion, shutdown
+    # -- leases and promotion
 
     async def _renew_loop(self) -> None:
         while True:
@@ -190,23 +210,99 @@ class Worker:
                 lease.until_s = lease_from_s + self._lease_s
 
     async def _promote_loop(self) -> None:
+        def promote() -> Awaitable[float]:
+            return self._jobs.promote_due(self._bulkhead.free() if self._bulkhead else {})
+
         while True:
-            await asyncio.sleep(await self._redis_retry.run(self._promote))
+            await asyncio.sleep(await self._redis_retry.run(promote))
 
-    async def _promote(self) -> float:
-        return await (self._jobs.promote_due(self._bulkhead.free()) if self._bulkhead else self._jobs.promote_due())
 
-    async def _release_running(self) -> None:
-        """Cancel running jobs and release them, with a recheck once none of their PUTs can be in flight."""
-        running = dict(self._running)
-        await cancel(running)
-        unfinished = [job for task, (job, _) in running.items() if task.cancelled()]
-        release = Disposition(DispositionKind.RELEASE)
-        finish = self._jobs.finish
-        try:
-            await asyncio.gather(
-                *(finish(job, dict.fromkeys(job.destinations, release), recheck=True) for job in unfinished)
-            )
-        except RedisUnavailable as error:
-            log.warning("route %s: cannot release %d jobs, their leases expire instead: %s",
-                        self._route, len(unfinished), error)  # fmt: skip
+@dataclass(eq=False)
+class JobRunner:
+    """Runs the jobs of one route.
+
+    Attributes:
+        destinations: names of the configured ones.
+        bulkhead: for rate-limited destinations; None if no destination has a limit.
+        on_copied: called before the queue is settled: after a crash the next worker calls it again.
+        on_job_end: called after the queue is settled.
+    """
+
+    route: str
+    destinations: frozenset[str]
+    jobs: RedisJobQueue
+    copy: Copy
+    circuits: CircuitBreakers
+    bulkhead: Bulkhead | None
+    redis_retry: RedisRetry
+    max_attempts: int
+    on_copied: OnCopied | None
+    on_job_end: OnJobEnd | None
+    slow: SlowDestinations = field(default_factory=SlowDestinations)
+
+    def plan(self, job: Job) -> JobPlan:
+        """Decide which destinations to copy to now, and settle the others."""
+        if not self.bulkhead and not self._has_unhealthy_stores() and self.destinations.issuperset(job.destinations):
+            return JobPlan(job.destinations, {})
+        parked = self.circuits.parked(job)
+        full = self.bulkhead.full(job, parked) if self.bulkhead else ()
+        candidates: list[str] = []
+        skipped: dict[str, Disposition] = {}
+        for name in job.destinations:
+            if name not in self.destinations:
+                skipped[name] = DONE  # no longer configured
+            elif store := parked.get(name):
+                outcome = Outcome(name, job.key, Result.FAILED, f"waits for {store}, which is down or paused")
+                skipped[name] = self._with_event(job, outcome, Disposition(DispositionKind.PARK, circuit=store))
+            elif name in full:
+                skipped[name] = Disposition(DispositionKind.PARK, circuit=name)  # no outcome yet, so no event
+            else:
+                candidates.append(name)
+        isolated = self.slow.isolate(candidates)
+        skipped.update(dict.fromkeys(isolated, _DEFER))
+        return JobPlan([name for name in candidates if name not in isolated], skipped)
+
+    async def run(self, job: Job, lease: Lease, plan: JobPlan) -> None:
+        """Copy as planned, and settle the job, retrying until Redis is available."""
+        started_s = time.monotonic()
+        outcomes: Sequence[Outcome] = ()
+        if plan.run:
+            try:
+                outcomes = await self.copy(job, plan.run, lease)
+                if sorted([outcome.destination for outcome in outcomes]) != sorted(plan.run):
+                    raise RuntimeError(f"copying to {plan.run} returned {outcomes}")  # noqa: TRY301
+            except Exception as error:
+                log.exception("route %s: %r", self.route, job.key, extra=log_fields(self.route, job.key))
+                outcomes = [
+                    Outcome(name, job.key, Result.FAILED, f"internal error: {error!r}", error=error, indeterminate=True)
+                    for name in plan.run
+                ]  # so that the job ends as a dead letter, and its trackers do not wait forever
+        duration_s = time.monotonic() - started_s
+        results = {outcome.result for outcome in outcomes}
+        if Result.FAILED in results or self._has_unhealthy_stores():
+            self.slow.record(outcomes)
+            await self.circuits.record(outcomes)
+        dispositions = dict(plan.skipped)
+        recheck = False
+        for outcome in outcomes:
+            disposition = disposition_for(
+                outcome, attempts=job.attempts.get(outcome.destination, 0), max_attempts=self.max_attempts,
+                open_circuits=self.circuits.opened,
+            )  # fmt: skip
+            dispositions[outcome.destination] = self._with_event(job, outcome, disposition)
+            # A lease that expired between two attempts at a PUT hides the outcome of the first.
+            recheck = recheck or outcome.indeterminate or isinstance(outcome.error, LeaseLost)
+        if self.on_copied is not None and not results.isdisjoint(_COPIED_RESULTS):
+            await self.redis_retry.run(partial(self.on_copied, job.key, results & _COPIED_RESULTS))
+        await self.redis_retry.run(partial(self.jobs.finish, job, dispositions, recheck))
+        if self.on_job_end is not None:
+            self.on_job_end(job, outcomes, duration_s)
+
+    def _has_unhealthy_stores(self) -> bool:
+        return bool(self.circuits.opened or self.circuits.failed_keys or self.slow.isolated)
+
+    def _with_event(self, job: Job, outcome: Outcome, disposition: Disposition) -> Disposition:
+        """Add the event for the job's trackers; released and deferred destinations have no outcome yet."""
+        if not job.trackers or disposition.kind in (DispositionKind.RELEASE, DispositionKind.DEFER):
+            return disposition
+        return replace(disposition, event=outcome_event(self.route, outcome, disposition.kind))

@@ -6,7 +6,7 @@ import pytest
 
 from s3s3.errors import AccessDenied, IntegrityError, RedisUnavailable, StoreUnavailable
 from s3s3.model import Job, Lane, Outcome, Result
-from s3s3.worker.circuit_breaker import FAILURES_TO_OPEN, KEYS_TO_OPEN, CircuitBreakers
+from s3s3.worker.isolation import FAILURES_TO_OPEN, KEYS_TO_OPEN, CircuitBreakers
 
 A, B, SOURCE = "dest-a", "dest-b", "source"
 

@@ -76,7 +76,7 @@ async def test_worker_whose_background_task_fails_ends_without_running_copies(
 ) -> None:
     copies, worker, task = await at_work(jobs)
 
-    async def dies() -> float:
+    async def dies(_: object) -> float:
         raise ZeroDivisionError("internal error")
 
     monkeypatch.setattr(jobs, "promote_due", dies)

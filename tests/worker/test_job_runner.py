@@ -11,8 +11,8 @@ from s3s3.model import Job, Lane, Outcome, Result
 from s3s3.queue.base import Disposition, DispositionKind, boottime_s
 from s3s3.queue.redis_calls import RedisRetry
 from s3s3.queue.redis_queue import Lease, RedisJobQueue
-from s3s3.worker.circuit_breaker import CircuitBreakers
-from s3s3.worker.job_runner import JobRunner
+from s3s3.worker.isolation import CircuitBreakers
+from s3s3.worker.worker import JobRunner
 from tests.worker.copies import BOTH, SOURCE, A, B, Copies, fails_at
 
 DONE = Disposition(DispositionKind.DONE)

@@ -6,7 +6,7 @@ import pytest
 
 from s3s3.errors import DestinationTooSlow, StoreUnavailable
 from s3s3.model import Outcome, Result
-from s3s3.worker.slow_destinations import ISOLATE_FOR_S, SlowDestinations
+from s3s3.worker.isolation import ISOLATE_FOR_S, SlowDestinations
 
 A, B, C = "dest-a", "dest-b", "dest-c"
 
