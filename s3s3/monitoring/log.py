@@ -14,7 +14,7 @@ from typing import Any
 #: How long repeats of a warning are only counted, in seconds.
 REPEAT_INTERVAL_S = 60.0
 
-#: Most warnings with counted repeats; beyond it, the oldest is forgotten.
+#: Maximum number of warnings with counted repeats; beyond it, the oldest is forgotten.
 MAX_REMEMBERED = 1000
 
 
