@@ -1,1 +1,1 @@
-"""What s3s3 shows over HTTP."""
+"""Logs, metrics, health checks, heartbeats and the status page."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-UNKNOWN = "–"
-
 
 def duration_text(seconds: float | None) -> str:
     """Return a duration in its largest one or two units: "3 ms", "1.2 s", "42 s", "5 min", "3 h 20 min", "2 d 4 h".
@@ -13,7 +11,7 @@ def duration_text(seconds: float | None) -> str:
     None is a dash.
     """
     if seconds is None:
-        return UNKNOWN
+        return "–"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
