@@ -1,4 +1,11 @@
-"""Copy one key from the source to all destinations.
+"""Copy one key from the source to all destinations, from memory, streamed or spooled.
+
+size, ETag                                    how the object is copied
+up to 256 KiB                                 read with the GET, written from memory: `ObjectCopy.copy`
+up to 4 MiB                                   read into memory, within the budget
+larger, ETag is an MD5                        streamed: each chunk is sent while the next one is read
+larger, ETag is not an MD5                    spooled to a temporary file, then written
+over 5 GiB, or over `multipart_threshold`     in parts (`multipart_upload`) where allowed, else refused unread
 
 Nothing is retried here: the store client retries for seconds, the queue for days.
 """
@@ -6,19 +13,38 @@ Nothing is retried here: the store client retries for seconds, the queue for day
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+import hashlib
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
-from ..errors import IntegrityError
+from ..errors import ChecksumMismatch, DestinationTooSlow, IntegrityError, NoSuchKey, S3S3Error, TooLarge
 from ..model import Endpoint, Job, Outcome
 from ..monitoring.metrics import Metrics
-from ..s3 import Source, Store
-from .budget import CopyBudget
-from .destination import DestinationCopy, LeaseCheck
-from .fanout import gather_or_cancel
-from .object_copy import ObjectCopy
+from ..s3 import ObjectInfo, ObjectStream, Source, Store
+from .budget import (
+    MAX_IN_MEMORY_BYTES,
+    MAX_SMALL_BYTES,
+    STREAM_BYTES,
+    BudgetRequest,
+    CopyBudget,
+    accepts_size,
+    needs_multipart,
+    required_budget,
+)
+from .decision import NEEDS_CONTENT
+from .destination import Chunks, DestinationCopy, LeaseCheck, etag_md5
+from .digest import Digest, md5_of, md5_of_chunks
+from .fanout import Consume, fan_out, gather_or_cancel, gather_without_stragglers
+from .multipart_upload import MultipartUpload
 from .server_side_copy import ServerSideCopier
+
+CHUNK_BYTES = 256 * 1024
+
+#: An open object, and its content if it is small.
+Opened: TypeAlias = "tuple[ObjectStream, bytes | None]"
 
 
 class Copier:
@@ -95,25 +121,19 @@ class Copier:
         if pending:
             await (object_copy.compare_and_copy(pending) if compare else object_copy.copy(pending))
         if object_copy.missing:
-            await self._propagate_deletion(object_copy.missing, check_lease, compare)
+            deletions = []
+            for copy in object_copy.missing:
+                if copy.store.endpoint.delete and (self._matches is None or self._matches(key)):
+                    deletions.append(copy.delete(check_lease, compare=compare))
+                else:
+                    copy.record_source_missing()
+            await gather_or_cancel(deletions)
         outcomes = [copy.outcome for copy in copies if copy.outcome is not None]
         assert len(outcomes) == len(copies), "every destination of a finished copy has an outcome"
         errors = {id(outcome.error): outcome.error for outcome in outcomes if isinstance(outcome.error, IntegrityError)}
         for error in errors.values():  # an error of the source is the same for every destination, and counts once
             self._metrics.verify_mismatch[self._route, error.store] += 1
         return outcomes
-
-    async def _propagate_deletion(
-        self, missing: Sequence[DestinationCopy], check_lease: LeaseCheck, compare: bool
-    ) -> None:
-        """Delete an object that a GET at the source did not find, at destinations with `delete = true`."""
-        deletions = []
-        for copy in missing:
-            if copy.store.endpoint.delete and (self._matches is None or self._matches(copy.key)):
-                deletions.append(copy.delete(check_lease, compare=compare))
-            else:
-                copy.record_source_missing()
-        await gather_or_cancel(deletions)
 
 
 class SourceAttributes:
@@ -137,3 +157,258 @@ class SourceAttributes:
                 self._acl = await self._attributes.acl(self._key) if self._acl is None else self._acl
                 headers |= self._acl
         return headers
+
+
+@dataclass(eq=False)
+class ObjectCopy:
+    """The copy of one key. Failures become outcomes of its destinations.
+
+    Attributes:
+        non_md5_destinations: names of destinations whose ETags are not MD5s; more may be added.
+        all_copies: every destination of the job, also those copied server-side.
+        isolate_slow: fail a destination that is slower than the others with DestinationTooSlow, instead of waiting.
+        missing: destinations for which a GET at the source returned NoSuchKey; their outcomes are still open.
+        md5_by_etag: of contents that were read completely.
+    """
+
+    source: Source
+    budget: CopyBudget
+    non_md5_destinations: set[str]
+    key: str
+    check_lease: LeaseCheck
+    all_copies: Sequence[DestinationCopy]
+    isolate_slow: bool
+    missing: list[DestinationCopy] = field(default_factory=list)
+    md5_by_etag: dict[str, bytes] = field(default_factory=dict)
+
+    async def copy(
+        self, pending: Sequence[DestinationCopy], opened: Opened | None = None, *, is_reread: bool = False
+    ) -> None:
+        """GET the object, PUT it to every destination, verify.
+
+        `fetch` returns the content of an object of up to 256 KiB together with its headers, so the usual copy is all
+        here: one GET, an MD5 compared with the source's ETag, one `DestinationCopy.put` for each destination.
+        """
+        try:
+            stream, content = opened or await self.source.fetch(self.key, MAX_SMALL_BYTES)
+            if content is None:
+                await self._copy_large(pending, stream, is_reread)
+                return
+            md5 = hashlib.md5(content, usedforsecurity=False).digest()
+            if stream.info.etag != md5.hex() and (mismatch := self._mismatch(stream, md5)):
+                await self._reread_after_mismatch(pending, mismatch, is_reread)
+            elif len(pending) == 1 and not self.isolate_slow:
+                await pending[0].put(stream.info, content, md5, self.check_lease, self.non_md5_destinations)
+            else:
+                await self._put_content(pending, stream, content, md5)
+                await self._finish_slow(pending)
+        except S3S3Error as error:
+            self._record_source_error(pending, error)
+
+    async def compare_and_copy(self, pending: Sequence[DestinationCopy]) -> None:
+        """Compare every destination with the source, and copy to those that differ."""
+        try:
+            opened = stream, _ = await self.source.fetch(self.key, MAX_SMALL_BYTES)
+            async with stream:
+                verify_md5 = self.source.endpoint.verify_md5
+                await gather_or_cancel(copy.compare(stream.info, verify_md5) for copy in pending)
+                unclear = [copy for copy in pending if copy.decision is NEEDS_CONTENT]
+                if not unclear and (differing := _open(pending)):
+                    await self.copy(differing, opened)
+            if unclear:
+                await self._compare_contents(unclear, stream.info)
+                if differing := _open(pending):
+                    await self.copy(differing)
+        except S3S3Error as error:
+            self._record_source_error(pending, error)
+
+    def _record_source_error(self, pending: Sequence[DestinationCopy], error: S3S3Error) -> None:
+        """Record an error of the source; an error of a destination is an outcome already."""
+        if isinstance(error, NoSuchKey):  # raised by GETs only
+            self.missing += _open(pending)
+            return
+        for copy in _open(pending):
+            copy.record_failure(error)
+
+    async def _compare_contents(self, copies: Sequence[DestinationCopy], source: ObjectInfo) -> None:
+        """Compare MD5s of contents; those whose ETags are not MD5s are read, one after the other."""
+        source_md5 = etag_md5(source)
+        if source_md5 is None:
+            etag, md5 = await self._read_md5(self.source)
+            self.md5_by_etag[etag] = md5
+            source_md5 = md5.hex()
+        for copy in copies:
+            try:
+                destination_md5 = etag_md5(copy.info) if copy.info else None
+                if destination_md5 is None:
+                    destination_md5 = (await self._read_md5(copy.store))[1].hex()
+            except S3S3Error as error:
+                copy.record_failure(error, source)
+            else:
+                copy.decide(source, source_md5, destination_md5, contents_equal=source_md5 == destination_md5)
+
+    async def _read_md5(self, store: Source) -> tuple[str, bytes]:
+        """Read an object completely; return its ETag and MD5."""
+        request = BudgetRequest(STREAM_BYTES)
+        await self.budget.acquire(request)
+        try:
+            async with await store.get(self.key) as stream:
+                return stream.info.etag, await md5_of_chunks(stream.chunks(CHUNK_BYTES))
+        finally:
+            self.budget.release(request)
+
+    async def _reread_after_mismatch(
+        self, pending: Sequence[DestinationCopy], mismatch: ChecksumMismatch, is_reread: bool
+    ) -> None:
+        """Read and copy a second time.
+
+        Bytes that were damaged in transit differ from the first read; the same bytes mean that the ETag is not an MD5.
+
+        Raises:
+            IntegrityError: this was the second read, or a HEAD reports another length: a body that always ends early
+                at the same byte would be the same twice.
+        """
+        if is_reread:
+            raise self._damaged(f"two reads returned different bytes: {mismatch}") from mismatch
+        info = await self.source.head(self.key)
+        if info is not None and info.etag == mismatch.etag and info.size_bytes != mismatch.size_bytes:
+            sizes = f"GET returned {mismatch.size_bytes} bytes, HEAD reports {info.size_bytes}"
+            raise self._damaged(f"{mismatch}; {sizes}") from mismatch
+        self.md5_by_etag[mismatch.etag] = mismatch.md5
+        await self.copy(_open(pending), is_reread=True)
+
+    def _damaged(self, message: str) -> IntegrityError:
+        return IntegrityError(message, store=self.source.name, operation="GET", key=self.key)
+
+    async def _put_content(
+        self, pending: Sequence[DestinationCopy], stream: ObjectStream, content: bytes, md5: bytes
+    ) -> None:
+        """Write content from memory to several destinations; the outcome of an isolated slow one stays open."""
+        puts = [copy.put(stream.info, content, md5, self.check_lease, self.non_md5_destinations) for copy in pending]
+        if self.isolate_slow:
+            await gather_without_stragglers(puts, self._any_finished)
+        else:
+            await gather_or_cancel(puts)
+
+    def _any_finished(self) -> bool:
+        return any(copy.outcome is not None and copy.outcome.error is None for copy in self.all_copies)
+
+    async def _finish_slow(self, pending: Sequence[DestinationCopy]) -> None:
+        """Fail slow destinations so that they get jobs of their own; copy to them now where all are slow."""
+        slow = _open(pending)
+        if self.isolate_slow and len(slow) < len(self.all_copies):
+            message = "the destination is slow; its copy continues in a separate job"
+            for copy in slow:
+                error = DestinationTooSlow(f"{copy.store.name}: PUT of {copy.key!r}: {message}")
+                copy.record_failure(error, indeterminate=True)
+        else:
+            await gather_or_cancel(self.copy([copy]) for copy in slow)
+
+    # -- objects that do not come with the GET
+
+    async def _copy_large(self, pending: Sequence[DestinationCopy], stream: ObjectStream, is_reread: bool) -> None:
+        """Acquire the budget for the object in `stream`, open it again if that took time, copy it."""
+        mismatch, is_rewritten = None, False
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(stream)
+            request = self._required_budget(pending, stream)
+            if self.budget.try_acquire(request):
+                stack.callback(self.budget.release, request)
+            else:
+                await stream.close()  # idle, the store would drop it before the budget is free
+                await self.budget.acquire(request)
+                stack.callback(self.budget.release, request)
+                stream, content = await self.source.fetch(self.key, MAX_SMALL_BYTES)
+                await stack.enter_async_context(stream)
+                is_rewritten = content is not None or self._required_budget(pending, stream) != request
+            if not is_rewritten:
+                mismatch = await self._write_large(pending, stream)
+        if is_rewritten:
+            await self.copy(pending, is_reread=is_reread)
+        elif mismatch is not None:
+            await self._reread_after_mismatch(pending, mismatch, is_reread)
+        else:
+            await self._finish_slow(pending)
+
+    def _required_budget(self, pending: Sequence[DestinationCopy], stream: ObjectStream) -> BudgetRequest:
+        """Return the memory and disk for this object. Raises SpoolTooSmall."""
+        destinations = [copy.store.endpoint for copy in pending]
+        md5_is_known = self._expected_md5(stream) is not None
+        request = required_budget(stream.info.size_bytes, destinations, md5_is_known=md5_is_known)
+        self.budget.check(request)
+        return request
+
+    async def _write_large(self, pending: Sequence[DestinationCopy], stream: ObjectStream) -> ChecksumMismatch | None:
+        """Write an object within the budget that was acquired; return the mismatch where its MD5 is wrong."""
+        expected_md5 = self._expected_md5(stream)
+        size_bytes = stream.info.size_bytes
+        if size_bytes <= MAX_IN_MEMORY_BYTES:
+            content = await stream.body()
+            md5 = await md5_of(content)
+            if mismatch := self._mismatch(stream, md5):
+                return mismatch
+            await self._put_content(pending, stream, content, md5)
+            return None
+        accepting = []
+        for copy in pending:
+            if accepts_size(copy.store.endpoint, size_bytes):
+                accepting.append(copy)
+                continue
+            message = f"its {size_bytes} bytes exceed the limit of a single PUT (5 GiB)"
+            advice = f"multipart = true in [{copy.store.name}] allows multipart uploads, if the store supports them"
+            error = TooLarge(message, store=copy.store.name, operation="PUT", key=copy.key, advice=advice)
+            copy.record_failure(error, stream.info)
+        if not accepting:
+            return None
+        all_in_parts = all(needs_multipart(copy.store.endpoint, size_bytes) for copy in accepting)
+        if expected_md5 is None and not all_in_parts:
+            with await self.budget.spool(stream.chunks(CHUNK_BYTES)) as file:
+                await gather_or_cancel(self._large_put(copy, stream, file.md5)(file.chunks) for copy in accepting)
+            return None
+        try:
+            puts = [self._large_put(copy, stream, expected_md5) for copy in accepting]
+            any_finished = self._any_finished if self.isolate_slow else None
+            await fan_out(self._verified_chunks(stream, expected_md5), puts, any_finished=any_finished)
+        except ChecksumMismatch as mismatch:  # the stream failed, so no destination has got its last bytes
+            return mismatch
+        return None
+
+    def _large_put(self, copy: DestinationCopy, stream: ObjectStream, md5: bytes | None) -> Consume:
+        if needs_multipart(copy.store.endpoint, stream.info.size_bytes):
+            return MultipartUpload(copy, stream, self.budget, self.check_lease, self.md5_by_etag).put
+
+        async def put(chunks: Chunks) -> None:
+            assert md5 is not None, "a single PUT needs the MD5 before its content"
+            await copy.put(stream.info, chunks, md5, self.check_lease, self.non_md5_destinations)
+
+        return put
+
+    async def _verified_chunks(self, stream: ObjectStream, expected_md5: bytes | None) -> AsyncGenerator[bytes, None]:
+        """Yield the content; raise ChecksumMismatch after the last chunk where its MD5 is not the expected one."""
+        digest = Digest()
+        async for chunk in stream.chunks(CHUNK_BYTES):
+            await digest.add(chunk)
+            yield chunk
+        md5 = await digest.end()
+        if expected_md5 is None:
+            self.md5_by_etag[stream.info.etag] = md5
+        elif md5 != expected_md5:
+            raise ChecksumMismatch(stream.info.etag, stream.info.size_bytes, md5)
+
+    def _mismatch(self, stream: ObjectStream, md5: bytes) -> ChecksumMismatch | None:
+        """Return the mismatch of content that has neither the MD5 in the ETag nor that of an earlier read."""
+        if self._expected_md5(stream) in (None, md5) or md5.hex() == etag_md5(stream.info):
+            return None
+        return ChecksumMismatch(stream.info.etag, stream.info.size_bytes, md5)
+
+    def _expected_md5(self, stream: ObjectStream) -> bytes | None:
+        """Return the MD5 that the content should have; None where the ETag is not an MD5 and it was not read yet."""
+        known = self.md5_by_etag.get(stream.info.etag)
+        if known is not None:
+            return known
+        digits = etag_md5(stream.info)
+        return bytes.fromhex(digits) if digits else None
+
+
+def _open(copies: Sequence[DestinationCopy]) -> list[DestinationCopy]:
+    return [copy for copy in copies if copy.outcome is None]

@@ -14,9 +14,8 @@ from ..errors import IntegrityError, S3S3Error, StoreError, StoreRefused
 from ..model import Proof, md5_of_etag
 from ..monitoring.log import log_fields
 from ..s3 import RECORDED_ETAG, TAGGING, ObjectStream
-from .budget import CopyBudget
+from .budget import CopyBudget, part_bytes_of
 from .destination import Chunks, DestinationCopy, LeaseCheck, etag_md5
-from .size_policy import part_bytes_of
 
 log = logging.getLogger(__name__)
 

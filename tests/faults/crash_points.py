@@ -23,7 +23,7 @@ from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.s3 import Store
 from s3s3.s3.transport.connection import Connection
 from s3s3.scripts.main import main
-from s3s3.transfer import object_copy
+from s3s3.transfer import copier
 from s3s3.transfer.destination import DestinationCopy
 from s3s3.transfer.digest import Digest
 
@@ -66,7 +66,7 @@ def when_delivered() -> None:
 
 
 def while_hashing() -> None:
-    vars(object_copy)["hashlib"] = SimpleNamespace(md5=lambda *_, **__: die())  # of small objects
+    vars(copier)["hashlib"] = SimpleNamespace(md5=lambda *_, **__: die())  # of small objects
     before(Digest, "end")
 
 

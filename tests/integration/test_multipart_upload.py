@@ -15,8 +15,7 @@ from s3s3.model import MIN_PART_BYTES, Outcome, Proof, Result
 from s3s3.s3 import RECORDED_ETAG
 from s3s3.s3.multipart import Multipart
 from s3s3.scripts.demo.servers import StoreServer
-from s3s3.transfer.budget import BudgetRequest, CopyBudget
-from s3s3.transfer.size_policy import STREAM_BYTES
+from s3s3.transfer.budget import STREAM_BYTES, BudgetRequest, CopyBudget
 from tests.integration.test_real_copies import BIG, MIB, Buckets, Proxy
 
 pytestmark = pytest.mark.real

@@ -11,9 +11,8 @@ import pytest
 from s3s3.errors import LeaseLost
 from s3s3.model import Outcome
 from s3s3.monitoring.metrics import Metrics
-from s3s3.transfer.budget import BudgetRequest, CopyBudget
+from s3s3.transfer.budget import MAX_IN_MEMORY_BYTES, MAX_SMALL_BYTES, STREAM_BYTES, BudgetRequest, CopyBudget
 from s3s3.transfer.copier import Copier
-from s3s3.transfer.size_policy import MAX_IN_MEMORY_BYTES, MAX_SMALL_BYTES, STREAM_BYTES
 from tests.scripted_store import Object, ScriptedStore
 
 KEY = "some/key"

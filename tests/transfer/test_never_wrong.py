@@ -9,7 +9,7 @@ import pytest
 from s3s3.errors import AccessDenied, IntegrityError
 from s3s3.model import Proof, Result
 from s3s3.s3 import PutResult
-from s3s3.transfer.size_policy import MAX_IN_MEMORY_BYTES
+from s3s3.transfer.budget import MAX_IN_MEMORY_BYTES
 from tests.scripted_store import Object
 from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, PARTS, SIZES, SMALL, TINY, Scene, damaged, md5
 

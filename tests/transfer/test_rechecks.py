@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from s3s3.model import Proof, Result
-from s3s3.transfer.budget import CopyBudget
-from s3s3.transfer.size_policy import MAX_SMALL_BYTES
+from s3s3.transfer.budget import MAX_SMALL_BYTES, CopyBudget
 from tests.scripted_store import Object, unavailable
 from tests.transfer.scene import (
     BIG,
