@@ -10,21 +10,6 @@ from .request import Priority, RateLimiter
 from .signing import Credentials
 from .transport.pool import Timeouts
 
-__all__ = [
-    "RECORDED_ETAG",
-    "TAGGING",
-    "BodyReader",
-    "BucketAdmin",
-    "Credentials",
-    "ObjectInfo",
-    "ObjectStream",
-    "Page",
-    "Priority",
-    "PutResult",
-    "RateLimiter",
-    "Source",
-    "Store",
-    "Timeouts",
-    "create_resource",
-    "http_date_ms",
-]
+__all__ = ["RECORDED_ETAG", "TAGGING", "BodyReader", "BucketAdmin", "Credentials", "ObjectInfo", "ObjectStream", "Page",
+           "Priority", "PutResult", "RateLimiter", "Source", "Store", "Timeouts", "create_resource", "http_date_ms",
+]  # fmt: skip

@@ -56,7 +56,13 @@ class Address:
     @classmethod
     def of(cls, endpoint: Endpoint) -> Address:
         """Return an endpoint's address; without a `host` that of AWS in its region, which botocore knows."""
-        host = endpoint.host or _aws_host(endpoint.region)
+        host = endpoint.host
+        if not host:
+            import botocore.session  # noqa: PLC0415  takes half a second, and only AWS needs it
+
+            resolver = botocore.session.Session().get_component("endpoint_resolver")
+            found = resolver.construct_endpoint("s3", endpoint.region)
+            host = str(found["hostname"]) if found else f"s3.{endpoint.region}.amazonaws.com"
         bucket = quote(endpoint.bucket_name, safe="")
         if not endpoint.path_style:
             host = f"{endpoint.bucket_name}.{host}"
@@ -83,11 +89,3 @@ class Address:
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
-
-
-def _aws_host(region: str) -> str:
-    import botocore.session  # noqa: PLC0415  takes half a second, and only AWS needs it
-
-    resolver = botocore.session.Session().get_component("endpoint_resolver")
-    found = resolver.construct_endpoint("s3", region)
-    return str(found["hostname"]) if found else f"s3.{region}.amazonaws.com"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..errors import AccessDenied, ConfigError
-from ..model import Endpoint, Secret
+from ..errors import ConfigError
+from ..model import Endpoint
+from .signing import read_botocore_credentials
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
@@ -31,53 +32,30 @@ def endpoint_from_client(client: S3Client, bucket_name: str, name: str) -> Endpo
         AccessDenied: the client has no credentials, or cannot get them.
     """
     settings: Any = client.meta.config
-    parts = urlsplit(client.meta.endpoint_url)
-    signature_version = _signature_version(settings.signature_version, name)
-    key_id, secret, token = _credentials(client, name)
+    url, version = client.meta.endpoint_url, settings.signature_version
+    parts = urlsplit(url)
+    if version not in ("s3", "s3v4"):
+        shown = repr(version) if isinstance(version, str) else "UNSIGNED"
+        raise ConfigError([f'{name}: signature_version is {shown}; s3s3 signs with "s3" (V2) or "s3v4"'])
+    signer: Any = client
+    signer = signer._request_signer  # botocore has no public access to it; this attribute is as old as boto3
+    missing = "this boto3 client has no credentials"
+    credentials = read_botocore_credentials(lambda: signer._credentials, name, missing=missing)
+    if not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ConfigError([f"{name}: endpoint_url {url!r} must have only scheme, host and port"])
     return Endpoint(
         name=name,
         bucket_name=bucket_name,
-        host=_host(client, name),
+        host=parts.hostname,
         port=parts.port,
         is_secure=parts.scheme != "http",
-        access_key_id=key_id,
-        secret_access_key=secret,
-        session_token=token,
+        access_key_id=credentials.access_key_id,
+        secret_access_key=credentials.secret_access_key,
+        session_token=credentials.session_token,
         path_style=(settings.s3 or {}).get("addressing_style") != "virtual",
-        signature_version=signature_version,
+        signature_version=version,
         region=client.meta.region_name or "us-east-1",
     )
-
-
-def _host(client: S3Client, name: str) -> str:
-    parts = urlsplit(client.meta.endpoint_url)
-    if not parts.hostname or parts.path.strip("/") or parts.query:
-        raise ConfigError([f"{name}: endpoint_url {client.meta.endpoint_url!r} must have only scheme, host and port"])
-    return parts.hostname
-
-
-def _signature_version(version: object, name: str) -> Literal["s3", "s3v4"]:
-    if version == "s3":
-        return "s3"
-    if version == "s3v4":
-        return "s3v4"
-    shown = repr(version) if isinstance(version, str) else "UNSIGNED"
-    raise ConfigError([f'{name}: signature_version is {shown}; s3s3 signs with "s3" (V2) or "s3v4"'])
-
-
-def _credentials(client: Any, name: str) -> tuple[str, Secret, Secret | None]:
-    """Return the client's credentials. botocore has no public access to them; this attribute is as old as boto3."""
-    from botocore.exceptions import BotoCoreError  # noqa: PLC0415  already imported if there is a client
-
-    credentials = client._request_signer._credentials
-    advice = "set aws_access_key_id and aws_secret_access_key, or boto3's environment or profile"
-    try:
-        frozen = credentials.get_frozen_credentials() if credentials is not None else None
-    except BotoCoreError as error:
-        raise AccessDenied(str(error), store=name, advice=advice) from error
-    if frozen is None or not frozen.access_key:
-        raise AccessDenied("this boto3 client has no credentials", store=name, advice=advice)
-    return frozen.access_key, Secret(frozen.secret_key), Secret(frozen.token) if frozen.token else None
 
 
 #: The arguments of a connection, with their types.
@@ -111,7 +89,12 @@ def create_resource(connection_args: Mapping[str, Any]) -> S3ServiceResource:
     from botocore.config import Config  # noqa: PLC0415
 
     args = _validated(connection_args)
-    path_style = _path_style(args.pop("calling_format", "OrdinaryCallingFormat"))
+    calling_format = args.pop("calling_format", "OrdinaryCallingFormat")
+    # Of boto 2: its names and objects are accepted, as in the predecessor.
+    format_name = calling_format if isinstance(calling_format, str) else type(calling_format).__name__
+    if format_name not in ("OrdinaryCallingFormat", "SubdomainCallingFormat"):
+        raise ConfigError(['calling_format: must be "OrdinaryCallingFormat" or "SubdomainCallingFormat"'])
+    path_style = format_name == "OrdinaryCallingFormat"
     secure = args.get("is_secure", True)
     url = None
     if args.get("host"):
@@ -164,11 +147,3 @@ def _validated(connection_args: Mapping[str, Any]) -> dict[str, Any]:
     if problems:
         raise ConfigError(problems)
     return args
-
-
-def _path_style(calling_format: object) -> bool:
-    """Return whether it is path style. boto 2's names and objects are accepted, as in the predecessor."""
-    name = calling_format if isinstance(calling_format, str) else type(calling_format).__name__
-    if name not in ("OrdinaryCallingFormat", "SubdomainCallingFormat"):
-        raise ConfigError(['calling_format: must be "OrdinaryCallingFormat" or "SubdomainCallingFormat"'])
-    return name == "OrdinaryCallingFormat"

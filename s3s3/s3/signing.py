@@ -17,10 +17,11 @@ import hmac
 import re
 import time
 from binascii import b2a_base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Any, Protocol
+from operator import itemgetter
+from typing import Any
 from urllib.parse import quote
 
 from ..errors import AccessDenied
@@ -85,57 +86,47 @@ class CredentialProvider:
         async with self._lock:
             credentials = self.current()
             if credentials is None:
-                credentials = self._credentials = await asyncio.to_thread(self._run_chain)
+                missing = "no credentials are configured, and boto3 finds none"
+                credentials = self._credentials = await asyncio.to_thread(
+                    read_botocore_credentials, self._run_chain, self._name, missing=missing, table=self._table
+                )
                 self.valid_until_s = time.monotonic() + REFRESH_S
             return credentials
 
-    def _run_chain(self) -> Credentials:
+    def _run_chain(self) -> Any:
         import botocore.session  # noqa: PLC0415  slow, and not needed with configured credentials
-        from botocore.exceptions import BotoCoreError  # noqa: PLC0415
 
-        try:
-            if self._chain is None:
-                self._chain = botocore.session.Session().get_credentials()
-            frozen = self._chain.get_frozen_credentials() if self._chain is not None else None
-        except BotoCoreError as error:
-            raise self._access_denied(str(error)) from error
-        if frozen is None or not frozen.access_key:
-            raise self._access_denied("no credentials are configured, and boto3 finds none")
-        token = Secret(frozen.token) if frozen.token else None
-        return Credentials(frozen.access_key, Secret(frozen.secret_key), token)
-
-    def _access_denied(self, message: str) -> AccessDenied:
-        advice = f"set aws_access_key_id and aws_secret_access_key in {self._table}, or boto3's environment or profile"
-        return AccessDenied(message, store=self._name, advice=advice)
+        self._chain = self._chain or botocore.session.Session().get_credentials()
+        return self._chain
 
 
-class Signer(Protocol):
-    """Signs requests."""
+def read_botocore_credentials(read: Callable[[], Any], store: str, *, missing: str, table: str = "") -> Credentials:
+    """Return the credentials in the botocore object that `read` returns. Raises AccessDenied if there are none.
 
-    def sign(self, method: str, target: RequestTarget, headers: Mapping[str, str]) -> dict[str, str]:
-        """Return the headers to add to those given."""
+    `missing` is the message of that error.
+    """
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415  slow, and not needed with configured credentials
 
-    def presign(
-        self, method: str, target: RequestTarget, headers: Mapping[str, str], expires_s: int, now_s: float | None = None
-    ) -> str:
-        """Return the whole query string of a URL that is valid for `expires_s` seconds."""
-
-    def presigned_signature(
-        self, method: str, target: RequestTarget, headers: Mapping[str, str], expires_s: int, now_s: float
-    ) -> str:
-        """Return only the signature of such a query string."""
-
-
-def signer(version: str, credentials: Credentials, region: str) -> Signer:
-    """Return the signer for a `signature_version`: "s3" is V2, "s3v4" is V4."""
-    return SignerV4(credentials, region) if version == "s3v4" else SignerV2(credentials)
+    keys = f"aws_access_key_id and aws_secret_access_key{f' in {table}' if table else ''}"
+    advice = f"set {keys}, or boto3's environment or profile"
+    try:
+        credentials = read()
+        frozen = credentials.get_frozen_credentials() if credentials is not None else None
+    except BotoCoreError as error:
+        raise AccessDenied(str(error), store=store, advice=advice) from error
+    if frozen is None or not frozen.access_key:
+        raise AccessDenied(missing, store=store, advice=advice)
+    token = Secret(frozen.token) if frozen.token else None
+    return Credentials(frozen.access_key, Secret(frozen.secret_key), token)
 
 
 class SignerV2:
     """HMAC-SHA1 of method, date, some headers and the resource."""
 
     def __init__(self, credentials: Credentials) -> None:
-        self._credentials = credentials
+        self._access_key_id = credentials.access_key_id
+        token = credentials.session_token
+        self._token = {} if token is None else {"x-amz-security-token": str(token)}
         self._authorization = f"AWS {credentials.access_key_id}:"
         self._hmac = hmac.new(credentials.secret_access_key.encode(), digestmod=hashlib.sha1)
         self._date_s = 0
@@ -146,57 +137,43 @@ class SignerV2:
         now_s = int(time.time())
         if now_s != self._date_s:  # formatted once a second
             self._date_s, self._date = now_s, formatdate(now_s, usegmt=True)
-        if self._credentials.session_token is None:
-            signature = self._signature(method, target, headers, self._date)
-            return {"date": self._date, "authorization": self._authorization + signature}
-        token = {"x-amz-security-token": str(self._credentials.session_token)}
-        signature = self._signature(method, target, {**headers, **token}, self._date)
-        return {"date": self._date, "authorization": self._authorization + signature, **token}
+        signature = self._signature(method, target, headers, self._date)
+        return {"date": self._date, "authorization": self._authorization + signature, **self._token}
 
     def presign(
         self, method: str, target: RequestTarget, headers: Mapping[str, str], expires_s: int, now_s: float | None = None
     ) -> str:
         """Return the query string. Requests must have the same `headers` (content-md5, content-type, x-amz-*)."""
         now_s = time.time() if now_s is None else now_s
-        expires = str(int(now_s + expires_s))
-        token = self._credentials.session_token
-        signature = self.presigned_signature(method, target, headers, expires_s, now_s)
-        signed: list[tuple[str, str | None]] = [
-            ("AWSAccessKeyId", self._credentials.access_key_id),
-            ("Signature", signature),
-            ("Expires", expires),
-        ]
-        if token is not None:
-            signed.append(("x-amz-security-token", str(token)))
-        return encode_query([*target.query, *signed])
+        signed = {
+            "AWSAccessKeyId": self._access_key_id,
+            "Signature": self.presigned_signature(method, target, headers, expires_s, now_s),
+            "Expires": str(int(now_s + expires_s)),
+            **self._token,
+        }
+        return encode_query([*target.query, *signed.items()])
 
     def presigned_signature(
         self, method: str, target: RequestTarget, headers: Mapping[str, str], expires_s: int, now_s: float
     ) -> str:
         """Return the signature alone of such a query string."""
-        token = self._credentials.session_token
-        if token is not None:
-            headers = {**headers, "x-amz-security-token": str(token)}
         return self._signature(method, target, headers, str(int(now_s + expires_s)))
 
     def _signature(self, method: str, target: RequestTarget, headers: Mapping[str, str], date: str) -> str:
+        if self._token:
+            headers = {**headers, **self._token}
         amz = ""
         for name in sorted(headers):
             if name.startswith("x-amz-"):
                 amz += f"{name}:{headers[name].strip(_BLANK)}\n"
         md5, content_type = headers.get("content-md5", ""), headers.get("content-type", "").strip(_BLANK)
-        resource = _v2_resource(target) if target.query else target.resource
+        resource = target.resource
+        if signed := sorted((pair for pair in target.query if pair[0] in SUBRESOURCES), key=itemgetter(0)):
+            resource += "?" + "&".join(name if value is None else f"{name}={value}" for name, value in signed)
         text = f"{method}\n{md5}\n{content_type}\n{date}\n{amz}{resource}"
         mac = self._hmac.copy()
         mac.update(text.encode("utf-8", "surrogateescape"))
         return b2a_base64(mac.digest(), newline=False).decode()
-
-
-def _v2_resource(target: RequestTarget) -> str:
-    signed = sorted((pair for pair in target.query if pair[0] in SUBRESOURCES), key=lambda pair: pair[0])
-    if not signed:
-        return target.resource
-    return f"{target.resource}?" + "&".join(name if value is None else f"{name}={value}" for name, value in signed)
 
 
 class SignerV4:
@@ -243,16 +220,16 @@ class SignerV4:
     ) -> tuple[Query, str]:
         self._set_time(now_s)
         names, canonical_headers = _v4_headers(headers)
-        signed: list[tuple[str, str | None]] = [
-            ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"),
-            ("X-Amz-Credential", f"{self._credentials.access_key_id}/{self._scope}"),
-            ("X-Amz-Date", self._timestamp),
-            ("X-Amz-Expires", str(expires_s)),
-            ("X-Amz-SignedHeaders", names),
-        ]
+        signed = {
+            "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+            "X-Amz-Credential": f"{self._credentials.access_key_id}/{self._scope}",
+            "X-Amz-Date": self._timestamp,
+            "X-Amz-Expires": str(expires_s),
+            "X-Amz-SignedHeaders": names,
+        }
         if self._credentials.session_token is not None:
-            signed.append(("X-Amz-Security-Token", str(self._credentials.session_token)))
-        query = [*target.query, *signed]
+            signed["X-Amz-Security-Token"] = str(self._credentials.session_token)
+        query = [*target.query, *signed.items()]
         return query, self._signature(method, target.path, _v4_query(query), names, canonical_headers)
 
     def _set_time(self, now_s: float) -> None:
@@ -274,6 +251,14 @@ class SignerV4:
         digest = hashlib.sha256(request.encode("utf-8", "surrogateescape")).hexdigest()
         text = f"AWS4-HMAC-SHA256\n{self._timestamp}\n{self._scope}\n{digest}"
         return hmac.digest(self._signing_key, text.encode(), "sha256").hex()
+
+
+Signer = SignerV2 | SignerV4
+
+
+def signer(version: str, credentials: Credentials, region: str) -> Signer:
+    """Return the signer for a `signature_version`: "s3" is V2, "s3v4" is V4."""
+    return SignerV4(credentials, region) if version == "s3v4" else SignerV2(credentials)
 
 
 def _v4_headers(headers: Mapping[str, str]) -> tuple[str, str]:
