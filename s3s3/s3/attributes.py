@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from urllib.parse import parse_qsl, quote, urlencode
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape
@@ -63,12 +63,24 @@ class ObjectAttributes:
         if root is None:
             return {}
         owner = root.findtext("Owner/ID") or ""
-        grants = [_grant(grant) for grant in root.iter("Grant")]
+        grants: list[Grant] = []
+        for grant in root.iter("Grant"):
+            for kind, element in (("id", "ID"), ("uri", "URI"), ("emailAddress", "EmailAddress")):
+                if grantee := grant.findtext(f"Grantee/{element}"):
+                    grants.append((kind, grantee, grant.findtext("Permission") or ""))
+                    break
+            else:
+                grants.append(("", "", ""))
         not_owners = frozenset(grant for grant in grants if grant != ("id", owner, "FULL_CONTROL"))
         if not_owners in _CANNED_ACLS:
             canned = _CANNED_ACLS[not_owners]
             return {"x-amz-acl": canned} if canned else {}
-        return _grant_headers(grants)
+        headers: dict[str, str] = {}
+        for kind, grantee, permission in grants:
+            if kind and (header := _GRANT_HEADERS.get(permission)):
+                before = f"{headers[header]}, " if header in headers else ""
+                headers[header] = f'{before}{kind}="{grantee}"'
+        return headers
 
     async def put_tags(self, key: str, tags: Mapping[str, str], *, check_lease: LeaseCheck) -> None:
         """Set the tags (a result of `tags`) of a multipart object: Ceph (16) ignores the header for those."""
@@ -90,19 +102,3 @@ class ObjectAttributes:
             if error.status in NOT_SUPPORTED:
                 return None
             raise
-
-
-def _grant(grant: Element) -> Grant:
-    for kind, element in (("id", "ID"), ("uri", "URI"), ("emailAddress", "EmailAddress")):
-        if grantee := grant.findtext(f"Grantee/{element}"):
-            return kind, grantee, grant.findtext("Permission") or ""
-    return "", "", ""
-
-
-def _grant_headers(grants: Sequence[Grant]) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for kind, grantee, permission in grants:
-        if kind and (header := _GRANT_HEADERS.get(permission)):
-            before = f"{headers[header]}, " if header in headers else ""
-            headers[header] = f'{before}{kind}="{grantee}"'
-    return headers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Mapping
 from xml.etree import ElementTree
 
 from ..errors import StoreRefused
@@ -38,13 +37,18 @@ class BucketAdmin:
                 raise
         else:
             return False
-        await self._put((), _location(self._endpoint))
+        body = b""
+        if self._endpoint.host is None and self._endpoint.region != "us-east-1":  # only AWS needs the region
+            root = ElementTree.Element("CreateBucketConfiguration", xmlns=_NAMESPACE)
+            ElementTree.SubElement(root, "LocationConstraint").text = self._endpoint.region
+            body = ElementTree.tostring(root)
+        await self._put((), body)
         return True
 
     async def expire_after(self, days: int) -> bool:
-        """Have the store delete objects under the prefix after some days; other rules of the bucket stay.
+        """Have the store delete objects under the prefix after some days. Return False if it does not support it.
 
-        Returns False if the store does not support it.
+        Other rules of the bucket stay.
         """
         try:
             rules = await self._rules()
@@ -61,35 +65,21 @@ class BucketAdmin:
         return True
 
     async def _rules(self) -> list[ElementTree.Element] | None:
-        """Return the bucket's rules except an earlier one of s3s3.
-
-        None if the store has no lifecycle rules: Swift answers with a listing.
-        """
+        """Return all rules but that of s3s3; None if the store has no lifecycle rules (Swift returns a listing)."""
         request = Request("LIST", None, "", _LIFECYCLE)
         try:
-            response = await self._requester.call(request)
+            root = self._requester.parse(request, await self._requester.call(request))
         except StoreRefused as error:
             if error.status == 404 and error.code != "NoSuchBucket":
                 return []
             raise
-        root = self._requester.parse(request, response)
         if root.tag != "LifecycleConfiguration":
             return None
         return [rule for rule in root.findall("Rule") if rule.findtext("ID") != RULE_ID]
 
     async def _put(self, query: Query, body: bytes) -> None:
         md5 = b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
-        headers: Mapping[str, str] = {"content-md5": md5}
-        await self._requester.call(Request("PUT", None, "", query, headers, body, len(body)))
-
-
-def _location(endpoint: Endpoint) -> bytes:
-    """Return the body that creates a bucket in the region; only AWS needs one, except in us-east-1."""
-    if endpoint.host is not None or endpoint.region == "us-east-1":
-        return b""
-    root = ElementTree.Element("CreateBucketConfiguration", xmlns=_NAMESPACE)
-    ElementTree.SubElement(root, "LocationConstraint").text = endpoint.region
-    return ElementTree.tostring(root)
+        await self._requester.call(Request("PUT", None, "", query, {"content-md5": md5}, body, len(body)))
 
 
 def _rule(prefix: str, days: int) -> ElementTree.Element:

@@ -45,7 +45,12 @@ class Store:
         self.name = endpoint.name
         self._mapper = KeyMapper(endpoint, source_prefix)
         self._requester = S3Requester(endpoint, connections=connections, timeouts=timeouts, rate_limiter=rate_limiter)
-        self._put_headers = _put_headers(endpoint)
+        put_headers = {
+            "x-amz-storage-class": endpoint.storage_class,
+            "x-amz-acl": endpoint.acl,
+            "x-amz-server-side-encryption": endpoint.server_side_encryption,
+        }
+        self._put_headers = {name: value for name, value in put_headers.items() if value is not None}
         self._list_version = list_version
         self.multipart = Multipart(self._requester, self._mapper, self._put_headers)
         self.attributes = ObjectAttributes(self._requester, self._mapper)
@@ -97,12 +102,7 @@ class Store:
     async def object_url(
         self, key: str, *, method: str = "GET", expires_s: int | None = None, query: Query = ()
     ) -> str:
-        """Return a URL of an object.
-
-        Args:
-            method: the method that a presigned URL permits.
-            expires_s: how long a presigned URL is valid; None: not signed, for a public bucket.
-        """
+        """Return an object's URL, presigned for a method and `expires_s`, or not signed (None: a public bucket)."""
         return await self._requester.object_url(self._mapper.encoded_key(key), method, expires_s, query)
 
     async def put(
@@ -123,11 +123,9 @@ class Store:
                 the body is complete, so that the store keeps its old object; the exception is raised here.
             md5: the digest of the body (16 bytes).
             headers: the object's own, as in `ObjectInfo.headers`.
-            check_lease: called right before each attempt; if it raises, nothing is sent, and the exception is raised
-                here.
+            check_lease: called right before each attempt; what it raises is raised here, and nothing is sent.
 
-        Raises:
-            StoreError: `indeterminate` is set if an attempt was sent and never answered.
+        `indeterminate` of a StoreError is set if an attempt was sent and never answered.
         """
         headers = {**headers, **self._put_headers, "content-md5": b64encode(md5).decode()}
         request = Request("PUT", key, self._mapper.encoded_key(key), (), headers, body, size_bytes)
@@ -179,23 +177,14 @@ class Store:
             return error.indeterminate
 
     def pages(self, *, start_after: str = "", until: str | None = None) -> AsyncGenerator[Page, None]:
-        """Yield all entries under the prefix in key order, in pages. The next page is fetched ahead.
+        """Yield the entries after `start_after`, up to `until`, in pages. The next page is fetched ahead.
 
-        Args:
-            start_after: the first entry is the one after this key.
-            until: the last key wanted.
-
-        Raises:
-            ListingOutOfOrder: the keys do not ascend. A key repeated at a page border is dropped.
-            StoreError: the rest of its tree.
+        Raises ListingOutOfOrder if the keys do not ascend. A key repeated at a page border is dropped.
         """
         return self._lister().pages(self._mapper.endpoint_key(start_after) if start_after else "", until)
 
     async def list_after(self, start_after: str, max_keys: int) -> Page:
-        """Return up to `max_keys` (1 to 1,000) entries after a key, in order; an empty page at the end.
-
-        Raises what `pages` raises, and InvalidKey.
-        """
+        """Return up to `max_keys` (1 to 1,000) entries after a key; an empty page at the end. Raises as `pages`."""
         return await self._lister().list_after(self._mapper.endpoint_key(start_after) if start_after else "", max_keys)
 
     def is_valid_key(self, key: str) -> bool:
@@ -208,12 +197,3 @@ class Store:
 
     def _lister(self) -> BucketLister:
         return BucketLister(self._requester, self.endpoint, self._mapper, self._list_version)
-
-
-def _put_headers(endpoint: Endpoint) -> dict[str, str]:
-    headers = {
-        "x-amz-storage-class": endpoint.storage_class,
-        "x-amz-acl": endpoint.acl,
-        "x-amz-server-side-encryption": endpoint.server_side_encryption,
-    }
-    return {name: value for name, value in headers.items() if value is not None}

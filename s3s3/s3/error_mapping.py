@@ -9,8 +9,8 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http.client import responses
+from typing import NamedTuple
 
 from ..errors import (
     AccessDenied,
@@ -74,8 +74,7 @@ WRITES = frozenset(("PUT", "POST", "DELETE"))
 INDETERMINATE_STATUSES = frozenset((500, 502, 504))
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorBody:
+class ErrorBody(NamedTuple):
     """Code and message of an error response, and the region or endpoint that it points to."""
 
     code: str = ""
@@ -135,9 +134,7 @@ def _parse_error(body: bytes) -> ErrorBody:
         else:
             found = {child.tag: (child.text or "").strip() for child in root}
             if "Code" in found:
-                return ErrorBody(
-                    found["Code"], found.get("Message", ""), found.get("Region", ""), found.get("Endpoint", "")
-                )
+                return ErrorBody(*(found.get(name, "") for name in ("Code", "Message", "Region", "Endpoint")))
     plain = re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", text.decode("utf-8", "replace"), flags=re.S | re.I)
     return ErrorBody(message=" ".join(html.unescape(plain).split())[:_MAX_MESSAGE_CHARACTERS])
 
@@ -159,7 +156,7 @@ def _requires_v4(endpoint: Endpoint, error_body: ErrorBody) -> bool:
 
 
 def _advice(endpoint: Endpoint, status: int, headers: Mapping[str, str], error_body: ErrorBody) -> str:
-    table = endpoint.table
+    table, bucket = endpoint.table, endpoint.bucket_name
     region = headers.get("x-amz-bucket-region") or error_body.region
     if _requires_v4(endpoint, error_body):
         return f'the store requires V4 signatures: set signature_version = "s3v4" in {table}'
@@ -169,8 +166,12 @@ def _advice(endpoint: Endpoint, status: int, headers: Mapping[str, str], error_b
         location = error_body.endpoint or headers.get("location", "")
         return f"the store redirects{f' to {location}' if location else ''}: set host or region in {table}"
     if error_body.code == "RequestTimeTooSkewed":
-        return f"this machine's clock {_skew(headers)}: correct it (NTP)"
-    advice = _ADVICE.get(error_body.code or str(status), "").format(table=table, bucket=endpoint.bucket_name)
+        skew = "and the store's differ too much"
+        if (store_ms := http_date_ms(headers.get("date", ""))) is not None:
+            ahead_s = round(time.time() - store_ms / 1000)
+            skew = f"is {abs(ahead_s)} s {'ahead of' if ahead_s > 0 else 'behind'} the store's"
+        return f"this machine's clock {skew}: correct it (NTP)"
+    advice = _ADVICE.get(error_body.code or str(status), "").format(table=table, bucket=bucket)
     if error_body.code == "SignatureDoesNotMatch" and endpoint.signature_version == "s3v4":
         return f"{advice}; if they are right, region"  # which is not part of a V2 signature
     return advice
@@ -193,18 +194,9 @@ _ADVICE = {
 }
 
 
-def _skew(headers: Mapping[str, str]) -> str:
-    store_ms = http_date_ms(headers.get("date", ""))
-    if store_ms is None:
-        return "and the store's differ too much"
-    ahead_s = round(time.time() - store_ms / 1000)
-    return f"is {abs(ahead_s)} s {'ahead of' if ahead_s > 0 else 'behind'} the store's"
-
-
 def _failure(endpoint: Endpoint, address: Address, error: TransportError) -> tuple[str, str]:
-    """Return message and advice for a transport failure."""
-    cause = error.__cause__
-    table = endpoint.table
+    """Return message and advice."""
+    cause, table = error.__cause__, endpoint.table
     if isinstance(error, ConnectFailed):
         return _connect_failure(address, cause, table)
     if isinstance(error, ProtocolError):
@@ -226,10 +218,8 @@ def _connect_failure(address: Address, cause: BaseException | None, table: str) 
     if isinstance(cause, ConnectionRefusedError):
         return f"nothing listens on {address}", check
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return (
-            f"the certificate of {address} is not trusted: {cause.verify_message}",
-            "set SSL_CERT_FILE to a file of trusted certificates",
-        )
+        message = f"the certificate of {address} is not trusted: {cause.verify_message}"
+        return message, "set SSL_CERT_FILE to a file of trusted certificates"
     if isinstance(cause, ssl.SSLError) or (address.is_secure and isinstance(cause, ConnectionError)):
         reason = getattr(cause, "reason", None) or str(cause) or "the connection was closed"
         return f"no TLS with {address}: {reason}", f"if it speaks plain HTTP there, set is_secure = false in {table}"

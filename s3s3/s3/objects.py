@@ -1,4 +1,4 @@
-"""Results of S3 calls: response, object metadata, body stream, PUT result."""
+"""Results of S3 calls: response, object metadata and its dates, body stream, PUT result."""
 
 from __future__ import annotations
 
@@ -121,8 +121,11 @@ def object_info(store: str, operation: str, key: str, headers: Mapping[str, str]
             own[name] = value
     recorded_etag = own.pop(RECORDED_ETAG, None)
     modified_ms = http_date_ms(headers.get("last-modified", "")) or 0
-    expiration = headers.get("x-amz-expiration")
-    expires_ms = _expires_ms(expiration) if expiration else None
+    expires_ms = None
+    if expiration := headers.get("x-amz-expiration"):
+        # `expiry-date="Fri, 23 Dec 2012 00:00:00 GMT", rule-id="..."` (S3 API reference, "HeadObject")
+        found = re.search(r'expiry-date="([^"]*)"', expiration)
+        expires_ms = http_date_ms(found[1]) if found else None
     etag = headers.get("etag", "").strip('"')
     return ObjectInfo(key, int(length), etag, modified_ms, own, is_encrypted(headers), recorded_etag, expires_ms)
 
@@ -143,12 +146,6 @@ def http_date_ms(text: str) -> int | None:
     if not (0 <= hours < 24 and 0 <= minutes < 60 and 0 <= seconds <= 60):  # 60: a leap second
         return None
     return day_ms + (hours * 3600 + minutes * 60 + seconds) * 1000
-
-
-def _expires_ms(expiration: str) -> int | None:
-    """Read `expiry-date="Fri, 23 Dec 2012 00:00:00 GMT", rule-id="..."` (S3 API reference, "HeadObject")."""
-    found = re.search(r'expiry-date="([^"]*)"', expiration)
-    return http_date_ms(found[1]) if found else None
 
 
 def is_encrypted(headers: Mapping[str, str]) -> bool:
@@ -191,9 +188,7 @@ class ObjectStream:
     async def chunks(self, size_bytes: int) -> AsyncIterator[bytes]:
         """Yield the body in chunks of at least `size_bytes`; the last one may be smaller.
 
-        Raises:
-            IntegrityError: the store closed the connection before the end.
-            StoreUnavailable: the connection was lost or timed out.
+        Raises IntegrityError if the store closes the connection before the end, else StoreUnavailable.
         """
         while self._left_bytes:
             yield await self._read(size_bytes)
@@ -213,22 +208,15 @@ class ObjectStream:
         try:
             chunk = await self._body.read(size_bytes)
         except TransportError as error:
-            raise self._read_error(error) from error
+            store_error = self._to_store_error(error)
+            if isinstance(error, ConnectionLost) and error.__cause__ is None:
+                message = f"the content ended early; {self.info.size_bytes} bytes were announced"
+                store_error = IntegrityError(message, store=store_error.store, operation="GET", key=self.info.key)
+            raise store_error from error
         if not chunk:
             raise StoreUnavailable("the stream was closed before its end", key=self.info.key)
         self._left_bytes -= len(chunk)
         return chunk
-
-    def _read_error(self, error: TransportError) -> StoreError:
-        store_error = self._to_store_error(error)
-        if isinstance(error, ConnectionLost) and error.__cause__ is None:
-            return IntegrityError(
-                f"the content ended early; {self.info.size_bytes} bytes were announced",
-                store=store_error.store,
-                operation="GET",
-                key=self.info.key,
-            )
-        return store_error
 
     async def __aenter__(self) -> ObjectStream:
         return self
