@@ -13,7 +13,6 @@ from redis.asyncio import Redis
 from . import config as configuration
 from .config import Config
 from .errors import AccessDenied, ConfigError, NoSuchBucket, S3S3Error
-from .model import matcher
 from .monitoring.metrics import Metrics
 from .notifications.chaining import on_copied_for
 from .notifications.gap_backfill import GapBackfill
@@ -68,14 +67,12 @@ class RouteListener:
         self.pubsub: PubSubSource | None = None
         self._backfill: GapBackfill | None = None
         if route.channel:
-            matches, count = matcher(route), self.worker.observer.on_notification
-            self.pubsub = pubsub = PubSubSource(
-                route, route.channel, self.jobs, subscriber_client, matches=matches, count=count
-            )
+            count = self.worker.observer.on_notification
+            self.pubsub = pubsub = PubSubSource(route, route.channel, self.jobs, subscriber_client, count=count)
             if config.pubsub.backfill:
                 self._backfill = GapBackfill(
                     route, pubsub.watermark, stores.source, self.jobs, self._reconcile,
-                    is_leader=lambda: pubsub.is_leader, margin_s=config.pubsub.backfill_margin_s, matches=matches,
+                    is_leader=lambda: pubsub.is_leader, margin_s=config.pubsub.backfill_margin_s,
                 )  # fmt: skip
 
     async def _reconcile(self) -> Mapping[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timezone
 
 from ..errors import RedisUnavailable, S3S3Error, StoreUnavailable
-from ..model import Lane, Route
+from ..model import Lane, Route, matcher
 from ..queue.base import JobRequest
 from ..queue.redis_queue import RedisJobQueue
 from ..s3 import Store
@@ -36,7 +36,6 @@ class GapBackfill:
         is_leader: whether this listener is the channel's leader.
         reconcile: compares everything; returns the destinations that could not be listed, with the reason.
         margin_s: how much older than the gap an object may be: its upload began earlier, or clocks differ.
-        matches: whether a key belongs to the route.
     """
 
     def __init__(
@@ -49,7 +48,6 @@ class GapBackfill:
         *,
         is_leader: Callable[[], bool],
         margin_s: float,
-        matches: Callable[[str], bool],
     ) -> None:
         self._route = route
         self._watermark = watermark
@@ -58,7 +56,7 @@ class GapBackfill:
         self._reconcile = reconcile
         self._is_leader = is_leader
         self._margin_ms = int(margin_s * 1000)
-        self._matches = matches
+        self._matches = matcher(route)
         self._deleting = [destination.name for destination in route.destinations if destination.delete]
         self._enqueued_generation = ""
 
@@ -89,16 +87,12 @@ class GapBackfill:
                 await self._enqueue_modified_since(self._source.source_time_ms() - gap.age_ms - self._margin_ms)
                 self._enqueued_generation = gap.generation
             if self._deleting:
-                await self._compare_for_deletions()
+                errors = await self._reconcile()
+                for name in self._deleting:
+                    if name in errors:
+                        raise StoreUnavailable(f"deletions are not propagated yet: {errors[name]}")
         await self._watermark.close_gap(gap.generation)
         self._enqueued_generation = ""  # after a loss of data in Redis, generations start again
-
-    async def _compare_for_deletions(self) -> None:
-        """Compare everything. Raises StoreUnavailable if a destination that propagates deletions was not listed."""
-        errors = await self._reconcile()
-        for name in self._deleting:
-            if name in errors:
-                raise StoreUnavailable(f"deletions are not propagated yet: {errors[name]}")
 
     async def _enqueue_modified_since(self, since_ms: int) -> None:
         destinations = self._route.destination_names

@@ -24,7 +24,7 @@ from functools import partial
 
 from redis.asyncio import Redis
 
-from ..model import Lane, Route
+from ..model import Lane, Route, matcher
 from ..queue.base import JobRequest
 from ..queue.redis_calls import LuaScripts, RedisRetry, keyspace
 from ..queue.redis_queue import RedisJobQueue
@@ -49,7 +49,6 @@ class PubSubSource:
 
     Args:
         subscriber_client: a client for the subscription that returns bytes; messages may be no valid UTF-8.
-        matches: whether a key belongs to the route.
         count: called with "pubsub" for each enqueued message, or with the kind of an unusable one.
 
     Attributes:
@@ -64,14 +63,13 @@ class PubSubSource:
         jobs: RedisJobQueue,
         subscriber_client: Redis,
         *,
-        matches: Callable[[str], bool] = lambda key: True,
         count: Callable[[str], None] = lambda kind: None,
     ) -> None:
         self._route = route.name
         self._destinations = route.destination_names
         self._channel = channel
         self._jobs = jobs
-        self._matches = matches
+        self._matches = matcher(route)
         self._count = count
         self._checkpoint = b""  # the last one before which this listener has enqueued everything
         self._last_checkpoint: bytes | None = None
@@ -151,7 +149,9 @@ class PubSubSource:
             try:
                 key = parse_message(text)
             except BadMessage as bad:
-                await self._retry.run(partial(self._dead_letter, text, bad))
+                printable = printable_message(text)
+                self._health.count_bad(bad, printable, "kept as a dead letter of (message)")
+                await self._retry.run(partial(self._jobs.dead_letter_message, printable, str(bad)))
                 continue
             if self._matches(key):
                 requests.append(JobRequest(key, self._destinations))
@@ -159,7 +159,3 @@ class PubSubSource:
         if requests:
             await self._retry.run(partial(self._jobs.enqueue, requests, Lane.FRESH))
             log_enqueued(self._route, [request.key for request in requests], f"channel {self._channel}")
-
-    async def _dead_letter(self, text: bytes, bad: BadMessage) -> None:
-        self._health.count_bad(bad, printable_message(text), "kept as a dead letter of (message)")
-        await self._jobs.dead_letter_message(printable_message(text), str(bad))

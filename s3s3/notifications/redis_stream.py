@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -75,7 +75,7 @@ class RedisStreamSource(NotificationSource):
         self._routing = routing
         self._lease_s = lease_s
         self._health = SourceHealth(str(self), MAX_SILENCE_S, count)
-        self._scripts = LuaScripts(client, __package__, name, folder="lua")
+        self._scripts = LuaScripts(client, __package__, name, folder="lua", on_no_group=self._create_group)
         self._has_pending = False  # this consumer has read entries and not acknowledged them
         self._last_claim_s = float("-inf")
         self._cursor = START_CURSOR
@@ -133,35 +133,34 @@ class RedisStreamSource(NotificationSource):
             if "BUSYGROUP" not in str(error):
                 raise
 
-    async def _deliver(self, entries: Iterable[Entry]) -> None:
+    async def _deliver(self, entries: Sequence[Entry]) -> None:
         """Deliver and acknowledge entries. One without fields has been trimmed."""
-        notifications, ids = [], []
+        notifications = []
         for entry_id, fields in entries:
-            ids.append(entry_id)
+            if not fields:
+                continue
+            bucket = fields[b"bucket"].decode("utf-8", "backslashreplace") if b"bucket" in fields else None
+            added_ms = int(entry_id.partition(b"-")[0])
             try:
-                if fields:
-                    notifications.append(_notification(entry_id, fields))
+                key = _key(fields)
             except BadMessage as bad:
-                text = _printable_entry(fields)
-                await self._routing.dead_letter(text, str(bad), _bucket(fields))
+                text = printable_message(fields.get(b"key", b" ".join(b"%s=%s" % pair for pair in fields.items())))
+                await self._routing.dead_letter(text, str(bad), bucket)
                 self._health.count_bad(bad, text, "kept as a dead letter of (message)")
+            else:
+                notified_ms = added_ms if added_ms >= MIN_TIME_MS else None
+                notifications.append(Notification(key, bucket, notified_ms=notified_ms))
         if notifications:
             self._health.count_unrouted(await self._routing.deliver(notifications, self.kind))
-        if ids:
-            await self._client.xack(self._name, self._group, *ids)
+        if entries:
+            await self._client.xack(self._name, self._group, *(entry_id for entry_id, _ in entries))
 
     async def _claim_stale(self) -> None:
         """Claim and deliver some entries that another consumer has not acknowledged within its lease."""
         lease_ms = int(self._lease_s * 1000)
-        try:
-            cursor, claimed = await self._scripts.run(
-                "claim_stale", self._group, self._consumer, lease_ms, self._cursor, CLAIM_BATCH
-            )
-        except ResponseError as error:
-            if not is_no_group(error):
-                raise
-            await self._create_group()
-            return
+        cursor, claimed = await self._scripts.run(
+            "claim_stale", self._group, self._consumer, lease_ms, self._cursor, CLAIM_BATCH
+        )
         if claimed:
             log.info("%s: claimed entries of a listener that died: %d", self, len(claimed))
         await self._deliver([(entry, dict(zip(fields[::2], fields[1::2], strict=True))) for entry, fields in claimed])
@@ -175,25 +174,11 @@ class RedisStreamSource(NotificationSource):
         try:
             await self._scripts.run("prune_consumers", self._group, leaving, int(IDLE_CONSUMER_S * 1000))
         except ResponseError as error:
-            if not is_no_group(error) and "no such key" not in str(error):
+            if "no such key" not in str(error):
                 raise
 
 
-def _notification(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Notification:
+def _key(fields: Mapping[bytes, bytes]) -> str:
     if b"key" not in fields:
         raise BadMessage("no_key", 'entry without a field "key"')
-    added_ms = int(entry_id.partition(b"-")[0])
-    return Notification(
-        parse_message(fields[b"key"]), _bucket(fields), notified_ms=added_ms if added_ms >= MIN_TIME_MS else None
-    )
-
-
-def _bucket(fields: Mapping[bytes, bytes]) -> str | None:
-    return fields[b"bucket"].decode("utf-8", "backslashreplace") if b"bucket" in fields else None
-
-
-def _printable_entry(fields: Mapping[bytes, bytes]) -> str:
-    """Return an entry's key, or all fields if it has none, as printable text."""
-    if b"key" in fields:
-        return printable_message(fields[b"key"])
-    return printable_message(b" ".join(b"%s=%s" % pair for pair in fields.items()))
+    return parse_message(fields[b"key"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import unquote_plus
 
@@ -45,22 +46,17 @@ def parse_events(message: str | bytes) -> ParsedEvents:
 def _unwrap(message: str | bytes) -> dict[str, Any]:
     """Return the S3 event in a message, without the envelopes of SNS."""
     for _ in range(MAX_ENVELOPES):
-        content = _json_object(message)
+        try:
+            content = json.loads(message)
+        except (ValueError, RecursionError) as error:  # also raised for invalid UTF-8 and for endless numbers
+            raise BadMessage("not_json", "not JSON: " + (str(error)[:100] or "nested too deeply")) from None
+        if not isinstance(content, dict):
+            raise BadMessage("no_event", "not an S3 event: the JSON is not an object")
         inner = content.get("Message")
         if content.get("Type") != "Notification" or not isinstance(inner, str):
             return content
         message = inner
     raise BadMessage("no_event", f"more than {MAX_ENVELOPES} nested SNS envelopes")
-
-
-def _json_object(text: str | bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:  # also raised for invalid UTF-8 and for endless numbers
-        raise BadMessage("not_json", "not JSON: " + (str(error)[:100] or "nested too deeply")) from None
-    if not isinstance(content, dict):
-        raise BadMessage("no_event", "not an S3 event: the JSON is not an object")
-    return content
 
 
 def _parse(content: dict[str, Any]) -> ParsedEvents:
@@ -105,8 +101,10 @@ def _parse_eventbridge(source: object, detail: dict[str, Any]) -> ParsedEvents:
         raise BadMessage("wrong_source", f"not an S3 event: its source is {str(source)[:40]!r}")
     match detail:
         case {"bucket": {"name": str(bucket)}, "object": {"key": str(key)}}:
-            forms = dict.fromkeys((key, *_decode_if_possible(key)))
-            return ParsedEvents([_notification(bucket, form) for form in forms])
+            forms = [key]
+            with suppress(BadMessage):
+                forms.append(check_key(_decode_key(key)))
+            return ParsedEvents([_notification(bucket, form) for form in dict.fromkeys(forms)])
     raise BadMessage("no_event", "event without detail.bucket.name or detail.object.key")
 
 
@@ -121,10 +119,3 @@ def _decode_key(key: str) -> str:
         return unquote_plus(key, errors="strict")
     except UnicodeDecodeError as error:
         raise BadMessage("not_utf8", f"the decoded key is not valid UTF-8: {error.reason}") from None
-
-
-def _decode_if_possible(key: str) -> Iterator[str]:
-    try:
-        yield check_key(_decode_key(key))
-    except BadMessage:
-        return

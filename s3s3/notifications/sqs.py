@@ -88,23 +88,20 @@ class SqsSource(NotificationSource):
         backoff_s = INITIAL_BACKOFF_S
         while not stop.is_set():
             try:
-                await self._poll(stop)
+                async with self._connecting:
+                    if self._client is None:
+                        await run_in_thread(self._connect)
+                messages = await run_until_stopped(run_in_thread(self._receive), stop)
+                if messages is None:
+                    return  # what the abandoned poll still receives becomes visible again
+                self._health.record_success()
+                if messages:
+                    await self._deliver(messages, stop)
                 backoff_s = INITIAL_BACKOFF_S
             except (BotoCoreError, ClientError) as error:
                 self._health.record_failure(str(error))
                 await wait_with_timeout(stop, backoff_s)
                 backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
-
-    async def _poll(self, stop: asyncio.Event) -> None:
-        async with self._connecting:
-            if self._client is None:
-                await run_in_thread(self._connect)
-        messages = await run_until_stopped(run_in_thread(self._receive), stop)
-        if messages is None:
-            return  # what the abandoned poll still receives becomes visible again
-        self._health.record_success()
-        if messages:
-            await self._deliver(messages, stop)
 
     def _connect(self) -> None:
         client = connect(self._url, self._region, self._endpoint_url)
@@ -140,7 +137,12 @@ class SqsSource(NotificationSource):
             log.warning("%s: released %d messages: %s", self, len(messages), error)
         else:
             self._health.count_unrouted(unrouted)
-            await self._delete(usable)
+            if usable:
+                delete = partial(self._client.delete_message_batch, QueueUrl=self._url, Entries=_entries(usable))
+                failed = (await run_in_thread(delete)).get("Failed")
+                if failed:
+                    log.warning("%s: %d messages were not deleted and will be received again: %s",
+                                self, len(failed), failed[0].get("Message"))  # fmt: skip
 
     async def _extend_visibility(self, messages: Sequence[dict[str, Any]]) -> None:
         """Keep messages invisible to other consumers while they wait for Redis."""
@@ -154,15 +156,6 @@ class SqsSource(NotificationSource):
                 with contextlib.suppress(BotoCoreError, ClientError):  # a second delivery does no harm
                     await run_in_thread(change)
             pause_s = extension_s / 3
-
-    async def _delete(self, messages: Sequence[dict[str, Any]]) -> None:
-        if not messages:
-            return
-        delete = partial(self._client.delete_message_batch, QueueUrl=self._url, Entries=_entries(messages))
-        failed = (await run_in_thread(delete)).get("Failed")
-        if failed:
-            log.warning("%s: %d messages were not deleted and will be received again: %s",
-                        self, len(failed), failed[0].get("Message"))  # fmt: skip
 
 
 def connect(url: str, region: str | None, endpoint_url: str) -> Any:

@@ -75,21 +75,18 @@ class WebhookSource(NotificationSource):
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
         await runner.setup()
         try:
-            await self._bind(runner, stop)
-            await stop.wait()
+            while not stop.is_set():
+                try:
+                    await web.TCPSite(runner, self._host, self._port, reuse_port=True).start()
+                except OSError as error:
+                    reason = f"[webhook] bind: cannot listen on the address: {bind_error_text(error)}"
+                    self._health.record_failure(reason)
+                    await wait_with_timeout(stop, BIND_RETRY_S)
+                else:
+                    self._health.record_success()
+                    await stop.wait()
         finally:
             await runner.cleanup()  # completes requests in progress
-
-    async def _bind(self, runner: web.AppRunner, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            try:
-                await web.TCPSite(runner, self._host, self._port, reuse_port=True).start()
-            except OSError as error:
-                self._health.record_failure(f"[webhook] bind: cannot listen on the address: {bind_error_text(error)}")
-                await wait_with_timeout(stop, BIND_RETRY_S)
-            else:
-                self._health.record_success()
-                return
 
     async def _on_notify(self, request: web.Request) -> web.Response:
         if not self._is_authorized(request.headers.get("Authorization", "")):
@@ -104,15 +101,13 @@ class WebhookSource(NotificationSource):
                     body = await request.read()
             except asyncio.TimeoutError:
                 return web.Response(status=408, text=f"the body did not arrive within {BODY_TIMEOUT_S:g} s\n")
-            return await self._deliver(body)
-
-    async def _deliver(self, body: bytes) -> web.Response:
-        notifications, problem = parse_events(body)
-        try:
-            async with timeout(ENQUEUE_TIMEOUT_S):
-                unrouted = await self._routing.deliver(notifications, self.kind)
-        except (RedisUnavailable, asyncio.TimeoutError):
-            return web.Response(status=503, text="Redis is unavailable; retry later\n", headers={"Retry-After": "5"})
+            notifications, problem = parse_events(body)
+            try:
+                async with timeout(ENQUEUE_TIMEOUT_S):
+                    unrouted = await self._routing.deliver(notifications, self.kind)
+            except (RedisUnavailable, asyncio.TimeoutError):
+                text, headers = "Redis is unavailable; retry later\n", {"Retry-After": "5"}
+                return web.Response(status=503, text=text, headers=headers)
         self._health.count_unrouted(unrouted)
         if problem is not None:
             self._health.count_bad(problem, printable_message(body), "answered with 400")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
@@ -35,13 +36,11 @@ def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 class Listener:
     """A source with clients of its own, as each listener process has."""
 
-    def __init__(self, url: str, matches: Callable[[str], bool] = lambda key: True) -> None:
+    def __init__(self, url: str, route: Route = ROUTE) -> None:
         self.client, self.subscriber_client = connection.connect(url), connection.connect(url, decode=False)
         self.jobs = RedisJobQueue(self.client, "default", ROUTE.destination_names)
         self.counted: list[str] = []
-        self.source = PubSubSource(
-            ROUTE, "backup", self.jobs, self.subscriber_client, matches=matches, count=self.counted.append
-        )
+        self.source = PubSubSource(route, "backup", self.jobs, self.subscriber_client, count=self.counted.append)
 
     @property
     def is_leader(self) -> bool:
@@ -62,8 +61,8 @@ class Listener:
 
 
 @asynccontextmanager
-async def listening(url: str, **settings: Callable[[str], bool]) -> AsyncIterator[Listener]:
-    listener = Listener(url, **settings)
+async def listening(url: str, route: Route = ROUTE) -> AsyncIterator[Listener]:
+    listener = Listener(url, route)
     try:
         async with running(listener.source.run()):
             await until(lambda: listener.source.subscription.alive)
@@ -248,7 +247,7 @@ async def test_unusable_messages_are_dead_lettered_and_do_not_affect_others(
 
 
 async def test_keys_that_do_not_match_the_route_are_ignored(redis_url: str, producer: Redis) -> None:
-    async with listening(redis_url, matches=lambda key: key.startswith("raw/")) as listener:
+    async with listening(redis_url, replace(ROUTE, include=("raw/*",))) as listener:
         await producer.publish("backup", "other/1")
         await producer.publish("backup", "raw/1")
         await until(lambda: queued(listener))

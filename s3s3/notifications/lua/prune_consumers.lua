@@ -2,11 +2,8 @@
 -- One script, so that no consumer receives an entry between the check and the deletion.
 -- KEYS[1]  the stream
 -- ARGV     group, consumer, max_idle_ms
---
--- Returns how many were deleted.
 local group, leaving, max_idle_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 
-local deleted = 0
 for _, flat_fields in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], group)) do
   local consumer = {}
   for i = 1, #flat_fields, 2 do
@@ -14,7 +11,5 @@ for _, flat_fields in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], group)) d
   end
   if consumer.pending == 0 and (consumer.name == leaving or consumer.idle > max_idle_ms) then
     redis.call('XGROUP', 'DELCONSUMER', KEYS[1], group, consumer.name)
-    deleted = deleted + 1
   end
 end
-return deleted
