@@ -22,7 +22,7 @@ from bench.objects import KIB, MIB, fill, keys_for
 from bench.s3s3_commands import command
 from bench.servers import CEPH, STORES
 from bench.workloads import Measured, PrintLine, rotated
-from s3s3.scripts.demo.servers import HOST, accepts, free_ports
+from s3s3.scripts.demo.servers import HOST, free_ports, is_listening
 
 CACHE, NGINX = "s3s3 mirror", "nginx"
 ON_DISK = "a disk"
@@ -142,7 +142,7 @@ def _running(starting: list[str], log: Path, port: int) -> Iterator[int]:
         process = subprocess.Popen(starting, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         until_s = time.monotonic() + _PATIENCE_S
-        while not accepts(port):
+        while not is_listening(port):
             if process.poll() is not None or time.monotonic() > until_s:
                 raise PeerFailed(f"{starting[0]} does not serve: {end_of(log)}")
             time.sleep(0.05)

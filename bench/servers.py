@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from s3s3.scripts.demo.rclone_server import RcloneServer
-from s3s3.scripts.demo.servers import Account, Process, Server, StoreServer, accepts, free_ports
+from s3s3.scripts.demo.servers import Account, Process, Server, StoreServer, free_ports, is_listening
 from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.real.ceph_server import CephServer
 
@@ -47,5 +47,5 @@ def _own(server: ListingServer | Relay, script: str, *arguments: int) -> Process
         script,
         [sys.executable, str(Path(__file__).with_name(script)), *map(str, arguments)],
         log=server.folder / "log",
-        ready=lambda: accepts(server.port),
+        ready=lambda: is_listening(server.port),
     )

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from s3s3.scripts import demo
-from s3s3.scripts.demo.objects import BIGGER_BYTES, ODD_NAMES, first_samples, real_files
-from s3s3.scripts.demo.parts import Parts, check_installed
+from s3s3.scripts.demo.environment import Environment, check_installed
+from s3s3.scripts.demo.objects import LARGE_SIZES_BYTES, ODD_NAMES, first_samples, real_files
 from s3s3.scripts.demo.screen import Screen
 from s3s3.scripts.demo.servers import ServerMissing
 from s3s3.scripts.demo.tour import MIN_OBJECTS, tour
@@ -32,13 +32,13 @@ MORE_OBJECTS = 3
 
 ONLY_THE_END = """
 import sys
-from s3s3.scripts.demo.parts import started_parts
+from s3s3.scripts.demo.environment import started_environment
 from s3s3.scripts import demo
 
-def only_the_end(screen, *, objects, at_the_end):
-    with started_parts() as parts:
-        parts.start_listener()
-        at_the_end(parts, screen)
+def only_the_end(screen, *, objects, before_stop):
+    with started_environment() as environment:
+        environment.start_listener()
+        before_stop(environment, screen)
     return True
 
 demo.tour = only_the_end
@@ -145,13 +145,13 @@ def test_an_interrupted_demonstration_leaves_nothing_behind_either(start: Callab
 def test_damaged_copies_are_found(
     installed: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seen: list[Parts] = []
+    seen: list[Environment] = []
     pids: list[int] = []
 
-    def damage(parts: Parts, _: Screen) -> None:
-        seen.append(parts)
-        pids.extend(parts.pids)
-        swift, rclone = parts.destinations
+    def damage(environment: Environment, _: Screen) -> None:
+        seen.append(environment)
+        pids.extend(environment.pids)
+        swift, rclone = environment.destinations
         hurt, bare, gone = ODD_NAMES[:3]
         answer = swift.client.get_object(Bucket="copies", Key=hurt)
         body = answer["Body"].read()
@@ -168,7 +168,7 @@ def test_damaged_copies_are_found(
         rclone.client.delete_object(Bucket="copies", Key=gone)
         rclone.client.put_object(Bucket="copies", Key="stray", Body=b"")
 
-    monkeypatch.setattr(demo, "tour", partial(tour, before_judging=damage))
+    monkeypatch.setattr(demo, "tour", partial(tour, before_verification=damage))
     assert demo.main(["--objects", FEW]) == 1
     output = capsys.readouterr().out
     count = MIN_OBJECTS + MORE_OBJECTS
@@ -230,4 +230,4 @@ def test_there_are_as_many_objects_as_asked_for_all_of_different_names(count: in
     samples = first_samples(real_files(), count)
     assert len({sample.key for sample in samples}) == count
     assert set(ODD_NAMES) <= {sample.key for sample in samples}
-    assert sum(sample.size_bytes >= min(BIGGER_BYTES) for sample in samples) == len(BIGGER_BYTES)
+    assert sum(sample.size_bytes >= min(LARGE_SIZES_BYTES) for sample in samples) == len(LARGE_SIZES_BYTES)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trustme
 
-from s3s3.scripts.demo.servers import accepts
+from s3s3.scripts.demo.servers import is_listening
 from tests.conftest import missing
 from tests.integration.commands import eventually
 
@@ -73,7 +73,7 @@ class Nginx(AbstractContextManager["Nginx"]):
         checked = subprocess.run([*self._command, "-t"], capture_output=True, text=True, timeout=30, check=False)
         assert checked.returncode == 0, checked.stderr
         self._process = subprocess.Popen(self._command)
-        eventually(lambda: accepts(self.port), "nginx serves")
+        eventually(lambda: is_listening(self.port), "nginx serves")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -17,7 +17,7 @@ from .keep import keep_running
 from .process import ServerMissing
 from .screen import Screen
 from .servers import HOST
-from .tour import MIN_OBJECTS, OBJECTS, nothing, tour
+from .tour import MIN_OBJECTS, OBJECTS, do_nothing, tour
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +28,9 @@ def main(argv: list[str] | None = None) -> int:
     screen = Screen()
     with _interruptible():
         try:
-            verified = tour(screen, objects=arguments.objects, at_the_end=keep_running if arguments.keep else nothing)
+            verified = tour(
+                screen, objects=arguments.objects, before_stop=keep_running if arguments.keep else do_nothing
+            )
         except KeyboardInterrupt:
             screen.end("Interrupted. The servers are stopped and their folders removed.")
             return command.SOME_FAILED

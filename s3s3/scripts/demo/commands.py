@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from .judge import Held
 from .process import Process, ServerFailed
 from .servers import HOST, http_status
+from .verification import ObjectTotals
 
 BUCKET_TIMEOUT_S = 120
 METRICS_TIMEOUT_S = 10
@@ -35,7 +35,7 @@ class Listener:
             ready=lambda: http_status(port, "/healthz") == 200,
         )
 
-    def copied(self) -> dict[str, Held]:
+    def copied(self) -> dict[str, ObjectTotals]:
         """Return what it has copied to each destination since its start, from its metrics.
 
         Raises:
@@ -52,7 +52,7 @@ class Listener:
                 if sample.name in found and sample.labels.get("outcome", "copied") == "copied":
                     found[sample.name][sample.labels["destination"]] = int(sample.value)
         objects, size_bytes = found.values()
-        return {name: Held(count, size_bytes.get(name, 0)) for name, count in objects.items()}
+        return {name: ObjectTotals(count, size_bytes.get(name, 0)) for name, count in objects.items()}
 
     def new_messages(self) -> list[str]:
         """Return the log messages since the last call, without times and levels."""
@@ -60,10 +60,10 @@ class Listener:
         new, self._read_lines = lines[self._read_lines :], len(lines)
         return [line.split(" ", 3)[-1] for line in new]
 
-    def with_log(self, what: str) -> str:
+    def with_log(self, problem: str) -> str:
         """Return an error message about the listener with the end of its log."""
         last = (f"    {line}" for line in self._log_lines()[-LOG_LINES:])
-        return "\n".join([f"s3s3 listen {what}; last lines of its log:", *last])
+        return "\n".join([f"s3s3 listen {problem}; last lines of its log:", *last])
 
     def _log_lines(self) -> list[str]:
         return self.process.log.read_text(errors="replace").splitlines()

@@ -8,25 +8,25 @@ import signal
 import sys
 from pathlib import Path
 
-from .judge import Bucket
-from .parts import CHANNEL, Parts
+from .environment import CHANNEL, Environment
 from .screen import Screen
+from .verification import Bucket
 
 
-def keep_running(parts: Parts, screen: Screen) -> None:
+def keep_running(environment: Environment, screen: Screen) -> None:
     """Print the addresses and what to try; return on Ctrl-C or SIGTERM."""
-    rclone_config = parts.folder / "rclone.conf"
-    rclone_config.write_text("\n".join(map(_rclone_remote, parts.buckets)))
+    rclone_config = environment.folder / "rclone.conf"
+    rclone_config.write_text("\n".join(map(_rclone_remote, environment.buckets)))
     screen.step("The servers keep running", "So does a listener. Ctrl-C stops everything and removes the folders.")
     screen.columns(
-        [_row(bucket) for bucket in parts.buckets], heading=("", "address/bucket (http)", "access key / secret")
+        [_row(bucket) for bucket in environment.buckets], heading=("", "address/bucket (http)", "access key / secret")
     )
     screen.gap()
     screen.columns(
         [
-            ("redis", f"{parts.redis.url}, channel {CHANNEL}"),
-            ("metrics", f"{parts.metrics_url}, also /healthz and /readyz"),
-            ("configuration", str(parts.config)),
+            ("redis", f"{environment.redis.url}, channel {CHANNEL}"),
+            ("metrics", f"{environment.metrics_url}, also /healthz and /readyz"),
+            ("configuration", str(environment.config)),
         ]
     )
     screen.gap()
@@ -34,12 +34,12 @@ def keep_running(parts: Parts, screen: Screen) -> None:
     screen.gap()
     settings = {
         "PATH": f"{shlex.quote(str(Path(sys.executable).parent))}:$PATH",
-        "S3S3_CONFIG": shlex.quote(str(parts.config)),
+        "S3S3_CONFIG": shlex.quote(str(environment.config)),
         "RCLONE_CONFIG": shlex.quote(str(rclone_config)),
     }
     for name, text in settings.items():
         screen.verbatim(f"  export {name}={text}")
-    for command in commands(parts):
+    for command in commands(environment):
         screen.verbatim(f"  {command}")
     screen.gap()
     screen.line(f"To end it: Ctrl-C here, or kill {os.getpid()} from anywhere.", "bold")
@@ -49,9 +49,9 @@ def keep_running(parts: Parts, screen: Screen) -> None:
         screen.gap()
 
 
-def commands(parts: Parts) -> list[str]:
+def commands(environment: Environment) -> list[str]:
     """Return commands to try: a new object, a notification, its copies, the queue, the comparison."""
-    source, destination = parts.source, parts.destinations[0]
+    source, destination = environment.source, environment.destinations[0]
     return [
         "echo hello > hello.txt",
         f"rclone copy hello.txt {source.name}:{source.endpoint.bucket_name}",

@@ -16,22 +16,22 @@ from pathlib import Path
 
 from ...errors import S3S3Error
 
-BIGGER_BYTES = (2 * 1024**2, 4 * 1024**2, 8 * 1024**2)
+LARGE_SIZES_BYTES = (2 * 1024**2, 4 * 1024**2, 8 * 1024**2)
 
+#: Names that are difficult for signatures and XML. `rclone serve s3` accepts them; it refuses `//` and `..`.
 ODD_NAMES = (
     "odd names/50% off + 1 = ?.txt",
     "odd names/naïve café & <friends>.txt",
     "odd names/雪だるま ☃.txt",
     "odd names/quote ' and \" and #.txt",
 )
-"""Among them what signatures and XML trip over. `rclone serve s3` takes them all; it would not take `//` or `..`."""
 
 _NOT_SOURCES = frozenset({"__pycache__", "dist-packages", "idlelib", "site-packages", "test", "tests"})
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An object as it is put; every copy must equal it."""
+    """A source object; every copy must equal it."""
 
     key: str
     body: bytes = field(repr=False)
@@ -55,9 +55,9 @@ class Sample:
 def first_samples(files: Iterator[Sample], count: int) -> list[Sample]:
     """Return `count` objects; larger ones near the middle, so that some are in progress at the kill."""
     odd = [_sample(name, f"The name of this object is {name!r}.\n".encode(), "odd names") for name in ODD_NAMES]
-    small = [*odd, *itertools.islice(files, count - len(odd) - len(BIGGER_BYTES))]
+    small = [*odd, *itertools.islice(files, count - len(odd) - len(LARGE_SIZES_BYTES))]
     middle = len(small) // 3
-    return [*small[:middle], *(_archive(small, size_bytes) for size_bytes in BIGGER_BYTES), *small[middle:]]
+    return [*small[:middle], *(_archive(small, size_bytes) for size_bytes in LARGE_SIZES_BYTES), *small[middle:]]
 
 
 def real_files() -> Iterator[Sample]:
@@ -66,8 +66,8 @@ def real_files() -> Iterator[Sample]:
     paths = _sources(folder)
     if not paths:
         raise S3S3Error(f"Python's standard library has no sources in {folder}, which the demo copies")
-    for turn in itertools.count(1):
-        prefix = folder.name if turn == 1 else f"{folder.name}-{turn}"
+    for round_number in itertools.count(1):
+        prefix = folder.name if round_number == 1 else f"{folder.name}-{round_number}"
         for path in paths:
             name = path.relative_to(folder)
             yield _sample(f"{prefix}/{name.as_posix()}", path.read_bytes(), name.parts[0])

@@ -111,7 +111,7 @@ class Process:
         self.wait_ready()
 
     def pause(self) -> None:
-        """Send SIGSTOP: the kernel still accepts connections, but nothing is answered."""
+        """Send SIGSTOP: the kernel still accepts connections, but no request is answered."""
         os.kill(self.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 

@@ -79,14 +79,14 @@ class RedisServer(Server):
         }
         arguments = [part for name, value in directives.items() for part in (f"--{name}", value)]
         log = self.folder / "redis.log"
-        self.processes = [Process("redis-server", [program, *arguments], log=log, ready=self._answers)]
+        self.processes = [Process("redis-server", [program, *arguments], log=log, ready=self._is_ready)]
 
     @property
     def url(self) -> str:
         """The URL of database 0."""
         return f"redis://{HOST}:{self.port}/0"
 
-    def _answers(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
             with socket.create_connection((HOST, self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")

@@ -95,7 +95,7 @@ class Screen:
     def bars(self, totals: Mapping[str, int]) -> Iterator[Bars]:
         """Show a progress bar per name during the block; the final state remains."""
         plain = not self.console.is_terminal
-        with Progress(_Row(), BarColumn(BAR_WIDTH), _Figures(), console=self.console, disable=plain) as progress:
+        with Progress(_Row(), BarColumn(BAR_WIDTH), _Stats(), console=self.console, disable=plain) as progress:
             bars = Bars(self, progress, totals)
             yield bars
         bars.print_lines()
@@ -135,7 +135,7 @@ class Bars:
         for task in self._progress.tasks if self._progress.disable else ():
             if self._printed.get(task.description) != task.completed:
                 self._printed[task.description] = task.completed
-                self._screen.line(f"{task.description:<12} {_figures(task)}")
+                self._screen.line(f"{task.description:<12} {_stats_text(task)}")
 
 
 class _Row(ProgressColumn):
@@ -143,12 +143,12 @@ class _Row(ProgressColumn):
         return Text(f"{'':{INDENT}}{task.description:<12}")
 
 
-class _Figures(ProgressColumn):
+class _Stats(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(_figures(task))
+        return Text(_stats_text(task))
 
 
-def _figures(task: Task) -> str:
+def _stats_text(task: Task) -> str:
     """Return objects of the total, bytes, and objects per second over the last 30 s."""
     speed = task.finished_speed or task.speed
     rate = f"{speed:,.0f}/s" if speed else ""

@@ -27,8 +27,9 @@ __all__ = ["HOST", "Account", "Process", "Server", "ServerFailed", "ServerMissin
 
 HOST = "127.0.0.1"
 
+#: Below the range that Linux uses for outgoing connections (from 32,768 on), so that none uses the port of a stopped
+#: server.
 _PORTS = range(20_000, 32_000)
-"""Below Linux's range for outgoing connections (from 32,768 on), so that none takes a port while its server is down."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -38,7 +39,7 @@ def free_ports(count: int) -> list[int]:
         ports = list(range(first, first + count))
         if all(_is_free(port) for port in ports):
             return ports
-    raise ServerFailed(f"no {count} neighbouring free ports between {_PORTS.start} and {_PORTS.stop}")
+    raise ServerFailed(f"no {count} consecutive free ports between {_PORTS.start} and {_PORTS.stop}")
 
 
 def _is_free(port: int) -> bool:
@@ -51,8 +52,8 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def accepts(port: int) -> bool:
-    """Whether a process listens on the port."""
+def is_listening(port: int) -> bool:
+    """Return whether a process listens on the port."""
     try:
         socket.create_connection((HOST, port), timeout=1).close()
     except OSError:
@@ -76,7 +77,7 @@ class Server(ABC):
     """Processes that form one server; a context manager.
 
     Ports and folder stay the same until `close`, so it can be stopped or killed, and started again.
-    Raises `ServerMissing` where it cannot be had, `ServerFailed` where it does not start.
+    Raises `ServerMissing` if it is not installed, `ServerFailed` if it does not start.
     """
 
     name: str
@@ -119,7 +120,7 @@ class Server(ABC):
         self.start()
 
     def pause(self) -> None:
-        """Pause it: connections stay open, nothing is answered."""
+        """Pause it: connections stay open, no request is answered."""
         for process in self.processes:
             process.pause()
 
@@ -131,7 +132,7 @@ class Server(ABC):
 
     def close(self) -> None:
         """Stop it and remove its folder."""
-        self.kill()  # nothing of it is to stay, so nothing needs to be written out
+        self.kill()  # its data is deleted next, so it need not write any
         self._folder.remove()
 
     def __enter__(self) -> Self:
@@ -189,7 +190,7 @@ class StoreServer(Server):
             config=Config(
                 signature_version="s3v4",
                 s3={"addressing_style": "path"},
-                # The default checksums since botocore 1.36 go as aws-chunked bodies, which such stores take amiss.
+                # The default checksums since botocore 1.36 go as aws-chunked bodies, which such stores reject.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 connect_timeout=5,

@@ -1,6 +1,6 @@
 """In-process cache middleware for the local Swift, which is half as fast without a cache.
 
-It is enough for one proxy process that lives for minutes or hours: nothing is ever thrown out.
+Values are never evicted: it is for a proxy process that runs for minutes or hours.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class DictCache:
     """The interface of `env["swift.cache"]`: the methods of `swift.common.memcached.MemcacheRing` (2.38.3)."""
 
     def __init__(self) -> None:
-        self._values: dict[str, tuple[Any, float]] = {}  # key -> value, end of its life (monotonic; inf: none)
+        self._values: dict[str, tuple[Any, float]] = {}  # value and expiry (monotonic, s; inf for none)
 
     def get(self, key: str, raise_on_error: bool = False) -> Any:
         """Return the value, or None."""
@@ -25,7 +25,7 @@ class DictCache:
 
     def set(self, key: str, value: Any, serialize: bool = True, time: float = 0, **_ignored: Any) -> None:
         """Store the value for `time` seconds; 0 means without expiry."""
-        self._values[key] = (value, _end_of_life(time))
+        self._values[key] = (value, _expires_at_s(time))
 
     def incr(self, key: str, delta: int = 1, time: float = 0) -> int:
         """Increment a number, which starts at 0 and is never negative."""
@@ -51,7 +51,7 @@ class DictCache:
         return [self.get(key) for key in keys]
 
 
-def _end_of_life(lifetime_s: float) -> float:
+def _expires_at_s(lifetime_s: float) -> float:
     return time.monotonic() + lifetime_s if lifetime_s else float("inf")
 
 

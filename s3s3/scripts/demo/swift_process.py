@@ -19,9 +19,9 @@ def main() -> None:
     """Serve until SIGTERM."""
     kind, folder = sys.argv[1], Path(sys.argv[2])
     utils: Any = import_module("swift.common.utils")
-    # Before the first import of swift.common.constraints, which reads that file; `swift_dir` does not apply to it.
+    # Before the first import of swift.common.constraints, which reads that file; `swift_dir` does not affect it.
     utils.SWIFT_CONF_FILE = str(folder / "swift.conf")
-    # It would look up the name of the user that it runs as already, and in a container there need not be one.
+    # It looks up the current user's name, which may not exist in a container.
     utils.drop_privileges = lambda _user: None
     for ring_kind in RING_KINDS if kind == "proxy" else (kind, "container", "account"):
         _save_ring(ring_kind, folder)

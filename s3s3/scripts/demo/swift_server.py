@@ -9,22 +9,22 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .servers import HOST, Account, Process, ServerMissing, StoreServer, accepts, free_ports, http_status
+from .servers import HOST, Account, Process, ServerMissing, StoreServer, free_ports, http_status, is_listening
 from .swift_process import DEVICE
 
 STORAGE_KINDS = ("account", "container", "object")
 
+#: More than the metadata of a Swift object takes.
 _XATTR_BYTES = 2048
-"""What one Swift object's metadata takes, with room to spare."""
 
-_ROOM_BYTES = 2 * 1024**3
-"""A folder with less than this is the last choice: a container's /dev/shm often has 64 MiB."""
+#: A folder with less free space is used only if there is no other: a container's /dev/shm often has 64 MiB.
+_FREE_BYTES_NEEDED = 2 * 1024**3
 
 
 class SwiftServer(StoreServer):
     """A Swift with several accounts. Objects survive SIGKILL.
 
-    `folder_parent` is for a file system that keeps user xattrs; chosen by trying, if not given.
+    `folder_parent` needs user xattrs; the default is the result of `folder_with_xattrs`.
     """
 
     name = "swift"
@@ -62,8 +62,8 @@ class SwiftServer(StoreServer):
             f"swift {kind} server",
             [sys.executable, "-m", "s3s3.scripts.demo.swift_process", kind, self.folder],
             log=self.folder / f"{kind}.log",
-            ready=(lambda: http_status(port, "/healthcheck") == 200) if kind == "proxy" else (lambda: accepts(port)),
-            # Its resolver of host names costs 0.3 s of start-up, and there are only addresses here.
+            ready=lambda: http_status(port, "/healthcheck") == 200 if kind == "proxy" else is_listening(port),
+            # The resolver of eventlet adds 0.3 s to the start; only addresses are used here.
             environment={"EVENTLET_NO_GREENDNS": "yes"},
         )
 
@@ -74,9 +74,9 @@ def folder_with_xattrs() -> Path:
     Raises `ServerMissing` if there is none.
     """
     candidates = [Path("/dev/shm"), Path(tempfile.gettempdir()), Path.cwd()]  # noqa: S108
-    usable = [folder for folder in candidates if _takes_xattrs(folder)]
+    usable = [folder for folder in candidates if _supports_xattrs(folder)]
     for folder in usable:
-        if shutil.disk_usage(folder).free >= _ROOM_BYTES:
+        if shutil.disk_usage(folder).free >= _FREE_BYTES_NEEDED:
             return folder
     if usable:
         return usable[0]
@@ -87,11 +87,11 @@ def folder_with_xattrs() -> Path:
     )
 
 
-def _takes_xattrs(folder: Path) -> bool:
+def _supports_xattrs(folder: Path) -> bool:
     try:
         with tempfile.NamedTemporaryFile(dir=folder) as trial:
             os.setxattr(trial.name, "user.s3s3.trial", bytes(_XATTR_BYTES))
-    except (OSError, AttributeError):  # no such folder, not ours, no xattrs; no os.setxattr but on Linux
+    except (OSError, AttributeError):  # missing folder, no permission or no xattrs; os.setxattr exists only on Linux
         return False
     return True
 
@@ -111,7 +111,7 @@ max_meta_value_length = 2048
 max_header_size = 16384
 """
 
-# What it logs at WARNING goes to the process's own log; the UDP port of "discard" spares this machine's syslog.
+# Swift also logs to its standard output, so its syslog messages go to the UDP port of "discard".
 COMMON_CONF = """
 [DEFAULT]
 bind_ip = {host}
@@ -138,7 +138,7 @@ pipeline = {kind}-server
 use = egg:swift#{kind}
 """
 
-# error_suppression_interval: else a single 507 makes the whole store answer 503 for a minute.
+# error_suppression_interval: with the default, a single 507 makes the whole store answer 503 for a minute.
 PROXY_CONF = """
 [pipeline:main]
 pipeline = catch_errors gatekeeper healthcheck cache listing_formats bulk s3api tempauth copy slo dlo versioned_writes \

@@ -10,11 +10,11 @@ from functools import partial
 from ...model import Result
 from ...monitoring.formatting import size_text
 from .commands import Listener, run_bucket
-from .judge import Bucket, Judgement, run_parallel
+from .copy_progress import CopyProgress
+from .environment import CHANNEL, LEADER_LEASE_S, LEASE_S, Environment, started_environment
 from .objects import Sample, first_samples, real_files
-from .parts import CHANNEL, LEADER_LEASE_S, LEASE_S, Parts, started_parts
 from .screen import Bars, Screen
-from .watch import CopyProgress
+from .verification import Bucket, VerificationResult, run_parallel
 
 OBJECTS = 300
 MIN_OBJECTS = 30
@@ -24,7 +24,7 @@ KILL_AT = 0.4
 MAX_PROBLEMS_SHOWN = 5
 
 
-def nothing(_parts: Parts, _screen: Screen) -> None:
+def do_nothing(_environment: Environment, _screen: Screen) -> None:
     """Do nothing."""
 
 
@@ -32,14 +32,14 @@ def tour(
     screen: Screen,
     *,
     objects: int = OBJECTS,
-    before_judging: Callable[[Parts, Screen], None] = nothing,
-    at_the_end: Callable[[Parts, Screen], None] = nothing,
+    before_verification: Callable[[Environment, Screen], None] = do_nothing,
+    before_stop: Callable[[Environment, Screen], None] = do_nothing,
 ) -> bool:
     """Run the demo and leave nothing behind. For the main thread only.
 
     Args:
-        before_judging: called after the comparison, before the copies are read back.
-        at_the_end: called last, while the servers are running.
+        before_verification: called after the comparison, before the copies are read back.
+        before_stop: called last, while the servers are running.
 
     Returns whether every copy is right and `s3s3 bucket` found nothing to copy.
 
@@ -47,7 +47,7 @@ def tour(
         ServerMissing: a server is not installed.
         ServerFailed: a server or listener ended or is stuck.
     """
-    began_s = time.monotonic()
+    started_s = time.monotonic()
     screen.title(
         "s3s3 demo: real servers on this machine, no configuration",
         "Everything listens on 127.0.0.1 only and is removed at the end.",
@@ -59,27 +59,27 @@ def tour(
     )
     with ExitStack() as stack:
         with screen.busy("starting Redis, Swift and rclone"):
-            parts = stack.enter_context(started_parts())
-        run = _Tour(parts, screen, objects)
+            environment = stack.enter_context(started_environment())
+        run = _Tour(environment, screen, objects)
         run.show()
-        before_judging(parts, screen)
-        verified = run.judge(began_s)
-        at_the_end(parts, screen)
+        before_verification(environment, screen)
+        verified = run.verify(started_s)
+        before_stop(environment, screen)
     return verified
 
 
 class _Tour:
-    def __init__(self, parts: Parts, screen: Screen, objects: int) -> None:
-        self._parts = parts
+    def __init__(self, environment: Environment, screen: Screen, objects: int) -> None:
+        self._environment = environment
         self._screen = screen
         self._files = real_files()
         self._expected = {sample.key: sample for sample in first_samples(self._files, objects)}
-        self._few = max(objects // 20, 3)
+        self._few_count = max(objects // 20, 3)
         self._nothing_to_do = False
 
     def show(self) -> None:
         """Run every step except the last."""
-        self._show_parts()
+        self._show_servers()
         self._fill_source()
         self._listen_and_kill()
         self._publish_without_listener()
@@ -87,13 +87,13 @@ class _Tour:
         self._change_some()
         self._compare()
 
-    def _show_parts(self) -> None:
-        parts = self._parts
-        rows = [("redis", parts.redis_address, f"Redis {parts.redis_version}, appendonly")]
-        rows += [(bucket.name, bucket.address, bucket.kind) for bucket in parts.buckets]
+    def _show_servers(self) -> None:
+        environment = self._environment
+        rows = [("redis", environment.redis_address, f"Redis {environment.redis_version}, appendonly")]
+        rows += [(bucket.name, bucket.address, bucket.kind) for bucket in environment.buckets]
         self._screen.columns(rows)
         self._screen.gap()
-        self._screen.file(parts.config)
+        self._screen.file(environment.config)
 
     def _fill_source(self) -> None:
         self._screen.step(
@@ -106,13 +106,13 @@ class _Tour:
     def _put(self, samples: Sequence[Sample]) -> None:
         """Put objects into the source, and expect them at the destinations."""
         sizes: list[int] = []
-        with self._screen.bars({self._parts.source.name: len(samples)}) as bars:
+        with self._screen.bars({self._environment.source.name: len(samples)}) as bars:
 
             def count(sample: Sample, _: None) -> None:
                 sizes.append(sample.size_bytes)
-                bars(self._parts.source.name, len(sizes), sum(sizes))
+                bars(self._environment.source.name, len(sizes), sum(sizes))
 
-            run_parallel(self._parts.source.put, samples, count)
+            run_parallel(self._environment.source.put, samples, count)
         self._expected.update((sample.key, sample) for sample in samples)
 
     def _listen_and_kill(self) -> None:
@@ -122,25 +122,25 @@ class _Tour:
             "writes both copies and verifies them.",
         )
         listener = self._start_listener()
-        watch = CopyProgress(self._parts.destinations, self._expected, listener)
-        self._parts.publish(self._expected)
-        watch.wait_for(listener, self._screen, enough=KILL_AT)
+        progress = CopyProgress(self._environment.destinations, self._expected, listener)
+        self._environment.publish(self._expected)
+        progress.wait_for(listener, self._screen, fraction=KILL_AT)
         listener.process.kill()
         self._screen.step("Kill it in the middle", "SIGKILL: it cannot finish anything or clean up.")
-        for bucket in self._parts.destinations:
-            held = bucket.held(self._expected)
-            self._screen.line(f"{bucket.name} has {held.objects} of {len(self._expected)} objects.")
-        queue = self._parts.queue()
+        for bucket in self._environment.destinations:
+            present = bucket.count_present(self._expected)
+            self._screen.line(f"{bucket.name} has {present.objects} of {len(self._expected)} objects.")
+        queue = self._environment.queue()
         self._screen.line(f"The queue in Redis has {queue.keys} keys; {queue.claimed} of them were being copied.")
 
     def _publish_without_listener(self) -> None:
         self._screen.step(
-            f"Put and publish {self._few} more while no listener is running",
+            f"Put and publish {self._few_count} more while no listener is running",
             "Redis delivers a message only to current subscribers and does not store it.",
         )
-        late = [next(self._files) for _ in range(self._few)]
+        late = [next(self._files) for _ in range(self._few_count)]
         self._put(late)
-        delivered = self._parts.publish(sample.key for sample in late)
+        delivered = self._environment.publish(sample.key for sample in late)
         self._screen.line(f"{len(late)} keys published; {delivered} of them were delivered.")
 
     def _recover(self) -> None:
@@ -149,25 +149,25 @@ class _Tour:
             f"It continues with the queue, takes over the killed listener's keys when their lease of {LEASE_S} s ends, "
             f"and backfills the undelivered keys, about {LEADER_LEASE_S:.0f} s after the kill.",
         )
-        watch = CopyProgress(self._parts.destinations, self._expected)
-        watch.wait_for(self._start_listener(), self._screen, print_messages=True)
+        progress = CopyProgress(self._environment.destinations, self._expected)
+        progress.wait_for(self._start_listener(), self._screen, print_messages=True)
 
     def _start_listener(self) -> Listener:
         with self._screen.busy("starting s3s3 listen"):
-            return self._parts.start_listener()
+            return self._environment.start_listener()
 
     def _change_some(self) -> None:
         self._screen.step(
-            f"Change {self._few} objects and publish them again",
+            f"Change {self._few_count} objects and publish them again",
             "A copy is replaced when the source's content has changed.",
         )
-        every = len(self._expected) // self._few
-        changed = [sample.changed() for sample in list(self._expected.values())[::every]][: self._few]
+        every = len(self._expected) // self._few_count
+        changed = [sample.changed() for sample in list(self._expected.values())[::every]][: self._few_count]
         self._put(changed)
-        listener = self._parts.listeners[-1]
-        watch = CopyProgress(self._parts.destinations, self._expected, listener)
-        self._parts.publish(sample.key for sample in changed)
-        watch.wait_for(listener, self._screen)
+        listener = self._environment.listeners[-1]
+        progress = CopyProgress(self._environment.destinations, self._expected, listener)
+        self._environment.publish(sample.key for sample in changed)
+        progress.wait_for(listener, self._screen)
 
     def _compare(self) -> None:
         self._screen.step(
@@ -175,38 +175,38 @@ class _Tour:
             "It compares the whole source with both destinations and copies what differs. Nothing should.",
         )
         with self._screen.busy("s3s3 bucket"):
-            run = run_bucket(self._parts.config)
+            run = run_bucket(self._environment.config)
         for line in run.output.splitlines():
             self._screen.verbatim(line)
-        same = {bucket.name: {Result.SAME.value: len(self._expected)} for bucket in self._parts.destinations}
+        same = {bucket.name: {Result.SAME.value: len(self._expected)} for bucket in self._environment.destinations}
         self._nothing_to_do = run.status == 0 and run.counts == same
 
-    def judge(self, began_s: float) -> bool:
+    def verify(self, started_s: float) -> bool:
         """Read every copy without s3s3, print the result, and return whether everything is right."""
         self._screen.step(
             "Verify without s3s3",
             "boto3 reads every copy; its bytes and metadata are compared with the original file.",
         )
-        found = self._judgements()
+        found = self._verify_copies()
         self._screen.gap()
         self._screen.columns(
-            [_row(bucket, judgement) for bucket, judgement in zip(self._parts.destinations, found, strict=True)],
+            [_row(bucket, result) for bucket, result in zip(self._environment.destinations, found, strict=True)],
             heading=("destination", "store", "objects", "bytes", "MD5 equal", "metadata equal"),
             numbers=4,
         )
         problems = [] if self._nothing_to_do else ["s3s3 bucket did not find all objects equal."]
-        problems += [problem for judgement in found for problem in judgement.problems]
+        problems += [problem for result in found for problem in result.problems]
         self._print_problems(problems)
         if not problems:
-            copies, took_s = sum(judgement.md5_equal for judgement in found), time.monotonic() - began_s
+            copies, took_s = sum(result.md5_equal for result in found), time.monotonic() - started_s
             self._screen.line(f"Nothing lost, nothing stale, nothing damaged: {copies} copies verified, {took_s:.0f} s "
                               "after the start.", "bold green")  # fmt: skip
         return not problems
 
-    def _judgements(self) -> list[Judgement]:
-        destinations = self._parts.destinations
+    def _verify_copies(self) -> list[VerificationResult]:
+        destinations = self._environment.destinations
         with self._screen.bars({bucket.name: len(self._expected) for bucket in destinations}) as bars:
-            return [bucket.judge(self._expected, partial(_show, bars, bucket.name)) for bucket in destinations]
+            return [bucket.verify(self._expected, partial(_show, bars, bucket.name)) for bucket in destinations]
 
     def _print_problems(self, problems: Sequence[str]) -> None:
         self._screen.gap()
@@ -216,11 +216,11 @@ class _Tour:
             self._screen.line(f"... and {len(problems) - MAX_PROBLEMS_SHOWN} more.", "red")
 
 
-def _show(bars: Bars, name: str, judgement: Judgement) -> None:
-    bars(name, judgement.objects, judgement.size_bytes)
+def _show(bars: Bars, name: str, result: VerificationResult) -> None:
+    bars(name, result.objects, result.size_bytes)
 
 
-def _row(bucket: Bucket, judgement: Judgement) -> Sequence[str]:
+def _row(bucket: Bucket, result: VerificationResult) -> Sequence[str]:
     store = bucket.kind.partition(",")[0]
-    counts = (judgement.md5_equal, judgement.metadata_equal)
-    return (bucket.name, store, f"{judgement.objects}", size_text(judgement.size_bytes), *map(str, counts))
+    counts = (result.md5_equal, result.metadata_equal)
+    return (bucket.name, store, f"{result.objects}", size_text(result.size_bytes), *map(str, counts))

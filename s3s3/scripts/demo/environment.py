@@ -20,13 +20,13 @@ from ...notifications.leader_election import LEASE_S as LEADER_LEASE_S
 from ...queue.redis_calls import keyspace, translate_errors
 from .commands import Listener
 from .folder import Folder
-from .judge import Bucket
 from .rclone_server import RcloneServer, find_rclone
 from .redis_server import RedisServer, find_redis_server
 from .servers import HOST, ServerMissing, StoreServer, free_ports
 from .swift_server import SwiftServer
+from .verification import Bucket
 
-__all__ = ["CHANNEL", "LEADER_LEASE_S", "LEASE_S", "Parts", "Queue", "check_installed", "started_parts"]
+__all__ = ["CHANNEL", "LEADER_LEASE_S", "LEASE_S", "Environment", "Queue", "check_installed", "started_environment"]
 
 CHANNEL = "backup"
 LEASE_S = 5
@@ -43,7 +43,7 @@ class Queue(NamedTuple):
 
 
 @dataclass
-class Parts:
+class Environment:
     """The running servers and listeners. `folder` has the configuration and the logs."""
 
     redis: RedisServer
@@ -70,7 +70,7 @@ class Parts:
     def pids(self) -> list[int]:
         """The ids of all running processes."""
         servers = (pid for server in (self.redis, self.swift, self.rclone) for pid in server.pids)
-        return [*servers, *(one.process.pid for one in self.listeners if one.process.is_running)]
+        return [*servers, *(each.process.pid for each in self.listeners if each.process.is_running)]
 
     @property
     def folders(self) -> list[Path]:
@@ -160,7 +160,7 @@ def _endpoint_table(bucket: Bucket) -> str:
 
 
 @contextmanager
-def started_parts() -> Iterator[Parts]:
+def started_environment() -> Iterator[Environment]:
     """Start everything except a listener; stop and remove everything afterwards. For the main thread only.
 
     Raises:
@@ -175,7 +175,7 @@ def started_parts() -> Iterator[Parts]:
         redis_server = stack.enter_context(RedisServer(append_only=True))
         swift = stack.enter_context(SwiftServer())
         rclone = stack.enter_context(RcloneServer())
-        parts = Parts(
+        environment = Environment(
             redis_server,
             swift,
             rclone,
@@ -187,9 +187,9 @@ def started_parts() -> Iterator[Parts]:
             folder.path,
             http_port=free_ports(1)[0],
         )
-        stack.callback(parts.close)
-        parts.prepare()
-        yield parts
+        stack.callback(environment.close)
+        environment.prepare()
+        yield environment
     finally:
         with _uninterrupted():
             stack.close()

@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 
 from .commands import Listener
-from .judge import Bucket, Held
 from .objects import Sample
 from .process import ServerFailed
 from .screen import Screen
+from .verification import Bucket, ObjectTotals
 
 POLL_S = 0.1
 #: Listings are rare, because each costs the stores more than a dozen copies.
@@ -32,53 +32,53 @@ class CopyProgress:
         self._destinations = destinations
         self._expected = expected
         self._copied_before = listener.copied() if listener else {}
-        self._at_first = self._listed = self._list()
+        self._initial = self._listed = self._list()
         self._listed_s = time.monotonic()
 
     def wait_for(
-        self, listener: Listener, screen: Screen, *, enough: float = 1.0, print_messages: bool = False
+        self, listener: Listener, screen: Screen, *, fraction: float = 1.0, print_messages: bool = False
     ) -> None:
-        """Show the progress until every destination has the fraction `enough` of the objects.
+        """Show the progress until every destination has that fraction of the objects.
 
         Raises:
             ServerFailed: the listener has ended, or nothing was copied for `STUCK_AFTER_S`.
         """
-        last, moved_s = self._at_first, time.monotonic()
+        last, changed_s = self._initial, time.monotonic()
         with screen.bars({bucket.name: len(self._expected) for bucket in self._destinations}) as bars:
             while True:
                 for message in listener.new_messages() if print_messages else ():
                     screen.message(message)
                 found = self._measure(listener)
-                for name, held in found.items():
-                    bars(name, *held)
-                if self._holds(self._listed if enough == 1.0 else found, enough):
+                for name, totals in found.items():
+                    bars(name, *totals)
+                if self._have(self._listed if fraction == 1.0 else found, fraction):
                     return
                 if found != last:
-                    last, moved_s = found, time.monotonic()
-                elif time.monotonic() - moved_s > STUCK_AFTER_S:
+                    last, changed_s = found, time.monotonic()
+                elif time.monotonic() - changed_s > STUCK_AFTER_S:
                     raise ServerFailed(listener.with_log(f"has copied nothing for {STUCK_AFTER_S:g} s"))
                 time.sleep(POLL_S)
 
-    def _measure(self, listener: Listener) -> dict[str, Held]:
+    def _measure(self, listener: Listener) -> dict[str, ObjectTotals]:
         """Return the last listing or, if that is more, the first listing plus what was copied since."""
         copied = listener.copied()
-        estimated = {name: _more(held, copied[name], self._copied_before.get(name, Held(0, 0)))
-                    for name, held in self._at_first.items()}  # fmt: skip
-        interval_s = FINAL_LIST_INTERVAL_S if self._holds(estimated, 1.0) else LIST_INTERVAL_S
+        estimated = {name: _more(totals, copied[name], self._copied_before.get(name, ObjectTotals(0, 0)))
+                    for name, totals in self._initial.items()}  # fmt: skip
+        interval_s = FINAL_LIST_INTERVAL_S if self._have(estimated, 1.0) else LIST_INTERVAL_S
         if time.monotonic() - self._listed_s > interval_s:
             self._listed = self._list()
             self._listed_s = time.monotonic()
-        return {name: max(held, self._listed[name]) for name, held in estimated.items()}
+        return {name: max(totals, self._listed[name]) for name, totals in estimated.items()}
 
-    def _list(self) -> dict[str, Held]:
-        return {bucket.name: bucket.held(self._expected) for bucket in self._destinations}
+    def _list(self) -> dict[str, ObjectTotals]:
+        return {bucket.name: bucket.count_present(self._expected) for bucket in self._destinations}
 
-    def _holds(self, held: Mapping[str, Held], part: float) -> bool:
-        return all(found.objects >= part * len(self._expected) for found in held.values())
+    def _have(self, totals: Mapping[str, ObjectTotals], fraction: float) -> bool:
+        return all(found.objects >= fraction * len(self._expected) for found in totals.values())
 
 
-def _more(held: Held, copied: Held, copied_before: Held) -> Held:
-    return Held(
-        held.objects + copied.objects - copied_before.objects,
-        held.size_bytes + copied.size_bytes - copied_before.size_bytes,
+def _more(totals: ObjectTotals, copied: ObjectTotals, copied_before: ObjectTotals) -> ObjectTotals:
+    return ObjectTotals(
+        totals.objects + copied.objects - copied_before.objects,
+        totals.size_bytes + copied.size_bytes - copied_before.size_bytes,
     )

@@ -18,15 +18,14 @@ from .process import ServerFailed
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-#: Requests in parallel.
-AT_ONCE = 8
+MAX_PARALLEL_REQUESTS = 8
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 
-class Held(NamedTuple):
-    """The expected objects that a bucket has."""
+class ObjectTotals(NamedTuple):
+    """The number and bytes of the expected objects that a bucket has."""
 
     objects: int
     size_bytes: int
@@ -41,7 +40,7 @@ class Copy(NamedTuple):
 
 
 @dataclass
-class Judgement:
+class VerificationResult:
     """The result of reading every object of a bucket. `problems` has one line each."""
 
     objects: int = 0
@@ -89,32 +88,32 @@ class Bucket:
                 Metadata=dict(sample.metadata),
             )
 
-    def held(self, expected: Mapping[str, Sample]) -> Held:
+    def count_present(self, expected: Mapping[str, Sample]) -> ObjectTotals:
         """Return the expected objects in a listing; an object with a wrong ETag does not count."""
         etags = self._etags()
         sizes = [sample.size_bytes for key, sample in expected.items() if etags.get(key) == sample.md5]
-        return Held(len(sizes), sum(sizes))
+        return ObjectTotals(len(sizes), sum(sizes))
 
     def _etags(self) -> dict[str, str]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.endpoint.bucket_name)
         with self._translate_errors():
             return {entry["Key"]: entry["ETag"].strip('"') for page in pages for entry in page.get("Contents", [])}
 
-    def judge(
-        self, expected: Mapping[str, Sample], on_progress: Callable[[Judgement], None] = lambda judgement: None
-    ) -> Judgement:
+    def verify(
+        self, expected: Mapping[str, Sample], on_progress: Callable[[VerificationResult], None] = lambda result: None
+    ) -> VerificationResult:
         """Read every object and compare it with the original; `on_progress` is called after each."""
-        judgement = Judgement()
+        result = VerificationResult()
         found = self._etags().keys()
-        judgement.problems += [f"{self.name}: {key!r} is missing" for key in expected.keys() - found]
-        judgement.problems += [f"{self.name}: {key!r} should not be there" for key in found - expected.keys()]
+        result.problems += [f"{self.name}: {key!r} is missing" for key in expected.keys() - found]
+        result.problems += [f"{self.name}: {key!r} should not be there" for key in found - expected.keys()]
 
         def compare(key: str, copy: Copy) -> None:
-            _compare(judgement, expected[key], copy, f"{self.name}: {key!r}")
-            on_progress(judgement)
+            _compare(result, expected[key], copy, f"{self.name}: {key!r}")
+            on_progress(result)
 
         run_parallel(self._read, found & expected.keys(), compare)
-        return judgement
+        return result
 
     def _read(self, key: str) -> Copy:
         with self._translate_errors():
@@ -136,23 +135,23 @@ class Bucket:
             raise ServerFailed(f"{self.name}, {self.kind} at {self.address}: {error}") from error
 
 
-def _compare(judgement: Judgement, sample: Sample, copy: Copy, what: str) -> None:
-    judgement.objects += 1
-    judgement.size_bytes += copy.size_bytes
+def _compare(result: VerificationResult, sample: Sample, copy: Copy, name: str) -> None:
+    result.objects += 1
+    result.size_bytes += copy.size_bytes
     if copy.md5 == sample.md5:
-        judgement.md5_equal += 1
+        result.md5_equal += 1
     else:
-        judgement.problems.append(f"{what} has the MD5 {copy.md5}, expected {sample.md5}")
+        result.problems.append(f"{name} has the MD5 {copy.md5}, expected {sample.md5}")
     expected = {"Content-Type": sample.content_type, "Cache-Control": sample.cache_control, **sample.metadata}
     if copy.headers == expected:
-        judgement.metadata_equal += 1
+        result.metadata_equal += 1
     else:
-        judgement.problems.append(f"{what} has {copy.headers}, expected {expected}")
+        result.problems.append(f"{name} has {copy.headers}, expected {expected}")
 
 
 def run_parallel(work: Callable[[Item], Found], items: Iterable[Item], on_done: Callable[[Item, Found], None]) -> None:
     """Run `work` for all items in threads; call `on_done` in this thread for each result."""
-    pool = ThreadPoolExecutor(AT_ONCE)
+    pool = ThreadPoolExecutor(MAX_PARALLEL_REQUESTS)
     try:
         futures = {pool.submit(work, item): item for item in items}
         for future in as_completed(futures):
