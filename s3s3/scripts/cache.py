@@ -58,9 +58,13 @@ def _cache(arguments: argparse.Namespace) -> int:
         return _stat(directory, cache, as_json=arguments.json)
     if arguments.action == "verify":
         return _verify(directory)
-    return (
-        _evict_keys(directory, arguments.keys) if arguments.keys else _evict(directory, cache, everything=arguments.all)
-    )
+    if arguments.keys:
+        return _evict_keys(directory, arguments.keys)
+    evicted = DiskSpace(directory, cache.max_fill, cache.low_fill).evict(0.0 if arguments.all else None)
+    swept = sweep(directory)
+    leftovers = f", and {count_noun(swept, 'leftover file')} of ended processes" if swept else ""
+    print(f"removed {count_noun(evicted.objects, 'object')}, {size_text(evicted.size_bytes)}{leftovers}")
+    return command.OK
 
 
 def _stat(directory: CacheDirectory, settings: CacheSettings, *, as_json: bool) -> int:
@@ -76,14 +80,6 @@ def _stat(directory: CacheDirectory, settings: CacheSettings, *, as_json: bool) 
     if stats.objects:
         print(f"least recently used: {duration_text(time.time() - stats.oldest_access_s)} ago")
     print(f"disk: {fill:.1%} full; eviction starts at {settings.max_fill:.0%} and stops at {settings.low_fill:.0%}")
-    return command.OK
-
-
-def _evict(directory: CacheDirectory, settings: CacheSettings, *, everything: bool) -> int:
-    evicted = DiskSpace(directory, settings.max_fill, settings.low_fill).evict(0.0 if everything else None)
-    swept = sweep(directory)
-    leftovers = f", and {count_noun(swept, 'leftover file')} of ended processes" if swept else ""
-    print(f"removed {count_noun(evicted.objects, 'object')}, {size_text(evicted.size_bytes)}{leftovers}")
     return command.OK
 
 

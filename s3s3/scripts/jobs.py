@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import json
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 import uvloop
 
@@ -23,7 +22,6 @@ from .selection import add_destination_option, add_route_option, connected_queue
 KEYS_PER_CALL = 500
 
 RouteQueue = tuple[Route, RedisJobQueue]
-Letters = dict[str, list[DeadLetter]]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -129,19 +127,14 @@ async def _pause_or_resume(arguments: argparse.Namespace, queues: Sequence[Route
         else:
             await jobs.resume(destination)
             print(f"{title}: resumed")
-            await _print_remaining_pauses(route, jobs, destination)
+            # A route and its destinations are paused independently of each other.
+            resume, stats = f"s3s3 jobs resume --route {route.name}", await jobs.stats()
+            if stats.paused:
+                print(f"route {route.name}: the route itself is still paused: {resume}")
+            for name, reason in stats.circuits.items():
+                if reason == PAUSED and destination is None:
+                    print(f"route {route.name}: {name} is still paused: {resume} --destination {name}")
     return command.OK
-
-
-async def _print_remaining_pauses(route: Route, jobs: RedisJobQueue, resumed: str | None) -> None:
-    """Print what is still paused: a route and its destinations are paused independently of each other."""
-    resume = f"s3s3 jobs resume --route {route.name}"
-    stats = await jobs.stats()
-    if stats.paused:
-        print(f"route {route.name}: the route itself is still paused: {resume}")
-    for name, reason in stats.circuits.items():
-        if reason == PAUSED and resumed is None:
-            print(f"route {route.name}: {name} is still paused: {resume} --destination {name}")
 
 
 # -- list
@@ -154,7 +147,13 @@ async def _list(arguments: argparse.Namespace, queues: Sequence[RouteQueue]) -> 
         letters = {name: await _letters(jobs, name, arguments.limit) for name in destinations}
         found.append((route, await jobs.stats(), letters))
     if arguments.json:
-        print(json.dumps({"routes": [_as_fields(*each) for each in found]}, indent=2))
+        routes = []
+        for route, stats, letters in found:
+            fields = dataclasses.asdict(stats)
+            fields["dead_letter_counts"] = fields.pop("dead_letters")
+            listed = {name: [dataclasses.asdict(letter) for letter in some] for name, some in letters.items()}
+            routes.append({"route": route.name, **fields, "pending": stats.pending, "dead_letters": listed})
+        print(json.dumps({"routes": routes}, indent=2))
         return command.OK
     for number, (route, stats, letters) in enumerate(found):
         if number:
@@ -172,14 +171,7 @@ async def _letters(jobs: RedisJobQueue, destination: str, limit: int) -> list[De
     return sorted(letters, key=lambda letter: letter.dead_lettered_ms)
 
 
-def _as_fields(route: Route, stats: QueueStats, letters: Letters) -> dict[str, Any]:
-    fields = dataclasses.asdict(stats)
-    fields["dead_letter_counts"] = fields.pop("dead_letters")
-    listed = {name: [dataclasses.asdict(letter) for letter in some] for name, some in letters.items()}
-    return {"route": route.name, **fields, "pending": stats.pending, "dead_letters": listed}
-
-
-def _print_route(route: Route, stats: QueueStats, letters: Letters) -> None:
+def _print_route(route: Route, stats: QueueStats, letters: dict[str, list[DeadLetter]]) -> None:
     print(f"route {route.name}: {'PAUSED; ' if stats.paused else ''}{stats.pending:,} pending"
           + (f", the oldest for {duration_text(stats.oldest_s)}" if stats.oldest_s else ""))  # fmt: skip
     print_indented(f"{stats.fresh:,} from notifications, {stats.bulk:,} from comparisons; "

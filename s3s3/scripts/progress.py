@@ -57,13 +57,7 @@ class Progress:
         if now_s - self._shown_s < (LIVE_INTERVAL_S if self._live else PLAIN_INTERVAL_S):
             return
         self._shown_s = now_s
-        text = self._text(summary, outstanding, max(now_s - self._started_s, 0.001))
-        if self._live:
-            self._live.update(text, refresh=True)
-        else:
-            print(f"route {summary.route}: {text}", file=sys.stderr, flush=True)
-
-    def _text(self, summary: ReconcileSummary, outstanding: int, elapsed_s: float) -> str:
+        elapsed_s = max(now_s - self._started_s, 0.001)
         compared, copied = summary.source_entries, summary.total(Result.COPIED)
         parts = [
             f"{compared:,} compared ({compared / elapsed_s:,.0f}/s)",
@@ -75,7 +69,11 @@ class Progress:
             parts.append(f"{failed:,} failed")
         if self._expected and 0 < compared < self._expected:
             parts.append(f"about {duration_text(elapsed_s / compared * (self._expected - compared))} left")
-        return ", ".join(parts)
+        text = ", ".join(parts)
+        if self._live:
+            self._live.update(text, refresh=True)
+        else:
+            print(f"route {summary.route}: {text}", file=sys.stderr, flush=True)
 
 
 def summary_table(summaries: list[ReconcileSummary]) -> Table:

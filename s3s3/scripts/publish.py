@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from redis.asyncio import Redis, RedisCluster
 
 from .. import config
 from ..errors import ConfigError, RedisUnavailable
-from ..model import Lane, Route, matcher
+from ..model import Lane, Result, Route, matcher
 from ..monitoring.formatting import count_noun
-from ..queue.base import JobRequest
-from ..queue.redis_calls import translate_errors
+from ..queue.base import PAUSED, JobRequest
+from ..queue.redis_calls import RedisRetry, translate_errors
 from ..queue.redis_queue import RedisJobQueue
-from ..tasks import run_with_background
+from ..queue.tracker import OutcomeTracker
+from ..tasks import run_with_background, wait_first
 from . import command
 from .key_input import keys_from_arguments, keys_from_descriptor, parse_with_keys, validate_keys
-from .publish_tracker import PublishTracker
 from .selection import add_route_option, connected_queues, count_subscribers, select_routes
 
 MAX_PROBLEMS_SHOWN = 20
+
+#: The reason is looked for when no outcome has arrived for this long, in s, and again at each interval.
+QUIET_S = 5.0
+QUIET_INTERVAL_S = 30.0
+
+#: Keys tracked at a time; each takes about 100 bytes of memory.
+MAX_OUTSTANDING = 100_000
+
+log = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,15 +67,18 @@ def command_line() -> argparse.ArgumentParser:
     return parser
 
 
-class Publisher(Protocol):
+class Publisher(ABC):
     """Publishes keys."""
 
     def background(self) -> list[Coroutine[Any, Any, None]]:
         """Return the tasks to run while keys are published."""
+        return []
 
+    @abstractmethod
     async def publish(self, keys: Sequence[str]) -> None:
         """Publish keys that at least one route matches."""
 
+    @abstractmethod
     async def finish(self) -> bool:
         """Wait for outcomes if requested, print the result; return whether all succeeded."""
 
@@ -92,8 +107,7 @@ async def _publish_all(
 ) -> tuple[int, bool]:
     """Publish all keys; return the number of refused lines and the result of `finish`.
 
-    Raises:
-        ConfigError: an argument is not a valid key. Nothing was published.
+    Raises ConfigError if an argument is not a valid key; then nothing was published.
     """
     if arguments.keys not in ([], ["-"]):
         keys, problems = validate_keys(keys_from_arguments(arguments.keys), is_routed)
@@ -119,15 +133,12 @@ async def _publish_all(
     return refused, await publisher.finish()
 
 
-class QueuePublisher:
+class QueuePublisher(Publisher):
     """Puts keys on the queues of all matching routes."""
 
     def __init__(self, queues: Sequence[tuple[Route, RedisJobQueue]]) -> None:
         self._queues = [(route, matcher(route), jobs) for route, jobs in queues]
         self._counts = {route.name: 0 for route, _ in queues}
-
-    def background(self) -> list[Coroutine[Any, Any, None]]:
-        return []
 
     async def publish(self, keys: Sequence[str]) -> None:
         for route, matches, jobs in self._queues:
@@ -141,17 +152,15 @@ class QueuePublisher:
         return True
 
 
-class WaitingPublisher:
+class WaitingPublisher(Publisher):
     """Puts keys on the queues of all matching routes, and waits for their outcomes."""
 
     def __init__(self, queues: Sequence[tuple[Route, RedisJobQueue]], client: Redis, stop: asyncio.Event) -> None:
         self._trackers = [
-            (
-                matcher(route),
-                PublishTracker(route, jobs, partial(count_subscribers, client, route.channel), print, stop),
-            )
+            (matcher(route),
+             PublishTracker(route, jobs, partial(count_subscribers, client, route.channel), print, stop))
             for route, jobs in queues
-        ]
+        ]  # fmt: skip
 
     def background(self) -> list[Coroutine[Any, Any, None]]:
         return [tracker.run() for _, tracker in self._trackers]
@@ -168,7 +177,7 @@ class WaitingPublisher:
         return not any(tracker.failed or tracker.outstanding for _, tracker in self._trackers)
 
 
-class ChannelPublisher:
+class ChannelPublisher(Publisher):
     """Publishes each key once on every channel with a matching route."""
 
     def __init__(self, client: Redis, routes: Sequence[Route]) -> None:
@@ -178,9 +187,6 @@ class ChannelPublisher:
             by_channel.setdefault(route.channel, []).append(route)
         self._channels = {channel: _any_matches(listening) for channel, listening in by_channel.items()}
         self._published, self._unreceived = dict.fromkeys(by_channel, 0), dict.fromkeys(by_channel, 0)
-
-    def background(self) -> list[Coroutine[Any, Any, None]]:
-        return []
 
     async def publish(self, keys: Sequence[str]) -> None:
         for key in keys:
@@ -199,9 +205,115 @@ class ChannelPublisher:
             return True
         for channel, count in self._unreceived.items():
             if count:
-                print(
-                    f"channel {channel!r}: no subscriber received {count_noun(count, 'key')}: start s3s3 listen, "
-                    "or publish without --pubsub, which keeps keys until a listener runs",
-                    file=sys.stderr,
-                )
+                print(f"channel {channel!r}: no subscriber received {count_noun(count, 'key')}: start s3s3 listen, or "
+                      "publish without --pubsub, which keeps keys until a listener runs", file=sys.stderr)  # fmt: skip
         return not any(self._unreceived.values())
+
+
+class PublishTracker:
+    """Keys put on one route's queue, and their outcomes as they arrive.
+
+    Args:
+        count_listeners: returns how many listeners the route has.
+        print_line: called with a line for each permanent failure.
+        stop: ends all waiting.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        jobs: RedisJobQueue,
+        count_listeners: Callable[[], Awaitable[int]],
+        print_line: Callable[[str], None],
+        stop: asyncio.Event,
+    ) -> None:
+        self._route = route
+        self._count = 0
+        self._counts: dict[str, Counter[str]] = {name: Counter() for name in route.destination_names}
+        self._jobs = jobs
+        self._count_listeners = count_listeners
+        self._print_line = print_line
+        self._stop = stop
+        self._tracker = OutcomeTracker(jobs, self._on_outcome, on_retry=self._on_retry, lane=Lane.FRESH, resubmit=False)
+        self._retry = RedisRetry()
+        self._progressed = asyncio.Event()
+        self._retries: dict[str, str] = {}
+        self._last_warning = ""
+
+    @property
+    def outstanding(self) -> int:
+        """How many keys have no final outcome at some destination."""
+        return len(self._tracker)
+
+    @property
+    def failed(self) -> int:
+        """How many copies failed permanently."""
+        return sum(counts[Result.FAILED.value] for counts in self._counts.values())
+
+    async def enqueue(self, keys: Iterable[str]) -> None:
+        """Enqueue keys; first wait while too many are outstanding. Raises RedisUnavailable."""
+        await self.wait_for_fewer_than(MAX_OUTSTANDING)
+        requests = [JobRequest(key, self._route.destination_names) for key in keys]
+        await self._tracker.enqueue(requests)
+        self._count += len(requests)
+
+    async def wait_for_fewer_than(self, limit: int) -> None:
+        """Wait until fewer keys than that are outstanding, or for the stop."""
+        while self.outstanding >= limit and not self._stop.is_set():
+            self._progressed.clear()
+            await wait_first(self._progressed, self._stop)
+
+    async def run(self) -> None:
+        """Receive outcomes, and log why when none arrive; never returns."""
+        warn_after_s = QUIET_S
+        while True:
+            await self._retry.run(self._tracker.poll)
+            if self._tracker.quiet_s > warn_after_s:
+                warn_after_s += QUIET_INTERVAL_S
+                await self._retry.run(self._on_quiet)
+            elif self._tracker.quiet_s < QUIET_S:
+                warn_after_s = QUIET_S
+
+    def _on_outcome(self, fields: dict[str, Any]) -> None:
+        self._counts[fields["destination"]][fields["outcome"]] += 1
+        if fields["outcome"] == Result.FAILED.value:
+            self._print_line(f"failed: {fields['destination']}: {fields['key']!r}: {fields['reason']}")
+        self._progressed.set()
+
+    def _on_retry(self, fields: dict[str, Any]) -> None:
+        self._retries[fields["destination"]] = f"{fields['key']!r} will be retried: {fields['reason']}"
+
+    async def _on_quiet(self) -> None:
+        stats = await self._jobs.stats()
+        if not stats.pending:
+            await self._tracker.poll(0)
+            if self._tracker.quiet_s > QUIET_S:  # else an outcome has just arrived
+                await self._tracker.enqueue_again(Lane.BULK)
+                log.warning("route %s: Redis has lost jobs; enqueued again: %s",
+                            self._route.name, count_noun(self.outstanding, "key"))  # fmt: skip
+            return
+        resume = f"resume it with s3s3 jobs resume --route {self._route.name}"
+        if stats.paused:
+            warning = f"route {self._route.name} is paused; {resume}"
+        elif stats.circuits:
+            warning = "; ".join(
+                f"{store} is paused; {resume} --destination {store}" if reason == PAUSED else f"{store}: down: {reason}"
+                for store, reason in stats.circuits.items()
+            )
+        elif not await self._count_listeners():
+            warning = f"route {self._route.name}: waiting, but no listener seems to be running; start `s3s3 listen`"
+        else:
+            warning = "; ".join(f"{destination}: {retry}" for destination, retry in self._retries.items())
+        if warning and warning != self._last_warning:
+            log.warning("%s", warning)
+        self._last_warning = warning
+
+    def summary(self) -> list[str]:
+        """Return the number of outcomes, a line for each destination."""
+        lines = [f"route {self._route.name}: {count_noun(self._count, 'key')}"]
+        for destination, counts in self._counts.items():
+            parts = [f"{count:,} {outcome}" for outcome, count in sorted(counts.items())]
+            if left := sum(destination in names for names in self._tracker.pending.values()):
+                parts.append(f"{left:,} not done yet, still on the queue")
+            lines.append(f"  {destination}: {', '.join(parts) or 'nothing'}")
+        return lines

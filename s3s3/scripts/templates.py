@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from importlib import resources
 
 from ..config.schema import DESTINATION, FILE, SOURCE
-from ..config.schema_types import Key, Table, WhenAbsent
+from ..config.schema_types import Table, WhenAbsent
 from .output import toml_literal
 
 _HEAD = """\
@@ -58,7 +58,11 @@ def _table_lines(table: Table, path: tuple[str, ...], active: bool = True) -> It
         if typical is None or table not in (SOURCE, DESTINATION):
             yield from _comment(table.doc)
         yield f"{'' if active else '#'}[{'.'.join(path)}]"
-        yield from _key_lines(table, active) if typical is None else _typical_lines(typical)
+        if typical is None:
+            yield from _key_lines(table, active)
+        else:
+            yield "# Has the keys explained above; for example:"
+            yield from (f"#{name} = {toml_literal(value)}" for name, value in typical.items())
         yield ""
     for inner in table.tables:
         yield from _table_lines(inner, (*path, inner.name), active)
@@ -70,23 +74,13 @@ def _key_lines(table: Table, active: bool) -> Iterator[str]:
     for key in table.keys:
         if table is not DESTINATION or SOURCE.key(key.name) is None:
             yield from _comment(key.doc)
-        yield _key_line(table, key, active)
-
-
-def _typical_lines(keys: Mapping[str, str]) -> Iterator[str]:
-    yield "# Has the keys explained above; for example:"
-    for name, value in keys.items():
-        yield f"#{name} = {toml_literal(value)}"
+        default = key.default if key.example is None else key.example
+        value = toml_literal(_EXAMPLES.get((table.name, key.name), default))
+        yield f"{'' if key.shown and active else '#'}{key.name} = {value}"
 
 
 def _comment(text: str) -> list[str]:
     return textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
-
-
-def _key_line(table: Table, key: Key, active: bool) -> str:
-    default = key.default if key.example is None else key.example
-    value = toml_literal(_EXAMPLES.get((table.name, key.name), default))
-    return f"{'' if key.shown and active else '#'}{key.name} = {value}"
 
 
 def supervisord_conf() -> str:

@@ -18,9 +18,8 @@ from s3s3.errors import InvalidKey, StoreUnavailable
 from s3s3.model import Endpoint, Job, Outcome, Result, Route
 from s3s3.queue.connection import connected
 from s3s3.queue.redis_queue import RedisJobQueue
-from s3s3.scripts import publish_tracker
-from s3s3.scripts.publish import main
-from s3s3.scripts.publish_tracker import PublishTracker
+from s3s3.scripts import publish
+from s3s3.scripts.publish import PublishTracker, main
 from s3s3.worker.worker import Worker
 from tests.scripts.command import config_file, run
 from tests.waiting import running, until
@@ -235,14 +234,14 @@ def test_wait_warns_if_no_listener_runs_and_can_be_interrupted(
     config: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     warned = threading.Event()
-    monkeypatch.setattr(publish_tracker, "QUIET_S", 0.1)
+    monkeypatch.setattr(publish, "QUIET_S", 0.1)
     warnings: list[str] = []
 
     def warning(text: str, *args: object) -> None:
         warnings.append(text % args)
         warned.set()
 
-    monkeypatch.setattr(publish_tracker.log, "warning", warning)
+    monkeypatch.setattr(publish.log, "warning", warning)
     thread = interrupt_when(warned)
     done = run(main, "--config", config, "--wait", "a")
     thread.join()
@@ -262,7 +261,7 @@ async def test_wait_warns_about_a_paused_route_or_destination(
     destination: str | None,
     text: str,
 ) -> None:
-    monkeypatch.setattr(publish_tracker, "QUIET_S", 0.1)
+    monkeypatch.setattr(publish, "QUIET_S", 0.1)
     async with connected(redis_url) as client:
         await RedisJobQueue(client, "default", ROUTE.destination_names).pause(destination)
         tracker = new_tracker(client, asyncio.Event())
@@ -274,7 +273,7 @@ async def test_wait_warns_about_a_paused_route_or_destination(
 async def test_wait_warns_about_retries_and_their_reason(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(publish_tracker, "QUIET_S", 0.1)
+    monkeypatch.setattr(publish, "QUIET_S", 0.1)
     async with connected(redis_url) as client:
         tracker = new_tracker(client, asyncio.Event())
         await tracker.enqueue(["down"])
@@ -284,7 +283,7 @@ async def test_wait_warns_about_retries_and_their_reason(
 
 
 async def test_keys_that_redis_lost_are_enqueued_again(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish_tracker, "QUIET_S", 0.1)
+    monkeypatch.setattr(publish, "QUIET_S", 0.1)
     keys: list[str] = []
     async with connected(redis_url) as client:
         tracker = new_tracker(client, asyncio.Event())
@@ -297,7 +296,7 @@ async def test_keys_that_redis_lost_are_enqueued_again(redis_url: str, monkeypat
 
 
 async def test_the_number_of_tracked_keys_is_bounded(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish_tracker, "MAX_OUTSTANDING", 10)
+    monkeypatch.setattr(publish, "MAX_OUTSTANDING", 10)
     stop = asyncio.Event()
     async with connected(redis_url) as client:
         tracker = new_tracker(client, stop)
