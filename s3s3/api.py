@@ -28,7 +28,7 @@ from .model import Endpoint, Job, Lane, Outcome, Result, Route
 from .monitoring.log import log_fields
 from .monitoring.metrics import Metrics
 from .reconcile.comparison import ReconcileOptions
-from .reconcile.session import reconcile_with_worker
+from .reconcile.reconciler import reconcile_with_worker
 from .reconcile.summary import ReconcileSummary
 from .s3.boto3_bridge import endpoint_from_client
 from .s3.request import no_check

@@ -29,7 +29,7 @@ from .monitoring.metrics import Metrics
 from .notifications.chaining import on_copied_for
 from .reconcile.comparison import ReconcileOptions
 from .reconcile.lock import run_exclusive
-from .reconcile.session import limiters_for, open_queue, reconcile_with_worker
+from .reconcile.reconciler import limiters_for, open_queue, reconcile_with_worker
 from .tasks import run_sync
 from .transfer.route_stores import opened
 

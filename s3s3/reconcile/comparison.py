@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +13,6 @@ from ..monitoring.metrics import Metrics
 from ..queue.base import JobRequest
 from ..s3 import Store
 from ..transfer.decision import Action, Decision, Reason, decide
-from .deletions import DeletionCandidate
 from .merge import Batch, Row
 from .summary import ReconcileSummary
 
@@ -52,7 +51,7 @@ class Comparison:
 
     Args:
         matches: whether a key belongs to the route.
-        on_candidate: called with each object that may have to be deleted; None: nothing is deleted.
+        on_candidate: called with the destination and entry of each deletion candidate; None: nothing is deleted.
 
     Attributes:
         entries: by destination, the number of objects that its listing contained.
@@ -65,7 +64,7 @@ class Comparison:
         matches: Callable[[str], bool],
         summary: ReconcileSummary,
         metrics: Metrics,
-        on_candidate: Callable[[DeletionCandidate], None] | None = None,
+        on_candidate: Callable[[str, Entry], None] | None = None,
     ) -> None:
         self._stores = {store.name: store for store in destinations}
         self._names = tuple(self._stores)
@@ -85,16 +84,23 @@ class Comparison:
         rows = self._select(batch.rows)
         if not (self._summary.has_report or self._options.force):
             rows = self._count_equal(rows)
-        pairs = self._pairs(rows, batch.failed.keys())
-        self._count_entries(pairs)
+        columns = [(column, name) for column, name in enumerate(self._names) if column not in batch.failed]
         wanted: dict[str, list[str]] = {}
         inconclusive: list[Pair] = []
-        for pair in pairs:
-            decision = decide(pair.source_entry, pair.destination_entry, delete=pair.destination in self._deletes)
-            if decision.action is Action.NEEDS_HEAD and not self._options.force:
-                inconclusive.append(pair)
-            else:
-                self._apply(pair, decision, wanted)
+        for key, source, entries in rows:
+            for column, name in columns:
+                pair = Pair(name, key, source, entries[column])
+                if pair.destination_entry is not None:
+                    self.entries[name] += 1
+                elif source is None:
+                    continue  # only another destination has the key
+                if source is None:
+                    self._summary.destination_only[name] += 1
+                decision = decide(source, pair.destination_entry, delete=name in self._deletes)
+                if decision.action is Action.NEEDS_HEAD and not self._options.force:
+                    inconclusive.append(pair)
+                else:
+                    self._apply(pair, decision, wanted)
         decisions = await asyncio.gather(*map(self._decide_by_head, inconclusive))
         for pair, by_head in zip(inconclusive, decisions, strict=True):
             if by_head is not None:
@@ -122,22 +128,6 @@ class Comparison:
             self._entries_metric[self._summary.route, name, Reason.SAME.value] += count
         return others
 
-    def _pairs(self, rows: Sequence[Row], failed_columns: Iterable[int]) -> list[Pair]:
-        columns = [(column, name) for column, name in enumerate(self._names) if column not in failed_columns]
-        return [
-            Pair(name, key, source, entries[column])
-            for key, source, entries in rows
-            for column, name in columns
-            if source is not None or entries[column] is not None
-        ]
-
-    def _count_entries(self, pairs: Sequence[Pair]) -> None:
-        for destination, _, source_entry, destination_entry in pairs:
-            if destination_entry is not None:
-                self.entries[destination] += 1
-            if source_entry is None:
-                self._summary.destination_only[destination] += 1
-
     def _apply(self, pair: Pair, decision: Decision, wanted: dict[str, list[str]]) -> None:
         """Report a final decision, or add the copy that it requires to `wanted`."""
         self._entries_metric[self._summary.route, pair.destination, decision.reason.value] += 1
@@ -150,7 +140,7 @@ class Comparison:
         elif decision.action is Action.SAME:
             self._summary.report(_outcome(pair, Result.SAME, decision))
         elif decision.action is Action.DELETE and self._on_candidate is not None and pair.destination_entry is not None:
-            self._on_candidate(DeletionCandidate(pair.destination, pair.destination_entry))
+            self._on_candidate(pair.destination, pair.destination_entry)
         else:
             self._summary.report(_outcome(pair, Result.EXTRANEOUS, decision))
 
@@ -185,13 +175,10 @@ def _is_equal_everywhere(row: Row) -> bool:
 def _outcome(pair: Pair, result: Result, decision: Decision) -> Outcome:
     source, destination = pair.source_entry, pair.destination_entry
     return Outcome(
-        pair.destination,
-        pair.key,
-        result,
-        decision.reason.value,
+        pair.destination, pair.key, result, decision.reason.value,
         source_size_bytes=source.size_bytes if source else None,
         destination_size_bytes=destination.size_bytes if destination else None,
         source_md5=md5_of_etag(source.etag) if source else None,
         destination_md5=md5_of_etag(destination.etag) if destination else None,
         proof=decision.proof,
-    )
+    )  # fmt: skip

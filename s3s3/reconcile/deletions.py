@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from tempfile import SpooledTemporaryFile
-from types import TracebackType
-from typing import NamedTuple
 
 from ..errors import SpoolTooSmall, SpoolUnavailable
 from ..model import Endpoint, Entry
@@ -15,15 +13,8 @@ from ..model import Endpoint, Entry
 MAX_MEMORY_BYTES = 1024 * 1024
 
 
-class DeletionCandidate(NamedTuple):
-    """An object that a destination lists and the source does not."""
-
-    destination: str
-    entry: Entry
-
-
 class DeletionCandidates:
-    """Objects that may be deleted once all listings are complete, in order.
+    """Objects that a destination lists and the source does not, in order. Close it after use.
 
     Args:
         spool_dir: directory of the temporary file. The file has no name, so a killed process leaves nothing behind.
@@ -33,18 +24,17 @@ class DeletionCandidates:
     def __init__(self, spool_dir: str, limit_bytes: int) -> None:
         self._spool_dir = spool_dir
         self._limit_bytes = limit_bytes
-        self._file = SpooledTemporaryFile(max_size=MAX_MEMORY_BYTES, dir=spool_dir)  # noqa: SIM115  # closed by __exit__
+        self._file = SpooledTemporaryFile(max_size=MAX_MEMORY_BYTES, dir=spool_dir)  # noqa: SIM115  # `close` closes it
         self.counts: dict[str, int] = {}
 
-    def add(self, candidate: DeletionCandidate) -> None:
+    def add(self, destination: str, entry: Entry) -> None:
         """Add a candidate.
 
         Raises:
             SpoolUnavailable: the disk is full or not writable.
             SpoolTooSmall: the candidates exceed `limit_bytes`.
         """
-        name, entry = candidate
-        line = json.dumps([name, entry.key, entry.size_bytes, entry.etag]).encode() + b"\n"
+        line = json.dumps([destination, entry.key, entry.size_bytes, entry.etag]).encode() + b"\n"
         try:
             self._file.write(line)
             size_bytes = self._file.tell()
@@ -58,21 +48,16 @@ class DeletionCandidates:
                 "the list of objects to delete is larger than spool_bytes, so nothing is deleted; set a larger "
                 f"spool_bytes in [worker] (now {self._limit_bytes})"
             )
-        self.counts[name] = self.counts.get(name, 0) + 1
+        self.counts[destination] = self.counts.get(destination, 0) + 1
 
-    def __iter__(self) -> Iterator[DeletionCandidate]:
-        """Yield all candidates. None may be added meanwhile."""
+    def __iter__(self) -> Iterator[tuple[str, Entry]]:
+        """Yield the destination and the entry of all candidates. None may be added meanwhile."""
         self._file.seek(0)
         for line in self._file:
-            name, key, size_bytes, etag = json.loads(line)
-            yield DeletionCandidate(name, Entry(key, size_bytes, etag))
+            destination, *fields = json.loads(line)
+            yield destination, Entry(*fields)
 
-    def __enter__(self) -> DeletionCandidates:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._file.close()
 
 

@@ -29,8 +29,15 @@ from .comparison import Comparison, ReconcileOptions
 from .lock import run_exclusive
 from .merge import merge
 from .range_splitter import split_points
-from .reconciler import MAX_AHEAD, OnProgress, no_progress
-from .session import local_worker, refuse_paused, save_summary, with_worker
+from .reconciler import (
+    MAX_AHEAD,
+    OnProgress,
+    local_worker,
+    no_progress,
+    refuse_paused,
+    save_summary,
+    with_worker,
+)
 from .shared_run import KeyRange, RunFinished, SharedRun
 from .summary import ReconcileSummary
 

@@ -111,33 +111,29 @@ class InProcessExecutor:
         self._start_jobs()
 
     async def _run_job(self, job: Job) -> None:
-        self._probe_stores(job)
+        now_s = time.monotonic()
+        for store, (interval_s, due_s) in self._probes.items():
+            if now_s >= due_s and (store in job.destinations or store == self._stores.source.name):
+                self._circuits.opened[store] = job.key  # this job probes the store
+                self._probes[store] = interval_s, now_s + MAX_PROBE_INTERVAL_S
         down = self._circuits.parked(job)
         for name, store in down.items():
             self._outcomes.append(Outcome(name, job.key, Result.FAILED, f"{store} is down: {self._down[store]}"))
         wanted = [name for name in job.destinations if name not in down]
         if not wanted:
             return
-        began_s = time.monotonic()
         try:
-            outcomes = await self._stores.copier.copy_job(job, wanted, _no_lease, isolate_slow=False)
+            # Without a queue there is no lease to check.
+            outcomes = await self._stores.copier.copy_job(job, wanted, lambda: None, isolate_slow=False)
         except Exception as error:
             log.exception("route %s: %r: internal error", self._route, job.key, extra=log_fields(self._route, job.key))
             reason = f"internal error: {error!r}"
             outcomes = [Outcome(name, job.key, Result.FAILED, reason, error=error) for name in wanted]
         await self._circuits.record(outcomes)
-        self._observer.on_job_end(job, outcomes, time.monotonic() - began_s)
+        self._observer.on_job_end(job, outcomes, time.monotonic() - now_s)
         self._outcomes += [outcome for outcome in outcomes if not isinstance(outcome.error, JobReleased)]
 
     # -- circuit breakers
-
-    def _probe_stores(self, job: Job) -> None:
-        """Let this job try each of its stores that is down and due for a probe."""
-        now_s = time.monotonic()
-        for store, (interval_s, due_s) in self._probes.items():
-            if now_s >= due_s and (store in job.destinations or store == self._stores.source.name):
-                self._circuits.opened[store] = job.key
-                self._probes[store] = interval_s, now_s + MAX_PROBE_INTERVAL_S
 
     async def trip_circuit(self, store: str, reason: str, key: str) -> None:
         """Stop using a store until its next probe; copying `key` failed."""
@@ -156,7 +152,3 @@ class InProcessExecutor:
         """Use a store again."""
         if self._probes.pop(store, None):
             log.info("route %s: %s works again", self._route, store)
-
-
-def _no_lease() -> None:
-    """Allow every write: no other process works on these keys through a queue."""

@@ -14,8 +14,7 @@ from ..queue.tracker import OutcomeTracker
 from ..transfer.route_stores import RouteStores
 from .comparison import ReconcileOptions
 from .lock import run_exclusive
-from .reconciler import Reconciler
-from .session import save_summary
+from .reconciler import Reconciler, save_summary
 from .summary import ReconcileSummary
 
 log = logging.getLogger(__name__)

@@ -58,39 +58,35 @@ async def split_points(stores: Sequence[Store], after: str, until: str | None, p
 
 
 class _Splitter:
-    """Samples the listing of one store. Keys are named as in the source."""
+    """Samples the listing of one store."""
 
     def __init__(self, store: Store, stores: Sequence[Store]) -> None:
         self._store = store
         self._stores = stores
-        self._route_prefix_length = len(stores[0].endpoint.prefix)
 
     async def split(self, after: str, until: str | None, pieces: int) -> list[str]:
         points: list[str] = []
         ranges = deque([(after, until)])
         while ranges and len(points) < pieces - 1:
             start, end = ranges.popleft()
-            if found := await self._split_once(start, end):
-                points += found
-                ranges.extend(zip([start, *found], [*found, end], strict=True))
+            page = await self._store.list_after(start, PAGE_KEYS)
+            if len(page) < PAGE_KEYS or (end is not None and page[-1].key >= end):
+                continue
+            last = page[-1].key
+            prefix = last[: await self._common_prefix_length(last, end)]
+            samples = [prefix + chr(code) for code in _next_codes(last, prefix, end)]
+            samples = [sample for sample in samples if all(store.is_valid_key(sample) for store in self._stores)]
+            following = await asyncio.gather(*(self._next_key(sample, end) for sample in samples))
+            # Several samples may lie before the same key. Keep the last of them, so that no piece is known to be empty.
+            by_key = {key: sample for sample, key in zip(samples, following, strict=True) if key is not None}
+            if by_key:
+                points += by_key.values()
+                ranges.extend(zip([start, *by_key.values()], [*by_key.values(), end], strict=True))
         return sorted(points)
-
-    async def _split_once(self, after: str, until: str | None) -> list[str]:
-        page = await self._store.list_after(after, PAGE_KEYS)
-        if len(page) < PAGE_KEYS or (until is not None and page[-1].key >= until):
-            return []
-        last = page[-1].key
-        prefix = last[: await self._common_prefix_length(last, until)]
-        points = [prefix + chr(code) for code in _next_codes(last, prefix, until)]
-        points = [point for point in points if all(store.is_valid_key(point) for store in self._stores)]
-        following = await asyncio.gather(*(self._next_key(point, until) for point in points))
-        # Several points may lie before the same key. Keep the last of them, so that no piece is known to be empty.
-        by_key = {key: point for point, key in zip(points, following, strict=True) if key is not None}
-        return list(by_key.values())
 
     async def _common_prefix_length(self, last: str, until: str | None) -> int:
         """Return how many characters `last` has in common with all later keys."""
-        common, different = self._route_prefix_length, len(last) + 1
+        common, different = len(self._stores[0].endpoint.prefix), len(last) + 1
         while different - common > 1:
             step = max((different - common) // (SEARCH_WIDTH + 1), 1)
             lengths = range(common + step, different, step)

@@ -25,7 +25,7 @@ from ..notifications.chaining import on_copied_for
 from ..reconcile.comparison import ReconcileOptions
 from ..reconcile.distributed import reconcile_distributed, require_queue
 from ..reconcile.lock import run_exclusive
-from ..reconcile.session import last_source_entries, limiters_for, open_queue, reconcile_with_worker
+from ..reconcile.reconciler import limiters_for, open_queue, reconcile_with_worker
 from ..reconcile.summary import ReconcileSummary
 from ..tasks import wait_with_timeout
 from ..transfer.route_stores import opened
@@ -168,7 +168,8 @@ async def _compare(
         opened(route, settings.worker, metrics, limits=limiters_for(jobs, route, metrics)) as stores,
     ):
         on_copied = on_copied_for(route, settings, jobs)
-        with Progress(await last_source_entries(jobs)) as progress:
+        last = await jobs.load_reconcile_summary() if jobs else None
+        with Progress(last.source_entries if last else None) as progress:
             if arguments.distributed:
                 await reconcile_distributed(
                     stores, require_queue(jobs), settings.worker, options, stop, restart=arguments.restart,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tracemalloc
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from s3s3.errors import SpoolTooSmall, SpoolUnavailable
 from s3s3.model import Endpoint, Entry
-from s3s3.reconcile.deletions import DeletionCandidate, DeletionCandidates, refusal
+from s3s3.reconcile.deletions import DeletionCandidates, refusal
 
 ODD = ["plain", "new\nline", "\U0001f4f7", 'quote"\\', " ", "\x01"]
 
@@ -24,10 +25,10 @@ def refused(
 
 
 def test_candidates_are_returned_unchanged_and_in_order(tmp_path: Path) -> None:
-    added = [DeletionCandidate(name, Entry(key, size, "e")) for size, key in enumerate(ODD) for name in ("a", "b")]
-    with DeletionCandidates(str(tmp_path), 10**6) as candidates:
+    added = [(name, Entry(key, size, "e")) for size, key in enumerate(ODD) for name in ("a", "b")]
+    with closing(DeletionCandidates(str(tmp_path), 10**6)) as candidates:
         for candidate in added:
-            candidates.add(candidate)
+            candidates.add(*candidate)
         assert candidates.counts == {"a": len(ODD), "b": len(ODD)}
         assert list(candidates) == added
         assert list(candidates) == added
@@ -35,9 +36,9 @@ def test_candidates_are_returned_unchanged_and_in_order(tmp_path: Path) -> None:
 
 def test_many_candidates_are_kept_on_disk_and_leave_no_file(tmp_path: Path) -> None:
     tracemalloc.start()
-    with DeletionCandidates(str(tmp_path), 10**9) as candidates:
+    with closing(DeletionCandidates(str(tmp_path), 10**9)) as candidates:
         for number in range(50_000):
-            candidates.add(DeletionCandidate("swift", Entry(f"{number}{'k' * 200}", 1, "e" * 32)))
+            candidates.add("swift", Entry(f"{number}{'k' * 200}", 1, "e" * 32))
         assert sum(1 for _ in candidates) == 50_000
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -46,18 +47,21 @@ def test_many_candidates_are_kept_on_disk_and_leave_no_file(tmp_path: Path) -> N
 
 
 def test_candidates_beyond_spool_bytes_are_refused(tmp_path: Path) -> None:
-    with DeletionCandidates(str(tmp_path), 1000) as candidates, pytest.raises(SpoolTooSmall, match="spool_bytes"):
+    with (
+        closing(DeletionCandidates(str(tmp_path), 1000)) as candidates,
+        pytest.raises(SpoolTooSmall, match="spool_bytes"),
+    ):
         for number in range(1000):
-            candidates.add(DeletionCandidate("swift", Entry(str(number), 1, "e")))
+            candidates.add("swift", Entry(str(number), 1, "e"))
 
 
 def test_a_missing_directory_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
     with (
-        DeletionCandidates(str(tmp_path / "none"), 10**9) as candidates,
+        closing(DeletionCandidates(str(tmp_path / "none"), 10**9)) as candidates,
         pytest.raises(SpoolUnavailable, match="spool_dir"),
     ):
         for number in range(20_000):
-            candidates.add(DeletionCandidate("swift", Entry(f"{number}{'k' * 200}", 1, "e")))
+            candidates.add("swift", Entry(f"{number}{'k' * 200}", 1, "e"))
 
 
 @pytest.mark.parametrize(("count", "entries", "max_delete"), [(10, 100, 0.1), (29, 100, 0.29), (5, 5, 1), (0, 0, 0)])

@@ -16,10 +16,9 @@ from s3s3.errors import ListingOutOfOrder, S3S3Error, StoreUnavailable
 from s3s3.model import Endpoint, Entry, Route
 from s3s3.monitoring.metrics import Metrics
 from s3s3.queue.base import JobRequest
-from s3s3.reconcile import session
+from s3s3.reconcile import reconciler
 from s3s3.reconcile.comparison import ReconcileOptions
-from s3s3.reconcile.reconciler import Reconciler
-from s3s3.reconcile.session import reconcile_with_worker
+from s3s3.reconcile.reconciler import Reconciler, reconcile_with_worker
 from s3s3.reconcile.summary import ReconcileSummary
 
 ROUTE = Route("default", Endpoint("source", "a"), (Endpoint("dest", "b", delete=True, max_delete=1),))
@@ -91,7 +90,7 @@ class Stuck(Listed):
 async def test_a_dry_run_has_no_worker_and_ends_at_a_stop(
     listed: type[Listed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(session, "with_worker")
+    monkeypatch.delattr(reconciler, "with_worker")
     stores: Any = SimpleNamespace(
         metrics=Metrics(),
         route=ROUTE,
