@@ -178,12 +178,7 @@ def sources_for(listeners: Sequence[RouteListener], config: Config, metrics: Met
     def count(kind: str) -> None:
         metrics.notifications["", kind] += 1  # without a key there is no route
 
-    routing = Routing(
-        [
-            RouteQueue(each.route, each.jobs, each.worker.observer.on_notification, each.jobs.dead_letter_message)
-            for each in listeners
-        ]
-    )
+    routing = Routing([RouteQueue(each.route, each.jobs, each.worker.observer.on_notification) for each in listeners])
     sources: list[NotificationSource] = []
     if config.stream is not None:
         client, consumer = listeners[0].subscriber_client, listeners[0].jobs.consumer

@@ -28,7 +28,7 @@ LAYERS = """
     notifications   errors model tasks config s3 queue monitoring worker
     reconcile       errors model tasks config s3 queue monitoring transfer worker
     mirror          errors model tasks config s3 queue monitoring transfer worker
-    listener        errors model tasks config queue monitoring transfer worker notifications reconcile
+    listener        errors tasks config queue monitoring transfer worker notifications reconcile
     api             errors model tasks config s3 monitoring transfer reconcile
     client          errors tasks config monitoring transfer notifications reconcile listener api
     scripts         errors model tasks config s3 queue monitoring transfer notifications reconcile mirror listener

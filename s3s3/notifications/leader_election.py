@@ -77,18 +77,14 @@ class LeaderElection:
         return str(state), str(enqueued_checkpoint).encode()
 
     async def publish_last_checkpoint(self) -> bytes:
-        """Renew the lease a last time; return the published checkpoint.
-
-        Raises:
-            RedisUnavailable: it may or may not have been published.
-        """
+        """Renew the lease a last time; return the published checkpoint. Raises RedisUnavailable."""
         self._is_resigning = True
         checkpoint = _new_checkpoint()
         await self._elect(checkpoint, False)
         return checkpoint
 
     async def resign(self) -> None:
-        """Let another listener be elected without waiting for the lease to expire. Raises RedisUnavailable."""
+        """Release the lease. Raises RedisUnavailable."""
         await self._scripts.run("resign", self._listener)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..model import Lane, Notification, Route, matcher
@@ -11,23 +11,13 @@ from ..queue.redis_queue import RedisJobQueue
 from .message import log_enqueued
 
 
-async def _discard(message: str, reason: str) -> None:
-    """Keep no dead letter."""
-
-
 @dataclass(frozen=True)
 class RouteQueue:
-    """A route and its queue.
-
-    Attributes:
-        count: called with the source's kind for each notification enqueued here.
-        dead_letter: keeps a message without a usable key, with the reason.
-    """
+    """A route and its queue. `count` is called with the source's kind for each notification enqueued."""
 
     route: Route
     jobs: RedisJobQueue
     count: Callable[[str], None] = lambda kind: None
-    dead_letter: Callable[[str, str], Awaitable[None]] = _discard
 
 
 class Routing:
@@ -39,12 +29,11 @@ class Routing:
     async def dead_letter(self, message: str, reason: str, bucket: str | None = None) -> None:
         """Keep a message without a usable key as a dead letter of every route from this bucket, or else of all.
 
-        Raises:
-            RedisUnavailable: retry later.
+        Raises RedisUnavailable.
         """
         queues = [queue for queue, _ in self._queues]
         for queue in [queue for queue in queues if bucket == queue.route.source.bucket_name] or queues:
-            await queue.dead_letter(message, reason)
+            await queue.jobs.dead_letter_message(message, reason)
 
     async def deliver(self, notifications: Sequence[Notification], kind: str, lane: Lane = Lane.FRESH) -> int:
         """Enqueue each notification's key on every matching route; return how many match no route.

@@ -164,26 +164,26 @@ class Subscription:
             await asyncio.sleep(backoff_s)
 
     async def _receive(self) -> None:
+        channels = self._channel, self._ping_channel, self._checkpoint_channel
+        own, ping, checkpoint = (channel.encode() for channel in channels)
         async with subscriber(self._subscriber_client) as pubsub:
             with translate_errors():
-                await pubsub.subscribe(self._channel, self._ping_channel, self._checkpoint_channel)
+                await pubsub.subscribe(*channels)
                 while True:
-                    self._dispatch(await pubsub.parse_response(block=True))
-
-    def _dispatch(self, reply: list[Any]) -> None:
-        kind, channel, text = reply[:3]
-        if kind == b"message" and channel == self._ping_channel.encode():
-            if not self.alive:
-                self.alive = True
-                log.info("channel %s: subscribed", self._channel)
-            self._last_ping_s = time.monotonic()
-            self._buffer.on_ping(float(text))
-        elif kind == b"message" and channel == self._checkpoint_channel.encode():
-            self._buffer.on_checkpoint(text)
-        elif kind == b"message":
-            self._buffer.on_message(text)
-        elif kind == b"subscribe" and channel == self._channel.encode():
-            self._buffer.on_subscribed()
+                    reply: Any = await pubsub.parse_response(block=True)
+                    kind, channel, text = reply[:3]
+                    if kind == b"subscribe" and channel == own:
+                        self._buffer.on_subscribed()
+                    elif kind == b"message" and channel == ping:
+                        if not self.alive:
+                            self.alive = True
+                            log.info("channel %s: subscribed", self._channel)
+                        self._last_ping_s = time.monotonic()
+                        self._buffer.on_ping(float(text))
+                    elif kind == b"message" and channel == checkpoint:
+                        self._buffer.on_checkpoint(text)
+                    elif kind == b"message":
+                        self._buffer.on_message(text)
 
     async def ping(self) -> None:
         """Publish a ping. Raises RedisUnavailable."""

@@ -37,7 +37,7 @@ class Queue(Routing):
         self.opened = asyncio.Event()
         self.opened.set()
         self.refusals = 0
-        super().__init__([RouteQueue(ROUTE, self.jobs, self.counted.append, self.jobs.dead_letter_message)])
+        super().__init__([RouteQueue(ROUTE, self.jobs, self.counted.append)])
 
     async def deliver(self, notifications: Sequence[Notification], kind: str, lane: Lane = Lane.FRESH) -> int:
         self.offered += notifications

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -75,15 +76,13 @@ async def test_an_unusable_message_is_dead_lettered_by_the_routes_of_its_bucket_
 ) -> None:
     dead_lettered: list[str] = []
 
-    def route_queue(name: str) -> RouteQueue:
-        async def dead_letter(message: str, reason: str) -> None:
-            dead_lettered.append(name)
+    def route_queue(route: Route) -> RouteQueue:
+        async def dead_letter_message(message: str, reason: str) -> None:
+            dead_lettered.append(route.name)
 
-        return RouteQueue(
-            next(route for route in ROUTES if route.name == name), recording_queue(), dead_letter=dead_letter
-        )
+        return RouteQueue(route, cast("Any", SimpleNamespace(dead_letter_message=dead_letter_message)))
 
-    await Routing([route_queue(route.name) for route in ROUTES]).dead_letter("?", "no key", bucket)
+    await Routing([route_queue(route) for route in ROUTES]).dead_letter("?", "no key", bucket)
     assert set(dead_lettered) == routes
 
 
