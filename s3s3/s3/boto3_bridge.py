@@ -27,9 +27,8 @@ def endpoint_from_client(client: S3Client, bucket_name: str, name: str) -> Endpo
         client: for example `resource.meta.client`.
         name: the endpoint's name in messages.
 
-    Raises:
-        ConfigError: unsupported settings: unsigned requests, another signature, a path in the endpoint URL.
-        AccessDenied: the client has no credentials, or cannot get them.
+    Raises ConfigError for unsigned requests, another signature or a path in the endpoint URL, and AccessDenied if the
+    client has no credentials or cannot get them.
     """
     settings: Any = client.meta.config
     url, version = client.meta.endpoint_url, settings.signature_version
@@ -82,8 +81,7 @@ def create_resource(connection_args: Mapping[str, Any]) -> S3ServiceResource:
     ("s3" is V2, the default, or "s3v4"), region. Without a host it is AWS; without an access key boto3's credential
     chain is used. Keys that concern the bucket are ignored.
 
-    Raises:
-        ConfigError: an unknown key or a value of a wrong type.
+    Raises ConfigError for an unknown key or a value of a wrong type.
     """
     import boto3  # noqa: PLC0415  slow, and rarely needed
     from botocore.config import Config  # noqa: PLC0415

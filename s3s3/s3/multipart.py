@@ -19,8 +19,7 @@ from .request import Body, KeyMapper, LeaseCheck, Priority, Request, S3Requester
 class Multipart:
     """The multipart uploads of one endpoint. Keys, `check_lease` and errors are as for `Store.put`.
 
-    Args:
-        put_headers: those of the endpoint's settings, for every object.
+    Every object gets `put_headers`, those of the endpoint's settings.
     """
 
     def __init__(self, requester: S3Requester, mapper: KeyMapper, put_headers: Mapping[str, str]) -> None:
@@ -44,10 +43,7 @@ class Multipart:
     ) -> PutResult:
         """Upload a part, with retries. `indeterminate` of the result has no meaning.
 
-        Args:
-            number: from 1.
-            body: a function that returns an iterator over the bytes; called for each attempt.
-            md5: the digest of the part (16 bytes).
+        The `number` is from 1; a function `body` is called for each attempt; `md5` is the digest (16 bytes).
         """
         query = [("partNumber", str(number)), ("uploadId", upload_id)]
         headers = {"content-md5": b64encode(md5).decode()}
@@ -58,8 +54,7 @@ class Multipart:
     async def complete(self, key: str, upload_id: str, etags: Sequence[str], *, check_lease: LeaseCheck) -> None:
         """Create the object from its parts, in one attempt: after a second one the effect of the first is unknown.
 
-        Raises:
-            StoreError: `indeterminate` is set if the store may still carry it out.
+        `indeterminate` of a StoreError is set if the store may still carry it out.
         """
         parts = "".join(
             f"<Part><PartNumber>{number}</PartNumber><ETag>&quot;{escape(etag)}&quot;</ETag></Part>"

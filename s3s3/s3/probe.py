@@ -78,8 +78,7 @@ class StoreCapabilities:
 async def probe(endpoint: Endpoint, *, writes: bool) -> StoreCapabilities:
     """Probe a store; errors of StoreError's tree become problems.
 
-    Args:
-        writes: also write a few small objects under a unique name, and delete them.
+    With `writes` it also writes a few small objects under a unique name, and deletes them.
     """
     capabilities = StoreCapabilities(endpoint.name, str(Address.of(endpoint)), endpoint.bucket_name)
     try:
@@ -185,7 +184,14 @@ async def _probe_writes(endpoint: Endpoint, capabilities: StoreCapabilities) -> 
                 if not capabilities.may_write:
                     return
         finally:
-            await _delete(store, capabilities)
+            for key in (*_KEYS, _REFUSED_KEY):
+                try:
+                    await store.delete(key)
+                except StoreError as error:
+                    if capabilities.may_write is not False:
+                        remaining = f"the objects that the check wrote under {unique.prefix!r} remain: {error}"
+                        capabilities.notes.append(remaining)
+                    break
 
 
 async def _put(store: Store, capabilities: StoreCapabilities) -> None:
@@ -252,15 +258,3 @@ async def _read_written(store: Store, capabilities: StoreCapabilities) -> None:
             capabilities.errors.append(
                 f"{capabilities.name}: reading an object returned other bytes than were written: {content!r}"
             )
-
-
-async def _delete(store: Store, capabilities: StoreCapabilities) -> None:
-    """Delete what was written; if that is not permitted, add a note."""
-    for key in (*_KEYS, _REFUSED_KEY):
-        try:
-            await store.delete(key)
-        except StoreError as error:
-            if capabilities.may_write is not False:
-                prefix = store.endpoint.prefix
-                capabilities.notes.append(f"the objects that the check wrote under {prefix!r} remain: {error}")
-            return

@@ -83,11 +83,7 @@ def encode_key(key: str) -> str:
 
 
 class KeyMapper:
-    """Maps the key of an object in the source to its key at one endpoint, and back.
-
-    Attributes:
-        is_identity: both keys are always equal.
-    """
+    """Maps the key of an object in the source to its key at one endpoint, and back. `is_identity`: they are equal."""
 
     __slots__ = ("_prefix", "_source_prefix", "_store", "is_identity")
 
@@ -166,9 +162,11 @@ class Retries:
         if not self._left or not isinstance(error, StoreUnavailable | IntegrityError):
             raise error
         self._left -= 1
-        if not _was_stale(error):
-            await asyncio.sleep(random.uniform(0, self._max_pause_s))
-            self._max_pause_s *= PAUSE_FACTOR
+        cause = error.__cause__
+        if isinstance(cause, TransportError) and cause.reused and not cause.answered and cause.__cause__ is None:
+            return  # the store had already closed a kept connection, which does not mean that it has a problem
+        await asyncio.sleep(random.uniform(0, self._max_pause_s))
+        self._max_pause_s *= PAUSE_FACTOR
 
 
 def no_check() -> None:
@@ -248,7 +246,10 @@ class S3Requester:
             raise
         date = response.headers.get("date", self._date)
         if date != self._date:
-            self._set_clock(date)
+            store_ms = http_date_ms(date)
+            if store_ms is not None:  # a Date that was not seen before: its second has just started
+                self._date = date
+                self._clock_offset_ms = store_ms - round(time.monotonic() * 1000)
         if response.status in (200, 204) or (response.status == 404 and method == "HEAD"):
             return response
         try:
@@ -356,19 +357,6 @@ class S3Requester:
         if not text.count("\n") == text.count("\r") == len(sent) + 2 or "\0" in text:
             raise StoreRefused("a header of the object contains a line break or a NUL", store=self.endpoint.name)
         return text.encode("utf-8", "surrogateescape")
-
-    def _set_clock(self, date: str) -> None:
-        """Learn the store's time from a Date that was not seen before: that second has just started."""
-        store_ms = http_date_ms(date)
-        if store_ms is not None:
-            self._date = date
-            self._clock_offset_ms = store_ms - round(time.monotonic() * 1000)
-
-
-def _was_stale(error: StoreError) -> bool:
-    """Return whether the store had already closed a kept connection, which does not mean that it has a problem."""
-    cause = error.__cause__
-    return isinstance(cause, TransportError) and cause.reused and not cause.answered and cause.__cause__ is None
 
 
 async def _rate_limited(chunks: AsyncIterator[bytes], rate_limiter: RateLimiter) -> AsyncGenerator[bytes, None]:

@@ -59,10 +59,8 @@ class Credentials:
 class CredentialProvider:
     """An endpoint's configured credentials, else those of boto3's chain (environment, profile, instance role).
 
-    The chain runs in a thread when credentials are first needed, because it may send requests of its own.
-
-    Attributes:
-        valid_until_s: when `load` must be called again, by time.monotonic.
+    The chain runs in a thread when credentials are first needed, because it may send requests of its own. `load` must
+    be called again at `valid_until_s`, by time.monotonic.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:

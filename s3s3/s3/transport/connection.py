@@ -108,12 +108,7 @@ class Connection(asyncio.Protocol):
     # one request
 
     def send(self, head: bytes, body: bytes, *, is_head: bool, timeout_s: float | None = None) -> None:
-        """Send a request with its whole body.
-
-        Args:
-            is_head: the request is a HEAD; its response has no body.
-            timeout_s: fail with TransportTimeout if the response is not complete by then.
-        """
+        """Send a request with its whole body; TransportTimeout if the response is not complete after `timeout_s`."""
         self._start(is_head)
         if timeout_s is not None:
             self._deadline_s = self._loop.time() + timeout_s

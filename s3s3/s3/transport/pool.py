@@ -69,10 +69,20 @@ class Pool:
                 return connection
             self._drop(connection)
         try:
-            return await self._connect(loop)
-        except BaseException:
+            if self._is_secure and self._tls is None:
+                self._tls = ssl.create_default_context()
+            async with timeout(self._timeouts.connect_s):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(loop), self._host, self._port, ssl=self._tls
+                )
+        except BaseException as error:
             self._release_slot()
+            if isinstance(error, OSError | asyncio.TimeoutError | UnicodeError):
+                raise ConnectFailed from error
             raise
+        self._open.add(connection)
+        self._start_timer(loop)
+        return connection
 
     def release(self, connection: Connection) -> None:
         """Take back a connection. It is kept if its last response was read to the end, otherwise closed."""
@@ -95,20 +105,6 @@ class Pool:
             self._drop(connection)
         self._idle.clear()
         await asyncio.sleep(0)  # the transports close their sockets
-
-    async def _connect(self, loop: asyncio.AbstractEventLoop) -> Connection:
-        if self._is_secure and self._tls is None:
-            self._tls = ssl.create_default_context()
-        try:
-            async with timeout(self._timeouts.connect_s):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(loop), self._host, self._port, ssl=self._tls
-                )
-        except (OSError, asyncio.TimeoutError, ssl.SSLError, ssl.CertificateError, UnicodeError) as error:
-            raise ConnectFailed from error
-        self._open.add(connection)
-        self._start_timer(loop)
-        return connection
 
     async def _wait_for_release(self) -> None:
         """Wait until `_release_slot` passes on the slot of another request."""
