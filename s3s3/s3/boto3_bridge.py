@@ -67,6 +67,7 @@ _ARGUMENTS: Mapping[str, type] = {
     "is_secure": bool,
     "signature_version": str,
     "region": str,
+    "calling_format": object,  # a name or an object of boto 2
 }
 
 #: Keys of an endpoint's table that do not concern the connection.
@@ -88,7 +89,6 @@ def create_resource(connection_args: Mapping[str, Any]) -> S3ServiceResource:
 
     args = _validated(connection_args)
     calling_format = args.pop("calling_format", "OrdinaryCallingFormat")
-    # Of boto 2: its names and objects are accepted, as in the predecessor.
     format_name = calling_format if isinstance(calling_format, str) else type(calling_format).__name__
     if format_name not in ("OrdinaryCallingFormat", "SubdomainCallingFormat"):
         raise ConfigError(['calling_format: must be "OrdinaryCallingFormat" or "SubdomainCallingFormat"'])
@@ -131,13 +131,9 @@ def _validated(connection_args: Mapping[str, Any]) -> dict[str, Any]:
         name: value for name, value in connection_args.items() if value is not None and name not in _BUCKET_ARGUMENTS
     }
     for name, value in args.items():
-        if name == "calling_format":
-            continue
         expected = _ARGUMENTS.get(name)
         if expected is None:
-            problems.append(
-                f"{name}: unknown connection argument; known are {', '.join([*_ARGUMENTS, 'calling_format'])}"
-            )
+            problems.append(f"{name}: unknown connection argument; known are {', '.join(_ARGUMENTS)}")
         elif not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
             problems.append(f"{name}: must be of type {expected.__name__}, not {type(value).__name__}")
     if args.get("signature_version", "s3") not in ("s3", "s3v4"):

@@ -46,10 +46,7 @@ class BucketAdmin:
         return True
 
     async def expire_after(self, days: int) -> bool:
-        """Have the store delete objects under the prefix after some days. Return False if it does not support it.
-
-        Other rules of the bucket stay.
-        """
+        """Set s3s3's lifecycle rule, which deletes objects under the prefix. Return False if it is not supported."""
         try:
             rules = await self._rules()
             if rules is None:

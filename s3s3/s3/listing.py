@@ -67,13 +67,8 @@ class BucketLister:
         self._version = version
 
     async def pages(self, start_after: str, until: str | None = None) -> AsyncGenerator[Page, None]:
-        """Yield the pages after an endpoint key; the next page is fetched ahead.
-
-        `until` is the last key wanted, as a key of the source; None: all.
-        """
-        token, last_key = "", ""
-        if start_after:
-            last_key = start_after if self._rename is None else self._rename(start_after)
+        """Yield the pages after an endpoint key, up to `until`, a key of the source; the next one is fetched ahead."""
+        token, last_key = "", start_after if self._rename is None or not start_after else self._rename(start_after)
         fetching: asyncio.Task[ListPage] | None = asyncio.create_task(self.fetch_page(start_after, token))
         try:
             while fetching is not None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..errors import IntegrityError, ListingOutOfOrder, NoSuchBucket, NoSuchKey, StoreError, StoreUnavailable
@@ -105,7 +104,7 @@ async def _probe_listing(
         raise error
     capabilities.reachable = True
     capabilities.clock_skew_s = round(skew_s)
-    _, other_error, _ = await _list(dataclasses.replace(endpoint, signature_version=other))
+    _, other_error, _ = await _list(replace(endpoint, signature_version=other))
     accepted = {own: _signature_accepted(error), other: _signature_accepted(other_error)}
     capabilities.signature_v2, capabilities.signature_v4 = accepted["s3"], accepted["s3v4"]
     if error is not None:
@@ -176,7 +175,7 @@ def _probe_key() -> str:
 
 async def _probe_writes(endpoint: Endpoint, capabilities: StoreCapabilities) -> None:
     """Write a few objects, list and read them, and delete them. Raises StoreUnavailable."""
-    unique = dataclasses.replace(endpoint, prefix=f"{endpoint.prefix}{_probe_key()}/")
+    unique = replace(endpoint, prefix=f"{endpoint.prefix}{_probe_key()}/")
     async with Store(unique, timeouts=_TIMEOUTS) as store:
         try:
             for step in (_put, _put_with_wrong_md5, _list_written, _read_written):

@@ -104,7 +104,12 @@ class KeyMapper:
         if not endpoint_key:
             raise self._invalid(key, "an empty key")
         if len(endpoint_key) * 3 > MAX_KEY_BYTES or not endpoint_key.isascii():
-            self._check_bytes(key, endpoint_key)
+            try:
+                size_bytes = len(endpoint_key.encode())
+            except UnicodeEncodeError:
+                raise self._invalid(key, "the key is not valid UTF-8") from None
+            if size_bytes > MAX_KEY_BYTES:
+                raise self._invalid(key, f"the key has {size_bytes} bytes; S3 allows {MAX_KEY_BYTES}")
         return endpoint_key
 
     def encoded_key(self, key: str) -> str:
@@ -115,14 +120,6 @@ class KeyMapper:
     def source_key(self, endpoint_key: str) -> str:
         """Return the key in the source of a key that a listing of the endpoint returned."""
         return endpoint_key if self.is_identity else self._source_prefix + endpoint_key[len(self._prefix) :]
-
-    def _check_bytes(self, key: str, endpoint_key: str) -> None:
-        try:
-            size_bytes = len(endpoint_key.encode())
-        except UnicodeEncodeError:
-            raise self._invalid(key, "the key is not valid UTF-8") from None
-        if size_bytes > MAX_KEY_BYTES:
-            raise self._invalid(key, f"the key has {size_bytes} bytes; S3 allows {MAX_KEY_BYTES}")
 
     def _invalid(self, key: str, message: str) -> InvalidKey:
         return InvalidKey(message, store=self._store, key=key)
@@ -280,7 +277,12 @@ class S3Requester:
                 if response.headers.get("content-length") == "0":
                     response.close()
                 else:
-                    response.content = await self._read_result(request, response, limit_bytes)
+                    try:
+                        content = response.content = await response.read_prefix(limit_bytes)
+                    except TransportError as error:
+                        raise self.transport_error(request, error) from error
+                    if b"<Error" in content:  # S3 may report one after a 200 (S3 API reference, "CopyObject")
+                        raise self._response_error(request, response, content[:RESULT_LIMIT_BYTES])
             except StoreError as error:
                 indeterminate = error.indeterminate = error.indeterminate or indeterminate
                 if not retry:
@@ -301,16 +303,6 @@ class S3Requester:
     def transport_error(self, request: Request, error: TransportError) -> StoreError:
         """Return the error of s3s3's tree for a request that got no complete response."""
         return error_for_failure(self.endpoint, self._address, request.operation, request.key, error)
-
-    async def _read_result(self, request: Request, response: S3Response, limit_bytes: int) -> bytes:
-        """Return a response's body. S3 may report an error in it after a 200 (S3 API reference, "CopyObject")."""
-        try:
-            content = await response.read_prefix(limit_bytes)
-        except TransportError as error:
-            raise self.transport_error(request, error) from error
-        if b"<Error" in content:
-            raise self._response_error(request, response, content[:RESULT_LIMIT_BYTES])
-        return content
 
     def _response_error(self, request: Request, response: S3Response, body: bytes) -> StoreError:
         return error_for_response(
