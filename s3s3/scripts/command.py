@@ -12,7 +12,7 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -184,10 +184,14 @@ def exit_status(command: Callable[[], int]) -> int:
         status = command()
         sys.stdout.flush()
     except ConfigError as error:
-        columns = shutil.get_terminal_size().columns
-        for line in error.problems:  # in a file it stays one line, so that it can be searched
-            print(textwrap.fill(line, columns, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-                  if sys.stderr.isatty() else line, file=sys.stderr)  # fmt: skip
+        lines: Iterable[str] = error.problems
+        if sys.stderr.isatty():  # in a file each problem stays one line, so that it can be searched
+            wrapper = textwrap.TextWrapper(
+                shutil.get_terminal_size().columns, subsequent_indent="    ", tabsize=4,
+                break_long_words=False, break_on_hyphens=False,
+            )  # fmt: skip
+            lines = map(wrapper.fill, lines)
+        print(*lines, sep="\n", file=sys.stderr)
         return WRONG_USAGE
     except S3S3Error as error:
         print(f"s3s3: {error}", file=sys.stderr)

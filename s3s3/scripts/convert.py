@@ -11,7 +11,6 @@ import configparser
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from ..config.schema import DESTINATION
@@ -31,13 +30,13 @@ _PLACEHOLDER = re.compile(r"\{[A-Z0-9_]+\}")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 # As distutils.util.strtobool, which the predecessor used.
 _TRUE, _FALSE = ("y", "yes", "t", "true", "on", "1"), ("n", "no", "f", "false", "off", "0")
+_ENDPOINT_KEYS = ("aws_access_key_id", "aws_secret_access_key", "bucket_name", "host", "port", "is_secure",
+                  "calling_format", "verify_md5")  # fmt: skip
 _CALLING_FORMATS = {
     "OrdinaryCallingFormat": "OrdinaryCallingFormat",
     "ProtocolIndependentOrdinaryCallingFormat": "OrdinaryCallingFormat",
     "SubdomainCallingFormat": "SubdomainCallingFormat",
 }
-
-Value = str | bool | int
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,13 +76,10 @@ def _convert(name: str) -> int:
 
 
 class ConvertedFile:
-    """The TOML file under construction.
-
-    Attributes:
-        notes: a line for each setting that was not converted or needs attention, without its value: it may be secret.
-    """
+    """The TOML file under construction."""
 
     def __init__(self) -> None:
+        #: A line for each setting that was not converted or needs attention, without its value: it may be secret.
         self.notes: list[str] = []
         self._tables: dict[str, list[str]] = {}
 
@@ -91,7 +87,7 @@ class ConvertedFile:
         """Add a table, which is written even if it stays empty."""
         self._tables.setdefault(name, [])
 
-    def set(self, table: str, key: str, value: Value) -> None:
+    def set(self, table: str, key: str, value: str | bool | int) -> None:
         """Set a key of a table."""
         self._tables[table].append(f"{key} = {toml_literal(value)}")
 
@@ -155,15 +151,14 @@ def _convert_endpoint(converted: ConvertedFile, table: str, keys: dict[str, str]
     converted.add_table(table)
     for key, value in keys.items():
         known = DESTINATION.key(key)
-        convert = _ENDPOINT_KEYS.get(key)
-        if convert is None or known is None:
+        if key not in _ENDPOINT_KEYS or known is None:
             converted.skip(table, key, "unknown key", f"{key} = {value}")
             continue
         if _PLACEHOLDER.fullmatch(value) and isinstance(known.example, str):
             converted.note(table, f"{key}: fill it in; the old file contains the template's placeholder")
             value = known.example  # noqa: PLW2901
         try:
-            converted.set(table, key, convert(value))
+            converted.set(table, key, _endpoint_value(key, value))
         except ValueError as error:
             converted.skip(table, key, str(error), f"{key} = {value}")
 
@@ -184,37 +179,21 @@ def _convert_pubsub(converted: ConvertedFile, keys: dict[str, str]) -> None:
             converted.skip("pubsub", key, why, f"{key} = {value}")
 
 
-def _text(value: str) -> Value:
+def _endpoint_value(key: str, value: str) -> str | bool | int:
+    """Convert a value of an endpoint's table; raise ValueError if it is not valid for the key."""
+    match key:
+        case "is_secure" | "verify_md5":
+            if value.lower() not in (*_TRUE, *_FALSE):
+                raise ValueError("neither true nor false")
+            return value.lower() in _TRUE
+        case "port":
+            if not (value.isdecimal() and 1 <= int(value) <= 65535):
+                raise ValueError("not a port number")
+            return int(value)
+        case "calling_format" if value not in _CALLING_FORMATS:
+            raise ValueError("must be OrdinaryCallingFormat or SubdomainCallingFormat")
+        case "calling_format":
+            return _CALLING_FORMATS[value]
     if not value:
         raise ValueError("empty")
     return value
-
-
-def _boolean(value: str) -> Value:
-    if value.lower() not in (*_TRUE, *_FALSE):
-        raise ValueError("neither true nor false")
-    return value.lower() in _TRUE
-
-
-def _port(value: str) -> Value:
-    if not (value.isdecimal() and 1 <= int(value) <= 65535):
-        raise ValueError("not a port number")
-    return int(value)
-
-
-def _calling_format(value: str) -> Value:
-    if value not in _CALLING_FORMATS:
-        raise ValueError("must be OrdinaryCallingFormat or SubdomainCallingFormat")
-    return _CALLING_FORMATS[value]
-
-
-_ENDPOINT_KEYS: dict[str, Callable[[str], Value]] = {
-    "aws_access_key_id": _text,
-    "aws_secret_access_key": _text,
-    "bucket_name": _text,
-    "host": _text,
-    "port": _port,
-    "is_secure": _boolean,
-    "calling_format": _calling_format,
-    "verify_md5": _boolean,
-}

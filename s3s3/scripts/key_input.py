@@ -40,11 +40,7 @@ def keys_from_arguments(arguments: Sequence[str]) -> list[KeyInput]:
 
 
 def validate_keys(inputs: Iterable[KeyInput], is_routed: Callable[[str], bool]) -> tuple[list[str], list[str]]:
-    """Return the valid keys, and a problem for each other input.
-
-    Args:
-        is_routed: whether a route matches the key.
-    """
+    """Return the valid keys that a route matches, and a problem for each other input."""
     keys, problems = [], []
     for place, message in inputs:
         try:

@@ -25,19 +25,17 @@ VERBS = {
 
 def usage() -> str:
     """Return the text of `s3s3 --help`."""
-    verbs = [f"  {verb:<12}{description}" for verb, description in VERBS.items()]
-    return "\n".join([
-        "usage: s3s3 VERB [options]",
-        "",
-        "Replicate individual objects from one S3-compatible store to others, and verify",
-        "every copy.",
-        "",
-        *verbs,
-        "",
-        "Run s3s3 VERB --help for the options of a verb.",
-        "",
-        EXIT_STATUSES,
-    ])  # fmt: skip
+    verbs = "\n".join(f"  {verb:<12}{description}" for verb, description in VERBS.items())
+    return f"""usage: s3s3 VERB [options]
+
+Replicate individual objects from one S3-compatible store to others, and verify
+every copy.
+
+{verbs}
+
+Run s3s3 VERB --help for the options of a verb.
+
+{EXIT_STATUSES}"""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -44,9 +43,7 @@ class Progress:
             self._redirected = [(each, each.setStream(sys.stderr)) for each in handlers if each.stream is stderr]
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for handler, stream in self._redirected:
             handler.setStream(stream)
         if self._live:
@@ -78,15 +75,11 @@ class Progress:
 
 def summary_table(summaries: list[ReconcileSummary]) -> Table:
     """Return a table of outcomes and proofs, one row per destination that has any."""
-    outcomes = [
-        result.value for result in Result if any(result.value in c for each in summaries for c in each.counts.values())
-    ]
-    proofs = [
-        proof.value for proof in Proof if any(proof.value in p for each in summaries for p in each.proofs.values())
-    ]
-    table = Table(box=None, pad_edge=False)
-    table.add_column("route")
-    table.add_column("destination")
+    found = {name for each in summaries for counts in each.counts.values() for name in counts}
+    found_proofs = {name for each in summaries for counts in each.proofs.values() for name in counts}
+    outcomes = [result.value for result in Result if result.value in found]
+    proofs = [proof.value for proof in Proof if proof.value in found_proofs]
+    table = Table("route", "destination", box=None, pad_edge=False)
     for title in (*outcomes, *(f"by {proof}" for proof in proofs)):
         table.add_column(title, justify="right")
     for summary in summaries:

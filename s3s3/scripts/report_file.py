@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TextIO
 
 from ..errors import ConfigError
@@ -40,9 +39,7 @@ class ReportFile:
                 self._file = self._written_path.open("w", encoding="utf-8")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, error: object, _trace: object) -> None:
         if self._name == "-":
             return
         with self._translate_errors() if error is None else suppress(OSError):
