@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Map
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
 from ..errors import ChecksumMismatch, DestinationTooSlow, IntegrityError, NoSuchKey, S3S3Error, TooLarge
 from ..model import Endpoint, Job, Outcome
@@ -43,16 +43,11 @@ from .server_side_copy import ServerSideCopier
 
 CHUNK_BYTES = 256 * 1024
 
-#: An open object, and its content if it is small.
-Opened: TypeAlias = "tuple[ObjectStream, bytes | None]"
-
 
 class Copier:
     """Copies keys from one source.
 
     Args:
-        source: where the objects are read.
-        budget: memory and disk of all copies of this process.
         metrics: counts verification failures, under the name `route`.
         matches: whether the route includes a key; others are never deleted. None: it includes all.
         destinations: of the jobs, by name; `copy` accepts others, too.
@@ -61,17 +56,11 @@ class Copier:
     """
 
     def __init__(
-        self,
-        source: Source,
-        budget: CopyBudget,
-        *,
-        metrics: Metrics,
-        route: str,
-        matches: Callable[[str], bool] | None = None,
-        destinations: Mapping[str, Store] = MappingProxyType({}),
-        server_side: Collection[str] = (),
+        self, source: Source, budget: CopyBudget,
+        *, metrics: Metrics, route: str, matches: Callable[[str], bool] | None = None,
+        destinations: Mapping[str, Store] = MappingProxyType({}), server_side: Collection[str] = (),
         copy_attributes: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.source = source
         self.budget = budget
         self.non_md5_destinations: set[str] = set()
@@ -182,9 +171,10 @@ class ObjectCopy:
     md5_by_etag: dict[str, bytes] = field(default_factory=dict)
 
     async def copy(
-        self, pending: Sequence[DestinationCopy], opened: Opened | None = None, *, is_reread: bool = False
-    ) -> None:
-        """GET the object, PUT it to every destination, verify.
+        self, pending: Sequence[DestinationCopy], opened: tuple[ObjectStream, bytes | None] | None = None,
+        *, is_reread: bool = False,
+    ) -> None:  # fmt: skip
+        """GET the object unless it is `opened` with its content if small, PUT it to every destination, verify.
 
         `fetch` returns the content of an object of up to 256 KiB together with its headers, so the usual copy is all
         here: one GET, an MD5 compared with the source's ETag, one `DestinationCopy.put` for each destination.
@@ -403,11 +393,8 @@ class ObjectCopy:
 
     def _expected_md5(self, stream: ObjectStream) -> bytes | None:
         """Return the MD5 that the content should have; None where the ETag is not an MD5 and it was not read yet."""
-        known = self.md5_by_etag.get(stream.info.etag)
-        if known is not None:
-            return known
         digits = etag_md5(stream.info)
-        return bytes.fromhex(digits) if digits else None
+        return self.md5_by_etag.get(stream.info.etag) or (bytes.fromhex(digits) if digits else None)
 
 
 def _open(copies: Sequence[DestinationCopy]) -> list[DestinationCopy]:

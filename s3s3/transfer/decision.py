@@ -113,8 +113,11 @@ def decide(
         contents_equal: whether the contents have the same MD5; None where they were not read.
         delete: deletions are propagated to this destination.
     """
-    if source is None or destination is None:
-        return _decide_absent(source, destination, delete)
+    if source is None:
+        extraneous = DELETE if delete else LEAVE
+        return ABSENT if destination is None else extraneous
+    if destination is None:
+        return COPY_MISSING
     if source.size_bytes != destination.size_bytes:
         return COPY_SIZE
     comparable = not (source_encrypted or destination_encrypted)
@@ -123,14 +126,6 @@ def decide(
     if comparable and md5_of_etag(source.etag) and md5_of_etag(destination.etag):
         return SAME_RECORDED_ETAG if recorded_etag == source.etag else COPY_ETAG
     return _decide_without_md5(source.etag, recorded_etag, verify_md5, contents_equal)
-
-
-def _decide_absent(source: object | None, destination: object | None, delete: bool) -> Decision:
-    if source is not None:
-        return COPY_MISSING
-    if destination is None:
-        return ABSENT
-    return DELETE if delete else LEAVE
 
 
 def _decide_without_md5(

@@ -112,14 +112,14 @@ class DestinationCopy:
                 check_lease=attempt.check_lease,
             )  # fmt: skip
             if not attempt.sent_whole:
-                raise self._integrity_error("PUT", "the store responded with 200 before the whole object was sent")
+                raise self.integrity_error("PUT", "the store responded with 200 before the whole object was sent")
             if not written.encrypted and written.etag == md5_hex:
                 destination_md5, proof = written.etag, Proof.ETAG
             elif written.encrypted or md5_of_etag(written.etag) is None:
                 non_md5_destinations.add(name)
                 destination_md5, proof = None, Proof.CONTENT  # the store compared the body with its Content-MD5
             else:
-                raise self._integrity_error("PUT", f"sent an object with MD5 {md5_hex}, stored ETag is {written.etag}")
+                raise self.integrity_error("PUT", f"sent an object with MD5 {md5_hex}, stored ETag is {written.etag}")
         except S3S3Error as error:
             self.record_failure(error, source, indeterminate=attempt.is_indeterminate(error))
         else:
@@ -151,7 +151,7 @@ class DestinationCopy:
                                    indeterminate=written.indeterminate)  # fmt: skip
                 return None
             message = f"the source has the ETag {etag}, the server-side copy {written.etag or 'none'}"
-            mismatch = self._integrity_error("COPY", message)
+            mismatch = self.integrity_error("COPY", message)
             if not written.indeterminate:
                 return mismatch
             self.record_failure(mismatch, source, indeterminate=True)
@@ -211,7 +211,8 @@ class DestinationCopy:
             md5, destination_md5, proof, None, indeterminate,
         )  # fmt: skip
 
-    def _integrity_error(self, operation: str, message: str) -> IntegrityError:
+    def integrity_error(self, operation: str, message: str) -> IntegrityError:
+        """Return an error of this copy."""
         return IntegrityError(message, store=self.store.name, operation=operation, key=self.key)
 
 

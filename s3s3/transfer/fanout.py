@@ -83,13 +83,10 @@ class StallBudget:
 
 
 async def fan_out(
-    chunks: AsyncGenerator[bytes, None],
-    consumers: Sequence[Consume],
-    *,
-    lag_bytes: int = LAG_BYTES,
-    stall_budget_s: float = STALL_BUDGET_S,
+    chunks: AsyncGenerator[bytes, None], consumers: Sequence[Consume],
+    *, lag_bytes: int = LAG_BYTES, stall_budget_s: float = STALL_BUDGET_S,
     any_finished: Callable[[], bool] | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Read `chunks` once, stream them to all consumers, and wait until these have ended.
 
     A consumer's stream ends only when `chunks` has ended without an error. A consumer that returns early is skipped
@@ -144,29 +141,25 @@ class _Broadcaster:
                 consumer.detach()
 
     async def _catch_up(self) -> None:
-        """Wait until no active consumer lags too far behind."""
+        """Wait until no active consumer lags too far behind, at the expense of its stall budget if others starve."""
         while lagging := [
             consumer for consumer in self.consumers if consumer.active and consumer.lag_bytes > self._lag_bytes
         ]:
             self._changed.clear()
-            if any(consumer.active and consumer.starved for consumer in self.consumers):
-                await self._stall(lagging)
-            else:
+            if not any(consumer.active and consumer.starved for consumer in self.consumers):
                 await self._changed.wait()
-
-    async def _stall(self, lagging: Sequence[_Consumer]) -> None:
-        """Let starved consumers wait for lagging ones, at the expense of these ones' stall budgets."""
-        started_s = self._now_s()
-        for consumer in self.consumers:
-            consumer.stall_budget.refill(started_s - self._last_stall_s)
-        least_s = min(consumer.stall_budget.remaining_s for consumer in lagging)
-        if not await wait_with_timeout(self._changed, least_s):
+                continue
+            started_s = self._now_s()
+            for consumer in self.consumers:
+                consumer.stall_budget.refill(started_s - self._last_stall_s)
+            least_s = min(consumer.stall_budget.remaining_s for consumer in lagging)
+            if not await wait_with_timeout(self._changed, least_s):
+                for consumer in lagging:
+                    if consumer.stall_budget.remaining_s == least_s:
+                        consumer.detach()
+            self._last_stall_s = self._now_s()
             for consumer in lagging:
-                if consumer.stall_budget.remaining_s == least_s:
-                    consumer.detach()
-        self._last_stall_s = self._now_s()
-        for consumer in lagging:
-            consumer.stall_budget.charge(self._last_stall_s - started_s)
+                consumer.stall_budget.charge(self._last_stall_s - started_s)
 
 
 class _Consumer:

@@ -10,7 +10,7 @@ import hashlib
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
-from ..errors import IntegrityError, S3S3Error, StoreError, StoreRefused
+from ..errors import S3S3Error, StoreError, StoreRefused
 from ..model import Proof, md5_of_etag
 from ..monitoring.log import log_fields
 from ..s3 import RECORDED_ETAG, TAGGING, ObjectStream
@@ -29,13 +29,9 @@ class MultipartUpload:
     """
 
     def __init__(
-        self,
-        copy: DestinationCopy,
-        source: ObjectStream,
-        budget: CopyBudget,
-        check_lease: LeaseCheck,
+        self, copy: DestinationCopy, source: ObjectStream, budget: CopyBudget, check_lease: LeaseCheck,
         md5_by_etag: dict[str, bytes],
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._copy = copy
         self._uploads = copy.store.multipart
         self._source = source
@@ -54,13 +50,19 @@ class MultipartUpload:
         copy, source = self._copy, self._source
         try:
             await self._abort_unfinished()
-            headers = await self._headers()
+            headers = dict(source.info.headers)
+            if source.info.etag:
+                headers[RECORDED_ETAG] = source.info.etag  # the ETag of an upload in parts alone proves nothing
+            if copy.attributes is not None:
+                headers |= await copy.attributes(copy.store.endpoint)
             upload_id = await self._uploads.create(copy.key, headers=headers, check_lease=self._check_lease)
             try:
                 etags, etag = await self._send_parts(upload_id, chunks)
                 await self._uploads.complete(copy.key, upload_id, etags, check_lease=self._check_lease_to_complete)
             except BaseException as error:
-                if not self._may_complete(error):
+                # If the last request was sent and not refused, aborting could damage the object.
+                may_complete = self._completing and (not isinstance(error, StoreError) or error.indeterminate)
+                if not may_complete:
                     await self._abort(upload_id)
                 raise
             await self._verify(etag)
@@ -72,15 +74,6 @@ class MultipartUpload:
             md5 = self._md5_by_etag.get(source.info.etag)
             copy.record_copied(source.info, md5.hex() if md5 else etag_md5(source.info), None, Proof.CONTENT)
 
-    async def _headers(self) -> dict[str, str]:
-        """Return the source's headers and its ETag: the ETag of an upload in parts proves nothing by itself."""
-        etag = self._source.info.etag
-        headers = {**self._source.info.headers, RECORDED_ETAG: etag} if etag else dict(self._source.info.headers)
-        attributes = self._copy.attributes
-        if attributes is not None:
-            headers |= await attributes(self._copy.store.endpoint)
-        return headers
-
     async def _send_parts(self, upload_id: str, chunks: Chunks) -> tuple[list[str], str]:
         """Send all parts; return their ETags, and the ETag that the object should get."""
         splitter = _PartSplitter(chunks())
@@ -90,7 +83,7 @@ class MultipartUpload:
             size_bytes = min(self._part_bytes, rest_bytes)
             with await self._budget.spool(splitter.part(size_bytes)) as file:
                 if splitter.part_bytes != size_bytes:
-                    raise self._integrity_error("GET", "the content ended early")
+                    raise self._copy.integrity_error("GET", "the content ended early")
                 number = len(etags) + 1
                 written = await self._uploads.upload_part(
                     self._copy.key, upload_id, number, file.chunks, size_bytes=size_bytes, md5=file.md5,
@@ -98,7 +91,9 @@ class MultipartUpload:
                 )  # fmt: skip
             etag = written.etag
             if not written.encrypted and md5_of_etag(etag) not in (None, file.md5.hex()):
-                raise self._integrity_error("PUT", f"part {number} has the MD5 {file.md5.hex()}, stored ETag is {etag}")
+                raise self._copy.integrity_error(
+                    "PUT", f"part {number} has the MD5 {file.md5.hex()}, stored ETag is {etag}"
+                )
             etags.append(etag)
             md5s += file.md5
             rest_bytes -= size_bytes
@@ -109,17 +104,13 @@ class MultipartUpload:
         self._check_lease()
         self._completing = True
 
-    def _may_complete(self, error: BaseException) -> bool:
-        """Return whether the last request was sent and not refused; aborting could then damage the object."""
-        return self._completing and (not isinstance(error, StoreError) or error.indeterminate)
-
     async def _verify(self, etag: str) -> None:
         """HEAD the object: Ceph's response to the last request has no ETag."""
         info = await self._copy.store.head(self._copy.key)
         if info is None or info.size_bytes != self._source.info.size_bytes:
-            raise self._integrity_error("HEAD", "the object is missing or incomplete after a successful upload")
+            raise self._copy.integrity_error("HEAD", "the object is missing or incomplete after a successful upload")
         if not info.encrypted and info.etag.count("-") == 1 and info.etag != etag:
-            raise self._integrity_error("HEAD", f"the parts make the ETag {etag}, stored ETag is {info.etag}")
+            raise self._copy.integrity_error("HEAD", f"the parts make the ETag {etag}, stored ETag is {info.etag}")
 
     async def _put_tags(self, headers: Mapping[str, str]) -> None:
         """Set the tags. A failure is not retriable: the next attempt would find an equal object and skip it."""
@@ -149,9 +140,6 @@ class MultipartUpload:
             log.warning("%s: cannot abort an upload of %r, its parts remain until the next upload of that key: %s",
                         self._copy.store.name, self._copy.key, error,
                         extra=log_fields(self._copy.route, self._copy.key))  # fmt: skip
-
-    def _integrity_error(self, operation: str, message: str) -> IntegrityError:
-        return IntegrityError(message, store=self._copy.store.name, operation=operation, key=self._copy.key)
 
 
 class _PartSplitter:

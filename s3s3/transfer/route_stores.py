@@ -39,12 +39,9 @@ def copy_budget(settings: WorkerSettings) -> CopyBudget:
 
 @asynccontextmanager
 async def opened(
-    route: Route,
-    settings: WorkerSettings,
-    metrics: Metrics,
-    budget: CopyBudget | None = None,
+    route: Route, settings: WorkerSettings, metrics: Metrics, budget: CopyBudget | None = None,
     limits: Mapping[str, RateLimiter] = MappingProxyType({}),
-) -> AsyncIterator[RouteStores]:
+) -> AsyncIterator[RouteStores]:  # fmt: skip
     """Open a route's stores, without sending anything; close them at the end.
 
     Args:

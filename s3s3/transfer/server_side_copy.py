@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
-from ..errors import NoSuchKey, S3S3Error, StoreError, StoreUnavailable
-from ..model import SINGLE_PUT_LIMIT_BYTES, Endpoint, Outcome, md5_of_etag
+from ..errors import NoSuchKey, S3S3Error, StoreUnavailable
+from ..model import SINGLE_PUT_LIMIT_BYTES, Endpoint, md5_of_etag
 from ..s3 import ObjectInfo, Source
 from .decision import NEEDS_CONTENT
 from .destination import DestinationCopy, LeaseCheck
@@ -39,11 +39,7 @@ def _store_of(endpoint: Endpoint) -> tuple[object, ...]:
 
 
 class ServerSideCopier:
-    """Copies from one source to destinations in its own store.
-
-    Args:
-        destinations: their names.
-    """
+    """Copies from one source to the named destinations in its own store."""
 
     def __init__(self, source: Source, destinations: Iterable[str]) -> None:
         self._source = source
@@ -78,25 +74,17 @@ class ServerSideCopier:
     async def _copy(self, copy: DestinationCopy, source: ObjectInfo, is_md5: bool, check_lease: LeaseCheck) -> None:
         name, size_bytes = copy.store.name, source.size_bytes
         error = await copy.copy_server_side(source, self._source.endpoint.bucket_name, check_lease)
-        if copy.outcome is None:
-            if error is not None and not isinstance(error, NoSuchKey):
-                self._count_refusal(name, is_md5, error)
-        elif copy.outcome.error is None:
+        outcome = copy.outcome
+        if outcome is None:
+            if error is None or isinstance(error, NoSuchKey) or (name, is_md5) in self._proven:
+                return
+            self._refusals_left[name, is_md5] -= MAX_REFUSALS if error.status in (405, 501) else 1
+            if not self._is_able(name, is_md5):
+                log.info("%s: server-side copy does not work; objects are read and written from now on: %s",
+                         name, error)  # fmt: skip
+        elif outcome.error is None:
             self._proven.add((name, is_md5))
-        elif _has_timed_out(copy.outcome) and size_bytes > QUICK_BYTES:
+        elif outcome.indeterminate and isinstance(outcome.error, StoreUnavailable) and size_bytes > QUICK_BYTES:
             log.info("%s: a server-side copy of %d bytes timed out; objects of that size are read and written from "
                      "now on", name, size_bytes)  # fmt: skip
             self._max_bytes[name] = min(size_bytes - 1, self._max_bytes.get(name, size_bytes))
-
-    def _count_refusal(self, name: str, is_md5: bool, error: StoreError) -> None:
-        """Count a refusal of a store that has not made a server-side copy yet."""
-        if (name, is_md5) in self._proven:
-            return
-        is_unsupported = error.status in (405, 501)
-        self._refusals_left[name, is_md5] -= MAX_REFUSALS if is_unsupported else 1
-        if not self._is_able(name, is_md5):
-            log.info("%s: server-side copy does not work; objects are read and written from now on: %s", name, error)
-
-
-def _has_timed_out(outcome: Outcome) -> bool:
-    return outcome.indeterminate and isinstance(outcome.error, StoreUnavailable)

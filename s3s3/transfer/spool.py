@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from io import FileIO
-from types import TracebackType
 
 from ..errors import SpoolUnavailable
 from .digest import Digest
@@ -39,9 +38,7 @@ class SpooledFile(AbstractContextManager["SpooledFile"]):
         """Close the file, which removes it. Closing twice has no effect."""
         self._file.close()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
