@@ -89,11 +89,9 @@ class MultipartUpload:
                     self._copy.key, upload_id, number, file.chunks, size_bytes=size_bytes, md5=file.md5,
                     check_lease=self._check_lease,
                 )  # fmt: skip
-            etag = written.etag
-            if not written.encrypted and md5_of_etag(etag) not in (None, file.md5.hex()):
-                raise self._copy.integrity_error(
-                    "PUT", f"part {number} has the MD5 {file.md5.hex()}, stored ETag is {etag}"
-                )
+            etag, md5 = written.etag, file.md5.hex()
+            if not written.encrypted and md5_of_etag(etag) not in (None, md5):
+                raise self._copy.integrity_error("PUT", f"part {number} has the MD5 {md5}, stored ETag is {etag}")
             etags.append(etag)
             md5s += file.md5
             rest_bytes -= size_bytes
@@ -143,11 +141,7 @@ class MultipartUpload:
 
 
 class _PartSplitter:
-    """Splits a stream of chunks into parts.
-
-    Attributes:
-        part_bytes: bytes of the last part so far; less than requested where the stream has ended.
-    """
+    """Splits a stream into parts; `part_bytes` of the last one, fewer than requested where the stream has ended."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks

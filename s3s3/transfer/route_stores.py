@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -75,12 +75,9 @@ async def opened(
 
 async def probe_error(store: Store) -> S3S3Error | None:
     """List the start of the bucket; return the error, or None if the store is available."""
-    pages = store.pages()
     try:
-        async for _ in pages:
-            break
+        async with aclosing(store.pages()) as pages:
+            await anext(pages, None)
     except S3S3Error as error:
         return error
-    finally:
-        await pages.aclose()
     return None
