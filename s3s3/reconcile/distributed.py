@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing, suppress
 from dataclasses import replace
+from functools import partial
 
 from ..config import WorkerSettings
 from ..errors import ConfigError, LeaseLost, ReconcileInProgress
@@ -29,15 +30,7 @@ from .comparison import Comparison, ReconcileOptions
 from .lock import run_exclusive
 from .merge import merge
 from .range_splitter import split_points
-from .reconciler import (
-    MAX_AHEAD,
-    OnProgress,
-    local_worker,
-    no_progress,
-    refuse_paused,
-    save_summary,
-    with_worker,
-)
+from .reconciler import MAX_AHEAD, OnProgress, local_worker, no_progress, refuse_paused, save_summary, with_worker
 from .shared_run import KeyRange, RunFinished, SharedRun
 from .summary import ReconcileSummary
 
@@ -59,7 +52,7 @@ PROGRESS_INTERVAL_S = 1.0
 
 async def reconcile_distributed(
     stores: RouteStores,
-    jobs: RedisJobQueue,
+    jobs: RedisJobQueue | None,
     settings: WorkerSettings,
     options: ReconcileOptions,
     stop: asyncio.Event,
@@ -81,40 +74,33 @@ async def reconcile_distributed(
         on_copied: called after each copy; see `s3s3.notifications.chaining`.
 
     Raises:
+        ConfigError: there is no queue.
         RoutePaused: the route is paused.
         ReconcileInProgress: another reconcile has the route's lock, or started with other options.
         S3S3Error: the source could not be listed, or Redis is unavailable. The next start continues the reconcile.
     """
+    if jobs is None:
+        raise ConfigError([
+            "--distributed needs the configured Redis ([pubsub] url) and the configured buckets; remove "
+            "--without-redis, --source-bucket and --dest-bucket"
+        ])  # fmt: skip
     if not options.dry_run:
         await refuse_paused(stores.route, jobs)
     shared = SharedRun(jobs, settings.lease_s)
     options = await _start(shared, stores.route, options, restart)
     worker = _RangeWorker(stores, jobs, shared, options, summary, on_progress)
-
-    async def run() -> bool | None:
-        copies = local_worker(stores, jobs, settings, on_copied)
-        return await with_worker(worker.run, stores.route.name, copies, stop, drain_s)
-
     try:
         if options.dry_run:
             await run_until_stopped(worker.run(), stop)
         else:
+            copies = local_worker(stores, jobs, settings, on_copied)
+            run = partial(with_worker, worker.run, stores.route.name, copies, stop, drain_s)
             await run_exclusive(stores.route.name, jobs, run, run_id=shared.id, wait_for_lock=wait_for_lock, stop=stop)
     except ReconcileInProgress:
         await shared.discard()
         raise
     await shared.load_counts(summary)
     await save_summary(jobs, summary, options)
-
-
-def require_queue(jobs: RedisJobQueue | None) -> RedisJobQueue:
-    """Return the queue. Raises ConfigError if there is none."""
-    if jobs is None:
-        raise ConfigError([
-            "--distributed needs the configured Redis ([pubsub] url) and the configured buckets; remove "
-            "--without-redis, --source-bucket and --dest-bucket"
-        ])  # fmt: skip
-    return jobs
 
 
 async def _start(shared: SharedRun, route: Route, options: ReconcileOptions, restart: bool) -> ReconcileOptions:

@@ -42,10 +42,7 @@ class PeriodicReconcile:
         self._route = stores.route.name
 
     async def run(self, wait_for_lock: bool = False) -> ReconcileSummary:
-        """Reconcile once.
-
-        Args:
-            wait_for_lock: wait for the end of another process's reconcile.
+        """Reconcile once; with `wait_for_lock`, after the end of another process's reconcile.
 
         Raises:
             ReconcileInProgress: another process reconciles this route, and `wait_for_lock` is False.

@@ -3,8 +3,8 @@
 --   start    options (JSON), '1' to discard an unfinished reconcile without live processes
 --                                                    returns {id, options, started_ms, '1' if it is new}
 --   acquire  worker, token, lease_ms                 returns {'range', after, until, shortfall}, {'wait'} or {'finished'}
---   commit   worker, token, lease_ms, after, position ('1' and the key; '0': the end of the range), counts (JSON: name,
---            number, ...), errors (JSON: store, text, ...), keys at which to split the rest
+--   commit   worker, token, lease_ms, after, position ('1' and the key; '0': the end of the range), counts (JSON: name to
+--            number), errors (JSON: store to text), keys at which to split the rest
 --                                                    returns {'range', shortfall}, {'lost'} or {'finished'}
 --   renew    worker, token, lease_ms, after          returns 1, or 0 if another process has the range
 --   release  worker, token, lease_ms, after          makes the range available
@@ -77,8 +77,8 @@ elseif command == 'commit' then
   local last = owned(after)
   if not last then return {'lost'} end
   local counts, errors = cjson.decode(ARGV[8]), cjson.decode(ARGV[9])
-  for i = 1, #counts, 2 do redis.call('HINCRBY', key(''), counts[i], text(counts[i + 1])) end
-  for i = 1, #errors, 2 do redis.call('HSETNX', key(''), 'error ' .. errors[i], errors[i + 1]) end
+  for name, count in pairs(counts) do redis.call('HINCRBY', key(''), name, text(count)) end
+  for store, message in pairs(errors) do redis.call('HSETNX', key(''), 'error ' .. store, message) end
   redis.call('HDEL', key(':ranges'), after)
   redis.call('ZREM', key(':leases'), after)
   if string.sub(position, 1, 1) == '1' then

@@ -22,7 +22,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,7 +114,7 @@ class SharedRun:
             result, *fields = await self._call(
                 "commit", self._worker, key_range.token, self._lease_ms, key_range.after,
                 "0" if position is None else "1" + position,
-                _flat_json(_counts(summary)), _flat_json(summary.errors.items()), *points,
+                json.dumps(_counts(summary)), json.dumps(summary.errors), *points,
             )  # fmt: skip
             if result == "lost":
                 raise _lease_lost(key_range)
@@ -140,16 +140,15 @@ class SharedRun:
         flat, ranges_left = await self._call("read")
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         for name, value in fields.items():
-            kind, _, rest = name.partition(" ")
-            store, _, word = rest.partition(" ")
-            if kind == "count":
-                summary.counts[store][word] = int(value)
-            elif kind == "proof":
-                summary.proofs[store][word] = int(value)
-            elif kind == "destination_only":
-                summary.destination_only[store] = int(value)
-            elif kind == "error":
-                summary.errors[store] = value
+            match name.split(" "):
+                case ["count", store, outcome]:
+                    summary.counts[store][outcome] = int(value)
+                case ["proof", store, proof]:
+                    summary.proofs[store][proof] = int(value)
+                case ["destination_only", store]:
+                    summary.destination_only[store] = int(value)
+                case ["error", store]:
+                    summary.errors[store] = value
         for name in _NUMBERS:
             setattr(summary, name, int(fields.get(name, 0)))
         summary.ended = "ended_ms" in fields
@@ -164,16 +163,10 @@ def _lease_lost(key_range: KeyRange) -> LeaseLost:
     return LeaseLost(f"another process took over the key range after {key_range.after!r}")
 
 
-def _counts(summary: ReconcileSummary) -> Iterable[tuple[str, int]]:
-    for name in _NUMBERS:
-        yield name, getattr(summary, name)
-    for store, count in summary.destination_only.items():
-        yield f"destination_only {store}", count
+def _counts(summary: ReconcileSummary) -> dict[str, int]:
+    fields = {name: getattr(summary, name) for name in _NUMBERS}
+    fields |= {f"destination_only {store}": count for store, count in summary.destination_only.items()}
     for kind, by_store in (("count", summary.counts), ("proof", summary.proofs)):
         for store, counts in by_store.items():
-            for word, count in counts.items():
-                yield f"{kind} {store} {word}", count
-
-
-def _flat_json(pairs: Iterable[tuple[str, Any]]) -> str:
-    return json.dumps([part for pair in pairs for part in pair])
+            fields |= {f"{kind} {store} {word}": count for word, count in counts.items()}
+    return fields

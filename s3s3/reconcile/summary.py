@@ -24,6 +24,7 @@ class ReconcileSummary:
         destination_only: by destination, objects that the source did not list.
         errors: by store, why its listing failed; objects that were not compared are in no count.
         deletions_withheld: by destination, why nothing was deleted there.
+        has_report: report lines are wanted; if not, equal objects need no `Outcome` each.
         ended: the reconcile compared everything and received every outcome; else `error` may have the reason.
     """
 
@@ -41,15 +42,11 @@ class ReconcileSummary:
         self.copied_bytes = 0
         self.seconds = 0.0
         self._on_line = on_line
+        self.has_report = on_line is not None
 
     def empty_copy(self) -> ReconcileSummary:
         """Return a summary without counts that reports to the same place."""
         return ReconcileSummary(self.route, tuple(self.counts), self._on_line)
-
-    @property
-    def has_report(self) -> bool:
-        """Whether report lines are wanted; if not, equal objects need no `Outcome` each."""
-        return self._on_line is not None
 
     def report(self, outcome: Outcome) -> None:
         """Count an outcome and emit its report line."""
@@ -90,14 +87,13 @@ class ReconcileSummary:
     @property
     def proven(self) -> bool:
         """Whether every listed object is counted, and every copy equal with a proof."""
-        covers_all = self.ended and self.error is None and not self.skipped_entries
-        return covers_all and self.complete and all(map(self._adds_up, self.counts))
-
-    def _adds_up(self, destination: str) -> bool:
-        counts = self.counts[destination]
-        equal = counts.get(Result.SAME.value, 0) + counts.get(Result.COPIED.value, 0)
-        compared = self.source_entries - self.skipped_entries + self.destination_only[destination]
-        return sum(counts.values()) == compared and sum(self.proofs[destination].values()) == equal
+        if not self.ended or self.error is not None or self.skipped_entries or not self.complete:
+            return False
+        return all(
+            sum(counts.values()) == self.source_entries + self.destination_only[name]
+            and sum(self.proofs[name].values()) == counts.get(Result.SAME.value, 0) + counts.get(Result.COPIED.value, 0)
+            for name, counts in self.counts.items()
+        )
 
     def report_line(self, routes: Sequence[str] = ()) -> dict[str, Any]:
         """Return the last line of a route's report; `routes`: all routes in it."""

@@ -23,7 +23,7 @@ from ..monitoring.formatting import count_noun, duration_text
 from ..monitoring.metrics import Metrics
 from ..notifications.chaining import on_copied_for
 from ..reconcile.comparison import ReconcileOptions
-from ..reconcile.distributed import reconcile_distributed, require_queue
+from ..reconcile.distributed import reconcile_distributed
 from ..reconcile.lock import run_exclusive
 from ..reconcile.reconciler import limiters_for, open_queue, reconcile_with_worker
 from ..reconcile.summary import ReconcileSummary
@@ -172,7 +172,7 @@ async def _compare(
         with Progress(last.source_entries if last else None) as progress:
             if arguments.distributed:
                 await reconcile_distributed(
-                    stores, require_queue(jobs), settings.worker, options, stop, restart=arguments.restart,
+                    stores, jobs, settings.worker, options, stop, restart=arguments.restart,
                     wait_for_lock=arguments.wait_for_lock, summary=summary, on_progress=progress,
                     drain_s=arguments.drain_s, on_copied=on_copied,
                 )  # fmt: skip
