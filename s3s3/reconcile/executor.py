@@ -44,14 +44,13 @@ class InProcessExecutor:
         unconditional: bool,
         on_outcome: Callable[[dict[str, Any]], None],
     ) -> None:
-        route = stores.route
-        self._route = route.name
+        self._route = stores.route.name
         self._stores = stores
         self._concurrency = concurrency
         self._unconditional = unconditional
         self._on_outcome = on_outcome
-        self._observer = JobObserver(route.name, stores.metrics)
-        self._circuits = CircuitBreakers(self, route.source.name)
+        self._observer = JobObserver(self._route, stores.metrics)
+        self._circuits = CircuitBreakers(self, stores.source.name)
         self._queued: deque[Job] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._outcomes: list[Outcome] = []
@@ -132,8 +131,6 @@ class InProcessExecutor:
         await self._circuits.record(outcomes)
         self._observer.on_job_end(job, outcomes, time.monotonic() - now_s)
         self._outcomes += [outcome for outcome in outcomes if not isinstance(outcome.error, JobReleased)]
-
-    # -- circuit breakers
 
     async def trip_circuit(self, store: str, reason: str, key: str) -> None:
         """Stop using a store until its next probe; copying `key` failed."""

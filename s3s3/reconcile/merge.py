@@ -87,10 +87,6 @@ class _Listing:
 
     def take(self, known_to: str) -> _Slice:
         """Remove and return the entries up to and including the key `known_to`."""
-        if not self.keys or self.keys[-1] == known_to:
-            taken = self.keys, self.entries
-            self.keys, self.entries = [], ()
-            return taken
         end = bisect_right(self.keys, known_to)
         taken = self.keys[:end], self.entries[:end]
         self.keys, self.entries = self.keys[end:], self.entries[end:]

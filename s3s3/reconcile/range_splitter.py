@@ -37,7 +37,7 @@ SURROGATES = range(0xD800, 0xE000)
 
 
 async def split_points(stores: Sequence[Store], after: str, until: str | None, pieces: int) -> list[str]:
-    """Return strings, in ascending order, that split a key range.
+    """Return strings that split a key range, in ascending order. Raises StoreError.
 
     Each string is the inclusive end of a piece, and there are keys after it. The list is empty if the range has less
     than two pages or no store can list after a split point.
@@ -46,13 +46,9 @@ async def split_points(stores: Sequence[Store], after: str, until: str | None, p
         after, until: the range: keys after `after`, up to and including `until`; None: to the last key.
         stores: the source first; a destination is sampled if the stores before it have too few keys.
         pieces: the desired number of pieces.
-
-    Raises:
-        StoreError: a listing failed.
     """
     for store in stores:
-        points = await _Splitter(store, stores).split(after, until, pieces)
-        if points:
+        if points := await _Splitter(store, stores).split(after, until, pieces):
             return points
     return []
 
