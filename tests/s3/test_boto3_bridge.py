@@ -6,12 +6,14 @@ import boto3
 import botocore
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from s3s3.errors import AccessDenied, ConfigError
 from s3s3.model import Endpoint
 from s3s3.s3 import create_resource
 from s3s3.s3.address import Address
 from s3s3.s3.boto3_bridge import endpoint_from_client
+from s3s3.scripts.demo.servers import StoreServer
 
 KEYS = {"aws_access_key_id": "me", "aws_secret_access_key": "secret"}
 
@@ -22,7 +24,7 @@ def endpoint(config: Config | None = None, **arguments: Any) -> Endpoint:
 
 
 @pytest.fixture(autouse=True)
-def nobody_is_logged_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -82,3 +84,73 @@ def test_a_client_that_does_not_sign_is_refused() -> None:
 def test_an_endpoint_url_with_a_path_is_refused() -> None:
     with pytest.raises(ConfigError, match="only scheme, host and port"):
         endpoint(endpoint_url="http://gateway.example.org/s3")
+
+
+# resources that work with Swift and Ceph
+
+
+def connection_args(server: StoreServer, **changed: Any) -> dict[str, Any]:
+    account = server.accounts[0]
+    return {
+        "aws_access_key_id": account.access_key_id,
+        "aws_secret_access_key": str(account.secret_access_key),
+        "host": "127.0.0.1",
+        "port": server.port,
+        "is_secure": False,
+        **changed,
+    }
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("server_fixture", ["swift", "ceph"])
+@pytest.mark.parametrize("signature_version", [None, "s3", "s3v4"])
+def test_a_resource_works_at_every_level(
+    server_fixture: str, signature_version: str | None, request: pytest.FixtureRequest
+) -> None:
+    server: StoreServer = request.getfixturevalue(server_fixture)
+    s3 = create_resource(connection_args(server, signature_version=signature_version))
+    bucket = s3.Bucket(f"resource-{signature_version or 'default'}".lower())
+    bucket.create()
+    s3.meta.client.head_bucket(Bucket=bucket.name)
+    assert bucket.name in {other.name for other in s3.buckets.all()}
+    for key in ("a", "b c/d+e", "ü//%"):
+        bucket.put_object(Key=key, Body=b"content of " + key.encode(), Metadata={"m": "v"})
+    assert [entry.key for entry in bucket.objects.all()] == ["a", "b c/d+e", "ü//%"]
+    answer = bucket.Object("b c/d+e").get()
+    assert (answer["Body"].read(), answer["Metadata"]) == (b"content of b c/d+e", {"m": "v"})
+    url = s3.meta.client.generate_presigned_url("get_object", Params={"Bucket": bucket.name, "Key": "a"})
+    assert "Signature=" in url
+    bucket.delete_objects(Delete={"Objects": [{"Key": "a"}, {"Key": "ü//%"}]})
+    assert [entry.key for entry in bucket.objects.all()] == ["b c/d+e"]
+    bucket.Object("b c/d+e").delete()
+    bucket.delete()
+    with pytest.raises(ClientError, match="404"):
+        s3.meta.client.head_bucket(Bucket=bucket.name)
+
+
+class OrdinaryCallingFormat:
+    """An object like boto 2's, as users of the predecessor pass it."""
+
+
+def test_a_resource_is_v2_and_path_style_by_default() -> None:
+    keys = {"aws_access_key_id": "AK", "aws_secret_access_key": "SK", "host": "h"}
+    for changed, version, style, url in (
+        ({}, "s3", "path", "https://h"),
+        ({"port": 7480, "is_secure": False}, "s3", "path", "http://h:7480"),
+        ({"calling_format": OrdinaryCallingFormat()}, "s3", "path", "https://h"),
+        ({"calling_format": "SubdomainCallingFormat", "signature_version": "s3v4"}, "s3v4", "virtual", "https://h"),
+        ({"bucket_name": "b", "prefix": "", "verify_md5": False, "port": None}, "s3", "path", "https://h"),
+    ):
+        meta = create_resource({**keys, **changed}).meta.client.meta
+        config: Any = meta.config  # its options are set at run time
+        assert (config.signature_version, config.s3["addressing_style"]) == (version, style)
+        assert meta.endpoint_url == url
+        assert config.request_checksum_calculation == "when_required"
+
+
+def test_every_invalid_argument_is_reported() -> None:
+    with pytest.raises(ConfigError) as caught:
+        create_resource({"hots": "h", "port": "7480", "is_secure": "no", "signature_version": "v3"})
+    assert len(caught.value.problems) == 4
+    with pytest.raises(ConfigError, match="calling_format"):
+        create_resource({"calling_format": "Ordinary"})

@@ -1,11 +1,13 @@
-"""Compare signatures with botocore's, for generated requests."""
+"""Find credentials; compare signatures with botocore's, for generated requests."""
 
 from __future__ import annotations
 
 import datetime
+import json
 import random
 from collections.abc import Callable, Mapping
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 from unittest import mock
 from urllib.parse import parse_qsl, urlsplit
 
@@ -16,10 +18,11 @@ from botocore.credentials import Credentials as BotoCredentials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3s3.model import Secret
+from s3s3.errors import AccessDenied
+from s3s3.model import Endpoint, Secret
 from s3s3.s3.address import RequestTarget, encode_query
 from s3s3.s3.request import encode_key
-from s3s3.s3.signing import SUBRESOURCES, Credentials, SignerV2, SignerV4, signer
+from s3s3.s3.signing import SUBRESOURCES, CredentialProvider, Credentials, SignerV2, SignerV4, signer
 
 NOW = 1_791_234_567
 DATE = "Mon, 05 Oct 2026 21:09:27 GMT"
@@ -203,3 +206,74 @@ def test_a_header_that_is_not_utf8_is_hashed_as_its_bytes(version: Literal["s3",
 def test_secrets_are_not_in_the_repr() -> None:
     shown = repr(Credentials("AKID", Secret("hidden"), Secret("token-hidden")))
     assert "hidden" not in shown
+
+
+# credentials
+
+
+def endpoint(**changed: Any) -> Endpoint:
+    return Endpoint(**{"name": "source", "bucket_name": "bucket", **changed})
+
+
+async def test_configured_credentials_are_current_without_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "from-the-environment")
+    keys = CredentialProvider(endpoint(access_key_id="mine", secret_access_key=Secret("s"), session_token=Secret("t")))
+    found = keys.current()
+    assert found is not None
+    assert (found.access_key_id, found.secret_access_key, found.session_token) == ("mine", "s", "t")
+
+
+async def test_without_configured_credentials_those_of_boto3s_chain_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "from-the-environment")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    source = CredentialProvider(endpoint())
+    assert source.current() is None  # the chain did not run yet
+    keys = await source.load()
+    assert (keys.access_key_id, keys.secret_access_key, keys.session_token) == ("from-the-environment", "secret", None)
+    assert source.current() is keys
+
+
+@pytest.fixture
+def no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return tmp_path
+
+
+async def test_an_error_for_missing_credentials_names_the_settings(no_keys: Path) -> None:
+    with pytest.raises(AccessDenied, match=r"aws_access_key_id and aws_secret_access_key in \[source\]"):
+        await CredentialProvider(endpoint()).load()
+
+
+async def test_expiring_credentials_are_loaded_again(no_keys: Path) -> None:
+    """credential_process makes the refresh of the chain visible without AWS."""
+    calls, script = no_keys / "calls", no_keys / "keys.sh"
+
+    def keys_until(minutes: int) -> None:
+        until = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(minutes=minutes)
+        credentials = {"Version": 1, "AccessKeyId": "AK", "SecretAccessKey": "SK", "SessionToken": "T"}
+        output = json.dumps({**credentials, "Expiration": until.isoformat()})
+        script.write_text(f"echo >> {calls}; echo '{output}'")
+
+    (no_keys / "config").write_text(f"[default]\ncredential_process = sh {script}\n")
+    keys_until(1)
+    source = CredentialProvider(endpoint())
+    first = await source.load()
+    assert first.session_token == "T"
+    assert await source.load() is first
+    keys_until(600)
+    a_minute_later(source)
+    assert source.current() is None
+    await source.load()
+    asked = len(calls.read_text())
+    assert asked > 1
+    a_minute_later(source)
+    await source.load()  # valid for hours
+    assert len(calls.read_text()) == asked
+
+
+def a_minute_later(source: CredentialProvider) -> None:
+    source.valid_until_s = 0.0
