@@ -176,7 +176,7 @@ def sources_for(listeners: Sequence[RouteListener], config: Config, metrics: Met
     """Return the enabled sources that serve all routes, not running yet; channels belong to one route each."""
 
     def count(kind: str) -> None:
-        metrics.notifications["", kind] += 1  # without a key there is no route
+        metrics.notifications["", kind] += 1  # the route of a message without a key is unknown
 
     routing = Routing([RouteQueue(each.route, each.jobs, each.worker.observer.on_notification) for each in listeners])
     sources: list[NotificationSource] = []

@@ -15,7 +15,7 @@ from .routing import RouteQueue, Routing
 def on_copied_for(route: Route, config: Config, jobs: RedisJobQueue | None) -> OnCopied | None:
     """Return what a route's workers call after a copy; None if there is nothing to do.
 
-    It enqueues the copy's key on each downstream route: one whose source overlaps a destination of this route.
+    It enqueues the copy's key on each downstream route, whose source overlaps a destination of this route.
 
     Workers call it before they settle the job. If a worker dies in between, the next one finds an equal copy and calls
     it again: a copy is announced at least once. `jobs` is None in a reconcile without Redis, which announces nothing.

@@ -53,7 +53,7 @@ class PubSubSource:
 
     Attributes:
         watermark: of the channel; `GapBackfill` reads the gap from it.
-        subscription: says whether the connection works.
+        subscription: its `alive` is whether the connection works.
     """
 
     def __init__(
