@@ -23,8 +23,7 @@ PLAIN_INTERVAL_S = 10.0
 class Progress:
     """Shows progress on standard error. Call it with the summary so far and the number of outstanding jobs.
 
-    Args:
-        expected_entries: entries of the source at the last run, to estimate the remaining time.
+    `expected_entries`, the entries of the source at the last run, serve to estimate the remaining time.
     """
 
     def __init__(self, expected_entries: int | None = None) -> None:

@@ -19,10 +19,7 @@ UNFINISHED = ".part"
 class ReportFile:
     """Writes report lines to a temporary file, which replaces the report once it is complete.
 
-    A pipe or device is written directly, as standard output is.
-
-    Args:
-        name: a path; "-" is standard output.
+    A pipe or device is written directly, as is standard output, whose name is "-".
     """
 
     def __init__(self, name: str) -> None:
