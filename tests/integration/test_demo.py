@@ -27,8 +27,8 @@ from tests.integration.commands import command, eventually
 pytestmark = pytest.mark.timeout(300)
 
 FEW = str(MIN_OBJECTS)
+#: Objects put while no listener runs.
 MORE_OBJECTS = 3
-"""Objects put without a listener."""
 
 ONLY_THE_END = """
 import sys
@@ -55,7 +55,7 @@ def installed() -> None:
 
 
 class Demonstration:
-    """A process that shows everything, and all that it has ever started."""
+    """A demo process, and all processes that it has started."""
 
     def __init__(self, arguments: list[str], folder: Path) -> None:
         self.folder = folder
@@ -71,8 +71,8 @@ class Demonstration:
     def output(self) -> str:
         return self.output_file.read_text()
 
-    def look(self) -> bool:
-        """Remember what it has started; whether it still runs."""
+    def record_children(self) -> bool:
+        """Record the processes that it has started; return whether it still runs."""
         with suppress(psutil.NoSuchProcess):
             for child in self.process.children(recursive=True):
                 self._started[child.pid] = child
@@ -80,13 +80,13 @@ class Demonstration:
         return self.process.poll() is None
 
     def status(self) -> int:
-        """Its exit status, when it has ended."""
-        eventually(lambda: not self.look(), f"it ends; so far:\n{self.output}", timeout_s=240)
+        """Wait until it has ended, and return its exit status."""
+        eventually(lambda: not self.record_children(), f"it ends; so far:\n{self.output}", timeout_s=240)
         return int(self.process.returncode)
 
-    def shows(self, text: str) -> None:
-        """Return when it has printed that."""
-        eventually(lambda: text in self.output or not self.look(), text, timeout_s=120)
+    def wait_for(self, text: str) -> None:
+        """Wait until it has printed the text."""
+        eventually(lambda: text in self.output or not self.record_children(), text, timeout_s=120)
         assert text in self.output
 
     def assert_nothing_is_left(self) -> None:
@@ -102,17 +102,17 @@ def start(tmp_path: Path, installed: None) -> Iterator[Callable[..., Demonstrati
     """`start(*arguments)` starts a demonstration process, which ends with the test."""
     started = []
 
-    def start_one(*arguments: str) -> Demonstration:
+    def start_demo(*arguments: str) -> Demonstration:
         folder = tmp_path / "temporary"
         folder.mkdir()
         started.append(Demonstration(list(arguments), folder))
         return started[-1]
 
-    yield start_one
-    for one in started:
+    yield start_demo
+    for demonstration in started:
         with suppress(psutil.NoSuchProcess):
-            one.process.kill()
-            one.process.wait()
+            demonstration.process.kill()
+            demonstration.process.wait()
 
 
 @pytest.mark.real
@@ -129,10 +129,10 @@ def test_everything_is_verified_and_nothing_is_left_behind(start: Callable[..., 
 
 @pytest.mark.real
 @pytest.mark.long
-def test_an_interrupted_demonstration_leaves_nothing_behind_either(start: Callable[..., Demonstration]) -> None:
+def test_an_interrupted_demonstration_leaves_nothing_behind(start: Callable[..., Demonstration]) -> None:
     shown = start(*command("demo", "--objects", FEW))
-    shown.shows("Start `s3s3 listen`")
-    shown.look()
+    shown.wait_for("Start `s3s3 listen`")
+    shown.record_children()
     shown.process.send_signal(signal.SIGINT)
     assert shown.status() == 1
     assert "Interrupted." in shown.output
@@ -153,14 +153,14 @@ def test_damaged_copies_are_found(
         pids.extend(environment.pids)
         swift, rclone = environment.destinations
         hurt, bare, gone = ODD_NAMES[:3]
-        answer = swift.client.get_object(Bucket="copies", Key=hurt)
-        body = answer["Body"].read()
+        response = swift.client.get_object(Bucket="copies", Key=hurt)
+        body = response["Body"].read()
         swift.client.put_object(
             Bucket="copies",
             Key=hurt,
-            ContentType=answer["ContentType"],
-            CacheControl=answer["CacheControl"],
-            Metadata=answer["Metadata"],
+            ContentType=response["ContentType"],
+            CacheControl=response["CacheControl"],
+            Metadata=response["Metadata"],
             Body=body[:-1] + b"!",
         )
         content = swift.client.get_object(Bucket="copies", Key=bare)["Body"].read()
@@ -175,13 +175,13 @@ def test_damaged_copies_are_found(
     assert re.search(rf"dest-swift .* {count} .* {count - 1} +{count - 1}$", output, re.MULTILINE), output
     assert re.search(rf"dest-rclone .* {count - 1} .* {count - 1} +{count - 1}$", output, re.MULTILINE), output
     unwrapped = " ".join(output.split())
-    for fault in (
+    for problem in (
         f"dest-swift: {ODD_NAMES[0]!r} has the MD5",
         f"dest-swift: {ODD_NAMES[1]!r} has {{'Content-Type'",
         f"dest-rclone: {ODD_NAMES[2]!r} is missing",
         "dest-rclone: 'stray' should not be there",
     ):
-        assert fault in unwrapped
+        assert problem in unwrapped
     assert "verified" not in unwrapped
     assert not any(folder.exists() for folder in seen[0].folders)
     assert not any(psutil.pid_exists(pid) for pid in pids)
@@ -191,8 +191,8 @@ def test_damaged_copies_are_found(
 @pytest.mark.long
 def test_the_commands_that_keep_prints_work(start: Callable[..., Demonstration], tmp_path: Path) -> None:
     shown = start(sys.executable, "-c", ONLY_THE_END)
-    shown.shows("To end it")
-    shown.look()
+    shown.wait_for("To end it")
+    shown.record_children()
     _, _, advice = shown.output.partition("To try in another terminal:")
     commands = [line for line in advice.splitlines() if line.startswith("      ")]
     tried = subprocess.run(
@@ -226,7 +226,7 @@ def test_too_few_objects_are_refused(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize("count", [MIN_OBJECTS, 2000])
-def test_there_are_as_many_objects_as_asked_for_all_of_different_names(count: int) -> None:
+def test_the_requested_number_of_objects_have_different_names(count: int) -> None:
     samples = first_samples(real_files(), count)
     assert len({sample.key for sample in samples}) == count
     assert set(ODD_NAMES) <= {sample.key for sample in samples}
