@@ -2,7 +2,7 @@
 
 The content does not pass through this process, so the only proof is the ETag of the response: it has to equal the
 source's. In every other case the object is read and written as usual, within the same job. A store that turns out to
-be unable to copy is no longer asked to.
+be unable to copy gets no further requests to copy.
 """
 
 from __future__ import annotations

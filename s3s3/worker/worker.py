@@ -45,7 +45,7 @@ _DEFER = Disposition(DispositionKind.DEFER)
 
 
 class Copy(Protocol):
-    """Copies a job's object, such as `RouteStores.copy`."""
+    """Copies a job's object, such as `Copier.copy_job`."""
 
     async def __call__(self, job: Job, destinations: Sequence[str], check_lease: Callable[[], None]) -> list[Outcome]:
         """Make these destinations equal to the source; return an outcome for each."""
