@@ -7,9 +7,9 @@ import pytest
 from bench.path_length import PathLength, measure
 
 #: Measured: 158 calls and 96 moves, more where a response of Redis arrives in two pieces.
-MAX_CALLS = 190
-MAX_FILES = 24
-MAX_MOVES = 115
+MAX_CALLS = 170
+MAX_FILES = 18
+MAX_MOVES = 90
 
 
 @pytest.fixture
