@@ -70,7 +70,7 @@ class RedisUnavailable(Unavailable):
 
 
 class SubscriptionStale(RedisUnavailable):
-    """The pings sent through a subscription do not return: its connection is dead, or to the wrong server."""
+    """The pings sent through a subscription do not return: its connection is dead, or leads to the wrong server."""
 
 
 class SpoolUnavailable(Unavailable):
@@ -159,7 +159,7 @@ class InvalidKey(StoreRefused):
 class UpstreamRefused(StoreRefused):
     """The status or headers of an HTTP origin's response leave nothing to copy.
 
-    Retriable for the statuses that announce it: 408, 429 and 5xx (RFC 9110, 15).
+    Retriable for the statuses that indicate a temporary failure: 408, 429 and 5xx (RFC 9110, 15).
     """
 
     def __init__(self, message: str, *, key: str, status: int) -> None:

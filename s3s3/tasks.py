@@ -46,8 +46,8 @@ async def cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:
 async def run_with_background(main: Coroutine[Any, Any, Result], *background: Coroutine[Any, Any, None]) -> Result:
     """Run `main` to its end, together with background coroutines that are cancelled then.
 
-    If a background coroutine ends first, `main` is cancelled and its exception raised, or RuntimeError: without it, the
-    process would look alive and not do its work.
+    If a background coroutine ends first, `main` is cancelled and the exception of that coroutine raised, or
+    RuntimeError: otherwise the process would look alive without doing its work.
     """
     main_task = asyncio.create_task(main)
     background_tasks = [asyncio.create_task(coroutine) for coroutine in background]

@@ -94,7 +94,7 @@ class WebhookSettings:
 class Config:
     """The settings of one configuration file.
 
-    `http` is None without a status page; `stream`, `sqs` and `webhook` are None where their tables are missing.
+    `http` is None without a status page; `stream`, `sqs` and `webhook` are None if their tables are missing.
     `routes` is empty if the file has only mirrors.
     """
 

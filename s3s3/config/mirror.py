@@ -79,7 +79,7 @@ class CacheSettings:
 
 @dataclass(frozen=True, slots=True)
 class MirrorSettings:
-    """The front ends; None where one is not configured."""
+    """The front ends; None if one is not configured."""
 
     redirect: RedirectSettings | None = None
     proxy: ProxySettings | None = None

@@ -191,7 +191,7 @@ def _shortest_cycle(start: RouteSettings, following: Mapping[str, Sequence[Route
 
 
 def _overlap(first: ParsedTable, second: ParsedTable) -> bool:
-    """Whether two tables can hold the same keys; False where a table is invalid."""
+    """Whether two tables can hold the same keys; False if a table is invalid."""
     if any(settings.invalid & _PLACE_KEYS for settings in (first, second)):
         return False
     return overlap(build_endpoint(first), build_endpoint(second))

@@ -50,7 +50,7 @@ class Key:
 
     Attributes:
         default: as it would be written in the file; None means that the key may be left out.
-        example: shown in the template where the default explains little.
+        example: shown in the template if the default explains little.
         required: the table is invalid without it.
         shown: the template has it as an active line instead of a comment.
         choices: the only values allowed.

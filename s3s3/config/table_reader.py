@@ -22,7 +22,7 @@ class ParsedTable:
 
     Attributes:
         path: the names that lead to the table; () is the file itself.
-        values: each key of the table's schema with its parsed value; None where it is left out or invalid.
+        values: each key of the table's schema with its parsed value; None if it is left out or invalid.
         own: keys written in the table itself, valid or not.
         given: `own`, and the keys of the store that the table refers to.
         invalid: keys with an invalid value, and keys of which the file has a misspelled form.
@@ -182,7 +182,7 @@ class _TableReader:
         return store.values[key.name]
 
     def _store(self, own: Set[str]) -> ParsedTable:
-        """Return the store that the table refers to; an empty one where there is none."""
+        """Return the store that the table refers to; an empty one if there is none."""
         key = self._table.key(STORE_KEY)
         if key is None or STORE_KEY not in own:
             return ParsedTable((), self._table)

@@ -148,7 +148,7 @@ def _statements(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Yield the line and the full name of every table and key.
 
     tomllib does not report line numbers. Lines are therefore collected until tomllib can parse them: that is one
-    statement. A "[x]" inside a multi-line string is not miscollected for a table.
+    statement. A "[x]" inside a multi-line string is not mistaken for a table.
     """
     table: tuple[str, ...] = ()
     collected: list[str] = []

@@ -59,7 +59,7 @@ class KeyReader:
     def _parsed(self, key: Key, value: object, origin: str) -> object:
         """Parse a value. `origin` names its source if that is not this file; messages then do not show the value.
 
-        An empty secret from the environment or another file is an accident. Only "" in this file means "no token".
+        An empty secret from the environment or another file is an error. Only "" in this file means "no token".
         """
         if origin and key.kind in _NEVER_SHOWN:
             key = replace(key, may_be_empty=False)

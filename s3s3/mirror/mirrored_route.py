@@ -50,7 +50,7 @@ class MirrorCopy:
     """A worker's `Copy` for misses of one destination.
 
     One process at a time works on a key, and starts with a HEAD. So each object is read once, however many front ends
-    request it. What the source refuses for good has the outcome `extraneous` instead of a dead letter, because any
+    request it. A permanent refusal by the source has the outcome `extraneous` instead of a dead letter, because any
     client can request any number of such keys.
 
     Attributes:

@@ -7,7 +7,7 @@ Keys, under the route's prefix:
     processes:info  hash: a JSON object for each process: {host, pid, version, command, started_ms, running, is_leader,
                     health_problem}
 
-For the status page and `s3s3 jobs` only: no worker decides anything by these keys.
+For the status page and `s3s3 jobs` only: no worker depends on these keys.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any
 #: How long repeats of a warning are only counted, in seconds.
 REPEAT_INTERVAL_S = 60.0
 
-#: Maximum number of warnings with counted repeats; beyond it, the oldest is forgotten.
+#: Maximum number of warnings with counted repeats; beyond it, the oldest is dropped.
 MAX_REMEMBERED = 1000
 
 

@@ -74,7 +74,7 @@ class GapBackfill:
                 pause_s = CHECK_INTERVAL_S
             except S3S3Error as error:
                 log.warning("route %s: cannot backfill the subscription gap yet: %s", self._route.name, error)
-                # Checking costs a store nothing while Redis is unavailable.
+                # While Redis is unavailable, a check sends no request to a store.
                 is_redis = isinstance(error, RedisUnavailable)
                 pause_s = CHECK_INTERVAL_S if is_redis else min(2 * pause_s, MAX_BACKOFF_S)
 

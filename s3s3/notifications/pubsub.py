@@ -48,7 +48,7 @@ class PubSubSource:
     """Receives a route's channel, and enqueues its messages while this listener is the leader.
 
     Args:
-        subscriber_client: a client for the subscription that returns bytes; messages may be no valid UTF-8.
+        subscriber_client: a client for the subscription that returns bytes; messages may not be valid UTF-8.
         count: called with "pubsub" for each enqueued message, or with the kind of an unusable one.
 
     Attributes:

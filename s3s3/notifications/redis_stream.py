@@ -50,7 +50,7 @@ class RedisStreamSource(NotificationSource):
     """Receives notifications from a stream.
 
     Args:
-        client: one that returns bytes; keys may be no valid UTF-8.
+        client: one that returns bytes; keys may not be valid UTF-8.
         consumer: unique name of this process in the group.
         lease_s: another consumer claims an entry that was read and not acknowledged for this long.
     """

@@ -20,7 +20,7 @@ class NotificationSource(ABC):
     """A source of notifications that serves all routes.
 
     It acknowledges a notification (XACK, DeleteMessage, 200) only after `Routing.deliver` has returned; until then the
-    sender keeps it. It survives times when Redis or its own service is unavailable.
+    sender keeps it. It keeps running while Redis or its own service is unavailable.
 
     Attributes:
         kind: label of its notifications in `s3s3_notifications_total`.

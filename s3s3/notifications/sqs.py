@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: One poll waits for SQS while the messages of the other are enqueued and deleted.
+#: Concurrent polls: one waits for SQS while the messages of the other are enqueued and deleted.
 CONCURRENT_POLLS = 2
 
 #: Messages and seconds per poll: the most that SQS allows (SQS API reference, "ReceiveMessage").

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class Gap(NamedTuple):
-    """Time that no listener covered.
+    """Time during which no listener was subscribed.
 
     Attributes:
         age_ms: how long ago it began; None if Redis has lost the watermark.

@@ -9,7 +9,7 @@ Responses:
     401     the token is missing or wrong
     408     the body did not arrive in time
     413     the message is too large
-    503     Redis is unavailable, and maybe no job is on the queue; retry later
+    503     Redis is unavailable, and some or all jobs may be missing from the queue; retry later
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ MAX_PROBE_INTERVAL_S = 30.0
 #: Maximum time between two calls of `promote_due`, in seconds: other processes enqueue, too.
 MAX_PROMOTE_INTERVAL_S = 5.0
 
-#: Time after which more parked keys of a store may be queued, where `promote_due` was given a limit.
+#: Time after which more parked keys of a store may be queued, if `promote_due` was given a limit.
 PARKED_INTERVAL_S = 0.25
 
 #: Return a monotonic time for lease deadlines, in s. On Linux it includes the time in suspend (clock_gettime(2)).

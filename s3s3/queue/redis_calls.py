@@ -89,7 +89,7 @@ def is_no_group(error: Exception) -> bool:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Raise RedisUnavailable for redis-py errors that a retry, or a change of Redis or the settings, can cure.
+    """Raise RedisUnavailable for redis-py errors that a retry, or a change of Redis or the settings, can fix.
 
     Others (a broken script, a key of the wrong type) are defects and pass unchanged.
     """
@@ -109,9 +109,9 @@ def raise_translated(error: Exception) -> NoReturn:
 
 
 class RedisRetry:
-    """Retries calls while Redis is unavailable, without a limit: a daemon outlives its Redis.
+    """Retries calls while Redis is unavailable, without a limit: a daemon must survive an outage of Redis.
 
-    Callers that share an instance log one outage once, and its end once.
+    Callers that share an instance log each outage once, and its end once.
     """
 
     def __init__(self) -> None:
@@ -149,7 +149,7 @@ class LuaScripts:
         folder: subfolder of the package.
         prelude: name of a script to prepend to each of the others.
         args: first arguments of each call.
-        on_no_group: creates the consumer groups, before a second try, where a script did not find its group.
+        on_no_group: creates the consumer groups, before a second try, if a script did not find its group.
     """
 
     def __init__(

@@ -81,10 +81,10 @@ Result = TypeVar("Result")
 #: Keys of each kind that one call of `promote_due.lua` handles.
 PROMOTED_PER_CALL = 200
 
-#: Finished jobs of one call: Redis runs nothing else during a script.
+#: Maximum number of items in one call: Redis runs nothing else during a script.
 MAX_BATCH = 100
 
-#: The first of fewer jobs waits `BATCH_DELAY_S` for more: a round trip costs more CPU time than its jobs.
+#: Fewer items than this wait up to `BATCH_DELAY_S` for more: a round trip costs more CPU time than its items.
 MIN_BATCH = 8
 BATCH_DELAY_S = 0.01
 

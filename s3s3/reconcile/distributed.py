@@ -36,11 +36,11 @@ from .summary import ReconcileSummary
 
 log = logging.getLogger(__name__)
 
-#: A process commits its progress after this many entries or seconds. A process that is killed loses no more.
+#: A process commits its progress after this many entries or seconds. A killed process loses at most this much.
 COMMIT_ENTRIES = 20_000
 COMMIT_INTERVAL_S = 5.0
 
-#: Pieces of a range that is split; more pieces cost hardly more requests than two.
+#: Pieces of a range that is split; more pieces cost only a few more requests than two.
 PIECES = 8
 
 #: How often a process without a range looks for one, in seconds.

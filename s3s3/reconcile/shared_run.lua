@@ -32,7 +32,7 @@ local function owned(after)
   return string.sub(range, #token + 2)
 end
 
--- The number of ranges without an owner that are lacking: there should be one for every second process.
+-- How many ranges without an owner are missing: there should be one for every second process.
 local function shortfall()
   local free = redis.call('ZCOUNT', key(':leases'), '-inf', text(now))
   local alive = redis.call('ZCOUNT', key(':workers'), text(now - LIVE_MS), '+inf')

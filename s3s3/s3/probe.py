@@ -18,7 +18,7 @@ from .request import KeyMapper, S3Requester
 from .transport.pool import Timeouts
 
 KEY_PREFIX = "s3s3-check-"
-#: A third of what S3 allows: RequestTimeTooSkewed comes at 15 minutes (S3 API reference, "Error responses").
+#: A third of what S3 allows: it returns RequestTimeTooSkewed from 15 minutes (S3 API reference, "Error responses").
 MAX_CLOCK_SKEW_S = 300
 _TIMEOUTS = Timeouts(connect_s=5, read_s=15, write_s=15)
 _SMALL_BYTES = 1024 * 1024

@@ -24,7 +24,7 @@ from ..errors import ConfigError, RedisTooOld, S3S3Error, StoreError, Unavailabl
 from ..monitoring.log import REPEAT_INTERVAL_S, JsonFormatter, PlainFormatter, RateLimitedHandler
 from ..tasks import DRAIN_S
 
-#: Allocations between two garbage collections. A copy leaves no cycles; the default cost a seventh of its CPU time.
+#: Allocations between two garbage collections. A copy leaves no cycles; the default took a seventh of its CPU time.
 GC_THRESHOLD = 50_000
 
 FLUSH_REPEATS_EVERY_S = 5.0
@@ -91,7 +91,7 @@ def http_bind(arguments: argparse.Namespace, environ: Mapping[str, str] = os.env
 
 
 def duration_s(text: str) -> float:
-    """Parse a duration argument, such as 90, 90s, 5m, 36h or 7d; raise ArgumentTypeError if it is none."""
+    """Parse a duration argument, such as 90, 90s, 5m, 36h or 7d; raise ArgumentTypeError if it is invalid."""
     try:
         return parse_duration(text)
     except InvalidValue as error:
@@ -99,7 +99,7 @@ def duration_s(text: str) -> float:
 
 
 def positive_duration_s(text: str) -> float:
-    """Parse a duration argument; raise ArgumentTypeError if it is none, or 0."""
+    """Parse a duration argument; raise ArgumentTypeError if it is invalid, or 0."""
     seconds = duration_s(text)
     if seconds == 0:
         raise argparse.ArgumentTypeError("must be more than 0 s")
@@ -197,7 +197,7 @@ def exit_status(command: Callable[[], int]) -> int:
         print(f"s3s3: {error}", file=sys.stderr)
         return exit_status_for(error)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of standard output has ended, as `head` does: Python must not complain at exit
+        sys.stderr.close()  # the reader of standard output has ended, as `head` does: prevents an error message at exit
         return SOME_FAILED
     except OSError as error:
         if not _stdout_is_broken():

@@ -1,7 +1,7 @@
 """`s3s3 convert`: print the old INI file as TOML.
 
-The predecessor interpolated values, so a secret could not contain "%", and it took the comments that its own template
-has after values for parts of them. Here values are taken literally, without comments.
+The predecessor interpolated values, so a secret could not contain "%". It also read comments after values, as in its
+own template, as parts of these values. Here values are taken literally, without comments.
 """
 
 from __future__ import annotations

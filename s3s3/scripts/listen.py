@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """Return the command's argument parser."""
+    """Return the parser of the command's arguments."""
     parser = command.parser("listen", "Run the daemon: copy every object that a notification names, until SIGTERM.")
     parser.add_argument(
         "--reconcile-interval",

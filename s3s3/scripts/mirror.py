@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def command_line() -> argparse.ArgumentParser:
-    """Return the command's argument parser."""
+    """Return the parser of the command's arguments."""
     parser = command.parser("mirror", "Run the HTTP front ends: serve copies, and create missing ones, until SIGTERM.")
     parser.add_argument(
         "--access-log", action="store_true", help="write a JSON line to standard output for each request"

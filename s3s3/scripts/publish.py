@@ -29,7 +29,7 @@ from .selection import add_route_option, connected_queues, count_subscribers, se
 
 MAX_PROBLEMS_SHOWN = 20
 
-#: The reason is looked for when no outcome has arrived for this long, in s, and again at each interval.
+#: When no outcome has arrived for QUIET_S, the reason is logged, and again every QUIET_INTERVAL_S.
 QUIET_S = 5.0
 QUIET_INTERVAL_S = 30.0
 
@@ -258,7 +258,7 @@ class PublishTracker:
         self._count += len(requests)
 
     async def wait_for_fewer_than(self, limit: int) -> None:
-        """Wait until fewer keys than that are outstanding, or for the stop."""
+        """Wait until fewer keys than that are outstanding, or the stop is requested."""
         while self.outstanding >= limit and not self._stop.is_set():
             self._progressed.clear()
             await wait_first(self._progressed, self._stop)

@@ -1,7 +1,7 @@
 """`s3s3tick`: supervisord event listener that runs `s3s3 bucket` at each TICK event.
 
 Standard input and output carry supervisord's event protocol (supervisor manual, "Event Listeners and Event
-Notifications"). Everything else, also what `s3s3 bucket` prints, goes to standard error.
+Notifications"). Everything else, including the output of `s3s3 bucket`, goes to standard error.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class ByteSemaphore:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def try_acquire(self, size_bytes: int) -> bool:
-        """Acquire without waiting; return False where bytes are missing or other requests wait."""
+        """Acquire without waiting; return False if too few bytes are free or other requests wait."""
         if self._waiting or size_bytes > self.free_bytes:
             return False
         self.free_bytes -= size_bytes
@@ -109,7 +109,7 @@ class CopyBudget:
             )
 
     def try_acquire(self, request: BudgetRequest) -> bool:
-        """Acquire memory and disk without waiting; return False, with nothing acquired, where that is impossible."""
+        """Acquire memory and disk without waiting; return False, with nothing acquired, if that is impossible."""
         if not self._memory.try_acquire(request.memory_bytes):
             return False
         if request.disk_bytes and not self._disk.try_acquire(request.disk_bytes):
@@ -119,7 +119,7 @@ class CopyBudget:
 
     async def acquire(self, request: BudgetRequest) -> None:
         """Acquire memory and disk, waiting for both."""
-        # Disk first, always: two copies that each wait for what the other one has would never end.
+        # Disk first, always: two copies that each wait for what the other one has would deadlock.
         if request.disk_bytes:
             await self._disk.acquire(request.disk_bytes)
         try:

@@ -5,7 +5,7 @@ up to 256 KiB                                 read with the GET, written from me
 up to 4 MiB                                   read into memory, within the budget
 larger, ETag is an MD5                        streamed: each chunk is sent while the next one is read
 larger, ETag is not an MD5                    spooled to a temporary file, then written
-over 5 GiB, or over `multipart_threshold`     in parts (`multipart_upload`) where allowed, else refused unread
+over 5 GiB, or over `multipart_threshold`     in parts (`multipart_upload`) if allowed, else refused unread
 
 Nothing is retried here: the store client retries for seconds, the queue for days.
 """
@@ -92,7 +92,7 @@ class Copier:
         Cancellation aborts the requests; a PUT from memory may have been sent as a whole and may still be applied.
 
         Args:
-            check_lease: called before each write; raises LeaseLost where another worker has the job.
+            check_lease: called before each write; raises LeaseLost if another worker has the job.
             compare: HEAD the destinations first and copy only what differs; False copies unconditionally.
             isolate_slow: fail a destination that holds up the others with DestinationTooSlow.
         """
@@ -284,7 +284,7 @@ class ObjectCopy:
         return any(copy.outcome is not None and copy.outcome.error is None for copy in self.all_copies)
 
     async def _finish_slow(self, pending: Sequence[DestinationCopy]) -> None:
-        """Fail slow destinations so that they get jobs of their own; copy to them now where all are slow."""
+        """Fail slow destinations so that they get jobs of their own; copy to them now if all are slow."""
         slow = _open(pending)
         if self.isolate_slow and len(slow) < len(self.all_copies):
             message = "the destination is slow; its copy continues in a separate job"
@@ -305,7 +305,7 @@ class ObjectCopy:
             if self.budget.try_acquire(request):
                 stack.callback(self.budget.release, request)
             else:
-                await stream.close()  # idle, the store would drop it before the budget is free
+                await stream.close()  # the store would close an idle connection before the budget is free
                 await self.budget.acquire(request)
                 stack.callback(self.budget.release, request)
                 stream, content = await self.source.fetch(self.key, MAX_SMALL_BYTES)
@@ -329,7 +329,7 @@ class ObjectCopy:
         return request
 
     async def _write_large(self, pending: Sequence[DestinationCopy], stream: ObjectStream) -> ChecksumMismatch | None:
-        """Write an object within the budget that was acquired; return the mismatch where its MD5 is wrong."""
+        """Write an object within the budget that was acquired; return the mismatch if its MD5 is wrong."""
         expected_md5 = self._expected_md5(stream)
         size_bytes = stream.info.size_bytes
         if size_bytes <= MAX_IN_MEMORY_BYTES:
@@ -374,7 +374,7 @@ class ObjectCopy:
         return put
 
     async def _verified_chunks(self, stream: ObjectStream, expected_md5: bytes | None) -> AsyncGenerator[bytes, None]:
-        """Yield the content; raise ChecksumMismatch after the last chunk where its MD5 is not the expected one."""
+        """Yield the content; raise ChecksumMismatch after the last chunk if the MD5 is not the expected one."""
         digest = Digest()
         async for chunk in stream.chunks(CHUNK_BYTES):
             await digest.add(chunk)
@@ -392,7 +392,7 @@ class ObjectCopy:
         return ChecksumMismatch(stream.info.etag, stream.info.size_bytes, md5)
 
     def _expected_md5(self, stream: ObjectStream) -> bytes | None:
-        """Return the MD5 that the content should have; None where the ETag is not an MD5 and it was not read yet."""
+        """Return the MD5 that the content should have; None if the ETag is not an MD5 and it was not read yet."""
         digits = etag_md5(stream.info)
         return self.md5_by_etag.get(stream.info.etag) or (bytes.fromhex(digits) if digits else None)
 

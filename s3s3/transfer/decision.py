@@ -109,8 +109,8 @@ def decide(
         recorded_etag: the source's ETag in the copy's metadata; None or "" if nothing is recorded.
         source_encrypted: the source's ETag is not an MD5 although it may look like one.
         destination_encrypted: likewise.
-        verify_md5: compare contents where nothing else proves equality.
-        contents_equal: whether the contents have the same MD5; None where they were not read.
+        verify_md5: compare contents if nothing else proves equality.
+        contents_equal: whether the contents have the same MD5; None if they were not read.
         delete: deletions are propagated to this destination.
     """
     if source is None:

@@ -17,7 +17,7 @@ Chunks: TypeAlias = Callable[[], AsyncIterator[bytes]]
 #: Returns request headers for the tags and the ACL that a destination copies.
 AttributeHeaders: TypeAlias = Callable[[Endpoint], Awaitable[dict[str, str]]]
 
-#: Raises LeaseLost where the job belongs to another worker now.
+#: Raises LeaseLost if another worker owns the job now.
 LeaseCheck: TypeAlias = Callable[[], None]
 
 
@@ -33,10 +33,10 @@ class DestinationCopy:
     Every method that writes records the outcome instead of raising errors of S3S3Error's tree.
 
     Attributes:
-        attributes: None where no destination copies any.
-        info: result of a HEAD; None where none was sent or the destination lacks the object.
+        attributes: None if no destination copies any.
+        info: result of a HEAD; None if none was sent or the destination does not have the object.
         decision: result of the comparison; None without one.
-        verify_md5: compare contents where ETags prove nothing.
+        verify_md5: compare contents if ETags prove nothing.
         outcome: None while undecided.
     """
 
@@ -66,8 +66,8 @@ class DestinationCopy:
         """Decide whether to copy; an equal copy is recorded as the outcome.
 
         Args:
-            source_md5: for the report, where known; `destination_md5` likewise.
-            contents_equal: result of comparing the contents; None where they were not read.
+            source_md5: for the report, if known; `destination_md5` likewise.
+            contents_equal: result of comparing the contents; None if they were not read.
         """
         info = self.info
         decision = self.decision = decide(
@@ -96,7 +96,7 @@ class DestinationCopy:
         name, md5_hex, source_etag = self.store.name, md5.hex(), source.etag
         attempt = _WriteAttempt(body, check_lease)
         headers = dict(source.headers)
-        # Record the source's ETag where the two ETags alone will not prove the copies equal.
+        # Record the source's ETag if the two ETags alone will not prove the copies equal.
         if source_etag and (
             source.encrypted
             or source_etag != md5_hex
@@ -130,7 +130,7 @@ class DestinationCopy:
     ) -> StoreError | None:
         """Let the store copy the object from another of its buckets.
 
-        Returns the reason where the outcome is still open: the store refused, or its copy has another ETag.
+        Returns the reason if the outcome is still open: the store refused, or its copy has another ETag.
         """
         attempt = _WriteAttempt(b"", check_lease)
         headers = source.headers if source.recorded_etag else None  # replaced: the recorded ETag is of another copy
@@ -202,8 +202,8 @@ class DestinationCopy:
 
         Args:
             md5: of the source's content (hex).
-            destination_md5: the copy's ETag, where it is an MD5.
-            proof: ETAG, or CONTENT where the store compared the body with its Content-MD5.
+            destination_md5: the copy's ETag, if it is an MD5.
+            proof: ETAG, or CONTENT if the store compared the body with its Content-MD5.
         """
         reason = self.decision.reason.value if self.decision else ""
         self.outcome = Outcome(

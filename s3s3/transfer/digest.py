@@ -40,7 +40,7 @@ class Digest:
         self._running: asyncio.Future[None] | None = None
 
     async def add(self, chunk: bytes) -> None:
-        """Add the next chunk. Waits only where the batch before the last one is not processed yet."""
+        """Add the next chunk. Waits only if the batch before the last one is not processed yet."""
         self._chunks.append(chunk)
         self._chunks_bytes += len(chunk)
         is_idle = self._eager and (self._running is None or self._running.done())

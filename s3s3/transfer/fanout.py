@@ -15,7 +15,7 @@ LAG_BYTES = 4 * 1024 * 1024
 #: How long a consumer may stall the others before it is detached. See `StallBudget`.
 STALL_BUDGET_S = 3.0
 
-#: How long the others may finish after the fastest destination, beyond twice its time.
+#: How much later than twice the time of the fastest destination the others may finish.
 STRAGGLER_GRACE_S = 1.0
 
 T = TypeVar("T")
@@ -65,8 +65,8 @@ class StallBudget:
     """How long one consumer may still stall the others.
 
     Stalling is charged, time without stalling refills. With 3 s, a consumer that stalls the others for 2 s has 1 s
-    left; 1.5 s later it has 2.5 s. So a consumer that makes the others more than twice as slow spends it sooner or
-    later, and one that is a little slower never does.
+    left; 1.5 s later it has 2.5 s. So a consumer that makes the others more than twice as slow exhausts the budget,
+    and one that is a little slower never does.
     """
 
     def __init__(self, size_s: float) -> None:
@@ -74,7 +74,7 @@ class StallBudget:
         self.remaining_s = size_s
 
     def charge(self, seconds: float) -> None:
-        """Take off time for which the consumer stalled the others."""
+        """Subtract time for which the consumer stalled the others."""
         self.remaining_s -= seconds
 
     def refill(self, seconds: float) -> None:

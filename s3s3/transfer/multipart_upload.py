@@ -141,7 +141,7 @@ class MultipartUpload:
 
 
 class _PartSplitter:
-    """Splits a stream into parts; `part_bytes` of the last one, fewer than requested where the stream has ended."""
+    """Splits a stream into parts; `part_bytes` of the last one, fewer than requested if the stream has ended."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
@@ -160,6 +160,6 @@ class _PartSplitter:
             yield chunk
 
     async def drain(self) -> None:
-        """Read to the end of the stream, which raises where its MD5 is wrong."""
+        """Read to the end of the stream, which raises if its MD5 is wrong."""
         async for _ in self._chunks:
             pass

@@ -2,7 +2,7 @@
 
 The content does not pass through this process, so the only proof is the ETag of the response: it has to equal the
 source's. In every other case the object is read and written as usual, within the same job. A store that turns out to
-be unable to copy gets no further requests to copy.
+be unable to copy gets no further copy requests.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ServerSideCopier:
 
     def __init__(self, source: Source, destinations: Iterable[str]) -> None:
         self._source = source
-        # By destination, and by whether the ETag is an MD5: some stores can copy only objects of the one kind.
+        # By destination, and by whether the ETag is an MD5: some stores can copy only objects of one kind.
         self._refusals_left = {(name, is_md5): MAX_REFUSALS for name in destinations for is_md5 in (True, False)}
         self._proven: set[tuple[str, bool]] = set()
         self._max_bytes: dict[str, int] = {}
@@ -51,14 +51,14 @@ class ServerSideCopier:
     async def copy(
         self, key: str, copies: Sequence[DestinationCopy], check_lease: LeaseCheck, *, compare: bool
     ) -> None:
-        """Copy where the store can; an outcome that is still open means: read and write."""
+        """Copy if the store can; where an outcome is still open, the caller must read and write the object."""
         able = [copy for copy in copies if self._is_able(copy.store.name, True)]
         if not able:
             return
         try:
             source = await self._source.head(key)
         except S3S3Error:
-            return  # the GET that follows meets the same error
+            return  # the GET that follows gets the same error
         if source is None or source.encrypted or source.size_bytes > SINGLE_PUT_LIMIT_BYTES:
             return
         is_md5 = md5_of_etag(source.etag) is not None

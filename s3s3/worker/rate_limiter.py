@@ -2,7 +2,7 @@
 
 Each unit (requests, bytes) of a destination has a schedule in Redis. A process reserves the next free stretch of it and
 waits until that stretch begins: the generic cell rate algorithm. So processes are served in the order of their
-requests, none asks twice, and one round trip reserves a tenth of a second of work. While Redis is unavailable each
+requests, each asks once, and one round trip reserves a tenth of a second of work. While Redis is unavailable each
 process uses its last share of the rate; without Redis a process has the whole rate.
 
     KEY                  TYPE, MEANING

@@ -84,7 +84,7 @@ class _LoadedMetadata(NamedTuple):
 
 
 class CacheDirectory:
-    """The directory of one cache. Only `open` is limited to one thread; processes may share the directory.
+    """The directory of one cache. `open` must be called in one thread only; processes may share the directory.
 
     Objects of another `namespace`, the store and the bucket, are not found.
     """

@@ -29,7 +29,7 @@ MAX_DOWNLOADS = 32
 MAX_DOWNLOAD_S = 6 * 3600.0
 #: Objects up to this size are written in the event loop, because that takes less time than starting a thread.
 SMALL_OBJECT_BYTES = 64 * 1024
-#: Delay before the thread that commits starts (s). It would hold the interpreter while readers could send the body.
+#: Delay before the thread that commits starts (s). It would hold the GIL while readers could send the body.
 _COMMIT_DELAY_S = 0.002
 _READ_BYTES = 64 * 1024
 Result = TypeVar("Result")

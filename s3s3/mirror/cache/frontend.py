@@ -173,7 +173,7 @@ class CacheFrontEnd:
             os.close(file)
 
     async def _redirect(self, request: web.BaseRequest, authorization: Authorization) -> web.Response:
-        """Redirect to the store, with the client's own signature where the store accepts it."""
+        """Redirect to the store, with the client's own signature if the store accepts it."""
         left_s = max(int(authorization.expires_s - time.time()), 1)
         location = authorization.store_url or await self.store.object_url(
             authorization.key, method=request.method, expires_s=left_s, query=authorization.query

@@ -39,6 +39,6 @@ elseif watermark_ms < complete_from_ms then
   record_gap(watermark_ms)
 end
 redis.call('SET', watermark_key, string.format('%d', math.max(watermark_ms or 0, enqueued_to_ms)))
--- In the same step as the gap: the next leader drops what precedes the checkpoint, also what this one never received.
+-- In the same step as the gap: the next leader drops what precedes the checkpoint, even if this one never received it.
 redis.call('SET', prefix .. 'checkpoint', checkpoint)
 return {result, gap_ms}

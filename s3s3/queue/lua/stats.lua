@@ -1,6 +1,6 @@
 -- ARGV: names of stores.
 -- Returns {fresh, bulk, retries, rechecks, 1 if the route is paused, age of the oldest entry in ms,
---          for each store {parked keys, dead letters, why its circuit is open (nil where it is closed)}}.
+--          for each store {parked keys, dead letters, why its circuit is open (nil if it is closed)}}.
 local oldest_ms, stores = now, {}
 for _, lane in ipairs({'fresh', 'bulk'}) do
   local first = redis.call('XRANGE', PREFIX .. lane, '-', '+', 'COUNT', 1)[1]
