@@ -104,7 +104,7 @@ def mirror_routes(file: ParsedTable, errors: ConfigErrors) -> list[RouteSettings
     found = [RouteSettings(".".join(table.path), table.path, None, [table]) for table in _destinations(file)]
     redirect = _frontend_table(file, MIRROR_REDIRECT.name)
     if redirect and not any(table.path[:2] == redirect.path for table in _destinations(file)):
-        errors.add(redirect.path, f"no [{dotted((*redirect.path, 's3', 'REGION'))}] table: where to keep the copies")
+        errors.add(redirect.path, f"no [{dotted((*redirect.path, 's3', 'REGION'))}] table: the bucket for the copies")
     return found
 
 

@@ -120,7 +120,7 @@ def check_endpoints(file: ParsedTable, routes: Sequence[RouteSettings], errors: 
         if "port" in settings.given and "host" not in settings.given | settings.invalid:
             errors.add(settings.path, "given without host; without a host the store is AWS", "port")
         if settings.values["calling_format"] == "SubdomainCallingFormat" and is_ip(settings.values["host"] or ""):
-            message = "virtual-host style does not work with an IP address; leave it out"
+            message = "virtual-host style does not work with an IP address; leave calling_format out"
             errors.add(settings.path, message, "calling_format")
         if settings.values.get("copy_acl") and settings.values.get("acl"):
             message = "given together with acl, which applies to every object; leave one out"

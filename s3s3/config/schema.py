@@ -129,7 +129,7 @@ WORKER = Table(
             at_least=1, at_most=10_000),
         Key("max_attempts", Kind.INTEGER, 8, "Failed attempts before a key becomes a dead letter of a destination.",
             at_least=1, at_most=1_000_000),
-        Key("lease_s", Kind.DURATION, 60, "After this time without a heartbeat, another process takes over a job.",
+        Key("lease_s", Kind.DURATION, 60, "Without a renewal for this time, another process takes over a job.",
             at_least=1, at_most=86_400),
         Key("spool_dir", Kind.TEXT, "",
             'Directory for large objects of unknown MD5. "": the system\'s temporary directory.',

@@ -162,7 +162,7 @@ class RedisStreamSource(NotificationSource):
             "claim_stale", self._group, self._consumer, lease_ms, self._cursor, CLAIM_BATCH
         )
         if claimed:
-            log.info("%s: claimed entries of a listener that died: %d", self, len(claimed))
+            log.info("%s: claimed %d entries that another listener had not acknowledged", self, len(claimed))
         await self._deliver([(entry, dict(zip(fields[::2], fields[1::2], strict=True))) for entry, fields in claimed])
         self._cursor = cursor
         if cursor == START_CURSOR:

@@ -90,7 +90,7 @@ class WebhookSource(NotificationSource):
 
     async def _on_notify(self, request: web.Request) -> web.Response:
         if not self._is_authorized(request.headers.get("Authorization", "")):
-            self._health.count("unauthorized", "request without the token refused; others are only counted")
+            self._health.count("unauthorized", "rejected a request without the token; others are only counted")
             return web.Response(
                 status=401, text="send the token of [webhook] as Bearer, or as the password of Basic\n",
                 headers={"WWW-Authenticate": 'Bearer, Basic realm="s3s3"'},

@@ -50,7 +50,7 @@ _MESSAGES = (
     # uvloop (`UVHandle._ensure_alive`), for a write on a connection that was reset just before. asyncio's own loop
     # raises ConnectionResetError.
     (RuntimeError, "the handler is closed", "Redis cannot be reached: connection lost"),
-    (exceptions.InvalidResponse, "", "the server is not a Redis, check [pubsub] url: {}"),
+    (exceptions.InvalidResponse, "", "not a Redis server, check [pubsub] url: {}"),
     # The server is loading, failing over (UNBLOCKED: to blocking reads) or cannot write to its disk.
     (
         exceptions.ResponseError,

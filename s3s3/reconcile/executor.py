@@ -136,7 +136,9 @@ class InProcessExecutor:
         """Stop using a store until its next probe; copying `key` failed."""
         if store not in self._probes:
             interval_s = INITIAL_PROBE_INTERVAL_S
-            log.warning("route %s: %s is down, and its copies fail until it answers: %s", self._route, store, reason)
+            log.warning(
+                "route %s: %s is down, and its copies fail until it is available: %s", self._route, store, reason
+            )
         elif self._circuits.opened.get(store) == key:
             interval_s = min(2 * self._probes[store][0], MAX_PROBE_INTERVAL_S)
         else:

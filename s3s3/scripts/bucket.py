@@ -51,7 +51,9 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--source-bucket", metavar="B", help="use this source bucket instead of the configured one")
     parser.add_argument("--dest-bucket", metavar="B", help="use this bucket at every destination")
     parser.add_argument(
-        "--dry-run", action="store_true", help="copy nothing, show what would be done (exit status 1 if anything)"
+        "--dry-run",
+        action="store_true",
+        help="copy nothing, show what would be done (exit status 1 if there are differences)",
     )
     parser.add_argument(
         "--interval", type=command.positive_duration_s, metavar="T", help="repeat every T (90m, 1d) until stopped"

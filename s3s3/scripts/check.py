@@ -107,7 +107,7 @@ async def _check_redis(settings: Config, routes: Sequence[Route]) -> RedisFindin
     """Probe the configured Redis; return None if none is configured."""
     if not settings.pubsub.url:
         return None
-    channels = list(dict.fromkeys(route.channel for route in routes))
+    channels = list(dict.fromkeys(route.channel for route in routes if route.channel))
     findings = RedisFindings(redacted_url(settings.pubsub.url), channels)
     client = connection.connect(settings.pubsub.url)
     try:
@@ -159,7 +159,7 @@ def _print(routes_stores: Sequence[RouteStores], redis: RedisFindings | None) ->
             )
             print()
     if redis is None:
-        print("no Redis configured: s3s3 bucket works without, s3s3 listen does not\n")
+        print("no Redis configured: s3s3 bucket works without Redis, s3s3 listen does not\n")
     else:
         rows = [
             ("reachable", _yes_no(redis.reachable)),

@@ -43,7 +43,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "action", nargs="?", default="list", choices=("list", "retry", "drop", "pause", "resume"),
         help="list (default): show pending jobs, unavailable stores and dead letters; retry, drop: put dead letters "
-        "back on the queue, or delete them; pause, resume: stop and restart copies of a route or to a destination",
+        "back on the queue, or delete them; pause, resume: stop copying and continue, for a route or to a destination",
     )  # fmt: skip
     parser.add_argument("keys", metavar="KEY", nargs="*", help="dead letters to retry or drop")
     parser.add_argument("--all", action="store_true", help="retry or drop all dead letters")

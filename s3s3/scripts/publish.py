@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def command_line() -> argparse.ArgumentParser:
     """Return the parser of the command's arguments."""
-    parser = command.parser("publish", "Put keys on the queue, ahead of the keys that s3s3 bucket found.")
+    parser = command.parser("publish", "Put keys on the queue, ahead of what s3s3 bucket enqueued.")
     parser.add_argument(
         "keys", metavar="KEY", nargs="*",
         help="objects in the source bucket (default, or -: read them from standard input, one per line)",

@@ -172,7 +172,7 @@ async def test_a_destination_that_is_down_gets_few_requests_and_the_others_all_o
     last = next(line for line in reversed(run.reported) if line["destination"] == B)
     assert last["reason"] == "dest-b is down: dest-b: refused"
     assert [record.message for record in caplog.records if "is down" in record.message] == [
-        "route default: dest-b is down, and its copies fail until it answers: dest-b: refused"
+        "route default: dest-b is down, and its copies fail until it is available: dest-b: refused"
     ]
 
 

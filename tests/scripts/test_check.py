@@ -128,3 +128,14 @@ def test_subscribers_are_counted(tmp_path: Path, redis_url: str, endpoints: tupl
         assert channel.get_message(timeout=5) is not None
         found = run(main, "--config", config, "--json").json["redis"]
     assert (found["subscribers"], found["append_only_file"], found["notes"]) == ({"backup": 1}, True, [])
+
+
+def test_a_route_without_a_channel_needs_no_subscriber(
+    tmp_path: Path, redis_url: str, endpoints: tuple[Endpoint, Endpoint]
+) -> None:
+    source, destination = endpoints
+    config = config_file(tmp_path, redis_url, source, [destination])
+    config.write_text(config.read_text().replace("[pubsub]\n", '[pubsub]\nchannel = ""\n'))
+    done = run(main, "--config", config)
+    assert done.status == 0, done.out
+    assert "subscriber" not in done.out

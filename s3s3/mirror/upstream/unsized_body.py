@@ -67,7 +67,7 @@ class _Reservation:
     def _count(self, chunk: bytes) -> bytes:
         self.size_bytes += len(chunk)
         if self.size_bytes > SINGLE_PUT_LIMIT_BYTES:
-            raise TooLarge("the object is larger than a single PUT may be (5 GiB)", operation="GET")
+            raise TooLarge("the object exceeds the limit of a single PUT (5 GiB)", operation="GET")
         while self.size_bytes > self._reserved_bytes:
             # Does not wait: two bodies that each hold a part of the budget could block each other.
             if not self._budget.try_acquire(BudgetRequest(0, _RESERVATION_BYTES)):
