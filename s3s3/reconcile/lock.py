@@ -32,18 +32,18 @@ LEASE_S = 30.0
 #: How often a waiting process tries to acquire the lock, in seconds.
 POLL_INTERVAL_S = 2.0
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 async def run_exclusive(
     route: str,
     jobs: RedisJobQueue | None,
-    run: Callable[[], Coroutine[Any, Any, Answer]],
+    run: Callable[[], Coroutine[Any, Any, Result]],
     *,
     run_id: str = "",
     wait_for_lock: bool = False,
     stop: asyncio.Event | None = None,
-) -> Answer:
+) -> Result:
     """Await `run()` while holding the route's lock, if there is a queue.
 
     Args:
@@ -60,12 +60,12 @@ async def run_exclusive(
         return await run()
     lock = _ReconcileLock(route, jobs, run_id)
     await lock.acquire(wait_for_lock, stop or asyncio.Event())
-    answer: Answer | None = None
+    result: Result | None = None
     try:
-        answer = await run_with_background(run(), lock.maintain())
-        return answer
+        result = await run_with_background(run(), lock.maintain())
+        return result
     finally:
-        if answer is not None or not run_id:
+        if result is not None or not run_id:
             await lock.release()
 
 

@@ -81,9 +81,9 @@ class SharedRun:
         `restart`: discard an unfinished one if none of its processes has sent a heartbeat for 30 s.
         """
         self.id = secrets.token_hex(8)
-        answer = await self._call("start", json.dumps(options), int(restart))
-        self.id, self.options, self.started_ms = answer[0], json.loads(answer[1]), int(answer[2])
-        self.is_new = answer[3] == "1"
+        reply = await self._call("start", json.dumps(options), int(restart))
+        self.id, self.options, self.started_ms = reply[0], json.loads(reply[1]), int(reply[2])
+        self.is_new = reply[3] == "1"
 
     async def discard(self) -> None:
         """Delete the reconcile if no process has taken part yet."""

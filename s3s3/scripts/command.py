@@ -45,14 +45,14 @@ EXIT_STATUSES = """exit status:
 
 def parser(verb: str, description: str) -> argparse.ArgumentParser:
     """Return a parser with the options that every command has."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"s3s3 {verb}",
         description=textwrap.fill(description, 78),
         epilog=EXIT_STATUSES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    common = made.add_argument_group("common options")
+    common = parser.add_argument_group("common options")
     common.add_argument(
         "--config", metavar="FILE",
         help="configuration file (default: $S3S3_CONFIG, else the first of ./s3s3.toml, /usr/local/etc/s3s3.toml and "
@@ -61,21 +61,21 @@ def parser(verb: str, description: str) -> argparse.ArgumentParser:
     common.add_argument("--log-format", choices=("plain", "json"), default="plain", help="default: plain")
     common.add_argument("-v", "--verbose", action="store_true", help="log every notification, object and warning")
     common.add_argument("--version", action="version", version=f"s3s3 {__version__}")
-    return made
+    return parser
 
 
-def add_drain(made: argparse.ArgumentParser) -> None:
+def add_drain(parser: argparse.ArgumentParser) -> None:
     """Add --drain-timeout, for commands that copy."""
-    made.add_argument(
+    parser.add_argument(
         "--drain-timeout", dest="drain_s", type=duration_s, default=DRAIN_S, metavar="T",
         help="on SIGTERM, let running copies finish for T (90s, 5m), then put them back on the queue "
         f"(default: {DRAIN_S:g}s)",
     )  # fmt: skip
 
 
-def add_http(made: argparse.ArgumentParser) -> None:
+def add_http(parser: argparse.ArgumentParser) -> None:
     """Add the option of commands that serve the status page."""
-    made.add_argument(
+    parser.add_argument(
         "--http", metavar="ADDRESS",
         help='HOST:PORT of the status page, health and metrics; "" for none (default: $S3S3_HTTP_BIND, else [http] '
         "bind)",

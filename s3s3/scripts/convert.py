@@ -65,6 +65,8 @@ def _convert(name: str) -> int:
         raise ConfigError([f"{name}: cannot read: {error.strerror}"]) from None
     if name.endswith(".js") or (not _SECTION.search(text) and "s3sync" in text):
         raise ConfigError([f"{name}: s3s3 does not convert s3sync's JavaScript: see {MOVING_FROM_S3SYNC}"])
+    if name.endswith(".toml"):
+        raise ConfigError([f"{name}: is already TOML; s3s3 convert reads the old INI file"])
     try:
         converted = convert_ini(text)
     except ValueError as error:

@@ -160,6 +160,12 @@ def test_a_configuration_of_s3sync_is_refused_with_the_page_that_explains_the_mo
     assert 'docs/how-to/s3sync.md ("Moving from s3sync")' in done.err
 
 
+def test_a_toml_file_is_refused(tmp_path: Path) -> None:
+    done = converted(tmp_path, '[source]\nhost = "ceph"\n', "s3s3.toml")
+    assert (done.status, done.out) == (2, "")
+    assert "s3s3.toml: is already TOML" in done.err
+
+
 def test_the_example_of_that_page_is_a_valid_configuration(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "s3sync.md").read_text()
     assert page.startswith("# Moving from s3sync\n")
