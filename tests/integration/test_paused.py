@@ -50,7 +50,7 @@ def test_a_route_and_a_destination_stay_paused_across_processes_and_lose_nothing
         assert "  paused" in output
         for together in ([], ["--distributed"]):
             refused = run("bucket", "--config", config, "--route", "raw", *together, status=1)
-            assert "--route raw lets it go on" in refused.stderr
+            assert "resume it with s3s3 jobs resume --route raw" in refused.stderr
         report = tmp_path / "report.jsonl"
         run("bucket", "--config", config, "--route", "default", "--report", report, status=1)
         lines, _ = report_lines(report)
