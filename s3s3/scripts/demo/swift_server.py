@@ -12,8 +12,6 @@ from pathlib import Path
 from .servers import HOST, Account, Process, ServerMissing, StoreServer, free_ports, http_status, is_listening
 from .swift_process import DEVICE
 
-STORAGE_KINDS = ("account", "container", "object")
-
 #: More than the metadata of a Swift object takes.
 _XATTR_BYTES = 2048
 
