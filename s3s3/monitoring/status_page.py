@@ -35,8 +35,6 @@ KEEP_ALIVE_S = 15.0
 #: The delay of the response to a wrong token, in seconds.
 WRONG_TOKEN_DELAY_S = 1.0
 
-MAX_KEYS_PER_CALL = 500
-
 #: Larger than a token and a button's value, which contains a key.
 MAX_FORM_BYTES = 64 * 1024
 
@@ -152,15 +150,11 @@ class StatusPage:
         if reader is None or destination not in names or verb not in ("retry", "retry all", "drop"):
             return await self._response("Nothing changed: unknown command", 400)
         apply = reader.jobs.drop if verb == "drop" else reader.jobs.redrive
-        count = 0
         try:
+            count = await apply(destination, keys)
             if verb == "retry all":
-                async for letter in reader.jobs.dead_letters(destination):
-                    keys.append(letter.key)
-                    if len(keys) == MAX_KEYS_PER_CALL:
-                        count += await apply(destination, keys)
-                        keys = []
-            count += await apply(destination, keys)
+                async for some_keys in reader.jobs.dead_letter_keys(destination):
+                    count += await apply(destination, some_keys)
         except RedisUnavailable as error:
             return await self._response(f"The result is unknown: {error}", 503)
         self._expires_at_s = 0.0

@@ -122,6 +122,17 @@ class QueueAdmin:
             async for key, text in self.client.hscan_iter(self._dead_letters_key(destination), count=500):
                 yield DeadLetter(destination, key, **json.loads(text))
 
+    async def dead_letter_keys(self, destination: str) -> AsyncIterator[list[str]]:
+        """Yield the keys of `dead_letters`, as many at a time as one call to Redis takes."""
+        keys: list[str] = []
+        async for letter in self.dead_letters(destination):
+            keys.append(letter.key)
+            if len(keys) == KEYS_PER_CALL:
+                yield keys
+                keys = []
+        if keys:
+            yield keys
+
     async def redrive(self, destination: str, keys: Sequence[str]) -> int:
         """Enqueue dead letters again, in the bulk lane; return how many were found.
 

@@ -19,8 +19,6 @@ from .key_input import parse_with_keys
 from .output import print_indented, print_table, printable
 from .selection import add_destination_option, add_route_option, connected_queues, destinations_of, select_routes
 
-KEYS_PER_CALL = 500
-
 RouteQueue = tuple[Route, RedisJobQueue]
 
 
@@ -104,14 +102,8 @@ async def _keys(arguments: argparse.Namespace, jobs: RedisJobQueue, destination:
     for key in arguments.keys:
         yield [key]
     if arguments.all:
-        chunk = []
-        async for letter in jobs.dead_letters(destination):
-            chunk.append(letter.key)
-            if len(chunk) == KEYS_PER_CALL:
-                yield chunk
-                chunk = []
-        if chunk:
-            yield chunk
+        async for keys in jobs.dead_letter_keys(destination):
+            yield keys
 
 
 # -- pause and resume

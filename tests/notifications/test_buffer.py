@@ -6,16 +6,7 @@ import pytest
 
 from s3s3.notifications import subscription as subscription_module
 from s3s3.notifications.subscription import BufferedMessage, MessageBuffer
-
-
-class Clock:
-    """Replaces `boottime_s`."""
-
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from tests.clock import Clock
 
 
 @pytest.fixture

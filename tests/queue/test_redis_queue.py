@@ -625,6 +625,9 @@ async def test_any_number_of_dead_letters_can_be_redriven_or_dropped(fleet: Flee
     await asyncio.gather(
         *(jobs.finish(job, {A: dead_letter("a"), B: dead_letter("b")}) for job in await claim(jobs, 1100))
     )
+    chunks = [chunk async for chunk in jobs.dead_letter_keys(A)]
+    assert [len(chunk) for chunk in chunks] == [500, 500, 100]
+    assert {key for chunk in chunks for key in chunk} == set(keys)
     assert await jobs.redrive(A, keys) == 1100
     assert await jobs.drop(B, keys) == 1100
     assert await jobs.redrive(A, []) == await jobs.drop(B, []) == 0

@@ -7,16 +7,9 @@ import pytest
 from s3s3.errors import DestinationTooSlow, StoreUnavailable
 from s3s3.model import Outcome, Result
 from s3s3.worker.isolation import ISOLATE_FOR_S, SlowDestinations
+from tests.clock import Clock
 
 A, B, C = "dest-a", "dest-b", "dest-c"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @pytest.fixture
