@@ -204,7 +204,7 @@ class Flip(Fault):
 
     def fits(self, message: Message) -> bool:
         has_content = message.chunked or message.header("content-length") not in ("", "0")
-        return message.towards is self.towards and has_content and not _is_bare(message)
+        return message.towards is self.towards and has_content and not is_bare(message)
 
     def pass_on(self, link: Link, piece: Piece) -> bytes:
         if piece.part is not Part.BODY or piece.message.passed_bytes:
@@ -226,7 +226,7 @@ class Truncated(Fault):
     def fits(self, message: Message) -> bool:
         length = message.header("content-length")
         is_longer = message.chunked or (length != "" and int(length) > self.kept_bytes)
-        return message.towards is self.towards and is_longer and not _is_bare(message)
+        return message.towards is self.towards and is_longer and not is_bare(message)
 
     def pass_on(self, link: Link, piece: Piece) -> bytes:
         if piece.part is Part.HEAD:
@@ -247,13 +247,17 @@ class Respond(Fault):
     def fits(self, message: Message) -> bool:
         return bool(message.request) and message.towards is (Towards.CLIENT if self.reaches else Towards.SERVER)
 
+    def drawn_answer(self) -> bytes:
+        """Return the answer to one request."""
+        return self.answer
+
     def pass_on(self, link: Link, piece: Piece) -> bytes | None:
         if piece.part is Part.END:
-            head, end, body = self.answer.partition(b"\r\n\r\n")
+            head, end, body = self.drawn_answer().partition(b"\r\n\r\n")
             link.answer(head + end + (b"" if piece.message.method == "HEAD" else body))
         return None
 
 
-def _is_bare(message: Message) -> bool:
+def is_bare(message: Message) -> bool:
     """Whether it is the answer to a HEAD, which has a length and no content."""
     return message.towards is Towards.CLIENT and message.method == "HEAD"

@@ -31,7 +31,24 @@ from tests.faults.kinds import (  # fmt: skip
     getting,
     putting,
 )
-from tests.faults.messages import Towards
+from tests.faults.lies import (  # fmt: skip
+    HTML,
+    MAINTENANCE,
+    PAGE,
+    PAGE_IN_CHUNKS,
+    PAGE_WITH_ETAG,
+    UNAVAILABLE_IN,
+    UNKNOWN_ENCODING,
+    Drip,
+    ForeignEncoding,
+    IndexGhost,
+    Maintenance,
+    Page,
+    TwoLengths,
+    WrongLength,
+    error_in,
+)
+from tests.faults.messages import Part, Towards
 from tests.faults.proxy import Proxy
 
 CONTENT = bytes(range(256)) * 1024
@@ -62,6 +79,10 @@ class Echo(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET  # noqa: N815
 
+    def do_DELETE(self) -> None:
+        self.send_response(204)
+        self.end_headers()
+
     def do_PUT(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         digest = hashlib.md5(body).hexdigest().encode()
@@ -90,9 +111,12 @@ class Client:
         self._connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=timeout_s)
 
     def ask(self, method: str, path: str = "/", body: bytes | None = None) -> tuple[int, bytes]:
-        self._connection.request(method, path, body)
-        answer = self._connection.getresponse()
+        answer = self.answer(method, path, body)
         return answer.status, answer.read()
+
+    def answer(self, method: str, path: str = "/", body: bytes | None = None) -> http.client.HTTPResponse:
+        self._connection.request(method, path, body)
+        return self._connection.getresponse()
 
 
 def md5(content: bytes) -> bytes:
@@ -229,6 +253,100 @@ def test_latency_and_bandwidth_take_their_time(proxy: Proxy) -> None:
             began_s = time.monotonic()
             assert client.ask("GET") == (200, CONTENT)
             assert time.monotonic() - began_s >= least_s
+
+
+# -- lies: what no store said
+
+
+@pytest.mark.parametrize(
+    ("page", "etag", "length"),
+    [(PAGE, None, str(len(HTML))), (PAGE_WITH_ETAG, '"66b1f2c0-66"', str(len(HTML))), (PAGE_IN_CHUNKS, None, None)],
+    ids=["plain", "with an ETag", "in chunks"],
+)
+def test_a_page_with_200_answers_every_request_and_reaches_no_server(
+    proxy: Proxy, page: bytes, etag: str | None, length: str | None
+) -> None:
+    client = Client(proxy)
+    requests = [("GET", "/k"), ("PUT", "/k"), ("DELETE", "/k"), ("GET", "/b?list-type=2"), ("HEAD", "/k")]
+    with proxy.injecting(Page(page)):
+        for method, path in requests:
+            answer = client.answer(method, path, CONTENT if method == "PUT" else None)
+            assert (answer.status, answer.headers["content-type"]) == (200, "text/html")
+            assert (answer.headers["etag"], answer.headers["content-length"]) == (etag, length)
+            assert answer.read() == (b"" if method == "HEAD" else HTML)
+    assert proxy.injected == {"Page": len(requests)}
+    assert client.ask("DELETE") == (204, b"")
+
+
+@pytest.mark.parametrize("encoding", [*UNAVAILABLE_IN, UNKNOWN_ENCODING])
+def test_an_error_page_is_in_the_encoding_that_it_announces(proxy: Proxy, encoding: str) -> None:
+    with proxy.injecting(ForeignEncoding(error_in(encoding))):
+        status, body = Client(proxy).ask("GET")
+    assert (status, f'encoding="{encoding}"'.encode() in body) == (503, True)
+    text = body.decode("ascii" if encoding == UNKNOWN_ENCODING else encoding)
+    assert f"<Message>{UNAVAILABLE_IN.get(encoding, 'unavailable')}</Message>" in text
+    assert proxy.injected == {"ForeignEncoding": 1}
+
+
+def test_maintenance_has_many_statuses_and_none_in_the_words_of_s3(proxy: Proxy) -> None:
+    client = Client(proxy)
+    with proxy.injecting(Maintenance()):
+        answers = [client.ask("PUT", body=b"x") for _ in range(300)]
+    assert {status for status, _ in answers} == {int(answer.split()[1]) for answer in MAINTENANCE.values()}
+    assert not any(b"<Error>" in body for _, body in answers)
+    assert proxy.injected == {"Maintenance": 300}
+    with proxy.injecting(Maintenance(answers=(MAINTENANCE["307"],))):
+        assert client.answer("PUT", body=b"x").headers["location"] == "http://127.0.0.1:1/sorry"
+
+
+def test_an_index_ghost_is_shown_by_head_and_list_and_has_no_content(proxy: Proxy) -> None:
+    client = Client(proxy)
+    with proxy.injecting(IndexGhost()):
+        assert client.ask("HEAD", "/k") == (200, b"")
+        assert client.ask("GET", "/b?list-type=2") == (200, CONTENT)
+        status, body = client.ask("GET", "/k")
+    assert (status, b"<Code>NoSuchKey</Code>" in body) == (404, True)
+    assert proxy.injected == {"IndexGhost": 1}
+
+
+def test_a_head_drips_by_the_line_and_a_body_by_the_byte_until_the_fault_ends(proxy: Proxy) -> None:
+    client = Client(proxy)
+    for part, method, least_s in ((Part.HEAD, "HEAD", 0.25), (Part.BODY, "PUT", 1.6)):
+        with proxy.injecting(Drip(part, every_s=0.05)):
+            began_s = time.monotonic()
+            assert client.ask(method, body=b"x" if method == "PUT" else None)[0] == 200
+            assert time.monotonic() - began_s >= least_s, f"{part}: five lines; 32 digits"
+    proxy.inject(Drip(every_s=0.05))
+    threading.Timer(0.2, proxy.inject).start()
+    assert client.ask("GET") == (200, CONTENT), "what is left comes when it ends"
+    assert proxy.injected == {"Drip": 3}
+
+
+def test_a_shorter_length_leaves_bytes_on_the_connection_and_a_longer_one_ends_it(proxy: Proxy) -> None:
+    with proxy.injecting(WrongLength(by_bytes=-5)), socket.create_connection(("127.0.0.1", proxy.port)) as client:
+        client.settimeout(10)
+        client.sendall(b"PUT / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx")
+        received = b""
+        while not received.endswith(md5(b"x")):
+            received += client.recv(1000)
+        assert b"\r\ncontent-length: 27\r\n" in received
+    with proxy.injecting(WrongLength(by_bytes=5)):
+        with pytest.raises(http.client.IncompleteRead) as raised:
+            Client(proxy).ask("PUT", body=b"x")
+        assert (raised.value.partial, raised.value.expected) == (md5(b"x"), 5)
+        assert Client(proxy).ask("HEAD") == (200, b""), "which has no body to be longer"
+    assert proxy.injected == {"WrongLength": 2}
+
+
+def test_two_lengths_contradict_each_other(proxy: Proxy) -> None:
+    client = Client(proxy)
+    with proxy.injecting(TwoLengths(length_bytes=10)):
+        answer = client.answer("GET")
+        assert (answer.headers["content-length"], answer.headers["transfer-encoding"]) == ("10", "chunked")
+        assert answer.read() == CONTENT, "read as RFC 9112 has it: the chunks count"
+        assert client.answer("GET", "/chunked").read() == CONTENT
+    assert proxy.injected == {"TwoLengths": 1}
+    assert client.ask("GET") == (200, CONTENT), "and the connection goes on"
 
 
 def test_other_protocols_than_http_pass_too() -> None:
