@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3ServiceResource
     from mypy_boto3_s3.service_resource import Bucket, Object
 
-__all__ = ["create_connection", "duplicate_bucket", "upload"]
+__all__ = ["create_connection", "duplicate_bucket", "route_of", "upload"]
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def copy_one(route: Route, key: str, *, unconditional: bool) -> bool:
     job = Job(key, route.destination_names, Lane.FRESH, unconditional=unconditional)
 
     async def copy() -> list[Outcome]:
-        async with opened(route, _worker_settings(), Metrics()) as stores:
+        async with opened(route, default_worker_settings(), Metrics()) as stores:
             return await stores.copier.copy_job(job, job.destinations, no_check, isolate_slow=False)
 
     outcomes = run_sync(copy())
@@ -134,14 +134,14 @@ def copy_one(route: Route, key: str, *, unconditional: bool) -> bool:
     return all(outcome.result in (Result.COPIED, Result.SAME) for outcome in outcomes)
 
 
-def _worker_settings() -> WorkerSettings:
+def default_worker_settings() -> WorkerSettings:
     """Return the defaults of [worker]."""
     spool_dir = Path(tempfile.gettempdir())  # not at import: it writes a test file
     return WorkerSettings(concurrency=32, max_attempts=8, lease_s=60.0, spool_dir=spool_dir, spool_bytes=8 * 1024**3)
 
 
 async def _duplicate(route: Route) -> bool:
-    settings = _worker_settings()
+    settings = default_worker_settings()
     async with opened(route, settings, Metrics()) as stores:
         summary = await reconcile_with_worker(
             stores, None, settings, ReconcileOptions(), asyncio.Event(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import threading
 from collections.abc import Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -111,3 +112,47 @@ def run_sync(coroutine: Coroutine[Any, Any, Result]) -> Result:
                 with contextlib.suppress(RuntimeError):  # the loop has just been closed
                     loop.call_soon_threadsafe(task.cancel)
             raise
+
+
+class LoopThread:
+    """A thread with its own event loop, which runs coroutines for synchronous callers in any thread."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        started: Future[asyncio.AbstractEventLoop] = Future()
+
+        async def main() -> None:
+            self._stop = asyncio.Event()
+            started.set_result(asyncio.get_running_loop())
+            await self._stop.wait()
+
+        self._thread = threading.Thread(target=lambda: uvloop.run(main()), name="s3s3", daemon=True)
+        self._thread.start()
+        self._loop = started.result()
+
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """Run a coroutine; return its result. If the caller is interrupted (KeyboardInterrupt), it is cancelled.
+
+        Raises RuntimeError before `start` and after `stop`.
+        """
+        if self._loop is None:
+            coroutine.close()
+            raise RuntimeError("not open; use it in `with`")
+        running = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return running.result()
+        except BaseException:
+            running.cancel()
+            raise
+
+    def stop(self) -> None:
+        """End the thread; running coroutines are cancelled."""
+        if self._loop is not None and self._thread is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join()
+            self._loop = self._thread = None

@@ -22,6 +22,7 @@ from s3s3.scripts.demo.swift_server import SwiftServer
 from s3s3.tasks import run_sync
 from tests.integration.commands import route_tables
 from tests.scripts.command import config_file
+from tests.waiting import eventually
 
 NewBucket = Callable[..., str]
 
@@ -56,13 +57,6 @@ class Buckets:
 @pytest.fixture
 def buckets(swift: SwiftServer, new_bucket: NewBucket) -> Buckets:
     return Buckets(swift, new_bucket)
-
-
-def eventually(condition: Callable[[], bool], timeout_s: float = 20) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
 
 
 @pytest.mark.real

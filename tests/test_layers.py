@@ -30,6 +30,7 @@ LAYERS = """
     mirror          errors model tasks config s3 queue monitoring transfer worker
     listener        errors tasks config queue monitoring transfer worker notifications reconcile
     api             errors model tasks config s3 monitoring transfer reconcile
+    programs        model tasks config s3 queue monitoring transfer notifications api
     client          errors tasks config monitoring transfer notifications reconcile listener api
     scripts         errors model tasks config s3 queue monitoring transfer notifications reconcile mirror listener
 """

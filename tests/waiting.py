@@ -35,3 +35,11 @@ async def running(coroutine: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.
             task.result()
     finally:
         await cancel([task])
+
+
+def eventually(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+    """Wait for a condition in a test without an event loop; fail after `timeout_s`."""
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, f"not within {timeout_s:g} s: {inspect.getsource(condition).strip()}"
+        time.sleep(0.05)
