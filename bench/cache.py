@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import tomlkit
 
 from bench.cost import Cost, PeakMemory, PeerFailed, cpu_s_of, end_of, run_to_end
 from bench.latency import Delays
@@ -97,13 +98,12 @@ def _cached(size_bytes: int, count: int = 1) -> Iterator[Cached]:
             "host": endpoint.host, "port": endpoint.port, "is_secure": False, "bucket_name": bucket,
             "aws_access_key_id": endpoint.access_key_id, "aws_secret_access_key": endpoint.secret_access_key,
         }  # fmt: skip
+        cache = {
+            "bind": f"{HOST}:{port}", "directory": str(folder / "cache"), "miss": "stream", "revalidate_s": 86_400,
+            "max_fill": 1.0, "store": store_options,
+        }  # fmt: skip
         config = folder / "s3s3.toml"
-        config.write_text(
-            f'[mirror.cache]\nbind = "{HOST}:{port}"\ndirectory = "{folder / "cache"}"\nmiss = "stream"\n'
-            "revalidate_s = 86400\nmax_fill = 1.0\n[mirror.cache.store]\n"
-            + "".join(f"{name} = {json.dumps(value)}\n" for name, value in store_options.items())
-            + '[pubsub]\nurl = ""\n[http]\nbind = ""\n'
-        )
+        config.write_text(tomlkit.dumps({"mirror": {"cache": cache}, "pubsub": {"url": ""}, "http": {"bind": ""}}))
         pid = stack.enter_context(_running(command("mirror", "--config", config), folder / "mirror.log", port))
         client = server.boto3_client()
 

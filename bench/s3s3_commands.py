@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import redis
+import tomlkit
 
 from bench.cost import Cost, PeakMemory, PeerFailed, cpu_s_of, end_of
 from bench.objects import Copying, listed
@@ -27,11 +28,11 @@ def command(verb: str, *arguments: str | Path) -> list[str]:
 
 def write_config(folder: Path, endpoints: Sequence[Endpoint], redis_url: str, *, mark_done: bool = False) -> Path:
     """Write a configuration of the source and its destinations; return its path."""
-    tables = [_table(endpoint) for endpoint in endpoints]
-    tables.append(f'[pubsub]\nurl = "{redis_url}"\nmark_done = {str(mark_done).lower()}\n[http]\nbind = ""\n')
+    tables: dict[str, dict[str, object]] = {endpoint.name: _table(endpoint) for endpoint in endpoints}
+    tables |= {"pubsub": {"url": redis_url, "mark_done": mark_done}, "http": {"bind": ""}}
     path = folder / "s3s3.toml"
     path.touch(0o600)
-    path.write_text("\n".join(tables))
+    path.write_text(tomlkit.dumps(tables))
     return path
 
 
@@ -43,15 +44,19 @@ def config_of(work: Copying, *, mark_done: bool = False) -> Path:
     return write_config(work.folder, [source, *there], work.redis.url, mark_done=mark_done)
 
 
-def _table(endpoint: Endpoint) -> str:
+def _table(endpoint: Endpoint) -> dict[str, object]:
     # Source and destination are in one store, and the copy through s3s3 is to be measured.
-    own_road = "" if endpoint.name == "source" else "server_side_copy = false\n"
-    return (
-        f'[{endpoint.name}]\nhost = "{endpoint.host}"\nport = {endpoint.port}\nis_secure = false\n'
-        f'aws_access_key_id = "{endpoint.access_key_id}"\naws_secret_access_key = "{endpoint.secret_access_key!s}"\n'
-        f'bucket_name = "{endpoint.bucket_name}"\nsignature_version = "{endpoint.signature_version}"\n'
-        f"{own_road}"
-    )
+    own_road = {} if endpoint.name == "source" else {"server_side_copy": False}
+    return {
+        "host": endpoint.host,
+        "port": endpoint.port,
+        "is_secure": False,
+        "aws_access_key_id": endpoint.access_key_id,
+        "aws_secret_access_key": endpoint.secret_access_key,
+        "bucket_name": endpoint.bucket_name,
+        "signature_version": endpoint.signature_version,
+        **own_road,
+    }
 
 
 class Listening:

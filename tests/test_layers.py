@@ -48,6 +48,7 @@ LIBRARIES = {
     "rich": "scripts",
     "supervisor": "scripts",
     "tomli": "config",
+    "tomlkit": "scripts",
     "tomllib": "config",
     "uvloop": "scripts tasks",
     # Of the standard library: what belongs to one place alone.

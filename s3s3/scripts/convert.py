@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import argparse
 import configparser
-import json
 import re
 import sys
 from pathlib import Path
 
+import tomlkit
+from tomlkit.items import Table
+
 from ..config.schema import DESTINATION
 from ..errors import ConfigError
 from . import command
-from .output import toml_literal
 
-HEAD = """\
-# Made by `s3s3 convert` from {}. It may contain secrets: chmod 600.
-# Test it with `s3s3 check`; echo_s3s3_toml_template prints every available key.
-"""
+HEAD = (
+    "Made by `s3s3 convert` from {}. It may contain secrets: chmod 600.",
+    "Test it with `s3s3 check`; echo_s3s3_toml_template prints every available key.",
+)
 
 MOVING_FROM_S3SYNC = 'docs/how-to/s3sync.md ("Moving from s3sync")'
 
 _SECTION = re.compile(r"^\s*\[(source|dest[^\]\n]*)\]", re.MULTILINE)
+_NO_COMMENT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # TOML 1.0: comments contain no control characters but tabs
 _PLACEHOLDER = re.compile(r"\{[A-Z0-9_]+\}")
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 # As distutils.util.strtobool, which the predecessor used.
 _TRUE, _FALSE = ("y", "yes", "t", "true", "on", "1"), ("n", "no", "f", "false", "off", "0")
 _ENDPOINT_KEYS = ("aws_access_key_id", "aws_secret_access_key", "bucket_name", "host", "port", "is_secure",
@@ -83,36 +84,39 @@ class ConvertedFile:
     def __init__(self) -> None:
         #: A line for each setting that was not converted or needs attention, without its value: it may be secret.
         self.notes: list[str] = []
-        self._tables: dict[str, list[str]] = {}
+        self._tables: dict[str, Table] = {}
 
     def add_table(self, name: str) -> None:
         """Add a table, which is written even if it stays empty."""
-        self._tables.setdefault(name, [])
+        self._tables.setdefault(name, tomlkit.table())
 
     def set(self, table: str, key: str, value: str | bool | int) -> None:
         """Set a key of a table."""
-        self._tables[table].append(f"{key} = {toml_literal(value)}")
+        self._tables[table].add(key, value)
 
     def skip(self, table: str, what: str, why: str, old: str) -> None:
         """Keep a setting that cannot be converted as a comment; `old` is its text in the old file."""
         self.note(table, f"not converted: {what}: {why}")
-        self._tables[table] += [f"#     {line}" for line in old.splitlines()]
+        for line in old.splitlines():
+            self._tables[table].add(tomlkit.comment(f"    {_NO_COMMENT.sub('?', line)}"))
 
     def note(self, table: str, text: str) -> None:
         """Add a comment to a table ("" is the top of the file), and a line to `notes`."""
-        self._tables.setdefault(table, []).append(f"# {text}")
-        self.notes.append(f"{_header(table)}: {text}" if table else text)
+        self.add_table(table)
+        self._tables[table].add(tomlkit.comment(text))
+        self.notes.append(f"[{tomlkit.key(table).as_string()}]: {text}" if table else text)
 
     def toml(self, origin: str) -> str:
         """Return the file's text; `origin` is the name of the old file."""
-        text = [HEAD.format(json.dumps(origin))]
-        for table, lines in sorted(self._tables.items(), key=lambda item: item[0] != ""):
-            text += [*([_header(table)] if table else []), *lines, ""]
-        return "\n".join(text)
-
-
-def _header(table: str) -> str:
-    return f"[{table if _BARE_KEY.fullmatch(table) else toml_literal(table)}]"
+        document = tomlkit.document()
+        for line in HEAD:
+            document.add(tomlkit.comment(line.format(tomlkit.item(origin).as_string())))
+        for _, comment in self._tables.pop("", tomlkit.table()).value.body:
+            document.add(comment)
+        for name, table in self._tables.items():
+            document.add(tomlkit.nl())
+            document.add(tomlkit.key(name), table)
+        return tomlkit.dumps(document)
 
 
 def convert_ini(text: str) -> ConvertedFile:

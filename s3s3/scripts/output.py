@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 
@@ -53,8 +52,3 @@ def print_indented(text: str, indent: int) -> None:
 def printable(text: str) -> str:
     """Return a text from outside, such as a key, without control characters."""
     return text if text.isprintable() and text.strip() == text else repr(text)
-
-
-def toml_literal(value: object) -> str:
-    """Return a string, boolean, number or sequence of those in TOML syntax."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # else JSON's strings are TOML's

@@ -10,9 +10,10 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from importlib import resources
 
+import tomlkit
+
 from ..config.schema import DESTINATION, FILE, SOURCE
 from ..config.schema_types import Table, WhenAbsent
-from .output import toml_literal
 
 _HEAD = """\
 # Configuration of s3s3. s3s3 reads one file: --config FILE, else $S3S3_CONFIG, else the first of
@@ -62,7 +63,7 @@ def _table_lines(table: Table, path: tuple[str, ...], active: bool = True) -> It
             yield from _key_lines(table, active)
         else:
             yield "# Has the keys explained above; for example:"
-            yield from (f"#{name} = {toml_literal(value)}" for name, value in typical.items())
+            yield from (f"#{name} = {tomlkit.item(value).as_string()}" for name, value in typical.items())
         yield ""
     for inner in table.tables:
         yield from _table_lines(inner, (*path, inner.name), active)
@@ -75,7 +76,7 @@ def _key_lines(table: Table, active: bool) -> Iterator[str]:
         if table is not DESTINATION or SOURCE.key(key.name) is None:
             yield from _comment(key.doc)
         default = key.default if key.example is None else key.example
-        value = toml_literal(_EXAMPLES.get((table.name, key.name), default))
+        value = tomlkit.item(_EXAMPLES.get((table.name, key.name), default)).as_string()
         yield f"{'' if key.shown and active else '#'}{key.name} = {value}"
 
 

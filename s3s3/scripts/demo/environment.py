@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import signal
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import redis
+import tomlkit
+from tomlkit.items import Table
 
 from ...config import DEFAULT_ROUTE
 from ...model import Endpoint, Lane
@@ -122,27 +123,19 @@ class Environment:
         self._client.close()
 
     def _config_text(self) -> str:
-        tables = [_endpoint_table(bucket) for bucket in self.buckets]
-        return "\n".join([*tables, _SETTINGS.format(
-            redis_url=self.redis.url, channel=CHANNEL, lease_s=LEASE_S, host=HOST, http_port=self.http_port
-        )])  # fmt: skip
+        document = tomlkit.document()
+        for bucket in self.buckets:
+            document.add(bucket.endpoint.name, _endpoint_table(bucket))
+        document["pubsub"] = {"url": self.redis.url, "channel": CHANNEL}
+        document["worker"] = {"lease_s": tomlkit.item(LEASE_S).comment("default 60; shorter for this demo")}
+        document["http"] = {"bind": f"{HOST}:{self.http_port}"}
+        return tomlkit.dumps(document)
 
 
-_SETTINGS = """\
-[pubsub]
-url = "{redis_url}"
-channel = "{channel}"
-
-[worker]
-lease_s = {lease_s}  # default 60; shorter for this demo
-
-[http]
-bind = "{host}:{http_port}"
-"""
-
-
-def _endpoint_table(bucket: Bucket) -> str:
+def _endpoint_table(bucket: Bucket) -> Table:
     endpoint = bucket.endpoint
+    table = tomlkit.table()
+    table.comment(bucket.kind)
     values = {
         "host": endpoint.host,
         "port": endpoint.port,
@@ -151,12 +144,10 @@ def _endpoint_table(bucket: Bucket) -> str:
         "aws_secret_access_key": endpoint.secret_access_key,
         "bucket_name": endpoint.bucket_name,
     }
-    lines = [
-        f"{name} = {json.dumps(value)}" for name, value in values.items()
-    ]  # these values are written alike in TOML and JSON
     if endpoint.signature_version != Endpoint("", "").signature_version:
-        lines.append(f'signature_version = "{endpoint.signature_version}"')
-    return "\n".join([f"[{endpoint.name}]  # {bucket.kind}", *lines, ""])
+        values["signature_version"] = endpoint.signature_version
+    table.update(values)
+    return table
 
 
 @contextmanager
