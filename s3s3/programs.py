@@ -31,7 +31,7 @@ MAX_OUTSTANDING = 10_000
 
 
 class Copier:
-    """Copies objects of one route, verified, with connections that stay open.
+    """Copies objects of one route, verified, with connections that stay open::
 
         async with Copier(route_of(source, [ceph, swift])) as copier:
             outcomes = await copier.copy("images/a.fits")
@@ -78,7 +78,7 @@ class Copier:
 
 
 class Queue:
-    """The queue of one route in Redis. What is put on it survives every crash and is copied by listeners.
+    """The queue of one route in Redis. What is put on it survives every crash and is copied by listeners::
 
         [route] = config.load("s3s3.toml").routes_named("images")
         async with Queue("redis://localhost", route) as queue:
@@ -186,7 +186,7 @@ class Queue:
 
 
 class SyncCopier:
-    """`Copier` without asyncio. Its methods may be called from several threads, also in a notebook.
+    """`Copier` without asyncio. Its methods may be called from several threads, also in a notebook::
 
     with SyncCopier(route_of(source, [ceph, swift])) as copier:
         outcomes = copier.copy("images/a.fits")
@@ -211,7 +211,7 @@ class SyncCopier:
 
 
 class SyncQueue:
-    """`Queue` without asyncio. Its methods may be called from several threads, also in a notebook.
+    """`Queue` without asyncio. Its methods may be called from several threads, also in a notebook::
 
     with SyncQueue("redis://localhost", route) as queue:
         queue.put(["a.fits", "b.fits"])
