@@ -188,8 +188,10 @@ class Queue:
 class SyncCopier:
     """`Copier` without asyncio. Its methods may be called from several threads, also in a notebook::
 
-    with SyncCopier(route_of(source, [ceph, swift])) as copier:
-        outcomes = copier.copy("images/a.fits")
+        with SyncCopier(route_of(source, [ceph, swift])) as copier:
+            outcomes = copier.copy("images/a.fits")
+
+    The arguments are those of `Copier`.
     """
 
     def __init__(self, route: Route, settings: WorkerSettings | None = None) -> None:
@@ -213,8 +215,10 @@ class SyncCopier:
 class SyncQueue:
     """`Queue` without asyncio. Its methods may be called from several threads, also in a notebook::
 
-    with SyncQueue("redis://localhost", route) as queue:
-        queue.put(["a.fits", "b.fits"])
+        with SyncQueue("redis://localhost", route) as queue:
+            queue.put(["a.fits", "b.fits"])
+
+    The arguments are those of `Queue`.
     """
 
     def __init__(self, url: str, route: Route) -> None:
