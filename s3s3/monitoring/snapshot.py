@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -84,6 +85,14 @@ class RouteView:
         """The age of the oldest pending job."""
         pending = (store.pending for store in self.destinations)
         return max((each.oldest_s for each in pending if each and each.oldest_s is not None), default=None)
+
+    @property
+    def reconcile_totals(self) -> dict[str, int]:
+        """The number of each outcome of the last reconcile, summed over the destinations."""
+        totals = Counter[str]()
+        for outcomes in self.last_reconcile.destinations.values() if self.last_reconcile else ():
+            totals.update(outcomes)
+        return {outcome: number for outcome, number in totals.items() if number}
 
     def problems(self) -> Iterator[str]:
         """Yield what needs attention and what to do, without ages: the text changes only with the problems."""

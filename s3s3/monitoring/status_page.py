@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
+from functools import cached_property
 
 from aiohttp import web
 from redis.asyncio import Redis
@@ -54,7 +55,6 @@ class StatusPage:
     def __init__(self, readers: Sequence[RouteSnapshotReader], token: Secret | None = None) -> None:
         self._readers = {reader.route.name: reader for reader in readers}
         self._token = token
-        self._page = Page(can_act=token is not None)
         self._parts: dict[str, str] = {}
         self._views: list[RouteView] = []
         self._expires_at_s = 0.0
@@ -72,6 +72,10 @@ class StatusPage:
             self._closing.set()
 
         app.on_shutdown.append(close)
+
+    @cached_property
+    def _page(self) -> Page:
+        return Page(can_act=self._token is not None)
 
     async def _current_parts(self) -> dict[str, str]:
         """Return the parts of the page, read from Redis within the last `UPDATE_INTERVAL_S`."""
