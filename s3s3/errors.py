@@ -18,6 +18,7 @@
     ├── StoreError                   an operation of a store failed; StoreUnavailable is one, too
     │   ├── StoreRefused             the store returned an error
     │   │   ├── NoSuchKey            a GET returned 404 NoSuchKey; a HEAD has no error code
+    │   │   ├── ContentUnreadable *  a GET returned NoSuchKey, but a HEAD finds the object
     │   │   ├── NoSuchBucket *
     │   │   ├── AccessDenied *       wrong credentials, no permission, wrong signature version
     │   │   ├── TooLarge             larger than a single PUT allows
@@ -138,6 +139,10 @@ class StoreRefused(StoreError):
 
 class NoSuchKey(StoreRefused):
     """A GET returned 404 NoSuchKey."""
+
+
+class ContentUnreadable(StoreRefused, Retriable):
+    """A HEAD finds an object for which a GET returned NoSuchKey. Retriable: it may have been created in between."""
 
 
 class NoSuchBucket(StoreRefused, Retriable):

@@ -76,8 +76,8 @@ DESTINATION = Table(
         Key("multipart_threshold", Kind.SIZE, "5 GiB",
             "Largest object for a single PUT; at most 5 GiB.", at_least=MIN_PART_BYTES),
         Key("delete", Kind.BOOLEAN, False,
-            "Propagate deletions: delete a key here once a GET at the source answers 404. s3s3 bucket also "
-            "deletes keys that the source does not have."),
+            "Propagate deletions: delete a key here once both a GET and a HEAD at the source find no object. "
+            "s3s3 bucket also deletes keys that the source does not have."),
         Key("max_delete", Kind.NUMBER, 0.1,
             "With delete = true, s3s3 bucket deletes nothing and exits with 1 if it would delete more than this "
             "fraction of the destination. 1 disables the limit.", at_least=0, at_most=1),

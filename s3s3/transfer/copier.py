@@ -20,7 +20,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from ..errors import ChecksumMismatch, DestinationTooSlow, IntegrityError, NoSuchKey, S3S3Error, TooLarge
+from ..errors import (
+    ChecksumMismatch,
+    ContentUnreadable,
+    DestinationTooSlow,
+    IntegrityError,
+    NoSuchKey,
+    S3S3Error,
+    TooLarge,
+)
 from ..model import Endpoint, Job, Outcome
 from ..monitoring.metrics import Metrics
 from ..s3 import ObjectInfo, ObjectStream, Source, Store
@@ -110,19 +118,42 @@ class Copier:
         if pending:
             await (object_copy.compare_and_copy(pending) if compare else object_copy.copy(pending))
         if object_copy.missing:
-            deletions = []
-            for copy in object_copy.missing:
-                if copy.store.endpoint.delete and (self._matches is None or self._matches(key)):
-                    deletions.append(copy.delete(check_lease, compare=compare))
-                else:
-                    copy.record_source_missing()
-            await gather_or_cancel(deletions)
+            await self._settle_missing(key, object_copy.missing, check_lease, compare=compare)
         outcomes = [copy.outcome for copy in copies if copy.outcome is not None]
         assert len(outcomes) == len(copies), "every destination of a finished copy has an outcome"
         errors = {id(outcome.error): outcome.error for outcome in outcomes if isinstance(outcome.error, IntegrityError)}
         for error in errors.values():  # an error of the source is the same for every destination, and counts once
             self._metrics.verify_mismatch[self._route, error.store] += 1
         return outcomes
+
+    async def _settle_missing(
+        self, key: str, copies: Sequence[DestinationCopy], check_lease: LeaseCheck, *, compare: bool
+    ) -> None:
+        """Delete the copies of an object for which a GET returned NoSuchKey, where deletions are propagated.
+
+        A store that has lost the content of an object answers NoSuchKey too, and the copies may be the last ones. So a
+        HEAD has to agree that there is no object; if it finds one, or fails, that is the failure of every copy.
+        """
+        try:
+            info = await self.source.head(key)
+            if info is not None:
+                raise ContentUnreadable(
+                    f"listed, but its content cannot be read; HEAD reports {info.size_bytes} bytes",
+                    store=self.source.name, operation="GET", key=key, status=404, code="NoSuchKey",
+                    advice="its copies are kept; look for its lost parts in the store's data pool, or ask the store's "
+                    "operators",
+                )  # fmt: skip
+        except S3S3Error as error:
+            for copy in copies:
+                copy.record_failure(error)
+            return
+        deletions = []
+        for copy in copies:
+            if copy.store.endpoint.delete and (self._matches is None or self._matches(key)):
+                deletions.append(copy.delete(check_lease, compare=compare))
+            else:
+                copy.record_source_missing()
+        await gather_or_cancel(deletions)
 
 
 class SourceAttributes:

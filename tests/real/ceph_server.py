@@ -113,10 +113,22 @@ class CephServer(StoreServer):
                 f"--secret-key={account.secret_access_key}",
             )
 
-    def _run(self, *command: str | Path) -> None:
+    def remove_tail(self, key: str) -> None:
+        """Remove the objects in Ceph's data pool that hold the content of one key, but not its head: HEAD and LIST
+        still show the key."""
+        pool = "default.rgw.buckets.data"
+        names = self._run("rados", "-p", pool, "ls").splitlines()
+        tail = [name for name in names if "__multipart_" in name or "__shadow_" in name]
+        mine = [name for name in tail if f"_{key}." in name]
+        if not mine:
+            raise ServerFailed(f"no tail objects of {key!r} in {tail}")
+        self._run("rados", "-p", pool, "rm", *mine)
+
+    def _run(self, *command: str | Path) -> str:
         result = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=60, check=False)
         if result.returncode != 0:
             raise ServerFailed(f"{command[0]} ended with status {result.returncode}: {result.stderr[-2000:]}")
+        return result.stdout
 
 
 # trust forwarded https: a topic URL with a password is accepted only over HTTPS, or behind a proxy that reports HTTPS.

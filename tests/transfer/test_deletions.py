@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from s3s3.errors import AccessDenied, LeaseLost, NoSuchBucket, NoSuchKey, StoreError, StoreRefused, StoreUnavailable
+from s3s3.errors import (
+    AccessDenied,
+    ContentUnreadable,
+    LeaseLost,
+    NoSuchBucket,
+    NoSuchKey,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
 from s3s3.model import Result
 from s3s3.transfer.copier import Copier
 from tests.scripted_store import Object, unavailable
-from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, TINY, ExpiringLease, Scene
+from tests.transfer.scene import BIG, KEY, LOOKS_LIKE_AN_MD5, PARTS, TINY, ExpiringLease, Scene
 
 
 def gone_from_the_source(**settings: object) -> Scene:
@@ -42,6 +51,60 @@ async def test_compare_deletes_only_existing_objects() -> None:
     assert (deleted.result, deleted.destination_size_bytes) == (Result.DELETED, len(TINY))
     assert absent.result is Result.SOURCE_MISSING
     assert scene.destination.requests == ["HEAD", "DELETE", "HEAD"]
+
+
+NO_SUCH_KEY = NoSuchKey("gone", store="ceph", operation="GET", key=KEY, status=404, code="NoSuchKey")
+
+
+@pytest.mark.parametrize("compare", [False, True])
+async def test_object_that_only_a_get_misses_is_a_retriable_failure(compare: bool) -> None:
+    scene = gone_from_the_source()
+    scene.source.objects[KEY] = Object(TINY)
+    scene.source.serves[KEY] = [NO_SUCH_KEY]
+
+    outcomes = await scene.copy(compare=compare)
+
+    assert [outcome.result for outcome in outcomes] == [Result.FAILED] * 2
+    assert all(isinstance(outcome.error, ContentUnreadable) and outcome.error.retriable for outcome in outcomes)
+    assert all("listed, but its content cannot be read" in outcome.reason for outcome in outcomes)
+    assert scene.source.requests == ["GET", "HEAD"]
+    assert [store.requests for store in scene.destinations] == [[], []]
+
+
+async def test_object_created_between_get_and_head_is_copied_by_the_next_attempt() -> None:
+    scene = gone_from_the_source()
+    created = Object(b"newer")
+    scene.source.objects[KEY] = created
+    scene.source.serves[KEY] = [NO_SUCH_KEY, created]
+
+    await scene.copy()
+    outcomes = await scene.copy(compare=True)
+
+    assert [outcome.result for outcome in outcomes] == [Result.COPIED] * 2
+    assert scene.stored().content == b"newer"
+
+
+async def test_failed_head_at_the_source_prevents_deletion() -> None:
+    scene = gone_from_the_source()
+    scene.source.head_error = StoreUnavailable("away", store="ceph", operation="HEAD")
+
+    outcomes = await scene.copy()
+
+    assert [(outcome.result, outcome.error) for outcome in outcomes] == [(Result.FAILED, scene.source.head_error)] * 2
+    assert KEY in scene.destination.objects
+
+
+async def test_content_that_disappears_while_it_is_compared_is_not_deleted_elsewhere() -> None:
+    scene = Scene(BIG, etag=PARTS)
+    scene.source.verify_md5 = True
+    scene.destination.settings = {"delete": True}
+    scene.destination.objects[KEY] = Object(BIG)
+    scene.source.serves[KEY] = [Object(BIG, etag=PARTS), NO_SUCH_KEY]
+
+    outcome = await scene.outcome(compare=True)
+
+    assert isinstance(outcome.error, ContentUnreadable)
+    assert scene.destination.requests == ["HEAD"]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +171,7 @@ async def test_object_deleted_between_two_reads_is_deleted() -> None:
     scene = Scene(BIG, etag=LOOKS_LIKE_AN_MD5)
     scene.destination.settings = {"delete": True}
     first = Object(BIG, etag=LOOKS_LIKE_AN_MD5)
+    scene.source.objects.clear()
     scene.source.serves[KEY] = [first, NoSuchKey("gone", store="ceph", operation="GET", key=KEY, status=404)]
 
     assert (await scene.outcome()).result is Result.DELETED

@@ -153,7 +153,7 @@ async def test_expired_lease_prevents_server_side_copy() -> None:
     assert not lost.indeterminate
 
 
-async def test_missing_source_is_confirmed_by_a_get_before_a_deletion() -> None:
+async def test_missing_source_is_confirmed_by_a_get_and_a_head_before_a_deletion() -> None:
     scene = one_store_with()
     scene.source.objects.clear()
     scene.destination.settings = {"delete": True}
@@ -162,7 +162,7 @@ async def test_missing_source_is_confirmed_by_a_get_before_a_deletion() -> None:
     deleted, _ = await scene.copy()
 
     assert deleted.result is Result.DELETED
-    assert scene.source.requests == ["HEAD", "GET"]
+    assert scene.source.requests == ["HEAD", "GET", "HEAD"]
 
 
 async def test_recorded_etag_is_not_copied_server_side() -> None:

@@ -1,0 +1,102 @@
+"""A source lists objects that it can no longer read: the copies elsewhere are the last ones, and must survive."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from s3s3.scripts import bucket, jobs
+from tests.integration.commands import Listener, endpoint_table, eventually, report_lines
+from tests.integration.objects import MIB
+from tests.real.ceph_server import CephServer
+from tests.scripts.command import run
+
+pytestmark = pytest.mark.real
+
+KEY = "archive.tar"
+CONTENT = [b"a" * 5 * MIB, b"b" * MIB]
+MESSAGE = "listed, but its content cannot be read"
+
+
+class Place:
+    """A multipart object in Ceph whose content is lost, and its copy in another bucket, with `delete = true`."""
+
+    def __init__(self, ceph: CephServer, new_bucket: Callable[..., str], redis_url: str, folder: Path) -> None:
+        self.source = ceph.endpoint(new_bucket(ceph))
+        self.destination = ceph.endpoint(new_bucket(ceph, 1), "destination", account=1)
+        self.source_client, self.client = ceph.boto3_client(), ceph.boto3_client(1)
+        self.redis_url = redis_url
+        self.report = folder / "report.jsonl"
+        self.config = folder / "s3s3.toml"
+        self.write_config()
+        self.upload()
+        self.client.put_object(Bucket=self.destination.bucket_name, Key=KEY, Body=b"".join(CONTENT))
+        ceph.remove_tail(KEY)
+        assert self.source_client.head_object(Bucket=self.source.bucket_name, Key=KEY)["ContentLength"] == 6 * MIB
+        with pytest.raises(self.source_client.exceptions.NoSuchKey):
+            self.source_client.get_object(Bucket=self.source.bucket_name, Key=KEY)
+
+    def write_config(self) -> None:
+        self.config.write_text(
+            f"{endpoint_table(self.source)}\n{endpoint_table(self.destination)}delete = true\n"
+            f'max_delete = 1\n[pubsub]\nurl = "{self.redis_url}"\n[worker]\nmax_attempts = 1\n[http]\nbind = ""\n'
+        )
+        self.config.chmod(0o600)
+
+    def upload(self) -> None:
+        where: Any = {"Bucket": self.source.bucket_name, "Key": KEY}
+        upload_id = self.source_client.create_multipart_upload(**where)["UploadId"]
+        parts = [
+            self.source_client.upload_part(**where, UploadId=upload_id, PartNumber=number, Body=content)["ETag"]
+            for number, content in enumerate(CONTENT, 1)
+        ]
+        listed: Any = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(parts, 1)]
+        self.source_client.complete_multipart_upload(**where, UploadId=upload_id, MultipartUpload={"Parts": listed})
+
+    def copy(self) -> bytes:
+        return self.client.get_object(Bucket=self.destination.bucket_name, Key=KEY)["Body"].read()
+
+    def compare(self, *arguments: str) -> str:
+        """Run `s3s3 bucket`, which has to fail; return the reason in its report."""
+        done = run(bucket.main, "--config", self.config, "--report", self.report, *arguments)
+        assert done.status == 1, done
+        [line], summary = report_lines(self.report)
+        assert (line["outcome"], summary["proven"]) == ("failed", False)
+        assert isinstance(line["reason"], str)
+        return line["reason"]
+
+
+@pytest.fixture
+def place(ceph: CephServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path) -> Place:
+    return Place(ceph, new_bucket, redis_url, tmp_path)
+
+
+def test_a_notification_for_an_unreadable_object_leaves_its_copy_and_ends_as_a_dead_letter(place: Place) -> None:
+    with Listener(place.config), redis.Redis.from_url(place.redis_url) as client:
+        client.publish("backup", KEY)
+        listed = eventually(lambda: MESSAGE in run(jobs.main, "list", "--config", place.config).out, "a dead letter")
+
+    assert listed
+    assert place.copy() == b"".join(CONTENT)
+
+
+@pytest.mark.parametrize("arguments", [["--force"], ["--force", "--without-redis"]])
+def test_a_forced_run_reports_an_unreadable_object_and_leaves_its_copy(place: Place, arguments: list[str]) -> None:
+    reason = place.compare(*arguments)
+
+    assert re.search(f"{MESSAGE}.*operators", reason)
+    assert place.copy() == b"".join(CONTENT)
+
+
+def test_a_run_that_compares_contents_leaves_the_copy_of_an_unreadable_object(place: Place) -> None:
+    place.source = dataclasses.replace(place.source, verify_md5=True)
+    place.write_config()
+
+    assert MESSAGE in place.compare()
+    assert place.copy() == b"".join(CONTENT)
