@@ -24,6 +24,9 @@ MAX_KEY_BYTES = 1024
 
 MINUTES_OF_A_DAY = 24 * 60
 
+#: First part of every Redis key, unless `[pubsub] namespace` has another one.
+DEFAULT_NAMESPACE = "s3s3"
+
 
 class Secret(str):
     """A string with a masked `repr`; other `str` methods return the plain text."""
@@ -100,7 +103,7 @@ class Route:
 
     A key is always the object's name in the source bucket; only `s3s3.s3` maps it to the prefix of a destination.
     `include` and `exclude` are globs on the key without the source's prefix. `channel` is the Redis channel of its
-    notifications; "" for none.
+    notifications; "" for none. `namespace` is the first part of its Redis keys.
     """
 
     name: str
@@ -109,6 +112,7 @@ class Route:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     channel: str = ""
+    namespace: str = DEFAULT_NAMESPACE
 
     @property
     def destination_names(self) -> tuple[str, ...]:

@@ -32,10 +32,14 @@ __all__ = ["DEFAULT_ROUTE", "Config", "ConfigError", "HttpSettings", "PubSub", "
 
 @dataclass(frozen=True, slots=True)
 class PubSub:
-    """The `[pubsub]` table. `url` may contain a password; "" means no Redis. `channel` "" means no channel."""
+    """The `[pubsub]` table. `url` may contain a password; "" means no Redis. `channel` "" means no channel.
+
+    `namespace` is the first part of every Redis key.
+    """
 
     url: Secret
     channel: str
+    namespace: str
     mark_done: bool
     backfill: bool
     backfill_margin_s: float
@@ -150,6 +154,7 @@ def load(
     tables = {**settings.tables, HTTP.name: _with_bind(settings.tables[HTTP.name], http_bind)}
     _check_sources(tables, routes, errors)
     http, worker = tables[HTTP.name].values, tables[WORKER.name].values
+    namespace = tables[PUBSUB.name].values["namespace"]
     # A relative spool_dir is relative to the configuration file.
     spool_dir = file.path.parent / worker["spool_dir"] if worker["spool_dir"] else Path(tempfile.gettempdir())
     if not spool_dir.is_dir():
@@ -157,15 +162,19 @@ def load(
     errors.raise_if_any()
     return Config(
         path=file.path,
-        routes=build_routes(routes, default_channel=tables[PUBSUB.name].values["channel"]),
+        routes=build_routes(routes, tables[PUBSUB.name].values["channel"], namespace),
         pubsub=PubSub(**tables[PUBSUB.name].values),
         worker=WorkerSettings(**{**worker, "spool_dir": spool_dir}),
         http=HttpSettings(http["bind"][0], http["bind"][1], http["token"]) if http["bind"] else None,
         mirror=mirror_settings(settings),
-        stream=StreamSettings(**tables[STREAM.name].values) if STREAM.name in tables else None,
+        stream=_stream_settings(tables.get(STREAM.name), namespace),
         sqs=SqsSettings(**tables[SQS.name].values) if SQS.name in tables else None,
         webhook=_webhook_settings(tables.get(WEBHOOK.name)),
     )
+
+
+def _stream_settings(table: ParsedTable | None, namespace: str) -> StreamSettings | None:
+    return None if table is None else StreamSettings(table.values["name"], table.values["group"] or namespace)
 
 
 def _webhook_settings(table: ParsedTable | None) -> WebhookSettings | None:
@@ -181,6 +190,8 @@ def _check_sources(tables: Mapping[str, ParsedTable], routes: Sequence[RouteSett
     for table in (STREAM, SQS, WEBHOOK):
         if table.name in tables and pubsub["url"] == "":
             errors.add((table.name,), "notifications need Redis, which holds the queue; give [pubsub] a url")
+    if set("{}") & set(pubsub["namespace"] or ""):
+        errors.add((PUBSUB.name,), "must not contain braces, which mark the route's name in Redis keys", "namespace")
     channels = [pubsub["channel"] if route.channel is None else route.channel for route in routes]
     if pubsub["mark_done"] and "" in channels:
         message = "the marker's name begins with the channel; give each route a channel, or leave mark_done out"

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
-from ..model import Endpoint, Route, Secret
+from ..model import DEFAULT_NAMESPACE, Endpoint, Route, Secret
 from .routes import RouteSettings, build_endpoint
-from .schema import MIRROR, MIRROR_CACHE, MIRROR_PROXY, MIRROR_REDIRECT, ROUTES
+from .schema import MIRROR, MIRROR_CACHE, MIRROR_PROXY, MIRROR_REDIRECT, PUBSUB, ROUTES
 from .table_reader import ParsedTable
 from .toml_file import ConfigErrors, dotted
 from .value_types import toml_repr
@@ -26,11 +26,12 @@ class ProxySettings:
     max_wait_s: float
     private: tuple[IPv4Network | IPv6Network, ...]
     destination: Endpoint
+    namespace: str = DEFAULT_NAMESPACE
 
     @property
     def route(self) -> Route:
         """The route of the misses; its name is part of Redis keys."""
-        return _route("mirror.proxy", self.destination)
+        return _route("mirror.proxy", self.destination, self.namespace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,12 @@ class RedirectSettings:
     lifespan_days: int
     force_https: bool
     destinations: Mapping[tuple[str, str], Endpoint]
+    namespace: str = DEFAULT_NAMESPACE
 
     @property
     def routes(self) -> dict[tuple[str, str], Route]:
         """The routes of the misses, one per destination; their names are part of Redis keys."""
-        return {place: _route(endpoint.name, endpoint) for place, endpoint in self.destinations.items()}
+        return {place: _route(endpoint.name, endpoint, self.namespace) for place, endpoint in self.destinations.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +94,8 @@ class MirrorSettings:
         return (*redirect, *([self.proxy.route] if self.proxy else []))
 
 
-def _route(name: str, destination: Endpoint) -> Route:
-    return Route(name, Endpoint(f"{name}.source", ""), (destination,))
+def _route(name: str, destination: Endpoint, namespace: str) -> Route:
+    return Route(name, Endpoint(f"{name}.source", ""), (destination,), namespace=namespace)
 
 
 def mirror_routes(file: ParsedTable, errors: ConfigErrors) -> list[RouteSettings]:
@@ -137,14 +139,23 @@ def mirror_settings(file: ParsedTable) -> MirrorSettings:
     redirect, proxy, cache = (
         _frontend_table(file, table.name) for table in (MIRROR_REDIRECT, MIRROR_PROXY, MIRROR_CACHE)
     )
+    namespace = file.tables[PUBSUB.name].values["namespace"]
     proxy_settings = None
     if proxy:
         (destination,), values = proxy.tables.values(), proxy.values
         host, port = values["bind"]
         proxy_settings = ProxySettings(
-            host, port, values["source"], values["max_wait_s"], values["allow_private"], _endpoint(destination)
+            host,
+            port,
+            values["source"],
+            values["max_wait_s"],
+            values["allow_private"],
+            _endpoint(destination),
+            namespace,
         )
-    return MirrorSettings(_redirect(redirect) if redirect else None, proxy_settings, _cache(cache) if cache else None)
+    return MirrorSettings(
+        _redirect(redirect, namespace) if redirect else None, proxy_settings, _cache(cache) if cache else None
+    )
 
 
 def _frontend_table(file: ParsedTable, name: str) -> ParsedTable | None:
@@ -180,7 +191,7 @@ def _cache(settings: ParsedTable) -> CacheSettings:
     )
 
 
-def _redirect(settings: ParsedTable) -> RedirectSettings:
+def _redirect(settings: ParsedTable, namespace: str) -> RedirectSettings:
     values = settings.values
     destinations = {}
     for service in settings.tables.values():
@@ -197,5 +208,6 @@ def _redirect(settings: ParsedTable) -> RedirectSettings:
         patterns=values["allowed_patterns"],
         private=values["allow_private"],
         destinations=destinations,
+        namespace=namespace,
         **{name: values[name] for name in same_names},
     )

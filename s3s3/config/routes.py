@@ -59,7 +59,7 @@ def _route_in(table: ParsedTable, name: str) -> RouteSettings:
     )
 
 
-def build_routes(routes: Sequence[RouteSettings], default_channel: str) -> tuple[Route, ...]:
+def build_routes(routes: Sequence[RouteSettings], default_channel: str, namespace: str) -> tuple[Route, ...]:
     """Return the routes of a valid file.
 
     A route comes after those that write its source, so that one comparison of all routes in order is enough.
@@ -81,6 +81,7 @@ def build_routes(routes: Sequence[RouteSettings], default_channel: str) -> tuple
                 include=route.source.values["include"],
                 exclude=route.source.values["exclude"],
                 channel=default_channel if route.channel is None else route.channel,
+                namespace=namespace,
             )
         )
     return tuple(built)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..model import MAX_KEY_BYTES, MIN_PART_BYTES
+from ..model import DEFAULT_NAMESPACE, MAX_KEY_BYTES, MIN_PART_BYTES
 from .schema_types import Key, Kind, Table, WhenAbsent
 
 #: The key by which a table refers to a [stores.NAME] table and takes its keys.
@@ -107,6 +107,8 @@ PUBSUB = Table(
         Key("channel", Kind.TEXT, "backup",
             'Channel on which producers PUBLISH keys. "" for none, if [stream], [sqs] or [webhook] is used instead.',
             may_be_empty=True),
+        Key("namespace", Kind.TEXT, DEFAULT_NAMESPACE,
+            "First part of every Redis key. Services with routes of the same name need different ones on one Redis."),
         Key("mark_done", Kind.BOOLEAN, False, "After each copy, set the Redis key CHANNEL=>KEY to True."),
         Key("backfill", Kind.BOOLEAN, True,
             "Detect keys that were published while no listener was subscribed, and copy them (gap backfill)."),
@@ -155,7 +157,13 @@ STREAM = Table(
     'routes, "bucket". No notification is lost. s3s3 does not trim the stream; producers do.',
     (
         Key("name", Kind.TEXT, "s3s3:notifications", "The Redis key of the stream.", shown=True),
-        Key("group", Kind.TEXT, "s3s3", "The consumer group; listeners with the same routes share it."),
+        Key(
+            "group",
+            Kind.TEXT,
+            None,
+            "The consumer group; listeners with the same routes share it. Default: the namespace of [pubsub].",
+            example=DEFAULT_NAMESPACE,
+        ),
     ),
     absent=WhenAbsent.OFF,
 )

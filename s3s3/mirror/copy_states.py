@@ -1,6 +1,6 @@
 """Cache copy states (present, pending, error) in Redis.
 
-Keys, each beginning with `s3s3:{ROUTE}:`, where ROUTE is a destination of the redirect front end:
+Keys, each beginning with `NAMESPACE:{ROUTE}:`, where ROUTE is a destination of the redirect front end:
 
     state:KEY       string: the state of one copy, JSON; expires, and a HEAD restores what is lost
         name            present | pending | error
@@ -26,7 +26,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from ..errors import RedisUnavailable, UpstreamRefused, UrlForbidden
-from ..model import Outcome, Result
+from ..model import Outcome, Result, Route
 from ..monitoring.log import log_fields
 from ..queue.redis_calls import keyspace, translate_errors
 
@@ -55,10 +55,10 @@ class CopyState:
 class CopyStates:
     """The states of one destination's copies. Without Redis all methods but `delete` log a warning and go on."""
 
-    def __init__(self, client: Redis, route: str, lifespan_days: int) -> None:
+    def __init__(self, client: Redis, route: Route, lifespan_days: int) -> None:
         self._client = client
-        self._route = route
-        self._prefix = keyspace(route) + "state:"
+        self._route = route.name
+        self._prefix = keyspace(route.namespace, route.name) + "state:"
         self._lifespan_s = lifespan_days * DAY_S
 
     async def read(self, key: str) -> CopyState | None:

@@ -127,7 +127,7 @@ async def _redirect(
                 timeouts=UPSTREAM_TIMEOUTS,
             )
             stores = await stack.enter_async_context(destination_stores(endpoint, shared.worker))
-            states = CopyStates(shared.client, route.name, settings.lifespan_days)
+            states = CopyStates(shared.client, route, settings.lifespan_days)
             mirrored = MirroredRoute(
                 route,
                 origin,

@@ -26,7 +26,7 @@ from redis.asyncio import Redis
 
 from ..model import Lane, Route, matcher
 from ..queue.base import JobRequest
-from ..queue.redis_calls import LuaScripts, RedisRetry, keyspace
+from ..queue.redis_calls import LuaScripts, RedisRetry
 from ..queue.redis_queue import RedisJobQueue
 from ..tasks import run_with_background, wait_with_timeout
 from .leader_election import LEASE_S, LeaderElection
@@ -76,12 +76,11 @@ class PubSubSource:
         self._last_checkpoint_recorded = asyncio.Event()
         self._health = SourceHealth(f"channel {channel}", 0, count)
         self._retry = RedisRetry()
-        prefix = keyspace(route.name)
-        scripts = LuaScripts(jobs.client, __package__, prefix, folder="lua")
+        scripts = LuaScripts(jobs.client, __package__, jobs.prefix, folder="lua")
         self._buffer = MessageBuffer(channel)
         self.watermark = Watermark(scripts, channel, jobs.consumer)
         self._election = LeaderElection(scripts, channel, jobs.consumer, self._buffer, self.watermark)
-        self.subscription = Subscription(subscriber_client, jobs.client, channel, f"{prefix}checkpoint", self._buffer)
+        self.subscription = Subscription(subscriber_client, jobs.client, channel, jobs.prefix, self._buffer)
 
     @property
     def is_leader(self) -> bool:

@@ -126,7 +126,8 @@ class Subscription:
     Args:
         subscriber_client: a client for the subscription that returns bytes.
         client: any client, for the pings.
-        checkpoint_channel: a second channel, received in order with the first.
+        prefix: the prefix of the route's Redis keys, also of the channels for pings and checkpoints. Checkpoints are
+            received in order with the messages of `channel`.
         buffer: gets what is received.
 
     Attributes:
@@ -138,14 +139,14 @@ class Subscription:
         subscriber_client: Redis,
         client: Redis,
         channel: str,
-        checkpoint_channel: str,
+        prefix: str,
         buffer: MessageBuffer,
     ) -> None:
         self._subscriber_client = subscriber_client
         self._client = client
         self._channel = channel
-        self._ping_channel = f"s3s3:ping:{secrets.token_hex(8)}"
-        self._checkpoint_channel = checkpoint_channel
+        self._ping_channel = f"{prefix}ping:{secrets.token_hex(8)}"
+        self._checkpoint_channel = f"{prefix}checkpoint"
         self._buffer = buffer
         self._last_ping_s = 0.0
         self.alive = False

@@ -71,12 +71,12 @@ _MESSAGES = (
 )
 
 
-def keyspace(route_name: str) -> str:
-    """Return the prefix of every Redis key of a route: `s3s3:{ROUTE}:`.
+def keyspace(namespace: str, route_name: str) -> str:
+    """Return the prefix of every Redis key of a route: `NAMESPACE:{ROUTE}:`.
 
     The braces are a hash tag: a cluster keeps all keys of a route in one slot, where one script can use them together.
     """
-    return f"s3s3:{{{route_name}}}:"
+    return f"{namespace}:{{{route_name}}}:"
 
 
 def is_no_group(error: Exception) -> bool:

@@ -1,6 +1,7 @@
 """The job queue in Redis: one for each route, shared by all processes of the fleet.
 
-Each key begins with `s3s3:{ROUTE}:`. The braces are a hash tag: a cluster keeps all keys of a route in one slot.
+Each key begins with `NAMESPACE:{ROUTE}:` (`[pubsub] namespace`, by default s3s3). The braces are a hash tag: a cluster
+keeps all keys of a route in one slot.
 Times are Unix times in ms by Redis's clock. Several names in one field have a space between them.
 
     KEY                  TYPE, MEANING
@@ -58,7 +59,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from ..errors import LeaseLost
-from ..model import Job, Lane, Route
+from ..model import DEFAULT_NAMESPACE, Job, Lane, Route
 from .admin import KEYS_PER_CALL, QueueAdmin, dead_letter_json
 from .base import (
     INITIAL_PROBE_INTERVAL_S,
@@ -119,6 +120,7 @@ class RedisJobQueue(QueueAdmin):
     Every method can raise RedisUnavailable. `QueueAdmin` has the operators' methods.
 
     Args:
+        namespace: first part of every Redis key.
         source: name of the source, which names its circuit.
         lease_s: how long a claim is valid without a renewal; the same in the whole fleet.
         recheck_delay_s: when to recheck a key after a PUT that may still be in flight. At least as long as that PUT
@@ -131,11 +133,12 @@ class RedisJobQueue(QueueAdmin):
         route: str,
         destinations: Sequence[str],
         *,
+        namespace: str = DEFAULT_NAMESPACE,
         source: str = "source",
         lease_s: float = 60.0,
         recheck_delay_s: float | None = None,
     ) -> None:
-        prefix = keyspace(route)
+        prefix = keyspace(namespace, route)
         recheck_s = 2 * lease_s if recheck_delay_s is None else recheck_delay_s
         scripts = LuaScripts(
             client,
@@ -159,7 +162,8 @@ class RedisJobQueue(QueueAdmin):
     @classmethod
     def of(cls, client: Redis, route: Route, lease_s: float) -> RedisJobQueue:
         """Return the queue of a configured route."""
-        return cls(client, route.name, route.destination_names, source=route.source.name, lease_s=lease_s)
+        return cls(client, route.name, route.destination_names, namespace=route.namespace, source=route.source.name,
+                   lease_s=lease_s)  # fmt: skip
 
     async def enqueue(
         self, requests: Iterable[JobRequest], lane: Lane, tracker_id: str = "", unconditional: bool | None = None

@@ -188,14 +188,14 @@ class UnitLimiter:
 class DestinationRateLimiter:
     """The rate limits of one destination; implements `s3.RateLimiter`."""
 
-    def __init__(self, route: str, endpoint: Endpoint, client: Redis | None, metrics: Metrics) -> None:
+    def __init__(self, route: Route, endpoint: Endpoint, client: Redis | None, metrics: Metrics) -> None:
         def on_wait(seconds: float) -> None:
-            metrics.limit_wait_seconds[route, endpoint.name] += seconds
+            metrics.limit_wait_seconds[route.name, endpoint.name] += seconds
 
         def limiter(unit: str, windows: Sequence[Window], min_amount: int) -> UnitLimiter | None:
             if not windows:
                 return None
-            key = f"{keyspace(route)}limit:{endpoint.name}:{unit}"
+            key = f"{keyspace(route.namespace, route.name)}limit:{endpoint.name}:{unit}"
             gcra = LocalGcra(BURST_S) if client is None else RedisGcra(client, key)
             return UnitLimiter(windows, min_amount, gcra, on_wait)
 
@@ -249,7 +249,7 @@ def rate_limiters(route: Route, client: Redis | None, metrics: Metrics) -> dict[
     `client` None: the limits are not shared with other processes.
     """
     return {
-        destination.name: DestinationRateLimiter(route.name, destination, client, metrics)
+        destination.name: DestinationRateLimiter(route, destination, client, metrics)
         for destination in route.destinations
         if destination.max_requests_per_s or destination.max_bytes_per_s
     }

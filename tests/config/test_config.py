@@ -30,7 +30,7 @@ def test_the_smallest_file_gets_every_default() -> None:
     assert loaded_config.routes == (
         Route("default", source, (dataclasses.replace(source, name="destination", bucket_name="b"),), channel="backup"),
     )
-    assert loaded_config.pubsub == PubSub(Secret("redis://localhost:6379/0"), "backup", False, True, 3600)
+    assert loaded_config.pubsub == PubSub(Secret("redis://localhost:6379/0"), "backup", "s3s3", False, True, 3600)
     assert loaded_config.worker == WorkerSettings(32, 8, 60, Path(tempfile.gettempdir()), 8 * 1024**3)
     assert loaded_config.http == HttpSettings("127.0.0.1", 9180)
 
@@ -92,7 +92,7 @@ bind = "[::1]:8080"
                 "other",
             ),
         ),
-        pubsub=PubSub(Secret("rediss://:pw@redis/1"), "other", True, False, 1.5),
+        pubsub=PubSub(Secret("rediss://:pw@redis/1"), "other", "s3s3", True, False, 1.5),
         worker=WorkerSettings(4, 2, 10, tmp_path / "spool", 1024**3),
         http=HttpSettings("::1", 8080),
     )  # fmt: skip

@@ -66,6 +66,12 @@ def test_a_redirect_front_has_destinations_by_service_and_region() -> None:
     assert not redirect.patterns[0].match("https://artifacts.example.org.evil.org/x")
 
 
+def test_the_routes_of_mirrors_have_the_namespace() -> None:
+    mirror = loaded(PROXY + REDIRECT + '[pubsub]\nnamespace = "other"\n', TOKEN).mirror
+    assert {route.namespace for route in mirror.routes} == {"other"}
+    assert len(mirror.routes) == 3
+
+
 @pytest.mark.parametrize(
     ("written", "read"),
     [("true", ("0.0.0.0/0", "::/0")), ("false", ()), ('["127.0.0.1/32", "fd00::/8"]', ("127.0.0.1/32", "fd00::/8"))],

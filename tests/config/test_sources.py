@@ -24,6 +24,21 @@ def test_a_table_with_nothing_but_what_it_needs_turns_its_source_on() -> None:
     assert "'s'" not in repr(found.webhook)
 
 
+def test_the_consumer_group_of_the_stream_is_the_namespace_unless_given() -> None:
+    found = loaded(SOUND + '[pubsub]\nnamespace = "other"\n[stream]\n')
+    assert found.pubsub.namespace == "other"
+    assert [route.namespace for route in found.routes] == ["other"]
+    assert found.stream == StreamSettings("s3s3:notifications", "other")
+    given = loaded(SOUND + '[pubsub]\nnamespace = "other"\n[stream]\ngroup = "own"\n').stream
+    assert given is not None and given.group == "own"
+
+
+@pytest.mark.parametrize("namespace", ["", "{other}", "a}b"])
+def test_a_namespace_without_text_or_with_braces_is_refused(namespace: str) -> None:
+    (problem,) = problems_in(SOUND + f'[pubsub]\nnamespace = "{namespace}"\n')
+    assert "[pubsub] namespace: must " in problem
+
+
 def test_a_webhook_without_a_token_is_one_that_says_so() -> None:
     (problem,) = problems_in(SOUND + "[webhook]\n")
     assert "[webhook]" in problem and "token is missing" in problem

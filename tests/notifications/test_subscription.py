@@ -50,7 +50,7 @@ class Received(MessageBuffer):
         return [message.at_s for message in self.messages if message.text is message.checkpoint is None]
 
     def subscription(self, subscriber_client: Redis, client: Redis) -> Subscription:
-        return Subscription(subscriber_client, client, "backup", "checkpoint", self)
+        return Subscription(subscriber_client, client, "backup", "s3s3:{default}:", self)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ async def test_messages_of_the_checkpoint_channel_are_checkpoints(clients: tuple
     received, (subscriber_client, client) = Received(), clients
     async with running(received.subscription(subscriber_client, client).run()):
         await until(lambda: received.pings)
-        await client.publish("checkpoint", b"1")
+        await client.publish("s3s3:{default}:checkpoint", b"1")
         await until(lambda: received.checkpoints == [b"1"])
         assert received.texts == []
 

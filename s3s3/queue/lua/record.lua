@@ -1,6 +1,6 @@
 -- Prepended to every other script of this folder: the record of a key, and the rule for enqueueing one.
 --
--- KEYS[1] is the route's prefix, "s3s3:{ROUTE}:". Every key is built from it here; all share its hash tag,
+-- KEYS[1] is the route's prefix, "NAMESPACE:{ROUTE}:". Every key is built from it here; all share its hash tag,
 -- so they are in one slot of a cluster, and a script may use them all.
 -- ARGV[1] is the delay of a recheck in ms, for every script. redis_queue.py documents each key and field.
 

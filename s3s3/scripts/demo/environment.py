@@ -16,7 +16,7 @@ import tomlkit
 from tomlkit.items import Table
 
 from ...config import DEFAULT_ROUTE
-from ...model import Endpoint, Lane
+from ...model import DEFAULT_NAMESPACE, Endpoint, Lane
 from ...notifications.leader_election import LEASE_S as LEADER_LEASE_S
 from ...queue.redis_calls import keyspace, translate_errors
 from .commands import Listener
@@ -32,7 +32,7 @@ __all__ = ["CHANNEL", "LEADER_LEASE_S", "LEASE_S", "Environment", "Queue", "chec
 CHANNEL = "backup"
 LEASE_S = 5
 
-_STREAM = keyspace(DEFAULT_ROUTE) + Lane.FRESH.value
+_STREAM = keyspace(DEFAULT_NAMESPACE, DEFAULT_ROUTE) + Lane.FRESH.value
 _GROUP = "s3s3"
 
 
