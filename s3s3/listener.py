@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from . import config as configuration
 from .config import Config
 from .errors import AccessDenied, ConfigError, NoSuchBucket, S3S3Error
+from .monitoring.formatting import duration_text
 from .monitoring.metrics import Metrics
 from .notifications.chaining import on_copied_for
 from .notifications.gap_backfill import GapBackfill
@@ -102,7 +103,8 @@ class RouteListener:
         if self.pubsub and not self.pubsub.subscription.alive:
             return f"route {self.route.name}: not subscribed"
         if self.pubsub and self.pubsub.lag_s > STALLED_AFTER_S:
-            return f"route {self.route.name}: messages received {self.pubsub.lag_s:.0f} s ago are not enqueued yet"
+            age = duration_text(self.pubsub.lag_s)
+            return f"route {self.route.name}: messages received {age} ago are not enqueued yet"
         return ""
 
     async def readiness_problems(self) -> list[str]:

@@ -43,6 +43,7 @@ LIBRARIES = {
     "boto3": "notifications s3 scripts",
     "botocore": "notifications s3 scripts",
     "defusedxml": "s3",
+    "humanize": "monitoring",
     "jinja2": "monitoring",
     "prometheus_client": "monitoring scripts",
     "redis": "listener mirror monitoring notifications queue scripts worker",
@@ -277,7 +278,8 @@ print(*{name.partition(".")[0] for name in sys.modules})
 
 @pytest.mark.parametrize(
     ("name", "unneeded"),
-    [("scripts.bucket", {"aiohttp", "boto3", "botocore"}), ("scripts.listen", {"boto3", "botocore", "jinja2"}),
+    [("scripts.bucket", {"aiohttp", "boto3", "botocore", "humanize"}),
+     ("scripts.listen", {"boto3", "botocore", "humanize", "jinja2"}),
      ("client", {"aiohttp", "boto3", "botocore"})],
 )  # fmt: skip
 def test_slow_libraries_are_imported_lazily(name: str, unneeded: set[str]) -> None:

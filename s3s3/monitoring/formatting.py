@@ -1,4 +1,4 @@
-"""Format durations, sizes, rates, times and counts for people."""
+"""Format durations, sizes, rates, times and counts for people, in the same style in commands, log, page and demo."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from datetime import datetime, timezone
 
 
 def duration_text(seconds: float | None) -> str:
-    """Return a duration in its largest one or two units: "3 ms", "1.2 s", "42 s", "5 min", "3 h 20 min", "2 d 4 h".
+    """Return a duration in its largest one or two units: "3.4 ms", "1.2 s", "42 s", "5 min", "3 h 20 min", "2 d 4 h".
 
     None is a dash.
     """
     if seconds is None:
         return "–"
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.{seconds < 10:d}f} s"
+    if seconds < 59.5:
+        import humanize  # noqa: PLC0415 - most commands never need it
+
+        return humanize.metric(seconds, "s", precision=2)
+    # humanize has no symbols for minutes, hours and days.
     hours, minutes = divmod(round(seconds / 60), 60)
     days, hours = divmod(hours, 24)
     parts = [(days, "d"), (hours, "h"), (0 if days else minutes, "min")]
@@ -30,11 +31,9 @@ def rate_text(per_s: float) -> str:
 
 def size_text(size_bytes: float) -> str:
     """Return a size: "12 B", "3.4 MiB"."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size_bytes < 1024:
-            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1024
-    return f"{size_bytes:.1f} TiB"
+    import humanize  # noqa: PLC0415 - most commands never need it
+
+    return humanize.naturalsize(size_bytes, binary=True).replace(" Bytes", " B").replace(" Byte", " B")
 
 
 def time_text(at_ms: float) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
+from .formatting import duration_text
+
 #: How long repeats of a warning are only counted, in seconds.
 REPEAT_INTERVAL_S = 60.0
 
@@ -118,6 +120,6 @@ class RateLimitedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # Py
             return
         lines = "1 similar line" if repeats.count == 1 else f"{repeats.count:,} similar lines"
         record = logging.makeLogRecord(repeats.last.__dict__)
-        record.msg = f"{repeats.last.getMessage()} ({lines} in {time.monotonic() - repeats.since_s:.0f} s)"
+        record.msg = f"{repeats.last.getMessage()} ({lines} in {duration_text(time.monotonic() - repeats.since_s)})"
         record.args = ()
         super().emit(record)

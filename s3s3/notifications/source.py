@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+from ..monitoring.formatting import duration_text
 from .message import BadMessage
 
 log = logging.getLogger(__name__)
@@ -104,4 +105,4 @@ class SourceHealth:
         silent_s = time.monotonic() - self._last_success_s
         if silent_s <= self._max_silence_s:
             return ""
-        return f"{self._name}: no answer for {silent_s:.0f} s" + (f": {self.problem}" if self.problem else "")
+        return f"{self._name}: no answer for {duration_text(silent_s)}" + (f": {self.problem}" if self.problem else "")

@@ -180,7 +180,7 @@ def _print_route(route: Route, stats: QueueStats, letters: dict[str, list[DeadLe
             continue
         print(f"\ndead letters of {destination}:")
         for letter in some:
-            attempts = f", {letter.attempts:,} attempts" if letter.attempts > 1 else ""
+            attempts = f", {count_noun(letter.attempts, 'attempt')}" if letter.attempts > 1 else ""
             print_indented(printable(letter.key), 2)
             print_indented(f"{time_text(letter.dead_lettered_ms)}{attempts}: {printable(letter.reason)}", 6)
         if (more := stats.dead_letters.get(destination, 0) - len(some)) > 0:

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 
 from ..model import Proof, Result
-from ..monitoring.formatting import duration_text, size_text
+from ..monitoring.formatting import duration_text, rate_text, size_text
 from ..reconcile.summary import ReconcileSummary
 
 #: Seconds between two lines, on a terminal and elsewhere.
@@ -56,8 +56,8 @@ class Progress:
         elapsed_s = max(now_s - self._started_s, 0.001)
         compared, copied = summary.source_entries, summary.total(Result.COPIED)
         parts = [
-            f"{compared:,} compared ({compared / elapsed_s:,.0f}/s)",
-            f"{copied:,} copied ({copied / elapsed_s:,.0f}/s, {size_text(summary.copied_bytes / elapsed_s)}/s)",
+            f"{compared:,} compared ({rate_text(compared / elapsed_s)})",
+            f"{copied:,} copied ({rate_text(copied / elapsed_s)}, {size_text(summary.copied_bytes / elapsed_s)}/s)",
         ]
         if outstanding:
             parts.append(f"{outstanding:,} outstanding")

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from ..errors import RedisUnavailable, S3S3Error
 from ..model import Job, Outcome, Route
+from ..monitoring.formatting import duration_text
 from ..monitoring.heartbeat import Heartbeat, ProcessState
 from ..monitoring.metrics import JobObserver, Metrics
 from ..queue.redis_queue import RedisJobQueue
@@ -91,7 +92,7 @@ class RouteWorker:
         """Return why the route makes no progress, or ""."""
         silent_s = self._worker.silent_s
         if silent_s > STALLED_AFTER_S:
-            return f"route {self._route}: the queue has not answered for {silent_s:.0f} s"
+            return f"route {self._route}: the queue has not answered for {duration_text(silent_s)}"
         return self._source_problem()
 
     async def queue_problems(self) -> list[str]:

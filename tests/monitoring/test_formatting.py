@@ -11,10 +11,14 @@ from s3s3.monitoring.formatting import count_noun, duration_text, rate_text, siz
     ("seconds", "text"),
     [
         (None, "–"),
-        (0, "0 ms"),
-        (0.0034, "3 ms"),
+        (0, "0.0 s"),
+        (0.0034, "3.4 ms"),
+        (0.0186, "19 ms"),
+        (0.9996, "1.0 s"),
         (1.24, "1.2 s"),
         (42, "42 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min"),
         (60, "1 min"),
         (3590, "1 h"),
         (3600 * 3 + 1200, "3 h 20 min"),
@@ -31,7 +35,9 @@ def test_rates_below_one_a_second_are_by_the_minute() -> None:
 
 
 def test_sizes_have_binary_units() -> None:
-    assert [size_text(size) for size in (12, 3.4 * 1024**2, 5 * 1024**4)] == ["12 B", "3.4 MiB", "5.0 TiB"]
+    sizes_bytes = (0, 1, 12, 1023.9, 1024, 1024**2 - 1, 3.4 * 1024**2, 5 * 1024**4, 2 * 1024**5)
+    texts = ["0 B", "1 B", "12 B", "1023 B", "1.0 KiB", "1.0 MiB", "3.4 MiB", "5.0 TiB", "2.0 PiB"]
+    assert [size_text(size_bytes) for size_bytes in sizes_bytes] == texts
 
 
 def test_times_are_utc() -> None:

@@ -57,12 +57,12 @@ async def test_the_manager_is_notified_of_start_health_and_end(manager: socket.s
 
 async def test_while_unhealthy_the_status_is_the_reason_and_keep_alive_messages_stop(manager: socket.socket) -> None:
     async def unhealthy() -> str:
-        return "the queue has not answered for 61 s"
+        return "the queue has not answered for 1 min"
 
     async with notified(unhealthy, with_watchdog(manager)):
         await asyncio.sleep(0.1)
         messages = received(manager)
-    assert "STATUS=the queue has not answered for 61 s" in messages
+    assert "STATUS=the queue has not answered for 1 min" in messages
     assert not any("WATCHDOG=1" in message for message in messages)
 
 

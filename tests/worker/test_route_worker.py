@@ -67,7 +67,7 @@ async def test_a_queue_without_responses_is_a_health_problem(
     worker = route_worker(jobs, source_problem=lambda: "route default: not subscribed")
     assert worker.health_problem() == "route default: not subscribed"
     monkeypatch.setattr(Worker, "silent_s", 61.0)
-    assert worker.health_problem() == "route default: the queue has not answered for 61 s"
+    assert worker.health_problem() == "route default: the queue has not answered for 1 min"
 
 
 @pytest.mark.parametrize("ending", [lambda task, stop: stop.set(), lambda task, stop: task.cancel()])

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.spinner import Spinner
 from rich.text import Text
 
-from ...monitoring.formatting import size_text
+from ...monitoring.formatting import rate_text, size_text
 
 MARGIN = 1
 INDENT = 4
@@ -151,5 +151,5 @@ class _Stats(ProgressColumn):
 def _stats_text(task: Task) -> str:
     """Return objects of the total, bytes, and objects per second over the last 30 s."""
     speed = task.finished_speed or task.speed
-    rate = f"{speed:,.0f}/s" if speed else ""
+    rate = rate_text(speed) if speed else ""
     return f"{f'{task.completed:,.0f}/{task.total:,.0f}':>11} {size_text(task.fields['size_bytes']):>10} {rate:>7}"

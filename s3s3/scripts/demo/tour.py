@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from ...model import Result
-from ...monitoring.formatting import size_text
+from ...monitoring.formatting import duration_text, size_text
 from .commands import Listener, run_bucket
 from .copy_progress import CopyProgress
 from .environment import CHANNEL, LEADER_LEASE_S, LEASE_S, Environment, started_environment
@@ -198,8 +198,8 @@ class _Tour:
         problems += [problem for result in found for problem in result.problems]
         self._print_problems(problems)
         if not problems:
-            copies, took_s = sum(result.md5_equal for result in found), time.monotonic() - started_s
-            self._screen.line(f"Nothing lost, nothing stale, nothing damaged: {copies} copies verified, {took_s:.0f} s "
+            copies, took = sum(result.md5_equal for result in found), duration_text(time.monotonic() - started_s)
+            self._screen.line(f"Nothing lost, nothing stale, nothing damaged: {copies} copies verified, {took} "
                               "after the start.", "bold green")  # fmt: skip
         return not problems
 
