@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from s3s3.model import Endpoint
 from s3s3.monitoring.metrics import Metrics
 
 MIB = 1024 * 1024
+HIT_WITHIN_S = 60.0
 BIG = hashlib.sha256(b"seed").digest() * (4 * MIB // 32)
 
 
@@ -53,13 +55,14 @@ class CacheClient:
             return await got.read()
 
     async def until_hit(self, url: str, **headers: str) -> tuple[int, Any, bytes]:
-        """Repeat a request until it is a hit."""
-        for _ in range(200):
+        """Repeat a request until it is a hit. A download takes seconds where other tests keep the disk busy."""
+        deadline_s = time.monotonic() + HIT_WITHIN_S
+        while True:
             got = await self.fetch(url, **headers)
             if got[1].get("X-Cache") == "hit":
                 return got
+            assert time.monotonic() < deadline_s, f"never cached: {got}"
             await asyncio.sleep(0.05)
-        raise AssertionError(f"never cached: {got}")
 
     def count(self, outcome: str) -> float:
         return self.metrics.mirror_requests["mirror.cache", outcome]

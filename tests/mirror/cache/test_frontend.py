@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import email
 import hashlib
+import os
 import re
 import shutil
 import socket
@@ -181,8 +182,9 @@ async def test_fifty_clients_read_one_running_download(
 
 @pytest.mark.parametrize("streams", [False, True])
 async def test_two_caches_that_share_a_directory_download_once(
-    start_cache: StartCache, put: PutObject, store: Endpoint, streams: bool
+    start_cache: StartCache, put: PutObject, store: Endpoint, streams: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("s3s3.mirror.cache.frontend.MAX_DOWNLOAD_WAIT_S", 60)  # until the other one's download ends
     put("key", BIG)
     with Proxy(store.port or 0) as proxy:
         first, second = [await start_cache(store=proxy.through(store), streams=streams) for _ in range(2)]
@@ -502,11 +504,13 @@ async def test_revalidating_an_unchanged_object_costs_one_head(
 ) -> None:
     put("key", BIG)
     with Proxy(store.port or 0) as proxy:
-        client = await start_cache(store=proxy.through(store), revalidate_s=1)
+        client = await start_cache(store=proxy.through(store), revalidate_s=300)
         await client.until_hit(client.url("key"))
         assert (await client.fetch(client.url("key")))[0] == 200
         assert proxy.requests["HEAD"] == 0
-        await asyncio.sleep(1.1)
+        directory = client.service.directory
+        validated_s = time.time() - 301
+        os.utime(directory.metadata_path(directory.name("key")), (validated_s, validated_s))
         answers = await asyncio.gather(*(client.fetch(client.url("key")) for _ in range(20)))
         assert {status for status, _, _ in answers} == {200}
         assert (proxy.requests["HEAD"], proxy.requests["GET"]) == (1, 1)
