@@ -1,4 +1,4 @@
-"""A fleet of listeners as processes between real stores, with a proxy before each destination."""
+"""A fleet of listeners as processes between real stores, with a proxy before each of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from s3s3.model import Endpoint, Lane
+from s3s3.model import Lane
 from s3s3.queue.base import DeadLetter, JobRequest, QueueStats
 from s3s3.queue.connection import connect
 from s3s3.queue.redis_queue import RedisJobQueue
@@ -129,12 +129,14 @@ class Fleet:
 
     Attributes:
         proxies: by the destinations' names.
+        to_source: the proxy before the source.
 
     Args:
         redis_url: for the tests' own words with Redis.
         listeners_redis_url: for the listeners, where that is another.
-        direct: destinations without a proxy, which costs a rate more than the network does.
+        direct: destinations, and "source", without a proxy, which costs a rate more than the network does.
         within: allow server-side copies if source and a direct destination are in one store.
+        deleting: destinations with `delete = true`.
     """
 
     def __init__(
@@ -148,9 +150,9 @@ class Fleet:
         pubsub: Mapping[str, object] | None = None,
         worker: Mapping[str, object] | None = None,
         listeners_redis_url: str = "",
-        source_endpoint: Endpoint | None = None,
         direct: Collection[str] = (),
         within: bool = False,
+        deleting: Collection[str] = (),
     ) -> None:
         self.source, self.destinations = source, destinations
         self.redis_url = redis_url
@@ -158,8 +160,9 @@ class Fleet:
         self._pubsub = {"backfill_margin_s": 2, **(pubsub or {})}
         self._worker = {"lease_s": LEASE_S, "max_attempts": 1000, **(worker or {})}
         self._listeners_redis_url = listeners_redis_url or redis_url
-        self._source_endpoint = source_endpoint or source.server.endpoint(source.name)
+        self.to_source = Proxy(source.server.port)
         self._direct = direct
+        self._deleting = deleting
         self._within = within
         self._stack = ExitStack()
         self.proxies: dict[str, Proxy] = {}
@@ -167,9 +170,14 @@ class Fleet:
 
     def __enter__(self) -> Self:
         with self._stack as stack:
+            source = self.source.server.endpoint(self.source.name)
+            if "source" not in self._direct:
+                source = stack.enter_context(self.to_source).through(source)
             endpoints = []
             for name, bucket in self.destinations.items():
-                endpoint = bucket.server.endpoint(bucket.name, name, server_side_copy=self._within)
+                endpoint = bucket.server.endpoint(
+                    bucket.name, name, server_side_copy=self._within, delete=name in self._deleting
+                )
                 if name not in self._direct:
                     self.proxies[name] = stack.enter_context(Proxy(bucket.server.port))
                     endpoint = self.proxies[name].through(endpoint)
@@ -179,7 +187,7 @@ class Fleet:
                 folder.mkdir()
                 self.config = write_config(
                     folder,
-                    self._source_endpoint,
+                    source,
                     endpoints,
                     self._listeners_redis_url,
                     pubsub=dict(self._pubsub),

@@ -18,6 +18,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from urllib.parse import unquote
 
 from s3s3.model import Endpoint
 from tests.faults.kinds import Fault
@@ -32,12 +33,14 @@ class Proxy:
     Attributes:
         injected: how often each fault happened: to how many messages, or connections.
         requests: how many requests of each method came (with HTTP).
+        deleted: the targets of the DELETE requests that came, unquoted.
     """
 
     def __init__(self, target_port: int, *, http: bool = True) -> None:
         self.target_port = target_port
         self.injected: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
+        self.deleted: list[str] = []
         self.faults: tuple[Fault, ...] = ()
         self._http = http
         self._links: list[Link] = []
@@ -124,6 +127,8 @@ class Proxy:
             for piece in pieces:
                 if piece.part is Part.HEAD and towards is Towards.SERVER:
                     self.count(self.requests, piece.message.method)
+                    if piece.message.method == "DELETE":
+                        self.deleted.append(unquote(piece.message.target))
                 self._pass_on(link, piece)
             link.end(towards)
         except (OSError, ValueError, IndexError):

@@ -76,7 +76,8 @@ def fleet(
     request: pytest.FixtureRequest, tmp_path: Path, own_redis: RedisServer, gateway: StoreServer
 ) -> Iterator[Fleet]:
     within = request.node.callspec.params["fault"] == WITHIN
-    with one_listener(tmp_path, own_redis.url, gateway, (*HEALTHY, FAILING), direct=HEALTHY, within=within) as fleet:
+    destinations, direct = (*HEALTHY, FAILING), ("source", *HEALTHY)
+    with one_listener(tmp_path, own_redis.url, gateway, destinations, direct=direct, within=within) as fleet:
         yield fleet
 
 

@@ -39,7 +39,7 @@ def test_a_storm_of_overwrites_ends_with_the_last_contents_and_few_copies(
         destinations,
         worker={"lease_s": 10, "concurrency": AT_ONCE},
         pubsub={"backfill": False},
-        direct=list(destinations),
+        direct=("source", *destinations),
     ) as fleet:
         began_s = time.monotonic()
         with ThreadPoolExecutor(WRITERS) as pool:

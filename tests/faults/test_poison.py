@@ -19,7 +19,6 @@ from tests.faults.duration import amount
 from tests.faults.fleet import Bucket, Fleet, one_listener
 from tests.faults.kinds import Respond
 from tests.faults.messages import Message
-from tests.faults.proxy import Proxy
 from tests.faults.results import report
 from tests.integration.commands import command
 
@@ -41,24 +40,16 @@ def about(key: str) -> Callable[[Message], bool]:
 
 
 @pytest.fixture
-def to_source(gateway: StoreServer) -> Iterator[Proxy]:
-    with Proxy(gateway.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def fleet(tmp_path: Path, own_redis: RedisServer, gateway: StoreServer, to_source: Proxy) -> Iterator[Fleet]:
-    source = Bucket.new(gateway)
+def fleet(tmp_path: Path, own_redis: RedisServer, gateway: StoreServer) -> Iterator[Fleet]:
     with Fleet(
         tmp_path,
         own_redis.url,
-        source,
+        Bucket.new(gateway),
         {name: Bucket.new(gateway) for name in ("dest-one", "dest-two")},
         size=1,
         worker={"lease_s": 2, "max_attempts": MAX_ATTEMPTS},
         pubsub={"backfill": False},
         direct=["dest-two"],
-        source_endpoint=to_source.through(gateway.endpoint(source.name)),
     ) as fleet:
         yield fleet
 
@@ -67,7 +58,7 @@ def fleet(tmp_path: Path, own_redis: RedisServer, gateway: StoreServer, to_sourc
 def fleet_without_proxies(tmp_path: Path, own_redis: RedisServer, gateway: StoreServer) -> Iterator[Fleet]:
     """They would cost the rate more than the network does."""
     destinations = ("dest-one", "dest-two")
-    with one_listener(tmp_path, own_redis.url, gateway, destinations, direct=destinations) as fleet:
+    with one_listener(tmp_path, own_redis.url, gateway, destinations, direct=("source", *destinations)) as fleet:
         yield fleet
 
 
@@ -75,12 +66,10 @@ def copied_everywhere(fleet: Fleet, key: str) -> bool:
     return all(bucket.content(key) == key.encode() for bucket in fleet.destinations.values())
 
 
-def test_a_key_that_cannot_succeed_becomes_a_dead_letter_with_a_reason_and_can_be_retried(
-    fleet: Fleet, to_source: Proxy
-) -> None:
+def test_a_key_that_cannot_succeed_becomes_a_dead_letter_with_a_reason_and_can_be_retried(fleet: Fleet) -> None:
     for key in ("elsewhere", "huge", "broken", "good"):
         fleet.source.put(key, key.encode())
-    to_source.inject(Respond(ELSEWHERE, of=about("elsewhere")), Respond(HUGE, of=about("huge")))
+    fleet.to_source.inject(Respond(ELSEWHERE, of=about("elsewhere")), Respond(HUGE, of=about("huge")))
     fleet.proxies["dest-one"].inject(Respond(BROKEN, of=about("broken")))
     fleet.publish("elsewhere", "huge", "broken", "good")
     fleet.arrives("good", b"good", 20)
@@ -94,7 +83,7 @@ def test_a_key_that_cannot_succeed_becomes_a_dead_letter_with_a_reason_and_can_b
     assert f"after {MAX_ATTEMPTS} attempts" in one["broken"].reason
     assert "500" in one["broken"].reason
 
-    to_source.inject()
+    fleet.to_source.inject()
     fleet.proxies["dest-one"].inject()
     subprocess.run(command("jobs", "retry", "--all", "--config", fleet.config), check=True, capture_output=True)
     fleet.settle()

@@ -275,7 +275,8 @@ def test_a_page_with_200_answers_every_request_and_reaches_no_server(
             assert (answer.headers["etag"], answer.headers["content-length"]) == (etag, length)
             assert answer.read() == (b"" if method == "HEAD" else HTML)
     assert proxy.injected == {"Page": len(requests)}
-    assert client.ask("DELETE") == (204, b"")
+    assert client.ask("DELETE", "/a%20key") == (204, b"")
+    assert proxy.deleted == ["/k", "/a key"]
 
 
 @pytest.mark.parametrize("encoding", [*UNAVAILABLE_IN, UNKNOWN_ENCODING])
