@@ -46,6 +46,7 @@ LIBRARIES = {
     "humanize": "monitoring",
     "jinja2": "monitoring",
     "prometheus_client": "monitoring scripts",
+    "pythonjsonlogger": "monitoring",
     "redis": "listener mirror monitoring notifications queue scripts worker",
     "rich": "scripts",
     "supervisor": "scripts",
@@ -279,7 +280,7 @@ print(*{name.partition(".")[0] for name in sys.modules})
 @pytest.mark.parametrize(
     ("name", "unneeded"),
     [("scripts.bucket", {"aiohttp", "boto3", "botocore", "humanize"}),
-     ("scripts.listen", {"boto3", "botocore", "humanize", "jinja2"}),
+     ("scripts.listen", {"boto3", "botocore", "humanize", "jinja2", "pythonjsonlogger"}),
      ("client", {"aiohttp", "boto3", "botocore"})],
 )  # fmt: skip
 def test_slow_libraries_are_imported_lazily(name: str, unneeded: set[str]) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import sys
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from .formatting import duration_text
@@ -36,30 +36,17 @@ def log_fields(route: str, key: str, repeats: Hashable = None, **fields: object)
 
 
 class PlainFormatter(logging.Formatter):
-    """Formats lines for people; a line about an object ends with its id."""
+    """Formats lines for people, with local time and its offset from UTC; a line about an object ends with its id."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - as below
+        return datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "milliseconds")
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - overrides logging.Formatter
         fields = getattr(record, "fields", None)
         return super().formatMessage(record) + (f" [{fields['id']}]" if fields else "")
-
-
-class JsonFormatter(logging.Formatter):
-    """Formats each line as a JSON object, for a log collector."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields)
 
 
 @dataclass
@@ -120,6 +107,7 @@ class RateLimitedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # Py
             return
         lines = "1 similar line" if repeats.count == 1 else f"{repeats.count:,} similar lines"
         record = logging.makeLogRecord(repeats.last.__dict__)
+        record.created = time.time()
         record.msg = f"{repeats.last.getMessage()} ({lines} in {duration_text(time.monotonic() - repeats.since_s)})"
         record.args = ()
         super().emit(record)

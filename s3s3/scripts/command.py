@@ -21,7 +21,7 @@ import uvloop
 from .. import __version__
 from ..config.value_types import InvalidValue, parse_duration
 from ..errors import ConfigError, RedisTooOld, S3S3Error, StoreError, Unavailable
-from ..monitoring.log import REPEAT_INTERVAL_S, JsonFormatter, PlainFormatter, RateLimitedHandler
+from ..monitoring.log import REPEAT_INTERVAL_S, PlainFormatter, RateLimitedHandler
 from ..tasks import DRAIN_S
 
 #: Allocations between two garbage collections. A copy leaves no cycles; the default took a seventh of its CPU time.
@@ -117,7 +117,11 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
 
 def start_log(arguments: argparse.Namespace) -> None:
     """Log to standard error."""
-    formatter = JsonFormatter() if arguments.log_format == "json" else PlainFormatter()
+    formatter: logging.Formatter = PlainFormatter()
+    if arguments.log_format == "json":
+        from ..monitoring.json_log import JsonFormatter  # noqa: PLC0415 - slow
+
+        formatter = JsonFormatter()
     root = logging.getLogger()
     root.handlers[:] = [RateLimitedHandler(formatter, unlimited=arguments.verbose)]
     root.setLevel(logging.WARNING)

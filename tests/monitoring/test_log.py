@@ -7,16 +7,18 @@ import io
 import json
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
-from s3s3.model import Job, Lane, Outcome, Result
+from s3s3.model import Endpoint, Job, Lane, Outcome, Result, Secret
 from s3s3.monitoring import log
+from s3s3.monitoring.json_log import JsonFormatter
 from s3s3.monitoring.log import (
     MAX_REMEMBERED,
-    JsonFormatter,
     PlainFormatter,
     RateLimitedHandler,
     log_fields,
@@ -152,3 +154,94 @@ def lines_without_an_id() -> Iterator[str]:
 
 def test_every_log_call_that_names_a_key_passes_its_fields() -> None:
     assert not list(lines_without_an_id())
+
+
+# -- time
+
+
+def test_a_plain_line_begins_with_the_time_and_its_offset_from_utc(
+    new_handler: NewHandler, output: io.StringIO
+) -> None:
+    log, _ = new_handler(PlainFormatter())
+    before = datetime.now(timezone.utc) - timedelta(milliseconds=1)
+    log.warning("late")
+    text, _, level = output.getvalue().removesuffix(" late\n").rpartition(" ")
+    assert level == "WARNING"
+    assert before <= datetime.strptime(text, "%Y-%m-%d %H:%M:%S.%f%z") <= datetime.now(timezone.utc)
+
+
+def test_a_json_line_has_the_time_in_utc(new_handler: NewHandler, output: io.StringIO) -> None:
+    log, _ = new_handler(JsonFormatter())
+    log.handle(logging.makeLogRecord({"levelno": logging.ERROR, "levelname": "ERROR", "created": 1.5, "name": "s3s3"}))
+    assert json.loads(output.getvalue()) == {
+        "time": "1970-01-01T00:00:01.500Z", "level": "error", "logger": "s3s3", "message": "",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("formatter", [PlainFormatter(), JsonFormatter()])
+def test_a_count_of_repeats_has_the_time_when_it_is_written(
+    new_handler: NewHandler, output: io.StringIO, formatter: logging.Formatter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, handler = new_handler(formatter)
+    monkeypatch.setattr(time, "time", lambda: 0.0)  # before Python 3.13, of a record
+    monkeypatch.setattr(time, "time_ns", lambda: 0)
+    log.warning("again")
+    log.warning("again")
+    monkeypatch.setattr(time, "time", lambda: 86_400.0)
+    handler.flush_repeats(older_than_s=0.0)
+    first, last = output.getvalue().splitlines()
+    assert "1970-01-01" in first
+    assert "1970-01-02" in last
+    assert "1 similar line" in last
+
+
+# -- values that are not JSON
+
+
+class Broken:
+    def __repr__(self) -> str:
+        raise ValueError
+
+
+def nested() -> list[object]:
+    found: list[object] = []
+    found.append(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (ValueError("no"), "no"),
+        (b"\xff", r"b'\xff'"),
+        (Path("/a"), "/a"),
+        (float("nan"), "nan"),
+        ({("a", 1): 2}, "{('a', 1): 2}"),
+        (nested(), "[[...]]"),
+        ({1: "a"}, {"1": "a"}),
+        (Endpoint("e", "b", secret_access_key=Secret("hush")), None),
+        ("\udcff\x00", "\udcff\x00"),
+        (Broken(), None),
+    ],
+)
+def test_a_value_that_is_not_json_becomes_text(
+    new_handler: NewHandler, output: io.StringIO, value: object, shown: object
+) -> None:
+    log, _ = new_handler(JsonFormatter())
+    log.warning("strange", extra=log_fields("images", KEY, value=value))
+    line = json.loads(output.getvalue(), parse_constant=pytest.fail)
+    assert (line["message"], line["id"], line["key"]) == ("strange", object_id("images", KEY), KEY)
+    assert "hush" not in output.getvalue()
+    if shown is not None:
+        assert line["value"] == shown
+
+
+def test_a_json_line_has_the_exception(new_handler: NewHandler, output: io.StringIO) -> None:
+    log, _ = new_handler(JsonFormatter())
+    try:
+        int("no")
+    except ValueError:
+        log.exception("failed")
+    line = json.loads(output.getvalue())
+    assert set(line) == {"time", "level", "logger", "message", "exception"}
+    assert line["exception"].endswith("ValueError: invalid literal for int() with base 10: 'no'")
