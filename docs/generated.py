@@ -7,7 +7,7 @@ import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from s3s3.config.schema import DESTINATION, FILE, SOURCE
@@ -100,16 +100,26 @@ def _cell(text: str) -> str:
 def _commands() -> Iterator[str]:
     yield "# Commands"
     for verb in ("", *VERBS):
-        yield ""
-        yield f"## `s3s3 {verb}`" if verb else "## `s3s3`"
-        yield ""
-        yield "```text"
-        yield _help(verb)
-        yield "```"
+        for action in ("", *_actions(verb)):
+            words = [word for word in (verb, action) if word]
+            yield ""
+            yield f"{'###' if action else '##'} `{' '.join(('s3s3', *words))}`"
+            yield ""
+            yield "```text"
+            yield _help(words)
+            yield "```"
 
 
-def _help(verb: str) -> str:
-    command = [sys.executable, "-m", "s3s3.scripts.main", *filter(None, [verb]), "--help"]
+def _actions(verb: str) -> Sequence[str]:
+    """Return the actions of a verb, such as `retry` of `jobs`."""
+    if not verb:
+        return ()
+    parser = importlib.import_module(f"s3s3.scripts.{verb}").command_line()
+    return [name for action in parser._actions if action.dest == "action" for name in action.choices]
+
+
+def _help(words: Sequence[str]) -> str:
+    command = [sys.executable, "-m", "s3s3", *words, "--help"]
     environment = {**os.environ, "COLUMNS": "78"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.rstrip()
 

@@ -33,6 +33,7 @@ LAYERS = """
     programs        model tasks config s3 queue monitoring transfer notifications api
     client          errors tasks config monitoring transfer notifications reconcile listener api
     scripts         errors model tasks config s3 queue monitoring transfer notifications reconcile mirror listener
+    __main__        scripts
 """
 """Each module or package and the ones that it may import, from the bottom to the top."""
 

@@ -29,7 +29,7 @@ from ..reconcile.reconciler import limiters_for, open_queue, reconcile_with_work
 from ..reconcile.summary import ReconcileSummary
 from ..tasks import wait_with_timeout
 from ..transfer.route_stores import opened
-from . import command
+from . import cli, command
 from .progress import Progress, summary_table
 from .report_file import ReportFile
 from .selection import add_route_option, select_routes
@@ -39,14 +39,19 @@ log = logging.getLogger(__name__)
 
 def main(argv: list[str] | None = None) -> int:
     """Compare and copy; return the exit status."""
-    arguments = command.parse(command_line(), argv)
+    arguments = cli.parse(command_line(), argv)
     command.start_log(arguments)
     return command.run(lambda stop: _bucket(arguments, stop), second_signal_cancels=True)
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> cli.CommandParser:
     """Return the parser of the command's arguments."""
-    parser = command.parser("bucket", "Compare the whole source with every destination, and copy what differs.")
+    parser = cli.parser("bucket", "Compare the whole source with every destination, and copy what differs.", {
+        cli.OK: "every object is proven to be equal at every destination",
+        cli.SOME_FAILED: "some objects failed, a dry run found differences, deletions were withheld, or the run was "
+        "interrupted",
+        cli.OUT_OF_REACH: "a source or Redis is unreachable, or refuses access",
+    })  # fmt: skip
     add_route_option(parser)
     parser.add_argument("--source-bucket", metavar="B", help="use this source bucket instead of the configured one")
     parser.add_argument("--dest-bucket", metavar="B", help="use this bucket at every destination")
@@ -56,7 +61,7 @@ def command_line() -> argparse.ArgumentParser:
         help="copy nothing, show what would be done (exit status 1 if there are differences)",
     )
     parser.add_argument(
-        "--interval", type=command.positive_duration_s, metavar="T", help="repeat every T (90m, 1d) until stopped"
+        "--interval", type=cli.positive_duration_s, metavar="T", help="repeat every T (90m, 1d) until stopped"
     )
     parser.add_argument(
         "--report", metavar="FILE", help="write a JSON line per object and destination, then a summary; - for stdout"
@@ -80,7 +85,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--wait-for-lock", action="store_true", help="if another process is comparing the route, wait until it ends"
     )
-    command.add_drain(parser)
+    cli.add_drain(parser)
     parser.add_argument("--without-redis", action="store_true", help="do not use the configured Redis")
     return parser
 
@@ -117,18 +122,18 @@ async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         status = await _compare_all(arguments, settings, routes, stop)
         if arguments.interval is None or stop.is_set():
             return status
-        if status == command.OUT_OF_REACH:
+        if status == cli.OUT_OF_REACH:
             print(f"s3s3: next attempt in {duration_text(arguments.interval)}", file=sys.stderr)
         pause_s = max(arguments.interval - (time.monotonic() - started_s), 0.0)
         if await wait_with_timeout(stop, pause_s):
-            return command.OK
+            return cli.OK
 
 
 async def _compare_all(
     arguments: argparse.Namespace, settings: Config, routes: list[Route], stop: asyncio.Event
 ) -> int:
     summaries: list[ReconcileSummary] = []
-    ended, worst = True, command.OK
+    ended, worst = True, cli.OK
     with ReportFile(arguments.report) if arguments.report else nullcontext() as report:
         for route in routes:
             summary = ReconcileSummary(route.name, route.destination_names, report.line if report else None)
@@ -151,11 +156,11 @@ async def _compare_all(
             report.complete()
     _print_summaries(summaries, ended, sys.stderr if arguments.report == "-" else sys.stdout)
     if any(summary.errors for summary in summaries):
-        return command.OUT_OF_REACH
+        return cli.OUT_OF_REACH
     # With --since, other objects were not compared: the result cannot be proven, only complete.
     partial_run = arguments.since is not None
     succeeded = all(each.proven or (partial_run and each.ended and each.complete) for each in summaries)
-    return worst if succeeded else max(worst, command.SOME_FAILED)
+    return worst if succeeded else max(worst, cli.SOME_FAILED)
 
 
 async def _compare(

@@ -14,34 +14,36 @@ from ..mirror.cache.eviction import DiskSpace, cache_directory, disk_usage
 from ..mirror.cache.inspection import cache_stats, verify
 from ..mirror.cache.writer import sweep
 from ..monitoring.formatting import count_noun, duration_text, size_text
-from . import command
-from .key_input import parse_with_keys
+from . import cli, command
 from .output import printable
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the action; return the exit status."""
     parser = command_line()
-    arguments = parse_with_keys(parser, argv)
-    if arguments.action != "evict" and (arguments.keys or arguments.all):
-        parser.error(f"{arguments.action}: does not accept keys or --all")
+    arguments = cli.parse_with_keys(parser, argv)
     if arguments.keys and arguments.all:
         parser.error("evict: either keys or --all")
     command.start_log(arguments)
     return command.exit_status(lambda: _cache(arguments))
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> cli.CommandParser:
     """Return the parser of the command's arguments."""
-    parser = command.parser("cache", "Show, evict or verify the objects in the mirror's cache.")
-    parser.add_argument(
-        "action", nargs="?", default="stat", choices=("stat", "evict", "verify"),
-        help="stat (default): show what the cache holds; evict: remove the named objects, or the least recently used "
-        "ones until the disk is filled to low_fill; verify: read every object and remove damaged ones",
+    parser = cli.parser("cache", "Show, evict or verify the objects in the mirror's cache.", {})
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    actions = cli.Actions(parser, "stat")
+    stat = actions.add("stat", "show what the cache holds", {})
+    stat.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+    evict = actions.add(
+        "evict", "remove the named objects, or the least recently used ones until the disk is filled to low_fill",
+        {cli.SOME_FAILED: "a named object is not cached"},
     )  # fmt: skip
-    parser.add_argument("keys", metavar="KEY", nargs="*", help="objects to evict")
-    parser.add_argument("--all", action="store_true", help="evict everything")
-    parser.add_argument("--json", action="store_true", help="stat as JSON")
+    evict.add_argument("keys", metavar="KEY", nargs="*", help="objects to remove")
+    evict.add_argument("--all", action="store_true", help="remove everything")
+    actions.add(
+        "verify", "read every object and remove damaged ones", {cli.SOME_FAILED: "damaged objects were removed"}
+    )
     return parser
 
 
@@ -64,7 +66,7 @@ def _cache(arguments: argparse.Namespace) -> int:
     swept = sweep(directory)
     leftovers = f", and {count_noun(swept, 'leftover file')} of ended processes" if swept else ""
     print(f"removed {count_noun(evicted.objects, 'object')}, {size_text(evicted.size_bytes)}{leftovers}")
-    return command.OK
+    return cli.OK
 
 
 def _stat(directory: CacheDirectory, settings: CacheSettings, *, as_json: bool) -> int:
@@ -74,13 +76,13 @@ def _stat(directory: CacheDirectory, settings: CacheSettings, *, as_json: bool) 
         print(json.dumps({"objects": stats.objects, "size_bytes": stats.size_bytes, "downloads": stats.downloads,
                           "oldest_access_s": round(stats.oldest_access_s, 3), "disk_size_bytes": disk.size_bytes,
                           "disk_used_bytes": disk.used_bytes, "disk_fill": round(fill, 4)}))  # fmt: skip
-        return command.OK
+        return cli.OK
     print(f"{directory.directory}: {count_noun(stats.objects, 'object')}, {size_text(stats.size_bytes)}")
     print(f"downloads in progress: {stats.downloads}")
     if stats.objects:
         print(f"least recently used: {duration_text(time.time() - stats.oldest_access_s)} ago")
     print(f"disk: {fill:.1%} full; eviction starts at {settings.max_fill:.0%} and stops at {settings.low_fill:.0%}")
-    return command.OK
+    return cli.OK
 
 
 def _evict_keys(directory: CacheDirectory, keys: list[str]) -> int:
@@ -94,7 +96,7 @@ def _evict_keys(directory: CacheDirectory, keys: list[str]) -> int:
         cached.close()
         directory.remove(directory.name(key), cached.metadata)
         print(f"{printable(key)}: removed")
-    return command.SOME_FAILED if missing else command.OK
+    return cli.SOME_FAILED if missing else cli.OK
 
 
 def _verify(directory: CacheDirectory) -> int:
@@ -106,4 +108,4 @@ def _verify(directory: CacheDirectory) -> int:
             directory.remove(name, metadata)
             print(f"{printable(metadata.key)}: removed: {problem}")
     print(f"verified {count_noun(objects, 'object')}, {damaged} damaged")
-    return command.SOME_FAILED if damaged else command.OK
+    return cli.SOME_FAILED if damaged else cli.OK

@@ -21,7 +21,7 @@ from ..model import Route
 from ..queue import connection
 from ..queue.redis_calls import translate_errors
 from ..s3.probe import StoreCapabilities, probe
-from . import command
+from . import cli, command
 from .output import print_labelled, print_table, printable
 from .selection import add_route_option, count_subscribers, select_routes
 
@@ -64,11 +64,13 @@ def main(argv: list[str] | None = None) -> int:
     return command.exit_status(lambda: uvloop.run(_check(arguments)))
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> cli.CommandParser:
     """Return the parser of the command's arguments."""
-    parser = command.parser(
-        "check", "Try every store and Redis: print what each supports, what is wrong and how to fix it."
-    )
+    parser = cli.parser("check", "Try every store and Redis; print what each supports, and how to fix what is wrong.", {
+        cli.OK: "no problem was found",
+        cli.SOME_FAILED: "a problem was found",
+        cli.OUT_OF_REACH: "a store or Redis is unreachable",
+    })  # fmt: skip
     add_route_option(parser)
     parser.add_argument(
         "--read-only", action="store_true",
@@ -94,8 +96,8 @@ async def _check(arguments: argparse.Namespace) -> int:
         _print(routes_stores, redis)
     findings = [store for _, stores in routes_stores for store in stores] + ([redis] if redis else [])
     if not all(found.reachable for found in findings):
-        return command.OUT_OF_REACH
-    return command.SOME_FAILED if any(found.errors for found in findings) else command.OK
+        return cli.OUT_OF_REACH
+    return cli.SOME_FAILED if any(found.errors for found in findings) else cli.OK
 
 
 async def _probe_stores(route: Route, *, writes: bool) -> RouteStores:

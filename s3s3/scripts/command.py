@@ -1,4 +1,4 @@
-"""Shared by the commands: options, logging, signals and exit statuses."""
+"""Shared by the commands: logging, signals, and exit statuses for errors."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
-from .. import __version__
-from ..config.value_types import InvalidValue, parse_duration
 from ..errors import ConfigError, RedisTooOld, S3S3Error, StoreError, Unavailable
 from ..monitoring.log import REPEAT_INTERVAL_S, PlainFormatter, RateLimitedHandler
-from ..tasks import DRAIN_S
+from .cli import OUT_OF_REACH, SOME_FAILED, WRONG_USAGE
 
 #: Allocations between two garbage collections. A copy leaves no cycles; the default took a seventh of its CPU time.
 GC_THRESHOLD = 50_000
@@ -31,88 +29,6 @@ FLUSH_REPEATS_EVERY_S = 5.0
 
 #: A second signal within this time is ignored: `timeout` and others signal a process and its group.
 DUPLICATE_SIGNAL_S = 0.3
-
-OK, SOME_FAILED, WRONG_USAGE, OUT_OF_REACH = 0, 1, 2, 3
-
-EXIT_STATUSES = """exit status:
-  0  success
-  1  some objects failed, check found a problem, a dry run found differences,
-     or the command was interrupted
-  2  wrong usage or configuration
-  3  a store or Redis is unreachable, or the source refuses access
-"""
-
-
-def parser(verb: str, description: str) -> argparse.ArgumentParser:
-    """Return a parser with the options that every command has."""
-    parser = argparse.ArgumentParser(
-        prog=f"s3s3 {verb}",
-        description=textwrap.fill(description, 78),
-        epilog=EXIT_STATUSES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    common = parser.add_argument_group("common options")
-    common.add_argument(
-        "--config", metavar="FILE",
-        help="configuration file (default: $S3S3_CONFIG, else the first of ./s3s3.toml, /usr/local/etc/s3s3.toml and "
-        "/etc/s3s3/s3s3.toml)",
-    )  # fmt: skip
-    common.add_argument("--log-format", choices=("plain", "json"), default="plain", help="default: plain")
-    common.add_argument("-v", "--verbose", action="store_true", help="log every notification, object and warning")
-    common.add_argument("--version", action="version", version=f"s3s3 {__version__}")
-    return parser
-
-
-def add_drain(parser: argparse.ArgumentParser) -> None:
-    """Add --drain-timeout, for commands that copy."""
-    parser.add_argument(
-        "--drain-timeout", dest="drain_s", type=duration_s, default=DRAIN_S, metavar="T",
-        help="on SIGTERM, let running copies finish for T (90s, 5m), then put them back on the queue "
-        f"(default: {DRAIN_S:g}s)",
-    )  # fmt: skip
-
-
-def add_http(parser: argparse.ArgumentParser) -> None:
-    """Add the option of commands that serve the status page."""
-    parser.add_argument(
-        "--http", metavar="ADDRESS",
-        help='HOST:PORT of the status page, health and metrics; "" for none (default: $S3S3_HTTP_BIND, else [http] '
-        "bind)",
-    )  # fmt: skip
-
-
-def http_bind(arguments: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> tuple[str, str] | None:
-    """Return the address that replaces `[http] bind`, after the name of what gave it; None for no replacement."""
-    if arguments.http is not None:
-        return "--http", arguments.http
-    text = environ.get("S3S3_HTTP_BIND")
-    return None if text is None else ("environment variable S3S3_HTTP_BIND", text)
-
-
-def duration_s(text: str) -> float:
-    """Parse a duration argument, such as 90, 90s, 5m, 36h or 7d; raise ArgumentTypeError if it is invalid."""
-    try:
-        return parse_duration(text)
-    except InvalidValue as error:
-        raise argparse.ArgumentTypeError(error.message(repr(text))) from None
-
-
-def positive_duration_s(text: str) -> float:
-    """Parse a duration argument; raise ArgumentTypeError if it is invalid, or 0."""
-    seconds = duration_s(text)
-    if seconds == 0:
-        raise argparse.ArgumentTypeError("must be more than 0 s")
-    return seconds
-
-
-def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """Parse the arguments of a console script; if a shell asks for completions, print those instead and exit."""
-    if "_ARGCOMPLETE" in os.environ:
-        import argcomplete  # noqa: PLC0415 - only completion needs it, and it takes 20 ms
-
-        argcomplete.autocomplete(parser)
-    return parser.parse_args(argv)
 
 
 def start_log(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ import argcomplete
 from argcomplete.lexers import split_line
 from argcomplete.shell_integration import shellcode
 
-from . import command
+from . import cli
 
 COMMANDS = ("s3s3", "s3s3listen", "s3s3bucket")
 
@@ -28,18 +28,17 @@ def main(argv: list[str] | None = None) -> int:
     """Print the script; return the exit status."""
     shell = command_line().parse_args(argv).shell
     print((_ZSH_SETUP if shell == "zsh" else "") + shellcode(COMMANDS, shell=shell), end="")
-    return command.OK
+    return cli.OK
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> cli.CommandParser:
     """Return the parser of the command's arguments."""
     shells = ("bash", "zsh", "fish")
     login_shell = Path(os.environ.get("SHELL", "")).name
-    parser = argparse.ArgumentParser(
+    parser = cli.CommandParser(
         prog="s3s3 completion",
-        description="Print a completion script for commands, options, routes and destinations.",
+        description="Print a completion script for commands, options, routes, destinations and\ndead letters.",
         epilog=SETUP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shell", nargs="?", choices=shells, default=login_shell if login_shell in shells else "bash",
                         help="default: the login shell")  # fmt: skip

@@ -6,10 +6,10 @@ own template, as parts of these values. Here values are taken literally, without
 
 from __future__ import annotations
 
-import argparse
 import configparser
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import tomlkit
@@ -17,7 +17,7 @@ from tomlkit.items import Table
 
 from ..config.schema import DESTINATION
 from ..errors import ConfigError
-from . import command
+from . import cli, command
 
 HEAD = (
     "Made by `s3s3 convert` from {}. It may contain secrets: chmod 600.",
@@ -46,13 +46,14 @@ def main(argv: list[str] | None = None) -> int:
     return command.exit_status(lambda: _convert(arguments.file))
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> cli.CommandParser:
     """Return the parser of the command's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = cli.CommandParser(
         prog="s3s3 convert",
-        description="Print an old INI file as TOML: s3s3 convert s3s3.ini > s3s3.toml. Settings without an equivalent "
-        "are kept as comments and listed on standard error.",
-    )
+        description=textwrap.fill("Print an old INI file as TOML: s3s3 convert s3s3.ini > s3s3.toml. Settings without "
+                                  "an equivalent are kept as comments and listed on standard error.", 78),
+        epilog=cli.exit_statuses({cli.WRONG_USAGE: "wrong usage, or the file cannot be converted"}),
+    )  # fmt: skip
     parser.add_argument("file", metavar="FILE", help="the old s3s3.ini")
     return parser
 
@@ -75,7 +76,7 @@ def _convert(name: str) -> int:
     sys.stdout.write(converted.toml(Path(name).name))
     for note in converted.notes:
         print(f"{name}: {note}", file=sys.stderr)
-    return command.OK
+    return cli.OK
 
 
 class ConvertedFile:

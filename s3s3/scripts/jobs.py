@@ -14,10 +14,9 @@ from ..model import Route
 from ..monitoring.formatting import count_noun, duration_text, time_text
 from ..queue.base import PAUSED, DeadLetter, QueueStats
 from ..queue.redis_queue import RedisJobQueue
-from . import command
-from .key_input import parse_with_keys
+from . import cli, command
 from .output import print_indented, print_table, printable
-from .selection import add_destination_option, add_route_option, connected_queues, destinations_of, select_routes
+from .selection import add_selection, complete_dead_letters, connected_queues, destinations_of, select_routes
 
 RouteQueue = tuple[Route, RedisJobQueue]
 
@@ -25,34 +24,48 @@ RouteQueue = tuple[Route, RedisJobQueue]
 def main(argv: list[str] | None = None) -> int:
     """Run the action; return the exit status."""
     parser = command_line()
-    arguments = parse_with_keys(parser, argv)
-    if arguments.action in ("retry", "drop"):
-        if bool(arguments.keys) == arguments.all:
-            parser.error(f"{arguments.action}: name the keys of the dead letters, or use --all")
-    elif arguments.keys or arguments.all:
-        parser.error(f"{arguments.action}: does not accept keys or --all; use --route and --destination")
+    arguments = cli.parse_with_keys(parser, argv)
+    if arguments.action in ("retry", "drop") and bool(arguments.keys) == arguments.all:
+        parser.error(f"{arguments.action}: name the keys of the dead letters, or use --all")
     command.start_log(arguments)
     return command.exit_status(lambda: uvloop.run(_jobs(arguments)))
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> cli.CommandParser:
     """Return the parser of the command's arguments."""
-    parser = command.parser("jobs", "Show and manage the queue and its dead letters.")
-    parser.add_argument(
-        "action", nargs="?", default="list", choices=("list", "retry", "drop", "pause", "resume"),
-        help="list (default): show pending jobs, unavailable stores and dead letters; retry, drop: put dead letters "
-        "back on the queue, or delete them; pause, resume: stop copying and continue, for a route or to a destination",
-    )  # fmt: skip
-    parser.add_argument("keys", metavar="KEY", nargs="*", help="dead letters to retry or drop")
-    parser.add_argument("--all", action="store_true", help="retry or drop all dead letters")
-    add_route_option(parser)
-    add_destination_option(parser)
-    parser.add_argument(
-        "--limit", type=_limit, default=20, metavar="N",
-        help="list at most N dead letters of each destination (default: 20; 0 for all)",
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="list as JSON")
+    statuses = {cli.OUT_OF_REACH: "Redis is unreachable"}
+    with_missing = {**statuses, cli.SOME_FAILED: "a named key is not a dead letter"}
+    parser = cli.parser("jobs", "Show and manage the queue and its dead letters.", statuses)
+    _add_list_options(parser)
+    actions = cli.Actions(parser, "list")
+    listing = actions.add("list", "show pending jobs, unavailable stores and dead letters", statuses)
+    _add_list_options(listing, is_action=True)
+    for name, help_text in (
+        ("retry", "put dead letters back on the queue"),
+        ("drop", "delete dead letters"),
+    ):
+        action = actions.add(name, help_text, with_missing)
+        keys = action.add_argument("keys", metavar="KEY", nargs="*", help="dead letters")
+        complete_dead_letters(keys)
+        action.add_argument("--all", action="store_true", help="all dead letters, instead of named keys")
+        add_selection(action, is_action=True)
+    for name, help_text in (
+        ("pause", "stop copying, for a route or to a destination; notifications are kept"),
+        ("resume", "continue copying after pause"),
+    ):
+        add_selection(actions.add(name, help_text, statuses), is_action=True)
     return parser
+
+
+def _add_list_options(parser: cli.CommandParser, *, is_action: bool = False) -> None:
+    add_selection(parser, is_action=is_action)
+    parser.add_argument(
+        "--limit", type=_limit, default=argparse.SUPPRESS if is_action else 20, metavar="N",
+        help="at most N dead letters of each destination (default: 20; 0 for all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS if is_action else False, help="print JSON"
+    )
 
 
 def _limit(text: str) -> int:
@@ -94,7 +107,7 @@ async def _retry_or_drop(arguments: argparse.Namespace, queues: Sequence[RouteQu
                 print(f"route {route.name}: {destination}: {count_noun(changed, 'dead letter')} {result}")
     for key in sorted(missing):
         print(f"not a dead letter: {printable(key)}")
-    return command.SOME_FAILED if missing else command.OK
+    return cli.SOME_FAILED if missing else cli.OK
 
 
 async def _keys(arguments: argparse.Namespace, jobs: RedisJobQueue, destination: str) -> AsyncIterator[list[str]]:
@@ -126,7 +139,7 @@ async def _pause_or_resume(arguments: argparse.Namespace, queues: Sequence[Route
             for name, reason in stats.circuits.items():
                 if reason == PAUSED and destination is None:
                     print(f"route {route.name}: {name} is still paused: {resume} --destination {name}")
-    return command.OK
+    return cli.OK
 
 
 # -- list
@@ -146,12 +159,12 @@ async def _list(arguments: argparse.Namespace, queues: Sequence[RouteQueue]) -> 
             listed = {name: [dataclasses.asdict(letter) for letter in some] for name, some in letters.items()}
             routes.append({"route": route.name, **fields, "pending": stats.pending, "dead_letters": listed})
         print(json.dumps({"routes": routes}, indent=2))
-        return command.OK
+        return cli.OK
     for number, (route, stats, letters) in enumerate(found):
         if number:
             print()
         _print_route(route, stats, letters)
-    return command.OK
+    return cli.OK
 
 
 async def _letters(jobs: RedisJobQueue, destination: str, limit: int) -> list[DeadLetter]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
-import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -23,15 +21,6 @@ class KeyInput(NamedTuple):
 
     place: str
     message: bytes
-
-
-def parse_with_keys(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    """Parse arguments whose `keys` may be anywhere among the options; all arguments after -- are keys."""
-    argv = sys.argv[1:] if argv is None else argv
-    end = argv.index("--") if "--" in argv else len(argv)
-    arguments = parser.parse_intermixed_args(argv[:end])
-    arguments.keys += argv[end + 1 :]  # up to Python 3.13, parse_intermixed_args takes them for options
-    return arguments
 
 
 def keys_from_arguments(arguments: Sequence[str]) -> list[KeyInput]:

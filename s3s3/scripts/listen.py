@@ -15,36 +15,39 @@ from ..monitoring.status_page import status_page_for
 from ..monitoring.systemd import notified
 from ..queue import redis_calls
 from ..reconcile.periodic import Schedule
-from . import command
+from . import cli, command
 
 log = logging.getLogger(__name__)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Listen until SIGTERM or SIGINT; return the exit status."""
-    arguments = command.parse(command_line(), argv)
+    arguments = cli.parse(command_line(), argv)
     command.start_log(arguments)
     return command.run(lambda stop: _listen(arguments, stop))
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> cli.CommandParser:
     """Return the parser of the command's arguments."""
-    parser = command.parser("listen", "Run the daemon: copy every object that a notification names, until SIGTERM.")
+    statuses = {cli.OUT_OF_REACH: "every source refuses access, or Redis was unreachable until the end"}
+    parser = cli.parser(
+        "listen", "Run the daemon: copy every object that a notification names, until SIGTERM.", statuses
+    )
     parser.add_argument(
         "--reconcile-interval",
         default=0.0,
-        type=command.duration_s,
+        type=cli.duration_s,
         metavar="T",
         help="also compare whole buckets every T, such as 90m or 1d (default: never)",
     )
     parser.add_argument("--no-initial", action="store_true", help="skip the comparison at start-up")
-    command.add_drain(parser)
-    command.add_http(parser)
+    cli.add_drain(parser)
+    cli.add_http(parser)
     return parser
 
 
 async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
-    settings = config.load(arguments.config, http_bind=command.http_bind(arguments))
+    settings = config.load(arguments.config, http_bind=cli.http_bind(arguments))
     metrics = Metrics(process=True)
     periodic = Schedule(arguments.reconcile_interval or None, initial=not arguments.no_initial)
     async with route_listeners(settings, metrics, periodic) as listeners:
@@ -72,4 +75,4 @@ async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         async with served(app, settings.http), notified(unhealthy_reason):
             await listen(listeners, sources, stop, arguments.drain_s)
     log.info("stopped")
-    return command.OK
+    return cli.OK

@@ -1,4 +1,4 @@
-"""`s3s3 VERB`: run a subcommand."""
+"""`s3s3 VERB`: run the module of a verb, which alone is imported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 
 from .. import __version__
-from .command import EXIT_STATUSES, OK, WRONG_USAGE
+from .cli import OK, WRONG_USAGE, suggestion
 
 VERBS = {
     "listen": "run the daemon: copy every object announced by a notification",
@@ -33,9 +33,7 @@ every copy.
 
 {verbs}
 
-Run s3s3 VERB --help for the options of a verb.
-
-{EXIT_STATUSES}"""
+Run s3s3 VERB --help for the options and exit statuses of a verb."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"s3s3 {__version__}")
         return OK
     if arguments[0] not in VERBS:
-        print(f"s3s3: unknown verb {arguments[0]!r}: see s3s3 --help", file=sys.stderr)
+        print(f"s3s3: unknown verb {arguments[0]!r}{suggestion(arguments[0], VERBS)}; see s3s3 --help", file=sys.stderr)
         return WRONG_USAGE
     status: int = importlib.import_module(f".{arguments[0]}", __package__).main(arguments[1:])
     return status

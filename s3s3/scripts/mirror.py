@@ -25,7 +25,7 @@ from ..monitoring.status_page import status_page_for
 from ..queue import connection
 from ..s3 import BucketAdmin
 from ..transfer.route_stores import copy_budget
-from . import command
+from . import cli, command
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +42,17 @@ def main(argv: list[str] | None = None) -> int:
     return command.run(lambda stop: _mirror(arguments, stop))
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> cli.CommandParser:
     """Return the parser of the command's arguments."""
-    parser = command.parser("mirror", "Run the HTTP front ends: serve copies, and create missing ones, until SIGTERM.")
+    statuses = {cli.OUT_OF_REACH: "a store or Redis is unreachable"}
+    parser = cli.parser(
+        "mirror", "Run the HTTP front ends: serve copies, and create missing ones, until SIGTERM.", statuses
+    )
     parser.add_argument(
         "--access-log", action="store_true", help="write a JSON line to standard output for each request"
     )
-    command.add_drain(parser)
-    command.add_http(parser)
+    cli.add_drain(parser)
+    cli.add_http(parser)
     parser.add_argument(
         "--make-buckets", action="store_true",
         help="create the mirrors' buckets, set their expiry to lifespan_days if the store supports it, and exit",
@@ -58,7 +61,7 @@ def command_line() -> argparse.ArgumentParser:
 
 
 async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
-    settings = config.load(arguments.config, http_bind=command.http_bind(arguments))
+    settings = config.load(arguments.config, http_bind=cli.http_bind(arguments))
     mirror = settings.mirror
     makes_copies = mirror.redirect is not None or mirror.proxy is not None
     if not makes_copies and mirror.cache is None:
@@ -91,7 +94,7 @@ async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         async with served(application(services, metrics, status_page_for(settings, client)), settings.http):
             await asyncio.gather(run(frontends, stop, arguments.drain_s), stop.wait())
     log.info("stopped")
-    return command.OK
+    return cli.OK
 
 
 async def _make_buckets(settings: MirrorSettings) -> int:
@@ -115,7 +118,7 @@ async def _make_buckets(settings: MirrorSettings) -> int:
                 ))  # fmt: skip
         finally:
             await buckets.close()
-    return command.OK
+    return cli.OK
 
 
 async def _event_recorder(url: str, stack: AsyncExitStack) -> EventRecorder | None:

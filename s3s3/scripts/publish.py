@@ -23,8 +23,8 @@ from ..queue.redis_calls import RedisRetry, translate_errors
 from ..queue.redis_queue import RedisJobQueue
 from ..queue.tracker import OutcomeTracker
 from ..tasks import run_with_background, wait_first
-from . import command
-from .key_input import keys_from_arguments, keys_from_descriptor, parse_with_keys, validate_keys
+from . import cli, command
+from .key_input import keys_from_arguments, keys_from_descriptor, validate_keys
 from .selection import add_route_option, connected_queues, count_subscribers, select_routes
 
 MAX_PROBLEMS_SHOWN = 20
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 def main(argv: list[str] | None = None) -> int:
     """Publish; return the exit status."""
     parser = command_line()
-    arguments = parse_with_keys(parser, argv)
+    arguments = cli.parse_with_keys(parser, argv)
     if arguments.pubsub and (arguments.wait or arguments.route):
         parser.error("--pubsub reaches the listeners of every route: it cannot be combined with --wait or --route")
     if "-" in arguments.keys and arguments.keys != ["-"]:
@@ -51,9 +51,13 @@ def main(argv: list[str] | None = None) -> int:
     return command.run(lambda stop: _publish(arguments, stop))
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> cli.CommandParser:
     """Return the parser of the command's arguments."""
-    parser = command.parser("publish", "Put keys on the queue, ahead of what s3s3 bucket enqueued.")
+    parser = cli.parser("publish", "Put keys on the queue, ahead of what s3s3 bucket enqueued.", {
+        cli.OK: "all keys are on the queue; with --wait: every destination has them",
+        cli.SOME_FAILED: "some lines are not keys; with --wait: some keys failed, or the wait was interrupted",
+        cli.OUT_OF_REACH: "Redis is unreachable",
+    })  # fmt: skip
     parser.add_argument(
         "keys", metavar="KEY", nargs="*",
         help="objects in the source bucket (default, or -: read them from standard input, one per line)",
@@ -94,7 +98,7 @@ async def _publish(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
             publisher = WaitingPublisher(queues, client, stop)
         work = _publish_all(arguments, publisher, _any_matches(routes), stop)
         refused, succeeded = await run_with_background(work, *publisher.background())
-    return command.OK if succeeded and not refused and not stop.is_set() else command.SOME_FAILED
+    return cli.OK if succeeded and not refused and not stop.is_set() else cli.SOME_FAILED
 
 
 def _any_matches(routes: Sequence[Route]) -> Callable[[str], bool]:

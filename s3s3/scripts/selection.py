@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
@@ -10,34 +11,65 @@ from redis.asyncio import Redis
 
 from .. import config
 from ..config import Config
-from ..errors import ConfigError
+from ..errors import ConfigError, S3S3Error
 from ..model import Route
 from ..queue.connection import connected
 from ..queue.redis_calls import translate_errors
 from ..queue.redis_queue import RedisJobQueue
 
+#: Keys that a shell is offered at most.
+MAX_COMPLETIONS = 1000
 
-def add_route_option(parser: argparse.ArgumentParser, help_text: str = "only this route") -> None:
+
+def add_route_option(
+    parser: argparse.ArgumentParser, help_text: str = "only this route", *, default: str | None = None
+) -> None:
     """Add --route, which a shell completes from the configuration."""
-    option = parser.add_argument("--route", metavar="R", help=help_text)
-    option.completer = _completer(lambda route: [route.name])  # type: ignore[attr-defined]  # read by argcomplete
+    option = parser.add_argument("--route", metavar="R", default=default, help=help_text)
+    _complete(option, lambda settings, arguments: [route.name for route in settings.routes_named(None)])
 
 
-def add_destination_option(parser: argparse.ArgumentParser) -> None:
-    """Add --destination, which a shell completes from the configuration."""
-    option = parser.add_argument("--destination", metavar="D", help="only this destination")
-    option.completer = _completer(lambda route: route.destination_names)  # type: ignore[attr-defined]  # read by argcomplete
+def add_selection(parser: argparse.ArgumentParser, *, is_action: bool) -> None:
+    """Add --route and --destination, which a shell completes from the configuration.
+
+    `is_action`: an action's option keeps the value that precedes the action.
+    """
+    default = argparse.SUPPRESS if is_action else None
+    add_route_option(parser, default=default)
+    option = parser.add_argument("--destination", metavar="D", default=default, help="only this destination")
+    _complete(option, lambda settings, arguments: [
+        name for route in settings.routes_named(arguments.route) for name in route.destination_names
+    ])  # fmt: skip
 
 
-def _completer(names_of: Callable[[Route], Iterable[str]]) -> Callable[..., list[str]]:
-    def complete(parsed_args: argparse.Namespace, **_: object) -> list[str]:
+def complete_dead_letters(keys: argparse.Action) -> None:
+    """Complete keys of dead letters from the queue."""
+    _complete(keys, lambda settings, arguments: asyncio.run(_dead_letter_keys(settings, arguments)))
+
+
+async def _dead_letter_keys(settings: Config, arguments: argparse.Namespace) -> list[str]:
+    routes = select_routes(settings, arguments.route, arguments.destination)
+    async with connected_queues(settings, routes) as (_, queues):
+        found: list[str] = []
+        for route, jobs in queues:
+            for destination in destinations_of(route, arguments.destination):
+                async for keys in jobs.dead_letter_keys(destination):
+                    found += keys
+                    if len(found) >= MAX_COMPLETIONS:
+                        return found
+        return found
+
+
+def _complete(option: argparse.Action, words: Callable[[Config, argparse.Namespace], Iterable[str]]) -> None:
+    """Have a shell complete an argument with these words."""
+
+    def completer(parsed_args: argparse.Namespace, **_: object) -> list[str]:
         try:
-            routes = config.load(parsed_args.config).routes_named(parsed_args.route)
-        except ConfigError:
+            return sorted(set(words(config.load(parsed_args.config), parsed_args)))
+        except S3S3Error:  # a completion has no place for messages; the command itself reports it
             return []
-        return sorted({name for route in routes for name in names_of(route)})
 
-    return complete
+    option.completer = completer  # type: ignore[attr-defined]  # read by argcomplete
 
 
 def select_routes(settings: Config, route: str | None, destination: str | None = None, *extra: str) -> list[Route]:

@@ -18,7 +18,8 @@ from contextlib import suppress
 from supervisor import childutils  # type: ignore[import-untyped]
 
 from ..tasks import DRAIN_S, run_until_stopped, timeout
-from .command import OK, WRONG_USAGE, positive_duration_s, run
+from .cli import OK, WRONG_USAGE, positive_duration_s
+from .command import run
 
 #: How long a run may take to end after SIGTERM, in seconds; then it is killed.
 STOP_TIMEOUT_S = DRAIN_S + 30.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from s3s3.scripts import bucket, command, jobs, listen, mirror
+from s3s3.scripts import bucket, cli, command, jobs, listen, mirror
 from tests.scripts.command import Main, config_file, run
 
 
@@ -16,13 +16,13 @@ from tests.scripts.command import Main, config_file, run
     [("90", 90), ("0.5", 0.5), ("90s", 90), ("5m", 300), ("36h", 129_600), ("7d", 604_800), ("0", 0)],
 )
 def test_a_duration_is_a_number_of_seconds_or_has_a_unit(text: str, seconds: float) -> None:
-    assert command.duration_s(text) == seconds
+    assert cli.duration_s(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["0", "0s", "-1", "nan", "inf", "soon", "", "5 m", "1w"])
 def test_an_interval_is_a_positive_duration(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="must be "):
-        command.positive_duration_s(text)
+        cli.positive_duration_s(text)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_negative_duration_is_wrong_usage(main: Main, option: str) -> None:
 def test_an_abbreviated_option_is_wrong_usage(main: Main, option: str, full: str) -> None:
     done = run(main, option)
     assert done.status == 2
-    assert f"error: unrecognized arguments: {option}\n" in done.err
+    assert f"error: unrecognized arguments: {option}; did you mean {full}?\n" in done.err
     assert f"[{full}" in done.err
 
 

@@ -13,6 +13,7 @@ import pytest
 from s3s3.scripts.completion import main
 from s3s3.scripts.main import VERBS
 from tests.scripts.command import config_file, run
+from tests.scripts.test_jobs import dead_letter
 
 #: What readline sets before it calls a completion function (bash manual, "Programmable Completion").
 COMPLETE = """
@@ -78,6 +79,21 @@ def test_routes_and_destinations_are_completed_from_the_configuration(commands: 
     assert completed(commands, "s3s3 jobs --route d") == {"default"}
     assert completed(commands, "s3s3 jobs pause --destination ") == {"dest-ceph", "dest-swift"}
     assert completed(commands, "s3s3bucket --route ") == {"default"}
+
+
+@pytest.mark.real
+def test_keys_of_dead_letters_are_completed_from_the_queue(commands: Path, redis_url: str) -> None:
+    config_file(commands, redis_url)
+    dead_letter(redis_url, "images/a.fits", "images/b.fits")
+    dead_letter(redis_url, "raw.fits", destination="dest-swift")
+    assert completed(commands, "s3s3 jobs retry images/") == {"images/a.fits", "images/b.fits"}
+    assert completed(commands, "s3s3 jobs drop --destination dest-swift ") >= {"raw.fits"}
+    assert "images/a.fits" not in completed(commands, "s3s3 jobs drop --destination dest-swift ")
+
+
+def test_without_redis_no_keys_are_completed(commands: Path) -> None:
+    config_file(commands, "redis://127.0.0.1:9")
+    assert completed(commands, "s3s3 jobs retry k") == set()
 
 
 def test_a_script_is_printed_for_each_shell(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from s3s3.scripts import command, listen, mirror
+from s3s3.scripts import cli, listen, mirror
 from tests.scripts.command import Main, config_file, run
 
 
@@ -37,4 +37,4 @@ def test_the_option_takes_precedence_over_the_environment(
     options: list[str], environment: dict[str, str], replacement: tuple[str, str] | None
 ) -> None:
     for parser in (listen.command_line(), mirror.command_line()):
-        assert command.http_bind(parser.parse_args(options), environment) == replacement
+        assert cli.http_bind(parser.parse_args(options), environment) == replacement

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 from ...errors import S3S3Error
-from .. import command
+from .. import cli
 from .keep import keep_running
 from .process import ServerMissing
 from .screen import Screen
@@ -33,25 +33,28 @@ def main(argv: list[str] | None = None) -> int:
             )
         except KeyboardInterrupt:
             screen.end("Interrupted. The servers are stopped and their folders removed.")
-            return command.SOME_FAILED
+            return cli.SOME_FAILED
         except ServerMissing as error:
             print(f"s3s3: {error}", file=sys.stderr)
-            return command.WRONG_USAGE
+            return cli.WRONG_USAGE
         except S3S3Error as error:
             print(f"s3s3: {error}", file=sys.stderr)
-            return command.SOME_FAILED
+            return cli.SOME_FAILED
     screen.end("The servers are stopped and their folders removed.")
-    return command.OK if verified else command.SOME_FAILED
+    return cli.OK if verified else cli.SOME_FAILED
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line() -> cli.CommandParser:
     """Return the argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = cli.CommandParser(
         prog="s3s3 demo",
-        description="Run a self-contained demonstration on this machine with real servers. Leaves nothing behind.",
-        epilog="exit status: 0 if every copy was verified, 1 if not, 2 if something is not installed",
-        allow_abbrev=False,
-    )
+        description="Run a self-contained demonstration with real servers on this machine.\nLeaves nothing behind.",
+        epilog=cli.exit_statuses({
+            cli.OK: "every copy was verified",
+            cli.SOME_FAILED: "not every copy was verified, or the demonstration was interrupted",
+            cli.WRONG_USAGE: "wrong usage, or something is not installed",
+        }),
+    )  # fmt: skip
     parser.add_argument("--keep", action="store_true", help="keep the servers running at the end and print what to try")
     parser.add_argument(
         "--objects", type=_objects, default=OBJECTS, metavar="N", help=f"number of objects (default: {OBJECTS})"
