@@ -86,7 +86,7 @@ def upload(
 
     Raises:
         ConfigError: the list of destinations is empty, or a boto3 client has unsupported settings.
-        AccessDenied: a boto3 client has no credentials.
+        InvalidCredentials: a boto3 client has no credentials.
     """
     source = _endpoint(source_key, source_key.bucket_name, "source", prefix=source_key.key, verify_md5=verify_md5)
     destinations = [

@@ -20,7 +20,10 @@
     │   │   ├── NoSuchKey            a GET returned 404 NoSuchKey; a HEAD has no error code
     │   │   ├── ContentUnreadable *  a GET returned NoSuchKey, but a HEAD finds the object
     │   │   ├── NoSuchBucket *
-    │   │   ├── AccessDenied *       wrong credentials, no permission, wrong signature version
+    │   │   ├── AccessDenied *       no permission, perhaps for this object only
+    │   │   │   └── InvalidCredentials *  wrong or expired credentials, wrong signature version
+    │   │   ├── UnexpectedResponse * not worded by S3: a redirect, a page of a proxy, an unknown error code
+    │   │   ├── RequestTooLarge *    a proxy's limit on the size of a body or of headers
     │   │   ├── TooLarge             larger than a single PUT allows
     │   │   ├── InvalidKey           not a valid key for this store
     │   │   ├── UpstreamRefused      a response of an HTTP origin that cannot be copied; retriable by its status
@@ -134,7 +137,10 @@ class StoreUnavailable(StoreError, Unavailable):
 
 
 class StoreRefused(StoreError):
-    """The store returned an error. Not retriable, except for the marked subclasses."""
+    """The store returned an error that S3 defines and that repeating the request cannot change.
+
+    The marked subclasses are retriable.
+    """
 
 
 class NoSuchKey(StoreRefused):
@@ -150,7 +156,25 @@ class NoSuchBucket(StoreRefused, Retriable):
 
 
 class AccessDenied(StoreRefused, Retriable):
-    """The store refuses the credentials, or this operation. Retriable: an operator can change that."""
+    """The store refuses this operation, perhaps for this object only. Retriable: an operator can change that.
+
+    A 403 to a HEAD is one, too: it has no error code.
+    """
+
+
+class InvalidCredentials(AccessDenied):
+    """The store refuses the credentials or the signature version, or there are no credentials."""
+
+
+class UnexpectedResponse(StoreRefused, Retriable):
+    """A response that S3 does not define: a redirect, a page of a proxy or portal, an unknown error code.
+
+    Retriable: it shows no error of the object, but a condition of the store or of what is in front of it.
+    """
+
+
+class RequestTooLarge(StoreRefused, Retriable):
+    """A proxy limits the size of bodies, headers or paths. Retriable: an operator can raise the limit."""
 
 
 class TooLarge(StoreRefused):

@@ -27,8 +27,8 @@ def endpoint_from_client(client: S3Client, bucket_name: str, name: str) -> Endpo
         client: for example `resource.meta.client`.
         name: the endpoint's name in messages.
 
-    Raises ConfigError for unsigned requests, another signature or a path in the endpoint URL, and AccessDenied if the
-    client has no credentials or cannot get them.
+    Raises ConfigError for unsigned requests, another signature or a path in the endpoint URL, and InvalidCredentials
+    if the client has no credentials or cannot get them.
     """
     settings: Any = client.meta.config
     url, version = client.meta.endpoint_url, settings.signature_version

@@ -6,7 +6,7 @@ from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping
 from typing import Literal
 
-from ..errors import InvalidKey, NoSuchKey, StoreError, StoreRefused
+from ..errors import InvalidKey, NoSuchKey, StoreError, UnexpectedResponse
 from ..model import Endpoint
 from .address import Query
 from .attributes import ObjectAttributes
@@ -85,7 +85,7 @@ class Store:
                 response = await self._requester.send(request)
                 try:
                     info = object_info(self.name, "GET", key, response.headers)
-                except StoreRefused:
+                except UnexpectedResponse:
                     response.close()
                     raise
                 stream = ObjectStream(info, response, lambda error: self._requester.transport_error(request, error))

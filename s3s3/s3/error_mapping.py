@@ -1,4 +1,8 @@
-"""Map S3 error responses and transport failures to s3s3 exceptions."""
+"""Map S3 error responses and transport failures to s3s3 exceptions.
+
+Only an `<Error>` with a code of `_CODES` is final. Maintenance pages of proxies, ingresses and captive portals come
+with any status, so every other response is retriable.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +19,16 @@ from typing import NamedTuple
 from ..errors import (
     AccessDenied,
     IntegrityError,
+    InvalidCredentials,
     InvalidKey,
     NoSuchBucket,
     NoSuchKey,
+    RequestTooLarge,
     StoreError,
     StoreRefused,
     StoreUnavailable,
     TooLarge,
+    UnexpectedResponse,
 )
 from ..model import Endpoint
 from .address import Address
@@ -41,31 +48,51 @@ from .xml import parse
 RESULT_LIMIT_BYTES = 64 * 1024
 _MAX_MESSAGE_CHARACTERS = 300
 
-#: S3 error codes ("List of error codes", S3 API reference); InvalidObjectName and UserSuspended are Ceph's.
+#: S3 error codes ("List of error codes", S3 API reference), and those of Ceph, Swift's s3api and MinIO (XMinio...).
+#: A code of a final class must be permanent: the same request would be refused again.
 _CODES: tuple[tuple[type[StoreError], str], ...] = (
     (NoSuchKey, "NoSuchKey NoSuchVersion"),
-    (NoSuchBucket, "NoSuchBucket"),
+    (NoSuchBucket, "NoSuchBucket InvalidBucketName"),
     (TooLarge, "EntityTooLarge MaxMessageLengthExceeded"),
-    (InvalidKey, "KeyTooLongError KeyTooLong InvalidObjectName InvalidURI"),
+    (InvalidKey, "KeyTooLongError KeyTooLong InvalidObjectName InvalidURI XMinioInvalidObjectName"),
     (IntegrityError, "BadDigest IncompleteBody XAmzContentSHA256Mismatch"),
-    (AccessDenied, "AccessDenied InvalidAccessKeyId SignatureDoesNotMatch ExpiredToken"),
-    (AccessDenied, "InvalidToken AllAccessDisabled AccountProblem UserSuspended InvalidSecurity NotSignedUp"),
+    (AccessDenied, "AccessDenied"),
+    (InvalidCredentials, "InvalidAccessKeyId SignatureDoesNotMatch ExpiredToken InvalidToken TokenRefreshRequired"),
+    (InvalidCredentials, "AccountProblem AllAccessDisabled UserSuspended InvalidSecurity NotSignedUp RequestExpired"),
+    (InvalidCredentials, "MissingSecurityHeader MissingAuthenticationToken AuthorizationHeaderMalformed"),
     (StoreUnavailable, "SlowDown RequestTimeout InternalError ServiceUnavailable Busy OperationAborted"),
     (StoreUnavailable, "RequestLimitExceeded ConditionalRequestConflict Throttling ThrottlingException"),
+    (StoreUnavailable, "TooManyRequests TooManyRequestsException BandwidthLimitExceeded"),
     (StoreUnavailable, "RequestTimeTooSkewed"),  # until the clock is corrected, and no key is dead-lettered for it
-    (StoreRefused, "InvalidObjectState NotImplemented MethodNotAllowed"),
+    (StoreRefused, "InvalidObjectState NotImplemented MethodNotAllowed InvalidArgument InvalidRequest InvalidRange"),
+    (StoreRefused, "MetadataTooLarge RequestHeaderSectionTooLarge EntityTooSmall InvalidPart InvalidPartOrder"),
+    (StoreRefused, "InvalidDigest InvalidStorageClass InvalidTag MalformedXML MalformedACLError UnexpectedContent"),
+    (StoreRefused, "UnsupportedArgument InvalidEncryptionAlgorithmError AccessControlListNotSupported"),
+    (StoreRefused, "PreconditionFailed BucketAlreadyExists BucketAlreadyOwnedByYou BucketNotEmpty"),
+    (StoreRefused, "XMinioObjectExistsAsDirectory XMinioParentIsObject"),
 )
 
 _KINDS = {code: kind for kind, codes in _CODES for code in codes.split()}
 
-_STATUSES: dict[int, type[StoreError]] = {
-    401: AccessDenied,
+#: For an `<Error>` with another code.
+_STATUSES_OF_S3: dict[int, type[StoreError]] = {
+    401: InvalidCredentials,
     403: AccessDenied,
     408: StoreUnavailable,
-    413: TooLarge,
     429: StoreUnavailable,
     501: StoreRefused,
-    505: StoreRefused,
+}
+
+#: For a response that S3 does not word (RFC 9110 15 and RFC 6585 5).
+_STATUSES: dict[int, type[StoreError]] = {
+    408: StoreUnavailable,
+    413: RequestTooLarge,
+    414: RequestTooLarge,
+    429: StoreUnavailable,
+    431: RequestTooLarge,
+    501: UnexpectedResponse,
+    505: UnexpectedResponse,
+    511: UnexpectedResponse,
 }
 
 WRITES = frozenset(("PUT", "POST", "DELETE"))
@@ -88,15 +115,11 @@ def error_for_response(
 ) -> StoreError:
     """Return the error for a response. `body` is its first RESULT_LIMIT_BYTES."""
     error_body = _parse_error(body)
-    kind = _KINDS.get(error_body.code) or _STATUSES.get(status)
-    if _requires_v4(endpoint, error_body):
-        kind = AccessDenied
-    if kind is None:
-        kind = StoreUnavailable if status >= 500 or status == 200 else StoreRefused
+    kind = InvalidCredentials if _requires_v4(endpoint, error_body) else _kind(operation, status, error_body.code)
     message = error_body.message
     if error_body.code in ("", "NotFound") and status == 404:
         message = message or "not found; the store does not report whether the bucket or the key is missing"
-    advice = _advice(endpoint, status, headers, error_body)
+    advice = _advice(endpoint, status, headers, error_body, kind)
     error = kind(
         _redacted(message, endpoint) or responses.get(status, "no reason given"),
         store=endpoint.name,
@@ -109,6 +132,16 @@ def error_for_response(
     )
     error.indeterminate = operation in WRITES and status in INDETERMINATE_STATUSES
     return error
+
+
+def _kind(operation: str, status: int, code: str) -> type[StoreError]:
+    if code:
+        kind = _KINDS.get(code) or _STATUSES_OF_S3.get(status)
+    elif status == 403 and operation == "HEAD":  # the store's own response has no body either
+        kind = AccessDenied
+    else:
+        kind = _STATUSES.get(status)
+    return kind or (StoreUnavailable if status >= 500 or status == 200 else UnexpectedResponse)
 
 
 def error_for_failure(
@@ -129,11 +162,11 @@ def _parse_error(body: bytes) -> ErrorBody:
     if text.startswith(b"<"):
         try:
             root = parse(text, len(text))
-        except StoreRefused:
+        except UnexpectedResponse:
             pass
         else:
             found = {child.tag: (child.text or "").strip() for child in root}
-            if "Code" in found:
+            if root.tag == "Error" and "Code" in found:
                 return ErrorBody(*(found.get(name, "") for name in ("Code", "Message", "Region", "Endpoint")))
     plain = re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", text.decode("utf-8", "replace"), flags=re.S | re.I)
     return ErrorBody(message=" ".join(html.unescape(plain).split())[:_MAX_MESSAGE_CHARACTERS])
@@ -155,7 +188,9 @@ def _requires_v4(endpoint: Endpoint, error_body: ErrorBody) -> bool:
     return refused and endpoint.signature_version == "s3"
 
 
-def _advice(endpoint: Endpoint, status: int, headers: Mapping[str, str], error_body: ErrorBody) -> str:
+def _advice(
+    endpoint: Endpoint, status: int, headers: Mapping[str, str], error_body: ErrorBody, kind: type[StoreError]
+) -> str:
     table, bucket = endpoint.table, endpoint.bucket_name
     region = headers.get("x-amz-bucket-region") or error_body.region
     if _requires_v4(endpoint, error_body):
@@ -171,11 +206,15 @@ def _advice(endpoint: Endpoint, status: int, headers: Mapping[str, str], error_b
             ahead_s = round(time.time() - store_ms / 1000)
             skew = f"is {abs(ahead_s)} s {'ahead of' if ahead_s > 0 else 'behind'} the store's"
         return f"this machine's clock {skew}: correct it (NTP)"
-    advice = _ADVICE.get(error_body.code or str(status), "").format(table=table, bucket=bucket)
+    subject = error_body.code or ("AccessDenied" if kind is AccessDenied else str(status))
+    default = _ADVICE_FOR_PAGES if kind is UnexpectedResponse and not error_body.code else ""
+    advice = _ADVICE.get(subject, default).format(table=table, bucket=bucket)
     if error_body.code == "SignatureDoesNotMatch" and endpoint.signature_version == "s3v4":
         return f"{advice}; if they are right, region"  # which is not part of a V2 signature
     return advice
 
+
+_ADVICE_FOR_PAGES = "this is not a response of S3: check host and port in {table}, and the proxies in front of it"
 
 _ADVICE = {
     "InvalidAccessKeyId": "check aws_access_key_id in {table}",
@@ -188,6 +227,11 @@ _ADVICE = {
     "NotImplemented": "the store does not support this; check storage_class, acl, copy_tags and "
     "server_side_encryption in {table}",
     "501": "the store does not support this; check storage_class, acl, copy_tags and server_side_encryption in {table}",
+    "413": "a proxy in front of the store limits the size of objects: raise its limit (nginx: client_max_body_size)",
+    "414": "a proxy in front of the store limits the length of keys: raise its limit (nginx: "
+    "large_client_header_buffers)",
+    "431": "a proxy in front of the store limits the size of metadata: raise its limit (nginx: "
+    "large_client_header_buffers)",
     "InvalidArgument": "if copy_acl is set in {table}: this store may not know an account that the source's ACL names",
     "InvalidStorageClass": "check storage_class in {table}",
     "InvalidObjectState": "the object is archived: restore it first",

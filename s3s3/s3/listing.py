@@ -21,7 +21,7 @@ from itertools import islice, pairwise
 from typing import Literal
 from urllib.parse import unquote_to_bytes
 
-from ..errors import ListingOutOfOrder, StoreRefused
+from ..errors import ListingOutOfOrder, StoreRefused, UnexpectedResponse
 from ..model import Endpoint, Entry
 from .objects import EPOCH
 from .request import KeyMapper, Priority, Request, S3Requester
@@ -165,8 +165,8 @@ class BucketLister:
             )
         return page
 
-    def _refused(self, message: str, advice: str = "") -> StoreRefused:
-        return StoreRefused(message, store=self._endpoint.name, operation="LIST", advice=advice)
+    def _refused(self, message: str, advice: str = "") -> UnexpectedResponse:
+        return UnexpectedResponse(message, store=self._endpoint.name, operation="LIST", advice=advice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ class ListPage:
 
 
 def parse_page(body: bytes, rename: Callable[[str], str] | None = None) -> ListPage:
-    """Parse a page. Raises StoreRefused if it is not a listing."""
+    """Parse a page. Raises UnexpectedResponse if it is not a listing."""
     try:
         text = body.decode("utf-8")
         fields, header = _match(text.replace("&quot;", '"')) or _parse(text)
@@ -203,7 +203,7 @@ def parse_page(body: bytes, rename: Callable[[str], str] | None = None) -> ListP
             for name, (_, modified, etag, size) in zip(names, fields)  # noqa: B905  # equal lengths; the check is slow
         ]
     except ValueError as error:
-        raise StoreRefused(f"the response is not a listing: {error}") from error
+        raise UnexpectedResponse(f"the response is not a listing: {error}") from error
     return ListPage(
         entries,
         keys[0] if keys else "",
@@ -235,7 +235,7 @@ def _match(text: str) -> tuple[_Fields, _Header] | None:
 
 
 def _parse(text: str) -> tuple[_Fields, _Header]:
-    """Read a page with the XML parser. Raises StoreRefused and ValueError."""
+    """Read a page with the XML parser. Raises UnexpectedResponse and ValueError."""
     if "<EncodingType>" in text:  # keys are encoded, so these characters are only in tokens, which are not needed then
         text = _NOT_IN_XML.sub("?", text)
     root = parse(text.encode(), PAGE_LIMIT_BYTES)

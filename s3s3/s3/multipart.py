@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import unquote_plus
 from xml.sax.saxutils import escape
 
-from ..errors import StoreError, StoreRefused
+from ..errors import StoreError, StoreRefused, UnexpectedResponse
 from .address import Query
 from .objects import PutResult, S3Response, is_encrypted
 from .request import Body, KeyMapper, LeaseCheck, Priority, Request, S3Requester, no_check
@@ -35,7 +35,7 @@ class Multipart:
         response = await self._call(request, check_lease)
         upload_id = self._requester.parse(request, response).findtext("UploadId")
         if not upload_id:
-            raise StoreRefused("the response has no upload id", operation="POST", key=key)
+            raise UnexpectedResponse("the response has no upload id", operation="POST", key=key)
         return upload_id
 
     async def upload_part(

@@ -9,7 +9,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
-from ..errors import IntegrityError, StoreError, StoreRefused, StoreUnavailable
+from ..errors import IntegrityError, StoreError, StoreUnavailable, UnexpectedResponse
 from ..model import Endpoint
 from .transport.connection import Connection, Head
 from .transport.errors import ConnectionLost, TransportError
@@ -111,10 +111,10 @@ class ObjectInfo(NamedTuple):
 
 
 def object_info(store: str, operation: str, key: str, headers: Mapping[str, str]) -> ObjectInfo:
-    """Read an object's metadata. Raises StoreRefused for a response without Content-Length."""
+    """Read an object's metadata. Raises UnexpectedResponse for a response without Content-Length."""
     length = headers.get("content-length", "")
     if not length.isdecimal():
-        raise StoreRefused("the response has no Content-Length", store=store, operation=operation, key=key)
+        raise UnexpectedResponse("the response has no Content-Length", store=store, operation=operation, key=key)
     own = {}
     for name, value in headers.items():
         if name in KEPT_HEADERS or name.startswith("x-amz-meta-"):

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from urllib.parse import quote
 from xml.etree.ElementTree import Element
 
-from ..errors import IntegrityError, InvalidKey, StoreError, StoreRefused, StoreUnavailable
+from ..errors import IntegrityError, InvalidKey, StoreError, StoreRefused, StoreUnavailable, UnexpectedResponse
 from ..model import MAX_KEY_BYTES, Endpoint
 from .address import Address, Query, RequestTarget, encode_query
 from .error_mapping import RESULT_LIMIT_BYTES, WRITES, error_for_failure, error_for_response
@@ -293,10 +293,10 @@ class S3Requester:
                 return response
 
     def parse(self, request: Request, response: S3Response) -> Element:
-        """Return the root of a response's XML after `call`. Raises StoreRefused."""
+        """Return the root of a response's XML after `call`. Raises UnexpectedResponse."""
         try:
             return parse(response.content, RESULT_LIMIT_BYTES)
-        except StoreRefused as error:
+        except UnexpectedResponse as error:
             error.store, error.operation, error.key = self.endpoint.name, request.operation, request.key
             raise
 
@@ -323,7 +323,7 @@ class S3Requester:
         connection.end_within(self._timeouts.write_s)
 
     async def _current_signer(self) -> Signer:
-        """Return a signer for the current credentials. Raises AccessDenied if there are none."""
+        """Return a signer for the current credentials. Raises InvalidCredentials if there are none."""
         credentials = await self._provider.load()
         if self._signer is None or credentials is not self._credentials:
             self._credentials = credentials

@@ -24,7 +24,7 @@ from operator import itemgetter
 from typing import Any
 from urllib.parse import quote
 
-from ..errors import AccessDenied
+from ..errors import InvalidCredentials
 from ..model import Endpoint, Secret
 from .address import Query, RequestTarget, encode_query
 
@@ -80,7 +80,7 @@ class CredentialProvider:
         return self._credentials if time.monotonic() < self.valid_until_s else None
 
     async def load(self) -> Credentials:
-        """Return the credentials, from the chain if REFRESH_S have passed. Raises AccessDenied if there are none."""
+        """Return the credentials, from the chain after REFRESH_S. Raises InvalidCredentials if there are none."""
         async with self._lock:
             credentials = self.current()
             if credentials is None:
@@ -99,7 +99,7 @@ class CredentialProvider:
 
 
 def read_botocore_credentials(read: Callable[[], Any], store: str, *, missing: str, table: str = "") -> Credentials:
-    """Return the credentials in the botocore object that `read` returns. Raises AccessDenied if there are none.
+    """Return the credentials in the botocore object that `read` returns. Raises InvalidCredentials if there are none.
 
     `missing` is the message of that error.
     """
@@ -111,9 +111,9 @@ def read_botocore_credentials(read: Callable[[], Any], store: str, *, missing: s
         credentials = read()
         frozen = credentials.get_frozen_credentials() if credentials is not None else None
     except BotoCoreError as error:
-        raise AccessDenied(str(error), store=store, advice=advice) from error
+        raise InvalidCredentials(str(error), store=store, advice=advice) from error
     if frozen is None or not frozen.access_key:
-        raise AccessDenied(missing, store=store, advice=advice)
+        raise InvalidCredentials(missing, store=store, advice=advice)
     token = Secret(frozen.token) if frozen.token else None
     return Credentials(frozen.access_key, Secret(frozen.secret_key), token)
 

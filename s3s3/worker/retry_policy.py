@@ -6,7 +6,16 @@ import json
 import random
 from collections.abc import Container
 
-from ..errors import AccessDenied, DestinationTooSlow, LeaseLost, NoSuchBucket, S3S3Error, StoreError, StoreUnavailable
+from ..errors import (
+    AccessDenied,
+    DestinationTooSlow,
+    LeaseLost,
+    NoSuchBucket,
+    S3S3Error,
+    StoreError,
+    StoreUnavailable,
+    UnexpectedResponse,
+)
 from ..model import Outcome, Result, outcome_fields
 from ..queue.base import Disposition, DispositionKind
 
@@ -14,7 +23,7 @@ INITIAL_RETRY_S = 5.0
 MAX_RETRY_S = 900.0
 
 DONE = Disposition(DispositionKind.DONE)
-_STORE_WIDE_ERRORS = (StoreUnavailable, AccessDenied, NoSuchBucket)
+_STORE_WIDE_ERRORS = (StoreUnavailable, UnexpectedResponse, AccessDenied, NoSuchBucket)
 
 
 def backoff_s(attempts: int) -> float:

@@ -15,13 +15,16 @@ import pytest
 from s3s3.errors import (
     AccessDenied,
     IntegrityError,
+    InvalidCredentials,
     InvalidKey,
     NoSuchBucket,
     NoSuchKey,
+    RequestTooLarge,
     StoreError,
     StoreRefused,
     StoreUnavailable,
     TooLarge,
+    UnexpectedResponse,
 )
 from s3s3.model import Endpoint, Secret
 from s3s3.s3 import Timeouts
@@ -42,14 +45,17 @@ async def caught_from(raw: bytes, **endpoint: object) -> StoreError:
     [
         (404, "NoSuchKey", NoSuchKey),
         (404, "NoSuchBucket", NoSuchBucket),
+        (400, "InvalidBucketName", NoSuchBucket),
         (403, "AccessDenied", AccessDenied),
-        (403, "SignatureDoesNotMatch", AccessDenied),
-        (403, "InvalidAccessKeyId", AccessDenied),
-        (403, "RequestTimeTooSkewed", StoreUnavailable),
         (403, "SomethingNew", AccessDenied),
+        (403, "QuotaExceeded", AccessDenied),
+        (403, "SignatureDoesNotMatch", InvalidCredentials),
+        (403, "InvalidAccessKeyId", InvalidCredentials),
+        (400, "ExpiredToken", InvalidCredentials),
+        (401, "SomethingNew", InvalidCredentials),
+        (403, "RequestTimeTooSkewed", StoreUnavailable),
         (403, "InvalidObjectState", StoreRefused),
         (400, "EntityTooLarge", TooLarge),
-        (413, "", TooLarge),
         (400, "KeyTooLongError", InvalidKey),
         (400, "InvalidObjectName", InvalidKey),
         (400, "InvalidURI", InvalidKey),
@@ -57,24 +63,62 @@ async def caught_from(raw: bytes, **endpoint: object) -> StoreError:
         (400, "IncompleteBody", IntegrityError),
         (400, "RequestTimeout", StoreUnavailable),
         (400, "InvalidArgument", StoreRefused),
+        (400, "MetadataTooLarge", StoreRefused),
+        (405, "MethodNotAllowed", StoreRefused),
         (409, "OperationAborted", StoreUnavailable),
         (409, "BucketAlreadyExists", StoreRefused),
-        (429, "", StoreUnavailable),
         (500, "InternalError", StoreUnavailable),
-        (502, "", StoreUnavailable),
         (503, "SlowDown", StoreUnavailable),
-        (507, "", StoreUnavailable),
+        (507, "SomethingNew", StoreUnavailable),
         (501, "NotImplemented", StoreRefused),
-        (501, "", StoreRefused),
-        (206, "", StoreRefused),
-        (304, "", StoreRefused),
+        # An error code that is not known to be permanent may be about the store.
+        (400, "SomethingNew", UnexpectedResponse),
+        (409, "SomethingNew", UnexpectedResponse),
+        (301, "PermanentRedirect", UnexpectedResponse),
     ],
 )
-async def test_codes_and_statuses_become_errors(status: int, code: str, kind: type[StoreError]) -> None:
-    caught = await caught_from(error_response(status, code) if code else response(status))
+async def test_an_error_that_s3_words_is_mapped_by_its_code(status: int, code: str, kind: type[StoreError]) -> None:
+    caught = await caught_from(error_response(status, code))
     assert type(caught) is kind
     assert (caught.status, caught.code, caught.key, caught.operation) == (status, code, "key", "GET")
     assert str(status) in str(caught)
+
+
+PAGE = b"<html><head><title>Sorry</title></head><body><h1>We are down for maintenance</h1></body></html>"
+
+
+@pytest.mark.parametrize("body", [b"", PAGE, b"sorry\n"], ids=["no body", "HTML", "text"])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        *((status, UnexpectedResponse) for status in (206, 301, 302, 304, 307, 308, 400, 401, 403, 404, 405, 411)),
+        *((status, UnexpectedResponse) for status in (418, 421, 425, 426, 451, 501, 505, 511)),
+        *((status, StoreUnavailable) for status in (408, 429, 500, 502, 503, 504, 507, 520)),
+        *((status, RequestTooLarge) for status in (413, 414, 431)),
+    ],
+)
+async def test_a_response_that_s3_does_not_word_is_never_final(
+    status: int, kind: type[StoreError], body: bytes
+) -> None:
+    """Proxies, ingresses and captive portals answer so during maintenance."""
+    caught = await caught_from(response(status, body))
+    assert type(caught) is kind
+    assert caught.retriable
+    assert (caught.status, caught.code) == (status, "")
+
+
+@pytest.mark.parametrize("code", ["NoSuchKey", "AccessDenied"])
+async def test_a_page_that_quotes_an_s3_code_is_not_worded_by_s3(code: str) -> None:
+    page = f"<html><body><Error><Code>{code}</Code></Error></body></html>".encode()
+    assert type(await caught_from(response(404, page))) is UnexpectedResponse
+
+
+async def test_a_403_to_head_may_concern_one_object_only() -> None:
+    """A response to HEAD has no body, so it has no code."""
+    async with RawServer([respond(response(403))]) as server, server.store() as store:
+        with pytest.raises(AccessDenied) as caught:
+            await store.head("key")
+    assert type(caught.value) is AccessDenied
 
 
 @pytest.mark.parametrize(
@@ -115,12 +159,15 @@ async def test_codes_and_statuses_become_errors(status: int, code: str, kind: ty
             "check storage_class, acl, copy_tags and server_side_encryption in",
         ),
         (response(501), {}, "check storage_class, acl, copy_tags and server_side_encryption in"),
+        (response(413, b"<html>413 Request Entity Too Large</html>"), {}, "client_max_body_size"),
+        (response(431), {}, "large_client_header_buffers"),
+        (response(404, b"default backend - 404"), {}, "check host and port in"),
     ],
 )
 async def test_advice_names_the_setting_and_its_table(raw: bytes, endpoint: dict[str, object], advice: str) -> None:
     caught = await caught_from(raw, **endpoint)
     assert advice in caught.advice
-    assert "[destination-raw]" in caught.advice or "bucket_name" in caught.advice
+    assert "[destination-raw]" in caught.advice or "bucket_name" in caught.advice or "nginx" in caught.advice
 
 
 @pytest.mark.parametrize(("offset_s", "expected"), [(-3600, "3600 s ahead of"), (7200, "7200 s behind")])
@@ -167,7 +214,7 @@ async def test_a_404_without_a_code_is_not_a_missing_key() -> None:
     """A proxy's 404 must not delete anything."""
     for raw in (response(404), response(404, b"<html>not found</html>")):
         caught = await caught_from(raw)
-        assert type(caught) is StoreRefused
+        assert type(caught) is UnexpectedResponse
 
 
 async def test_a_header_that_is_not_utf8_becomes_valid_text() -> None:
@@ -314,5 +361,5 @@ def test_an_error_for_v2_names_the_setting_for_v4(code: str, message: str) -> No
     body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
     endpoint = Endpoint("source", "bucket", signature_version="s3")
     error = error_for_response(endpoint, "LIST", None, status=400, headers={}, body=body)
-    assert isinstance(error, AccessDenied)
+    assert isinstance(error, InvalidCredentials)
     assert 'signature_version = "s3v4" in [source]' in str(error)

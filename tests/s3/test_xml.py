@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from s3s3.errors import StoreRefused
+from s3s3.errors import UnexpectedResponse
 from s3s3.s3 import BucketAdmin, Store
 from s3s3.s3.error_mapping import error_for_response
 from s3s3.s3.listing import parse_page
@@ -41,7 +41,7 @@ async def test_a_response_with_a_dtd_is_refused(reader: str, encoding: str) -> N
     root, read = READERS[reader]
     body = with_dtd(root).encode(encoding)
     async with RawServer([respond(response(body=body))]) as server, server.store() as store:
-        with pytest.raises(StoreRefused):
+        with pytest.raises(UnexpectedResponse):
             await read(store)
 
 
@@ -50,12 +50,12 @@ def test_an_error_body_with_a_dtd_is_read_as_text(encoding: str) -> None:
     body = '<!DOCTYPE Error [<!ENTITY e "NoSuchKey">]><Error><Code>&e;</Code></Error>'.encode(encoding)
     endpoint = RawServer([]).endpoint()
     error = error_for_response(endpoint, "GET", "key", status=404, headers={}, body=body)
-    assert (type(error), error.code) == (StoreRefused, "")
+    assert (type(error), error.code) == (UnexpectedResponse, "")
 
 
 async def test_a_refused_response_names_store_operation_and_key() -> None:
     async with RawServer([respond(response(body=b"<Tagging>"))]) as server, server.store() as store:
-        with pytest.raises(StoreRefused, match="destination-raw: GET of 'key': the response is not XML"):
+        with pytest.raises(UnexpectedResponse, match="destination-raw: GET of 'key': the response is not XML"):
             await store.attributes.tags("key")
 
 
@@ -76,7 +76,7 @@ async def test_a_refused_response_names_store_operation_and_key() -> None:
     ],
 )
 def test_every_parse_error_is_a_store_error(body: bytes) -> None:
-    with pytest.raises(StoreRefused):
+    with pytest.raises(UnexpectedResponse):
         parse(body, 100)
 
 
@@ -87,9 +87,9 @@ def test_tags_have_no_namespace() -> None:
 
 def test_references_are_replaced() -> None:
     assert unescape("a&amp;b&#10;&#x263A;&lt;") == "a&b\n\u263a<"
-    with pytest.raises(StoreRefused):
+    with pytest.raises(UnexpectedResponse):
         unescape("&nbsp;")
-    with pytest.raises(StoreRefused):
+    with pytest.raises(UnexpectedResponse):
         parse_page(b"<ListBucketResult><IsTruncated>&x;</IsTruncated></ListBucketResult>")
 
 

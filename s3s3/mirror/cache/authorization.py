@@ -25,7 +25,7 @@ class AuthorizationCache:
         self._cached: OrderedDict[tuple[str, str, str], tuple[float, Authorization]] = OrderedDict()
 
     async def authorize(self, request: web.BaseRequest) -> Authorization:
-        """Return what the request's signature authorizes. Raises SignatureRejected and AccessDenied."""
+        """Return what the request's signature authorizes. Raises SignatureRejected and InvalidCredentials."""
         headers = {name.lower(): value for name, value in request.headers.items()}
         identity = (request.method, request.raw_path, headers.get("host", ""))
         is_cacheable = not any(name.startswith("x-amz-") or name in _RELEVANT_HEADERS for name in headers)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from ...config.mirror import CacheSettings
-from ...errors import AccessDenied, S3S3Error, SignatureRejected
+from ...errors import InvalidCredentials, S3S3Error, SignatureRejected
 from ...monitoring.log import log_fields
 from ...s3 import Store
 from ..http_server import OUTCOME
@@ -65,7 +65,7 @@ class CacheFrontEnd:
         except SignatureRejected as error:
             status = 400 if error.code in _BAD_REQUEST_CODES else 403
             return Event.REFUSED, error_response(status, error.code, str(error))
-        except AccessDenied as error:
+        except InvalidCredentials as error:
             log.warning("%s", error)
             message = "the cache has no credentials to verify signatures with"
             return Event.ERROR, error_response(503, "ServiceUnavailable", message)

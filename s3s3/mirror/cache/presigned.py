@@ -118,7 +118,7 @@ class Verifier:
 
         Raises:
             SignatureRejected: the signature is invalid, expired, or not for this bucket and prefix.
-            AccessDenied: no credentials are configured or found by boto3.
+            InvalidCredentials: no credentials are configured or found by boto3.
         """
         try:
             target.encode()  # aiohttp decodes bytes that are not UTF-8 to surrogates
