@@ -45,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = cli.parse_with_keys(parser, argv)
     if arguments.pubsub and (arguments.wait or arguments.route):
         parser.error("--pubsub reaches the listeners of every route: it cannot be combined with --wait or --route")
+    if arguments.timeout_s is not None and not arguments.wait:
+        parser.error("--timeout limits --wait, which is missing")
     if "-" in arguments.keys and arguments.keys != ["-"]:
         parser.error("either keys or - (standard input)")
     command.start_log(arguments)
@@ -55,7 +57,8 @@ def command_line() -> cli.CommandParser:
     """Return the parser of the command's arguments."""
     parser = cli.parser("publish", "Put keys on the queue, ahead of what s3s3 bucket enqueued.", {
         cli.OK: "all keys are on the queue; with --wait: every destination has them",
-        cli.SOME_FAILED: "some lines are not keys; with --wait: some keys failed, or the wait was interrupted",
+        cli.SOME_FAILED: "some lines are not keys; with --wait: some keys failed or have no source object, or the wait "
+        "ended early",
         cli.OUT_OF_REACH: "Redis is unreachable",
     })  # fmt: skip
     parser.add_argument(
@@ -64,6 +67,10 @@ def command_line() -> cli.CommandParser:
     )  # fmt: skip
     add_route_option(parser, "only this route (default: every route that the key matches)")
     parser.add_argument("--wait", action="store_true", help="wait for the outcome of every key at every destination")
+    parser.add_argument(
+        "--timeout", dest="timeout_s", type=cli.positive_duration_s, metavar="T",
+        help="with --wait: stop waiting after T (90s, 5m); what is not done yet stays on the queue",
+    )  # fmt: skip
     parser.add_argument(
         "--pubsub", action="store_true", help="PUBLISH the keys on the Redis channel, as producers do; queue nothing"
     )
@@ -97,7 +104,12 @@ async def _publish(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         elif arguments.wait:
             publisher = WaitingPublisher(queues, client, stop)
         work = _publish_all(arguments, publisher, _any_matches(routes), stop)
-        refused, succeeded = await run_with_background(work, *publisher.background())
+        timer = asyncio.get_running_loop().call_later(arguments.timeout_s, stop.set) if arguments.timeout_s else None
+        try:
+            refused, succeeded = await run_with_background(work, *publisher.background())
+        finally:
+            if timer is not None:
+                timer.cancel()
     return cli.OK if succeeded and not refused and not stop.is_set() else cli.SOME_FAILED
 
 
@@ -243,6 +255,8 @@ class PublishTracker:
         self._progressed = asyncio.Event()
         self._retries: dict[str, str] = {}
         self._last_warning = ""
+        # Where deletions are propagated, a missing source object is a deletion, not a failure.
+        self._keeps_copies = [destination.name for destination in route.destinations if not destination.delete]
 
     @property
     def outstanding(self) -> int:
@@ -251,8 +265,9 @@ class PublishTracker:
 
     @property
     def failed(self) -> int:
-        """How many copies failed permanently."""
-        return sum(counts[Result.FAILED.value] for counts in self._counts.values())
+        """How many copies failed permanently, or have no source object."""
+        missing = sum(self._counts[name][Result.SOURCE_MISSING.value] for name in self._keeps_copies)
+        return missing + sum(counts[Result.FAILED.value] for counts in self._counts.values())
 
     async def enqueue(self, keys: Iterable[str]) -> None:
         """Enqueue keys; first wait while too many are outstanding. Raises RedisUnavailable."""
@@ -282,6 +297,8 @@ class PublishTracker:
         self._counts[fields["destination"]][fields["outcome"]] += 1
         if fields["outcome"] == Result.FAILED.value:
             self._print_line(f"failed: {fields['destination']}: {fields['key']!r}: {fields['reason']}")
+        elif fields["outcome"] == Result.SOURCE_MISSING.value and fields["destination"] in self._keeps_copies[:1]:
+            self._print_line(f"source_missing: {fields['key']!r}: the source has no such object")
         self._progressed.set()
 
     def _on_retry(self, fields: dict[str, Any]) -> None:

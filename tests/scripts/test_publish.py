@@ -198,14 +198,44 @@ def test_pubsub_cannot_be_combined_with_wait_or_route(config: Path, option: list
 
 def test_wait_ends_when_every_key_has_its_outcome_everywhere(config: Path, redis_url: str) -> None:
     with worker(redis_url) as keys:
-        done = run(main, "--config", config, "--wait", stdin=b"".join(b"key %d\n" % n for n in range(300)) + b"gone\n")
+        done = run(main, "--config", config, "--wait", stdin=b"".join(b"key %d\n" % n for n in range(300)))
     assert done.status == 0
-    assert len(keys) == 301
+    assert len(keys) == 300
     assert done.out.splitlines() == [
-        "route default: 301 keys",
-        "  dest-ceph: 300 copied, 1 source_missing",
-        "  dest-swift: 300 copied, 1 source_missing",
+        "route default: 300 keys",
+        "  dest-ceph: 300 copied",
+        "  dest-swift: 300 copied",
     ]
+
+
+def test_wait_for_a_key_without_a_source_object_names_it_once_and_exits_with_1(config: Path, redis_url: str) -> None:
+    with worker(redis_url):
+        done = run(main, "--config", config, "--wait", "a", "gone.txt")
+    assert done.status == 1
+    assert done.out.splitlines() == [
+        "source_missing: 'gone.txt': the source has no such object",
+        "route default: 2 keys",
+        "  dest-ceph: 1 copied, 1 source_missing",
+        "  dest-swift: 1 copied, 1 source_missing",
+    ]
+
+
+def test_a_missing_source_object_is_no_failure_where_deletions_are_propagated(config: Path, redis_url: str) -> None:
+    text = config.read_text()
+    config.write_text(text.replace("[dest-ceph]", "[dest-ceph]\ndelete = true")
+                      .replace("[dest-swift]", "[dest-swift]\ndelete = true"))  # fmt: skip
+    with worker(redis_url):
+        done = run(main, "--config", config, "--wait", "gone.txt")
+    assert (done.status, "the source has no such object" in done.out) == (0, False)
+
+
+def test_wait_ends_after_its_timeout_and_the_keys_stay_on_the_queue(config: Path, redis_url: str) -> None:
+    done = run(main, "--config", config, "--wait", "--timeout", "0.2", "a")
+    assert done.status == 1
+    assert "dest-ceph: 1 not done yet, still on the queue" in done.out
+    assert set(queued(redis_url)) == {"a"}
+    refused = run(main, "--config", config, "--timeout", "1", "a")
+    assert (refused.status, "--timeout limits --wait, which is missing" in refused.err) == (2, True)
 
 
 def test_wait_reports_every_failure_and_exits_with_1(config: Path, redis_url: str) -> None:
