@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -72,13 +72,21 @@ class RouteListener:
             self.pubsub = pubsub = PubSubSource(route, route.channel, self.jobs, subscriber_client, count=count)
             if config.pubsub.backfill:
                 self._backfill = GapBackfill(
-                    route, pubsub.watermark, stores.source, self.jobs, self._reconcile,
+                    route, stores.source, self.jobs, self._reconcile, self._unavailable_stores,
                     is_leader=lambda: pubsub.is_leader, margin_s=config.pubsub.backfill_margin_s,
                 )  # fmt: skip
 
-    async def _reconcile(self) -> Mapping[str, str]:
-        """Compare everything; return the destinations that could not be listed, with the reason."""
-        return (await self._periodic.run(wait_for_lock=True)).errors
+    async def _reconcile(self, destinations: Collection[str]) -> Mapping[str, str]:
+        """Compare everything at these destinations; return those that could not be compared, with the reason."""
+        return (await self._periodic.run(destinations, wait_for_lock=True)).errors
+
+    async def _unavailable_stores(self) -> Collection[str]:
+        return (await self._store_errors()).keys()
+
+    async def _store_errors(self) -> dict[str, S3S3Error]:
+        stores = (self.stores.source, *self.stores.destinations)
+        errors = await asyncio.gather(*map(probe_error, stores))
+        return {store.name: error for store, error in zip(stores, errors, strict=True) if error is not None}
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Receive notifications and copy until `stop` is set, then drain, deregister and resign."""
@@ -109,17 +117,19 @@ class RouteListener:
 
     async def readiness_problems(self) -> list[str]:
         """Check Redis and every store; return one line for each problem."""
-        errors = await asyncio.gather(*map(probe_error, (self.stores.source, *self.stores.destinations)))
-        problems = [f"route {self.route.name}: {error}" for error in errors if error is not None]
+        problems = [f"route {self.route.name}: {error}" for error in (await self._store_errors()).values()]
         return problems + await self.worker.queue_problems()
 
     async def measure(self) -> None:
         """Update the gauges. Raises RedisUnavailable."""
         self.metrics.consuming[self.route.name] = not self.health_problem()
         await self.worker.measure()
-        summary = await self.jobs.load_reconcile_summary()
-        if summary:
-            self.metrics.last_reconcile_timestamp_seconds[self.route.name] = summary.ended_s
+        record, gap = await self.jobs.load_reconcile_summary(), await self.jobs.gap()
+        for name in self.route.destination_names:
+            if record is not None:
+                last_s = record.compared_s.get(name, 0.0)
+                self.metrics.last_reconcile_timestamp_seconds[self.route.name, name] = last_s
+            self.metrics.gap_open[self.route.name, name] = gap is not None and name not in gap.healed
 
 
 @asynccontextmanager

@@ -156,7 +156,12 @@ class Metrics(Collector):
             "Bodies, lengths or MD5s that differ from what the store declared.", "route", "store"
         )
         self.reconcile_entries = Counter("Compared entries, by the reason of the decision.", *by_destination, "reason")
-        self.last_reconcile_timestamp_seconds = Gauge("Unix time of the end of the last complete reconcile.", "route")
+        self.last_reconcile_timestamp_seconds = Gauge(
+            "Unix time when the destination was last compared completely; 0 if never.", *by_destination
+        )
+        self.gap_open = Gauge(
+            "1 while keys that were missed, or lost by Redis, are not backfilled yet, else 0.", *by_destination
+        )
         self.mirror_requests = Counter("Requests to a mirror, by outcome.", "mirror", "outcome")
         self.mirror_answer_seconds = Histogram(
             "Time from a request to its response.", DURATION_BOUNDS_S, "mirror", "outcome"

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from ..model import Endpoint, Route
 from ..queue.admin import PendingStats
-from ..queue.base import PAUSED, DeadLetter, QueueStats, ReconcileRecord, RunningReconcile
+from ..queue.base import PAUSED, DeadLetter, Gap, QueueStats, ReconcileRecord, RunningReconcile
 from ..queue.redis_queue import RedisJobQueue
 from .formatting import count_noun
 from .heartbeat import ProcessInfo, ProcessRegistry
@@ -79,6 +79,7 @@ class RouteView:
     last_reconcile: ReconcileRecord | None
     current_reconcile: RunningReconcile | None
     now_ms: int
+    gap: Gap | None = None
 
     @property
     def oldest_s(self) -> float | None:
@@ -118,9 +119,18 @@ class RouteView:
             elif count:
                 keys = count_noun(count, "key")
                 yield f"{route}: {keys} failed permanently at {destination}: fix the cause shown below, then retry"
-        errors = self.last_reconcile.errors if self.last_reconcile else {}
-        for store_name, error in errors.items():
-            yield f"{route}: the last reconcile could not list {store_name}: {error.removeprefix(f'{store_name}: ')}"
+        yield from self._comparison_problems(route)
+
+    def _comparison_problems(self, route: str) -> Iterator[str]:
+        if self.gap is not None:
+            names = ", ".join(store.name for store in self.destinations if store.name not in self.gap.healed)
+            cause = "Redis lost its data" if self.gap.age_ms is None else "notifications were missed"
+            yield f"{route}: {cause}, and objects may be missing at {names} until it is backfilled or compared"
+        if self.last_reconcile:
+            for name, error in self.last_reconcile.errors.items():
+                yield f"{route}: the last reconcile could not compare {name}: {error.removeprefix(f'{name}: ')}"
+            for name, reason in self.last_reconcile.deletions_withheld.items():
+                yield f"{route}: the last reconcile withheld deletions at {name}: {reason}"
 
 
 class RouteSnapshotReader:
@@ -166,7 +176,7 @@ class RouteSnapshotReader:
         source = StoreView(name, _address(route.source), *_state(name, stats, 0), stats.parked.get(name, 0))
         return RouteView(
             route.name, self.command, route.channel, source, destinations, stats, processes, dead_letters,
-            last_reconcile, await self.jobs.current_reconcile(), history.now_ms,
+            last_reconcile, await self.jobs.current_reconcile(), history.now_ms, await self.jobs.gap(),
         )  # fmt: skip
 
     async def _dead_letters(self, destination: str) -> list[DeadLetter]:

@@ -12,8 +12,9 @@ Keys, under the route's prefix:
     watermark       time by Redis's clock (ms) up to which every published message is on the queue
     checkpoint      last checkpoint before which every message is on the queue; the channel of the same name
                     distributes checkpoints
-    gap             hash: from_ms, where the oldest gap that is not backfilled yet begins (by Redis's clock; 0: unknown,
-                    as Redis has lost data), and generation, which grows with each gap and outlives them
+    gap             hash: from_ms, where the oldest gap that is not healed yet begins (by Redis's clock; 0: unknown, as
+                    Redis has lost data); generation, which grows with each gap and outlives them; healed, the
+                    destinations at which it is healed, with a space between them
 """
 
 from __future__ import annotations
@@ -52,7 +53,6 @@ class PubSubSource:
         count: called with "pubsub" for each enqueued message, or with the kind of an unusable one.
 
     Attributes:
-        watermark: of the channel; `GapBackfill` reads the gap from it.
         subscription: its `alive` is whether the connection works.
     """
 

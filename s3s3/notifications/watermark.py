@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
 
 from ..queue.base import boottime_s
 from ..queue.redis_calls import LuaScripts
 
 log = logging.getLogger(__name__)
-
-
-class Gap(NamedTuple):
-    """Time during which no listener was subscribed.
-
-    Attributes:
-        age_ms: how long ago it began; None if Redis has lost the watermark.
-        generation: differs for each gap.
-    """
-
-    age_ms: int | None
-    generation: str
 
 
 class Watermark:
@@ -73,15 +60,3 @@ class Watermark:
             log.warning("channel %s: subscription gap of %.1f s detected", self._channel, gap_ms / 1000)
         elif result == "data_loss":
             log.warning("channel %s: subscription gap of unknown length detected: Redis has lost data", self._channel)
-
-    async def gap(self) -> Gap | None:
-        """Return the gap that is not backfilled yet, if any."""
-        recorded = await self._scripts.run("read_gap")
-        if not recorded:
-            return None
-        is_start_known, age_ms, generation = recorded
-        return Gap(int(age_ms) if is_start_known else None, str(generation))
-
-    async def close_gap(self, generation: str) -> None:
-        """Record that a gap is backfilled. A later one, which has another generation, remains."""
-        await self._scripts.run("close_gap", generation)

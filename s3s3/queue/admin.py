@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
-from .base import PAUSED, DeadLetter, QueueStats, ReconcileRecord, RunningReconcile
+from .base import PAUSED, DeadLetter, Gap, QueueStats, ReconcileRecord, RunningReconcile
 from .redis_calls import LuaScripts, translate_errors
 
 #: Keys that one script call handles: Redis runs nothing else meanwhile.
@@ -89,16 +89,17 @@ class QueueAdmin:
         }
 
     async def save_reconcile_summary(self, record: ReconcileRecord) -> None:
-        """Store the record of a complete reconcile."""
+        """Store the record of a reconcile."""
         with translate_errors():
             await self.client.set(self.prefix + "reconcile", json.dumps(asdict(record)))
 
     async def load_reconcile_summary(self) -> ReconcileRecord | None:
-        """Return the record of the last complete reconcile."""
+        """Return the record of the last reconcile that reached its end."""
         with translate_errors():
             text: Any = await self.client.get(self.prefix + "reconcile")
         stored = {} if text is None else json.loads(text)
-        return ReconcileRecord(**{each.name: stored[each.name] for each in fields(ReconcileRecord)}) if stored else None
+        known = {each.name for each in fields(ReconcileRecord)}
+        return ReconcileRecord(**{name: stored[name] for name in known & stored.keys()}) if stored else None
 
     async def current_reconcile(self) -> RunningReconcile | None:
         """Return the process that reconciles the route now."""
@@ -106,6 +107,18 @@ class QueueAdmin:
             found: Any = await self.client.hmget(self.prefix + RECONCILE_LOCK, "host", "pid", "since_ms")
         host, pid, since_ms = found
         return None if host is None else RunningReconcile(host, int(pid), int(since_ms))
+
+    async def gap(self) -> Gap | None:
+        """Return the gap that is not healed yet at every destination, if any."""
+        found = await self._scripts.run("gap", "read")
+        if not found:
+            return None
+        is_start_known, age_ms, generation, healed = found
+        return Gap(int(age_ms) if is_start_known else None, str(generation), frozenset(str(healed).split()))
+
+    async def heal_gap(self, generation: str, destinations: Iterable[str]) -> None:
+        """Record that a gap is healed at these destinations. A later gap, which has another generation, remains."""
+        await self._scripts.run("gap", "heal", generation, " ".join(destinations), " ".join(self.destinations))
 
     # -- dead letters
 

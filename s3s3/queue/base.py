@@ -139,14 +139,17 @@ class QueueStats:
 
 @dataclass(frozen=True, slots=True)
 class ReconcileRecord:
-    """The last complete reconcile of a route, as stored in Redis.
+    """The last reconcile of a route that reached its end, as stored in Redis.
 
     Attributes:
         ended_s: Unix time.
         seconds: how long it took.
         source_entries: objects that the source listed.
         destinations: the number of each outcome, by destination.
-        errors: by store, why its listing failed.
+        errors: by destination, why its last comparison failed.
+        compared_s: by destination, when its last comparison without an error ended (Unix time).
+        deletions_withheld: by destination, why nothing was deleted there.
+        failures: how many reconciles in succession could not compare every destination.
     """
 
     ended_s: float
@@ -154,6 +157,23 @@ class ReconcileRecord:
     source_entries: int
     destinations: Mapping[str, Mapping[str, int]]
     errors: Mapping[str, str]
+    compared_s: Mapping[str, float] = field(default_factory=dict)
+    deletions_withheld: Mapping[str, str] = field(default_factory=dict)
+    failures: int = 0
+
+
+class Gap(NamedTuple):
+    """Time during which notifications were missed, or after which Redis lost jobs.
+
+    Attributes:
+        age_ms: how long ago it began; None if Redis has lost its data.
+        generation: differs for each gap.
+        healed: destinations that have been compared since, or whose missed keys are enqueued.
+    """
+
+    age_ms: int | None
+    generation: str
+    healed: frozenset[str] = frozenset()
 
 
 class RunningReconcile(NamedTuple):

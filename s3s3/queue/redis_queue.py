@@ -35,7 +35,7 @@ Times are Unix times in ms by Redis's clock. Several names in one field have a s
         paused               1                        an operator paused this destination: no probes
     dead-letters:DEST    hash: KEY to {"reason": "403 AccessDenied", "attempts": 8, "dead_lettered_ms": 1767225600000}
     outcomes:ID          list: outcomes (JSON) for the tracker of this ID; expires after an hour
-    reconcile            string: summary (JSON) of the last complete reconcile
+    reconcile            string: summary (JSON) of the last reconcile, and when each destination was last compared
     paused               string: 1 while the whole route is paused by an operator
 
 Only the scripts in `lua/` change a record, each in one atomic step. If Redis's clock jumps forward, leases expire

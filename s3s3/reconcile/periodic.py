@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from ..config import WorkerSettings
 from ..errors import ReconcileInProgress, RedisUnavailable, S3S3Error
@@ -21,6 +22,11 @@ log = logging.getLogger(__name__)
 
 #: A reconcile may start this much early, in seconds: the one before it was measured by several clocks.
 CLOCK_TOLERANCE_S = 1.5
+
+#: Pause before what a reconcile could not compare is compared again, in seconds; each failure doubles it. It is never
+#: longer than the interval between reconciles.
+INITIAL_RETRY_S = 60.0
+MAX_RETRY_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -41,51 +47,90 @@ class PeriodicReconcile:
         self._schedule = schedule
         self._route = stores.route.name
 
-    async def run(self, wait_for_lock: bool = False) -> ReconcileSummary:
-        """Reconcile once; with `wait_for_lock`, after the end of another process's reconcile.
+    async def run(self, destinations: Collection[str] = (), wait_for_lock: bool = False) -> ReconcileSummary:
+        """Reconcile once; log the destinations that could not be compared as a warning.
+
+        Args:
+            destinations: compare only these; none: all.
+            wait_for_lock: start after the end of another process's reconcile.
 
         Raises:
             ReconcileInProgress: another process reconciles this route, and `wait_for_lock` is False.
             S3S3Error: the source could not be listed, or Redis is unavailable.
         """
-        summary = await run_exclusive(self._route, self._jobs, self._reconcile, wait_for_lock=wait_for_lock)
-        log.info("route %s: %s", self._route, summary.text)
+
+        async def reconcile() -> ReconcileSummary:
+            return await self._reconcile(destinations)
+
+        summary = await run_exclusive(self._route, self._jobs, reconcile, wait_for_lock=wait_for_lock)
+        log.log(logging.WARNING if summary.errors else logging.INFO, "route %s: %s", self._route, summary.text)
         for name, reason in summary.deletions_withheld.items():
             log.warning("route %s: deletions withheld at %s: %s", self._route, name, reason)
         return summary
 
-    async def _reconcile(self) -> ReconcileSummary:
+    async def _reconcile(self, destinations: Collection[str]) -> ReconcileSummary:
         options = ReconcileOptions()
-        summary = ReconcileSummary(self._route, self._stores.route.destination_names)
+        stores = self._stores
+        if destinations:
+            wanted = [store for store in stores.destinations if store.name in destinations]
+            stores = replace(stores, destinations=wanted)
+        gap = await self._jobs.gap()
+        summary = ReconcileSummary(self._route, tuple(store.name for store in stores.destinations))
         tracker = OutcomeTracker(self._jobs, unconditional=False, on_outcome=summary.report_fields)
-        await Reconciler(self._stores, tracker, options, self._settings, summary).run()
-        await save_summary(self._jobs, summary, options)
+        await Reconciler(stores, tracker, options, self._settings, summary).run()
+        await save_summary(self._jobs, summary, options, gap)
         return summary
 
     async def maintain(self) -> None:
-        """Reconcile on schedule; never returns."""
+        """Reconcile on schedule; never returns. What could not be compared is retried earlier."""
         every_s = self._schedule.every_s
         if every_s is None:
             await asyncio.Event().wait()
             return
         if not self._schedule.initial:
             await asyncio.sleep(every_s)
+        destinations: Collection[str] = ()
+        failures = 0  # without a summary: the source could not be listed
         while True:
-            started_s = time.monotonic()
+            pause_s = 1.0
             try:
-                await self.run()
+                await self.run(destinations)
+                failures = 0
             except ReconcileInProgress as error:
                 log.info("%s: skipping this one", error)
+                pause_s = min(every_s, MAX_RETRY_S)
             except S3S3Error as error:
                 log.warning("route %s: reconcile failed: %s", self._route, error)
-            await asyncio.sleep(max(every_s - (time.monotonic() - started_s), 1.0))
-            while (rest_s := await self._until_due_s(every_s)) > 0:
+                failures += 1
+                pause_s = _retry_s(failures, every_s)
+            await asyncio.sleep(pause_s)
+            while True:
+                rest_s, destinations = await self._next(every_s)
+                if rest_s <= 0:
+                    break
                 await asyncio.sleep(rest_s)
 
-    async def _until_due_s(self, every_s: float) -> float:
-        """Return the seconds until a reconcile is due; any process of the fleet counts."""
+    async def _next(self, every_s: float) -> tuple[float, Collection[str]]:
+        """Return the seconds until a reconcile is due, and its destinations (none: all).
+
+        What any process of the fleet compared counts.
+        """
         try:
             last = await self._jobs.load_reconcile_summary()
         except RedisUnavailable:
-            return 0.0
-        return min(last.ended_s - last.seconds + every_s - time.time() - CLOCK_TOLERANCE_S, every_s) if last else 0.0
+            return 0.0, ()
+        if last is None:
+            return 0.0, ()
+        names = self._jobs.destinations
+        incomplete = [name for name in names if name in last.errors or name not in last.compared_s]
+        oldest_s = min((last.compared_s[name] for name in names if name in last.compared_s), default=0.0)
+        due_s = oldest_s - last.seconds + every_s
+        if incomplete:
+            retry_at_s = last.ended_s + _retry_s(last.failures, every_s)
+            if retry_at_s < due_s or oldest_s == 0.0:
+                return min(retry_at_s - time.time(), every_s), incomplete
+        return min(due_s - time.time() - CLOCK_TOLERANCE_S, every_s), ()
+
+
+def _retry_s(failures: int, every_s: float) -> float:
+    return float(min(INITIAL_RETRY_S * 2 ** max(failures - 1, 0), MAX_RETRY_S, every_s))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
 
@@ -18,7 +18,7 @@ from ..config import Config, WorkerSettings
 from ..errors import RoutePaused
 from ..model import Outcome, Result, Route, matcher, md5_of_etag
 from ..monitoring.metrics import Metrics
-from ..queue.base import JobRequest, ReconcileRecord
+from ..queue.base import Gap, JobRequest, ReconcileRecord
 from ..queue.connection import connected
 from ..queue.redis_queue import RedisJobQueue
 from ..queue.tracker import OutcomeTracker
@@ -37,6 +37,7 @@ from .summary import ReconcileSummary
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
+Value = TypeVar("Value")
 
 #: Called with the counts so far and the number of keys without a reported outcome.
 OnProgress: TypeAlias = "Callable[[ReconcileSummary, int], None]"
@@ -85,12 +86,40 @@ async def refuse_paused(route: Route, jobs: RedisJobQueue) -> None:
         )
 
 
-async def save_summary(jobs: RedisJobQueue | None, summary: ReconcileSummary, options: ReconcileOptions) -> None:
-    """Store the summary of a reconcile of all objects."""
-    if jobs is not None and summary.ended and not options.dry_run and options.since_ms is None:
-        await jobs.save_reconcile_summary(
-            ReconcileRecord(time.time(), summary.seconds, summary.source_entries, summary.counts, summary.errors)
+async def save_summary(
+    jobs: RedisJobQueue | None, summary: ReconcileSummary, options: ReconcileOptions, gap: Gap | None = None
+) -> None:
+    """Store the summary of a reconcile of all objects at some or all destinations.
+
+    A destination with an error keeps the time of its last comparison, and a gap stays open there.
+
+    Args:
+        gap: the gap that was recorded when the reconcile began.
+    """
+    if jobs is None or not summary.ended or options.dry_run or options.since_ms is not None:
+        return
+    names, now_s = jobs.destinations, time.time()
+    compared = [name for name in summary.counts if name not in summary.errors]
+    last = await jobs.load_reconcile_summary() or ReconcileRecord(now_s, 0.0, 0, {}, {})
+    errors = _of(names, {**_without(last.errors, compared), **summary.errors})
+    await jobs.save_reconcile_summary(
+        ReconcileRecord(
+            now_s, summary.seconds, summary.source_entries, _of(names, {**last.destinations, **summary.counts}), errors,
+            _of(names, {**last.compared_s, **dict.fromkeys(compared, now_s)}),
+            _of(names, {**_without(last.deletions_withheld, compared), **summary.deletions_withheld}),
+            last.failures + 1 if errors else 0,
         )
+    )  # fmt: skip
+    if gap is not None and compared:
+        await jobs.heal_gap(gap.generation, compared)
+
+
+def _of(names: Collection[str], values: Mapping[str, Value]) -> dict[str, Value]:
+    return {name: value for name, value in values.items() if name in names}
+
+
+def _without(values: Mapping[str, Value], names: Collection[str]) -> dict[str, Value]:
+    return {name: value for name, value in values.items() if name not in names}
 
 
 def local_worker(
@@ -176,8 +205,9 @@ async def reconcile_with_worker(
     if worker is None or options.dry_run:
         await run_until_stopped(reconciler.run(), stop)
     else:
+        gap = await jobs.gap() if jobs is not None else None
         await with_worker(reconciler.run, route.name, worker, stop, drain_s)
-        await save_summary(jobs, summary, options)
+        await save_summary(jobs, summary, options, gap)
     return summary
 
 

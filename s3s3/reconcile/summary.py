@@ -74,9 +74,16 @@ class ReconcileSummary:
 
     @property
     def text(self) -> str:
-        """One line for the log."""
+        """One line for the log, which begins with the destinations that could not be compared."""
         copied, deleted, failed = map(self.total, (Result.COPIED, Result.DELETED, Result.FAILED))
-        return f"compared {self.source_entries} objects: {copied} copied, {deleted} deleted, {failed} failed"
+        text = f"compared {self.source_entries} objects: {copied} copied, {deleted} deleted, {failed} failed"
+        if not self.errors:
+            return text
+        compared = [name for name in self.counts if name not in self.errors]
+        problems = [
+            f"could not compare {name}: {error.removeprefix(f'{name}: ')}" for name, error in self.errors.items()
+        ]
+        return "; ".join([*problems, *([f"at {', '.join(compared)}: {text}"] if compared else [])])
 
     @property
     def complete(self) -> bool:

@@ -125,12 +125,22 @@ async def test_the_page_shows_processes_rates_failures_and_the_last_reconcile(
     assert "Pending 1" in text
 
 
-async def test_a_reconcile_that_could_not_list_a_store_is_a_problem(client: Redis, jobs: RedisJobQueue) -> None:
+async def test_a_gap_and_withheld_deletions_are_problems(client: Redis, jobs: RedisJobQueue) -> None:
+    await client.hset(f"{jobs.prefix}gap", mapping={"from_ms": 0, "generation": 1})
+    withheld = {"swift": "would delete 9 of 10 objects"}
+    await jobs.save_reconcile_summary(ReconcileRecord(0, 1, 5, {"swift": {}}, {}, {"swift": 0}, withheld))
+    async with visiting(client) as session:
+        text = words(await page(session))
+    assert "Redis lost its data, and objects may be missing at swift until it is backfilled or compared" in text
+    assert "the last reconcile withheld deletions at swift: would delete 9 of 10 objects" in text
+
+
+async def test_a_reconcile_that_could_not_compare_a_store_is_a_problem(client: Redis, jobs: RedisJobQueue) -> None:
     errors = {"swift": "swift: LIST: HTTP 503"}
     await jobs.save_reconcile_summary(ReconcileRecord(0, 1, 5, {"swift": {}}, errors))
     async with visiting(client) as session:
         text = words(await page(session))
-    assert "the last reconcile could not list swift: LIST: HTTP 503" in text
+    assert "the last reconcile could not compare swift: LIST: HTTP 503" in text
     assert "Last reconcile 1970-01-01 00:00:00 UTC could not list swift" in text
 
 

@@ -1,20 +1,21 @@
-"""The backfill of gaps, on a real Redis, with a fake source."""
+"""The backfill of gaps, on a real Redis, with a scripted source."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 import pytest
+from redis.asyncio import Redis
 
 from s3s3.errors import StoreUnavailable
 from s3s3.model import Endpoint, Entry, Route
 from s3s3.notifications import gap_backfill
 from s3s3.notifications.gap_backfill import GapBackfill
-from s3s3.notifications.watermark import Gap
 from s3s3.queue import connection
 from s3s3.queue.redis_queue import RedisJobQueue
-from s3s3.tasks import cancel
 from tests.waiting import running, until
 
 pytestmark = pytest.mark.real
@@ -25,27 +26,7 @@ HOUR_MS = 3_600_000
 #: What the source's clock shows; not this machine's time.
 SOURCE_TIME_MS = 100 * HOUR_MS
 
-
-class FakeWatermark:
-    """A watermark with the given gap, in the listener that leads.
-
-    Args:
-        from_ms: when the gap began, by the source's clock; 0: unknown, None: no gap.
-    """
-
-    def __init__(self, from_ms: int | None) -> None:
-        self.is_leader = True
-        self.from_ms = from_ms
-        self.closed_generations: list[str] = []
-
-    async def gap(self) -> Gap | None:
-        if self.from_ms is None:
-            return None
-        return Gap(SOURCE_TIME_MS - self.from_ms if self.from_ms else None, "1")
-
-    async def close_gap(self, generation: str) -> None:
-        self.closed_generations.append(generation)
-        self.from_ms = None
+GAP = "s3s3:{default}:gap"
 
 
 class Source:
@@ -54,11 +35,13 @@ class Source:
     def __init__(self, pages: list[list[Entry]], failures: int = 0) -> None:
         self._pages = pages
         self.failures = failures
+        self.listings = 0
 
     def source_time_ms(self) -> int:
         return SOURCE_TIME_MS
 
     async def pages(self) -> AsyncIterator[list[Entry]]:
+        self.listings += 1
         for page in self._pages:
             yield page
             if self.failures:
@@ -67,167 +50,240 @@ class Source:
 
 
 class Reconcile:
-    """Counts comparisons; the runs in `failing` could not list the destination."""
+    """Compares by recording the destinations; those in `down` cannot be compared."""
 
-    def __init__(self, failing: Sequence[int] = ()) -> None:
-        self.failing = failing
-        self.runs = 0
+    def __init__(self, jobs: RedisJobQueue, down: Collection[str] = ()) -> None:
+        self._jobs = jobs
+        self.down = set(down)
+        self.runs: list[list[str]] = []
 
-    async def __call__(self) -> Mapping[str, str]:
-        self.runs += 1
-        return {"dest": "dest: unavailable"} if self.runs in self.failing else {}
+    async def __call__(self, destinations: Collection[str]) -> Mapping[str, str]:
+        self.runs.append(list(destinations))
+        gap = await self._jobs.gap()
+        assert gap is not None
+        await self._jobs.heal_gap(gap.generation, [name for name in destinations if name not in self.down])
+        return {name: f"{name}: LIST: 503" for name in destinations if name in self.down}
+
+
+class Place:
+    """A route with a gap, and what backfills it."""
+
+    def __init__(self, jobs: RedisJobQueue, route: Route, source: Source) -> None:
+        self.jobs, self.route, self.source = jobs, route, source
+        self.reconcile = Reconcile(jobs)
+        self.is_leader = True
+        self.probes = 0
+
+    async def open_gap(self, from_ms: int) -> None:
+        """`from_ms`: by the source's clock; 0: Redis has lost its data."""
+        start_ms = int(time.time() * 1000) - (SOURCE_TIME_MS - from_ms) if from_ms else 0
+        await self.jobs.client.hset(GAP, mapping={"from_ms": start_ms})
+        await self.jobs.client.hincrby(GAP, "generation", 1)
+
+    async def has_healed(self) -> bool:
+        return await self.jobs.gap() is None
+
+    async def _unavailable(self) -> Collection[str]:
+        self.probes += 1
+        return self.reconcile.down
+
+    def backfill(self, margin_s: float = 3600) -> GapBackfill:
+        return GapBackfill(
+            self.route, self.source, self.jobs, self.reconcile, self._unavailable,  # type: ignore[arg-type]
+            is_leader=lambda: self.is_leader, margin_s=margin_s,
+        )  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def short_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gap_backfill, "CHECK_INTERVAL_S", 0.02)
+    monkeypatch.setattr(gap_backfill, "PROBE_INTERVAL_S", 0.02)
 
 
 @pytest.fixture
-async def jobs(redis_url: str) -> AsyncIterator[RedisJobQueue]:
+async def client(redis_url: str) -> AsyncIterator[Redis]:
     client = connection.connect(redis_url)
-    yield RedisJobQueue(client, "default", ROUTE.destination_names)
+    yield client
     await client.aclose()
 
 
-def backfill(
-    watermark: FakeWatermark,
-    source: Source,
-    jobs: RedisJobQueue,
-    reconcile: Reconcile,
-    margin_s: float = 3600,
-    route: Route = ROUTE,
-) -> GapBackfill:
-    return GapBackfill(
-        route,
-        watermark,  # type: ignore[arg-type]
-        source,  # type: ignore[arg-type]
-        jobs,
-        reconcile,
-        is_leader=lambda: watermark.is_leader,
-        margin_s=margin_s,
-    )
+async def place_with(
+    client: Redis, *pages: list[Entry], from_ms: int = HOUR_MS, failures: int = 0, route: Route = ROUTE
+) -> Place:
+    jobs = RedisJobQueue(client, "default", route.destination_names)
+    place = Place(jobs, route, Source(list(pages), failures))
+    await place.open_gap(from_ms)
+    return place
 
 
-async def claimed_keys(jobs: RedisJobQueue) -> list[str]:
-    return sorted(job.key for job in (await jobs.claim(100, 100, 100, 0)).jobs)
+async def claimed(jobs: RedisJobQueue) -> dict[str, tuple[str, ...]]:
+    return {job.key: job.destinations for job in (await jobs.claim(100, 100, 100, 0)).jobs}
 
 
-async def test_objects_modified_during_the_gap_and_the_margin_before_it_are_enqueued(jobs: RedisJobQueue) -> None:
+async def test_objects_modified_during_the_gap_and_the_margin_before_it_are_enqueued(client: Redis) -> None:
     from_ms = 10 * HOUR_MS
     pages = [
-        [Entry("before", 1, "e", from_ms - HOUR_MS - 1), Entry("margin", 1, "e", from_ms - HOUR_MS)],
+        [Entry("before", 1, "e", from_ms - HOUR_MS - 60_000), Entry("margin", 1, "e", from_ms - HOUR_MS + 60_000)],
         [Entry("no/route", 1, "e", from_ms), Entry("since", 1, "e", from_ms + 5)],
     ]
-    watermark, reconcile = FakeWatermark(from_ms), Reconcile()
-    async with running(backfill(watermark, Source(pages), jobs, reconcile).run()):
-        await until(lambda: watermark.closed_generations == ["1"])
-    assert await claimed_keys(jobs) == ["margin", "since"]
-    assert reconcile.runs == 0
+    place = await place_with(client, *pages, from_ms=from_ms)
+    async with running(place.backfill().run()):
+        await until(place.has_healed)
+    assert sorted(await claimed(place.jobs)) == ["margin", "since"]
+    assert place.reconcile.runs == []
 
 
-async def test_a_second_gap_of_the_same_generation_is_backfilled_too(jobs: RedisJobQueue) -> None:
-    watermark, source = FakeWatermark(HOUR_MS), Source([[Entry("a", 1, "e", HOUR_MS)]])
-    async with running(backfill(watermark, source, jobs, Reconcile()).run()):
-        await until(lambda: watermark.closed_generations == ["1"])
-        assert await claimed_keys(jobs) == ["a"]
-        source._pages = [[Entry("b", 1, "e", HOUR_MS)]]
-        watermark.from_ms = HOUR_MS
-        await until(lambda: watermark.closed_generations == ["1", "1"])
-    assert await claimed_keys(jobs) == ["b"]
+async def test_the_next_gap_is_backfilled_too(client: Redis) -> None:
+    place = await place_with(client, [Entry("a", 1, "e", HOUR_MS)])
+    async with running(place.backfill().run()):
+        await until(place.has_healed)
+        assert sorted(await claimed(place.jobs)) == ["a"]
+        place.source._pages = [[Entry("b", 1, "e", HOUR_MS)]]
+        await place.open_gap(HOUR_MS)
+        await until(place.has_healed)
+    assert sorted(await claimed(place.jobs)) == ["b"]
 
 
-async def test_backfilled_jobs_compare_before_they_copy(jobs: RedisJobQueue) -> None:
-    watermark = FakeWatermark(HOUR_MS)
-    async with running(backfill(watermark, Source([[Entry("a", 1, "e", HOUR_MS)]]), jobs, Reconcile()).run()):
-        await until(lambda: watermark.closed_generations)
-    (job,) = (await jobs.claim(1, 1, 1, 0)).jobs
+async def test_backfilled_jobs_compare_before_they_copy(client: Redis) -> None:
+    place = await place_with(client, [Entry("a", 1, "e", HOUR_MS)])
+    async with running(place.backfill().run()):
+        await until(place.has_healed)
+    (job,) = (await place.jobs.claim(1, 1, 1, 0)).jobs
     assert not job.unconditional
 
 
-async def test_a_gap_with_an_unknown_start_compares_everything(jobs: RedisJobQueue) -> None:
-    watermark, reconcile = FakeWatermark(0), Reconcile()
-    async with running(backfill(watermark, Source([]), jobs, reconcile).run()):
-        await until(lambda: watermark.closed_generations == ["1"])
-    assert reconcile.runs == 1
+async def test_a_gap_with_an_unknown_start_compares_everything(client: Redis) -> None:
+    place = await place_with(client, from_ms=0)
+    async with running(place.backfill().run()):
+        await until(place.has_healed)
+    assert place.reconcile.runs == [["dest"]]
 
 
-async def test_a_failed_backfill_is_repeated_and_the_gap_closed_only_at_its_end(jobs: RedisJobQueue) -> None:
-    watermark = FakeWatermark(HOUR_MS)
-    source = Source([[Entry("a", 1, "e", HOUR_MS)], [Entry("b", 1, "e", HOUR_MS)]], failures=2)
-    async with running(backfill(watermark, source, jobs, Reconcile()).run()):
-        await until(lambda: source.failures == 1)
-        assert watermark.closed_generations == []
-        await until(lambda: watermark.closed_generations == ["1"])
-    assert await claimed_keys(jobs) == ["a", "b"]
+async def test_a_failed_backfill_is_repeated_and_the_gap_healed_only_at_its_end(client: Redis) -> None:
+    place = await place_with(client, [Entry("a", 1, "e", HOUR_MS)], [Entry("b", 1, "e", HOUR_MS)], failures=2)
+    async with running(place.backfill().run()):
+        await until(lambda: place.source.failures == 1)
+        assert not await place.has_healed()
+        await until(place.has_healed)
+    assert sorted(await claimed(place.jobs)) == ["a", "b"]
 
 
-async def test_each_failure_doubles_the_pause_until_a_backfill_succeeds(
-    jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch
+TWO = Route("default", Endpoint("source", "images"), (Endpoint("ceph", "copies"), Endpoint("swift", "copies")))
+
+
+async def test_after_a_failure_only_the_destinations_that_failed_are_compared_again(
+    client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = await place_with(client, from_ms=0, route=TWO)
+    place.reconcile.down = {"swift"}
+    async with running(place.backfill().run()):
+        await until(lambda: len(place.reconcile.runs) == 2)
+        gap = await place.jobs.gap()
+        assert gap is not None and gap.healed == {"ceph"}
+        place.reconcile.down = set()
+        await until(place.has_healed)
+    assert place.reconcile.runs == [["ceph", "swift"], *[["swift"]] * (len(place.reconcile.runs) - 1)]
+    assert "the gap stays open and is backfilled again within" in caplog.text
+    assert "swift: LIST: 503" in caplog.text
+
+
+async def test_another_leader_continues_with_the_destinations_that_failed(client: Redis) -> None:
+    place = await place_with(client, from_ms=0, route=TWO)
+    place.reconcile.down = {"ceph"}
+    async with running(place.backfill().run()):
+        await until(lambda: place.reconcile.runs)
+        await until(lambda: place.probes)
+    successor = Place(place.jobs, TWO, place.source)
+    async with running(successor.backfill().run()):
+        await until(successor.has_healed)
+    assert successor.reconcile.runs == [["ceph"]]
+
+
+async def test_a_store_that_answers_again_ends_the_backoff(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gap_backfill, "CHECK_INTERVAL_S", 0.02)
+    place = await place_with(client, from_ms=0, route=TWO)
+    place.reconcile.down = {"swift"}
+    with backing_off(monkeypatch, 3600):
+        async with running(place.backfill().run()):
+            await until(lambda: place.probes > 2)
+            assert len(place.reconcile.runs) == 1
+            place.reconcile.down = set()
+            await until(place.has_healed)
+    assert len(place.reconcile.runs) == 2
+
+
+@contextmanager
+def backing_off(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Iterator[None]:
+    """Every backoff takes this long."""
+    wait = GapBackfill._wait
+    monkeypatch.setattr(GapBackfill, "_wait", lambda self, _, names: wait(self, seconds, names))
+    yield
+    monkeypatch.setattr(GapBackfill, "_wait", wait)
+
+
+async def test_each_failure_doubles_the_backoff_until_a_backfill_succeeds(
+    client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gap_backfill, "MAX_BACKOFF_S", 0.1)
-    pauses: list[float] = []
-    sleep = asyncio.sleep
+    backoffs: list[float] = []
 
-    async def slept(pause_s: float) -> None:
-        pauses.append(pause_s)
-        await sleep(0)
+    async def wait(_: object, backoff_s: float, names: Collection[str]) -> None:
+        assert set(names) == {"source"}
+        backoffs.append(backoff_s)
 
-    source, watermark = Source([[Entry("a", 1, "e", HOUR_MS)]], failures=4), FakeWatermark(HOUR_MS)
-    monkeypatch.setattr(asyncio, "sleep", slept)
-    task = asyncio.create_task(backfill(watermark, source, jobs, Reconcile()).run())
-    while not watermark.closed_generations:
-        await sleep(0.01)
-    await cancel([task])
-    assert pauses[:6] == [0.02, 0.04, 0.08, 0.1, 0.1, 0.02]
+    monkeypatch.setattr(GapBackfill, "_wait", wait)
+    place = await place_with(client, [Entry("a", 1, "e", HOUR_MS)], failures=4)
+    async with running(place.backfill().run()):
+        await until(place.has_healed)
+        assert backoffs == [0.04, 0.08, 0.1, 0.1]
+        place.source.failures = 1
+        await place.open_gap(HOUR_MS)
+        await until(place.has_healed)
+    assert backoffs[4:] == [0.04]
 
 
-async def test_a_follower_backfills_nothing(jobs: RedisJobQueue) -> None:
-    watermark = FakeWatermark(HOUR_MS)
-    watermark.is_leader = False
-    async with running(backfill(watermark, Source([[Entry("a", 1, "e", HOUR_MS)]]), jobs, Reconcile()).run()):
+async def test_a_follower_backfills_nothing(client: Redis) -> None:
+    place = await place_with(client, [Entry("a", 1, "e", HOUR_MS)])
+    place.is_leader = False
+    async with running(place.backfill().run()):
         await asyncio.sleep(0.2)
-    assert watermark.closed_generations == []
-    assert await claimed_keys(jobs) == []
+    assert not await place.has_healed()
+    assert await claimed(place.jobs) == {}
 
 
-async def test_a_backfill_waits_while_the_bulk_lane_is_full(
-    jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_backfill_waits_while_the_bulk_lane_is_full(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gap_backfill, "MAX_QUEUED", 20)
     pages = [[Entry(f"{page:02}/{number}", 1, "e", HOUR_MS) for number in range(10)] for page in range(10)]
-    watermark = FakeWatermark(HOUR_MS)
-    async with running(backfill(watermark, Source(pages), jobs, Reconcile()).run()):
-        await until(lambda: has_bulk(jobs, 30))
+    place = await place_with(client, *pages)
+    async with running(place.backfill().run()):
+        await until(lambda: has_bulk(place.jobs, 30))
         await asyncio.sleep(0.5)
-        assert (await jobs.stats()).bulk == 30, "one page above the limit"
-        assert watermark.closed_generations == []
+        assert (await place.jobs.stats()).bulk == 30, "one page above the limit"
+        assert not await place.has_healed()
 
 
 async def has_bulk(jobs: RedisJobQueue, count: int) -> bool:
     return (await jobs.stats()).bulk == count
 
 
-DELETING = Route("default", Endpoint("source", "images"), (Endpoint("dest", "copies", delete=True),))
+DELETING = Route(
+    "default", Endpoint("source", "images"), (Endpoint("ceph", "copies"), Endpoint("swift", "copies", delete=True))
+)
 
 
-async def test_a_route_that_propagates_deletions_also_compares_everything(jobs: RedisJobQueue) -> None:
-    watermark, reconcile = FakeWatermark(HOUR_MS), Reconcile()
-    source = Source([[Entry("a", 1, "e", HOUR_MS)]])
-    async with running(backfill(watermark, source, jobs, reconcile, route=DELETING).run()):
-        await until(lambda: watermark.closed_generations == ["1"])
-    assert reconcile.runs == 1
-    assert await claimed_keys(jobs) == ["a"]
+async def test_a_destination_that_propagates_deletions_is_compared_instead(client: Redis) -> None:
+    place = await place_with(client, [Entry("a", 1, "e", HOUR_MS)], route=DELETING)
+    async with running(place.backfill().run()):
+        await until(place.has_healed)
+    assert place.reconcile.runs == [["swift"]]
+    assert await claimed(place.jobs) == {"a": ("ceph",)}
 
 
-async def test_a_failed_comparison_for_deletions_is_repeated_without_enqueueing_again(
-    jobs: RedisJobQueue,
-) -> None:
-    watermark, reconcile = FakeWatermark(HOUR_MS), Reconcile(failing=[1, 2])
-    source = Source([[Entry("a", 1, "e", HOUR_MS)]])
-    async with running(backfill(watermark, source, jobs, reconcile, route=DELETING).run()):
-        await until(lambda: reconcile.runs == 1)
-        assert await claimed_keys(jobs) == ["a"]
-        await until(lambda: watermark.closed_generations == ["1"])
-    assert reconcile.runs == 3
-    assert await claimed_keys(jobs) == []
+async def test_a_failed_comparison_for_deletions_is_repeated_without_enqueueing_again(client: Redis) -> None:
+    place = await place_with(client, [Entry("a", 1, "e", HOUR_MS)], route=DELETING)
+    place.reconcile.down = {"swift"}
+    async with running(place.backfill().run()):
+        await until(lambda: len(place.reconcile.runs) == 2)
+        place.reconcile.down = set()
+        await until(place.has_healed)
+    assert place.source.listings == 1

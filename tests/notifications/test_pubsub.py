@@ -15,8 +15,8 @@ from s3s3.model import Endpoint, Route
 from s3s3.notifications import leader_election, pubsub, subscription
 from s3s3.notifications.pubsub import PubSubSource
 from s3s3.notifications.subscription import MAX_REORDERING_S
-from s3s3.notifications.watermark import Gap
 from s3s3.queue import connection
+from s3s3.queue.base import Gap
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.redis_server import RedisServer
 from tests.waiting import running, until
@@ -47,7 +47,7 @@ class Listener:
         return self.source.is_leader
 
     async def gap(self) -> Gap | None:
-        return await self.source.watermark.gap()
+        return await self.jobs.gap()
 
     async def gap_start_ms(self) -> float:
         """When the gap began (Unix time), waiting for it."""
@@ -295,7 +295,7 @@ async def test_time_without_a_listener_is_a_gap_from_the_watermark_on(redis_url:
         assert abs(await listener.gap_start_ms() - stopped_ms) < 500
 
 
-async def test_a_gap_remains_until_it_is_closed_and_a_later_one_is_not_closed_with_it(
+async def test_a_gap_remains_until_it_is_healed_and_a_later_one_is_not_healed_with_it(
     redis_url: str, producer: Redis
 ) -> None:
     async with listening(redis_url):
@@ -306,11 +306,11 @@ async def test_a_gap_remains_until_it_is_closed_and_a_later_one_is_not_closed_wi
         assert first is not None
         await listener.client.client_kill_filter(_type="pubsub")  # another gap, while the first is backfilled
         await until(lambda: is_another(listener, first.generation))
-        await listener.source.watermark.close_gap(first.generation)
+        await listener.jobs.heal_gap(first.generation, listener.jobs.destinations)
         both = await listener.gap()
         assert both is not None
         assert abs(await listener.gap_start_ms() - from_ms) < 100, "both begin where the first began"
-        await listener.source.watermark.close_gap(both.generation)
+        await listener.jobs.heal_gap(both.generation, listener.jobs.destinations)
         assert await listener.gap() is None
         await listener.client.client_kill_filter(_type="pubsub")
         third = await until(listener.gap)

@@ -12,6 +12,7 @@ from s3s3.notifications.watermark import Watermark
 from s3s3.queue import connection
 from s3s3.queue.base import boottime_s
 from s3s3.queue.redis_calls import LuaScripts
+from s3s3.queue.redis_queue import RedisJobQueue
 
 pytestmark = pytest.mark.real
 
@@ -38,6 +39,10 @@ class Listener:
         await self.watermark.advance(complete_from_s, boottime_s(), self.subscribed_s, checkpoint)
 
 
+def queue(client: Redis) -> RedisJobQueue:
+    return RedisJobQueue(client, "default", ["dest"])
+
+
 async def watermark_age_s(client: Redis) -> float:
     return time.time() - int(await client.get(f"{PREFIX}watermark") or 0) / 1000
 
@@ -49,7 +54,7 @@ async def test_the_first_advance_leaves_no_gap_and_asks_for_a_comparison(
     await listener.advance(checkpoint=b"c1")
     assert abs(await watermark_age_s(client)) < 1
     assert await client.get(f"{PREFIX}checkpoint") == "c1"
-    assert await listener.watermark.gap() is None
+    assert await queue(client).gap() is None
     assert "Run `s3s3 bucket` once now" in caplog.text
 
 
@@ -59,7 +64,7 @@ async def test_time_since_the_watermark_without_a_listener_is_a_gap(
     await client.set(f"{PREFIX}watermark", int((time.time() - 60) * 1000))
     listener = Listener(client, -20)
     await listener.advance()
-    gap = await listener.watermark.gap()
+    gap = await queue(client).gap()
     assert gap is not None and gap.age_ms is not None
     assert abs(gap.age_ms - 60_000) < 1000
     assert "subscription gap of 40." in caplog.text or "subscription gap of 39." in caplog.text
@@ -68,16 +73,16 @@ async def test_time_since_the_watermark_without_a_listener_is_a_gap(
 async def test_what_a_listener_discarded_is_a_gap(client: Redis) -> None:
     listener = Listener(client, -60)
     await listener.advance()
-    assert await listener.watermark.gap() is None
+    assert await queue(client).gap() is None
     await listener.advance(complete_from_s=boottime_s() + 5)
-    assert await listener.watermark.gap() is not None
+    assert await queue(client).gap() is not None
 
 
 async def test_a_covered_time_is_no_gap(client: Redis) -> None:
     await Listener(client, -60).advance()
     listener = Listener(client, -30, "b")
     await listener.advance()
-    assert await listener.watermark.gap() is None
+    assert await queue(client).gap() is None
 
 
 async def test_a_watermark_that_redis_has_lost_is_a_gap_with_an_unknown_start(
@@ -87,7 +92,7 @@ async def test_a_watermark_that_redis_has_lost_is_a_gap_with_an_unknown_start(
     await listener.advance()
     await client.flushall()
     await listener.advance()
-    gap = await listener.watermark.gap()
+    gap = await queue(client).gap()
     assert gap is not None and gap.age_ms is None
     assert "Redis has lost data" in caplog.text
 
@@ -96,7 +101,7 @@ async def test_a_listener_that_has_only_seen_a_watermark_detects_its_loss(client
     listener = Listener(client, -5)
     listener.watermark.has_existed = True
     await listener.advance()
-    gap = await listener.watermark.gap()
+    gap = await queue(client).gap()
     assert gap is not None and gap.age_ms is None
 
 
@@ -115,21 +120,20 @@ async def test_the_watermark_never_moves_back(client: Redis) -> None:
     assert int(await client.get(f"{PREFIX}watermark") or 0) == ahead_ms
 
 
-async def test_closing_a_gap_leaves_a_later_one_open_from_the_earlier_start(client: Redis) -> None:
-    watermark = Listener(client, 0).watermark
+async def test_healing_a_gap_leaves_a_later_one_open_from_the_earlier_start(client: Redis) -> None:
     generations = []
     for age_s in (100, 50):
         await client.set(f"{PREFIX}watermark", int((time.time() - age_s) * 1000))
         await Listener(client, -10).advance()
-        gap = await watermark.gap()
+        gap = await queue(client).gap()
         assert gap is not None and gap.age_ms is not None
         assert abs(gap.age_ms - 100_000) < 1000
         generations.append(gap.generation)
     assert generations[0] != generations[1]
-    await watermark.close_gap(generations[0])
-    assert await watermark.gap() is not None
-    await watermark.close_gap(generations[1])
-    assert await watermark.gap() is None
+    await queue(client).heal_gap(generations[0], ["dest"])
+    assert await queue(client).gap() is not None
+    await queue(client).heal_gap(generations[1], ["dest"])
+    assert await queue(client).gap() is None
 
 
 async def test_a_correction_of_redis_s_clock_does_not_affect_a_subscription(client: Redis) -> None:
@@ -138,3 +142,27 @@ async def test_a_correction_of_redis_s_clock_does_not_affect_a_subscription(clie
     assert abs(first_ms - (time.time() - 5) * 1000) < 1000
     listener.watermark._scripts = None  # type: ignore[assignment]  # not read again
     assert await listener.watermark.redis_time_ms(listener.subscribed_s + 2, listener.subscribed_s) == first_ms + 2000
+
+
+async def test_a_gap_is_open_until_it_is_healed_at_every_destination(client: Redis) -> None:
+    jobs = RedisJobQueue(client, "default", ["ceph", "swift"])
+    await client.set(f"{PREFIX}watermark", int((time.time() - 60) * 1000))
+    await Listener(client, -10).advance()
+    gap = await jobs.gap()
+    assert gap is not None and gap.healed == frozenset()
+    await jobs.heal_gap(gap.generation, ["ceph"])
+    half_healed = await jobs.gap()
+    assert half_healed is not None
+    assert (half_healed.generation, half_healed.healed) == (gap.generation, frozenset({"ceph"}))
+    await jobs.heal_gap(gap.generation, ["swift"])
+    assert await jobs.gap() is None
+
+
+async def test_a_new_gap_is_open_at_every_destination(client: Redis) -> None:
+    jobs = RedisJobQueue(client, "default", ["ceph", "swift"])
+    for _ in range(2):
+        await client.set(f"{PREFIX}watermark", int((time.time() - 60) * 1000))
+        await Listener(client, -10).advance()
+        gap = await jobs.gap()
+        assert gap is not None and gap.healed == frozenset()
+        await jobs.heal_gap(gap.generation, ["ceph"])

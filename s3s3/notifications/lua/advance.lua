@@ -15,11 +15,12 @@ local listener, complete_from_ms, enqueued_to_ms = ARGV[1], tonumber(ARGV[2]), t
 local checkpoint, has_existed = ARGV[4], ARGV[5] == '1'
 local watermark_key, gap_key = prefix .. 'watermark', prefix .. 'gap'
 
--- A new generation for each gap: closing an earlier one must not close this one.
+-- A new generation for each gap: healing an earlier one must not close this one.
 local function record_gap(from_ms)
   local earliest_ms = math.min(tonumber(redis.call('HGET', gap_key, 'from_ms')) or math.huge, from_ms)
   redis.call('HSET', gap_key, 'from_ms', string.format('%d', earliest_ms))
   redis.call('HINCRBY', gap_key, 'generation', 1)
+  redis.call('HDEL', gap_key, 'healed')
 end
 
 local leader = redis.call('GET', prefix .. 'leader')
