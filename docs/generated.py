@@ -9,9 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
-from s3s3.config.schema import DESTINATION, FILE, SOURCE
-from s3s3.config.schema_types import Key, Table, Value
+import tomlkit
+from pydantic.fields import FieldInfo
+
+from s3s3.config.tables import Destination, File, Source, Table, bare, keys_of, kind_of, tables_of
+from s3s3.config.value_types import toml_default
 from s3s3.monitoring.metrics import Counter, Gauge, Histogram, Metrics
 from s3s3.scripts.main import VERBS
 
@@ -51,46 +55,44 @@ def _configuration() -> Iterator[str]:
     yield "# Configuration"
     yield ""
     yield CONFIGURATION_INTRO
-    for table in FILE.tables:
-        yield from _table(table, ())
+    yield from _tables(File, ())
 
 
-def _table(table: Table, outer: tuple[str, ...]) -> Iterator[str]:
-    path = (*outer, table.name)
-    yield ""
-    yield f"{'#' * (len(path) + 1)} `[{'.'.join(path)}]`"
-    yield ""
-    yield table.doc
-    keys = list(table.keys)
-    if table is DESTINATION:
+def _tables(outer: type[Table], outer_path: tuple[str, ...]) -> Iterator[str]:
+    explained = {inner: path for path, _, inner in tables_of(File)}
+    for names, field, table in tables_of(outer):
+        path = (*outer_path, *names)
+        if outer is not File and table in explained:
+            yield f"\n`[{'.'.join(path)}]` inside it has the keys of `[{'.'.join(explained[table])}]`."
+            continue
         yield ""
-        yield "The keys of `[source]` except `include` and `exclude`, and:"
-        keys = [key for key in keys if key not in SOURCE.keys]
-    for key in keys:
+        yield f"{'#' * (len(path) + 1)} `[{'.'.join(path)}]`"
         yield ""
-        yield f"`{key.name}`"
-        yield f": {key.doc} {_kind_and_default(key)}"
-    for inner in table.tables:
-        if inner in FILE.tables:
-            yield f"\n`[{'.'.join((*path, inner.name))}]` inside it has the keys of `[{inner.name}]`."
-        else:
-            yield from _table(inner, path)
+        yield " ".join((field.description or table.__doc__ or "").split())
+        keys = keys_of(table)
+        if table is Destination:
+            yield ""
+            yield "The keys of `[source]` except `include` and `exclude`, and:"
+            keys = {name: key for name, key in keys.items() if name not in keys_of(Source)}
+        for name, key in keys.items():
+            yield ""
+            yield f"`{name}`"
+            yield f": {key.description} {_kind_and_default(key)}"
+        yield from _tables(table, path)
 
 
-def _kind_and_default(key: Key) -> str:
+def _kind_and_default(field: FieldInfo) -> str:
     """Return the kind and the default of a value."""
-    kind = " or ".join(f"`{_toml(choice)}`" for choice in key.choices) or key.kind.value
-    if key.required:
+    choices = get_args(bare(field.annotation)) if get_origin(bare(field.annotation)) is Literal else ()
+    kind = " or ".join(f"`{tomlkit.item(choice).as_string()}`" for choice in choices) or kind_of(field).words
+    if field.is_required():
         return f"({kind}; required)"
-    return f"({kind})" if key.default is None else f"({kind}; default `{_toml(key.default)}`)"
-
-
-def _toml(value: Value) -> str:
-    if isinstance(value, str):
-        return f'"{value}"'
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    return str(value).lower()
+    default = field.get_default()
+    if default is None or default == ():
+        return f"({kind})"
+    is_plain = toml_default(default) is not None and kind != "a size"
+    value = toml_default(default) if is_plain else (field.examples or [""])[0]
+    return f"({kind}; default `{tomlkit.item(value).as_string()}`)"
 
 
 def _cell(text: str) -> str:

@@ -39,6 +39,7 @@ LAYERS = """
 
 LIBRARIES = {
     "async_timeout": "tasks",
+    "annotated_types": "config",
     "argcomplete": "scripts",
     "aiohttp": "mirror monitoring notifications",
     "boto3": "notifications s3 scripts",
@@ -47,6 +48,7 @@ LIBRARIES = {
     "humanize": "monitoring",
     "jinja2": "monitoring",
     "prometheus_client": "monitoring scripts",
+    "pydantic": "config",
     "pythonjsonlogger": "monitoring",
     "redis": "listener mirror monitoring notifications queue scripts worker",
     "rich": "scripts",

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .schema import all_tables
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,8 +29,7 @@ _INI_ADVICE = (
     'url = "redis://HOST:6379/0", and name the file s3s3.toml; echo_s3s3_toml_template prints an example'
 )
 
-_TEXT_KEYS = "|".join(sorted({key.name for table in all_tables() for key in table.keys if key.kind.is_text}))
-_UNQUOTED_TEXT = re.compile(rf"^\s*({_TEXT_KEYS})\s*[=:]\s*[^\s\"'\[]", re.MULTILINE)
+_UNQUOTED_TEXT = re.compile(r"^\s*([a-z_0-9]+)\s*[=:]\s*(?!true\b|false\b|[-+0-9.])[^\s\"'\[{]", re.MULTILINE)
 _QUOTED_TEXT = re.compile(r"=\s*[\"']")
 #: Parts of a dotted name that are followed. The schema's names have fewer; a file's may have any number.
 _MAX_DEPTH = 8

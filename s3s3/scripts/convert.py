@@ -15,7 +15,7 @@ from pathlib import Path
 import tomlkit
 from tomlkit.items import Table
 
-from ..config.schema import DESTINATION
+from ..config.tables import Destination
 from ..errors import ConfigError
 from . import cli, command
 
@@ -157,13 +157,13 @@ def convert_ini(text: str) -> ConvertedFile:
 def _convert_endpoint(converted: ConvertedFile, table: str, keys: dict[str, str]) -> None:
     converted.add_table(table)
     for key, value in keys.items():
-        known = DESTINATION.key(key)
-        if key not in _ENDPOINT_KEYS or known is None:
+        if key not in _ENDPOINT_KEYS:
             converted.skip(table, key, "unknown key", f"{key} = {value}")
             continue
-        if _PLACEHOLDER.fullmatch(value) and isinstance(known.example, str):
+        examples = Destination.model_fields[key].examples
+        if _PLACEHOLDER.fullmatch(value) and examples:
             converted.note(table, f"{key}: fill it in; the old file contains the template's placeholder")
-            value = known.example  # noqa: PLW2901
+            value = examples[0]  # noqa: PLW2901
         try:
             converted.set(table, key, _endpoint_value(key, value))
         except ValueError as error:

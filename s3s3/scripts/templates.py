@@ -1,6 +1,6 @@
 """`echo_s3s3_toml_template` and `echo_s3s3_supervisord_conf`: print a configuration to start from.
 
-The TOML template is generated from the schema and has every key; conf/s3s3.toml is a copy of it.
+The TOML template is generated from the models of the tables and has every key; conf/s3s3.toml is a copy of it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from importlib import resources
 
 import tomlkit
 
-from ..config.schema import DESTINATION, FILE, SOURCE
-from ..config.schema_types import Table, WhenAbsent
+from ..config.tables import Destination, File, MirrorTable, RouteTable, Source, Table, keys_of, tables_of
+from ..config.value_types import toml_default
 
 _HEAD = """\
 # Configuration of s3s3. s3s3 reads one file: --config FILE, else $S3S3_CONFIG, else the first of
@@ -26,11 +26,11 @@ _HEAD = """\
 
 _WIDTH = 100
 
-_EXAMPLES = {
-    (DESTINATION.name, "host"): "swift.example.org",
-    (DESTINATION.name, "bucket_suffix"): "-copy",
-    (DESTINATION.name, "prefix"): "from-ceph/",
-}
+#: The tables that every file has; those with other names are commented out.
+_ACTIVE = ("source", "destination", "pubsub", "worker", "http")
+_ACTIVE_KEYS = ("host", "aws_access_key_id", "aws_secret_access_key", "bucket_name")
+
+_DESTINATION_EXAMPLES = {"host": "swift.example.org", "prefix": "from-ceph/"}
 
 #: Tables whose keys are explained in another table: their keys in the template.
 _TYPICAL: Mapping[tuple[str, ...], Mapping[str, str]] = {
@@ -49,38 +49,42 @@ _TYPICAL: Mapping[tuple[str, ...], Mapping[str, str]] = {
 
 def toml_template() -> str:
     """Return a complete, valid configuration that explains every key."""
-    return "\n".join([_HEAD, *(line for table in FILE.tables for line in _table_lines(table, (table.name,)))])
+    return "\n".join([_HEAD, *_tables_lines(File, ())])
 
 
-def _table_lines(table: Table, path: tuple[str, ...], active: bool = True) -> Iterator[str]:
-    active = active and table.absent is not WhenAbsent.OFF
-    typical = _TYPICAL.get(path)
-    if table.keys:
-        if typical is None or table not in (SOURCE, DESTINATION):
-            yield from _comment(table.doc)
-        yield f"{'' if active else '#'}[{'.'.join(path)}]"
-        if typical is None:
-            yield from _key_lines(table, active)
-        else:
-            yield "# Has the keys explained above; for example:"
-            yield from (f"#{name} = {tomlkit.item(value).as_string()}" for name, value in typical.items())
-        yield ""
-    for inner in table.tables:
-        yield from _table_lines(inner, (*path, inner.name), active)
+def _tables_lines(outer: type[Table], outer_path: tuple[str, ...]) -> Iterator[str]:
+    for names, field, table in tables_of(outer):
+        path = (*outer_path, *names)
+        typical = _TYPICAL.get(path)
+        if table is not MirrorTable:
+            if typical is None or outer is not RouteTable:
+                yield from _comment(field.description or table.__doc__ or "")
+            yield f"{'' if path[0] in _ACTIVE else '#'}[{'.'.join(path)}]"
+            if typical is None:
+                yield from _key_lines(table, path)
+            else:
+                yield "# Has the keys explained above; for example:"
+                yield from (f"#{name} = {tomlkit.item(value).as_string()}" for name, value in typical.items())
+            yield ""
+        yield from _tables_lines(table, path)
 
 
-def _key_lines(table: Table, active: bool) -> Iterator[str]:
-    if table is DESTINATION:
+def _key_lines(table: type[Table], path: tuple[str, ...]) -> Iterator[str]:
+    if table is Destination:
         yield "# The keys of [source], except include and exclude:"
-    for key in table.keys:
-        if table is not DESTINATION or SOURCE.key(key.name) is None:
-            yield from _comment(key.doc)
-        default = key.default if key.example is None else key.example
-        value = tomlkit.item(_EXAMPLES.get((table.name, key.name), default)).as_string()
-        yield f"{'' if key.shown and active else '#'}{key.name} = {value}"
+    for name, field in keys_of(table).items():
+        examples = [toml_default(field.get_default()), *(field.examples or [])]
+        value = examples[-1]
+        if table is Destination and name in keys_of(Source):
+            value = _DESTINATION_EXAMPLES.get(name, value)
+        else:
+            yield from _comment(field.description or "")
+        is_active = name in _ACTIVE_KEYS and path in (("source",), ("destination",))
+        yield f"{'' if is_active else '#'}{name} = {tomlkit.item(value).as_string()}"
 
 
 def _comment(text: str) -> list[str]:
+    text = " ".join(text.split())
     return textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
 
 

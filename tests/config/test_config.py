@@ -5,16 +5,29 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from annotated_types import Ge, Le
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic.fields import FieldInfo
 
 from s3s3 import config
 from s3s3.config import Config, HttpSettings, PubSub, WorkerSettings
-from s3s3.config.schema import DESTINATION, HTTP, PUBSUB, SOURCE, STORE_KEY, WORKER, all_tables
-from s3s3.config.schema_types import Key, Kind, Table
+from s3s3.config.tables import (
+    Bucket,
+    Destination,
+    HttpTable,
+    PubSubTable,
+    Source,
+    Table,
+    WorkerTable,
+    all_tables,
+    bare,
+    keys_of,
+    kind_of,
+)  # fmt: skip
 from s3s3.config.toml_file import named
 from s3s3.model import Endpoint, Route, Secret
 from tests.config.configurations import SOUND, loaded, problems_in
@@ -248,49 +261,51 @@ ADDRESSES = st.just("") | st.builds("{}:{}".format, HOSTS | st.just("[::1]"), st
 URLS = st.just("") | st.builds("redis://:{}@{}:{}/0".format, WORDS, HOSTS, st.integers(1, 65535))
 
 VALUES = {
-    Kind.TEXT: WORDS, Kind.SECRET: WORDS, Kind.HOST: HOSTS, Kind.BOOLEAN: st.booleans(), Kind.SIZE: SIZES,
-    Kind.GLOBS: st.lists(UNICODE, max_size=3), Kind.ADDRESS: ADDRESSES, Kind.REDIS_URL: URLS,
+    "text": WORDS, "text, a secret": WORDS, "a host name": HOSTS, "true or false": st.booleans(), "a size": SIZES,
+    "a list of texts": st.lists(UNICODE, max_size=3), "an address": ADDRESSES, "a Redis URL": URLS,
 }  # fmt: skip
 
 BY_NAME = {"spool_dir": st.just(tempfile.gettempdir()), "prefix": UNICODE | st.just("")}
 
-WRONG_TYPES: dict[Kind, list[Any]] = {
-    Kind.BOOLEAN: ["true", 1, 0.5, [], {}],
-    Kind.INTEGER: ["1", True, 1.5, [1], {}],
-    Kind.NUMBER: ["1", False, [1], {}],
-    Kind.DURATION: ["soon", False, [1], {}],
-    Kind.SIZE: [True, 1.5, ["1 GiB"], {}],
-    Kind.GLOBS: ["*", 1, True, [1], {}],
-    Kind.SIZE_BY_HOUR: [True, 1.5, ["1 GiB"], {"8-9": "1 GiB"}],
-    Kind.NUMBER_BY_HOUR: ["100", True, [100], {"8-9": 100}],
+WRONG_TYPES: dict[str, list[Any]] = {
+    "true or false": ["true", 1, 0.5, [], {}],
+    "a whole number": ["1", True, 1.5, [1], {}],
+    "a number": ["1", False, [1], {}],
+    "a duration": ["soon", False, [1], {}],
+    "a size": [True, 1.5, ["1 GiB"], {}],
+    "a list of texts": ["*", 1, True, [1], {}],
+    "a size, or a table of hours": [True, 1.5, ["1 GiB"], {"8-9": "1 GiB"}],
+    "a number, or a table of hours": ["100", True, [100], {"8-9": 100}],
 }
 NO_TEXT: list[Any] = [1, True, 1.5, ["a"], {}, {"a": 1}]
 
 
-def values_of(key: Key) -> st.SearchStrategy[Any]:
-    if key.choices:
-        return st.sampled_from(key.choices)
-    if key.name in BY_NAME:
-        return BY_NAME[key.name]
-    if key.kind in (Kind.INTEGER, Kind.NUMBER, Kind.DURATION):
-        assert key.at_least is not None and key.at_most is not None
-        whole = st.integers(key.at_least, key.at_most)
-        return whole if key.kind is Kind.INTEGER else whole | st.floats(key.at_least, key.at_most)
-    if key.kind is Kind.SIZE and key.at_least and key.at_least > 1:
-        return st.integers(key.at_least, 2**50)
-    if key.kind in (Kind.SIZE_BY_HOUR, Kind.NUMBER_BY_HOUR):
-        rates = st.integers(key.at_least, 10**6)
+def values_of(name: str, field: FieldInfo) -> st.SearchStrategy[Any]:
+    kind = kind_of(field)
+    if get_origin(bare(field.annotation)) is Literal:
+        return st.sampled_from(get_args(bare(field.annotation)))
+    if name in BY_NAME:
+        return BY_NAME[name]
+    at_least = next((one.ge for one in field.metadata if isinstance(one, Ge)), 65_536)
+    at_most = next((one.le for one in field.metadata if isinstance(one, Le)), 2**50)
+    if kind.words in ("a whole number", "a number", "a duration"):
+        whole = st.integers(at_least, at_most)  # type: ignore[arg-type]
+        return whole if kind.words == "a whole number" else whole | st.floats(at_least, at_most)  # type: ignore[arg-type]
+    if kind.words == "a size" and at_least > 1:  # type: ignore[operator]
+        return st.integers(at_least, 2**50)  # type: ignore[arg-type]
+    if kind.is_by_hour:
+        rates = st.integers(65_536, 10**6)
         return rates | rates.map(lambda rate: {"22:00-06:30": rate})
-    return VALUES[key.kind]
+    return VALUES[kind.words]
 
 
 @st.composite
-def table_contents(draw: st.DrawFn, table: Table, number: int) -> dict[str, Any]:
+def table_contents(draw: st.DrawFn, table: type[Table], number: int) -> dict[str, Any]:
     """The keys of one table, with values. The number keeps endpoints apart."""
-    keys = [key for key in table.keys if key.name != STORE_KEY]
-    chosen = [key for key in keys if key.required or draw(st.booleans())]
-    content = {key.name: draw(values_of(key)) for key in chosen}
-    if table in (SOURCE, DESTINATION):
+    keys = {name: field for name, field in keys_of(table).items() if name != "store"}
+    chosen = [name for name, field in keys.items() if field.is_required() or draw(st.booleans())]
+    content = {name: draw(values_of(name, keys[name])) for name in chosen}
+    if issubclass(table, Bucket):
         content["bucket_name"] = f"bucket{number}."
         content["host"] = draw(HOSTS)
         if ("aws_access_key_id" in content) != ("aws_secret_access_key" in content):
@@ -300,18 +315,21 @@ def table_contents(draw: st.DrawFn, table: Table, number: int) -> dict[str, Any]
     return content
 
 
+TABLES: dict[str, type[Table]] = {"source": Source, "pubsub": PubSubTable, "worker": WorkerTable, "http": HttpTable}
+
+
 @st.composite
 def sound_tables(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
     """Tables that are all right, in any order."""
     names = draw(st.lists(st.text("abc.-_", max_size=5).map("dest{}".format), min_size=1, max_size=3, unique=True))
-    wanted = {"source": SOURCE, **dict.fromkeys(names, DESTINATION)}
-    wanted |= {table.name: table for table in (PUBSUB, WORKER, HTTP) if draw(st.booleans())}
+    wanted: dict[str, type[Table]] = {"source": Source, **dict.fromkeys(names, Destination)}
+    wanted |= {name: table for name, table in TABLES.items() if name != "source" and draw(st.booleans())}
     order = draw(st.permutations(list(wanted)))
     return {name: draw(table_contents(wanted[name], number)) for number, name in enumerate(order)}
 
 
-def table_named(name: str) -> Table:
-    return DESTINATION if name.startswith("dest") else next(table for table in all_tables() if table.name == name)
+def table_named(name: str) -> type[Table]:
+    return Destination if name.startswith("dest") else TABLES[name]
 
 
 @EXAMPLES
@@ -334,11 +352,11 @@ def test_a_value_of_a_wrong_type_is_exactly_one_problem_that_names_it(
 ) -> None:
     name = data.draw(st.sampled_from(sorted(tables)))
     pair = ("aws_access_key_id", "aws_secret_access_key")
-    keys = [key for key in table_named(name).keys if key.name in tables[name] or key.name not in pair]
-    key = data.draw(st.sampled_from(keys))
-    tables[name][key.name] = data.draw(st.sampled_from(WRONG_TYPES.get(key.kind, NO_TEXT)))
+    keys = {key: field for key, field in keys_of(table_named(name)).items() if key in tables[name] or key not in pair}
+    key = data.draw(st.sampled_from(sorted(keys)))
+    tables[name][key] = data.draw(st.sampled_from(WRONG_TYPES.get(kind_of(keys[key]).words, NO_TEXT)))
     (problem,) = problems_in(toml(tables))
-    assert f": [{named(name)}] {key.name}: must be " in problem
+    assert f": [{named(name)}] {key}: must be " in problem
     assert problem.startswith("s3s3.toml:")
 
 
@@ -348,7 +366,7 @@ def test_an_unknown_key_is_exactly_one_problem_that_names_it(
     tables: dict[str, dict[str, Any]], data: st.DataObject
 ) -> None:
     name = data.draw(st.sampled_from(sorted(tables)))
-    known = {key.name for key in table_named(name).keys}
+    known = set(keys_of(table_named(name)))
     known |= {f"{key}_file" for key in known}
     near = st.sampled_from(sorted(known)).flatmap(lambda key: st.sampled_from([f"{key}x", key[1:], key.upper()]))
     unknown = data.draw((UNICODE | WORDS | near).filter(lambda text: text not in known))
@@ -372,7 +390,7 @@ def test_a_misspelled_key_is_exactly_one_problem_that_names_the_right_one(
 @EXAMPLES
 @given(sound_tables(), (UNICODE | WORDS).filter(lambda name: not name.startswith("dest")))
 def test_an_unknown_table_is_exactly_one_problem_that_names_it(tables: dict[str, dict[str, Any]], name: str) -> None:
-    if name not in {table.name for table in all_tables()}:
+    if name not in {path[0] for path in all_tables()}:
         (problem,) = problems_in(toml({**tables, name: {}}))
         assert f": [{named(name)}]: unknown table; " in problem
 
@@ -383,9 +401,9 @@ ANYTHING: st.SearchStrategy[Any] = st.recursive(
     max_leaves=5,
 )  # fmt: skip
 NAMES = st.sampled_from(
-    sorted({name for table in all_tables() for key in table.keys for name in (key.name, f"{key.name}_file")})
+    sorted({name for table in all_tables().values() for key in keys_of(table) for name in (key, f"{key}_file")})
 )
-TABLE_NAMES = st.sampled_from([*(table.name for table in all_tables()), "dest.a"])
+TABLE_NAMES = st.sampled_from([*sorted({path[-1] for path in all_tables()}), "dest.a"])
 ANY_TABLES = st.dictionaries(
     TABLE_NAMES | UNICODE, st.dictionaries(NAMES | UNICODE, ANYTHING, max_size=8) | ANYTHING, max_size=5
 )

@@ -1,65 +1,92 @@
-"""The declaration is whole and sound: what is made from it can rely on that."""
+"""The declaration is complete and valid: what is generated from it can rely on that."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
+from typing import Any
 
 import pytest
+from annotated_types import Ge, Le
+from pydantic.fields import FieldInfo
 
-from s3s3.config import PubSub, WorkerSettings
-from s3s3.config.schema import DESTINATION, FILE, PUBSUB, SOURCE, WORKER, all_tables
-from s3s3.config.schema_types import Key, Kind, Table
-from s3s3.config.value_types import parse
+from s3s3.config import PubSub, WorkerSettings, from_tables
+from s3s3.config.reader import FILE_SUFFIX
+from s3s3.config.tables import PubSubTable, Table, WorkerTable, all_tables, bare, keys_of, kind_of
+from s3s3.config.value_types import toml_default
 
-ALL_KEYS = [(table, key) for table in all_tables() for key in table.keys]
-
-
-def id_of(value: object) -> str:
-    return value.name if isinstance(value, Table | Key) else str(value)
-
-
-@pytest.mark.parametrize(("table", "key"), ALL_KEYS, ids=id_of)
-def test_every_key_has_a_line_of_documentation(table: Table, key: Key) -> None:
-    assert key.doc.endswith((".", '"')) and "\n" not in key.doc
+ALL_KEYS = {
+    f"{table.__name__}.{name}": (table, field)
+    for table in all_tables().values()
+    for name, field in keys_of(table).items()
+}
 
 
-@pytest.mark.parametrize(("table", "key"), ALL_KEYS, ids=id_of)
-def test_every_default_and_example_is_a_value_that_the_key_takes(table: Table, key: Key) -> None:
-    for value in (key.default, key.example):
+@pytest.fixture(params=ALL_KEYS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_every_key_is_documented_in_one_line(name: str) -> None:
+    description = ALL_KEYS[name][1].description
+    assert description and description.endswith((".", '"')) and "\n" not in description
+
+
+def test_every_default_and_example_is_a_valid_value(name: str) -> None:
+    table, field = ALL_KEYS[name]
+    key = name.partition(".")[2]
+    for value in [toml_default(field.get_default()), *(field.examples or [])]:
         if value is not None:
-            parse(key, value)
+            errors = [error for error in problems_of(table, {key: value}) if error["loc"] == (key,)]
+            assert not [error for error in errors if "given without" not in error["msg"]]
 
 
-@pytest.mark.parametrize(("table", "key"), ALL_KEYS, ids=id_of)
-def test_every_key_without_a_default_has_an_example(table: Table, key: Key) -> None:
-    assert key.default is not None or key.example is not None
+def problems_of(table: type[Table], content: dict[str, Any]) -> list[Any]:
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    try:
+        table.model_validate(content)
+    except ValidationError as error:
+        return error.errors()
+    return []
 
 
-@pytest.mark.parametrize(("table", "key"), ALL_KEYS, ids=id_of)
-def test_every_number_has_bounds(table: Table, key: Key) -> None:
-    if key.kind in (Kind.INTEGER, Kind.NUMBER, Kind.NUMBER_BY_HOUR, Kind.DURATION):
-        assert key.at_least is not None and key.at_most is not None
+def test_every_key_without_a_default_has_an_example(name: str) -> None:
+    field = ALL_KEYS[name][1]
+    assert field.get_default() not in (None, ()) or field.examples
 
 
-@pytest.mark.parametrize("table", all_tables(), ids=id_of)
-def test_no_key_is_declared_twice_in_a_table_or_looks_like_another_key_s_file(table: Table) -> None:
-    names = [
-        name for key in table.keys for name in ({key.name, f"{key.name}_file"} if key.kind.is_text else {key.name})
-    ]
-    assert len(names) == len(set(names))
+def test_every_number_has_bounds(name: str) -> None:
+    field: FieldInfo = ALL_KEYS[name][1]
+    if bare(field.annotation) in (int, float) and kind_of(field).words != "a size":
+        assert [type(one) for one in field.metadata if isinstance(one, Ge | Le)] == [Ge, Le]
 
 
-@pytest.mark.parametrize("table", all_tables(), ids=id_of)
-def test_hints_are_for_names_that_are_not_keys(table: Table) -> None:
-    assert not set(table.hints) & set(table.key_names)
+@pytest.mark.parametrize("table", dict.fromkeys(all_tables().values()))
+def test_no_key_looks_like_the_file_of_another(table: type[Table]) -> None:
+    assert not [name for name in keys_of(table) if name.endswith(FILE_SUFFIX)]
 
 
-@pytest.mark.parametrize(("table", "record"), [(PUBSUB, PubSub), (WORKER, WorkerSettings)])
-def test_the_records_of_the_configuration_have_the_keys_of_their_table(table: Table, record: type) -> None:
-    assert {field.name for field in fields(record)} == set(table.key_names)
+@pytest.mark.parametrize("table", dict.fromkeys(all_tables().values()))
+def test_hints_are_for_names_that_are_not_keys(table: type[Table]) -> None:
+    assert not set(table.hints) & set(table.model_fields)
 
 
-def test_every_table_with_a_name_that_starts_with_dest_is_a_destination() -> None:
-    assert [FILE.inner_table(name) for name in ("dest", "dest-a", "destination.b")] == [DESTINATION] * 3
-    assert FILE.inner_table("source") is SOURCE
-    assert FILE.inner_table("des") is None
+@pytest.mark.parametrize(("table", "record"), [(PubSubTable, PubSub), (WorkerTable, WorkerSettings)])
+def test_the_settings_have_the_keys_of_their_table(table: type[Table], record: type) -> None:
+    assert {field.name for field in fields(record)} == set(table.model_fields)
+
+
+def test_every_kind_of_table_is_documented() -> None:
+    for table in all_tables().values():
+        assert re.match(r"[A-Z].*\.", table.__doc__ or "")
+
+
+def test_a_table_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        WorkerTable.model_construct().concurrency = 1
+
+
+def test_a_program_can_build_a_configuration() -> None:
+    settings = from_tables({"source": {"bucket_name": "a"}, "destination": {"bucket_name": "${B}"}}, {"B": "b"})
+    assert settings.routes[0].destinations[0].bucket_name == "b"

@@ -6,31 +6,39 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3s3.config.schema import DESTINATION, HTTP, PUBSUB, SOURCE, WORKER
-from s3s3.config.schema_types import Key, Table
-from s3s3.config.value_types import InvalidValue, from_text, nearest, parse, toml_repr, type_of
+from s3s3.config import ConfigError, from_tables
+from s3s3.config.reader import literal
+from s3s3.config.tables import Destination, HttpTable, PubSubTable, Source, Table, WorkerTable, keys_of, kind_of
+from s3s3.config.value_types import nearest, toml_repr, type_of
 from s3s3.model import Secret
 
+Key = tuple[type[Table], str]
 
-def key_of(table: Table, name: str) -> Key:
-    key = table.key(name)
-    assert key is not None
-    return key
+CONCURRENCY: Key = (WorkerTable, "concurrency")
+LEASE: Key = (WorkerTable, "lease_s")
+MAX_DELETE: Key = (Destination, "max_delete")
+SPOOL: Key = (WorkerTable, "spool_bytes")
+IS_SECURE: Key = (Source, "is_secure")
+PREFIX: Key = (Source, "prefix")
+BIND: Key = (HttpTable, "bind")
+
+NAMES = {Source: "source", Destination: "destination", WorkerTable: "worker", HttpTable: "http", PubSubTable: "pubsub"}
 
 
-CONCURRENCY = key_of(WORKER, "concurrency")
-LEASE = key_of(WORKER, "lease_s")
-MAX_DELETE = key_of(DESTINATION, "max_delete")
-SPOOL = key_of(WORKER, "spool_bytes")
-IS_SECURE = key_of(SOURCE, "is_secure")
-PREFIX = key_of(SOURCE, "prefix")
-BIND = key_of(HTTP, "bind")
+def parse(key: Key, value: object) -> object:
+    table, name = key
+    required = {"bucket_name": "a"} if table in (Source, Destination) else {}
+    return getattr(table.model_validate({**required, name: value}), name)
 
 
 def wrong(key: Key, value: object) -> str:
-    with pytest.raises(InvalidValue) as raised:
-        parse(key, value)
-    return raised.value.message(found=toml_repr(value))
+    table, name = NAMES[key[0]], key[1]
+    tables: dict[str, dict[str, object]] = {"source": {"bucket_name": "a"}, "destination": {"bucket_name": "b"}}
+    tables.setdefault(table, {})[name] = value
+    with pytest.raises(ConfigError) as raised:
+        from_tables(tables)
+    (problem,) = raised.value.problems
+    return problem.removeprefix(f"configuration: [{table}] {name}: ")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +100,7 @@ def test_a_duration_is_finite_and_in_range(value: object) -> None:
 
 
 def test_an_invalid_choice_is_answered_with_the_most_similar_one() -> None:
-    calling_format, signature = key_of(SOURCE, "calling_format"), key_of(SOURCE, "signature_version")
+    calling_format, signature = (Source, "calling_format"), (Source, "signature_version")
     assert wrong(signature, "v4") == 'must be "s3" or "s3v4", not "v4"; did you mean "s3v4"?'
     assert 'did you mean "OrdinaryCallingFormat"?' in wrong(calling_format, "boto.s3.connection.OrdinaryCallingFormat")
     assert wrong(signature, "xyz").endswith('not "xyz"')
@@ -100,8 +108,8 @@ def test_an_invalid_choice_is_answered_with_the_most_similar_one() -> None:
 
 def test_text_may_be_empty_only_where_the_key_allows_it() -> None:
     assert parse(PREFIX, "") == ""
-    assert wrong(key_of(SOURCE, "region"), "") == 'must be at least one character, not ""; leave it out for the default'
-    assert wrong(key_of(SOURCE, "bucket_name"), "") == 'must be at least one character, not ""'
+    assert wrong((Source, "region"), "") == 'must be at least one character, not ""; leave it out for the default'
+    assert wrong((Source, "bucket_name"), "") == 'must be at least one character, not ""'
 
 
 def test_a_prefix_takes_every_character_up_to_1024_bytes() -> None:
@@ -111,19 +119,19 @@ def test_a_prefix_takes_every_character_up_to_1024_bytes() -> None:
 
 @pytest.mark.parametrize("name", ["aws_access_key_id", "bucket_name", "region", "host"])
 def test_what_goes_into_a_header_has_no_control_characters(name: str) -> None:
-    assert "control characters" in wrong(key_of(SOURCE, name), "a\nb")
+    assert "control characters" in wrong((Source, name), "a\nb")
 
 
 def test_a_bucket_s_name_and_suffix_have_no_slash() -> None:
-    assert "into prefix" in wrong(key_of(SOURCE, "bucket_name"), "images/raw")
-    assert "into prefix" in wrong(key_of(DESTINATION, "bucket_suffix"), "/raw")
+    assert "into prefix" in wrong((Source, "bucket_name"), "images/raw")
+    assert "into prefix" in wrong((Destination, "bucket_suffix"), "/raw")
 
 
 @pytest.mark.parametrize(
     ("value", "host"), [("ceph", "ceph"), ("[::1]", "::1"), ("::1", "::1"), ("10.0.0.1", "10.0.0.1")]
 )
 def test_a_host_has_no_brackets(value: str, host: str) -> None:
-    assert parse(key_of(SOURCE, "host"), value) == host
+    assert parse((Source, "host"), value) == host
 
 
 @pytest.mark.parametrize(
@@ -148,25 +156,27 @@ def test_other_addresses_are_refused(value: object) -> None:
 
 @pytest.mark.parametrize("value", ["*.fits", ["*.fits", 1], [""], {}, 5])
 def test_globs_are_a_list_of_texts(value: object) -> None:
-    assert 'include = ["*.fits"]' in wrong(key_of(SOURCE, "include"), value)
+    assert 'include = ["*.fits"]' in wrong((Source, "include"), value)
 
 
 def test_secrets_and_redis_urls_become_secrets() -> None:
-    assert isinstance(parse(key_of(SOURCE, "aws_secret_access_key"), "hunter2"), Secret)
-    assert isinstance(parse(key_of(PUBSUB, "url"), "redis://:pw@localhost"), Secret)
-    assert parse(key_of(PUBSUB, "url"), "") == ""
+    assert isinstance(parse((HttpTable, "token"), "hunter2"), Secret)
+    assert isinstance(parse((PubSubTable, "url"), "redis://:pw@localhost"), Secret)
+    assert parse((PubSubTable, "url"), "") == ""
 
 
 @pytest.mark.parametrize(
     ("key", "text", "value"),
     [(IS_SECURE, "False", False), (IS_SECURE, "true", True), (IS_SECURE, "yes", "yes"), (CONCURRENCY, "12", 12),
-     (CONCURRENCY, "1.5", "1.5"), (CONCURRENCY, "-3", -3), (LEASE, "1.5", 1.5), (LEASE, "nan", "nan"),
+     (CONCURRENCY, "1.5", 1.5), (CONCURRENCY, "-3", -3), (LEASE, "1.5", 1.5), (LEASE, "nan", "nan"),
      (SPOOL, "12", 12), (SPOOL, "1 GiB", "1 GiB"), (PREFIX, "12", "12"), (PREFIX, "true", "true"),
      (CONCURRENCY, "9" * 50, "9" * 50)],
 )  # fmt: skip
 def test_text_from_the_environment_becomes_what_the_key_takes(key: Key, text: str, value: object) -> None:
-    assert from_text(key, text) == value
-    assert type(from_text(key, text)) is type(value)
+    table, name = key
+    found = text if kind_of(keys_of(table)[name]).is_text else literal(text)
+    assert found == value
+    assert type(found) is type(value)
 
 
 def test_values_are_shown_short_and_printable() -> None:

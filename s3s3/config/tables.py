@@ -1,0 +1,650 @@
+"""The tables and keys of the configuration file, as pydantic models.
+
+They validate the file; the template, the reference page and the JSON Schema are generated from them. A key's `examples`
+show its value as TOML writes it, if its default explains little.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
+
+from ..model import DEFAULT_NAMESPACE, MIN_PART_BYTES, SINGLE_PUT_LIMIT_BYTES, Endpoint, Secret, Window
+from . import value_types
+from .addresses import is_ip
+from .value_types import Address
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The kind of a value, in the words of messages and of the reference page.
+
+    Attributes:
+        is_text: `NAME_file` can supply the value.
+        is_secret: messages never show the value.
+        is_by_hour: the value may be a table that maps hours of the day to limits.
+    """
+
+    words: str
+    is_text: bool = False
+    is_secret: bool = False
+    is_by_hour: bool = False
+
+
+@dataclass(frozen=True)
+class Named:
+    """Marks a dict of tables with free names that stand directly in the outer table, as [dest*] in the file.
+
+    Each name begins with `prefix`. `example` is the name, or names, for the template and for messages.
+    """
+
+    prefix: str
+    example: tuple[str, ...]
+
+
+class ConflictError(ValueError):
+    """A value that does not go with another key of its table.
+
+    `key` is the one to report; `without` is the missing one: the message is dropped if that is misspelled.
+    """
+
+    def __init__(self, key: str, message: str, without: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+        self.without = without
+
+
+_STRING = WithJsonSchema({"type": "string"})
+_NUMBER_OR_STRING = WithJsonSchema({"type": ["number", "string"]})
+_TABLE_OF_HOURS = {"type": "object", "additionalProperties": {"type": ["number", "string"]}}
+_BY_HOUR = WithJsonSchema({"anyOf": [{"type": ["number", "string"]}, _TABLE_OF_HOURS]})
+_STRINGS = {"type": "array", "items": {"type": "string"}}
+
+SECRET = Kind("text, a secret", is_text=True, is_secret=True)
+_LIMIT_BYTES = partial(value_types.parse_windows, value_types.parse_limit_bytes)
+_LIMIT = partial(value_types.parse_windows, value_types.parse_limit)
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+TextOrNone = Annotated[str, AfterValidator(value_types.without_control_characters)]
+Text = Annotated[str, Field(min_length=1), AfterValidator(value_types.without_control_characters)]
+Prefix = Annotated[str, AfterValidator(value_types.parse_prefix)]
+Namespace = Annotated[Text, AfterValidator(value_types.parse_namespace)]
+BucketName = Annotated[Text, AfterValidator(value_types.parse_name)]
+BucketSuffix = Annotated[TextOrNone, AfterValidator(value_types.parse_name)]
+Host = Annotated[Text, AfterValidator(value_types.parse_host), Kind("a host name", is_text=True)]
+HttpUrl = Annotated[Text, AfterValidator(value_types.parse_http_url), Kind("an HTTP URL", is_text=True)]
+HttpUrlOrNone = Annotated[TextOrNone, AfterValidator(value_types.parse_http_url), Kind("an HTTP URL", is_text=True)]
+FolderUrl = Annotated[Text, AfterValidator(value_types.parse_folder_url), Kind("a URL", is_text=True)]
+SecretText = Annotated[Secret, PlainValidator(value_types.parse_filled_secret), SECRET, _STRING]
+SecretOrNone = Annotated[Secret, PlainValidator(value_types.parse_secret), SECRET, _STRING]
+RedisUrl = Annotated[
+    Secret,
+    PlainValidator(value_types.parse_redis_url),
+    Kind("a Redis URL", is_text=True, is_secret=True),
+    _STRING,
+]
+_ADDRESS = Kind("an address", is_text=True)
+Bind = Annotated[Address, PlainValidator(value_types.parse_address), _ADDRESS, _STRING]
+BindOrNone = Annotated[Address | None, PlainValidator(value_types.parse_optional_address), _ADDRESS, _STRING]
+Duration = Annotated[float, BeforeValidator(value_types.parse_duration), Kind("a duration"), _NUMBER_OR_STRING]
+Size = Annotated[int, BeforeValidator(value_types.parse_size), Kind("a size"), _NUMBER_OR_STRING]
+Globs = Annotated[
+    tuple[str, ...], PlainValidator(value_types.parse_globs), Kind("a list of texts"), WithJsonSchema(_STRINGS)
+]
+Patterns = Annotated[
+    tuple[re.Pattern[str], ...],
+    PlainValidator(value_types.parse_patterns),
+    Kind("a list of patterns"),
+    WithJsonSchema(_STRINGS),
+]
+Networks = Annotated[
+    tuple[IPv4Network | IPv6Network, ...],
+    PlainValidator(value_types.parse_networks),
+    Kind("true, false or a list of networks"),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, _STRINGS]}),
+]
+BytesByHour = Annotated[
+    tuple[Window, ...], PlainValidator(_LIMIT_BYTES), Kind("a size, or a table of hours", is_by_hour=True), _BY_HOUR
+]
+NumberByHour = Annotated[
+    tuple[Window, ...], PlainValidator(_LIMIT), Kind("a number, or a table of hours", is_by_hour=True), _BY_HOUR
+]
+
+
+class Table(BaseModel):
+    """Base of all tables. `hints` has advice for unknown keys that people are likely to write."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, defer_build=True
+    )
+
+    hints: ClassVar[dict[str, str]] = {}
+
+
+# -- buckets
+
+
+class Connection(Table):
+    """The keys of a store, and of a bucket in it."""
+
+    host: Host | None = Field(
+        None,
+        description="The store's host name, without scheme and port. Default: AWS in `region`.",
+        examples=["ceph.example.org"],
+    )
+    port: int | None = Field(
+        None, ge=1, le=65535, description="Default: 443, or 80 with is_secure = false.", examples=[7480]
+    )
+    is_secure: bool = Field(True, description="Use HTTPS.")
+    aws_access_key_id: SecretText | None = Field(
+        None,
+        description="Default, if the secret is left out as well: boto3's credential chain (environment, profile, "
+        "instance role).",
+        examples=["ACCESS-KEY"],
+    )
+    aws_secret_access_key: SecretText | None = Field(
+        None,
+        validate_default=True,
+        description='Better than the secret itself: "${NAME}" reads the environment variable NAME, '
+        'aws_secret_access_key_file = "PATH" reads a file.',
+        examples=["SECRET-KEY"],
+    )
+    bucket_name: BucketName | None = Field(
+        None, description="The bucket's name, without any path.", examples=["images"]
+    )
+    prefix: Prefix = Field("", description="Only keys with this prefix. A destination's prefix replaces the source's.")
+    calling_format: Literal["OrdinaryCallingFormat", "SubdomainCallingFormat"] = Field(
+        "OrdinaryCallingFormat",
+        description="OrdinaryCallingFormat is path style, SubdomainCallingFormat is virtual-host style.",
+    )
+    signature_version: Literal["s3", "s3v4"] = Field("s3", description='Signature version: "s3" is V2, "s3v4" is V4.')
+    region: Text = Field("us-east-1", description="Region for AWS and for V4 signatures.")
+
+    @field_validator("aws_secret_access_key")
+    @classmethod
+    def _check_pair(cls, secret: Secret | None, info: ValidationInfo) -> Secret | None:
+        advice = "give both, or neither to use boto3's credential chain"
+        names = ("aws_access_key_id", "aws_secret_access_key")
+        if names[0] in info.data and (info.data[names[0]] is None) != (secret is None):
+            given, other = names if secret is None else names[::-1]
+            raise ConflictError(given, f"given without {other}; {advice}", without=other)
+        return secret
+
+
+class Store(Connection):
+    """Keys shared by the sources and destinations that have store = NAME."""
+
+    verify_md5: bool = Field(
+        False,
+        description="If HEAD gives no MD5, compare contents. Enabled if set at the source or at the destination.",
+    )
+
+
+class Bucket(Connection):
+    """A bucket, or the keys under a prefix of it."""
+
+    bucket_name: BucketName = Field(description="The bucket's name, without any path.", examples=["images"])
+    store: Text | None = Field(
+        None,
+        description="NAME of a [stores.NAME] table with further keys; keys given here take precedence.",
+        examples=["ceph"],
+    )
+
+    @field_validator("port")
+    @classmethod
+    def _check_port(cls, port: int | None, info: ValidationInfo) -> int | None:
+        if info.data.get("host", "invalid") is None:
+            raise ConflictError("port", "given without host; without a host the store is AWS", without="host")
+        return port
+
+    @field_validator("calling_format")
+    @classmethod
+    def _check_style(cls, calling_format: str, info: ValidationInfo) -> str:
+        if calling_format == "SubdomainCallingFormat" and is_ip(info.data.get("host") or ""):
+            message = "virtual-host style does not work with an IP address; leave calling_format out"
+            raise ConflictError("calling_format", message)
+        return calling_format
+
+    def endpoint(self, name: str, parent_table: str = "") -> Endpoint:
+        """Return the endpoint for the programs; `name` is that of its table."""
+        values = {name: getattr(self, name) for name in Endpoint.__dataclass_fields__ if hasattr(self, name)}
+        threshold_bytes = getattr(self, "multipart_threshold", SINGLE_PUT_LIMIT_BYTES)
+        values |= {
+            "bucket_name": f"{self.bucket_name}{getattr(self, 'bucket_suffix', '')}",
+            "access_key_id": self.aws_access_key_id,
+            "secret_access_key": self.aws_secret_access_key,
+            "path_style": self.calling_format == "OrdinaryCallingFormat",
+            "multipart_threshold_bytes": min(threshold_bytes, SINGLE_PUT_LIMIT_BYTES),
+        }
+        return Endpoint(**values, name=name, parent_table=parent_table)
+
+
+class Written(Table):
+    """The keys of a bucket that copies are written to."""
+
+    storage_class: Text | None = Field(None, description="Storage class of every copy.", examples=["STANDARD_IA"])
+    acl: Text | None = Field(None, description="Canned ACL of every copy.", examples=["private"])
+    server_side_encryption: Text | None = Field(
+        None, description="Server-side encryption of every copy.", examples=["AES256"]
+    )
+    multipart: bool = Field(False, description="Upload objects above multipart_threshold in parts.")
+    multipart_threshold: Size = Field(
+        SINGLE_PUT_LIMIT_BYTES,
+        ge=MIN_PART_BYTES,
+        description="Largest object for a single PUT; at most 5 GiB.",
+        examples=["5 GiB"],
+    )
+
+
+class Source(Bucket, Store):
+    """The bucket to copy from."""
+
+    include: Globs = Field(
+        (), description="Copy only keys that match: globs on the key after the prefix.", examples=[["*.fits"]]
+    )
+    exclude: Globs = Field(
+        (), description="Skip matching keys: globs on the key after the prefix.", examples=[["tmp/*"]]
+    )
+
+
+class Destination(Written, Bucket, Store):
+    """A bucket to copy to. Each table with a name that starts with dest is a destination, such as [destination-swift].
+
+    Reports, metrics and Redis keys use the name, so keep it.
+    """
+
+    bucket_suffix: BucketSuffix = Field("", description="Appended to bucket_name.", examples=["-copy"])
+    server_side_copy: bool = Field(
+        True,
+        description="If source and destination are in the same store with the same access key, let the store copy the "
+        "object. The copy must have the source's ETag.",
+    )
+    delete: bool = Field(
+        False,
+        description="Propagate deletions: delete a key here once both a GET and a HEAD at the source find no object. "
+        "s3s3 bucket also deletes keys that the source does not have.",
+    )
+    max_delete: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="With delete = true, s3s3 bucket deletes nothing and exits with 1 if it would delete more than "
+        "this fraction of the destination. 1 disables the limit.",
+    )
+    copy_tags: bool = Field(
+        False,
+        description="Copy the object's tags, which costs one more request per object. A change of tags alone is not "
+        "detected; s3s3 bucket --force copies it. Swift does not support tags.",
+    )
+    copy_acl: bool = Field(
+        False,
+        description="Copy the object's ACL. Grantees other than the owner, the public and authenticated users must "
+        "exist in both stores. Swift has no object ACLs and ignores them.",
+    )
+    max_bytes_per_s: BytesByHour = Field(
+        (),
+        description="Limit for all processes together. Or a table of hours in local time, without a limit outside of "
+        'them: { "08:00-18:00" = "20 MiB" }.',
+        examples=["20 MiB"],
+    )
+    max_requests_per_s: NumberByHour = Field((), description="The same for the number of requests.", examples=[100])
+
+    @field_validator("copy_acl")
+    @classmethod
+    def _check_acl(cls, copy_acl: bool, info: ValidationInfo) -> bool:
+        if copy_acl and info.data.get("acl"):
+            raise ConflictError("copy_acl", "given together with acl, which applies to every object; leave one out")
+        return copy_acl
+
+
+class Mirrored(Written, Bucket):
+    """The bucket for the copies. Redirects to it are presigned, unless acl makes the copies public."""
+
+
+# -- notifications, workers, status page
+
+
+class PubSubTable(Table):
+    """Redis, which receives the published keys and holds the queue."""
+
+    hints = {
+        **dict.fromkeys(("redis", "host", "port", "db"), 'write url = "redis://HOST:6379/0", or url = "" for no Redis'),
+        "password": 'it is part of url: url = "redis://:PASSWORD@HOST:6379/0", best as "${NAME}" or url_file',
+        "sns": "have SNS send to an SQS queue, and name that in [sqs] url",
+    }
+
+    url: RedisUrl = Field(
+        Secret("redis://localhost:6379/0"),
+        description='Also rediss:// (TLS), unix://, redis+sentinel:// and redis+cluster://. "" means no Redis, which '
+        'only s3s3 bucket supports. If it has a password: url = "${NAME}", or url_file = "PATH".',
+        examples=["redis://localhost:6379/0"],
+    )
+    channel: TextOrNone = Field(
+        "backup",
+        description='Channel on which producers PUBLISH keys. "" for none, if [stream], [sqs] or [webhook] is used '
+        "instead.",
+    )
+    namespace: Namespace = Field(
+        DEFAULT_NAMESPACE,
+        description="First part of every Redis key. Services with routes of the same name need different ones on one "
+        "Redis.",
+    )
+    mark_done: bool = Field(False, description="After each copy, set the Redis key CHANNEL=>KEY to True.")
+    backfill: bool = Field(
+        True,
+        description="Detect keys that were published while no listener was subscribed, and copy them (gap backfill).",
+    )
+    backfill_margin_s: Duration = Field(
+        3600,
+        ge=0,
+        le=31_536_000,
+        description="Extra time before a gap that is checked as well, for long uploads and clock differences.",
+    )
+
+
+class WorkerTable(Table):
+    """Concurrency, retries and temporary files."""
+
+    concurrency: int = Field(32, ge=1, le=10_000, description="Keys that one process copies at the same time.")
+    max_attempts: int = Field(
+        8, ge=1, le=1_000_000, description="Failed attempts before a key becomes a dead letter of a destination."
+    )
+    lease_s: Duration = Field(
+        60, ge=1, le=86_400, description="Without a renewal for this time, another process takes over a job."
+    )
+    spool_dir: TextOrNone = Field(
+        "",
+        description='Directory for large objects of unknown MD5. "": the system\'s temporary directory.',
+    )
+    spool_bytes: Size = Field(8 * 1024**3, ge=1, description="Maximum space used in spool_dir.", examples=["8 GiB"])
+
+
+class HttpTable(Table):
+    """The status page, /metrics, /healthz and /readyz of s3s3 listen and s3s3 mirror."""
+
+    bind: BindOrNone = Field(
+        Address("127.0.0.1", 9180), description='Address and port; "" disables it.', examples=["127.0.0.1:9180"]
+    )
+    token: SecretText | None = Field(
+        None,
+        description="Required for retrying and dropping dead letters on the status page. Default: the page is "
+        "read-only.",
+        examples=["TOKEN"],
+    )
+
+
+class StreamTable(Table):
+    """A Redis stream in the Redis of [pubsub].
+
+    Producers XADD entries with a field "key" and, if there are several routes, "bucket". No notification is lost. s3s3
+    does not trim the stream; producers do.
+    """
+
+    name: Text = Field("s3s3:notifications", description="The Redis key of the stream.")
+    group: Text | None = Field(
+        None,
+        description="The consumer group; listeners with the same routes share it. Default: the namespace of [pubsub].",
+        examples=[DEFAULT_NAMESPACE],
+    )
+
+
+class SqsTable(Table):
+    """An SQS queue with S3 events, sent directly or through SNS or EventBridge. Uses boto3's credential chain."""
+
+    url: HttpUrl = Field(
+        description="The queue's URL.", examples=["https://sqs.us-west-2.amazonaws.com/123456789012/s3s3"]
+    )
+    region: Text | None = Field(None, description="Default: the region in url, else boto3's.", examples=["us-west-2"])
+    endpoint_url: HttpUrlOrNone = Field("", description='Endpoint of an SQS-compatible service; "" is AWS.')
+
+
+class WebhookTable(Table):
+    """Receives S3 events as POST /notify, as sent by Ceph's bucket notifications and MinIO."""
+
+    bind: Bind = Field(Address("127.0.0.1", 9181), description="Address and port.", examples=["127.0.0.1:9181"])
+    token: SecretOrNone = Field(
+        description='Senders must send it as Bearer token or as password of basic authentication. "" disables '
+        'authentication. Better than the token itself: "${NAME}", or token_file = "PATH".',
+        examples=["TOKEN"],
+    )
+
+
+# -- mirror
+
+_ALLOW_PRIVATE = "Allow private, loopback and link-local addresses: true, or a list of networks."
+
+
+class RedirectTable(Table):
+    """The redirect front end of s3s3 mirror: GET /v1/redirect/SERVICE/REGION/URL redirects to a copy of the URL."""
+
+    bind: Bind = Field(Address("127.0.0.1", 9190), description="Address and port.", examples=["127.0.0.1:9190"])
+    allowed_patterns: Patterns = Field(
+        description="Allowed URLs, including redirect targets: regular expressions that begin with ^ and end with /.",
+        examples=[["^https://artifacts\\.example\\.org/"]],
+    )
+    https_only: bool = Field(True, description="Reject URLs that are not https.")
+    allow_private: Networks = Field((), description=_ALLOW_PRIVATE, examples=[["10.1.0.0/16"]])
+    max_wait_s: Duration = Field(
+        28, ge=0, le=3600, description="Time that a client waits for a copy before it is redirected to the URL."
+    )
+    purge_token: SecretText | None = Field(
+        None, description="Bearer token that allows purging copies. Default: purging is disabled.", examples=["TOKEN"]
+    )
+    lifespan_days: int = Field(1, ge=1, le=3650, description="Age in days after which a copy is refreshed.")
+    force_https: bool = Field(
+        False,
+        description="Redirect plain-HTTP clients to https. Requires a reverse proxy that sets X-Forwarded-Proto.",
+    )
+    services: Annotated[dict[Name, dict[Name, Mirrored]], Named("", ("s3", "us-west-1"))] = Field(
+        {},
+        description="A region, the second part of the request path, with the bucket for its copies. Redirects to it "
+        "are presigned, unless acl makes the copies public.",
+    )
+
+
+class ProxyTable(Table):
+    """The copy-proxy of s3s3 mirror: the path is a key; a missing copy is made from the source."""
+
+    bind: Bind = Field(Address("127.0.0.1", 9191), description="Address and port.", examples=["127.0.0.1:9191"])
+    source: FolderUrl = Field(
+        description="A URL, to which the key is appended.", examples=["https://origin.example.org/files/"]
+    )
+    max_wait_s: Duration = Field(
+        90, ge=0, le=3600, description="Time that a client waits for a copy before it is sent to the source."
+    )
+    allow_private: Networks = Field(
+        (),
+        description="Allow redirects of the source to private, loopback and link-local addresses besides its own: "
+        "true, or a list of networks.",
+        examples=[["10.1.0.0/16"]],
+    )
+    destination: Mirrored
+
+
+class KeyPair(Table):
+    """A further key pair, for example of a reader, or the previous one during key rotation."""
+
+    aws_access_key_id: SecretText = Field(description="Access key id in the URLs.", examples=["READER-KEY"])
+    aws_secret_access_key: SecretText = Field(
+        description='Secret of the signatures. Better: "${NAME}", or aws_secret_access_key_file = "PATH".',
+        examples=["READER-SECRET"],
+    )
+
+
+class CacheTable(Table):
+    """The cache of s3s3 mirror: answers presigned GETs of one bucket from a directory, like the store itself."""
+
+    bind: Bind = Field(Address("127.0.0.1", 9192), description="Address and port.", examples=["127.0.0.1:9192"])
+    directory: Text = Field(
+        description="Directory of the cache. Several processes of one machine may share it.",
+        examples=["/var/cache/s3s3"],
+    )
+    max_fill: float = Field(
+        0.9,
+        ge=0,
+        le=1,
+        description="Maximum usage of the directory's file system, as a fraction, after an object is added.",
+    )
+    low_fill: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        validate_default=True,
+        description="Above max_fill, the least recently used objects are removed until usage is down to this.",
+    )
+    revalidate_s: Duration = Field(
+        300, ge=0, le=31_536_000, description="Age after which a cached object is revalidated with the store."
+    )
+    miss: Literal["redirect", "stream"] = Field(
+        "redirect",
+        description="Response to a miss: redirect sends the client to the store while the object is downloaded, "
+        "stream sends the object during the download.",
+    )
+    accel_prefix: TextOrNone = Field(
+        "",
+        description="Prefix of the paths in X-Accel-Redirect, for an nginx that sends the files itself.",
+        examples=["/s3s3-cache/"],
+    )
+    store: Bucket = Field(
+        description="The bucket to cache. Its keys verify the signatures of clients and download missing objects."
+    )
+    keys: dict[Name, KeyPair] = Field({})
+
+    @field_validator("low_fill")
+    @classmethod
+    def _check_fill(cls, low_fill: float, info: ValidationInfo) -> float:
+        high = info.data.get("max_fill", 1)
+        if low_fill > high:
+            raise ConflictError("low_fill", f"must be at most max_fill, {high:g}, not {low_fill:g}")
+        return low_fill
+
+    @field_validator("accel_prefix")
+    @classmethod
+    def _check_accel_prefix(cls, prefix: str) -> str:
+        if prefix and not (prefix.startswith("/") and prefix.endswith("/")):
+            message = f'must begin and end with "/", not {value_types.toml_repr(prefix)}'
+            raise ConflictError("accel_prefix", message)
+        return prefix
+
+
+class MirrorTable(Table):
+    """HTTP front ends."""
+
+    redirect: RedirectTable | None = None
+    proxy: ProxyTable | None = None
+    cache: CacheTable | None = None
+
+
+# -- the file
+
+
+class RouteTable(Table):
+    """A further route besides [source] and [destination*]: a source, its destinations and its channel.
+
+    Reports, metrics and Redis keys use the name, so keep it.
+    """
+
+    channel: TextOrNone | None = Field(
+        None,
+        description='Channel on which producers PUBLISH its keys; "" for none. Default: the channel of [pubsub].',
+        examples=["raw"],
+    )
+    source: Source
+    destinations: Annotated[dict[Name, Destination], Named("dest", ("destination",))]
+
+
+class File(Table):
+    """The whole file. A file with [routes] or [mirror] needs no [source]."""
+
+    source: Source | None = None
+    destinations: Annotated[dict[Name, Destination], Named("dest", ("destination",))] = Field({})
+    pubsub: PubSubTable = Field(default_factory=PubSubTable.model_construct)
+    worker: WorkerTable = Field(default_factory=WorkerTable.model_construct)
+    http: HttpTable = Field(default_factory=HttpTable.model_construct)
+    stream: StreamTable | None = None
+    sqs: SqsTable | None = None
+    webhook: WebhookTable | None = None
+    stores: dict[Name, Store] = Field({})
+    routes: dict[Name, RouteTable] = Field({})
+    mirror: MirrorTable = Field(default_factory=MirrorTable.model_construct)
+
+
+# -- looking at the models
+
+
+def bare(annotation: Any) -> Any:
+    """Return an annotation without `Annotated` and `| None`."""
+    if get_origin(annotation) is Annotated:
+        return bare(get_args(annotation)[0])
+    others = [argument for argument in get_args(annotation) if argument is not type(None)]
+    return bare(others[0]) if len(others) == 1 and type(None) in get_args(annotation) else annotation
+
+
+def table_in(annotation: Any) -> type[Table] | None:
+    """Return the kind of table that a field holds, itself or as the values of a dict; None for a key's value."""
+    annotation = bare(annotation)
+    if get_origin(annotation) is dict:
+        return table_in(get_args(annotation)[1])
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Table) else None
+
+
+def keys_of(table: type[Table]) -> dict[str, FieldInfo]:
+    """Return the keys of a table, without the tables in it."""
+    return {name: field for name, field in table.model_fields.items() if table_in(field.annotation) is None}
+
+
+def tables_of(table: type[Table]) -> Iterator[tuple[tuple[str, ...], FieldInfo, type[Table]]]:
+    """Yield the tables in a table: example of the names that lead to it, the field and the kind of table."""
+    for name, field in table.model_fields.items():
+        inner = table_in(field.annotation)
+        if inner is not None:
+            marker = named_in(field)
+            example = marker.example if marker else (name, *_EXAMPLES.get(name, ()))
+            yield example, field, inner
+
+
+#: Examples of free names, by the table that contains them.
+_EXAMPLES = {"stores": ("ceph",), "routes": ("raw",), "keys": ("reader",)}
+
+
+def named_in(field: FieldInfo) -> Named | None:
+    """Return the marker of a dict of tables that stand directly in the outer table."""
+    return next((one for one in field.metadata if isinstance(one, Named)), None)
+
+
+def kind_of(field: FieldInfo) -> Kind:
+    """Return the kind of a key's value."""
+    for part in (field, *get_args(field.annotation)):
+        metadata = part.metadata if isinstance(part, FieldInfo) else getattr(part, "__metadata__", ())
+        for one in metadata:
+            if isinstance(one, Kind):
+                return one
+    words = {bool: "true or false", int: "a whole number", float: "a number"}.get(bare(field.annotation))
+    return Kind(words) if words else Kind("text", is_text=True)
+
+
+def all_tables() -> dict[tuple[str, ...], type[Table]]:
+    """Return every table that a file may contain, by the example of its full name, outer tables first."""
+    found: dict[tuple[str, ...], type[Table]] = {}
+    level: list[tuple[tuple[str, ...], type[Table]]] = [((), File)]
+    while level:
+        level = [((*path, *example), inner) for path, table in level for example, _, inner in tables_of(table)]
+        found |= level
+    return found
