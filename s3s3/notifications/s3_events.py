@@ -85,7 +85,8 @@ def _parse_record(record: Any) -> Iterator[Notification]:
         case {"eventSource": str(source)} if not source.endswith(":s3"):
             raise BadMessage("wrong_source", f"not an S3 event: its source is {source[:40]!r}")
         case {"eventSource": str(source), "s3": {"bucket": {"name": str(bucket)}, "object": {"key": str(key)}}}:
-            if not str(record.get("eventName", "")).removeprefix("s3:").startswith(_READ_EVENT):
+            name = record.get("eventName")
+            if not (isinstance(name, str) and name.removeprefix("s3:").startswith(_READ_EVENT)):
                 yield _notification(bucket, key if source == _UNENCODED_SOURCE else _decode_key(key))
         case _:
             raise BadMessage("no_event", "record without eventSource, s3.bucket.name or s3.object.key")
@@ -98,7 +99,8 @@ def _parse_eventbridge(source: object, detail: dict[str, Any]) -> ParsedEvents:
     forms are notified; the wrong one costs a GET.
     """
     if source != "aws.s3":
-        raise BadMessage("wrong_source", f"not an S3 event: its source is {str(source)[:40]!r}")
+        shown = repr(source[:40]) if isinstance(source, str) else type(source).__name__
+        raise BadMessage("wrong_source", f"not an S3 event: its source is {shown}")
     match detail:
         case {"bucket": {"name": str(bucket)}, "object": {"key": str(key)}}:
             forms = [key]

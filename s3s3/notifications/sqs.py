@@ -97,11 +97,18 @@ class SqsSource(NotificationSource):
                 self._health.record_success()
                 if messages:
                     await self._deliver(messages, stop)
-                backoff_s = INITIAL_BACKOFF_S
             except (BotoCoreError, ClientError) as error:
                 self._health.record_failure(str(error))
-                await wait_with_timeout(stop, backoff_s)
-                backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
+            except Exception as error:  # for a response that is not SQS's botocore raises any exception
+                reason = f"unforeseen error: {error!r}"[:300]
+                if reason != self._health.problem:
+                    log.exception("%s: unforeseen error", self)
+                self._health.record_failure(reason)
+            else:
+                backoff_s = INITIAL_BACKOFF_S
+                continue
+            await wait_with_timeout(stop, backoff_s)
+            backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
 
     def _connect(self) -> None:
         client = connect(self._url, self._region, self._endpoint_url)

@@ -84,7 +84,7 @@ class Store:
             try:
                 response = await self._requester.send(request)
                 try:
-                    info = object_info(self.name, "GET", key, response.headers)
+                    info = object_info(self.name, "GET", key, response)
                 except UnexpectedResponse:
                     response.close()
                     raise
@@ -97,7 +97,7 @@ class Store:
         """Describe an object. Return None on a 404, which can also mean that the bucket does not exist."""
         request = Request("HEAD", key, self._mapper.encoded_key(key))
         response = await self._requester.call(request)
-        return None if response.status == 404 else object_info(self.name, "HEAD", key, response.headers)
+        return None if response.status == 404 else object_info(self.name, "HEAD", key, response)
 
     async def object_url(
         self, key: str, *, method: str = "GET", expires_s: int | None = None, query: Query = ()

@@ -7,7 +7,6 @@ with any status, so every other response is retriable.
 from __future__ import annotations
 
 import errno
-import html
 import re
 import socket
 import ssl
@@ -15,6 +14,7 @@ import time
 from collections.abc import Mapping
 from http.client import responses
 from typing import NamedTuple
+from urllib.parse import quote
 
 from ..errors import (
     AccessDenied,
@@ -42,11 +42,12 @@ from .transport.errors import (
     TransportError,
     TransportTimeout,
 )
-from .xml import parse
+from .xml import RESULT_LIMIT_BYTES, parse, text_of_html
 
-#: How much is read of an error response, or of the response to a request that transfers no object.
-RESULT_LIMIT_BYTES = 64 * 1024
 _MAX_MESSAGE_CHARACTERS = 300
+_MAX_CODE_CHARACTERS = 60
+#: A body with more tags is not an error of S3, which has about ten elements.
+_MAX_ERROR_TAGS = 200
 
 #: S3 error codes ("List of error codes", S3 API reference), and those of Ceph, Swift's s3api and MinIO (XMinio...).
 #: A code of a final class must be permanent: the same request would be refused again.
@@ -121,14 +122,13 @@ def error_for_response(
         message = message or "not found; the store does not report whether the bucket or the key is missing"
     advice = _advice(endpoint, status, headers, error_body, kind)
     error = kind(
-        _redacted(message, endpoint) or responses.get(status, "no reason given"),
+        _readable(message, endpoint) or responses.get(status, "no reason given"),
         store=endpoint.name,
         operation=operation,
         key=key,
         status=status,
-        code=error_body.code,
-        # Headers are surrogateescaped bytes; the advice must be text that can be logged and stored.
-        advice=advice.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+        code=_readable(error_body.code, endpoint)[:_MAX_CODE_CHARACTERS],
+        advice=advice,
     )
     error.indeterminate = operation in WRITES and status in INDETERMINATE_STATUSES
     return error
@@ -158,28 +158,33 @@ def error_for_failure(
 
 def _parse_error(body: bytes) -> ErrorBody:
     """Read S3's XML, else the text of another body, such as a proxy's HTML."""
-    text = body.strip()
-    if text.startswith(b"<"):
+    # The codes are ASCII, so they can be read in most encodings.
+    text = body[:RESULT_LIMIT_BYTES].decode("utf-8", "replace").strip()
+    if text.startswith("<") and text.count("<") <= _MAX_ERROR_TAGS:
         try:
-            root = parse(text, len(text))
+            root = parse(text)
         except UnexpectedResponse:
             pass
         else:
             found = {child.tag: (child.text or "").strip() for child in root}
             if root.tag == "Error" and "Code" in found:
                 return ErrorBody(*(found.get(name, "") for name in ("Code", "Message", "Region", "Endpoint")))
-    plain = re.sub(r"<(script|style)\b.*?</\1>|<[^>]*>", " ", text.decode("utf-8", "replace"), flags=re.S | re.I)
-    return ErrorBody(message=" ".join(html.unescape(plain).split())[:_MAX_MESSAGE_CHARACTERS])
+    return ErrorBody(message=text_of_html(text))
 
 
-def _redacted(text: str, endpoint: Endpoint) -> str:
-    """Remove signatures and secrets: some error pages repeat the request."""
+def _readable(text: str, endpoint: Endpoint) -> str:
+    """Return text of a store for a message: one printable line of limited length, without signatures and secrets.
+
+    Some error pages repeat the request.
+    """
+    text = " ".join(text.split())
     text = re.sub(r"(?i)(signature(?:provided)?\W{1,3})[A-Za-z0-9+/=%]{16,}", r"\1***", text)
     text = re.sub(r"AWS ([^\s:]+):[A-Za-z0-9+/=]+", r"AWS \1:***", text)
     for secret in (endpoint.secret_access_key, endpoint.session_token):
         if secret:
-            text = text.replace(str(secret), "***")
-    return text[:_MAX_MESSAGE_CHARACTERS]
+            text = text.replace(str(secret), "***").replace(quote(secret, safe=""), "***")
+    text = text[:_MAX_MESSAGE_CHARACTERS]
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def _requires_v4(endpoint: Endpoint, error_body: ErrorBody) -> bool:
@@ -192,13 +197,13 @@ def _advice(
     endpoint: Endpoint, status: int, headers: Mapping[str, str], error_body: ErrorBody, kind: type[StoreError]
 ) -> str:
     table, bucket = endpoint.table, endpoint.bucket_name
-    region = headers.get("x-amz-bucket-region") or error_body.region
+    region = _readable(headers.get("x-amz-bucket-region") or error_body.region, endpoint)
     if _requires_v4(endpoint, error_body):
         return f'the store requires V4 signatures: set signature_version = "s3v4" in {table}'
     if region and region != endpoint.region:
         return f'the bucket is in another region: set region = "{region}" in {table}'
     if 300 <= status < 400:
-        location = error_body.endpoint or headers.get("location", "")
+        location = _readable(error_body.endpoint or headers.get("location", ""), endpoint)
         return f"the store redirects{f' to {location}' if location else ''}: set host or region in {table}"
     if error_body.code == "RequestTimeTooSkewed":
         skew = "and the store's differ too much"

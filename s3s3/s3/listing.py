@@ -32,14 +32,21 @@ Page = list[Entry]
 #: The maximum number of keys of one page (S3 API reference, "ListObjectsV2").
 PAGE_KEYS = 1000
 
-#: How much is read of one page.
-PAGE_LIMIT_BYTES = 32 * 1024 * 1024
+#: The largest page. One of 1000 keys of 1024 bytes, each as an XML reference of 6 characters, has 7 MiB.
+PAGE_LIMIT_BYTES = 8 * 1024 * 1024
+
+#: The most tags of a page; an entry of AWS has up to 26. The XML parser needs 0.3 s for this many.
+PAGE_LIMIT_TAGS = 64 * PAGE_KEYS
+
+#: Longer keys than S3 allows (1024 bytes) fail alone, when they are copied; above this, the listing is refused.
+MAX_LISTED_KEY_CHARACTERS = 8192
 
 _ENTRY = re.compile(
     r"<Contents><Key>([^<]*)</Key><LastModified>([^<]*)</LastModified><ETag>([^<]*)</ETag>"
-    r"(?:<Checksum\w+>[^<]*</Checksum\w+>)*<Size>([0-9]+)</Size>"
+    r"(?:<Checksum\w+>[^<]*</Checksum\w+>)*<Size>([0-9]{1,18})</Size>"
 )
 _HEADER = re.compile(r"<(IsTruncated|EncodingType|KeyCount|NextContinuationToken|NextMarker)>([^<]*)</")
+_SIZE = re.compile(r"[0-9]{1,18}").fullmatch
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 #: Key, LastModified, ETag and Size of each entry.
@@ -190,13 +197,17 @@ class ListPage:
 
 
 def parse_page(body: bytes, rename: Callable[[str], str] | None = None) -> ListPage:
-    """Parse a page. Raises UnexpectedResponse if it is not a listing."""
+    """Parse a page. Raises UnexpectedResponse if it is not a whole listing."""
     try:
+        if len(body) > PAGE_LIMIT_BYTES or body.count(b"<") > PAGE_LIMIT_TAGS:
+            raise ValueError(f"it has more than {PAGE_LIMIT_BYTES} bytes or {PAGE_LIMIT_TAGS} tags")  # noqa: TRY301
         text = body.decode("utf-8")
         fields, header = _match(text.replace("&quot;", '"')) or _parse(text)
         keys = [field[0] for field in fields]
         if header.get("EncodingType", "").lower() == "url":
             keys = [_decode(key) if "%" in key or "+" in key else key for key in keys]
+        if keys and max(map(len, keys)) > MAX_LISTED_KEY_CHARACTERS:
+            raise ValueError(f"it has a key of more than {MAX_LISTED_KEY_CHARACTERS} characters")  # noqa: TRY301
         names = keys if rename is None else [rename(key) for key in keys]
         entries = [
             Entry(name, int(size), etag.strip('"'), _iso_time_ms(modified))
@@ -224,6 +235,8 @@ def _match(text: str) -> tuple[_Fields, _Header] | None:
     fields: _Fields = _ENTRY.findall(text)
     if len(fields) != text.count("<Contents") or "<ListBucketResult" not in text or "<!" in text:
         return None
+    if not text.rstrip().endswith("</ListBucketResult>"):  # it may have been cut off between two entries
+        return None
     end = text.rfind("</Contents>")
     header = dict(_HEADER.findall(text[: text.find("<Contents>")]) + _HEADER.findall(text[end:]))
     if "IsTruncated" not in header:
@@ -238,7 +251,7 @@ def _parse(text: str) -> tuple[_Fields, _Header]:
     """Read a page with the XML parser. Raises UnexpectedResponse and ValueError."""
     if "<EncodingType>" in text:  # keys are encoded, so these characters are only in tokens, which are not needed then
         text = _NOT_IN_XML.sub("?", text)
-    root = parse(text.encode(), PAGE_LIMIT_BYTES)
+    root = parse(text)
     if root.tag != "ListBucketResult":
         raise ValueError(f"it is a {root.tag[:60]!r}")
     header = {child.tag: (child.text or "").strip() for child in root if not len(child)}
@@ -249,14 +262,17 @@ def _parse(text: str) -> tuple[_Fields, _Header]:
         key, modified, size = (entry.findtext(name) for name in ("Key", "LastModified", "Size"))
         if key is None or modified is None or size is None:
             raise ValueError("an entry has no Key, LastModified or Size")
+        size = size.strip()
+        if not _SIZE(size):
+            raise ValueError(f"an entry has the size {size[:40]!r}")
         fields.append((key, modified.strip(), (entry.findtext("ETag") or "").strip(), size))
     return fields, header
 
 
 def _iso_time_ms(text: str) -> int:
     """Parse a LastModified of a listing ("2026-10-06T03:09:27.123Z"). Raises ValueError."""
-    if text[-1:] != "Z":
-        raise ValueError(f"{text!r} is not a UTC time")
+    if text[-1:] != "Z" or text[13:14] != ":":  # where fromisoformat would accept an offset
+        raise ValueError(f"{text[:40]!r} is not a UTC time")
     since = datetime.fromisoformat(text[:19]) - EPOCH
     fraction = text[20:-1]
     return (since.days * 86_400 + since.seconds) * 1000 + (int(fraction[:3].ljust(3, "0")) if fraction else 0)

@@ -49,14 +49,15 @@ class S3Response:
 
     Attributes:
         headers: lower-case names, values as surrogateescaped bytes.
+        length: of the body, as `Head.length`.
         content: the body, once `S3Requester.call` has read it.
         indeterminate: set by `S3Requester.call` if an earlier attempt of a write was sent and never answered.
     """
 
-    __slots__ = ("_connection", "_owner", "content", "headers", "indeterminate", "status")
+    __slots__ = ("_connection", "_owner", "content", "headers", "indeterminate", "length", "status")
 
     def __init__(self, head: Head, connection: Connection, owner: ConnectionOwner) -> None:
-        self.status, self.headers, _ = head
+        self.status, self.headers, _, self.length, _ = head
         self.content = b""
         self.indeterminate = False
         self._connection: Connection | None = connection
@@ -110,11 +111,12 @@ class ObjectInfo(NamedTuple):
     expires_ms: int | None = None
 
 
-def object_info(store: str, operation: str, key: str, headers: Mapping[str, str]) -> ObjectInfo:
-    """Read an object's metadata. Raises UnexpectedResponse for a response without Content-Length."""
-    length = headers.get("content-length", "")
-    if not length.isdecimal():
-        raise UnexpectedResponse("the response has no Content-Length", store=store, operation=operation, key=key)
+def object_info(store: str, operation: str, key: str, response: S3Response) -> ObjectInfo:
+    """Read an object's metadata. Raises UnexpectedResponse for a response without content or without Content-Length."""
+    headers, size_bytes = response.headers, response.length
+    if size_bytes is None or response.status != 200:
+        missing = "Content-Length" if size_bytes is None else "content"
+        raise UnexpectedResponse(f"the response has no {missing}", store=store, operation=operation, key=key)
     own = {}
     for name, value in headers.items():
         if name in KEPT_HEADERS or name.startswith("x-amz-meta-"):
@@ -127,7 +129,7 @@ def object_info(store: str, operation: str, key: str, headers: Mapping[str, str]
         found = re.search(r'expiry-date="([^"]*)"', expiration)
         expires_ms = http_date_ms(found[1]) if found else None
     etag = headers.get("etag", "").strip('"')
-    return ObjectInfo(key, int(length), etag, modified_ms, own, is_encrypted(headers), recorded_etag, expires_ms)
+    return ObjectInfo(key, size_bytes, etag, modified_ms, own, is_encrypted(headers), recorded_etag, expires_ms)
 
 
 @lru_cache(1024)
@@ -138,6 +140,8 @@ def _day_ms(year: str, month: str, day: str) -> int:
 
 def http_date_ms(text: str) -> int | None:
     """Parse an HTTP date ("Tue, 06 Oct 2026 03:09:27 GMT", RFC 9110 5.6.7); None if it is not one."""
+    if not text.isascii():  # int would accept other digits
+        return None
     try:
         day_ms = _day_ms(text[12:16], text[8:11], text[5:7])
         hours, minutes, seconds = int(text[17:19]), int(text[20:22]), int(text[23:25])
@@ -188,7 +192,8 @@ class ObjectStream:
     async def chunks(self, size_bytes: int) -> AsyncIterator[bytes]:
         """Yield the body in chunks of at least `size_bytes`; the last one may be smaller.
 
-        Raises IntegrityError if the store closes the connection before the end, else StoreUnavailable.
+        Raises IntegrityError if the store closes the connection before the end, or the content has another length
+        than `info`, else StoreUnavailable.
         """
         while self._left_bytes:
             yield await self._read(size_bytes)
@@ -198,6 +203,8 @@ class ObjectStream:
         """Return the whole body. Raises what `chunks` raises."""
         body = await self._read(self._left_bytes) if self._left_bytes else b""
         self._body.close()
+        if self._left_bytes:
+            raise self._wrong_length("fewer")
         return body
 
     async def close(self) -> None:
@@ -216,7 +223,15 @@ class ObjectStream:
         if not chunk:
             raise StoreUnavailable("the stream was closed before its end", key=self.info.key)
         self._left_bytes -= len(chunk)
+        if self._left_bytes < 0:
+            self._body.close(abort=True)
+            raise self._wrong_length("more")
         return chunk
+
+    def _wrong_length(self, relation: str) -> IntegrityError:
+        store = self._to_store_error(ConnectionLost()).store
+        message = f"the content has {relation} than the announced {self.info.size_bytes} bytes"
+        return IntegrityError(message, store=store, operation="GET", key=self.info.key)
 
     async def __aenter__(self) -> ObjectStream:
         return self

@@ -16,13 +16,13 @@ from xml.etree.ElementTree import Element
 from ..errors import IntegrityError, InvalidKey, StoreError, StoreRefused, StoreUnavailable, UnexpectedResponse
 from ..model import MAX_KEY_BYTES, Endpoint
 from .address import Address, Query, RequestTarget, encode_query
-from .error_mapping import RESULT_LIMIT_BYTES, WRITES, error_for_failure, error_for_response
+from .error_mapping import WRITES, error_for_failure, error_for_response
 from .objects import S3Response, http_date_ms
 from .signing import CredentialProvider, Credentials, Signer, signer
 from .transport.connection import Connection
 from .transport.errors import TransportError
 from .transport.pool import Pool, Timeouts
-from .xml import parse
+from .xml import RESULT_LIMIT_BYTES, parse_result
 
 ATTEMPTS = 3
 #: The longest pause before the second attempt; the pause before each further attempt may be PAUSE_FACTOR times as long.
@@ -231,7 +231,7 @@ class S3Requester:
             check_lease()
             if isinstance(body, bytes):
                 timeout_s = self._timeouts.write_s if method in WRITES else None
-                connection.send(head, body, is_head=method == "HEAD", timeout_s=timeout_s)
+                connection.send(head, body, size_bytes=size_bytes, is_head=method == "HEAD", timeout_s=timeout_s)
             else:
                 await self._send_stream(connection, head, body(), size_bytes)
             response = S3Response(await connection.head(), connection, self._pool)
@@ -274,7 +274,7 @@ class S3Requester:
         while True:
             try:
                 response = await self.send(request, check_lease=check_lease, priority=priority)
-                if response.headers.get("content-length") == "0":
+                if response.length == 0:
                     response.close()
                 else:
                     try:
@@ -282,7 +282,7 @@ class S3Requester:
                     except TransportError as error:
                         raise self.transport_error(request, error) from error
                     if b"<Error" in content:  # S3 may report one after a 200 (S3 API reference, "CopyObject")
-                        raise self._response_error(request, response, content[:RESULT_LIMIT_BYTES])
+                        raise self._response_error(request, response, content)
             except StoreError as error:
                 indeterminate = error.indeterminate = error.indeterminate or indeterminate
                 if not retry:
@@ -295,7 +295,7 @@ class S3Requester:
     def parse(self, request: Request, response: S3Response) -> Element:
         """Return the root of a response's XML after `call`. Raises UnexpectedResponse."""
         try:
-            return parse(response.content, RESULT_LIMIT_BYTES)
+            return parse_result(response.content)
         except UnexpectedResponse as error:
             error.store, error.operation, error.key = self.endpoint.name, request.operation, request.key
             raise

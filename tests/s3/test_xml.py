@@ -10,7 +10,7 @@ from s3s3.errors import UnexpectedResponse
 from s3s3.s3 import BucketAdmin, Store
 from s3s3.s3.error_mapping import error_for_response
 from s3s3.s3.listing import parse_page
-from s3s3.s3.xml import etag_in_body, parse, unescape
+from s3s3.s3.xml import RESULT_LIMIT_BYTES, etag_in_body, parse_result, unescape
 from tests.s3.raw_server import RawServer, respond, response
 
 ENCODINGS = ("utf-8", "utf-16-le", "utf-16-be", "utf-16")
@@ -68,20 +68,23 @@ async def test_a_refused_response_names_store_operation_and_key() -> None:
         b"<a/>more",
         b"<a>&undefined;</a>",
         b"\xff\xfe<",
-        b"<?xml version='1.0' encoding='no-such-encoding'?><a/>",
-        b"<?xml version='1.0' encoding='euc-kr'?><a/>",
-        b"<?xml version='1.0' encoding='base64'?><a/>",
+        "<?xml version='1.0' encoding='gbk'?><a>\u4e2d</a>".encode("gbk"),
         b"<!DOCTYPE a SYSTEM 'file:///etc/passwd'><a/>",
-        b"<a>0123456789</a>" * 10,
+        b"<a>" + b"x" * RESULT_LIMIT_BYTES + b"</a>",
     ],
 )
 def test_every_parse_error_is_a_store_error(body: bytes) -> None:
     with pytest.raises(UnexpectedResponse):
-        parse(body, 100)
+        parse_result(body)
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "euc-kr", "utf-16", "base64", "idna", "no-such-encoding", "x" * 60_000])
+def test_a_declared_encoding_is_ignored(encoding: str) -> None:
+    assert parse_result(f"<?xml version='1.0' encoding='{encoding}'?><a>\u4e2d</a>".encode()).text == "\u4e2d"
 
 
 def test_tags_have_no_namespace() -> None:
-    root = parse(b"<a xmlns='urn:x'><!-- a comment --><b xmlns:y='urn:y'>1</b><y:c xmlns:y='urn:y'/></a>", 1000)
+    root = parse_result(b"<a xmlns='urn:x'><!-- a comment --><b xmlns:y='urn:y'>1</b><y:c xmlns:y='urn:y'/></a>")
     assert [root.tag, *(child.tag for child in root)] == ["a", "b", "c"]
 
 

@@ -138,7 +138,7 @@ class Origin:
                 f"GET {url.target} HTTP/1.1\r\nhost: {url.host_header}\r\nuser-agent: s3s3/{__version__}\r\n"
                 "accept: */*\r\naccept-encoding: identity\r\nconnection: close\r\n\r\n"
             )
-            connection.send(request.encode("ascii"), b"", is_head=False)
+            connection.send(request.encode("ascii"), b"", size_bytes=0, is_head=False)
             head = await connection.head()
         except BaseException as error:
             owner.release(connection)
@@ -179,13 +179,13 @@ class Origin:
         to_store_error = partial(_unavailable, key, url)
         etag = _expected_md5(response.headers)
         modified_ms = http_date_ms(response.headers.get("last-modified", "")) or 0
-        length = response.headers.get("content-length")
+        length = response.length
         must_match = etag and "content-md5" in response.headers
-        if length is not None and "transfer-encoding" not in response.headers:
-            if must_match and not int(length) and etag != _EMPTY_MD5:
+        if length is not None:
+            if must_match and not length and etag != _EMPTY_MD5:
                 raise to_store_error(ContentMD5Mismatch())  # an empty body is never read, so never checked later
-            content: BodyReader = _CheckedBody(response, int(length), etag) if must_match else response
-            return ObjectStream(ObjectInfo(key, int(length), etag, modified_ms, headers), content, to_store_error)
+            content: BodyReader = _CheckedBody(response, length, etag) if must_match else response
+            return ObjectStream(ObjectInfo(key, length, etag, modified_ms, headers), content, to_store_error)
         if self._spool_budget is None or "transfer-encoding" not in response.headers:
             raise UpstreamRefused("the response has no Content-Length to check its end by", key=key, status=200)
         body = await spool_body(self._spool_budget, _chunks(response, to_store_error))

@@ -11,7 +11,7 @@ import math
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import NamedTuple
 
 from .errors import (
@@ -29,6 +29,12 @@ _WRITE_BUFFER_BYTES = 256 * 1024
 _SMALL_BODY_BYTES = 64 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
+#: A chunk's size and its extensions, or a line of the trailer.
+_MAX_CHUNK_LINE_BYTES = 4096
+_VERSIONS = ("HTTP/1.1 ", "HTTP/1.0 ")
+_STATUS = re.compile("[1-5][0-9][0-9]").fullmatch
+_AFTER_STATUS = ("", " ")
+_MAX_LENGTH_DIGITS = 18
 _TOO_LONG = "more bytes than the response announced"
 
 
@@ -57,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._busy = False
         self._sent_whole = True
         self._is_head = False
-        self._raw = b""
+        self._raw = bytearray()
         self._informational_bytes = 0
         self._head: Head | None = None
         self._body = EMPTY_BODY
@@ -107,8 +113,13 @@ class Connection(asyncio.Protocol):
 
     # one request
 
-    def send(self, head: bytes, body: bytes, *, is_head: bool, timeout_s: float | None = None) -> None:
-        """Send a request with its whole body; TransportTimeout if the response is not complete after `timeout_s`."""
+    def send(self, head: bytes, body: bytes, *, size_bytes: int, is_head: bool, timeout_s: float | None = None) -> None:
+        """Send a request with its whole body; TransportTimeout if the response is not complete after `timeout_s`.
+
+        Raises BodyLengthMismatch, and sends nothing, if the head announces another length than the body has.
+        """
+        if len(body) != size_bytes:
+            raise BodyLengthMismatch(f"the body has {len(body)} bytes instead of the announced {size_bytes}")
         self._start(is_head)
         if timeout_s is not None:
             self._deadline_s = self._loop.time() + timeout_s
@@ -229,17 +240,22 @@ class Connection(asyncio.Protocol):
         if not self._busy:  # for example a 408 before the server closes the connection
             self.abort()
             return
-        self._raw = self._raw + data if self._raw else data
-        while (end := self._raw.find(b"\r\n\r\n")) >= 0:
-            rest = self._raw[end + 4 :]
+        raw: bytes | bytearray = data
+        searched = 0
+        if self._raw:  # the head comes in pieces
+            searched = max(len(self._raw) - 3, 0)
+            self._raw += data
+            raw = self._raw
+        while (end := raw.find(b"\r\n\r\n", searched)) >= 0:
+            rest = bytes(raw[end + 4 :])
             try:
-                head = parse_head(self._raw[:end])
+                head = parse_head(raw[:end])
                 body = body_of(head, is_head=self._is_head)
             except ValueError as error:
                 self._fail(str(error))
                 return
             if head.status >= 200:
-                self._raw = b""
+                self._raw.clear()
                 self._head, self._body = head, body
                 if rest:
                     self._body_received(rest)
@@ -250,9 +266,12 @@ class Connection(asyncio.Protocol):
             if self._informational_bytes > HEAD_LIMIT_BYTES:
                 self._fail("too many informational responses")
                 return
-            self._raw = rest
-        if len(self._raw) > HEAD_LIMIT_BYTES or not self._raw.startswith(b"HTTP/1."[: len(self._raw)]):
-            self._fail(f"the response starts with {self._raw[:40]!r}")
+            self._raw.clear()
+            raw, searched = rest, 0
+        if len(raw) > HEAD_LIMIT_BYTES or not raw.startswith(b"HTTP/1."[: len(raw)]):
+            self._fail(f"the response starts with {bytes(raw[:40])!r}")
+        elif not self._raw:
+            self._raw += raw
 
     def eof_received(self) -> None:
         if self._head is not None:
@@ -296,38 +315,73 @@ class Connection(asyncio.Protocol):
 
 
 class Head(NamedTuple):
-    """Status and headers of a response.
+    """Status and headers of a response, and the framing of its body (RFC 9112, 6.3).
 
     Attributes:
         headers: lower-case names, values as surrogateescaped bytes.
         persistent: the connection may serve another request.
+        length: of the body, by a valid Content-Length; None if there is none: the body is in chunks, or ends with the
+            connection. To a HEAD it is the length that a GET would announce. The only source of an object's size.
+        chunked: the body is in chunks.
     """
 
     status: int
     headers: dict[str, str]
     persistent: bool
+    length: int | None
+    chunked: bool
 
 
-def parse_head(raw: bytes) -> Head:
-    """Parse the status line and the headers. Raises ValueError if it is not HTTP/1.x."""
+def parse_head(raw: bytes | bytearray) -> Head:
+    """Parse the status line and the headers.
+
+    Raises ValueError for a head that is not HTTP/1.x or whose framing another reader could understand differently:
+    Transfer-Encoding with Content-Length or from HTTP/1.0, several lengths, folded lines, other line ends than CRLF.
+    """
     text = raw.decode("utf-8", "surrogateescape")
     line, *lines = text.split("\r\n")
-    if not line.startswith("HTTP/1.") or not line[9:12].isdigit():
+    status = line[9:12]
+    if line[:9] not in _VERSIONS or not _STATUS(status) or line[12:13] not in _AFTER_STATUS:
         raise ValueError(f"the response starts with {line[:40]!r}")
     if "\r\n " in text or "\r\n\t" in text or "\r\n:" in text:
         raise ValueError("a header line without a name")
+    if not text.count("\n") == text.count("\r") == len(lines) or "\0" in text:
+        raise ValueError("a header line that contains a line break or a NUL")
     headers: dict[str, str] = {}
+    repeated: dict[str, list[str]] = {}
     for header in lines:
         name, colon, value = header.partition(":")
-        if not colon:
+        if not colon or name[-1] <= " ":
             raise ValueError("a header line without a name")
         name, value = name.lower(), value.strip(" \t")
         if name in headers and not (name == "content-length" and value == headers[name]):
-            value = f"{headers[name]}, {value}"  # RFC 9110, 5.2
-        headers[name] = value
+            repeated.setdefault(name, [headers[name]]).append(value)
+        else:
+            headers[name] = value
+    for name, values in repeated.items():
+        headers[name] = ", ".join(values)  # RFC 9110, 5.2
     connection = headers.get("connection", "").lower()
     persistent = "close" not in connection if line[7] == "1" else "keep-alive" in connection
-    return Head(int(line[9:12]), headers, persistent)
+    length, chunked = _framing(headers, is_1_0=line[7] == "0")
+    if status == "204" and (length or chunked):
+        persistent = False  # a body that follows must not be read as the next response
+    return Head(int(status), headers, persistent, length, chunked)
+
+
+def _framing(headers: Mapping[str, str], *, is_1_0: bool) -> tuple[int | None, bool]:
+    """Return the length of the body if it is announced, and whether it is in chunks. Raises ValueError."""
+    encoding, announced = headers.get("transfer-encoding"), headers.get("content-length")
+    if encoding is not None:
+        if encoding.lower() != "chunked":
+            raise ValueError(f"an unknown transfer encoding, {encoding[:40]!r}")
+        if announced is not None or is_1_0:
+            raise ValueError("a Transfer-Encoding together with a Content-Length, or in HTTP/1.0")
+        return None, True
+    if announced is None:
+        return None, False
+    if not (announced.isascii() and announced.isdecimal() and len(announced) <= _MAX_LENGTH_DIGITS):
+        raise ValueError(f"a Content-Length that is not a number, {announced[:40]!r}")
+    return int(announced), False
 
 
 class Body:
@@ -371,7 +425,7 @@ class UntilClose(Body):
 
 
 class Chunked(Body):
-    """A body in chunks. Extensions and trailers are ignored."""
+    """A body in chunks (RFC 9112, 7.1). Extensions and trailers are ignored."""
 
     def __init__(self) -> None:
         super().__init__(-1)
@@ -388,19 +442,21 @@ class Chunked(Body):
         while at < len(raw):
             if self.ended:
                 raise ValueError(_TOO_LONG)
-            if self._left:
-                step = min(self._left, len(raw) - at)
-                content.append(raw[at : at + min(step, max(self._left - 2, 0))])
-                self._left -= step
-                at += step
+            if self._left > 2:
+                chunk = raw[at : at + self._left - 2]
+                content.append(chunk)
+                self._left -= len(chunk)
+                at += len(chunk)
                 continue
-            end = raw.find(b"\n", at)
+            end = raw.find(b"\n", at, at + _MAX_CHUNK_LINE_BYTES)
             if end < 0:
                 self._partial_line = raw[at:]
-                if len(self._partial_line) > HEAD_LIMIT_BYTES:
+                if len(self._partial_line) >= _MAX_CHUNK_LINE_BYTES:
                     raise ValueError("a chunk size line that does not end")
                 break
-            self._line(raw[at:end].rstrip(b"\r"))
+            if raw[end - 1 : end] != b"\r" or end == at:
+                raise ValueError("a line of a chunk that does not end with CRLF")
+            self._line(raw[at : end - 1])
             at = end + 1
         return b"".join(content)
 
@@ -411,7 +467,12 @@ class Chunked(Body):
             if self._trailer_bytes > HEAD_LIMIT_BYTES:
                 raise ValueError("a trailer that does not end")
             return
-        digits = line.partition(b";")[0].strip()
+        if self._left:
+            if line:
+                raise ValueError("a chunk that is longer than its size")
+            self._left = 0
+            return
+        digits = line.partition(b";")[0].rstrip(b" \t")
         if not _CHUNK_SIZE.fullmatch(digits):
             raise ValueError("a chunk size that is not a number")
         size = int(digits, 16)
@@ -420,20 +481,9 @@ class Chunked(Body):
 
 
 def body_of(head: Head, *, is_head: bool) -> Body:
-    """Return the framing of a response's body (RFC 9112, 6.3). Raises ValueError. `is_head`: of a HEAD request."""
-    headers = head.headers
-    if is_head or head.status in (204, 304):
+    """Return the framing of a response's body. `is_head`: of the response to a HEAD request."""
+    if is_head or head.status in (204, 304) or head.length == 0:
         return EMPTY_BODY
-    encoding = headers.get("transfer-encoding")
-    if encoding is not None:
-        if encoding.lower() != "chunked":
-            raise ValueError(f"an unknown transfer encoding, {encoding!r}")
+    if head.chunked:
         return Chunked()
-    length = headers.get("content-length")
-    if length is None:
-        return UntilClose()
-    if length == "0":
-        return EMPTY_BODY
-    if not (length.isascii() and length.isdigit()):
-        raise ValueError(f"a Content-Length that is not a number, {length!r}")
-    return Body(int(length))
+    return UntilClose() if head.length is None else Body(head.length)

@@ -40,7 +40,20 @@ def test_chunks_are_joined_regardless_of_how_they_arrive(
 
 
 @pytest.mark.parametrize(
-    "raw", [b"x\r\n", b"-1\r\n", b"\r\n", b"0x5\r\n", b"f" * 20 + b"\r\n", b"0\r\n\r\nmore", b"1" * 70_000]
+    "raw",
+    [
+        b"x\r\n",
+        b"-1\r\n",
+        b"\r\n",
+        b"0x5\r\n",
+        b"f" * 20 + b"\r\n",
+        b"0\r\n\r\nmore",
+        b"1" * 70_000,
+        b"5\nhello\r\n0\r\n\r\n",
+        b"5\r\nhello0\r\n\r\n",
+        b"5\r\nhello!\r\n0\r\n\r\n",
+        b"5 5\r\nhello",
+    ],
 )
 def test_invalid_chunks_are_refused(raw: bytes) -> None:
     with pytest.raises(ValueError):
@@ -73,7 +86,7 @@ def test_a_body_of_unknown_length_ends_with_the_connection() -> None:
         ([b"Content-Length: 5"], {}, Body, False),
         ([b"Content-Length: 0"], {}, Body, True),
         ([b"Content-Length: 5", b"content-length: 5"], {}, Body, False),
-        ([b"Transfer-Encoding: Chunked", b"Content-Length: 5"], {}, Chunked, False),
+        ([b"Transfer-Encoding: Chunked"], {}, Chunked, False),
         ([], {}, UntilClose, False),
         ([b"Content-Length: 5"], {"status": b"204 No Content"}, Body, True),
         ([b"Content-Length: 5"], {"status": b"304 Not Modified"}, Body, True),
@@ -85,6 +98,68 @@ def test_the_framing_follows_from_the_head(
     body = body_of(head(*lines, **options), is_head=False)
     assert (type(body), body.ended) == (kind, ended)
     assert body_of(head(*lines, **options), is_head=True).ended
+
+
+AMBIGUOUS = {
+    "both kinds of framing": [b"Content-Length: 10", b"Transfer-Encoding: chunked"],
+    "both kinds, equal in effect": [b"Transfer-Encoding: chunked", b"Content-Length: 0"],
+    "different lengths": [b"Content-Length: 5", b"Content-Length: 6"],
+    "different lengths in a line": [b"Content-Length: 5, 6"],
+    "a signed length": [b"Content-Length: +5"],
+    "a negative length": [b"Content-Length: -5"],
+    "a length in hex": [b"Content-Length: 0x5"],
+    "a length with a blank": [b"Content-Length: 1 5"],
+    "a length with an underscore": [b"Content-Length: 1_5"],
+    "an empty length": [b"Content-Length:"],
+    "other digits": ["Content-Length: \u0665".encode()],
+    "a superscript": ["Content-Length: \u00b2".encode()],
+    "more digits than int accepts": [b"Content-Length: " + b"9" * 5000],
+    "chunked and gzip": [b"Transfer-Encoding: chunked, gzip"],
+    "gzip and chunked": [b"Transfer-Encoding: gzip, chunked"],
+    "chunked twice": [b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"],
+    "an unknown coding": [b"Transfer-Encoding: xchunked"],
+    "a blank before the colon": [b"Content-Length : 5"],
+    "a tab before the colon": [b"Transfer-Encoding\t: chunked"],
+    "a vertical tab before the colon": [b"Content-Length\x0b: 5"],
+    "a folded line": [b"A: b", b" Content-Length: 5"],
+    "a folded line with a tab": [b"A: b", b"\tContent-Length: 5"],
+    "a line that ends with LF": [b"A: b\nContent-Length: 5"],
+    "a line that ends with CR": [b"A: b\rContent-Length: 5"],
+    "a NUL": [b"A: b\0Content-Length: 5"],
+    "no name": [b": 5"],
+}
+
+
+@pytest.mark.parametrize("lines", AMBIGUOUS.values(), ids=AMBIGUOUS.keys())
+def test_ambiguous_framing_is_refused(lines: list[bytes]) -> None:
+    with pytest.raises(ValueError):
+        head(*lines)
+
+
+def test_chunks_of_http_1_0_are_refused() -> None:
+    with pytest.raises(ValueError):
+        head(b"Transfer-Encoding: chunked", version=b"1.0")
+
+
+@pytest.mark.parametrize(
+    "line", [b"HTTP/1.1 2000 OK", b"HTTP/1.1 099 x", b"HTTP/1.1 \xd9\xa2\xd9\xa0\xd9\xa0 OK", b"HTTP/1.11 200 OK",
+             b"HTTP/1.1  200 OK", b"HTTP/1.1 999 x", b"HTTP/1.1 20", b"HTTP/2.0 200 OK"],
+)  # fmt: skip
+def test_an_invalid_status_line_is_refused(line: bytes) -> None:
+    with pytest.raises(ValueError):
+        parse_head(line)
+
+
+def test_a_body_after_204_is_not_read_as_the_next_response() -> None:
+    assert not head(b"Content-Length: 5", status=b"204 No Content").persistent
+    assert head(b"Content-Length: 0", status=b"204 No Content").persistent
+
+
+@pytest.mark.parametrize(
+    ("lines", "length"), [([b"Content-Length: 5"], 5), ([b"Transfer-Encoding: chunked"], None), ([], None)]
+)
+def test_only_a_valid_content_length_is_the_length(lines: list[bytes], length: int | None) -> None:
+    assert head(*lines).length == length
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,45 @@
+"""An SQS endpoint that answers with something else makes the source unhealthy, and never ends the listener."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from s3s3.notifications.sqs import SqsSource
+from tests.notifications.senders import Receiver
+from tests.s3.raw_server import RawServer, respond, response
+from tests.waiting import running, until
+
+pytestmark = pytest.mark.usefixtures("own_keys")
+
+ATTRIBUTES = response(body=b'{"Attributes": {"VisibilityTimeout": "30"}}')
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>welcome</html>",
+        b"{}",
+        b"[]",
+        b'{"Attributes": 5}',
+        b'{"Attributes": {"VisibilityTimeout": "x"}}',
+        b"\xff",
+    ],
+)
+async def test_odd_attributes_are_a_problem_of_the_source(body: bytes) -> None:
+    await becomes_unhealthy([response(body=body)])
+
+
+@pytest.mark.parametrize("body", [b'{"Messages": 5}', b'{"Messages": [{}]}', b"\xff"])
+async def test_odd_messages_are_a_problem_of_the_source(body: bytes) -> None:
+    await becomes_unhealthy([ATTRIBUTES, response(body=body)])
+
+
+async def becomes_unhealthy(answers: list[bytes]) -> None:
+    async with RawServer([respond(answer) for answer in answers]) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        source = SqsSource(f"{url}/1/queue", Receiver(), region="us-west-2", endpoint_url=url)
+        async with running(source.run(asyncio.Event())) as task:
+            await until(source.readiness_problems)
+            assert not task.done()
