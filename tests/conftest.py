@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import hypothesis
@@ -26,6 +29,8 @@ hypothesis.settings.load_profile("patient")
 SomeServer = TypeVar("SomeServer", bound=Server)
 
 SMALL_BYTES = 1024 * 1024
+
+REPOSITORY = Path(__file__).parents[1]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -162,3 +167,16 @@ def delete_large_objects(store: StoreServer, account: int, bucket_name: str) -> 
         for entry in page.get("Contents", []):
             if entry["Size"] > SMALL_BYTES:
                 client.delete_object(Bucket=bucket_name, Key=entry["Key"])
+
+
+@pytest.fixture
+def fresh_copy(tmp_path: Path) -> Path:
+    """The repository's files, as a clone has them."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, capture_output=True, check=True
+    ).stdout
+    for name in filter(None, listed.decode().split("\0")):
+        if (REPOSITORY / name).is_file():
+            (tmp_path / "s3s3" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, tmp_path / "s3s3" / name)
+    return tmp_path / "s3s3"

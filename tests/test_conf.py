@@ -48,7 +48,7 @@ def command_lines() -> dict[str, str]:
             if conf.has_option(section, "command"):
                 found[f"{name} {section}"] = conf[section]["command"].replace("%(process_num)d", "0")
     for path in CONF.glob("*.service"):
-        found[path.name] = service(path.name)["ExecStart"].replace("/usr/local/bin/", "").replace("%i", "9180")
+        found[path.name] = service(path.name)["ExecStart"].replace("/opt/s3s3/bin/", "").replace("%i", "9180")
     for line in (CONF / "s3s3.crontab").read_text().splitlines():
         if line[:1].isdigit():
             found["s3s3.crontab"] = line.partition("flock --nonblock /etc/s3s3/s3s3.toml ")[2].partition(" 2>&1 |")[0]
@@ -116,7 +116,7 @@ def test_all_services_have_the_same_confinement() -> None:
 def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     assert len(UNITS) == 4
     for unit in UNITS:
-        text = unit.read_text().replace("/usr/local/bin/s3s3", f'"{sys.executable}"')
+        text = unit.read_text().replace("/opt/s3s3/bin/s3s3", f'"{sys.executable}"')
         (tmp_path / unit.name).write_text(text)
     command = ["systemd-analyze", "verify", "--man=no", *(str(tmp_path / unit.name) for unit in UNITS)]
     verified = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -126,7 +126,7 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
 def test_cron_accepts_every_line_of_the_crontab() -> None:
     lines = [line for line in (CONF / "s3s3.crontab").read_text().splitlines() if line and not line.startswith("#")]
     assert re.fullmatch(r"PATH=\S+", lines[0])
-    assert re.fullmatch(r"([\d*/,-]+ ){5} s3s3  flock --nonblock [^%]+", lines[1]), "cron reads a % as an end of line"
+    assert re.fullmatch(r"([\d*/,-]+ ){5} s3s3  [^%]+ flock --nonblock [^%]+", lines[1]), "cron ends a line at %"
     assert len(lines) == 2
 
 

@@ -74,19 +74,6 @@ class Reader:
 
 
 @pytest.fixture
-def fresh_copy(tmp_path: Path) -> Path:
-    """The repository's files, as a clone has them."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, capture_output=True, check=True
-    ).stdout
-    for name in filter(None, listed.decode().split("\0")):
-        if (REPOSITORY / name).is_file():
-            (tmp_path / "s3s3" / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, tmp_path / "s3s3" / name)
-    return tmp_path / "s3s3"
-
-
-@pytest.fixture
 def reader(fresh_copy: Path, ceph: CephServer, swift: StoreServer, redis_url: str) -> Iterator[Reader]:
     (home := fresh_copy.parent / "home").mkdir()
     (source_key, source_secret), (key, secret) = ceph.accounts[0], swift.accounts[0]

@@ -1,4 +1,4 @@
-"""`s3s3tick`: supervisord event listener that runs `s3s3 bucket` at each TICK event.
+"""`s3s3tick`: supervisord event listener that runs `s3s3 bucket` daily, on supervisord's TICK events.
 
 Standard input and output carry supervisord's event protocol (supervisor manual, "Event Listeners and Event
 Notifications"). Everything else, including the output of `s3s3 bucket`, goes to standard error.
@@ -29,10 +29,15 @@ def main(argv: list[str] | None = None) -> int:
     """Answer ticks until supervisord stops; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="s3s3tick",
-        usage="s3s3tick [--max-runtime T] [options of s3s3 bucket]",
-        description="supervisord event listener: run `s3s3 bucket` at each TICK event, with all other options.",
+        usage="s3s3tick [--interval T] [--max-runtime T] [options of s3s3 bucket]",
+        description="supervisord event listener: run `s3s3 bucket`, with all other options, at the first TICK event, "
+        "and again at the first tick after the interval. A run that fails is repeated at the next tick.",
         allow_abbrev=False,
     )
+    parser.add_argument(
+        "--interval", type=positive_duration_s, default=86400.0, metavar="T",
+        help="time between the starts of two runs, such as 6h (default: 1d)",
+    )  # fmt: skip
     parser.add_argument(
         "--max-runtime", type=positive_duration_s, default=86400.0, metavar="T",
         help="stop a run that takes longer than T, such as 90m or 1d (default: 1d)",
@@ -44,28 +49,30 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return WRONG_USAGE
-    command = [sys.executable, "-m", "s3s3.scripts.main", "bucket", *bucket_arguments]
-    return run(lambda stop: answer_ticks(command, arguments.max_runtime, stop))
+    command = [sys.executable, "-m", "s3s3", "bucket", *bucket_arguments]
+    return run(lambda stop: answer_ticks(command, arguments.interval, arguments.max_runtime, stop))
 
 
-async def answer_ticks(command: Sequence[str], max_runtime_s: float, stop: asyncio.Event) -> int:
-    """Run the command at each tick, until `stop` is set or supervisord exits; return the exit status."""
+async def answer_ticks(command: Sequence[str], interval_s: float, max_runtime_s: float, stop: asyncio.Event) -> int:
+    """Run the command at ticks, until `stop` is set or supervisord exits; return the exit status."""
     events = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(events), sys.stdin)
-    ended_at_s = 0.0
+    ended_at_s = due_at_s = 0.0
     while True:
         childutils.listener.ready(sys.stdout)
         tick_s = await run_until_stopped(_next_tick(events), stop)
         if tick_s is None:
             return OK
-        if tick_s <= ended_at_s:
-            # Sent during the last run, or sent again by supervisord because that run failed. Wait for the next tick.
+        if tick_s <= ended_at_s or tick_s < due_at_s:
+            # Not due, sent during the last run, or sent again by supervisord because that run failed.
             childutils.listener.ok(sys.stdout)
             continue
         succeeded = await _run(command, max_runtime_s, stop)
         if stop.is_set():
             return OK
         ended_at_s = time.time()
+        if succeeded:
+            due_at_s = tick_s + interval_s
         (childutils.listener.ok if succeeded else childutils.listener.fail)(sys.stdout)
 
 

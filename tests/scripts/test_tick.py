@@ -19,7 +19,7 @@ import sys
 from s3s3.scripts import command
 from s3s3.scripts.tick import answer_ticks
 max_runtime_s, *arguments = sys.argv[1:]
-sys.exit(command.run(lambda stop: answer_ticks(arguments, float(max_runtime_s), stop)))
+sys.exit(command.run(lambda stop: answer_ticks(arguments, 0.0, float(max_runtime_s), stop)))
 """
 READY, OK, FAIL = b"READY\n", b"RESULT 2\nOK", b"RESULT 4\nFAIL"
 
@@ -102,6 +102,31 @@ def test_a_tick_older_than_the_end_of_the_last_run_is_ignored(start: Callable[..
     listener.send(time.time() + 5)
     listener.expect(OK + READY)
     assert trace.exists()
+
+
+def test_after_a_successful_run_ticks_are_ignored_until_the_interval_has_passed(
+    start: Callable[..., EventListener], trace: Path
+) -> None:
+    daily = ANSWER_TICKS.replace("0.0", "86400.0")
+    listener = start(daily, 60, sys.executable, "-c", WRITES_TRACE, trace, 0)
+    listener.expect(READY)
+    start_s = time.time()
+    for after_s, runs in ((0, True), (3600, False), (86399, False), (86400, True), (90000, False)):
+        trace.unlink(missing_ok=True)
+        listener.send(start_s + after_s)
+        listener.expect(OK + READY)
+        assert trace.exists() == runs, after_s
+
+
+def test_a_failed_run_is_repeated_at_the_next_tick(start: Callable[..., EventListener], trace: Path) -> None:
+    fails = "import pathlib, sys; pathlib.Path(sys.argv[1]).write_text('failed'); sys.exit(1)"
+    listener = start(ANSWER_TICKS.replace("0.0", "86400.0"), 60, sys.executable, "-c", fails, trace)
+    listener.expect(READY)
+    for after_s in (0, 3600):
+        trace.unlink(missing_ok=True)
+        listener.send(time.time() + after_s)
+        listener.expect(FAIL + READY)
+        assert trace.read_text() == "failed"
 
 
 def test_a_failed_run_is_reported_and_its_tick_is_not_retried(start: Callable[..., EventListener]) -> None:
