@@ -14,8 +14,6 @@ from collections.abc import Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import uvloop
-
 if sys.version_info >= (3, 11):
     timeout = asyncio.timeout
 else:
@@ -88,6 +86,15 @@ async def wait_first(first: asyncio.Event, second: asyncio.Event) -> None:
     await run_until_stopped(first.wait(), second)
 
 
+def run_async(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine in a new event loop, of uvloop where it is installed; return its result."""
+    try:
+        import uvloop  # noqa: PLC0415 - not on Windows and PyPy
+    except ImportError:
+        return asyncio.run(coroutine)
+    return uvloop.run(coroutine)
+
+
 def run_sync(coroutine: Coroutine[Any, Any, Result]) -> Result:
     """Run a coroutine in a thread with its own event loop; return its result.
 
@@ -103,7 +110,7 @@ def run_sync(coroutine: Coroutine[Any, Any, Result]) -> Result:
         return await coroutine
 
     with ThreadPoolExecutor(1, thread_name_prefix="s3s3") as thread:
-        ended = thread.submit(lambda: uvloop.run(main()))
+        ended = thread.submit(lambda: run_async(main()))
         try:
             return ended.result()
         except BaseException:
@@ -131,7 +138,7 @@ class LoopThread:
             started.set_result(asyncio.get_running_loop())
             await self._stop.wait()
 
-        self._thread = threading.Thread(target=lambda: uvloop.run(main()), name="s3s3", daemon=True)
+        self._thread = threading.Thread(target=lambda: run_async(main()), name="s3s3", daemon=True)
         self._thread.start()
         self._loop = started.result()
 

@@ -104,6 +104,37 @@ def test_an_empty_list_of_destinations_is_refused(swift: SwiftServer, source: Bu
         api.upload(source.Object("k"), [])
 
 
+ON_ANOTHER_SYSTEM = """
+import asyncio, sys, time
+import boto3, prometheus_client, redis.asyncio  # the libraries take this system for what it is
+platform, missing, connection_args, buckets = eval(sys.argv[1])
+for name in missing:
+    sys.modules[name] = None  # importing it raises ImportError
+if platform == "win32":
+    del time.clock_gettime, time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME
+before, sys.platform = sys.platform, platform
+from s3s3 import api
+sys.platform = before
+source, destination = (api.create_connection(connection_args).Bucket(name) for name in buckets)
+assert api.upload(source.Object("k"), destination.Object("k"))
+"""
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("platform", "missing"),
+    [("linux", ["uvloop"]), ("darwin", []), ("win32", ["uvloop", "fcntl", "resource", "pwd", "grp", "termios"])],
+)
+def test_an_object_is_copied_without_what_only_some_systems_have(
+    swift: SwiftServer, account_0: S3ServiceResource, new_bucket: NewBucket, platform: str, missing: list[str]
+) -> None:
+    buckets = [new_bucket(swift), new_bucket(swift)]
+    account_0.Bucket(buckets[0]).put_object(Key="k", Body=CONTENT)
+    argument = repr((platform, missing, connection_args(swift), buckets))
+    subprocess.run([sys.executable, "-c", ON_ANOTHER_SYSTEM, argument], check=True, timeout=60)
+    assert content(account_0.Bucket(buckets[1]), "k") == CONTENT
+
+
 @pytest.mark.real
 class TestUpload:
     def test_two_missing_destinations_get_equal_copies_under_other_keys(

@@ -56,7 +56,7 @@ LIBRARIES = {
     "tomli": "config",
     "tomlkit": "scripts",
     "tomllib": "config",
-    "uvloop": "scripts tasks",
+    "uvloop": "tasks",
     # Of the standard library: what belongs to one place alone.
     "configparser": "scripts",
     "hmac": "mirror s3",

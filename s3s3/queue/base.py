@@ -15,8 +15,9 @@ The record of a key, and the steps that change it:
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
@@ -35,7 +36,9 @@ MAX_PROMOTE_INTERVAL_S = 5.0
 PARKED_INTERVAL_S = 0.25
 
 #: Return a monotonic time for lease deadlines, in s. On Linux it includes the time in suspend (clock_gettime(2)).
-boottime_s = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+boottime_s: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic
+)
 
 NO_LIMITS: Mapping[str, int] = MappingProxyType({})
 

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import uvloop
-
 from .. import config
 from ..config import Config
 from ..config.addresses import redacted_url
@@ -21,6 +19,7 @@ from ..model import Route
 from ..queue import connection
 from ..queue.redis_calls import translate_errors
 from ..s3.probe import StoreCapabilities, probe
+from ..tasks import run_async
 from . import cli, command
 from .output import print_labelled, print_table, printable
 from .selection import add_route_option, count_subscribers, select_routes
@@ -61,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     """Check; return the exit status."""
     arguments = command_line().parse_args(argv)
     command.start_log(arguments)
-    return command.exit_status(lambda: uvloop.run(_check(arguments)))
+    return command.exit_status(lambda: run_async(_check(arguments)))
 
 
 def command_line() -> cli.CommandParser:

@@ -16,10 +16,9 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
-import uvloop
-
 from ..errors import ConfigError, RedisTooOld, S3S3Error, StoreError, Unavailable
 from ..monitoring.log import REPEAT_INTERVAL_S, PlainFormatter, RateLimitedHandler
+from ..tasks import run_async
 from .cli import OUT_OF_REACH, SOME_FAILED, WRONG_USAGE
 
 #: Allocations between two garbage collections. A copy leaves no cycles; the default took a seventh of its CPU time.
@@ -84,7 +83,7 @@ def run(command: Callable[[asyncio.Event], Coroutine[Any, Any, int]], *, second_
 
     gc.freeze()  # exempts what is imported
     gc.set_threshold(GC_THRESHOLD)
-    return exit_status(lambda: uvloop.run(main()))
+    return exit_status(lambda: run_async(main()))
 
 
 def _flush_repeats(older_than_s: float) -> None:

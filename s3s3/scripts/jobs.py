@@ -7,13 +7,12 @@ import dataclasses
 import json
 from collections.abc import AsyncIterator, Sequence
 
-import uvloop
-
 from .. import config
 from ..model import Route
 from ..monitoring.formatting import count_noun, duration_text, time_text
 from ..queue.base import PAUSED, DeadLetter, QueueStats
 from ..queue.redis_queue import RedisJobQueue
+from ..tasks import run_async
 from . import cli, command
 from .output import print_indented, print_table, printable
 from .selection import add_selection, complete_dead_letters, connected_queues, destinations_of, select_routes
@@ -28,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.action in ("retry", "drop") and bool(arguments.keys) == arguments.all:
         parser.error(f"{arguments.action}: name the keys of the dead letters, or use --all")
     command.start_log(arguments)
-    return command.exit_status(lambda: uvloop.run(_jobs(arguments)))
+    return command.exit_status(lambda: run_async(_jobs(arguments)))
 
 
 def command_line() -> cli.CommandParser:
