@@ -154,7 +154,8 @@ def _place(reader: Reader, path: tuple[str, ...], table: Mapping[str, Any]) -> P
         return Place(path, None)
     try:
         keys = {key: table[key] for key in _PLACE_KEYS & table.keys()}
-        return Place(path, models.Destination.model_validate(keys).endpoint(".".join(path)))
+        bucket = models.File.model_validate({"destinations": {"any": keys}}).destinations["any"]
+        return Place(path, bucket.endpoint(".".join(path)))
     except ValidationError:
         return Place(path, None)
 

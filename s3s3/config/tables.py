@@ -138,42 +138,29 @@ class Table(BaseModel):
     hints: ClassVar[dict[str, str]] = {}
 
 
+# fmt: off
 # -- buckets
 
 
 class Connection(Table):
     """The keys of a store, and of a bucket in it."""
 
-    host: Host | None = Field(
-        None,
-        description="The store's host name, without scheme and port. Default: AWS in `region`.",
-        examples=["ceph.example.org"],
-    )
-    port: int | None = Field(
-        None, ge=1, le=65535, description="Default: 443, or 80 with is_secure = false.", examples=[7480]
-    )
+    host: Host | None = Field(None, examples=["ceph.example.org"],
+        description="The store's host name, without scheme and port. Default: AWS in `region`.")
+    port: int | None = Field(None, ge=1, le=65535, examples=[7480],
+        description="Default: 443, or 80 with is_secure = false.")
     is_secure: bool = Field(True, description="Use HTTPS.")
-    aws_access_key_id: SecretText | None = Field(
-        None,
+    aws_access_key_id: SecretText | None = Field(None, examples=["ACCESS-KEY"],
         description="Default, if the secret is left out as well: boto3's credential chain (environment, profile, "
-        "instance role).",
-        examples=["ACCESS-KEY"],
-    )
-    aws_secret_access_key: SecretText | None = Field(
-        None,
-        validate_default=True,
+        "instance role).")
+    aws_secret_access_key: SecretText | None = Field(None, validate_default=True, examples=["SECRET-KEY"],
         description='Better than the secret itself: "${NAME}" reads the environment variable NAME, '
-        'aws_secret_access_key_file = "PATH" reads a file.',
-        examples=["SECRET-KEY"],
-    )
-    bucket_name: BucketName | None = Field(
-        None, description="The bucket's name, without any path.", examples=["images"]
-    )
+        'aws_secret_access_key_file = "PATH" reads a file.')
+    bucket_name: BucketName | None = Field(None, examples=["images"],
+        description="The bucket's name, without any path.")
     prefix: Prefix = Field("", description="Only keys with this prefix. A destination's prefix replaces the source's.")
-    calling_format: Literal["OrdinaryCallingFormat", "SubdomainCallingFormat"] = Field(
-        "OrdinaryCallingFormat",
-        description="OrdinaryCallingFormat is path style, SubdomainCallingFormat is virtual-host style.",
-    )
+    calling_format: Literal["OrdinaryCallingFormat", "SubdomainCallingFormat"] = Field("OrdinaryCallingFormat",
+        description="OrdinaryCallingFormat is path style, SubdomainCallingFormat is virtual-host style.")
     signature_version: Literal["s3", "s3v4"] = Field("s3", description='Signature version: "s3" is V2, "s3v4" is V4.')
     region: Text = Field("us-east-1", description="Region for AWS and for V4 signatures.")
 
@@ -191,21 +178,16 @@ class Connection(Table):
 class Store(Connection):
     """Keys shared by the sources and destinations that have store = NAME."""
 
-    verify_md5: bool = Field(
-        False,
-        description="If HEAD gives no MD5, compare contents. Enabled if set at the source or at the destination.",
-    )
+    verify_md5: bool = Field(False,
+        description="If HEAD gives no MD5, compare contents. Enabled if set at the source or at the destination.")
 
 
 class Bucket(Connection):
     """A bucket, or the keys under a prefix of it."""
 
-    bucket_name: BucketName = Field(description="The bucket's name, without any path.", examples=["images"])
-    store: Text | None = Field(
-        None,
-        description="NAME of a [stores.NAME] table with further keys; keys given here take precedence.",
-        examples=["ceph"],
-    )
+    bucket_name: BucketName = Field(examples=["images"], description="The bucket's name, without any path.")
+    store: Text | None = Field(None, examples=["ceph"],
+        description="NAME of a [stores.NAME] table with further keys; keys given here take precedence.")
 
     @field_validator("port")
     @classmethod
@@ -239,29 +221,22 @@ class Bucket(Connection):
 class Written(Table):
     """The keys of a bucket that copies are written to."""
 
-    storage_class: Text | None = Field(None, description="Storage class of every copy.", examples=["STANDARD_IA"])
-    acl: Text | None = Field(None, description="Canned ACL of every copy.", examples=["private"])
-    server_side_encryption: Text | None = Field(
-        None, description="Server-side encryption of every copy.", examples=["AES256"]
-    )
+    storage_class: Text | None = Field(None, examples=["STANDARD_IA"], description="Storage class of every copy.")
+    acl: Text | None = Field(None, examples=["private"], description="Canned ACL of every copy.")
+    server_side_encryption: Text | None = Field(None, examples=["AES256"],
+        description="Server-side encryption of every copy.")
     multipart: bool = Field(False, description="Upload objects above multipart_threshold in parts.")
-    multipart_threshold: Size = Field(
-        SINGLE_PUT_LIMIT_BYTES,
-        ge=MIN_PART_BYTES,
-        description="Largest object for a single PUT; at most 5 GiB.",
-        examples=["5 GiB"],
-    )
+    multipart_threshold: Size = Field(SINGLE_PUT_LIMIT_BYTES, ge=MIN_PART_BYTES, examples=["5 GiB"],
+        description="Largest object for a single PUT; at most 5 GiB.")
 
 
 class Source(Bucket, Store):
     """The bucket to copy from."""
 
-    include: Globs = Field(
-        (), description="Copy only keys that match: globs on the key after the prefix.", examples=[["*.fits"]]
-    )
-    exclude: Globs = Field(
-        (), description="Skip matching keys: globs on the key after the prefix.", examples=[["tmp/*"]]
-    )
+    include: Globs = Field((), examples=[["*.fits"]],
+        description="Copy only keys that match: globs on the key after the prefix.")
+    exclude: Globs = Field((), examples=[["tmp/*"]],
+        description="Skip matching keys: globs on the key after the prefix.")
 
 
 class Destination(Written, Bucket, Store):
@@ -270,41 +245,26 @@ class Destination(Written, Bucket, Store):
     Reports, metrics and Redis keys use the name, so keep it.
     """
 
-    bucket_suffix: BucketSuffix = Field("", description="Appended to bucket_name.", examples=["-copy"])
-    server_side_copy: bool = Field(
-        True,
+    bucket_suffix: BucketSuffix = Field("", examples=["-copy"], description="Appended to bucket_name.")
+    server_side_copy: bool = Field(True,
         description="If source and destination are in the same store with the same access key, let the store copy the "
-        "object. The copy must have the source's ETag.",
-    )
-    delete: bool = Field(
-        False,
+        "object. The copy must have the source's ETag.")
+    delete: bool = Field(False,
         description="Propagate deletions: delete a key here once both a GET and a HEAD at the source find no object. "
-        "s3s3 bucket also deletes keys that the source does not have.",
-    )
-    max_delete: float = Field(
-        0.1,
-        ge=0,
-        le=1,
+        "s3s3 bucket also deletes keys that the source does not have.")
+    max_delete: float = Field(0.1, ge=0, le=1,
         description="With delete = true, s3s3 bucket deletes nothing and exits with 1 if it would delete more than "
-        "this fraction of the destination. 1 disables the limit.",
-    )
-    copy_tags: bool = Field(
-        False,
+        "this fraction of the destination. 1 disables the limit.")
+    copy_tags: bool = Field(False,
         description="Copy the object's tags, which costs one more request per object. A change of tags alone is not "
-        "detected; s3s3 bucket --force copies it. Swift does not support tags.",
-    )
-    copy_acl: bool = Field(
-        False,
+        "detected; s3s3 bucket --force copies it. Swift does not support tags.")
+    copy_acl: bool = Field(False,
         description="Copy the object's ACL. Grantees other than the owner, the public and authenticated users must "
-        "exist in both stores. Swift has no object ACLs and ignores them.",
-    )
-    max_bytes_per_s: BytesByHour = Field(
-        (),
+        "exist in both stores. Swift has no object ACLs and ignores them.")
+    max_bytes_per_s: BytesByHour = Field((), examples=["20 MiB"],
         description="Limit for all processes together. Or a table of hours in local time, without a limit outside of "
-        'them: { "08:00-18:00" = "20 MiB" }.',
-        examples=["20 MiB"],
-    )
-    max_requests_per_s: NumberByHour = Field((), description="The same for the number of requests.", examples=[100])
+        'them: { "08:00-18:00" = "20 MiB" }.')
+    max_requests_per_s: NumberByHour = Field((), examples=[100], description="The same for the number of requests.")
 
     @field_validator("copy_acl")
     @classmethod
@@ -330,64 +290,43 @@ class PubSubTable(Table):
         "sns": "have SNS send to an SQS queue, and name that in [sqs] url",
     }
 
-    url: RedisUrl = Field(
-        Secret("redis://localhost:6379/0"),
+    url: RedisUrl = Field(Secret("redis://localhost:6379/0"), examples=["redis://localhost:6379/0"],
         description='Also rediss:// (TLS), unix://, redis+sentinel:// and redis+cluster://. "" means no Redis, which '
-        'only s3s3 bucket supports. If it has a password: url = "${NAME}", or url_file = "PATH".',
-        examples=["redis://localhost:6379/0"],
-    )
-    channel: TextOrNone = Field(
-        "backup",
+        'only s3s3 bucket supports. If it has a password: url = "${NAME}", or url_file = "PATH".')
+    channel: TextOrNone = Field("backup",
         description='Channel on which producers PUBLISH keys. "" for none, if [stream], [sqs] or [webhook] is used '
-        "instead.",
-    )
-    namespace: Namespace = Field(
-        DEFAULT_NAMESPACE,
+        "instead.")
+    namespace: Namespace = Field(DEFAULT_NAMESPACE,
         description="First part of every Redis key. Services with routes of the same name need different ones on one "
-        "Redis.",
-    )
+        "Redis.")
     mark_done: bool = Field(False, description="After each copy, set the Redis key CHANNEL=>KEY to True.")
-    backfill: bool = Field(
-        True,
-        description="Detect keys that were published while no listener was subscribed, and copy them (gap backfill).",
-    )
-    backfill_margin_s: Duration = Field(
-        3600,
-        ge=0,
-        le=31_536_000,
-        description="Extra time before a gap that is checked as well, for long uploads and clock differences.",
-    )
+    backfill: bool = Field(True,
+        description="Detect keys that were published while no listener was subscribed, and copy them (gap backfill).")
+    backfill_margin_s: Duration = Field(3600, ge=0, le=31_536_000,
+        description="Extra time before a gap that is checked as well, for long uploads and clock differences.")
 
 
 class WorkerTable(Table):
     """Concurrency, retries and temporary files."""
 
     concurrency: int = Field(32, ge=1, le=10_000, description="Keys that one process copies at the same time.")
-    max_attempts: int = Field(
-        8, ge=1, le=1_000_000, description="Failed attempts before a key becomes a dead letter of a destination."
-    )
-    lease_s: Duration = Field(
-        60, ge=1, le=86_400, description="Without a renewal for this time, another process takes over a job."
-    )
-    spool_dir: TextOrNone = Field(
-        "",
-        description='Directory for large objects of unknown MD5. "": the system\'s temporary directory.',
-    )
-    spool_bytes: Size = Field(8 * 1024**3, ge=1, description="Maximum space used in spool_dir.", examples=["8 GiB"])
+    max_attempts: int = Field(8, ge=1, le=1_000_000,
+        description="Failed attempts before a key becomes a dead letter of a destination.")
+    lease_s: Duration = Field(60, ge=1, le=86_400,
+        description="Without a renewal for this time, another process takes over a job.")
+    spool_dir: TextOrNone = Field("",
+        description="Directory for large objects of unknown MD5. \"\": the system's temporary directory.")
+    spool_bytes: Size = Field(8 * 1024**3, ge=1, examples=["8 GiB"], description="Maximum space used in spool_dir.")
 
 
 class HttpTable(Table):
     """The status page, /metrics, /healthz and /readyz of s3s3 listen and s3s3 mirror."""
 
-    bind: BindOrNone = Field(
-        Address("127.0.0.1", 9180), description='Address and port; "" disables it.', examples=["127.0.0.1:9180"]
-    )
-    token: SecretText | None = Field(
-        None,
+    bind: BindOrNone = Field(Address("127.0.0.1", 9180), examples=["127.0.0.1:9180"],
+        description='Address and port; "" disables it.')
+    token: SecretText | None = Field(None, examples=["TOKEN"],
         description="Required for retrying and dropping dead letters on the status page. Default: the page is "
-        "read-only.",
-        examples=["TOKEN"],
-    )
+        "read-only.")
 
 
 class StreamTable(Table):
@@ -398,32 +337,26 @@ class StreamTable(Table):
     """
 
     name: Text = Field("s3s3:notifications", description="The Redis key of the stream.")
-    group: Text | None = Field(
-        None,
-        description="The consumer group; listeners with the same routes share it. Default: the namespace of [pubsub].",
-        examples=[DEFAULT_NAMESPACE],
-    )
+    group: Text | None = Field(None, examples=[DEFAULT_NAMESPACE],
+        description="The consumer group; listeners with the same routes share it. Default: the namespace of [pubsub].")
 
 
 class SqsTable(Table):
     """An SQS queue with S3 events, sent directly or through SNS or EventBridge. Uses boto3's credential chain."""
 
-    url: HttpUrl = Field(
-        description="The queue's URL.", examples=["https://sqs.us-west-2.amazonaws.com/123456789012/s3s3"]
-    )
-    region: Text | None = Field(None, description="Default: the region in url, else boto3's.", examples=["us-west-2"])
+    url: HttpUrl = Field(examples=["https://sqs.us-west-2.amazonaws.com/123456789012/s3s3"],
+        description="The queue's URL.")
+    region: Text | None = Field(None, examples=["us-west-2"], description="Default: the region in url, else boto3's.")
     endpoint_url: HttpUrlOrNone = Field("", description='Endpoint of an SQS-compatible service; "" is AWS.')
 
 
 class WebhookTable(Table):
     """Receives S3 events as POST /notify, as sent by Ceph's bucket notifications and MinIO."""
 
-    bind: Bind = Field(Address("127.0.0.1", 9181), description="Address and port.", examples=["127.0.0.1:9181"])
-    token: SecretOrNone = Field(
+    bind: Bind = Field(Address("127.0.0.1", 9181), examples=["127.0.0.1:9181"], description="Address and port.")
+    token: SecretOrNone = Field(examples=["TOKEN"],
         description='Senders must send it as Bearer token or as password of basic authentication. "" disables '
-        'authentication. Better than the token itself: "${NAME}", or token_file = "PATH".',
-        examples=["TOKEN"],
-    )
+        'authentication. Better than the token itself: "${NAME}", or token_file = "PATH".')
 
 
 # -- mirror
@@ -434,97 +367,64 @@ _ALLOW_PRIVATE = "Allow private, loopback and link-local addresses: true, or a l
 class RedirectTable(Table):
     """The redirect front end of s3s3 mirror: GET /v1/redirect/SERVICE/REGION/URL redirects to a copy of the URL."""
 
-    bind: Bind = Field(Address("127.0.0.1", 9190), description="Address and port.", examples=["127.0.0.1:9190"])
-    allowed_patterns: Patterns = Field(
-        description="Allowed URLs, including redirect targets: regular expressions that begin with ^ and end with /.",
-        examples=[["^https://artifacts\\.example\\.org/"]],
-    )
+    bind: Bind = Field(Address("127.0.0.1", 9190), examples=["127.0.0.1:9190"], description="Address and port.")
+    allowed_patterns: Patterns = Field(examples=[["^https://artifacts\\.example\\.org/"]],
+        description="Allowed URLs, including redirect targets: regular expressions that begin with ^ and end with /.")
     https_only: bool = Field(True, description="Reject URLs that are not https.")
     allow_private: Networks = Field((), description=_ALLOW_PRIVATE, examples=[["10.1.0.0/16"]])
-    max_wait_s: Duration = Field(
-        28, ge=0, le=3600, description="Time that a client waits for a copy before it is redirected to the URL."
-    )
-    purge_token: SecretText | None = Field(
-        None, description="Bearer token that allows purging copies. Default: purging is disabled.", examples=["TOKEN"]
-    )
+    max_wait_s: Duration = Field(28, ge=0, le=3600,
+        description="Time that a client waits for a copy before it is redirected to the URL.")
+    purge_token: SecretText | None = Field(None, examples=["TOKEN"],
+        description="Bearer token that allows purging copies. Default: purging is disabled.")
     lifespan_days: int = Field(1, ge=1, le=3650, description="Age in days after which a copy is refreshed.")
-    force_https: bool = Field(
-        False,
-        description="Redirect plain-HTTP clients to https. Requires a reverse proxy that sets X-Forwarded-Proto.",
-    )
-    services: Annotated[dict[Name, dict[Name, Mirrored]], Named("", ("s3", "us-west-1"))] = Field(
-        {},
+    force_https: bool = Field(False,
+        description="Redirect plain-HTTP clients to https. Requires a reverse proxy that sets X-Forwarded-Proto.")
+    services: Annotated[dict[Name, dict[Name, Mirrored]], Named("", ("s3", "us-west-1"))] = Field({},
         description="A region, the second part of the request path, with the bucket for its copies. Redirects to it "
-        "are presigned, unless acl makes the copies public.",
-    )
+        "are presigned, unless acl makes the copies public.")
 
 
 class ProxyTable(Table):
     """The copy-proxy of s3s3 mirror: the path is a key; a missing copy is made from the source."""
 
-    bind: Bind = Field(Address("127.0.0.1", 9191), description="Address and port.", examples=["127.0.0.1:9191"])
-    source: FolderUrl = Field(
-        description="A URL, to which the key is appended.", examples=["https://origin.example.org/files/"]
-    )
-    max_wait_s: Duration = Field(
-        90, ge=0, le=3600, description="Time that a client waits for a copy before it is sent to the source."
-    )
-    allow_private: Networks = Field(
-        (),
+    bind: Bind = Field(Address("127.0.0.1", 9191), examples=["127.0.0.1:9191"], description="Address and port.")
+    source: FolderUrl = Field(examples=["https://origin.example.org/files/"],
+        description="A URL, to which the key is appended.")
+    max_wait_s: Duration = Field(90, ge=0, le=3600,
+        description="Time that a client waits for a copy before it is sent to the source.")
+    allow_private: Networks = Field((), examples=[["10.1.0.0/16"]],
         description="Allow redirects of the source to private, loopback and link-local addresses besides its own: "
-        "true, or a list of networks.",
-        examples=[["10.1.0.0/16"]],
-    )
+        "true, or a list of networks.")
     destination: Mirrored
 
 
 class KeyPair(Table):
     """A further key pair, for example of a reader, or the previous one during key rotation."""
 
-    aws_access_key_id: SecretText = Field(description="Access key id in the URLs.", examples=["READER-KEY"])
-    aws_secret_access_key: SecretText = Field(
-        description='Secret of the signatures. Better: "${NAME}", or aws_secret_access_key_file = "PATH".',
-        examples=["READER-SECRET"],
-    )
+    aws_access_key_id: SecretText = Field(examples=["READER-KEY"], description="Access key id in the URLs.")
+    aws_secret_access_key: SecretText = Field(examples=["READER-SECRET"],
+        description='Secret of the signatures. Better: "${NAME}", or aws_secret_access_key_file = "PATH".')
 
 
 class CacheTable(Table):
     """The cache of s3s3 mirror: answers presigned GETs of one bucket from a directory, like the store itself."""
 
-    bind: Bind = Field(Address("127.0.0.1", 9192), description="Address and port.", examples=["127.0.0.1:9192"])
-    directory: Text = Field(
-        description="Directory of the cache. Several processes of one machine may share it.",
-        examples=["/var/cache/s3s3"],
-    )
-    max_fill: float = Field(
-        0.9,
-        ge=0,
-        le=1,
-        description="Maximum usage of the directory's file system, as a fraction, after an object is added.",
-    )
-    low_fill: float = Field(
-        0.8,
-        ge=0,
-        le=1,
-        validate_default=True,
-        description="Above max_fill, the least recently used objects are removed until usage is down to this.",
-    )
-    revalidate_s: Duration = Field(
-        300, ge=0, le=31_536_000, description="Age after which a cached object is revalidated with the store."
-    )
-    miss: Literal["redirect", "stream"] = Field(
-        "redirect",
+    bind: Bind = Field(Address("127.0.0.1", 9192), examples=["127.0.0.1:9192"], description="Address and port.")
+    directory: Text = Field(examples=["/var/cache/s3s3"],
+        description="Directory of the cache. Several processes of one machine may share it.")
+    max_fill: float = Field(0.9, ge=0, le=1,
+        description="Maximum usage of the directory's file system, as a fraction, after an object is added.")
+    low_fill: float = Field(0.8, ge=0, le=1, validate_default=True,
+        description="Above max_fill, the least recently used objects are removed until usage is down to this.")
+    revalidate_s: Duration = Field(300, ge=0, le=31_536_000,
+        description="Age after which a cached object is revalidated with the store.")
+    miss: Literal["redirect", "stream"] = Field("redirect",
         description="Response to a miss: redirect sends the client to the store while the object is downloaded, "
-        "stream sends the object during the download.",
-    )
-    accel_prefix: TextOrNone = Field(
-        "",
-        description="Prefix of the paths in X-Accel-Redirect, for an nginx that sends the files itself.",
-        examples=["/s3s3-cache/"],
-    )
+        "stream sends the object during the download.")
+    accel_prefix: TextOrNone = Field("", examples=["/s3s3-cache/"],
+        description="Prefix of the paths in X-Accel-Redirect, for an nginx that sends the files itself.")
     store: Bucket = Field(
-        description="The bucket to cache. Its keys verify the signatures of clients and download missing objects."
-    )
+        description="The bucket to cache. Its keys verify the signatures of clients and download missing objects.")
     keys: dict[Name, KeyPair] = Field({})
 
     @field_validator("low_fill")
@@ -561,11 +461,8 @@ class RouteTable(Table):
     Reports, metrics and Redis keys use the name, so keep it.
     """
 
-    channel: TextOrNone | None = Field(
-        None,
-        description='Channel on which producers PUBLISH its keys; "" for none. Default: the channel of [pubsub].',
-        examples=["raw"],
-    )
+    channel: TextOrNone | None = Field(None, examples=["raw"],
+        description='Channel on which producers PUBLISH its keys; "" for none. Default: the channel of [pubsub].')
     source: Source
     destinations: Annotated[dict[Name, Destination], Named("dest", ("destination",))]
 
@@ -586,6 +483,7 @@ class File(Table):
     mirror: MirrorTable = Field(default_factory=MirrorTable.model_construct)
 
 
+# fmt: on
 # -- looking at the models
 
 
