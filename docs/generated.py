@@ -24,7 +24,10 @@ One TOML file: `--config FILE`, else `$S3S3_CONFIG`, else the first that exists 
 `/usr/local/etc/s3s3.toml` and `/etc/s3s3/s3s3.toml`. All errors in it are reported together.
 
 `"${NAME}"` as a whole value reads an environment variable. For any text, `NAME_file = "PATH"` reads it from a file;
-the path is relative to the configuration file. Durations are seconds, or `"90s"`, `"5m"`, `"36h"`, `"7d"`."""
+the path is relative to the configuration file. Durations are seconds, or `"90s"`, `"5m"`, `"36h"`, `"7d"`.
+
+`s3s3 config show` prints every value and where it comes from. With `s3s3 config schema > s3s3.schema.json` beside the
+file and `#:schema ./s3s3.schema.json` as its first line, editors complete its keys."""
 
 #: Modules whose docstrings document the Redis keys that they own.
 REDIS_KEY_MODULES = (

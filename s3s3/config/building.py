@@ -36,9 +36,8 @@ _PLACE_KEYS = frozenset({"host", "port", "is_secure", "bucket_name", "bucket_suf
 
 def build(file: ConfigFile, environ: Mapping[str, str], http_bind: tuple[str, str] | None = None) -> Config:
     """Return the settings of a file. Raises ConfigError with all its problems."""
-    errors = ConfigErrors(file)
-    reader = Reader(file.tables, environ, errors)
-    content = reader.content
+    reader = Reader(file, environ)
+    content, errors = reader.content, reader.errors
     if http_bind is not None:
         content.setdefault("http", {})["bind"] = _checked_bind(*http_bind)
     routes = list(_routes(reader))

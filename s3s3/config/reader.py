@@ -29,7 +29,7 @@ from .tables import (
     table_in,
     tables_of,
 )
-from .toml_file import ConfigErrors, dotted
+from .toml_file import ConfigErrors, ConfigFile, dotted
 from .value_types import InvalidValue, nearest, toml_repr, type_of
 
 FILE_SUFFIX = "_file"
@@ -46,17 +46,20 @@ class Reader:
     Attributes:
         content: the file in the shape of the models: with values from the environment and from files, and with the
             keys of stores. What was reported is left out.
+        origins: where a value comes from, in words, if that is not the file itself.
+        inherited: the keys that a bucket has from its store.
         excused: by table, the keys that are not missing, because they are misspelled or were reported already.
     """
 
-    def __init__(self, tables: Mapping[str, Any], environ: Mapping[str, str], errors: ConfigErrors) -> None:
-        self._errors = errors
+    def __init__(self, file: ConfigFile, environ: Mapping[str, str]) -> None:
+        self.file = file
+        self.errors = ConfigErrors(file)
         self._environ = environ
-        self._origins: dict[Path, str] = {}
-        self._inherited: set[Path] = set()
+        self.origins: dict[Path, str] = {}
+        self.inherited: set[Path] = set()
         self._stores: dict[str, tuple[dict[str, Any], set[str]]] = {}
         self.excused: defaultdict[Path, set[str]] = defaultdict(set)
-        self.content = self._table(File, tables, ())
+        self.content = self._table(File, file.tables, ())
         self._check_default_route()
 
     def validated(self) -> File | None:
@@ -100,7 +103,7 @@ class Reader:
         if not isinstance(value, dict):
             key = nearest(path[-1], known)
             advice = f"; did you mean the key {key}?" if key else ""
-            self._errors.add(path, f"must be a table, [{dotted(path)}], not {type_of(value)}{advice}")
+            self.errors.add(path, f"must be a table, [{dotted(path)}], not {type_of(value)}{advice}")
             self.excused[path[:-1]].add(path[-1])
             return
         annotation = bare(annotation)
@@ -128,21 +131,19 @@ class Reader:
             message = table.hints[name]
         elif isinstance(value, dict) and table is Destination and known.get(similar or "") not in _by_hour_keys():
             whole = dotted((*path[:-1], f"{path[-1]}.{name}"))
-            self._errors.add(
-                path, f"unknown table within [{dotted(path)}]; write [{whole}] for a name with a dot", name
-            )
+            self.errors.add(path, f"unknown table within [{dotted(path)}]; write [{whole}] for a name with a dot", name)
             return
         elif owner:
-            self._errors.add(path, f"unknown key here; it belongs in [{owner}]", name)
+            self.errors.add(path, f"unknown key here; it belongs in [{owner}]", name)
             return
         else:
             message = f"did you mean {similar}?" if similar else "echo_s3s3_toml_template prints all keys"
-        self._errors.add(path, f"unknown key; {message}", name)
+        self.errors.add(path, f"unknown key; {message}", name)
 
     def _report_unknown_table(self, table: type[Table], name: str, value: object, path: Path) -> None:
         owner = _owner(name)
         if table is File and owner and not (isinstance(value, dict) and name not in _by_hour_keys()):
-            self._errors.add((), f"{name} is outside of every table; it belongs in [{owner}]")
+            self.errors.add((), f"{name} is outside of every table; it belongs in [{owner}]")
             return
         examples = {example[0]: example for example, _, _ in tables_of(table)}
         similar = nearest(name, examples)
@@ -151,7 +152,7 @@ class Reader:
             self.excused[path].add(similar)
         else:
             advice = f"the tables are {', '.join(f'[{dotted((*path, other))}]' for other in examples)}"
-        self._errors.add((*path, name), f"unknown table; {advice}")
+        self.errors.add((*path, name), f"unknown table; {advice}")
 
     def _check_default_route(self) -> None:
         """Report [source] or [dest*] that is missing, unless the file has other routes, or mirrors, and neither."""
@@ -167,7 +168,7 @@ class Reader:
         inner = table_in(field.annotation)
         text = field.description or (inner and inner.__doc__) or ""
         purpose = f"{text[0].lower()}{text[1:].partition('.')[0]}"
-        self._errors.add(path, f"no [{dotted((*path, name))}] table: {purpose}")
+        self.errors.add(path, f"no [{dotted((*path, name))}] table: {purpose}")
 
     # -- shared keys
 
@@ -179,7 +180,7 @@ class Reader:
         if name not in self._stores:
             similar = nearest(name, self._stores)
             advice = f'did you mean "{similar}"?' if similar else f"add [{dotted(('stores', name))}]"
-            self._errors.add(path, f"[{dotted(('stores', name))}] does not exist; {advice}", "store")
+            self.errors.add(path, f"[{dotted(('stores', name))}] does not exist; {advice}", "store")
             self.excused[path] |= set(table.model_fields)
             return
         store, excused = self._stores[name]
@@ -187,7 +188,7 @@ class Reader:
         for key, value in store.items():
             if key in keys_of(table) and key not in result and not (has_own_pair and key in _PAIR):
                 result[key] = value
-                self._inherited.add((*path, key))
+                self.inherited.add((*path, key))
         self.excused[path] |= excused
 
     # -- values from elsewhere
@@ -204,13 +205,13 @@ class Reader:
                 value, variable = self._file_text(value), f"the text of the file in {by_file}"
             if variable:
                 value = value if kind.is_text else literal(str(value))
-                self._origins |= {(*path, key): variable}
+                self.origins |= {(*path, key): variable}
                 # Only "" in this file means "no token": an empty variable or file is an accident.
                 if kind.is_secret and value == "":
                     name = key
                     raise ValueError(f"must be at least one character ({variable})")  # noqa: TRY301
         except ValueError as error:
-            self._errors.add(path, str(error), name)
+            self.errors.add(path, str(error), name)
             self.excused[path].add(key)
         else:
             result[key] = value
@@ -247,7 +248,7 @@ class Reader:
             found = "" if isinstance(name, str) else type_of(name)
             raise ValueError(InvalidValue("the path of a file").message(found))
         try:
-            text = (self._errors.file.path.parent / name).read_bytes().decode()
+            text = (self.file.path.parent / name).read_bytes().decode()
         except UnicodeDecodeError:
             raise ValueError("the referenced file is not UTF-8") from None
         except OSError as error:
@@ -262,15 +263,15 @@ class Reader:
         table, key = path[:-1], path[-1]
         cause = error.get("ctx", {}).get("error")
         if error["type"] == "string_pattern_mismatch":
-            self._errors.add(path, "a name may contain only letters, digits, _ . and -")
+            self.errors.add(path, "a name may contain only letters, digits, _ . and -")
         elif error["type"] in ("missing", "too_short"):
             self._report_missing(table, key, field)
         elif isinstance(cause, ConflictError):
-            is_of_store = cause.key in _PAIR and (*table, cause.key) in self._inherited
+            is_of_store = cause.key in _PAIR and (*table, cause.key) in self.inherited
             if cause.without not in self.excused[table] and not is_of_store:
-                self._errors.add(table, str(cause), cause.key)
-        elif path not in self._inherited:
-            self._errors.add(table, self._sentence(error, path, field), key)
+                self.errors.add(table, str(cause), cause.key)
+        elif path not in self.inherited:
+            self.errors.add(table, self._sentence(error, path, field), key)
 
     def _report_missing(self, table: Path, key: str, field: FieldInfo) -> None:
         marker = named_in(field)
@@ -280,7 +281,7 @@ class Reader:
         if table_in(field.annotation):
             self._report_missing_table(table, field, name)
         else:
-            self._errors.add(table, f"{key} is missing")
+            self.errors.add(table, f"{key} is missing")
 
     def _sentence(self, error: Any, path: Path, field: FieldInfo) -> str:
         """Return the message for an invalid value. Credentials are pasted into any key, so they are hidden."""
@@ -290,8 +291,8 @@ class Reader:
             invalid = _expected(error, field, kind, value)
         if invalid.expected == "a list of texts":
             invalid.advice = f"as in {path[-1]} = {json.dumps((field.examples or [])[0])}"
-        if path in self._origins:
-            return f"must be {invalid.expected} ({self._origins[path]})"
+        if path in self.origins:
+            return f"must be {invalid.expected} ({self.origins[path]})"
         if kind.is_secret:
             return invalid.message("" if isinstance(value, str) else type_of(value))
         return invalid.message(toml_repr(redacted_url(value) if isinstance(value, str) and "@" in value else value))

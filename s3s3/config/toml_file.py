@@ -53,6 +53,11 @@ class ConfigFile:
                 lines.setdefault(path[:depth], line)
         return lines
 
+    def place(self, path: tuple[str, ...]) -> str:
+        """Return FILE:LINE of a table or key, "" if the file does not have it."""
+        line = self.lines.get(path)
+        return f"{self.path}:{line}" if line else ""
+
 
 @dataclass
 class ConfigErrors:

@@ -17,6 +17,7 @@ VERBS = {
     "mirror": "serve copies over HTTP, and create missing ones",
     "cache": "show, evict or verify the objects in the mirror's cache",
     "check": "try every store and Redis, and report problems",
+    "config": "validate or show the configuration; print its schema or a template",
     "convert": "print an old INI file as TOML",
     "completion": "print a shell completion script for bash, zsh or fish",
     "demo": "run a self-contained demonstration on this machine",

@@ -16,12 +16,14 @@ from ..config.tables import Destination, File, MirrorTable, RouteTable, Source, 
 from ..config.value_types import toml_default
 
 _HEAD = """\
+#:schema ./s3s3.schema.json
+#
 # Configuration of s3s3. s3s3 reads one file: --config FILE, else $S3S3_CONFIG, else the first of
 # ./s3s3.toml, /usr/local/etc/s3s3.toml and /etc/s3s3/s3s3.toml. Test it with `s3s3 check`.
 #
 # A commented-out key shows its default, or an example if the default is empty. The value "${NAME}"
 # is read from the environment; NAME_file = "PATH" reads any text value from a file, whose path is
-# relative to this file.
+# relative to this file. With `s3s3 config schema > s3s3.schema.json`, editors complete the keys.
 """
 
 _WIDTH = 100

@@ -49,7 +49,7 @@ def completed(commands: Path, line: str) -> set[str]:
 
 def test_verbs_are_completed(commands: Path) -> None:
     assert completed(commands, "s3s3 ") >= set(VERBS)
-    assert completed(commands, "s3s3 c") == {"cache", "check", "completion", "convert"}
+    assert completed(commands, "s3s3 c") == {"cache", "check", "completion", "config", "convert"}
 
 
 def test_options_of_each_verb_are_completed(commands: Path) -> None:
