@@ -87,11 +87,13 @@ def upload(
     Raises:
         ConfigError: the list of destinations is empty, or a boto3 client has unsupported settings.
         InvalidCredentials: a boto3 client has no credentials.
+        TypeError: an argument is not a boto3 Object.
     """
+    named = _with_names(dest_key)
+    _check_types("Object", "key", [source_key, *(item for _, item in named)])
     source = _endpoint(source_key, source_key.bucket_name, "source", prefix=source_key.key, verify_md5=verify_md5)
     destinations = [
-        _endpoint(item, item.bucket_name, name, prefix=item.key, verify_md5=verify_md5)
-        for name, item in _with_names(dest_key)
+        _endpoint(item, item.bucket_name, name, prefix=item.key, verify_md5=verify_md5) for name, item in named
     ]
     return copy_one(Route(_ROUTE, source, tuple(destinations)), source_key.key, unconditional=force)
 
@@ -108,9 +110,12 @@ def duplicate_bucket(source_bucket: Bucket, dest_bucket: Bucket | Sequence[Bucke
     Raises:
         ConfigError: the list of destinations is empty, or a boto3 client has unsupported settings.
         StoreError: the source could not be listed.
+        TypeError: an argument is not a boto3 Bucket.
     """
+    named = _with_names(dest_bucket)
+    _check_types("Bucket", "name", [source_bucket, *(item for _, item in named)])
     source = _endpoint(source_bucket, source_bucket.name, "source", verify_md5=verify_md5)
-    destinations = [_endpoint(item, item.name, name, verify_md5=verify_md5) for name, item in _with_names(dest_bucket)]
+    destinations = [_endpoint(item, item.name, name, verify_md5=verify_md5) for name, item in named]
     return run_sync(_duplicate(Route(_ROUTE, source, tuple(destinations))))
 
 
@@ -165,6 +170,14 @@ def _with_names(items: Item | Sequence[Item]) -> list[tuple[str, Item]]:
     if not listed:
         raise ConfigError(["no destination: the list is empty"])
     return [("destination" if number == 1 else f"destination-{number}", item) for number, item in enumerate(listed, 1)]
+
+
+def _check_types(kind: str, attribute: str, items: Sequence[object]) -> None:
+    """Raise TypeError for an item that is not a boto3 resource of this kind, which has an attribute."""
+    for item in items:
+        if not hasattr(type(item), attribute):
+            raise TypeError(f"expected a boto3 {kind}, such as create_connection(...).{kind}(...), "
+                            f"not {type(item).__name__}")  # fmt: skip
 
 
 def _endpoint(resource: Object | Bucket | S3ServiceResource, bucket_name: str, name: str, **changes: Any) -> Endpoint:

@@ -135,6 +135,41 @@ def test_an_object_is_copied_without_what_only_some_systems_have(
     assert content(account_0.Bucket(buckets[1]), "k") == CONTENT
 
 
+@pytest.mark.parametrize(
+    ("copy", "arguments"),
+    [(api.upload, ("a", "b")), (api.upload, (None, None)), (api.duplicate_bucket, ("a", ["b"])),
+     (api.duplicate_bucket, ({}, {}))],
+)  # fmt: skip
+def test_what_is_not_a_boto3_resource_is_refused_by_name(copy: Callable[..., bool], arguments: tuple[Any, Any]) -> None:
+    with pytest.raises(TypeError, match=r"expected a boto3 (Object|Bucket), such as create_connection"):
+        copy(*arguments)
+
+
+def test_a_bucket_is_not_an_object(source: Bucket, destination: Bucket) -> None:
+    with pytest.raises(TypeError, match="expected a boto3 Object"):
+        api.upload(source, destination.Object("k"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("host", "http://ceph.example.org"), ("host", "[::1"), ("host", "a b"), ("host", "ceph:7480"),
+     ("host", "ceph.example.org/path"), ("port", 70000), ("port", 0)],
+)  # fmt: skip
+def test_an_address_that_is_not_valid_is_refused_with_the_argument_to_change(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}: must be "):
+        api.create_connection({"host": "ceph.example.org", name: value})
+
+
+@pytest.mark.parametrize("host", ["ceph.example.org", "10.0.0.1", "::1", "fe80::1%eth0", "localhost"])
+def test_names_and_addresses_are_accepted(host: str) -> None:
+    assert host.partition("%")[0] in api.create_connection({"host": host}).meta.client.meta.endpoint_url
+
+
+def test_connection_arguments_that_are_not_a_mapping_are_refused() -> None:
+    with pytest.raises(TypeError, match="must be a mapping such as a dict, not str"):
+        api.create_connection("ceph.example.org")  # type: ignore[arg-type]
+
+
 @pytest.mark.real
 class TestUpload:
     def test_two_missing_destinations_get_equal_copies_under_other_keys(

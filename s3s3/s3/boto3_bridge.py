@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -70,6 +71,9 @@ _ARGUMENTS: Mapping[str, type] = {
     "calling_format": object,  # a name or an object of boto 2
 }
 
+#: Matches a host name, an IPv4 or an IPv6 address; "" is AWS.
+_HOST = re.compile(r"[\w.-]*|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*(%\w+)?").fullmatch
+
 #: Keys of an endpoint's table that do not concern the connection.
 _BUCKET_ARGUMENTS = frozenset(("bucket_name", "prefix", "verify_md5"))
 
@@ -82,7 +86,7 @@ def create_resource(connection_args: Mapping[str, Any]) -> S3ServiceResource:
     ("s3" is V2, the default, or "s3v4"), region. Without a host it is AWS; without an access key boto3's credential
     chain is used. Keys that concern the bucket are ignored.
 
-    Raises ConfigError for an unknown key or a value of a wrong type.
+    Raises ConfigError for an unknown key or a value of a wrong type or form.
     """
     import boto3  # noqa: PLC0415  slow, and rarely needed
     from botocore.config import Config  # noqa: PLC0415
@@ -126,6 +130,8 @@ def _sign_path_as_sent(request: AWSRequest, **_: object) -> None:
 
 
 def _validated(connection_args: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(connection_args, Mapping):
+        raise TypeError(f"connection_args must be a mapping such as a dict, not {type(connection_args).__name__}")
     problems = []
     args = {
         name: value for name, value in connection_args.items() if value is not None and name not in _BUCKET_ARGUMENTS
@@ -136,6 +142,12 @@ def _validated(connection_args: Mapping[str, Any]) -> dict[str, Any]:
             problems.append(f"{name}: unknown connection argument; known are {', '.join(_ARGUMENTS)}")
         elif not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
             problems.append(f"{name}: must be of type {expected.__name__}, not {type(value).__name__}")
+    host, port = args.get("host"), args.get("port")
+    if isinstance(host, str) and not _HOST(host):
+        problems.append(f"host: must be a name or an address, such as ceph.example.org, not {host!r}; port and "
+                        "is_secure (False: plain HTTP) are arguments of their own")  # fmt: skip
+    if isinstance(port, int) and not 0 < port < 65536:
+        problems.append(f"port: must be from 1 to 65535, not {port}")
     if args.get("signature_version", "s3") not in ("s3", "s3v4"):
         problems.append('signature_version: must be "s3" or "s3v4"')
     if problems:
