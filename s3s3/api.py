@@ -75,7 +75,7 @@ def upload(
 ) -> bool:
     """Copy one object to one or several destinations, which may have other keys.
 
-    The source is read once. A destination with equal content is left unchanged.
+    The source is read once. A destination with equal content and metadata is left unchanged.
 
     Args:
         verify_md5: compare the contents where no MD5 is known.

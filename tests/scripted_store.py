@@ -10,7 +10,7 @@ from typing import Any
 
 from s3s3.errors import IntegrityError, NoSuchKey, StoreError, StoreUnavailable
 from s3s3.model import Endpoint
-from s3s3.s3 import RECORDED_ETAG, ObjectInfo, PutResult
+from s3s3.s3 import RECORDED_ETAG, RECORDED_HEADERS, ObjectInfo, PutResult
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,15 @@ class Object:
     headers: Mapping[str, str] = field(default_factory=dict)
     encrypted: bool = False
     recorded_etag: str | None = None
+    recorded_headers: str | None = None
     size_bytes: int | None = None
 
     def info(self, key: str) -> ObjectInfo:
         size_bytes = len(self.content) if self.size_bytes is None else self.size_bytes
         etag = self.etag or hashlib.md5(self.content).hexdigest()
-        return ObjectInfo(key, size_bytes, etag, 0, dict(self.headers), self.encrypted, self.recorded_etag)
+        return ObjectInfo(
+            key, size_bytes, etag, 0, dict(self.headers), self.encrypted, self.recorded_etag, self.recorded_headers
+        )
 
 
 class ScriptedStream:
@@ -72,6 +75,7 @@ class ScriptedStore:
         serves: the results of GETs of a key, in order; the last one repeats.
         answers: called with the object to store; raises, or returns the result. None: store it normally.
         settings: more fields of its endpoint.
+        returns: what it makes of an object's headers.
         copies: returns the object that a server-side copy writes, or only the result; or raises.
         deletes_late: an attempt of a DELETE got no response before another succeeded.
         pause_s: between two chunks of a PUT.
@@ -82,6 +86,7 @@ class ScriptedStore:
     objects: dict[str, Object] = field(default_factory=dict)
     serves: dict[str, list[Object | Exception]] = field(default_factory=dict)
     answers: Callable[[Object], PutResult] | None = None
+    returns: Callable[[dict[str, str]], dict[str, str]] = dict
     head_error: StoreError | None = None
     delete_error: Exception | None = None
     deletes_late: bool = False
@@ -144,7 +149,10 @@ class ScriptedStore:
             self.cut_off += 1
             raise
         headers = dict(headers)
-        stored = Object(content, headers=headers, recorded_etag=headers.pop(RECORDED_ETAG, None))
+        etag_record, headers_record = headers.pop(RECORDED_ETAG, None), headers.pop(RECORDED_HEADERS, None)
+        stored = Object(
+            content, headers=self.returns(headers), recorded_etag=etag_record, recorded_headers=headers_record
+        )
         if self.answers_after is not None:
             return PutResult(md5.hex(), False, False)
         assert len(content) == size_bytes
@@ -170,7 +178,11 @@ class ScriptedStore:
         copied = self.copies()
         if isinstance(copied, PutResult):
             return copied
-        self.objects[key] = replace(copied, headers=headers or copied.headers)
+        if headers is not None:
+            copied = self._with_headers(copied, headers)
+        if self.answers is not None:
+            self.answers(copied)
+        self.objects[key] = copied
         return PutResult(copied.info(key).etag, copied.encrypted, False)
 
     async def delete(self, key: str, *, check_lease: Callable[[], None]) -> bool:
@@ -181,6 +193,11 @@ class ScriptedStore:
             raise self.delete_error
         self.objects.pop(key, None)
         return self.deletes_late
+
+    def _with_headers(self, stored: Object, headers: Mapping[str, str]) -> Object:
+        kept = dict(headers)
+        etag_record, headers_record = kept.pop(RECORDED_ETAG, None), kept.pop(RECORDED_HEADERS, None)
+        return replace(stored, headers=self.returns(kept), recorded_etag=etag_record, recorded_headers=headers_record)
 
     async def _receive(self, body: Callable[[], AsyncIterator[bytes]]) -> bytes:
         """Like the real client, stop at an early response; the last chunk is sent after the end of the iterator."""

@@ -11,12 +11,12 @@ from ..errors import S3S3Error
 from ..model import Entry, Outcome, Proof, Result, md5_of_etag
 from ..monitoring.metrics import Metrics
 from ..queue.base import JobRequest
-from ..s3 import Store
-from ..transfer.decision import Action, Decision, Reason, decide
+from ..s3 import ObjectInfo, Store
+from ..transfer.decision import NEEDS_CONTENT, Action, Decision, Reason, decide
 from .merge import Batch, Row
 from .summary import ReconcileSummary
 
-#: HEAD requests in progress at the same time.
+#: HEAD requests to one store in progress at the same time.
 MAX_CONCURRENT_HEADS = 32
 
 
@@ -29,21 +29,23 @@ class ReconcileOptions:
         force: copy every object, equal ones too.
         since_ms: compare only objects modified at or after this time by the source's clock, and delete nothing.
         allow_empty: allow an empty source to empty its destinations.
+        metadata: compare the headers of all objects, too, by a HEAD at each store; listings do not show them.
     """
 
     dry_run: bool = False
     force: bool = False
     since_ms: int | None = None
     allow_empty: bool = False
+    metadata: bool = False
 
 
 class Pair(NamedTuple):
-    """A key's entries at the source and one destination; one of them may be None."""
+    """A key's entries at the source and one destination, from listings or HEADs; one of them may be None."""
 
     destination: str
     key: str
-    source_entry: Entry | None
-    destination_entry: Entry | None
+    source_entry: Entry | ObjectInfo | None
+    destination_entry: Entry | ObjectInfo | None
 
 
 class Comparison:
@@ -59,6 +61,7 @@ class Comparison:
 
     def __init__(
         self,
+        source: Store,
         destinations: Sequence[Store],
         options: ReconcileOptions,
         matches: Callable[[str], bool],
@@ -66,13 +69,14 @@ class Comparison:
         metrics: Metrics,
         on_candidate: Callable[[str, Entry], None] | None = None,
     ) -> None:
+        self._source = source
         self._stores = {store.name: store for store in destinations}
         self._names = tuple(self._stores)
         self._options = options
         self._matches = matches
         self._summary = summary
         self._entries_metric = metrics.reconcile_entries
-        self._heads = asyncio.Semaphore(MAX_CONCURRENT_HEADS)
+        self._heads = {store.name: asyncio.Semaphore(MAX_CONCURRENT_HEADS) for store in (source, *destinations)}
         self._on_candidate = on_candidate
         self._deletes = {store.name for store in destinations if on_candidate is not None and store.endpoint.delete}
         self.entries = dict.fromkeys(self._names, 0)
@@ -82,11 +86,11 @@ class Comparison:
         for column, error in batch.failed.items():
             self._summary.errors.setdefault(self._names[column], str(error))
         rows = self._select(batch.rows)
-        if not (self._summary.has_report or self._options.force):
+        if not (self._summary.has_report or self._options.force or self._options.metadata):
             rows = self._count_equal(rows)
         columns = [(column, name) for column, name in enumerate(self._names) if column not in batch.failed]
         wanted: dict[str, list[str]] = {}
-        inconclusive: list[Pair] = []
+        inconclusive: dict[str, list[Pair]] = {}
         for key, source, entries in rows:
             for column, name in columns:
                 pair = Pair(name, key, source, entries[column])
@@ -97,14 +101,14 @@ class Comparison:
                 if source is None:
                     self._summary.destination_only[name] += 1
                 decision = decide(source, pair.destination_entry, delete=name in self._deletes)
-                if decision.action is Action.NEEDS_HEAD and not self._options.force:
-                    inconclusive.append(pair)
+                is_unclear = decision.action is Action.NEEDS_HEAD
+                if (is_unclear or (self._options.metadata and decision.proof)) and not self._options.force:
+                    inconclusive.setdefault(key, []).append(pair)
                 else:
                     self._apply(pair, decision, wanted)
-        decisions = await asyncio.gather(*map(self._decide_by_head, inconclusive))
-        for pair, by_head in zip(inconclusive, decisions, strict=True):
-            if by_head is not None:
-                self._apply(pair, by_head, wanted)
+        for decided in await asyncio.gather(*map(self._decide_by_heads, inconclusive.values())):
+            for pair, decision in decided:
+                self._apply(pair, decision, wanted)
         return [JobRequest(key, tuple(names)) for key, names in wanted.items()]
 
     def _select(self, rows: Sequence[Row]) -> list[Row]:
@@ -139,26 +143,37 @@ class Comparison:
                 wanted.setdefault(pair.key, []).append(pair.destination)
         elif decision.action is Action.SAME:
             self._summary.report(_outcome(pair, Result.SAME, decision))
-        elif decision.action is Action.DELETE and self._on_candidate is not None and pair.destination_entry is not None:
+        elif decision.action is Action.DELETE and self._on_candidate and isinstance(pair.destination_entry, Entry):
             self._on_candidate(pair.destination, pair.destination_entry)
         else:
             self._summary.report(_outcome(pair, Result.EXTRANEOUS, decision))
 
-    async def _decide_by_head(self, pair: Pair) -> Decision | None:
-        """Decide by the recorded source ETag. Report a failed HEAD and return None."""
-        store = self._stores[pair.destination]
+    async def _decide_by_heads(self, pairs: Sequence[Pair]) -> list[tuple[Pair, Decision]]:
+        """Decide for one key by HEADs of the source and its copies. Report those that fail."""
+        source = asyncio.ensure_future(self._head(self._source, pairs[0].key))
+        decided = await asyncio.gather(*(self._decide_by_head(pair, source) for pair in pairs))
+        return [each for each in decided if each is not None]
+
+    async def _decide_by_head(
+        self, pair: Pair, source_head: asyncio.Future[ObjectInfo | None]
+    ) -> tuple[Pair, Decision] | None:
+        name, key, *_ = pair
+        store = self._stores[name]
         try:
-            async with self._heads:
-                info = await store.head(pair.key)
+            source, copy = await asyncio.gather(source_head, self._head(store, key))
         except S3S3Error as error:
-            self._summary.report(Outcome(pair.destination, pair.key, Result.FAILED, str(error), error=error))
+            self._summary.report(Outcome(name, key, Result.FAILED, str(error), error=error))
             return None
-        if info is None:
-            return decide(pair.source_entry, None)
-        return decide(
-            pair.source_entry, info, recorded_etag=info.recorded_etag, destination_encrypted=info.encrypted,
-            verify_md5=store.endpoint.verify_md5,
-        )  # fmt: skip
+        if source is not None:
+            return Pair(name, key, source, copy), decide(source, copy, verify_md5=store.endpoint.verify_md5)
+        if self._options.dry_run:
+            self._summary.report(Outcome(name, key, Result.SOURCE_MISSING, Reason.SOURCE_MISSING.value))
+            return None
+        return pair, NEEDS_CONTENT  # deleted since the listing: a job finds out what to do with the copy
+
+    async def _head(self, store: Store, key: str) -> ObjectInfo | None:
+        async with self._heads[store.name]:
+            return await store.head(key)
 
 
 def _is_equal_everywhere(row: Row) -> bool:

@@ -111,6 +111,7 @@ async def _start(shared: SharedRun, route: Route, options: ReconcileOptions, res
     wanted = {
         "dry_run": options.dry_run,
         "force": options.force,
+        "metadata": options.metadata,
         "since": options.since_ms is not None,
         "route": hashlib.sha256(compared.encode()).hexdigest()[:16],
     }
@@ -154,7 +155,8 @@ class _RangeWorker:
         """Replace what was compared and counted since the last commit."""
         self._counts = counts = self._summary.empty_copy()
         self._tracker = OutcomeTracker(self._jobs, unconditional=self._options.force, on_outcome=counts.report_fields)
-        self._comparison = Comparison(self._stores[1:], self._options, self._matches, counts, self._metrics)
+        source, *destinations = self._stores
+        self._comparison = Comparison(source, destinations, self._options, self._matches, counts, self._metrics)
         self._entries = 0
         self._started_s = time.monotonic()
 

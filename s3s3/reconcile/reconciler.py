@@ -237,7 +237,7 @@ class Reconciler:
         self._candidates = DeletionCandidates(str(settings.spool_dir), settings.spool_bytes)
         on_candidate = self._candidates.add if options.since_ms is None else None
         self._comparison = Comparison(
-            stores.destinations, options, matcher(stores.route), summary, stores.metrics, on_candidate
+            stores.source, stores.destinations, options, matcher(stores.route), summary, stores.metrics, on_candidate
         )
 
     async def run(self) -> ReconcileSummary:

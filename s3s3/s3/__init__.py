@@ -5,11 +5,21 @@ from .boto3_bridge import create_resource
 from .bucket_admin import BucketAdmin
 from .client import Store
 from .listing import Page
-from .objects import RECORDED_ETAG, BodyReader, ObjectInfo, ObjectStream, PutResult, Source, http_date_ms
+from .objects import (
+    RECORDED_ETAG,
+    RECORDED_HEADERS,
+    BodyReader,
+    ObjectInfo,
+    ObjectStream,
+    PutResult,
+    Source,
+    http_date_ms,
+)
 from .request import Priority, RateLimiter
 from .signing import Credentials
 from .transport.pool import Timeouts
 
-__all__ = ["RECORDED_ETAG", "TAGGING", "BodyReader", "BucketAdmin", "Credentials", "ObjectInfo", "ObjectStream", "Page",
-           "Priority", "PutResult", "RateLimiter", "Source", "Store", "Timeouts", "create_resource", "http_date_ms",
+__all__ = ["RECORDED_ETAG", "RECORDED_HEADERS", "TAGGING", "BodyReader", "BucketAdmin", "Credentials", "ObjectInfo",
+           "ObjectStream", "Page", "Priority", "PutResult", "RateLimiter", "Source", "Store", "Timeouts",
+           "create_resource", "http_date_ms",
 ]  # fmt: skip

@@ -17,6 +17,9 @@ from .transport.errors import ConnectionLost, TransportError
 #: User metadata in which s3s3 records the source's ETag if the ETags alone cannot prove that a copy is equal.
 RECORDED_ETAG = "x-amz-meta-s3s3-source-etag"
 
+#: User metadata in which s3s3 records a digest of the source's headers if a copy does not return them as they were.
+RECORDED_HEADERS = "x-amz-meta-s3s3-source-headers"
+
 #: The headers of an object that are copied with it, besides user metadata.
 KEPT_HEADERS = frozenset(
     ("content-type", "content-encoding", "content-disposition", "content-language", "cache-control", "expires")
@@ -98,6 +101,7 @@ class ObjectInfo(NamedTuple):
         headers: the object's own headers, to be copied with it (lower-case names, values as surrogateescaped bytes).
         encrypted: the ETag is not an MD5 although it may look like one (SSE-KMS, SSE-C).
         recorded_etag: the source's ETag if s3s3 recorded it; never among `headers`.
+        recorded_headers: the digest of the source's headers, likewise.
         expires_ms: when a lifecycle rule of the bucket will delete the object (Unix time), if the store reports it.
     """
 
@@ -108,7 +112,14 @@ class ObjectInfo(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
     encrypted: bool = False
     recorded_etag: str | None = None
+    recorded_headers: str | None = None
     expires_ms: int | None = None
+
+    @property
+    def records(self) -> dict[str, str]:
+        """The headers in which s3s3 recorded what the object was copied from."""
+        records = {RECORDED_ETAG: self.recorded_etag, RECORDED_HEADERS: self.recorded_headers}
+        return {name: value for name, value in records.items() if value is not None}
 
 
 def object_info(store: str, operation: str, key: str, response: S3Response) -> ObjectInfo:
@@ -121,7 +132,7 @@ def object_info(store: str, operation: str, key: str, response: S3Response) -> O
     for name, value in headers.items():
         if name in KEPT_HEADERS or name.startswith("x-amz-meta-"):
             own[name] = value
-    recorded_etag = own.pop(RECORDED_ETAG, None)
+    recorded_etag, recorded_headers = own.pop(RECORDED_ETAG, None), own.pop(RECORDED_HEADERS, None)
     modified_ms = http_date_ms(headers.get("last-modified", "")) or 0
     expires_ms = None
     if expiration := headers.get("x-amz-expiration"):
@@ -129,7 +140,9 @@ def object_info(store: str, operation: str, key: str, response: S3Response) -> O
         found = re.search(r'expiry-date="([^"]*)"', expiration)
         expires_ms = http_date_ms(found[1]) if found else None
     etag = headers.get("etag", "").strip('"')
-    return ObjectInfo(key, size_bytes, etag, modified_ms, own, is_encrypted(headers), recorded_etag, expires_ms)
+    return ObjectInfo(
+        key, size_bytes, etag, modified_ms, own, is_encrypted(headers), recorded_etag, recorded_headers, expires_ms
+    )
 
 
 @lru_cache(1024)

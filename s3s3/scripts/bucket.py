@@ -68,6 +68,10 @@ def command_line() -> cli.CommandParser:
     )
     parser.add_argument("--force", action="store_true", help="copy every object, even if nothing differs")
     parser.add_argument(
+        "--metadata", action="store_true",
+        help="compare Content-Type, user metadata and other headers of equal objects, too, by a HEAD at each store",
+    )  # fmt: skip
+    parser.add_argument(
         "--since", type=_since_ms, metavar="T",
         help="only objects that changed at the source since T: 2026-03-01, 2026-03-01T12:00 (UTC), or 90m, 36h, 7d ago",
     )  # fmt: skip
@@ -168,7 +172,7 @@ async def _compare(
 ) -> None:
     """Compare one route and copy what differs. Raises ReconcileInProgress if another process is comparing it."""
     options = ReconcileOptions(dry_run=arguments.dry_run, force=arguments.force, since_ms=arguments.since,
-                               allow_empty=arguments.allow_empty)  # fmt: skip
+                               allow_empty=arguments.allow_empty, metadata=arguments.metadata)  # fmt: skip
     metrics = Metrics()
     async with (
         open_queue(route, settings, arguments.without_redis) as jobs,

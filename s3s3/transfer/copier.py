@@ -46,6 +46,7 @@ from .decision import NEEDS_CONTENT
 from .destination import Chunks, DestinationCopy, LeaseCheck, etag_md5
 from .digest import Digest, md5_of, md5_of_chunks
 from .fanout import Consume, fan_out, gather_or_cancel, gather_without_stragglers
+from .metadata import RefusedRecords
 from .multipart_upload import MultipartUpload
 from .server_side_copy import ServerSideCopier
 
@@ -72,6 +73,7 @@ class Copier:
         self.source = source
         self.budget = budget
         self.non_md5_destinations: set[str] = set()
+        self._refused_records = RefusedRecords()
         self._metrics = metrics
         self._route = route
         self._matches = matches
@@ -106,7 +108,7 @@ class Copier:
         """
         source = self._attributes_source
         attributes = None if source is None else SourceAttributes(source, key).headers
-        copies = [DestinationCopy(store, key, self._route, attributes) for store in destinations]
+        copies = [DestinationCopy(store, key, self._route, self._refused_records, attributes) for store in destinations]
         object_copy = ObjectCopy(
             self.source, self.budget, self.non_md5_destinations, key, check_lease, copies,
             isolate_slow=isolate_slow and len(copies) > 1,
@@ -349,6 +351,8 @@ class ObjectCopy:
         elif mismatch is not None:
             await self._reread_after_mismatch(pending, mismatch, is_reread)
         else:
+            # A store has refused s3s3's records, and the stream is used up.
+            await gather_or_cancel(self.copy([copy]) for copy in _open(pending) if copy.unrecorded)
             await self._finish_slow(pending)
 
     def _required_budget(self, pending: Sequence[DestinationCopy], stream: ObjectStream) -> BudgetRequest:
@@ -384,7 +388,9 @@ class ObjectCopy:
         all_in_parts = all(needs_multipart(copy.store.endpoint, size_bytes) for copy in accepting)
         if expected_md5 is None and not all_in_parts:
             with await self.budget.spool(stream.chunks(CHUNK_BYTES)) as file:
-                await gather_or_cancel(self._large_put(copy, stream, file.md5)(file.chunks) for copy in accepting)
+                for _ in range(2):  # the second time where a store has refused s3s3's records
+                    writes = [self._large_put(copy, stream, file.md5)(file.chunks) for copy in _open(accepting)]
+                    await gather_or_cancel(writes)
             return None
         try:
             puts = [self._large_put(copy, stream, expected_md5) for copy in accepting]

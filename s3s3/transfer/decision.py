@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
 
 from ..model import Entry, Proof, md5_of_etag
 from ..s3 import ObjectInfo
+from .metadata import has_same_headers
 
 
 class Action(str, Enum):
@@ -30,6 +30,7 @@ class Reason(str, Enum):
     ETAG = "etag"
     RECORDED_ETAG = "recorded_etag"
     CONTENT = "content"
+    METADATA = "metadata"
     UNPROVEN = "unproven"
     SOURCE_MISSING = "source_missing"
     EXTRANEOUS = "extraneous"
@@ -44,14 +45,6 @@ class Decision:
     proof: Proof | None = None
 
 
-class NotRequested(Enum):
-    """Stands for a recorded ETag that needs a HEAD: listings do not contain metadata."""
-
-    NOT_REQUESTED = "not requested"
-
-
-NOT_REQUESTED: Final = NotRequested.NOT_REQUESTED
-
 ABSENT = Decision(Action.SAME, Reason.SOURCE_MISSING)
 SAME_ETAG = Decision(Action.SAME, Reason.SAME, Proof.ETAG)
 SAME_RECORDED_ETAG = Decision(Action.SAME, Reason.SAME, Proof.RECORDED_ETAG)
@@ -61,6 +54,7 @@ COPY_SIZE = Decision(Action.COPY, Reason.SIZE)
 COPY_ETAG = Decision(Action.COPY, Reason.ETAG)
 COPY_RECORDED_ETAG = Decision(Action.COPY, Reason.RECORDED_ETAG)
 COPY_CONTENT = Decision(Action.COPY, Reason.CONTENT)
+COPY_METADATA = Decision(Action.COPY, Reason.METADATA)
 COPY_UNPROVEN = Decision(Action.COPY, Reason.UNPROVEN)
 DELETE = Decision(Action.DELETE, Reason.SOURCE_MISSING)
 LEAVE = Decision(Action.LEAVE, Reason.EXTRANEOUS)
@@ -72,11 +66,9 @@ def decide(
     source: ObjectInfo | Entry | None,
     destination: ObjectInfo | Entry | None,
     *,
-    recorded_etag: str | NotRequested | None = NOT_REQUESTED,
-    source_encrypted: bool = False,
-    destination_encrypted: bool = False,
     verify_md5: bool = False,
     contents_equal: bool | None = None,
+    ignore_headers: bool = False,
     delete: bool = False,
 ) -> Decision:
     """Decide what to do with `destination`'s copy of `source`. The first matching row counts.
@@ -89,28 +81,31 @@ def decide(
     source absent                                                                    LEAVE, extraneous
     destination absent                                                               COPY, missing
     sizes differ                                                                     COPY, size
+    same ETag, neither encrypted nor empty          headers differ                   COPY, metadata
     same ETag, neither encrypted nor empty                                           SAME, proof etag
-    both ETags MD5s                                 record is the source's ETag      SAME, proof recorded_etag
-    both ETags MD5s                                                                  COPY, etag
-    an ETag is not an MD5                           record not requested             NEEDS_HEAD
-    an ETag is not an MD5                           record is the source's ETag      SAME, proof recorded_etag
+    both ETags MD5s                                 another record, or none          COPY, etag
+    an ETag is not an MD5                           destination from a listing       NEEDS_HEAD
     an ETag is not an MD5                           another record                   COPY, recorded_etag
     an ETag is not an MD5, no record                not `verify_md5`                 COPY, unproven
-    an ETag is not an MD5, no record                contents not compared yet        NEEDS_CONTENT
-    an ETag is not an MD5, no record                contents equal                   SAME, proof content
     an ETag is not an MD5, no record                contents differ                  COPY, content
+    any other                                       headers differ                   COPY, metadata
+    record is the source's ETag                                                      SAME, proof recorded_etag
+    no record                                       contents not compared yet        NEEDS_CONTENT
+    no record                                       contents equal                   SAME, proof content
     ==============================================  ===============================  ==============================
 
-    An ETag is an MD5 if it looks like one and the object is not encrypted. Listings do not show encryption, so a COPY
-    decided from listings means: compare by HEAD. A recorded ETag outweighs two different ETags that look like MD5s,
-    because it is recorded only where one side's ETag turned out not to be an MD5.
+    An `Entry` is from a listing, which shows neither headers nor records nor encryption, so a COPY decided from
+    listings means: compare by HEAD. An `ObjectInfo` is from a HEAD or GET. An ETag is an MD5 if it looks like one and
+    the object is not encrypted. The record is the source's ETag at the time of the copy. It outweighs two different
+    ETags that look like MD5s, because it is written only where one side's ETag turned out not to be an MD5.
+
+    Headers are those of `ObjectInfo.headers`; `metadata.has_same_headers` compares them. Storage class, ACL and tags
+    are not compared: the first is the destination's own, and no HEAD shows the others.
 
     Args:
-        recorded_etag: the source's ETag in the copy's metadata; None or "" if nothing is recorded.
-        source_encrypted: the source's ETag is not an MD5 although it may look like one.
-        destination_encrypted: likewise.
         verify_md5: compare contents if nothing else proves equality.
         contents_equal: whether the contents have the same MD5; None if they were not read.
+        ignore_headers: compare the contents only.
         delete: deletions are propagated to this destination.
     """
     if source is None:
@@ -120,23 +115,31 @@ def decide(
         return COPY_MISSING
     if source.size_bytes != destination.size_bytes:
         return COPY_SIZE
-    comparable = not (source_encrypted or destination_encrypted)
+    decision = _compare_etags(source, destination, verify_md5, contents_equal)
+    if (
+        decision.action in (Action.SAME, Action.NEEDS_CONTENT)
+        and isinstance(source, ObjectInfo)
+        and isinstance(destination, ObjectInfo)
+        and not (ignore_headers or has_same_headers(source, destination))
+    ):
+        return COPY_METADATA
+    return decision
+
+
+def _compare_etags(
+    source: ObjectInfo | Entry, destination: ObjectInfo | Entry, verify_md5: bool, contents_equal: bool | None
+) -> Decision:
+    copy = destination if isinstance(destination, ObjectInfo) else None
+    comparable = not (isinstance(source, ObjectInfo) and source.encrypted) and (copy is None or not copy.encrypted)
     if comparable and source.etag == destination.etag and source.etag:
         return SAME_ETAG
+    recorded_etag = None if copy is None else copy.recorded_etag
     if comparable and md5_of_etag(source.etag) and md5_of_etag(destination.etag):
         return SAME_RECORDED_ETAG if recorded_etag == source.etag else COPY_ETAG
-    return _decide_without_md5(source.etag, recorded_etag, verify_md5, contents_equal)
-
-
-def _decide_without_md5(
-    source_etag: str, recorded_etag: str | NotRequested | None, verify_md5: bool, contents_equal: bool | None
-) -> Decision:
-    if recorded_etag is NOT_REQUESTED:
+    if copy is None:
         return NEEDS_HEAD
     if recorded_etag:
-        return SAME_RECORDED_ETAG if recorded_etag == source_etag else COPY_RECORDED_ETAG
-    if not verify_md5:
-        return COPY_UNPROVEN
-    if contents_equal is None:
-        return NEEDS_CONTENT
+        return SAME_RECORDED_ETAG if recorded_etag == source.etag else COPY_RECORDED_ETAG
+    if contents_equal is None or not verify_md5:
+        return NEEDS_CONTENT if verify_md5 else COPY_UNPROVEN
     return SAME_CONTENT if contents_equal else COPY_CONTENT

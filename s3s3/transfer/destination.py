@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from ..errors import IntegrityError, LeaseLost, S3S3Error, StoreError, StoreRefused
 from ..model import Endpoint, Outcome, Proof, Result, md5_of_etag
-from ..s3 import RECORDED_ETAG, ObjectInfo, Store
-from .decision import Action, Decision, Reason, decide
+from ..s3 import RECORDED_ETAG, RECORDED_HEADERS, ObjectInfo, Store
+from .decision import COPY_METADATA, COPY_UNPROVEN, Action, Decision, Reason, decide
+from .metadata import RefusedRecords, has_room_for_record, headers_digest, may_concern_metadata
 
 #: Opens a stream of the content.
 Chunks: TypeAlias = Callable[[], AsyncIterator[bytes]]
@@ -33,20 +34,26 @@ class DestinationCopy:
     Every method that writes records the outcome instead of raising errors of S3S3Error's tree.
 
     Attributes:
+        refused_records: of all copies of this process.
         attributes: None if no destination copies any.
         info: result of a HEAD; None if none was sent or the destination does not have the object.
         decision: result of the comparison; None without one.
         verify_md5: compare contents if ETags prove nothing.
+        unrecorded: names of the records that the store refused; the object is written without them.
+        indeterminate: a write before the last one may still be carried out.
         outcome: None while undecided.
     """
 
     store: Store
     key: str
     route: str
+    refused_records: RefusedRecords
     attributes: AttributeHeaders | None = None
     info: ObjectInfo | None = None
     decision: Decision | None = None
     verify_md5: bool = False
+    unrecorded: tuple[str, ...] = ()
+    indeterminate: bool = False
     outcome: Outcome | None = None
 
     async def compare(self, source: ObjectInfo, source_verify_md5: bool) -> None:
@@ -69,12 +76,16 @@ class DestinationCopy:
             source_md5: for the report, if known; `destination_md5` likewise.
             contents_equal: result of comparing the contents; None if they were not read.
         """
-        info = self.info
-        decision = self.decision = decide(
-            source, info, recorded_etag=info.recorded_etag if info else None, source_encrypted=source.encrypted,
-            destination_encrypted=info is not None and info.encrypted, verify_md5=self.verify_md5,
-            contents_equal=contents_equal,
-        )  # fmt: skip
+        info, name = self.info, self.store.name
+        ignore_headers = info is not None and self.refused_records.is_unchanged(name, source, info)
+        decision = decide(
+            source, info, verify_md5=self.verify_md5, contents_equal=contents_equal, ignore_headers=ignore_headers
+        )
+        if decision is COPY_UNPROVEN and (not has_room_for_record(source) or self.refused_records.has(name, source)):
+            # A copy would have no record either, and would be made again by the next comparison.
+            self.verify_md5 = True
+            decision = decide(source, info, verify_md5=True, ignore_headers=ignore_headers)
+        self.decision = decision
         if decision.action is Action.SAME:
             size_bytes = source.size_bytes
             self.outcome = Outcome(
@@ -88,6 +99,9 @@ class DestinationCopy:
     ) -> None:  # fmt: skip
         """Write the object by one PUT with Content-MD5, and verify it by the ETag of the response.
 
+        If the store refuses s3s3's records of the source, the object is written without them. Where the body is a
+        stream, the outcome stays open: the caller must call this again with a new stream.
+
         Args:
             md5: digest of the body (16 bytes).
             check_lease: called right before each attempt, and before the last bytes of a stream.
@@ -95,15 +109,17 @@ class DestinationCopy:
         """
         name, md5_hex, source_etag = self.store.name, md5.hex(), source.etag
         attempt = _WriteAttempt(body, check_lease)
-        headers = dict(source.headers)
+        headers, records = dict(source.headers), None
         # Record the source's ETag if the two ETags alone will not prove the copies equal.
-        if source_etag and (
+        needs_etag = bool(source_etag) and (
             source.encrypted
             or source_etag != md5_hex
             or name in non_md5_destinations
             or (self.info is not None and etag_md5(self.info) is None)
-        ):
-            headers[RECORDED_ETAG] = source_etag
+        )
+        if needs_etag or self.info is not None:
+            records = self.records(source, needs_etag)
+            headers.update(records)
         try:
             if self.attributes is not None:
                 headers.update(await self.attributes(self.store.endpoint))
@@ -121,9 +137,33 @@ class DestinationCopy:
             else:
                 raise self.integrity_error("PUT", f"sent an object with MD5 {md5_hex}, stored ETag is {written.etag}")
         except S3S3Error as error:
-            self.record_failure(error, source, indeterminate=attempt.is_indeterminate(error))
+            if not records or not self.omit_records(records, error):
+                self.record_failure(error, source, indeterminate=attempt.is_indeterminate(error))
+            elif isinstance(body, bytes):
+                await self.put(source, body, md5, check_lease, non_md5_destinations)
         else:
             self.record_copied(source, md5_hex, destination_md5, proof, indeterminate=written.indeterminate)
+
+    def records(self, source: ObjectInfo, needs_etag: bool) -> dict[str, str]:
+        """Return the headers that record what the copy is made from, for later comparisons.
+
+        A copy gets the digest of the source's headers if its store did not return them as they were.
+        """
+        records = {RECORDED_ETAG: source.etag} if needs_etag else {}
+        if self.decision is COPY_METADATA or (self.info is not None and self.info.recorded_headers):
+            records[RECORDED_HEADERS] = headers_digest(source.headers)
+        if records and (self.unrecorded or self.refused_records.has(self.store.name, source)):
+            self.unrecorded = tuple(records)
+            return {}
+        return records
+
+    def omit_records(self, records: Mapping[str, str], error: S3S3Error) -> bool:
+        """Return whether to write the object again without these records, which the store may have refused."""
+        if not records or not isinstance(error, StoreError) or not may_concern_metadata(error):
+            return False
+        self.unrecorded = tuple(records)
+        self.indeterminate = self.indeterminate or error.indeterminate
+        return True
 
     async def copy_server_side(
         self, source: ObjectInfo, source_bucket: str, check_lease: LeaseCheck
@@ -133,17 +173,19 @@ class DestinationCopy:
         Returns the reason if the outcome is still open: the store refused, or its copy has another ETag.
         """
         attempt = _WriteAttempt(b"", check_lease)
-        headers = source.headers if source.recorded_etag else None  # replaced: the recorded ETag is of another copy
+        records = self.records(source, needs_etag=False)
+        # The source's own records are of another copy.
+        headers = {**source.headers, **records} if records or source.records else None
         etag = source.etag
         try:
             written = await self.store.copy(
                 self.key, source_bucket, etag=etag, headers=headers, check_lease=attempt.check_lease
             )
-        except StoreRefused as error:
-            if not error.indeterminate:
-                return error
-            self.record_failure(error, source, indeterminate=True)
         except S3S3Error as error:
+            if self.omit_records(records, error):
+                return await self.copy_server_side(source, source_bucket, check_lease)
+            if isinstance(error, StoreRefused) and not error.indeterminate:
+                return error
             self.record_failure(error, source, indeterminate=attempt.is_indeterminate(error))
         else:
             if not written.encrypted and written.etag == etag:
@@ -187,7 +229,8 @@ class DestinationCopy:
             self.store.name, self.key, Result.FAILED, str(error),
             source_size_bytes=source.size_bytes if source else None,
             destination_size_bytes=self.info.size_bytes if self.info else None,
-            destination_md5=etag_md5(self.info) if self.info else None, error=error, indeterminate=indeterminate,
+            destination_md5=etag_md5(self.info) if self.info else None, error=error,
+            indeterminate=indeterminate or self.indeterminate,
         )  # fmt: skip
 
     def record_source_missing(self) -> None:
@@ -206,9 +249,14 @@ class DestinationCopy:
             proof: ETAG, or CONTENT if the store compared the body with its Content-MD5.
         """
         reason = self.decision.reason.value if self.decision else ""
+        if self.unrecorded:
+            what = " and ".join("headers" if name == RECORDED_HEADERS else "ETag" for name in self.unrecorded)
+            limit = f"copied without the record of the source's {what}: the destination's metadata limit"
+            reason = f"{reason}, {limit}" if reason else limit
+            self.refused_records.add(self.store.name, source, self.info if self.decision is COPY_METADATA else None)
         self.outcome = Outcome(
             self.store.name, self.key, Result.COPIED, reason, source.size_bytes, source.size_bytes,
-            md5, destination_md5, proof, None, indeterminate,
+            md5, destination_md5, proof, None, indeterminate or self.indeterminate,
         )  # fmt: skip
 
     def integrity_error(self, operation: str, message: str) -> IntegrityError:

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from ..errors import S3S3Error, StoreError, StoreRefused
 from ..model import Proof, md5_of_etag
 from ..monitoring.log import log_fields
-from ..s3 import RECORDED_ETAG, TAGGING, ObjectStream
+from ..s3 import TAGGING, ObjectStream
 from .budget import CopyBudget, part_bytes_of
 from .destination import Chunks, DestinationCopy, LeaseCheck, etag_md5
 
@@ -51,11 +51,9 @@ class MultipartUpload:
         try:
             await self._abort_unfinished()
             headers = dict(source.info.headers)
-            if source.info.etag:
-                headers[RECORDED_ETAG] = source.info.etag  # the ETag of an upload in parts alone proves nothing
             if copy.attributes is not None:
                 headers |= await copy.attributes(copy.store.endpoint)
-            upload_id = await self._uploads.create(copy.key, headers=headers, check_lease=self._check_lease)
+            upload_id = await self._create(headers)
             try:
                 etags, etag = await self._send_parts(upload_id, chunks)
                 await self._uploads.complete(copy.key, upload_id, etags, check_lease=self._check_lease_to_complete)
@@ -73,6 +71,17 @@ class MultipartUpload:
         else:
             md5 = self._md5_by_etag.get(source.info.etag)
             copy.record_copied(source.info, md5.hex() if md5 else etag_md5(source.info), None, Proof.CONTENT)
+
+    async def _create(self, headers: Mapping[str, str]) -> str:
+        # The ETag of an upload in parts alone proves nothing, so that of the source is recorded.
+        records = self._copy.records(self._source.info, needs_etag=bool(self._source.info.etag))
+        try:
+            recording = {**headers, **records}
+            return await self._uploads.create(self._copy.key, headers=recording, check_lease=self._check_lease)
+        except StoreError as error:
+            if not self._copy.omit_records(records, error):
+                raise
+        return await self._uploads.create(self._copy.key, headers=headers, check_lease=self._check_lease)
 
     async def _send_parts(self, upload_id: str, chunks: Chunks) -> tuple[list[str], str]:
         """Send all parts; return their ETags, and the ETag that the object should get."""

@@ -186,8 +186,9 @@ async def test_an_object_of_parts_is_spooled_recorded_and_known_again(buckets: B
 async def test_contents_that_are_equal_without_a_record_are_found_equal_by_reading(buckets: Buckets) -> None:
     buckets.write_in_parts("parts", BIG)
     buckets.source = dataclasses.replace(buckets.source, verify_md5=True)
-    buckets.write(buckets.destinations[0], "parts", BIG)
-    buckets.write(buckets.destinations[1], "parts", BIG[:-1] + b"?")
+    content_type = str(buckets.describe(buckets.source, "parts")["ContentType"])
+    buckets.write(buckets.destinations[0], "parts", BIG, ContentType=content_type)
+    buckets.write(buckets.destinations[1], "parts", BIG[:-1] + b"?", ContentType=content_type)
 
     first, second = (await buckets.copy("parts", look=True))["parts"]
 

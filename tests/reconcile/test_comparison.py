@@ -25,6 +25,7 @@ class Destination:
     name: str = "dest"
     delete: bool = False
     recorded: dict[str, str | None] = field(default_factory=dict)
+    headers: dict[str, dict[str, str]] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
     error: StoreUnavailable | None = None
     requested: list[str] = field(default_factory=list)
@@ -37,7 +38,10 @@ class Destination:
         self.requested.append(key)
         if self.error:
             raise self.error
-        return ObjectInfo(*self.entries[key], recorded_etag=self.recorded.get(key)) if key in self.entries else None
+        if key not in self.entries:
+            return None
+        recorded_etag, headers = self.recorded.get(key), self.headers.get(key, {})
+        return ObjectInfo(*self.entries[key], headers=headers, recorded_etag=recorded_etag)
 
 
 async def compare(
@@ -46,12 +50,14 @@ async def compare(
     options: ReconcileOptions = ReconcileOptions(),  # noqa: B008
     failed: dict[int, Any] | None = None,
     has_report: bool = True,
+    source: Destination | None = None,
 ) -> tuple[dict[str, tuple[str, ...]], list[tuple[str, str, str]], ReconcileSummary]:
     """Return the jobs by key, a tuple for each report line, and the summary."""
     reported: list[dict[str, Any]] = []
     destination = destination or Destination()
+    source = source or Destination("source", entries={s.key: s for s, _ in rows if s})
     summary = ReconcileSummary("default", ("dest",), reported.append if has_report else None)
-    comparison = Comparison([destination], options, lambda key: not key.startswith("no/"), summary, Metrics())  # type: ignore[list-item]
+    comparison = Comparison(source, [destination], options, lambda key: not key.startswith("no/"), summary, Metrics())  # type: ignore[arg-type, list-item]
     batch = Batch([((s or d).key, s, (d,)) for s, d in rows], failed or {})  # type: ignore[union-attr]
     jobs = await comparison.compare(batch)
     rest = [(line["key"], line["outcome"], line["reason"]) for line in reported]
@@ -129,6 +135,65 @@ async def test_a_failed_head_fails_only_its_object() -> None:
     assert not summary.complete
 
 
+FITS, TEXT = {"content-type": "image/fits"}, {"content-type": "text/plain"}
+
+
+@pytest.mark.parametrize("metadata", [False, True])
+@pytest.mark.parametrize("has_report", [False, True])
+async def test_headers_of_equal_objects_are_compared_if_that_is_wanted(metadata: bool, has_report: bool) -> None:
+    entries = {key: entry(key) for key in ("changed", "same")}
+    source = Destination("source", entries=entries, headers={"changed": FITS})
+    destination = Destination(entries=entries, headers={"changed": TEXT})
+    rows: list[tuple[Entry | None, Entry | None]] = [(each, each) for each in entries.values()]
+    options = ReconcileOptions(metadata=metadata)
+
+    jobs, rest, summary = await compare(rows, destination, options, has_report=has_report, source=source)
+
+    assert set(jobs) == ({"changed"} if metadata else set())
+    assert summary.counts["dest"] == {"same": 1 if metadata else 2}
+    assert sorted(destination.requested) == sorted(source.requested) == (["changed", "same"] if metadata else [])
+    assert ("same", "same", "same") in rest or not has_report
+
+
+async def test_a_dry_run_reports_a_difference_of_the_headers() -> None:
+    source = Destination("source", entries={"a": entry("a")}, headers={"a": FITS})
+    destination = Destination(entries={"a": entry("a")}, headers={"a": TEXT})
+    options = ReconcileOptions(dry_run=True, metadata=True)
+
+    jobs, rest, _ = await compare([(entry("a"), entry("a"))], destination, options, source=source)
+
+    assert (jobs, rest) == ({}, [("a", "would_copy", "metadata")])
+
+
+async def test_headers_are_compared_where_a_head_is_sent_anyway() -> None:
+    source = Destination("source", entries={"a": entry("a", PARTS)}, headers={"a": FITS})
+    destination = Destination(entries={"a": entry("a")}, recorded={"a": PARTS}, headers={"a": TEXT})
+
+    jobs, _, _ = await compare([(entry("a", PARTS), entry("a"))], destination, source=source)
+
+    assert jobs == {"a": ("dest",)}
+
+
+async def test_an_object_that_the_source_deleted_after_its_listing_is_left_to_a_job() -> None:
+    destination = Destination(entries={"a": entry("a")})
+    gone, options = Destination("source"), ReconcileOptions(metadata=True)
+
+    jobs, rest, _ = await compare([(entry("a"), entry("a"))], destination, options, source=gone)
+    assert (jobs, rest) == ({"a": ("dest",)}, [])
+    options = ReconcileOptions(metadata=True, dry_run=True)
+    jobs, rest, _ = await compare([(entry("a"), entry("a"))], destination, options, source=gone)
+    assert (jobs, rest) == ({}, [("a", "source_missing", "source_missing")])
+
+
+async def test_a_failed_head_of_the_source_fails_only_its_object() -> None:
+    source = Destination("source", error=StoreUnavailable("away", store="source"))
+    rows: list[tuple[Entry | None, Entry | None]] = [(entry("a"), entry("a")), (entry("b"), None)]
+
+    jobs, rest, _ = await compare(rows, options=ReconcileOptions(metadata=True), source=source)
+
+    assert (set(jobs), rest) == ({"b"}, [("a", "failed", "source: away")])
+
+
 async def test_a_destination_whose_listing_failed_is_neither_compared_nor_written_to() -> None:
     jobs, rest, summary = await compare([(entry("a"), None)], failed={0: StoreUnavailable("away", store="dest")})
     assert (jobs, rest) == ({}, [])
@@ -148,6 +213,7 @@ async def test_extraneous_objects_are_candidates_where_deletions_are_propagated(
     summary = ReconcileSummary("default", ("keeps", "deletes"))
     stores = [Destination("keeps"), Destination("deletes", delete=True)]
     comparison = Comparison(
+        Destination("source"),  # type: ignore[arg-type]
         stores,  # type: ignore[arg-type]
         ReconcileOptions(force=True),
         lambda key: key != "no",
@@ -173,7 +239,8 @@ async def test_extraneous_objects_are_candidates_where_deletions_are_propagated(
 async def test_the_objects_of_a_destination_and_the_reasons_are_counted(has_report: bool) -> None:
     summary = ReconcileSummary("default", ("dest",), (lambda _: None) if has_report else None)
     metrics = Metrics()
-    comparison = Comparison([Destination()], ReconcileOptions(), lambda key: key != "no", summary, metrics)  # type: ignore[list-item]
+    source, destination = Destination("source"), Destination()
+    comparison = Comparison(source, [destination], ReconcileOptions(), lambda key: key != "no", summary, metrics)  # type: ignore[arg-type, list-item]
     pairs = [(entry("a"), entry("a")), (entry("b"), entry("b", MD5_B)), (entry("c"), None), (None, entry("d")),
              (None, entry("no"))]  # fmt: skip
 

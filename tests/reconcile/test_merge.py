@@ -3,150 +3,16 @@ from __future__ import annotations
 import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3s3.errors import ListingOutOfOrder, StoreUnavailable
-from s3s3.model import Entry, Proof
+from s3s3.model import Entry
 from s3s3.reconcile.merge import Batch, Row, merge
-from s3s3.transfer.decision import NOT_REQUESTED, Action, Reason, decide
 
-MD5, OTHER_MD5 = "900150983cd24fb0d6963f7d28e17f72", "d41d8cd98f00b204e9800998ecf8427e"
-PARTS, OTHER_PARTS = f"{MD5}-3", f"{OTHER_MD5}-2"
-SAME, COPY = (Action.SAME, Reason.SAME), Action.COPY
-
-
-def entry(etag: str = MD5, size_bytes: int = 3) -> Entry:
-    return Entry("key", size_bytes, etag)
-
-
-@pytest.mark.parametrize(
-    ("source", "destination", "known", "expected"),
-    [
-        (None, None, {}, (Action.SAME, Reason.SOURCE_MISSING, None)),
-        (None, entry(), {"delete": True}, (Action.DELETE, Reason.SOURCE_MISSING, None)),
-        (None, entry(), {}, (Action.LEAVE, Reason.EXTRANEOUS, None)),
-        (entry(), None, {}, (COPY, Reason.MISSING, None)),
-        (entry(), None, {"delete": True}, (COPY, Reason.MISSING, None)),
-        (entry(), entry(size_bytes=4), {"recorded_etag": MD5}, (COPY, Reason.SIZE, None)),
-        (entry(), entry(), {}, (*SAME, Proof.ETAG)),
-        (entry(PARTS), entry(PARTS), {}, (*SAME, Proof.ETAG)),
-        (entry(), entry(OTHER_MD5), {}, (COPY, Reason.ETAG, None)),
-        (entry(), entry(OTHER_MD5), {"recorded_etag": None, "verify_md5": True}, (COPY, Reason.ETAG, None)),
-        (entry(), entry(OTHER_MD5), {"recorded_etag": OTHER_MD5}, (COPY, Reason.ETAG, None)),
-        (entry(), entry(OTHER_MD5), {"recorded_etag": MD5}, (*SAME, Proof.RECORDED_ETAG)),
-        (entry(PARTS), entry(), {}, (Action.NEEDS_HEAD, Reason.UNPROVEN, None)),
-        (entry(), entry(f"{MD5[:15]}z{MD5[16:]}"), {}, (Action.NEEDS_HEAD, Reason.UNPROVEN, None)),
-        (entry(), entry(OTHER_MD5.upper()), {}, (Action.NEEDS_HEAD, Reason.UNPROVEN, None)),
-        (entry(), entry(PARTS), {"verify_md5": True}, (Action.NEEDS_HEAD, Reason.UNPROVEN, None)),
-        (entry(PARTS), entry(), {"recorded_etag": PARTS}, (*SAME, Proof.RECORDED_ETAG)),
-        (entry(), entry(PARTS), {"recorded_etag": MD5}, (*SAME, Proof.RECORDED_ETAG)),
-        (entry(PARTS), entry(), {"recorded_etag": OTHER_PARTS}, (COPY, Reason.RECORDED_ETAG, None)),
-        (entry(PARTS), entry(), {"recorded_etag": None}, (COPY, Reason.UNPROVEN, None)),
-        (entry(PARTS), entry(OTHER_PARTS), {"recorded_etag": None}, (COPY, Reason.UNPROVEN, None)),
-        (
-            entry(PARTS),
-            entry(),
-            {"recorded_etag": None, "verify_md5": True},
-            (Action.NEEDS_CONTENT, Reason.UNPROVEN, None),
-        ),
-        (
-            entry(PARTS),
-            entry(),
-            {"recorded_etag": None, "verify_md5": True, "contents_equal": True},
-            (*SAME, Proof.CONTENT),
-        ),
-        (
-            entry(PARTS),
-            entry(),
-            {"recorded_etag": None, "verify_md5": True, "contents_equal": False},
-            (COPY, Reason.CONTENT, None),
-        ),
-        (
-            entry(PARTS),
-            entry(),
-            {"recorded_etag": OTHER_PARTS, "verify_md5": True, "contents_equal": True},
-            (COPY, Reason.RECORDED_ETAG, None),
-        ),
-        # ETags of encrypted objects and empty ETags are never compared.
-        (
-            entry(),
-            entry(),
-            {"source_encrypted": True, "recorded_etag": None},
-            (COPY, Reason.UNPROVEN, None),
-        ),
-        (
-            entry(),
-            entry(OTHER_MD5),
-            {"destination_encrypted": True, "recorded_etag": MD5},
-            (*SAME, Proof.RECORDED_ETAG),
-        ),
-        (entry(""), entry(""), {"recorded_etag": None}, (COPY, Reason.UNPROVEN, None)),
-        (entry(""), entry(), {"recorded_etag": ""}, (COPY, Reason.UNPROVEN, None)),
-    ],
-)
-def test_each_row_of_the_table_gives_its_decision(
-    source: Entry | None,
-    destination: Entry | None,
-    known: dict[str, Any],
-    expected: tuple[Action, Reason, Proof | None],
-) -> None:
-    decision = decide(source, destination, **known)
-
-    assert (decision.action, decision.reason, decision.proof) == expected
-
-
-ETAGS = st.sampled_from([MD5, OTHER_MD5, PARTS, OTHER_PARTS, ""])
-ENTRIES = st.none() | st.builds(Entry, st.just("key"), st.sampled_from([0, 3]), ETAGS)
-KNOWN = st.fixed_dictionaries(
-    {
-        "recorded_etag": st.sampled_from([NOT_REQUESTED, None]) | ETAGS,
-        "source_encrypted": st.booleans(),
-        "destination_encrypted": st.booleans(),
-        "verify_md5": st.booleans(),
-        "contents_equal": st.sampled_from([None, False, True]),
-        "delete": st.booleans(),
-    }
-)
-
-
-@settings(deadline=None)
-@given(ENTRIES, ENTRIES, KNOWN)
-def test_every_decision_is_justified_by_its_facts(
-    source: Entry | None, destination: Entry | None, known: dict[str, Any]
-) -> None:
-    decision = decide(source, destination, **known)
-
-    encrypted = known["source_encrypted"] or known["destination_encrypted"]
-    if decision.action is Action.SAME and source is not None:
-        assert destination is not None and source.size_bytes == destination.size_bytes
-        proofs = {
-            Proof.ETAG: source.etag == destination.etag != "" and not encrypted,
-            Proof.RECORDED_ETAG: known["recorded_etag"] == source.etag != "",
-            Proof.CONTENT: known["verify_md5"] and known["contents_equal"] is True,
-        }
-        assert decision.proof is not None and proofs[decision.proof]
-    else:
-        assert decision.proof is None
-    assert (decision.action is Action.DELETE) <= (source is None and known["delete"])
-    assert (decision.action is Action.NEEDS_HEAD) <= (known["recorded_etag"] is NOT_REQUESTED)
-    assert (decision.action is Action.NEEDS_CONTENT) <= (known["contents_equal"] is None and known["verify_md5"])
-
-
-@settings(deadline=None)
-@given(ENTRIES, ENTRIES, KNOWN)
-def test_a_decision_is_final_once_head_and_content_are_known(
-    source: Entry | None, destination: Entry | None, known: dict[str, Any]
-) -> None:
-    if decide(source, destination, **known).action is Action.NEEDS_HEAD:
-        known = {**known, "recorded_etag": None}
-    if decide(source, destination, **known).action is Action.NEEDS_CONTENT:
-        known = {**known, "contents_equal": True}
-
-    assert decide(source, destination, **known).action not in {Action.NEEDS_HEAD, Action.NEEDS_CONTENT}
+MD5 = "900150983cd24fb0d6963f7d28e17f72"
 
 
 async def pages_of(

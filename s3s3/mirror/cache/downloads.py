@@ -14,7 +14,7 @@ from ...errors import IntegrityError, NotCached, S3S3Error, StoreError
 from ...model import md5_of_etag
 from ...monitoring.log import log_fields
 from ...monitoring.metrics import Metrics
-from ...s3 import RECORDED_ETAG, ObjectStream, Store
+from ...s3 import ObjectStream, Store
 from ...tasks import cancel, timeout
 from ...transfer.digest import Digest, md5_of
 from .directory import CacheDirectory, CachedObject
@@ -176,10 +176,9 @@ class Downloads:
                 self._metrics.mirror_cache_evicted_bytes[self._mirror] += evicted.size_bytes
                 if not is_reserved:
                     raise NotCached(f"not enough disk space for {size_bytes} bytes")
-            recorded = {} if info.recorded_etag is None else {RECORDED_ETAG: info.recorded_etag}
             metadata = download.metadata = CachedObject(
                 self._store.endpoint.bucket_name, info.key, size_bytes, info.etag, info.modified_ms,
-                {**info.headers, **recorded}, "", self._directory.new_body_name(key),
+                {**info.headers, **info.records}, "", self._directory.new_body_name(key),
             )  # fmt: skip
             download.notify()
             md5 = await _receive(stream, download)
