@@ -16,7 +16,7 @@ import tomlkit
 from tomlkit.items import Table
 
 from ...config import DEFAULT_ROUTE
-from ...model import DEFAULT_NAMESPACE, Endpoint, Lane
+from ...model import DEFAULT_NAMESPACE, Endpoint
 from ...notifications.leader_election import LEASE_S as LEADER_LEASE_S
 from ...queue.redis_calls import keyspace, translate_errors
 from .commands import Listener
@@ -32,8 +32,7 @@ __all__ = ["CHANNEL", "LEADER_LEASE_S", "LEASE_S", "Environment", "Queue", "chec
 CHANNEL = "backup"
 LEASE_S = 5
 
-_STREAM = keyspace(DEFAULT_NAMESPACE, DEFAULT_ROUTE) + Lane.FRESH.value
-_GROUP = "s3s3"
+_KEYSPACE = keyspace(DEFAULT_NAMESPACE, DEFAULT_ROUTE)
 
 
 class Queue(NamedTuple):
@@ -103,9 +102,10 @@ class Environment:
             return sum(int(self._client.publish(CHANNEL, key)) for key in keys)
 
     def queue(self) -> Queue:
-        """Count the keys in the fresh lane."""
+        """Count the unfinished keys of both lanes, also those that wait for a retry."""
         with translate_errors():
-            return Queue(self._client.xlen(_STREAM), self._client.xpending(_STREAM, _GROUP)["pending"])
+            phases = [self._client.hget(record, "phase") for record in self._client.scan_iter(f"{_KEYSPACE}job:*")]
+        return Queue(len(phases), phases.count(b"running"))
 
     def start_listener(self) -> Listener:
         """Start a listener and wait until it is subscribed."""
