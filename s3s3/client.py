@@ -26,7 +26,7 @@ from .config import Config, with_buckets
 from .errors import S3S3Error
 from .listener import listen, route_listeners, sources_for
 from .monitoring.metrics import Metrics
-from .notifications.chaining import on_copied_for
+from .notifications.chaining import claim_downstream, on_copied_for
 from .reconcile.comparison import ReconcileOptions
 from .reconcile.lock import run_exclusive
 from .reconcile.reconciler import limiters_for, open_queue, reconcile_with_worker
@@ -116,6 +116,7 @@ class BucketClient:
                     open_queue(route, self.config) as jobs,
                     opened(route, self.config.worker, metrics, limits=limiters_for(jobs, route, metrics)) as stores,
                 ):
+                    await claim_downstream(route, self.config, jobs)
                     run = partial(
                         reconcile_with_worker, stores, jobs, self.config.worker, ReconcileOptions(), asyncio.Event(),
                         on_copied=on_copied_for(route, self.config, jobs),

@@ -15,6 +15,7 @@
     │   │   └── JobReleased *            the process stopped before the job sent anything
     │   └── ReconcileInProgress *        another process reconciles the route
     ├── ConfigError                  invalid configuration; lists all problems
+    │   └── RouteConflict            processes with other buckets or another channel share the route's Redis keys
     ├── StoreError                   an operation of a store failed; StoreUnavailable is one, too
     │   ├── StoreRefused             the store returned an error
     │   │   ├── NoSuchKey            a GET returned 404 NoSuchKey; a HEAD has no error code
@@ -63,6 +64,17 @@ class ConfigError(S3S3Error):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+
+
+class RouteConflict(ConfigError):
+    """Processes with other buckets or another channel share the route's Redis keys.
+
+    `is_running`: one of them is running now; else only their jobs are left.
+    """
+
+    def __init__(self, problems: Sequence[str], *, is_running: bool = True) -> None:
+        super().__init__(problems)
+        self.is_running = is_running
 
 
 class Unavailable(Retriable):

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from . import config as configuration
 from .config import Config
-from .errors import AccessDenied, ConfigError, NoSuchBucket, S3S3Error
+from .errors import AccessDenied, ConfigError, NoSuchBucket, RouteConflict, S3S3Error
 from .monitoring.formatting import duration_text
 from .monitoring.metrics import Metrics
 from .notifications.chaining import on_copied_for
@@ -28,7 +28,7 @@ from .reconcile.periodic import PeriodicReconcile, Schedule
 from .tasks import DRAIN_S, run_with_background
 from .transfer.route_stores import RouteStores, copy_budget, opened, probe_error
 from .worker.rate_limiter import rate_limiters
-from .worker.route_worker import STALLED_AFTER_S, RouteWorker
+from .worker.route_worker import STALLED_AFTER_S, RouteWorker, register_all
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,10 @@ class RouteListener:
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Receive notifications and copy until `stop` is set, then drain, deregister and resign."""
         background = [part.run() for part in (self.pubsub, self._backfill) if part]
-        await run_with_background(self._work(stop, drain_s), self._periodic.maintain(), *background)
+        try:
+            await run_with_background(self._work(stop, drain_s), self._periodic.maintain(), *background)
+        except RouteConflict:  # logged; this route stays unhealthy, and the others go on
+            await stop.wait()
 
     async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
         await self.worker.run(stop, drain_s)
@@ -220,18 +223,23 @@ async def listen(
     sources: Sequence[NotificationSource],
     stop: asyncio.Event,
     drain_s: float = DRAIN_S,
+    *,
+    take_over: bool = False,
 ) -> None:
     """Run all listeners and sources until `stop` is set.
 
     Args:
         drain_s: how long running copies may take to end after `stop`.
+        take_over: replace what the routes mean to other processes.
 
     Raises:
+        RouteConflict: a route means something else to other processes.
         RedisTooOld: Redis is older than 6.2.
         RedisUnavailable: Redis was unavailable until `stop`.
     """
     client = listeners[0].jobs.client
     await RedisRetry().run(partial(connection.check_version, client), stop)
+    await register_all([listener.worker for listener in listeners], take_over, stop)
     if not sources and not any(listener.pubsub for listener in listeners):
         log.warning("no channel, [stream], [sqs] or [webhook] is configured: only `s3s3 publish` adds keys")
     await asyncio.gather(

@@ -59,8 +59,9 @@ class Window:
 class Endpoint:
     """A bucket, or the keys under a prefix of it, and how to access it.
 
-    `host` None: AWS in `region`. `access_key_id` None: boto3's credential chain. `parent_table`: the configuration
-    table that contains its own table; "" for a top-level table. The fields after it are for destinations only.
+    `host` None: AWS in `region`; a mirror's source has no bucket, and its URL here. `access_key_id` None: boto3's
+    credential chain. `parent_table`: the configuration table that contains its own table; "" for a top-level table. The
+    fields after it are for destinations only.
     """
 
     name: str

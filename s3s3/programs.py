@@ -14,6 +14,7 @@ from typing import Any
 from .api import default_worker_settings
 from .config import WorkerSettings
 from .model import Job, Lane, Outcome, Proof, Result, Route, matcher
+from .monitoring.heartbeat import claim_route
 from .monitoring.metrics import Metrics
 from .notifications.message import BadMessage, check_key
 from .queue.base import DeadLetter, JobRequest, QueueStats
@@ -98,6 +99,7 @@ class Queue:
         self._client = connect(url)
         self._jobs = RedisJobQueue.of(self._client, route, lease_s=60.0)  # it claims nothing
         self._matches = matcher(route)
+        self._is_claimed = False
 
     async def __aenter__(self) -> Queue:
         return self
@@ -122,7 +124,11 @@ class Queue:
         Raises:
             ValueError: a key is not valid, or the route does not include it. Nothing was put on the queue.
             TimeoutError: outcomes are missing after `timeout_s`; their keys remain on the queue.
+            RouteConflict: the listeners of a route of this name have other buckets or another channel.
         """
+        if not self._is_claimed:
+            await claim_route(self.route, self._jobs, "Queue")
+            self._is_claimed = True
         wanted = [keys] if isinstance(keys, str) else list(keys)
         for key in wanted:
             self._check(key)

@@ -26,7 +26,7 @@ class ProxySettings:
     @property
     def route(self) -> Route:
         """The route of the misses; its name is part of Redis keys."""
-        return _route("mirror.proxy", self.destination, self.namespace)
+        return _route("mirror.proxy", self.destination, self.namespace, self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,5 +89,5 @@ class MirrorSettings:
         return (*redirect, *([self.proxy.route] if self.proxy else []))
 
 
-def _route(name: str, destination: Endpoint, namespace: str) -> Route:
-    return Route(name, Endpoint(f"{name}.source", ""), (destination,), namespace=namespace)
+def _route(name: str, destination: Endpoint, namespace: str, source_url: str | None = None) -> Route:
+    return Route(name, Endpoint(f"{name}.source", "", source_url), (destination,), namespace=namespace)

@@ -11,12 +11,12 @@ from ..model import Endpoint, Route
 
 def overlap(first: Endpoint, second: Endpoint) -> bool:
     """Whether both can hold the same key: same store and bucket, and one prefix begins with the other."""
-    if _bucket(first) != _bucket(second):
+    if bucket_of(first) != bucket_of(second):
         return False
     return first.prefix.startswith(second.prefix) or second.prefix.startswith(first.prefix)
 
 
-def _bucket(endpoint: Endpoint) -> tuple[str, int, str]:
+def bucket_of(endpoint: Endpoint) -> tuple[str, int, str]:
     """Return host, port and bucket. AWS counts as one host, because its bucket names are globally unique."""
     host = (endpoint.host or "amazonaws.com").lower().rstrip(".")
     if f".{host}".endswith(".amazonaws.com"):
@@ -33,7 +33,7 @@ def config_warnings(routes: Sequence[Route]) -> list[str]:
         for route in routes
         for destination in route.destinations
         for other in routes
-        if destination.delete and other is not route and _bucket(destination) == _bucket(other.source)
+        if destination.delete and other is not route and bucket_of(destination) == bucket_of(other.source)
         and other.source.prefix.startswith(destination.prefix)
     ]  # fmt: skip
 

@@ -12,6 +12,7 @@ from functools import partial
 from ..config.mirror import MirrorSettings, ProxySettings, RedirectSettings
 from ..monitoring.metrics import Metrics
 from ..s3 import Timeouts
+from ..worker.route_worker import register_all
 from .copy_proxy import CopyProxy, source_url
 from .copy_states import DAY_S, CopyStates
 from .http_server import Connections, JsonAccessLog, serve
@@ -78,9 +79,15 @@ async def open_frontends(
         yield [await stack.enter_async_context(frontend) for frontend in frontends]
 
 
-async def run(opened: Sequence[FrontEnd], stop: asyncio.Event, drain_s: float) -> None:
-    """Copy misses until `stop` is set."""
-    await asyncio.gather(*(route.run(stop, drain_s) for frontend in opened for route in frontend.routes))
+async def run(opened: Sequence[FrontEnd], stop: asyncio.Event, drain_s: float, *, take_over: bool = False) -> None:
+    """Copy misses until `stop` is set.
+
+    Raises:
+        RouteConflict: a front end means something else to other processes, and `take_over` is False.
+    """
+    routes = [route for frontend in opened for route in frontend.routes]
+    await register_all([route.worker for route in routes], take_over, stop)
+    await asyncio.gather(*(route.run(stop, drain_s) for route in routes))
 
 
 @asynccontextmanager

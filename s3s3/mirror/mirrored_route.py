@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 
 from ..config import WorkerSettings
-from ..errors import S3S3Error, StoreError, StoreUnavailable
+from ..errors import RouteConflict, S3S3Error, StoreError, StoreUnavailable
 from ..model import Endpoint, Job, Outcome, Result, Route
 from ..monitoring.metrics import Metrics
 from ..queue.redis_queue import RedisJobQueue
@@ -130,7 +130,10 @@ class MirroredRoute:
         await run_with_background(self._work(stop, drain_s), self.misses.run())
 
     async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
-        await self.worker.run(stop, drain_s)
+        try:
+            await self.worker.run(stop, drain_s)
+        except RouteConflict:  # logged; the front end stays unhealthy
+            await stop.wait()
         self.misses.stop()
 
     async def head(self, key: str) -> ObjectInfo | None:

@@ -6,10 +6,31 @@ from collections.abc import Collection
 
 from ..config import Config, overlap
 from ..model import Lane, Notification, Result, Route
+from ..monitoring.heartbeat import claim_route
 from ..queue.redis_calls import translate_errors
 from ..queue.redis_queue import RedisJobQueue
 from ..worker.worker import OnCopied
 from .routing import RouteQueue, Routing
+
+
+async def claim_downstream(
+    route: Route, config: Config, jobs: RedisJobQueue | None, *, take_over: bool = False
+) -> None:
+    """Do for each downstream route, whose queue gets the keys of copies, what `claim_route` does."""
+    if jobs is not None:
+        for other in {other.name: other for _, other in _links(route, config)}.values():
+            queue = RedisJobQueue.of(jobs.client, other, config.worker.lease_s)
+            await claim_route(other, queue, "bucket", take_over=take_over)
+
+
+def _links(route: Route, config: Config) -> list[tuple[str, Route]]:
+    """Return each downstream route, after the prefix of the destination that overlaps its source."""
+    return [
+        (destination.prefix, other)
+        for destination in route.destinations
+        for other in config.routes
+        if other.name != route.name and overlap(destination, other.source)
+    ]
 
 
 def on_copied_for(route: Route, config: Config, jobs: RedisJobQueue | None) -> OnCopied | None:
@@ -20,12 +41,7 @@ def on_copied_for(route: Route, config: Config, jobs: RedisJobQueue | None) -> O
     Workers call it before they settle the job. If a worker dies in between, the next one finds an equal copy and calls
     it again: a copy is announced at least once. `jobs` is None in a reconcile without Redis, which announces nothing.
     """
-    links = [
-        (destination.prefix, other)
-        for destination in route.destinations
-        for other in config.routes
-        if other.name != route.name and overlap(destination, other.source)
-    ]
+    links = _links(route, config)
     if jobs is None or not (links or config.pubsub.mark_done):
         return None
     client, lease_s = jobs.client, config.worker.lease_s

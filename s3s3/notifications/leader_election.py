@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Callable
 from functools import partial
 
 from ..queue.redis_calls import LuaScripts, RedisRetry
@@ -28,14 +29,17 @@ class LeaderElection:
         listener: id of this listener.
         buffer: when elected, it skips what the previous leader has enqueued.
         watermark: converts times to Redis's clock.
+        route_token: returns the token of the route's fingerprint; "" is not checked.
 
     Attributes:
         is_leader: whether this listener was the leader at its last renewal.
     """
 
     def __init__(
-        self, scripts: LuaScripts, channel: str, listener: str, buffer: MessageBuffer, watermark: Watermark
-    ) -> None:
+        self, scripts: LuaScripts, channel: str, listener: str, buffer: MessageBuffer, watermark: Watermark,
+        route_token: Callable[[], str] = str,
+    ) -> None:  # fmt: skip
+        self._route_token = route_token
         self._scripts = scripts
         self._channel = channel
         self._listener = listener
@@ -70,7 +74,13 @@ class LeaderElection:
         complete_from_s = self._buffer.complete_from_s(subscribed_s)
         complete_from_ms = await self._watermark.redis_time_ms(complete_from_s, subscribed_s)
         state, has_watermark, enqueued_checkpoint = await self._scripts.run(
-            "elect", self._listener, int(LEASE_S * 1000), checkpoint, complete_from_ms, int(may_leave_gap)
+            "elect",
+            self._listener,
+            int(LEASE_S * 1000),
+            checkpoint,
+            complete_from_ms,
+            int(may_leave_gap),
+            self._route_token(),
         )
         if has_watermark:
             self._watermark.has_existed = True

@@ -78,8 +78,12 @@ class PubSubSource:
         self._retry = RedisRetry()
         scripts = LuaScripts(jobs.client, __package__, jobs.prefix, folder="lua")
         self._buffer = MessageBuffer(channel)
-        self.watermark = Watermark(scripts, channel, jobs.consumer)
-        self._election = LeaderElection(scripts, channel, jobs.consumer, self._buffer, self.watermark)
+
+        def route_token() -> str:
+            return jobs.route_token
+
+        self.watermark = Watermark(scripts, channel, jobs.consumer, route_token)
+        self._election = LeaderElection(scripts, channel, jobs.consumer, self._buffer, self.watermark, route_token)
         self.subscription = Subscription(subscriber_client, jobs.client, channel, jobs.prefix, self._buffer)
 
     @property

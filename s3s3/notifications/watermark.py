@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from ..queue.base import boottime_s
 from ..queue.redis_calls import LuaScripts
@@ -16,11 +17,15 @@ class Watermark:
     Redis's clock is read once for each subscription; other times are counted from there on `boottime_s`, which also
     runs while the machine sleeps. So a correction of either wall clock does not look like a gap.
 
+    Args:
+        route_token: returns the token of the route's fingerprint; "" is not checked.
+
     Attributes:
         has_existed: Redis had a watermark; if it is missing later, Redis has lost data.
     """
 
-    def __init__(self, scripts: LuaScripts, channel: str, listener: str) -> None:
+    def __init__(self, scripts: LuaScripts, channel: str, listener: str, route_token: Callable[[], str] = str) -> None:
+        self._route_token = route_token
         self._scripts = scripts
         self._channel = channel
         self._listener = listener
@@ -50,7 +55,13 @@ class Watermark:
         complete_from_ms = await self.redis_time_ms(complete_from_s, subscribed_s)
         enqueued_to_ms = await self.redis_time_ms(enqueued_to_s, subscribed_s)
         result, gap_ms = await self._scripts.run(
-            "advance", self._listener, complete_from_ms, enqueued_to_ms, checkpoint, int(self.has_existed)
+            "advance",
+            self._listener,
+            complete_from_ms,
+            enqueued_to_ms,
+            checkpoint,
+            int(self.has_existed),
+            self._route_token(),
         )
         self.has_existed = True
         if result == "first":

@@ -119,6 +119,10 @@ class RedisJobQueue(QueueAdmin):
 
     Every method can raise RedisUnavailable. `QueueAdmin` has the operators' methods.
 
+    Attributes:
+        route_token: of the route's fingerprint when this process registered; with another one in Redis, claims return
+            nothing. "" is not checked.
+
     Args:
         namespace: first part of every Redis key.
         source: name of the source, which names its circuit.
@@ -154,6 +158,7 @@ class RedisJobQueue(QueueAdmin):
         self.consumer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._destination_names = " ".join(destinations)
         self._store_names = " ".join(self._stores)
+        self.route_token = ""
         self._claims = 0
         self._all_taken_over_at_s = -lease_s
         self._delivered: list[tuple[str, str, str]] = []  # lane, ID and key of entries for the next claim
@@ -215,6 +220,7 @@ class RedisJobQueue(QueueAdmin):
             int(self.lease_s * 1000),
             int(with_expired),
             self._store_names,
+            self.route_token,
             *chain.from_iterable(delivered),
         )
         del self._delivered[: len(delivered)]

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, TypeVar
 from ..config import Config, WorkerSettings
 from ..errors import RoutePaused
 from ..model import Outcome, Result, Route, matcher, md5_of_etag
+from ..monitoring.heartbeat import claim_route
 from ..monitoring.metrics import Metrics
 from ..queue.base import Gap, JobRequest, ReconcileRecord
 from ..queue.connection import connected
@@ -51,14 +52,21 @@ def no_progress(summary: ReconcileSummary, outstanding: int) -> None:
 
 
 @asynccontextmanager
-async def open_queue(route: Route, config: Config, without_redis: bool = False) -> AsyncIterator[RedisJobQueue | None]:
+async def open_queue(
+    route: Route, config: Config, *, without_redis: bool = False, dry_run: bool = False, take_over: bool = False
+) -> AsyncIterator[RedisJobQueue | None]:
     """Yield the route's queue, or None for a reconcile that copies in this process.
 
     That is one without Redis, or between other buckets than the configuration's: listeners copy a queued key between
     the buckets of their configuration.
 
+    Args:
+        dry_run: change nothing in Redis.
+        take_over: replace what the route means to other processes.
+
     Raises:
         RedisUnavailable: Redis is configured and cannot be reached.
+        RouteConflict: the route means something else to other processes.
     """
     if route not in config.routes:
         yield None
@@ -69,7 +77,10 @@ async def open_queue(route: Route, config: Config, without_redis: bool = False) 
         yield None
         return
     async with connected(config.pubsub.url) as client:
-        yield RedisJobQueue.of(client, route, config.worker.lease_s)
+        jobs = RedisJobQueue.of(client, route, config.worker.lease_s)
+        if not dry_run:
+            await claim_route(route, jobs, "bucket", take_over=take_over)
+        yield jobs
 
 
 def limiters_for(jobs: RedisJobQueue | None, route: Route, metrics: Metrics) -> dict[str, DestinationRateLimiter]:

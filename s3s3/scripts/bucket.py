@@ -21,7 +21,7 @@ from ..errors import ConfigError, ReconcileInProgress, RoutePaused, S3S3Error
 from ..model import Route
 from ..monitoring.formatting import count_noun, duration_text
 from ..monitoring.metrics import Metrics
-from ..notifications.chaining import on_copied_for
+from ..notifications.chaining import claim_downstream, on_copied_for
 from ..reconcile.comparison import ReconcileOptions
 from ..reconcile.distributed import reconcile_distributed
 from ..reconcile.lock import run_exclusive
@@ -90,6 +90,7 @@ def command_line() -> cli.CommandParser:
         "--wait-for-lock", action="store_true", help="if another process is comparing the route, wait until it ends"
     )
     cli.add_drain(parser)
+    cli.add_take_over(parser)
     parser.add_argument("--without-redis", action="store_true", help="do not use the configured Redis")
     return parser
 
@@ -175,9 +176,17 @@ async def _compare(
                                allow_empty=arguments.allow_empty, metadata=arguments.metadata)  # fmt: skip
     metrics = Metrics()
     async with (
-        open_queue(route, settings, arguments.without_redis) as jobs,
+        open_queue(
+            route,
+            settings,
+            without_redis=arguments.without_redis,
+            dry_run=options.dry_run,
+            take_over=arguments.take_over,
+        ) as jobs,
         opened(route, settings.worker, metrics, limits=limiters_for(jobs, route, metrics)) as stores,
     ):
+        if not options.dry_run:
+            await claim_downstream(route, settings, jobs, take_over=arguments.take_over)
         on_copied = on_copied_for(route, settings, jobs)
         last = await jobs.load_reconcile_summary() if jobs else None
         with Progress(last.source_entries if last else None) as progress:

@@ -164,6 +164,15 @@ def add_drain(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_take_over(parser: argparse.ArgumentParser) -> None:
+    """Add --take-over, for commands that write to Redis."""
+    parser.add_argument(
+        "--take-over", action="store_true",
+        help="use the Redis keys of a route although processes with other buckets or another channel use them, or have "
+        "left jobs there; those processes stop working on the route",
+    )  # fmt: skip
+
+
 def add_http(parser: argparse.ArgumentParser) -> None:
     """Add the option of commands that serve the status page."""
     parser.add_argument(

@@ -5,17 +5,22 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 from collections.abc import AsyncIterator, Sequence
 
 from .. import config
+from ..errors import RouteConflict
 from ..model import Route
 from ..monitoring.formatting import count_noun, duration_text, time_text
+from ..monitoring.heartbeat import claim_route
 from ..queue.base import PAUSED, DeadLetter, QueueStats
 from ..queue.redis_queue import RedisJobQueue
 from ..tasks import run_async
 from . import cli, command
 from .output import print_indented, print_table, printable
 from .selection import add_selection, complete_dead_letters, connected_queues, destinations_of, select_routes
+
+log = logging.getLogger(__name__)
 
 RouteQueue = tuple[Route, RedisJobQueue]
 
@@ -80,11 +85,23 @@ async def _jobs(arguments: argparse.Namespace) -> int:
     extra = (DeadLetter.MESSAGES,) if arguments.action in ("list", "drop") else ()
     routes = select_routes(settings, arguments.route, arguments.destination, *extra)
     async with connected_queues(settings, routes) as (_, queues):
+        for route, jobs in queues:
+            await _check(route, jobs, is_read_only=arguments.action == "list")
         if arguments.action == "list":
             return await _list(arguments, queues)
         if arguments.action in ("pause", "resume"):
             return await _pause_or_resume(arguments, queues)
         return await _retry_or_drop(arguments, queues)
+
+
+async def _check(route: Route, jobs: RedisJobQueue, *, is_read_only: bool) -> None:
+    """Warn if this configuration has other buckets than what is in Redis; refuse changes while its processes run."""
+    try:
+        await claim_route(route, jobs, "jobs", verify=True)
+    except RouteConflict as error:
+        if error.is_running and not is_read_only:
+            raise
+        log.warning("%s", error)
 
 
 # -- retry and drop

@@ -42,6 +42,7 @@ def command_line() -> cli.CommandParser:
     )
     parser.add_argument("--no-initial", action="store_true", help="skip the comparison at start-up")
     cli.add_drain(parser)
+    cli.add_take_over(parser)
     cli.add_http(parser)
     return parser
 
@@ -73,6 +74,6 @@ async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
             return problems
 
         async with served(app, settings.http), notified(unhealthy_reason):
-            await listen(listeners, sources, stop, arguments.drain_s)
+            await listen(listeners, sources, stop, arguments.drain_s, take_over=arguments.take_over)
     log.info("stopped")
     return cli.OK

@@ -52,6 +52,7 @@ def command_line() -> cli.CommandParser:
         "--access-log", action="store_true", help="write a JSON line to standard output for each request"
     )
     cli.add_drain(parser)
+    cli.add_take_over(parser)
     cli.add_http(parser)
     parser.add_argument(
         "--make-buckets", action="store_true",
@@ -92,7 +93,7 @@ async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
             services.append(await stack.enter_async_context(open_cache(mirror.cache, metrics, **options)))
         log.info("s3s3 %s: serving %s", __version__, ", ".join(service.name for service in services))
         async with served(application(services, metrics, status_page_for(settings, client)), settings.http):
-            await asyncio.gather(run(frontends, stop, arguments.drain_s), stop.wait())
+            await asyncio.gather(run(frontends, stop, arguments.drain_s, take_over=arguments.take_over), stop.wait())
     log.info("stopped")
     return cli.OK
 

@@ -18,6 +18,7 @@ from .. import config
 from ..errors import ConfigError, RedisUnavailable
 from ..model import Lane, Result, Route, matcher
 from ..monitoring.formatting import count_noun
+from ..monitoring.heartbeat import claim_route
 from ..queue.base import PAUSED, JobRequest
 from ..queue.redis_calls import RedisRetry, translate_errors
 from ..queue.redis_queue import RedisJobQueue
@@ -74,6 +75,7 @@ def command_line() -> cli.CommandParser:
     parser.add_argument(
         "--pubsub", action="store_true", help="PUBLISH the keys on the Redis channel, as producers do; queue nothing"
     )
+    cli.add_take_over(parser)
     parser.add_argument("-0", "--null", action="store_true", help="keys on standard input end with NUL")
     return parser
 
@@ -98,6 +100,8 @@ async def _publish(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     settings = config.load(arguments.config)
     routes = select_routes(settings, arguments.route)
     async with connected_queues(settings, routes) as (client, queues):
+        for route, jobs in queues if not arguments.pubsub else ():
+            await claim_route(route, jobs, "publish", take_over=arguments.take_over)
         publisher: Publisher = QueuePublisher(queues)
         if arguments.pubsub:
             publisher = ChannelPublisher(client, routes)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
-from ..errors import RedisUnavailable, S3S3Error
+from ..errors import RedisUnavailable, RouteConflict, S3S3Error
 from ..model import Job, Outcome, Route
 from ..monitoring.formatting import duration_text
 from ..monitoring.heartbeat import Heartbeat, ProcessState
 from ..monitoring.metrics import JobObserver, Metrics
+from ..queue.redis_calls import RedisRetry
 from ..queue.redis_queue import RedisJobQueue
 from ..s3 import RateLimiter
-from ..tasks import run_with_background
+from ..tasks import run_with_background, wait_first
 from .worker import Copy, OnCopied, OnJobEnd, Worker
 
 log = logging.getLogger(__name__)
@@ -73,15 +75,38 @@ class RouteWorker:
         """How many jobs are running."""
         return self._worker.running
 
+    async def register(self, take_over: bool = False) -> None:
+        """Do what `Heartbeat.start` does."""
+        await self._heartbeat.start(take_over)
+
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
-        """Work until `stop`, drain for up to `drain_s`, and deregister."""
+        """Work until `stop`, drain for up to `drain_s`, and deregister.
+
+        Raises:
+            RouteConflict: a process with other buckets or another channel has taken over the route. This one has
+                drained, too.
+        """
+        stopping = asyncio.Event()
+
+        async def stop_when_superseded() -> None:
+            await wait_first(stop, self._heartbeat.superseded)
+            stopping.set()
+            await asyncio.Event().wait()
+
         try:
-            await run_with_background(self._worker.run(stop, drain_s), self._heartbeat.run())
+            work = self._worker.run(stopping, drain_s)
+            await run_with_background(work, self._heartbeat.run(), stop_when_superseded())
         finally:
-            try:
-                await self._heartbeat.deregister()
-            except RedisUnavailable as error:
-                log.warning("route %s: could not deregister this process: %s", self._route, error)
+            await self.deregister()
+        if self._heartbeat.conflict is not None and not stop.is_set():
+            raise self._heartbeat.conflict
+
+    async def deregister(self) -> None:
+        """Remove this process from the route's, or log a warning."""
+        try:
+            await self._heartbeat.deregister()
+        except RedisUnavailable as error:
+            log.warning("route %s: could not deregister this process: %s", self._route, error)
 
     def _on_job_end(self, job: Job, outcomes: Sequence[Outcome], duration_s: float) -> None:
         self.observer.on_job_end(job, outcomes, duration_s)
@@ -90,6 +115,8 @@ class RouteWorker:
 
     def health_problem(self) -> str:
         """Return why the route makes no progress, or ""."""
+        if self._heartbeat.conflict is not None:
+            return str(self._heartbeat.conflict)
         silent_s = self._worker.silent_s
         if silent_s > STALLED_AFTER_S:
             return f"route {self._route}: the queue has not answered for {duration_text(silent_s)}"
@@ -106,3 +133,23 @@ class RouteWorker:
     async def measure(self) -> None:
         """Update the route's gauges. Raises RedisUnavailable."""
         self.observer.measure(await self._jobs.stats(), self.running)
+
+
+async def register_all(workers: Sequence[RouteWorker], take_over: bool, stop: asyncio.Event) -> None:
+    """Register the workers of all routes, waiting for Redis; if one is refused, none stays registered.
+
+    Raises:
+        RouteConflict: routes mean something else to other processes; all problems are listed.
+        RedisUnavailable: Redis was unavailable until `stop`.
+    """
+    retry = RedisRetry()
+    problems: list[str] = []
+    for worker in workers:
+        try:
+            await retry.run(partial(worker.register, take_over), stop)
+        except RouteConflict as error:
+            problems += error.problems
+    if problems:
+        for worker in workers:
+            await worker.deregister()
+        raise RouteConflict(problems)

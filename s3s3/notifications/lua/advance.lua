@@ -1,6 +1,7 @@
 -- Advances the watermark and the checkpoint: every message before them is on the queue.
 -- KEYS[1]  prefix of the route's keys
--- ARGV     listener, complete_from_ms, enqueued_to_ms, checkpoint, has_existed ('1' or '0')
+-- ARGV     listener, complete_from_ms, enqueued_to_ms, checkpoint, has_existed ('1' or '0'), token of the route's
+--          fingerprint ('': not checked)
 --
 -- The leader has received every message from complete_from_ms on, and enqueued them up to enqueued_to_ms (Redis's
 -- clock). has_existed: it has seen a watermark before.
@@ -9,7 +10,7 @@
 --   first       there was no watermark yet
 --   gap         no listener covered the gap_ms before complete_from_ms; recorded as a gap
 --   data_loss   there was a watermark, and Redis has lost it; recorded as a gap with an unknown start
---   not_leader  another listener leads; nothing was changed
+--   not_leader  another listener leads, or the route means something else by now; nothing was changed
 local prefix = KEYS[1]
 local listener, complete_from_ms, enqueued_to_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local checkpoint, has_existed = ARGV[4], ARGV[5] == '1'
@@ -24,7 +25,9 @@ local function record_gap(from_ms)
 end
 
 local leader = redis.call('GET', prefix .. 'leader')
-if leader and leader ~= listener then
+local token = redis.call('HGET', prefix .. 'fingerprint', 'token')
+local is_superseded = ARGV[6] ~= '' and token and token ~= ARGV[6]
+if is_superseded or (leader and leader ~= listener) then
   return {'not_leader', 0}
 end
 

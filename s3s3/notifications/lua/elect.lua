@@ -1,11 +1,12 @@
 -- Takes or renews the leadership of a channel, and publishes a new checkpoint to all its listeners.
 -- KEYS[1]  prefix of the route's keys
--- ARGV     listener, lease_ms, checkpoint, complete_from_ms, may_leave_gap ('1' or '0')
+-- ARGV     listener, lease_ms, checkpoint, complete_from_ms, may_leave_gap ('1' or '0'), token of the route's
+--          fingerprint ('': not checked)
 --
 -- complete_from_ms: time (Redis's clock) from which this listener has received every message.
 -- Returns {state, has_watermark, enqueued_checkpoint}, with state one of
 --   leader    elected or renewed
---   follower  another listener leads
+--   follower  another listener leads, or the route means something else by now
 --   deferred  there is no leader, but this listener lacks messages published since the watermark, which other
 --             listeners may have; they go first, unless may_leave_gap
 local prefix = KEYS[1]
@@ -17,7 +18,9 @@ local leader = redis.call('GET', leader_key)
 local watermark_ms = tonumber(redis.call('GET', prefix .. 'watermark'))
 local has_watermark = watermark_ms and 1 or 0
 
-if leader and leader ~= listener then
+local token = redis.call('HGET', prefix .. 'fingerprint', 'token')
+local is_superseded = ARGV[6] ~= '' and token and token ~= ARGV[6]
+if is_superseded or (leader and leader ~= listener) then
   return {'follower', has_watermark, ''}
 end
 local would_leave_gap = not leader and watermark_ms and watermark_ms < complete_from_ms

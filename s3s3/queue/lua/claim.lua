@@ -1,12 +1,13 @@
 -- ARGV: consumer, token prefix, free slots, bulk slots to fill before fresh jobs, maximum of bulk slots,
 --       lease in ms, '1' to take over expired claims too, all stores (the source first),
---       then for each entry that a blocking read delivered: lane, entry, key.
--- Returns {jobs, open circuits, 1 if the route is paused, 1 if expired claims may be left}. A job is {key, destinations,
+--       token of the route's fingerprint ('' for no check), then for each entry that a blocking read delivered: lane, entry, key.
+-- Returns {jobs, open circuits, 1 if the route is paused
+-- or means something else by now, 1 if expired claims may be left}. A job is {key, destinations,
 -- lane, entry, token, unconditional, notified_ms, attempts, trackers}; a circuit is {store, key that probes it or ''}.
 local consumer, token_prefix = ARGV[2], ARGV[3]
 local free, min_bulk, max_bulk = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local lease_ms, with_expired, stores = tonumber(ARGV[7]), ARGV[8] == '1', ARGV[9]
-local FIRST_DELIVERED = 10
+local route_token, FIRST_DELIVERED = ARGV[10], 11
 local IDLE_CONSUMER_KEPT_MS = 60 * lease_ms
 local MAX_READS = 50 -- of a lane full of obsolete entries: Redis runs nothing else meanwhile
 local jobs = {}
@@ -36,6 +37,20 @@ local function claim_delivered()
   for i = FIRST_DELIVERED, #ARGV, 3 do
     local lane, entry, key = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     if claim(lane, entry, key) then redis.call('XCLAIM', PREFIX .. lane, GROUP, consumer, 0, entry, 'JUSTID') end
+  end
+end
+
+-- Queue delivered entries again, for other processes.
+local function return_delivered()
+  for i = FIRST_DELIVERED, #ARGV, 3 do
+    local lane, entry, key = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+    local record = read_record(key)
+    local is_own = record.lane == lane and record.entry == entry
+    if is_own and record.phase == 'queued' then
+      write_queued(key, lane, record.destinations, record.unconditional, record.notified_ms, record.attempts,
+                   record.trackers)
+    end
+    if not (is_own and record.phase == 'running') then delete_entry(lane, entry) end
   end
 end
 
@@ -132,6 +147,11 @@ local function open_circuits()
   return circuits
 end
 
+-- A process with other buckets has taken over the route: leave its jobs to its processes.
+if route_token ~= '' and (redis.call('HGET', PREFIX .. 'fingerprint', 'token') or route_token) ~= route_token then
+  return_delivered()
+  return {{}, {}, 1, 0}
+end
 -- Delivered entries are claimed even on a paused route: left pending, they would wait until their lease expires.
 claim_delivered()
 local paused, more_expired = redis.call('EXISTS', PREFIX .. 'paused'), false
