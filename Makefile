@@ -8,13 +8,13 @@ help:
 	@echo "make demo      a demonstration with real servers on this machine"
 	@echo "make test      the test suite, about six minutes; ARGS=--long for all tests"
 	@echo "make check     linter, formatter, type checker, allowed imports, documentation"
-	@echo "make docs      the documentation into docs/_build/html, man pages into docs/_build/man"
+	@echo "make docs      the documentation into docs/_build/html, man pages into docs/_build/man, completion"
 	@echo "make faults    the tests in tests/faults for FAULT_MINUTES (default 10)"
 	@echo "make bench     s3s3 beside rclone and others; ARGS=--quick takes a minute"
 	@echo "make stores-table  update docs/stores.md from s3s3 check on real stores"
 	@echo "make constraints   update the versions that CI and the image install; needs uv"
 	@echo "make release   wheel, sdist, image, audit, SBOM; needs internet access and podman"
-	@echo "make test-all  the tests that need no server, on each Python from 3.10 to 3.13 found"
+	@echo "make test-all  the tests that need no server, on each Python from 3.10 to 3.14 found"
 
 demo:
 	@GOAL="$(MAKECMDGOALS)" sh .ci/venv $(VENV) demo
@@ -36,6 +36,7 @@ check: environment-docs
 docs: environment-docs
 	@$(IN_VENV) -m sphinx -W --keep-going --quiet docs docs/_build/html
 	@$(IN_VENV) -m sphinx -W --keep-going --quiet -b man docs docs/_build/man
+	@sh .ci/completion $(IN_VENV) docs/_build/completion
 
 bench: environment-bench
 	@$(IN_VENV) -m bench $(ARGS)
@@ -46,7 +47,7 @@ stores-table: environment
 constraints:
 	@sh .ci/constraints
 
-release: environment
+release: docs
 	@sh .ci/release $(VENV)
 
 test-all:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -73,15 +74,29 @@ def test_the_wheel_that_the_sdist_gives_installs_and_runs(tmp_path: Path) -> Non
     for name in listed.splitlines():
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, checkout / name)
+    # As `make docs` does.
+    subprocess.run([sys.executable, "-m", "sphinx", "-Q", "-b", "man", "docs", "docs/_build/man"],
+                   cwd=checkout, check=True, env={**os.environ, "PYTHONPATH": str(checkout)})  # fmt: skip
+    subprocess.run(["sh", ".ci/completion", sys.executable, "docs/_build/completion"], cwd=checkout, check=True)
+    (checkout / "conf" / "container" / "secrets.env").write_text("KEY=hush")
     subprocess.run([sys.executable, "-m", "build", "--outdir", tmp_path, checkout], check=True)
     data_files = {name for name in listed.splitlines() if name.startswith("s3s3/") and not name.endswith(".py")}
     assert "s3s3/queue/lua/claim.lua" in data_files
+    shared = {name for name in listed.splitlines() if name.startswith(("conf/", "supervisord/"))}
     (sdist,), (wheel,) = tmp_path.glob("*.tar.gz"), tmp_path.glob("*.whl")
     with tarfile.open(sdist) as archive:
-        assert {f"s3s3-{__version__}/{name}" for name in data_files} <= set(archive.getnames())
+        packed = archive.getnames()
+    assert {f"s3s3-{__version__}/{name}" for name in data_files | shared | {"CHANGELOG.md"}} <= set(packed)
+    assert not [name for name in packed if name.endswith("secrets.env")]
     packed = zipfile.ZipFile(wheel).namelist()
     assert data_files <= set(packed)
     assert not [name for name in packed if name.startswith(("tests/", "bench/"))]
+    share = f"s3s3-{__version__}.data/data/share/"
+    assert {name.removeprefix(share) for name in packed if name.startswith(share)} == {
+        *(f"s3s3/{name}" for name in shared),
+        "doc/s3s3/CHANGELOG.md", "man/man1/s3s3.1", "man/man5/s3s3.toml.5", "bash-completion/completions/s3s3",
+        "zsh/site-functions/_s3s3", "fish/vendor_completions.d/s3s3.fish",
+    }  # fmt: skip
 
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
