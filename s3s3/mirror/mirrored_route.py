@@ -15,7 +15,7 @@ from ..model import Endpoint, Job, Outcome, Result, Route
 from ..monitoring.metrics import Metrics
 from ..queue.redis_queue import RedisJobQueue
 from ..s3 import ObjectInfo, Source, Store, Timeouts
-from ..s3.transport.pool import LOOKUP_CONNECTIONS, LOOKUP_TIMEOUTS, MAX_LOOKUP_S
+from ..s3.transport.limits import LOOKUP_CONNECTIONS, LOOKUP_TIMEOUTS, MAX_LOOKUP_S
 from ..tasks import run_with_background, timeout
 from ..transfer.budget import CopyBudget
 from ..transfer.copier import Copier

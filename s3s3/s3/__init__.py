@@ -17,7 +17,7 @@ from .objects import (
 )
 from .request import Priority, RateLimiter
 from .signing import Credentials
-from .transport.pool import Timeouts
+from .transport.limits import Timeouts
 
 __all__ = ["RECORDED_ETAG", "RECORDED_HEADERS", "TAGGING", "BodyReader", "BucketAdmin", "Credentials", "ObjectInfo",
            "ObjectStream", "Page", "Priority", "PutResult", "RateLimiter", "Source", "Store", "Timeouts",

@@ -10,7 +10,7 @@ from ..errors import StoreRefused
 from ..model import Endpoint
 from .address import Query
 from .request import Request, S3Requester
-from .transport.pool import Timeouts
+from .transport.limits import Timeouts
 
 RULE_ID = "s3s3-mirror"
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"

@@ -14,7 +14,7 @@ from .listing import BucketLister, Page
 from .multipart import Multipart
 from .objects import ObjectInfo, ObjectStream, PutResult, is_encrypted, object_info
 from .request import Body, KeyMapper, LeaseCheck, RateLimiter, Request, Retries, S3Requester, encode_key, no_check
-from .transport.pool import Timeouts
+from .transport.limits import Timeouts
 from .xml import etag_in_body
 
 
@@ -88,6 +88,7 @@ class Store:
                 except UnexpectedResponse:
                     response.close()
                     raise
+                response.lift_deadline()
                 stream = ObjectStream(info, response, lambda error: self._requester.transport_error(request, error))
                 return stream, None if info.size_bytes > limit_bytes else await stream.body()
             except StoreError as error:

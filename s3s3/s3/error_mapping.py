@@ -253,7 +253,7 @@ def _failure(endpoint: Endpoint, address: Address, error: TransportError) -> tup
     if isinstance(error, PrematureResponse):
         return f"{address} reported success before it had the whole body", ""
     if isinstance(error, TransportTimeout):
-        return f"{address} did not answer in time", ""
+        return f"{address} did not answer in time: {error}", ""
     assert isinstance(error, ConnectionLost)
     advice = "" if endpoint.is_secure or error.reused else f"if it speaks HTTPS there, set is_secure = true in {table}"
     event = "closed" if cause is None else f"lost ({cause})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
@@ -11,8 +12,9 @@ from typing import NamedTuple, Protocol
 
 from ..errors import IntegrityError, StoreError, StoreUnavailable, UnexpectedResponse
 from ..model import Endpoint
-from .transport.connection import Connection, Head
+from .transport.connection import Connection
 from .transport.errors import ConnectionLost, TransportError
+from .transport.framing import Head
 
 #: User metadata in which s3s3 records the source's ETag if the ETags alone cannot prove that a copy is equal.
 RECORDED_ETAG = "x-amz-meta-s3s3-source-etag"
@@ -75,6 +77,11 @@ class S3Response:
         except BaseException:
             self.close(abort=True)
             raise
+
+    def lift_deadline(self) -> None:
+        """Let the body take as long as the store sends at least `Timeouts.min_bytes_per_s`."""
+        if self._connection is not None:
+            self._connection.end_within(math.inf)
 
     async def read_prefix(self, limit_bytes: int) -> bytes:
         """Return the body, or at least its first `limit_bytes`, and close the response. Raises TransportError."""

@@ -15,12 +15,12 @@ from .address import Address
 from .client import Store
 from .listing import BucketLister, ListPage
 from .request import KeyMapper, S3Requester
-from .transport.pool import Timeouts
+from .transport.limits import Timeouts
 
 KEY_PREFIX = "s3s3-check-"
 #: A third of what S3 allows: it returns RequestTimeTooSkewed from 15 minutes (S3 API reference, "Error responses").
 MAX_CLOCK_SKEW_S = 300
-_TIMEOUTS = Timeouts(connect_s=5, read_s=15, write_s=15)
+_TIMEOUTS = Timeouts(connect_s=5, read_s=15, list_s=120, write_s=15)
 _SMALL_BYTES = 1024 * 1024
 _CONTENT = b"s3s3 check"
 _MD5 = hashlib.md5(_CONTENT, usedforsecurity=False).digest()

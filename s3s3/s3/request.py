@@ -21,7 +21,8 @@ from .objects import S3Response, http_date_ms
 from .signing import CredentialProvider, Credentials, Signer, signer
 from .transport.connection import Connection
 from .transport.errors import TransportError
-from .transport.pool import Pool, Timeouts
+from .transport.limits import Timeouts
+from .transport.pool import Pool
 from .xml import RESULT_LIMIT_BYTES, parse_result
 
 ATTEMPTS = 3
@@ -213,6 +214,8 @@ class S3Requester:
     ) -> S3Response:
         """Send a request once. Return its 200 or 204 response, or the 404 to a HEAD, with the body unread.
 
+        The limit on the whole response (`Timeouts`) applies until `S3Response.lift_deadline`.
+
         Raises the error that any other response or a transport failure maps to, and what `check_lease` raises.
         """
         operation, _, encoded_key, query, headers, body, size_bytes = request
@@ -230,8 +233,11 @@ class S3Requester:
             head = self._request_head(method, encoded_key, query, headers, size_bytes, signer)
             check_lease()
             if isinstance(body, bytes):
-                timeout_s = self._timeouts.write_s if method in WRITES else None
-                connection.send(head, body, size_bytes=size_bytes, is_head=method == "HEAD", timeout_s=timeout_s)
+                timeouts, is_list = self._timeouts, operation == "LIST"
+                connection.send(
+                    head, body, size_bytes=size_bytes, is_head=method == "HEAD", may_be_silent=is_list,
+                    timeout_s=timeouts.write_s if method in WRITES else timeouts.list_s if is_list else timeouts.read_s,
+                )  # fmt: skip
             else:
                 await self._send_stream(connection, head, body(), size_bytes)
             response = S3Response(await connection.head(), connection, self._pool)

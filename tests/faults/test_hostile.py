@@ -20,7 +20,7 @@ from s3s3.notifications.message import BadMessage, parse_message, printable_mess
 from s3s3.s3 import Store, request
 from s3s3.s3.error_mapping import error_for_response
 from s3s3.s3.listing import parse_page
-from s3s3.s3.transport.connection import body_of, parse_head
+from s3s3.s3.transport.framing import body_of, parse_head
 from tests.config.configurations import SOUND
 from tests.faults import duration
 from tests.faults.results import report

@@ -23,7 +23,8 @@ from s3s3.notifications.s3_events import parse_events
 from s3s3.s3 import http_date_ms
 from s3s3.s3.error_mapping import error_for_response
 from s3s3.s3.listing import PAGE_LIMIT_BYTES, parse_page
-from s3s3.s3.transport.connection import Chunked, Connection, body_of, parse_head
+from s3s3.s3.transport.connection import Connection
+from s3s3.s3.transport.framing import Chunked, body_of, parse_head
 from s3s3.s3.xml import RESULT_LIMIT_BYTES, etag_in_body, parse_result, unescape
 
 ENDPOINT = Endpoint("destination", "bucket", secret_access_key=Secret("s3cr3t"))

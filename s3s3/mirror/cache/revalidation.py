@@ -8,7 +8,7 @@ import logging
 from ...errors import StoreError, StoreUnavailable
 from ...monitoring.log import log_fields
 from ...s3 import Store
-from ...s3.transport.pool import MAX_LOOKUP_S
+from ...s3.transport.limits import MAX_LOOKUP_S
 from ...tasks import timeout
 from .directory import CacheDirectory, CachedObject
 

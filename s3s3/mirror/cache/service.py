@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ...config.mirror import CacheSettings
 from ...monitoring.metrics import Metrics
 from ...s3 import Credentials, Store
-from ...s3.transport.pool import LOOKUP_CONNECTIONS, LOOKUP_TIMEOUTS
+from ...s3.transport.limits import LOOKUP_CONNECTIONS, LOOKUP_TIMEOUTS
 from ...tasks import cancel
 from ...transfer.route_stores import probe_error
 from ..http_server import Connections, JsonAccessLog, serve

@@ -23,7 +23,7 @@ from ...model import Endpoint, md5_of_etag
 from ...s3.objects import KEPT_HEADERS, BodyReader, ObjectInfo, ObjectStream, S3Response, http_date_ms
 from ...s3.transport.connection import Connection
 from ...s3.transport.errors import ConnectFailed, ContentMD5Mismatch, TransportError, TransportTimeout
-from ...s3.transport.pool import Timeouts
+from ...s3.transport.limits import Timeouts
 from ...tasks import timeout
 from ...transfer.budget import CopyBudget
 from .unsized_body import spool_body
@@ -129,16 +129,15 @@ class Origin:
             address, connection = await self._connect(url, addresses)
         except TransportError as error:
             raise _unavailable(key, url, error) from error
-        owner = _SingleUse(self._timeouts.read_s)
+        owner = _SingleUse(self._timeouts)
         owner.watch(connection)
-        connection.end_within(self._timeouts.read_s)
         try:
             # Contains no header of the client: no Range, Authorization or condition.
             request = (
                 f"GET {url.target} HTTP/1.1\r\nhost: {url.host_header}\r\nuser-agent: s3s3/{__version__}\r\n"
                 "accept: */*\r\naccept-encoding: identity\r\nconnection: close\r\n\r\n"
             )
-            connection.send(request.encode("ascii"), b"", size_bytes=0, is_head=False)
+            connection.send(request.encode("ascii"), b"", size_bytes=0, is_head=False, timeout_s=self._timeouts.read_s)
             head = await connection.head()
         except BaseException as error:
             owner.release(connection)
@@ -197,16 +196,18 @@ class Origin:
 
 
 class _SingleUse:
-    """Owner of a connection that serves one request: checks its read timeout, and aborts it when released."""
+    """Owner of a connection that serves one request: checks its timeouts, and aborts it when released."""
 
-    def __init__(self, read_timeout_s: float) -> None:
-        self._read_timeout_s = read_timeout_s
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._timeouts = timeouts
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
-        connection.check_timeouts(loop.time(), self._read_timeout_s)
-        self._timer = loop.call_later(min(self._read_timeout_s / 4, 1.0), self.watch, connection)
+        timeouts = self._timeouts
+        connection.check_timeouts(loop.time(), timeouts, timeouts.min_bytes_per_s)
+        interval_s = min(timeouts.read_s / 4, timeouts.rate_window_s / 4, 1.0)
+        self._timer = loop.call_later(interval_s, self.watch, connection)
 
     def release(self, connection: Connection) -> None:
         if self._timer is not None:
@@ -265,7 +266,7 @@ def _unavailable(key: str, url: ParsedUrl, error: TransportError) -> StoreUnavai
         else:
             reason = f"cannot connect: {cause}" if str(cause) else "connecting timed out"
     elif isinstance(error, TransportTimeout):
-        reason = "it did not respond in time"
+        reason = f"it did not respond in time: {error}"
     elif isinstance(error, ContentMD5Mismatch):
         reason = "the body does not have the MD5 of its Content-MD5 header"
     else:

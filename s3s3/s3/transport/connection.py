@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection with precise knowledge of what was sent, and the parsing of responses (RFC 9112).
+"""One HTTP/1.1 connection with precise knowledge of what was sent.
 
 It replaces aiohttp's client, which repeats a PUT on its own if a kept connection turns out to be dead: a write without
 a check of the lease. aiohttp also takes five times the CPU time for a small object.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping
-from typing import NamedTuple
+from collections.abc import AsyncIterator
 
 from .errors import (
     BodyLengthMismatch,
@@ -22,20 +20,13 @@ from .errors import (
     TransportError,
     TransportTimeout,
 )
+from .framing import EMPTY_BODY, HEAD_LIMIT_BYTES, Head, body_of, parse_head
+from .limits import RateWindow, Timeouts
 
-HEAD_LIMIT_BYTES = 64 * 1024
 _READ_AHEAD_BYTES = 512 * 1024
 _WRITE_BUFFER_BYTES = 256 * 1024
 _SMALL_BODY_BYTES = 64 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
-#: A chunk's size and its extensions, or a line of the trailer.
-_MAX_CHUNK_LINE_BYTES = 4096
-_VERSIONS = ("HTTP/1.1 ", "HTTP/1.0 ")
-_STATUS = re.compile("[1-5][0-9][0-9]").fullmatch
-_AFTER_STATUS = ("", " ")
-_MAX_LENGTH_DIGITS = 18
-_TOO_LONG = "more bytes than the response announced"
 
 
 class Connection(asyncio.Protocol):
@@ -51,6 +42,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiter: asyncio.Future[None] | None = None
+        self._wait_from_s = 0.0
         self._error: BaseException | None = None
         self.closed = False
         self._write_paused = False
@@ -73,6 +65,12 @@ class Connection(asyncio.Protocol):
         self._reading_paused = False
         self.progress_s = self._loop.time()
         self._deadline_s = math.inf
+        self._timeout_s = math.inf
+        self._may_be_silent = False
+        self._waited_s = 0.0
+        self._received_bytes = 0
+        self._written_bytes = 0
+        self._rate: RateWindow | None = None
 
     def finish(self) -> bool:
         """End a request. Return whether the next one may follow: everything was sent, and the response was read."""
@@ -86,6 +84,7 @@ class Connection(asyncio.Protocol):
 
     def end_within(self, timeout_s: float) -> None:
         """Fail the request with TransportTimeout if it has not ended after `timeout_s`."""
+        self._timeout_s = timeout_s
         self._deadline_s = self._loop.time() + timeout_s
 
     def abort(self) -> None:
@@ -100,29 +99,53 @@ class Connection(asyncio.Protocol):
         self.transport.abort()
         self._wake()
 
-    def check_timeouts(self, now_s: float, read_s: float) -> None:
-        """Fail the request if its deadline has passed, or if no byte was sent or received for `read_s`."""
+    def check_timeouts(self, now_s: float, timeouts: Timeouts, min_bytes_per_s: float) -> None:
+        """Fail the request with TransportTimeout if it has exceeded a limit.
+
+        That is its deadline, silence for `read_s`, or less than `min_bytes_per_s` of a body for `rate_window_s`.
+        """
         if self._waiter is None:
             return
         unsent_bytes = self.transport.get_write_buffer_size()
         if unsent_bytes != self._unsent_bytes:
             self._unsent_bytes, self.progress_s = unsent_bytes, now_s
-        if now_s > self._deadline_s or now_s - self.progress_s > read_s:
-            self._error = TimeoutError()
-            self.abort()
+        head, is_streaming = self._head, not self._sent_whole
+        if now_s > self._deadline_s:
+            received_bytes = len(self._raw) + self._informational_bytes if head is None else self._received_bytes
+            self._time_out(f"{received_bytes} bytes of the response in {self._timeout_s:g} s")
+        elif now_s - self.progress_s > timeouts.read_s and not (head is None and self._may_be_silent):
+            self._time_out(f"no byte in {timeouts.read_s:g} s")
+        elif head is not None or is_streaming:
+            moved_bytes = self._written_bytes - unsent_bytes if head is None else self._received_bytes
+            waited_s = self._waited_s + now_s - self._wait_from_s
+            if self._rate is None:
+                self._rate = RateWindow(waited_s, moved_bytes)
+            elif self._rate.is_too_slow(waited_s, moved_bytes, timeouts.rate_window_s, min_bytes_per_s):
+                direction = "taken" if head is None else "sent"
+                self._time_out(f"{self._rate.window_bytes} bytes {direction} in {timeouts.rate_window_s:g} s")
+
+    def _time_out(self, message: str) -> None:
+        self._error = TimeoutError(message)
+        self.abort()
 
     # one request
 
-    def send(self, head: bytes, body: bytes, *, size_bytes: int, is_head: bool, timeout_s: float | None = None) -> None:
-        """Send a request with its whole body; TransportTimeout if the response is not complete after `timeout_s`.
+    def send(
+        self, head: bytes, body: bytes, *, size_bytes: int, is_head: bool, timeout_s: float, may_be_silent: bool = False
+    ) -> None:
+        """Send a request with its whole body.
 
-        Raises BodyLengthMismatch, and sends nothing, if the head announces another length than the body has.
+        TransportTimeout if the response is not complete after `timeout_s`; `end_within` changes that.
+
+        Args:
+            size_bytes: as the head announces it. BodyLengthMismatch, and nothing is sent, if the body has another size.
+            may_be_silent: the response's head may take all of `timeout_s`, also without a byte for `read_s`.
         """
         if len(body) != size_bytes:
             raise BodyLengthMismatch(f"the body has {len(body)} bytes instead of the announced {size_bytes}")
         self._start(is_head)
-        if timeout_s is not None:
-            self._deadline_s = self._loop.time() + timeout_s
+        self._may_be_silent = may_be_silent
+        self.end_within(timeout_s)
         if len(body) <= _SMALL_BODY_BYTES:
             self.transport.write(head + body)
         else:
@@ -188,6 +211,7 @@ class Connection(asyncio.Protocol):
             if self.closed:
                 raise self._lost()
             self.transport.write(chunk)
+            self._written_bytes += len(chunk)
         while self._write_paused and self._head is None:
             await self._wait()
 
@@ -195,20 +219,22 @@ class Connection(asyncio.Protocol):
         """Return a future that `_wake` completes at the next event of the connection. Raises TransportError."""
         if self.closed:
             raise self._lost()
-        self.progress_s = self._loop.time()
+        self.progress_s = self._wait_from_s = self._loop.time()
         self._waiter = self._loop.create_future()
         return self._waiter
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if waiter is not None:
+            self._waited_s += self.progress_s - self._wait_from_s
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _lost(self) -> TransportError:
         error = self._error
         if isinstance(error, TransportError):
             return error
-        lost = self._mark(TransportTimeout() if isinstance(error, TimeoutError) else ConnectionLost())
+        lost = self._mark(TransportTimeout(str(error)) if isinstance(error, TimeoutError) else ConnectionLost())
         lost.__cause__ = error
         return lost
 
@@ -256,7 +282,7 @@ class Connection(asyncio.Protocol):
                 return
             if head.status >= 200:
                 self._raw.clear()
-                self._head, self._body = head, body
+                self._head, self._body, self._rate = head, body, None
                 if rest:
                     self._body_received(rest)
                 if self._waiter is not None:
@@ -289,9 +315,11 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        self.progress_s = self._loop.time()
         self._wake()
 
     def _body_received(self, raw: bytes) -> None:
+        self._received_bytes += len(raw)
         try:
             content = self._body.feed(raw)
         except ValueError as error:
@@ -312,178 +340,3 @@ class Connection(asyncio.Protocol):
             self._reading_paused = False
             if not self.transport.is_closing():
                 self.transport.resume_reading()
-
-
-class Head(NamedTuple):
-    """Status and headers of a response, and the framing of its body (RFC 9112, 6.3).
-
-    Attributes:
-        headers: lower-case names, values as surrogateescaped bytes.
-        persistent: the connection may serve another request.
-        length: of the body, by a valid Content-Length; None if there is none: the body is in chunks, or ends with the
-            connection. To a HEAD it is the length that a GET would announce. The only source of an object's size.
-        chunked: the body is in chunks.
-    """
-
-    status: int
-    headers: dict[str, str]
-    persistent: bool
-    length: int | None
-    chunked: bool
-
-
-def parse_head(raw: bytes | bytearray) -> Head:
-    """Parse the status line and the headers.
-
-    Raises ValueError for a head that is not HTTP/1.x or whose framing another reader could understand differently:
-    Transfer-Encoding with Content-Length or from HTTP/1.0, several lengths, folded lines, other line ends than CRLF.
-    """
-    text = raw.decode("utf-8", "surrogateescape")
-    line, *lines = text.split("\r\n")
-    status = line[9:12]
-    if line[:9] not in _VERSIONS or not _STATUS(status) or line[12:13] not in _AFTER_STATUS:
-        raise ValueError(f"the response starts with {line[:40]!r}")
-    if "\r\n " in text or "\r\n\t" in text or "\r\n:" in text:
-        raise ValueError("a header line without a name")
-    if not text.count("\n") == text.count("\r") == len(lines) or "\0" in text:
-        raise ValueError("a header line that contains a line break or a NUL")
-    headers: dict[str, str] = {}
-    repeated: dict[str, list[str]] = {}
-    for header in lines:
-        name, colon, value = header.partition(":")
-        if not colon or name[-1] <= " ":
-            raise ValueError("a header line without a name")
-        name, value = name.lower(), value.strip(" \t")
-        if name in headers and not (name == "content-length" and value == headers[name]):
-            repeated.setdefault(name, [headers[name]]).append(value)
-        else:
-            headers[name] = value
-    for name, values in repeated.items():
-        headers[name] = ", ".join(values)  # RFC 9110, 5.2
-    connection = headers.get("connection", "").lower()
-    persistent = "close" not in connection if line[7] == "1" else "keep-alive" in connection
-    length, chunked = _framing(headers, is_1_0=line[7] == "0")
-    if status == "204" and (length or chunked):
-        persistent = False  # a body that follows must not be read as the next response
-    return Head(int(status), headers, persistent, length, chunked)
-
-
-def _framing(headers: Mapping[str, str], *, is_1_0: bool) -> tuple[int | None, bool]:
-    """Return the length of the body if it is announced, and whether it is in chunks. Raises ValueError."""
-    encoding, announced = headers.get("transfer-encoding"), headers.get("content-length")
-    if encoding is not None:
-        if encoding.lower() != "chunked":
-            raise ValueError(f"an unknown transfer encoding, {encoding[:40]!r}")
-        if announced is not None or is_1_0:
-            raise ValueError("a Transfer-Encoding together with a Content-Length, or in HTTP/1.0")
-        return None, True
-    if announced is None:
-        return None, False
-    if not (announced.isascii() and announced.isdecimal() and len(announced) <= _MAX_LENGTH_DIGITS):
-        raise ValueError(f"a Content-Length that is not a number, {announced[:40]!r}")
-    return int(announced), False
-
-
-class Body:
-    """The framing of a body of known length; base class of the other two.
-
-    Attributes:
-        ended: the whole body was received.
-    """
-
-    def __init__(self, length: int) -> None:
-        self._left = length
-        self.ended = length == 0
-
-    def feed(self, raw: bytes) -> bytes:
-        """Return the content in `raw`. Raises ValueError if it is more than was announced."""
-        self._left -= len(raw)
-        if self._left < 0:
-            raise ValueError(_TOO_LONG)
-        self.ended = self._left == 0
-        return raw
-
-    def close(self) -> None:
-        """The peer has closed the connection, which ends an `UntilClose` body only."""
-
-
-#: The body of a response without one.
-EMPTY_BODY = Body(0)
-
-
-class UntilClose(Body):
-    """A body that ends with the connection."""
-
-    def __init__(self) -> None:
-        super().__init__(-1)
-
-    def feed(self, raw: bytes) -> bytes:
-        return raw
-
-    def close(self) -> None:
-        self.ended = True
-
-
-class Chunked(Body):
-    """A body in chunks (RFC 9112, 7.1). Extensions and trailers are ignored."""
-
-    def __init__(self) -> None:
-        super().__init__(-1)
-        self._left = 0  # of the current chunk, including the line end after it
-        self._partial_line = b""
-        self._in_trailer = False
-        self._trailer_bytes = 0
-
-    def feed(self, raw: bytes) -> bytes:
-        raw = self._partial_line + raw if self._partial_line else raw
-        self._partial_line = b""
-        content: list[bytes] = []
-        at = 0
-        while at < len(raw):
-            if self.ended:
-                raise ValueError(_TOO_LONG)
-            if self._left > 2:
-                chunk = raw[at : at + self._left - 2]
-                content.append(chunk)
-                self._left -= len(chunk)
-                at += len(chunk)
-                continue
-            end = raw.find(b"\n", at, at + _MAX_CHUNK_LINE_BYTES)
-            if end < 0:
-                self._partial_line = raw[at:]
-                if len(self._partial_line) >= _MAX_CHUNK_LINE_BYTES:
-                    raise ValueError("a chunk size line that does not end")
-                break
-            if raw[end - 1 : end] != b"\r" or end == at:
-                raise ValueError("a line of a chunk that does not end with CRLF")
-            self._line(raw[at : end - 1])
-            at = end + 1
-        return b"".join(content)
-
-    def _line(self, line: bytes) -> None:
-        if self._in_trailer:
-            self.ended = not line
-            self._trailer_bytes += len(line)
-            if self._trailer_bytes > HEAD_LIMIT_BYTES:
-                raise ValueError("a trailer that does not end")
-            return
-        if self._left:
-            if line:
-                raise ValueError("a chunk that is longer than its size")
-            self._left = 0
-            return
-        digits = line.partition(b";")[0].rstrip(b" \t")
-        if not _CHUNK_SIZE.fullmatch(digits):
-            raise ValueError("a chunk size that is not a number")
-        size = int(digits, 16)
-        self._left = size + 2 if size else 0
-        self._in_trailer = size == 0
-
-
-def body_of(head: Head, *, is_head: bool) -> Body:
-    """Return the framing of a response's body. `is_head`: of the response to a HEAD request."""
-    if is_head or head.status in (204, 304) or head.length == 0:
-        return EMPTY_BODY
-    if head.chunked:
-        return Chunked()
-    return UntilClose() if head.length is None else Body(head.length)

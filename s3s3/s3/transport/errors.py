@@ -26,7 +26,7 @@ class ConnectionLost(TransportError):
 
 
 class TransportTimeout(TransportError):
-    """No byte was received or sent for too long, or the whole request took too long."""
+    """A limit of `limits.Timeouts` was exceeded; the message says what the store did in how much time."""
 
 
 class ProtocolError(TransportError):

@@ -5,39 +5,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from dataclasses import dataclass
 
 from ...tasks import timeout
 from .connection import Connection
 from .errors import ConnectFailed
+from .limits import Timeouts
 
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Timeouts of one store, in seconds.
-
-    Attributes:
-        connect_s: for a connection, including TLS and name resolution.
-        read_s: while no byte is received or sent.
-        write_s: for a whole PUT of a body in memory, for the response to a streamed one after its last chunk, and for
-            a DELETE: after its lease has expired, a write can be in flight this long.
-        keep_s: how long an idle connection is kept. Less than servers allow (Ceph 65 s, Swift 60 s), so that a request
-            is rarely sent on a connection that the server is about to close.
-    """
-
-    connect_s: float = 10
-    read_s: float = 60
-    write_s: float = 60
-    keep_s: float = 15
-
-
-#: For HEAD requests of the mirror: its clients wait for the result.
-LOOKUP_TIMEOUTS = Timeouts(connect_s=3, read_s=5, write_s=5)
-
-LOOKUP_CONNECTIONS = 64
-
-#: How long a lookup may take, with all its attempts.
-MAX_LOOKUP_S = 8.0
+#: A check of the timeouts that is later than this is skipped.
+MAX_LATE_S = 2.0
 
 
 class Pool:
@@ -53,6 +28,7 @@ class Pool:
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._tls: ssl.SSLContext | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._check_due_s = 0.0
         self._closed = False
 
     async def acquire(self) -> Connection:
@@ -132,14 +108,18 @@ class Pool:
     def _start_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         """Schedule the next check: one timer for all, because one per request costs more than the signature."""
         if self._timer is None and not self._closed:
-            interval_s = min(1.0, self._timeouts.read_s / 4, self._timeouts.write_s / 4)
+            timeouts = self._timeouts
+            interval_s = min(1.0, timeouts.read_s / 4, timeouts.write_s / 4, timeouts.rate_window_s / 4)
             self._timer = loop.call_later(interval_s, self._check, loop)
+            self._check_due_s = loop.time() + interval_s
 
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now_s = loop.time()
-        for connection in tuple(self._open):
-            connection.check_timeouts(now_s, self._timeouts.read_s)
+        if now_s - self._check_due_s < MAX_LATE_S:  # else this process was stopped, and has not read what has arrived
+            min_bytes_per_s = self._timeouts.min_bytes_per_s / max(self._in_use, 1)
+            for connection in tuple(self._open):
+                connection.check_timeouts(now_s, self._timeouts, min_bytes_per_s)
         while self._idle and now_s - self._idle[0].progress_s > self._timeouts.keep_s:
             self._drop(self._idle.pop(0))
         if self._open:

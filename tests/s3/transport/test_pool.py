@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from s3s3.s3.transport.errors import ConnectFailed
-from s3s3.s3.transport.pool import Pool, Timeouts
+from s3s3.s3.transport.limits import Timeouts
+from s3s3.s3.transport.pool import Pool
 from tests.s3.loops import event_loop_policy  # noqa: F401
 from tests.s3.raw_server import RawServer, eventually, respond, response
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3s3.s3.transport.connection import Body, Chunked, Head, UntilClose, body_of, parse_head
+from s3s3.s3.transport.framing import Body, Chunked, Head, UntilClose, body_of, parse_head
 
 
 def head(*lines: bytes, status: bytes = b"200 OK", version: bytes = b"1.1") -> Head:
