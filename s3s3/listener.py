@@ -16,6 +16,7 @@ from .errors import AccessDenied, ConfigError, NoSuchBucket, RouteConflict, S3S3
 from .monitoring.formatting import duration_text
 from .monitoring.metrics import Metrics
 from .notifications.chaining import on_copied_for
+from .notifications.data_watch import DataWatch
 from .notifications.gap_backfill import GapBackfill
 from .notifications.pubsub import PubSubSource
 from .notifications.redis_stream import RedisStreamSource
@@ -66,15 +67,18 @@ class RouteListener:
             is_leader=lambda: self.pubsub is not None and self.pubsub.is_leader, source_problem=self._source_problem,
         )  # fmt: skip
         self.pubsub: PubSubSource | None = None
-        self._backfill: GapBackfill | None = None
+        self._watch: PubSubSource | DataWatch
         if route.channel:
             count = self.worker.observer.on_notification
-            self.pubsub = pubsub = PubSubSource(route, route.channel, self.jobs, subscriber_client, count=count)
-            if config.pubsub.backfill:
-                self._backfill = GapBackfill(
-                    route, stores.source, self.jobs, self._reconcile, self._unavailable_stores,
-                    is_leader=lambda: pubsub.is_leader, margin_s=config.pubsub.backfill_margin_s,
-                )  # fmt: skip
+            self._watch = self.pubsub = PubSubSource(route, route.channel, self.jobs, subscriber_client, count=count)
+        else:
+            self._watch = DataWatch(route.name, self.jobs)
+        self._backfill: GapBackfill | None = None
+        if config.pubsub.backfill:
+            self._backfill = GapBackfill(
+                route, stores.source, self.jobs, self._reconcile, self._unavailable_stores,
+                is_leader=lambda: self._watch.is_leader, margin_s=config.pubsub.backfill_margin_s,
+            )  # fmt: skip
 
     async def _reconcile(self, destinations: Collection[str]) -> Mapping[str, str]:
         """Compare everything at these destinations; return those that could not be compared, with the reason."""
@@ -90,7 +94,7 @@ class RouteListener:
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Receive notifications and copy until `stop` is set, then drain, deregister and resign."""
-        background = [part.run() for part in (self.pubsub, self._backfill) if part]
+        background = [part.run() for part in (self._watch, self._backfill) if part]
         try:
             await run_with_background(self._work(stop, drain_s), self._periodic.maintain(), *background)
         except RouteConflict:  # logged; this route stays unhealthy, and the others go on
@@ -99,8 +103,7 @@ class RouteListener:
     async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
         await self.worker.run(stop, drain_s)
         try:
-            if self.pubsub:
-                await self.pubsub.resign()
+            await self._watch.resign()
         except S3S3Error as error:
             log.warning("route %s: could not resign as leader: %s", self.route.name, error)
 
@@ -239,6 +242,7 @@ async def listen(
     """
     client = listeners[0].jobs.client
     await RedisRetry().run(partial(connection.check_version, client), stop)
+    await connection.warn_if_evicting(client)
     await register_all([listener.worker for listener in listeners], take_over, stop)
     if not sources and not any(listener.pubsub for listener in listeners):
         log.warning("no channel, [stream], [sqs] or [webhook] is configured: only `s3s3 publish` adds keys")

@@ -73,7 +73,7 @@ class LeaderElection:
         subscribed_s = self._buffer.subscribed_s
         complete_from_s = self._buffer.complete_from_s(subscribed_s)
         complete_from_ms = await self._watermark.redis_time_ms(complete_from_s, subscribed_s)
-        state, has_watermark, enqueued_checkpoint = await self._scripts.run(
+        state, watermark_ms, enqueued_checkpoint = await self._scripts.run(
             "elect",
             self._listener,
             int(LEASE_S * 1000),
@@ -82,8 +82,7 @@ class LeaderElection:
             int(may_leave_gap),
             self._route_token(),
         )
-        if has_watermark:
-            self._watermark.has_existed = True
+        self._watermark.seen_ms = max(self._watermark.seen_ms, int(watermark_ms))
         return str(state), str(enqueued_checkpoint).encode()
 
     async def publish_last_checkpoint(self) -> bytes:

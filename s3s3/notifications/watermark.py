@@ -21,7 +21,7 @@ class Watermark:
         route_token: returns the token of the route's fingerprint; "" is not checked.
 
     Attributes:
-        has_existed: Redis had a watermark; if it is missing later, Redis has lost data.
+        seen_ms: the latest watermark that Redis had; if it has an earlier one later, or none, Redis has lost data.
     """
 
     def __init__(self, scripts: LuaScripts, channel: str, listener: str, route_token: Callable[[], str] = str) -> None:
@@ -30,7 +30,7 @@ class Watermark:
         self._channel = channel
         self._listener = listener
         self._subscribed_s, self._subscribed_ms = 0.0, 0  # the same moment on this process's clock and on Redis's
-        self.has_existed = False
+        self.seen_ms = 0
 
     async def redis_time_ms(self, at_s: float, subscribed_s: float) -> int:
         """Return what Redis's clock shows at `at_s`, counted from the beginning of a subscription."""
@@ -54,16 +54,16 @@ class Watermark:
         """
         complete_from_ms = await self.redis_time_ms(complete_from_s, subscribed_s)
         enqueued_to_ms = await self.redis_time_ms(enqueued_to_s, subscribed_s)
-        result, gap_ms = await self._scripts.run(
+        result, gap_ms, watermark_ms = await self._scripts.run(
             "advance",
             self._listener,
             complete_from_ms,
             enqueued_to_ms,
             checkpoint,
-            int(self.has_existed),
+            self.seen_ms,
             self._route_token(),
         )
-        self.has_existed = True
+        self.seen_ms = max(self.seen_ms, int(watermark_ms))
         if result == "first":
             log.warning("channel %s: first subscription; earlier messages were missed. Run `s3s3 bucket` once now, "
                         "even if you ran it before", self._channel)  # fmt: skip

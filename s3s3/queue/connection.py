@@ -7,8 +7,9 @@ or `rediss+...` for TLS.
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -18,12 +19,14 @@ from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from ..config.addresses import redacted_url, redis_url_advice
-from ..errors import ConfigError, RedisTooOld
+from ..errors import ConfigError, RedisTooOld, RedisUnavailable
 from ..tasks import timeout
 from .redis_calls import translate_errors
+
+log = logging.getLogger(__name__)
 
 #: Timeout of a response. Blocking reads wait for less than this.
 RESPONSE_TIMEOUT_S = 10.0
@@ -142,10 +145,42 @@ async def connected(url: str) -> AsyncIterator[Redis]:
         await client.aclose()
 
 
+def eviction_problem(info: Mapping[str, Any]) -> str:
+    """Return the problem in an INFO of a server that evicts keys when its memory is full (redis.io, "INFO"), or ""."""
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy == "noeviction":
+        return ""
+    return f"Redis evicts queued keys when memory is short (maxmemory-policy {policy})"
+
+
+async def warn_if_evicting(client: Redis) -> None:
+    """Log a warning if a server evicts keys; without permission for INFO, log nothing."""
+    try:
+        with translate_errors():
+            info: Any = await client.info("memory")
+    except RedisUnavailable as error:
+        log.debug("cannot read maxmemory-policy: %s", error)
+        return
+    for node in [info] if "maxmemory_policy" in info else info.values():
+        if isinstance(node, Mapping) and (problem := eviction_problem(node)):
+            log.warning("%s; fix: redis-cli CONFIG SET maxmemory-policy noeviction", problem)
+            return
+
+
 async def check_version(client: Redis) -> str:
-    """Return the server's version. Raises RedisUnavailable, and RedisTooOld if it is older than `MIN_VERSION`."""
-    with translate_errors():
-        server: Any = await client.info("server")
+    """Return the server's version; "unknown" if its user may not read it.
+
+    Raises:
+        RedisUnavailable: Redis did not respond.
+        RedisTooOld: the version is older than `MIN_VERSION`.
+    """
+    try:
+        with translate_errors():
+            server: Any = await client.info("server")
+    except RedisUnavailable as error:
+        if isinstance(error.__cause__, NoPermissionError):
+            return "unknown"
+        raise
     if "redis_version" not in server:  # a cluster client returns a dict by node
         server = next(iter(server.values()))
     version = str(server["redis_version"])

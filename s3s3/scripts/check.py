@@ -139,8 +139,7 @@ def _check_node(info: dict[str, Any], findings: RedisFindings) -> None:
     if findings.append_only_file is False:
         problem = "Redis has no append-only file: if it crashes, queued keys are lost"
         advice.append((findings.notes, problem, "appendonly yes"))
-    if findings.maxmemory_policy not in (None, "noeviction"):
-        problem = f"Redis evicts queued keys when memory is short (maxmemory-policy {findings.maxmemory_policy})"
+    if problem := connection.eviction_problem(info):
         lines = findings.errors if findings.maxmemory_bytes else findings.notes
         advice.append((lines, problem, "maxmemory-policy noeviction"))
     for lines, problem, setting in advice:

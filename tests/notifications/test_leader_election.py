@@ -43,7 +43,7 @@ class Candidate:
     def __init__(self, client: Redis, name: str, complete_from_s: float = 0.0) -> None:
         self.client = client
         self.elected_with: list[bytes] = []
-        self.has_existed = False
+        self.seen_ms = 0
         self.checkpoints: list[bytes] = []
         self._complete_from_ms = int((time.time() + complete_from_s) * 1000)
         self.subscribed_s = 0.0
@@ -159,7 +159,7 @@ async def test_a_candidate_that_would_leave_a_gap_defers_to_another(client: Redi
         await stack.enter_async_context(running(complete.election.run()))
         await until(leads(newcomer, complete))
         assert complete.election.is_leader
-        assert newcomer.has_existed
+        assert newcomer.seen_ms
 
 
 async def test_a_candidate_that_would_leave_a_gap_leads_if_no_other_does(client: Redis) -> None:

@@ -4,7 +4,7 @@
 --          fingerprint ('': not checked)
 --
 -- complete_from_ms: time (Redis's clock) from which this listener has received every message.
--- Returns {state, has_watermark, enqueued_checkpoint}, with state one of
+-- Returns {state, watermark (0: none), enqueued_checkpoint}, with state one of
 --   leader    elected or renewed
 --   follower  another listener leads, or the route means something else by now
 --   deferred  there is no leader, but this listener lacks messages published since the watermark, which other
@@ -16,20 +16,20 @@ local leader_key, checkpoint_channel = prefix .. 'leader', prefix .. 'checkpoint
 
 local leader = redis.call('GET', leader_key)
 local watermark_ms = tonumber(redis.call('GET', prefix .. 'watermark'))
-local has_watermark = watermark_ms and 1 or 0
+local watermark = string.format('%d', watermark_ms or 0)
 
 local token = redis.call('HGET', prefix .. 'fingerprint', 'token')
 local is_superseded = ARGV[6] ~= '' and token and token ~= ARGV[6]
 if is_superseded or (leader and leader ~= listener) then
-  return {'follower', has_watermark, ''}
+  return {'follower', watermark, ''}
 end
 local would_leave_gap = not leader and watermark_ms and watermark_ms < complete_from_ms
 if would_leave_gap and not may_leave_gap then
   local listeners = redis.call('PUBSUB', 'NUMSUB', checkpoint_channel)[2]
   if listeners > 1 then
-    return {'deferred', has_watermark, ''}
+    return {'deferred', watermark, ''}
   end
 end
 redis.call('SET', leader_key, listener, 'PX', lease_ms)
 redis.call('PUBLISH', checkpoint_channel, checkpoint)
-return {'leader', has_watermark, redis.call('GET', prefix .. 'checkpoint') or ''}
+return {'leader', watermark, redis.call('GET', prefix .. 'checkpoint') or ''}
