@@ -94,9 +94,11 @@ def _cached(size_bytes: int, count: int = 1) -> Iterator[Cached]:
         fill(server, bucket, keys, size_bytes)
         (port,) = free_ports(1)
         endpoint = server.endpoint(bucket)
+        assert endpoint.secret_access_key
         store_options = {
             "host": endpoint.host, "port": endpoint.port, "is_secure": False, "bucket_name": bucket,
-            "aws_access_key_id": endpoint.access_key_id, "aws_secret_access_key": endpoint.secret_access_key,
+            "aws_access_key_id": endpoint.access_key_id,
+            "aws_secret_access_key": endpoint.secret_access_key.get_secret_value(),
         }  # fmt: skip
         cache = {
             "bind": f"{HOST}:{port}", "directory": str(folder / "cache"), "miss": "stream", "revalidate_s": 86_400,

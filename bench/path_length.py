@@ -147,7 +147,7 @@ async def _copies(config: Config) -> list[PathLength]:
     """Copy a few objects, one after the other; return the path of each."""
     found = []
     stop = asyncio.Event()
-    with redis.Redis.from_url(config.pubsub.url) as producer:
+    with redis.Redis.from_url(config.pubsub.url.get_secret_value()) as producer:
         async with route_listeners(config, Metrics()) as listeners:
             task = asyncio.create_task(listen(listeners, [], stop))
             try:

@@ -46,13 +46,14 @@ def config_of(work: Copying, *, mark_done: bool = False) -> Path:
 
 def _table(endpoint: Endpoint) -> dict[str, object]:
     # Source and destination are in one store, and the copy through s3s3 is to be measured.
+    assert endpoint.secret_access_key
     own_road = {} if endpoint.name == "source" else {"server_side_copy": False}
     return {
         "host": endpoint.host,
         "port": endpoint.port,
         "is_secure": False,
         "aws_access_key_id": endpoint.access_key_id,
-        "aws_secret_access_key": endpoint.secret_access_key,
+        "aws_secret_access_key": endpoint.secret_access_key.get_secret_value(),
         "bucket_name": endpoint.bucket_name,
         "signature_version": endpoint.signature_version,
         **own_road,

@@ -213,7 +213,9 @@ def sources_for(listeners: Sequence[RouteListener], config: Config, metrics: Met
         from .notifications.webhook import WebhookSource  # noqa: PLC0415  aiohttp is slow to import
 
         sources.append(
-            WebhookSource(config.webhook.host, config.webhook.port, config.webhook.token, routing, count=count)
+            WebhookSource(
+                config.webhook.host, config.webhook.port, config.webhook.token.get_secret_value(), routing, count=count
+            )
         )
     for source in sources:
         for listener in listeners:

@@ -13,7 +13,7 @@ from typing import Any
 
 from .api import default_worker_settings
 from .config import WorkerSettings
-from .model import Job, Lane, Outcome, Proof, Result, Route, matcher
+from .model import Job, Lane, Outcome, Proof, Result, Route, Secret, matcher
 from .monitoring.heartbeat import claim_route
 from .monitoring.metrics import Metrics
 from .notifications.message import BadMessage, check_key
@@ -94,7 +94,7 @@ class Queue:
     Raises ConfigError if the URL is invalid.
     """
 
-    def __init__(self, url: str, route: Route) -> None:
+    def __init__(self, url: str | Secret, route: Route) -> None:
         self.route = route
         self._client = connect(url)
         self._jobs = RedisJobQueue.of(self._client, route, lease_s=60.0)  # it claims nothing
@@ -227,7 +227,7 @@ class SyncQueue:
     The arguments are those of `Queue`.
     """
 
-    def __init__(self, url: str, route: Route) -> None:
+    def __init__(self, url: str | Secret, route: Route) -> None:
         self._queue = Queue(url, route)
         self._thread = LoopThread()
 

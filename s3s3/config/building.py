@@ -118,7 +118,9 @@ def _cache(cache: models.CacheTable) -> CacheSettings:
         streams=cache.miss == "stream",
         accel_prefix=cache.accel_prefix,
         store=cache.store.endpoint("mirror.cache.store"),
-        keys=tuple((pair.aws_access_key_id, pair.aws_secret_access_key) for pair in cache.keys.values()),
+        keys=tuple(
+            (pair.aws_access_key_id.get_secret_value(), pair.aws_secret_access_key) for pair in cache.keys.values()
+        ),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
@@ -71,7 +71,7 @@ class CacheSettings:
     streams: bool
     accel_prefix: str
     store: Endpoint
-    keys: tuple[tuple[str, Secret], ...] = ()
+    keys: tuple[tuple[str, Secret], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

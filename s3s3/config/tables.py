@@ -210,7 +210,7 @@ class Bucket(Connection):
         threshold_bytes = getattr(self, "multipart_threshold", SINGLE_PUT_LIMIT_BYTES)
         values |= {
             "bucket_name": f"{self.bucket_name}{getattr(self, 'bucket_suffix', '')}",
-            "access_key_id": self.aws_access_key_id,
+            "access_key_id": self.aws_access_key_id.get_secret_value() if self.aws_access_key_id else None,
             "secret_access_key": self.aws_secret_access_key,
             "path_style": self.calling_format == "OrdinaryCallingFormat",
             "multipart_threshold_bytes": min(threshold_bytes, SINGLE_PUT_LIMIT_BYTES),

@@ -148,11 +148,11 @@ def parse_optional_address(text: object) -> Address | None:
 
 def parse_redis_url(value: object) -> Secret:
     """Return the URL of a Redis; "" stands for none."""
-    text = parse_secret(value)
-    advice = redis_url_advice(text) if text else ""
+    url = parse_secret(value)
+    advice = redis_url_advice(url.get_secret_value()) if url else ""
     if advice:
         raise InvalidValue("a Redis URL", advice)
-    return text
+    return url
 
 
 def parse_http_url(text: str) -> str:

@@ -178,7 +178,7 @@ class RedirectFrontEnd:
     def _may_purge(self, request: web.BaseRequest) -> bool:
         token = self.settings.purge_token
         received = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        return token is not None and secrets.compare_digest(received, f"Bearer {token}".encode())
+        return token is not None and secrets.compare_digest(received, f"Bearer {token.get_secret_value()}".encode())
 
     async def _redirect_or_purge(self, request: web.BaseRequest, target: RedirectRequest) -> web.Response:
         if len(target.rest) > 3:

@@ -142,7 +142,9 @@ class StatusPage:
             return await self._response("Read-only: the configuration has no [http] token", 403)
         form = await request.post()
         token = form.get("token", "")
-        if not isinstance(token, str) or not secrets.compare_digest(token.encode(), self._token.encode()):
+        if not isinstance(token, str) or not secrets.compare_digest(
+            token.encode(), self._token.get_secret_value().encode()
+        ):
             await asyncio.sleep(WRONG_TOKEN_DELAY_S)
             return await self._response("Nothing changed: the token is not the one in [http] token", 403)
         try:

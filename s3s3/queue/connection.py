@@ -23,6 +23,7 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from ..config.addresses import redacted_url, redis_url_advice
 from ..errors import ConfigError, RedisTooOld, RedisUnavailable
+from ..model import Secret
 from ..tasks import timeout
 from .redis_calls import translate_errors
 
@@ -38,12 +39,14 @@ SENTINEL_PORT = 26379
 MIN_VERSION = (6, 2)
 
 
-def connect(url: str, *, decode: bool = True) -> Redis:
+def connect(url: str | Secret, *, decode: bool = True) -> Redis:
     """Return a client that connects at its first command and does not retry (see `RedisRetry`).
 
     `decode`: return responses as `str`; False: as `bytes`, for messages that may not be UTF-8.
     Raises ConfigError if the URL is invalid.
     """
+    if isinstance(url, Secret):
+        url = url.get_secret_value()
     options: dict[str, Any] = {
         "decode_responses": decode,
         "socket_timeout": RESPONSE_TIMEOUT_S,
@@ -135,7 +138,7 @@ def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
 
 
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Redis]:
+async def connected(url: str | Secret) -> AsyncIterator[Redis]:
     """Yield a client; close it at the end. Raises ConfigError, RedisUnavailable and RedisTooOld."""
     client = connect(url)
     try:

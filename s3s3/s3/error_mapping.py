@@ -182,7 +182,8 @@ def _readable(text: str, endpoint: Endpoint) -> str:
     text = re.sub(r"AWS ([^\s:]+):[A-Za-z0-9+/=]+", r"AWS \1:***", text)
     for secret in (endpoint.secret_access_key, endpoint.session_token):
         if secret:
-            text = text.replace(str(secret), "***").replace(quote(secret, safe=""), "***")
+            plain = secret.get_secret_value()
+            text = text.replace(plain, "***").replace(quote(plain, safe=""), "***")
     text = text[:_MAX_MESSAGE_CHARACTERS]
     return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
 

@@ -124,9 +124,9 @@ class SignerV2:
     def __init__(self, credentials: Credentials) -> None:
         self._access_key_id = credentials.access_key_id
         token = credentials.session_token
-        self._token = {} if token is None else {"x-amz-security-token": str(token)}
+        self._token = {} if token is None else {"x-amz-security-token": token.get_secret_value()}
         self._authorization = f"AWS {credentials.access_key_id}:"
-        self._hmac = hmac.new(credentials.secret_access_key.encode(), digestmod=hashlib.sha1)
+        self._hmac = hmac.new(credentials.secret_access_key.get_secret_value().encode(), digestmod=hashlib.sha1)
         self._date_s = 0
         self._date = ""
 
@@ -191,7 +191,7 @@ class SignerV4:
         self._set_time(time.time())
         added = {"x-amz-date": self._timestamp, "x-amz-content-sha256": UNSIGNED_PAYLOAD}
         if self._credentials.session_token is not None:
-            added["x-amz-security-token"] = str(self._credentials.session_token)
+            added["x-amz-security-token"] = self._credentials.session_token.get_secret_value()
         names, canonical_headers = _v4_headers({**headers, **added})
         signature = self._signature(method, target.path, _v4_query(target.query), names, canonical_headers)
         added["authorization"] = (
@@ -226,7 +226,7 @@ class SignerV4:
             "X-Amz-SignedHeaders": names,
         }
         if self._credentials.session_token is not None:
-            signed["X-Amz-Security-Token"] = str(self._credentials.session_token)
+            signed["X-Amz-Security-Token"] = self._credentials.session_token.get_secret_value()
         query = [*target.query, *signed.items()]
         return query, self._signature(method, target.path, _v4_query(query), names, canonical_headers)
 
@@ -239,7 +239,7 @@ class SignerV4:
         scope = f"{self._timestamp[:8]}/{self._region}/{self._service}/aws4_request"
         if scope != self._scope:
             self._scope = scope
-            key = b"AWS4" + self._credentials.secret_access_key.encode()
+            key = b"AWS4" + self._credentials.secret_access_key.get_secret_value().encode()
             for part in scope.split("/"):
                 key = hmac.digest(key, part.encode(), "sha256")
             self._signing_key = key

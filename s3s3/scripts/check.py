@@ -109,7 +109,7 @@ async def _check_redis(settings: Config, routes: Sequence[Route]) -> RedisFindin
     if not settings.pubsub.url:
         return None
     channels = list(dict.fromkeys(route.channel for route in routes if route.channel))
-    findings = RedisFindings(redacted_url(settings.pubsub.url), channels)
+    findings = RedisFindings(redacted_url(settings.pubsub.url.get_secret_value()), channels)
     client = connection.connect(settings.pubsub.url)
     try:
         findings.version = await connection.check_version(client)

@@ -6,6 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
+from s3s3.model import Secret
 from tests.config.configurations import SOUND, loaded, problems_in
 
 PROXY = """
@@ -60,8 +61,8 @@ def test_a_redirect_front_has_destinations_by_service_and_region() -> None:
     aws, ceph = redirect.destinations["s3", "us-west-1"], redirect.destinations["ceph", "here"]
     assert (aws.region, aws.name) == ("us-west-1", "mirror.redirect.s3.us-west-1")
     assert (ceph.region, ceph.acl) == ("us-east-1", "public-read")
-    assert (redirect.https_only, redirect.max_wait_s, redirect.lifespan_days, str(redirect.purge_token)) == (
-        True, 28, 1, "t")  # fmt: skip
+    assert (redirect.https_only, redirect.max_wait_s, redirect.lifespan_days, redirect.purge_token) == (
+        True, 28, 1, Secret("t"))  # fmt: skip
     assert redirect.patterns[0].match("https://artifacts.example.org/x")
     assert not redirect.patterns[0].match("https://artifacts.example.org.evil.org/x")
 
@@ -158,7 +159,7 @@ def test_a_caches_clients_may_have_keys_of_their_own() -> None:
     assert without is not None
     assert with_pairs is not None
     assert without.keys == ()
-    assert with_pairs.keys == (("READER", "t"), ("OLD", "old"))
+    assert with_pairs.keys == (("READER", Secret("t")), ("OLD", Secret("old")))
     assert "'t'" not in repr(with_pairs)
     twice = CACHE + PAIRS.replace('"OLD"', '"READER"')
     assert "[mirror.cache.keys.old] aws_access_key_id: is already used in [mirror.cache.keys.reader]" in only_problem(

@@ -7,6 +7,7 @@ from itertools import permutations
 import pytest
 
 from s3s3 import config
+from s3s3.model import Secret
 from tests.config.configurations import SOUND, loaded, problems_in
 
 STORES = """
@@ -60,10 +61,10 @@ verify_md5 = false
     (one,) = loaded(text, {"SECRET": "D"}).routes
     source, (far, near) = one.source, one.destinations
     assert (source.host, source.port, source.bucket_name) == ("ceph.example.org", 7480, "images")
-    assert (source.access_key_id, source.secret_access_key) == ("A", "B")
+    assert (source.access_key_id, source.secret_access_key) == ("A", Secret("B"))
     assert (source.is_secure, source.prefix, source.verify_md5) == (False, "raw/", True)
     assert (far.host, far.port, far.is_secure, far.bucket_name) == ("swift.example.org", None, False, "copy")
-    assert (far.access_key_id, far.secret_access_key) == ("C", "D")
+    assert (far.access_key_id, far.secret_access_key) == ("C", Secret("D"))
     assert (near.bucket_name, near.verify_md5, near.port) == ("near", False, 7480)
 
 

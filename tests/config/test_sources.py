@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from s3s3.config import SqsSettings, StreamSettings, WebhookSettings
+from s3s3.model import Secret
 from tests.config.configurations import SOUND, loaded, problems_in
 
 
@@ -20,7 +21,7 @@ def test_a_table_with_nothing_but_what_it_needs_turns_its_source_on() -> None:
     found = loaded(SOUND + f'[stream]\n[sqs]\nurl = "{url}"\n[webhook]\ntoken = "${{TOKEN}}"\n', {"TOKEN": "s"})
     assert found.stream == StreamSettings("s3s3:notifications", "s3s3")
     assert found.sqs == SqsSettings(url, None, "")
-    assert found.webhook == WebhookSettings("127.0.0.1", 9181, "s")  # type: ignore[arg-type]
+    assert found.webhook == WebhookSettings("127.0.0.1", 9181, Secret("s"))
     assert "'s'" not in repr(found.webhook)
 
 
@@ -43,7 +44,7 @@ def test_a_webhook_without_a_token_is_one_that_says_so() -> None:
     (problem,) = problems_in(SOUND + "[webhook]\n")
     assert "[webhook]" in problem and "token is missing" in problem
     webhook = loaded(SOUND + '[webhook]\ntoken = ""\n').webhook
-    assert webhook is not None and webhook.token == ""
+    assert webhook is not None and webhook.token == Secret("")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from s3s3 import config
-from s3s3.model import Window
+from s3s3.model import Secret, Window
 from tests.config.configurations import SOUND, SOURCE, loaded, problems_in
 
 
@@ -137,7 +137,7 @@ def test_a_variable_is_taken_from_the_environment_and_converted() -> None:
         [worker]\nspool_bytes = "${SIZE}"\n"""
     settings = loaded(SOUND + text, environ)
     destination = settings.routes[0].destinations[0]
-    assert (destination.port, destination.is_secure, destination.secret_access_key) == (7480, False, "hunter2")
+    assert (destination.port, destination.is_secure, destination.secret_access_key) == (7480, False, Secret("hunter2"))
     assert settings.worker.spool_bytes == 1024**3
 
 
@@ -175,7 +175,7 @@ def test_a_list_does_not_take_variables() -> None:
 
 def test_a_secret_may_hold_what_looks_like_a_variable() -> None:
     settings = loaded(SOUND + 'aws_access_key_id = "A"\naws_secret_access_key = "a${B}c"')
-    assert settings.routes[0].destinations[0].secret_access_key == "a${B}c"
+    assert settings.routes[0].destinations[0].secret_access_key == Secret("a${B}c")
 
 
 def with_files(folder: Path, lines: str) -> Path:
@@ -194,7 +194,7 @@ def test_a_secret_is_read_from_a_file_without_one_newline_at_its_end(tmp_path: P
         with pytest.raises(config.ConfigError, match="control characters"):
             config.load(path, {})
     else:
-        assert config.load(path, {}).routes[0].destinations[0].secret_access_key == secret
+        assert config.load(path, {}).routes[0].destinations[0].secret_access_key == Secret(secret)
 
 
 def test_any_text_can_come_from_a_file_that_a_variable_names(tmp_path: Path) -> None:
@@ -206,8 +206,8 @@ def test_any_text_can_come_from_a_file_that_a_variable_names(tmp_path: Path) -> 
     )
     settings = config.load(path, {"KEY": str(tmp_path / "key")})
     destination = settings.routes[0].destinations[0]
-    assert (destination.access_key_id, destination.secret_access_key) == ("A", "B")
-    assert settings.pubsub.url == "redis://:pw@redis:6379/0"
+    assert (destination.access_key_id, destination.secret_access_key) == ("A", Secret("B"))
+    assert settings.pubsub.url == Secret("redis://:pw@redis:6379/0")
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_globs_are_a_list_of_texts(value: object) -> None:
 def test_secrets_and_redis_urls_become_secrets() -> None:
     assert isinstance(parse((HttpTable, "token"), "hunter2"), Secret)
     assert isinstance(parse((PubSubTable, "url"), "redis://:pw@localhost"), Secret)
-    assert parse((PubSubTable, "url"), "") == ""
+    assert parse((PubSubTable, "url"), "") == Secret("")
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,12 @@ def client(port: int, access_key_id: str, secret: str, version: str) -> Any:
 
 
 def signed(store: Endpoint, port: int, key: str, version: str = "s3") -> str:
-    signing = client(port, store.access_key_id or "", str(store.secret_access_key), version)
+    signing = client(
+        port,
+        store.access_key_id or "",
+        store.secret_access_key.get_secret_value() if store.secret_access_key else "",
+        version,
+    )
     return str(signing.generate_presigned_url("get_object", {"Bucket": store.bucket_name, "Key": key}, 600))
 
 

@@ -27,7 +27,7 @@ def test_a_listener_with_the_converted_template_copies_published_keys(
     )
     for name, values in {
         "{YOUR_AWS_ACCESS_KEY_ID}": (source.access_key_id, destination.access_key_id),
-        "{YOUR_AWS_SECRET_ACCESS_KEY}": (source.secret_access_key, destination.secret_access_key),
+        "{YOUR_AWS_SECRET_ACCESS_KEY}": (ceph.accounts[0].secret_access_key, swift.accounts[0].secret_access_key),
         "{YOUR_S3_BUCKET}": (source.bucket_name, destination.bucket_name),
         "{YOUR_CEPH_S3_ENDPOINT}": (source.host,),
     }.items():

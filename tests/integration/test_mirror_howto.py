@@ -68,7 +68,7 @@ async def test_the_how_to_page_works(
     authority.issue_cert("127.0.0.1").configure_cert(context)
     store = swift.endpoint(new_bucket(swift), "mirror.cache.store")
     for name, value in {"SSL_CERT_FILE": str(tmp_path / "ca.pem"), "PURGE_TOKEN": "token", "PIPELINE_SECRET": "x",
-                        "CEPH_SECRET": str(store.secret_access_key),
+                        "CEPH_SECRET": swift.accounts[0].secret_access_key,
                         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     ports = free_ports(3)

@@ -78,7 +78,8 @@ def test_an_endpoint_names_bucket_and_credentials(store: StoreServer) -> None:
     endpoint = store.endpoint("some-bucket", "dest", account=len(store.accounts) - 1, prefix="under/")
     assert (endpoint.name, endpoint.bucket_name, endpoint.prefix) == ("dest", "some-bucket", "under/")
     assert (endpoint.host, endpoint.port, endpoint.is_secure) == ("127.0.0.1", store.port, False)
-    assert (endpoint.access_key_id, endpoint.secret_access_key) == store.accounts[-1]
+    assert endpoint.secret_access_key
+    assert (endpoint.access_key_id, endpoint.secret_access_key.get_secret_value()) == store.accounts[-1]
 
 
 @pytest.mark.real

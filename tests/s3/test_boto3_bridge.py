@@ -9,7 +9,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from s3s3.errors import AccessDenied, ConfigError
-from s3s3.model import Endpoint
+from s3s3.model import Endpoint, Secret
 from s3s3.s3 import create_resource
 from s3s3.s3.address import Address
 from s3s3.s3.boto3_bridge import endpoint_from_client
@@ -47,7 +47,7 @@ def test_an_endpoint_has_the_arguments_of_its_resource(arguments: dict[str, Any]
     assert found.path_style is ("calling_format" not in arguments)
     assert found.signature_version == arguments.get("signature_version", "s3")
     assert found.region == arguments.get("region", "us-east-1")
-    assert (found.access_key_id, found.secret_access_key) == ("me", "secret")
+    assert (found.access_key_id, found.secret_access_key) == ("me", Secret("secret"))
 
 
 def test_the_secret_is_not_in_the_repr() -> None:
@@ -62,7 +62,7 @@ def test_a_plain_boto3_client_means_aws_v4_and_path_style() -> None:
 
 
 def test_a_session_token_is_taken_from_the_client() -> None:
-    assert endpoint(aws_session_token="token").session_token == "token"
+    assert endpoint(aws_session_token="token").session_token == Secret("token")
 
 
 def test_credentials_of_the_environment_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

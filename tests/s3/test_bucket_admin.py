@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from s3s3.model import Secret
 from s3s3.s3 import BucketAdmin, Store
 from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.real.ceph_server import CephServer
@@ -60,7 +61,7 @@ async def test_ceph_reports_the_expiry_of_an_object_and_other_rules_stay(
 
 
 async def test_a_bucket_of_another_account_is_not_created(swift: SwiftServer, new_bucket: Callable[..., str]) -> None:
-    buckets = BucketAdmin(replace(swift.endpoint(new_bucket(swift)), secret_access_key="wrong"))  # type: ignore[arg-type]
+    buckets = BucketAdmin(replace(swift.endpoint(new_bucket(swift)), secret_access_key=Secret("wrong")))
     with pytest.raises(Exception, match="aws_secret_access_key"):
         await buckets.create()
     await buckets.close()

@@ -220,7 +220,7 @@ async def test_configured_credentials_are_current_without_loading(monkeypatch: p
     keys = CredentialProvider(endpoint(access_key_id="mine", secret_access_key=Secret("s"), session_token=Secret("t")))
     found = keys.current()
     assert found is not None
-    assert (found.access_key_id, found.secret_access_key, found.session_token) == ("mine", "s", "t")
+    assert (found.access_key_id, found.secret_access_key, found.session_token) == ("mine", Secret("s"), Secret("t"))
 
 
 async def test_without_configured_credentials_those_of_boto3s_chain_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +229,7 @@ async def test_without_configured_credentials_those_of_boto3s_chain_are_used(mon
     source = CredentialProvider(endpoint())
     assert source.current() is None  # the chain did not run yet
     keys = await source.load()
-    assert (keys.access_key_id, keys.secret_access_key, keys.session_token) == ("from-the-environment", "secret", None)
+    assert keys == Credentials("from-the-environment", Secret("secret"), None)
     assert source.current() is keys
 
 
@@ -262,7 +262,7 @@ async def test_expiring_credentials_are_loaded_again(no_keys: Path) -> None:
     keys_until(1)
     source = CredentialProvider(endpoint())
     first = await source.load()
-    assert first.session_token == "T"
+    assert first.session_token == Secret("T")
     assert await source.load() is first
     keys_until(600)
     a_minute_later(source)

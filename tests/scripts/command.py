@@ -98,7 +98,7 @@ def _table(name: str, endpoint: Endpoint) -> str:
         "port": endpoint.port,
         "is_secure": endpoint.is_secure,
         "aws_access_key_id": endpoint.access_key_id,
-        "aws_secret_access_key": endpoint.secret_access_key,
+        "aws_secret_access_key": endpoint.secret_access_key.get_secret_value() if endpoint.secret_access_key else None,
         "bucket_name": endpoint.bucket_name,
         "prefix": endpoint.prefix,
         "signature_version": endpoint.signature_version,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from s3s3 import config
 from s3s3.config import Config
+from s3s3.model import Secret
 from s3s3.scripts.convert import convert_ini, main
 from tests.scripts.command import Done, run
 
@@ -82,10 +83,10 @@ redis = redis.example.org
     settings = loaded(tmp_path, converted(tmp_path, text))
     (route,) = settings.routes
     source = route.source
-    assert (source.access_key_id, source.secret_access_key) == ("A#1", '50%(x)s"quoted"\\back')
+    assert (source.access_key_id, source.secret_access_key) == ("A#1", Secret('50%(x)s"quoted"\\back'))
     assert (source.host, source.port, source.is_secure, source.path_style) == ("ceph", 7480, False, False)
     assert route.destination_names == ("dest-one", "dest-two")
-    assert (settings.pubsub.url, settings.pubsub.channel) == ("redis://redis.example.org:6379/0", "backup")
+    assert (settings.pubsub.url, settings.pubsub.channel) == (Secret("redis://redis.example.org:6379/0"), "backup")
 
 
 def test_a_setting_without_equivalent_becomes_a_comment_and_a_note_without_its_value(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_a_setting_with_control_characters_does_not_break_the_comment_that_keeps
 
 def test_redis_off_becomes_an_empty_url_with_a_note(tmp_path: Path) -> None:
     done = converted(tmp_path, INI.replace("redis = True", "redis = off"))
-    assert loaded(tmp_path, done).pubsub.url == ""
+    assert loaded(tmp_path, done).pubsub.url == Secret("")
     assert "s3s3 listen needs it" in done.err
 
 

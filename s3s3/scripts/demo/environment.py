@@ -141,7 +141,7 @@ def _endpoint_table(bucket: Bucket) -> Table:
         "port": endpoint.port,
         "is_secure": endpoint.is_secure,
         "aws_access_key_id": endpoint.access_key_id,
-        "aws_secret_access_key": endpoint.secret_access_key,
+        "aws_secret_access_key": endpoint.secret_access_key.get_secret_value() if endpoint.secret_access_key else None,
         "bucket_name": endpoint.bucket_name,
     }
     if endpoint.signature_version != Endpoint("", "").signature_version:

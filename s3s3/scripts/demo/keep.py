@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+from ...model import Endpoint
 from .environment import CHANNEL, Environment
 from .screen import Screen
 from .verification import Bucket
@@ -67,8 +68,13 @@ def _row(bucket: Bucket) -> tuple[str, str, str]:
     return (
         bucket.name,
         f"{bucket.address}/{endpoint.bucket_name}",
-        f"{endpoint.access_key_id} / {endpoint.secret_access_key}",
+        f"{endpoint.access_key_id} / {_secret(endpoint)}",
     )
+
+
+def _secret(endpoint: Endpoint) -> str:
+    assert endpoint.secret_access_key
+    return endpoint.secret_access_key.get_secret_value()
 
 
 def _rclone_remote(bucket: Bucket) -> str:
@@ -79,5 +85,5 @@ provider = Other
 endpoint = http://{bucket.address}
 region = {endpoint.region}
 access_key_id = {endpoint.access_key_id}
-secret_access_key = {endpoint.secret_access_key}
+secret_access_key = {_secret(endpoint)}
 """

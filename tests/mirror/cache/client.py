@@ -32,10 +32,11 @@ class CacheClient:
     def url(self, key: str, *, version: str = "s3", method: str = "get_object", expires_s: int = 60,
             secret: str = "", at: str = "", **parameters: Any) -> str:  # fmt: skip
         """Return a URL signed by boto3: for the cache's host, or for another host (`at`) that it replaces."""
+        assert self.store.secret_access_key
         client = boto3.client(
             "s3", endpoint_url=at or self.base, region_name="us-east-1",
             aws_access_key_id=self.store.access_key_id,
-            aws_secret_access_key=secret or self.store.secret_access_key,
+            aws_secret_access_key=secret or self.store.secret_access_key.get_secret_value(),
             config=Config(signature_version=version, s3={"addressing_style": "path"}),
         )  # fmt: skip
         signed = client.generate_presigned_url(

@@ -36,7 +36,13 @@ def client(version: str, base: str, style: Literal["path", "virtual"], access_ke
 
 def signed(key: str, version: str = "s3", *, base: str = CACHE, method: str = "get_object", expires_s: int = 60,
            style: str = "path", store: Endpoint = STORE, bucket: str = "bucket", **parameters: Any) -> str:  # fmt: skip
-    signing = client(version, base, style, store.access_key_id or "", str(store.secret_access_key))
+    signing = client(
+        version,
+        base,
+        style,
+        store.access_key_id or "",
+        store.secret_access_key.get_secret_value() if store.secret_access_key else "",
+    )
     return str(signing.generate_presigned_url(method, {"Bucket": bucket, "Key": key, **parameters}, expires_s))
 
 
