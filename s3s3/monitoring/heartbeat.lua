@@ -69,24 +69,40 @@ local function forget(replaced)
   end
 end
 
+-- Whether a running process has this destination, or keys of it are left.
+local function is_used(name, silent_ms)
+  if redis.call('EXISTS', prefix .. 'parked:' .. name, prefix .. 'dead-letters:' .. name) > 0 then return true end
+  for _, other in ipairs(redis.call('ZRANGEBYSCORE', processes, text(now_ms - silent_ms), '+inf')) do
+    local info = other ~= id and redis.call('HGET', infos, other)
+    local found = info and cjson.decode(info).fingerprint
+    if type(found) == 'table' and found.destinations[name] then return true end
+  end
+  return false
+end
+
 -- Record the fingerprint. Returns the token, what was replaced, and the fingerprint before.
-local function record(own, recorded_text, recorded, token)
+local function record(own, recorded_text, recorded, token, mode, silent_ms)
   local known, replaced = redis.call('HGET', route, 'token'), ''
-  local destinations = {}
+  local destinations, has_changed = {}, not recorded
   if recorded and conflict(own, recorded) then
     replaced = own.source ~= recorded.source and 'source'
                or own.channel ~= recorded.channel and 'channel' or 'destinations'
   end
   if recorded and own.source == recorded.source then
-    for name, place in pairs(recorded.destinations) do destinations[name] = place end
+    for name, place in pairs(recorded.destinations) do
+      if own.destinations[name] or mode == 'beat' or is_used(name, silent_ms) then
+        destinations[name] = place
+      else
+        has_changed = true
+      end
+    end
   end
-  local has_new = not recorded or replaced ~= ''
   for name, place in pairs(own.destinations) do
-    has_new = has_new or destinations[name] ~= place
+    has_changed = has_changed or destinations[name] ~= place
     destinations[name] = place
   end
   if not known or replaced ~= '' then known = token end
-  if has_new then
+  if has_changed or replaced ~= '' then
     local merged = {source = own.source, channel = own.channel, destinations = destinations}
     redis.call('HSET', route, 'fingerprint', cjson.encode(merged), 'token', known)
   end
@@ -111,7 +127,9 @@ local function register()
       if count > 0 then return {'pending', recorded_text, count} end
     end
   end
-  if mode ~= '' and mode ~= 'verify' and reply[1] == 'ok' then reply = {'ok', record(own, recorded_text, recorded, token)} end
+  if mode ~= '' and mode ~= 'verify' and reply[1] == 'ok' then 
+    reply = {'ok', record(own, recorded_text, recorded, token, mode, silent_ms)}
+  end
   if id ~= '' then
     local oldest_ms = text(now_ms - retention_s * 1000)
     for _, expired in ipairs(redis.call('ZRANGEBYSCORE', processes, '-inf', '(' .. oldest_ms)) do remove(expired) end

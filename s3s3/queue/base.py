@@ -60,6 +60,7 @@ class DispositionKind:
     DEAD_LETTER = "dead-letter"
     RELEASE = "release"
     DEFER = "defer"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ class Disposition:
 
     Attributes:
         kind: one of `DispositionKind`. RELEASE queues the destination again, without counting an attempt, as a worker
-            does at shutdown. DEFER does so in the bulk lane, where it delays no notification.
+            does at shutdown. DEFER does so in the bulk lane, where it delays no notification. UNKNOWN is for a
+            destination that the worker does not have: parked for the processes that have it, else done.
         delay_s: for RETRY, the time until the next attempt.
         event: JSON object for the trackers of the job; "" for none.
         reason: for DEAD_LETTER, why.

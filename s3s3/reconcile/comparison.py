@@ -149,7 +149,7 @@ class Comparison:
             self._summary.report(_outcome(pair, Result.EXTRANEOUS, decision))
 
     async def _decide_by_heads(self, pairs: Sequence[Pair]) -> list[tuple[Pair, Decision]]:
-        """Decide for one key by HEADs of the source and its copies. Report those that fail."""
+        """Decide for one key by HEADs of the source and its copies."""
         source = asyncio.ensure_future(self._head(self._source, pairs[0].key))
         decided = await asyncio.gather(*(self._decide_by_head(pair, source) for pair in pairs))
         return [each for each in decided if each is not None]
@@ -162,6 +162,8 @@ class Comparison:
         try:
             source, copy = await asyncio.gather(source_head, self._head(store, key))
         except S3S3Error as error:
+            if not self._options.dry_run:
+                return pair, NEEDS_CONTENT  # not compared, so a job does it, with retries
             self._summary.report(Outcome(name, key, Result.FAILED, str(error), error=error))
             return None
         if source is not None:

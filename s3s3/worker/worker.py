@@ -21,7 +21,7 @@ from ..queue.redis_queue import Lease, RedisJobQueue
 from ..s3 import RateLimiter
 from ..tasks import DRAIN_S, cancel, run_with_background, wait_with_timeout
 from .isolation import Bulkhead, CircuitBreakers, SlowDestinations
-from .retry_policy import DONE, disposition_for, outcome_event
+from .retry_policy import disposition_for, outcome_event
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ OnJobEnd: TypeAlias = Callable[[Job, Sequence[Outcome], float], None]
 
 _COPIED_RESULTS = frozenset({Result.COPIED, Result.SAME, Result.DELETED})
 _DEFER = Disposition(DispositionKind.DEFER)
+_UNKNOWN = Disposition(DispositionKind.UNKNOWN)
 
 
 class Copy(Protocol):
@@ -250,7 +251,7 @@ class JobRunner:
         skipped: dict[str, Disposition] = {}
         for name in job.destinations:
             if name not in self.destinations:
-                skipped[name] = DONE  # no longer configured
+                skipped[name] = _UNKNOWN
             elif store := parked.get(name):
                 outcome = Outcome(name, job.key, Result.FAILED, f"waits for {store}, which is down or paused")
                 skipped[name] = self._with_event(job, outcome, Disposition(DispositionKind.PARK, circuit=store))

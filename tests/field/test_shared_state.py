@@ -136,12 +136,18 @@ def test_a_destination_may_be_added_and_removed_in_a_rolling_restart(
     services: tuple[Service, Service], new_bucket: Callable[..., str]
 ) -> None:
     one, _ = services
+    added = new_bucket(one.store)
     with Listener(one.config):
         text = one.config.read_text()
-        added = dataclasses.replace(one.store.endpoint(new_bucket(one.store), "dest-new"), server_side_copy=False)
-        destination = one.store.endpoint(one.bucket, "destination")
-        config = write_config(one.folder, one.store.endpoint(one.source), [destination, added], one.redis_url)
+        destinations = [
+            one.store.endpoint(one.bucket, "destination", server_side_copy=False),
+            one.store.endpoint(added, "dest-new", server_side_copy=False),
+        ]
+        config = write_config(one.folder, one.store.endpoint(one.source), destinations, one.redis_url)
         with Listener(config):
+            run("publish", "--config", config, *KEYS)  # the old listener claims some of them
+            eventually(one.has_all, "the destination of both has everything", every_s=0.3)
+            eventually(lambda: sorted(keys_of(one.client, added)) == KEYS, "the new one, too", every_s=0.3)
             config.write_text(text)
             with Listener(config):
                 pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -282,3 +283,50 @@ def test_the_source_of_a_mirror_is_its_url() -> None:
     source = Endpoint("mirror.proxy.source", "", "https://origin.example.org/files/")
     route = Route("mirror.proxy", source, (CEPH,))
     assert Fingerprint.of(route).source == "https://origin.example.org/files/"
+
+
+async def recorded_destinations(client: Redis) -> set[str]:
+    return set(json.loads(await client.hget(f"{KEYS}fingerprint", "fingerprint") or "")["destinations"])
+
+
+async def test_a_start_forgets_destinations_that_no_process_has(client: Redis) -> None:
+    first = await Process(client, ROUTE).started()
+    second = await Process(client, WITHOUT_SWIFT).started()
+    assert await recorded_destinations(client) == {"ceph", "swift"}
+    await first.heartbeat.deregister()
+    await second.heartbeat.send()
+    await Process(client, WITHOUT_SWIFT).started()
+    assert await recorded_destinations(client) == {"ceph"}
+
+
+async def test_a_start_remembers_destinations_with_dead_letters(client: Redis) -> None:
+    first = await Process(client, ROUTE).started()
+    await dead_letter(first.jobs)
+    await first.heartbeat.deregister()
+    await Process(client, WITHOUT_SWIFT).started()
+    assert await recorded_destinations(client) == {"ceph", "swift"}
+
+
+async def test_in_a_rolling_restart_keys_for_a_new_destination_wait_for_a_process_that_has_it(client: Redis) -> None:
+    old = await Process(client, WITHOUT_SWIFT).started()
+    new = await Process(client, ROUTE).started()
+    await put(new.jobs)
+    (job,) = (await old.jobs.claim(1, 0, 1, 0)).jobs
+    unknown = Disposition(DispositionKind.UNKNOWN)
+    await old.jobs.finish(job, {"ceph": Disposition(DispositionKind.DONE), "swift": unknown})
+    await old.jobs.promote_due()
+    assert await claimed(old) == []
+    await new.jobs.promote_due()
+    (job,) = (await new.jobs.claim(1, 1, 1, 0)).jobs
+    assert (job.key, job.destinations) == ("k", ("swift",))
+
+
+async def test_keys_for_a_destination_that_no_process_has_are_done(client: Redis) -> None:
+    new = await Process(client, ROUTE).started()
+    await put(new.jobs)
+    await new.heartbeat.deregister()
+    old = await Process(client, WITHOUT_SWIFT).started()
+    (job,) = (await old.jobs.claim(1, 0, 1, 0)).jobs
+    unknown = Disposition(DispositionKind.UNKNOWN)
+    await old.jobs.finish(job, {"ceph": Disposition(DispositionKind.DONE), "swift": unknown})
+    assert not await client.exists(f"{KEYS}job:k")

@@ -127,11 +127,19 @@ async def test_an_object_that_is_gone_at_the_head_is_missing() -> None:
     assert jobs == {"a": ("dest",)}
 
 
-async def test_a_failed_head_fails_only_its_object() -> None:
+async def test_an_object_whose_head_failed_is_left_to_a_job() -> None:
     destination = Destination(error=StoreUnavailable("away", store="dest"))
-    jobs, rest, summary = await compare([(entry("a", PARTS), entry("a", MD5_B)), (entry("b"), None)], destination)
-    assert jobs == {"b": ("dest",)}
-    assert rest[0][:2] == ("a", "failed")
+    jobs, rest, _ = await compare([(entry("a", PARTS), entry("a", MD5_B)), (entry("b"), None)], destination)
+    assert jobs == {"a": ("dest",), "b": ("dest",)}
+    assert rest == []
+
+
+async def test_in_a_dry_run_a_failed_head_fails_only_its_object() -> None:
+    destination = Destination(error=StoreUnavailable("away", store="dest"))
+    rows: list[tuple[Entry | None, Entry | None]] = [(entry("a", PARTS), entry("a", MD5_B)), (entry("b"), None)]
+    jobs, rest, summary = await compare(rows, destination, ReconcileOptions(dry_run=True))
+    assert jobs == {}
+    assert [each[:2] for each in rest] == [("b", "would_copy"), ("a", "failed")]
     assert not summary.complete
 
 
@@ -185,13 +193,13 @@ async def test_an_object_that_the_source_deleted_after_its_listing_is_left_to_a_
     assert (jobs, rest) == ({}, [("a", "source_missing", "source_missing")])
 
 
-async def test_a_failed_head_of_the_source_fails_only_its_object() -> None:
+async def test_an_object_whose_head_at_the_source_failed_is_left_to_a_job() -> None:
     source = Destination("source", error=StoreUnavailable("away", store="source"))
     rows: list[tuple[Entry | None, Entry | None]] = [(entry("a"), entry("a")), (entry("b"), None)]
 
     jobs, rest, _ = await compare(rows, options=ReconcileOptions(metadata=True), source=source)
 
-    assert (set(jobs), rest) == ({"b"}, [("a", "failed", "source: away")])
+    assert (set(jobs), rest) == ({"a", "b"}, [])
 
 
 async def test_a_destination_whose_listing_failed_is_neither_compared_nor_written_to() -> None:

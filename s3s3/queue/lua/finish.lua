@@ -61,6 +61,14 @@ settle['park'] = function(job, name, delay_ms, store)
   redis.call('SADD', PREFIX .. 'parked:' .. store, job.key)
 end
 
+-- In a rolling restart, other processes may have a destination that this one does not have. Only they promote keys that
+-- are parked for it. Without such a process it has been removed from the configuration.
+settle['unknown'] = function(job, name)
+  local fingerprint = redis.call('HGET', PREFIX .. 'fingerprint', 'fingerprint')
+  local is_known = fingerprint and cjson.decode(fingerprint).destinations[name]
+  settle[is_known and 'park' or 'done'](job, name, 0, name)
+end
+
 settle['release'] = function(job, name)
   job.remaining = union(job.remaining, name)
   job.requeue_lane = job.requeue_lane or job.lane
