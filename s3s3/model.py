@@ -6,7 +6,7 @@ Records that exist once per object are named tuples: a frozen dataclass takes fo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from fnmatch import translate
@@ -189,9 +189,10 @@ class Job(NamedTuple):
         entry: ID of its stream entry; "" for a job without a queue.
         token: identifies the claim; a takeover replaces it.
         unconditional: copy without comparing first.
-        attempts: failed attempts by destination.
+        attempts: failed attempts by destination; 0 for a destination whose failures were not counted.
         notified_ms: when it was first notified or enqueued (Redis's clock, Unix time).
         trackers: IDs of the trackers of its outcomes, separated by spaces.
+        succeeded: stores at which another key succeeded since this key's last failure; `NAME:write` for a write.
     """
 
     key: str
@@ -203,6 +204,7 @@ class Job(NamedTuple):
     attempts: Mapping[str, int] = MappingProxyType({})
     notified_ms: int = 0
     trackers: str = ""
+    succeeded: Collection[str] = ()
 
 
 class Result(str, Enum):

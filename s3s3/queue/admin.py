@@ -169,7 +169,7 @@ class QueueAdmin:
     async def pause(self, destination: str | None = None) -> None:
         """Pause a destination, to park its jobs, or the whole route (None). Idempotent."""
         if destination is not None:
-            await self._scripts.run("circuit", destination, "pause", PAUSED, 0, 0, "")
+            await self._scripts.run("circuit", destination, "pause", PAUSED, 0, 0, "", 0)
             return
         with translate_errors():
             await self.client.set(self.prefix + "paused", "1")
@@ -177,7 +177,7 @@ class QueueAdmin:
     async def resume(self, destination: str | None = None) -> None:
         """Undo `pause`."""
         if destination is not None:
-            await self._scripts.run("circuit", destination, "resume", "", 0, 0, "")
+            await self._scripts.run("circuit", destination, "resume", "", 0, 0, "", 0)
             return
         with translate_errors():
             await self.client.delete(self.prefix + "paused")

@@ -56,6 +56,7 @@ class DispositionKind:
 
     DONE = "done"
     RETRY = "retry"
+    RETRY_UNCOUNTED = "retry-uncounted"
     PARK = "park"
     DEAD_LETTER = "dead-letter"
     RELEASE = "release"
@@ -68,13 +69,15 @@ class Disposition:
     """How a worker settles one destination of its job.
 
     Attributes:
-        kind: one of `DispositionKind`. RELEASE queues the destination again, without counting an attempt, as a worker
-            does at shutdown. DEFER does so in the bulk lane, where it delays no notification. UNKNOWN is for a
-            destination that the worker does not have: parked for the processes that have it, else done.
-        delay_s: for RETRY, the time until the next attempt.
+        kind: one of `DispositionKind`. RETRY_UNCOUNTED is a RETRY that does not count as an attempt. RELEASE queues
+            the destination again, without counting an attempt, as a worker does at shutdown. DEFER does so in the bulk
+            lane, where it delays no notification. UNKNOWN is for a destination that the worker does not have: parked
+            for the processes that have it, else done.
+        delay_s: for RETRY and RETRY_UNCOUNTED, the time until the next attempt.
         event: JSON object for the trackers of the job; "" for none.
         reason: for DEAD_LETTER, why.
         circuit: for PARK, the store to wait for: the destination or the source.
+        has_failed: for PARK, whether the store was tried.
     """
 
     kind: str
@@ -82,6 +85,7 @@ class Disposition:
     event: str = ""
     reason: str = ""
     circuit: str = ""
+    has_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,24 +105,31 @@ class DeadLetter:
     dead_lettered_ms: int = 0
 
 
+class OpenCircuit(NamedTuple):
+    """An open circuit: why it opened, and the one key that may be tried at its store ("" for none)."""
+
+    reason: str
+    probe: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class ClaimResult:
     """The jobs that a claim started, and the state of the route.
 
     Attributes:
         jobs: each must be finished, or its lease expires and another worker takes it over.
-        circuits: stores with an open circuit, each with the one key that may be tried there ("" for none).
+        circuits: the open circuits by store, and the paused stores with the reason PAUSED.
         lease_from_s: start of the leases, by `boottime_s`.
         paused: whether an operator paused the whole route.
     """
 
     jobs: Sequence[Job] = ()
-    circuits: Mapping[str, str] = field(default_factory=dict)
+    circuits: Mapping[str, OpenCircuit] = field(default_factory=dict)
     lease_from_s: float = 0.0
     paused: bool = False
 
 
-#: The reason in `QueueStats.circuits` of a store that an operator paused.
+#: The reason of the circuit of a store that an operator paused.
 PAUSED = "paused"
 
 

@@ -15,7 +15,8 @@ Times are Unix times in ms by Redis's clock. Several names in one field have a s
         token                host:4711:9f3c21d0.17.1  identifies the claim that runs it
         unconditional        1                        copy without comparing first; empty: compare
         notified_ms          1767225600000            when the key was enqueued, or its notification was sent
-        attempts             dest-swift=2             failed attempts by destination
+        attempts             dest-swift=2             failed attempts by destination; 0: none of its failures counted
+        failed_ms            1767225600000            the last failure at any of these; absent: none
         retry_at_ms          1767225660000            when its retry is due; a failure before that is not counted
         trackers             5d41402abc4b2a76         IDs of the lists for the outcomes
         rerun                dest-ceph                destinations enqueued while the job was running
@@ -32,7 +33,9 @@ Times are Unix times in ms by Redis's clock. Several names in one field have a s
         backoff_ms           4000                     delay before the next probe; doubles up to 30 s
         probe_at             1767225604000            when the next probe starts, or the current one times out
         probe                images/a.fits            the key that probes the store now
+        only_key             images/a.fits            the key of all failures, until another key fails; else absent
         paused               1                        an operator paused this destination: no probes
+    successes            hash: STORE to the time of the last success there; STORE:write to that of the last write
     dead-letters:DEST    hash: KEY to {"reason": "403 AccessDenied", "attempts": 8, "dead_lettered_ms": 1767225600000}
     outcomes:ID          list: outcomes (JSON) for the tracker of this ID; expires after an hour
     reconcile            string: summary (JSON) of the last reconcile, and when each destination was last compared
@@ -71,6 +74,7 @@ from .base import (
     Disposition,
     DispositionKind,
     JobRequest,
+    OpenCircuit,
     boottime_s,
 )
 from .connection import RESPONSE_TIMEOUT_S
@@ -163,6 +167,7 @@ class RedisJobQueue(QueueAdmin):
         self._all_taken_over_at_s = -lease_s
         self._delivered: list[tuple[str, str, str]] = []  # lane, ID and key of entries for the next claim
         self._finishes = Batcher(self._finish_many)
+        self._succeeded: set[str] = set()
 
     @classmethod
     def of(cls, client: Redis, route: Route, lease_s: float) -> RedisJobQueue:
@@ -237,10 +242,13 @@ class RedisJobQueue(QueueAdmin):
                 _parse_attempts(attempts) if attempts else {},
                 int(notified_ms),
                 trackers,
+                succeeded.split(" ") if succeeded else (),
             )
-            for key, destinations, lane, entry, token, unconditional, notified_ms, attempts, trackers in claimed
-        ]
-        return ClaimResult(jobs, dict(circuits), lease_from_s, bool(paused))
+            for key, destinations, lane, entry, token, unconditional, notified_ms, attempts, trackers, succeeded
+            in claimed
+        ]  # fmt: skip
+        opened = {store: OpenCircuit(reason, probe) for store, reason, probe in circuits}
+        return ClaimResult(jobs, opened, lease_from_s, bool(paused))
 
     async def _wait_for_entries(self, lanes: Sequence[Lane], wait_s: float) -> None:
         """Wait for a new entry in one of the lanes; each lane may deliver one."""
@@ -273,10 +281,13 @@ class RedisJobQueue(QueueAdmin):
         args = [part for job in jobs for part in (job.lane.value, job.entry, job.key, job.token)]
         return set(await self._scripts.run("renew", self.consumer, *args)) if args else set()
 
-    async def finish(self, job: Job, dispositions: Mapping[str, Disposition], recheck: bool = False) -> bool:
+    async def finish(
+        self, job: Job, dispositions: Mapping[str, Disposition], recheck: bool = False, succeeded: Iterable[str] = ()
+    ) -> bool:
         """Settle a claimed job, and schedule a recheck of its key if `recheck`.
 
-        Each destination of the job needs a disposition; one without is forgotten.
+        Each destination of the job needs a disposition; one without is forgotten. `succeeded` names the stores that
+        the job has used, as in `Job.succeeded`, which it is for the next jobs.
         Returns False if another worker took the job over: then all its destinations are enqueued again.
         """
         done, others = [], []
@@ -287,12 +298,15 @@ class RedisJobQueue(QueueAdmin):
                 detail = disposition.circuit
                 if disposition.kind == DispositionKind.DEAD_LETTER:
                     detail = dead_letter_json(disposition.reason, job.attempts.get(name, 0) + 1)
-                others.append((name, disposition.kind, int(disposition.delay_s * 1000), disposition.event, detail))
+                delay_ms, has_failed = int(disposition.delay_s * 1000), int(disposition.has_failed)
+                others.append((name, disposition.kind, delay_ms, disposition.event, detail, has_failed))
+        self._succeeded.update(succeeded)
         lost = await self._finishes.add((job.key, job.token, int(recheck), " ".join(done), others))
         return job.token not in lost
 
     async def _finish_many(self, finished: Sequence[tuple[Any, ...]]) -> set[str]:
-        return set(await self._scripts.run("finish", self._destination_names, _to_json(finished)))
+        succeeded, self._succeeded = " ".join(self._succeeded), set()
+        return set(await self._scripts.run("finish", self._destination_names, _to_json(finished), succeeded))
 
     async def promote_due(self, max_parked: Mapping[str, int] = NO_LIMITS) -> float:
         """Queue due retries, rechecks, probes and parked keys; return the seconds until the next call is needed.
@@ -310,14 +324,21 @@ class RedisJobQueue(QueueAdmin):
             limits = dict.fromkeys(limits, 0)
         return MAX_PROMOTE_INTERVAL_S if next_ms < 0 else min(next_ms / 1000, MAX_PROMOTE_INTERVAL_S)
 
-    async def trip_circuit(self, store: str, reason: str, key: str) -> None:
-        """Open the circuit of a store. If it is open and `key` is its probe, extend it."""
+    async def trip_circuit(self, store: str, reason: str, key: str, *, is_only_key: bool = False) -> None:
+        """Open the circuit of a store after a failure of `key`. If it is open and `key` is its probe, extend it.
+
+        `is_only_key`: only this key has failed, so that any other one is a better probe and does not wait.
+        """
         initial_ms, max_ms = int(INITIAL_PROBE_INTERVAL_S * 1000), int(MAX_PROBE_INTERVAL_S * 1000)
-        await self._scripts.run("circuit", store, "trip", reason, initial_ms, max_ms, key)
+        await self._scripts.run("circuit", store, "trip", reason, initial_ms, max_ms, key, int(is_only_key))
+
+    async def release_probe(self, store: str, key: str) -> None:
+        """Let another key probe a store, because the outcome of its probe `key` shows nothing about it."""
+        await self._scripts.run("circuit", store, "release", "", 0, 0, key, 0)
 
     async def close_circuit(self, store: str) -> None:
         """Close the circuit of a store; later calls of `promote_due` queue the keys parked for it."""
-        await self._scripts.run("circuit", store, "close", "", 0, 0, "")
+        await self._scripts.run("circuit", store, "close", "", 0, 0, "", 0)
 
     async def poll_outcomes(self, tracker_id: str, wait_s: float) -> list[str]:
         """Return the new events of a tracker, waiting up to `wait_s` for the first."""

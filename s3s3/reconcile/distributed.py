@@ -22,7 +22,7 @@ from ..errors import ConfigError, LeaseLost, ReconcileInProgress
 from ..model import Route, matcher
 from ..monitoring.formatting import time_text
 from ..queue.redis_queue import RedisJobQueue
-from ..queue.tracker import OutcomeTracker
+from ..queue.tracker import MAX_OUTAGE_S, OutcomeTracker
 from ..tasks import DRAIN_S, run_until_stopped, run_with_background
 from ..transfer.route_stores import RouteStores
 from ..worker.worker import OnCopied
@@ -154,7 +154,9 @@ class _RangeWorker:
     def _start_counting(self) -> None:
         """Replace what was compared and counted since the last commit."""
         self._counts = counts = self._summary.empty_copy()
-        self._tracker = OutcomeTracker(self._jobs, unconditional=self._options.force, on_outcome=counts.report_fields)
+        self._tracker = OutcomeTracker(
+            self._jobs, unconditional=self._options.force, on_outcome=counts.report_fields, max_outage_s=MAX_OUTAGE_S
+        )
         source, *destinations = self._stores
         self._comparison = Comparison(source, destinations, self._options, self._matches, counts, self._metrics)
         self._entries = 0

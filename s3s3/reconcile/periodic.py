@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ..config import WorkerSettings
 from ..errors import ReconcileInProgress, RedisUnavailable, S3S3Error
 from ..queue.redis_queue import RedisJobQueue
-from ..queue.tracker import OutcomeTracker
+from ..queue.tracker import MAX_OUTAGE_S, OutcomeTracker
 from ..transfer.route_stores import RouteStores
 from .comparison import ReconcileOptions
 from .lock import run_exclusive
@@ -76,7 +76,9 @@ class PeriodicReconcile:
             stores = replace(stores, destinations=wanted)
         gap = await self._jobs.gap()
         summary = ReconcileSummary(self._route, tuple(store.name for store in stores.destinations))
-        tracker = OutcomeTracker(self._jobs, unconditional=False, on_outcome=summary.report_fields)
+        tracker = OutcomeTracker(
+            self._jobs, unconditional=False, on_outcome=summary.report_fields, max_outage_s=MAX_OUTAGE_S
+        )
         await Reconciler(stores, tracker, options, self._settings, summary).run()
         await save_summary(self._jobs, summary, options, gap)
         return summary

@@ -22,7 +22,7 @@ from ..monitoring.metrics import Metrics
 from ..queue.base import Gap, JobRequest, ReconcileRecord
 from ..queue.connection import connected
 from ..queue.redis_queue import RedisJobQueue
-from ..queue.tracker import OutcomeTracker
+from ..queue.tracker import MAX_OUTAGE_S, OutcomeTracker
 from ..tasks import DRAIN_S, cancel, run_until_stopped
 from ..transfer.decision import Reason
 from ..transfer.route_stores import RouteStores
@@ -137,9 +137,10 @@ def local_worker(
     stores: RouteStores, jobs: RedisJobQueue, settings: WorkerSettings, on_copied: OnCopied | None
 ) -> RouteWorker:
     """Return a worker on the route's queue, registered as `bucket`."""
-    copy = stores.copier.copy_job
-    limits = stores.limits
-    return RouteWorker(stores.route, jobs, copy, settings, stores.metrics, "bucket", on_copied=on_copied, limits=limits)
+    return RouteWorker(
+        stores.route, jobs, stores.copier.copy_job, settings, stores.metrics, "bucket", on_copied=on_copied,
+        limits=stores.limits, can_read=stores.can_read,
+    )  # fmt: skip
 
 
 async def with_worker(
@@ -208,7 +209,9 @@ async def reconcile_with_worker(
             stores, settings.concurrency, unconditional=options.force, on_outcome=summary.report_fields
         )
     else:
-        copies = OutcomeTracker(jobs, unconditional=options.force, on_outcome=summary.report_fields)
+        copies = OutcomeTracker(
+            jobs, unconditional=options.force, on_outcome=summary.report_fields, max_outage_s=MAX_OUTAGE_S
+        )
         if not options.dry_run:
             await refuse_paused(route, jobs)
             worker = local_worker(stores, jobs, settings, on_copied)

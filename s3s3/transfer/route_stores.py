@@ -31,6 +31,16 @@ class RouteStores:
     metrics: Metrics
     limits: Mapping[str, RateLimiter]
 
+    async def can_read(self, name: str, key: str) -> bool:
+        """Return whether a store can be read, by a HEAD of this key; "" or a missing one: by listing one key."""
+        store = next(store for store in (self.source, *self.destinations) if store.name == name)
+        try:
+            if not key or await store.head(key) is None:
+                await store.list_after("", 1)
+        except S3S3Error:
+            return False
+        return True
+
 
 def copy_budget(settings: WorkerSettings) -> CopyBudget:
     """Return the memory and disk budget of this process."""

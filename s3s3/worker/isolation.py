@@ -3,36 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
-from ..errors import DestinationTooSlow
+from ..errors import DestinationTooSlow, StoreError
 from ..model import Job, Outcome, Result
+from ..queue.base import PAUSED, OpenCircuit, boottime_s
 from ..queue.redis_calls import RedisRetry
 from ..s3 import RateLimiter
-from .retry_policy import unavailable_store
+from .retry_policy import Cause, cause_of, has_worked, may_concern_one_object, opens_circuit, unavailable_store
 
-#: A circuit opens after this many consecutive failures ...
-FAILURES_TO_OPEN = 5
-
-#: ... of this many different keys: a single object that always fails does not mean that the store is down.
-KEYS_TO_OPEN = 3
+log = logging.getLogger(__name__)
 
 #: Number of recent failures kept for each store.
 FAILURE_WINDOW = 20
+
+#: How long the result of a read that tests whether a store denies everything is used, in seconds.
+READ_TEST_KEPT_S = 10.0
 
 #: How long a slow destination is isolated before one job tries it together with the others again.
 ISOLATE_FOR_S = 60.0
 
 
+#: Tests whether a store can be read: with a HEAD of this key, which was read before, or a listing if it is "".
+CanRead: TypeAlias = Callable[[str, str], Awaitable[bool]]
+
+
 class CircuitStates(Protocol):
     """Where the state of each circuit is kept: the queue, or one process."""
 
-    async def trip_circuit(self, store: str, reason: str, key: str, /) -> None:
-        """Open a circuit, or keep it open for longer if `key` was its probe."""
+    async def trip_circuit(self, store: str, reason: str, key: str, /, *, is_only_key: bool) -> None:
+        """Open a circuit after a failure of `key`, or keep it open for longer if that was its probe.
+
+        `is_only_key`: no other key has failed, so any other one may be tried without a delay.
+        """
+
+    async def release_probe(self, store: str, key: str, /) -> None:
+        """Choose another probe: the outcome of `key` shows nothing about the store."""
 
     async def close_circuit(self, store: str, /) -> None:
         """Close a circuit."""
@@ -41,56 +53,138 @@ class CircuitStates(Protocol):
 class CircuitBreakers:
     """The circuit breakers of a route, shared by its workers through the queue.
 
+    Args:
+        can_read: tells an object that may not be read from a store that denies everything; None: no such test.
+
     Attributes:
-        opened: stores with an open circuit, each with the key that may be tried as a probe ("" for none). Contains
-            the state at the last claim, and what this process has opened or closed since.
+        source: the source's name.
+        opened: the open circuits at the last claim, with what this process has opened or closed since.
         failed_keys: keys of the recent consecutive failures, by store.
+        last_key: the last key that was read from the source; "" before the first.
     """
 
-    def __init__(self, jobs: CircuitStates, source: str, redis_retry: RedisRetry | None = None) -> None:
+    def __init__(
+        self, route: str, source: str, jobs: CircuitStates,
+        *, redis_retry: RedisRetry | None = None, can_read: CanRead | None = None,
+    ) -> None:  # fmt: skip
+        self._route = route
+        self.source = source
         self._jobs = jobs
-        self._source = source
         self._redis_retry = redis_retry or RedisRetry()
+        self._can_read = can_read
+        self._testing = asyncio.Lock()
+        self._read_tests: dict[str, tuple[float, bool]] = {}
+        self._changed_s: dict[str, float] = {}
         self.failed_keys: dict[str, list[str]] = {}
-        self.opened: dict[str, str] = {}
+        self.opened: dict[str, OpenCircuit] = {}
+        self.last_key = ""
 
-    def update(self, opened: Mapping[str, str]) -> None:
-        """Take over the open circuits from a claim."""
-        for closed in self.opened.keys() - opened.keys():
-            self.failed_keys.pop(closed, None)
-        self.opened = dict(opened)
+    def update(self, opened: Mapping[str, OpenCircuit], sent_s: float = math.inf) -> None:
+        """Take over the open circuits from a claim, except for what this process has changed since it was sent.
+
+        `sent_s`: when the claim was sent, by `boottime_s`.
+        """
+        opened = dict(opened)
+        for store, changed_s in self._changed_s.items():
+            if changed_s >= sent_s:
+                opened.pop(store, None)
+                opened.update({store: self.opened[store]} if store in self.opened else {})
+        for store in self.opened.keys() - opened.keys():
+            self.failed_keys.pop(store, None)
+            self._log_closed(store, self.opened[store])
+        for store, circuit in opened.items():
+            if store not in self.opened:
+                self._log_opened(store, circuit)
+        self.opened = opened
 
     def parked(self, job: Job) -> dict[str, str]:
         """Return the job's destinations that must not be tried now, each with the store whose circuit is open."""
-        down = {store for store, probe in self.opened.items() if probe != job.key}
-        if self._source in down:
-            return dict.fromkeys(job.destinations, self._source)
+        down = {store for store, circuit in self.opened.items() if circuit.probe != job.key}
+        if self.source in down:
+            return dict.fromkeys(job.destinations, self.source)
         return {name: name for name in job.destinations if name in down}
 
-    async def record(self, outcomes: Iterable[Outcome]) -> None:
-        """Open and close circuits by the outcomes of a job; retries until Redis is available."""
+    async def judge(self, job: Job, outcomes: Iterable[Outcome]) -> dict[str, Cause]:
+        """Open and close circuits by the outcomes of a job; retries until Redis is available.
+
+        Returns what the failure at each failed destination counts against.
+        """
+        causes: dict[str, Cause] = {}
+        tested: set[str] = set()
         for outcome in outcomes:
             if outcome.result is not Result.FAILED:
                 if self.opened or self.failed_keys:
-                    await self._record_success(self._source)
+                    tested.add(await self._record_success(self.source))
                     if outcome.result is not Result.SOURCE_MISSING:
-                        await self._record_success(outcome.destination)
-            elif store := unavailable_store(outcome.error):
-                await self._record_failure(store, outcome)
+                        tested.add(await self._record_success(outcome.destination))
+                continue
+            store = unavailable_store(outcome.error)
+            if may_concern_one_object(outcome.error) and await self._others_can_be_read(store, job.key):
+                tested.add(await self._record_success(store))
+                cause = Cause.OBJECT
+            else:
+                cause = cause_of(
+                    outcome.error, succeeded=job.succeeded, open_circuits=self.opened,
+                    other_failing_keys=len({*self.failed_keys.get(store, ())} - {job.key}),
+                )  # fmt: skip
+            if cause is Cause.STORE:
+                tested.add(store)
+                await self._record_failure(store, job, outcome)
+            causes[outcome.destination] = cause
+        for store, circuit in list(self.opened.items()):
+            if circuit.probe == job.key and store not in tested:
+                await self._redis_retry.run(partial(self._jobs.release_probe, store, job.key))
+        return causes
 
-    async def _record_success(self, store: str) -> None:
+    async def _others_can_be_read(self, store: str, key: str) -> bool:
+        if self._can_read is None:
+            return False
+        async with self._testing:
+            tested_s, can_read = self._read_tests.get(store, (-READ_TEST_KEPT_S, False))
+            if time.monotonic() - tested_s >= READ_TEST_KEPT_S:
+                other = self.last_key if store == self.source and self.last_key != key else ""
+                can_read = await self._can_read(store, other)
+                self._read_tests[store] = time.monotonic(), can_read
+            return can_read
+
+    async def _record_success(self, store: str) -> str:
         self.failed_keys.pop(store, None)
-        if self.opened.pop(store, None) is not None:
-            await self._redis_retry.run(partial(self._jobs.close_circuit, store))
+        if (circuit := self.opened.pop(store, None)) is not None:
+            self._log_closed(store, circuit)
+            await self._change(store, partial(self._jobs.close_circuit, store))
+        return store
 
-    async def _record_failure(self, store: str, outcome: Outcome) -> None:
+    async def _record_failure(self, store: str, job: Job, outcome: Outcome) -> None:
         keys = self.failed_keys.setdefault(store, [])
-        keys.append(outcome.key)
+        keys.append(job.key)
         del keys[:-FAILURE_WINDOW]
-        is_down = len(keys) >= FAILURES_TO_OPEN and len(set(keys)) >= KEYS_TO_OPEN
-        if is_down or store in self.opened:
-            self.opened.setdefault(store, "")
-            await self._redis_retry.run(partial(self._jobs.trip_circuit, store, outcome.reason, outcome.key))
+        error = outcome.error
+        is_down = opens_circuit(
+            keys, attempts=job.attempts.get(outcome.destination),
+            others_succeeded=isinstance(error, StoreError) and has_worked(error, job.succeeded),
+        )  # fmt: skip
+        if is_down and store not in self.opened:
+            circuit = self.opened[store] = OpenCircuit(outcome.reason)
+            self._log_opened(store, circuit)
+        if store in self.opened:
+            is_only_key = set(keys) == {job.key}
+            trip = partial(self._jobs.trip_circuit, store, outcome.reason, job.key, is_only_key=is_only_key)
+            await self._change(store, trip)
+
+    async def _change(self, store: str, change: Callable[[], Awaitable[None]]) -> None:
+        self._changed_s[store] = math.inf
+        await self._redis_retry.run(change)
+        self._changed_s[store] = boottime_s()
+
+    def _log_opened(self, store: str, circuit: OpenCircuit) -> None:
+        if circuit.reason != PAUSED:
+            reason = circuit.reason.removeprefix(f"{store}: ")
+            log.warning("route %s: %s is down, its keys are parked and one at a time is tried: %s",
+                        self._route, store, reason)  # fmt: skip
+
+    def _log_closed(self, store: str, circuit: OpenCircuit) -> None:
+        if circuit.reason != PAUSED:
+            log.warning("route %s: %s is used again", self._route, store)
 
 
 class SlowDestinations:

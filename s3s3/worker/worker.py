@@ -15,13 +15,13 @@ from typing import NamedTuple, Protocol, TypeAlias
 from ..errors import LeaseLost, RedisUnavailable
 from ..model import Job, Lane, Outcome, Result, Route
 from ..monitoring.log import log_fields
-from ..queue.base import ClaimResult, Disposition, DispositionKind, boottime_s
+from ..queue.base import PAUSED, ClaimResult, Disposition, DispositionKind, boottime_s
 from ..queue.redis_calls import RedisRetry
 from ..queue.redis_queue import Lease, RedisJobQueue
 from ..s3 import RateLimiter
 from ..tasks import DRAIN_S, cancel, run_with_background, wait_with_timeout
-from .isolation import Bulkhead, CircuitBreakers, SlowDestinations
-from .retry_policy import disposition_for, outcome_event
+from .isolation import Bulkhead, CanRead, CircuitBreakers, SlowDestinations
+from .retry_policy import Cause, disposition_for, outcome_event, used_stores
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ OnCopied: TypeAlias = Callable[[str, Collection[Result]], Awaitable[None]]
 OnJobEnd: TypeAlias = Callable[[Job, Sequence[Outcome], float], None]
 
 _COPIED_RESULTS = frozenset({Result.COPIED, Result.SAME, Result.DELETED})
+_READ_RESULTS = frozenset({Result.COPIED, Result.SAME})
 _DEFER = Disposition(DispositionKind.DEFER)
 _UNKNOWN = Disposition(DispositionKind.UNKNOWN)
 
@@ -64,6 +65,7 @@ class Worker:
 
     Args:
         limits: rate limiters by destination.
+        can_read: tests whether a store denies every read; see `CircuitBreakers`.
 
     Attributes:
         claimed_at_s: when the queue last responded to a claim (time.monotonic()).
@@ -73,6 +75,7 @@ class Worker:
         self, route: Route, jobs: RedisJobQueue, copy: Copy,
         *, concurrency: int = 32, max_attempts: int = 8, lease_s: float = 60.0, on_copied: OnCopied | None = None,
         on_job_end: OnJobEnd | None = None, limits: Mapping[str, RateLimiter] = MappingProxyType({}),
+        can_read: CanRead | None = None,
     ) -> None:  # fmt: skip
         self._route = route.name
         self._jobs = jobs
@@ -82,7 +85,9 @@ class Worker:
         self._running: dict[asyncio.Task[None], tuple[Job, Lease]] = {}
         self._slot_freed = asyncio.Event()
         self._redis_retry = RedisRetry()
-        self._circuits = CircuitBreakers(jobs, route.source.name, self._redis_retry)
+        self._circuits = CircuitBreakers(
+            route.name, route.source.name, jobs, redis_retry=self._redis_retry, can_read=can_read
+        )
         self._runner = JobRunner(
             route.name, frozenset(route.destination_names), jobs, copy, self._circuits, self._bulkhead,
             self._redis_retry, max_attempts, on_copied, on_job_end,
@@ -154,7 +159,7 @@ class Worker:
                 return  # stopped meanwhile
             self.claimed_at_s = time.monotonic()
             if claims.circuits or self._circuits.opened:
-                self._circuits.update(claims.circuits)
+                self._circuits.update(claims.circuits, claims.lease_from_s)
             for job in claims.jobs:
                 self._start(job, claims)
             if not claims.jobs and not max_bulk:
@@ -253,7 +258,9 @@ class JobRunner:
             if name not in self.destinations:
                 skipped[name] = _UNKNOWN
             elif store := parked.get(name):
-                outcome = Outcome(name, job.key, Result.FAILED, f"waits for {store}, which is down or paused")
+                reason = self.circuits.opened[store].reason
+                state = "paused" if reason == PAUSED else f"down: {reason.removeprefix(f'{store}: ')}"
+                outcome = Outcome(name, job.key, Result.FAILED, f"waits for {store}, which is {state}")
                 skipped[name] = self._with_event(job, outcome, Disposition(DispositionKind.PARK, circuit=store))
             elif name in full:
                 skipped[name] = Disposition(DispositionKind.PARK, circuit=name)  # no outcome yet, so no event
@@ -280,22 +287,28 @@ class JobRunner:
                 ]  # so that the job ends as a dead letter, and its trackers do not wait forever
         duration_s = time.monotonic() - started_s
         results = {outcome.result for outcome in outcomes}
+        causes: Mapping[str, Cause] = {}
         if Result.FAILED in results or self._has_unhealthy_stores():
             self.slow.record(outcomes)
-            await self.circuits.record(outcomes)
+            causes = await self.circuits.judge(job, outcomes)
         dispositions = dict(plan.skipped)
         recheck = False
+        succeeded: list[str] = []
         for outcome in outcomes:
+            name = outcome.destination
+            succeeded += used_stores(self.circuits.source, outcome)
+            if outcome.result in _READ_RESULTS:
+                self.circuits.last_key = job.key
             disposition = disposition_for(
-                outcome, attempts=job.attempts.get(outcome.destination, 0), max_attempts=self.max_attempts,
+                outcome, causes.get(name), attempts=job.attempts.get(name, 0), max_attempts=self.max_attempts,
                 open_circuits=self.circuits.opened,
             )  # fmt: skip
-            dispositions[outcome.destination] = self._with_event(job, outcome, disposition)
+            dispositions[name] = self._with_event(job, outcome, disposition)
             # A lease that expired between two attempts at a PUT hides the outcome of the first.
             recheck = recheck or outcome.indeterminate or isinstance(outcome.error, LeaseLost)
         if self.on_copied is not None and not results.isdisjoint(_COPIED_RESULTS):
             await self.redis_retry.run(partial(self.on_copied, job.key, results & _COPIED_RESULTS))
-        await self.redis_retry.run(partial(self.jobs.finish, job, dispositions, recheck))
+        await self.redis_retry.run(partial(self.jobs.finish, job, dispositions, recheck, succeeded))
         if self.on_job_end is not None:
             self.on_job_end(job, outcomes, duration_s)
 

@@ -16,11 +16,12 @@ RELEASE = Disposition(DispositionKind.RELEASE)
 DEFER = Disposition(DispositionKind.DEFER)
 RETRY_LATER = Disposition(DispositionKind.RETRY, delay_s=60.0)
 RETRY_NOW = Disposition(DispositionKind.RETRY, delay_s=0.0)
+RETRY_UNCOUNTED = Disposition(DispositionKind.RETRY_UNCOUNTED, delay_s=0.0)
 ALL_DONE: Mapping[str, Disposition] = {A: DONE, B: DONE}
 
 
-def parked(store: str) -> Disposition:
-    return Disposition(DispositionKind.PARK, circuit=store)
+def parked(store: str, *, has_failed: bool = False) -> Disposition:
+    return Disposition(DispositionKind.PARK, circuit=store, has_failed=has_failed)
 
 
 def dead_letter(reason: str) -> Disposition:

@@ -10,7 +10,15 @@ from collections.abc import Callable
 import pytest
 
 from s3s3.model import Job, Lane
-from s3s3.queue.base import PARKED_INTERVAL_S, DeadLetter, Disposition, DispositionKind, JobRequest, ReconcileRecord
+from s3s3.queue.base import (
+    PARKED_INTERVAL_S,
+    DeadLetter,
+    Disposition,
+    DispositionKind,
+    JobRequest,
+    OpenCircuit,
+    ReconcileRecord,
+)
 from s3s3.queue.redis_queue import RedisJobQueue
 from tests.queue.factories import (
     ALL_DONE,
@@ -20,6 +28,7 @@ from tests.queue.factories import (
     RELEASE,
     RETRY_LATER,
     RETRY_NOW,
+    RETRY_UNCOUNTED,
     A,
     B,
     claim,
@@ -537,9 +546,9 @@ async def test_a_parked_key_that_is_running_by_now_is_not_queued(jobs: RedisJobQ
 async def test_a_claim_returns_the_open_circuits(jobs: RedisJobQueue) -> None:
     assert (await jobs.claim(1, 0, 1, 0)).circuits == {}
     await jobs.trip_circuit(B, "down", "k")
-    assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: ""}
+    assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: OpenCircuit("down")}
     await jobs.trip_circuit("source", "down", "k")
-    assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: "", "source": ""}
+    assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: OpenCircuit("down"), "source": OpenCircuit("down")}
 
 
 async def test_one_key_at_a_time_probes_a_store(jobs: RedisJobQueue, quick_probes: None) -> None:
@@ -548,7 +557,7 @@ async def test_one_key_at_a_time_probes_a_store(jobs: RedisJobQueue, quick_probe
     job = await promoted(jobs)
     await jobs.promote_due()
     claims = await jobs.claim(10, 0, 10, 0)
-    assert (list(claims.jobs), claims.circuits) == ([], {B: job.key})
+    assert (list(claims.jobs), claims.circuits) == ([], {B: OpenCircuit("down", job.key)})
     assert scope(job) == (job.key, (B,))
 
 
@@ -559,11 +568,11 @@ async def test_only_the_probe_s_failure_doubles_the_backoff(jobs: RedisJobQueue,
     others = {"k0", "k1", "k2"} - {probe.key}
     for other in others:
         await jobs.trip_circuit(B, "down", other)
-    assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: probe.key}
+    assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: OpenCircuit("down", probe.key)}
     started_s = time.monotonic()
     await jobs.trip_circuit(B, "still down", probe.key)
     await jobs.finish(probe, {B: parked(B)})
-    assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: ""}
+    assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: OpenCircuit("still down")}
     await promoted(jobs)
     assert time.monotonic() - started_s >= 0.095  # the doubled backoff
 
@@ -604,6 +613,107 @@ async def test_keys_parked_for_the_source_are_probed_one_at_a_time(jobs: RedisJo
     await jobs.close_circuit("source")
     await jobs.promote_due()
     assert {probe.key, (await claim_one(jobs)).key} == {"k0", "k1"}
+
+
+async def test_a_probe_is_a_parked_key_that_was_not_tried_else_the_one_that_failed_first(
+    jobs: RedisJobQueue, quick_probes: None
+) -> None:
+    await jobs.trip_circuit(B, "down", "k0")
+    failing = [f"k{number}" for number in range(3)]
+    for key in failing:
+        await notify(jobs, key)
+        await jobs.finish(await claim_one(jobs), {A: DONE, B: parked(B, has_failed=True)})
+        await asyncio.sleep(0.002)
+    await park(jobs, B, "new 1", "new 2")
+    probes = []
+    for _ in range(8):
+        probe = await promoted(jobs)
+        probes.append(probe.key)
+        await jobs.trip_circuit(B, "down", probe.key)
+        await jobs.finish(probe, {B: parked(B, has_failed=True)})
+        await asyncio.sleep(0.002)
+    assert set(probes[:2]) == {"new 1", "new 2"}
+    assert probes[2:5] == failing
+    assert probes[5:7] == probes[:2]
+
+
+async def test_another_key_does_not_wait_while_all_failures_are_of_one_key(
+    jobs: RedisJobQueue, no_probes: None
+) -> None:
+    await jobs.trip_circuit(B, "down", "poison", is_only_key=True)
+    await notify(jobs, "poison")
+    claims = await jobs.claim(1, 0, 1, 0)
+    assert claims.circuits == {B: OpenCircuit("down")}
+    await jobs.finish(claims.jobs[0], {A: DONE, B: parked(B, has_failed=True)})
+    await notify(jobs, "other", "third")
+    claims = await jobs.claim(2, 0, 2, 0)
+    assert claims.circuits == {B: OpenCircuit("down", "other")}
+    await jobs.trip_circuit(B, "still down", "other", is_only_key=False)
+    await notify(jobs, "fourth")
+    assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: OpenCircuit("still down")}, "another key has failed, too"
+
+
+async def test_a_released_probe_is_followed_by_another_one_after_the_same_delay(
+    jobs: RedisJobQueue, quick_probes: None
+) -> None:
+    await jobs.trip_circuit(B, "down", "k0")
+    await park(jobs, B, "k1", "k2")
+    probe = await promoted(jobs)
+    await jobs.release_probe(B, "not the probe")
+    assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: OpenCircuit("down", probe.key)}
+    await jobs.release_probe(B, probe.key)
+    await jobs.finish(probe, {B: dead_letter("odd")})
+    assert {probe.key, (await promoted(jobs)).key} == {"k1", "k2"}
+    await jobs.close_circuit(B)
+    await jobs.release_probe(B, probe.key)
+    assert (await jobs.claim(1, 0, 1, 0)).circuits == {}
+
+
+# -- failures that are not counted
+
+
+async def test_an_uncounted_failure_is_retried_and_remembered(jobs: RedisJobQueue) -> None:
+    await notify(jobs, "k")
+    job = await claim_one(jobs)
+    assert (dict(job.attempts), list(job.succeeded)) == ({}, [])
+    for _ in range(10):
+        await jobs.finish(job, {A: DONE, B: RETRY_UNCOUNTED})
+        job = await promoted(jobs)
+        assert (scope(job), dict(job.attempts)) == (("k", (B,)), {B: 0})
+    await jobs.finish(job, {B: RETRY_NOW})
+    job = await promoted(jobs)
+    await jobs.finish(job, {B: RETRY_UNCOUNTED})
+    job = await promoted(jobs)
+    assert dict(job.attempts) == {B: 1}
+    await jobs.finish(job, {B: parked(B, has_failed=True)})
+    assert dict((await promoted(jobs)).attempts) == {B: 1}
+
+
+async def test_a_key_that_was_parked_untried_has_not_failed(jobs: RedisJobQueue) -> None:
+    await park(jobs, B, "k")
+    await jobs.promote_due()
+    assert dict((await claim_one(jobs)).attempts) == {}
+
+
+async def test_a_job_knows_where_other_keys_succeeded_since_its_last_failure(jobs: RedisJobQueue) -> None:
+    async def succeed(*stores: str) -> None:
+        await asyncio.sleep(0.002)
+        await notify(jobs, "other")
+        await jobs.finish(await claim_one(jobs), ALL_DONE, succeeded=stores)
+        await asyncio.sleep(0.002)
+
+    await succeed("source", A, B)
+    await notify(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: DONE, B: RETRY_UNCOUNTED})
+    job = await promoted(jobs)
+    assert list(job.succeeded) == [], "before its failure"
+    await jobs.finish(job, {B: parked(B, has_failed=True)})
+    await succeed("source", A, f"{A}:write")
+    await notify(jobs, "k")
+    job = await claim_one(jobs)
+    assert set(job.succeeded) == {"source", A, f"{A}:write"}, "a notification does not forget the failure"
+    await jobs.finish(job, {A: DONE, B: RETRY_UNCOUNTED})
+    assert list((await promoted(jobs)).succeeded) == []
 
 
 # -- outcomes

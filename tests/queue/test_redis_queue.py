@@ -13,7 +13,14 @@ from redis.asyncio import Redis
 from s3s3.errors import RedisUnavailable
 from s3s3.model import Job, Lane
 from s3s3.queue import redis_queue
-from s3s3.queue.base import INITIAL_PROBE_INTERVAL_S, DeadLetter, Disposition, DispositionKind, JobRequest
+from s3s3.queue.base import (
+    INITIAL_PROBE_INTERVAL_S,
+    DeadLetter,
+    Disposition,
+    DispositionKind,
+    JobRequest,
+    OpenCircuit,
+)
 from s3s3.queue.redis_queue import RedisJobQueue
 from tests.queue.factories import (
     ALL_DONE,
@@ -499,11 +506,14 @@ async def test_a_queued_probe_is_replaced_by_a_claimed_job(fleet: Fleet, monkeyp
     await asyncio.sleep(INITIAL_PROBE_INTERVAL_S)
     await jobs.promote_due()
     claims = await jobs.claim(1, 0, 0, 0)
-    assert ([job.key for job in claims.jobs], claims.circuits) == (["only a"], {B: "parked"})
+    assert ([job.key for job in claims.jobs], claims.circuits) == (["only a"], {B: OpenCircuit("down", "parked")})
     claims = await jobs.claim(2, 0, 0, 0)
-    assert ([job.key for job in claims.jobs], claims.circuits) == (["before", "before too"], {B: "before"})
+    assert ([job.key for job in claims.jobs], claims.circuits) == (
+        ["before", "before too"],
+        {B: OpenCircuit("down", "before")},
+    )
     claims = await jobs.claim(1, 0, 1, 0)
-    assert ([job.key for job in claims.jobs], claims.circuits) == (["parked"], {B: "before"})
+    assert ([job.key for job in claims.jobs], claims.circuits) == (["parked"], {B: OpenCircuit("down", "before")})
 
 
 async def test_a_finished_probe_without_a_result_is_replaced(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -516,7 +526,7 @@ async def test_a_finished_probe_without_a_result_is_replaced(fleet: Fleet, monke
     await jobs.finish(await claim_one(jobs), ALL_DONE)  # without closing the circuit
     await jobs.enqueue([JobRequest("next", (A,))], Lane.FRESH)
     claims = await jobs.claim(1, 0, 0, 0)
-    assert ([job.key for job in claims.jobs], claims.circuits) == (["next"], {"source": "next"})
+    assert ([job.key for job in claims.jobs], claims.circuits) == (["next"], {"source": OpenCircuit("down", "next")})
 
 
 async def test_a_paused_destination_is_not_tried_until_it_is_resumed(
@@ -531,7 +541,7 @@ async def test_a_paused_destination_is_not_tried_until_it_is_resumed(
     probe = await claim_one(jobs)
     await jobs.pause(B)
     await jobs.pause(B)
-    assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: ""}
+    assert (await jobs.claim(1, 0, 1, 0)).circuits == {B: OpenCircuit("paused")}
     await jobs.trip_circuit(B, "down", probe.key)
     await jobs.close_circuit(B)
     await jobs.finish(probe, {B: parked(B)})
@@ -561,7 +571,7 @@ async def test_a_claimed_job_does_not_probe_a_paused_store(fleet: Fleet) -> None
     await jobs.pause(B)
     await notify(jobs, "k")
     claims = await jobs.claim(1, 0, 0, 0)
-    assert (len(claims.jobs), claims.circuits) == (1, {B: ""})
+    assert (len(claims.jobs), claims.circuits) == (1, {B: OpenCircuit("paused")})
 
 
 # -- administration

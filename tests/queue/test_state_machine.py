@@ -42,6 +42,7 @@ kinds = st.sampled_from(
         DispositionKind.DONE,
         DispositionKind.DONE,
         DispositionKind.RETRY,
+        DispositionKind.RETRY_UNCOUNTED,
         DispositionKind.PARK,
         DispositionKind.DEAD_LETTER,
         DispositionKind.RELEASE,
@@ -167,7 +168,8 @@ class QueueMachine(RuleBasedStateMachine):
         job = claimed.job
         dispositions = {name: self.disposition(claimed, name, chosen[name]) for name in job.destinations}
         owned = self.run(self.is_owner(claimed))
-        assert self.run(claimed.queue.finish(job, dispositions, recheck)) == owned
+        succeeded = [f"{name}:write" for name in job.destinations if chosen[name] == DispositionKind.DONE]
+        assert self.run(claimed.queue.finish(job, dispositions, recheck, succeeded)) == owned
         if not owned:
             return
         for name in job.destinations:
@@ -184,11 +186,16 @@ class QueueMachine(RuleBasedStateMachine):
     def disposition(self, claimed: ClaimedJob, destination: str, kind: str) -> Disposition:
         has_outcome = kind not in (DispositionKind.RELEASE, DispositionKind.DEFER)
         event = json.dumps([claimed.job.key, destination, claimed.at]) if has_outcome else ""
-        return Disposition(kind, 1800.0, event, "no", STORES[claimed.at % len(STORES)])
+        store, has_failed = STORES[claimed.at % len(STORES)], bool(claimed.at % 2)
+        return Disposition(kind, 1800.0, event, "no", store, has_failed)
+
+    @rule(store=st.sampled_from(STORES), key=st.sampled_from(KEYS), process=pick, is_only_key=st.booleans())
+    def trip_circuit(self, store: str, key: str, process: int, is_only_key: bool) -> None:
+        self.run(self.queue(process).trip_circuit(store, "down", key, is_only_key=is_only_key))
 
     @rule(store=st.sampled_from(STORES), key=st.sampled_from(KEYS), process=pick)
-    def trip_circuit(self, store: str, key: str, process: int) -> None:
-        self.run(self.queue(process).trip_circuit(store, "down", key))
+    def release_probe(self, store: str, key: str, process: int) -> None:
+        self.run(self.queue(process).release_probe(store, key))
 
     @rule(store=st.sampled_from(STORES), process=pick)
     def close_circuit(self, store: str, process: int) -> None:

@@ -13,6 +13,7 @@ from s3s3.model import Lane
 from s3s3.queue.base import JobRequest
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.queue.tracker import OutcomeTracker
+from tests.clock import Clock
 
 
 class Queue:
@@ -34,8 +35,9 @@ class Queue:
         events, self.events = self.events, []
         return events
 
-    def event(self, key: str, destination: str, outcome: str = "copied", is_final: bool = True) -> None:
-        self.events.append(json.dumps({"key": key, "destination": destination, "outcome": outcome, "final": is_final}))
+    def event(self, key: str, destination: str, outcome: str = "copied", is_final: bool = True, **more: Any) -> None:
+        fields = {"key": key, "destination": destination, "outcome": outcome, "final": is_final, **more}
+        self.events.append(json.dumps(fields))
 
 
 def new_tracker(queue: Queue, outcomes: list[dict[str, Any]], **options: Any) -> OutcomeTracker:
@@ -74,6 +76,54 @@ async def test_a_failure_that_is_retried_is_an_outcome_without_on_retry() -> Non
         queue.event("k", "a", "failed", is_final=False)
         await each.poll()
     assert (len(tracker), len(waiting_tracker), len(outcomes), len(retries)) == (0, 1, 1, 1)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("s3s3.queue.tracker.time", SimpleNamespace(monotonic=clock))
+    return clock
+
+
+async def test_a_key_that_waits_for_a_store_has_no_outcome_until_the_outage_is_long(clock: Clock) -> None:
+    queue, outcomes = Queue(), list[dict[str, Any]]()
+    tracker = new_tracker(queue, outcomes, max_outage_s=120.0, resubmit=False)
+    await tracker.enqueue([JobRequest(key, ("a", "b")) for key in ("k", "l")])
+    for key in ("k", "l"):
+        queue.event(key, "a")
+        queue.event(key, "b", "failed", False, waiting=True)
+    await tracker.poll()
+    assert (len(tracker), len(outcomes)) == (2, 2)
+    clock.now_s += 100
+    queue.event("k", "b")
+    await tracker.poll()
+    clock.now_s += 100
+    queue.event("l", "b", "failed", False, waiting=True, reason="the last one")
+    await tracker.poll()
+    assert (len(tracker), len(outcomes)) == (1, 3), "it has worked meanwhile"
+    clock.now_s += 120
+    await tracker.poll()
+    assert not tracker
+    assert outcomes[3] == {"key": "l", "destination": "b", "outcome": "failed", "reason": "the last one"}
+
+
+async def test_after_a_long_outage_keys_fail_without_waiting_until_the_store_works(clock: Clock) -> None:
+    queue, outcomes = Queue(), list[dict[str, Any]]()
+    tracker = new_tracker(queue, outcomes, max_outage_s=120.0, resubmit=False)
+
+    async def ends(key: str, outcome: str = "failed", **more: Any) -> bool:
+        await tracker.enqueue([JobRequest(key, ("a",))])
+        queue.event(key, "a", outcome, outcome == "copied", **more)
+        await tracker.poll()
+        return key not in tracker.pending
+
+    assert not await ends("k", waiting=True)
+    clock.now_s += 120
+    await tracker.poll()
+    assert await ends("l", waiting=True)
+    assert await ends("m", "copied")
+    assert not await ends("n", waiting=True)
+    assert await ends("o"), "the object's own failure"
 
 
 async def test_what_has_no_outcome_is_enqueued_again_after_a_quiet_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -11,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from s3s3.errors import IntegrityError, JobReleased, StoreUnavailable
+from s3s3.errors import AccessDenied, IntegrityError, JobReleased, StoreUnavailable
 from s3s3.model import Endpoint, Job, Outcome, Result, Route
 from s3s3.monitoring.metrics import Metrics
 from s3s3.queue.base import JobRequest
 from s3s3.reconcile import executor
 from s3s3.reconcile.executor import InProcessExecutor
 from s3s3.tasks import cancel
+from s3s3.worker import retry_policy
+from tests.waiting import until
 
 A, B, SOURCE = "dest-a", "dest-b", "source"
 ROUTE = Route("default", Endpoint(SOURCE, "s"), (Endpoint(A, "a"), Endpoint(B, "b")))
@@ -48,6 +49,9 @@ class Stores:
         self.may_end = asyncio.Event()
         self.may_end.set()
 
+    async def can_read(self, store: str, key: str) -> bool:
+        return True
+
     async def copy_job(self, job: Job, destinations: Sequence[str], check_lease: Any, **_: Any) -> list[Outcome]:
         check_lease()
         self.jobs.append(job)
@@ -63,7 +67,7 @@ class Stores:
 
     def _outcome(self, key: str, name: str) -> Outcome:
         error = self.behaviour(key, name)
-        result = Result.COPIED if error is None else Result.FAILED
+        result = Result.FAILED if error else Result.COPIED
         return Outcome(name, key, result, str(error or "missing"), error=error)
 
 
@@ -157,54 +161,116 @@ class Outage:
     def __call__(self, key: str, destination: str) -> Exception | None:
         if self.is_over or self.store not in (destination, SOURCE):
             return None
-        return StoreUnavailable("refused", store=self.store)
+        return StoreUnavailable("refused", store=self.store, operation="PUT")
 
 
-async def test_a_destination_that_is_down_gets_few_requests_and_the_others_all_of_theirs(
-    caplog: pytest.LogCaptureFixture,
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry and probe within milliseconds."""
+    monkeypatch.setattr(executor, "INITIAL_PROBE_INTERVAL_S", 0.01)
+    monkeypatch.setattr(executor, "MAX_PROBE_INTERVAL_S", 0.05)
+    monkeypatch.setattr(retry_policy, "INITIAL_RETRY_S", 0.01)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "MAX_OUTAGE_S", 0.2)
+
+
+def keys_of(count: int) -> list[str]:
+    return [f"k{number}" for number in range(count)]
+
+
+@pytest.mark.parametrize("store", [B, SOURCE])
+async def test_copies_wait_while_a_store_is_down_and_none_fails(
+    quick: None, caplog: pytest.LogCaptureFixture, store: str
 ) -> None:
-    run = Run(Stores(Outage(B)), concurrency=4)
-    keys = [f"k{number}" for number in range(500)]
+    outage = Outage(store)
+    run = Run(Stores(outage), concurrency=4)
+    keys = keys_of(500)
     async with started(run):
-        await run.copy(*keys)
-    assert run.outcomes() == {(key, name, result) for key in keys for name, result in ((A, "copied"), (B, "failed"))}
-    assert sum(name == B for _, name in run.stores.copied) < 20
-    last = next(line for line in reversed(run.reported) if line["destination"] == B)
-    assert last["reason"] == "dest-b is down: dest-b: refused"
-    assert [record.message for record in caplog.records if "is down" in record.message] == [
-        "route default: dest-b is down, and its copies fail until it is available: dest-b: refused"
+        copying = asyncio.create_task(run.copy(*keys))
+        await until(lambda: store in run.executor._outages)
+        await until(lambda: store != B or sum(name == A for _, name in run.stores.copied) == len(keys))
+        await asyncio.sleep(0.1)
+        attempts = sum(name == B for _, name in run.stores.copied)
+        outage.is_over = True
+        await copying
+    assert run.outcomes() == {(key, name, "copied") for key in keys for name in (A, B)}
+    assert attempts < 30, "one probe at a time"
+    if store == SOURCE:
+        assert len(run.stores.jobs) < len(keys) + 30, "each object is read once for both destinations"
+    lines = [record.message for record in caplog.records if record.name == "s3s3.worker.isolation"]
+    assert lines == [
+        f"route default: {store} is down, its keys are parked and one at a time is tried: PUT: refused",
+        f"route default: {store} is used again",
     ]
 
 
-async def test_while_the_source_is_down_nothing_is_requested_for_any_destination() -> None:
-    run = Run(Stores(Outage(SOURCE)), concurrency=1)
+async def test_a_single_copy_waits_for_its_store(quick: None) -> None:
+    outage = Outage(B)
+    run = Run(Stores(outage))
     async with started(run):
-        await run.copy(*(f"k{number}" for number in range(100)))
-    assert len(run.stores.jobs) < 10
-    assert {outcome for _, _, outcome in run.outcomes()} == {"failed"}
+        copying = asyncio.create_task(run.copy("k"))
+        await until(lambda: B in run.executor._outages)
+        outage.is_over = True
+        await copying
+    assert run.outcomes() == {("k", A, "copied"), ("k", B, "copied")}
 
 
-async def test_a_store_is_probed_at_growing_intervals_and_used_again_when_it_answers(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+async def test_after_a_long_outage_the_rest_fails_with_the_reason_and_few_requests(
+    quick: None, impatient: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
-    monkeypatch.setattr(executor, "INITIAL_PROBE_INTERVAL_S", 0.05)
+    run = Run(Stores(Outage(B)), concurrency=4)
+    keys = keys_of(500)
+    async with started(run):
+        await run.copy(*keys)
+        requests = sum(name == B for _, name in run.stores.copied)
+        await run.copy("late 1", "late 2", "late 3")
+    keys += ["late 1", "late 2", "late 3"]
+    assert run.outcomes() == {(key, name, result) for key in keys for name, result in ((A, "copied"), (B, "failed"))}
+    assert requests < 40
+    assert sum(name == B for _, name in run.stores.copied) <= requests + 1
+    assert {line["reason"] for line in run.reported if line["destination"] == B} <= {
+        "dest-b is down: dest-b: PUT: refused", "dest-b: PUT: refused"
+    }  # fmt: skip
+    assert "dest-b is down for more than 0.2 s, its copies fail until it works again" in caplog.text
+
+
+async def test_a_store_that_was_given_up_is_probed_and_used_again(quick: None, impatient: None) -> None:
     outage = Outage(B)
     run = Run(Stores(outage), concurrency=1)
     async with started(run):
-        await run.copy(*(f"k{number}" for number in range(10)), destinations=(B,))
-        requests = len(run.stores.jobs)
-        await asyncio.sleep(0.06)
-        await run.copy("probe 1", "not a probe", destinations=(B,))
-        assert len(run.stores.jobs) == requests + 1, "one probe"
-        await asyncio.sleep(0.06)
-        await run.copy("too early", destinations=(B,))
-        assert len(run.stores.jobs) == requests + 1, "the interval doubles"
-        await asyncio.sleep(0.06)
+        await run.copy(*keys_of(10), destinations=(B,))
+        assert {outcome for _, _, outcome in run.outcomes()} == {"failed"}
         outage.is_over = True
-        await run.copy("probe 2", "next", destinations=(B,))
-    assert {("probe 2", B, "copied"), ("next", B, "copied")} <= run.outcomes()
-    assert "route default: dest-b works again" in caplog.text
+        await asyncio.sleep(0.06)
+        await run.copy("probe", "next", destinations=(B,))
+    assert {("probe", B, "copied"), ("next", B, "copied")} <= run.outcomes()
+
+
+async def test_objects_that_may_not_be_read_fail_and_all_others_are_copied() -> None:
+    def behaviour(key: str, name: str) -> Exception | None:
+        return AccessDenied("no", store=SOURCE, operation="GET") if key.startswith("denied") else None
+
+    run = Run(Stores(behaviour), concurrency=4)
+    async with started(run):
+        await run.copy(*(f"denied{number}" for number in range(30)), *keys_of(300))
+    failed = {key for key, _, outcome in run.outcomes() if outcome == "failed"}
+    assert failed == {f"denied{number}" for number in range(30)}
+    assert len(run.outcomes()) == 2 * 330
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_an_object_that_always_fails_fails_alone(quick: None, impatient: None, first: bool) -> None:
+    def behaviour(key: str, name: str) -> Exception | None:
+        return StoreUnavailable("500", store=B, operation="PUT") if key == "poison" and name == B else None
+
+    run = Run(Stores(behaviour), concurrency=4)
+    async with started(run):
+        await run.copy(*(["poison"] if first else []), *keys_of(100), *([] if first else ["poison"]))
+    assert {(key, name) for key, name, outcome in run.outcomes() if outcome == "failed"} == {("poison", B)}
+    assert len(run.outcomes()) == 2 * 101
 
 
 async def test_a_stop_starts_nothing_more_and_waits_for_running_copies() -> None:

@@ -96,6 +96,7 @@ async def test_a_dry_run_has_no_worker_and_ends_at_a_stop(
         route=ROUTE,
         source=listed(ROUTE.source, ["a"], ["b"]),
         destinations=(Listed(ROUTE.destinations[0], ["a"]),),
+        can_read=None,
     )
     stop = asyncio.Event()
     if listed is Stuck:
@@ -124,6 +125,8 @@ def reconcile(
     options: ReconcileOptions = ReconcileOptions(),  # noqa: B008
     metrics: Metrics | None = None,
 ) -> Reconciler:
-    stores: Any = SimpleNamespace(route=ROUTE, source=source, destinations=[destination], metrics=metrics or Metrics())
+    stores: Any = SimpleNamespace(
+        route=ROUTE, source=source, destinations=[destination], metrics=metrics or Metrics(), can_read=None
+    )
     copies: Any = NoCopies()
     return Reconciler(stores, copies, options, SETTINGS, ReconcileSummary(ROUTE.name, ROUTE.destination_names))

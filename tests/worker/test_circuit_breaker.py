@@ -1,14 +1,21 @@
+"""When circuits open and close, and what a failure counts against."""
+
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 
-from s3s3.errors import AccessDenied, IntegrityError, RedisUnavailable, StoreUnavailable
+from s3s3.errors import AccessDenied, IntegrityError, InvalidCredentials, RedisUnavailable, StoreUnavailable, TooLarge
 from s3s3.model import Job, Lane, Outcome, Result
-from s3s3.worker.isolation import FAILURES_TO_OPEN, KEYS_TO_OPEN, CircuitBreakers
+from s3s3.queue.base import PAUSED, OpenCircuit, boottime_s
+from s3s3.worker.isolation import READ_TEST_KEPT_S, CircuitBreakers
+from s3s3.worker.retry_policy import FAILURES_TO_OPEN, KEYS_TO_OPEN, Cause
+from tests.clock import Clock
 
 A, B, SOURCE = "dest-a", "dest-b", "source"
+DOWN = OpenCircuit("dest-b: away")
 
 
 class CircuitLog:
@@ -24,11 +31,26 @@ class CircuitLog:
             raise RedisUnavailable("away")
         self.changes.append(what)
 
-    async def trip_circuit(self, destination: str, reason: str, key: str) -> None:
-        self.record("trip", destination, reason, key)
+    async def trip_circuit(self, destination: str, reason: str, key: str, /, *, is_only_key: bool) -> None:
+        self.record("trip", destination, reason, key, *(["the only key"] if is_only_key else []))
+
+    async def release_probe(self, destination: str, key: str, /) -> None:
+        self.record("release", destination, key)
 
     async def close_circuit(self, destination: str) -> None:
         self.record("close", destination)
+
+
+class Reads:
+    """Tests whether a store can be read."""
+
+    def __init__(self) -> None:
+        self.can_read = True
+        self.calls: list[tuple[str, str]] = []
+
+    async def __call__(self, store: str, key: str) -> bool:
+        self.calls.append((store, key))
+        return self.can_read
 
 
 @pytest.fixture
@@ -38,7 +60,17 @@ def jobs() -> CircuitLog:
 
 @pytest.fixture
 def circuits(jobs: CircuitLog) -> CircuitBreakers:
-    return CircuitBreakers(jobs, SOURCE)
+    return CircuitBreakers("default", SOURCE, jobs)
+
+
+@pytest.fixture
+def reads() -> Reads:
+    return Reads()
+
+
+@pytest.fixture
+def reading_circuits(jobs: CircuitLog, reads: Reads) -> CircuitBreakers:
+    return CircuitBreakers("default", SOURCE, jobs, can_read=reads)
 
 
 def down(key: str, store: str = B, destination: str = B) -> Outcome:
@@ -46,17 +78,29 @@ def down(key: str, store: str = B, destination: str = B) -> Outcome:
     return Outcome(destination, key, Result.FAILED, "it is down", error=error)
 
 
+def denied(key: str, operation: str = "GET", store: str = SOURCE, kind: type[AccessDenied] = AccessDenied) -> Outcome:
+    return Outcome(B, key, Result.FAILED, "no", error=kind("no", store=store, operation=operation))
+
+
 def copied(key: str, destination: str = B, result: Result = Result.COPIED) -> Outcome:
     return Outcome(destination, key, result)
 
 
-def job(key: str, destinations: Sequence[str] = (A, B)) -> Job:
-    return Job(key, tuple(destinations), Lane.FRESH, "0-1", "token", True, {}, 0)
+def job(
+    key: str, destinations: Sequence[str] = (A, B), attempts: Mapping[str, int] | None = None,
+    succeeded: Collection[str] = (),
+) -> Job:  # fmt: skip
+    return Job(key, tuple(destinations), Lane.FRESH, "0-1", "token", True, attempts or {}, 0, "", succeeded)
+
+
+async def judge(circuits: CircuitBreakers, outcome: Outcome, **of_job: object) -> Cause | None:
+    causes = await circuits.judge(job(outcome.key, **of_job), [outcome])  # type: ignore[arg-type]
+    return causes.get(outcome.destination)
 
 
 async def fail(circuits: CircuitBreakers, keys: Sequence[str], store: str = B) -> None:
     for key in keys:
-        await circuits.record([down(key, store)])
+        assert await judge(circuits, down(key, store)) is Cause.STORE
 
 
 async def test_circuit_opens_after_failures_of_several_keys(jobs: CircuitLog, circuits: CircuitBreakers) -> None:
@@ -64,10 +108,10 @@ async def test_circuit_opens_after_failures_of_several_keys(jobs: CircuitLog, ci
     assert (jobs.changes, circuits.opened) == ([], {})
     await fail(circuits, ["k5"])
     assert jobs.changes == [("trip", B, "it is down", "k5")]
-    assert circuits.opened == {B: ""}
+    assert circuits.opened == {B: OpenCircuit("it is down")}
 
 
-async def test_failures_of_few_keys_do_not_open_the_circuit(jobs: CircuitLog, circuits: CircuitBreakers) -> None:
+async def test_first_failures_of_few_keys_do_not_open_the_circuit(jobs: CircuitLog, circuits: CircuitBreakers) -> None:
     assert KEYS_TO_OPEN == 3
     await fail(circuits, ["k1", "k2"] * FAILURES_TO_OPEN)
     assert jobs.changes == []
@@ -75,9 +119,31 @@ async def test_failures_of_few_keys_do_not_open_the_circuit(jobs: CircuitLog, ci
     assert len(jobs.changes) == 1
 
 
+async def test_the_second_failure_of_a_key_opens_the_circuit_of_a_quiet_store(
+    jobs: CircuitLog, circuits: CircuitBreakers
+) -> None:
+    assert await judge(circuits, down("k"), attempts={B: 0}) is Cause.STORE
+    assert jobs.changes == [("trip", B, "it is down", "k", "the only key")]
+
+
+async def test_the_second_failure_of_a_key_is_the_object_s_if_another_key_succeeded(
+    jobs: CircuitLog, circuits: CircuitBreakers
+) -> None:
+    assert await judge(circuits, down("k"), attempts={B: 0}, succeeded=(SOURCE, B)) is Cause.OBJECT
+    assert (jobs.changes, circuits.failed_keys) == ([], {})
+
+
+async def test_a_key_that_failed_while_others_succeeded_does_not_open_the_circuit_alone(
+    jobs: CircuitLog, circuits: CircuitBreakers
+) -> None:
+    for _ in range(2 * FAILURES_TO_OPEN):
+        assert await judge(circuits, down("k"), attempts={B: 1}) is Cause.STORE
+    assert jobs.changes == []
+
+
 async def test_success_resets_the_failure_count(jobs: CircuitLog, circuits: CircuitBreakers) -> None:
     await fail(circuits, ["k1", "k2", "k3", "k4"])
-    await circuits.record([copied("k5")])
+    await judge(circuits, copied("k5"))
     await fail(circuits, ["k1", "k2", "k3", "k4"])
     assert jobs.changes == []
 
@@ -85,38 +151,40 @@ async def test_success_resets_the_failure_count(jobs: CircuitLog, circuits: Circ
 async def test_errors_of_single_objects_do_not_open_the_circuit(jobs: CircuitLog, circuits: CircuitBreakers) -> None:
     for number in range(20):
         error = IntegrityError("bits", store=B)
-        await circuits.record([Outcome(B, f"k{number}", Result.FAILED, "bits", error=error)])
+        outcome = Outcome(B, f"k{number}", Result.FAILED, "bits", error=error)
+        assert await judge(circuits, outcome) is Cause.OBJECT
     assert jobs.changes == []
 
 
 async def test_open_source_circuit_parks_all_destinations(jobs: CircuitLog, circuits: CircuitBreakers) -> None:
     for number in range(3):
-        await circuits.record([down(f"k{number}", SOURCE, A), down(f"k{number}", SOURCE, B)])
+        await circuits.judge(job(f"k{number}"), [down(f"k{number}", SOURCE, A), down(f"k{number}", SOURCE, B)])
     assert set(circuits.opened) == {SOURCE}
     assert circuits.parked(job("k")) == {A: SOURCE, B: SOURCE}
 
 
-@pytest.mark.parametrize("refusal", [StoreUnavailable, AccessDenied])
-async def test_refusals_count_as_failures_of_the_store(
-    jobs: CircuitLog, circuits: CircuitBreakers, refusal: type[AccessDenied]
+@pytest.mark.parametrize("kind", [AccessDenied, InvalidCredentials])
+async def test_denied_writes_count_as_failures_of_the_store(
+    jobs: CircuitLog, reading_circuits: CircuitBreakers, reads: Reads, kind: type[AccessDenied]
 ) -> None:
     for number in range(FAILURES_TO_OPEN):
-        await circuits.record([Outcome(B, f"k{number}", Result.FAILED, "no", error=refusal("no", store=B))])
-    assert set(circuits.opened) == {B}
+        await judge(reading_circuits, denied(f"k{number}", "PUT", B, kind))
+    assert set(reading_circuits.opened) == {B}
+    assert reads.calls == [], "reading proves nothing about writing"
 
 
 async def test_failure_while_open_is_reported_because_it_may_be_the_probe(
     jobs: CircuitLog, circuits: CircuitBreakers
 ) -> None:
-    circuits.update({B: "probe"})
+    circuits.update({B: OpenCircuit("away", "probe")})
     await fail(circuits, ["probe"])
-    assert jobs.changes == [("trip", B, "it is down", "probe")]
+    assert jobs.changes == [("trip", B, "it is down", "probe", "the only key")]
 
 
 async def test_any_success_closes_the_circuit_once(jobs: CircuitLog, circuits: CircuitBreakers) -> None:
-    circuits.update({B: "", A: ""})
-    await circuits.record([copied("k", B, Result.SAME)])
-    await circuits.record([copied("k", B)])
+    circuits.update({B: DOWN, A: DOWN})
+    await judge(circuits, copied("k", B, Result.SAME))
+    await judge(circuits, copied("k", B))
     assert jobs.changes == [("close", B)]
     assert set(circuits.opened) == {A}
 
@@ -124,21 +192,31 @@ async def test_any_success_closes_the_circuit_once(jobs: CircuitLog, circuits: C
 async def test_missing_source_object_closes_only_the_source_circuit(
     jobs: CircuitLog, circuits: CircuitBreakers
 ) -> None:
-    circuits.update({B: "", SOURCE: ""})
-    await circuits.record([copied("k", B, Result.SOURCE_MISSING)])
+    circuits.update({B: DOWN, SOURCE: DOWN})
+    await judge(circuits, copied("k", B, Result.SOURCE_MISSING))
     assert jobs.changes == [("close", SOURCE)]
     assert set(circuits.opened) == {B}
 
 
+@pytest.mark.parametrize("error", [TooLarge("big", store=B), IntegrityError("bits", store=B)])
+async def test_a_probe_whose_outcome_shows_nothing_about_the_store_is_replaced(
+    jobs: CircuitLog, circuits: CircuitBreakers, error: Exception
+) -> None:
+    circuits.update({B: OpenCircuit("away", "probe")})
+    await judge(circuits, Outcome(B, "probe", Result.FAILED, "odd", error=error))
+    assert jobs.changes == [("release", B, "probe")]
+    assert set(circuits.opened) == {B}
+
+
 async def test_open_circuit_parks_all_keys_but_the_probe(circuits: CircuitBreakers) -> None:
-    circuits.update({B: "probe"})
+    circuits.update({B: OpenCircuit("away", "probe")})
     assert circuits.parked(job("k")) == {B: B}
     assert circuits.parked(job("probe")) == {}
     assert circuits.parked(job("k", (A,))) == {}
 
 
 async def test_probe_of_one_store_still_waits_for_the_others(circuits: CircuitBreakers) -> None:
-    circuits.update({SOURCE: "probe", B: "other"})
+    circuits.update({SOURCE: OpenCircuit("away", "probe"), B: OpenCircuit("away", "other")})
     assert circuits.parked(job("probe")) == {B: B}
     assert circuits.parked(job("other")) == {A: SOURCE, B: SOURCE}
 
@@ -147,11 +225,26 @@ async def test_circuit_closed_by_another_worker_resets_the_failure_count(
     jobs: CircuitLog, circuits: CircuitBreakers
 ) -> None:
     await fail(circuits, ["k1", "k2", "k3", "k4", "k5"])
-    circuits.update({B: ""})
+    circuits.update({B: DOWN})
     circuits.update({})
     await fail(circuits, ["k6"])
     assert len(jobs.changes) == 1
     assert circuits.opened == {}
+
+
+async def test_a_claim_that_was_sent_before_a_change_does_not_undo_it(
+    jobs: CircuitLog, circuits: CircuitBreakers, caplog: pytest.LogCaptureFixture
+) -> None:
+    before_s = boottime_s()
+    await fail(circuits, ["k1", "k2", "k3", "k4", "k5"])
+    circuits.update({}, before_s)
+    assert set(circuits.opened) == {B}
+    circuits.update({B: OpenCircuit("it is down", "k1")}, boottime_s())
+    await judge(circuits, copied("k1"))
+    circuits.update({B: OpenCircuit("it is down", "k1")}, before_s)
+    assert circuits.opened == {}
+    circuits.update({B: OpenCircuit("it is down", "k1")}, boottime_s())
+    assert set(circuits.opened) == {B}, "another process has opened it again"
 
 
 async def test_circuit_changes_are_retried_until_redis_is_available(
@@ -163,7 +256,85 @@ async def test_circuit_changes_are_retried_until_redis_is_available(
     await fail(circuits, ["k5"])
     assert jobs.changes == [("trip", B, "it is down", "k5")]
     jobs.unavailable_calls = 3
-    await circuits.record([copied("k6")])
+    await judge(circuits, copied("k6"))
     assert jobs.changes[1:] == [("close", B)]
     await fail(circuits, ["k1", "k2", "k3", "k4"])
     assert len(jobs.changes) == 2
+
+
+# -- objects that may not be read
+
+
+async def test_denied_reads_are_the_objects_while_the_store_can_be_read(
+    jobs: CircuitLog, reading_circuits: CircuitBreakers, reads: Reads
+) -> None:
+    for number in range(30):
+        assert await judge(reading_circuits, denied(f"k{number}")) is Cause.OBJECT
+    assert jobs.changes == []
+    assert reads.calls == [(SOURCE, "")], "the answer is kept for a while"
+
+
+async def test_denied_reads_are_the_store_s_if_nothing_else_can_be_read(
+    jobs: CircuitLog, reading_circuits: CircuitBreakers, reads: Reads
+) -> None:
+    reads.can_read = False
+    for number in range(FAILURES_TO_OPEN):
+        assert await judge(reading_circuits, denied(f"k{number}")) is Cause.STORE
+    assert set(reading_circuits.opened) == {SOURCE}
+
+
+async def test_the_test_is_repeated_after_a_while_and_closes_the_circuit(
+    jobs: CircuitLog, reading_circuits: CircuitBreakers, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("time.monotonic", clock)
+    reads.can_read = False
+    await judge(reading_circuits, denied("k"), attempts={B: 0})
+    assert set(reading_circuits.opened) == {SOURCE}
+    reads.can_read = True
+    clock.now_s += READ_TEST_KEPT_S
+    assert await judge(reading_circuits, denied("k"), attempts={B: 0}) is Cause.OBJECT
+    assert jobs.changes[-1] == ("close", SOURCE)
+
+
+async def test_an_object_that_was_read_before_is_the_better_test(
+    reading_circuits: CircuitBreakers, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("time.monotonic", clock)
+    reading_circuits.last_key = "good"
+    await judge(reading_circuits, denied("k"))
+    clock.now_s += READ_TEST_KEPT_S
+    reading_circuits.last_key = "k"
+    await judge(reading_circuits, denied("k"))
+    assert reads.calls == [(SOURCE, "good"), (SOURCE, "")], "the denied key itself proves nothing"
+
+
+async def test_a_store_that_cannot_be_listed_is_not_down_while_other_keys_are_read(
+    jobs: CircuitLog, reading_circuits: CircuitBreakers, reads: Reads
+) -> None:
+    reads.can_read = False
+    outcome = denied("k")
+    assert await judge(reading_circuits, outcome, attempts={B: 0}, succeeded=(SOURCE,)) is Cause.OBJECT
+    assert jobs.changes == []
+
+
+# -- the log
+
+
+async def test_the_log_has_a_line_when_a_circuit_opens_and_one_when_it_closes(
+    circuits: CircuitBreakers, caplog: pytest.LogCaptureFixture
+) -> None:
+    await fail(circuits, ["k1", "k2", "k3", "k4", "k5"])
+    circuits.update({B: OpenCircuit("it is down", "k1")})
+    await fail(circuits, ["k1"])
+    await judge(circuits, copied("k1"))
+    circuits.update({})
+    circuits.update({A: OpenCircuit("dest-a: 503", "k1"), SOURCE: OpenCircuit(PAUSED)})
+    circuits.update({})
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+        "route default: dest-b is down, its keys are parked and one at a time is tried: it is down",
+        "route default: dest-b is used again",
+        "route default: dest-a is down, its keys are parked and one at a time is tried: 503",
+        "route default: dest-a is used again",
+    ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 
 import pytest
 
 from s3s3.errors import DestinationTooSlow
 from s3s3.model import Job, Lane, Outcome, Result
-from s3s3.queue.base import Disposition, DispositionKind, boottime_s
+from s3s3.queue.base import PAUSED, Disposition, DispositionKind, OpenCircuit, boottime_s
 from s3s3.queue.redis_calls import RedisRetry
 from s3s3.queue.redis_queue import Lease, RedisJobQueue
 from s3s3.worker.isolation import CircuitBreakers
@@ -21,7 +22,7 @@ DEFER = Disposition(DispositionKind.DEFER)
 
 @pytest.fixture
 def circuits(jobs: RedisJobQueue) -> CircuitBreakers:
-    return CircuitBreakers(jobs, SOURCE)
+    return CircuitBreakers("default", SOURCE, jobs)
 
 
 def runner(jobs: RedisJobQueue, circuits: CircuitBreakers, copies: Copies | None = None) -> JobRunner:
@@ -38,19 +39,23 @@ def test_every_configured_destination_runs(jobs: RedisJobQueue, circuits: Circui
 
 
 def test_destination_with_open_circuit_is_parked(jobs: RedisJobQueue, circuits: CircuitBreakers) -> None:
-    circuits.update({B: "probe"})
+    circuits.update({B: OpenCircuit("dest-b: away", "probe")})
     plan = runner(jobs, circuits).plan(job())
     assert plan == ([A], {B: Disposition(DispositionKind.PARK, circuit=B)})
 
 
 def test_trackers_receive_why_a_destination_is_parked(jobs: RedisJobQueue, circuits: CircuitBreakers) -> None:
-    circuits.update({B: ""})
+    circuits.update({B: OpenCircuit("dest-b: away")})
     event = runner(jobs, circuits).plan(job(trackers="run1")).skipped[B].event
-    assert "waits for dest-b, which is down or paused" in event
+    assert "waits for dest-b, which is down: away" in event
+    assert json.loads(event)["waiting"]
+    circuits.update({B: OpenCircuit(PAUSED)})
+    event = runner(jobs, circuits).plan(job(trackers="run1")).skipped[B].event
+    assert "waits for dest-b, which is paused" in event
 
 
 def test_open_source_circuit_parks_all_configured_destinations(jobs: RedisJobQueue, circuits: CircuitBreakers) -> None:
-    circuits.update({SOURCE: ""})
+    circuits.update({SOURCE: OpenCircuit("source: away")})
     parked = Disposition(DispositionKind.PARK, circuit=SOURCE)
     assert runner(jobs, circuits).plan(job((A, B, "dest-gone"))) == ([], {A: parked, B: parked, "dest-gone": DONE})
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from s3s3.errors import DestinationTooSlow, IntegrityError, LeaseLost, StoreUnavailable, TooLarge
+from s3s3.errors import DestinationTooSlow, IntegrityError, LeaseLost, TooLarge
 from s3s3.model import Job, Lane, Outcome, Result
 from s3s3.queue.base import JobRequest
 from s3s3.queue.redis_queue import RedisJobQueue
@@ -36,7 +36,7 @@ async def test_failed_destination_is_retried_until_it_succeeds(
     jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("s3s3.worker.retry_policy.INITIAL_RETRY_S", 0.01)
-    copies = Copies(fails_at(B, StoreUnavailable("away", store=B), times=3))
+    copies = Copies(fails_at(B, IntegrityError("bits", store=B), times=3))
     async with working(Worker(ROUTE, jobs, copies)):
         await enqueue_fresh(jobs, "k")
         await until_done(jobs)
@@ -87,7 +87,7 @@ async def test_destination_that_is_no_longer_configured_is_done(jobs: RedisJobQu
 
 
 async def test_indeterminate_write_schedules_a_recheck(jobs: RedisJobQueue) -> None:
-    error = StoreUnavailable("no answer", store=B)
+    error = IntegrityError("no answer", store=B)
 
     def behaviour(job: Job, name: str) -> Outcome:
         return failed(job, name, error, indeterminate=name == B and job.key == "k1")

@@ -7,91 +7,232 @@ import pytest
 from s3s3.errors import (
     AccessDenied,
     IntegrityError,
+    InvalidCredentials,
     InvalidKey,
     LeaseLost,
     NoSuchBucket,
+    RequestTooLarge,
     S3S3Error,
+    StoreError,
+    StoreRefused,
     StoreUnavailable,
     TooLarge,
+    UnexpectedResponse,
 )
 from s3s3.model import Outcome, Proof, Result
-from s3s3.queue.base import Disposition, DispositionKind
-from s3s3.worker.retry_policy import backoff_s, disposition_for, outcome_event, unavailable_store
+from s3s3.queue.base import MAX_PROBE_INTERVAL_S, Disposition, DispositionKind
+from s3s3.worker.retry_policy import (
+    Cause,
+    backoff_s,
+    cause_of,
+    disposition_for,
+    may_concern_one_object,
+    opens_circuit,
+    outcome_event,
+    unavailable_store,
+    used_stores,
+)
+
+OBJECT_ERRORS = [
+    IntegrityError("bits", store="dest"),
+    RequestTooLarge("a proxy's limit", store="dest", operation="PUT"),
+    ValueError("a defect"),
+    None,
+]
+STORE_ERRORS = [
+    StoreUnavailable("away", store="dest", operation="PUT"),
+    UnexpectedResponse("a page", store="dest", operation="PUT"),
+    AccessDenied("no", store="dest", operation="PUT"),
+    InvalidCredentials("no", store="dest", operation="PUT"),
+    NoSuchBucket("no", store="dest", operation="PUT"),
+]
+FINAL_ERRORS = [
+    TooLarge("big", store="dest"),
+    InvalidKey("odd", store="dest"),
+    StoreRefused("archived", store="dest"),
+    S3S3Error("no"),
+]
 
 
 def failed(error: Exception | None) -> Outcome:
     return Outcome("dest", "k", Result.FAILED, "it broke", error=error)
 
 
-def judged(error: Exception | None, attempts: int = 0, open_circuits: tuple[str, ...] = ()) -> Disposition:
-    return disposition_for(failed(error), attempts=attempts, max_attempts=8, open_circuits=open_circuits)
+def settled(
+    cause: Cause, attempts: int = 0, open_circuits: tuple[str, ...] = (), error: Exception | None = None
+) -> Disposition:
+    error = error or StoreUnavailable("away", store="dest")
+    return disposition_for(failed(error), cause, attempts=attempts, max_attempts=8, open_circuits=open_circuits)
+
+
+# -- what a failure counts against
+
+
+@pytest.mark.parametrize("error", FINAL_ERRORS)
+def test_an_error_that_s3_words_as_permanent_is_final(error: Exception) -> None:
+    assert cause_of(error) is Cause.FINAL
+    assert cause_of(error, open_circuits=("dest",)) is Cause.FINAL
+
+
+@pytest.mark.parametrize("error", OBJECT_ERRORS)
+def test_an_error_of_one_object_is_the_object_s(error: Exception | None) -> None:
+    assert cause_of(error) is Cause.OBJECT
+    assert cause_of(error, open_circuits=("dest",), other_failing_keys=9) is Cause.OBJECT
+
+
+@pytest.mark.parametrize("error", STORE_ERRORS)
+def test_an_error_that_may_concern_the_store_is_the_store_s_without_evidence(error: StoreError) -> None:
+    assert cause_of(error) is Cause.STORE
+
+
+@pytest.mark.parametrize("error", STORE_ERRORS)
+def test_it_is_the_object_s_if_another_key_was_written_since_the_last_failure(error: StoreError) -> None:
+    assert cause_of(error, succeeded=("source", "dest", "dest:write")) is Cause.OBJECT
+
+
+@pytest.mark.parametrize(
+    ("operation", "succeeded", "cause"),
+    [
+        ("PUT", ("dest",), Cause.STORE),
+        ("DELETE", ("dest",), Cause.STORE),
+        ("POST", ("dest:write",), Cause.OBJECT),
+        ("HEAD", ("dest",), Cause.OBJECT),
+        ("HEAD", ("source", "other", "other:write"), Cause.STORE),
+    ],
+)
+def test_only_a_success_of_the_same_kind_at_the_same_store_is_evidence(
+    operation: str, succeeded: tuple[str, ...], cause: Cause
+) -> None:
+    """A store that is read-only for maintenance still answers reads."""
+    assert cause_of(StoreUnavailable("no", store="dest", operation=operation), succeeded=succeeded) is cause
+
+
+def test_while_several_keys_fail_in_a_row_a_success_is_no_evidence() -> None:
+    """A store that works for a moment now and then is not well."""
+    error = StoreUnavailable("away", store="dest")
+    assert cause_of(error, succeeded=("dest",), other_failing_keys=2) is Cause.OBJECT
+    assert cause_of(error, succeeded=("dest",), other_failing_keys=3) is Cause.STORE
+
+
+def test_while_the_circuit_is_open_an_older_success_is_no_evidence() -> None:
+    error = StoreUnavailable("away", store="dest")
+    assert cause_of(error, succeeded=("dest",), open_circuits=("dest",)) is Cause.STORE
+    assert cause_of(error, succeeded=("dest",), open_circuits=("source",)) is Cause.OBJECT
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (400, "ThrottlingException"), (429, "")])
+def test_throttling_is_never_the_object_s(status: int, code: str) -> None:
+    error = StoreUnavailable("slow down", store="dest", status=status, code=code)
+    assert cause_of(error, succeeded=("dest", "dest:write")) is Cause.STORE
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (AccessDenied("no", store="source", operation="GET"), True),
+        (AccessDenied("no", store="source", operation="HEAD"), True),
+        (AccessDenied("no", store="dest", operation="PUT"), False),
+        (InvalidCredentials("no", store="source", operation="GET"), False),
+        (StoreUnavailable("away", store="source", operation="GET"), False),
+        (None, False),
+    ],
+)
+def test_a_read_that_is_denied_may_concern_one_object(error: Exception | None, expected: bool) -> None:
+    assert may_concern_one_object(error) is expected
+
+
+@pytest.mark.parametrize("error", STORE_ERRORS)
+def test_store_wide_errors_name_the_store(error: StoreError) -> None:
+    assert unavailable_store(error) == "dest"
+
+
+@pytest.mark.parametrize("error", [*OBJECT_ERRORS, *FINAL_ERRORS])
+def test_other_errors_name_no_store(error: Exception | None) -> None:
+    assert unavailable_store(error) == ""
+
+
+@pytest.mark.parametrize(
+    ("result", "used"),
+    [
+        (Result.COPIED, {"source", "dest", "dest:write"}),
+        (Result.DELETED, {"source", "dest", "dest:write"}),
+        (Result.SAME, {"source", "dest"}),
+        (Result.SOURCE_MISSING, {"source"}),
+        (Result.FAILED, set()),
+    ],
+)
+def test_an_outcome_shows_which_stores_work(result: Result, used: set[str]) -> None:
+    assert set(used_stores("source", Outcome("dest", "k", result))) == used
+
+
+# -- when a circuit opens
+
+
+@pytest.mark.parametrize(
+    ("failed_keys", "attempts", "others_succeeded", "opens"),
+    [
+        (["k"], None, False, False),  # one failure: perhaps a hiccup
+        (["k", "k"], 0, False, True),  # a quiet bucket
+        (["k", "k"], 0, True, False),  # throttled, or one of several keys that fail
+        (["k", "k"], 2, False, False),  # others succeeded while it failed
+        (["a", "b", "c", "a"], None, False, False),
+        (["a", "b", "a", "b", "a"], None, False, False),
+        (["a", "b", "c", "a", "b"], None, False, True),
+        (["a", "b", "c", "a", "b"], 3, True, True),
+    ],
+)
+def test_a_circuit_opens_by_the_decision_table(
+    failed_keys: list[str], attempts: int | None, others_succeeded: bool, opens: bool
+) -> None:
+    assert opens_circuit(failed_keys, attempts=attempts, others_succeeded=others_succeeded) is opens
+
+
+# -- how a destination is settled
 
 
 @pytest.mark.parametrize("result", [result for result in Result if result is not Result.FAILED])
 def test_every_result_but_failed_is_done(result: Result) -> None:
     outcome = Outcome("dest", "k", result)
-    assert disposition_for(outcome, attempts=7, max_attempts=8, open_circuits=("dest",)) == Disposition(
+    assert disposition_for(outcome, None, attempts=7, max_attempts=8, open_circuits=("dest",)) == Disposition(
         DispositionKind.DONE
     )
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        StoreUnavailable("away", store="dest"),
-        AccessDenied("no", store="dest"),
-        NoSuchBucket("no", store="dest"),
-        IntegrityError("bits", store="dest"),
-        ValueError("a defect"),
-        None,
-    ],
-)
-def test_retriable_error_is_retried(error: Exception | None) -> None:
-    disposition = judged(error)
+def test_a_final_failure_is_dead_lettered_with_its_reason() -> None:
+    assert settled(Cause.FINAL) == Disposition(DispositionKind.DEAD_LETTER, reason="it broke")
+
+
+def test_a_failure_of_the_object_is_counted() -> None:
+    disposition = settled(Cause.OBJECT)
     assert disposition.kind == DispositionKind.RETRY
     assert 2.5 <= disposition.delay_s <= 5
-
-
-@pytest.mark.parametrize("error", [TooLarge("big", store="dest"), InvalidKey("odd", store="dest"), S3S3Error("no")])
-def test_permanent_error_is_dead_lettered_with_its_reason(error: Exception) -> None:
-    assert judged(error) == Disposition(DispositionKind.DEAD_LETTER, reason="it broke")
+    assert settled(Cause.OBJECT, attempts=6).kind == DispositionKind.RETRY
 
 
 def test_last_attempt_is_dead_lettered() -> None:
-    error = StoreUnavailable("away", store="dest")
-    assert judged(error, attempts=6).kind == DispositionKind.RETRY
-    assert judged(error, attempts=7) == Disposition(DispositionKind.DEAD_LETTER, reason="after 8 attempts: it broke")
+    assert settled(Cause.OBJECT, attempts=7) == Disposition(
+        DispositionKind.DEAD_LETTER, reason="after 8 attempts: it broke"
+    )
 
 
-def test_lost_lease_releases_without_counting_an_attempt() -> None:
-    assert judged(LeaseLost("over"), attempts=7) == Disposition(DispositionKind.RELEASE)
+@pytest.mark.parametrize("attempts", [0, 7])
+def test_a_failure_of_the_store_is_not_counted_however_many_there_were(attempts: int) -> None:
+    disposition = settled(Cause.STORE, attempts)
+    assert disposition.kind == DispositionKind.RETRY_UNCOUNTED
+    assert 2.5 <= disposition.delay_s <= MAX_PROBE_INTERVAL_S
 
 
 def test_failure_of_a_store_with_open_circuit_is_parked() -> None:
-    assert judged(StoreUnavailable("away", store="dest"), 7, ("dest",)) == Disposition(
-        DispositionKind.PARK, circuit="dest"
+    assert settled(Cause.STORE, 7, ("dest",)) == Disposition(DispositionKind.PARK, circuit="dest", has_failed=True)
+    error = StoreUnavailable("away", store="source")
+    assert settled(Cause.STORE, 7, ("source",), error) == Disposition(
+        DispositionKind.PARK, circuit="source", has_failed=True
     )
-    assert judged(StoreUnavailable("away", store="source"), 7, ("source",)) == Disposition(
-        DispositionKind.PARK, circuit="source"
-    )
-    assert judged(StoreUnavailable("away", store="source"), 0, ("dest",)).kind == DispositionKind.RETRY
+    assert settled(Cause.STORE, 0, ("dest",), error).kind == DispositionKind.RETRY_UNCOUNTED
 
 
-def test_failure_of_the_object_itself_is_not_parked() -> None:
-    assert judged(TooLarge("big", store="dest"), 0, ("dest",)).kind == DispositionKind.DEAD_LETTER
-    assert judged(IntegrityError("bits", store="dest"), 0, ("dest",)).kind == DispositionKind.RETRY
-
-
-@pytest.mark.parametrize("kind", [StoreUnavailable, AccessDenied, NoSuchBucket])
-def test_store_wide_errors_name_the_store(kind: type[StoreUnavailable]) -> None:
-    assert unavailable_store(kind("no", store="dest")) == "dest"
-
-
-@pytest.mark.parametrize(
-    "error", [IntegrityError("bits", store="dest"), TooLarge("big", store="dest"), OSError(), None]
-)
-def test_other_errors_name_no_store(error: Exception | None) -> None:
-    assert unavailable_store(error) == ""
+def test_lost_lease_releases_without_counting_an_attempt() -> None:
+    assert settled(Cause.OBJECT, 7, error=LeaseLost("over")) == Disposition(DispositionKind.RELEASE)
 
 
 @pytest.mark.parametrize(
@@ -104,15 +245,16 @@ def test_backoff_doubles_up_to_a_limit_with_jitter(attempts: int, longest_s: flo
 
 
 @pytest.mark.parametrize(
-    ("step", "final"),
+    ("step", "state"),
     [
-        (DispositionKind.DONE, True),
-        (DispositionKind.DEAD_LETTER, True),
-        (DispositionKind.RETRY, False),
-        (DispositionKind.PARK, False),
+        (DispositionKind.DONE, {"final": True}),
+        (DispositionKind.DEAD_LETTER, {"final": True}),
+        (DispositionKind.RETRY, {"final": False}),
+        (DispositionKind.RETRY_UNCOUNTED, {"final": False, "waiting": True}),
+        (DispositionKind.PARK, {"final": False, "waiting": True}),
     ],
 )
-def test_event_is_a_report_line_and_whether_it_is_final(step: str, final: bool) -> None:
+def test_event_is_a_report_line_and_whether_it_is_final(step: str, state: dict[str, bool]) -> None:
     outcome = Outcome("dest", "k", Result.COPIED, "missing", 5, None, "a" * 32, "a" * 32, Proof.ETAG)
     assert json.loads(outcome_event("default", outcome, step)) == {
         "route": "default",
@@ -125,5 +267,5 @@ def test_event_is_a_report_line_and_whether_it_is_final(step: str, final: bool) 
         "source_md5": "a" * 32,
         "destination_md5": "a" * 32,
         "proof": "etag",
-        "final": final,
+        **state,
     }

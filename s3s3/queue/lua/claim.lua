@@ -1,9 +1,10 @@
 -- ARGV: consumer, token prefix, free slots, bulk slots to fill before fresh jobs, maximum of bulk slots,
 --       lease in ms, '1' to take over expired claims too, all stores (the source first),
---       token of the route's fingerprint ('' for no check), then for each entry that a blocking read delivered: lane, entry, key.
--- Returns {jobs, open circuits, 1 if the route is paused
--- or means something else by now, 1 if expired claims may be left}. A job is {key, destinations,
--- lane, entry, token, unconditional, notified_ms, attempts, trackers}; a circuit is {store, key that probes it or ''}.
+--       token of the route's fingerprint ('' for no check),
+--       then for each entry that a blocking read delivered: lane, entry, key.
+-- Returns {jobs, open circuits, 1 if the route is paused or means something else by now, 1 if expired claims may be
+-- left}. A job is {key, destinations, lane, entry, token, unconditional, notified_ms, attempts, trackers, stores that
+-- work}; a circuit is {store, reason, key that probes it or ''}.
 local consumer, token_prefix = ARGV[2], ARGV[3]
 local free, min_bulk, max_bulk = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local lease_ms, with_expired, stores = tonumber(ARGV[7]), ARGV[8] == '1', ARGV[9]
@@ -12,11 +13,21 @@ local IDLE_CONSUMER_KEPT_MS = 60 * lease_ms
 local MAX_READS = 50 -- of a lane full of obsolete entries: Redis runs nothing else meanwhile
 local jobs = {}
 
+-- Stores at which a key succeeded after this time: another key, since this one has failed.
+local function succeeded_since(failed_ms)
+  local names, found = {}, redis.call('HGETALL', PREFIX .. 'successes')
+  for i = 1, #found, 2 do
+    if tonumber(found[i + 1]) > failed_ms then names[#names + 1] = found[i] end
+  end
+  return table.concat(names, ' ')
+end
+
 local function start(key, record, unconditional)
   local token = token_prefix .. '.' .. (#jobs + 1)
   redis.call('HSET', job_key(key), 'phase', 'running', 'token', token)
   jobs[#jobs + 1] = {key, record.destinations, record.lane, record.entry, token, unconditional, record.notified_ms,
-                     record.attempts, record.trackers}
+                     record.attempts, record.trackers,
+                     record.failed_ms ~= '' and succeeded_since(tonumber(record.failed_ms)) or ''}
 end
 
 -- Start the job if this is the record's own entry and still queued; return whether it is. Drop an obsolete entry.
@@ -123,25 +134,39 @@ local function claim_queued()
   claim_new('bulk', math.min(max_bulk - bulk, free - #jobs))
 end
 
--- A probe that is not running (still queued, or finished without a result) is replaced by a job of this claim.
--- Queued behind a long lane, it would delay the recovery of the store.
-local function choose_probe(store, probe, is_source)
-  if read_record(probe).phase == 'running' then return probe end
+-- Returns the first job of this claim for a store whose key has not failed, else the first one but for `excluded`.
+local function job_for(store, is_source, excluded)
+  local found
   for _, claimed in ipairs(jobs) do
-    local key, destinations = claimed[1], claimed[2]
-    if is_source or contains(destinations, store) then
-      redis.call('HSET', PREFIX .. 'circuit:' .. store, 'probe', key, 'probe_at', now + lease_ms)
-      return key
+    local key, destinations, attempts = claimed[1], claimed[2], claimed[8]
+    if key ~= excluded and (is_source or contains(destinations, store)) then
+      if attempts == '' then return key end
+      found = found or key
     end
   end
-  return probe
+  return found
+end
+
+-- A probe that is not running (still queued, or finished without a result) is replaced by a job of this claim.
+-- Queued behind a long lane, it would delay the recovery of the store. While all failures are of one key, another key
+-- does not wait for the next probe: that one object may be the cause.
+local function choose_probe(store, probe, only_key, is_source)
+  if not probe and not only_key then return '' end
+  if probe and read_record(probe).phase == 'running' then return probe end
+  local key = job_for(store, is_source, not probe and only_key)
+  if not key then return probe or '' end
+  redis.call('HSET', PREFIX .. 'circuit:' .. store, 'probe', key, 'probe_at', now + lease_ms)
+  return key
 end
 
 local function open_circuits()
   local circuits, is_source = {}, true
   for store in each(stores) do
-    local since, probe = unpack(redis.call('HMGET', PREFIX .. 'circuit:' .. store, 'since', 'probe'))
-    if since then circuits[#circuits + 1] = {store, probe and choose_probe(store, probe, is_source) or ''} end
+    local since, reason, probe, only_key, paused = unpack(redis.call(
+      'HMGET', PREFIX .. 'circuit:' .. store, 'since', 'reason', 'probe', 'only_key', 'paused'))
+    if since then
+      circuits[#circuits + 1] = {store, reason, paused and '' or choose_probe(store, probe, only_key, is_source)}
+    end
     is_source = false
   end
   return circuits

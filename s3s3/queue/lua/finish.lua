@@ -1,9 +1,10 @@
 -- ARGV: all destinations of the route,
 --       JSON list of jobs {key, token, recheck (1 or 0), destinations that are done, dispositions},
---       a disposition being {destination, kind, delay_ms, event for the trackers, detail}.
+--       a disposition being {destination, kind, delay_ms, event for the trackers, detail, 1 if a parked one has failed},
+--       stores that the jobs have used ('STORE', 'STORE:write').
 --       The detail is the dead letter (dead-letter) or the store to wait for (park).
 -- Returns the tokens of the jobs that another worker owns.
-local all_destinations, finished_jobs = ARGV[2], cjson.decode(ARGV[3])
+local all_destinations, finished_jobs, succeeded = ARGV[2], cjson.decode(ARGV[3]), ARGV[4]
 local OUTCOMES_KEPT_S = 3600
 
 -- 'dest-a=2 dest-b=1' to a table, and back.
@@ -34,6 +35,7 @@ end
 --   next_retry_ms    when a retry scheduled earlier is due; nil unless that is still to come
 --   remaining        destinations that stay in the record
 --   retry_at_ms      when the first of their retries is due; nil for none
+--   has_failed       whether an attempt failed, counted or not
 --   requeue_lane     the lane in which the remaining ones are queued again without delay; nil for none
 local settle = {}
 
@@ -52,11 +54,21 @@ end
 settle['retry'] = function(job, name, delay_ms)
   local attempts = job.attempts[name]
   if not (job.next_retry_ms and attempts) then job.attempts[name] = (attempts or 0) + 1 end
+  settle['retry-uncounted'](job, name, delay_ms)
+end
+
+settle['retry-uncounted'] = function(job, name, delay_ms)
+  job.attempts[name] = job.attempts[name] or 0
+  job.has_failed = true
   job.remaining = union(job.remaining, name)
   job.retry_at_ms = math.min(job.retry_at_ms or math.huge, now + delay_ms, job.next_retry_ms or math.huge)
 end
 
-settle['park'] = function(job, name, delay_ms, store)
+settle['park'] = function(job, name, delay_ms, store, has_failed)
+  if has_failed == 1 then
+    job.attempts[name] = job.attempts[name] or 0
+    job.has_failed = true
+  end
   job.remaining = union(job.remaining, name)
   redis.call('SADD', PREFIX .. 'parked:' .. store, job.key)
 end
@@ -87,8 +99,8 @@ local function settle_all(key, record, done, dispositions)
   }
   for name in each(done) do settle['done'](job, name) end
   for _, disposition in ipairs(dispositions) do
-    local name, kind, delay_ms, event, detail = unpack(disposition)
-    settle[kind](job, name, delay_ms, detail)
+    local name, kind, delay_ms, event, detail, has_failed = unpack(disposition)
+    settle[kind](job, name, delay_ms, detail, has_failed)
     report(record.trackers, event)
   end
   return job
@@ -101,6 +113,7 @@ local function finish(key, record, done, dispositions)
   local job = settle_all(key, record, done, dispositions)
   local remaining, attempts = job.remaining, format_attempts(job.attempts)
   if job.retry_at_ms then redis.call('HSET', job_key(key), 'retry_at_ms', string.format('%d', job.retry_at_ms)) end
+  if job.has_failed then redis.call('HSET', job_key(key), 'failed_ms', now) end
   if record.rerun ~= '' then
     local lane = record.rerun_lane ~= '' and record.rerun_lane or 'bulk'
     write_queued(key, lane, union(record.rerun, remaining), '', record.rerun_notified_ms, attempts,
@@ -115,6 +128,13 @@ local function finish(key, record, done, dispositions)
     redis.call('DEL', job_key(key))
   end
 end
+
+local successes = {}
+for name in each(succeeded) do
+  successes[#successes + 1] = name
+  successes[#successes + 1] = now
+end
+if #successes > 0 then redis.call('HSET', PREFIX .. 'successes', unpack(successes)) end
 
 local lost = {}
 for _, finished in ipairs(finished_jobs) do

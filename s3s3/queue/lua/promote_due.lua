@@ -7,6 +7,7 @@ local parked_limits, parked_interval_ms = {}, tonumber(ARGV[7])
 for store, count in ARGV[6]:gmatch('([^ ]+)=(%d+)') do parked_limits[store] = tonumber(count) end
 local source = each(stores)()
 local handled, next_ms = 0, nil
+local PROBE_CANDIDATES = 20
 
 -- Always in the bulk lane: a store that is slow or has just recovered must not delay fresh notifications.
 local function queue_waiting(key, record)
@@ -28,23 +29,40 @@ local function due_keys(set)
   return keys
 end
 
--- Queue one parked key that shows whether the store is back. Parked keys that are done by now are skipped.
-local function start_probe(store)
-  for _ = 1, limit do
-    local key = redis.call('SPOP', PREFIX .. 'parked:' .. store)
-    if not key then
-      redis.call('DEL', PREFIX .. 'circuit:' .. store)
-      return
-    end
+-- Of some parked keys, return the one whose last failure is the longest ago, and its record; a key that has not been
+-- tried is better still: one object that always fails must not be the probe again and again. Keys that are done by now
+-- are removed.
+local function least_recently_failed(store)
+  local parked, chosen, chosen_record, chosen_ms = PREFIX .. 'parked:' .. store, nil, nil, math.huge
+  for _, key in ipairs(redis.call('SRANDMEMBER', parked, PROBE_CANDIDATES)) do
     local record = read_record(key)
     if record.phase == 'waiting' and (store == source or contains(record.destinations, store)) then
+      local failed_ms = tonumber(record.failed_ms) or 0
+      if failed_ms < chosen_ms then chosen, chosen_record, chosen_ms = key, record, failed_ms end
+    else
+      redis.call('SREM', parked, key)
+      handled = handled + 1
+    end
+  end
+  return chosen, chosen_record
+end
+
+-- Queue one parked key that shows whether the store is back.
+local function start_probe(store)
+  local parked = PREFIX .. 'parked:' .. store
+  while handled < limit do
+    local key, record = least_recently_failed(store)
+    if key then
       local timeout_at = now + probe_timeout_ms
+      redis.call('SREM', parked, key)
       redis.call('HSET', PREFIX .. 'circuit:' .. store, 'probe', key, 'probe_at', timeout_at)
       run_again_at(timeout_at)
       queue_waiting(key, record)
       return
+    elseif redis.call('EXISTS', parked) == 0 then
+      redis.call('DEL', PREFIX .. 'circuit:' .. store)
+      return
     end
-    handled = handled + 1
   end
 end
 
