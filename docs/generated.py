@@ -34,6 +34,7 @@ REDIS_KEY_MODULES = (
     "s3s3.queue.redis_queue",
     "s3s3.worker.rate_limiter",
     "s3s3.notifications.pubsub",
+    "s3s3.notifications.data_watch",
     "s3s3.reconcile.lock",
     "s3s3.reconcile.shared_run",
     "s3s3.monitoring.history",

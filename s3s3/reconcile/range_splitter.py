@@ -21,6 +21,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
+from ..errors import StoreError
 from ..s3 import Store
 
 #: A range of less than a page is not split.
@@ -37,7 +38,7 @@ SURROGATES = range(0xD800, 0xE000)
 
 
 async def split_points(stores: Sequence[Store], after: str, until: str | None, pieces: int) -> list[str]:
-    """Return strings that split a key range, in ascending order. Raises StoreError.
+    """Return strings that split a key range, in ascending order.
 
     Each string is the inclusive end of a piece, and there are keys after it. The list is empty if the range has less
     than two pages or no store can list after a split point.
@@ -46,9 +47,18 @@ async def split_points(stores: Sequence[Store], after: str, until: str | None, p
         after, until: the range: keys after `after`, up to and including `until`; None: to the last key.
         stores: the source first; a destination is sampled if the stores before it have too few keys.
         pieces: the desired number of pieces.
+
+    Raises:
+        StoreError: the source could not be listed. A destination that cannot be listed is not sampled.
     """
     for store in stores:
-        if points := await _Splitter(store, stores).split(after, until, pieces):
+        try:
+            points = await _Splitter(store, stores).split(after, until, pieces)
+        except StoreError:
+            if store is stores[0]:
+                raise
+            continue  # the comparison reports it
+        if points:
             return points
     return []
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s3s3.errors import StoreError, StoreUnavailable
 from s3s3.model import Endpoint, Entry
 from s3s3.reconcile.range_splitter import split_points
 
@@ -25,6 +26,7 @@ class Listed:
     name_bytes: int = 1024
     requests: int = 0
     listed: int = field(default=0, init=False)
+    error: StoreError | None = None
 
     @property
     def endpoint(self) -> Endpoint:
@@ -34,6 +36,8 @@ class Listed:
         start_after.encode()  # fails for a lone surrogate
         assert start_after.startswith(self.prefix) or not start_after
         self.requests += 1
+        if self.error is not None:
+            raise self.error
         at = bisect_right(self.keys, start_after)
         self.listed += len(self.keys[at : at + most])
         return [Entry(key, 1, "", 0) for key in self.keys[at : at + most]]
@@ -138,3 +142,12 @@ async def test_pieces_of_any_keys_are_contiguous_and_not_empty(names: list[str])
     assert points or len(keys) < 2000
     assert points == sorted(set(points))
     assert all(sizes(keys, points))
+
+
+async def test_a_destination_that_cannot_be_listed_is_not_sampled() -> None:
+    source, full = Listed(["a"]), Listed(BUCKETS["numbers"])
+    down = Listed([], error=StoreUnavailable("HTTP 503", store="swift"))
+    assert await split_points([source, down, full], "", None, 8)  # type: ignore[list-item]
+    assert await split_points([source, down], "", None, 8) == []  # type: ignore[list-item]
+    with pytest.raises(StoreUnavailable):
+        await split_points([down, full], "", None, 8)  # type: ignore[list-item]
