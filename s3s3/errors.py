@@ -29,6 +29,7 @@
     │   │   ├── InvalidKey           not a valid key for this store
     │   │   ├── UpstreamRefused      a response of an HTTP origin that cannot be copied; retriable by its status
     │   │   └── UrlForbidden         a URL, or one of its redirects, that the configuration forbids
+    │   ├── InternalError *          an unforeseen exception while s3s3 worked with one store
     │   ├── IntegrityError *         bytes, length or MD5 differ from the expected ones
     │   └── ListingOutOfOrder        the keys of a listing do not ascend, so it cannot be compared
     ├── SpoolTooSmall                the object to spool is larger than spool_bytes
@@ -210,6 +211,13 @@ class UpstreamRefused(StoreRefused):
 
 class UrlForbidden(StoreRefused):
     """The configuration forbids a URL, or one of its redirects."""
+
+
+class InternalError(StoreError, Retriable):
+    """An exception that s3s3 does not foresee, while it worked with one store; `__cause__` is that exception.
+
+    So it concerns this store only, not the other stores of the job or the reconcile.
+    """
 
 
 class IntegrityError(StoreError, Retriable):

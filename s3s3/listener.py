@@ -179,8 +179,9 @@ async def route_listeners(
 async def _source_denial(stores: RouteStores) -> S3S3Error | None:
     """Log the problems of a route's stores; return that of the source if waiting does not help."""
     denial = None
-    for store in (stores.source, *stores.destinations):
-        error = await probe_error(store)
+    probed = (stores.source, *stores.destinations)
+    errors = await asyncio.gather(*map(probe_error, probed))
+    for store, error in zip(probed, errors, strict=True):
         if error is None:
             continue
         # A bare AccessDenied may concern only listing; GETs may be permitted.

@@ -77,6 +77,19 @@ def restart_all(servers: list[Server]) -> None:
             server.start()
 
 
+@pytest.fixture(autouse=True)
+def no_internal_errors(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail a test in which s3s3 logged an internal error, unless it is marked `internal_errors`.
+
+    They become outcomes of one destination, so a test could pass in spite of them.
+    """
+    yield
+    if not request.node.get_closest_marker("internal_errors"):
+        records = caplog.get_records("call")
+        errors = [record for record in records if record.exc_info and "internal error" in record.getMessage()]
+        assert not errors, errors[0].exc_text or repr(errors[0].exc_info)
+
+
 @pytest.fixture(scope="session")
 def started_servers() -> list[Server]:
     return []

@@ -15,11 +15,11 @@ from .objects import (
     Source,
     http_date_ms,
 )
-from .request import Priority, RateLimiter
+from .request import Priority, RateLimiter, internal_error
 from .signing import Credentials
 from .transport.limits import Timeouts
 
 __all__ = ["RECORDED_ETAG", "RECORDED_HEADERS", "TAGGING", "BodyReader", "BucketAdmin", "Credentials", "ObjectInfo",
            "ObjectStream", "Page", "Priority", "PutResult", "RateLimiter", "Source", "Store", "Timeouts",
-           "create_resource", "http_date_ms",
+           "create_resource", "http_date_ms", "internal_error",
 ]  # fmt: skip

@@ -6,14 +6,25 @@ from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping
 from typing import Literal
 
-from ..errors import InvalidKey, NoSuchKey, StoreError, UnexpectedResponse
+from ..errors import InvalidKey, NoSuchKey, S3S3Error, StoreError, UnexpectedResponse
 from ..model import Endpoint
 from .address import Query
 from .attributes import ObjectAttributes
 from .listing import BucketLister, Page
 from .multipart import Multipart
 from .objects import ObjectInfo, ObjectStream, PutResult, is_encrypted, object_info
-from .request import Body, KeyMapper, LeaseCheck, RateLimiter, Request, Retries, S3Requester, encode_key, no_check
+from .request import (
+    Body,
+    KeyMapper,
+    LeaseCheck,
+    RateLimiter,
+    Request,
+    Retries,
+    S3Requester,
+    encode_key,
+    internal_error,
+    no_check,
+)
 from .transport.limits import Timeouts
 from .xml import etag_in_body
 
@@ -93,12 +104,21 @@ class Store:
                 return stream, None if info.size_bytes > limit_bytes else await stream.body()
             except StoreError as error:
                 await retries.pause(error)
+            except Exception as error:
+                if isinstance(error, S3S3Error):
+                    raise
+                raise internal_error(error, self.name, "GET", key) from error
 
     async def head(self, key: str) -> ObjectInfo | None:
         """Describe an object. Return None on a 404, which can also mean that the bucket does not exist."""
         request = Request("HEAD", key, self._mapper.encoded_key(key))
         response = await self._requester.call(request)
-        return None if response.status == 404 else object_info(self.name, "HEAD", key, response)
+        try:
+            return None if response.status == 404 else object_info(self.name, "HEAD", key, response)
+        except Exception as error:
+            if isinstance(error, StoreError):
+                raise
+            raise internal_error(error, self.name, "HEAD", key) from error
 
     async def object_url(
         self, key: str, *, method: str = "GET", expires_s: int | None = None, query: Query = ()

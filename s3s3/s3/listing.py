@@ -24,7 +24,7 @@ from urllib.parse import unquote_to_bytes
 from ..errors import ListingOutOfOrder, StoreRefused, UnexpectedResponse
 from ..model import Endpoint, Entry
 from .objects import EPOCH
-from .request import KeyMapper, Priority, Request, S3Requester
+from .request import KeyMapper, Priority, Request, S3Requester, internal_error
 from .xml import parse, unescape
 
 Page = list[Entry]
@@ -139,7 +139,9 @@ class BucketLister:
         response = await self._requester.call(request, priority=Priority.URGENT, limit_bytes=PAGE_LIMIT_BYTES)
         try:
             listed = parse_page(response.content, self._rename)
-        except StoreRefused as error:
+        except Exception as error:
+            if not isinstance(error, UnexpectedResponse):
+                raise internal_error(error, self._endpoint.name, "LIST", None) from error
             raise self._refused(error.message, f"check host and port in {self._endpoint.table}") from error
         prefix = self._endpoint.prefix
         if not (listed.first_key.startswith(prefix) and listed.last_key.startswith(prefix)) and listed.entries:

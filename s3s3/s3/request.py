@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import re
 import time
@@ -13,7 +14,16 @@ from typing import NamedTuple, Protocol
 from urllib.parse import quote
 from xml.etree.ElementTree import Element
 
-from ..errors import IntegrityError, InvalidKey, StoreError, StoreRefused, StoreUnavailable, UnexpectedResponse
+from ..errors import (
+    IntegrityError,
+    InternalError,
+    InvalidKey,
+    S3S3Error,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+    UnexpectedResponse,
+)
 from ..model import MAX_KEY_BYTES, Endpoint
 from .address import Address, Query, RequestTarget, encode_query
 from .error_mapping import WRITES, error_for_failure, error_for_response
@@ -24,6 +34,8 @@ from .transport.errors import TransportError
 from .transport.limits import Timeouts
 from .transport.pool import Pool
 from .xml import RESULT_LIMIT_BYTES, parse_result
+
+log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 #: The longest pause before the second attempt; the pause before each further attempt may be PAUSE_FACTOR times as long.
@@ -167,6 +179,15 @@ class Retries:
         self._max_pause_s *= PAUSE_FACTOR
 
 
+def internal_error(error: Exception, store: str, operation: str, key: str | None) -> InternalError:
+    """Log an unforeseen exception with its traceback; return it as an error of the store."""
+    internal = InternalError(f"internal error: {error!r}"[:300], store=store, operation=operation, key=key)
+    internal.indeterminate = operation in WRITES or operation == "COPY"
+    internal.__cause__ = error
+    log.error("%s", internal, exc_info=error)
+    return internal
+
+
 def no_check() -> None:
     """Accept every write: the caller owns the key."""
 
@@ -288,12 +309,16 @@ class S3Requester:
                     except TransportError as error:
                         raise self.transport_error(request, error) from error
                     if b"<Error" in content:  # S3 may report one after a 200 (S3 API reference, "CopyObject")
-                        raise self._response_error(request, response, content)
+                        raise self._response_error(request, response, content)  # noqa: TRY301
             except StoreError as error:
                 indeterminate = error.indeterminate = error.indeterminate or indeterminate
                 if not retry:
                     raise
                 await retries.pause(error)
+            except Exception as error:
+                if isinstance(error, S3S3Error) or not isinstance(request.body, bytes):  # or one of a body's iterator
+                    raise
+                raise internal_error(error, self.endpoint.name, request.operation, request.key) from error
             else:
                 response.indeterminate = indeterminate
                 return response

@@ -23,7 +23,6 @@ from typing import Any
 from ..errors import (
     ChecksumMismatch,
     ContentUnreadable,
-    DestinationTooSlow,
     IntegrityError,
     NoSuchKey,
     S3S3Error,
@@ -234,14 +233,15 @@ class ObjectCopy:
             opened = stream, _ = await self.source.fetch(self.key, MAX_SMALL_BYTES)
             async with stream:
                 verify_md5 = self.source.endpoint.verify_md5
-                await gather_or_cancel(copy.compare(stream.info, verify_md5) for copy in pending)
-                unclear = [copy for copy in pending if copy.decision is NEEDS_CONTENT]
-                if not unclear and (differing := _open(pending)):
-                    await self.copy(differing, opened)
+                await self._run([copy.compare(stream.info, verify_md5) for copy in pending], self._any_compared)
+                for copy in pending:
+                    if copy.outcome is None and copy.decision is None:
+                        copy.record_too_slow("HEAD")
+                unclear = [copy for copy in _open(pending) if copy.decision is NEEDS_CONTENT]
+                if differing := [copy for copy in _open(pending) if copy not in unclear]:
+                    await self.copy(differing, opened)  # first: reading the contents of the others may take long
             if unclear:
                 await self._compare_contents(unclear, stream.info)
-                if differing := _open(pending):
-                    await self.copy(differing)
         except S3S3Error as error:
             self._record_source_error(pending, error)
 
@@ -254,21 +254,26 @@ class ObjectCopy:
             copy.record_failure(error)
 
     async def _compare_contents(self, copies: Sequence[DestinationCopy], source: ObjectInfo) -> None:
-        """Compare MD5s of contents; those whose ETags are not MD5s are read, one after the other."""
+        """Compare MD5s of contents, and copy to each destination that differs without waiting for the others."""
         source_md5 = etag_md5(source)
         if source_md5 is None:
             etag, md5 = await self._read_md5(self.source)
             self.md5_by_etag[etag] = md5
             source_md5 = md5.hex()
-        for copy in copies:
-            try:
-                destination_md5 = etag_md5(copy.info) if copy.info else None
-                if destination_md5 is None:
-                    destination_md5 = (await self._read_md5(copy.store))[1].hex()
-            except S3S3Error as error:
-                copy.record_failure(error, source)
-            else:
-                copy.decide(source, source_md5, destination_md5, contents_equal=source_md5 == destination_md5)
+        await gather_or_cancel(self._compare_content(copy, source, source_md5) for copy in copies)
+
+    async def _compare_content(self, copy: DestinationCopy, source: ObjectInfo, source_md5: str) -> None:
+        try:
+            destination_md5 = etag_md5(copy.info) if copy.info else None
+            if destination_md5 is None:
+                destination_md5 = (await self._read_md5(copy.store))[1].hex()
+            copy.decide(source, source_md5, destination_md5, contents_equal=source_md5 == destination_md5)
+        except S3S3Error as error:
+            copy.record_failure(error, source)
+        except Exception as error:  # noqa: BLE001  logged and recorded
+            copy.record_internal_error(error, "GET", source)
+        if copy.outcome is None:
+            await self.copy([copy])
 
     async def _read_md5(self, store: Source) -> tuple[str, bytes]:
         """Read an object completely; return its ETag and MD5."""
@@ -308,10 +313,17 @@ class ObjectCopy:
     ) -> None:
         """Write content from memory to several destinations; the outcome of an isolated slow one stays open."""
         puts = [copy.put(stream.info, content, md5, self.check_lease, self.non_md5_destinations) for copy in pending]
+        await self._run(puts, self._any_finished)
+
+    async def _run(self, work: Sequence[Coroutine[Any, Any, None]], any_finished: Callable[[], bool]) -> None:
+        """Run what concerns one destination each; with `isolate_slow`, cancel what takes much longer than the rest."""
         if self.isolate_slow:
-            await gather_without_stragglers(puts, self._any_finished)
+            await gather_without_stragglers(work, any_finished)
         else:
-            await gather_or_cancel(puts)
+            await gather_or_cancel(work)
+
+    def _any_compared(self) -> bool:
+        return any(copy.decision is not None for copy in self.all_copies)
 
     def _any_finished(self) -> bool:
         return any(copy.outcome is not None and copy.outcome.error is None for copy in self.all_copies)
@@ -320,10 +332,8 @@ class ObjectCopy:
         """Fail slow destinations so that they get jobs of their own; copy to them now if all are slow."""
         slow = _open(pending)
         if self.isolate_slow and len(slow) < len(self.all_copies):
-            message = "the destination is slow; its copy continues in a separate job"
             for copy in slow:
-                error = DestinationTooSlow(f"{copy.store.name}: PUT of {copy.key!r}: {message}")
-                copy.record_failure(error, indeterminate=True)
+                copy.record_too_slow("PUT")
         else:
             await gather_or_cancel(self.copy([copy]) for copy in slow)
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..errors import IntegrityError, LeaseLost, S3S3Error, StoreError, StoreRefused
+from ..errors import DestinationTooSlow, IntegrityError, LeaseLost, S3S3Error, StoreError, StoreRefused
 from ..model import Endpoint, Outcome, Proof, Result, md5_of_etag
-from ..s3 import RECORDED_ETAG, RECORDED_HEADERS, ObjectInfo, Store
+from ..s3 import RECORDED_ETAG, RECORDED_HEADERS, ObjectInfo, Store, internal_error
 from .decision import COPY_METADATA, COPY_UNPROVEN, Action, Decision, Reason, decide
 from .metadata import RefusedRecords, has_room_for_record, headers_digest, may_concern_metadata
 
@@ -31,7 +31,8 @@ def etag_md5(info: ObjectInfo) -> str | None:
 class DestinationCopy:
     """One key at one destination.
 
-    Every method that writes records the outcome instead of raising errors of S3S3Error's tree.
+    Every method that writes or compares records the outcome instead of raising an error. An unforeseen exception is a
+    failure of this destination, not of the others of the job.
 
     Attributes:
         refused_records: of all copies of this process.
@@ -60,11 +61,12 @@ class DestinationCopy:
         """HEAD the destination and decide; an equal copy or a failure is recorded as the outcome."""
         try:
             self.info = await self.store.head(self.key)
-        except S3S3Error as error:
-            self.record_failure(error, source)
-        else:
             self.verify_md5 = source_verify_md5 or self.store.endpoint.verify_md5
             self.decide(source, etag_md5(source), etag_md5(self.info) if self.info else None)
+        except S3S3Error as error:
+            self.record_failure(error, source)
+        except Exception as error:  # noqa: BLE001  logged and recorded
+            self.record_internal_error(error, "HEAD", source)
 
     def decide(
         self, source: ObjectInfo, source_md5: str | None, destination_md5: str | None,
@@ -128,19 +130,23 @@ class DestinationCopy:
                 check_lease=attempt.check_lease,
             )  # fmt: skip
             if not attempt.sent_whole:
-                raise self.integrity_error("PUT", "the store responded with 200 before the whole object was sent")
+                message = "the store responded with 200 before the whole object was sent"
+                raise self.integrity_error("PUT", message)  # noqa: TRY301
             if not written.encrypted and written.etag == md5_hex:
                 destination_md5, proof = written.etag, Proof.ETAG
             elif written.encrypted or md5_of_etag(written.etag) is None:
                 non_md5_destinations.add(name)
                 destination_md5, proof = None, Proof.CONTENT  # the store compared the body with its Content-MD5
             else:
-                raise self.integrity_error("PUT", f"sent an object with MD5 {md5_hex}, stored ETag is {written.etag}")
+                message = f"sent an object with MD5 {md5_hex}, stored ETag is {written.etag}"
+                raise self.integrity_error("PUT", message)  # noqa: TRY301
         except S3S3Error as error:
             if not records or not self.omit_records(records, error):
                 self.record_failure(error, source, indeterminate=attempt.is_indeterminate(error))
             elif isinstance(body, bytes):
                 await self.put(source, body, md5, check_lease, non_md5_destinations)
+        except Exception as error:  # noqa: BLE001  logged and recorded
+            self.record_internal_error(error, "PUT", source)
         else:
             self.record_copied(source, md5_hex, destination_md5, proof, indeterminate=written.indeterminate)
 
@@ -187,6 +193,8 @@ class DestinationCopy:
             if isinstance(error, StoreRefused) and not error.indeterminate:
                 return error
             self.record_failure(error, source, indeterminate=attempt.is_indeterminate(error))
+        except Exception as error:  # noqa: BLE001  logged and recorded
+            self.record_internal_error(error, "COPY", source)
         else:
             if not written.encrypted and written.etag == etag:
                 self.record_copied(source, etag_md5(source), md5_of_etag(etag), Proof.ETAG,
@@ -214,6 +222,8 @@ class DestinationCopy:
             indeterminate = await self.store.delete(self.key, check_lease=attempt.check_lease)
         except S3S3Error as error:
             self.record_failure(error, indeterminate=attempt.is_indeterminate(error))
+        except Exception as error:  # noqa: BLE001  logged and recorded
+            self.record_internal_error(error, "DELETE")
         else:
             self.outcome = Outcome(
                 self.store.name, self.key, Result.DELETED, Reason.SOURCE_MISSING.value,
@@ -232,6 +242,17 @@ class DestinationCopy:
             destination_md5=etag_md5(self.info) if self.info else None, error=error,
             indeterminate=indeterminate or self.indeterminate,
         )  # fmt: skip
+
+    def record_internal_error(self, error: Exception, operation: str, source: ObjectInfo | None = None) -> None:
+        """Log an unforeseen exception, and record it as a failure; a write may still be applied after it."""
+        internal = internal_error(error, self.store.name, operation, self.key)
+        self.record_failure(internal, source, indeterminate=internal.indeterminate)
+
+    def record_too_slow(self, operation: str) -> None:
+        """Record that the destination delays the others of its job."""
+        message = "the destination is slow; its copy continues in a separate job"
+        error = DestinationTooSlow(f"{self.store.name}: {operation} of {self.key!r}: {message}")
+        self.record_failure(error, indeterminate=operation == "PUT")
 
     def record_source_missing(self) -> None:
         """Record that the source does not have the object, and that nothing was deleted here."""

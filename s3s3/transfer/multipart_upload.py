@@ -68,6 +68,8 @@ class MultipartUpload:
                 await self._put_tags(headers)
         except S3S3Error as error:
             copy.record_failure(error, source.info, indeterminate=isinstance(error, StoreError) and error.indeterminate)
+        except Exception as error:  # noqa: BLE001  logged and recorded
+            copy.record_internal_error(error, "PUT", source.info)
         else:
             md5 = self._md5_by_etag.get(source.info.etag)
             copy.record_copied(source.info, md5.hex() if md5 else etag_md5(source.info), None, Proof.CONTENT)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from ..config import WorkerSettings
-from ..errors import S3S3Error
+from ..errors import S3S3Error, StoreUnavailable
 from ..model import Route, matcher
 from ..monitoring.metrics import Metrics
 from ..s3 import RateLimiter, Store, Timeouts
+from ..tasks import timeout
 from .budget import CopyBudget
 from .copier import Copier
 from .server_side_copy import is_same_store
 
 #: Connections for listings and readiness checks, so that these do not wait for long copies.
 EXTRA_CONNECTIONS = 8
+
+#: Time for the listing of a readiness check, in seconds.
+PROBE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -84,10 +89,13 @@ async def opened(
 
 
 async def probe_error(store: Store) -> S3S3Error | None:
-    """List the start of the bucket; return the error, or None if the store is available."""
+    """List the start of the bucket for up to PROBE_S; return the error, or None if the store is available."""
     try:
-        async with aclosing(store.pages()) as pages:
+        async with timeout(PROBE_S), aclosing(store.pages()) as pages:
             await anext(pages, None)
+    except asyncio.TimeoutError:
+        message = f"it has not listed the start of its bucket in {PROBE_S:g} s"
+        return StoreUnavailable(message, store=store.name, operation="LIST")
     except S3S3Error as error:
         return error
     return None

@@ -133,6 +133,7 @@ async def test_a_failure_is_logged_and_reported_as_failed_with_its_reason(caplog
     assert run.stores.copied.count(("k", B)) == 1, "not retried"
 
 
+@pytest.mark.internal_errors
 async def test_a_defect_counts_as_failed_and_the_rest_is_copied(caplog: pytest.LogCaptureFixture) -> None:
     stores = Stores()
     run = Run(stores)

@@ -14,6 +14,8 @@ from s3s3.worker.worker import Worker
 from tests.waiting import until
 from tests.worker.copies import ROUTE, A, B, Copies, copied, dead_letters_of, enqueue_fresh, until_done, working
 
+pytestmark = pytest.mark.internal_errors
+
 
 async def test_internal_error_of_a_copy_is_a_failure_and_the_worker_continues(
     jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
