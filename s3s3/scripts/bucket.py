@@ -159,7 +159,8 @@ async def _compare_all(
                 break
         if report and ended:
             report.complete()
-    _print_summaries(summaries, ended, sys.stderr if arguments.report == "-" else sys.stdout)
+    equality = "has the contents and the metadata" if arguments.metadata else "has the contents"
+    _print_summaries(summaries, ended, equality, sys.stderr if arguments.report == "-" else sys.stdout)
     if any(summary.errors for summary in summaries):
         return cli.OUT_OF_REACH
     # With --since, other objects were not compared: the result cannot be proven, only complete.
@@ -207,7 +208,7 @@ async def _compare(
                 await run_exclusive(route.name, jobs, run, wait_for_lock=arguments.wait_for_lock, stop=stop)
 
 
-def _print_summaries(summaries: list[ReconcileSummary], ended: bool, output: TextIO) -> None:
+def _print_summaries(summaries: list[ReconcileSummary], ended: bool, equality: str, output: TextIO) -> None:
     console = Console(file=output, markup=False, highlight=False, soft_wrap=not output.isatty())
     summaries = [summary for summary in summaries if summary.error is None]  # the error is printed already
     table = summary_table(summaries)
@@ -220,7 +221,7 @@ def _print_summaries(summaries: list[ReconcileSummary], ended: bool, output: Tex
             compared = count_noun(summary.source_entries - summary.skipped_entries, "object")
             console.print(f"{title}: {compared} compared in {duration_text(summary.seconds)}{skipped}")
         if summary.proven:
-            console.print(f"{title}: proven: every destination equals the source")
+            console.print(f"{title}: proven: every destination {equality} of the source")
         for store, error in summary.errors.items():
             console.print(f"{title}: could not compare {store}: {error.removeprefix(f'{store}: ')}")
         for destination, reason in summary.deletions_withheld.items():

@@ -272,7 +272,7 @@ class DestinationCopy:
         reason = self.decision.reason.value if self.decision else ""
         if self.unrecorded:
             what = " and ".join("headers" if name == RECORDED_HEADERS else "ETag" for name in self.unrecorded)
-            limit = f"copied without the record of the source's {what}: the destination's metadata limit"
+            limit = f"copied without recording the source's {what}: the destination's metadata limit"
             reason = f"{reason}, {limit}" if reason else limit
             self.refused_records.add(self.store.name, source, self.info if self.decision is COPY_METADATA else None)
         self.outcome = Outcome(

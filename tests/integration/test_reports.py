@@ -112,7 +112,7 @@ def test_every_object_has_a_line_with_sizes_md5s_and_proof_and_all_counts_add_up
             assert line["source_md5"] == line["destination_md5"] == hashlib.md5(contents[key]).hexdigest()
         assert destination in summary["destinations"]
     assert by_key["destination", "parts"]["destination_md5"] == hashlib.md5(contents["parts"]).hexdigest()
-    assert "route default: proven: every destination equals the source" in output
+    assert "route default: proven: every destination has the contents of the source" in output
 
     lines, summary, output = audited.run()
     assert summary["proofs"]["destination"] == {"etag": 3, "recorded_etag": 1}

@@ -14,7 +14,7 @@ from s3s3.transfer.metadata import MAX_METADATA_ITEMS, headers_digest
 from tests.scripted_store import Object
 from tests.transfer.scene import BIG, KEY, PARTS, SIZES, TINY, Scene, md5
 
-LIMIT = "copied without the record of the source's {}: the destination's metadata limit"
+LIMIT = "copied without recording the source's {}: the destination's metadata limit"
 FITS, TEXT = {"content-type": "image/fits"}, {"content-type": "text/plain"}
 
 
