@@ -282,12 +282,12 @@ print(*{name.partition(".")[0] for name in sys.modules})
 
 @pytest.mark.parametrize(
     ("name", "unneeded"),
-    [("scripts.bucket", {"aiohttp", "boto3", "botocore", "humanize"}),
-     ("scripts.listen", {"boto3", "botocore", "humanize", "jinja2", "pythonjsonlogger"}),
-     ("client", {"aiohttp", "boto3", "botocore"})],
+    [("scripts.bucket", {"aiohttp", "boto3", "botocore", "humanize", "pydantic"}),
+     ("scripts.listen", {"boto3", "botocore", "humanize", "jinja2", "pydantic", "pythonjsonlogger"}),
+     ("client", {"aiohttp", "boto3", "botocore", "pydantic"})],
 )  # fmt: skip
 def test_slow_libraries_are_imported_lazily(name: str, unneeded: set[str]) -> None:
-    """boto3 is for AWS and its keys, SQS and the API; aiohttp for what serves HTTP."""
+    """boto3 is for AWS and its keys, SQS and the API; aiohttp is for HTTP servers; pydantic for reading a file."""
     command = [sys.executable, "-c", IMPORTED, f"s3s3.{name}"]
     imported = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert not unneeded & set(imported.stdout.split())

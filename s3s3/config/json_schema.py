@@ -62,10 +62,14 @@ def _complete(schema: dict[str, Any], table: type[Table]) -> None:
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a schema without null, which TOML does not have."""
-    choices = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+    choices = [{**one} for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+    for choice in choices:
+        choice.pop("default", None)  # pydantic before 2.10
     rest = {key: value for key, value in schema.items() if key not in ("anyOf", "title")}
-    if rest.get("default", "") is None:
+    if rest.get("default", "") in (None, [], {}):
         del rest["default"]
+    for reference in rest.pop("allOf", ()):  # pydantic before 2.10
+        rest |= reference
     return {**rest, **choices[0]} if len(choices) == 1 else {**rest, **({"anyOf": choices} if choices else {})}
 
 

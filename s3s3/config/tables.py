@@ -81,17 +81,22 @@ SECRET = Kind("text, a secret", is_text=True, is_secret=True)
 _LIMIT_BYTES = partial(value_types.parse_windows, value_types.parse_limit_bytes)
 _LIMIT = partial(value_types.parse_windows, value_types.parse_limit)
 
+# One AfterValidator each: before pydantic 2.12, a field that has a description keeps only the last one.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
 TextOrNone = Annotated[str, AfterValidator(value_types.without_control_characters)]
 Text = Annotated[str, Field(min_length=1), AfterValidator(value_types.without_control_characters)]
 Prefix = Annotated[str, AfterValidator(value_types.parse_prefix)]
-Namespace = Annotated[Text, AfterValidator(value_types.parse_namespace)]
-BucketName = Annotated[Text, AfterValidator(value_types.parse_name)]
-BucketSuffix = Annotated[TextOrNone, AfterValidator(value_types.parse_name)]
-Host = Annotated[Text, AfterValidator(value_types.parse_host), Kind("a host name", is_text=True)]
-HttpUrl = Annotated[Text, AfterValidator(value_types.parse_http_url), Kind("an HTTP URL", is_text=True)]
-HttpUrlOrNone = Annotated[TextOrNone, AfterValidator(value_types.parse_http_url), Kind("an HTTP URL", is_text=True)]
-FolderUrl = Annotated[Text, AfterValidator(value_types.parse_folder_url), Kind("a URL", is_text=True)]
+Namespace = Annotated[str, Field(min_length=1), AfterValidator(value_types.parse_namespace)]
+BucketName = Annotated[str, Field(min_length=1), AfterValidator(value_types.parse_name)]
+BucketSuffix = Annotated[str, AfterValidator(value_types.parse_name)]
+Host = Annotated[str, Field(min_length=1), AfterValidator(value_types.parse_host), Kind("a host name", is_text=True)]
+HttpUrl = Annotated[
+    str, Field(min_length=1), AfterValidator(value_types.parse_http_url), Kind("an HTTP URL", is_text=True)
+]
+HttpUrlOrNone = Annotated[str, AfterValidator(value_types.parse_http_url), Kind("an HTTP URL", is_text=True)]
+FolderUrl = Annotated[
+    str, Field(min_length=1), AfterValidator(value_types.parse_folder_url), Kind("a URL", is_text=True)
+]
 SecretText = Annotated[Secret, PlainValidator(value_types.parse_filled_secret), SECRET, _STRING]
 SecretOrNone = Annotated[Secret, PlainValidator(value_types.parse_secret), SECRET, _STRING]
 RedisUrl = Annotated[

@@ -88,6 +88,7 @@ def without_control_characters(text: str) -> str:
 
 def parse_namespace(text: str) -> str:
     """Return the first part of Redis keys."""
+    without_control_characters(text)
     if set("{}") & set(text):
         raise InvalidValue("text without braces", "they mark the route's name in Redis keys")
     return text
@@ -116,6 +117,7 @@ def parse_prefix(text: str) -> str:
 
 def parse_name(text: str) -> str:
     """Return a part of a bucket's name."""
+    without_control_characters(text)
     if "/" in text:
         raise InvalidValue('a name without "/"', "put the rest of the path into prefix")
     return text
@@ -123,6 +125,7 @@ def parse_name(text: str) -> str:
 
 def parse_host(text: str) -> str:
     """Return a host name, or an IP address without brackets."""
+    without_control_characters(text)
     if is_ipv6(text):
         return text
     if not is_host(text):
@@ -157,6 +160,7 @@ def parse_redis_url(value: object) -> Secret:
 
 def parse_http_url(text: str) -> str:
     """Return an HTTP URL; "" stands for none."""
+    without_control_characters(text)
     if text and not is_http_url(text):
         raise InvalidValue("a URL", 'as in "https://host:4566"')
     return text
@@ -164,6 +168,7 @@ def parse_http_url(text: str) -> str:
 
 def parse_folder_url(text: str) -> str:
     """Return an HTTP URL to which keys can be appended."""
+    without_control_characters(text)
     if not is_http_url(text) or urlsplit(text).query or " " in text:
         raise InvalidValue("a URL", "without user, password and query, as in https://origin.example.org/files/")
     if not urlsplit(text).path.endswith("/"):
