@@ -1,25 +1,28 @@
 """Connect to Redis or Valkey: standalone, Sentinel or Cluster.
 
 URLs: `redis://`, `rediss://` (TLS) and `unix://` as in redis-py;
-`redis+sentinel://[:password@]host:port[,host:port...]/SERVICE[/DB]` and `redis+cluster://host:port`,
-or `rediss+...` for TLS.
+`redis+sentinel://[[user]:password@]host:port[,host:port...]/SERVICE[/DB]` and `redis+cluster://host:port`, or
+`rediss+...` for TLS. Options follow a `?`, as in redis-py: `ssl_ca_certs=FILE`. User and password are those of the
+servers; sentinels have their own: `?sentinel_username=...&sentinel_password=...`. With TLS they are reached by TLS too.
 """
 
 from __future__ import annotations
 
 import logging
 import random
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from ..config.addresses import redacted_url, redis_url_advice
 from ..errors import ConfigError, RedisTooOld, RedisUnavailable
@@ -66,6 +69,8 @@ def connect(url: str | Secret, *, decode: bool = True) -> Redis:
             cluster: Any = _Cluster.from_url(plain_url, **options)
             cluster.connect_node = partial(_connect_node, plain_url, {**options, "retry": Retry(NoBackoff(), 0)})
             return cluster  # type: ignore[no-any-return]
+        if scheme == "unix":
+            del options["socket_keepalive"]  # which a Unix socket does not have
         return Redis.from_url(url, **options)
     except (ValueError, RedisError):
         # The exception's text may quote a part of the password.
@@ -114,26 +119,30 @@ async def subscriber(client: Redis) -> AsyncIterator[Any]:
 
 def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
     parts = urlsplit(url)
-    hosts = parts.netloc.rpartition("@")[2]
+    login, at, hosts = parts.netloc.rpartition("@")
     service, _, database = parts.path.strip("/").partition("/")
     if not service:
         raise ValueError("no service name")
     addresses = [urlsplit(f"//{address}") for address in hosts.split(",")]
     sentinels = [(address.hostname, address.port or SENTINEL_PORT) for address in addresses]
+    scheme = parts.scheme.partition("+")[0]
+    # The rest of the URL is redis-py's: the login and the options behind the "?".
+    plain_url = urlunsplit((scheme, f"{login}{at}host", f"/{database or 0}", parts.query, ""))
+    parsed: dict[str, Any] = dict(parse_url(plain_url))
+    sentinel_login = {name: parsed.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    own = {name: value for name, value in parsed.items() if name not in ("host", "port", "connection_class")}
     make_sentinel: Any = Sentinel
     # An unavailable sentinel costs one attempt; the client goes on to the next one.
     sentinel_options = {
         "socket_timeout": CONNECT_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "retry": Retry(NoBackoff(), 0),
+        "ssl": scheme == "rediss",
+        **sentinel_login,
+        **{name: value for name, value in own.items() if name.startswith("ssl_")},
     }
     sentinel = make_sentinel(sentinels, sentinel_kwargs=sentinel_options, **options)
-    master: Redis = sentinel.master_for(
-        service,
-        db=int(database or 0),
-        username=unquote(parts.username) if parts.username else None,
-        password=unquote(parts.password) if parts.password else None,
-    )
+    master: Redis = sentinel.master_for(service, **own)
     return master
 
 
@@ -159,34 +168,42 @@ def eviction_problem(info: Mapping[str, Any]) -> str:
 async def warn_if_evicting(client: Redis) -> None:
     """Log a warning if a server evicts keys; without permission for INFO, log nothing."""
     try:
-        with translate_errors():
-            info: Any = await client.info("memory")
+        found = await info(client, "memory") or {}
     except RedisUnavailable as error:
         log.debug("cannot read maxmemory-policy: %s", error)
         return
-    for node in [info] if "maxmemory_policy" in info else info.values():
+    for node in [found] if "maxmemory_policy" in found else found.values():
         if isinstance(node, Mapping) and (problem := eviction_problem(node)):
             log.warning("%s; fix: redis-cli CONFIG SET maxmemory-policy noeviction", problem)
             return
 
 
 async def check_version(client: Redis) -> str:
-    """Return the server's version; "unknown" if its user may not read it.
+    """Return the server's version; "unknown" if INFO is forbidden or renamed.
 
-    Raises:
-        RedisUnavailable: Redis did not respond.
-        RedisTooOld: the version is older than `MIN_VERSION`.
+    Raises RedisUnavailable, and RedisTooOld if it is older than `MIN_VERSION`.
     """
-    try:
-        with translate_errors():
-            server: Any = await client.info("server")
-    except RedisUnavailable as error:
-        if isinstance(error.__cause__, NoPermissionError):
-            return "unknown"
-        raise
+    server = await info(client, "server")
+    if server is None:
+        return "unknown"
     if "redis_version" not in server:  # a cluster client returns a dict by node
         server = next(iter(server.values()))
     version = str(server["redis_version"])
     if tuple(int(part) for part in version.split(".")[:2]) < MIN_VERSION:
         raise RedisTooOld(f"Redis {version} is too old: s3s3 needs Redis 6.2 or Valkey, for XAUTOCLAIM")
     return version
+
+
+async def info(client: Redis, section: str = "") -> dict[str, Any] | None:
+    """Return a section of the server's INFO, or all; None if the user may not run it, or it is renamed.
+
+    Raises RedisUnavailable.
+    """
+    with translate_errors():
+        try:
+            found: Any = await client.info(*filter(None, [section]))
+        except ResponseError as error:
+            if not re.search(r"(?i)unknown command|NOPERM|no permissions", str(error)):
+                raise
+            return None
+    return dict(found)

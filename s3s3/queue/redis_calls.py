@@ -43,6 +43,11 @@ _OUT_OF_MEMORY = "Redis is out of memory (maxmemory): give it more, or drop dead
 #: In a script's error the code is in the middle of the text (Redis 6.2).
 _MESSAGES = (
     (exceptions.AuthenticationError, "", "Redis refuses the password, check [pubsub] url: {}"),
+    (
+        exceptions.ConnectionError,
+        "No master found.*(Authentication|NOAUTH|WRONGPASS|invalid username-password)",
+        "the sentinels refuse the password: set ?sentinel_password=... in [pubsub] url: {}",
+    ),
     (exceptions.OutOfMemoryError, "", _OUT_OF_MEMORY),
     (exceptions.ResponseError, r"\bOOM\b", _OUT_OF_MEMORY),
     (_UNREACHABLE, "connecting to", "Redis cannot be reached, check [pubsub] url: {}"),
