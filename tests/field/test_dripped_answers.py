@@ -6,10 +6,13 @@ import asyncio
 import hashlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from ipaddress import ip_network
 
 import pytest
 
 from s3s3.errors import StoreUnavailable
+from s3s3.mirror.upstream.origin import Origin
+from s3s3.mirror.upstream.url_policy import UrlRules
 from s3s3.s3 import Store, Timeouts
 from s3s3.s3.transport.limits import RateWindow
 from tests.s3.raw_server import RawServer, ReceivedRequest, Script, error_response, respond, response
@@ -158,3 +161,22 @@ def test_the_requests_in_progress_share_the_minimum_rate() -> None:
     for second in range(1, 60):  # first alone, then as one of eight
         assert not window.is_too_slow(float(second), 0, 60, 800 if second <= 10 else 100)
     assert not window.is_too_slow(60.0, 10 * 800 + 50 * 100, 60, 100)
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (dripping(response(body=b"content")), "bytes of the response in 0.5 s"),
+        (dripping(b"x" * 1000, response(content_length="1000")), "bytes sent in 0.6 s"),
+    ],
+    ids=["head", "body"],
+)
+async def test_a_dripping_http_origin_times_out(script: Script, message: str) -> None:
+    timeouts = Timeouts(read_s=0.5, rate_window_s=0.6, min_bytes_per_s=100)
+    async with RawServer([script]) as server:
+        origin = Origin(
+            "upstream", key_to_url=lambda key: key, rules=UrlRules(private=[ip_network("127.0.0.0/8")]),
+            headers_for=lambda key, fetched: {}, timeouts=timeouts,
+        )  # fmt: skip
+        with pytest.raises(StoreUnavailable, match=message):
+            await asyncio.wait_for(origin.fetch(f"http://127.0.0.1:{server.port}/x", 2000), 20)
