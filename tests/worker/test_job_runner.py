@@ -16,7 +16,7 @@ from s3s3.worker.isolation import CircuitBreakers
 from s3s3.worker.worker import JobRunner
 from tests.worker.copies import BOTH, SOURCE, A, B, Copies, fails_at
 
-DONE = Disposition(DispositionKind.DONE)
+UNKNOWN = Disposition(DispositionKind.UNKNOWN)
 DEFER = Disposition(DispositionKind.DEFER)
 
 
@@ -35,7 +35,7 @@ def job(destinations: Sequence[str] = BOTH, trackers: str = "") -> Job:
 
 def test_every_configured_destination_runs(jobs: RedisJobQueue, circuits: CircuitBreakers) -> None:
     assert runner(jobs, circuits).plan(job()) == (BOTH, {})
-    assert runner(jobs, circuits).plan(job((A, "dest-gone"))) == ([A], {"dest-gone": DONE})
+    assert runner(jobs, circuits).plan(job((A, "dest-gone"))) == ([A], {"dest-gone": UNKNOWN})
 
 
 def test_destination_with_open_circuit_is_parked(jobs: RedisJobQueue, circuits: CircuitBreakers) -> None:
@@ -57,7 +57,7 @@ def test_trackers_receive_why_a_destination_is_parked(jobs: RedisJobQueue, circu
 def test_open_source_circuit_parks_all_configured_destinations(jobs: RedisJobQueue, circuits: CircuitBreakers) -> None:
     circuits.update({SOURCE: OpenCircuit("source: away")})
     parked = Disposition(DispositionKind.PARK, circuit=SOURCE)
-    assert runner(jobs, circuits).plan(job((A, B, "dest-gone"))) == ([], {A: parked, B: parked, "dest-gone": DONE})
+    assert runner(jobs, circuits).plan(job((A, B, "dest-gone"))) == ([], {A: parked, B: parked, "dest-gone": UNKNOWN})
 
 
 async def test_slow_destination_is_deferred_beside_others(jobs: RedisJobQueue, circuits: CircuitBreakers) -> None:
