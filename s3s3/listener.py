@@ -63,7 +63,7 @@ class RouteListener:
         self._periodic = PeriodicReconcile(stores, self.jobs, settings, periodic)
         self.worker = RouteWorker(
             route, self.jobs, stores.copier.copy_job, settings, metrics, "listen",
-            on_copied=on_copied_for(route, config, self.jobs), limits=stores.limits, can_read=stores.can_read,
+            on_copied=on_copied_for(route, config, self.jobs), limits=stores.limits, read_test=stores.read_error,
             is_leader=lambda: self.pubsub is not None and self.pubsub.is_leader, source_problem=self._source_problem,
         )  # fmt: skip
         self.pubsub: PubSubSource | None = None

@@ -72,7 +72,7 @@ class InProcessExecutor:
         self._unconditional = unconditional
         self._on_outcome = on_outcome
         self._observer = JobObserver(self._route, stores.metrics)
-        self._circuits = CircuitBreakers(self._route, stores.source.name, self, can_read=stores.can_read)
+        self._circuits = CircuitBreakers(self._route, stores.source.name, self, read_test=stores.read_error)
         self._queued: deque[Job] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._delayed: dict[asyncio.TimerHandle, Job] = {}

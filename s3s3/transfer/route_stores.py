@@ -36,15 +36,15 @@ class RouteStores:
     metrics: Metrics
     limits: Mapping[str, RateLimiter]
 
-    async def can_read(self, name: str, key: str) -> bool:
-        """Return whether a store can be read, by a HEAD of this key; "" or a missing one: by listing one key."""
+    async def read_error(self, name: str, key: str) -> S3S3Error | None:
+        """Test whether a store can be read, by a HEAD of this key; "" or a missing one: by listing one key."""
         store = next(store for store in (self.source, *self.destinations) if store.name == name)
         try:
             if not key or await store.head(key) is None:
                 await store.list_after("", 1)
-        except S3S3Error:
-            return False
-        return True
+        except S3S3Error as error:
+            return error
+        return None
 
 
 def copy_budget(settings: WorkerSettings) -> CopyBudget:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
-from ..errors import DestinationTooSlow, StoreError
+from ..errors import DestinationTooSlow, S3S3Error, StoreError
 from ..model import Job, Outcome, Result
 from ..queue.base import PAUSED, OpenCircuit, boottime_s
 from ..queue.redis_calls import RedisRetry
@@ -30,8 +30,8 @@ READ_TEST_KEPT_S = 10.0
 ISOLATE_FOR_S = 60.0
 
 
-#: Tests whether a store can be read: with a HEAD of this key, which was read before, or a listing if it is "".
-CanRead: TypeAlias = Callable[[str, str], Awaitable[bool]]
+#: Reads from a store, and returns the error: a HEAD of this key, which was read before, or a listing if it is "".
+ReadTest: TypeAlias = Callable[[str, str], Awaitable[S3S3Error | None]]
 
 
 class CircuitStates(Protocol):
@@ -54,7 +54,7 @@ class CircuitBreakers:
     """The circuit breakers of a route, shared by its workers through the queue.
 
     Args:
-        can_read: tells an object that may not be read from a store that denies everything; None: no such test.
+        read_test: tells an object that may not be read from a store that denies everything; None: no such test.
 
     Attributes:
         source: the source's name.
@@ -65,15 +65,15 @@ class CircuitBreakers:
 
     def __init__(
         self, route: str, source: str, jobs: CircuitStates,
-        *, redis_retry: RedisRetry | None = None, can_read: CanRead | None = None,
+        *, redis_retry: RedisRetry | None = None, read_test: ReadTest | None = None,
     ) -> None:  # fmt: skip
         self._route = route
         self.source = source
         self._jobs = jobs
         self._redis_retry = redis_retry or RedisRetry()
-        self._can_read = can_read
+        self._read_test = read_test
         self._testing = asyncio.Lock()
-        self._read_tests: dict[str, tuple[float, bool]] = {}
+        self._read_errors: dict[str, tuple[float, S3S3Error | None]] = {}
         self._changed_s: dict[str, float] = {}
         self.failed_keys: dict[str, list[str]] = {}
         self.opened: dict[str, OpenCircuit] = {}
@@ -112,49 +112,54 @@ class CircuitBreakers:
         causes: dict[str, Cause] = {}
         tested: set[str] = set()
         for outcome in outcomes:
-            if outcome.result is not Result.FAILED:
-                if self.opened or self.failed_keys:
-                    tested.add(await self._record_success(self.source))
-                    if outcome.result is not Result.SOURCE_MISSING:
-                        tested.add(await self._record_success(outcome.destination))
-                continue
-            store = unavailable_store(outcome.error)
-            if may_concern_one_object(outcome.error) and await self._others_can_be_read(store, job.key):
-                tested.add(await self._record_success(store))
-                cause = Cause.OBJECT
+            if outcome.result is Result.FAILED:
+                cause, is_tested = await self._judge_failure(job, outcome)
+                causes[outcome.destination] = cause
+                used = [unavailable_store(outcome.error)] if is_tested else []
             else:
-                cause = cause_of(
-                    outcome.error, succeeded=job.succeeded, open_circuits=self.opened,
-                    other_failing_keys=len({*self.failed_keys.get(store, ())} - {job.key}),
-                )  # fmt: skip
-            if cause is Cause.STORE:
-                tested.add(store)
-                await self._record_failure(store, job, outcome)
-            causes[outcome.destination] = cause
+                used = [self.source] if outcome.result is Result.SOURCE_MISSING else [self.source, outcome.destination]
+                for store in used:
+                    await self._record_success(store)
+            tested.update(used)
         for store, circuit in list(self.opened.items()):
             if circuit.probe == job.key and store not in tested:
                 await self._redis_retry.run(partial(self._jobs.release_probe, store, job.key))
         return causes
 
-    async def _others_can_be_read(self, store: str, key: str) -> bool:
-        if self._can_read is None:
-            return False
+    async def _judge_failure(self, job: Job, outcome: Outcome) -> tuple[Cause, bool]:
+        """Return what a failure counts against, and whether it shows if its store works."""
+        error, store, reason = outcome.error, unavailable_store(outcome.error), outcome.reason
+        if self._read_test is not None and may_concern_one_object(error):
+            read_error = await self._test_read(self._read_test, store, job.key)
+            if read_error is None:
+                await self._record_success(store)
+                return Cause.OBJECT, True
+            reason = str(read_error)  # a 403 to a HEAD has no error code
+        cause = cause_of(
+            error, succeeded=job.succeeded, open_circuits=self.opened,
+            other_failing_keys=len({*self.failed_keys.get(store, ())} - {job.key}),
+        )  # fmt: skip
+        if cause is Cause.STORE:
+            await self._record_failure(store, job, outcome, reason)
+        return cause, cause is Cause.STORE
+
+    async def _test_read(self, read_test: ReadTest, store: str, key: str) -> S3S3Error | None:
+        """Return the error of reading anything else than `key`, as found less than READ_TEST_KEPT_S ago."""
         async with self._testing:
-            tested_s, can_read = self._read_tests.get(store, (-READ_TEST_KEPT_S, False))
+            tested_s, error = self._read_errors.get(store, (-math.inf, None))
             if time.monotonic() - tested_s >= READ_TEST_KEPT_S:
                 other = self.last_key if store == self.source and self.last_key != key else ""
-                can_read = await self._can_read(store, other)
-                self._read_tests[store] = time.monotonic(), can_read
-            return can_read
+                error = await read_test(store, other)
+                self._read_errors[store] = time.monotonic(), error
+            return error
 
-    async def _record_success(self, store: str) -> str:
+    async def _record_success(self, store: str) -> None:
         self.failed_keys.pop(store, None)
         if (circuit := self.opened.pop(store, None)) is not None:
             self._log_closed(store, circuit)
             await self._change(store, partial(self._jobs.close_circuit, store))
-        return store
 
-    async def _record_failure(self, store: str, job: Job, outcome: Outcome) -> None:
+    async def _record_failure(self, store: str, job: Job, outcome: Outcome, reason: str) -> None:
         keys = self.failed_keys.setdefault(store, [])
         keys.append(job.key)
         del keys[:-FAILURE_WINDOW]
@@ -164,11 +169,11 @@ class CircuitBreakers:
             others_succeeded=isinstance(error, StoreError) and has_worked(error, job.succeeded),
         )  # fmt: skip
         if is_down and store not in self.opened:
-            circuit = self.opened[store] = OpenCircuit(outcome.reason)
+            circuit = self.opened[store] = OpenCircuit(reason)
             self._log_opened(store, circuit)
         if store in self.opened:
             is_only_key = set(keys) == {job.key}
-            trip = partial(self._jobs.trip_circuit, store, outcome.reason, job.key, is_only_key=is_only_key)
+            trip = partial(self._jobs.trip_circuit, store, reason, job.key, is_only_key=is_only_key)
             await self._change(store, trip)
 
     async def _change(self, store: str, change: Callable[[], Awaitable[None]]) -> None:

@@ -18,7 +18,7 @@ from ..queue.redis_calls import RedisRetry
 from ..queue.redis_queue import RedisJobQueue
 from ..s3 import RateLimiter
 from ..tasks import run_with_background, wait_first
-from .isolation import CanRead
+from .isolation import ReadTest
 from .worker import Copy, OnCopied, OnJobEnd, Worker
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class RouteWorker:
         on_job_end: called after a job's outcomes are logged, counted and recorded in the queue.
         is_leader: whether this process enqueues the route's pub/sub channel, for the heartbeat.
         source_problem: why the route's notification source is unhealthy, or "".
-        can_read: tests whether a store denies every read; see `CircuitBreakers`.
+        read_test: tests whether a store denies every read; see `CircuitBreakers`.
 
     Attributes:
         observer: counts the route's notifications and jobs.
@@ -56,7 +56,7 @@ class RouteWorker:
         self, route: Route, jobs: RedisJobQueue, copy: Copy, options: WorkerOptions, metrics: Metrics, command: str,
         *, on_copied: OnCopied | None = None, on_job_end: OnJobEnd | None = None,
         limits: Mapping[str, RateLimiter] = MappingProxyType({}), is_leader: Callable[[], bool] = lambda: False,
-        source_problem: Callable[[], str] = str, can_read: CanRead | None = None,
+        source_problem: Callable[[], str] = str, read_test: ReadTest | None = None,
     ) -> None:  # fmt: skip
         self._route = route.name
         self._jobs = jobs
@@ -68,7 +68,7 @@ class RouteWorker:
         self.observer = JobObserver(route.name, metrics, self._heartbeat.record_failures)
         self._worker = Worker(
             route, jobs, copy, concurrency=options.concurrency, max_attempts=options.max_attempts,
-            lease_s=options.lease_s, on_copied=on_copied, limits=limits, can_read=can_read,
+            lease_s=options.lease_s, on_copied=on_copied, limits=limits, read_test=read_test,
             on_job_end=self._on_job_end if on_job_end else self.observer.on_job_end,
         )  # fmt: skip
 

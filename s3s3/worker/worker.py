@@ -20,7 +20,7 @@ from ..queue.redis_calls import RedisRetry
 from ..queue.redis_queue import Lease, RedisJobQueue
 from ..s3 import RateLimiter
 from ..tasks import DRAIN_S, cancel, run_with_background, wait_with_timeout
-from .isolation import Bulkhead, CanRead, CircuitBreakers, SlowDestinations
+from .isolation import Bulkhead, CircuitBreakers, ReadTest, SlowDestinations
 from .retry_policy import Cause, disposition_for, outcome_event, used_stores
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Worker:
 
     Args:
         limits: rate limiters by destination.
-        can_read: tests whether a store denies every read; see `CircuitBreakers`.
+        read_test: tests whether a store denies every read; see `CircuitBreakers`.
 
     Attributes:
         claimed_at_s: when the queue last responded to a claim (time.monotonic()).
@@ -75,7 +75,7 @@ class Worker:
         self, route: Route, jobs: RedisJobQueue, copy: Copy,
         *, concurrency: int = 32, max_attempts: int = 8, lease_s: float = 60.0, on_copied: OnCopied | None = None,
         on_job_end: OnJobEnd | None = None, limits: Mapping[str, RateLimiter] = MappingProxyType({}),
-        can_read: CanRead | None = None,
+        read_test: ReadTest | None = None,
     ) -> None:  # fmt: skip
         self._route = route.name
         self._jobs = jobs
@@ -86,7 +86,7 @@ class Worker:
         self._slot_freed = asyncio.Event()
         self._redis_retry = RedisRetry()
         self._circuits = CircuitBreakers(
-            route.name, route.source.name, jobs, redis_retry=self._redis_retry, can_read=can_read
+            route.name, route.source.name, jobs, redis_retry=self._redis_retry, read_test=read_test
         )
         self._runner = JobRunner(
             route.name, frozenset(route.destination_names), jobs, copy, self._circuits, self._bulkhead,

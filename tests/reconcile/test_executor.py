@@ -49,8 +49,8 @@ class Stores:
         self.may_end = asyncio.Event()
         self.may_end.set()
 
-    async def can_read(self, store: str, key: str) -> bool:
-        return True
+    async def read_error(self, store: str, key: str) -> None:
+        return None
 
     async def copy_job(self, job: Job, destinations: Sequence[str], check_lease: Any, **_: Any) -> list[Outcome]:
         check_lease()

@@ -96,7 +96,7 @@ async def test_a_dry_run_has_no_worker_and_ends_at_a_stop(
         route=ROUTE,
         source=listed(ROUTE.source, ["a"], ["b"]),
         destinations=(Listed(ROUTE.destinations[0], ["a"]),),
-        can_read=None,
+        read_error=None,
     )
     stop = asyncio.Event()
     if listed is Stuck:
@@ -126,7 +126,7 @@ def reconcile(
     metrics: Metrics | None = None,
 ) -> Reconciler:
     stores: Any = SimpleNamespace(
-        route=ROUTE, source=source, destinations=[destination], metrics=metrics or Metrics(), can_read=None
+        route=ROUTE, source=source, destinations=[destination], metrics=metrics or Metrics(), read_error=None
     )
     copies: Any = NoCopies()
     return Reconciler(stores, copies, options, SETTINGS, ReconcileSummary(ROUTE.name, ROUTE.destination_names))

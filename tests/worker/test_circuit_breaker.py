@@ -7,7 +7,15 @@ from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 
-from s3s3.errors import AccessDenied, IntegrityError, InvalidCredentials, RedisUnavailable, StoreUnavailable, TooLarge
+from s3s3.errors import (
+    AccessDenied,
+    IntegrityError,
+    InvalidCredentials,
+    RedisUnavailable,
+    StoreError,
+    StoreUnavailable,
+    TooLarge,
+)
 from s3s3.model import Job, Lane, Outcome, Result
 from s3s3.queue.base import PAUSED, OpenCircuit, boottime_s
 from s3s3.worker.isolation import READ_TEST_KEPT_S, CircuitBreakers
@@ -45,12 +53,12 @@ class Reads:
     """Tests whether a store can be read."""
 
     def __init__(self) -> None:
-        self.can_read = True
+        self.error: StoreError | None = None
         self.calls: list[tuple[str, str]] = []
 
-    async def __call__(self, store: str, key: str) -> bool:
+    async def __call__(self, store: str, key: str) -> StoreError | None:
         self.calls.append((store, key))
-        return self.can_read
+        return self.error
 
 
 @pytest.fixture
@@ -70,7 +78,7 @@ def reads() -> Reads:
 
 @pytest.fixture
 def reading_circuits(jobs: CircuitLog, reads: Reads) -> CircuitBreakers:
-    return CircuitBreakers("default", SOURCE, jobs, can_read=reads)
+    return CircuitBreakers("default", SOURCE, jobs, read_test=reads)
 
 
 def down(key: str, store: str = B, destination: str = B) -> Outcome:
@@ -277,10 +285,10 @@ async def test_denied_reads_are_the_objects_while_the_store_can_be_read(
 async def test_denied_reads_are_the_store_s_if_nothing_else_can_be_read(
     jobs: CircuitLog, reading_circuits: CircuitBreakers, reads: Reads
 ) -> None:
-    reads.can_read = False
+    reads.error = InvalidCredentials("wrong secret", store=SOURCE)
     for number in range(FAILURES_TO_OPEN):
         assert await judge(reading_circuits, denied(f"k{number}")) is Cause.STORE
-    assert set(reading_circuits.opened) == {SOURCE}
+    assert reading_circuits.opened == {SOURCE: OpenCircuit("source: wrong secret")}, "the reason of everything"
 
 
 async def test_the_test_is_repeated_after_a_while_and_closes_the_circuit(
@@ -288,10 +296,10 @@ async def test_the_test_is_repeated_after_a_while_and_closes_the_circuit(
 ) -> None:
     clock = Clock()
     monkeypatch.setattr("time.monotonic", clock)
-    reads.can_read = False
+    reads.error = InvalidCredentials("wrong secret", store=SOURCE)
     await judge(reading_circuits, denied("k"), attempts={B: 0})
     assert set(reading_circuits.opened) == {SOURCE}
-    reads.can_read = True
+    reads.error = None
     clock.now_s += READ_TEST_KEPT_S
     assert await judge(reading_circuits, denied("k"), attempts={B: 0}) is Cause.OBJECT
     assert jobs.changes[-1] == ("close", SOURCE)
@@ -313,7 +321,7 @@ async def test_an_object_that_was_read_before_is_the_better_test(
 async def test_a_store_that_cannot_be_listed_is_not_down_while_other_keys_are_read(
     jobs: CircuitLog, reading_circuits: CircuitBreakers, reads: Reads
 ) -> None:
-    reads.can_read = False
+    reads.error = InvalidCredentials("wrong secret", store=SOURCE)
     outcome = denied("k")
     assert await judge(reading_circuits, outcome, attempts={B: 0}, succeeded=(SOURCE,)) is Cause.OBJECT
     assert jobs.changes == []
