@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 import s3s3
 from s3s3 import api, config
 from s3s3.client import ListenClient
-from s3s3.errors import RedisUnavailable, TooLarge
+from s3s3.errors import RedisUnavailable, RouteConflict, TooLarge
 from s3s3.model import Proof, Result, Route
 from s3s3.scripts.demo.servers import HOST
 from s3s3.scripts.demo.swift_server import SwiftServer
@@ -169,6 +170,16 @@ class TestQueue:
             ("dest-swift", Result.COPIED, Proof.ETAG)
         }
         assert buckets.copy("k7") == b"k7"
+
+    def test_a_route_with_other_buckets_than_that_of_the_listener_is_refused(
+        self, listening: Path, redis_url: str
+    ) -> None:
+        route = route_in(listening)
+        other = replace(route, source=replace(route.source, bucket_name="other"))
+        with redis.Redis.from_url(redis_url) as client:
+            eventually(lambda: client.exists("s3s3:{default}:processes"))
+        with s3s3.SyncQueue(redis_url, other) as queue, pytest.raises(RouteConflict, match=r"\(s3s3 listen, since "):
+            queue.put("k")
 
     def test_without_a_listener_the_keys_remain_on_the_queue(
         self, tmp_path: Path, redis_url: str, buckets: Buckets

@@ -42,6 +42,7 @@ class StoreView:
     Attributes:
         reason: why it is paused or down, else "".
         failures: the latest failures of the last hour, one for each reason.
+        compared_s: when it was last compared completely (Unix time); 0: never. None: no reconcile has run.
     """
 
     name: str
@@ -57,6 +58,7 @@ class StoreView:
     lag_p99_s: float | None = None
     dead_letters: int = 0
     failures: Sequence[Failure] = ()
+    compared_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,7 @@ class RouteSnapshotReader:
                     lag_p99_s=quantile_s(hour.lag, 0.99),
                     dead_letters=stats.dead_letters.get(endpoint.name, 0),
                     failures=_latest_failures(endpoint.name, history.failures, history.now_ms),
+                    compared_s=last_reconcile.compared_s.get(endpoint.name, 0.0) if last_reconcile else None,
                 )
             )  # fmt: skip
         name = route.source.name

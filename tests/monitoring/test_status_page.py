@@ -142,6 +142,7 @@ async def test_a_reconcile_that_could_not_compare_a_store_is_a_problem(client: R
         text = words(await page(session))
     assert "the last reconcile could not compare swift: LIST: HTTP 503" in text
     assert "Last reconcile 1970-01-01 00:00:00 UTC could not compare swift" in text
+    assert "Last compared never" in text
 
 
 async def test_each_state_of_a_store_is_shown_and_listed_as_a_problem(client: Redis, jobs: RedisJobQueue) -> None:

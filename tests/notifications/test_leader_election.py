@@ -50,7 +50,7 @@ class Candidate:
         self.leader_resigned = asyncio.Event()
         self.election = LeaderElection(
             LuaScripts(client, "s3s3.notifications", PREFIX, folder="lua"), "backup", name,
-            cast("MessageBuffer", self), cast("Watermark", self),
+            cast("MessageBuffer", self), cast("Watermark", self), lambda: "token",
         )  # fmt: skip
 
     # Methods and attributes of the buffer and of the watermark.
@@ -177,3 +177,14 @@ async def test_an_only_candidate_does_not_defer(client: Redis, monkeypatch: pyte
     await client.set(f"{PREFIX}watermark", int((time.time() - 5) * 1000))
     async with AsyncExitStack() as stack:
         await until(leads(await Candidate(client, "a").enter(stack)))
+
+
+async def test_a_listener_whose_route_was_taken_over_does_not_lead(client: Redis) -> None:
+    await client.hset(f"{PREFIX}fingerprint", "token", "token")
+    async with AsyncExitStack() as stack:
+        leader = await Candidate(client, "a").enter(stack)
+        await until(leads(leader))
+        await client.hset(f"{PREFIX}fingerprint", "token", "of another process")
+        await until(lambda: not leader.election.is_leader)
+        await client.hset(f"{PREFIX}fingerprint", "token", "token")
+        await until(leads(leader))

@@ -113,6 +113,26 @@ async def test_only_the_leader_advances_the_watermark(client: Redis) -> None:
     assert await client.get(f"{PREFIX}watermark") is not None
 
 
+async def test_a_listener_whose_route_was_taken_over_does_not_advance_the_watermark(client: Redis) -> None:
+    listener = Listener(client, -5)
+    listener.watermark._route_token = lambda: "token"
+    await client.hset(f"{PREFIX}fingerprint", "token", "of another process")
+    await listener.advance()
+    assert await client.get(f"{PREFIX}watermark") is None
+    await client.hset(f"{PREFIX}fingerprint", "token", "token")
+    await listener.advance()
+    assert await client.get(f"{PREFIX}watermark") is not None
+
+
+async def test_a_watermark_of_an_earlier_time_is_a_gap_with_an_unknown_start(client: Redis) -> None:
+    listener = Listener(client, -5)
+    await listener.advance()
+    await client.set(f"{PREFIX}watermark", int((time.time() - 60) * 1000))
+    await listener.advance()
+    gap = await queue(client).gap()
+    assert gap is not None and gap.age_ms is None
+
+
 async def test_the_watermark_never_moves_back(client: Redis) -> None:
     ahead_ms = int((time.time() + 60) * 1000)
     await client.set(f"{PREFIX}watermark", ahead_ms)
