@@ -6,6 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any, get_args, get_origin
 
 from annotated_types import Ge, Le
@@ -351,12 +352,14 @@ def literal(text: str) -> object:
     return float(text) if re.fullmatch(r"-?[0-9]{1,18}\.[0-9]{1,18}", text) else text
 
 
+@cache
 def _by_hour_keys() -> set[str]:
     """Return the keys whose value may be written as a table."""
     tables = all_tables().values()
     return {name for table in tables for name, field in keys_of(table).items() if kind_of(field).is_by_hour}
 
 
+@cache
 def _owner(key: str) -> str:
     """Return the name of the table that has such a key, "" if none. It may itself be inside another table."""
     free = {("stores", "ceph"), ("routes", "raw")}

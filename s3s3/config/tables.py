@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
@@ -508,6 +508,7 @@ def table_in(annotation: Any) -> type[Table] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, Table) else None
 
 
+@cache
 def keys_of(table: type[Table]) -> dict[str, FieldInfo]:
     """Return the keys of a table, without the tables in it."""
     return {name: field for name, field in table.model_fields.items() if table_in(field.annotation) is None}
@@ -543,6 +544,7 @@ def kind_of(field: FieldInfo) -> Kind:
     return Kind(words) if words else Kind("text", is_text=True)
 
 
+@cache
 def all_tables() -> dict[tuple[str, ...], type[Table]]:
     """Return every table that a file may contain, by the example of its full name, outer tables first."""
     found: dict[tuple[str, ...], type[Table]] = {}

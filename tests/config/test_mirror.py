@@ -44,7 +44,10 @@ def test_a_file_may_hold_nothing_but_mirrors() -> None:
     proxy = config.mirror.proxy
     assert proxy is not None and config.mirror.redirect is None
     assert (proxy.host, proxy.port, proxy.max_wait_s, proxy.private) == ("127.0.0.1", 9191, 90, ())
-    assert proxy.destination.name == "mirror.proxy.destination"
+    assert (proxy.destination.name, proxy.destination.table) == (
+        "mirror.proxy.destination",
+        "[mirror.proxy.destination]",
+    )
     assert proxy.route.name == "mirror.proxy"
 
 
@@ -90,6 +93,7 @@ def test_private_addresses_are_allowed_altogether_or_by_network(written: str, re
         ('"^https://artifacts\\\\.example\\\\.org/"', '"^https://artifacts"', 'write "^https://artifacts/"'),
         ('"^https://artifacts\\\\.example\\\\.org/"', '"^https://(artifacts/"', "unterminated subpattern"),
         ('["^https://artifacts\\\\.example\\\\.org/"]', "[]", "at least one pattern"),
+        ('"^https://artifacts\\\\.example\\\\.org/"', '"^a{99999999999}/"', "the repetition number is too large"),
         ("[mirror.redirect]", "[mirror.redirect]\nallow_private = 1", "true, false or a list of networks"),
         ("[mirror.redirect]", '[mirror.redirect]\nallow_private = ["10.0.0.1/8"]', "has host bits set"),
         ("[mirror.redirect]", "[mirror.redirect]\nmax_wait = 5", "did you mean the key max_wait_s?"),
@@ -104,7 +108,8 @@ def test_problems_of_a_redirect_front(old: str, new: str, problem: str) -> None:
 @pytest.mark.parametrize(
     ("source", "problem"),
     [("ftp://origin/", "must be a URL"), ("https://u:p@origin/", "must be a URL"), ("origin/", "must be a URL"),
-     ("https://origin/files", 'ends with "/"')],
+     ("https://origin/files", 'ends with "/"'), ("https://[/", "must be a URL"), ("https://[::1/", "must be a URL"),
+     ("https://origin:port/", "must be a URL")],
 )  # fmt: skip
 def test_problems_of_a_proxys_source(source: str, problem: str) -> None:
     assert problem in only_problem(PROXY.replace("https://origin.example.org/files/", source))
