@@ -136,7 +136,9 @@ def copy_one(route: Route, key: str, *, unconditional: bool) -> bool:
             log.warning("%r: the source has no such object", key, extra=log_fields(route.name, key))
         elif outcome.result is Result.FAILED:
             log.warning("%r: %s", key, outcome.reason, extra=log_fields(route.name, key))
-    return all(outcome.result in (Result.COPIED, Result.SAME) for outcome in outcomes)
+        elif outcome.result is Result.COPIED and outcome.proof is None:
+            log.warning("%r: %s: %s", key, outcome.destination, outcome.reason, extra=log_fields(route.name, key))
+    return all(outcome.result in (Result.COPIED, Result.SAME) and outcome.proof is not None for outcome in outcomes)
 
 
 def default_worker_settings() -> WorkerSettings:

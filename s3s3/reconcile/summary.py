@@ -96,11 +96,16 @@ class ReconcileSummary:
         """Whether every listed object is counted, and every copy equal with a proof."""
         if not self.ended or self.error is not None or self.skipped_entries or not self.complete:
             return False
-        return all(
+        return not self.unproven_copies and all(
             sum(counts.values()) == self.source_entries + self.destination_only[name]
-            and sum(self.proofs[name].values()) == counts.get(Result.SAME.value, 0) + counts.get(Result.COPIED.value, 0)
             for name, counts in self.counts.items()
         )
+
+    @property
+    def unproven_copies(self) -> int:
+        """The number of copies, made or found, without a proof: the store returned no ETag."""
+        proofs = sum(sum(counts.values()) for counts in self.proofs.values())
+        return self.total(Result.SAME, Result.COPIED) - proofs
 
     def report_line(self, routes: Sequence[str] = ()) -> dict[str, Any]:
         """Return the last line of a route's report; `routes`: all routes in it."""

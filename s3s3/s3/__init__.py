@@ -4,6 +4,7 @@ from .attributes import TAGGING
 from .boto3_bridge import create_resource
 from .bucket_admin import BucketAdmin
 from .client import Store
+from .error_mapping import not_from_store
 from .listing import Page
 from .objects import (
     RECORDED_ETAG,
@@ -21,5 +22,5 @@ from .transport.limits import Timeouts
 
 __all__ = ["RECORDED_ETAG", "RECORDED_HEADERS", "TAGGING", "BodyReader", "BucketAdmin", "Credentials", "ObjectInfo",
            "ObjectStream", "Page", "Priority", "PutResult", "RateLimiter", "Source", "Store", "Timeouts",
-           "create_resource", "http_date_ms", "internal_error",
+           "create_resource", "http_date_ms", "internal_error", "not_from_store",
 ]  # fmt: skip

@@ -14,6 +14,8 @@ from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape
 
 from ..errors import NoSuchKey, StoreRefused
+from .error_mapping import not_from_store
+from .objects import has_store_header
 from .request import KeyMapper, LeaseCheck, Priority, Request, S3Requester
 
 TAGGING = "x-amz-tagging"
@@ -52,14 +54,14 @@ class ObjectAttributes:
 
     async def tags(self, key: str) -> dict[str, str]:
         """Return the header that sets an object's tags; {} if it has none or is missing, or the store has no tags."""
-        root = await self._get(key, "tagging")
+        root = await self._get(key, "tagging", "Tagging")
         tags = [] if root is None else list(root.iter("Tag"))
         pairs = [(tag.findtext("Key") or "", tag.findtext("Value") or "") for tag in tags]
         return {TAGGING: urlencode(pairs, quote_via=quote)} if pairs else {}
 
     async def acl(self, key: str) -> dict[str, str]:
         """Return the headers that set an object's ACL; {} if it is private or missing, or the store has no ACLs."""
-        root = await self._get(key, "acl")
+        root = await self._get(key, "acl", "AccessControlPolicy")
         if root is None:
             return {}
         owner = root.findtext("Owner/ID") or ""
@@ -83,22 +85,33 @@ class ObjectAttributes:
         return headers
 
     async def put_tags(self, key: str, tags: Mapping[str, str], *, check_lease: LeaseCheck) -> None:
-        """Set the tags (a result of `tags`) of a multipart object: Ceph (16) ignores the header for those."""
+        """Set the tags (a result of `tags`) of a multipart object: Ceph (16) ignores the header for those.
+
+        A response that does not show that an S3 store sent it counts if the object has these tags.
+        """
         pairs = parse_qsl(tags[TAGGING], keep_blank_values=True)
         inner = "".join(f"<Tag><Key>{escape(name)}</Key><Value>{escape(value)}</Value></Tag>" for name, value in pairs)
         body = f"<Tagging><TagSet>{inner}</TagSet></Tagging>".encode()
         headers = {"content-md5": b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()}
         encoded_key = self._mapper.encoded_key(key)
         request = Request("PUT", key, encoded_key, [("tagging", None)], headers, body, len(body))
-        await self._requester.call(request, check_lease=check_lease, priority=Priority.STARTED)
+        response = await self._requester.call(request, check_lease=check_lease, priority=Priority.STARTED)
+        if not response.content and has_store_header(response.headers):
+            return
+        stored = parse_qsl((await self.tags(key)).get(TAGGING, ""), keep_blank_values=True)
+        if sorted(stored) != sorted(pairs):
+            raise not_from_store(self._requester.endpoint, "PUT", key, "answered without storing the tags")
 
-    async def _get(self, key: str, subresource: str) -> Element | None:
+    async def _get(self, key: str, subresource: str, tag: str) -> Element | None:
         request = Request("GET", key, self._mapper.encoded_key(key), [(subresource, None)])
         try:
-            return self._requester.parse(request, await self._requester.call(request, priority=Priority.STARTED))
+            root = self._requester.parse(request, await self._requester.call(request, priority=Priority.STARTED))
         except NoSuchKey:
             return None  # the GET of the content reports it
         except StoreRefused as error:
             if error.status in NOT_SUPPORTED:
                 return None
             raise
+        if root.tag != tag:
+            raise not_from_store(self._requester.endpoint, "GET", key, f"the response is not a {tag}")
+        return root

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 from ..errors import StoreRefused
 from ..model import Endpoint
 from .address import Query
+from .error_mapping import not_from_store
 from .request import Request, S3Requester
 from .transport.limits import Timeouts
 
@@ -30,12 +31,15 @@ class BucketAdmin:
 
     async def create(self) -> bool:
         """Create the bucket. Return False if it exists and can be listed."""
+        request = Request("LIST", None, "", (("max-keys", "1"),))
         try:
-            await self._requester.call(Request("LIST", None, "", (("max-keys", "1"),)))
+            root = self._requester.parse(request, await self._requester.call(request))
         except StoreRefused as error:
             if error.code != "NoSuchBucket":
                 raise
         else:
+            if root.tag != "ListBucketResult":
+                raise not_from_store(self._endpoint, "LIST", None, f"the response is not a listing: it is a {root.tag}")
             return False
         body = b""
         if self._endpoint.host is None and self._endpoint.region != "us-east-1":  # only AWS needs the region

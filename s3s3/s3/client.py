@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
 from typing import Literal
 
-from ..errors import InvalidKey, NoSuchKey, S3S3Error, StoreError, UnexpectedResponse
-from ..model import Endpoint
+from ..errors import IntegrityError, InvalidKey, NoSuchKey, S3S3Error, StoreError, UnexpectedResponse
+from ..model import Endpoint, Entry, md5_of_etag
 from .address import Query
 from .attributes import ObjectAttributes
+from .error_mapping import advice_for_pages, not_from_store
 from .listing import BucketLister, Page
 from .multipart import Multipart
-from .objects import ObjectInfo, ObjectStream, PutResult, is_encrypted, object_info
+from .objects import (
+    ObjectInfo,
+    ObjectStream,
+    PutResult,
+    has_store_header,
+    is_encrypted,
+    is_from_store,
+    object_info,
+    strong_etag,
+)
 from .request import (
     Body,
     KeyMapper,
@@ -87,10 +98,13 @@ class Store:
     async def fetch(self, key: str, limit_bytes: int) -> tuple[ObjectStream, bytes | None]:
         """Open an object, and read it if it has at most `limit_bytes`. A body that breaks off is read again.
 
+        A response that does not show that an S3 store sent it is confirmed by a HEAD. IntegrityError: they contradict.
+
         Returns the stream, and the content; None if the object is larger: the caller reads and closes the stream.
         """
         request = Request("GET", key, self._mapper.encoded_key(key))
         retries = Retries()
+        confirmed = None
         while True:
             try:
                 response = await self._requester.send(request)
@@ -101,7 +115,13 @@ class Store:
                     raise
                 response.lift_deadline()
                 stream = ObjectStream(info, response, lambda error: self._requester.transport_error(request, error))
-                return stream, None if info.size_bytes > limit_bytes else await stream.body()
+                content = None if info.size_bytes > limit_bytes else await stream.body()
+                if is_from_store(response.headers, info.etag) or confirmed == (info.size_bytes, info.etag):
+                    return stream, content
+                await stream.close()  # an open one occupies a connection, for which all HEADs could wait
+                confirmed = await self._confirm_get(info)
+                if content is not None:
+                    return stream, content
             except StoreError as error:
                 await retries.pause(error)
             except Exception as error:
@@ -110,15 +130,48 @@ class Store:
                 raise internal_error(error, self.name, "GET", key) from error
 
     async def head(self, key: str) -> ObjectInfo | None:
-        """Describe an object. Return None on a 404, which can also mean that the bucket does not exist."""
+        """Describe an object. Return None on a 404, which can also mean that the bucket does not exist.
+
+        A response that does not show that an S3 store sent it is confirmed by a LIST. IntegrityError: they contradict.
+        """
         request = Request("HEAD", key, self._mapper.encoded_key(key))
         response = await self._requester.call(request)
         try:
-            return None if response.status == 404 else object_info(self.name, "HEAD", key, response)
+            if response.status == 404:
+                return None
+            info = object_info(self.name, "HEAD", key, response)
         except Exception as error:
             if isinstance(error, StoreError):
                 raise
             raise internal_error(error, self.name, "HEAD", key) from error
+        if not (is_from_store(response.headers, info.etag) or has_store_header(response.headers)):
+            await self._confirm_head(info)
+        return info
+
+    async def _confirm_get(self, info: ObjectInfo) -> tuple[int, str]:
+        """Return size and ETag of an object if a HEAD agrees with its GET; raise IntegrityError if not."""
+        found = await self.head(info.key)
+        if found is None or (found.size_bytes, found.etag) != (info.size_bytes, info.etag):
+            raise self._contradiction("GET", info, "HEAD", found)
+        return info.size_bytes, info.etag
+
+    async def _confirm_head(self, info: ObjectInfo) -> None:
+        """Raise IntegrityError if a listing does not agree with a HEAD, UnexpectedResponse if there is none."""
+        endpoint_key = self._mapper.endpoint_key(info.key)
+        lister = self._lister(replace(self.endpoint, prefix=endpoint_key))
+        listed = await lister.fetch_page(max_keys=1)  # the first key with this prefix is the key itself
+        entry = listed.entries[0] if listed.first_key == endpoint_key else None
+        if entry is None or entry.size_bytes != info.size_bytes or (info.etag and entry.etag not in ("", info.etag)):
+            raise self._contradiction("HEAD", info, "the listing", entry)
+
+    def _contradiction(
+        self, operation: str, info: ObjectInfo, other: str, found: ObjectInfo | Entry | None
+    ) -> IntegrityError:
+        seen = "no object" if found is None else _described(found)
+        return IntegrityError(
+            f"returned {_described(info)}, but {other} shows {seen}", store=self.name, operation=operation,
+            key=info.key, advice=advice_for_pages(self.endpoint),
+        )  # fmt: skip
 
     async def object_url(
         self, key: str, *, method: str = "GET", expires_s: int | None = None, query: Query = ()
@@ -146,13 +199,28 @@ class Store:
             headers: the object's own, as in `ObjectInfo.headers`.
             check_lease: called right before each attempt; what it raises is raised here, and nothing is sent.
 
-        `indeterminate` of a StoreError is set if an attempt was sent and never answered.
+        `indeterminate` of a StoreError is set if an attempt was sent and never answered. If the ETag of the response is
+        not the MD5, a HEAD has to show the object; UnexpectedResponse: it does not. The result has no ETag if neither
+        response proves that the object has this content.
         """
         headers = {**headers, **self._put_headers, "content-md5": b64encode(md5).decode()}
         request = Request("PUT", key, self._mapper.encoded_key(key), (), headers, body, size_bytes)
         response = await self._requester.call(request, check_lease=check_lease, retry=isinstance(body, bytes))
-        etag = response.headers.get("etag", "").strip('"')
-        return PutResult(etag, is_encrypted(response.headers), response.indeterminate)
+        written = PutResult(strong_etag(response.headers), is_encrypted(response.headers), response.indeterminate)
+        if written.etag == md5.hex() and not written.encrypted:
+            return written
+        return await self._confirm_put(key, size_bytes, md5.hex(), written)
+
+    async def _confirm_put(self, key: str, size_bytes: int, md5: str, written: PutResult) -> PutResult:
+        """Return the result of a PUT after a HEAD; raise UnexpectedResponse if that does not show the object."""
+        info = await self._head_after_write(key, written.indeterminate)
+        if info is not None and info.size_bytes == size_bytes:
+            if written.etag and written.etag == info.etag:
+                return written._replace(encrypted=written.encrypted or info.encrypted)
+            stored_md5 = None if info.encrypted else md5_of_etag(info.etag)
+            if not written.etag and stored_md5 in (None, md5):  # None: it may be the object that was there before
+                return written._replace(etag=stored_md5 or "")
+        raise self._without_effect("PUT", key, "answered without storing the object", written.indeterminate)
 
     async def copy(
         self,
@@ -189,13 +257,33 @@ class Store:
     async def delete(self, key: str, *, check_lease: LeaseCheck = no_check) -> bool:
         """Delete an object; a missing one counts as deleted. `check_lease` and errors as for `put`.
 
+        A response that does not show that an S3 store sent it counts if a HEAD finds no object.
+
         Returns whether an earlier attempt was sent and never answered: the store may still carry it out.
         """
         request = Request("DELETE", key, self._mapper.encoded_key(key))
         try:
-            return (await self._requester.call(request, check_lease=check_lease)).indeterminate
+            response = await self._requester.call(request, check_lease=check_lease)
         except NoSuchKey as error:
             return error.indeterminate
+        is_proven = response.status == 204 or (not response.content and has_store_header(response.headers))
+        if not is_proven and await self._head_after_write(key, response.indeterminate) is not None:
+            message = "answered without deleting the object"
+            raise self._without_effect("DELETE", key, message, response.indeterminate)
+        return response.indeterminate
+
+    async def _head_after_write(self, key: str, indeterminate: bool) -> ObjectInfo | None:
+        """HEAD an object after a write was answered; `indeterminate`: an earlier attempt at it was not."""
+        try:
+            return await self.head(key)
+        except StoreError as error:
+            error.indeterminate = indeterminate
+            raise
+
+    def _without_effect(self, operation: str, key: str, message: str, indeterminate: bool) -> UnexpectedResponse:
+        error = not_from_store(self.endpoint, operation, key, message)
+        error.indeterminate = indeterminate
+        return error
 
     def pages(self, *, start_after: str = "", until: str | None = None) -> AsyncGenerator[Page, None]:
         """Yield the entries after `start_after`, up to `until`, in pages. The next page is fetched ahead.
@@ -216,5 +304,9 @@ class Store:
             return False
         return True
 
-    def _lister(self) -> BucketLister:
-        return BucketLister(self._requester, self.endpoint, self._mapper, self._list_version)
+    def _lister(self, endpoint: Endpoint | None = None) -> BucketLister:
+        return BucketLister(self._requester, endpoint or self.endpoint, self._mapper, self._list_version)
+
+
+def _described(info: ObjectInfo | Entry) -> str:
+    return f"{info.size_bytes} bytes with {f'the ETag {info.etag}' if info.etag else 'no ETag'}"

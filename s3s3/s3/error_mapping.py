@@ -156,6 +156,17 @@ def error_for_failure(
     return store_error
 
 
+def not_from_store(endpoint: Endpoint, operation: str, key: str | None, message: str) -> UnexpectedResponse:
+    """Return the error for a success that no S3 store sent, or whose effect a second request does not show."""
+    advice = advice_for_pages(endpoint)
+    return UnexpectedResponse(message, store=endpoint.name, operation=operation, key=key, status=200, advice=advice)
+
+
+def advice_for_pages(endpoint: Endpoint) -> str:
+    """Return what to do about a response that no S3 store sent."""
+    return _ADVICE_FOR_PAGES.format(table=endpoint.table)
+
+
 def _parse_error(body: bytes) -> ErrorBody:
     """Read S3's XML, else the text of another body, such as a proxy's HTML."""
     # The codes are ASCII, so they can be read in most encodings.

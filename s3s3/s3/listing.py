@@ -23,6 +23,7 @@ from urllib.parse import unquote_to_bytes
 
 from ..errors import ListingOutOfOrder, StoreRefused, UnexpectedResponse
 from ..model import Endpoint, Entry
+from .error_mapping import not_from_store
 from .objects import EPOCH
 from .request import KeyMapper, Priority, Request, S3Requester, internal_error
 from .xml import parse, unescape
@@ -142,7 +143,7 @@ class BucketLister:
         except Exception as error:
             if not isinstance(error, UnexpectedResponse):
                 raise internal_error(error, self._endpoint.name, "LIST", None) from error
-            raise self._refused(error.message, f"check host and port in {self._endpoint.table}") from error
+            raise not_from_store(self._endpoint, "LIST", None, error.message) from error
         prefix = self._endpoint.prefix
         if not (listed.first_key.startswith(prefix) and listed.last_key.startswith(prefix)) and listed.entries:
             raise self._refused(f"the listing has keys outside of the requested prefix {prefix!r}")

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import unquote_plus
 from xml.sax.saxutils import escape
 
-from ..errors import StoreError, StoreRefused, UnexpectedResponse
+from ..errors import StoreError, StoreRefused
 from .address import Query
-from .objects import PutResult, S3Response, is_encrypted
+from .error_mapping import not_from_store
+from .objects import PutResult, S3Response, has_store_header, is_encrypted, is_from_store, strong_etag
 from .request import Body, KeyMapper, LeaseCheck, Priority, Request, S3Requester, no_check
 
 
@@ -35,7 +36,7 @@ class Multipart:
         response = await self._call(request, check_lease)
         upload_id = self._requester.parse(request, response).findtext("UploadId")
         if not upload_id:
-            raise UnexpectedResponse("the response has no upload id", operation="POST", key=key)
+            raise not_from_store(self._requester.endpoint, "POST", key, "the response has no upload id")
         return upload_id
 
     async def upload_part(
@@ -43,17 +44,23 @@ class Multipart:
     ) -> PutResult:
         """Upload a part, with retries. `indeterminate` of the result has no meaning.
 
+        UnexpectedResponse: the response does not show that an S3 store sent it; completing the upload would fail.
+
         The `number` is from 1; a function `body` is called for each attempt; `md5` is the digest (16 bytes).
         """
         query = [("partNumber", str(number)), ("uploadId", upload_id)]
         headers = {"content-md5": b64encode(md5).decode()}
         request = Request("PUT", key, self._mapper.encoded_key(key), query, headers, body, size_bytes)
         response = await self._call(request, check_lease)
-        return PutResult(response.headers.get("etag", "").strip('"'), is_encrypted(response.headers), False)
+        etag = strong_etag(response.headers)
+        if not etag or not (is_from_store(response.headers, etag) or has_store_header(response.headers)):
+            raise not_from_store(self._requester.endpoint, "PUT", key, f"answered without storing part {number}")
+        return PutResult(etag, is_encrypted(response.headers), False)
 
-    async def complete(self, key: str, upload_id: str, etags: Sequence[str], *, check_lease: LeaseCheck) -> None:
+    async def complete(self, key: str, upload_id: str, etags: Sequence[str], *, check_lease: LeaseCheck) -> bool:
         """Create the object from its parts, in one attempt: after a second one the effect of the first is unknown.
 
+        Returns whether the response is that of a store which has done it; otherwise the object's ETag must show it.
         `indeterminate` of a StoreError is set if the store may still carry it out.
         """
         parts = "".join(
@@ -64,7 +71,8 @@ class Multipart:
         headers = {"content-type": "application/xml"}
         encoded_key = self._mapper.encoded_key(key)
         request = Request("POST", key, encoded_key, [("uploadId", upload_id)], headers, body, len(body))
-        await self._requester.call(request, check_lease=check_lease, priority=Priority.STARTED, retry=False)
+        response = await self._requester.call(request, check_lease=check_lease, priority=Priority.STARTED, retry=False)
+        return b"<CompleteMultipartUploadResult" in response.content
 
     async def abort(self, key: str, upload_id: str) -> None:
         """Abort an upload and delete its parts. A missing upload counts as aborted."""

@@ -27,6 +27,13 @@ KEPT_HEADERS = frozenset(
     ("content-type", "content-encoding", "content-disposition", "content-language", "cache-control", "expires")
 )
 
+#: Headers that object stores send, and gateways, portals and web servers do not (S3 API reference, "Common response
+#: headers"; x-trans-id is Swift's). Not x-amz-cf-id and x-amzn-requestid: CloudFront and API Gateway send those.
+_STORE_HEADERS = frozenset(("x-amz-request-id", "x-amz-id-2", "x-trans-id", "x-oss-request-id"))
+_STORE_HEADER_PREFIXES = ("x-amz-meta-", "x-amz-server-side-encryption", "x-goog-", "x-minio-", "x-rgw-")
+_PAGE_TYPES = ("text/html", "application/xhtml")
+_HEX_DIGITS = "0123456789abcdefABCDEF"
+
 #: In UTC; naive datetimes are twice as fast as aware ones.
 EPOCH = datetime(1970, 1, 1)
 _MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -146,7 +153,7 @@ def object_info(store: str, operation: str, key: str, response: S3Response) -> O
         # `expiry-date="Fri, 23 Dec 2012 00:00:00 GMT", rule-id="..."` (S3 API reference, "HeadObject")
         found = re.search(r'expiry-date="([^"]*)"', expiration)
         expires_ms = http_date_ms(found[1]) if found else None
-    etag = headers.get("etag", "").strip('"')
+    etag = strong_etag(headers)
     return ObjectInfo(
         key, size_bytes, etag, modified_ms, own, is_encrypted(headers), recorded_etag, recorded_headers, expires_ms
     )
@@ -180,6 +187,35 @@ def is_encrypted(headers: Mapping[str, str]) -> bool:
     )
 
 
+def strong_etag(headers: Mapping[str, str]) -> str:
+    """Return the ETag of a response without quotes; "" if it has none, or a weak one (RFC 9110, 8.8.1)."""
+    etag = headers.get("etag", "")
+    return "" if etag.startswith("W/") else etag.strip('"')
+
+
+def is_from_store(headers: Mapping[str, str], etag: str) -> bool:
+    """Return whether the headers of a response that describes an object show that an S3 store sent it.
+
+    The evidence is an ETag in a form that S3 uses, an MD5 or `MD5-N` of an upload in parts (`-N` verbatim for a large
+    object of Swift), or encryption by the store. A page needs a header of a store, too: web frameworks send the MD5 of
+    a page as its ETag (Django, older versions of Rack).
+    """
+    rest = etag[32:]
+    if len(etag) >= 32 and not etag[:32].strip(_HEX_DIGITS) and (not rest or rest[0] == "-"):
+        return not is_page(headers) or has_store_header(headers)
+    return bool(etag) and is_encrypted(headers)
+
+
+def is_page(headers: Mapping[str, str]) -> bool:
+    """Return whether a response is an HTML page, with which gateways and portals answer any request."""
+    return headers.get("content-type", "").lower().startswith(_PAGE_TYPES)
+
+
+def has_store_header(headers: Mapping[str, str]) -> bool:
+    """Return whether a response has a header that only object stores send."""
+    return not _STORE_HEADERS.isdisjoint(headers) or any(name.startswith(_STORE_HEADER_PREFIXES) for name in headers)
+
+
 class Source(Protocol):
     """Where objects are copied from: a `Store` or an HTTP origin."""
 
@@ -193,7 +229,7 @@ class Source(Protocol):
         """Open an object, and read it if it has at most `limit_bytes`; otherwise the caller reads the stream."""
 
     async def head(self, key: str) -> ObjectInfo | None:
-        """Describe an object. None: there is none, or the source cannot describe it."""
+        """Describe an object. None: there is none, or the source cannot describe it, as an HTTP origin."""
 
 
 class ObjectStream:
@@ -264,7 +300,7 @@ class PutResult(NamedTuple):
     """The result of a PUT.
 
     Attributes:
-        etag: of the stored object, without quotes.
+        etag: of the stored object, without quotes; "" if the store sends none.
         encrypted: the ETag is not an MD5.
         indeterminate: an earlier attempt of this PUT was sent and never answered; the store may still carry it out.
     """

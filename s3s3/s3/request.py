@@ -26,7 +26,7 @@ from ..errors import (
 )
 from ..model import MAX_KEY_BYTES, Endpoint
 from .address import Address, Query, RequestTarget, encode_query
-from .error_mapping import WRITES, error_for_failure, error_for_response
+from .error_mapping import WRITES, error_for_failure, error_for_response, not_from_store
 from .objects import S3Response, http_date_ms
 from .signing import CredentialProvider, Credentials, Signer, signer
 from .transport.connection import Connection
@@ -328,8 +328,7 @@ class S3Requester:
         try:
             return parse_result(response.content)
         except UnexpectedResponse as error:
-            error.store, error.operation, error.key = self.endpoint.name, request.operation, request.key
-            raise
+            raise not_from_store(self.endpoint, request.operation, request.key, error.message) from error
 
     def transport_error(self, request: Request, error: TransportError) -> StoreError:
         """Return the error of s3s3's tree for a request that got no complete response."""

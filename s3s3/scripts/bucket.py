@@ -163,9 +163,11 @@ async def _compare_all(
     _print_summaries(summaries, ended, equality, sys.stderr if arguments.report == "-" else sys.stdout)
     if any(summary.errors for summary in summaries):
         return cli.OUT_OF_REACH
-    # With --since, other objects were not compared: the result cannot be proven, only complete.
+    # With --since, other objects were not compared: the run cannot be proven, only complete.
     partial_run = arguments.since is not None
-    succeeded = all(each.proven or (partial_run and each.ended and each.complete) for each in summaries)
+    succeeded = all(
+        each.proven or (partial_run and each.ended and each.complete and not each.unproven_copies) for each in summaries
+    )
     return worst if succeeded else max(worst, cli.SOME_FAILED)
 
 
@@ -222,6 +224,9 @@ def _print_summaries(summaries: list[ReconcileSummary], ended: bool, equality: s
             console.print(f"{title}: {compared} compared in {duration_text(summary.seconds)}{skipped}")
         if summary.proven:
             console.print(f"{title}: proven: every destination {equality} of the source")
+        if summary.unproven_copies:
+            objects = count_noun(summary.unproven_copies, "object")
+            console.print(f"{title}: not proven: the store returned no ETag for {objects}")
         for store, error in summary.errors.items():
             console.print(f"{title}: could not compare {store}: {error.removeprefix(f'{store}: ')}")
         for destination, reason in summary.deletions_withheld.items():

@@ -22,6 +22,10 @@ AttributeHeaders: TypeAlias = Callable[[Endpoint], Awaitable[dict[str, str]]]
 LeaseCheck: TypeAlias = Callable[[], None]
 
 
+#: Reason, or its last part, of a copy without a proof.
+UNPROVEN_COPY = "the store returned no ETag, so nothing proves the copy"
+
+
 def etag_md5(info: ObjectInfo) -> str | None:
     """Return the object's MD5 (32 hex digits) if its ETag is one; None for parts and for encrypted objects."""
     return None if info.encrypted else md5_of_etag(info.etag)
@@ -122,6 +126,8 @@ class DestinationCopy:
         if needs_etag or self.info is not None:
             records = self.records(source, needs_etag)
             headers.update(records)
+        destination_md5: str | None
+        proof: Proof | None
         try:
             if self.attributes is not None:
                 headers.update(await self.attributes(self.store.endpoint))
@@ -136,7 +142,8 @@ class DestinationCopy:
                 destination_md5, proof = written.etag, Proof.ETAG
             elif written.encrypted or md5_of_etag(written.etag) is None:
                 non_md5_destinations.add(name)
-                destination_md5, proof = None, Proof.CONTENT  # the store compared the body with its Content-MD5
+                # With an ETag, the store compared the body with its Content-MD5; else only a HEAD shows the size.
+                destination_md5, proof = None, Proof.CONTENT if written.etag else None
             else:
                 message = f"sent an object with MD5 {md5_hex}, stored ETag is {written.etag}"
                 raise self.integrity_error("PUT", message)  # noqa: TRY301
@@ -196,7 +203,7 @@ class DestinationCopy:
         except Exception as error:  # noqa: BLE001  logged and recorded
             self.record_internal_error(error, "COPY", source)
         else:
-            if not written.encrypted and written.etag == etag:
+            if etag and not written.encrypted and written.etag == etag:
                 self.record_copied(source, etag_md5(source), md5_of_etag(etag), Proof.ETAG,
                                    indeterminate=written.indeterminate)  # fmt: skip
                 return None
@@ -259,17 +266,20 @@ class DestinationCopy:
         self.outcome = Outcome(self.store.name, self.key, Result.SOURCE_MISSING, Reason.SOURCE_MISSING.value)
 
     def record_copied(
-        self, source: ObjectInfo, md5: str | None, destination_md5: str | None, proof: Proof,
+        self, source: ObjectInfo, md5: str | None, destination_md5: str | None, proof: Proof | None,
         *, indeterminate: bool = False,
     ) -> None:  # fmt: skip
-        """Record a verified copy.
+        """Record a copy, verified as far as its `proof` says.
 
         Args:
             md5: of the source's content (hex).
             destination_md5: the copy's ETag, if it is an MD5.
-            proof: ETAG, or CONTENT if the store compared the body with its Content-MD5.
+            proof: ETAG, or CONTENT if the store compared the body with its Content-MD5; None: the store returned no
+                ETag, which the reason says.
         """
         reason = self.decision.reason.value if self.decision else ""
+        if proof is None:
+            reason = f"{reason}, {UNPROVEN_COPY}" if reason else UNPROVEN_COPY
         if self.unrecorded:
             what = " and ".join("headers" if name == RECORDED_HEADERS else "ETag" for name in self.unrecorded)
             limit = f"copied without recording the source's {what}: the destination's metadata limit"

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from ..errors import S3S3Error, StoreError, StoreRefused
 from ..model import Proof, md5_of_etag
 from ..monitoring.log import log_fields
-from ..s3 import TAGGING, ObjectStream
+from ..s3 import TAGGING, ObjectStream, not_from_store
 from .budget import CopyBudget, part_bytes_of
 from .destination import Chunks, DestinationCopy, LeaseCheck, etag_md5
 
@@ -56,14 +56,16 @@ class MultipartUpload:
             upload_id = await self._create(headers)
             try:
                 etags, etag = await self._send_parts(upload_id, chunks)
-                await self._uploads.complete(copy.key, upload_id, etags, check_lease=self._check_lease_to_complete)
+                is_answered = await self._uploads.complete(
+                    copy.key, upload_id, etags, check_lease=self._check_lease_to_complete
+                )
             except BaseException as error:
                 # If the last request was sent and not refused, aborting could damage the object.
                 may_complete = self._completing and (not isinstance(error, StoreError) or error.indeterminate)
                 if not may_complete:
                     await self._abort(upload_id)
                 raise
-            await self._verify(etag)
+            await self._verify(etag, is_answered)
             if TAGGING in headers:
                 await self._put_tags(headers)
         except S3S3Error as error:
@@ -113,11 +115,17 @@ class MultipartUpload:
         self._check_lease()
         self._completing = True
 
-    async def _verify(self, etag: str) -> None:
-        """HEAD the object: Ceph's response to the last request has no ETag."""
+    async def _verify(self, etag: str, is_answered: bool) -> None:
+        """HEAD the object: Ceph's response to the last request has no ETag.
+
+        Unless the store has answered that request, only the ETag shows that it is not the object of before.
+        """
         info = await self._copy.store.head(self._copy.key)
         if info is None or info.size_bytes != self._source.info.size_bytes:
             raise self._copy.integrity_error("HEAD", "the object is missing or incomplete after a successful upload")
+        if not is_answered and info.etag != etag:
+            message = "answered without completing the upload"
+            raise not_from_store(self._copy.store.endpoint, "POST", self._copy.key, message)
         if not info.encrypted and info.etag.count("-") == 1 and info.etag != etag:
             raise self._copy.integrity_error("HEAD", f"the parts make the ETag {etag}, stored ETag is {info.etag}")
 

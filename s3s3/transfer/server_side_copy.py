@@ -59,7 +59,7 @@ class ServerSideCopier:
             source = await self._source.head(key)
         except S3S3Error:
             return  # the GET that follows gets the same error
-        if source is None or source.encrypted or source.size_bytes > SINGLE_PUT_LIMIT_BYTES:
+        if source is None or source.encrypted or not source.etag or source.size_bytes > SINGLE_PUT_LIMIT_BYTES:
             return
         is_md5 = md5_of_etag(source.etag) is not None
         able = [copy for copy in able if self._is_able(copy.store.name, is_md5, source.size_bytes)]

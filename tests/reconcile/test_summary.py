@@ -89,11 +89,13 @@ def changed(**values: object) -> Callable[[ReconcileSummary], None]:
         changed(source_entries=4),
         lambda summary: summary.count("a", "source_missing"),
         changed(source_entries=4, counts={"a": {"same": 4}, "b": {"same": 4, "extraneous": 1}}),
+        lambda summary: summary.proofs["a"].pop("content"),
         changed(source_entries=4, skipped_entries=1),
         lambda summary: summary.errors.update(a="its listing failed"),
         lambda summary: summary.deletions_withheld.update(a="too many"),
     ],
     ids=["interrupted", "listing failed", "an object without an outcome", "an outcome too many", "a copy without proof",
+         "a copy of a store without ETags",
          "skipped objects", "a destination not listed", "deletions withheld"],
 )  # fmt: skip
 def test_a_reconcile_with_anything_unaccounted_for_is_not_proven(change: Callable[[ReconcileSummary], object]) -> None:

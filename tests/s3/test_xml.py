@@ -55,7 +55,7 @@ def test_an_error_body_with_a_dtd_is_read_as_text(encoding: str) -> None:
 
 async def test_a_refused_response_names_store_operation_and_key() -> None:
     async with RawServer([respond(response(body=b"<Tagging>"))]) as server, server.store() as store:
-        with pytest.raises(UnexpectedResponse, match="destination-raw: GET of 'key': the response is not XML"):
+        with pytest.raises(UnexpectedResponse, match="destination-raw: GET of 'key': 200: the response is not XML"):
             await store.attributes.tags("key")
 
 

@@ -216,6 +216,18 @@ async def test_destination_whose_etags_are_not_md5s_is_remembered() -> None:
     assert [scene.stored(number).recorded_etag for number in (0, 1)] == [md5(TINY), None]
 
 
+@pytest.mark.parametrize("compare", [False, True])
+@pytest.mark.parametrize("content", [TINY, BIG], ids=["tiny", "big"])
+async def test_copy_without_an_etag_has_no_proof(content: bytes, compare: bool) -> None:
+    scene = Scene(content)
+    scene.destination.answers = lambda _: PutResult("", False, False)
+
+    outcome = await scene.outcome(compare=compare)
+
+    assert (outcome.result, outcome.proof, outcome.destination_md5) == (Result.COPIED, None, None)
+    assert outcome.reason == ("missing, " if compare else "") + "the store returned no ETag, so nothing proves the copy"
+
+
 async def test_another_process_learns_from_a_head_that_etags_are_not_md5s() -> None:
     scene = Scene()
     scene.destination.answers = lambda _: PutResult("W-17", False, False)

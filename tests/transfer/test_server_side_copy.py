@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -151,6 +152,18 @@ async def test_expired_lease_prevents_server_side_copy() -> None:
     lost, _ = await one_store_with().copy(check_lease=ExpiringLease(0))
     assert isinstance(lost.error, LeaseLost)
     assert not lost.indeterminate
+
+
+async def test_object_without_an_etag_is_not_copied_server_side() -> None:
+    scene = one_store_with()
+    scene.source.objects[KEY] = Object(TINY)
+    scene.destination.copies = lambda: PutResult("", False, False)
+    without_etag = scene.source.objects[KEY].info(KEY)._replace(etag="")
+    scene.source.head = AsyncMock(return_value=without_etag)  # type: ignore[method-assign]
+
+    await scene.copy()
+
+    assert scene.destination.requests == ["PUT"]
 
 
 async def test_missing_source_is_confirmed_by_a_get_and_a_head_before_a_deletion() -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from ...errors import IntegrityError, NotCached, S3S3Error, StoreError
+from ...errors import IntegrityError, NoSuchKey, NotCached, S3S3Error, StoreError
 from ...model import md5_of_etag
 from ...monitoring.log import log_fields
 from ...monitoring.metrics import Metrics
@@ -133,7 +133,7 @@ class Downloads:
                 writer.close()
                 return None
         download = self._running[key] = Download(writer)
-        task = asyncio.create_task(self._run(key, download))
+        task = asyncio.create_task(self._run(key, stale_body, download))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return download
@@ -142,7 +142,15 @@ class Downloads:
         """Cancel all downloads."""
         await cancel(self._tasks)
 
-    async def _run(self, key: str, download: Download) -> None:
+    def _remove(self, key: str, stale_body: str) -> None:
+        """Remove an object that the store does not have: its revalidation got the same answer before."""
+        cached = self._directory.open(key)
+        if cached is not None:
+            cached.close()
+            if cached.metadata.body == stale_body:
+                self._directory.remove(self._directory.name(key), cached.metadata)
+
+    async def _run(self, key: str, stale_body: str, download: Download) -> None:
         try:
             async with timeout(MAX_DOWNLOAD_S):
                 await self._download(key, download)
@@ -152,6 +160,8 @@ class Downloads:
             download.error = NotCached(str(error) or type(error).__name__)
         except S3S3Error as error:
             download.error = error
+            if isinstance(error, NoSuchKey):
+                self._remove(key, stale_body)
         except BaseException:
             download.error = NotCached("the cache is shutting down")
             raise
@@ -170,6 +180,8 @@ class Downloads:
         file = download.writer.file
         async with await self._store.get(key) as stream:
             info, size_bytes = stream.info, stream.info.size_bytes
+            if not info.etag:
+                raise NotCached("the store returned no ETag, so the object could not be revalidated")
             if size_bytes > SMALL_OBJECT_BYTES or not self._disk_space.try_reserve(file, size_bytes):
                 is_reserved, evicted = await _in_thread(partial(self._disk_space.reserve, file, size_bytes))
                 self._metrics.mirror_cache_evicted[self._mirror] += evicted.objects

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from ...errors import StoreError, StoreUnavailable
+from ...errors import IntegrityError, StoreError, StoreUnavailable, UnexpectedResponse
 from ...monitoring.log import log_fields
 from ...s3 import Store
 from ...s3.transport.limits import MAX_LOOKUP_S
@@ -26,7 +26,7 @@ class Revalidator:
     async def has_changed(self, key: str, metadata: CachedObject) -> bool:
         """Whether the store's object differs or is gone; False while the store is unavailable.
 
-        Removes the cached object if the store has deleted it.
+        A deleted object is removed from the cache by the download that follows: the 404 of a HEAD is no proof.
         """
         check = self._running.get(key)
         if check is None:
@@ -38,7 +38,7 @@ class Revalidator:
         try:
             async with timeout(MAX_LOOKUP_S):
                 current = await self._store.head(key)
-        except (StoreUnavailable, asyncio.TimeoutError) as error:
+        except (StoreUnavailable, UnexpectedResponse, IntegrityError, asyncio.TimeoutError) as error:
             log.warning("%s: cannot revalidate %r, serving it from the cache: %s",
                         self._store.name, key, error or "HEAD timed out",
                         extra=log_fields(self._store.name, key))  # fmt: skip
@@ -48,7 +48,6 @@ class Revalidator:
                         self._store.name, key, error, extra=log_fields(self._store.name, key))  # fmt: skip
             return True
         if current is None:
-            self._directory.remove(self._directory.name(key), metadata)
             return True
         found = (current.etag, current.size_bytes, current.modified_ms // 1000)
         if found != (metadata.etag, metadata.size_bytes, metadata.modified_ms // 1000):

@@ -20,7 +20,16 @@ from urllib.parse import urljoin
 from ... import __version__
 from ...errors import NoSuchKey, StoreError, StoreUnavailable, UpstreamRefused, UrlForbidden
 from ...model import Endpoint, md5_of_etag
-from ...s3.objects import KEPT_HEADERS, BodyReader, ObjectInfo, ObjectStream, S3Response, http_date_ms
+from ...s3.objects import (
+    KEPT_HEADERS,
+    BodyReader,
+    ObjectInfo,
+    ObjectStream,
+    S3Response,
+    http_date_ms,
+    is_page,
+    strong_etag,
+)
 from ...s3.transport.connection import Connection
 from ...s3.transport.errors import ConnectFailed, ContentMD5Mismatch, TransportError, TransportTimeout
 from ...s3.transport.limits import Timeouts
@@ -91,7 +100,7 @@ class Origin:
         return None
 
     async def get(self, key: str) -> ObjectStream:
-        """Open an object.
+        """Open an object. An HTML page needs a strong ETag or Content-MD5: portals answer any request with a page.
 
         Raises:
             UrlForbidden: the rules forbid the URL or one that it redirects to; that one was not requested.
@@ -173,6 +182,9 @@ class Origin:
             raise NoSuchKey("not found upstream", operation="GET", key=key, status=404)
         if response.status != 200:
             raise UpstreamRefused("only a response with status 200 can be copied", key=key, status=response.status)
+        if is_page(response.headers) and not (strong_etag(response.headers) or _expected_md5(response.headers)):
+            message = "an HTML page without a strong ETag is not copied: a gateway or portal may have sent it"
+            raise UpstreamRefused(message, key=key, status=200)
         headers = {name: value for name, value in response.headers.items() if name in KEPT_HEADERS}
         headers.update(self._headers_for(key, fetched))
         to_store_error = partial(_unavailable, key, url)

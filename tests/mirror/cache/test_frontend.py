@@ -25,7 +25,9 @@ from s3s3.mirror.cache.directory import CacheDirectory, CachedObject
 from s3s3.mirror.cache.writer import EntryWriter, commit
 from s3s3.model import Endpoint, Secret
 from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.faults import lies
 from tests.faults.kinds import Bandwidth, Flip, Truncated, getting
+from tests.faults.lies import MAINTENANCE, PAGE, PAGE_WITH_ETAG, Page
 from tests.faults.proxy import Proxy
 from tests.mirror.cache.client import BIG, MIB, CacheClient, PutObject, StartCache, until
 
@@ -524,7 +526,38 @@ async def test_a_deleted_object_is_no_longer_served(
     await client.until_hit(client.url("key"))
     swift.boto3_client().delete_object(Bucket=store.bucket_name, Key="key")
     assert (await client.fetch(client.url("key")))[0] == 302
-    assert not any(path.is_file() for path in client.service.directory.directory.glob("objects/*/*"))
+    directory = client.service.directory.directory
+    await until(lambda: not any(path.is_file() for path in directory.glob("objects/*/*")))
+
+
+@pytest.mark.parametrize(("answer", "status"), [(PAGE, 200), (PAGE_WITH_ETAG, 200), (MAINTENANCE["404"], 302)])
+async def test_an_object_stays_in_the_cache_while_a_gateway_answers_for_the_store(
+    start_cache: StartCache, put: PutObject, store: Endpoint, answer: bytes, status: int
+) -> None:
+    """While a HEAD finds nothing, it is not sent: only a GET shows that the store has deleted it."""
+    put("key")
+    with Proxy(store.port or 0) as proxy:
+        client = await start_cache(store=proxy.through(store), revalidate_s=0)
+        url = client.url("key")
+        await client.until_hit(url)
+        with proxy.injecting(Page(answer)):
+            assert (await client.fetch(url))[0] == status
+            await until(lambda: not client.service.downloads.running)
+        assert (await client.fetch(url))[2] == b"content"
+        assert client.downloads() == 1
+
+
+@pytest.mark.parametrize("miss", ["redirect", "stream"])
+@pytest.mark.parametrize("etag", [None, 'W/"5f3c"'])
+async def test_a_response_without_a_strong_etag_is_not_cached(
+    start_cache: StartCache, store: Endpoint, miss: str, etag: str | None
+) -> None:
+    headers = {"x-amz-request-id": "1", **({"etag": etag} if etag else {})}
+    with Proxy(store.port or 0) as proxy, proxy.injecting(Page(lies.response(200, b"", "text/plain", **headers))):
+        client = await start_cache(store=proxy.through(store), streams=miss == "stream")
+        assert (await client.fetch(client.url("key")))[0] == 302
+        await until(lambda: not client.service.downloads.running)
+        assert not any(path.is_file() for path in client.service.directory.directory.glob("objects/*/*"))
 
 
 async def test_cached_objects_are_served_while_the_store_is_unavailable(

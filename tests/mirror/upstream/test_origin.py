@@ -58,6 +58,28 @@ async def test_the_md5_of_content_md5_or_etag_becomes_the_etag(
         assert stream.info.etag == etag
 
 
+@pytest.mark.parametrize(
+    ("headers", "is_copied"),
+    [({"etag": '"5f3c-1a2b"'}, True),
+     ({"content_md5": "mgNkuembtIDdJeHwKEyFVQ=="}, True),
+     ({}, False),
+     ({"etag": 'W/"5f3c-1a2b"', "last_modified": "Mon, 05 Oct 2026 21:09:27 GMT"}, False),
+     ({"content_md5": "nonsense"}, False)],
+)  # fmt: skip
+@pytest.mark.parametrize("content_type", ["text/html; charset=utf-8", "Text/HTML", "application/xhtml+xml"])
+async def test_a_page_is_copied_only_with_a_strong_etag_or_its_md5(
+    server: OriginServer, headers: dict[str, Any], is_copied: bool, content_type: str
+) -> None:
+    server.responses["/x"] = response(b"content", content_type=content_type, **headers)
+    opening = origin_of().fetch(f"{server.url}x", 100)
+    if is_copied:
+        assert (await opening)[1] == b"content"
+        return
+    with pytest.raises(UpstreamRefused, match="HTML page without a strong ETag") as caught:
+        await opening
+    assert not caught.value.retriable
+
+
 async def test_an_empty_body_is_checked_against_content_md5(server: OriginServer) -> None:
     server.responses["/x"] = response(b"", content_md5="1B2M2Y8AsgTpgAmY7PhCfg==")
     assert (await origin_of().fetch(f"{server.url}x", 100))[1] == b""
