@@ -14,7 +14,8 @@ from typing import Literal, get_args, get_origin
 import tomlkit
 from pydantic.fields import FieldInfo
 
-from s3s3.config.tables import Destination, File, Source, Table, bare, keys_of, kind_of, tables_of
+from s3s3.config.kinds import Table, bare, keys_of, kind_of, tables_of
+from s3s3.config.tables import Destination, File, Source
 from s3s3.config.value_types import toml_default
 from s3s3.monitoring.metrics import Counter, Gauge, Histogram, Metrics
 from s3s3.scripts.main import VERBS

@@ -30,7 +30,7 @@ from .settings import (
 from .toml_file import ConfigErrors, ConfigFile, dotted
 from .value_types import Address, InvalidValue, parse_optional_address, toml_repr
 
-#: The keys that decide which objects a bucket's table stands for.
+#: The keys that locate the objects of a bucket's table.
 _PLACE_KEYS = frozenset({"host", "port", "is_secure", "bucket_name", "bucket_suffix", "prefix"})
 
 

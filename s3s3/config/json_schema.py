@@ -6,8 +6,9 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
+from .kinds import Table, keys_of, kind_of, named_in
 from .reader import FILE_SUFFIX
-from .tables import Bucket, File, Table, all_tables, keys_of, kind_of, named_in
+from .tables import Bucket, File, all_tables
 from .value_types import toml_default
 
 #: The environment variable that supplies a value.

@@ -14,22 +14,8 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from .addresses import redacted_url
-from .tables import (
-    SECRET,
-    Bucket,
-    ConflictError,
-    Destination,
-    File,
-    Kind,
-    Table,
-    all_tables,
-    bare,
-    keys_of,
-    kind_of,
-    named_in,
-    table_in,
-    tables_of,
-)
+from .kinds import SECRET, ConflictError, Kind, Table, bare, keys_of, kind_of, named_in, table_in, tables_of
+from .tables import Bucket, Destination, File, all_tables
 from .toml_file import ConfigErrors, ConfigFile, dotted
 from .value_types import InvalidValue, nearest, toml_repr, type_of
 
@@ -354,7 +340,7 @@ def literal(text: str) -> object:
 
 @cache
 def _by_hour_keys() -> set[str]:
-    """Return the keys whose value may be written as a table."""
+    """Return the keys that accept a table of hours."""
     tables = all_tables().values()
     return {name for table in tables for name, field in keys_of(table).items() if kind_of(field).is_by_hour}
 

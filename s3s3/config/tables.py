@@ -6,142 +6,43 @@ show its value as TOML writes it, if its default explains little.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache, partial
-from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+from functools import cache
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationInfo,
-    WithJsonSchema,
-    field_validator,
-)
-from pydantic.fields import FieldInfo
+from pydantic import Field, ValidationInfo, field_validator
 
-from ..model import DEFAULT_NAMESPACE, MIN_PART_BYTES, SINGLE_PUT_LIMIT_BYTES, Endpoint, Secret, Window
-from . import value_types
+from ..model import DEFAULT_NAMESPACE, MIN_PART_BYTES, SINGLE_PUT_LIMIT_BYTES, Endpoint, Secret
 from .addresses import is_ip
-from .value_types import Address
-
-
-@dataclass(frozen=True)
-class Kind:
-    """The kind of a value, in the words of messages and of the reference page.
-
-    Attributes:
-        is_text: `NAME_file` can supply the value.
-        is_secret: messages never show the value.
-        is_by_hour: the value may be a table that maps hours of the day to limits.
-    """
-
-    words: str
-    is_text: bool = False
-    is_secret: bool = False
-    is_by_hour: bool = False
-
-
-@dataclass(frozen=True)
-class Named:
-    """Marks a dict of tables with free names that stand directly in the outer table, as [dest*] in the file.
-
-    Each name begins with `prefix`. `example` is the name, or names, for the template and for messages.
-    """
-
-    prefix: str
-    example: tuple[str, ...]
-
-
-class ConflictError(ValueError):
-    """A value that does not go with another key of its table.
-
-    `key` is the one to report; `without` is the missing one: the message is dropped if that is misspelled.
-    """
-
-    def __init__(self, key: str, message: str, without: str = "") -> None:
-        super().__init__(message)
-        self.key = key
-        self.without = without
-
-
-_STRING = WithJsonSchema({"type": "string"})
-_NUMBER_OR_STRING = WithJsonSchema({"type": ["number", "string"]})
-_TABLE_OF_HOURS = {"type": "object", "additionalProperties": {"type": ["number", "string"]}}
-_BY_HOUR = WithJsonSchema({"anyOf": [{"type": ["number", "string"]}, _TABLE_OF_HOURS]})
-_STRINGS = {"type": "array", "items": {"type": "string"}}
-
-SECRET = Kind("text, a secret", is_text=True, is_secret=True)
-_LIMIT_BYTES = partial(value_types.parse_windows, value_types.parse_limit_bytes)
-_LIMIT = partial(value_types.parse_windows, value_types.parse_limit)
-
-# One AfterValidator each: before pydantic 2.12, a field that has a description keeps only the last one.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
-TextOrNone = Annotated[str, AfterValidator(value_types.without_control_characters)]
-Text = Annotated[str, Field(min_length=1), AfterValidator(value_types.without_control_characters)]
-Prefix = Annotated[str, AfterValidator(value_types.parse_prefix)]
-Namespace = Annotated[str, Field(min_length=1), AfterValidator(value_types.parse_namespace)]
-BucketName = Annotated[str, Field(min_length=1), AfterValidator(value_types.parse_name)]
-BucketSuffix = Annotated[str, AfterValidator(value_types.parse_name)]
-Host = Annotated[str, Field(min_length=1), AfterValidator(value_types.parse_host), Kind("a host name", is_text=True)]
-HttpUrl = Annotated[
-    str, Field(min_length=1), AfterValidator(value_types.parse_http_url), Kind("an HTTP URL", is_text=True)
-]
-HttpUrlOrNone = Annotated[str, AfterValidator(value_types.parse_http_url), Kind("an HTTP URL", is_text=True)]
-FolderUrl = Annotated[
-    str, Field(min_length=1), AfterValidator(value_types.parse_folder_url), Kind("a URL", is_text=True)
-]
-SecretText = Annotated[Secret, PlainValidator(value_types.parse_filled_secret), SECRET, _STRING]
-SecretOrNone = Annotated[Secret, PlainValidator(value_types.parse_secret), SECRET, _STRING]
-RedisUrl = Annotated[
-    Secret,
-    PlainValidator(value_types.parse_redis_url),
-    Kind("a Redis URL", is_text=True, is_secret=True),
-    _STRING,
-]
-_ADDRESS = Kind("an address", is_text=True)
-Bind = Annotated[Address, PlainValidator(value_types.parse_address), _ADDRESS, _STRING]
-BindOrNone = Annotated[Address | None, PlainValidator(value_types.parse_optional_address), _ADDRESS, _STRING]
-Duration = Annotated[float, BeforeValidator(value_types.parse_duration), Kind("a duration"), _NUMBER_OR_STRING]
-Size = Annotated[int, BeforeValidator(value_types.parse_size), Kind("a size"), _NUMBER_OR_STRING]
-Globs = Annotated[
-    tuple[str, ...], PlainValidator(value_types.parse_globs), Kind("a list of texts"), WithJsonSchema(_STRINGS)
-]
-Patterns = Annotated[
-    tuple[re.Pattern[str], ...],
-    PlainValidator(value_types.parse_patterns),
-    Kind("a list of patterns"),
-    WithJsonSchema(_STRINGS),
-]
-Networks = Annotated[
-    tuple[IPv4Network | IPv6Network, ...],
-    PlainValidator(value_types.parse_networks),
-    Kind("true, false or a list of networks"),
-    WithJsonSchema({"anyOf": [{"type": "boolean"}, _STRINGS]}),
-]
-BytesByHour = Annotated[
-    tuple[Window, ...], PlainValidator(_LIMIT_BYTES), Kind("a size, or a table of hours", is_by_hour=True), _BY_HOUR
-]
-NumberByHour = Annotated[
-    tuple[Window, ...], PlainValidator(_LIMIT), Kind("a number, or a table of hours", is_by_hour=True), _BY_HOUR
-]
-
-
-class Table(BaseModel):
-    """Base of all tables. `hints` has advice for unknown keys that people are likely to write."""
-
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True, defer_build=True
-    )
-
-    hints: ClassVar[dict[str, str]] = {}
-
+from .kinds import (
+    Bind,
+    BindOrNone,
+    BucketName,
+    BucketSuffix,
+    BytesByHour,
+    ConflictError,
+    Duration,
+    FolderUrl,
+    Globs,
+    Host,
+    HttpUrl,
+    HttpUrlOrNone,
+    Name,
+    Named,
+    Namespace,
+    Networks,
+    NumberByHour,
+    Patterns,
+    Prefix,
+    RedisUrl,
+    SecretOrNone,
+    SecretText,
+    Size,
+    Table,
+    Text,
+    TextOrNone,
+    tables_of,
+)  # fmt: skip
+from .value_types import Address, toml_repr
 
 # fmt: off
 # -- buckets
@@ -289,7 +190,7 @@ class Mirrored(Written, Bucket):
 class PubSubTable(Table):
     """Redis, which receives the published keys and holds the queue."""
 
-    hints = {
+    hints: ClassVar = {
         **dict.fromkeys(("redis", "host", "port", "db"), 'write url = "redis://HOST:6379/0", or url = "" for no Redis'),
         "password": 'it is part of url: url = "redis://:PASSWORD@HOST:6379/0", best as "${NAME}" or url_file',
         "sns": "have SNS send to an SQS queue, and name that in [sqs] url",
@@ -444,7 +345,7 @@ class CacheTable(Table):
     @classmethod
     def _check_accel_prefix(cls, prefix: str) -> str:
         if prefix and not (prefix.startswith("/") and prefix.endswith("/")):
-            message = f'must begin and end with "/", not {value_types.toml_repr(prefix)}'
+            message = f'must begin and end with "/", not {toml_repr(prefix)}'
             raise ConflictError("accel_prefix", message)
         return prefix
 
@@ -489,61 +390,6 @@ class File(Table):
 
 
 # fmt: on
-# -- looking at the models
-
-
-def bare(annotation: Any) -> Any:
-    """Return an annotation without `Annotated` and `| None`."""
-    if get_origin(annotation) is Annotated:
-        return bare(get_args(annotation)[0])
-    others = [argument for argument in get_args(annotation) if argument is not type(None)]
-    return bare(others[0]) if len(others) == 1 and type(None) in get_args(annotation) else annotation
-
-
-def table_in(annotation: Any) -> type[Table] | None:
-    """Return the kind of table that a field holds, itself or as the values of a dict; None for a key's value."""
-    annotation = bare(annotation)
-    if get_origin(annotation) is dict:
-        return table_in(get_args(annotation)[1])
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Table) else None
-
-
-@cache
-def keys_of(table: type[Table]) -> dict[str, FieldInfo]:
-    """Return the keys of a table, without the tables in it."""
-    return {name: field for name, field in table.model_fields.items() if table_in(field.annotation) is None}
-
-
-def tables_of(table: type[Table]) -> Iterator[tuple[tuple[str, ...], FieldInfo, type[Table]]]:
-    """Yield the tables in a table: example of the names that lead to it, the field and the kind of table."""
-    for name, field in table.model_fields.items():
-        inner = table_in(field.annotation)
-        if inner is not None:
-            marker = named_in(field)
-            example = marker.example if marker else (name, *_EXAMPLES.get(name, ()))
-            yield example, field, inner
-
-
-#: Examples of free names, by the table that contains them.
-_EXAMPLES = {"stores": ("ceph",), "routes": ("raw",), "keys": ("reader",)}
-
-
-def named_in(field: FieldInfo) -> Named | None:
-    """Return the marker of a dict of tables that stand directly in the outer table."""
-    return next((one for one in field.metadata if isinstance(one, Named)), None)
-
-
-def kind_of(field: FieldInfo) -> Kind:
-    """Return the kind of a key's value."""
-    for part in (field, *get_args(field.annotation)):
-        metadata = part.metadata if isinstance(part, FieldInfo) else getattr(part, "__metadata__", ())
-        for one in metadata:
-            if isinstance(one, Kind):
-                return one
-    words = {bool: "true or false", int: "a whole number", float: "a number"}.get(bare(field.annotation))
-    return Kind(words) if words else Kind("text", is_text=True)
-
-
 @cache
 def all_tables() -> dict[tuple[str, ...], type[Table]]:
     """Return every table that a file may contain, by the example of its full name, outer tables first."""

@@ -95,7 +95,7 @@ def parse_namespace(text: str) -> str:
 
 
 def parse_secret(value: object) -> Secret:
-    """Return a secret; "" stands for none where that is allowed."""
+    """Return a secret, which may be ""."""
     if not isinstance(value, str):
         raise InvalidValue("text in quotes")
     return Secret(without_control_characters(value))
@@ -150,7 +150,7 @@ def parse_optional_address(text: object) -> Address | None:
 
 
 def parse_redis_url(value: object) -> Secret:
-    """Return the URL of a Redis; "" stands for none."""
+    """Return the URL of a Redis, or ""."""
     url = parse_secret(value)
     advice = redis_url_advice(url.get_secret_value()) if url else ""
     if advice:
@@ -159,7 +159,7 @@ def parse_redis_url(value: object) -> Secret:
 
 
 def parse_http_url(text: str) -> str:
-    """Return an HTTP URL; "" stands for none."""
+    """Return an HTTP URL, or ""."""
     without_control_characters(text)
     if text and not is_http_url(text):
         raise InvalidValue("a URL", 'as in "https://host:4566"')

@@ -13,8 +13,9 @@ import tomlkit
 from .. import config as configuration
 from ..config import redacted_url, toml_file
 from ..config.json_schema import json_schema
+from ..config.kinds import Kind, Table, bare, keys_of, kind_of, named_in, table_in
 from ..config.reader import FILE_SUFFIX, Reader
-from ..config.tables import File, Kind, Table, bare, keys_of, kind_of, named_in, table_in
+from ..config.tables import File
 from ..config.toml_file import dotted
 from ..config.value_types import toml_default
 from ..monitoring.formatting import count_noun

@@ -12,7 +12,8 @@ from importlib import resources
 
 import tomlkit
 
-from ..config.tables import Destination, File, MirrorTable, RouteTable, Source, Table, keys_of, tables_of
+from ..config.kinds import Table, keys_of, tables_of
+from ..config.tables import Destination, File, MirrorTable, RouteTable, Source
 from ..config.value_types import toml_default
 
 _HEAD = """\

@@ -15,19 +15,8 @@ from pydantic.fields import FieldInfo
 
 from s3s3 import config
 from s3s3.config import Config, HttpSettings, PubSub, WorkerSettings
-from s3s3.config.tables import (
-    Bucket,
-    Destination,
-    HttpTable,
-    PubSubTable,
-    Source,
-    Table,
-    WorkerTable,
-    all_tables,
-    bare,
-    keys_of,
-    kind_of,
-)  # fmt: skip
+from s3s3.config.kinds import Table, bare, keys_of, kind_of
+from s3s3.config.tables import Bucket, Destination, HttpTable, PubSubTable, Source, WorkerTable, all_tables
 from s3s3.config.toml_file import named
 from s3s3.model import Endpoint, Route, Secret
 from tests.config.configurations import SOUND, loaded, problems_in
@@ -487,7 +476,7 @@ def test_no_secret_is_ever_shown(secret: str, place: str) -> None:
                 f"{settings} {settings!r} {settings.pubsub.url} {settings.routes[0].destinations[0].secret_access_key}"
             )
         except config.ConfigError as error:
-            reported = f"{error} {error!r} {error.problems} {error.__cause__!r}"
+            reported = f"{error} {error!r} {error.problems} {error.__cause__!r} {error.__context__!r}"
     assert secret not in reported
     assert secret not in reported.replace("\\\\", "\\")
     assert "Sk" not in reported

@@ -13,7 +13,8 @@ from hypothesis import given
 from jsonschema import Draft202012Validator
 
 from s3s3.config.json_schema import json_schema
-from s3s3.config.tables import all_tables, keys_of
+from s3s3.config.kinds import keys_of
+from s3s3.config.tables import all_tables
 from tests.config.test_config import EXAMPLES, sound_tables
 
 if sys.version_info >= (3, 11):

@@ -11,8 +11,9 @@ from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 
 from s3s3.config import PubSub, WorkerSettings, from_tables
+from s3s3.config.kinds import Table, bare, keys_of, kind_of
 from s3s3.config.reader import FILE_SUFFIX
-from s3s3.config.tables import PubSubTable, Table, WorkerTable, all_tables, bare, keys_of, kind_of
+from s3s3.config.tables import PubSubTable, WorkerTable, all_tables
 from s3s3.config.value_types import toml_default
 
 ALL_KEYS = {

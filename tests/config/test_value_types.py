@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3s3.config import ConfigError, from_tables
+from s3s3.config.kinds import Table, keys_of, kind_of
 from s3s3.config.reader import literal
-from s3s3.config.tables import Destination, HttpTable, PubSubTable, Source, Table, WorkerTable, keys_of, kind_of
+from s3s3.config.tables import Destination, HttpTable, PubSubTable, Source, WorkerTable
 from s3s3.config.value_types import nearest, toml_repr, type_of
 from s3s3.model import Secret
 

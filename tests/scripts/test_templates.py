@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from s3s3 import config
-from s3s3.config.tables import HttpTable, PubSubTable, Source, Table, WorkerTable, keys_of
+from s3s3.config.kinds import Table, keys_of
+from s3s3.config.tables import HttpTable, PubSubTable, Source, WorkerTable
 from s3s3.scripts.templates import echo_supervisord_conf, echo_toml_template, supervisord_conf, toml_template
 from s3s3.tasks import DRAIN_S
 
