@@ -16,7 +16,15 @@ from ..model import Job, Outcome, Result
 from ..queue.base import PAUSED, OpenCircuit, boottime_s
 from ..queue.redis_calls import RedisRetry
 from ..s3 import RateLimiter
-from .retry_policy import Cause, cause_of, has_worked, may_concern_one_object, opens_circuit, unavailable_store
+from .retry_policy import (
+    Cause,
+    cause_of,
+    has_worked,
+    may_concern_one_object,
+    opens_circuit,
+    unavailable_store,
+    used_stores,
+)
 
 log = logging.getLogger(__name__)
 
@@ -112,15 +120,14 @@ class CircuitBreakers:
         causes: dict[str, Cause] = {}
         tested: set[str] = set()
         for outcome in outcomes:
-            if outcome.result is Result.FAILED:
-                cause, is_tested = await self._judge_failure(job, outcome)
-                causes[outcome.destination] = cause
-                used = [unavailable_store(outcome.error)] if is_tested else []
-            else:
-                used = [self.source] if outcome.result is Result.SOURCE_MISSING else [self.source, outcome.destination]
-                for store in used:
-                    await self._record_success(store)
+            used = used_stores(self.source, outcome)
+            for store in used:
+                await self._record_success(store)
             tested.update(used)
+            if outcome.result is Result.FAILED:
+                causes[outcome.destination], is_tested = await self._judge_failure(job, outcome)
+                if is_tested:
+                    tested.add(unavailable_store(outcome.error))
         for store, circuit in list(self.opened.items()):
             if circuit.probe == job.key and store not in tested:
                 await self._redis_retry.run(partial(self._jobs.release_probe, store, job.key))

@@ -126,8 +126,8 @@ def has_worked(error: StoreError, succeeded: Container[str]) -> bool:
 def used_stores(source: str, outcome: Outcome) -> tuple[str, ...]:
     """Return the stores that an outcome shows to work, for `Job.succeeded` of other jobs."""
     name, result = outcome.destination, outcome.result
-    if result is Result.FAILED:
-        return ()
+    if result is Result.FAILED:  # a destination is used after the source has been read
+        return (source,) if isinstance(outcome.error, StoreError) and outcome.error.store == name else ()
     if result is Result.SOURCE_MISSING:
         return (source,)
     return (source, name, f"{name}:write") if result in (Result.COPIED, Result.DELETED) else (source, name)

@@ -20,7 +20,7 @@ from tests.faults.fleet import Bucket, Fleet, one_listener
 from tests.faults.kinds import Respond
 from tests.faults.messages import Message
 from tests.faults.results import report
-from tests.integration.commands import command
+from tests.integration.commands import command, eventually
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -73,6 +73,8 @@ def test_a_key_that_cannot_succeed_becomes_a_dead_letter_with_a_reason_and_can_b
     fleet.proxies["dest-one"].inject(Respond(BROKEN, of=about("broken")))
     fleet.publish("elsewhere", "huge", "broken", "good")
     fleet.arrives("good", b"good", 20)
+    with good_all_the_time(fleet):  # the evidence that these objects fail, and not their stores
+        eventually(lambda: all_dead(fleet), "all of them are given up", 120, every_s=0.5)
     fleet.settle_published()
     one, two = (fleet.dead_letters(name) for name in fleet.destinations)
     assert (sorted(one), sorted(two)) == (["broken", "elsewhere", "huge"], ["elsewhere", "huge"])
@@ -89,6 +91,28 @@ def test_a_key_that_cannot_succeed_becomes_a_dead_letter_with_a_reason_and_can_b
     fleet.settle()
     assert all(copied_everywhere(fleet, key) for key in ("elsewhere", "huge", "broken"))
     assert not any(fleet.dead_letters(name) for name in fleet.destinations)
+
+
+def all_dead(fleet: Fleet) -> bool:
+    return [len(fleet.dead_letters(name)) for name in fleet.destinations] == [3, 2]
+
+
+@contextmanager
+def good_all_the_time(fleet: Fleet) -> Iterator[None]:
+    """Publish a good key now and then."""
+    ended = threading.Event()
+
+    def publish() -> None:
+        while not ended.wait(0.5):
+            fleet.publish("good")
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def test_notifications_of_missing_keys_end_as_source_missing_and_do_not_block_others(

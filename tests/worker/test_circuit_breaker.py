@@ -206,6 +206,15 @@ async def test_missing_source_object_closes_only_the_source_circuit(
     assert set(circuits.opened) == {B}
 
 
+async def test_a_failure_of_the_destination_closes_the_circuit_of_the_source(
+    jobs: CircuitLog, circuits: CircuitBreakers
+) -> None:
+    circuits.update({SOURCE: OpenCircuit("source: away", "k"), B: OpenCircuit("away", "other")})
+    await judge(circuits, down("k"))
+    assert jobs.changes[0] == ("close", SOURCE)
+    assert set(circuits.opened) == {B}
+
+
 @pytest.mark.parametrize("error", [TooLarge("big", store=B), IntegrityError("bits", store=B)])
 async def test_a_probe_whose_outcome_shows_nothing_about_the_store_is_replaced(
     jobs: CircuitLog, circuits: CircuitBreakers, error: Exception

@@ -165,6 +165,18 @@ def test_an_outcome_shows_which_stores_work(result: Result, used: set[str]) -> N
     assert set(used_stores("source", Outcome("dest", "k", result))) == used
 
 
+@pytest.mark.parametrize(
+    ("error", "used"),
+    [
+        (StoreUnavailable("away", store="dest", operation="PUT"), {"source"}),
+        (StoreUnavailable("away", store="source", operation="GET"), set()),
+        (ValueError("a defect"), set()),
+    ],
+)
+def test_a_failure_at_the_destination_shows_that_the_source_was_read(error: Exception, used: set[str]) -> None:
+    assert set(used_stores("source", failed(error))) == used
+
+
 # -- when a circuit opens
 
 
