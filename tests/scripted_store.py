@@ -131,6 +131,9 @@ class ScriptedStore:
             raise self.head_error
         return self.objects[key].info(key) if key in self.objects else None
 
+    async def confirm_missing(self, key: str) -> ObjectInfo | None:
+        return await self.head(key)
+
     async def put(
         self,
         key: str,

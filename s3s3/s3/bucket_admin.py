@@ -39,7 +39,9 @@ class BucketAdmin:
                 raise
         else:
             if root.tag != "ListBucketResult":
-                raise not_from_store(self._endpoint, "LIST", None, f"the response is not a listing: it is a {root.tag}")
+                raise not_from_store(
+                    self._endpoint, "LIST", None, f"the response is not a listing: it is a {root.tag[:60]!r}"
+                )
             return False
         body = b""
         if self._endpoint.host is None and self._endpoint.region != "us-east-1":  # only AWS needs the region

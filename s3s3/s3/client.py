@@ -134,19 +134,45 @@ class Store:
 
         A response that does not show that an S3 store sent it is confirmed by a LIST. IntegrityError: they contradict.
         """
+        return (await self._head(key))[0]
+
+    async def confirm_missing(self, key: str) -> ObjectInfo | None:
+        """Look again for an object after a GET returned NoSuchKey. Return None if it does not exist.
+
+        A HEAD must find no object. If its response has no header that only object stores send, a LIST must find none
+        either: any gateway answers 404.
+        """
+        info, has_evidence = await self._head(key)
+        if info is None and not has_evidence and (entry := await self._listed(key)):
+            return ObjectInfo(*entry)
+        return info
+
+    async def _head(self, key: str) -> tuple[ObjectInfo | None, bool]:
+        """HEAD an object. Return what `head` does, and whether only an object store sends such a response."""
         request = Request("HEAD", key, self._mapper.encoded_key(key))
         response = await self._requester.call(request)
+        has_evidence = has_store_header(response.headers)
         try:
             if response.status == 404:
-                return None
+                return None, has_evidence
             info = object_info(self.name, "HEAD", key, response)
         except Exception as error:
             if isinstance(error, StoreError):
                 raise
             raise internal_error(error, self.name, "HEAD", key) from error
-        if not (is_from_store(response.headers, info.etag) or has_store_header(response.headers)):
-            await self._confirm_head(info)
-        return info
+        if not has_evidence and not is_from_store(response.headers, info.etag):
+            entry = await self._listed(key)
+            etags = {info.etag, "" if entry is None else entry.etag} - {""}
+            if entry is None or entry.size_bytes != info.size_bytes or len(etags) > 1:
+                raise self._contradiction("HEAD", info, "the listing", entry)
+        return info, has_evidence
+
+    async def _listed(self, key: str) -> Entry | None:
+        """Return an object's entry in a listing, None if it has none. Raises UnexpectedResponse if it is no listing."""
+        endpoint_key = self._mapper.endpoint_key(key)
+        lister = self._lister(replace(self.endpoint, prefix=endpoint_key))
+        listed = await lister.fetch_page(max_keys=1)  # the first key with this prefix is the key itself
+        return listed.entries[0] if listed.first_key == endpoint_key else None
 
     async def _confirm_get(self, info: ObjectInfo) -> tuple[int, str]:
         """Return size and ETag of an object if a HEAD agrees with its GET; raise IntegrityError if not."""
@@ -154,15 +180,6 @@ class Store:
         if found is None or (found.size_bytes, found.etag) != (info.size_bytes, info.etag):
             raise self._contradiction("GET", info, "HEAD", found)
         return info.size_bytes, info.etag
-
-    async def _confirm_head(self, info: ObjectInfo) -> None:
-        """Raise IntegrityError if a listing does not agree with a HEAD, UnexpectedResponse if there is none."""
-        endpoint_key = self._mapper.endpoint_key(info.key)
-        lister = self._lister(replace(self.endpoint, prefix=endpoint_key))
-        listed = await lister.fetch_page(max_keys=1)  # the first key with this prefix is the key itself
-        entry = listed.entries[0] if listed.first_key == endpoint_key else None
-        if entry is None or entry.size_bytes != info.size_bytes or (info.etag and entry.etag not in ("", info.etag)):
-            raise self._contradiction("HEAD", info, "the listing", entry)
 
     def _contradiction(
         self, operation: str, info: ObjectInfo, other: str, found: ObjectInfo | Entry | None

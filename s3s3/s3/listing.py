@@ -211,6 +211,8 @@ def parse_page(body: bytes, rename: Callable[[str], str] | None = None) -> ListP
             keys = [_decode(key) if "%" in key or "+" in key else key for key in keys]
         if keys and max(map(len, keys)) > MAX_LISTED_KEY_CHARACTERS:
             raise ValueError(f"it has a key of more than {MAX_LISTED_KEY_CHARACTERS} characters")  # noqa: TRY301
+        if ">W/" in text:  # weak ETags, which prove nothing about bytes (RFC 9110, 8.8.1)
+            fields = [(key, at, "" if etag.startswith("W/") else etag, size) for key, at, etag, size in fields]
         names = keys if rename is None else [rename(key) for key in keys]
         entries = [
             Entry(name, int(size), etag.strip('"'), _iso_time_ms(modified))

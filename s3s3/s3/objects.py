@@ -231,6 +231,9 @@ class Source(Protocol):
     async def head(self, key: str) -> ObjectInfo | None:
         """Describe an object. None: there is none, or the source cannot describe it, as an HTTP origin."""
 
+    async def confirm_missing(self, key: str) -> ObjectInfo | None:
+        """Look again for an object after a GET raised NoSuchKey; return it if it exists, or seems to."""
+
 
 class ObjectStream:
     """An object's `info` and its body, to be read once. Close it, or use it as an async context manager."""

@@ -133,13 +133,13 @@ class Copier:
         """Delete the copies of an object for which a GET returned NoSuchKey, where deletions are propagated.
 
         A store that has lost the content of an object answers NoSuchKey too, and the copies may be the last ones. So a
-        HEAD has to agree that there is no object; if it finds one, or fails, that is the failure of every copy.
+        second request has to find no object; if it finds one, or fails, that is the failure of every copy.
         """
         try:
-            info = await self.source.head(key)
+            info = await self.source.confirm_missing(key)
             if info is not None:
                 raise ContentUnreadable(
-                    f"listed, but its content cannot be read; HEAD reports {info.size_bytes} bytes",
+                    f"listed, but its content cannot be read; its size is {info.size_bytes} bytes",
                     store=self.source.name, operation="GET", key=key, status=404, code="NoSuchKey",
                     advice="its copies are kept; look for its lost parts in the store's data pool, or ask the store's "
                     "operators",

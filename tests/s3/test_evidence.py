@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from s3s3.errors import IntegrityError, UnexpectedResponse
-from s3s3.s3 import PutResult, Store
+from s3s3.s3 import BucketAdmin, PutResult, Store
+from s3s3.s3.listing import parse_page
 from s3s3.s3.objects import is_from_store
 from tests.s3.raw_server import RawServer, ReceivedRequest, response
 
@@ -243,6 +244,47 @@ async def test_a_well_formed_page_is_not_a_set_of_tags() -> None:
     async with server_for(Gateway({"GET": response(body=b"<html/>")})) as server, server.store() as store:
         with pytest.raises(UnexpectedResponse, match="not a Tagging"):
             await store.attributes.tags("key")
+
+
+@pytest.mark.parametrize("etag", ['W/"{}"', "W/&quot;{}&quot;"])
+def test_a_weak_etag_in_a_listing_is_none(etag: str) -> None:
+    listed = [ENTRY.format(key="W/b", etag=f'"{MD5}"', size=7), ENTRY.format(key="key", etag=etag.format(MD5), size=7)]
+    page = parse_page(LISTING.format(count=2, entries="".join(listed)).encode())
+    assert [(entry.key, entry.etag) for entry in page.entries] == [("W/b", MD5), ("key", "")]
+
+
+async def test_a_page_is_not_a_bucket() -> None:
+    async with server_for(Gateway({"LIST": response(body=b"<html/>")})) as server:
+        buckets = BucketAdmin(server.endpoint())
+        with pytest.raises(UnexpectedResponse, match="not a listing: it is a 'html'"):
+            await buckets.create()
+        await buckets.close()
+
+
+@pytest.mark.parametrize(
+    ("answers", "size", "methods"),
+    [
+        ({"HEAD": response(404, x_amz_request_id="1")}, None, ["HEAD"]),
+        ({"HEAD": response(404), "LIST": listing(key="")}, None, ["HEAD", "LIST"]),
+        ({"HEAD": response(404), "LIST": listing(key="key/2")}, None, ["HEAD", "LIST"]),
+        ({"HEAD": response(404), "LIST": listing(size=9)}, 9, ["HEAD", "LIST"]),
+        (described(etag=f'"{MD5}"'), 7, ["HEAD"]),
+    ],
+)
+async def test_a_404_to_head_counts_as_a_witness_if_a_store_sent_it(
+    answers: dict[str, bytes], size: int | None, methods: list[str]
+) -> None:
+    gateway = Gateway(answers)
+    async with server_for(gateway) as server, server.store() as store:
+        info = await store.confirm_missing("key")
+    assert (info and info.size_bytes) == size
+    assert gateway.methods == methods
+
+
+async def test_a_404_of_an_ingress_is_not_a_witness() -> None:
+    async with server_for(Gateway({**PORTAL, "HEAD": response(404)})) as server, server.store() as store:
+        with pytest.raises(UnexpectedResponse):
+            await store.confirm_missing("key")
 
 
 @pytest.mark.parametrize("etag", ["", "a" * 31, "g" * 32, "a" * 33, "a" * 32 + "x1", "5f3c-1a2b"])

@@ -99,6 +99,10 @@ class Origin:
         """Return None: a server may answer HEAD differently from GET, so no HEAD is sent."""
         return None
 
+    async def confirm_missing(self, key: str) -> ObjectInfo | None:
+        """Return None: nothing is deleted because an origin has no object."""
+        return None
+
     async def get(self, key: str) -> ObjectStream:
         """Open an object. An HTML page needs a strong ETag or Content-MD5: portals answer any request with a page.
 
