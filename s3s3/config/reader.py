@@ -108,12 +108,13 @@ class Reader:
         self, table: type[Table], known: Mapping[str, str], name: str, value: object, path: Path
     ) -> None:
         similar = nearest(name, known)
-        self.excused[path].add(known.get(similar or "", ""))
+        if similar:
+            self.excused[path].add(known[similar])
         if table is File or (isinstance(value, dict) and name not in _by_hour_keys() and any(tables_of(table))):
             self._report_unknown_table(table, name, value, path)
             return
         inner = next((example for example, _, inner in tables_of(table) if name in keys_of(inner)), None)
-        owner = dotted((*path, *inner)) if inner else _owner(name)
+        owner = dotted((*path, *inner)) if inner else _owners().get(name, "")
         if name in table.hints:
             message = table.hints[name]
         elif isinstance(value, dict) and table is Destination and known.get(similar or "") not in _by_hour_keys():
@@ -128,7 +129,7 @@ class Reader:
         self.errors.add(path, f"unknown key; {message}", name)
 
     def _report_unknown_table(self, table: type[Table], name: str, value: object, path: Path) -> None:
-        owner = _owner(name)
+        owner = _owners().get(name, "")
         if table is File and owner and not (isinstance(value, dict) and name not in _by_hour_keys()):
             self.errors.add((), f"{name} is outside of every table; it belongs in [{owner}]")
             return
@@ -162,13 +163,14 @@ class Reader:
     def _inherit(self, table: type[Table], result: dict[str, Any], path: Path) -> None:
         """Add the keys of the store that a bucket refers to. Half a pair of keys is not filled up."""
         name = result.get("store")
-        if not isinstance(name, str):
+        if name is None and "store" not in self.excused[path]:
             return
-        if name not in self._stores:
-            similar = nearest(name, self._stores)
-            advice = f'did you mean "{similar}"?' if similar else f"add [{dotted(('stores', name))}]"
-            self.errors.add(path, f"[{dotted(('stores', name))}] does not exist; {advice}", "store")
+        if not isinstance(name, str) or name not in self._stores:
             self.excused[path] |= set(table.model_fields)
+            if isinstance(name, str) and name:
+                similar = nearest(name, self._stores)
+                advice = f'did you mean "{similar}"?' if similar else f"add [{dotted(('stores', name))}]"
+                self.errors.add(path, f"[{dotted(('stores', name))}] does not exist; {advice}", "store")
             return
         store, excused = self._stores[name]
         has_own_pair = any(key in result or key in self.excused[path] for key in _PAIR)
@@ -346,7 +348,10 @@ def _by_hour_keys() -> set[str]:
 
 
 @cache
-def _owner(key: str) -> str:
-    """Return the name of the table that has such a key, "" if none. It may itself be inside another table."""
-    free = {("stores", "ceph"), ("routes", "raw")}
-    return next((path[-1] for path, table in all_tables().items() if path not in free and key in keys_of(table)), "")
+def _owners() -> dict[str, str]:
+    """Return the name of the table that each key belongs in. The table may itself be inside another one."""
+    owners: dict[str, str] = {}
+    for path, table in all_tables().items():
+        if path[0] not in ("stores", "routes"):
+            owners = dict.fromkeys(keys_of(table), path[-1]) | owners
+    return owners

@@ -80,6 +80,22 @@ def test_an_unknown_store_is_answered_with_the_most_similar_one_and_no_key_is_mi
     assert second.endswith("[destination] store: [stores.cloud] does not exist; add [stores.cloud]")
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('store = "${NOPE}"', "store: environment variable NOPE is not set"),
+        ("store = 5", "store: must be text in quotes, not 5"),
+        ("store = ['x']", "store: must be text in quotes, not a list"),
+        ('store = ""', 'store: must be at least one character, not ""; leave it out for the default'),
+        ('stor = "x"', "stor: unknown key; did you mean store?"),
+    ],
+)
+def test_keys_that_an_invalid_store_may_supply_are_not_missing(line: str, expected: str) -> None:
+    assert (
+        only_problem(f'{SOUND}[dest-2]\n{line}\nport = 80\n[stores.x]\nbucket_name = "b"\n') == f"[dest-2] {expected}"
+    )
+
+
 def test_a_problem_in_a_store_is_reported_once_at_the_store() -> None:
     text = (
         SOUND

@@ -273,6 +273,12 @@ def test_one_acl_for_all_and_each_object_s_own_exclude_each_other() -> None:
     assert "leave one out" in in_destination("acl = 'private'\ncopy_acl = true")
 
 
+def test_an_unknown_key_does_not_hide_what_does_not_go_together() -> None:
+    first, second = problems_in(f"{SOUND}acl = 'private'\ncopy_acl = true\nqqqqq = 1\n")
+    assert "copy_acl: given together with acl" in first
+    assert "qqqqq: unknown key" in second
+
+
 @pytest.mark.parametrize("line", ["delete = 1", "delete = 'yes'", "max_delete = 1.1", "max_delete = -0.1"])
 def test_a_deletion_is_never_a_matter_of_guessing(line: str) -> None:
     assert "must be" in in_destination(line)
