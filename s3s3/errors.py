@@ -102,6 +102,10 @@ class RedisTooOld(S3S3Error):
     """This Redis does not have the commands that the queue needs."""
 
 
+#: The longest message of an error of a store, which may quote any header of a response.
+MAX_MESSAGE_CHARACTERS = 1000
+
+
 class StoreError(S3S3Error):
     """An operation of a store failed.
 
@@ -129,6 +133,7 @@ class StoreError(S3S3Error):
         code: str = "",
         advice: str = "",
     ) -> None:
+        message = message[:MAX_MESSAGE_CHARACTERS]
         super().__init__(message)
         self.message = message
         self.store = store

@@ -69,6 +69,9 @@ class ObjectAttributes:
         for grant in root.iter("Grant"):
             for kind, element in (("id", "ID"), ("uri", "URI"), ("emailAddress", "EmailAddress")):
                 if grantee := grant.findtext(f"Grantee/{element}"):
+                    if '"' in grantee:  # in a header it would begin another grant
+                        message = f"the ACL has the grantee {grantee[:100]!r}"
+                        raise StoreRefused(message, store=self._requester.endpoint.name, operation="GET", key=key)
                     grants.append((kind, grantee, grant.findtext("Permission") or ""))
                     break
             else:

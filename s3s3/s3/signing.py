@@ -110,8 +110,9 @@ def read_botocore_credentials(read: Callable[[], Any], store: str, *, missing: s
     try:
         credentials = read()
         frozen = credentials.get_frozen_credentials() if credentials is not None else None
-    except BotoCoreError as error:
-        raise InvalidCredentials(str(error), store=store, advice=advice) from error
+    except Exception as error:  # also a ValueError, for a credential_process that prints no JSON
+        reason = str(error) if isinstance(error, BotoCoreError) else f"boto3 cannot read them: {error!r}"
+        raise InvalidCredentials(f"no credentials: {reason}", store=store, advice=advice) from error
     if frozen is None or not frozen.access_key:
         raise InvalidCredentials(missing, store=store, advice=advice)
     token = Secret(frozen.token) if frozen.token else None

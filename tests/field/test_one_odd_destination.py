@@ -69,8 +69,9 @@ async def drip_body(received: ReceivedRequest) -> None:
     ids=["HEAD", "PUT", "GET"],
 )
 async def test_a_healthy_destination_does_not_wait_for_one_that_drips(
-    jobs: RedisJobQueue, script: Script, lane: Lane, content: bytes
+    jobs: RedisJobQueue, script: Script, lane: Lane, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("s3s3.s3.request.ATTEMPTS", 1)
     source = ScriptedStore(SOURCE, {key: Object(content, etag=PARTS[::-1]) for key in KEYS}, verify_md5=True)
     healthy = ScriptedStore(A)
     async with RawServer([script]) as server, server.store(endpoint={"name": B}, timeouts=TIMEOUTS) as dripping:
@@ -80,6 +81,8 @@ async def test_a_healthy_destination_does_not_wait_for_one_that_drips(
         async with working(worker, drain_s=0.1):
             await jobs.enqueue([JobRequest(key, BOTH) for key in KEYS], lane)
             await until(lambda: len(healthy.objects) == len(KEYS), timeout_s=8)
+            await until(lambda: B in worker._circuits.opened, timeout_s=20)
+            assert A not in worker._circuits.opened
     assert all(stored.content == content for stored in healthy.objects.values())
 
 
