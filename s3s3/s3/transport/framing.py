@@ -20,6 +20,7 @@ _VERSIONS = ("HTTP/1.1 ", "HTTP/1.0 ")
 _STATUS = re.compile("[1-5][0-9][0-9]").fullmatch
 _AFTER_STATUS = ("", " ")
 _MAX_LENGTH_DIGITS = 18
+_FOLDED_WORDS = "?=\n =?"
 _TOO_LONG = "more bytes than the response announced"
 
 
@@ -46,8 +47,11 @@ def parse_head(raw: bytes | bytearray) -> Head:
 
     Raises ValueError for a head that is not HTTP/1.x or whose framing another reader could understand differently:
     Transfer-Encoding with Content-Length or from HTTP/1.0, several lengths, folded lines, other line ends than CRLF.
+    Exempt is a line break between two encoded words (RFC 2047): Swift returns long metadata outside ASCII so.
     """
     text = raw.decode("utf-8", "surrogateescape")
+    if _FOLDED_WORDS in text:
+        text = text.replace(_FOLDED_WORDS, "?= =?")  # RFC 9112, 5.2
     line, *lines = text.split("\r\n")
     status = line[9:12]
     if line[:9] not in _VERSIONS or not _STATUS(status) or line[12:13] not in _AFTER_STATUS:

@@ -125,6 +125,7 @@ AMBIGUOUS = {
     "a folded line with a tab": [b"A: b", b"\tContent-Length: 5"],
     "a line that ends with LF": [b"A: b\nContent-Length: 5"],
     "a line that ends with CR": [b"A: b\rContent-Length: 5"],
+    "a folded encoded word": [b"A: =?utf-8?q?b?=\n Content-Length: 5"],
     "a NUL": [b"A: b\0Content-Length: 5"],
     "no name": [b": 5"],
 }
@@ -134,6 +135,13 @@ AMBIGUOUS = {
 def test_ambiguous_framing_is_refused(lines: list[bytes]) -> None:
     with pytest.raises(ValueError):
         head(*lines)
+
+
+def test_encoded_words_that_swift_folds_are_one_value() -> None:
+    folded = head(b"x-amz-meta-a: =?UTF-8?B?w7w=?=\n =?utf-8?b?w7w=?=", b"Content-Length: 5")
+
+    assert folded.headers["x-amz-meta-a"] == "=?UTF-8?B?w7w=?= =?utf-8?b?w7w=?="
+    assert folded.length == 5
 
 
 def test_chunks_of_http_1_0_are_refused() -> None:
