@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
@@ -11,12 +12,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from s3s3.errors import RedisUnavailable
-from s3s3.monitoring.heartbeat import ProcessRegistry
+from s3s3.errors import RedisUnavailable, RouteConflict
+from s3s3.monitoring import heartbeat
+from s3s3.monitoring.heartbeat import ProcessRegistry, claim_route
 from s3s3.monitoring.metrics import Metrics
 from s3s3.queue.connection import connected
 from s3s3.queue.redis_queue import RedisJobQueue
-from s3s3.worker.route_worker import RouteWorker
+from s3s3.worker.route_worker import RouteWorker, register_all
 from s3s3.worker.worker import Worker
 from tests.waiting import running, until
 from tests.worker.copies import BOTH, ROUTE, A, Copies, enqueue_fresh, until_done
@@ -98,3 +100,37 @@ async def test_an_unreachable_queue_is_reported(jobs: RedisJobQueue) -> None:
 
     jobs.check = fail  # type: ignore[method-assign]
     assert await worker.queue_problems() == ["no connection"]
+
+
+OTHER = dataclasses.replace(ROUTE, source=dataclasses.replace(ROUTE.source, bucket_name="other"))
+
+
+async def test_a_worker_whose_route_is_taken_over_drains_and_ends_with_the_reason(
+    client: Redis, jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL_S", 0.1)
+    worker = route_worker(jobs)
+    await worker.register()
+    task = asyncio.create_task(worker.run(asyncio.Event(), 5.0))
+    other_jobs = RedisJobQueue.of(client, OTHER, 10)
+    await claim_route(OTHER, other_jobs, "listen", take_over=True)
+    with pytest.raises(RouteConflict, match="another process has taken over the route"):
+        await asyncio.wait_for(task, 10)
+    assert "another process has taken over the route" in worker.health_problem()
+    assert await ProcessRegistry(client, jobs.prefix).processes() == []
+
+
+async def test_if_one_route_is_refused_none_stays_registered_and_all_problems_are_named(client: Redis) -> None:
+    routes = [dataclasses.replace(OTHER, name=name) for name in ("free", "taken", "taken-too")]
+    for route in routes[1:]:
+        mine = dataclasses.replace(ROUTE, name=route.name)
+        await RouteWorker(mine, RedisJobQueue.of(client, mine, 10), Copies(), OPTIONS, Metrics(), "listen").register()
+    queues = [RedisJobQueue.of(client, route, 10) for route in routes]
+    workers = [
+        RouteWorker(route, jobs, Copies(), OPTIONS, Metrics(), "listen")
+        for route, jobs in zip(routes, queues, strict=True)
+    ]
+    with pytest.raises(RouteConflict) as refused:
+        await register_all(workers, False, asyncio.Event())
+    assert [problem.partition(":")[0] for problem in refused.value.problems] == ["route taken", "route taken-too"]
+    assert await ProcessRegistry(client, queues[0].prefix).processes() == []
