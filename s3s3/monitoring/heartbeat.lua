@@ -57,7 +57,7 @@ local function count_pending(recorded, source_name)
   return count
 end
 
--- What is known of the old source or channel says nothing about the new one.
+-- What is known of the old source or channel does not apply to the new one.
 local function forget(replaced)
   redis.call('DEL', prefix .. 'reconcile')
   if replaced == 'destinations' then return end

@@ -1,4 +1,4 @@
-"""Backfill objects that changed while no listener was subscribed, or whose jobs Redis has lost."""
+"""Backfill objects that changed while no listener was subscribed, and jobs that Redis has lost."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 -- ARGV: 'read', or
 --       'heal', generation, destinations that are healed, all destinations of the route
 -- read returns {1 if the start of the gap is known or else 0, its age in ms, generation, healed destinations}, or nil if
--- there is no gap. heal does nothing if the gap has another generation by now.
+-- there is no gap. heal changes nothing if the gap has another generation by now.
 local command, gap_key = ARGV[2], PREFIX .. 'gap'
 local from_ms, generation, healed = unpack(redis.call('HMGET', gap_key, 'from_ms', 'generation', 'healed'))
 if not from_ms then return false end
