@@ -7,14 +7,23 @@ fifth, and each other one a twentieth. Tests of fixed length take about eight mi
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Iterator
+from functools import cache
 from itertools import count
 
 
 def minutes() -> float:
     """The long form's length; 0 in the short form."""
     return float(os.environ.get("FAULT_MINUTES") or 0)
+
+
+@cache
+def first_seed() -> int:
+    """The seed of the first round: FAULT_SEED, or else 0 in the short form and a random one in the long form."""
+    named = os.environ.get("FAULT_SEED")
+    return int(named) if named else random.randrange(10**6) if minutes() else 0
 
 
 def duration_s(short_s: float, share: float) -> float:

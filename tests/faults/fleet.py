@@ -54,6 +54,14 @@ class Bucket:
     def put(self, key: str, content: bytes) -> None:
         self.client.put_object(Bucket=self.name, Key=key, Body=content)
 
+    def delete(self, key: str) -> None:
+        self.client.delete_object(Bucket=self.name, Key=key)
+
+    def etags(self, prefix: str) -> dict[str, str]:
+        """Return the ETags of its objects by key, without quotes."""
+        listed = self.client.list_objects_v2(Bucket=self.name, Prefix=prefix).get("Contents", [])
+        return {entry["Key"]: entry["ETag"].strip('"') for entry in listed}
+
     def content(self, key: str) -> bytes | None:
         try:
             return self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
@@ -68,10 +76,12 @@ class FleetListener:
         self._config, self._port = config, port
         self._stack = ExitStack()
         self.paused = False
+        self.is_to_run = False
         self.listener: Listener
 
     def start(self) -> None:
         """Start it, unless it runs; it is not waited for."""
+        self.is_to_run = True
         if not self.running:
             self.listener = Listener(self._config)
             self._stack.enter_context(self.listener.started())
@@ -88,7 +98,7 @@ class FleetListener:
         return self.listener.log.read_text()
 
     def kill(self) -> None:
-        self.paused = False
+        self.paused = self.is_to_run = False
         self.listener.kill()
 
     def pause(self) -> None:
@@ -136,7 +146,7 @@ class Fleet:
         listeners_redis_url: for the listeners, where that is another.
         direct: destinations, and "source", without a proxy, which costs a rate more than the network does.
         within: allow server-side copies if source and a direct destination are in one store.
-        deleting: destinations with `delete = true`.
+        deleting: destinations with `delete = true`, for any number of objects.
     """
 
     def __init__(
@@ -176,7 +186,11 @@ class Fleet:
             endpoints = []
             for name, bucket in self.destinations.items():
                 endpoint = bucket.server.endpoint(
-                    bucket.name, name, server_side_copy=self._within, delete=name in self._deleting
+                    bucket.name,
+                    name,
+                    server_side_copy=self._within,
+                    delete=name in self._deleting,
+                    max_delete=1.0,
                 )
                 if name not in self._direct:
                     self.proxies[name] = stack.enter_context(Proxy(bucket.server.port))

@@ -43,6 +43,8 @@ def error_in(encoding: str, status: int = 503) -> bytes:
     return response(status, page.encode(encoding if encoding in UNAVAILABLE_IN else "ascii"), "application/xml")
 
 
+ERRORS = tuple(error_in(encoding) for encoding in (*UNAVAILABLE_IN, UNKNOWN_ENCODING))
+
 PAGE = response(200, HTML)
 PAGE_WITH_ETAG = response(200, HTML, etag='"66b1f2c0-66"')  # as nginx forms them: time and size, in hexadecimal
 PAGE_IN_CHUNKS = (
@@ -74,20 +76,27 @@ class Page(Respond):
 
 
 @dataclass(eq=False)
-class ForeignEncoding(Respond):
-    """The error page is XML in an encoding that XML parsers need not know."""
+class RespondAny(Respond):
+    """Each request gets one of these answers."""
 
-    answer: bytes = field(default_factory=lambda: error_in("GBK"))
-
-
-@dataclass(eq=False)
-class Maintenance(Respond):
-    """A proxy before the store answers each request with any of some statuses, in its own words."""
-
-    answers: tuple[bytes, ...] = tuple(MAINTENANCE.values())
+    answers: tuple[bytes, ...] = field(default=(), kw_only=True)
 
     def drawn_answer(self) -> bytes:
         return random.choice(self.answers)
+
+
+@dataclass(eq=False)
+class ForeignEncoding(RespondAny):
+    """The error page is XML in an encoding that XML parsers need not know."""
+
+    answers: tuple[bytes, ...] = field(default=ERRORS, kw_only=True)
+
+
+@dataclass(eq=False)
+class Maintenance(RespondAny):
+    """A proxy before the store answers with a status of its own, in its own words."""
+
+    answers: tuple[bytes, ...] = field(default=tuple(MAINTENANCE.values()), kw_only=True)
 
 
 @dataclass(eq=False)

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import subprocess
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import redis
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from s3s3.errors import RedisUnavailable
 from s3s3.scripts.demo.redis_server import RedisServer
 from tests.faults.fleet import LEASE_S, Bucket, Fleet
-from tests.faults.kinds import SLOW_DOWN, Bandwidth, Fault, Flip, Latency, Reset, Respond, Truncated, putting
-from tests.faults.messages import Towards
-from tests.integration.commands import command, run
+from tests.faults.kinds import SLOW_DOWN, Bandwidth, Fault, Flip, Latency, Reset, Respond, Truncated, getting, putting
+from tests.faults.lies import (
+    PAGE_IN_CHUNKS,
+    PAGE_WITH_ETAG,
+    Drip,
+    ForeignEncoding,
+    IndexGhost,
+    Maintenance,
+    Page,
+    TwoLengths,
+    WrongLength,
+)
+from tests.faults.messages import Part, Towards
+from tests.integration.commands import command, eventually, run
 
 KEYS = tuple(f"key {number}" for number in range(6))
+PASSING_KEYS = KEYS[2:]
+"""Those that may be deleted at the source; a DELETE of another one destroys it."""
+
 SIZES_BYTES = (40, 40, 300_000, 5_000_000)
 """In one packet; in memory; streamed."""
 
@@ -32,9 +48,42 @@ DESTINATION_FAULTS: dict[str, tuple[Fault, ...]] = {
     "busy": (Respond(SLOW_DOWN, share=0.7),),
     "silent about writes": (Respond(SLOW_DOWN, of=putting, reaches=True, share=0.7),),
 }
+LIES: dict[str, tuple[Fault, ...]] = {
+    "a portal": (Page(),),
+    "half a portal": (Page(share=0.5),),
+    "a portal with an ETag": (Page(PAGE_WITH_ETAG, share=0.7),),
+    "a portal in chunks": (Page(PAGE_IN_CHUNKS, share=0.7),),
+    "under maintenance": (Maintenance(share=0.7),),
+    "speaking in other encodings": (ForeignEncoding(share=0.7),),
+    "dripping heads": (Drip(Part.HEAD, every_s=2),),
+    "dripping bodies": (Drip(Part.BODY, every_s=2, share=0.5),),
+    "contradicting itself in lengths": (TwoLengths(share=0.7),),
+    "announcing too little": (WrongLength(by_bytes=-5, share=0.5),),
+    "announcing too much": (WrongLength(by_bytes=5, share=0.5),),
+    "a bit of everything": (
+        Page(share=0.1),
+        Maintenance(share=0.2),
+        ForeignEncoding(share=0.2),
+        TwoLengths(share=0.3),
+    ),
+}
+DESTINATION_FAULTS |= LIES
+SOURCE_FAULTS: dict[str, tuple[Fault, ...]] = {
+    **LIES,
+    "down": (Reset(),),
+    "busy": (Respond(SLOW_DOWN, share=0.7),),
+    "damaging": (Flip(of=getting, share=0.5),),
+    "cutting short": (Truncated(share=0.5),),
+    "an index of ghosts": (IndexGhost(),),
+    "an index of some ghosts": (IndexGhost(share=0.5),),
+}
+HEALTHY_WITHIN_S = 60.0
+"""What the healthy destination may take while the other one lies: the last probe may be 30 s ago."""
 
 keys = st.sampled_from(KEYS)
 numbers = st.integers(0, 2)
+destination_faults = st.sampled_from([*DESTINATION_FAULTS, "none"])
+source_faults = st.sampled_from([*SOURCE_FAULTS, "none"])
 
 
 @dataclass
@@ -45,31 +94,34 @@ class Model:
         holds: the source's contents.
         ever: every content that each key ever had: nothing else may be at a destination.
         unnotified: changed since the last notification of it: the destinations may still hold an older content.
+        md5s: of every content.
     """
 
     holds: dict[str, bytes] = field(default_factory=dict)
     ever: dict[str, set[bytes | None]] = field(default_factory=dict)
     unnotified: set[str] = field(default_factory=set)
+    md5s: set[str] = field(default_factory=set)
 
     def write(self, key: str, content: bytes) -> None:
         self.holds[key] = content
         self.ever.setdefault(key, {None}).add(content)
+        self.md5s.add(hashlib.md5(content).hexdigest())
         self.unnotified.add(key)
 
     def delete(self, key: str) -> None:
-        self.holds.pop(key, None)
-        self.unnotified.discard(key)
+        if self.holds.pop(key, None) is not None:
+            self.unnotified.add(key)
 
-    def faults(self, destination: str, bucket: Bucket, *, told_only: bool) -> list[str]:
+    def faults(self, destination: str, bucket: Bucket, *, told_only: bool, deletes: bool) -> list[str]:
         """Return what is wrong with a destination when everything has been done."""
         wrong = []
         for key, ever in self.ever.items():
-            found = bucket.content(key)
-            is_due = key in self.holds and not (told_only and key in self.unnotified)
+            found, wanted = bucket.content(key), self.holds.get(key)
+            is_due = (wanted is not None or deletes) and not (told_only and key in self.unnotified)
             if found not in ever:
                 wrong.append(f"{destination}: {key!r} holds {_shown(found)}, which never was at the source")
-            elif is_due and found != self.holds[key]:
-                wrong.append(f"{destination}: {key!r} holds {_shown(found)}, not {_shown(self.holds[key])}")
+            elif is_due and found != wanted:
+                wrong.append(f"{destination}: {key!r} holds {_shown(found)}, not {_shown(wanted)}")
         return wrong
 
 
@@ -78,15 +130,40 @@ def _shown(content: bytes | None) -> str:
 
 
 class Disorder(RuleBasedStateMachine):
-    """Drives a fleet that outlives single examples. Subclasses define how notifications reach it."""
+    """Drives a fleet that outlives single examples. Subclasses define how notifications reach it.
 
-    def __init__(self, fleet: Fleet, redis_server: RedisServer) -> None:
+    Args:
+        deleting: the destinations to which deletions are propagated.
+    """
+
+    def __init__(self, fleet: Fleet, redis_server: RedisServer, deleting: Collection[str]) -> None:
         super().__init__()
-        self.fleet, self.redis_server = fleet, redis_server
+        self.fleet, self.redis_server, self.deleting = fleet, redis_server, deleting
         self.model = Model()
         self.delayed: list[str] = []
         self.bucket_run: subprocess.Popen[bytes] | None = None
         self.prefix = f"{time.monotonic_ns():x}/"
+
+    @initialize(number=numbers, fault=destination_faults, source_fault=source_faults)
+    def begin(self, number: int, fault: str, source_fault: str) -> None:
+        self.fleet.source.put("always here", b"x")  # `s3s3 bucket` deletes nothing for an empty source
+        self.afflict_the_source(source_fault, KEYS[0])
+        self.afflict_a_destination(number, fault, KEYS[1])
+
+    # -- at any time
+
+    @invariant()
+    def no_harm_is_done(self) -> None:
+        """Nothing wrong is seen, nothing is destroyed, the processes live."""
+        for name, bucket in self.fleet.destinations.items():
+            wrong = {key: etag for key, etag in bucket.etags(self.prefix).items() if etag not in self.model.md5s}
+            assert not wrong, f"{name} holds what never was at the source: {wrong}"
+        kept = {self.prefix + key for key in KEYS if key not in PASSING_KEYS}
+        for name, proxy in self.fleet.proxies.items():
+            destroyed = [target for target in proxy.deleted if target.endswith(tuple(kept))]
+            assert not destroyed, f"{name}: DELETE of {destroyed}, which the source has had all the time"
+        ended = [member.log for member in self.fleet.members if member.is_to_run and not member.running]
+        assert not ended, "\n".join(ended)
 
     # -- changes at the source, and their notifications
 
@@ -101,10 +178,10 @@ class Disorder(RuleBasedStateMachine):
         self.model.write(key, content)
         self._notify(key, notified)
 
-    @rule(key=keys, notified=st.sampled_from(["once", "later", "never"]))
+    @rule(key=st.sampled_from(PASSING_KEYS), notified=st.sampled_from(["once", "later", "never"]))
     def delete(self, key: str, notified: str) -> None:
         key = self.prefix + key
-        self.fleet.source.client.delete_object(Bucket=self.fleet.source.name, Key=key)
+        self.fleet.source.delete(key)
         self.model.delete(key)
         self._notify(key, notified)
 
@@ -170,10 +247,16 @@ class Disorder(RuleBasedStateMachine):
 
     # -- around it
 
-    @rule(number=numbers, fault=st.sampled_from([*DESTINATION_FAULTS, "none"]))
-    def afflict_a_destination(self, number: int, fault: str) -> None:
+    @rule(number=numbers, fault=destination_faults, key=keys)
+    def afflict_a_destination(self, number: int, fault: str, key: str) -> None:
         proxies = list(self.fleet.proxies.values())
         proxies[number % len(proxies)].inject(*DESTINATION_FAULTS.get(fault, ()))
+        self.write(key, SIZES_BYTES[0], "once")
+
+    @rule(fault=source_faults, key=keys)
+    def afflict_the_source(self, fault: str, key: str) -> None:
+        self.fleet.to_source.inject(*SOURCE_FAULTS.get(fault, ()))
+        self.write(key, SIZES_BYTES[0], "once")
 
     @rule(down_s=st.sampled_from([0.0, 0.5]))
     def kill_redis(self, down_s: float) -> None:
@@ -195,8 +278,7 @@ class Disorder(RuleBasedStateMachine):
     # -- when the dust settles
 
     def teardown(self) -> None:
-        for proxy in self.fleet.proxies.values():
-            proxy.inject()
+        self.end_faults()
         self.fleet.gather()
         if self.bucket_run is not None:
             self.bucket_run.wait(60)
@@ -209,8 +291,13 @@ class Disorder(RuleBasedStateMachine):
                 "bucket", "--config", self.fleet.config, "--wait-for-lock"
             )  # a run that lost its Redis holds the lock for a while
             assert not self._faults(told_only=False)
+        self.no_harm_is_done()
         for name in self.fleet.destinations:
             assert not self.fleet.dead_letters(name)
+
+    def end_faults(self) -> None:
+        for proxy in (self.fleet.to_source, *self.fleet.proxies.values()):
+            proxy.inject()
 
     def wait_until_done(self) -> None:
         """Wait until the fleet has nothing pending."""
@@ -220,12 +307,24 @@ class Disorder(RuleBasedStateMachine):
         return [
             fault
             for name, bucket in self.fleet.destinations.items()
-            for fault in self.model.faults(name, bucket, told_only=told_only)
+            for fault in self.model.faults(name, bucket, told_only=told_only, deletes=name in self.deleting)
         ]
 
 
 class AcceptedNotifications(Disorder):
     """Notifications that the queue has taken, in a fleet without gap backfill: no listing replaces a lost one."""
+
+    @rule(number=numbers, fault=st.sampled_from([*DESTINATION_FAULTS]), key=keys)
+    def copy_to_one_destination_while_the_other_fails(self, number: int, fault: str, key: str) -> None:
+        names = list(self.fleet.proxies)
+        failing, healthy = names[number % 2], names[1 - number % 2]
+        self.end_faults()
+        self.fleet.proxies[failing].inject(*DESTINATION_FAULTS[fault])
+        self.fleet.gather()
+        self.write(key, SIZES_BYTES[0], "once")
+        key, bucket = self.prefix + key, self.fleet.destinations[healthy]
+        wanted = self.model.holds[key]
+        eventually(lambda: bucket.content(key) == wanted, f"{key!r} in {healthy}", HEALTHY_WITHIN_S, every_s=0.1)
 
     def tell(self, key: str) -> None:
         self.fleet.put([key])

@@ -281,7 +281,7 @@ def test_a_page_with_200_answers_every_request_and_reaches_no_server(
 
 @pytest.mark.parametrize("encoding", [*UNAVAILABLE_IN, UNKNOWN_ENCODING])
 def test_an_error_page_is_in_the_encoding_that_it_announces(proxy: Proxy, encoding: str) -> None:
-    with proxy.injecting(ForeignEncoding(error_in(encoding))):
+    with proxy.injecting(ForeignEncoding(answers=(error_in(encoding),))):
         status, body = Client(proxy).ask("GET")
     assert (status, f'encoding="{encoding}"'.encode() in body) == (503, True)
     text = body.decode("ascii" if encoding == UNKNOWN_ENCODING else encoding)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import get_state_machine_test
 
 from s3s3.scripts.demo.redis_server import RedisServer
 from s3s3.scripts.demo.servers import StoreServer
 from s3s3.scripts.demo.swift_server import SwiftServer
-from tests.faults.duration import minutes, rounds
+from tests.faults.duration import first_seed, minutes, rounds
 from tests.faults.fleet import Bucket, Fleet
 from tests.faults.results import report
 from tests.faults.state_machine import AcceptedNotifications, Disorder, PublishedNotifications
@@ -28,20 +28,28 @@ def attacked(
     examples: int,
 ) -> None:
     destinations = {"dest-near": Bucket.new(gateway), "dest-far": Bucket.new(swift)}
+    deleting = ["dest-far"]
     backfills = machine is PublishedNotifications
     size = 3 if minutes() else 2
     made = 0
     with Fleet(
-        tmp_path, server.url, Bucket.new(gateway), destinations, size=size, pubsub={"backfill": backfills}
+        tmp_path,
+        server.url,
+        Bucket.new(gateway),
+        destinations,
+        size=size,
+        pubsub={"backfill": backfills},
+        deleting=deleting,
     ) as fleet:
 
         def example() -> Disorder:
             nonlocal made
             made += 1
-            return machine(fleet, server)
+            return machine(fleet, server, deleting)
 
-        for _ in rounds(share=1 / 10):
-            run_state_machine_as_test(
+        for number in rounds(share=1 / 10):
+            print(f"{machine.__name__}: FAULT_SEED={first_seed() + number} repeats these examples")  # noqa: T201
+            attack = get_state_machine_test(
                 example,  # type: ignore[arg-type]
                 settings=settings(
                     max_examples=examples,
@@ -53,12 +61,15 @@ def attacked(
                     database=None,
                 ),
             )
+            seed(first_seed() + number)(attack)()
         report(
             "disorder",
             notifications="published" if backfills else "accepted",
             listeners=size,
             examples=made,
-            injected={name: dict(proxy.injected) for name, proxy in fleet.proxies.items()},
+            injected={
+                name: dict(proxy.injected) for name, proxy in {**fleet.proxies, "source": fleet.to_source}.items()
+            },
         )
 
 

@@ -36,7 +36,7 @@ def endpoint_table(endpoint: Endpoint) -> str:
         "signature_version": endpoint.signature_version,
         "verify_md5": endpoint.verify_md5,
         **({} if endpoint.server_side_copy else {"server_side_copy": False}),
-        **({"delete": True} if endpoint.delete else {}),
+        **({"delete": True, "max_delete": endpoint.max_delete} if endpoint.delete else {}),
     }
     return f"{endpoint.table}\n" + "".join(f"{key} = {toml_text(value)}\n" for key, value in keys.items())
 

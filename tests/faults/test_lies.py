@@ -1,0 +1,193 @@
+"""A store's place is taken by something that is not a store: nothing is believed, destroyed, lost, or held up.
+
+One listener copies from one source to two destinations, which propagate deletions. One side lies for a few seconds, for
+longer than `max_attempts` of a key last.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from s3s3.scripts.demo.servers import Server, StoreServer
+from tests.conftest import running
+from tests.faults.fleet import Bucket, Fleet, FleetListener, new_redis
+from tests.faults.kinds import Fault, getting, putting
+from tests.faults.lies import (
+    EMPTY_PAGE,
+    MAINTENANCE,
+    PAGE,
+    PAGE_IN_CHUNKS,
+    PAGE_WITH_ETAG,
+    Drip,
+    ForeignEncoding,
+    IndexGhost,
+    Maintenance,
+    Page,
+    TwoLengths,
+    WrongLength,
+    error_in,
+)
+from tests.faults.messages import Part
+from tests.faults.results import report
+from tests.integration.commands import eventually
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+
+HONEST, LYING = "dest-honest", "dest-lying"
+LIES_FOR_S = 6.0
+"""Two attempts end within 2.5 to 5 s."""
+
+WELL_WITHIN_S = 20.0
+MAX_ATTEMPTS = 2
+
+LIES: dict[str, tuple[Fault, ...]] = {
+    "all sorts": (Page(share=1 / 3), ForeignEncoding(share=1 / 3), Maintenance()),
+    "pages": (Page(PAGE),),
+    "pages with an ETag": (Page(PAGE_WITH_ETAG),),
+    "pages in chunks": (Page(PAGE_IN_CHUNKS),),
+    "empty pages": (Page(EMPTY_PAGE),),
+    "pages with 201": (Page(PAGE.replace(b" 200 ", b" 201 ")),),
+    "maintenance": (Maintenance(),),
+    **{f"maintenance: {name}": (Maintenance(answers=(MAINTENANCE[name],)),) for name in ("307", "400", "404", "413")},
+    "errors in other encodings": (ForeignEncoding(),),
+    "the same with 200": (ForeignEncoding(answers=(error_in("GBK", 200),)),),
+    "heads drip": (Drip(Part.HEAD, every_s=10),),
+    "bodies drip": (Drip(Part.BODY, every_s=20),),
+    "two lengths": (TwoLengths(),),
+    "too short lengths": (WrongLength(by_bytes=-5),),
+    "too long lengths": (WrongLength(by_bytes=5),),
+}
+LIES_TO_WRITERS = {**LIES, "pages for a PUT": (Page(of=putting),)}
+LIES_TO_READERS = {**LIES, "pages for a GET": (Page(of=getting),), "index ghosts": (IndexGhost(),)}
+
+
+def lies(lies: dict[str, tuple[Fault, ...]]) -> pytest.MarkDecorator:
+    cases = [
+        pytest.param(faults, id=name, marks=() if name == "all sorts" else pytest.mark.long)
+        for name, faults in lies.items()
+    ]
+    return pytest.mark.parametrize("faults", cases)
+
+
+@dataclass
+class Scene:
+    """A fleet whose sides may lie, and what the source ever held."""
+
+    fleet: Fleet
+    ever: dict[str, list[bytes]] = field(default_factory=dict)
+
+    @property
+    def listener(self) -> FleetListener:
+        return self.fleet.members[0]
+
+    def write(self, *keys: str) -> None:
+        for key in keys:
+            content = f"{key} {time.monotonic_ns()} ".encode() * (20_000 if key.endswith("large") else 20)
+            self.ever.setdefault(key, []).append(content)
+            self.fleet.source.put(key, content)
+        self.fleet.publish(*keys)
+
+    def arrived(self, *destinations: str) -> bool:
+        return all(self.fleet.destinations[name].content(key) == contents[-1]
+                   for name in destinations for key, contents in self.ever.items())  # fmt: skip
+
+    def dead_letters(self) -> list[str]:
+        return [f"{name}: {letter.reason}" for name in self.fleet.destinations
+                for key, letter in self.fleet.dead_letters(name).items() if key in self.ever]  # fmt: skip
+
+    def deleted(self) -> list[str]:
+        """Return the DELETE requests for copies of the objects."""
+        return [target for proxy in self.fleet.proxies.values() for target in proxy.deleted
+                if any(target.endswith(key) for key in self.ever)]  # fmt: skip
+
+    def wrong(self, *keys: str) -> list[str]:
+        """Return where a destination holds nothing, or what the source never held; everything had been copied."""
+        return [f"{name}: {key!r} holds {(bucket.content(key) or b'nothing')[:40]!r}"
+                for name, bucket in self.fleet.destinations.items() for key in keys
+                if bucket.content(key) not in self.ever[key]]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fleet(
+    started_servers: list[Server], tmp_path_factory: pytest.TempPathFactory, gateway: StoreServer
+) -> Iterator[Fleet]:
+    destinations = {name: Bucket.new(gateway) for name in (HONEST, LYING)}
+    with (
+        running(new_redis, started_servers) as redis,
+        Fleet(
+            tmp_path_factory.mktemp("lies"),
+            redis.url,
+            Bucket.new(gateway),
+            destinations,
+            size=1,
+            worker={"lease_s": 5, "max_attempts": MAX_ATTEMPTS},
+            pubsub={"backfill": False},
+            deleting=destinations,
+        ) as fleet,
+    ):
+        yield fleet
+
+
+@pytest.fixture
+def scene(fleet: Fleet, request: pytest.FixtureRequest) -> Scene:
+    """Some keys that are everywhere already."""
+    fleet.gather()
+    scene = Scene(fleet)
+    scene.write(*(f"{time.monotonic_ns():x} {name}" for name in ("old", "older", "large")))
+    eventually(lambda: scene.arrived(HONEST, LYING), "before the lies", every_s=0.1)
+    return scene
+
+
+@lies(LIES_TO_WRITERS)
+def test_a_destination_that_lies_harms_no_other_and_gets_everything_in_the_end(
+    scene: Scene, faults: tuple[Fault, ...]
+) -> None:
+    fleet, old = scene.fleet, list(scene.ever)
+    with fleet.proxies[LYING].injecting(*faults):
+        until_s = time.monotonic() + LIES_FOR_S
+        scene.write(*old, *(f"new {key}" for key in old))
+        began_s = time.monotonic()
+        eventually(lambda: scene.arrived(HONEST), "all at the honest one", WELL_WITHIN_S, every_s=0.1)
+        honest_s = time.monotonic() - began_s
+        eventually(lambda: time.monotonic() > until_s, "the lies were told for long enough", every_s=0.1)
+        assert not scene.wrong(*old)
+        assert scene.listener.running
+    began_s = time.monotonic()
+    settled(scene)
+    report(
+        "a lying destination",
+        lie=faults[0].name,
+        injected=dict(fleet.proxies[LYING].injected),
+        honest_after_s=round(honest_s, 1),
+        all_after_s=round(time.monotonic() - began_s, 1),
+    )
+    assert not scene.dead_letters()
+    assert not scene.deleted()
+
+
+@lies(LIES_TO_READERS)
+def test_a_source_that_lies_destroys_and_falsifies_nothing(scene: Scene, faults: tuple[Fault, ...]) -> None:
+    fleet, old = scene.fleet, list(scene.ever)
+    with fleet.to_source.injecting(*faults):
+        until_s = time.monotonic() + LIES_FOR_S
+        scene.write(*old)
+        fleet.publish(*old)
+        eventually(lambda: time.monotonic() > until_s, "the lies were told for long enough", every_s=0.1)
+        assert not scene.wrong(*old)
+        assert scene.listener.running
+    if faults[0].name == "IndexGhost":  # in the store's own words, so it is the object's condition: the key fails
+        fleet.publish(*old)
+    else:
+        assert not scene.dead_letters()
+    settled(scene)
+    assert not scene.deleted()
+
+
+def settled(scene: Scene) -> None:
+    """Everything arrives without an operator."""
+    eventually(lambda: scene.arrived(HONEST, LYING), "all at both destinations", 60, every_s=0.2)
+    eventually(lambda: not scene.fleet.counts().pending, "the queue drains", 60, every_s=0.1)
