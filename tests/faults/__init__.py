@@ -1,11 +1,12 @@
 """The guarantees under attack: faults between the parts of s3s3 and inside them, on real servers.
 
-`make test` runs all of this in a short form. `make faults` runs it for about `FAULT_MINUTES` (default 10,
-60 for a night): tests that can go on ask `extent` for how long, in how many rounds, and how much.
+`make test` runs all of this in a short form. `make faults` runs it for about `FAULT_MINUTES` (default 10, 60 for a
+night): open-ended tests ask `duration` for how long, in how many rounds, and how much. FAULT_SEED repeats the examples
+of a run of the state machine, which prints it.
 
-- `proxy` is a TCP proxy between s3s3 and a server, `kinds` the faults that it injects while it runs, and counts.
-- `fleet` is listeners as processes between real stores, `disorder` everything that happens to them, in any order,
+- `proxy` is a TCP proxy between s3s3 and a server. `kinds` has the faults of networks and servers that it injects and
+  counts, `lies` what gateways and damaged indexes answer in a store's place.
+- `fleet` is listeners as processes between real stores, `state_machine` everything that happens to them, in any order,
   against a model of what the destinations are to hold. `load` is work without an end. `results` takes down what a
   long run measured.
-- `extent` is the one place that knows how long a run is.
 """

@@ -60,12 +60,15 @@ NO_SUCH_KEY = response(
 MAINTENANCE: dict[str, bytes] = {
     **{f"{status}": response(status, HTML, location="http://127.0.0.1:1/sorry") for status in (302, 307)},
     **{f"{status}": response(status, b"<html><body>%d</body></html>\n" % status)
-       for status in (400, 403, 404, 405, 410, 413, 421, 425, 502, 503, 504)},
+       for status in (400, 403, 404, 405, 410, 421, 425, 502, 503, 504)},
     "404 of an ingress": response(404, b"default backend - 404", "text/plain"),
     "404 in XML": response(404, b"<html xmlns='http://www.w3.org/1999/xhtml'><p>404</p></html>", "application/xml"),
     "empty 400": response(400),
 }  # fmt: skip
 """What proxies and ingresses answer while the store behind them is maintained; none of it is in S3's words."""
+
+BODY_LIMIT = response(413, b"<html><body>Request Entity Too Large</body></html>\n")
+"""What a proxy answers to a body that is larger than it allows: this object's failure, and a setting's."""
 
 
 @dataclass(eq=False)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import random
 import subprocess
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any
 
 import redis
 from hypothesis import strategies as st
@@ -30,6 +33,8 @@ from tests.faults.lies import (
 )
 from tests.faults.messages import Part, Towards
 from tests.integration.commands import command, eventually, run
+
+log = logging.getLogger(__name__)
 
 KEYS = tuple(f"key {number}" for number in range(6))
 PASSING_KEYS = KEYS[2:]
@@ -84,6 +89,17 @@ keys = st.sampled_from(KEYS)
 numbers = st.integers(0, 2)
 destination_faults = st.sampled_from([*DESTINATION_FAULTS, "none"])
 source_faults = st.sampled_from([*SOURCE_FAULTS, "none"])
+
+
+def logged(function: Callable[..., None]) -> Callable[..., None]:
+    """Log each step with its arguments: what fails in real time cannot always be repeated."""
+
+    @wraps(function)
+    def log_and_run(self: Disorder, **drawn: Any) -> None:
+        log.info("%s(%s)", function.__name__, ", ".join(f"{name}={value!r}" for name, value in drawn.items()))
+        function(self, **drawn)
+
+    return log_and_run
 
 
 @dataclass
@@ -146,9 +162,10 @@ class Disorder(RuleBasedStateMachine):
 
     @initialize(number=numbers, fault=destination_faults, source_fault=source_faults)
     def begin(self, number: int, fault: str, source_fault: str) -> None:
+        log.info("begins under %s", self.prefix)
         self.fleet.source.put("always here", b"x")  # `s3s3 bucket` deletes nothing for an empty source
-        self.afflict_the_source(source_fault, KEYS[0])
-        self.afflict_a_destination(number, fault, KEYS[1])
+        self.afflict_the_source(fault=source_fault, key=KEYS[0])
+        self.afflict_a_destination(number=number, fault=fault, key=KEYS[1])
 
     # -- at any time
 
@@ -170,6 +187,7 @@ class Disorder(RuleBasedStateMachine):
     @rule(
         key=keys, size_bytes=st.sampled_from(SIZES_BYTES), notified=st.sampled_from(["once", "twice", "later", "never"])
     )
+    @logged
     def write(self, key: str, size_bytes: int, notified: str) -> None:
         key = self.prefix + key
         stamp = f"{key} {time.monotonic_ns()} ".encode()
@@ -179,6 +197,7 @@ class Disorder(RuleBasedStateMachine):
         self._notify(key, notified)
 
     @rule(key=st.sampled_from(PASSING_KEYS), notified=st.sampled_from(["once", "later", "never"]))
+    @logged
     def delete(self, key: str, notified: str) -> None:
         key = self.prefix + key
         self.fleet.source.delete(key)
@@ -187,6 +206,7 @@ class Disorder(RuleBasedStateMachine):
 
     @precondition(lambda self: self.delayed)
     @rule(chance=st.randoms(use_true_random=False))
+    @logged
     def notify_delayed_keys_in_any_order(self, chance: random.Random) -> None:
         delayed, self.delayed = self.delayed, []
         chance.shuffle(delayed)
@@ -215,17 +235,20 @@ class Disorder(RuleBasedStateMachine):
     # -- to the fleet
 
     @rule(number=numbers)
+    @logged
     def kill_a_listener(self, number: int) -> None:
         member = self.fleet.members[number % len(self.fleet.members)]
         if member.running:
             member.kill()
 
     @rule()
+    @logged
     def start_what_was_killed(self) -> None:
         for member in self.fleet.members:
             member.start()
 
     @rule(number=numbers, for_s=st.sampled_from([LEASE_S * 1.5, 0.2]))
+    @logged
     def pause_a_listener(self, number: int, for_s: float) -> None:
         """SIGSTOP: it is woken after a while, past its lease or not."""
         member = self.fleet.members[number % len(self.fleet.members)]
@@ -235,12 +258,14 @@ class Disorder(RuleBasedStateMachine):
             member.resume()
 
     @rule(number=numbers)
+    @logged
     def pause_a_listener_until_further_notice(self, number: int) -> None:
         member = self.fleet.members[number % len(self.fleet.members)]
         if member.running:
             member.pause()
 
     @rule()
+    @logged
     def wake_what_is_paused(self) -> None:
         for member in self.fleet.members:
             member.resume()
@@ -248,17 +273,20 @@ class Disorder(RuleBasedStateMachine):
     # -- around it
 
     @rule(number=numbers, fault=destination_faults, key=keys)
+    @logged
     def afflict_a_destination(self, number: int, fault: str, key: str) -> None:
         proxies = list(self.fleet.proxies.values())
         proxies[number % len(proxies)].inject(*DESTINATION_FAULTS.get(fault, ()))
-        self.write(key, SIZES_BYTES[0], "once")
+        self.write(key=key, size_bytes=SIZES_BYTES[0], notified="once")
 
     @rule(fault=source_faults, key=keys)
+    @logged
     def afflict_the_source(self, fault: str, key: str) -> None:
         self.fleet.to_source.inject(*SOURCE_FAULTS.get(fault, ()))
-        self.write(key, SIZES_BYTES[0], "once")
+        self.write(key=key, size_bytes=SIZES_BYTES[0], notified="once")
 
     @rule(down_s=st.sampled_from([0.0, 0.5]))
+    @logged
     def kill_redis(self, down_s: float) -> None:
         self.redis_server.kill()
         time.sleep(down_s)
@@ -266,12 +294,14 @@ class Disorder(RuleBasedStateMachine):
 
     @precondition(lambda self: self.bucket_run is None)
     @rule()
+    @logged
     def run_bucket_beside_it(self) -> None:
         self.bucket_run = subprocess.Popen(
             command("bucket", "--config", self.fleet.config), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
     @rule(for_s=st.floats(0.05, 1.0))
+    @logged
     def let_time_pass(self, for_s: float) -> None:
         time.sleep(for_s)
 
@@ -315,13 +345,14 @@ class AcceptedNotifications(Disorder):
     """Notifications that the queue has taken, in a fleet without gap backfill: no listing replaces a lost one."""
 
     @rule(number=numbers, fault=st.sampled_from([*DESTINATION_FAULTS]), key=keys)
+    @logged
     def copy_to_one_destination_while_the_other_fails(self, number: int, fault: str, key: str) -> None:
         names = list(self.fleet.proxies)
         failing, healthy = names[number % 2], names[1 - number % 2]
         self.end_faults()
         self.fleet.proxies[failing].inject(*DESTINATION_FAULTS[fault])
         self.fleet.gather()
-        self.write(key, SIZES_BYTES[0], "once")
+        self.write(key=key, size_bytes=SIZES_BYTES[0], notified="once")
         key, bucket = self.prefix + key, self.fleet.destinations[healthy]
         wanted = self.model.holds[key]
         eventually(lambda: bucket.content(key) == wanted, f"{key!r} in {healthy}", HEALTHY_WITHIN_S, every_s=0.1)

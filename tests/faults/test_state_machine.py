@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,11 @@ from tests.faults.results import report
 from tests.faults.state_machine import AcceptedNotifications, Disorder, PublishedNotifications
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(autouse=True)
+def logged_steps(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tests.faults.state_machine")
 
 
 def attacked(
