@@ -22,7 +22,7 @@ from s3s3.s3.error_mapping import error_for_response
 from s3s3.s3.listing import parse_page
 from s3s3.s3.transport.framing import body_of, parse_head
 from tests.config.configurations import SOUND
-from tests.faults import duration
+from tests.faults import duration, lies
 from tests.faults.results import report
 from tests.s3.raw_server import RawServer, ReceivedRequest, Script, error_response, respond, response
 
@@ -43,6 +43,7 @@ BOMB = (
     + "]><ListBucketResult><IsTruncated>false</IsTruncated><Name>&h;</Name></ListBucketResult>"
 )  # fmt: skip
 ERROR = b"<Error><Code>SlowDown</Code><Message>slow</Message></Error>"
+ERROR_PAGES = [answer.partition(b"\r\n\r\n")[2] for answer in (*lies.ERRORS, *lies.MAINTENANCE.values())]
 ANSWERS = [response(200, PAGE), error_response(503, "SlowDown", "slow"), response(200, b"content", etag='"x"'),
            response(404), b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"]  # fmt: skip
 
@@ -80,9 +81,13 @@ class Inlet:
 
 INLETS = {
     "a message on the channel": Inlet(read_message, (BadMessage,), [b"a/key", "caf\u00e9".encode(), b"x" * 1025]),
-    "a page of a listing": Inlet(parse_page, (StoreRefused,), [PAGE, BOMB.encode(), BOMB.encode("utf-16-le")]),
+    "a page of a listing": Inlet(
+        parse_page, (StoreRefused,), [PAGE, BOMB.encode(), BOMB.encode("utf-16-le"), *ERROR_PAGES]
+    ),
     "an HTTP answer": Inlet(read_head_and_body, (ValueError,), ANSWERS),
-    "an error's body": Inlet(read_error, (), [ERROR, b"<html><b>502</b></html>", BOMB.encode("utf-16-be")]),
+    "an error's body": Inlet(
+        read_error, (), [ERROR, b"<html><b>502</b></html>", BOMB.encode("utf-16-be"), *ERROR_PAGES]
+    ),
 }
 """Another kind of notification belongs here, with what parses it."""
 
@@ -99,6 +104,7 @@ def damaged(draw: st.DrawFn, examples: list[bytes]) -> bytes:
 
 
 NASTY = [b"\0", b"\r\n", b"\r\n\r\n", b"\n ", b"&#0;", b"&a;", b"<!DOCTYPE", b"]]>", b"<", b"%", b"%ff", b"-1", b"1_0"]
+NASTY += [f'<?xml version="1.0" encoding="{encoding}"?>'.encode() for encoding in ("GBK", "Big5", "x", "idna", "zlib")]
 NASTY += [b"9" * 5000, b"\xff\xfe", "\u00b2".encode(), b"\xed\xa0\x80", b"0000-99-99T99:99:99Z"]
 
 
@@ -242,6 +248,31 @@ async def test_an_endless_response_takes_bounded_memory(head: bytes, piece: byte
             assert tracemalloc.get_traced_memory()[1] < 256 * MIB
         finally:
             tracemalloc.stop()
+
+
+@pytest.mark.usefixtures("short_pauses")
+@pytest.mark.parametrize(
+    "lie",
+    {
+        "a page": lies.PAGE,
+        "a page with an ETag": lies.PAGE_WITH_ETAG,
+        "a page in chunks": lies.PAGE_IN_CHUNKS,
+        "an empty page": lies.EMPTY_PAGE,
+        **lies.MAINTENANCE,
+        **dict(zip((*lies.UNAVAILABLE_IN, lies.UNKNOWN_ENCODING), lies.ERRORS, strict=True)),
+    }.items(),
+    ids=lambda lie: lie[0],
+)
+async def test_nothing_is_believed_of_what_no_store_sent(lie: tuple[str, bytes]) -> None:
+    async def script(received: ReceivedRequest) -> None:
+        await received.read_body()
+        head, end, body = lie[1].partition(b"\r\n\r\n")
+        received.write(head + end + (b"" if received.method == "HEAD" else body))
+
+    async with facing(script) as store:
+        refused = await ask_everything(store)
+    is_404 = lie[1].startswith(b"HTTP/1.1 404")  # S3's own answer to a HEAD, too, which has no body
+    assert refused == [name for name in ("LIST", "HEAD", "GET", "PUT", "DELETE") if name != "HEAD" or not is_404]
 
 
 @pytest.mark.usefixtures("short_pauses")
