@@ -267,7 +267,7 @@ async def test_nothing_is_believed_of_what_no_store_sent(lie: tuple[str, bytes])
     async def script(received: ReceivedRequest) -> None:
         await received.read_body()
         head, end, body = lie[1].partition(b"\r\n\r\n")
-        received.write(head + end + (b"" if received.method == "HEAD" else body))
+        received.writer.write(head + end + (b"" if received.method == "HEAD" else body))
 
     async with facing(script) as store:
         refused = await ask_everything(store)
