@@ -45,8 +45,8 @@ LIES_FOR_S = 6.0
 
 WELL_WITHIN_S = 20.0
 MAX_ATTEMPTS = 2
-LIMIT, GHOSTS, MIDWAY = "a proxy's limit", "index ghosts", "pages for a GET"
-COUNTED = (LIMIT, GHOSTS, MIDWAY)
+LIMIT, GHOSTS, MIDWAY, CUT = "a proxy's limit", "index ghosts", "pages for a GET", "too long lengths"
+COUNTED = (LIMIT, GHOSTS, MIDWAY, CUT)
 """These are the object's failures, not the store's: they use up attempts, and the key becomes a dead letter."""
 
 LIES: dict[str, tuple[Fault, ...]] = {
@@ -65,7 +65,7 @@ LIES: dict[str, tuple[Fault, ...]] = {
     "bodies drip": (Drip(Part.BODY, every_s=20),),
     "two lengths": (TwoLengths(),),
     "too short lengths": (WrongLength(by_bytes=-5),),
-    "too long lengths": (WrongLength(by_bytes=5),),
+    CUT: (WrongLength(by_bytes=5),),
 }
 LIES_TO_WRITERS = {**LIES, "pages for a PUT": (Page(of=putting),)}
 LIES_TO_READERS = {**LIES, MIDWAY: (Page(of=getting),), GHOSTS: (IndexGhost(),)}
