@@ -18,6 +18,8 @@ from s3s3.scripts.demo.redis_server import RedisServer
 from s3s3.scripts.demo.servers import StoreServer
 from tests.faults.fleet import Bucket, Fleet, differing, one_listener
 from tests.faults.kinds import SLOW_DOWN, Fault, Hang, Latency, Reset, Respond
+from tests.faults.lies import Drip, Page
+from tests.faults.messages import Part
 from tests.faults.results import report
 from tests.integration.commands import eventually
 
@@ -32,6 +34,8 @@ DESTINATION_FAULTS: dict[str, Fault] = {
     "resets every connection": Reset(),
     "answers late": Latency(late_s=2),
     "answers 503": Respond(SLOW_DOWN),
+    "answers with pages": Page(),
+    "drips": Drip(Part.HEAD, every_s=10),
 }
 A_BATCH = 150
 WELL_WITHIN_S = 20.0
@@ -88,6 +92,8 @@ def fleet(
         "answers late",
         pytest.param("resets every connection", marks=pytest.mark.long),
         pytest.param("answers 503", marks=pytest.mark.long),
+        pytest.param("answers with pages", marks=pytest.mark.long),
+        pytest.param("drips", marks=pytest.mark.long),
         pytest.param(WITHIN, marks=pytest.mark.long),
     ],
 )
