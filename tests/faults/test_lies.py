@@ -1,7 +1,7 @@
 """A store's place is taken by something that is not a store: nothing is believed, destroyed, lost, or held up.
 
-One listener copies from one source to two destinations, which propagate deletions. One side lies for a few seconds, for
-longer than `max_attempts` of a key last.
+One listener copies from one source to two destinations, which propagate deletions. One side lies for a few seconds, in
+which a key could use up `max_attempts`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def lies(lies: dict[str, tuple[Fault, ...]]) -> pytest.MarkDecorator:
 
 @dataclass
 class Scene:
-    """A fleet whose sides may lie, and what the source ever held."""
+    """A fleet, and every content that the source had."""
 
     fleet: Fleet
     ever: dict[str, list[bytes]] = field(default_factory=dict)
@@ -159,7 +159,7 @@ def test_a_destination_that_lies_harms_no_other_and_gets_everything_in_the_end(
         began_s = time.monotonic()
         eventually(lambda: scene.arrived(HONEST), "all at the honest one", WELL_WITHIN_S, every_s=0.1)
         honest_s = time.monotonic() - began_s
-        eventually(lambda: time.monotonic() > until_s, "the lies were told for long enough", every_s=0.1)
+        eventually(lambda: time.monotonic() > until_s, "the lies go on for long enough", every_s=0.1)
         assert not scene.wrong(*old)
         assert scene.listener.running
     began_s = time.monotonic()
@@ -181,7 +181,7 @@ def test_a_source_that_lies_destroys_and_falsifies_nothing(scene: Scene, lie: st
         until_s = time.monotonic() + LIES_FOR_S
         scene.write(*old)
         fleet.publish(*old)
-        eventually(lambda: time.monotonic() > until_s, "the lies were told for long enough", every_s=0.1)
+        eventually(lambda: time.monotonic() > until_s, "the lies go on for long enough", every_s=0.1)
         assert not scene.wrong(*old)
         assert scene.listener.running
     settled(scene, lie)
