@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -35,7 +36,7 @@ from tests.faults.lies import (
 )
 from tests.faults.messages import Part
 from tests.faults.results import report
-from tests.integration.commands import eventually
+from tests.integration.commands import bucket_started, eventually, report_lines
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -90,12 +91,15 @@ class Scene:
     def listener(self) -> FleetListener:
         return self.fleet.members[0]
 
+    def notify(self, *keys: str) -> None:
+        self.write(*keys)
+        self.fleet.publish(*keys)
+
     def write(self, *keys: str) -> None:
         for key in keys:
             content = f"{key} {time.monotonic_ns()} ".encode() * (20_000 if key.endswith("large") else 20)
             self.ever.setdefault(key, []).append(content)
             self.fleet.source.put(key, content)
-        self.fleet.publish(*keys)
 
     def arrived(self, *destinations: str) -> bool:
         return all(self.fleet.destinations[name].content(key) == contents[-1]
@@ -143,7 +147,7 @@ def scene(fleet: Fleet, request: pytest.FixtureRequest) -> Scene:
     """Some keys that are everywhere already."""
     fleet.gather()
     scene = Scene(fleet)
-    scene.write(*(f"{time.monotonic_ns():x} {name}" for name in ("old", "older", "large")))
+    scene.notify(*(f"{time.monotonic_ns():x} {name}" for name in ("old", "older", "large")))
     eventually(lambda: scene.arrived(HONEST, LYING), "before the lies", every_s=0.1)
     return scene
 
@@ -155,7 +159,7 @@ def test_a_destination_that_lies_harms_no_other_and_gets_everything_in_the_end(
     fleet, old = scene.fleet, list(scene.ever)
     with fleet.proxies[LYING].injecting(*faults):
         until_s = time.monotonic() + LIES_FOR_S
-        scene.write(*old, *(f"new {key}" for key in old))
+        scene.notify(*old, *(f"new {key}" for key in old))
         began_s = time.monotonic()
         eventually(lambda: scene.arrived(HONEST), "all at the honest one", WELL_WITHIN_S, every_s=0.1)
         honest_s = time.monotonic() - began_s
@@ -179,12 +183,35 @@ def test_a_source_that_lies_destroys_and_falsifies_nothing(scene: Scene, lie: st
     fleet, old = scene.fleet, list(scene.ever)
     with fleet.to_source.injecting(*faults):
         until_s = time.monotonic() + LIES_FOR_S
-        scene.write(*old)
+        scene.notify(*old)
         fleet.publish(*old)
         eventually(lambda: time.monotonic() > until_s, "the lies go on for long enough", every_s=0.1)
         assert not scene.wrong(*old)
         assert scene.listener.running
     settled(scene, lie)
+    assert not scene.deleted()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lie", ["all sorts", "pages", "pages with an ETag", "maintenance", "two lengths"])
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_a_report_names_no_copy_that_is_not_there(scene: Scene, tmp_path: Path, lie: str, side: str) -> None:
+    fleet, old = scene.fleet, list(scene.ever)
+    proxy = fleet.to_source if side == "source" else fleet.proxies[LYING]
+    scene.write(*old, *(f"new {key}" for key in old))
+    report_path = tmp_path / "report.jsonl"
+    with proxy.injecting(*LIES[lie]), bucket_started(fleet.config, "--report", report_path) as run:
+        injected = proxy.injected.total()
+        eventually(lambda: run.poll() is not None or proxy.injected.total() > injected + 5, "some lies", every_s=0.1)
+        assert not scene.wrong(*old)
+        proxy.inject()
+        output, _ = run.communicate(timeout=200)
+    lines, summary = report_lines(report_path)
+    for line in lines:
+        if line["key"] in scene.ever and line["result"] in ("copied", "same") and line["proof"]:
+            assert fleet.destinations[line["destination"]].content(line["key"]) == scene.ever[line["key"]][-1]
+    assert run.returncode == (0 if summary["proven"] else 1), output
+    assert scene.arrived(HONEST, LYING) or not summary["proven"]
     assert not scene.deleted()
 
 
