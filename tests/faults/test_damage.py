@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -182,9 +181,8 @@ async def test_no_wrong_object_is_ever_seen_and_the_right_one_arrives_when_the_f
                 copy_path.write(key, hashlib.md5(f"{key}{number}".encode()).digest() * (SIZES_BYTES[key] // 16))
             with proxy.injecting(fault()):
                 await jobs.enqueue([JobRequest(key, ("destination",)) for key in keys], Lane.FRESH)
-                await until(
-                    partial(lambda hit: proxy.injected.total() >= hit + 2 * len(keys), injected), FAULTS_WITHIN_S
-                )
+                enough = injected + 2 * len(keys)
+                await until(lambda enough=enough: proxy.injected.total() >= enough, FAULTS_WITHIN_S)  # type: ignore[misc]
                 await asyncio.to_thread(copy_path.is_there)
             await asyncio.wait_for(copy_path.arrives(), ARRIVES_WITHIN_S)
             assert is_counted is None or (copy_path.mismatches > before) is is_counted
