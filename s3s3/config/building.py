@@ -70,6 +70,7 @@ def _checked_bind(origin: str, text: str) -> str:
     try:
         parse_optional_address(text)
     except InvalidValue as error:
+        error.expected = 'HOST:PORT, as in "127.0.0.1:9180"'
         raise ConfigError([f"{origin}: {error.message(found=toml_repr(text))}"]) from None
     return text
 
@@ -154,7 +155,8 @@ def _place(reader: Reader, path: tuple[str, ...], table: Mapping[str, Any]) -> P
     if reader.excused[path] & _PLACE_KEYS:
         return Place(path, None)
     try:
-        keys = {key: table[key] for key in _PLACE_KEYS & table.keys()}
+        missing = set() if "host" in table else {"port"}  # reported: AWS has no other port
+        keys = {key: table[key] for key in (_PLACE_KEYS - missing) & table.keys()}
         bucket = models.File.model_validate({"destinations": {"any": keys}}).destinations["any"]
         return Place(path, bucket.endpoint(".".join(path)))
     except ValidationError:

@@ -167,7 +167,7 @@ class Reader:
             return
         if not isinstance(name, str) or name not in self._stores:
             self.excused[path] |= set(table.model_fields)
-            if isinstance(name, str) and name:
+            if isinstance(name, str) and name and name.isprintable():  # else reported as invalid
                 similar = nearest(name, self._stores)
                 advice = f'did you mean "{similar}"?' if similar else f"add [{dotted(('stores', name))}]"
                 self.errors.add(path, f"[{dotted(('stores', name))}] does not exist; {advice}", "store")
@@ -278,8 +278,13 @@ class Reader:
         invalid = error.get("ctx", {}).get("error")
         if not isinstance(invalid, InvalidValue):
             invalid = _expected(error, field, kind, value)
+        example = (field.examples or [""])[0]
+        if invalid.expected == "HOST:PORT":
+            invalid.expected = f"HOST:PORT, as in {toml_repr(example)}"
         if invalid.expected == "a list of texts":
-            invalid.advice = f"as in {path[-1]} = {json.dumps((field.examples or [])[0])}"
+            invalid.advice = f"as in {path[-1]} = {json.dumps(example)}"
+        if invalid.expected == "at least one character" and not field.is_required():
+            invalid.advice = "leave it out for the default"
         if path in self.origins:
             return f"must be {invalid.expected} ({self.origins[path]})"
         if kind.is_secret:
@@ -297,7 +302,7 @@ def _expected(error: Any, field: FieldInfo, kind: Kind, value: object) -> Invali
         advice = f'did you mean "{similar}"?' if similar else ""
         return InvalidValue(" or ".join(f'"{choice}"' for choice in choices), advice)
     if error["type"] == "string_too_short":
-        return InvalidValue("at least one character", "" if field.is_required() else "leave it out for the default")
+        return InvalidValue("at least one character")
     if kind.words == "a size":
         least = next(one.ge for one in field.metadata if isinstance(one, Ge))
         return InvalidValue(f"a size of {least} or more bytes")

@@ -48,7 +48,8 @@ def check_routes(routes: Sequence[RoutePlaces], errors: ConfigErrors) -> None:
             same = first.endpoint.prefix == second.endpoint.prefix
             what = "has the bucket and prefix of" if same else "overlaps, in the same bucket, with"
             errors.add(second.path, f"{what} [{dotted(first.path)}]; give it its own bucket or prefix")
-    for cycle in _cycles(routes):
+    unique = list({route.name: route for route in reversed(routes)}.values())
+    for cycle in _cycles(unique[::-1]):
         names = ", ".join(route.name for route in cycle)
         hops = ", ".join(_hop(route, following) for route, following in zip(cycle, [*cycle[1:], cycle[0]], strict=True))
         message = f"the routes {names} form a cycle: {hops}; remove one, or give it its own bucket or prefix"

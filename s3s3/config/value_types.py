@@ -137,10 +137,12 @@ def parse_address(text: object) -> Address:
     """Return the address HOST:PORT."""
     if not isinstance(text, str):
         raise InvalidValue("text in quotes")
+    if not text:
+        raise InvalidValue("at least one character")
     host, _, port = text.rpartition(":")
     if not is_host(host) or not is_port(port):
         advice = "" if host else "use 0.0.0.0 as the host for all addresses"
-        raise InvalidValue('HOST:PORT, as in "127.0.0.1:9180"', advice)
+        raise InvalidValue("HOST:PORT", advice)
     return Address(host.strip("[]"), int(port))
 
 

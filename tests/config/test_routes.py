@@ -149,6 +149,15 @@ def test_a_file_of_named_routes_needs_no_other() -> None:
     assert "[source] defines a route of this name" in only_problem(SOUND + route("default", "a", "b"))
 
 
+def test_a_second_default_route_is_reported_beside_an_overlap() -> None:
+    first = SOUND.replace("swift", "ceph")
+    twice = first + route("default", "x", "y")
+    assert [problem.partition(": ")[2] for problem in problems_in(twice)] == [
+        "[destination]: has the bucket and prefix of [source]; give it its own bucket or prefix",
+        "[routes.default]: [source] defines a route of this name; rename [routes.default]",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
