@@ -144,7 +144,9 @@ def table_in(annotation: Any) -> type[Table] | None:
     annotation = bare(annotation)
     if get_origin(annotation) is dict:
         return table_in(get_args(annotation)[1])
-    return annotation if isinstance(annotation, type) and issubclass(annotation, Table) else None
+    # In Python 3.10, `list[str]` is an instance of `type` as well.
+    is_table = get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, Table)
+    return annotation if is_table else None
 
 
 @cache

@@ -322,7 +322,7 @@ def _located(location: Sequence[str | int]) -> tuple[Path, FieldInfo]:
         table = bare(annotation)
         if part == "[key]":  # the name of a table in a dict
             break
-        if isinstance(table, type) and issubclass(table, Table):
+        if get_origin(table) is None and isinstance(table, type) and issubclass(table, Table):
             field = table.model_fields[part]
             annotation = field.annotation
             if named_in(field) and place < len(location):
