@@ -158,9 +158,9 @@ class DestinationCopy:
             self.record_copied(source, md5_hex, destination_md5, proof, indeterminate=written.indeterminate)
 
     def records(self, source: ObjectInfo, needs_etag: bool) -> dict[str, str]:
-        """Return the headers that record what the copy is made from, for later comparisons.
+        """Return the headers that record what the copy is made from, for later comparisons; {} if they were refused.
 
-        A copy gets the digest of the source's headers if its store did not return them as they were.
+        The digest of the source's headers is recorded where they were the reason of a copy, this one or the last.
         """
         records = {RECORDED_ETAG: source.etag} if needs_etag else {}
         if self.decision is COPY_METADATA or (self.info is not None and self.info.recorded_headers):
@@ -277,16 +277,15 @@ class DestinationCopy:
             proof: ETAG, or CONTENT if the store compared the body with its Content-MD5; None: the store returned no
                 ETag, which the reason says.
         """
-        reason = self.decision.reason.value if self.decision else ""
+        reasons = [self.decision.reason.value] if self.decision else []
         if proof is None:
-            reason = f"{reason}, {UNPROVEN_COPY}" if reason else UNPROVEN_COPY
+            reasons.append(UNPROVEN_COPY)
         if self.unrecorded:
             what = " and ".join("headers" if name == RECORDED_HEADERS else "ETag" for name in self.unrecorded)
-            limit = f"copied without recording the source's {what}: the destination's metadata limit"
-            reason = f"{reason}, {limit}" if reason else limit
+            reasons.append(f"copied without recording the source's {what}: the destination's metadata limit")
             self.refused_records.add(self.store.name, source, self.info if self.decision is COPY_METADATA else None)
         self.outcome = Outcome(
-            self.store.name, self.key, Result.COPIED, reason, source.size_bytes, source.size_bytes,
+            self.store.name, self.key, Result.COPIED, ", ".join(reasons), source.size_bytes, source.size_bytes,
             md5, destination_md5, proof, None, indeterminate or self.indeterminate,
         )  # fmt: skip
 

@@ -158,6 +158,7 @@ async def test_header_bytes_are_preserved() -> None:
         "content_disposition": 'attachment; filename="a b"',
         "x_amz_meta_one": "\udcff\udc80 raw",
         "x_amz_meta_s3s3_source_etag": "abc-2",
+        "x_amz_meta_s3s3_source_headers": "0123",
         "x_amz_storage_class": "STANDARD",
         "server": "raw",
         "etag": '"9a0364b9e99bb480dd25e1f0284c8555"',
@@ -167,7 +168,10 @@ async def test_header_bytes_are_preserved() -> None:
     async with RawServer(scripts) as server, server.store() as store:
         reading = await store.get("key")
         await put(store, await reading.body(), headers=reading.info.headers)
-    assert reading.info.recorded_etag == "abc-2"
+    assert (reading.info.recorded_etag, reading.info.recorded_headers) == ("abc-2", "0123")
+    assert reading.info.records == {
+        "x-amz-meta-s3s3-source-etag": "abc-2", "x-amz-meta-s3s3-source-headers": "0123",
+    }  # fmt: skip
     assert set(reading.info.headers) == {
         *("content-type", "content-encoding", "cache-control", "expires", "content-language", "content-disposition"),
         "x-amz-meta-one",
