@@ -17,23 +17,27 @@ _ADVICE = "give one of the two services its own [pubsub] namespace"
 
 
 class Fingerprint(NamedTuple):
-    """The places of a route as host:port/bucket/prefix, the destinations' by name, and its channel."""
+    """The places of a route as host:port/bucket/prefix, the destinations' by name, and its channel.
+
+    `channel` is None in a process that does not listen: another channel does it no harm.
+    """
 
     source: str
-    channel: str
+    channel: str | None
     destinations: Mapping[str, str]
 
     @classmethod
-    def of(cls, route: Route) -> Fingerprint:
-        """Return the fingerprint of a route."""
+    def of(cls, route: Route, command: str) -> Fingerprint:
+        """Return the fingerprint of a route for a process that runs this command."""
+        channel = route.channel if command in ("listen", "mirror") else None
         places = {destination.name: _place(destination) for destination in route.destinations}
-        return cls(_place(route.source), route.channel, places)
+        return cls(_place(route.source), channel, places)
 
     def differences(self, other: Mapping[str, Any]) -> Iterator[str]:
         """Describe what differs from another process's fingerprint, without destinations that only one of them has."""
         if self.source != other["source"]:
             yield f"its source is {other['source']}, here it is {self.source}"
-        if self.channel != other["channel"]:
+        if None not in (self.channel, other["channel"]) and self.channel != other["channel"]:
             yield f"its channel is {other['channel'] or '(none)'}, here it is {self.channel or '(none)'}"
         for name, place in self.destinations.items():
             if other["destinations"].get(name, place) != place:

@@ -33,7 +33,12 @@ local function buckets_conflict(one, other)
   return one.source ~= other.source or destinations_conflict(one, other)
 end
 
-local function conflict(one, other) return one.channel ~= other.channel or buckets_conflict(one, other) end
+-- The channel is null in a process that does not listen.
+local function channels_conflict(one, other)
+  return type(one.channel) == 'string' and type(other.channel) == 'string' and one.channel ~= other.channel
+end
+
+local function conflict(one, other) return channels_conflict(one, other) or buckets_conflict(one, other) end
 
 -- A process in conflict with the recorded fingerprint is superseded, and does not count.
 local function running_conflict(own, recorded, silent_ms)
@@ -83,10 +88,12 @@ end
 -- Record the fingerprint. Returns the token, what was replaced, and the fingerprint before.
 local function record(own, recorded_text, recorded, token, mode, silent_ms)
   local known, replaced = redis.call('HGET', route, 'token'), ''
-  local destinations, has_changed = {}, not recorded
+  local destinations, channel, has_changed = {}, own.channel, not recorded
+  if recorded and type(channel) ~= 'string' then channel = recorded.channel end
+  has_changed = has_changed or channel ~= recorded.channel
   if recorded and conflict(own, recorded) then
     replaced = own.source ~= recorded.source and 'source'
-               or own.channel ~= recorded.channel and 'channel' or 'destinations'
+               or channels_conflict(own, recorded) and 'channel' or 'destinations'
   end
   if recorded and own.source == recorded.source then
     for name, place in pairs(recorded.destinations) do
@@ -103,7 +110,7 @@ local function record(own, recorded_text, recorded, token, mode, silent_ms)
   end
   if not known or replaced ~= '' then known = token end
   if has_changed or replaced ~= '' then
-    local merged = {source = own.source, channel = own.channel, destinations = destinations}
+    local merged = {source = own.source, channel = channel, destinations = destinations}
     redis.call('HSET', route, 'fingerprint', cjson.encode(merged), 'token', known)
   end
   if replaced ~= '' then forget(replaced) end

@@ -127,6 +127,8 @@ async def claim_route(
 ) -> None:
     """Check, for a process without a heartbeat, that its route means to others what it means here; record that.
 
+    The channel is not compared: such a process does not listen.
+
     Args:
         take_over: replace another meaning.
         verify: record nothing.
@@ -135,7 +137,7 @@ async def claim_route(
         RouteConflict: a running process, or what is in Redis, has another meaning of the route.
         RedisUnavailable: Redis did not respond.
     """
-    fingerprint = Fingerprint.of(route)
+    fingerprint = Fingerprint.of(route, command)
     mode = "verify" if verify else "take-over" if take_over else "start"
     process = _this_process("", command, fingerprint)
     reply = await ProcessRegistry(jobs.client, jobs.prefix).register(process, mode, route.source.name)
@@ -181,7 +183,7 @@ class Heartbeat:
         command: str = "listen",
     ) -> None:
         self._route = route
-        self._fingerprint = Fingerprint.of(route)
+        self._fingerprint = Fingerprint.of(route, command)
         self.conflict: RouteConflict | None = None
         self.superseded = asyncio.Event()
         self._jobs = jobs

@@ -71,8 +71,29 @@ async def test_another_meaning_is_refused_while_a_process_runs(client: Redis, ot
         await Process(client, other).started()
     assert "[pubsub] namespace" in str(found.value) and "--take-over" in str(found.value)
     assert "this process (" in str(found.value)
+
+
+@pytest.mark.parametrize("command", ["bucket", "publish", "jobs", "Queue"])
+async def test_a_command_with_other_buckets_is_refused_and_one_with_another_channel_is_not(
+    client: Redis, command: str
+) -> None:
+    await Process(client, ROUTE).started()
+    for other in (OTHER_SOURCE, OTHER_BUCKET):
+        with pytest.raises(RouteConflict):
+            await claim_route(other, Process(client, other).jobs, command)
+    await claim_route(OTHER_CHANNEL, Process(client, OTHER_CHANNEL).jobs, command)
     with pytest.raises(RouteConflict):
-        await claim_route(other, Process(client, other).jobs, "publish")
+        await Process(client, OTHER_CHANNEL).started()
+
+
+async def test_a_channel_is_recorded_by_the_first_listener(client: Redis) -> None:
+    await claim_route(ROUTE, Process(client, ROUTE).jobs, "publish")
+    first = await Process(client, OTHER_CHANNEL).started()
+    await claim_route(ROUTE, first.jobs, "bucket")
+    await first.heartbeat.send()
+    assert first.heartbeat.conflict is None
+    with pytest.raises(RouteConflict):
+        await Process(client, ROUTE).started()
 
 
 @pytest.mark.parametrize(
@@ -282,7 +303,7 @@ async def test_processes_of_a_version_without_fingerprints_may_run_on(client: Re
 def test_the_source_of_a_mirror_is_its_url() -> None:
     source = Endpoint("mirror.proxy.source", "", "https://origin.example.org/files/")
     route = Route("mirror.proxy", source, (CEPH,))
-    assert Fingerprint.of(route).source == "https://origin.example.org/files/"
+    assert Fingerprint.of(route, "mirror").source == "https://origin.example.org/files/"
 
 
 async def recorded_destinations(client: Redis) -> set[str]:
