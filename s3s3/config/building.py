@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -28,7 +29,7 @@ from .settings import (
     WorkerSettings,
 )
 from .toml_file import ConfigErrors, ConfigFile, dotted
-from .value_types import Address, InvalidValue, parse_optional_address, toml_repr
+from .value_types import Address, InvalidValue, parse_optional_address, toml_repr, without_control_characters
 
 #: The keys that locate the objects of a bucket's table.
 _PLACE_KEYS = frozenset({"host", "port", "is_secure", "bucket_name", "bucket_suffix", "prefix"})
@@ -44,11 +45,7 @@ def build(file: ConfigFile, environ: Mapping[str, str], http_bind: tuple[str, st
     check_routes([*routes, *_mirrors(reader)], errors)
     _check_mirror(content, errors)
     _check_sources(content, routes, errors)
-    # A relative spool_dir is relative to the configuration file.
-    spool_dir = content.get("worker", {}).get("spool_dir")
-    spool_path = file.path.parent / spool_dir if spool_dir and isinstance(spool_dir, str) else _temporary_directory()
-    if "\0" in str(spool_path) or not spool_path.is_dir():
-        errors.add(("worker",), f"{toml_repr(str(spool_path))} is not a directory; create it", "spool_dir")
+    spool_dir = _spool_dir(content.get("worker", {}).get("spool_dir"), file.path.parent, errors)
     tables = reader.validated()
     errors.raise_if_any()
     assert tables
@@ -57,7 +54,7 @@ def build(file: ConfigFile, environ: Mapping[str, str], http_bind: tuple[str, st
         path=file.path,
         routes=tuple(_route(name, tables) for name in in_order(routes)),
         pubsub=PubSub(**dict(tables.pubsub)),
-        worker=WorkerSettings(**{**dict(tables.worker), "spool_dir": spool_path}),
+        worker=WorkerSettings(**{**dict(tables.worker), "spool_dir": spool_dir}),
         http=HttpSettings(*http.bind, http.token) if http.bind else None,
         mirror=_mirror_settings(tables.mirror, tables.pubsub.namespace),
         stream=StreamSettings(stream.name, stream.group or tables.pubsub.namespace) if stream else None,
@@ -75,8 +72,13 @@ def _checked_bind(origin: str, text: str) -> str:
     return text
 
 
-def _temporary_directory() -> Path:
-    return Path(tempfile.gettempdir())
+def _spool_dir(text: object, folder: Path, errors: ConfigErrors) -> Path:
+    """Return the directory, which is relative to the configuration file; "" is the system's temporary directory."""
+    path = folder / text if isinstance(text, str) and text else Path(tempfile.gettempdir())
+    with suppress(InvalidValue):  # control characters are reported with the other values
+        if not Path(without_control_characters(str(path))).is_dir():
+            errors.add(("worker",), f"{toml_repr(str(path))} is not a directory; create it", "spool_dir")
+    return path
 
 
 def _route(name: str, tables: models.File) -> Route:
