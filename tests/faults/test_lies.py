@@ -72,9 +72,9 @@ LIES_TO_WRITERS = {**LIES, "pages for a PUT": (Page(of=putting),)}
 LIES_TO_READERS = {**LIES, MIDWAY: (Page(of=getting),), GHOSTS: (IndexGhost(),)}
 
 
-def lies(lies: dict[str, tuple[Fault, ...]]) -> pytest.MarkDecorator:
+def lies(lies: dict[str, tuple[Fault, ...]], brief: str = "") -> pytest.MarkDecorator:
     cases = [
-        pytest.param(name, faults, id=name, marks=() if name == "all sorts" else pytest.mark.long)
+        pytest.param(name, faults, id=name, marks=() if name == brief else pytest.mark.long)
         for name, faults in lies.items()
     ]
     return pytest.mark.parametrize(("lie", "faults"), cases)
@@ -152,7 +152,7 @@ def scene(fleet: Fleet, request: pytest.FixtureRequest) -> Scene:
     return scene
 
 
-@lies(LIES_TO_WRITERS)
+@lies(LIES_TO_WRITERS, brief="all sorts")
 def test_a_destination_that_lies_harms_no_other_and_gets_everything_in_the_end(
     scene: Scene, lie: str, faults: tuple[Fault, ...]
 ) -> None:

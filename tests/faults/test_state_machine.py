@@ -82,10 +82,10 @@ def attacked(
 def test_no_accepted_notification_is_lost_and_nothing_is_stale(
     tmp_path: Path, own_redis: RedisServer, gateway: StoreServer, swift: SwiftServer
 ) -> None:
-    attacked(AcceptedNotifications, tmp_path, own_redis, gateway, swift, examples=3)
+    attacked(AcceptedNotifications, tmp_path, own_redis, gateway, swift, examples=2)
 
 
 def test_published_keys_are_copied_without_help(
     tmp_path: Path, own_redis: RedisServer, gateway: StoreServer, swift: SwiftServer
 ) -> None:
-    attacked(PublishedNotifications, tmp_path, own_redis, gateway, swift, examples=2)
+    attacked(PublishedNotifications, tmp_path, own_redis, gateway, swift, examples=1)
