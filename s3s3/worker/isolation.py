@@ -69,6 +69,7 @@ class CircuitBreakers:
         opened: the open circuits at the last claim, with what this process has opened or closed since.
         failed_keys: keys of the recent consecutive failures, by store.
         last_key: the last key that was read from the source; "" before the first.
+        changed: set after this process has opened or closed a circuit: a probe, or the parked keys, may be due soon.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class CircuitBreakers:
         self.failed_keys: dict[str, list[str]] = {}
         self.opened: dict[str, OpenCircuit] = {}
         self.last_key = ""
+        self.changed = asyncio.Event()
 
     def update(self, opened: Mapping[str, OpenCircuit], sent_s: float = math.inf) -> None:
         """Take over the open circuits from a claim, except for what this process has changed since it was sent.
@@ -187,6 +189,7 @@ class CircuitBreakers:
         self._changed_s[store] = math.inf
         await self._redis_retry.run(change)
         self._changed_s[store] = boottime_s()
+        self.changed.set()
 
     def _log_opened(self, store: str, circuit: OpenCircuit) -> None:
         if circuit.reason != PAUSED:

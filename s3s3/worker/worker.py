@@ -220,7 +220,8 @@ class Worker:
             return self._jobs.promote_due(self._bulkhead.free() if self._bulkhead else {})
 
         while True:
-            await asyncio.sleep(await self._redis_retry.run(promote))
+            self._circuits.changed.clear()
+            await wait_with_timeout(self._circuits.changed, await self._redis_retry.run(promote))
 
 
 @dataclass(eq=False)

@@ -77,6 +77,27 @@ async def test_store_that_is_down_gets_only_probes_and_recovers(
     assert max(job.attempts.get(B, 0) for job in copies.jobs) <= 2  # parking does not count as an attempt
 
 
+async def test_parked_keys_follow_the_probe_without_delay(
+    jobs: RedisJobQueue, quick_probes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s3s3.queue.redis_queue.MAX_PROMOTE_INTERVAL_S", 60.0)
+    down_store = DownStore(B)
+    async with working(Worker(ROUTE, jobs, Copies(down_store), concurrency=4)):
+        await enqueue_fresh(jobs, *(f"k{number}" for number in range(20)))
+
+        async def is_down() -> bool:
+            return B in (await jobs.stats()).circuits
+
+        async def nothing_is_parked() -> bool:
+            stats = await jobs.stats()
+            return not stats.circuits and not stats.parked[B] and not stats.bulk
+
+        await until(is_down)
+        down_store.is_up = True
+        await until(nothing_is_parked)
+    assert down_store.attempts > 10
+
+
 async def test_destination_that_is_down_does_not_delay_the_others(jobs: RedisJobQueue, quick_probes: None) -> None:
     copies = Copies(DownStore(B))
     keys = [f"k{number}" for number in range(100)]
