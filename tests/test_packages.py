@@ -151,6 +151,39 @@ def test_what_the_image_copies_is_there_and_what_it_runs_is_installed() -> None:
     assert found["CMD"] == '["listen"]'
 
 
+@pytest.mark.long
+def test_what_the_image_copies_suffices_to_install_s3s3(tmp_path: Path) -> None:
+    for name, rest in instructions():
+        if name == "COPY" and not rest.startswith("--from"):
+            *sources, target = rest.split()
+            for source in sources:
+                copied = tmp_path / target / ("" if (ROOT / source).is_dir() else Path(source).name)
+                copied.parent.mkdir(parents=True, exist_ok=True)
+                copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
+                copy(ROOT / source, copied)
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--wheel-dir",
+        str(tmp_path / "wheel"),
+        str(tmp_path),
+    ]
+    subprocess.run(build, check=True)
+    assert len(list((tmp_path / "wheel").iterdir())) == 1
+
+
+def test_an_arbitrary_user_can_write_to_the_folders_for_data() -> None:
+    """Of group 0, as OpenShift and `podman run --user` choose it."""
+    (made,) = [rest for name, rest in instructions() if name == "RUN" and rest.startswith("install -d")]
+    options = made.split()
+    assert options[options.index("-g") + 1] == "0"
+    assert options[options.index("-m") + 1] == "770"
+
+
 def test_the_image_is_not_roots() -> None:
     names = [name for name, _ in instructions()]
     assert names.index("USER") < names.index("ENTRYPOINT")
