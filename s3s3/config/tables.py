@@ -190,7 +190,7 @@ class Mirrored(Written, Bucket):
 class PubSubTable(Table):
     """Redis, which receives the published keys and holds the queue."""
 
-    hints: ClassVar = {
+    hints: ClassVar[dict[str, str]] = {
         **dict.fromkeys(("redis", "host", "port", "db"), 'write url = "redis://HOST:6379/0", or url = "" for no Redis'),
         "password": 'it is part of url: url = "redis://:PASSWORD@HOST:6379/0", best as "${NAME}" or url_file',
         "sns": "have SNS send to an SQS queue, and name that in [sqs] url",
