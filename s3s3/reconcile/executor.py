@@ -206,7 +206,7 @@ class InProcessExecutor:
             outage.parked.appendleft(job)
 
     def _let_probe(self, job: Job) -> None:
-        """Make a job the probe of a store that was given up, if due, or at which only another key has failed."""
+        """Make a job the probe of a store after a long outage, or if only another key has failed there."""
         for store, outage in self._outages.items():
             circuit = self._circuits.opened[store]
             concerns = store in job.destinations or store == self._circuits.source

@@ -62,7 +62,7 @@ class CircuitBreakers:
     """The circuit breakers of a route, shared by its workers through the queue.
 
     Args:
-        read_test: tells an object that may not be read from a store that denies everything; None: no such test.
+        read_test: separates an object that may not be read from a store that denies everything; None: no such test.
 
     Attributes:
         source: the source's name.

@@ -134,7 +134,8 @@ local function claim_queued()
   claim_new('bulk', math.min(max_bulk - bulk, free - #jobs))
 end
 
--- Returns the first job of this claim for a store whose key has not failed, else the first one but for `excluded`.
+-- Returns the key of a job of this claim that uses the store: the first that has not failed, else the first. Never
+-- `excluded`.
 local function job_for(store, is_source, excluded)
   local found
   for _, claimed in ipairs(jobs) do

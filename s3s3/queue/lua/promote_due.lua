@@ -29,9 +29,8 @@ local function due_keys(set)
   return keys
 end
 
--- Of some parked keys, return the one whose last failure is the longest ago, and its record; a key that has not been
--- tried is better still: one object that always fails must not be the probe again and again. Keys that are done by now
--- are removed.
+-- Return a parked key that has not been tried, else the one with the oldest failure among some, and its record. One
+-- object that always fails must not be every probe. Keys that no longer wait are removed.
 local function least_recently_failed(store)
   local parked, chosen, chosen_record, chosen_ms = PREFIX .. 'parked:' .. store, nil, nil, math.huge
   for _, key in ipairs(redis.call('SRANDMEMBER', parked, PROBE_CANDIDATES)) do
