@@ -11,6 +11,7 @@ import contextlib
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -38,6 +39,9 @@ CONCURRENT_POLLS = 2
 #: Messages and seconds per poll: the most that SQS allows (SQS API reference, "ReceiveMessage").
 MAX_MESSAGES = 10
 POLL_S = 20
+
+#: An empty poll that is shorter is followed by a pause of this length, in seconds.
+MIN_EMPTY_POLL_S = 1.0
 
 MAX_SILENCE_S = 3.0 * POLL_S
 INITIAL_BACKOFF_S = 0.5
@@ -91,12 +95,15 @@ class SqsSource(NotificationSource):
                 async with self._connecting:
                     if self._client is None:
                         await run_in_thread(self._connect)
+                started_s = time.monotonic()
                 messages = await run_until_stopped(run_in_thread(self._receive), stop)
                 if messages is None:
                     return  # what the abandoned poll still receives becomes visible again
                 self._health.record_success()
                 if messages:
                     await self._deliver(messages, stop)
+                elif time.monotonic() - started_s < MIN_EMPTY_POLL_S:
+                    await wait_with_timeout(stop, MIN_EMPTY_POLL_S)  # it does not wait for messages, as SQS does
             except (BotoCoreError, ClientError) as error:
                 self._health.record_failure(str(error))
             except Exception as error:  # for a response that is not SQS's botocore raises any exception

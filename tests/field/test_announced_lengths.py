@@ -122,7 +122,7 @@ async def test_a_put_never_carries_another_length_than_its_body() -> None:
 @pytest.mark.parametrize("extra", [-1, 1])
 @pytest.mark.parametrize("whole", [False, True])
 async def test_a_stream_with_another_length_than_its_info_is_refused(extra: int, whole: bool) -> None:
-    """Whatever the body is read from: a response, memory or a file."""
+    """The body may come from a response, memory or a file."""
 
     class Lying:
         content = b"x" * (10 + extra)

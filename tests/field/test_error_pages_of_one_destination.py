@@ -1,4 +1,4 @@
-"""The commands, with a destination whose gateway answers everything with an error page in another encoding."""
+"""The commands, with a destination that answers everything with an error page of a gateway."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from s3s3.notifications.sqs import SqsSource
+from s3s3.notifications.sqs import CONCURRENT_POLLS, MIN_EMPTY_POLL_S, SqsSource
 from tests.notifications.senders import Receiver
 from tests.s3.raw_server import RawServer, respond, response
 from tests.waiting import running, until
@@ -34,6 +34,16 @@ async def test_odd_attributes_are_a_problem_of_the_source(body: bytes) -> None:
 @pytest.mark.parametrize("body", [b'{"Messages": 5}', b'{"Messages": [{}]}', b"\xff"])
 async def test_odd_messages_are_a_problem_of_the_source(body: bytes) -> None:
     await becomes_unhealthy([ATTRIBUTES, response(body=body)])
+
+
+async def test_an_endpoint_that_does_not_wait_for_messages_is_not_polled_without_a_pause() -> None:
+    async with RawServer([respond(ATTRIBUTES), respond(response(body=b"<html>welcome</html>"))]) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        source = SqsSource(f"{url}/1/queue", Receiver(), region="us-west-2", endpoint_url=url)
+        async with running(source.run(asyncio.Event())):
+            await until(lambda: len(server.requests) >= 1 + CONCURRENT_POLLS)
+            await asyncio.sleep(MIN_EMPTY_POLL_S / 2)
+            assert len(server.requests) <= 1 + CONCURRENT_POLLS
 
 
 async def becomes_unhealthy(answers: list[bytes]) -> None:

@@ -145,7 +145,8 @@ class Connection(asyncio.Protocol):
             raise BodyLengthMismatch(f"the body has {len(body)} bytes instead of the announced {size_bytes}")
         self._start(is_head)
         self._may_be_silent = may_be_silent
-        self.end_within(timeout_s)
+        self._timeout_s = timeout_s
+        self._deadline_s = self._loop.time() + timeout_s
         if len(body) <= _SMALL_BODY_BYTES:
             self.transport.write(head + body)
         else:
@@ -267,20 +268,22 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         raw: bytes | bytearray = data
-        searched = 0
+        start = searched = 0
         if self._raw:  # the head comes in pieces
             searched = max(len(self._raw) - 3, 0)
             self._raw += data
             raw = self._raw
         while (end := raw.find(b"\r\n\r\n", searched)) >= 0:
-            rest = bytes(raw[end + 4 :])
             try:
-                head = parse_head(raw[:end])
+                head = parse_head(raw[start:end])
                 body = body_of(head, is_head=self._is_head)
             except ValueError as error:
                 self._fail(str(error))
                 return
+            head_bytes = end - start
+            start = searched = end + 4
             if head.status >= 200:
+                rest = bytes(raw[start:])
                 self._raw.clear()
                 self._head, self._body, self._rate = head, body, None
                 if rest:
@@ -288,12 +291,13 @@ class Connection(asyncio.Protocol):
                 if self._waiter is not None:
                     self._wake()
                 return
-            self._informational_bytes += end  # 100 Continue, for example, which precedes the response
+            self._informational_bytes += head_bytes  # 100 Continue, for example, which precedes the response
             if self._informational_bytes > HEAD_LIMIT_BYTES:
                 self._fail("too many informational responses")
                 return
+        if start:
+            raw = bytes(raw[start:])
             self._raw.clear()
-            raw, searched = rest, 0
         if len(raw) > HEAD_LIMIT_BYTES or not raw.startswith(b"HTTP/1."[: len(raw)]):
             self._fail(f"the response starts with {bytes(raw[:40])!r}")
         elif not self._raw:
