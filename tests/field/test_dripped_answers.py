@@ -129,10 +129,12 @@ async def test_a_slow_source_is_not_the_destinations_fault() -> None:
             yield b"x" * 1000
             await asyncio.sleep(0.1)
 
+    md5 = hashlib.md5(b"x" * 10_000)
+    stored = respond(response(etag=f'"{md5.hexdigest()}"'))
     timeouts = Timeouts(rate_window_s=0.2, min_bytes_per_s=10_000_000)
-    async with RawServer([respond(response(etag='"e"'))]) as server, server.store(timeouts=timeouts) as store:
-        md5 = hashlib.md5(b"x" * 10_000).digest()
-        assert (await store.put("key", slow, size_bytes=10_000, md5=md5, headers={})).etag == "e"
+    async with RawServer([stored]) as server, server.store(timeouts=timeouts) as store:
+        put_ = await store.put("key", slow, size_bytes=10_000, md5=md5.digest(), headers={})
+    assert put_.etag == md5.hexdigest()
 
 
 async def test_a_listing_may_be_silent_for_longer_than_other_requests() -> None:
