@@ -177,12 +177,13 @@ def disposition_for(
     return disposition
 
 
-def outcome_event(route: str, outcome: Outcome, kind: str) -> str:
+def outcome_event(route: str, outcome: Outcome, kind: str, *, is_paused: bool = False) -> str:
     """Return the event for trackers (JSON): a report line, and whether the outcome is final.
 
-    `waiting` is in it if the key waits until its store works: that is no failure of the key.
+    `waiting` is in it if the key waits until its store works: that is not a failure of the key. For a destination that
+    an operator has paused (`is_paused`), waiting does not help.
     """
     event = {**outcome_fields(route, outcome), "final": kind in (DispositionKind.DONE, DispositionKind.DEAD_LETTER)}
-    if kind in (DispositionKind.PARK, DispositionKind.RETRY_UNCOUNTED):
+    if kind in (DispositionKind.PARK, DispositionKind.RETRY_UNCOUNTED) and not is_paused:
         event["waiting"] = True
     return json.dumps(event)

@@ -260,9 +260,11 @@ class JobRunner:
                 skipped[name] = _UNKNOWN
             elif store := parked.get(name):
                 reason = self.circuits.opened[store].reason
-                state = "paused" if reason == PAUSED else f"down: {reason.removeprefix(f'{store}: ')}"
+                is_paused = reason == PAUSED
+                state = "paused" if is_paused else f"down: {reason.removeprefix(f'{store}: ')}"
                 outcome = Outcome(name, job.key, Result.FAILED, f"waits for {store}, which is {state}")
-                skipped[name] = self._with_event(job, outcome, Disposition(DispositionKind.PARK, circuit=store))
+                park = Disposition(DispositionKind.PARK, circuit=store)
+                skipped[name] = self._with_event(job, outcome, park, is_paused=is_paused)
             elif name in full:
                 skipped[name] = Disposition(DispositionKind.PARK, circuit=name)  # no outcome yet, so no event
             else:
@@ -316,8 +318,10 @@ class JobRunner:
     def _has_unhealthy_stores(self) -> bool:
         return bool(self.circuits.opened or self.circuits.failed_keys or self.slow.isolated)
 
-    def _with_event(self, job: Job, outcome: Outcome, disposition: Disposition) -> Disposition:
+    def _with_event(
+        self, job: Job, outcome: Outcome, disposition: Disposition, *, is_paused: bool = False
+    ) -> Disposition:
         """Add the event for the job's trackers; released and deferred destinations have no outcome yet."""
         if not job.trackers or disposition.kind in (DispositionKind.RELEASE, DispositionKind.DEFER):
             return disposition
-        return replace(disposition, event=outcome_event(self.route, outcome, disposition.kind))
+        return replace(disposition, event=outcome_event(self.route, outcome, disposition.kind, is_paused=is_paused))

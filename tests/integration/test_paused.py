@@ -57,7 +57,7 @@ def test_a_route_and_a_destination_stay_paused_across_processes_and_lose_nothing
         assert {(line["destination"], line["outcome"]) for line in lines} == {
             ("destination", "failed"), ("destination-free", "same")
         }  # fmt: skip
-        assert next(line["reason"] for line in lines if line["outcome"] == "failed").endswith("down or paused")
+        assert next(line["reason"] for line in lines if line["outcome"] == "failed").endswith("which is paused")
         run("jobs", "--config", config, "resume", "--route", "default", "--destination", "destination")
         place.arrives("a")
         assert held(raw_there.bucket_name) == set()
