@@ -12,7 +12,8 @@ an error that may concern the whole store: no connection, 5xx, AccessDenied, a p
     - another key has succeeded there since this key's last
       failure, for a write: with a write                       the object's
     - otherwise                                                the store's
-AccessDenied to a read, while another read of the store works  the object's (`CircuitBreakers`)
+AccessDenied to a read, or SignatureDoesNotMatch, while
+another read of the store works                                the object's (`CircuitBreakers`)
 
 cause          situation                                       disposition
 final                                                          dead letter
@@ -88,9 +89,14 @@ def unavailable_store(error: Exception | None) -> str:
 
 
 def may_concern_one_object(error: Exception | None) -> bool:
-    """Return whether a read was denied, which another read can prove to be the object's condition."""
-    is_denied = isinstance(error, AccessDenied) and error.operation not in _WRITES
-    return is_denied and not isinstance(error, InvalidCredentials)
+    """Return whether a read of something else can prove that a refusal is this object's condition.
+
+    That is a read that was denied, or a signature that was refused: some stores change headers before they verify it,
+    such as a metadata name with "_" (Ceph 16, V2), or bytes of UTF-8 values (Swift 2.38, V4).
+    """
+    if isinstance(error, InvalidCredentials):
+        return error.code == "SignatureDoesNotMatch"
+    return isinstance(error, AccessDenied) and error.operation not in _WRITES
 
 
 def cause_of(

@@ -133,11 +133,13 @@ def test_throttling_is_never_the_object_s(status: int, code: str) -> None:
         (AccessDenied("no", store="source", operation="HEAD"), True),
         (AccessDenied("no", store="dest", operation="PUT"), False),
         (InvalidCredentials("no", store="source", operation="GET"), False),
+        (InvalidCredentials("no", store="dest", operation="PUT", code="InvalidAccessKeyId"), False),
+        (InvalidCredentials("no", store="dest", operation="PUT", code="SignatureDoesNotMatch"), True),
         (StoreUnavailable("away", store="source", operation="GET"), False),
         (None, False),
     ],
 )
-def test_a_read_that_is_denied_may_concern_one_object(error: Exception | None, expected: bool) -> None:
+def test_a_denied_read_and_a_refused_signature_may_concern_one_object(error: Exception | None, expected: bool) -> None:
     assert may_concern_one_object(error) is expected
 
 
