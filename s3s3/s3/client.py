@@ -168,7 +168,7 @@ class Store:
         return info, has_evidence
 
     async def _listed(self, key: str) -> Entry | None:
-        """Return an object's entry in a listing, None if it has none. Raises UnexpectedResponse if it is no listing."""
+        """Return an object's entry in a listing; None if it has none. Raises UnexpectedResponse for other content."""
         endpoint_key = self._mapper.endpoint_key(key)
         lister = self._lister(replace(self.endpoint, prefix=endpoint_key))
         listed = await lister.fetch_page(max_keys=1)  # the first key with this prefix is the key itself

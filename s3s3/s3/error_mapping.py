@@ -157,13 +157,13 @@ def error_for_failure(
 
 
 def not_from_store(endpoint: Endpoint, operation: str, key: str | None, message: str) -> UnexpectedResponse:
-    """Return the error for a success that no S3 store sent, or whose effect a second request does not show."""
+    """Return the error for a success without evidence that an S3 store sent it, or without an effect."""
     advice = advice_for_pages(endpoint)
     return UnexpectedResponse(message, store=endpoint.name, operation=operation, key=key, status=200, advice=advice)
 
 
 def advice_for_pages(endpoint: Endpoint) -> str:
-    """Return what to do about a response that no S3 store sent."""
+    """Return what to do about a response without evidence that an S3 store sent it."""
     return _ADVICE_FOR_PAGES.format(table=endpoint.table)
 
 

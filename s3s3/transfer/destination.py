@@ -269,13 +269,13 @@ class DestinationCopy:
         self, source: ObjectInfo, md5: str | None, destination_md5: str | None, proof: Proof | None,
         *, indeterminate: bool = False,
     ) -> None:  # fmt: skip
-        """Record a copy, verified as far as its `proof` says.
+        """Record a copy.
 
         Args:
             md5: of the source's content (hex).
             destination_md5: the copy's ETag, if it is an MD5.
             proof: ETAG, or CONTENT if the store compared the body with its Content-MD5; None: the store returned no
-                ETag, which the reason says.
+                ETag; this becomes part of the reason.
         """
         reasons = [self.decision.reason.value] if self.decision else []
         if proof is None:

@@ -94,7 +94,7 @@ def test_check_reports_that_the_host_is_not_an_s3_store(place: Place, page: byte
     with place.proxy.injecting(portal(page)):
         done = run(check.main, "--config", place.config)
 
-    assert done.status != 0
+    assert done.status == 1
     assert f"{NOT_S3} [destination]" in " ".join(done.out.split())
 
 

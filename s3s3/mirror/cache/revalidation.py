@@ -26,7 +26,7 @@ class Revalidator:
     async def has_changed(self, key: str, metadata: CachedObject) -> bool:
         """Whether the store's object differs or is gone; False while the store is unavailable.
 
-        A deleted object is removed from the cache by the download that follows: the 404 of a HEAD is no proof.
+        The download that follows removes a deleted object from the cache: any gateway answers a HEAD with 404.
         """
         check = self._running.get(key)
         if check is None:
