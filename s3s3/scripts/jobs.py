@@ -196,7 +196,8 @@ def _print_route(route: Route, stats: QueueStats, letters: dict[str, list[DeadLe
     print(f"route {route.name}: {'PAUSED; ' if stats.paused else ''}{stats.pending:,} pending"
           + (f", the oldest for {duration_text(stats.oldest_s)}" if stats.oldest_s else ""))  # fmt: skip
     print_indented(f"{stats.fresh:,} from notifications, {stats.bulk:,} from comparisons; "
-                   f"{stats.retrying:,} retrying, {stats.rechecks:,} rechecks scheduled", 2)  # fmt: skip
+                   f"{stats.retrying:,} retrying, {sum(stats.parked.values()):,} parked; "
+                   f"{stats.rechecks:,} rechecks scheduled", 2)  # fmt: skip
     rows = [
         (name, f"{stats.parked.get(name, 0):,}", f"{stats.dead_letters.get(name, 0):,}", _state(name, stats))
         for name in dict.fromkeys((*stats.parked, *stats.dead_letters))

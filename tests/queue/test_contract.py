@@ -824,6 +824,24 @@ async def test_stats_have_the_age_of_the_oldest_job(jobs: RedisJobQueue) -> None
     assert 0.1 <= (await jobs.stats()).oldest_s < 5
 
 
+@pytest.mark.parametrize("disposition", [parked(B), RETRY_LATER])
+async def test_the_oldest_job_may_be_parked_or_wait_for_a_retry(jobs: RedisJobQueue, disposition: Disposition) -> None:
+    notified_ms = int(time.time() * 1000) - 90_000
+    await jobs.enqueue([JobRequest("old", (B,), notified_ms)], Lane.FRESH)
+    (job,) = (await jobs.claim(1, 0, 0, 0)).jobs
+    await jobs.finish(job, {B: disposition})
+    await notify(jobs, "new")
+    assert 90 <= (await jobs.stats()).oldest_s < 120
+
+
+async def test_of_many_parked_keys_the_opening_of_the_circuit_counts(jobs: RedisJobQueue) -> None:
+    await jobs.trip_circuit(B, "down", "k")
+    await park(jobs, B, *(f"k{number}" for number in range(150)))
+    since_ms = int(time.time() * 1000) - 90_000
+    await jobs.client.hset(f"{jobs.prefix}circuit:{B}", "since", since_ms)
+    assert 90 <= (await jobs.stats()).oldest_s < 120
+
+
 async def test_the_record_of_the_last_complete_reconcile_is_kept(fleet: Callable[..., RedisJobQueue]) -> None:
     jobs = fleet()
     assert await jobs.load_reconcile_summary() is None
