@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from aiohttp import web
 
 from ..config import HttpSettings
 from ..config.addresses import bind_error_text
-from ..errors import S3S3Error
+from ..errors import RedisUnavailable, S3S3Error
 from ..tasks import timeout
 from .metrics import CONTENT_TYPE, Metrics
 from .status_page import MAX_FORM_BYTES, StatusPage
@@ -22,12 +22,18 @@ log = logging.getLogger(__name__)
 #: Longest time that a readiness check may take, in seconds. A Kubernetes probe needs a longer timeout.
 READINESS_TIMEOUT_S = 8.0
 
+#: How long `/healthz` waits for Redis, in seconds: a Kubernetes probe waits 1 s by default.
+REDIS_TIMEOUT_S = 0.5
+
+#: Raises RedisUnavailable if Redis does not respond.
+CheckRedis: TypeAlias = Callable[[], Awaitable[None]]
+
 
 class HealthCheck(Protocol):
     """A component that reports its health."""
 
     def health_problem(self) -> str:
-        """Return why the component does not work, or "" while it works."""
+        """Return why the component does not work, or "" while it works, or while what it needs does not respond."""
 
     async def readiness_problems(self) -> list[str]:
         """Return a line for each dependency that the component cannot reach."""
@@ -40,30 +46,45 @@ class MeteredHealthCheck(HealthCheck, Protocol):
         """Update the component's gauges. Raises S3S3Error."""
 
 
+async def restart_reasons(checks: Sequence[HealthCheck], check_redis: CheckRedis | None) -> list[str]:
+    """Return the problems that a restart of this process may solve: none while Redis is unavailable."""
+    problems = [problem for check in checks if (problem := check.health_problem())]
+    if problems and check_redis is not None:
+        try:
+            async with timeout(REDIS_TIMEOUT_S):
+                await check_redis()
+        except (RedisUnavailable, asyncio.TimeoutError):
+            return []
+    return problems
+
+
 def application(
     components: Sequence[MeteredHealthCheck],
     metrics: Metrics,
     status: StatusPage | None = None,
     *,
     sources: Sequence[HealthCheck] = (),
+    check_redis: CheckRedis | None = None,
 ) -> web.Application:
     """Return an application with `/healthz`, `/readyz`, `/metrics` and, with `status`, the status page.
 
-    `/healthz` fails while a component or a notification source does not work; `/readyz` while one cannot reach what it
-    needs. Both answer 503 with a line for each problem.
+    `/healthz` is about this process: it fails if a restart may help (`restart_reasons`). `/readyz` is about its
+    surroundings, too: it fails while a component does not work, or cannot reach what it needs. Both answer 503 with a
+    line for each problem.
     """
     checks = [*components, *sources]
 
     async def healthz(request: web.Request) -> web.Response:
-        return _response([problem for check in checks if (problem := check.health_problem())])
+        return _response(await restart_reasons(checks, check_redis))
 
     async def readyz(request: web.Request) -> web.Response:
         try:
             async with timeout(READINESS_TIMEOUT_S):
                 found = await asyncio.gather(*(check.readiness_problems() for check in checks))
         except asyncio.TimeoutError:
-            return _response([f"a store or Redis has not answered within {READINESS_TIMEOUT_S:g} s"])
-        return _response([problem for problems in found for problem in problems])
+            found = [[f"a store or Redis has not answered within {READINESS_TIMEOUT_S:g} s"]]
+        unhealthy = [problem for check in checks if (problem := check.health_problem())]
+        return _response([*unhealthy, *(problem for problems in found for problem in problems)])
 
     async def show_metrics(request: web.Request) -> web.Response:
         for component in components:

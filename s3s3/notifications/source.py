@@ -101,8 +101,8 @@ class SourceHealth:
             log.warning("%s: %s", self._name, warning)
 
     def silence_problem(self) -> str:
-        """Return how long the source has been silent if that is too long, and why; or ""."""
+        """Return how long the source has been silent if that is too long and its service did not fail; or ""."""
         silent_s = time.monotonic() - self._last_success_s
-        if silent_s <= self._max_silence_s:
+        if self.problem or silent_s <= self._max_silence_s:
             return ""
-        return f"{self._name}: no answer for {duration_text(silent_s)}" + (f": {self.problem}" if self.problem else "")
+        return f"{self._name}: no answer for {duration_text(silent_s)}"

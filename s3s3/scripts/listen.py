@@ -7,13 +7,11 @@ import asyncio
 import logging
 
 from .. import __version__, config
-from ..errors import RedisUnavailable
 from ..listener import listen, route_listeners, sources_for
-from ..monitoring.health import application, served
+from ..monitoring.health import application, restart_reasons, served
 from ..monitoring.metrics import Metrics
 from ..monitoring.status_page import status_page_for
 from ..monitoring.systemd import notified
-from ..queue import redis_calls
 from ..reconcile.periodic import Schedule
 from . import cli, command
 
@@ -59,19 +57,13 @@ async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
                      route.source.name, ", ".join(route.destination_names))  # fmt: skip
         sources = sources_for(listeners, settings, metrics)
         client = listeners[0].jobs.client
-        app = application(listeners, metrics, status_page_for(settings, client), sources=sources)
+        check_redis = listeners[0].jobs.check
+        app = application(
+            listeners, metrics, status_page_for(settings, client), sources=sources, check_redis=check_redis
+        )
 
         async def unhealthy_reason() -> str:
-            """Return the problems of the listeners, or "" when a restart would not help."""
-            problems = "; ".join(filter(None, (listener.health_problem() for listener in listeners)))
-            if stop.is_set() or not problems:
-                return ""
-            try:
-                with redis_calls.translate_errors():
-                    await client.ping()
-            except RedisUnavailable:
-                return ""
-            return problems
+            return "" if stop.is_set() else "; ".join(await restart_reasons(listeners, check_redis))
 
         async with served(app, settings.http), notified(unhealthy_reason):
             await listen(listeners, sources, stop, arguments.drain_s, take_over=arguments.take_over)

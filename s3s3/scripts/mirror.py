@@ -92,7 +92,9 @@ async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         if mirror.cache is not None:
             services.append(await stack.enter_async_context(open_cache(mirror.cache, metrics, **options)))
         log.info("s3s3 %s: serving %s", __version__, ", ".join(service.name for service in services))
-        async with served(application(services, metrics, status_page_for(settings, client)), settings.http):
+        check_redis = frontends[0].routes[0].jobs.check if frontends else None
+        page = status_page_for(settings, client)
+        async with served(application(services, metrics, page, check_redis=check_redis), settings.http):
             await asyncio.gather(run(frontends, stop, arguments.drain_s, take_over=arguments.take_over), stop.wait())
     log.info("stopped")
     return cli.OK

@@ -141,12 +141,25 @@ def test_the_listener_waits_for_a_redis_that_is_unavailable_at_the_start(
         eventually(
             lambda: "Redis cannot be reached" in listener.log.read_text(), "it reports that Redis is unavailable"
         )
-        assert place.http("/healthz")[0] == 503
+        assert place.http("/healthz") == (200, "ok\n"), "a restart would not help"
         assert place.http("/readyz")[0] == 503
         redis_server.start()
         eventually(lambda: ": subscribed" in listener.log.read_text(), "it subscribes")
         place.publish("late")
         place.arrives("late")
+        assert place.http("/healthz") == (200, "ok\n")
+
+
+def test_an_outage_of_redis_fails_readiness_and_never_liveness(place: Place, redis_server: RedisServer) -> None:
+    with Listener(place.config()):
+        eventually(lambda: place.http("/readyz") == (200, "ok\n"), "it is ready")
+        redis_server.pause()
+        try:
+            eventually(lambda: "not subscribed" in place.http("/readyz")[1], "it finds its subscription dead")
+            assert place.http("/healthz") == (200, "ok\n")
+        finally:
+            redis_server.resume()
+        eventually(lambda: place.http("/readyz") == (200, "ok\n"), "it is ready again")
         assert place.http("/healthz") == (200, "ok\n")
 
 

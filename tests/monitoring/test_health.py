@@ -12,7 +12,7 @@ import pytest
 from s3s3.config import HttpSettings
 from s3s3.errors import RedisUnavailable
 from s3s3.monitoring import health
-from s3s3.monitoring.health import application, served
+from s3s3.monitoring.health import CheckRedis, application, served
 from s3s3.monitoring.metrics import Metrics
 
 
@@ -52,10 +52,13 @@ def free_port() -> int:
         return port
 
 
-async def get(path: str, *components: Component, sources: Sequence[Source] = ()) -> tuple[int, str, str]:
+async def get(
+    path: str, *components: Component, sources: Sequence[Source] = (), check_redis: CheckRedis | None = None
+) -> tuple[int, str, str]:
     port = free_port()
+    app = application(components, Metrics(), sources=sources, check_redis=check_redis)
     async with (
-        served(application(components, Metrics(), sources=sources), HttpSettings("127.0.0.1", port)),
+        served(app, HttpSettings("127.0.0.1", port)),
         aiohttp.ClientSession() as session,
         session.get(f"http://127.0.0.1:{port}{path}") as response,
     ):
@@ -73,10 +76,33 @@ async def test_problems_are_a_503_with_a_line_each() -> None:
     assert (await get("/readyz", *components))[:2] == (503, "a\nb\nc\n")
 
 
+@pytest.mark.parametrize("is_silent", [False, True])
+async def test_without_redis_a_restart_does_not_help_so_the_process_counts_as_alive(is_silent: bool) -> None:
+    async def check_redis() -> None:
+        if is_silent:
+            await asyncio.Event().wait()
+        raise RedisUnavailable("Redis cannot be reached")
+
+    component = Component("not subscribed", ["Redis cannot be reached"])
+    assert (await get("/healthz", component, check_redis=check_redis))[:2] == (200, "ok\n")
+    assert (await get("/readyz", component, check_redis=check_redis))[:2] == (
+        503, "not subscribed\nRedis cannot be reached\n"
+    )  # fmt: skip
+
+
+async def test_with_redis_a_component_that_does_not_work_is_not_alive() -> None:
+    async def check_redis() -> None:
+        pass
+
+    assert (await get("/healthz", Component("stuck"), check_redis=check_redis))[:2] == (503, "stuck\n")
+
+
 async def test_problems_of_notification_sources_follow_those_of_components() -> None:
     sources = [Source("subscription lost", ["unreachable"])]
     assert (await get("/healthz", Component("stuck"), sources=sources))[:2] == (503, "stuck\nsubscription lost\n")
-    assert (await get("/readyz", Component(readiness_problems=["a"]), sources=sources))[:2] == (503, "a\nunreachable\n")
+    assert (await get("/readyz", Component(readiness_problems=["a"]), sources=sources))[:2] == (
+        503, "subscription lost\na\nunreachable\n"
+    )  # fmt: skip
     assert (await get("/metrics", Component(), sources=sources))[0] == 200
 
 

@@ -115,9 +115,8 @@ async def test_a_missing_queue_is_reported_until_it_exists(
     sender.client.delete_queue(QueueUrl=sender.url)
     async with listening(sender) as (receiver, source):
         await until(source.readiness_problems)
-        await until(source.health_problem)
-        assert name in source.health_problem()
         assert name in (await source.readiness_problems())[0]
+        assert source.health_problem() == "", "a restart would not help"
         assert len([record for record in caplog.records if "retrying until it works" in record.getMessage()]) == 1
         sender.client.create_queue(QueueName=name)
         await sender.send("key")
