@@ -156,7 +156,9 @@ class Reader:
         inner = table_in(field.annotation)
         text = field.description or (inner and inner.__doc__) or ""
         purpose = f"{text[0].lower()}{text[1:].partition('.')[0]}"
-        self.errors.add(path, f"no [{dotted((*path, name))}] table: {purpose}")
+        named = named_in(field)
+        advice = f"; its name must begin with {named.prefix}" if named and named.prefix else ""
+        self.errors.add(path, f"no [{dotted((*path, name))}] table: {purpose}{advice}")
 
     # -- shared keys
 

@@ -162,7 +162,8 @@ def test_a_second_default_route_is_reported_beside_an_overlap() -> None:
     ("text", "expected"),
     [
         ("[routes.raw]", ["[routes.raw]: no [routes.raw.source] table: the bucket to copy from",
-                          "[routes.raw]: no [routes.raw.destination] table: a bucket to copy to"]),
+                          "[routes.raw]: no [routes.raw.destination] table: a bucket to copy to; its name must "
+                          "begin with dest"]),
         ("[routes.raw.sorce]\nbucket_name='a'\n[routes.raw.dest]\nbucket_name='b'",
          ["[routes.raw.sorce]: unknown table; did you mean [routes.raw.source]?"]),
         ("[routes]\nraw = 1", ["[routes.raw]: must be a table, [routes.raw], not a number"]),

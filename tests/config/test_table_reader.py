@@ -22,7 +22,7 @@ def in_destination(line: str, environ: dict[str, str] | None = None) -> str:
 def test_a_missing_table_is_a_problem() -> None:
     assert problems_in("") == [
         "s3s3.toml: no [source] table: the bucket to copy from",
-        "s3s3.toml: no [destination] table: a bucket to copy to",
+        "s3s3.toml: no [destination] table: a bucket to copy to; its name must begin with dest",
     ]
 
 
