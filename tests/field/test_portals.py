@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from s3s3.reconcile import executor
 from s3s3.scripts import bucket, check
 from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.faults.kinds import Fault, Respond, anything, getting
@@ -75,12 +76,19 @@ class Place:
     def compare(self, *arguments: str) -> tuple[Done, dict[tuple[str, str], str], bool]:
         """Run `s3s3 bucket`; return its result, the outcomes by destination and key, and whether they are proven."""
         done = run(bucket.main, "--config", self.config, "--without-redis", "--report", self.report, *arguments)
+        assert self.report.exists(), done
         lines, summary = report_lines(self.report)
         return done, {(line["destination"], line["key"]): line["outcome"] for line in lines}, summary["proven"]
 
 
 def portal(page: bytes, of: Callable[[Message], bool] = anything) -> Fault:
     return Respond(page, of=of)
+
+
+@pytest.fixture(autouse=True)
+def short_outages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run waits for a store that is down; here no longer than for its first probe."""
+    monkeypatch.setattr(executor, "MAX_OUTAGE_S", 0.5)
 
 
 @pytest.fixture
