@@ -159,6 +159,9 @@ class CircuitBreakers:
             if time.monotonic() - tested_s >= READ_TEST_KEPT_S:
                 other = self.last_key if store == self.source and self.last_key != key else ""
                 error = await read_test(store, other)
+                if error is not None:  # kept without the frames that its traceback refers to, and what they hold
+                    error = error.with_traceback(None)
+                    error.__cause__ = error.__context__ = None
                 self._read_errors[store] = time.monotonic(), error
             return error
 
