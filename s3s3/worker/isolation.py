@@ -34,6 +34,9 @@ FAILURE_WINDOW = 20
 #: How long the result of a read that tests whether a store denies everything is used, in seconds.
 READ_TEST_KEPT_S = 10.0
 
+#: How long after a circuit was closed keys may still be parked for it, by jobs that were planned before, in seconds.
+PROMOTE_AGAIN_S = 2.0
+
 #: How long a slow destination is isolated before one job tries it together with the others again.
 ISOLATE_FOR_S = 60.0
 
@@ -187,6 +190,13 @@ class CircuitBreakers:
             is_only_key = set(keys) == {job.key}
             trip = partial(self._jobs.trip_circuit, store, reason, job.key, is_only_key=is_only_key)
             await self._change(store, trip)
+
+    def promote_again(self, stores: Iterable[str]) -> None:
+        """Have the keys promoted that were parked for these stores just after their circuit was closed."""
+        now_s = boottime_s()
+        for store in stores:
+            if store not in self.opened and now_s - self._changed_s.get(store, -math.inf) < PROMOTE_AGAIN_S:
+                self.changed.set()
 
     async def _change(self, store: str, change: Callable[[], Awaitable[None]]) -> None:
         self._changed_s[store] = math.inf

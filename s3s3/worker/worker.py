@@ -312,6 +312,7 @@ class JobRunner:
         if self.on_copied is not None and not results.isdisjoint(_COPIED_RESULTS):
             await self.redis_retry.run(partial(self.on_copied, job.key, results & _COPIED_RESULTS))
         await self.redis_retry.run(partial(self.jobs.finish, job, dispositions, recheck, succeeded))
+        self.circuits.promote_again(each.circuit for each in dispositions.values() if each.circuit)
         if self.on_job_end is not None:
             self.on_job_end(job, outcomes, duration_s)
 

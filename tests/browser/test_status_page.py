@@ -42,7 +42,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Setup:
-    """A listener with two destinations, of which the second is unavailable."""
+    """A listener with three destinations: one is unavailable, and one accepts no key, since its prefix is too long."""
 
     def __init__(self, port: int, redis_url: str, put: Callable[[str], None]) -> None:
         self.url = f"http://127.0.0.1:{port}/"
@@ -61,9 +61,12 @@ def setup(swift: SwiftServer, redis_url: str, new_bucket: Callable[..., str], tm
     destination = swift.endpoint(new_bucket(swift, 1), "destination-swift", account=1)
     (unused,) = free_ports(1)
     unavailable = dataclasses.replace(destination, name="destination-unavailable", port=unused, prefix="unavailable/")
+    other = swift.endpoint(new_bucket(swift, 1), "destination-refusing", account=1)
+    refusing = dataclasses.replace(other, prefix="x" * 1000)
     (port,) = free_ports(1)
     config = write_config(
-        tmp_path, source, [destination, unavailable], redis_url, worker={"max_attempts": 1}, bind=f"127.0.0.1:{port}"
+        tmp_path, source, [destination, unavailable, refusing], redis_url, worker={"max_attempts": 1},
+        bind=f"127.0.0.1:{port}",
     )  # fmt: skip
     config.write_text(config.read_text() + f'token = "{TOKEN}"\n')
     client = swift.boto3_client()

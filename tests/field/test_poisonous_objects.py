@@ -63,7 +63,7 @@ async def test_in_a_quiet_bucket_it_waits_visibly_and_any_other_key_is_copied_wi
                 for _ in range(3):
                     key = good[next(numbers)]
                     await place.notify(key)
-                    await until(lambda: key in place.copied(), 5)  # noqa: B023
+                    await until(lambda: key in place.copied(), 30)  # noqa: B023
             assert "500" in (await place.stats()).circuits.get(DESTINATION, "500")
 
             async def has_ended() -> bool:

@@ -149,7 +149,10 @@ def supervised(
 def test_supervisord_starts_everything_and_stops_it_without_interrupting_a_copy(
     supervised: Callable[[str], Supervised],
 ) -> None:
-    setup = supervised(supervisord_conf().replace("TICK_3600", "TICK_5"))
+    conf = (
+        supervisord_conf().replace("TICK_3600", "TICK_5").replace("command=s3s3tick", "command=s3s3tick --interval 5")
+    )
+    setup = supervised(conf)
     eventually(lambda: setup.is_running(listener(0)) and setup.is_running("s3s3bucket"), "both are RUNNING")
     eventually(lambda: setup.subscribers() == 1, "the listener is subscribed")
 
