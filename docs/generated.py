@@ -63,7 +63,8 @@ def _configuration() -> Iterator[str]:
     yield from _tables(File, ())
 
 
-def _tables(outer: type[Table], outer_path: tuple[str, ...]) -> Iterator[str]:
+def _tables(outer: type[Table], outer_path: tuple[str, ...], level: int = 2) -> Iterator[str]:
+    """Yield a section for each table in another one; `level` is that of their headings."""
     explained = {inner: path for path, _, inner in tables_of(File)}
     for names, field, table in tables_of(outer):
         path = (*outer_path, *names)
@@ -71,7 +72,7 @@ def _tables(outer: type[Table], outer_path: tuple[str, ...]) -> Iterator[str]:
             yield f"\n`[{'.'.join(path)}]` inside it has the keys of `[{'.'.join(explained[table])}]`."
             continue
         yield ""
-        yield f"{'#' * (len(path) + 1)} `[{'.'.join(path)}]`"
+        yield f"{'#' * level} `[{'.'.join(path)}]`"
         yield ""
         yield " ".join((field.description or table.__doc__ or "").split())
         keys = keys_of(table)
@@ -83,7 +84,7 @@ def _tables(outer: type[Table], outer_path: tuple[str, ...]) -> Iterator[str]:
             yield ""
             yield f"`{name}`"
             yield f": {key.description} {_kind_and_default(key)}"
-        yield from _tables(table, path)
+        yield from _tables(table, path, level + 1)
 
 
 def _kind_and_default(field: FieldInfo) -> str:
