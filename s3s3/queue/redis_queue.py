@@ -336,9 +336,12 @@ class RedisJobQueue(QueueAdmin):
         """Let another key probe a store, because the outcome of its probe `key` shows nothing about it."""
         await self._scripts.run("circuit", store, "release", "", 0, 0, key, 0)
 
-    async def close_circuit(self, store: str) -> None:
-        """Close the circuit of a store; later calls of `promote_due` queue the keys parked for it."""
-        await self._scripts.run("circuit", store, "close", "", 0, 0, "", 0)
+    async def close_circuit(self, store: str, succeeded: Sequence[str] = ()) -> None:
+        """Close the circuit of a store; later calls of `promote_due` queue the keys parked for it.
+
+        `succeeded`: stores that were used successfully, as for `finish`.
+        """
+        await self._scripts.run("circuit", store, "close", " ".join(succeeded), 0, 0, "", 0)
 
     async def poll_outcomes(self, tracker_id: str, wait_s: float) -> list[str]:
         """Return the new events of a tracker, waiting up to `wait_s` for the first."""

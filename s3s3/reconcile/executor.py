@@ -258,7 +258,8 @@ class InProcessExecutor:
         self._circuits.opened[store] = OpenCircuit(outage.reason)
         asyncio.get_running_loop().call_later(outage.interval_s, self._start_probes)
 
-    async def close_circuit(self, store: str, /) -> None:
+    async def close_circuit(self, store: str, succeeded: Sequence[str], /) -> None:
         """Use a store again."""
+        self._succeeded_s.update(dict.fromkeys(succeeded, time.monotonic()))
         if outage := self._outages.pop(store, None):
             self._queued.extend(outage.parked)

@@ -57,8 +57,8 @@ class CircuitStates(Protocol):
     async def release_probe(self, store: str, key: str, /) -> None:
         """Choose another probe: the outcome of `key` shows nothing about the store."""
 
-    async def close_circuit(self, store: str, /) -> None:
-        """Close a circuit."""
+    async def close_circuit(self, store: str, succeeded: Sequence[str], /) -> None:
+        """Close a circuit. `succeeded`: what was used successfully, by the names in `Job.succeeded`."""
 
 
 class CircuitBreakers:
@@ -127,7 +127,7 @@ class CircuitBreakers:
         for outcome in outcomes:
             used = used_stores(self.source, outcome)
             for store in used:
-                await self._record_success(store)
+                await self._record_success(store, used)
             tested.update(used)
             if outcome.result is Result.FAILED:
                 causes[outcome.destination], is_tested = await self._judge_failure(job, outcome)
@@ -144,7 +144,7 @@ class CircuitBreakers:
         if self._read_test is not None and may_concern_one_object(error):
             read_error = await self._test_read(self._read_test, store, job.key)
             if read_error is None:
-                await self._record_success(store)
+                await self._record_success(store, [store])
                 return Cause.OBJECT, True
             reason = str(read_error)  # a 403 to a HEAD has no error code
         cause = cause_of(
@@ -168,11 +168,11 @@ class CircuitBreakers:
                 self._read_errors[store] = time.monotonic(), error
             return error
 
-    async def _record_success(self, store: str) -> None:
+    async def _record_success(self, store: str, succeeded: Sequence[str]) -> None:
         self.failed_keys.pop(store, None)
         if (circuit := self.opened.pop(store, None)) is not None:
             self._log_closed(store, circuit)
-            await self._change(store, partial(self._jobs.close_circuit, store))
+            await self._change(store, partial(self._jobs.close_circuit, store, succeeded))
 
     async def _record_failure(self, store: str, job: Job, outcome: Outcome, reason: str) -> None:
         keys = self.failed_keys.setdefault(store, [])

@@ -45,7 +45,7 @@ class CircuitLog:
     async def release_probe(self, destination: str, key: str, /) -> None:
         self.record("release", destination, key)
 
-    async def close_circuit(self, destination: str) -> None:
+    async def close_circuit(self, destination: str, succeeded: Sequence[str], /) -> None:
         self.record("close", destination)
 
 

@@ -1,6 +1,8 @@
 -- ARGV: store, command (trip, release, close, pause or resume), reason, initial backoff in ms, maximum backoff in ms,
 --       key of the copy that failed (trip) or showed nothing about the store (release),
 --       '1' if no other key has failed.
+--       For close, the reason is what was used successfully ('STORE', 'STORE:write'). The keys that are queued then must
+--       find it, although the job that closes the circuit is not finished yet.
 local circuit, command, reason = PREFIX .. 'circuit:' .. ARGV[2], ARGV[3], ARGV[4]
 local initial_backoff_ms, max_backoff_ms, key, is_only_key = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], ARGV[8] == '1'
 local since, backoff_ms, paused, probe, only_key = unpack(redis.call(
@@ -11,6 +13,9 @@ local function probe_after(delay_ms)
   redis.call('HDEL', circuit, 'probe')
 end
 
+if command == 'close' then
+  for name in each(reason) do redis.call('HSET', PREFIX .. 'successes', name, now) end
+end
 if command == 'resume' or (command == 'close' and not paused) then
   redis.call('DEL', circuit)
 elseif command == 'pause' then
