@@ -80,6 +80,8 @@ class RateLimitedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # Py
             repeats = self._repeats.get(identity)
             if repeats is not None:
                 repeats.count += 1
+                # Kept as text: an exception among the arguments would keep its frames, and what they hold.
+                record.msg, record.args, record.exc_info = record.getMessage(), (), None
                 repeats.last = record
                 return
             while len(self._repeats) >= MAX_REMEMBERED:
@@ -108,6 +110,5 @@ class RateLimitedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # Py
         lines = "1 similar line" if repeats.count == 1 else f"{repeats.count:,} similar lines"
         record = logging.makeLogRecord(repeats.last.__dict__)
         record.created = time.time()
-        record.msg = f"{repeats.last.getMessage()} ({lines} in {duration_text(time.monotonic() - repeats.since_s)})"
-        record.args = ()
+        record.msg = f"{repeats.last.msg} ({lines} in {duration_text(time.monotonic() - repeats.since_s)})"
         super().emit(record)
