@@ -33,6 +33,9 @@ from .worker.route_worker import STALLED_AFTER_S, RouteWorker, register_all
 
 log = logging.getLogger(__name__)
 
+#: How long the stores are probed at the start, in seconds. A store that answers slowly must not delay the subscription.
+START_PROBE_S = 5.0
+
 
 class RouteListener:
     """Notification source, worker, periodic reconcile and gap backfill of one route.
@@ -180,7 +183,7 @@ async def _source_denial(stores: RouteStores) -> S3S3Error | None:
     """Log the problems of a route's stores; return that of the source if waiting does not help."""
     denial = None
     probed = (stores.source, *stores.destinations)
-    errors = await asyncio.gather(*map(probe_error, probed))
+    errors = await asyncio.gather(*(probe_error(store, START_PROBE_S) for store in probed))
     for store, error in zip(probed, errors, strict=True):
         if error is None:
             continue

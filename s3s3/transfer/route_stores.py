@@ -88,13 +88,13 @@ async def opened(
         yield RouteStores(route, source, destinations, copier, metrics, limits)
 
 
-async def probe_error(store: Store) -> S3S3Error | None:
-    """List the start of the bucket for up to PROBE_S; return the error, or None if the store is available."""
+async def probe_error(store: Store, timeout_s: float = PROBE_S) -> S3S3Error | None:
+    """List the start of the bucket for up to `timeout_s`; return the error, or None if the store is available."""
     try:
-        async with timeout(PROBE_S), aclosing(store.pages()) as pages:
+        async with timeout(timeout_s), aclosing(store.pages()) as pages:
             await anext(pages, None)
     except asyncio.TimeoutError:
-        message = f"it has not listed the start of its bucket in {PROBE_S:g} s"
+        message = f"it has not listed the start of its bucket in {timeout_s:g} s"
         return StoreUnavailable(message, store=store.name, operation="LIST")
     except S3S3Error as error:
         return error

@@ -17,6 +17,8 @@ from s3s3.model import Secret
 from s3s3.scripts.demo.redis_server import RedisServer
 from s3s3.scripts.demo.servers import StoreServer, free_ports
 from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.faults.kinds import Hang
+from tests.faults.proxy import Proxy
 from tests.integration.commands import TIMEOUT_S, Listener, eventually, limited_destination, run, write_config
 from tests.integration.objects import MIB
 
@@ -129,6 +131,16 @@ def test_a_destination_that_is_away_at_the_start_leaves_the_listener_running_and
     place.there = dataclasses.replace(place.there, port=port)
     with Listener(place.config()):
         assert place.http("/readyz") == (200, "ok\n")
+
+
+def test_a_destination_that_does_not_answer_at_the_start_does_not_delay_the_subscription(
+    place: Place, swift: SwiftServer
+) -> None:
+    with Proxy(swift.port) as proxy:
+        place.there = proxy.through(place.there)
+        with proxy.injecting(Hang()), Listener(place.config()).started() as listener:
+            eventually(lambda: ": subscribed" in listener.log.read_text(), "it subscribes", 30)
+            assert "destination: LIST: it has not listed the start of its bucket" in listener.log.read_text()
 
 
 def test_the_listener_waits_for_a_redis_that_is_unavailable_at_the_start(
