@@ -144,7 +144,7 @@ class CircuitBreakers:
         if self._read_test is not None and may_concern_one_object(error):
             read_error = await self._test_read(self._read_test, store, job.key)
             if read_error is None:
-                await self._record_success(store, [store])
+                await self._record_success(store, ())  # a listing shows nothing about other objects
                 return Cause.OBJECT, True
             reason = str(read_error)  # a 403 to a HEAD has no error code
         cause = cause_of(
