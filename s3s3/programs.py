@@ -210,8 +210,10 @@ class SyncCopier:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.run(self._copier.__aexit__())
-        self._thread.stop()
+        try:
+            self._thread.run(self._copier.__aexit__())
+        finally:
+            self._thread.stop()
 
     def copy(self, key: str, *, force: bool = False) -> dict[str, Outcome]:
         """Make every destination equal to the source's object; see `Copier.copy`."""
@@ -236,8 +238,10 @@ class SyncQueue:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.run(self._queue.close())
-        self._thread.stop()
+        try:
+            self._thread.run(self._queue.close())
+        finally:
+            self._thread.stop()
 
     def put(self, keys: str | Iterable[str], *, wait: bool = False, timeout_s: float | None = None) -> list[Outcome]:
         """Put keys on the queue; see `Queue.put`."""

@@ -168,12 +168,12 @@ def eviction_problem(info: Mapping[str, Any]) -> str:
 async def warn_if_evicting(client: Redis) -> None:
     """Log a warning if a server evicts keys; without permission for INFO, log nothing."""
     try:
-        found = await info(client, "memory") or {}
+        nodes = await info(client, "memory")
     except RedisUnavailable as error:
         log.debug("cannot read maxmemory-policy: %s", error)
         return
-    for node in [found] if "maxmemory_policy" in found else found.values():
-        if isinstance(node, Mapping) and (problem := eviction_problem(node)):
+    for node in nodes:
+        if problem := eviction_problem(node):
             log.warning("%s; fix: redis-cli CONFIG SET maxmemory-policy noeviction", problem)
             return
 
@@ -183,19 +183,17 @@ async def check_version(client: Redis) -> str:
 
     Raises RedisUnavailable, and RedisTooOld if it is older than `MIN_VERSION`.
     """
-    server = await info(client, "server")
-    if server is None:
+    nodes = await info(client, "server")
+    if not nodes:
         return "unknown"
-    if "redis_version" not in server:  # a cluster client returns a dict by node
-        server = next(iter(server.values()))
-    version = str(server["redis_version"])
+    version = str(nodes[0]["redis_version"])
     if tuple(int(part) for part in version.split(".")[:2]) < MIN_VERSION:
         raise RedisTooOld(f"Redis {version} is too old: s3s3 needs Redis 6.2 or Valkey, for XAUTOCLAIM")
     return version
 
 
-async def info(client: Redis, section: str = "") -> dict[str, Any] | None:
-    """Return a section of the server's INFO, or all; None if the user may not run it, or it is renamed.
+async def info(client: Redis, section: str = "") -> list[Mapping[str, Any]]:
+    """Return a section of each node's INFO, or all of it; [] if the user may not run INFO, or it is renamed.
 
     Raises RedisUnavailable.
     """
@@ -205,5 +203,6 @@ async def info(client: Redis, section: str = "") -> dict[str, Any] | None:
         except ResponseError as error:
             if not re.search(r"(?i)unknown command|NOPERM|no permissions", str(error)):
                 raise
-            return None
-    return dict(found)
+            return []
+    is_by_node = all(isinstance(value, Mapping) for value in found.values())  # from a cluster client
+    return list(found.values()) if is_by_node else [found]

@@ -7,7 +7,7 @@ import asyncio
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -113,11 +113,10 @@ async def _check_redis(settings: Config, routes: Sequence[Route]) -> RedisFindin
     try:
         findings.version = await connection.check_version(client)
         findings.reachable = True
-        info = await connection.info(client)
-        if info is None:
+        nodes = await connection.info(client)
+        if not nodes:
             findings.notes.append("Redis: its user may not run INFO, so version and persistence are not checked")
-            info = {}
-        for node in [info] if "redis_version" in info else info.values():
+        for node in nodes:
             _check_node(node, findings)
         for channel in channels:
             findings.subscribers[channel] = await count_subscribers(client, channel)
@@ -130,7 +129,7 @@ async def _check_redis(settings: Config, routes: Sequence[Route]) -> RedisFindin
     return findings
 
 
-def _check_node(info: dict[str, Any], findings: RedisFindings) -> None:
+def _check_node(info: Mapping[str, Any], findings: RedisFindings) -> None:
     """Check the INFO of one node (redis.io, "INFO")."""
     if "aof_enabled" in info:
         findings.append_only_file = bool(info["aof_enabled"]) and findings.append_only_file is not False

@@ -16,9 +16,6 @@ from ..tasks import DRAIN_S
 
 OK, SOME_FAILED, WRONG_USAGE, OUT_OF_REACH = 0, 1, 2, 3
 
-#: Exit statuses, as of `exit_statuses`, of a command that needs Redis only.
-REDIS_STATUSES = {OUT_OF_REACH: "Redis is unreachable"}
-
 
 class CommandParser(argparse.ArgumentParser):
     """A parser that accepts options anywhere, and suggests the nearest option or action in its errors."""
