@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -98,21 +99,26 @@ def all_dead(fleet: Fleet) -> bool:
 
 
 @contextmanager
-def good_all_the_time(fleet: Fleet) -> Iterator[None]:
-    """Publish a good key now and then."""
+def repeating(publish: Callable[[], object], every_s: float) -> Iterator[None]:
+    """Publish something in a thread, again and again."""
     ended = threading.Event()
 
-    def publish() -> None:
-        while not ended.wait(0.5):
-            fleet.publish("good")
+    def run() -> None:
+        while not ended.wait(every_s):
+            publish()
 
-    thread = threading.Thread(target=publish)
+    thread = threading.Thread(target=run)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
+
+
+def good_all_the_time(fleet: Fleet) -> AbstractContextManager[None]:
+    """Publish a good key now and then."""
+    return repeating(lambda: fleet.publish("good"), 0.5)
 
 
 def test_notifications_of_missing_keys_end_as_source_missing_and_do_not_block_others(
@@ -163,24 +169,15 @@ def _within_s(metrics: dict[tuple[str, str], float], share: float) -> str:
     return next(bound for bound, count in counts.items() if count >= share * counts["+Inf"])
 
 
-@contextmanager
-def gone_all_the_time(fleet: Fleet) -> Iterator[None]:
+def gone_all_the_time(fleet: Fleet) -> AbstractContextManager[None]:
     """Publish keys that do not exist, as fast as a busy producer."""
-    ended = threading.Event()
+    numbers = itertools.count()
 
     def publish() -> None:
-        number = 0
-        while not ended.wait(0.1):
-            fleet.publish(*(f"gone-{number}-{other}" for other in range(GONE_PER_S // 10)))
-            number += 1
+        number = next(numbers)
+        fleet.publish(*(f"gone-{number}-{other}" for other in range(GONE_PER_S // 10)))
 
-    thread = threading.Thread(target=publish)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    return repeating(publish, 0.1)
 
 
 def _taken_s(fleet: Fleet, what: str) -> float:

@@ -369,22 +369,22 @@ async def use_every_operation(client: Redis) -> None:
     await jobs.remove_consumer()
 
 
-def new_cluster(attempts: int = 5) -> RedisServer:
+def new_cluster(make: Callable[[], RedisServer], attempts: int = 5) -> RedisServer:
     """Start a cluster of one node. It also listens on its port + 10000, which may be in use."""
-    server = RedisServer(options={"cluster-enabled": "yes"})
+    server = make()
     try:
         server.start()
     except ServerFailed:
         server.close()
         if attempts == 1:
             raise
-        return new_cluster(attempts - 1)
+        return new_cluster(make, attempts - 1)
     return server
 
 
 @real
 async def test_the_queue_works_in_a_cluster() -> None:
-    with closing(new_cluster()) as server:
+    with closing(new_cluster(lambda: RedisServer(options={"cluster-enabled": "yes"}))) as server:
         with redis.Redis.from_url(server.url) as node:
             node.execute_command("CLUSTER ADDSLOTS", *range(16384))
         url = server.url.replace("redis://", "redis+cluster://").removesuffix("/0")

@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 import redis
 import trustme
-from redis.asyncio import Redis
 
 from s3s3.errors import RedisUnavailable
-from s3s3.queue.connection import check_version, connect, subscriber
+from s3s3.queue.connection import check_version, subscriber
 from s3s3.queue.redis_calls import translate_errors
 from s3s3.scripts.demo.process import Process, ServerFailed
 from s3s3.scripts.demo.redis_server import RedisServer, find_redis_server
 from s3s3.scripts.demo.servers import HOST, free_ports
 from s3s3.tasks import timeout
 from tests.conftest import REPOSITORY
-from tests.queue.test_connection import use_every_operation
+from tests.queue.test_connection import client_of, new_cluster, use_every_operation
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.real
 
 PASSWORD = "se/same@#?%25"
 ENCODED = "se%2Fsame%40%23%3F%2525"
-
-
-@asynccontextmanager
-async def client_of(url: str) -> AsyncIterator[Redis]:
-    client = connect(url)
-    try:
-        yield client
-    finally:
-        await client.aclose()
 
 
 async def works(url: str) -> None:
@@ -203,19 +193,6 @@ async def test_tls_and_its_options_reach_sentinels_and_master(certificates: Path
 # -- Cluster
 
 
-def started_cluster(make: Callable[[], RedisServer], attempts: int = 5) -> RedisServer:
-    """Start a cluster of one node. It also listens on its port + 10000, which may be in use."""
-    server = make()
-    try:
-        server.start()
-    except ServerFailed:
-        server.close()
-        if attempts == 1:
-            raise
-        return started_cluster(make, attempts - 1)
-    return server
-
-
 def form_cluster(server: RedisServer, password: str) -> None:
     with redis.Redis.from_url(server.url, password=password) as node:
         node.execute_command("CLUSTER ADDSLOTS", *range(16384))
@@ -224,7 +201,7 @@ def form_cluster(server: RedisServer, password: str) -> None:
 
 async def test_a_cluster_with_a_password_works() -> None:
     options = {"cluster-enabled": "yes", "requirepass": PASSWORD}
-    with closing(started_cluster(lambda: RedisServer(options=options))) as server:
+    with closing(new_cluster(lambda: RedisServer(options=options))) as server:
         form_cluster(server, PASSWORD)
         await works(f"redis+cluster://:{ENCODED}@{HOST}:{server.port}")
 
@@ -238,7 +215,7 @@ async def test_a_cluster_with_tls_works(certificates: Path) -> None:
         options.update(tls_options(certificates), **{"cluster-enabled": "yes", "tls-cluster": "yes"})
         return RedisServer(options=options)
 
-    with closing(started_cluster(make)) as server:
+    with closing(new_cluster(make)) as server:
         form_cluster(server, "")
         await works(f"rediss+cluster://{HOST}:{options['tls-port']}?ssl_ca_certs={certificates}/ca.pem")
 
