@@ -181,7 +181,7 @@ class AccessDenied(StoreRefused, Retriable):
 
 
 class InvalidCredentials(AccessDenied):
-    """The store refuses the credentials or the signature version, or there are no credentials."""
+    """The store refuses the credentials or the signature version, or none are configured."""
 
 
 class UnexpectedResponse(StoreRefused, Retriable):

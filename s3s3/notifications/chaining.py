@@ -16,7 +16,7 @@ from .routing import RouteQueue, Routing
 async def claim_downstream(
     route: Route, config: Config, jobs: RedisJobQueue | None, *, take_over: bool = False
 ) -> None:
-    """Do for each downstream route, whose queue gets the keys of copies, what `claim_route` does."""
+    """Claim each downstream route, whose queue gets the keys of copies; see `claim_route`."""
     if jobs is not None:
         for other in {other.name: other for _, other in _links(route, config)}.values():
             queue = RedisJobQueue.of(jobs.client, other, config.worker.lease_s)

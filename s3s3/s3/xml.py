@@ -93,7 +93,7 @@ def text_of_html(page: str) -> str:
 #: How many pieces of text are read of a page.
 _MAX_TEXTS = 1000
 
-#: How elements begin whose content is not text, and the mark that ends each.
+#: Start and end marks of the elements whose content is not text.
 _SKIPPED = (("<!--", "-->"), ("<script", "</script"), ("<style", "</style"))
 
 

@@ -26,7 +26,7 @@ class ConnectionLost(TransportError):
 
 
 class TransportTimeout(TransportError):
-    """A limit of `limits.Timeouts` was exceeded; the message says what the store did in how much time."""
+    """A limit of `limits.Timeouts` was exceeded; the message names it and the progress made in that time."""
 
 
 class ProtocolError(TransportError):
