@@ -716,6 +716,16 @@ async def test_a_job_knows_where_other_keys_succeeded_since_its_last_failure(job
     assert list((await promoted(jobs)).succeeded) == []
 
 
+async def test_a_key_queued_when_a_circuit_closes_knows_the_success_that_closed_it(jobs: RedisJobQueue) -> None:
+    """The job that closes the circuit is finished later, after the parked keys may have been claimed."""
+    await jobs.trip_circuit(B, "down", "k")
+    await notify(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: DONE, B: parked(B, has_failed=True)})
+    await asyncio.sleep(0.002)
+    await jobs.close_circuit(B, [B, f"{B}:write"])
+    assert set((await promoted(jobs)).succeeded) == {B, f"{B}:write"}
+
+
 # -- outcomes
 
 
