@@ -73,7 +73,8 @@ class GapBackfill:
             if not self._is_leader():
                 continue
             try:
-                gap = await self._jobs.gap()
+                # After Redis has lost its data another listener may lead before this one knows.
+                gap = await self._jobs.gap(self._jobs.consumer)
                 errors = {} if gap is None else await self._backfill(gap)
             except RedisUnavailable as error:
                 log.warning("route %s: cannot check for a gap yet: %s", self._route.name, error)

@@ -108,9 +108,12 @@ class QueueAdmin:
         host, pid, since_ms = found
         return None if host is None else RunningReconcile(host, int(pid), int(since_ms))
 
-    async def gap(self) -> Gap | None:
-        """Return the gap that is not healed yet at every destination, if any."""
-        found = await self._scripts.run("gap", "read")
+    async def gap(self, listener: str = "") -> Gap | None:
+        """Return the gap that is not healed yet at every destination, if any.
+
+        `listener`: return None while another listener than this one leads.
+        """
+        found = await self._scripts.run("gap", "read", listener)
         if not found:
             return None
         is_start_known, age_ms, generation, healed = found

@@ -251,6 +251,18 @@ async def test_a_follower_backfills_nothing(client: Redis) -> None:
     assert await claimed(place.jobs) == {}
 
 
+async def test_a_listener_that_does_not_know_yet_that_another_one_leads_backfills_nothing(client: Redis) -> None:
+    """As after Redis has lost its data, and with it the old leader's lease."""
+    place = await place_with(client, [Entry("a", 1, "e", HOUR_MS)])
+    await client.set(f"{place.jobs.prefix}leader", "another listener")
+    async with running(place.backfill().run()):
+        await asyncio.sleep(0.2)
+        assert not await place.has_healed()
+        assert await claimed(place.jobs) == {}
+        await client.set(f"{place.jobs.prefix}leader", place.jobs.consumer)
+        await until(place.has_healed)
+
+
 async def test_a_backfill_waits_while_the_bulk_lane_is_full(client: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gap_backfill, "MAX_QUEUED", 20)
     pages = [[Entry(f"{page:02}/{number}", 1, "e", HOUR_MS) for number in range(10)] for page in range(10)]
