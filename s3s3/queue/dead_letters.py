@@ -1,0 +1,106 @@
+"""Group dead letters by reason, for the commands, the API and the status page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterable, Iterable
+from dataclasses import dataclass, field
+
+from .base import DeadLetter
+
+#: Reasons that are told apart for each destination; the letters of all others are counted together.
+MAX_REASONS = 100
+
+#: The reason of the letters beyond `MAX_REASONS`.
+OTHER_REASONS = "(other reasons)"
+
+#: Keys that a group names as examples.
+MAX_EXAMPLES = 3
+
+#: What `retry_policy` puts in front of a reason.
+_ATTEMPTS = re.compile(r"^after \d+ attempts?: ")
+
+#: Parts of a reason that differ from object to object, and what replaces them: digests, request ids, sizes, times and
+#: numbers of parts.
+_VARYING = (
+    (re.compile(r"\b[0-9a-f]{32}(-\d+)?\b"), "…"),
+    (re.compile(r"\b(?=[\w-]*\d)[\w-]{20,}\b"), "…"),
+    (re.compile(r"\b\d[\d,.]*(?= (?:bytes|[KMGT]iB|s|ms|min)\b)"), "N"),
+    (re.compile(r"\bpart \d+"), "part N"),
+)
+
+
+@dataclass
+class DeadLetterGroup:
+    """The dead letters of one destination that have the same reason.
+
+    Attributes:
+        reason: without what differs from object to object, as `common_reason` returns it.
+        oldest_ms: when the first of them became one (Unix time); `newest_ms`: the last.
+        keys: up to `MAX_EXAMPLES` of them.
+    """
+
+    destination: str
+    reason: str
+    count: int = 0
+    oldest_ms: int = 0
+    newest_ms: int = 0
+    keys: list[str] = field(default_factory=list)
+
+    def add(self, letter: DeadLetter) -> None:
+        """Count a letter."""
+        at_ms = letter.dead_lettered_ms
+        self.oldest_ms = min(self.oldest_ms, at_ms) if self.count else at_ms
+        self.newest_ms = max(self.newest_ms, at_ms)
+        self.count += 1
+        if len(self.keys) < MAX_EXAMPLES:
+            self.keys.append(letter.key)
+
+
+def common_reason(letter: DeadLetter) -> str:
+    """Return a dead letter's reason without what differs from object to object: the same for each with this problem."""
+    text = _ATTEMPTS.sub("", letter.reason)
+    text = text.removeprefix(f"{letter.destination}: ").replace(repr(letter.key), "an object")
+    for pattern, replacement in _VARYING:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def group_dead_letters(letters: Iterable[DeadLetter]) -> list[DeadLetterGroup]:
+    """Return dead letters grouped by destination and reason, the largest group first."""
+    groups = _Groups()
+    for letter in letters:
+        groups.add(letter)
+    return groups.sorted()
+
+
+async def read_groups(letters: AsyncIterable[DeadLetter], limit: int = 0) -> list[DeadLetterGroup]:
+    """Return what `group_dead_letters` does, of `QueueAdmin.dead_letters`; `limit`: of so many letters (0: all).
+
+    Memory is bounded, for any number of letters.
+    """
+    groups, number = _Groups(), 0
+    async for letter in letters:
+        groups.add(letter)
+        number += 1
+        if number == limit:
+            break
+    return groups.sorted()
+
+
+class _Groups:
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, str], DeadLetterGroup] = {}
+        self._reasons: dict[str, int] = {}
+
+    def add(self, letter: DeadLetter) -> None:
+        name, reason = letter.destination, common_reason(letter)
+        if (name, reason) not in self._groups:
+            if self._reasons.get(name, 0) >= MAX_REASONS:
+                reason = OTHER_REASONS
+            else:
+                self._reasons[name] = self._reasons.get(name, 0) + 1
+        self._groups.setdefault((name, reason), DeadLetterGroup(name, reason)).add(letter)
+
+    def sorted(self) -> list[DeadLetterGroup]:
+        return sorted(self._groups.values(), key=lambda group: (-group.count, group.destination, group.reason))
