@@ -1,4 +1,4 @@
-"""asyncio helpers: timeouts, background tasks, cancellation, running a coroutine from sync code.
+"""asyncio helpers: timeouts, pauses, background tasks, cancellation, running a coroutine from sync code.
 
 `timeout` limits time, never `asyncio.wait_for`: in Python 3.10 and 3.11 that loses a cancellation that arrives together
 with the result, and the task runs on. asyncio.TaskGroup needs Python 3.11.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import sys
 import threading
 from collections.abc import Coroutine, Iterable
@@ -28,6 +29,16 @@ CANCEL_INTERVAL_S = 0.5
 
 #: Default time that running copies have to finish after a stop.
 DRAIN_S = 60.0
+
+
+def backoff_s(failures: int, initial_s: float, max_s: float) -> float:
+    """Return the pause after this many failures in a row (from 1): exponential, its upper half random.
+
+    The longest one is `initial_s` after the first failure, and doubles up to `max_s`. Without jitter, what failed
+    together would be retried together.
+    """
+    longest_s = min(initial_s * 2.0 ** min(failures - 1, 60), max_s)
+    return random.uniform(longest_s / 2, longest_s)
 
 
 async def cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:

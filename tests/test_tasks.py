@@ -8,11 +8,28 @@ import time
 
 import pytest
 
-from s3s3.tasks import cancel, run_sync, run_until_stopped, run_with_background, wait_first, wait_with_timeout
+from s3s3.tasks import (
+    backoff_s,
+    cancel,
+    run_sync,
+    run_until_stopped,
+    run_with_background,
+    wait_first,
+    wait_with_timeout,
+)
 
 
 async def wait_forever() -> None:
     await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("failures", "longest_s"), [(1, 5), (2, 10), (3, 20), (8, 640), (9, 900), (50, 900), (100_000, 900)]
+)
+def test_backoff_doubles_up_to_a_limit_with_jitter(failures: int, longest_s: float) -> None:
+    pauses_s = [backoff_s(failures, 5, 900) for _ in range(200)]
+    assert longest_s / 2 <= min(pauses_s) < 0.6 * longest_s
+    assert 0.9 * longest_s < max(pauses_s) <= longest_s
 
 
 async def test_cancel_waits_until_the_tasks_have_ended() -> None:

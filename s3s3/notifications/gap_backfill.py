@@ -13,13 +13,15 @@ from ..model import Lane, Route, matcher
 from ..queue.base import Gap, JobRequest
 from ..queue.redis_queue import RedisJobQueue
 from ..s3 import Store
+from ..tasks import backoff_s
 
 log = logging.getLogger(__name__)
 
-#: Time between two checks for a gap, and the first backoff after a failed backfill, in s.
+#: Time between two checks for a gap, in s.
 CHECK_INTERVAL_S = 2.0
 
-#: Longest backoff after failed backfills, in s. Each may compare whole buckets.
+#: Longest backoff after the first failed backfill, and after further ones, in s. Each may compare whole buckets.
+INITIAL_BACKOFF_S = 4.0
 MAX_BACKOFF_S = 300.0
 
 #: How often stores are probed during a backoff, in s.
@@ -67,7 +69,7 @@ class GapBackfill:
 
     async def run(self) -> None:
         """Check for a gap at an interval, and backfill it; never returns. The gap remains until that succeeds."""
-        backoff_s = CHECK_INTERVAL_S
+        failures = 0
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
             if not self._is_leader():
@@ -82,17 +84,18 @@ class GapBackfill:
             except S3S3Error as error:
                 errors = {self._route.source.name: str(error)}
             if not errors:
-                backoff_s = CHECK_INTERVAL_S
+                failures = 0
                 continue
-            backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+            failures += 1
+            pause_s = backoff_s(failures, INITIAL_BACKOFF_S, MAX_BACKOFF_S)
             reasons = "; ".join(f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in errors.items())
             log.warning("route %s: the gap stays open and is backfilled again within %.0f s: %s",
-                        self._route.name, backoff_s, reasons)  # fmt: skip
-            await self._wait(backoff_s, errors.keys())
+                        self._route.name, pause_s, reasons)  # fmt: skip
+            await self._wait(pause_s, errors.keys())
 
-    async def _wait(self, backoff_s: float, names: Collection[str]) -> None:
+    async def _wait(self, pause_s: float, names: Collection[str]) -> None:
         """Wait; end early when one of these stores that did not answer answers again."""
-        until_s = time.monotonic() + backoff_s
+        until_s = time.monotonic() + pause_s
         down: set[str] = set()
         while (rest_s := until_s - time.monotonic()) > 0:
             still_down = set(names) & set(await self._unavailable())

@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ..errors import RedisUnavailable
 from ..model import Notification
 from ..queue.redis_calls import RedisRetry
-from ..tasks import run_until_stopped, run_with_background, wait_with_timeout
+from ..tasks import backoff_s, run_until_stopped, run_with_background, wait_with_timeout
 from .message import printable_message
 from .routing import Routing
 from .s3_events import parse_events
@@ -89,7 +89,7 @@ class SqsSource(NotificationSource):
         await asyncio.gather(*(self._poll_loop(stop) for _ in range(CONCURRENT_POLLS)))
 
     async def _poll_loop(self, stop: asyncio.Event) -> None:
-        backoff_s = INITIAL_BACKOFF_S
+        failures = 0
         while not stop.is_set():
             try:
                 async with self._connecting:
@@ -112,10 +112,10 @@ class SqsSource(NotificationSource):
                     log.exception("%s: unforeseen error", self)
                 self._health.record_failure(reason)
             else:
-                backoff_s = INITIAL_BACKOFF_S
+                failures = 0
                 continue
-            await wait_with_timeout(stop, backoff_s)
-            backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
+            failures += 1
+            await wait_with_timeout(stop, backoff_s(failures, INITIAL_BACKOFF_S, MAX_BACKOFF_S))
 
     def _connect(self) -> None:
         client = connect(self._url, self._region, self._endpoint_url)

@@ -16,7 +16,7 @@ from ..errors import RedisUnavailable, SubscriptionStale
 from ..queue.base import boottime_s
 from ..queue.connection import subscriber
 from ..queue.redis_calls import INITIAL_BACKOFF_S, MAX_BACKOFF_S, translate_errors
-from ..tasks import run_with_background
+from ..tasks import backoff_s, run_with_background
 
 log = logging.getLogger(__name__)
 
@@ -153,16 +153,16 @@ class Subscription:
 
     async def run(self) -> None:
         """Stay subscribed; never returns."""
-        backoff_s = INITIAL_BACKOFF_S
+        failures = 0
         while True:
             try:
                 await run_with_background(self._receive(), self._ping_loop())
             except RedisUnavailable as error:
-                if self.alive or backoff_s == INITIAL_BACKOFF_S:
+                failures = 1 if self.alive else failures + 1
+                if failures == 1:
                     log.warning("channel %s: %s; subscribing again", self._channel, error)
-                backoff_s = INITIAL_BACKOFF_S if self.alive else min(backoff_s * 2, MAX_BACKOFF_S)
                 self.alive = False
-            await asyncio.sleep(backoff_s)
+            await asyncio.sleep(backoff_s(failures, INITIAL_BACKOFF_S, MAX_BACKOFF_S))
 
     async def _receive(self) -> None:
         channels = self._channel, self._ping_channel, self._checkpoint_channel

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import re
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from ..errors import RedisUnavailable
-from ..tasks import wait_with_timeout
+from ..tasks import backoff_s, wait_with_timeout
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +123,7 @@ class RedisRetry:
 
     async def run(self, call: Callable[[], Awaitable[Response]], stop: asyncio.Event | None = None) -> Response:
         """Call until Redis responds; return the result. Raises RedisUnavailable only while `stop` is set."""
-        backoff_s = INITIAL_BACKOFF_S
+        failures = 0
         while True:
             try:
                 response = await call()
@@ -132,12 +131,12 @@ class RedisRetry:
                 if self._is_available:
                     log.warning("retrying until Redis is available: %s", error)
                 self._is_available = False
-                delay_s = random.uniform(backoff_s / 2, backoff_s)
+                failures += 1
+                delay_s = backoff_s(failures, INITIAL_BACKOFF_S, MAX_BACKOFF_S)
                 if stop is None:
                     await asyncio.sleep(delay_s)
                 elif await wait_with_timeout(stop, delay_s):
                     raise
-                backoff_s = min(backoff_s * 2, MAX_BACKOFF_S)
             else:
                 if not self._is_available:
                     log.warning("Redis is available again")

@@ -12,6 +12,7 @@ from ..config import WorkerSettings
 from ..errors import ReconcileInProgress, RedisUnavailable, S3S3Error
 from ..queue.redis_queue import RedisJobQueue
 from ..queue.tracker import MAX_OUTAGE_S, OutcomeTracker
+from ..tasks import backoff_s
 from ..transfer.route_stores import RouteStores
 from .comparison import ReconcileOptions
 from .lock import run_exclusive
@@ -23,8 +24,8 @@ log = logging.getLogger(__name__)
 #: A reconcile may start this much early, in seconds: the one before it was measured by several clocks.
 CLOCK_TOLERANCE_S = 1.5
 
-#: Pause before what a reconcile could not compare is compared again, in seconds; each failure doubles it. It is never
-#: longer than the interval between reconciles.
+#: Longest pause before what a reconcile could not compare is compared again, in seconds; each failure doubles it. It is
+#: never longer than the interval between reconciles.
 INITIAL_RETRY_S = 60.0
 MAX_RETRY_S = 3600.0
 
@@ -135,4 +136,4 @@ class PeriodicReconcile:
 
 
 def _retry_s(failures: int, every_s: float) -> float:
-    return float(min(INITIAL_RETRY_S * 2 ** max(failures - 1, 0), MAX_RETRY_S, every_s))
+    return backoff_s(max(failures, 1), INITIAL_RETRY_S, min(MAX_RETRY_S, every_s))

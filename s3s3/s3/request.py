@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -25,6 +24,7 @@ from ..errors import (
     UnexpectedResponse,
 )
 from ..model import MAX_KEY_BYTES, Endpoint
+from ..tasks import backoff_s
 from .address import Address, Query, RequestTarget, encode_query
 from .error_mapping import WRITES, error_for_failure, error_for_response, not_from_store
 from .objects import S3Response, http_date_ms
@@ -38,9 +38,9 @@ from .xml import RESULT_LIMIT_BYTES, parse_result
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
-#: The longest pause before the second attempt; the pause before each further attempt may be PAUSE_FACTOR times as long.
+#: Longest pause before the second attempt, and before further ones, in s.
 INITIAL_BACKOFF_S = 0.5
-PAUSE_FACTOR = 4
+MAX_BACKOFF_S = 2.0
 
 #: The whole body, or a function that returns an iterator over it.
 Body = bytes | Callable[[], AsyncIterator[bytes]]
@@ -159,24 +159,22 @@ class Request(NamedTuple):
 
 
 class Retries:
-    """Counts the attempts at one request, and pauses between them with full jitter."""
+    """Counts the failed attempts at one request, and pauses after them."""
 
-    __slots__ = ("_left", "_max_pause_s")
+    __slots__ = ("_failures",)
 
     def __init__(self) -> None:
-        self._left = ATTEMPTS - 1
-        self._max_pause_s = INITIAL_BACKOFF_S
+        self._failures = 0
 
     async def pause(self, error: StoreError) -> None:
         """Wait before the next attempt; raise the error if no attempt is left or a retry cannot help in seconds."""
-        if not self._left or not isinstance(error, StoreUnavailable | IntegrityError):
+        self._failures += 1
+        if self._failures >= ATTEMPTS or not isinstance(error, StoreUnavailable | IntegrityError):
             raise error
-        self._left -= 1
         cause = error.__cause__
         if isinstance(cause, TransportError) and cause.reused and not cause.answered and cause.__cause__ is None:
             return  # the store had already closed a kept connection, which does not mean that it has a problem
-        await asyncio.sleep(random.uniform(0, self._max_pause_s))
-        self._max_pause_s *= PAUSE_FACTOR
+        await asyncio.sleep(backoff_s(self._failures, INITIAL_BACKOFF_S, MAX_BACKOFF_S))
 
 
 def internal_error(error: Exception, store: str, operation: str, key: str | None) -> InternalError:

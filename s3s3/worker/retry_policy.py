@@ -30,7 +30,6 @@ alone: others succeeded while it failed.
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Collection, Container, Sequence
 from enum import Enum
 
@@ -47,6 +46,7 @@ from ..errors import (
 )
 from ..model import Outcome, Result, outcome_fields
 from ..queue.base import MAX_PROBE_INTERVAL_S, Disposition, DispositionKind
+from ..tasks import backoff_s
 
 INITIAL_RETRY_S = 5.0
 MAX_RETRY_S = 900.0
@@ -72,15 +72,6 @@ class Cause(Enum):
     FINAL = "final"
     OBJECT = "object"
     STORE = "store"
-
-
-def backoff_s(attempts: int) -> float:
-    """Return the delay after `attempts` failures: exponential, its upper half random.
-
-    Without jitter, jobs that failed together would be retried together.
-    """
-    max_s = min(INITIAL_RETRY_S * 2.0 ** min(attempts - 1, 30), MAX_RETRY_S)
-    return random.uniform(max_s / 2, max_s)
 
 
 def unavailable_store(error: Exception | None) -> str:
@@ -173,13 +164,13 @@ def disposition_for(
     elif cause is Cause.STORE and store in open_circuits:
         disposition = Disposition(DispositionKind.PARK, circuit=store, has_failed=True)
     elif cause is Cause.STORE:
-        delay_s = min(backoff_s(attempts + 1), MAX_PROBE_INTERVAL_S)
+        delay_s = backoff_s(attempts + 1, INITIAL_RETRY_S, MAX_PROBE_INTERVAL_S)
         disposition = Disposition(DispositionKind.RETRY_UNCOUNTED, delay_s)
     elif attempts + 1 >= max_attempts:
         count = f"{attempts + 1} attempts" if attempts else "1 attempt"
         disposition = Disposition(DispositionKind.DEAD_LETTER, reason=f"after {count}: {outcome.reason}")
     else:
-        disposition = Disposition(DispositionKind.RETRY, backoff_s(attempts + 1))
+        disposition = Disposition(DispositionKind.RETRY, backoff_s(attempts + 1, INITIAL_RETRY_S, MAX_RETRY_S))
     return disposition
 
 

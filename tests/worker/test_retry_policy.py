@@ -23,7 +23,6 @@ from s3s3.model import Outcome, Proof, Result
 from s3s3.queue.base import MAX_PROBE_INTERVAL_S, Disposition, DispositionKind
 from s3s3.worker.retry_policy import (
     Cause,
-    backoff_s,
     cause_of,
     disposition_for,
     may_concern_one_object,
@@ -249,13 +248,10 @@ def test_lost_lease_releases_without_counting_an_attempt() -> None:
     assert settled(Cause.OBJECT, 7, error=LeaseLost("over")) == Disposition(DispositionKind.RELEASE)
 
 
-@pytest.mark.parametrize(
-    ("attempts", "longest_s"), [(1, 5), (2, 10), (3, 20), (8, 640), (9, 900), (50, 900), (100_000, 900)]
-)
-def test_backoff_doubles_up_to_a_limit_with_jitter(attempts: int, longest_s: float) -> None:
-    delays_s = [backoff_s(attempts) for _ in range(200)]
-    assert longest_s / 2 <= min(delays_s) < 0.6 * longest_s
-    assert 0.9 * longest_s < max(delays_s) <= longest_s
+def test_each_counted_attempt_doubles_the_delay() -> None:
+    for attempts, longest_s in ((0, 5), (1, 10), (6, 320)):
+        delays_s = [settled(Cause.OBJECT, attempts).delay_s for _ in range(100)]
+        assert longest_s / 2 <= min(delays_s) < max(delays_s) <= longest_s
 
 
 @pytest.mark.parametrize(
