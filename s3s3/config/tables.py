@@ -69,6 +69,14 @@ class Connection(Table):
         description="OrdinaryCallingFormat is path style, SubdomainCallingFormat is virtual-host style.")
     signature_version: Literal["s3", "s3v4"] = Field("s3", description='Signature version: "s3" is V2, "s3v4" is V4.')
     region: Text = Field("us-east-1", description="Region for AWS and for V4 signatures.")
+    connect_timeout: Duration | None = Field(None, ge=1, le=3600, examples=["10s"],
+        description="Time for a connection, with name resolution and TLS. Default: 10 s.")
+    read_timeout: Duration | None = Field(None, ge=1, le=3600, examples=["60s"],
+        description="Time for the start of a response, and without a byte of a body. Default: 60 s. A PUT or DELETE "
+        "may take lease_s of [worker].")
+    list_timeout: Duration | None = Field(None, ge=1, le=3600, examples=["5m"],
+        description="Time for one page of a listing, which a store with many deleted objects may need. Default: 5m, or "
+        "read_timeout where that is longer.")
 
     @field_validator("aws_secret_access_key")
     @classmethod
@@ -118,6 +126,9 @@ class Bucket(Connection):
             "bucket_name": f"{self.bucket_name}{getattr(self, 'bucket_suffix', '')}",
             "access_key_id": self.aws_access_key_id.get_secret_value() if self.aws_access_key_id else None,
             "secret_access_key": self.aws_secret_access_key,
+            "connect_timeout_s": self.connect_timeout,
+            "read_timeout_s": self.read_timeout,
+            "list_timeout_s": self.list_timeout,
             "path_style": self.calling_format == "OrdinaryCallingFormat",
             "multipart_threshold_bytes": min(threshold_bytes, SINGLE_PUT_LIMIT_BYTES),
         }

@@ -157,7 +157,8 @@ class MirroredRoute:
 async def destination_stores(endpoint: Endpoint, settings: WorkerSettings) -> AsyncIterator[tuple[Store, Store]]:
     """Open a destination twice: for copies, and with short timeouts for requests while a client waits."""
     connections = settings.concurrency + EXTRA_CONNECTIONS
-    copy_store = Store(endpoint, connections=connections, timeouts=Timeouts(write_s=settings.lease_s))
+    timeouts = Timeouts(write_s=settings.lease_s).for_endpoint(endpoint)
+    copy_store = Store(endpoint, connections=connections, timeouts=timeouts)
     client_store = Store(endpoint, connections=LOOKUP_CONNECTIONS, timeouts=LOOKUP_TIMEOUTS)
     async with copy_store, client_store:
         yield copy_store, client_store

@@ -23,7 +23,7 @@ class BucketAdmin:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._requester = S3Requester(endpoint, connections=1, timeouts=Timeouts())
+        self._requester = S3Requester(endpoint, connections=1, timeouts=Timeouts().for_endpoint(endpoint))
 
     async def close(self) -> None:
         """Close the connection."""

@@ -49,6 +49,7 @@ class Store:
     Args:
         source_prefix: the prefix of the route's source, which `endpoint.prefix` replaces here; equal for the source.
         connections: the maximum number of connections.
+        timeouts: None: the defaults, and what the endpoint's table sets.
         list_version: 1 if the store is known not to support list-type=2; otherwise the first listing finds out.
         rate_limiter: delays every request.
     """
@@ -59,13 +60,14 @@ class Store:
         *,
         source_prefix: str = "",
         connections: int = 64,
-        timeouts: Timeouts = Timeouts(),  # noqa: B008  # frozen
+        timeouts: Timeouts | None = None,
         list_version: Literal[1, 2] = 2,
         rate_limiter: RateLimiter | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.name = endpoint.name
         self._mapper = KeyMapper(endpoint, source_prefix)
+        timeouts = timeouts or Timeouts().for_endpoint(endpoint)
         self._requester = S3Requester(endpoint, connections=connections, timeouts=timeouts, rate_limiter=rate_limiter)
         put_headers = {
             "x-amz-storage-class": endpoint.storage_class,

@@ -150,7 +150,7 @@ def error_for_failure(
     """Return the error for a request that got no complete response."""
     if isinstance(error, BodyLengthMismatch):
         return IntegrityError(str(error), store=endpoint.name, operation=operation, key=key)
-    message, advice = _failure(endpoint, address, error)
+    message, advice = _failure(endpoint, address, operation, error)
     store_error = StoreUnavailable(message, store=endpoint.name, operation=operation, key=key, advice=advice)
     store_error.indeterminate = operation in WRITES and error.sent
     return store_error
@@ -255,7 +255,7 @@ _ADVICE = {
 }
 
 
-def _failure(endpoint: Endpoint, address: Address, error: TransportError) -> tuple[str, str]:
+def _failure(endpoint: Endpoint, address: Address, operation: str, error: TransportError) -> tuple[str, str]:
     """Return message and advice."""
     cause, table = error.__cause__, endpoint.table
     if isinstance(error, ConnectFailed):
@@ -265,7 +265,9 @@ def _failure(endpoint: Endpoint, address: Address, error: TransportError) -> tup
     if isinstance(error, PrematureResponse):
         return f"{address} reported success before it had the whole body", ""
     if isinstance(error, TransportTimeout):
-        return f"{address} did not answer in time: {error}", ""
+        setting = {"LIST": "list_timeout", "GET": "read_timeout", "HEAD": "read_timeout"}.get(operation)
+        advice = f"if it needs more time, raise {setting} in {table}" if setting else ""
+        return f"{address} did not answer in time: {error}", advice
     assert isinstance(error, ConnectionLost)
     advice = "" if endpoint.is_secure or error.reused else f"if it speaks HTTPS there, set is_secure = true in {table}"
     event = "closed" if cause is None else f"lost ({cause})"

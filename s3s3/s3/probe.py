@@ -120,7 +120,7 @@ async def _probe_listing(
 
 async def _list(endpoint: Endpoint) -> tuple[ListPage | None, StoreError | None, float]:
     """Return the first page or the error, and by how many seconds the store's clock is ahead of the local one."""
-    requester = S3Requester(endpoint, connections=1, timeouts=_TIMEOUTS)
+    requester = S3Requester(endpoint, connections=1, timeouts=_TIMEOUTS.for_endpoint(endpoint))
     listed, store_error = None, None
     try:
         listed = await BucketLister(requester, endpoint, KeyMapper(endpoint, endpoint.prefix)).fetch_page()
@@ -149,7 +149,7 @@ async def _probe_read(endpoint: Endpoint, capabilities: StoreCapabilities, entri
     """Read a small listed object, or a missing one if there is none. Raises StoreUnavailable."""
     small = [entry for entry in entries if entry.size_bytes <= _SMALL_BYTES]
     key = next((entry.key for entry in small if md5_of_etag(entry.etag)), entries[0].key if entries else None)
-    async with Store(endpoint, source_prefix=endpoint.prefix, timeouts=_TIMEOUTS) as store:
+    async with Store(endpoint, source_prefix=endpoint.prefix, timeouts=_TIMEOUTS.for_endpoint(endpoint)) as store:
         try:
             stream, content = await store.fetch(key or endpoint.prefix + _probe_key(), _SMALL_BYTES)
             await stream.close()
@@ -176,7 +176,7 @@ def _probe_key() -> str:
 async def _probe_writes(endpoint: Endpoint, capabilities: StoreCapabilities) -> None:
     """Write a few objects, list and read them, and delete them. Raises StoreUnavailable."""
     unique = replace(endpoint, prefix=f"{endpoint.prefix}{_probe_key()}/")
-    async with Store(unique, timeouts=_TIMEOUTS) as store:
+    async with Store(unique, timeouts=_TIMEOUTS.for_endpoint(endpoint)) as store:
         try:
             for step in (_put, _put_with_wrong_md5, _list_written, _read_written):
                 await step(store, capabilities)

@@ -63,12 +63,12 @@ async def opened(
         budget: shared with other routes; None: a budget of its own.
         limits: rate limiters by destination.
     """
-    timeouts = Timeouts(write_s=settings.lease_s)
     connections = settings.concurrency + EXTRA_CONNECTIONS
     async with AsyncExitStack() as stack:
         stores = []
         for endpoint in (route.source, *route.destinations):
             rate_limiter = None if endpoint is route.source else limits.get(endpoint.name)
+            timeouts = Timeouts(write_s=settings.lease_s).for_endpoint(endpoint)
             store = Store(
                 endpoint, source_prefix=route.source.prefix, connections=connections, timeouts=timeouts,
                 rate_limiter=rate_limiter,

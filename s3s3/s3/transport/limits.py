@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from ...model import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,19 @@ class Timeouts:
     keep_s: float = 15
     min_bytes_per_s: float = 16 * 1024
     rate_window_s: float = 60
+
+    def for_endpoint(self, endpoint: Endpoint) -> Timeouts:
+        """Return these limits with those that the endpoint's table sets.
+
+        Without a `list_timeout`, a page of a listing may take at least as long as a read.
+        """
+        read_s = endpoint.read_timeout_s or self.read_s
+        return replace(
+            self,
+            connect_s=endpoint.connect_timeout_s or self.connect_s,
+            read_s=read_s,
+            list_s=endpoint.list_timeout_s or max(self.list_s, read_s),
+        )
 
 
 #: For HEAD requests of the mirror: its clients wait for the result.

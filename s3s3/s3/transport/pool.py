@@ -109,7 +109,8 @@ class Pool:
         """Schedule the next check: one timer for all, because one per request costs more than the signature."""
         if self._timer is None and not self._closed:
             timeouts = self._timeouts
-            interval_s = min(1.0, timeouts.read_s / 4, timeouts.write_s / 4, timeouts.rate_window_s / 4)
+            shortest_s = min(timeouts.read_s, timeouts.list_s, timeouts.write_s, timeouts.rate_window_s)
+            interval_s = min(1.0, shortest_s / 4)
             self._timer = loop.call_later(interval_s, self._check, loop)
             self._check_due_s = loop.time() + interval_s
 
