@@ -102,6 +102,7 @@ async def _proxy(
         key_to_url=partial(source_url, settings.source),
         rules=UrlRules(https_only=source.is_secure, private=settings.private, trusted=(source.host, source.port)),
         headers_for=provenance.proxy_headers,
+        spool_budget=shared.budget,
         timeouts=UPSTREAM_TIMEOUTS,
     )
     async with destination_stores(settings.destination, shared.worker) as (copy_store, client_store):

@@ -14,6 +14,8 @@ from .objects import (
     ObjectStream,
     PutResult,
     Source,
+    Spool,
+    SpooledBody,
     http_date_ms,
 )
 from .request import Priority, RateLimiter, internal_error
@@ -21,6 +23,6 @@ from .signing import Credentials
 from .transport.limits import Timeouts
 
 __all__ = ["RECORDED_ETAG", "RECORDED_HEADERS", "TAGGING", "BodyReader", "BucketAdmin", "Credentials", "ObjectInfo",
-           "ObjectStream", "Page", "Priority", "PutResult", "RateLimiter", "Source", "Store", "Timeouts",
-           "create_resource", "http_date_ms", "internal_error", "not_from_store",
+           "ObjectStream", "Page", "Priority", "PutResult", "RateLimiter", "Source", "Spool", "SpooledBody", "Store",
+           "Timeouts", "create_resource", "http_date_ms", "internal_error", "not_from_store",
 ]  # fmt: skip

@@ -15,9 +15,13 @@ from .error_mapping import advice_for_pages, not_from_store
 from .listing import BucketLister, Page
 from .multipart import Multipart
 from .objects import (
+    BodyReader,
     ObjectInfo,
     ObjectStream,
     PutResult,
+    S3Response,
+    Spool,
+    body_chunks,
     has_store_header,
     is_encrypted,
     is_from_store,
@@ -36,8 +40,12 @@ from .request import (
     internal_error,
     no_check,
 )
+from .transport.errors import TransportError
 from .transport.limits import Timeouts
 from .xml import etag_in_body
+
+#: What to request an object with if the response of unknown length to the other one was not what the store has.
+_OTHER_ENCODING = {"gzip": "identity", "identity": "gzip"}
 
 
 class Store:
@@ -52,6 +60,7 @@ class Store:
         timeouts: None: the defaults, and what the endpoint's table sets.
         list_version: 1 if the store is known not to support list-type=2; otherwise the first listing finds out.
         rate_limiter: delays every request.
+        spool: reads an object that a GET returns without Content-Length; None: such a response is refused.
     """
 
     def __init__(
@@ -63,6 +72,7 @@ class Store:
         timeouts: Timeouts | None = None,
         list_version: Literal[1, 2] = 2,
         rate_limiter: RateLimiter | None = None,
+        spool: Spool | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.name = endpoint.name
@@ -76,6 +86,7 @@ class Store:
         }
         self._put_headers = {name: value for name, value in put_headers.items() if value is not None}
         self._list_version = list_version
+        self._spool = spool
         self.multipart = Multipart(self._requester, self._mapper, self._put_headers)
         self.attributes = ObjectAttributes(self._requester, self._mapper)
 
@@ -102,21 +113,32 @@ class Store:
 
         A response that does not show that an S3 store sent it is confirmed by a HEAD. IntegrityError: they contradict.
 
+        A proxy that changes the content cannot announce a Content-Length. Many decompress what has a Content-Encoding
+        for a client that does not accept that (nginx with `gunzip`, GCS, R2), and others compress for one that does.
+        So an object without a length is requested both ways. If it has none either way, its content is spooled.
+
         Returns the stream, and the content; None if the object is larger: the caller reads and closes the stream.
         """
-        request = Request("GET", key, self._mapper.encoded_key(key))
+        request = get = Request("GET", key, self._mapper.encoded_key(key))
         retries = Retries()
         confirmed = None
         while True:
             try:
                 response = await self._requester.send(request)
+                if response.length is None:
+                    if not request.accept_encoding:
+                        response.close()
+                        request = request._replace(accept_encoding="gzip")
+                        continue
+                    stream = await self._spooled(request, response)
+                    return stream, None if stream.info.size_bytes > limit_bytes else await stream.body()
                 try:
                     info = object_info(self.name, "GET", key, response)
                 except UnexpectedResponse:
                     response.close()
                     raise
                 response.lift_deadline()
-                stream = ObjectStream(info, response, lambda error: self._requester.transport_error(request, error))
+                stream = ObjectStream(info, response, lambda error: self._requester.transport_error(get, error))
                 content = None if info.size_bytes > limit_bytes else await stream.body()
                 if is_from_store(response.headers, info.etag) or confirmed == (info.size_bytes, info.etag):
                     return stream, content
@@ -126,10 +148,41 @@ class Store:
                     return stream, content
             except StoreError as error:
                 await retries.pause(error)
+                if request.accept_encoding:
+                    request = request._replace(accept_encoding=_OTHER_ENCODING[request.accept_encoding])
             except Exception as error:
                 if isinstance(error, S3S3Error):
                     raise
                 raise internal_error(error, self.name, "GET", key) from error
+
+    async def _spooled(self, request: Request, response: S3Response) -> ObjectStream:
+        """Read the body of a GET of unknown length to its end.
+
+        Its end is proven by the MD5 in the ETag, or by a HEAD. IntegrityError: that shows another object.
+        """
+        assert request.key is not None
+        headers = response.headers
+
+        def to_store_error(error: TransportError) -> StoreError:
+            return self._requester.transport_error(request, error)
+
+        etag, size_bytes, md5 = strong_etag(headers), None, ""
+        content: BodyReader = response
+        has_evidence = is_from_store(headers, etag)
+        try:
+            if self._spool is not None and response.status == 200 and (has_evidence or has_store_header(headers)):
+                response.lift_deadline()
+                content, size_bytes, md5 = await self._spool(body_chunks(response, request.key, to_store_error))
+            info = object_info(self.name, "GET", request.key, response, size_bytes)
+            if not has_evidence or info.encrypted or md5_of_etag(etag) != md5:
+                found = await self.head(request.key)
+                if found is None or found.size_bytes != size_bytes or etag not in ("", found.etag):
+                    raise self._contradiction("GET", info, "HEAD", found)  # noqa: TRY301
+                info = info._replace(etag=found.etag)
+        except BaseException:
+            content.close(abort=True)
+            raise
+        return ObjectStream(info, content, to_store_error)
 
     async def head(self, key: str) -> ObjectInfo | None:
         """Describe an object. Return None on a 404, which can also mean that the bucket does not exist.
@@ -153,10 +206,14 @@ class Store:
         """HEAD an object. Return what `head` does, and whether only an object store sends such a response."""
         request = Request("HEAD", key, self._mapper.encoded_key(key))
         response = await self._requester.call(request)
+        if response.length is None and response.status == 200:  # see `fetch`
+            response = await self._requester.call(request._replace(accept_encoding="gzip"))
         has_evidence = has_store_header(response.headers)
         try:
             if response.status == 404:
                 return None, has_evidence
+            if response.length is None and response.status == 200:
+                return await self._head_of_unknown_length(key, response), has_evidence
             info = object_info(self.name, "HEAD", key, response)
         except Exception as error:
             if isinstance(error, StoreError):
@@ -168,6 +225,14 @@ class Store:
             if entry is None or entry.size_bytes != info.size_bytes or len(etags) > 1:
                 raise self._contradiction("HEAD", info, "the listing", entry)
         return info, has_evidence
+
+    async def _head_of_unknown_length(self, key: str, response: S3Response) -> ObjectInfo:
+        """Return an object's description with the size from a listing, of which a HEAD has none."""
+        entry = await self._listed(key)
+        info = object_info(self.name, "HEAD", key, response, entry and entry.size_bytes)
+        if entry is None or info.etag not in ("", entry.etag):
+            raise self._contradiction("HEAD", info, "the listing", entry)
+        return info._replace(etag=entry.etag)
 
     async def _listed(self, key: str) -> Entry | None:
         """Return an object's entry in a listing; None if it has none. Raises UnexpectedResponse for other content."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from ..errors import IntegrityError, StoreError, StoreUnavailable, UnexpectedResponse
 from ..model import Endpoint
@@ -34,6 +34,9 @@ _STORE_HEADER_PREFIXES = ("x-amz-meta-", "x-amz-server-side-encryption", "x-goog
 _PAGE_TYPES = ("text/html", "application/xhtml")
 _HEX_DIGITS = "0123456789abcdefABCDEF"
 
+#: How much of a body of unknown length is read at a time.
+_CHUNK_BYTES = 256 * 1024
+
 #: In UTC; naive datetimes are twice as fast as aware ones.
 EPOCH = datetime(1970, 1, 1)
 _MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -54,6 +57,18 @@ class BodyReader(Protocol):
 
     def close(self, *, abort: bool = False) -> None:
         """Release what it uses; `abort`: the body has not been read to its end. May be called twice."""
+
+
+class SpooledBody(NamedTuple):
+    """A body that has been read to its end. `md5` is in hex digits."""
+
+    content: BodyReader
+    size_bytes: int
+    md5: str
+
+
+#: Reads a body of unknown length to its end. Raises TooLarge, SpoolUnavailable, and what the body raises.
+Spool: TypeAlias = Callable[[AsyncGenerator[bytes, None]], Awaitable[SpooledBody]]
 
 
 class S3Response:
@@ -136,9 +151,15 @@ class ObjectInfo(NamedTuple):
         return {name: value for name, value in records.items() if value is not None}
 
 
-def object_info(store: str, operation: str, key: str, response: S3Response) -> ObjectInfo:
-    """Read an object's metadata. Raises UnexpectedResponse for a response without content or without Content-Length."""
-    headers, size_bytes = response.headers, response.length
+def object_info(
+    store: str, operation: str, key: str, response: S3Response, size_bytes: int | None = None
+) -> ObjectInfo:
+    """Read an object's metadata; `size_bytes`: its size if the response has no Content-Length, but it is known.
+
+    Raises UnexpectedResponse for a response without content, or of unknown size.
+    """
+    headers = response.headers
+    size_bytes = response.length if size_bytes is None else size_bytes
     if size_bytes is None or response.status != 200:
         missing = "Content-Length" if size_bytes is None else "content"
         raise UnexpectedResponse(f"the response has no {missing}", store=store, operation=operation, key=key)
@@ -216,6 +237,28 @@ def has_store_header(headers: Mapping[str, str]) -> bool:
     return not _STORE_HEADERS.isdisjoint(headers) or any(name.startswith(_STORE_HEADER_PREFIXES) for name in headers)
 
 
+async def body_chunks(
+    body: BodyReader, key: str, to_store_error: Callable[[TransportError], StoreError]
+) -> AsyncGenerator[bytes, None]:
+    """Yield a body of unknown length, and close it at the end or after an error. Raises what `ObjectStream` raises."""
+    is_complete = False
+    try:
+        while chunk := await body.read(_CHUNK_BYTES):
+            yield chunk
+        is_complete = True
+    except TransportError as error:
+        raise _read_error(error, to_store_error(error), key, "the content ended early") from error
+    finally:
+        body.close(abort=not is_complete)
+
+
+def _read_error(error: TransportError, store_error: StoreError, key: str, message: str) -> StoreError:
+    """Return the store's error, or IntegrityError if it has closed the connection before the end of the content."""
+    if isinstance(error, ConnectionLost) and error.__cause__ is None:
+        return IntegrityError(message, store=store_error.store, operation="GET", key=key)
+    return store_error
+
+
 class Source(Protocol):
     """Where objects are copied from: a `Store` or an HTTP origin."""
 
@@ -274,11 +317,8 @@ class ObjectStream:
         try:
             chunk = await self._body.read(size_bytes)
         except TransportError as error:
-            store_error = self._to_store_error(error)
-            if isinstance(error, ConnectionLost) and error.__cause__ is None:
-                message = f"the content ended early; {self.info.size_bytes} bytes were announced"
-                store_error = IntegrityError(message, store=store_error.store, operation="GET", key=self.info.key)
-            raise store_error from error
+            message = f"the content ended early; {self.info.size_bytes} bytes were announced"
+            raise _read_error(error, self._to_store_error(error), self.info.key, message) from error
         if not chunk:
             raise StoreUnavailable("the stream was closed before its end", key=self.info.key)
         self._left_bytes -= len(chunk)

@@ -147,6 +147,7 @@ class Request(NamedTuple):
         encoded_key: `KeyMapper.encoded_key`; "" addresses the bucket.
         headers: to be signed and sent.
         size_bytes: of the body.
+        accept_encoding: "" means "identity" for a GET, and no such header for the other operations.
     """
 
     operation: str
@@ -156,6 +157,7 @@ class Request(NamedTuple):
     headers: Mapping[str, str] = MappingProxyType({})
     body: Body = b""
     size_bytes: int = 0
+    accept_encoding: str = ""
 
 
 class Retries:
@@ -237,7 +239,7 @@ class S3Requester:
 
         Raises the error that any other response or a transport failure maps to, and what `check_lease` raises.
         """
-        operation, _, encoded_key, query, headers, body, size_bytes = request
+        operation, _, encoded_key, query, headers, body, size_bytes, accept_encoding = request
         if self._rate_limiter is not None:  # before a connection is occupied and the lease is checked
             await self._rate_limiter.admit(size_bytes, streamed=not isinstance(body, bytes), priority=priority)
         method = "GET" if operation == "LIST" else operation
@@ -249,7 +251,7 @@ class S3Requester:
             signer = self._signer
             if signer is None or time.monotonic() >= self._provider.valid_until_s:
                 signer = await self._current_signer()
-            head = self._request_head(method, encoded_key, query, headers, size_bytes, signer)
+            head = self._request_head(method, encoded_key, query, headers, size_bytes, accept_encoding, signer)
             check_lease()
             if isinstance(body, bytes):
                 timeouts, is_list = self._timeouts, operation == "LIST"
@@ -359,8 +361,9 @@ class S3Requester:
         return self._signer
 
     def _request_head(
-        self, method: str, encoded_key: str, query: Query, headers: Mapping[str, str], size_bytes: int, signer: Signer
-    ) -> bytes:
+        self, method: str, encoded_key: str, query: Query, headers: Mapping[str, str], size_bytes: int,
+        accept_encoding: str, signer: Signer,
+    ) -> bytes:  # fmt: skip
         """Return the request line and headers. Raises StoreRefused for a header that contains a line break."""
         address = self._address
         path = f"{address.base}/{encoded_key}"
@@ -368,8 +371,8 @@ class S3Requester:
         sent.update(signer.sign(method, RequestTarget(path, f"{address.resource_base}/{encoded_key}", query), sent))
         if method in ("PUT", "POST"):
             sent["content-length"] = str(size_bytes)
-        elif method == "GET":
-            sent["accept-encoding"] = "identity"
+        elif accept_encoding or method == "GET":
+            sent["accept-encoding"] = accept_encoding or "identity"
         if query:
             path = f"{path}?{encode_query(query)}"
         lines = "\r\n".join(map(": ".join, sent.items()))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 from ..config import WorkerSettings
@@ -17,6 +18,7 @@ from ..tasks import timeout
 from .budget import CopyBudget
 from .copier import Copier
 from .server_side_copy import is_same_store
+from .unsized_body import spool_body
 
 #: Connections for listings and readiness checks, so that these do not wait for long copies.
 EXTRA_CONNECTIONS = 8
@@ -63,6 +65,7 @@ async def opened(
         budget: shared with other routes; None: a budget of its own.
         limits: rate limiters by destination.
     """
+    budget = budget or copy_budget(settings)
     connections = settings.concurrency + EXTRA_CONNECTIONS
     async with AsyncExitStack() as stack:
         stores = []
@@ -71,7 +74,7 @@ async def opened(
             timeouts = Timeouts(write_s=settings.lease_s).for_endpoint(endpoint)
             store = Store(
                 endpoint, source_prefix=route.source.prefix, connections=connections, timeouts=timeouts,
-                rate_limiter=rate_limiter,
+                rate_limiter=rate_limiter, spool=partial(spool_body, budget),
             )  # fmt: skip
             stores.append(await stack.enter_async_context(store))
         source, *destinations = stores
@@ -81,7 +84,7 @@ async def opened(
             if destination.server_side_copy and not destination.copy_acl and is_same_store(route.source, destination)
         ]
         copier = Copier(
-            source, budget or copy_budget(settings), metrics=metrics, route=route.name, matches=matcher(route),
+            source, budget, metrics=metrics, route=route.name, matches=matcher(route),
             destinations={store.name: store for store in destinations}, server_side=server_side,
             copy_attributes=any(destination.copy_tags or destination.copy_acl for destination in route.destinations),
         )  # fmt: skip

@@ -15,6 +15,7 @@ from s3s3.mirror.upstream.origin import Origin
 from s3s3.mirror.upstream.url_policy import UrlRules
 from s3s3.s3 import Store, Timeouts
 from s3s3.s3.transport.limits import RateWindow
+from s3s3.transfer.budget import CopyBudget
 from tests.s3.raw_server import RawServer, ReceivedRequest, Script, error_response, respond, response
 
 DRIP_S = 0.1
@@ -178,7 +179,7 @@ async def test_a_dripping_http_origin_times_out(script: Script, message: str) ->
     async with RawServer([script]) as server:
         origin = Origin(
             "upstream", key_to_url=lambda key: key, rules=UrlRules(private=[ip_network("127.0.0.0/8")]),
-            headers_for=lambda key, fetched: {}, timeouts=timeouts,
+            headers_for=lambda key, fetched: {}, spool_budget=CopyBudget(), timeouts=timeouts,
         )  # fmt: skip
         with pytest.raises(StoreUnavailable, match=message):
             await asyncio.wait_for(origin.fetch(f"http://127.0.0.1:{server.port}/x", 2000), 20)

@@ -122,9 +122,10 @@ async def trickle(writer: asyncio.StreamWriter) -> None:
 @pytest.mark.parametrize(
     "response_bytes",
     [response(b"no", 404), response(b"no", 403), response(b"no", 500), response(b"", 204), response(b"part", 206),
-     response(b"content", content_length=None), chunked(b"content"), cut_off, response(content_length=str(6 * 1024**3)),
-     b"SSH-2.0-OpenSSH_9.2\r\n"],
-    ids=["404", "403", "500", "204", "206", "no length", "chunked", "cut off", "6 GiB", "not HTTP"],
+     response(b"content", content_length=None), chunked(b"content")[:-5], cut_off,
+     response(b"content", content_length=None, etag=f'"{hashlib.md5(b"other").hexdigest()}"'),
+     response(content_length=str(6 * 1024**3)), b"SSH-2.0-OpenSSH_9.2\r\n"],
+    ids=["404", "403", "500", "204", "206", "no length", "incomplete chunks", "cut off", "wrong MD5", "6 GiB", "SSH"],
 )  # fmt: skip
 async def test_a_response_that_cannot_be_copied_leads_to_the_source(
     start_mirror: StartMirror, origin: OriginServer, destination: Endpoint, response_bytes: bytes | Responder
@@ -136,6 +137,24 @@ async def test_a_response_that_cannot_be_copied_leads_to_the_source(
     assert mirror.metrics.mirror_too_large["mirror.proxy"] == (
         response_bytes == response(content_length=str(6 * 1024**3))
     )
+
+
+@pytest.mark.parametrize("size_bytes", [0, 7, MIB])
+@pytest.mark.parametrize("framing", ["chunks", "to the close"])
+async def test_a_response_without_content_length_is_copied_if_its_end_is_certain(
+    start_mirror: StartMirror, origin: OriginServer, destination: Endpoint, framing: str, size_bytes: int
+) -> None:
+    content = bytes(size_bytes)
+    etag = f'"{hashlib.md5(content).hexdigest()}"'
+    if framing == "chunks":
+        origin.responses["/key"] = chunked(*([content[:5], content[5:]] if content else []))
+    else:
+        origin.responses["/key"] = response(content, content_length=None, etag=etag)
+    mirror = await start_mirror(proxy_of(origin, destination))
+    _, location, _ = await mirror.fetch("/key")
+    assert location.startswith(copy_of(destination, "key"))
+    got, headers = await mirror.content(location)
+    assert (got, headers["ETag"]) == (content, etag)
 
 
 async def test_a_refusal_by_the_source_is_not_a_dead_letter_and_opens_no_circuit(

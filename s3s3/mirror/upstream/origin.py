@@ -11,14 +11,14 @@ import hashlib
 import math
 import ssl
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 from urllib.parse import urljoin
 
 from ... import __version__
-from ...errors import NoSuchKey, StoreError, StoreUnavailable, UpstreamRefused, UrlForbidden
+from ...errors import NoSuchKey, StoreUnavailable, UpstreamRefused, UrlForbidden
 from ...model import Endpoint, md5_of_etag
 from ...s3.objects import (
     KEPT_HEADERS,
@@ -26,6 +26,7 @@ from ...s3.objects import (
     ObjectInfo,
     ObjectStream,
     S3Response,
+    body_chunks,
     http_date_ms,
     is_page,
     strong_etag,
@@ -35,13 +36,12 @@ from ...s3.transport.errors import ConnectFailed, ContentMD5Mismatch, TransportE
 from ...s3.transport.limits import Timeouts
 from ...tasks import timeout
 from ...transfer.budget import CopyBudget
-from .unsized_body import spool_body
+from ...transfer.unsized_body import spool_body
 from .url_policy import ParsedUrl, UrlRules
 
 #: Redirects that are followed.
 MAX_REDIRECTS = 20
 _REDIRECT_STATUSES = frozenset((301, 302, 303, 307, 308))
-_READ_BYTES = 256 * 1024
 _EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
 
 
@@ -68,7 +68,7 @@ class Origin:
         name: name for messages.
         key_to_url: returns the URL of a key. Raises UrlForbidden.
         headers_for: returns headers to store with an object. Raises UpstreamRefused if a required one is missing.
-        spool_budget: for bodies without Content-Length; None: these are refused.
+        spool_budget: for bodies without Content-Length.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Origin:
         key_to_url: Callable[[str], str],
         rules: UrlRules,
         headers_for: Callable[[str, Fetched], Mapping[str, str]],
-        spool_budget: CopyBudget | None = None,
+        spool_budget: CopyBudget,
         timeouts: Timeouts = Timeouts(),  # noqa: B008  # frozen
     ) -> None:
         self.name = name
@@ -201,10 +201,12 @@ class Origin:
                 raise to_store_error(ContentMD5Mismatch())  # an empty body is never read, so never checked later
             content: BodyReader = _CheckedBody(response, length, etag) if must_match else response
             return ObjectStream(ObjectInfo(key, length, etag, modified_ms, headers), content, to_store_error)
-        if self._spool_budget is None or "transfer-encoding" not in response.headers:
-            raise UpstreamRefused("the response has no Content-Length to check its end by", key=key, status=200)
-        body = await spool_body(self._spool_budget, _chunks(response, to_store_error))
-        if must_match and etag != body.md5:
+        ends_with_connection = "transfer-encoding" not in response.headers
+        if ends_with_connection and not etag:
+            message = "the response has neither a Content-Length, nor chunks, nor an MD5 to check its end by"
+            raise UpstreamRefused(message, key=key, status=200)
+        body = await spool_body(self._spool_budget, body_chunks(response, key, to_store_error))
+        if (must_match or ends_with_connection) and etag != body.md5:
             body.content.close()
             raise to_store_error(ContentMD5Mismatch())
         info = ObjectInfo(key, body.size_bytes, body.md5, modified_ms, headers)
@@ -251,16 +253,6 @@ class _CheckedBody(BodyReader):
 
     def close(self, *, abort: bool = False) -> None:
         self._content.close(abort=abort)
-
-
-async def _chunks(response: S3Response, to_store_error: Callable[[TransportError], StoreError]) -> AsyncIterator[bytes]:
-    try:
-        while chunk := await response.read(_READ_BYTES):
-            yield chunk
-    except TransportError as error:
-        raise to_store_error(error) from error
-    finally:
-        response.close()
 
 
 def _expected_md5(headers: Mapping[str, str]) -> str:

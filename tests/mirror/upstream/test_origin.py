@@ -13,6 +13,7 @@ from s3s3.errors import IntegrityError, NoSuchKey, StoreError, StoreUnavailable,
 from s3s3.mirror.upstream.origin import Fetched, Origin
 from s3s3.mirror.upstream.url_policy import UrlRules
 from s3s3.s3 import Timeouts
+from s3s3.transfer.budget import CopyBudget
 from tests.mirror.origin_server import OriginServer, redirect, response
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
@@ -24,6 +25,7 @@ def origin_of(rules: UrlRules | None = None, **options: float) -> Origin:
         key_to_url=lambda key: key,
         rules=rules or UrlRules(private=LOOPBACK),
         headers_for=lambda key, fetched: {"x-amz-meta-hops": str(len(fetched.hops))},
+        spool_budget=CopyBudget(),
         timeouts=Timeouts(**{"connect_s": 2, "read_s": 1, **options}),
     )
 
@@ -160,6 +162,7 @@ async def test_a_missing_required_header_is_a_refusal(server: OriginServer) -> N
         raise UpstreamRefused("missing", key=key, status=200)
 
     server.responses["/x"] = response(b"content")
-    origin = Origin("upstream", key_to_url=str, rules=UrlRules(private=LOOPBACK), headers_for=headers_for)
+    origin = Origin("upstream", key_to_url=str, rules=UrlRules(private=LOOPBACK), headers_for=headers_for,
+                    spool_budget=CopyBudget())  # fmt: skip
     with pytest.raises(UpstreamRefused, match="missing"):
         await origin.get(f"{server.url}x")

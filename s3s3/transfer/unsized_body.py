@@ -3,51 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
-from ...errors import SpoolUnavailable, TooLarge
-from ...model import SINGLE_PUT_LIMIT_BYTES
-from ...s3 import BodyReader
-from ...transfer.budget import BudgetRequest, CopyBudget
-from ...transfer.spool import SpooledFile
+from ..errors import SpoolUnavailable, TooLarge
+from ..model import SINGLE_PUT_LIMIT_BYTES
+from ..s3 import BodyReader, SpooledBody
+from .budget import BudgetRequest, CopyBudget
+from .spool import SpooledFile
 
 #: Longer bodies are buffered on disk (bytes).
 MAX_MEMORY_BYTES = 256 * 1024
 _RESERVATION_BYTES = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class SpooledBody:
-    """A body that has been read to its end. `md5` is in hex digits."""
-
-    content: BodyReader
-    size_bytes: int
-    md5: str
-
-
-async def spool_body(budget: CopyBudget, chunks: AsyncIterator[bytes]) -> SpooledBody:
-    """Read a body to its end; the disk space it needs comes from `budget`.
-
-    Raises TooLarge, SpoolUnavailable, and what the chunks raise.
-    """
+async def spool_body(budget: CopyBudget, chunks: AsyncGenerator[bytes, None]) -> SpooledBody:
+    """Read a body to its end; the disk space it needs comes from `budget`. An implementation of `s3.Spool`."""
     prefix: list[bytes] = []
     size_bytes = 0
-    async for chunk in chunks:
-        prefix.append(chunk)
-        size_bytes += len(chunk)
-        if size_bytes > MAX_MEMORY_BYTES:
-            break
-    else:
-        content = b"".join(prefix)
-        return SpooledBody(_InMemory(content), size_bytes, hashlib.md5(content, usedforsecurity=False).hexdigest())
-    reservation = _Reservation(budget)
-    try:
-        file = await budget.spool(reservation.counted(prefix, chunks))
-    except BaseException:
-        reservation.release()
-        raise
-    return SpooledBody(_OnDisk(file, reservation), reservation.size_bytes, file.md5.hex())
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            prefix.append(chunk)
+            size_bytes += len(chunk)
+            if size_bytes > MAX_MEMORY_BYTES:
+                break
+        else:
+            content = b"".join(prefix)
+            return SpooledBody(_InMemory(content), size_bytes, hashlib.md5(content, usedforsecurity=False).hexdigest())
+        reservation = _Reservation(budget)
+        try:
+            file = await budget.spool(reservation.counted(prefix, chunks))
+        except BaseException:
+            reservation.release()
+            raise
+        return SpooledBody(_OnDisk(file, reservation), reservation.size_bytes, file.md5.hex())
 
 
 class _Reservation:
@@ -58,7 +47,7 @@ class _Reservation:
         self._reserved_bytes = 0
         self.size_bytes = 0
 
-    async def counted(self, prefix: list[bytes], rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    async def counted(self, prefix: list[bytes], rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
         for chunk in prefix:
             yield self._count(chunk)
         async for chunk in rest:
