@@ -1,9 +1,10 @@
-"""Generate the reference pages from the code: configuration, commands, metrics, Redis keys."""
+"""Generate the reference pages from the code: configuration, commands, metrics, events of the log, Redis keys."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pydantic.fields import FieldInfo
 from s3s3.config.kinds import Table, bare, keys_of, kind_of, tables_of
 from s3s3.config.tables import Destination, File, Source
 from s3s3.config.value_types import toml_default
+from s3s3.events import EVENTS
 from s3s3.monitoring.metrics import Counter, Gauge, Histogram, Metrics
 from s3s3.scripts.main import VERBS
 
@@ -48,7 +50,13 @@ SUFFIXES = {Counter: "_total", Gauge: "", Histogram: "_bucket, _sum, _count"}
 
 def write_reference(folder: Path) -> None:
     """Write the pages into a folder, each only if it has changed."""
-    pages = {"configuration": _configuration, "commands": _commands, "metrics": _metrics, "redis": _redis}
+    pages = {
+        "configuration": _configuration,
+        "commands": _commands,
+        "metrics": _metrics,
+        "events": _events,
+        "redis": _redis,
+    }
     for name, lines in pages.items():
         text = "\n".join(lines()) + "\n"
         path = folder / f"{name}.md"
@@ -149,6 +157,38 @@ def _metrics() -> Iterator[str]:
 def _suffix(series: Counter | Gauge | Histogram) -> str:
     suffix = SUFFIXES[type(series)]
     return f" `{suffix}`" if suffix else ""
+
+
+EVENTS_INTRO = """\
+A line about an event begins with its name. `grep 'circuit opened'` finds it in plain lines and in those of
+`--log-format json`. A plain line ends with the fields as `name=value`; a JSON line has them beside `event` and
+`message`. The text after the name is the reason.
+
+| field | meaning |
+|---|---|
+| `route`, `destination` | destinations with the same problem are one line, with commas between their names |
+| `key`, `id` | the object; its `id` is the same in every process and line: `grep ID` shows its history |
+| `attempt` | number of this attempt |
+| `next_attempt` | when the next one is due |
+| `request_id` | the store's name for the request (`x-amz-request-id`), for the store's own log |
+| `duration_s`, `bytes` | of the copy, or of what ended |
+| `channel`, `outcome`, `enqueued` | explained at the event |
+
+Warnings and errors that repeat are written once, and then once a minute with their count. Changes of state are
+always written."""
+
+
+def _events() -> Iterator[str]:
+    yield "# Events of the log"
+    yield ""
+    yield EVENTS_INTRO
+    for event in EVENTS.values():
+        yield ""
+        yield f"## {event.name}"
+        yield ""
+        yield f"{event.meaning} (level: {logging.getLevelName(event.level).lower()})"
+        yield ""
+        yield f"**What to do:** {event.action}"
 
 
 def _redis() -> Iterator[str]:

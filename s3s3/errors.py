@@ -116,6 +116,7 @@ class StoreError(S3S3Error):
         status: the HTTP status; None without a response.
         code: the S3 error code, such as "NoSuchKey"; "" for none.
         advice: what to do, or which setting to change; "" if unknown.
+        request_id: the store's name for the request, `x-amz-request-id`, for its own log; "" for none.
         indeterminate: a write was sent, in this attempt or an earlier one, and its answer never came: it may have been
             carried out, or still may be.
     """
@@ -132,6 +133,7 @@ class StoreError(S3S3Error):
         status: int | None = None,
         code: str = "",
         advice: str = "",
+        request_id: str = "",
     ) -> None:
         message = message[:MAX_MESSAGE_CHARACTERS]
         super().__init__(message)
@@ -142,6 +144,7 @@ class StoreError(S3S3Error):
         self.status = status
         self.code = code
         self.advice = advice
+        self.request_id = request_id
 
     def __str__(self) -> str:
         operation = f"{self.operation} of {self.key!r}" if self.operation and self.key is not None else self.operation

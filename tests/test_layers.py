@@ -19,13 +19,14 @@ LAYERS = """
     errors          -
     model           -
     tasks           -
+    events          -
     config          errors model
     s3              errors model tasks
     queue           errors model tasks config
-    monitoring      errors model tasks config queue
+    monitoring      errors events model tasks config queue
     transfer        errors model tasks config s3 monitoring
-    worker          errors model tasks s3 queue monitoring
-    notifications   errors model tasks config s3 queue monitoring worker
+    worker          errors events model tasks s3 queue monitoring
+    notifications   errors events model tasks config s3 queue monitoring worker
     reconcile       errors model tasks config s3 queue monitoring transfer worker
     mirror          errors model tasks config s3 queue monitoring transfer worker
     listener        errors tasks config queue monitoring transfer worker notifications reconcile

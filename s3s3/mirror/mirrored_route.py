@@ -122,7 +122,7 @@ class MirroredRoute:
             settings,
             shared.metrics,
             "mirror",
-            on_job_end=lambda _job, outcomes, took_s: on_copies(outcomes, took_s),
+            on_job_end=lambda _job, outcomes, took_s, _: on_copies(outcomes, took_s),
         )
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:

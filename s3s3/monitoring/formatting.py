@@ -41,6 +41,11 @@ def time_text(at_ms: float) -> str:
     return f"{datetime.fromtimestamp(at_ms / 1000, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def iso_time(at_s: float) -> str:
+    """Return a Unix time for a log field: "2026-01-31T12:00:00Z"."""
+    return f"{datetime.fromtimestamp(at_s, timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+
+
 def count_noun(count: int, noun: str) -> str:
     """Return "1 key", "2,000 keys"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

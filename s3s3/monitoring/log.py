@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import logging
 import sys
 import time
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ..events import object_id
 from .formatting import duration_text
 
 #: How long repeats of a warning are only counted, in seconds.
@@ -18,11 +19,6 @@ REPEAT_INTERVAL_S = 60.0
 
 #: Maximum number of warnings with counted repeats; beyond it, the oldest is dropped.
 MAX_REMEMBERED = 1000
-
-
-def object_id(route: str, key: str) -> str:
-    """Return the id that all log lines about an object carry, in every process; 8 hex digits."""
-    return hashlib.blake2b(f"{route}\0{key}".encode("utf-8", "backslashreplace"), digest_size=4).hexdigest()
 
 
 def log_fields(route: str, key: str, repeats: Hashable = None, **fields: object) -> dict[str, Any]:
@@ -36,7 +32,10 @@ def log_fields(route: str, key: str, repeats: Hashable = None, **fields: object)
 
 
 class PlainFormatter(logging.Formatter):
-    """Formats lines for people, with local time and its offset from UTC; a line about an object ends with its id."""
+    """Formats lines for people, with local time and its offset from UTC.
+
+    A line of an event ends with its fields as `key=value`, another line about an object with its id.
+    """
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
@@ -45,8 +44,19 @@ class PlainFormatter(logging.Formatter):
         return datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "milliseconds")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - overrides logging.Formatter
-        fields = getattr(record, "fields", None)
-        return super().formatMessage(record) + (f" [{fields['id']}]" if fields else "")
+        line, fields = super().formatMessage(record), getattr(record, "fields", None)
+        if not fields:
+            return line
+        if not hasattr(record, "event"):
+            return f"{line} [{fields['id']}]"
+        return " ".join((line, *(f"{name}={_field_text(value)}" for name, value in fields.items())))
+
+
+def _field_text(value: object) -> str:
+    """Return a value for `key=value`; a text with spaces, quotes or control characters becomes a JSON string."""
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    is_bare = text.isprintable() and text and not any(character in ' "=' for character in text)
+    return text if is_bare else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 @dataclass

@@ -16,8 +16,9 @@ import logging
 import platform
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
@@ -26,9 +27,10 @@ from prometheus_client.registry import Collector
 
 from .. import __version__
 from ..errors import DestinationTooSlow, JobReleased
+from ..events import COPY_DEFERRED, COPY_FAILED, COPY_FINISHED, DEAD_LETTERED, Event, log_event
 from ..model import Job, Lane, Outcome, Result, Route
-from ..queue.base import QueueStats
-from .log import log_fields
+from ..queue.base import Disposition, DispositionKind, QueueStats
+from .formatting import iso_time
 
 log = logging.getLogger(__name__)
 
@@ -229,10 +231,13 @@ class JobObserver:
         self._metrics = metrics
         self._on_failures = on_failures
 
-    def on_job_end(self, job: Job, outcomes: Sequence[Outcome], duration_s: float) -> None:
+    def on_job_end(
+        self, job: Job, outcomes: Sequence[Outcome], duration_s: float,
+        dispositions: Mapping[str, Disposition] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         """Log and count a job after its outcomes are recorded in the queue.
 
-        All failures of a job are one line; failures that many objects share repeat once a minute.
+        Destinations with the same failure share a line; failures that many objects share repeat once a minute.
         """
         route, metrics = self._route, self._metrics
         failed = []
@@ -241,9 +246,7 @@ class JobObserver:
             if isinstance(outcome.error, JobReleased):
                 continue  # the copy was not attempted
             if isinstance(outcome.error, DestinationTooSlow):  # a job of its own will have the outcome
-                repeats: Hashable = (route, name, outcome.plain_reason)
-                log.warning("%s: %r to %s deferred: %s", route, job.key, name, outcome.reason,
-                            extra=log_fields(route, job.key, repeats, destination=name))  # fmt: skip
+                log_event(log, COPY_DEFERRED, outcome.plain_reason, route=route, destination=name, key=job.key)
                 continue
             metrics.count_outcome(route, outcome, duration_s)
             if result is Result.COPIED and job.lane is Lane.FRESH:
@@ -253,18 +256,36 @@ class JobObserver:
                 failed.append(outcome)
                 metrics.retries[route, name] += getattr(outcome.error, "retriable", False)
             elif log.isEnabledFor(logging.DEBUG):
-                log.debug("%s: %r to %s: %s %s", route, job.key, name, result.value, outcome.reason,
-                          extra=log_fields(route, job.key, destination=name, outcome=result.value))  # fmt: skip
+                log_event(
+                    log, COPY_FINISHED, outcome.reason, route=route, destination=name, key=job.key,
+                    outcome=result.value, duration_s=round(duration_s, 3), bytes=outcome.source_size_bytes,
+                )  # fmt: skip
         if failed:
-            reasons = "; to ".join(f"{outcome.destination} failed: {outcome.reason}" for outcome in failed)
-            repeats = route, tuple((outcome.destination, outcome.plain_reason) for outcome in failed)
-            names = [outcome.destination for outcome in failed]
-            log.warning("%s: %r to %s", route, job.key, reasons, extra=log_fields(
-                route, job.key, repeats, destinations=names, outcome=Result.FAILED.value, notified_ms=job.notified_ms,
-                attempts={name: job.attempts.get(name, 0) + 1 for name in names},
-            ))  # fmt: skip
+            self._log_failures(job, failed, duration_s, dispositions)
             if self._on_failures is not None:
                 self._on_failures(failed)
+
+    def _log_failures(
+        self, job: Job, failed: Sequence[Outcome], duration_s: float, dispositions: Mapping[str, Disposition]
+    ) -> None:
+        by_line: dict[tuple[Event, str], list[Outcome]] = {}
+        for outcome in failed:
+            disposition = dispositions.get(outcome.destination)
+            is_final = disposition is not None and disposition.kind == DispositionKind.DEAD_LETTER
+            event = DEAD_LETTERED if is_final else COPY_FAILED
+            by_line.setdefault((event, outcome.plain_reason), []).append(outcome)
+        for (event, reason), outcomes in by_line.items():
+            names = [outcome.destination for outcome in outcomes]
+            delays_s = [dispositions[name].delay_s for name in names if name in dispositions]
+            next_s = min((delay_s for delay_s in delays_s if delay_s), default=None)
+            error = outcomes[0].error
+            log_event(
+                log, event, reason, route=self._route, destination=",".join(names), key=job.key,
+                attempt=max(job.attempts.get(name, 0) for name in names) + 1,
+                next_attempt=None if next_s is None else iso_time(time.time() + next_s),
+                request_id=getattr(error, "request_id", ""), duration_s=round(duration_s, 3),
+                bytes=outcomes[0].source_size_bytes,
+            )  # fmt: skip
 
     def on_notification(self, kind: str) -> None:
         """Count a notification by its source, or by why it was rejected."""

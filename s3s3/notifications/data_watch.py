@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from ..events import FIRST_START, GAP_DETECTED, log_event
 from ..queue.redis_calls import LuaScripts, RedisRetry
 from ..queue.redis_queue import RedisJobQueue
 from .leader_election import LEASE_S
@@ -55,9 +56,10 @@ class DataWatch:
 
     def _log(self, result: str) -> None:
         if result == "first":
-            log.warning("route %s: first start; what the source holds already is not copied. Run `s3s3 bucket` once "
-                        "now, even if you ran it before", self._route)  # fmt: skip
+            text = "what the source holds already is not copied. Run `s3s3 bucket` once now, even if you ran it before"
+            log_event(log, FIRST_START, text, route=self._route)
         elif result == "data_loss":
-            log.warning("route %s: Redis has lost data; some objects may not be copied yet", self._route)
+            log_event(log, GAP_DETECTED, "Redis has lost data; some objects may not be copied yet", route=self._route)
         elif result == "restart":
-            log.warning("route %s: Redis was restarted or replaced; its last jobs may be lost", self._route)
+            text = "Redis was restarted or replaced; its last jobs may be lost"
+            log_event(log, GAP_DETECTED, text, route=self._route)

@@ -6,10 +6,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from datetime import datetime, timezone
 
 from ..errors import RedisUnavailable, S3S3Error
+from ..events import BACKFILL_FAILED, BACKFILL_FINISHED, BACKFILL_STARTED, log_event
 from ..model import Lane, Route, matcher
+from ..monitoring.formatting import iso_time, time_text
 from ..queue.base import Gap, JobRequest
 from ..queue.redis_queue import RedisJobQueue
 from ..s3 import Store
@@ -89,8 +90,10 @@ class GapBackfill:
             failures += 1
             pause_s = backoff_s(failures, INITIAL_BACKOFF_S, MAX_BACKOFF_S)
             reasons = "; ".join(f"{name}: {reason.removeprefix(f'{name}: ')}" for name, reason in errors.items())
-            log.warning("route %s: the gap stays open and is backfilled again within %.0f s: %s",
-                        self._route.name, pause_s, reasons)  # fmt: skip
+            log_event(
+                log, BACKFILL_FAILED, f"the gap stays open: {reasons}", route=self._route.name,
+                destination=",".join(errors), next_attempt=iso_time(time.time() + pause_s),
+            )  # fmt: skip
             await self._wait(pause_s, errors.keys())
 
     async def _wait(self, pause_s: float, names: Collection[str]) -> None:
@@ -107,19 +110,30 @@ class GapBackfill:
     async def _backfill(self, gap: Gap) -> Mapping[str, str]:
         """Heal the gap where it is open; return the destinations where that failed, with the reason."""
         left = [name for name in self._route.destination_names if name not in gap.healed]
-        if gap.age_ms is None:
-            log.warning(
-                "route %s: Redis has lost its data; comparing everything at %s", self._route.name, ", ".join(left)
-            )
-            return await self._reconcile(left)
-        enqueued = [name for name in left if name not in self._deleting]
+        started_s = time.monotonic()
+        compared, enqueued, since_ms = left, [], 0
+        text = "Redis has lost its data; comparing everything"
+        if gap.age_ms is not None:
+            compared = [name for name in left if name in self._deleting]
+            enqueued = [name for name in left if name not in self._deleting]
+            since_ms = self._source.source_time_ms() - gap.age_ms - self._margin_ms
+            text = f"objects modified since {time_text(since_ms)}"
+        log_event(log, BACKFILL_STARTED, text, route=self._route.name, destination=",".join(left))
+        count, errors = None, {}
         if enqueued:
-            await self._enqueue_modified_since(self._source.source_time_ms() - gap.age_ms - self._margin_ms, enqueued)
+            count = await self._enqueue_modified_since(since_ms, enqueued)
             await self._jobs.heal_gap(gap.generation, enqueued)
-        compared = [name for name in left if name in self._deleting]
-        return await self._reconcile(compared) if compared else {}
+        if compared:
+            errors = dict(await self._reconcile(compared))
+        if healed := [name for name in left if name not in errors]:
+            log_event(
+                log, BACKFILL_FINISHED, route=self._route.name, destination=",".join(healed), enqueued=count,
+                duration_s=round(time.monotonic() - started_s, 3),
+            )  # fmt: skip
+        return errors
 
-    async def _enqueue_modified_since(self, since_ms: int, destinations: Collection[str]) -> None:
+    async def _enqueue_modified_since(self, since_ms: int, destinations: Collection[str]) -> int:
+        """Enqueue what the source lists as modified since then; return the number of keys."""
         count = 0
         async for page in self._source.pages():
             modified = [entry.key for entry in page if entry.modified_ms >= since_ms and self._matches(entry.key)]
@@ -127,6 +141,4 @@ class GapBackfill:
             await self._jobs.enqueue([JobRequest(key, tuple(destinations)) for key in modified], Lane.BULK)
             while (await self._jobs.stats()).bulk > MAX_QUEUED:
                 await asyncio.sleep(0.2)
-        since = datetime.fromtimestamp(since_ms / 1000, timezone.utc)
-        log.info("route %s: gap: enqueued %d objects modified since %s",
-                 self._route.name, count, f"{since:%Y-%m-%d %H:%M:%S} UTC")  # fmt: skip
+        return count

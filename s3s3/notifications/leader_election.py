@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable
 from functools import partial
 
+from ..events import ELECTED_LEADER, LOST_LEADERSHIP, log_event
 from ..queue.redis_calls import LuaScripts, RedisRetry
 from ..tasks import wait_with_timeout
 from .subscription import MessageBuffer
@@ -30,6 +31,7 @@ class LeaderElection:
         buffer: when elected, it skips what the previous leader has enqueued.
         watermark: converts times to Redis's clock.
         route_token: returns the token of the route's fingerprint; "" is not checked.
+        route: its name, for the log.
 
     Attributes:
         is_leader: whether this listener was the leader at its last renewal.
@@ -37,8 +39,9 @@ class LeaderElection:
 
     def __init__(
         self, scripts: LuaScripts, channel: str, listener: str, buffer: MessageBuffer, watermark: Watermark,
-        route_token: Callable[[], str] = str,
+        route_token: Callable[[], str] = str, *, route: str = "",
     ) -> None:  # fmt: skip
+        self._route = route
         self._route_token = route_token
         self._scripts = scripts
         self._channel = channel
@@ -58,11 +61,11 @@ class LeaderElection:
             )
             deferrals = deferrals + 1 if state == "deferred" else 0
             if state == "leader" and not self.is_leader:
-                log.info("channel %s: elected leader", self._channel)
+                log_event(log, ELECTED_LEADER, route=self._route, channel=self._channel)
                 self.is_leader = True
                 self._buffer.skip_to(enqueued_checkpoint)
             elif state != "leader" and self.is_leader:
-                log.info("channel %s: lost leadership", self._channel)
+                log_event(log, LOST_LEADERSHIP, route=self._route, channel=self._channel)
                 self.is_leader = False
             await wait_with_timeout(self._buffer.leader_resigned, LEASE_S / 4)
             self._buffer.leader_resigned.clear()

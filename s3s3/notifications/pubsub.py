@@ -82,8 +82,10 @@ class PubSubSource:
         def route_token() -> str:
             return jobs.route_token
 
-        self.watermark = Watermark(scripts, channel, jobs.consumer, route_token)
-        self._election = LeaderElection(scripts, channel, jobs.consumer, self._buffer, self.watermark, route_token)
+        self.watermark = Watermark(scripts, channel, jobs.consumer, route_token, route=route.name)
+        self._election = LeaderElection(
+            scripts, channel, jobs.consumer, self._buffer, self.watermark, route_token, route=route.name
+        )
         self.subscription = Subscription(subscriber_client, jobs.client, channel, jobs.prefix, self._buffer)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from ..events import FIRST_START, GAP_DETECTED, log_event
 from ..queue.base import boottime_s
 from ..queue.redis_calls import LuaScripts
 
@@ -19,12 +20,16 @@ class Watermark:
 
     Args:
         route_token: returns the token of the route's fingerprint; "" is not checked.
+        route: its name, for the log.
 
     Attributes:
         seen_ms: the latest watermark that Redis had; if it has an earlier one later, or none, Redis has lost data.
     """
 
-    def __init__(self, scripts: LuaScripts, channel: str, listener: str, route_token: Callable[[], str] = str) -> None:
+    def __init__(
+        self, scripts: LuaScripts, channel: str, listener: str, route_token: Callable[[], str] = str, *, route: str = ""
+    ) -> None:
+        self._route = route
         self._route_token = route_token
         self._scripts = scripts
         self._channel = channel
@@ -65,9 +70,11 @@ class Watermark:
         )
         self.seen_ms = max(self.seen_ms, int(watermark_ms))
         if result == "first":
-            log.warning("channel %s: first subscription; earlier messages were missed. Run `s3s3 bucket` once now, "
-                        "even if you ran it before", self._channel)  # fmt: skip
+            text = "earlier messages were missed. Run `s3s3 bucket` once now, even if you ran it before"
+            log_event(log, FIRST_START, text, route=self._route, channel=self._channel)
         elif result == "gap":
-            log.warning("channel %s: subscription gap of %.1f s detected", self._channel, gap_ms / 1000)
+            text = "no listener was subscribed for a time"
+            duration_s = round(gap_ms / 1000, 1)
+            log_event(log, GAP_DETECTED, text, route=self._route, channel=self._channel, duration_s=duration_s)
         elif result == "data_loss":
-            log.warning("channel %s: subscription gap of unknown length detected: Redis has lost data", self._channel)
+            log_event(log, GAP_DETECTED, "Redis has lost data", route=self._route, channel=self._channel)

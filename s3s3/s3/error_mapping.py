@@ -46,6 +46,7 @@ from .xml import RESULT_LIMIT_BYTES, parse, text_of_html
 
 _MAX_MESSAGE_CHARACTERS = 300
 _MAX_CODE_CHARACTERS = 60
+_MAX_REQUEST_ID_CHARACTERS = 100
 #: A body with more tags is not an error of S3, which has about ten elements.
 _MAX_ERROR_TAGS = 200
 
@@ -129,6 +130,7 @@ def error_for_response(
         status=status,
         code=_readable(error_body.code, endpoint)[:_MAX_CODE_CHARACTERS],
         advice=advice,
+        request_id=_readable(headers.get("x-amz-request-id", ""), endpoint)[:_MAX_REQUEST_ID_CHARACTERS],
     )
     error.indeterminate = operation in WRITES and status in INDETERMINATE_STATUSES
     return error

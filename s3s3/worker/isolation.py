@@ -12,8 +12,10 @@ from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from ..errors import DestinationTooSlow, S3S3Error, StoreError
+from ..events import CIRCUIT_CLOSED, CIRCUIT_OPENED, log_event
 from ..model import Job, Outcome, Result
-from ..queue.base import PAUSED, OpenCircuit, boottime_s
+from ..monitoring.formatting import iso_time
+from ..queue.base import INITIAL_PROBE_INTERVAL_S, PAUSED, OpenCircuit, boottime_s
 from ..queue.redis_calls import RedisRetry
 from ..s3 import RateLimiter
 from .retry_policy import (
@@ -87,6 +89,7 @@ class CircuitBreakers:
         self._testing = asyncio.Lock()
         self._read_errors: dict[str, tuple[float, S3S3Error | None]] = {}
         self._changed_s: dict[str, float] = {}
+        self._known_open_s: dict[str, float] = {}  # since when, by time.monotonic()
         self.failed_keys: dict[str, list[str]] = {}
         self.opened: dict[str, OpenCircuit] = {}
         self.last_key = ""
@@ -185,7 +188,11 @@ class CircuitBreakers:
         )  # fmt: skip
         if is_down and store not in self.opened:
             circuit = self.opened[store] = OpenCircuit(reason)
-            self._log_opened(store, circuit)
+            next_s = time.time() + INITIAL_PROBE_INTERVAL_S
+            self._log_opened(
+                store, circuit, key=job.key, attempt=job.attempts.get(outcome.destination, 0) + 1,
+                next_attempt=iso_time(next_s), request_id=getattr(error, "request_id", ""),
+            )  # fmt: skip
         if store in self.opened:
             is_only_key = set(keys) == {job.key}
             trip = partial(self._jobs.trip_circuit, store, reason, job.key, is_only_key=is_only_key)
@@ -204,15 +211,16 @@ class CircuitBreakers:
         self._changed_s[store] = boottime_s()
         self.changed.set()
 
-    def _log_opened(self, store: str, circuit: OpenCircuit) -> None:
+    def _log_opened(self, store: str, circuit: OpenCircuit, **fields: Any) -> None:
+        self._known_open_s[store] = time.monotonic()
         if circuit.reason != PAUSED:
             reason = circuit.reason.removeprefix(f"{store}: ")
-            log.warning("route %s: %s is down, its keys are parked and one at a time is tried: %s",
-                        self._route, store, reason)  # fmt: skip
+            log_event(log, CIRCUIT_OPENED, reason, route=self._route, destination=store, **fields)
 
     def _log_closed(self, store: str, circuit: OpenCircuit) -> None:
+        duration_s = time.monotonic() - self._known_open_s.pop(store, time.monotonic())
         if circuit.reason != PAUSED:
-            log.warning("route %s: %s is used again", self._route, store)
+            log_event(log, CIRCUIT_CLOSED, route=self._route, destination=store, duration_s=round(duration_s, 3))
 
 
 class SlowDestinations:

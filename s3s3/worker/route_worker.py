@@ -14,6 +14,7 @@ from ..model import Job, Outcome, Route
 from ..monitoring.formatting import duration_text
 from ..monitoring.heartbeat import Heartbeat, ProcessState
 from ..monitoring.metrics import JobObserver, Metrics
+from ..queue.base import Disposition
 from ..queue.redis_calls import RedisRetry
 from ..queue.redis_queue import RedisJobQueue
 from ..s3 import RateLimiter
@@ -110,10 +111,12 @@ class RouteWorker:
         except RedisUnavailable as error:
             log.warning("route %s: could not deregister this process: %s", self._route, error)
 
-    def _on_job_end(self, job: Job, outcomes: Sequence[Outcome], duration_s: float) -> None:
-        self.observer.on_job_end(job, outcomes, duration_s)
+    def _on_job_end(
+        self, job: Job, outcomes: Sequence[Outcome], duration_s: float, dispositions: Mapping[str, Disposition]
+    ) -> None:
+        self.observer.on_job_end(job, outcomes, duration_s, dispositions)
         if self._after_job_end is not None:
-            self._after_job_end(job, outcomes, duration_s)
+            self._after_job_end(job, outcomes, duration_s, dispositions)
 
     def health_problem(self) -> str:
         """Return why the route makes no progress, or ""."""

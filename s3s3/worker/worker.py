@@ -37,8 +37,9 @@ BULK_FULL_WAIT_S = 0.1
 #: Called with a key and the results of its copy, if one is COPIED, SAME or DELETED.
 OnCopied: TypeAlias = Callable[[str, Collection[Result]], Awaitable[None]]
 
-#: Called with a job, its outcomes, and the seconds that the copy took.
-OnJobEnd: TypeAlias = Callable[[Job, Sequence[Outcome], float], None]
+#: Called with a job, its outcomes, the seconds that the copy took, and how each destination was settled (empty: another
+#: worker has taken the job over).
+OnJobEnd: TypeAlias = Callable[[Job, Sequence[Outcome], float, Mapping[str, Disposition]], None]
 
 _COPIED_RESULTS = frozenset({Result.COPIED, Result.SAME, Result.DELETED})
 _READ_RESULTS = frozenset({Result.COPIED, Result.SAME})
@@ -311,10 +312,10 @@ class JobRunner:
             recheck = recheck or outcome.indeterminate or isinstance(outcome.error, LeaseLost)
         if self.on_copied is not None and not results.isdisjoint(_COPIED_RESULTS):
             await self.redis_retry.run(partial(self.on_copied, job.key, results & _COPIED_RESULTS))
-        await self.redis_retry.run(partial(self.jobs.finish, job, dispositions, recheck, succeeded))
+        is_settled = await self.redis_retry.run(partial(self.jobs.finish, job, dispositions, recheck, succeeded))
         self.circuits.promote_again(each.circuit for each in dispositions.values() if each.circuit)
         if self.on_job_end is not None:
-            self.on_job_end(job, outcomes, duration_s)
+            self.on_job_end(job, outcomes, duration_s, dispositions if is_settled else {})
 
     def _has_unhealthy_stores(self) -> bool:
         return bool(self.circuits.opened or self.circuits.failed_keys or self.slow.isolated)

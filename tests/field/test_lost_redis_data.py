@@ -82,7 +82,7 @@ def test_everything_is_compared_once_until_it_is_complete(place: Place, how: str
         eventually(place.is_healed, "the gap is closed", every_s=0.3)  # before one leaves, and the other takes over
     assert place.has_all()
     text = logs(listeners)
-    assert text.count("first start; what the source holds already is not copied") == 1
+    assert text.count("first start: what the source holds already is not copied") == 1
     assert text.count("Redis has lost data; some objects may not be copied yet") == 1
     comparing = [listener for listener in listeners if "comparing everything" in listener.log.read_text()]
     assert len(comparing) == 1, "one of them compares"

@@ -220,7 +220,7 @@ async def test_an_object_made_again_between_get_and_delete_is_there_in_the_end(
         copies = await pair(stack, source, there)
         worker = Worker(
             Route("default", source, (there,)), jobs, copies.copy,
-            on_job_end=lambda _, outcomes, __: results.extend(outcome.result for outcome in outcomes),
+            on_job_end=lambda _, outcomes, *__: results.extend(outcome.result for outcome in outcomes),
         )  # fmt: skip
         await jobs.enqueue([JobRequest("key", ("destination",))], Lane.FRESH)
         stop = asyncio.Event()

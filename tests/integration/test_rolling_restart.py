@@ -57,6 +57,6 @@ def test_a_rolling_restart_under_load_loses_nothing_and_repeats_next_to_nothing(
     )
     assert set(puts) == set(KEYS)
     for log in tmp_path.glob("listen-*.log"):
-        assert "subscription gap" not in log.read_text(), "a newcomer leads only if no other listener does"
+        assert "gap detected" not in log.read_text(), "a newcomer leads only if no other listener does"
     # A new leader enqueues again what it received up to 0.5 s before the last checkpoint.
     assert sum(puts.values()) <= 1.1 * len(KEYS), puts.most_common(5)

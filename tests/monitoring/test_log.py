@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from s3s3.errors import StoreRefused
+from s3s3.events import BACKFILL_FAILED, CIRCUIT_OPENED, ELECTED_LEADER, log_event, object_id
 from s3s3.model import Endpoint, Job, Lane, Outcome, Result, Secret
 from s3s3.monitoring import log
 from s3s3.monitoring.json_log import JsonFormatter
@@ -22,9 +24,9 @@ from s3s3.monitoring.log import (
     PlainFormatter,
     RateLimitedHandler,
     log_fields,
-    object_id,
 )
 from s3s3.monitoring.metrics import JobObserver, Metrics
+from s3s3.queue.base import Disposition, DispositionKind
 
 KEY = "a\nkey"
 
@@ -69,19 +71,79 @@ def test_a_json_line_has_fields(new_handler: NewHandler, output: io.StringIO) ->
     new_handler(JsonFormatter())
     JobObserver("images", Metrics()).on_job_end(*failed(KEY, "swift", "ceph"), 0.1)
     (line,) = map(json.loads, output.getvalue().splitlines())
-    assert {name: line[name] for name in ("level", "id", "route", "key", "destinations", "outcome", "attempts")} == {
-        "level": "warning", "id": object_id("images", KEY), "route": "images", "key": KEY,
-        "destinations": ["swift", "ceph"], "outcome": "failed", "attempts": {"swift": 1, "ceph": 1},
+    assert {name: line[name] for name in line if name not in ("time", "logger")} == {
+        "level": "warning", "event": "copy failed", "message": "copy failed: PUT of an object: HTTP 503",
+        "id": object_id("images", KEY), "route": "images", "key": KEY, "destination": "swift,ceph",
+        "attempt": 1, "duration_s": 0.1,
     }  # fmt: skip
-    assert "to swift failed: swift: PUT" in line["message"]
 
 
-def test_a_plain_line_ends_with_the_object_id(new_handler: NewHandler, output: io.StringIO) -> None:
+def test_a_plain_line_of_an_event_ends_with_its_fields(new_handler: NewHandler, output: io.StringIO) -> None:
     new_handler(PlainFormatter())
     JobObserver("images", Metrics()).on_job_end(*failed(KEY, "swift", "ceph"), 0.1)
     (line,) = output.getvalue().splitlines()
-    assert "WARNING images: 'a\\nkey' to swift failed" in line
-    assert line.endswith(f"; to ceph failed: ceph: PUT of 'a\\nkey': HTTP 503 [{object_id('images', KEY)}]")
+    assert line.partition(" WARNING ")[2] == (
+        f'copy failed: PUT of an object: HTTP 503 id={object_id("images", KEY)} key="a\\nkey" route=images '
+        "destination=swift,ceph attempt=1 duration_s=0.100"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("a b", '"a b"'), ('a"b', '"a\\"b"'), ("a=b", '"a=b"'), ("\x1b[2J", '"\\u001b[2J"'), ("\u2028", '"\\u2028"'),
+     ("\udcff", '"\\udcff"'), ("käse/1", "käse/1"), (7, "7"), (0.5, "0.500"), (True, "True"), ("a,b", "a,b")],
+)  # fmt: skip
+def test_a_field_of_a_plain_line_is_one_word(
+    new_handler: NewHandler, output: io.StringIO, value: object, text: str
+) -> None:
+    log, _ = new_handler(PlainFormatter())
+    log_event(log, ELECTED_LEADER, route="images", value=value, unknown=None, empty="")
+    assert output.getvalue().partition(" INFO ")[2] == f"elected leader route=images value={text}\n"
+
+
+def test_a_plain_line_about_an_object_that_is_no_event_ends_with_the_id(
+    new_handler: NewHandler, output: io.StringIO
+) -> None:
+    log, _ = new_handler(PlainFormatter())
+    log.warning("strange", extra=log_fields("images", KEY))
+    assert output.getvalue().endswith(f"WARNING strange [{object_id('images', KEY)}]\n")
+
+
+def test_a_line_about_a_dead_letter_has_what_the_store_and_the_queue_know(
+    new_handler: NewHandler, output: io.StringIO
+) -> None:
+    new_handler(JsonFormatter())
+    error = StoreRefused("no", store="swift", operation="PUT", key=KEY, status=400, request_id="tx0001")
+    job = Job(KEY, ("swift", "ceph"), Lane.FRESH, "1-1", "t", True, {"swift": 7, "ceph": 1}, 1000)
+    outcomes = [Outcome(name, KEY, Result.FAILED, str(error), 4096, error=error) for name in job.destinations]
+    dispositions = {
+        "swift": Disposition(DispositionKind.DEAD_LETTER, reason=str(error)),
+        "ceph": Disposition(DispositionKind.RETRY, delay_s=60.0),
+    }
+    JobObserver("images", Metrics()).on_job_end(job, outcomes, 0.25, dispositions)
+    dead, retried = map(json.loads, output.getvalue().splitlines())
+    assert (dead["level"], dead["event"], dead["destination"], dead["attempt"]) == (
+        "error", "dead-lettered", "swift", 8,
+    )  # fmt: skip
+    assert (dead["request_id"], dead["duration_s"], dead["bytes"]) == ("tx0001", 0.25, 4096)
+    assert "next_attempt" not in dead
+    assert (retried["event"], retried["destination"], retried["attempt"]) == ("copy failed", "ceph", 2)
+    due = datetime.fromisoformat(retried["next_attempt"].replace("Z", "+00:00"))
+    assert timedelta(seconds=50) < due - datetime.now(timezone.utc) <= timedelta(seconds=60)
+
+
+def test_each_change_of_state_is_written(new_handler: NewHandler, output: io.StringIO) -> None:
+    log, _ = new_handler(PlainFormatter())
+    for _ in range(3):
+        log_event(log, CIRCUIT_OPENED, "it is down", route="images", destination="swift")
+    assert output.getvalue().count("circuit opened") == 3
+
+
+def test_the_same_event_of_two_destinations_is_not_a_repeat(new_handler: NewHandler, output: io.StringIO) -> None:
+    log, _ = new_handler(PlainFormatter())
+    for destination in ("swift", "ceph", "swift"):
+        log_event(log, BACKFILL_FAILED, "it is down", route="images", destination=destination)
+    assert re.findall("destination=(.*)", output.getvalue()) == ["swift", "ceph"]
 
 
 def test_a_failure_that_many_objects_share_is_written_once_and_counted(

@@ -46,7 +46,7 @@ async def test_a_first_start_is_logged_once_and_leaves_no_gap(client: Redis, cap
         async with running(watch(client).run()):
             await until(lambda: client.get(f"{P}watermark"))
         await client.delete(f"{P}leader")
-    assert caplog.text.count("first start; what the source holds already is not copied") == 1
+    assert caplog.text.count("first start: what the source holds already is not copied") == 1
     assert await gap(client) is None
 
 

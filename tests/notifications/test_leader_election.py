@@ -129,7 +129,7 @@ async def test_a_resignation_elects_another_listener_before_the_lease_expires(
         await until(lambda: last in follower.checkpoints)
         await leader.election.resign()
         await until(leads(follower))
-    assert caplog.text.count("channel backup: elected leader") == 2
+    assert caplog.text.count("elected leader") == 2
 
 
 async def test_a_leader_that_lost_its_lease_follows(client: Redis, caplog: pytest.LogCaptureFixture) -> None:
@@ -139,7 +139,7 @@ async def test_a_leader_that_lost_its_lease_follows(client: Redis, caplog: pytes
         await until(leads(leader))
         await client.set(f"{PREFIX}leader", "b")
         await until(lambda: not leader.election.is_leader)
-    assert "channel backup: lost leadership" in caplog.text
+    assert "lost leadership" in caplog.text
 
 
 async def test_only_the_leader_resigns(client: Redis) -> None:

@@ -41,6 +41,16 @@ async def caught_from(raw: bytes, **endpoint: object) -> StoreError:
 
 
 @pytest.mark.parametrize(
+    ("name", "sent", "kept"),
+    [("x-amz-request-id", "tx00000a1b-default", "tx00000a1b-default"), ("X-Amz-Request-Id", "A" * 500, "A" * 100),
+     ("x-amz-request-id", "a\x1b[2J", "a\ufffd[2J"), ("x-trans-id", "tx1", "")],
+)  # fmt: skip
+async def test_an_error_has_the_stores_id_of_the_request(name: str, sent: str, kept: str) -> None:
+    error = await caught_from(error_response(403, "AccessDenied", **{name: sent}))
+    assert error.request_id == kept
+
+
+@pytest.mark.parametrize(
     ("status", "code", "kind"),
     [
         (404, "NoSuchKey", NoSuchKey),

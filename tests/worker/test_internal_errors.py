@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
 from s3s3.model import Job, Outcome
+from s3s3.queue.base import Disposition
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.tasks import cancel
 from s3s3.worker.worker import Worker
@@ -51,7 +52,7 @@ async def test_missing_outcome_is_a_failure(jobs: RedisJobQueue, monkeypatch: py
 
 
 async def test_error_in_on_job_end_does_not_affect_jobs(jobs: RedisJobQueue, caplog: pytest.LogCaptureFixture) -> None:
-    def on_job_end(job: Job, outcomes: Sequence[Outcome], took_s: float) -> None:
+    def on_job_end(job: Job, outcomes: Sequence[Outcome], took_s: float, _: Mapping[str, Disposition]) -> None:
         raise ZeroDivisionError("internal error")
 
     copies = Copies()

@@ -77,7 +77,7 @@ async def test_copy_without_an_outcome_fails_for_all_destinations(
 
     incomplete = JobRunner(
         "default", frozenset(BOTH), jobs, copy, circuits, None, RedisRetry(), 8, None,
-        lambda _, outcomes, __: ended.append(outcomes),
+        lambda _, outcomes, *__: ended.append(outcomes),
     )  # fmt: skip
     await incomplete.run(job(), Lease(boottime_s() + 60), incomplete.plan(job()))
     assert [(outcome.destination, outcome.result) for outcome in ended[0]] == [(A, Result.FAILED), (B, Result.FAILED)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from s3s3.errors import DestinationTooSlow, IntegrityError, LeaseLost, TooLarge
 from s3s3.model import Job, Lane, Outcome, Result
-from s3s3.queue.base import JobRequest
+from s3s3.queue.base import Disposition, JobRequest
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.worker.worker import Worker
 from tests.waiting import until
@@ -141,7 +141,7 @@ async def test_on_copied_runs_before_the_queue_is_settled_and_on_job_end_after(j
     async def on_copied(key: str, results: Collection[Result]) -> None:
         events.append((set(results), key, (await jobs.stats()).pending))
 
-    def on_job_end(job: Job, outcomes: Sequence[Outcome], took_s: float) -> None:
+    def on_job_end(job: Job, outcomes: Sequence[Outcome], took_s: float, _: Mapping[str, Disposition]) -> None:
         events.append((job.key, [outcome.result for outcome in outcomes], 0 <= took_s < 5))
 
     def behaviour(job: Job, name: str) -> Outcome:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from s3s3.errors import RedisUnavailable, RouteConflict
+from s3s3.errors import RedisUnavailable, RouteConflict, TooLarge
 from s3s3.monitoring import heartbeat
 from s3s3.monitoring.heartbeat import ProcessRegistry, claim_route
 from s3s3.monitoring.metrics import Metrics
@@ -21,7 +21,7 @@ from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.worker.route_worker import RouteWorker, register_all
 from s3s3.worker.worker import Worker
 from tests.waiting import running, until
-from tests.worker.copies import BOTH, ROUTE, A, Copies, enqueue_fresh, until_done
+from tests.worker.copies import BOTH, ROUTE, A, B, Copies, dead_letters_of, enqueue_fresh, fails_at, until_done
 
 pytestmark = pytest.mark.real
 
@@ -61,6 +61,44 @@ async def test_it_copies_counts_sends_heartbeats_and_deregisters(client: Redis, 
     assert await registry.processes() == []
     await worker.measure()
     assert metrics.running_jobs[ROUTE.name] == 0
+
+
+async def test_the_log_says_that_a_key_became_a_dead_letter_where_and_why(
+    jobs: RedisJobQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = TooLarge("its bytes exceed the limit", store=B, operation="PUT", key="k", status=400, request_id="tx0001")
+    worker = RouteWorker(ROUTE, jobs, Copies(fails_at(B, error)), OPTIONS, Metrics(), "listen")
+    stop = asyncio.Event()
+    async with running(worker.run(stop, 5.0)) as task:
+        await enqueue_fresh(jobs, "k")
+        await until(lambda: "dead-lettered" in caplog.text)
+        stop.set()
+        await asyncio.wait_for(task, 10)
+    assert [letter.key for letter in await dead_letters_of(jobs, B)] == ["k"]
+    (line,) = (record for record in caplog.records if record.message.startswith("dead-lettered"))
+    assert line.message == "dead-lettered: PUT of an object: 400: its bytes exceed the limit"
+    fields = vars(line)["fields"]
+    assert (fields["route"], fields["destination"], fields["key"], fields["attempt"], fields["request_id"]) == (
+        ROUTE.name, B, "k", 1, "tx0001",
+    )  # fmt: skip
+
+
+async def test_a_key_that_another_worker_has_taken_over_is_not_logged_as_a_dead_letter(
+    client: Redis, jobs: RedisJobQueue, caplog: pytest.LogCaptureFixture
+) -> None:
+    copies = Copies(fails_at(B, TooLarge("its bytes exceed the limit", store=B)))
+    copies.may_continue.clear()
+    worker = RouteWorker(ROUTE, jobs, copies, OPTIONS, Metrics(), "listen")
+    stop = asyncio.Event()
+    async with running(worker.run(stop, 5.0)) as task:
+        await enqueue_fresh(jobs, "k")
+        await until(lambda: copies.running)
+        await client.hset(f"{jobs.prefix}job:k", "token", "another")
+        copies.may_continue.set()
+        await until(lambda: "copy failed" in caplog.text)
+        stop.set()
+        await asyncio.wait_for(task, 10)
+    assert "dead-lettered" not in caplog.text
 
 
 async def test_a_queue_without_responses_is_a_health_problem(
