@@ -274,6 +274,20 @@ def matcher(route: Route) -> Callable[[str], bool]:
     return matches
 
 
+def mismatch(route: Route, key: str) -> str:
+    """Return why a key does not belong to a route, with the setting of its source; "" if it does, as for `matcher`."""
+    if matcher(route)(key):
+        return ""
+    prefix = route.source.prefix
+    if not key.startswith(prefix):
+        return f"it does not begin with prefix = {prefix!r}"
+    rest = key[len(prefix) :]
+    excluding = [glob for glob in route.exclude if (excluded := _any_of([glob])) and excluded(rest)]
+    if excluding:
+        return f"exclude = {excluding[0]!r} matches {rest!r}"
+    return f"no glob of include matches {rest!r}: {', '.join(map(repr, route.include))}"
+
+
 def _any_of(globs: Sequence[str]) -> Callable[[str], object] | None:
     return re.compile("|".join(f"(?:{translate(glob)})" for glob in globs)).match if globs else None
 

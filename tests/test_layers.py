@@ -29,11 +29,13 @@ LAYERS = """
     notifications   errors events model tasks config s3 queue monitoring worker
     reconcile       errors model tasks config s3 queue monitoring transfer worker
     mirror          errors model tasks config s3 queue monitoring transfer worker
+    operations      errors model events tasks config s3 queue monitoring transfer
     listener        errors tasks config queue monitoring transfer worker notifications reconcile
     api             errors model tasks config s3 monitoring transfer reconcile
     programs        model tasks config s3 queue monitoring transfer notifications api
     client          errors tasks config monitoring transfer notifications reconcile listener api
-    scripts         errors model tasks config s3 queue monitoring transfer notifications reconcile mirror listener
+    scripts         errors model tasks config s3 queue monitoring transfer notifications reconcile mirror operations \
+                    listener
     __main__        scripts
 """
 """Each module or package and the ones that it may import, from the bottom to the top."""
@@ -51,7 +53,7 @@ LIBRARIES = {
     "prometheus_client": "monitoring scripts",
     "pydantic": "config",
     "pythonjsonlogger": "monitoring",
-    "redis": "listener mirror monitoring notifications queue scripts worker",
+    "redis": "listener mirror monitoring notifications operations queue scripts worker",
     "rich": "scripts",
     "supervisor": "scripts",
     "tomli": "config",

@@ -165,7 +165,7 @@ class RouteSnapshotReader:
             state, reason = _state(endpoint.name, stats, pending.retrying)
             destinations.append(
                 StoreView(
-                    endpoint.name, _address(endpoint), state, reason, pending.parked, pending, hour,
+                    endpoint.name, address_text(endpoint), state, reason, pending.parked, pending, hour,
                     copied_per_s=rate_per_s(hour.copied, history.now_ms),
                     bytes_per_s=rate_per_s(hour.copied_bytes, history.now_ms),
                     lag_p50_s=quantile_s(hour.lag, 0.5),
@@ -176,7 +176,7 @@ class RouteSnapshotReader:
                 )
             )  # fmt: skip
         name = route.source.name
-        source = StoreView(name, _address(route.source), *_state(name, stats, 0), stats.parked.get(name, 0))
+        source = StoreView(name, address_text(route.source), *_state(name, stats, 0), stats.parked.get(name, 0))
         return RouteView(
             route.name, self.command, route.channel, source, destinations, stats, processes, dead_letters,
             last_reconcile, await self.jobs.current_reconcile(), history.now_ms, await self.jobs.gap(),
@@ -198,7 +198,7 @@ def snapshot_readers(
     return [RouteSnapshotReader(route, RedisJobQueue.of(client, route, lease_s), command) for route in routes]
 
 
-def _address(endpoint: Endpoint) -> str:
+def address_text(endpoint: Endpoint) -> str:
     """Return host, port, bucket and prefix of an endpoint; none of them is secret."""
     if not endpoint.bucket_name:  # the source of a mirror
         return "the URLs that clients request"

@@ -49,13 +49,17 @@ class QueueAdmin:
     Args:
         prefix: the prefix of the route's Redis keys, from `keyspace`.
         stores: names of the source and the destinations, in this order; circuits have these names.
+
+    Attributes:
+        run_script: runs a script of the queue by name, as `LuaScripts.run`.
     """
 
     def __init__(self, client: Redis, prefix: str, stores: Sequence[str], scripts: LuaScripts) -> None:
         self.client = client
         self.destinations = tuple(stores[1:])
         self.prefix = prefix
-        self._stores = tuple(stores)
+        self.stores = tuple(stores)
+        self.run_script = scripts.run
         self._scripts = scripts
 
     async def check(self) -> None:
@@ -65,7 +69,7 @@ class QueueAdmin:
 
     async def stats(self) -> QueueStats:
         """Return the number of jobs by state."""
-        names = (*self._stores, DeadLetter.MESSAGES)
+        names = (*self.stores, DeadLetter.MESSAGES)
         fresh, bulk, retrying, rechecks, paused, oldest_ms, found = await self._scripts.run("stats", *names)
         by_name = dict(zip(names, found, strict=True))
         return QueueStats(
@@ -73,9 +77,9 @@ class QueueAdmin:
             bulk,
             retrying,
             rechecks,
-            parked={name: by_name[name][0] for name in self._stores},
+            parked={name: by_name[name][0] for name in self.stores},
             dead_letters={name: by_name[name][1] for name in (DeadLetter.MESSAGES, *self.destinations)},
-            circuits={name: by_name[name][2] for name in self._stores if by_name[name][2] is not None},
+            circuits={name: by_name[name][2] for name in self.stores if by_name[name][2] is not None},
             oldest_s=oldest_ms / 1000,
             paused=bool(paused),
         )
@@ -163,6 +167,19 @@ class QueueAdmin:
         name = self._dead_letters_key(destination)
         with translate_errors():
             return sum([await self.client.hdel(name, *batch) for batch in _batches(keys)])
+
+    async def dead_letter(self, destination: str, key: str) -> DeadLetter | None:
+        """Return the dead letter of a key at a destination, if it is one."""
+        with translate_errors():
+            text: Any = await self.client.hget(self._dead_letters_key(destination), key)
+        return None if text is None else DeadLetter(destination, key, **json.loads(text))
+
+    async def dead_letter_page(self, destination: str, cursor: int, count: int) -> tuple[int, list[DeadLetter]]:
+        """Return about `count` dead letters, and the cursor of the next call (HSCAN); 0 begins and ends."""
+        with translate_errors():
+            answer: Any = await self.client.hscan(self._dead_letters_key(destination), cursor, count=count)
+        after, found = answer
+        return int(after), [DeadLetter(destination, key, **json.loads(text)) for key, text in found.items()]
 
     def _dead_letters_key(self, destination: str) -> str:
         return f"{self.prefix}dead-letters:{destination}"

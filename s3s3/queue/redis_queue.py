@@ -161,7 +161,7 @@ class RedisJobQueue(QueueAdmin):
         self.lease_s = lease_s
         self.consumer = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._destination_names = " ".join(destinations)
-        self._store_names = " ".join(self._stores)
+        self._store_names = " ".join(self.stores)
         self.route_token = ""
         self._claims = 0
         self._all_taken_over_at_s = -lease_s

@@ -13,6 +13,7 @@ VERBS = {
     "listen": "run the daemon: copy every object announced by a notification",
     "bucket": "compare whole buckets and copy what differs",
     "publish": "put keys on the queue",
+    "explain": "show what became of a key, what would be done now, and why",
     "jobs": "show and manage the queue and its dead letters",
     "mirror": "serve copies over HTTP, and create missing ones",
     "cache": "show, evict or verify the objects in the mirror's cache",

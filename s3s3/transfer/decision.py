@@ -61,6 +61,30 @@ LEAVE = Decision(Action.LEAVE, Reason.EXTRANEOUS)
 NEEDS_HEAD = Decision(Action.NEEDS_HEAD, Reason.UNPROVEN)
 NEEDS_CONTENT = Decision(Action.NEEDS_CONTENT, Reason.UNPROVEN)
 
+#: What a decision means, for people.
+_TEXTS = {
+    ABSENT: "neither the source nor the destination has it: nothing to do",
+    SAME_ETAG: "equal: both have the same ETag",
+    SAME_RECORDED_ETAG: "equal: the copy records the source's ETag",
+    SAME_CONTENT: "equal: both contents have the same MD5",
+    COPY_MISSING: "to be copied: the destination does not have it",
+    COPY_SIZE: "to be copied: the sizes differ",
+    COPY_ETAG: "to be copied: the ETags differ",
+    COPY_RECORDED_ETAG: "to be copied: the copy records another ETag of the source",
+    COPY_CONTENT: "to be copied: the contents differ",
+    COPY_METADATA: "to be copied: the contents are equal, the headers differ",
+    COPY_UNPROVEN: "to be copied: an ETag is not an MD5 and the copy records none, so nothing proves them equal",
+    DELETE: "to be deleted: the source does not have it, and delete = true",
+    LEAVE: "extraneous: the source does not have it, and without delete = true it is kept",
+    NEEDS_HEAD: "undecided: a HEAD of the destination is needed",
+    NEEDS_CONTENT: "undecided: nothing but reading both contents shows whether they are equal (verify_md5)",
+}
+
+
+def describe(decision: Decision) -> str:
+    """Return what a decision means, in words."""
+    return _TEXTS[decision]
+
 
 def decide(
     source: ObjectInfo | Entry | None,

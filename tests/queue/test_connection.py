@@ -20,6 +20,7 @@ from s3s3.model import Lane
 from s3s3.queue import redis_calls
 from s3s3.queue.base import Disposition, DispositionKind, JobRequest
 from s3s3.queue.connection import check_version, connect, connected
+from s3s3.queue.records import KeyState, list_keys, read_records
 from s3s3.queue.redis_calls import RedisRetry, translate_errors
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.process import Process, ServerFailed
@@ -360,6 +361,11 @@ async def use_every_operation(client: Redis) -> None:
     assert await jobs.poll_outcomes("run", 0.01) == []
     assert [letter.key async for letter in jobs.dead_letters("dest")] == ["k"]
     assert await jobs.redrive("dest", ["k"]) == 1
+    assert await jobs.dead_letter("dest", "k") is None
+    assert await jobs.dead_letter_page("dest", 0, 10) == (0, [])
+    for state in KeyState:
+        await list_keys(jobs, state, store="dest")
+    assert (await read_records(jobs, ["k"])).records[0].phase == "queued"
     await jobs.promote_due()
     await jobs.trip_circuit("dest", "down", "k")
     counts = await jobs.stats()

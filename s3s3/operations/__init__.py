@@ -1,0 +1,1 @@
+"""What operators ask and do, for the commands, the API and the status page."""
