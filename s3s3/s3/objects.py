@@ -167,6 +167,8 @@ def object_info(
     for name, value in headers.items():
         if name in KEPT_HEADERS or name.startswith("x-amz-meta-"):
             own[name] = value
+    if "content-encoding" in own:
+        drop_transport_codings(own)
     recorded_etag, recorded_headers = own.pop(RECORDED_ETAG, None), own.pop(RECORDED_HEADERS, None)
     modified_ms = http_date_ms(headers.get("last-modified", "")) or 0
     expires_ms = None
@@ -178,6 +180,19 @@ def object_info(
     return ObjectInfo(
         key, size_bytes, etag, modified_ms, own, is_encrypted(headers), recorded_etag, recorded_headers, expires_ms
     )
+
+
+def drop_transport_codings(headers: dict[str, str]) -> None:
+    """Remove `aws-chunked` from Content-Encoding: it describes the body of the PUT that wrote the object.
+
+    Some stores keep it, although they have decoded the body (Ceph 16). AWS rejects a plain PUT that has it.
+    """
+    codings = [coding.strip() for coding in headers["content-encoding"].split(",")]
+    kept = [coding for coding in codings if coding.lower() != "aws-chunked"]
+    if not kept:
+        del headers["content-encoding"]
+    elif kept != codings:
+        headers["content-encoding"] = ", ".join(kept)
 
 
 @lru_cache(1024)

@@ -7,7 +7,7 @@ Stores change headers that they keep. Seen on Ceph 16.2.15 and Swift 2.38.3, and
     values      blanks around them are removed; bytes outside printable ASCII come back as RFC 2047 encoded words (AWS,
                 Swift, and Ceph if they are not UTF-8 or contain control characters), their UTF-8 encoded twice (AWS,
                 Swift); long ones as several encoded words with line breaks between them (Swift)
-    defaults    an object without Content-Type gets one; `aws-chunked` is removed from Content-Encoding (AWS)
+    defaults    an object without Content-Type gets one
 
 For other changes the copy records a digest of the source's headers; see `DestinationCopy`.
 """
@@ -128,8 +128,7 @@ def _may_return(name: str, value: str, returned: str) -> bool:
     if value == returned:
         return True
     if name == "content-encoding":
-        codings = [coding.strip() for coding in value.split(",")]
-        return returned == ",".join(coding for coding in codings if coding != "aws-chunked")
+        return [coding.strip() for coding in value.split(",")] == [coding.strip() for coding in returned.split(",")]
     if name == "expires":
         time_s = _time_s(value)
         return time_s is not None and time_s == _time_s(returned)

@@ -90,3 +90,16 @@ def test_what_a_store_makes_of_metadata_is_copied_at_most_once(
     reconciled.reasons()
 
     assert set(reconciled.reasons("--metadata").values()) == {"same same"}
+
+
+@pytest.mark.parametrize(("stored", "copied"), [("aws-chunked", ""), ("gzip,aws-chunked", "gzip")])
+def test_the_coding_of_the_upload_is_not_copied_and_no_difference(
+    ceph: CephServer, swift: SwiftServer, redis_url: str, tmp_path: Path, stored: str, copied: str
+) -> None:
+    source, destination = Bucket.new(ceph), Bucket.new(swift)
+    reconciled = Reconciled(source, destination, redis_url, tmp_path)
+    source.client.put_object(Bucket=source.name, Key="key", Body=CONTENT, ContentEncoding=stored)
+    assert stored in source.client.head_object(Bucket=source.name, Key="key")["ContentEncoding"]
+    assert reconciled.reasons() == {"key": "copied missing"}
+    assert destination.client.head_object(Bucket=destination.name, Key="key").get("ContentEncoding", "") == copied
+    assert reconciled.reasons("--metadata") == {"key": "same same"}

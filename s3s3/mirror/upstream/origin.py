@@ -27,6 +27,7 @@ from ...s3.objects import (
     ObjectStream,
     S3Response,
     body_chunks,
+    drop_transport_codings,
     http_date_ms,
     is_page,
     strong_etag,
@@ -190,6 +191,8 @@ class Origin:
             message = "an HTML page without a strong ETag is not copied: a gateway or portal may have sent it"
             raise UpstreamRefused(message, key=key, status=200)
         headers = {name: value for name, value in response.headers.items() if name in KEPT_HEADERS}
+        if "content-encoding" in headers:
+            drop_transport_codings(headers)
         headers.update(self._headers_for(key, fetched))
         to_store_error = partial(_unavailable, key, url)
         etag = _expected_md5(response.headers)
