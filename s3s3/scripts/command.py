@@ -24,6 +24,9 @@ from .cli import OUT_OF_REACH, SOME_FAILED, WRONG_USAGE
 #: Allocations between two garbage collections. A copy leaves no cycles; the default took a seventh of its CPU time.
 GC_THRESHOLD = 50_000
 
+#: Interval of a whole collection, in s, which takes some milliseconds: failed copies leave cycles, which hold bodies.
+COLLECT_EVERY_S = 60.0
+
 FLUSH_REPEATS_EVERY_S = 5.0
 
 #: A second signal within this time is ignored: `timeout` and others signal a process and its group.
@@ -71,14 +74,20 @@ def run(command: Callable[[asyncio.Event], Coroutine[Any, Any, int]], *, second_
                 await asyncio.sleep(FLUSH_REPEATS_EVERY_S)
                 _flush_repeats(REPEAT_INTERVAL_S)
 
-        flusher = asyncio.create_task(flush_periodically())
+        async def collect_periodically() -> None:
+            while True:
+                await asyncio.sleep(COLLECT_EVERY_S)
+                gc.collect()
+
+        background = [asyncio.create_task(flush_periodically()), asyncio.create_task(collect_periodically())]
         try:
             return await task
         except asyncio.CancelledError:
             print("s3s3: aborted by a second signal", file=sys.stderr)
             return SOME_FAILED
         finally:
-            flusher.cancel()
+            for running in background:
+                running.cancel()
             _flush_repeats(0.0)
 
     gc.freeze()  # exempts what is imported

@@ -73,3 +73,24 @@ def test_an_oserror_unrelated_to_standard_output_is_raised() -> None:
 
     with pytest.raises(OSError, match="the spool is full"):
         command.exit_status(fails)
+
+
+def test_cycles_that_failed_copies_leave_are_collected_though_little_is_allocated() -> None:
+    program = """
+import asyncio, weakref
+from s3s3.scripts import command
+
+class Cycle: pass
+
+async def main(stop):
+    cycle = Cycle()
+    cycle.itself, kept = cycle, weakref.ref(cycle)
+    del cycle
+    while kept() is not None:
+        await asyncio.sleep(0.01)
+    return 0
+
+command.COLLECT_EVERY_S = 0.05
+raise SystemExit(command.run(main))
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
