@@ -46,6 +46,6 @@ def iso_time(at_s: float) -> str:
     return f"{datetime.fromtimestamp(at_s, timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def count_noun(count: int, noun: str) -> str:
-    """Return "1 key", "2,000 keys"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def count_noun(count: int, noun: str, plural: str = "") -> str:
+    """Return "1 key", "2,000 keys"; `plural` is for words that do not just end in "s"."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

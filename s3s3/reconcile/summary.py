@@ -22,6 +22,7 @@ class ReconcileSummary:
         source_entries: objects that the source listed; `skipped_entries` of them are older than
             `ReconcileOptions.since_ms` and were not compared.
         destination_only: by destination, objects that the source did not list.
+        copied_bytes: of all destinations; `copied_bytes_at` has those of each, for the outcomes that this process saw.
         errors: by store, why its listing failed; objects that were not compared are in no count.
         deletions_withheld: by destination, why nothing was deleted there.
         has_report: report lines are wanted; if not, equal objects need no `Outcome` each.
@@ -40,6 +41,7 @@ class ReconcileSummary:
         self.source_entries = 0
         self.skipped_entries = 0
         self.copied_bytes = 0
+        self.copied_bytes_at: dict[str, int] = dict.fromkeys(destinations, 0)
         self.seconds = 0.0
         self._on_line = on_line
         self.has_report = on_line is not None
@@ -56,7 +58,9 @@ class ReconcileSummary:
         """Do the same for an outcome given as the fields of its report line."""
         self.count(fields["destination"], fields["outcome"], fields["proof"])
         if fields["outcome"] == Result.COPIED.value:
-            self.copied_bytes += fields["source_size_bytes"] or 0
+            size_bytes = fields["source_size_bytes"] or 0
+            self.copied_bytes += size_bytes
+            self.copied_bytes_at[fields["destination"]] += size_bytes
         if self._on_line is not None:
             self._on_line(fields)
 

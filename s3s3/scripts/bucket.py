@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from datetime import datetime, timezone
 from functools import partial
@@ -18,7 +20,7 @@ from .. import config
 from ..config import Config, with_buckets
 from ..config.value_types import InvalidValue, parse_duration
 from ..errors import ConfigError, ReconcileInProgress, RoutePaused, S3S3Error
-from ..model import Route
+from ..model import Result, Route
 from ..monitoring.formatting import count_noun, duration_text
 from ..monitoring.metrics import Metrics
 from ..notifications.chaining import claim_downstream, on_copied_for
@@ -39,7 +41,10 @@ log = logging.getLogger(__name__)
 
 def main(argv: list[str] | None = None) -> int:
     """Compare and copy; return the exit status."""
-    arguments = cli.parse(command_line(), argv)
+    parser = command_line()
+    arguments = cli.parse(parser, argv)
+    if arguments.json and arguments.report == "-":
+        parser.error("--json and --report - both write to standard output: give the report a file")
     command.start_log(arguments)
     return command.run(lambda stop: _bucket(arguments, stop), second_signal_cancels=True)
 
@@ -91,6 +96,9 @@ def command_line() -> cli.CommandParser:
     )
     cli.add_drain(parser)
     cli.add_take_over(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print the summary as JSON; with --interval, one line for each run"
+    )
     parser.add_argument("--without-redis", action="store_true", help="do not use the configured Redis")
     return parser
 
@@ -159,16 +167,47 @@ async def _compare_all(
                 break
         if report and ended:
             report.complete()
-    equality = "has the contents and the metadata" if arguments.metadata else "has the contents"
-    _print_summaries(summaries, ended, equality, sys.stderr if arguments.report == "-" else sys.stdout)
-    if any(summary.errors for summary in summaries):
-        return cli.OUT_OF_REACH
     # With --since, other objects were not compared: the run cannot be proven, only complete.
     partial_run = arguments.since is not None
     succeeded = all(
         each.proven or (partial_run and each.ended and each.complete and not each.unproven_copies) for each in summaries
     )
-    return worst if succeeded else max(worst, cli.SOME_FAILED)
+    status = worst if succeeded else max(worst, cli.SOME_FAILED)
+    if any(summary.errors for summary in summaries):
+        status = cli.OUT_OF_REACH
+    has_queue = bool(settings.pubsub.url) and not arguments.without_redis
+    steps = {summary.route: next_steps(summary, has_queue=has_queue) for summary in summaries}
+    if arguments.json:
+        names = [each.name for each in routes]
+        results = [{**each.report_line(names)["summary"], "next": steps[each.route]} for each in summaries]
+        indent = None if arguments.interval else 2
+        print(json.dumps({"exit_status": status, "routes": results}, indent=indent), flush=True)
+    elif not (arguments.quiet and status == cli.OK):
+        equality = "has the contents and the metadata" if arguments.metadata else "has the contents"
+        _print_summaries(summaries, steps, ended, equality, sys.stderr if arguments.report == "-" else sys.stdout)
+    return status
+
+
+def next_steps(summary: ReconcileSummary, *, has_queue: bool) -> list[str]:
+    """Return what to do about what is not equal after a reconcile."""
+    steps = []
+    if failed := summary.total(Result.FAILED):
+        copies, route = count_noun(failed, "failed copy", "failed copies"), f"--route {summary.route}"
+        if has_queue:
+            steps.append(f"s3s3 jobs {route} shows the {copies} by reason; fix it, then: s3s3 jobs retry --all {route}")
+        else:
+            steps.append(
+                f"the log has the reasons of the {copies}, --report FILE each key; fix them, then run it again"
+            )
+    if summary.total(Result.WOULD_COPY, Result.WOULD_DELETE):
+        steps.append("run it without --dry-run to make the destinations equal; --report FILE lists the keys")
+    if summary.errors:
+        steps.append("s3s3 check tries the stores and prints what to fix")
+    if summary.deletions_withheld:
+        steps.append("check the source; if the deletions are intended: --allow-empty, or a higher max_delete")
+    if summary.unproven_copies:
+        steps.append("verify_md5 = true in the destination compares the contents")
+    return steps
 
 
 async def _compare(
@@ -192,7 +231,7 @@ async def _compare(
             await claim_downstream(route, settings, jobs, take_over=arguments.take_over)
         on_copied = on_copied_for(route, settings, jobs)
         last = await jobs.load_reconcile_summary() if jobs else None
-        with Progress(last.source_entries if last else None) as progress:
+        with Progress(last.source_entries if last else None, quiet=arguments.quiet) as progress:
             if arguments.distributed:
                 await reconcile_distributed(
                     stores, jobs, settings.worker, options, stop, restart=arguments.restart,
@@ -210,7 +249,9 @@ async def _compare(
                 await run_exclusive(route.name, jobs, run, wait_for_lock=arguments.wait_for_lock, stop=stop)
 
 
-def _print_summaries(summaries: list[ReconcileSummary], ended: bool, equality: str, output: TextIO) -> None:
+def _print_summaries(
+    summaries: list[ReconcileSummary], steps: Mapping[str, list[str]], ended: bool, equality: str, output: TextIO
+) -> None:
     console = Console(file=output, markup=False, highlight=False, soft_wrap=not output.isatty())
     summaries = [summary for summary in summaries if summary.error is None]  # the error is printed already
     table = summary_table(summaries)
@@ -231,5 +272,7 @@ def _print_summaries(summaries: list[ReconcileSummary], ended: bool, equality: s
             console.print(f"{title}: could not compare {store}: {error.removeprefix(f'{store}: ')}")
         for destination, reason in summary.deletions_withheld.items():
             console.print(f"{title}: deletions withheld at {destination}: {reason}")
+        for step in steps[summary.route]:
+            console.print(f"{title}: next: {step}")
     if not ended:
         console.print("interrupted: not everything was compared; run it again")

@@ -59,13 +59,14 @@ def _cache(arguments: argparse.Namespace) -> int:
     if arguments.action == "stat":
         return _stat(directory, cache, as_json=arguments.json)
     if arguments.action == "verify":
-        return _verify(directory)
+        return _verify(directory, quiet=arguments.quiet)
     if arguments.keys:
-        return _evict_keys(directory, arguments.keys)
+        return _evict_keys(directory, arguments.keys, quiet=arguments.quiet)
     evicted = DiskSpace(directory, cache.max_fill, cache.low_fill).evict(0.0 if arguments.all else None)
     swept = sweep(directory)
     leftovers = f", and {count_noun(swept, 'leftover file')} of ended processes" if swept else ""
-    print(f"removed {count_noun(evicted.objects, 'object')}, {size_text(evicted.size_bytes)}{leftovers}")
+    if not arguments.quiet:
+        print(f"removed {count_noun(evicted.objects, 'object')}, {size_text(evicted.size_bytes)}{leftovers}")
     return cli.OK
 
 
@@ -85,7 +86,7 @@ def _stat(directory: CacheDirectory, settings: CacheSettings, *, as_json: bool) 
     return cli.OK
 
 
-def _evict_keys(directory: CacheDirectory, keys: list[str]) -> int:
+def _evict_keys(directory: CacheDirectory, keys: list[str], *, quiet: bool) -> int:
     missing = 0
     for key in keys:
         cached = directory.open(key)
@@ -95,11 +96,12 @@ def _evict_keys(directory: CacheDirectory, keys: list[str]) -> int:
             continue
         cached.close()
         directory.remove(directory.name(key), cached.metadata)
-        print(f"{printable(key)}: removed")
+        if not quiet:
+            print(f"{printable(key)}: removed")
     return cli.SOME_FAILED if missing else cli.OK
 
 
-def _verify(directory: CacheDirectory) -> int:
+def _verify(directory: CacheDirectory, *, quiet: bool) -> int:
     objects = damaged = 0
     for name, metadata, problem in verify(directory):
         objects += 1
@@ -107,5 +109,6 @@ def _verify(directory: CacheDirectory) -> int:
             damaged += 1
             directory.remove(name, metadata)
             print(f"{printable(metadata.key)}: removed: {problem}")
-    print(f"verified {count_noun(objects, 'object')}, {damaged} damaged")
+    if damaged or not quiet:
+        print(f"verified {count_noun(objects, 'object')}, {damaged} damaged")
     return cli.SOME_FAILED if damaged else cli.OK

@@ -91,7 +91,7 @@ async def _check(arguments: argparse.Namespace) -> int:
         fields = [{"route": name, "stores": list(map(dataclasses.asdict, stores))} for name, stores in routes_stores]
         print(json.dumps({"routes": fields, "redis": dataclasses.asdict(redis) if redis else None}, indent=2))
     else:
-        _print(routes_stores, redis)
+        _print(routes_stores, redis, quiet=arguments.quiet)
     findings = [store for _, stores in routes_stores for store in stores] + ([redis] if redis else [])
     if not all(found.reachable for found in findings):
         return cli.OUT_OF_REACH
@@ -148,7 +148,24 @@ def _check_node(info: Mapping[str, Any], findings: RedisFindings) -> None:
             lines.append(line)
 
 
-def _print(routes_stores: Sequence[RouteStores], redis: RedisFindings | None) -> None:
+def _print(routes_stores: Sequence[RouteStores], redis: RedisFindings | None, *, quiet: bool) -> None:
+    if not quiet:
+        _print_tables(routes_stores, redis)
+    errors, notes = [], []
+    for route, stores in routes_stores:
+        prefix = f"route {route}: " if len(routes_stores) > 1 else ""
+        errors += [prefix + text for store in stores for text in store.errors]
+        notes += [prefix + text for store in stores for text in store.notes]
+    if redis:
+        errors += redis.errors
+        notes += redis.notes
+    lines = [("error:", printable(text)) for text in errors]
+    print_labelled(lines if quiet else [*lines, *(("note:", printable(text)) for text in notes)])
+    if not errors and not quiet:
+        print("no problems found")
+
+
+def _print_tables(routes_stores: Sequence[RouteStores], redis: RedisFindings | None) -> None:
     for route, stores in routes_stores:
         for start in range(0, len(stores), MAX_STORES_PER_TABLE):
             part = stores[start : start + MAX_STORES_PER_TABLE]
@@ -170,17 +187,6 @@ def _print(routes_stores: Sequence[RouteStores], redis: RedisFindings | None) ->
         ]
         print_table(("Redis", printable(redis.address)), rows)
         print()
-    errors, notes = [], []
-    for route, stores in routes_stores:
-        prefix = f"route {route}: " if len(routes_stores) > 1 else ""
-        errors += [prefix + text for store in stores for text in store.errors]
-        notes += [prefix + text for store in stores for text in store.notes]
-    if redis:
-        errors += redis.errors
-        notes += redis.notes
-    print_labelled([*(("error:", printable(text)) for text in errors), *(("note:", printable(text)) for text in notes)])
-    if not errors:
-        print("no problems found")
 
 
 def _store_column(store: StoreCapabilities) -> dict[str, str]:

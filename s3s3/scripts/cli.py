@@ -130,6 +130,10 @@ def _add_common_options(parser: argparse.ArgumentParser, *, is_action: bool = Fa
         default=default(False),
         help="log every notification, object and warning",
     )
+    common.add_argument(
+        "-q", "--quiet", action="store_true", default=default(False),
+        help="print and log only problems and what was asked for: no progress, no result of a success",
+    )  # fmt: skip
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:

@@ -43,7 +43,8 @@ def start_log(arguments: argparse.Namespace) -> None:
     root = logging.getLogger()
     root.handlers[:] = [RateLimitedHandler(formatter, unlimited=arguments.verbose)]
     root.setLevel(logging.WARNING)
-    logging.getLogger("s3s3").setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
+    level = logging.DEBUG if arguments.verbose else logging.WARNING if arguments.quiet else logging.INFO
+    logging.getLogger("s3s3").setLevel(level)
 
 
 def run(command: Callable[[asyncio.Event], Coroutine[Any, Any, int]], *, second_signal_cancels: bool = False) -> int:

@@ -118,7 +118,7 @@ async def _retry_or_drop(arguments: argparse.Namespace, queues: Sequence[RouteQu
                 changed += count
                 if count:
                     missing -= set(keys)
-            if changed or arguments.all:
+            if (changed or arguments.all) and not arguments.quiet:
                 result = "put back on the queue" if retry else "dropped"
                 print(f"route {route.name}: {destination}: {count_noun(changed, 'dead letter')} {result}")
     for key in sorted(missing):
@@ -140,14 +140,19 @@ async def _keys(arguments: argparse.Namespace, jobs: RedisJobQueue, destination:
 
 async def _pause_or_resume(arguments: argparse.Namespace, queues: Sequence[RouteQueue]) -> int:
     destination = arguments.destination
+
+    def say(text: str) -> None:
+        if not arguments.quiet:
+            print(text)
+
     for route, jobs in queues:
         title = f"route {route.name}" if destination is None else f"route {route.name}: {destination}"
         if arguments.action == "pause":
             await jobs.pause(destination)
-            print(f"{title}: paused; notifications are kept, nothing is copied")
+            say(f"{title}: paused; notifications are kept, nothing is copied")
         else:
             await jobs.resume(destination)
-            print(f"{title}: resumed")
+            say(f"{title}: resumed")
             # A route and its destinations are paused independently of each other.
             resume, stats = f"s3s3 jobs resume --route {route.name}", await jobs.stats()
             if stats.paused:

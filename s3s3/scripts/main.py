@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 
@@ -38,6 +39,11 @@ every copy.
 Run s3s3 VERB --help for the options and exit statuses of a verb."""
 
 
+def versions() -> dict[str, str]:
+    """Return the versions to name in a bug report."""
+    return {"s3s3": __version__, "python": sys.version.split()[0]}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command named by the first argument; return its exit status."""
     if "_ARGCOMPLETE" in os.environ:
@@ -46,8 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage(), file=sys.stdout if arguments else sys.stderr)
         return OK if arguments else WRONG_USAGE
-    if arguments[0] == "--version":
-        print(f"s3s3 {__version__}")
+    if arguments[0] == "--version" or arguments == ["--json", "--version"]:
+        print(json.dumps(versions()) if "--json" in arguments else f"s3s3 {__version__}")
         return OK
     if arguments[0] not in VERBS:
         print(f"s3s3: unknown verb {arguments[0]!r}{suggestion(arguments[0], VERBS)}; see s3s3 --help", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import sys
 from abc import ABC, abstractmethod
@@ -29,6 +30,11 @@ from .key_input import keys_from_arguments, keys_from_descriptor, validate_keys
 from .selection import add_route_option, connected_queues, count_subscribers, select_routes
 
 MAX_PROBLEMS_SHOWN = 20
+
+#: Failures that the JSON result lists; the counts have all.
+MAX_FAILURES_KEPT = 1000
+
+_FAILURES = frozenset({Result.FAILED.value, Result.SOURCE_MISSING.value})
 
 #: When no outcome has arrived for QUIET_S, the reason is logged, and again every QUIET_INTERVAL_S.
 QUIET_S = 5.0
@@ -75,9 +81,14 @@ def command_line() -> cli.CommandParser:
     parser.add_argument(
         "--pubsub", action="store_true", help="PUBLISH the keys on the Redis channel, as producers do; queue nothing"
     )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     cli.add_take_over(parser)
     parser.add_argument("-0", "--null", action="store_true", help="keys on standard input end with NUL")
     return parser
+
+
+def _print_nothing(line: str) -> None:
+    """Print nothing: the JSON result has the failures."""
 
 
 class Publisher(ABC):
@@ -93,7 +104,15 @@ class Publisher(ABC):
 
     @abstractmethod
     async def finish(self) -> bool:
-        """Wait for outcomes if requested, print the result; return whether all succeeded."""
+        """Wait for outcomes if requested; return whether all succeeded."""
+
+    @abstractmethod
+    def lines(self) -> list[str]:
+        """Return the result, for people."""
+
+    @abstractmethod
+    def result(self) -> dict[str, Any]:
+        """Return the result, for JSON."""
 
 
 async def _publish(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
@@ -106,7 +125,7 @@ async def _publish(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         if arguments.pubsub:
             publisher = ChannelPublisher(client, routes)
         elif arguments.wait:
-            publisher = WaitingPublisher(queues, client, stop)
+            publisher = WaitingPublisher(queues, client, stop, print_failures=not arguments.json)
         work = _publish_all(arguments, publisher, _any_matches(routes), stop)
         timer = asyncio.get_running_loop().call_later(arguments.timeout_s, stop.set) if arguments.timeout_s else None
         try:
@@ -114,7 +133,12 @@ async def _publish(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         finally:
             if timer is not None:
                 timer.cancel()
-    return cli.OK if succeeded and not refused and not stop.is_set() else cli.SOME_FAILED
+    status = cli.OK if succeeded and not refused and not stop.is_set() else cli.SOME_FAILED
+    if arguments.json:
+        print(json.dumps({"exit_status": status, "refused_lines": refused, **publisher.result()}, indent=2))
+    elif not (arguments.quiet and status == cli.OK):
+        print(*publisher.lines(), sep="\n")
+    return status
 
 
 def _any_matches(routes: Sequence[Route]) -> Callable[[str], bool]:
@@ -167,18 +191,25 @@ class QueuePublisher(Publisher):
             self._counts[route.name] += len(requests)
 
     async def finish(self) -> bool:
-        for name, count in self._counts.items():
-            print(f"route {name}: {count_noun(count, 'key')} put on the queue")
         return True
+
+    def lines(self) -> list[str]:
+        return [f"route {name}: {count_noun(count, 'key')} put on the queue" for name, count in self._counts.items()]
+
+    def result(self) -> dict[str, Any]:
+        return {"routes": [{"route": name, "keys": count} for name, count in self._counts.items()]}
 
 
 class WaitingPublisher(Publisher):
     """Puts keys on the queues of all matching routes, and waits for their outcomes."""
 
-    def __init__(self, queues: Sequence[tuple[Route, RedisJobQueue]], client: Redis, stop: asyncio.Event) -> None:
+    def __init__(
+        self, queues: Sequence[tuple[Route, RedisJobQueue]], client: Redis, stop: asyncio.Event, *, print_failures: bool
+    ) -> None:
+        on_failure = print if print_failures else _print_nothing
         self._trackers = [
             (matcher(route),
-             PublishTracker(route, jobs, partial(count_subscribers, client, route.channel), print, stop))
+             PublishTracker(route, jobs, partial(count_subscribers, client, route.channel), on_failure, stop))
             for route, jobs in queues
         ]  # fmt: skip
 
@@ -192,9 +223,13 @@ class WaitingPublisher(Publisher):
     async def finish(self) -> bool:
         for _, tracker in self._trackers:
             await tracker.wait_for_fewer_than(1)
-        for _, tracker in self._trackers:
-            print(*tracker.summary(), sep="\n")
         return not any(tracker.failed or tracker.outstanding for _, tracker in self._trackers)
+
+    def lines(self) -> list[str]:
+        return [line for _, tracker in self._trackers for line in tracker.summary()]
+
+    def result(self) -> dict[str, Any]:
+        return {"routes": [tracker.result() for _, tracker in self._trackers]}
 
 
 class ChannelPublisher(Publisher):
@@ -218,9 +253,13 @@ class ChannelPublisher(Publisher):
                 self._published[channel] += 1
                 self._unreceived[channel] += not receivers
 
+    def lines(self) -> list[str]:
+        return [f"{count_noun(count, 'key')} published on channel {name!r}" for name, count in self._published.items()]
+
+    def result(self) -> dict[str, Any]:
+        return {"channels": [{"channel": name, "keys": count} for name, count in self._published.items()]}
+
     async def finish(self) -> bool:
-        for channel, count in self._published.items():
-            print(f"{count_noun(count, 'key')} published on channel {channel!r}")
         if isinstance(self._client, RedisCluster):  # a node counts only its own subscribers
             return True
         for channel, count in self._unreceived.items():
@@ -250,6 +289,7 @@ class PublishTracker:
         self._route = route
         self._count = 0
         self._counts: dict[str, Counter[str]] = {name: Counter() for name in route.destination_names}
+        self._failures: list[dict[str, Any]] = []
         self._jobs = jobs
         self._count_listeners = count_listeners
         self._print_line = print_line
@@ -299,6 +339,8 @@ class PublishTracker:
 
     def _on_outcome(self, fields: dict[str, Any]) -> None:
         self._counts[fields["destination"]][fields["outcome"]] += 1
+        if fields["outcome"] in _FAILURES and len(self._failures) < MAX_FAILURES_KEPT:
+            self._failures.append({name: fields[name] for name in ("destination", "key", "outcome", "reason")})
         if fields["outcome"] == Result.FAILED.value:
             self._print_line(f"failed: {fields['destination']}: {fields['key']!r}: {fields['reason']}")
         elif fields["outcome"] == Result.SOURCE_MISSING.value and fields["destination"] in self._keeps_copies[:1]:
@@ -338,7 +380,20 @@ class PublishTracker:
         lines = [f"route {self._route.name}: {count_noun(self._count, 'key')}"]
         for destination, counts in self._counts.items():
             parts = [f"{count:,} {outcome}" for outcome, count in sorted(counts.items())]
-            if left := sum(destination in names for names in self._tracker.pending.values()):
+            if left := self._left(destination):
                 parts.append(f"{left:,} not done yet, still on the queue")
             lines.append(f"  {destination}: {', '.join(parts) or 'nothing'}")
         return lines
+
+    def result(self) -> dict[str, Any]:
+        """Return the number of outcomes, and of keys that are still on the queue, by destination; and the failures."""
+        return {
+            "route": self._route.name,
+            "keys": self._count,
+            "destinations": {name: dict(sorted(counts.items())) for name, counts in self._counts.items()},
+            "outstanding": {name: self._left(name) for name in self._counts},
+            "failures": self._failures,
+        }
+
+    def _left(self, destination: str) -> int:
+        return sum(destination in names for names in self._tracker.pending.values())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -96,7 +98,80 @@ def test_without_redis_a_failure_is_reported_with_its_reason(place: Place) -> No
     config = place.config()
     config.write_text(config.read_text().replace("[destination]", '[destination]\nstorage_class = "NO_SUCH_CLASS"'))
     output = run("bucket", "--config", config, status=1).stderr
-    assert re.search(r"WARNING default: 'key \d\d' to destination failed: destination: PUT of 'key \d\d': \d+ ", output)
+    assert re.search(
+        r'WARNING copy failed: PUT of an object: \d+ .* key="key \d\d" route=default destination=d', output
+    )
+
+
+def test_the_summary_says_what_to_do_next(place: Place) -> None:
+    config = place.config()
+    done = run("bucket", "--config", config, "--dry-run", status=1)
+    assert "route default: next: run it without --dry-run to make the destinations equal" in done.stdout
+    config.write_text(config.read_text().replace("[destination]", '[destination]\nstorage_class = "NO_SUCH_CLASS"'))
+    done = run("bucket", "--config", config, status=1)
+    advice = "s3s3 jobs --route default shows the 20 failed copies by reason; fix it, then: s3s3 jobs retry --all"
+    assert f"route default: next: {advice} --route default" in done.stdout
+    assert "InvalidStorageClass" in run("jobs", "--config", config, "--route", "default").stdout
+    alone = run("bucket", "--config", config, "--without-redis", status=1)
+    assert "next: the log has the reasons of the 20 failed copies" in alone.stdout
+    config.write_text(config.read_text().replace('"NO_SUCH_CLASS"', '"STANDARD"'))
+    assert "next" not in run("bucket", "--config", config).stdout
+
+
+def test_json_has_the_summary_and_what_to_do_next(place: Place) -> None:
+    config = place.config()
+    done = json.loads(run("bucket", "--config", config, "--json", "--dry-run", status=1).stdout)
+    (route,) = done["routes"]
+    assert (done["exit_status"], route["proven"]) == (1, False)
+    assert route["destinations"] == {"destination": {"would_copy": 20}}
+    assert "--dry-run" in route["next"][0]
+    run("bucket", "--config", config)
+    (route,) = json.loads(run("bucket", "--config", config, "--json").stdout)["routes"]
+    assert (route["proven"], route["destinations"], route["next"]) == (True, {"destination": {"same": 20}}, [])
+    place.there = dataclasses.replace(place.there, port=free_ports(1)[0])
+    (route,) = json.loads(run("bucket", "--config", place.config(), "--json", status=3).stdout)["routes"]
+    assert "s3s3 check" in route["next"][0]
+    assert "both write to standard output" in run("bucket", "--json", "--report", "-", status=2).stderr
+
+
+def test_quiet_prints_only_problems(place: Place) -> None:
+    config = place.config()
+    done = run("bucket", "--config", config, "--quiet")
+    assert (done.stdout, done.stderr) == ("", "")
+    place.put("new")
+    assert "would_copy" in run("bucket", "--config", config, "--quiet", "--dry-run", status=1).stdout
+    assert run("bucket", "--config", config, "--quiet", "--json").stdout.startswith("{")
+
+
+def test_a_terminal_shows_the_progress_of_each_destination(place: Place) -> None:
+    """Through a real pseudo-terminal; the second run has the number of objects of the first one."""
+    config = place.config()
+    limit_destination(config, "max_requests_per_s = 10")
+    run("bucket", "--config", config)
+    output = on_terminal("bucket", "--config", config, "--force")
+    assert re.search(r"route default: \d+ of about 20 compared|route default: 20 compared", output)
+    assert re.search(r"\ndestination +done +copied +failed +bytes copied +rate", output)
+    assert re.search(r"\ndestination +\d+ +\d+ +0 +\d+ B +", output)
+
+
+def on_terminal(verb: str, *arguments: str | Path) -> str:
+    """What a command writes to a terminal, without control sequences."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen(command(verb, *arguments), stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        output = b""
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # Linux: the other end is closed
+                break
+            if not part:
+                break
+            output += part
+    os.close(ours)
+    assert process.returncode == 0, output.decode()
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", output.decode())
 
 
 def test_it_works_without_redis_and_warns(place: Place) -> None:

@@ -92,6 +92,16 @@ def test_an_unreachable_redis_exits_with_3(tmp_path: Path, endpoints: tuple[Endp
     assert "sekret" not in done.out + done.err
 
 
+def test_quiet_prints_only_problems(tmp_path: Path, redis_url: str, endpoints: tuple[Endpoint, Endpoint]) -> None:
+    source, destination = endpoints
+    done = run(main, "--config", config_file(tmp_path, redis_url, source, [destination]), "--quiet")
+    assert (done.status, done.out) == (0, "")
+    nowhere = dataclasses.replace(destination, bucket_name="nowhere")
+    done = run(main, "--config", config_file(tmp_path, redis_url, source, [nowhere]), "--quiet")
+    assert done.status == 1
+    assert [line.partition(" ")[0] for line in done.out.splitlines()] == ["error:"]
+
+
 def test_redis_is_optional(tmp_path: Path, endpoints: tuple[Endpoint, Endpoint]) -> None:
     source, destination = endpoints
     done = run(main, "--config", config_file(tmp_path, "", source, [destination]))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from s3s3 import __version__
 from s3s3.scripts import bucket, cache, cli, jobs, listen, main, publish
 from tests.scripts.command import Main, run
 
@@ -27,6 +29,21 @@ def test_each_action_has_help_and_exit_statuses_of_its_own(
     assert done.status == 0
     assert [word for word in words if word not in done.out] == []
     assert max(map(len, done.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("verb", main.VERBS)
+def test_what_prints_a_table_prints_json_and_every_command_can_be_quiet(verb: str) -> None:
+    if verb in ("completion", "convert", "demo"):
+        return
+    text = run(importlib.import_module(f"s3s3.scripts.{verb}").main, "--help").out
+    assert ("--json" in text) is (verb in ("bucket", "publish", "explain", "jobs", "check", "cache"))
+    assert "--quiet" in text or verb == "config"
+
+
+@pytest.mark.parametrize("arguments", [("--version", "--json"), ("--json", "--version")])
+def test_the_versions_are_printed_as_json(arguments: tuple[str, ...]) -> None:
+    assert run(main.main, *arguments).json == {"s3s3": __version__, "python": sys.version.split()[0]}
+    assert run(main.main, "--version").out == f"s3s3 {__version__}\n"
 
 
 def test_help_without_a_failure_status_does_not_mention_one() -> None:

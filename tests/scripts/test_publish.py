@@ -250,6 +250,35 @@ def test_wait_reports_every_failure_and_exits_with_1(config: Path, redis_url: st
     ]
 
 
+def test_json_has_the_counts_and_the_failures(config: Path, redis_url: str) -> None:
+    with worker(redis_url):
+        done = run(main, "--config", config, "--wait", "--json", "a", "refused 1", "gone.txt")
+    assert done.status == 1
+    assert {key: done.json[key] for key in ("exit_status", "refused_lines")} == {"exit_status": 1, "refused_lines": 0}
+    (route,) = done.json["routes"]
+    assert route["destinations"]["dest-ceph"] == {"copied": 1, "failed": 1, "source_missing": 1}
+    assert route["outstanding"] == {"dest-ceph": 0, "dest-swift": 0}
+    failures = {(each["destination"], each["key"], each["outcome"], each["reason"]) for each in route["failures"]}
+    assert ("dest-ceph", "refused 1", "failed", "no such names here") in failures
+    assert ("dest-swift", "gone.txt", "source_missing") in {failure[:3] for failure in failures}
+
+
+def test_json_without_wait_has_the_number_of_keys(config: Path, redis_url: str) -> None:
+    done = run(main, "--config", config, "--json", stdin=b"a\nb\n\xff\n")
+    assert (done.status, done.json["refused_lines"], done.json["routes"]) == (1, 1, [{"route": "default", "keys": 2}])
+    done = run(main, "--config", config, "--json", "--pubsub", "a")
+    assert done.json["channels"] == [{"channel": "backup", "keys": 1}]
+
+
+def test_quiet_prints_only_failures(config: Path, redis_url: str) -> None:
+    assert run(main, "--config", config, "--quiet", "a").out == ""
+    with worker(redis_url):
+        done = run(main, "--config", config, "--quiet", "--wait", "a")
+        assert (done.status, done.out, done.err) == (0, "", "")
+        done = run(main, "--config", config, "--quiet", "--wait", "refused 1")
+    assert done.out.startswith("failed: dest-ceph: 'refused 1'")
+
+
 def interrupt_when(condition: threading.Event) -> threading.Thread:
     def interrupt() -> None:
         condition.wait(20)
