@@ -26,7 +26,7 @@ from .queue import connection
 from .queue.redis_calls import RedisRetry
 from .queue.redis_queue import RedisJobQueue
 from .reconcile.periodic import PeriodicReconcile, Schedule
-from .tasks import DRAIN_S, run_with_background
+from .tasks import DRAIN_S, Restarts, run_with_background
 from .transfer.route_stores import RouteStores, copy_budget, opened, probe_error
 from .worker.rate_limiter import rate_limiters
 from .worker.route_worker import STALLED_AFTER_S, RouteWorker, register_all
@@ -46,6 +46,7 @@ class RouteListener:
 
     Attributes:
         pubsub: consumes the route's channel; None if it has none.
+        restarts: restarts the route's tasks after internal errors.
     """
 
     def __init__(
@@ -62,18 +63,22 @@ class RouteListener:
         self.stores = stores
         self.metrics = metrics
         self.subscriber_client = subscriber_client
+        self.restarts = Restarts(f"route {route.name}")
         self.jobs = RedisJobQueue.of(client, route, settings.lease_s)
         self._periodic = PeriodicReconcile(stores, self.jobs, settings, periodic)
         self.worker = RouteWorker(
             route, self.jobs, stores.copier.copy_job, settings, metrics, "listen",
             on_copied=on_copied_for(route, config, self.jobs), limits=stores.limits, read_test=stores.read_error,
             is_leader=lambda: self.pubsub is not None and self.pubsub.is_leader, source_problem=self._source_problem,
+            restarts=self.restarts,
         )  # fmt: skip
         self.pubsub: PubSubSource | None = None
         self._watch: PubSubSource | DataWatch
         if route.channel:
             count = self.worker.observer.on_notification
-            self._watch = self.pubsub = PubSubSource(route, route.channel, self.jobs, subscriber_client, count=count)
+            self._watch = self.pubsub = PubSubSource(
+                route, route.channel, self.jobs, subscriber_client, count=count, restarts=self.restarts
+            )
         else:
             self._watch = DataWatch(route.name, self.jobs)
         self._backfill: GapBackfill | None = None
@@ -97,9 +102,14 @@ class RouteListener:
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Receive notifications and copy until `stop` is set, then drain, deregister and resign."""
-        background = [part.run() for part in (self._watch, self._backfill) if part]
+        tasks = {
+            "watching Redis": self._watch.run,
+            "comparing on schedule": self._periodic.maintain,
+            **({"backfilling gaps": self._backfill.run} if self._backfill else {}),
+        }
+        background = [self.restarts.run(activity, task) for activity, task in tasks.items()]
         try:
-            await run_with_background(self._work(stop, drain_s), self._periodic.maintain(), *background)
+            await run_with_background(self._work(stop, drain_s), *background)
         except RouteConflict:  # logged; this route stays unhealthy, and the others go on
             await stop.wait()
 
@@ -253,5 +263,6 @@ async def listen(
     if not sources and not any(listener.pubsub for listener in listeners):
         log.warning("no channel, [stream], [sqs] or [webhook] is configured: only `s3s3 publish` adds keys")
     await asyncio.gather(
-        *(listener.run(stop, drain_s) for listener in listeners), *(source.run(stop) for source in sources)
+        *(each.restarts.run("working", partial(each.run, stop, drain_s), stop) for each in listeners),
+        *(source.run_until(stop) for source in sources),
     )

@@ -1,4 +1,4 @@
-"""asyncio helpers: timeouts, pauses, background tasks, cancellation, running a coroutine from sync code.
+"""asyncio helpers: timeouts, pauses, background tasks, restarts, cancellation, running a coroutine from sync code.
 
 `timeout` limits time, never `asyncio.wait_for`: in Python 3.10 and 3.11 that loses a cancellation that arrives together
 with the result, and the task runs on. asyncio.TaskGroup needs Python 3.11.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import sys
 import threading
-from collections.abc import Coroutine, Iterable
+import time
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -22,7 +24,16 @@ else:
 
     timeout = async_timeout.timeout
 
+log = logging.getLogger(__name__)
+
 Result = TypeVar("Result")
+
+#: Pause before a task is restarted after an internal error, in seconds; each failure doubles it.
+INITIAL_RESTART_S = 1.0
+MAX_RESTART_S = 30.0
+
+#: A task that has run for this long after an internal error counts as working again, in seconds.
+RECOVERED_AFTER_S = 30.0
 
 #: Interval between two cancellations of a task that has not ended.
 CANCEL_INTERVAL_S = 0.5
@@ -70,6 +81,55 @@ async def run_with_background(main: Coroutine[Any, Any, Result], *background: Co
         return main_task.result()
     finally:
         await cancel([main_task, *background_tasks])
+
+
+class Restarts:
+    """Restarts the tasks of one route or source after internal errors, so that these do not end the process.
+
+    Args:
+        name: of the route or source, in messages: "route images".
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._failures: dict[str, tuple[str, float]] = {}
+
+    @property
+    def problem(self) -> str:
+        """Return which tasks failed and have not run for `RECOVERED_AFTER_S` since, or ""."""
+        now_s = time.monotonic()
+        return "; ".join(text for text, recovered_at_s in self._failures.values() if now_s < recovered_at_s)
+
+    def record(self, activity: str, error: Exception, delay_s: float = 0.0) -> None:
+        """Log an internal error; it is a problem until `RECOVERED_AFTER_S` after it is tried again in `delay_s`."""
+        text = f"{self._name}: internal error while {activity}: {error!r}"[:300]
+        log.error("%s; trying again until it works", text, exc_info=error)
+        self._failures[activity] = text, time.monotonic() + delay_s + RECOVERED_AFTER_S
+
+    async def run(
+        self, activity: str, main: Callable[[], Coroutine[Any, Any, None]], stop: asyncio.Event | None = None
+    ) -> None:
+        """Run a task to its end; after any exception, log it and run the task again.
+
+        Args:
+            activity: what the task does, in messages: "claiming keys".
+            stop: once it is set, a task that fails is not run again.
+        """
+        failures = 0
+        while True:
+            started_s = time.monotonic()
+            try:
+                return await main()
+            except Exception as error:  # noqa: BLE001  recorded
+                failures = 1 if time.monotonic() - started_s > RECOVERED_AFTER_S else failures + 1
+                delay_s = backoff_s(failures, INITIAL_RESTART_S, MAX_RESTART_S)
+                self.record(activity, error, delay_s)
+            if stop is not None and stop.is_set():
+                return None
+            if stop is None:
+                await asyncio.sleep(delay_s)
+            else:
+                await wait_with_timeout(stop, delay_s)
 
 
 async def run_until_stopped(main: Coroutine[Any, Any, Result], stop: asyncio.Event) -> Result | None:

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from s3s3.tasks import (
+    Restarts,
     backoff_s,
     cancel,
     run_sync,
@@ -17,6 +18,7 @@ from s3s3.tasks import (
     wait_first,
     wait_with_timeout,
 )
+from tests.waiting import running, until
 
 
 async def wait_forever() -> None:
@@ -220,3 +222,39 @@ def test_run_sync_ends_the_coroutine_before_it_raises_an_interrupt() -> None:
     with pytest.raises(KeyboardInterrupt):
         run_sync(wait())
     assert ended == ["yes"]
+
+
+@pytest.mark.internal_errors
+async def test_a_task_that_fails_is_logged_and_run_again_and_a_problem_until_it_has_worked_for_some_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("s3s3.tasks.INITIAL_RESTART_S", 0.01)
+    monkeypatch.setattr("s3s3.tasks.RECOVERED_AFTER_S", 0.2)
+    restarts, works, calls = Restarts("route images"), asyncio.Event(), 0
+
+    async def claim() -> None:
+        nonlocal calls
+        calls += 1
+        if calls < 3:
+            raise ZeroDivisionError("odd")
+        works.set()
+        await wait_forever()
+
+    async with running(restarts.run("claiming keys", claim)):
+        await asyncio.wait_for(works.wait(), 10)
+        assert restarts.problem == "route images: internal error while claiming keys: ZeroDivisionError('odd')"
+        await until(lambda: not restarts.problem)
+    assert calls == 3
+    assert "trying again until it works" in caplog.text
+
+
+@pytest.mark.internal_errors
+async def test_a_task_that_fails_after_the_stop_is_not_run_again(caplog: pytest.LogCaptureFixture) -> None:
+    stop = asyncio.Event()
+
+    async def fails() -> None:
+        stop.set()
+        raise ZeroDivisionError
+
+    await asyncio.wait_for(Restarts("route images").run("working", fails, stop), 10)
+    assert len(caplog.records) == 1

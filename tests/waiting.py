@@ -7,6 +7,7 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from s3s3.tasks import cancel
@@ -21,8 +22,12 @@ async def until(condition: Callable[[], Any | Awaitable[Any]], timeout_s: float 
             result = await result
         if result:
             return result
-        assert time.monotonic() < deadline_s, f"not within {timeout_s:g} s: {inspect.getsource(condition).strip()}"
+        assert time.monotonic() < deadline_s, f"not within {timeout_s:g} s: {source_of(condition)}"
         await asyncio.sleep(0.01)
+
+
+def source_of(condition: Callable[[], object]) -> str:
+    return repr(condition) if isinstance(condition, partial) else inspect.getsource(condition).strip()
 
 
 @asynccontextmanager
@@ -41,5 +46,5 @@ def eventually(condition: Callable[[], object], timeout_s: float = 20.0) -> None
     """Wait for a condition in a test without an event loop; fail after `timeout_s`."""
     deadline_s = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline_s, f"not within {timeout_s:g} s: {inspect.getsource(condition).strip()}"
+        assert time.monotonic() < deadline_s, f"not within {timeout_s:g} s: {source_of(condition)}"
         time.sleep(0.05)

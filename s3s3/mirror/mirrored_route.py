@@ -16,7 +16,7 @@ from ..monitoring.metrics import Metrics
 from ..queue.redis_queue import RedisJobQueue
 from ..s3 import ObjectInfo, Source, Store, Timeouts
 from ..s3.transport.limits import LOOKUP_CONNECTIONS, LOOKUP_TIMEOUTS, MAX_LOOKUP_S
-from ..tasks import run_with_background, timeout
+from ..tasks import Restarts, run_with_background, timeout
 from ..transfer.budget import CopyBudget
 from ..transfer.copier import Copier
 from ..transfer.route_stores import EXTRA_CONNECTIONS, probe_error
@@ -115,6 +115,7 @@ class MirroredRoute:
         self.jobs = RedisJobQueue.of(shared.client, route, settings.lease_s)
         self.misses = MissCoalescer(self.jobs, route.name, copy_store.name)
         transfer = Copier(source, shared.budget, metrics=shared.metrics, route=route.name)
+        self._restarts = Restarts(f"route {route.name}")
         self.worker = RouteWorker(
             route,
             self.jobs,
@@ -123,11 +124,12 @@ class MirroredRoute:
             shared.metrics,
             "mirror",
             on_job_end=lambda _job, outcomes, took_s, _: on_copies(outcomes, took_s),
+            restarts=self._restarts,
         )
 
     async def run(self, stop: asyncio.Event, drain_s: float) -> None:
         """Work on misses until `stop` is set, then drain and deregister."""
-        await run_with_background(self._work(stop, drain_s), self.misses.run())
+        await run_with_background(self._work(stop, drain_s), self._restarts.run("passing outcomes on", self.misses.run))
 
     async def _work(self, stop: asyncio.Event, drain_s: float) -> None:
         try:

@@ -67,7 +67,11 @@ async def notified(
         logged = ""
         while True:
             await asyncio.sleep(notifier.interval_s)
-            reason = await unhealthy_reason()
+            try:
+                reason = await unhealthy_reason()
+            except Exception:
+                log.exception("internal error while checking the health of this process")
+                reason = ""  # no evidence that a restart would help
             if reason:
                 notifier.send(f"STATUS={reason}")
                 if reason != logged and notifier.has_watchdog:

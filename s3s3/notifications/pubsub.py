@@ -29,11 +29,11 @@ from ..model import Lane, Route, matcher
 from ..queue.base import JobRequest
 from ..queue.redis_calls import LuaScripts, RedisRetry
 from ..queue.redis_queue import RedisJobQueue
-from ..tasks import run_with_background, wait_with_timeout
+from ..tasks import Restarts, run_with_background, wait_with_timeout
 from .leader_election import LEASE_S, LeaderElection
 from .message import BadMessage, log_enqueued, parse_message, printable_message
 from .source import SourceHealth
-from .subscription import MessageBuffer, Subscription
+from .subscription import BufferedMessage, MessageBuffer, Subscription
 from .watermark import Watermark
 
 #: How long a listener that does not lead keeps messages, in s; more than enough to be elected after a leader's death.
@@ -51,6 +51,7 @@ class PubSubSource:
     Args:
         subscriber_client: a client for the subscription that returns bytes; messages may not be valid UTF-8.
         count: called with "pubsub" for each enqueued message, or with the kind of an unusable one.
+        restarts: the route's; restarts what fails with an internal error.
 
     Attributes:
         subscription: its `alive` is whether the connection works.
@@ -64,7 +65,9 @@ class PubSubSource:
         subscriber_client: Redis,
         *,
         count: Callable[[str], None] = lambda kind: None,
+        restarts: Restarts | None = None,
     ) -> None:
+        self._restarts = restarts or Restarts(f"route {route.name}")
         self._route = route.name
         self._destinations = route.destination_names
         self._channel = channel
@@ -99,7 +102,15 @@ class PubSubSource:
 
     async def run(self) -> None:
         """Receive, and enqueue while this listener is the leader; never returns."""
-        await run_with_background(self._enqueue_received(), self.subscription.run(), self._election.run())
+        enqueueing, receiving, electing = (
+            self._restarts.run(activity, task)
+            for activity, task in (
+                ("enqueueing messages", self._enqueue_received),
+                (f"receiving channel {self._channel}", self.subscription.run),
+                ("electing a leader", self._election.run),
+            )
+        )
+        await run_with_background(enqueueing, receiving, electing)
 
     async def resign(self) -> None:
         """Record what is enqueued, and let another listener be elected without waiting for the lease to expire.
@@ -126,31 +137,37 @@ class PubSubSource:
 
     async def _enqueue_batch(self) -> None:
         """Enqueue messages in order. At a returned ping everything before it is on the queue: advance the watermark."""
-        texts: list[bytes] = []
+        batch: list[BufferedMessage] = []
         messages = self._buffer.messages
-        while messages and len(texts) < MAX_BATCH:
-            message = messages.popleft()
-            if message.text is not None:
-                texts.append(message.text)
-                continue
-            await self._enqueue(texts)
-            texts = []
-            if message.checkpoint is not None:
-                self._checkpoint = message.checkpoint
-                continue
-            complete_from_s = self._buffer.complete_from_s(message.subscribed_s)
-            await self._retry.run(
-                partial(self.watermark.advance, complete_from_s, message.at_s, message.subscribed_s, self._checkpoint)
-            )
-            if self._checkpoint == self._last_checkpoint:
-                self._last_checkpoint_recorded.set()
-        await self._enqueue(texts)
+        try:
+            while messages and len(batch) < MAX_BATCH:
+                message = messages.popleft()
+                batch.append(message)
+                if message.text is not None:
+                    continue
+                await self._enqueue(batch)
+                batch = []
+                if message.checkpoint is not None:
+                    self._checkpoint = message.checkpoint
+                    continue
+                complete_from_s = self._buffer.complete_from_s(message.subscribed_s)
+                await self._retry.run(
+                    partial(
+                        self.watermark.advance, complete_from_s, message.at_s, message.subscribed_s, self._checkpoint
+                    )
+                )
+                if self._checkpoint == self._last_checkpoint:
+                    self._last_checkpoint_recorded.set()
+            await self._enqueue(batch)
+        except BaseException:
+            messages.extendleft(reversed(batch))  # an internal error, or a cancellation: the next call enqueues them
+            raise
         if not messages:
             self._buffer.changed.clear()
 
-    async def _enqueue(self, texts: Sequence[bytes]) -> None:
+    async def _enqueue(self, batch: Sequence[BufferedMessage]) -> None:
         requests = []
-        for text in texts:
+        for text in (message.text for message in batch if message.text is not None):
             try:
                 key = parse_message(text)
             except BadMessage as bad:

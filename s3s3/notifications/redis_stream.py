@@ -108,6 +108,9 @@ class RedisStreamSource(NotificationSource):
             self._has_pending = True
             self._health.problem = str(error)
             raise
+        except Exception:
+            self._has_pending = True
+            raise
         self._health.record_success()
 
     async def _read(self) -> list[Entry]:

@@ -7,8 +7,10 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 from ..monitoring.formatting import duration_text
+from ..tasks import Restarts
 from .message import BadMessage
 
 log = logging.getLogger(__name__)
@@ -38,13 +40,19 @@ class NotificationSource(ABC):
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver notifications until `stop` is set; then finish or release those already received."""
 
+    async def run_until(self, stop: asyncio.Event) -> None:
+        """Run, and after internal errors again, until `stop` is set."""
+        await self._health.restarts.run("receiving notifications", partial(self.run, stop), stop)
+
     def health_problem(self) -> str:
         """Return why it receives nothing, or ""."""
         return self._health.silence_problem()
 
     async def readiness_problems(self) -> list[str]:
         """Return what it needs and cannot reach, one item each."""
-        return [f"{self}: {self._health.problem}"] if self._health.problem else []
+        if self._health.problem:
+            return [f"{self}: {self._health.problem}"]
+        return [self._health.restarts.problem] if self._health.restarts.problem else []
 
 
 class SourceHealth:
@@ -57,6 +65,7 @@ class SourceHealth:
 
     Attributes:
         problem: why the source does not work, or "".
+        restarts: restarts the source after internal errors.
     """
 
     def __init__(self, name: str, max_silence_s: float, count: Callable[[str], None]) -> None:
@@ -66,6 +75,7 @@ class SourceHealth:
         self._last_success_s = time.monotonic()
         self._logged: set[str] = set()
         self._has_worked = self._has_logged_problem = False
+        self.restarts = Restarts(name)
         self.problem = ""
 
     def record_success(self) -> None:

@@ -161,6 +161,7 @@ class Subscription:
                 failures = 1 if self.alive else failures + 1
                 if failures == 1:
                     log.warning("channel %s: %s; subscribing again", self._channel, error)
+            finally:
                 self.alive = False
             await asyncio.sleep(backoff_s(failures, INITIAL_BACKOFF_S, MAX_BACKOFF_S))
 

@@ -9,7 +9,7 @@ Responses:
     401     the token is missing or wrong
     408     the body did not arrive in time
     413     the message is too large
-    503     Redis is unavailable, and some or all jobs may be missing from the queue; retry later
+    503     Redis is unavailable, or an internal error; some or all jobs may be missing from the queue; retry later
 """
 
 from __future__ import annotations
@@ -108,6 +108,9 @@ class WebhookSource(NotificationSource):
             except (RedisUnavailable, asyncio.TimeoutError):
                 text, headers = "Redis is unavailable; retry later\n", {"Retry-After": "5"}
                 return web.Response(status=503, text=text, headers=headers)
+            except Exception as error:  # noqa: BLE001  recorded
+                self._health.restarts.record("delivering notifications", error)
+                return web.Response(status=503, text="internal error; retry later\n", headers={"Retry-After": "5"})
         self._health.count_unrouted(unrouted)
         if problem is not None:
             self._health.count_bad(problem, printable_message(body), "answered with 400")
@@ -133,4 +136,4 @@ class WebhookSource(NotificationSource):
         return f"{self}: {self._health.problem}" if self._health.problem else ""
 
     async def readiness_problems(self) -> list[str]:
-        return []
+        return [problem] if (problem := self._health.restarts.problem) else []

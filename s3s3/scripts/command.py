@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import ConfigError, RedisTooOld, S3S3Error, StoreError, Unavailable
 from ..monitoring.log import REPEAT_INTERVAL_S, PlainFormatter, RateLimitedHandler
-from ..tasks import run_async
+from ..tasks import Restarts, run_async
 from .cli import OUT_OF_REACH, SOME_FAILED, WRONG_USAGE
 
 #: Allocations between two garbage collections. A copy leaves no cycles; the default took a seventh of its CPU time.
@@ -80,7 +80,8 @@ def run(command: Callable[[asyncio.Event], Coroutine[Any, Any, int]], *, second_
                 await asyncio.sleep(COLLECT_EVERY_S)
                 gc.collect()
 
-        background = [asyncio.create_task(flush_periodically()), asyncio.create_task(collect_periodically())]
+        flushing = Restarts("log").run("counting repeated lines", flush_periodically)
+        background = [asyncio.create_task(flushing), asyncio.create_task(collect_periodically())]
         try:
             return await task
         except asyncio.CancelledError:

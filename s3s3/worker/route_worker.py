@@ -18,7 +18,7 @@ from ..queue.base import Disposition
 from ..queue.redis_calls import RedisRetry
 from ..queue.redis_queue import RedisJobQueue
 from ..s3 import RateLimiter
-from ..tasks import run_with_background, wait_first
+from ..tasks import Restarts, run_with_background, wait_first
 from .isolation import ReadTest
 from .worker import Copy, OnCopied, OnJobEnd, Worker
 
@@ -48,6 +48,7 @@ class RouteWorker:
         is_leader: whether this process enqueues the route's pub/sub channel, for the heartbeat.
         source_problem: why the route's notification source is unhealthy, or "".
         read_test: tests whether a store denies every read; see `CircuitBreakers`.
+        restarts: restarts what fails with an internal error, in a daemon; None: `run` raises the error.
 
     Attributes:
         observer: counts the route's notifications and jobs.
@@ -58,18 +59,22 @@ class RouteWorker:
         *, on_copied: OnCopied | None = None, on_job_end: OnJobEnd | None = None,
         limits: Mapping[str, RateLimiter] = MappingProxyType({}), is_leader: Callable[[], bool] = lambda: False,
         source_problem: Callable[[], str] = str, read_test: ReadTest | None = None,
+        restarts: Restarts | None = None,
     ) -> None:  # fmt: skip
         self._route = route.name
         self._jobs = jobs
         self._after_job_end = on_job_end
         self._source_problem = source_problem
-        self._heartbeat = Heartbeat(
-            route, jobs, metrics, lambda: ProcessState(self.running, is_leader(), self.health_problem()), command
-        )
+        self._restarts = restarts
+
+        def state() -> ProcessState:
+            return ProcessState(self.running, is_leader(), self.health_problem() or self.internal_error())
+
+        self._heartbeat = Heartbeat(route, jobs, metrics, state, command)
         self.observer = JobObserver(route.name, metrics, self._heartbeat.record_failures)
         self._worker = Worker(
             route, jobs, copy, concurrency=options.concurrency, max_attempts=options.max_attempts,
-            lease_s=options.lease_s, on_copied=on_copied, limits=limits, read_test=read_test,
+            lease_s=options.lease_s, on_copied=on_copied, limits=limits, read_test=read_test, restarts=restarts,
             on_job_end=self._on_job_end if on_job_end else self.observer.on_job_end,
         )  # fmt: skip
 
@@ -98,7 +103,9 @@ class RouteWorker:
 
         try:
             work = self._worker.run(stopping, drain_s)
-            await run_with_background(work, self._heartbeat.run(), stop_when_superseded())
+            beat = self._heartbeat.run
+            beating = beat() if self._restarts is None else self._restarts.run("sending heartbeats", beat)
+            await run_with_background(work, beating, stop_when_superseded())
         finally:
             await self.deregister()
         if self._heartbeat.conflict is not None and not stop.is_set():
@@ -127,13 +134,17 @@ class RouteWorker:
             return f"route {self._route}: the queue has not answered for {duration_text(silent_s)}"
         return self._source_problem()
 
+    def internal_error(self) -> str:
+        """Return which tasks of the route have failed recently and are restarted, or ""."""
+        return "" if self._restarts is None else self._restarts.problem
+
     async def queue_problems(self) -> list[str]:
-        """Return why the queue cannot be reached, as a list of at most one message."""
+        """Return why the queue cannot be reached or is not worked on, as a list of at most one message."""
         try:
             await self._jobs.check()
         except S3S3Error as error:
             return [str(error)]
-        return []
+        return [problem] if (problem := self.internal_error()) else []
 
     async def measure(self) -> None:
         """Update the route's gauges. Raises RedisUnavailable."""

@@ -6,11 +6,11 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from ..errors import LeaseLost, RedisUnavailable
 from ..model import Job, Lane, Outcome, Result, Route
@@ -19,7 +19,7 @@ from ..queue.base import PAUSED, ClaimResult, Disposition, DispositionKind, boot
 from ..queue.redis_calls import RedisRetry
 from ..queue.redis_queue import Lease, RedisJobQueue
 from ..s3 import RateLimiter
-from ..tasks import DRAIN_S, cancel, run_with_background, wait_with_timeout
+from ..tasks import DRAIN_S, Restarts, cancel, run_with_background, wait_with_timeout
 from .isolation import Bulkhead, CircuitBreakers, ReadTest, SlowDestinations
 from .retry_policy import Cause, disposition_for, outcome_event, used_stores
 
@@ -67,6 +67,7 @@ class Worker:
     Args:
         limits: rate limiters by destination.
         read_test: tests whether a store denies every read; see `CircuitBreakers`.
+        restarts: restarts what fails with an internal error, in a daemon; None: `run` raises the error.
 
     Attributes:
         claimed_at_s: when the queue last responded to a claim (time.monotonic()).
@@ -76,10 +77,11 @@ class Worker:
         self, route: Route, jobs: RedisJobQueue, copy: Copy,
         *, concurrency: int = 32, max_attempts: int = 8, lease_s: float = 60.0, on_copied: OnCopied | None = None,
         on_job_end: OnJobEnd | None = None, limits: Mapping[str, RateLimiter] = MappingProxyType({}),
-        read_test: ReadTest | None = None,
+        read_test: ReadTest | None = None, restarts: Restarts | None = None,
     ) -> None:  # fmt: skip
         self._route = route.name
         self._jobs = jobs
+        self._restarts = restarts
         self._concurrency = concurrency
         self._lease_s = lease_s
         self._bulkhead = Bulkhead(limits, concurrency // len(route.destinations)) if limits else None
@@ -99,10 +101,16 @@ class Worker:
         """Work until `stop` is set, then wait for running jobs; after `drain_s`, or if cancelled, release them."""
         try:
             await run_with_background(
-                self._claim_and_drain(stop, drain_s), self._renew_loop(), self._promote_loop(), self._wake_on(stop)
-            )
+                self._claim_and_drain(stop, drain_s), self._restarted("renewing leases", self._renew_loop),
+                self._restarted("promoting keys that are due", self._promote_loop), self._wake_on(stop),
+            )  # fmt: skip
         finally:
             await cancel(self._running)  # some are left only after an internal error; their leases expire
+
+    def _restarted(
+        self, activity: str, main: Callable[[], Coroutine[Any, Any, None]], stop: asyncio.Event | None = None
+    ) -> Coroutine[Any, Any, None]:
+        return main() if self._restarts is None else self._restarts.run(activity, main, stop)
 
     @property
     def running(self) -> int:
@@ -123,7 +131,7 @@ class Worker:
     # -- claims and shutdown
 
     async def _claim_and_drain(self, stop: asyncio.Event, drain_s: float) -> None:
-        await self._claim_until(stop)
+        await self._restarted("claiming keys", partial(self._claim_until, stop), stop)
         if self._bulkhead:
             self._bulkhead.stop_admitting()
         try:
