@@ -16,12 +16,11 @@ from ..config import WorkerSettings
 from ..errors import RedisUnavailable, S3S3Error
 from ..events import object_id
 from ..model import Endpoint, Result, Route, mismatch
-from ..monitoring.formatting import duration_text, time_text
 from ..monitoring.history import History
 from ..monitoring.metrics import Metrics
 from ..monitoring.snapshot import address_text
 from ..queue.base import DeadLetter
-from ..queue.records import Circuit, KeyRecord, Records, read_records
+from ..queue.records import Circuit, Records, read_records
 from ..queue.redis_queue import RedisJobQueue
 from ..s3 import ObjectInfo, Store
 from ..tasks import timeout
@@ -29,6 +28,7 @@ from ..transfer.decision import Action, Decision, decide, describe
 from ..transfer.destination import DestinationCopy
 from ..transfer.metadata import RefusedRecords
 from ..transfer.route_stores import RouteStores, opened
+from .queue_text import queue_texts
 
 #: How long a store may take to answer, in seconds.
 STORE_TIMEOUT_S = 20.0
@@ -288,55 +288,13 @@ def _queue_state(route: Route, found: Records, *, is_paused: bool) -> QueueState
     record, now_ms = found.records[0], found.now_ms
     waits = [found.circuits[store] for store in record.parked if store in found.circuits]
     times = [at_ms for at_ms in (record.retry_at_ms, *(each.probe_at_ms for each in waits)) if at_ms is not None]
-    text = "; ".join(_queue_texts(record, waits, now_ms))
+    text = "; ".join(queue_texts(record, waits, now_ms))
     if is_paused:
         text = f"route {route.name} is paused, so nothing is copied; {text}"
     return QueueState(
         text, record.phase, record.lane, list(record.destinations), dict(record.attempts or {}), record.notified_ms,
         record.failed_ms, min(times, default=None), list(record.parked), record.recheck_at_ms, record.owner, is_paused,
     )  # fmt: skip
-
-
-def _queue_texts(record: KeyRecord, waits: Sequence[Circuit], now_ms: int) -> Iterator[str]:
-    yield _phase_text(record, now_ms)
-    if record.rerun:
-        yield f"notified again meanwhile, so it runs once more for {', '.join(record.rerun)}"
-    for name, count in (record.attempts or {}).items():
-        if count:
-            yield f"{name}: failed {count} time{'' if count == 1 else 's'}"
-    if record.failed_ms:
-        yield f"last failure at {_ago(record.failed_ms, now_ms)}"
-    for circuit in waits:
-        if circuit.is_paused:
-            yield f"parked since {circuit.store} is paused"
-        else:
-            probe = f", next probe at {_ahead(circuit.probe_at_ms, now_ms)}" if circuit.probe_at_ms else ""
-            yield f"parked until {circuit.store} works again: {circuit.reason}{probe}"
-    if record.recheck_at_ms is not None:
-        yield f"to be compared again at {_ahead(record.recheck_at_ms, now_ms)}, since a write was not answered"
-
-
-def _phase_text(record: KeyRecord, now_ms: int) -> str:
-    names = ", ".join(record.destinations)
-    if record.phase == "queued":
-        since = f" since {_ago(record.notified_ms, now_ms)}" if record.notified_ms else ""
-        return f"queued in the {record.lane} lane for {names}{since}"
-    if record.phase == "running":
-        host, _, pid = record.owner.rpartition(":")
-        renewed = "" if record.renewed_s is None else f", lease renewed {duration_text(record.renewed_s)} ago"
-        return f"running for {names}, by process {pid} on {host}{renewed}"
-    if record.phase == "waiting":
-        at = "" if record.retry_at_ms is None else f": next attempt at {_ahead(record.retry_at_ms, now_ms)}"
-        return f"waiting for {names}{at}"
-    return "no job: nothing is left to do for this key"
-
-
-def _ago(at_ms: int, now_ms: int) -> str:
-    return f"{time_text(at_ms)} ({duration_text(max(now_ms - at_ms, 0) / 1000)} ago)"
-
-
-def _ahead(at_ms: int, now_ms: int) -> str:
-    return f"{time_text(at_ms)} (in {duration_text(max(at_ms - now_ms, 0) / 1000)})"
 
 
 def _destination(

@@ -6,14 +6,21 @@ import argparse
 import dataclasses
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from .. import config
 from ..errors import RouteConflict
 from ..model import Route
 from ..monitoring.formatting import count_noun, duration_text, time_text
 from ..monitoring.heartbeat import claim_route
+from ..operations.queue_text import circuit_text, queue_texts
+from ..queue.admin import KEYS_PER_CALL
 from ..queue.base import PAUSED, DeadLetter, QueueStats
+from ..queue.dead_letters import DeadLetterGroup, common_reason, read_groups
+from ..queue.records import Circuit, KeyRecord, KeyState, Records, list_keys
 from ..queue.redis_queue import RedisJobQueue
 from ..tasks import run_async
 from . import cli, command
@@ -29,8 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the action; return the exit status."""
     parser = command_line()
     arguments = cli.parse_with_keys(parser, argv)
-    if arguments.action in ("retry", "drop") and bool(arguments.keys) == arguments.all:
-        parser.error(f"{arguments.action}: name the keys of the dead letters, or use --all")
+    if arguments.action in ("retry", "drop") and _choices(arguments) != 1:
+        parser.error(f"{arguments.action}: name the keys of the dead letters, or use --reason or --all")
     command.start_log(arguments)
     return command.exit_status(lambda: run_async(_jobs(arguments)))
 
@@ -52,6 +59,7 @@ def command_line() -> cli.CommandParser:
         keys = action.add_argument("keys", metavar="KEY", nargs="*", help="dead letters")
         complete_dead_letters(keys)
         action.add_argument("--all", action="store_true", help="all dead letters, instead of named keys")
+        _add_reason(action, is_action=True)
         add_selection(action, is_action=True)
     for name, help_text in (
         ("pause", "stop copying, for a route or to a destination; notifications are kept"),
@@ -65,11 +73,23 @@ def _add_list_options(parser: cli.CommandParser, *, is_action: bool = False) -> 
     add_selection(parser, is_action=is_action)
     parser.add_argument(
         "--limit", type=_limit, default=argparse.SUPPRESS if is_action else 20, metavar="N",
-        help="at most N dead letters of each destination (default: 20; 0 for all)",
+        help="at most N keys in each list (default: 20; 0 for all)",
     )  # fmt: skip
+    parser.add_argument(
+        "--keys", dest="keys_wanted", action="store_true", default=argparse.SUPPRESS if is_action else False,
+        help="list each dead letter, not only the reasons",
+    )  # fmt: skip
+    _add_reason(parser, is_action=is_action)
     parser.add_argument(
         "--json", action="store_true", default=argparse.SUPPRESS if is_action else False, help="print JSON"
     )
+
+
+def _add_reason(parser: cli.CommandParser, *, is_action: bool) -> None:
+    parser.add_argument(
+        "--reason", metavar="TEXT", default=argparse.SUPPRESS if is_action else None,
+        help="only dead letters whose reason contains TEXT",
+    )  # fmt: skip
 
 
 def _limit(text: str) -> int:
@@ -92,6 +112,10 @@ async def _jobs(arguments: argparse.Namespace) -> int:
         if arguments.action in ("pause", "resume"):
             return await _pause_or_resume(arguments, queues)
         return await _retry_or_drop(arguments, queues)
+
+
+def _choices(arguments: argparse.Namespace) -> int:
+    return bool(arguments.keys) + bool(arguments.reason) + bool(arguments.all)
 
 
 async def _check(route: Route, jobs: RedisJobQueue, *, is_read_only: bool) -> None:
@@ -118,7 +142,7 @@ async def _retry_or_drop(arguments: argparse.Namespace, queues: Sequence[RouteQu
                 changed += count
                 if count:
                     missing -= set(keys)
-            if (changed or arguments.all) and not arguments.quiet:
+            if (changed or not arguments.keys) and not arguments.quiet:
                 result = "put back on the queue" if retry else "dropped"
                 print(f"route {route.name}: {destination}: {count_noun(changed, 'dead letter')} {result}")
     for key in sorted(missing):
@@ -127,12 +151,20 @@ async def _retry_or_drop(arguments: argparse.Namespace, queues: Sequence[RouteQu
 
 
 async def _keys(arguments: argparse.Namespace, jobs: RedisJobQueue, destination: str) -> AsyncIterator[list[str]]:
-    """Yield the keys to change: named keys singly, to learn which of them existed, or all in chunks."""
+    """Yield the keys to change: named keys singly, to learn which of them existed, or the others in chunks."""
     for key in arguments.keys:
         yield [key]
-    if arguments.all:
-        async for keys in jobs.dead_letter_keys(destination):
-            yield keys
+    if arguments.keys:
+        return
+    chunk: list[str] = []
+    async for letter in jobs.dead_letters(destination):
+        if _has_reason(letter, arguments.reason):
+            chunk.append(letter.key)
+        if len(chunk) == KEYS_PER_CALL:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
 
 
 # -- pause and resume
@@ -166,38 +198,96 @@ async def _pause_or_resume(arguments: argparse.Namespace, queues: Sequence[Route
 # -- list
 
 
+@dataclass
+class Found:
+    """What is listed of one route; `letters`, `keys` and `parked` are limited, the groups are complete."""
+
+    route: Route
+    stats: QueueStats
+    letters: dict[str, list[DeadLetter]]
+    groups: dict[str, list[DeadLetterGroup]]
+    retries: Records
+    parked: dict[str, Records]
+
+
 async def _list(arguments: argparse.Namespace, queues: Sequence[RouteQueue]) -> int:
-    found = []
-    for route, jobs in queues:
-        destinations = destinations_of(route, arguments.destination, DeadLetter.MESSAGES)
-        letters = {name: await _letters(jobs, name, arguments.limit) for name in destinations}
-        found.append((route, await jobs.stats(), letters))
+    found = [await _read(arguments, route, jobs) for route, jobs in queues]
     if arguments.json:
-        routes = []
-        for route, stats, letters in found:
-            fields = dataclasses.asdict(stats)
-            fields["dead_letter_counts"] = fields.pop("dead_letters")
-            listed = {name: [dataclasses.asdict(letter) for letter in some] for name, some in letters.items()}
-            routes.append({"route": route.name, **fields, "pending": stats.pending, "dead_letters": listed})
-        print(json.dumps({"routes": routes}, indent=2))
+        print(json.dumps({"routes": [_fields(each) for each in found]}, indent=2))
         return cli.OK
-    for number, (route, stats, letters) in enumerate(found):
+    for number, each in enumerate(found):
         if number:
             print()
-        _print_route(route, stats, letters)
+        _print_route(each)
+        _print_waiting(each)
+        for destination in each.groups:
+            if arguments.keys_wanted:
+                _print_letters(each, destination)
+            else:
+                _print_groups(each, destination)
     return cli.OK
 
 
-async def _letters(jobs: RedisJobQueue, destination: str, limit: int) -> list[DeadLetter]:
-    letters = []
+async def _read(arguments: argparse.Namespace, route: Route, jobs: RedisJobQueue) -> Found:
+    limit, letters, groups = arguments.limit, {}, {}
+    for name in destinations_of(route, arguments.destination, DeadLetter.MESSAGES):
+        listed = letters[name] = list[DeadLetter]()
+        groups[name] = await read_groups(_selected_letters(jobs, name, arguments.reason, listed, limit))
+        listed.sort(key=lambda letter: letter.dead_lettered_ms)
+    stats = await jobs.stats()
+    page = partial(list_keys, jobs, limit=limit or KEYS_PER_CALL)
+    wanted = destinations_of(route, arguments.destination)
+    retries = (await page(KeyState.WAITING)).records
+    records = [each for each in retries.records if not set(each.destinations).isdisjoint(wanted)]
+    parked = {
+        store: (await page(KeyState.PARKED, store=store)).records
+        for store, count in stats.parked.items()
+        if count and store in (route.source.name, *wanted)
+    }
+    return Found(route, stats, letters, groups, retries._replace(records=records), parked)
+
+
+async def _selected_letters(
+    jobs: RedisJobQueue, destination: str, reason: str | None, listed: list[DeadLetter], limit: int
+) -> AsyncIterator[DeadLetter]:
+    """Yield the letters with this reason, and keep the first ones in `listed`."""
     async for letter in jobs.dead_letters(destination):
-        letters.append(letter)
-        if limit and len(letters) == limit:
-            break
-    return sorted(letters, key=lambda letter: letter.dead_lettered_ms)
+        if _has_reason(letter, reason):
+            if not limit or len(listed) < limit:
+                listed.append(letter)
+            yield letter
 
 
-def _print_route(route: Route, stats: QueueStats, letters: dict[str, list[DeadLetter]]) -> None:
+def _has_reason(letter: DeadLetter, reason: str | None) -> bool:
+    return reason is None or reason in letter.reason or reason in common_reason(letter)
+
+
+def _fields(found: Found) -> dict[str, Any]:
+    fields = dataclasses.asdict(found.stats)
+    fields["dead_letter_counts"] = fields.pop("dead_letters")
+    now_ms, circuits = found.retries.now_ms, found.retries.circuits
+    records = {each.key: each for page in (found.retries, *found.parked.values()) for each in page.records}
+    waiting = [
+        {**dataclasses.asdict(each), "text": "; ".join(queue_texts(each, _waits(each, circuits), now_ms))}
+        for each in records.values()
+    ]
+    return {
+        "route": found.route.name,
+        **fields,
+        "pending": found.stats.pending,
+        "waiting": waiting,
+        "open_circuits": [circuit._asdict() for circuit in circuits.values()],
+        "dead_letter_groups": [dataclasses.asdict(group) for some in found.groups.values() for group in some],
+        "dead_letters": {name: [dataclasses.asdict(each) for each in some] for name, some in found.letters.items()},
+    }
+
+
+def _waits(record: KeyRecord, circuits: Mapping[str, Circuit]) -> list[Circuit]:
+    return [circuits[store] for store in record.parked if store in circuits]
+
+
+def _print_route(found: Found) -> None:
+    route, stats = found.route, found.stats
     print(f"route {route.name}: {'PAUSED; ' if stats.paused else ''}{stats.pending:,} pending"
           + (f", the oldest for {duration_text(stats.oldest_s)}" if stats.oldest_s else ""))  # fmt: skip
     print_indented(f"{stats.fresh:,} from notifications, {stats.bulk:,} from comparisons; "
@@ -206,20 +296,71 @@ def _print_route(route: Route, stats: QueueStats, letters: dict[str, list[DeadLe
     rows = [
         (name, f"{stats.parked.get(name, 0):,}", f"{stats.dead_letters.get(name, 0):,}", _state(name, stats))
         for name in dict.fromkeys((*stats.parked, *stats.dead_letters))
-        if name in (route.source.name, *letters)
+        if name in (route.source.name, *found.letters)
     ]
     print()
     print_table(("store", "parked", "dead letters", "state"), rows)
-    for destination, some in letters.items():
-        if not some:
-            continue
-        print(f"\ndead letters of {destination}:")
-        for letter in some:
-            attempts = f", {count_noun(letter.attempts, 'attempt')}" if letter.attempts > 1 else ""
-            print_indented(printable(letter.key), 2)
-            print_indented(f"{time_text(letter.dead_lettered_ms)}{attempts}: {printable(letter.reason)}", 6)
-        if (more := stats.dead_letters.get(destination, 0) - len(some)) > 0:
-            print(f"  ... and {more:,} more; --limit 0 lists all")
+
+
+def _print_waiting(found: Found) -> None:
+    now_ms, circuits = found.retries.now_ms, found.retries.circuits
+    for store, parked in found.parked.items():
+        circuit = circuits.get(store)
+        why = circuit_text(circuit, now_ms) if circuit else f"parked until {store} has a free slot"
+        print(f"\n{count_noun(found.stats.parked[store], 'key')} {printable(why)}:")
+        if circuit is not None and circuit.is_paused:
+            print_indented(f"resume: s3s3 jobs resume --route {found.route.name} --destination {store}", 2)
+        for record in parked.records:
+            print_indented(printable(record.key), 2)
+        _print_more(found.stats.parked[store] - len(parked.records))
+    if not found.retries.records:
+        return
+    print(f"\n{count_noun(found.stats.retrying, 'key')} with a retry:")
+    for record in found.retries.records:
+        print_indented(printable(record.key), 2)
+        print_indented(printable("; ".join(queue_texts(record, _waits(record, circuits), now_ms))), 6)
+    _print_more(found.stats.retrying - len(found.retries.records))
+
+
+def _print_groups(found: Found, destination: str) -> None:
+    groups = found.groups[destination]
+    if not groups:
+        return
+    print(f"\ndead letters of {destination} by reason:")
+    for group in groups:
+        print_indented(f"{count_noun(group.count, 'key')}: {printable(group.reason)}", 2)
+        times = time_text(group.oldest_ms)
+        if group.newest_ms > group.oldest_ms:
+            times = f"{times} to {time_text(group.newest_ms)}"
+        more = ", ..." if group.count > len(group.keys) else ""
+        print_indented(f"{times}: {', '.join(map(printable, group.keys))}{more}", 6)
+    where = f"--route {found.route.name} --destination {_quoted(destination)}"
+    print_indented(f"every key: s3s3 jobs --keys {where}", 2)
+    if destination == DeadLetter.MESSAGES:
+        print_indented(f"after the producer is fixed: s3s3 jobs drop --all {where}", 2)
+    else:
+        print_indented(f"after the cause is fixed: s3s3 jobs retry --all {where}, or --reason TEXT", 2)
+
+
+def _print_letters(found: Found, destination: str) -> None:
+    letters = found.letters[destination]
+    if not letters:
+        return
+    print(f"\ndead letters of {destination}:")
+    for letter in letters:
+        attempts = f", {count_noun(letter.attempts, 'attempt')}" if letter.attempts > 1 else ""
+        print_indented(printable(letter.key), 2)
+        print_indented(f"{time_text(letter.dead_lettered_ms)}{attempts}: {printable(letter.reason)}", 6)
+    _print_more(sum(group.count for group in found.groups[destination]) - len(letters))
+
+
+def _print_more(count: int) -> None:
+    if count > 0:
+        print(f"  ... and {count:,} more; --limit 0 lists all")
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'" if name == DeadLetter.MESSAGES else name
 
 
 def _state(name: str, stats: QueueStats) -> str:

@@ -111,7 +111,10 @@ def test_the_summary_says_what_to_do_next(place: Place) -> None:
     done = run("bucket", "--config", config, status=1)
     advice = "s3s3 jobs --route default shows the 20 failed copies by reason; fix it, then: s3s3 jobs retry --all"
     assert f"route default: next: {advice} --route default" in done.stdout
-    assert "InvalidStorageClass" in run("jobs", "--config", config, "--route", "default").stdout
+    assert (
+        "20 keys: PUT of an object: 400 InvalidStorageClass"
+        in run("jobs", "--config", config, "--route", "default").stdout
+    )
     alone = run("bucket", "--config", config, "--without-redis", status=1)
     assert "next: the log has the reasons of the 20 failed copies" in alone.stdout
     config.write_text(config.read_text().replace('"NO_SUCH_CLASS"', '"STANDARD"'))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def test_an_idle_queue_is_listed(config: Path) -> None:
 def test_the_list_shows_full_keys_and_reasons_of_dead_letters(config: Path, redis_url: str) -> None:
     dead_letter(redis_url, LONG_KEY, "a b", reason="403 AccessDenied: the owner must permit it (see [dest-ceph])")
     dead_letter_message(redis_url)
-    done = run(main, "--config", config, "list")
+    done = run(main, "--config", config, "list", "--keys")
     assert done.status == 0
     lines = done.out.splitlines()
     assert lines[lines.index("dead letters of dest-ceph:") + 1 :][0] in (f"  {LONG_KEY}", "  a b")
@@ -116,10 +117,105 @@ def test_json_has_counts_and_dead_letters(config: Path, redis_url: str) -> None:
     assert {letter["key"] for letter in route["dead_letters"]["dest-ceph"]} == {"a", "b", "c"}
 
 
+def test_dead_letters_are_grouped_by_reason(config: Path, redis_url: str) -> None:
+    for number in range(1, 6):
+        reason = f"after {number} attempts: dest-ceph: PUT of 'k{number}': 403 AccessDenied: no"
+        dead_letter(redis_url, f"k{number}", reason=reason)
+    dead_letter(redis_url, "big", reason="PUT of 'big': 400 EntityTooLarge: 6,000,000,000 bytes")
+    dead_letter_message(redis_url)
+    lines = run(main, "--config", config).out.splitlines()
+    first = lines.index("dead letters of dest-ceph by reason:")
+    assert lines[first + 1] == "  5 keys: PUT of an object: 403 AccessDenied: no"
+    assert re.fullmatch(r"      \S+ \S+ UTC( to \S+ \S+ UTC)?: (k\d, ){3}\.\.\.", lines[first + 2])
+    assert lines[first + 3] == "  1 key: PUT of an object: 400 EntityTooLarge: N bytes"
+    assert lines[first + 5 : first + 7] == [
+        "  every key: s3s3 jobs --keys --route default --destination dest-ceph",
+        "  after the cause is fixed: s3s3 jobs retry --all --route default --destination dest-ceph, or --reason TEXT",
+    ]
+    assert "s3s3 jobs drop --all --route default --destination '(message)'" in lines[-1]
+    (route,) = run(main, "--config", config, "--json").json["routes"]
+    groups = [(group["destination"], group["reason"], group["count"]) for group in route["dead_letter_groups"]]
+    assert groups == [
+        ("dest-ceph", "PUT of an object: 403 AccessDenied: no", 5),
+        ("dest-ceph", "PUT of an object: 400 EntityTooLarge: N bytes", 1),
+        ("(message)", "no UTF-8", 1),
+    ]
+
+
+@pytest.mark.parametrize("action", ["retry", "drop"])
+@pytest.mark.parametrize("reason", ["AccessDenied", "403 AccessDenied: an object", "'b'"])
+def test_dead_letters_are_selected_by_reason(config: Path, redis_url: str, action: str, reason: str) -> None:
+    dead_letter(redis_url, "a", reason="503 SlowDown")
+    dead_letter(redis_url, "b", reason="403 AccessDenied: 'b'")
+    listed = run(main, "--config", config, "--keys", "--reason", reason)
+    assert ("SlowDown" in listed.out, "AccessDenied" in listed.out) == (False, True)
+    done = run(main, "--config", config, action, "--reason", reason)
+    assert done.status == 0
+    assert "dest-ceph: 1 dead letter " in done.out
+    assert letters(redis_url) == {"a"}
+    assert set(queued(redis_url)) == ({"b"} if action == "retry" else set())
+
+
+def test_a_key_that_waits_is_listed_with_why_and_until_when(config: Path, redis_url: str) -> None:
+    async def do(jobs: RedisJobQueue) -> None:
+        requests = [JobRequest("later", DESTINATIONS[:1]), JobRequest("parked", DESTINATIONS[1:]),
+                    JobRequest("no slot", DESTINATIONS[:1]), JobRequest("paused", DESTINATIONS[:1])]  # fmt: skip
+        await jobs.enqueue(requests, Lane.FRESH)
+        ends = {
+            "later": Disposition(DispositionKind.RETRY, delay_s=90.0),
+            "parked": Disposition(DispositionKind.PARK, circuit="dest-swift", has_failed=True),
+            "no slot": Disposition(DispositionKind.PARK, circuit="dest-ceph"),
+            "paused": Disposition(DispositionKind.PARK, circuit="source"),
+        }
+        for job in (await jobs.claim(4, 0, 0, 0)).jobs:
+            await jobs.finish(job, {job.destinations[0]: ends[job.key]})
+        await jobs.trip_circuit("dest-swift", "nothing listens on 127.0.0.1:9", "k")
+        await jobs.pause("source")
+
+    with_jobs(redis_url, do)
+    text = run(main, "--config", config).out
+    at = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+    down = "1 key parked until dest-swift works again: nothing listens on 127.0.0.1:9, next probe at"
+    assert re.search(rf"^{down} {at} \(in [^)]+\):\n  parked$", text, re.MULTILINE)
+    assert re.search(r"^1 key parked until dest-ceph has a free slot:\n  no slot$", text, re.MULTILINE)
+    assert (
+        "1 key parked since source is paused:\n  resume: s3s3 jobs resume --route default --destination source" in text
+    )
+    retry = rf"waiting for dest-ceph: next attempt at {at} \(in [^)]+\); dest-ceph: failed 1 time; last failure at"
+    assert re.search(rf"^1 key with a retry:\n  later\n      {retry}", text, re.MULTILINE)
+    (route,) = run(main, "--config", config, "--json").json["routes"]
+    waiting = {record["key"]: record for record in route["waiting"]}
+    assert set(waiting) == {"later", "parked", "no slot", "paused"}
+    assert (waiting["later"]["attempts"], waiting["parked"]["parked"]) == ({"dest-ceph": 1}, ["dest-swift"])
+    assert waiting["later"]["retry_at_ms"] > 0
+    assert waiting["parked"]["text"].endswith(")")
+    assert {circuit["store"] for circuit in route["open_circuits"]} == {"dest-swift", "source"}
+
+
+def test_lists_of_waiting_keys_are_limited(config: Path, redis_url: str) -> None:
+    async def do(jobs: RedisJobQueue) -> None:
+        await jobs.enqueue([JobRequest(f"key {number}", DESTINATIONS[:1]) for number in range(30)], Lane.FRESH)
+        for job in (await jobs.claim(30, 0, 0, 0)).jobs:
+            await jobs.finish(job, {"dest-ceph": Disposition(DispositionKind.RETRY, delay_s=90.0)})
+
+    with_jobs(redis_url, do)
+    text = run(main, "--config", config, "--limit", "3").out
+    assert (text.count("  key "), "  ... and 27 more; --limit 0 lists all" in text) == (3, True)
+    assert run(main, "--config", config, "--limit", "0").out.count("  key ") == 30
+    assert "retry" not in run(main, "--config", config, "--destination", "dest-swift").out.partition("state")[2]
+
+
+def test_quiet_prints_only_what_is_missing(config: Path, redis_url: str) -> None:
+    dead_letter(redis_url, "a", "b")
+    for arguments in (["pause"], ["resume"], ["retry", "a"]):
+        assert run(main, "--config", config, "--quiet", *arguments).out == ""
+    assert run(main, "--config", config, "--quiet", "drop", "b", "c").out == "not a dead letter: c\n"
+
+
 def test_a_limited_list_shows_how_many_are_omitted(config: Path, redis_url: str) -> None:
     dead_letter(redis_url, "a", "b", "c")
-    assert "  ... and 1 more; --limit 0" in run(main, "--config", config, "--limit", "2").out
-    assert "more;" not in run(main, "--config", config).out
+    assert "  ... and 1 more; --limit 0" in run(main, "--config", config, "--keys", "--limit", "2").out
+    assert "more;" not in run(main, "--config", config, "--keys").out
 
 
 def test_retry_puts_a_dead_letter_back_on_the_queue(config: Path, redis_url: str) -> None:
@@ -149,7 +245,10 @@ def test_retry_all_covers_every_destination_but_not_messages(config: Path, redis
     assert letters(redis_url, DeadLetter.MESSAGES) == {"\\xff"}
 
 
-@pytest.mark.parametrize("arguments", [["drop"], ["retry"], ["drop", "a", "--all"], ["list", "a"], ["pause", "--all"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["drop"], ["retry"], ["drop", "a", "--all"], ["retry", "a", "--reason", "x"], ["list", "a"], ["pause", "--all"]],
+)
 def test_incomplete_or_conflicting_arguments_change_nothing(config: Path, redis_url: str, arguments: list[str]) -> None:
     dead_letter(redis_url, "a")
     assert run(main, "--config", config, *arguments).status == 2
