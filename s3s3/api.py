@@ -16,9 +16,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from . import s3
@@ -143,8 +141,7 @@ def copy_one(route: Route, key: str, *, unconditional: bool) -> bool:
 
 def default_worker_settings() -> WorkerSettings:
     """Return the defaults of [worker]."""
-    spool_dir = Path(tempfile.gettempdir())  # not at import: it writes a test file
-    return WorkerSettings(concurrency=32, max_attempts=8, lease_s=60.0, spool_dir=spool_dir, spool_bytes=8 * 1024**3)
+    return WorkerSettings(concurrency=32, max_attempts=8, lease_s=60.0, spool_dir=None, spool_bytes=8 * 1024**3)
 
 
 async def _duplicate(route: Route) -> bool:

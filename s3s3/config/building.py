@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -29,7 +27,7 @@ from .settings import (
     WorkerSettings,
 )
 from .toml_file import ConfigErrors, ConfigFile, dotted
-from .value_types import Address, InvalidValue, parse_optional_address, toml_repr, without_control_characters
+from .value_types import Address, InvalidValue, parse_optional_address, toml_repr
 
 #: The keys that locate the objects of a bucket's table.
 _PLACE_KEYS = frozenset({"host", "port", "is_secure", "bucket_name", "bucket_suffix", "prefix"})
@@ -45,11 +43,11 @@ def build(file: ConfigFile, environ: Mapping[str, str], http_bind: tuple[str, st
     check_routes([*routes, *_mirrors(reader)], errors)
     _check_mirror(content, errors)
     _check_sources(content, routes, errors)
-    spool_dir = _spool_dir(content.get("worker", {}).get("spool_dir"), file.path.parent, errors)
     tables = reader.validated()
     errors.raise_if_any()
     assert tables
     http, stream, webhook = tables.http, tables.stream, tables.webhook
+    spool_dir = file.path.parent / tables.worker.spool_dir if tables.worker.spool_dir else None
     return Config(
         path=file.path,
         routes=tuple(_route(name, tables) for name in in_order(routes)),
@@ -70,15 +68,6 @@ def _checked_bind(origin: str, text: str) -> str:
         error.expected = 'HOST:PORT, as in "127.0.0.1:9180"'
         raise ConfigError([f"{origin}: {error.message(found=toml_repr(text))}"]) from None
     return text
-
-
-def _spool_dir(text: object, folder: Path, errors: ConfigErrors) -> Path:
-    """Return the directory, which is relative to the configuration file; "" is the system's temporary directory."""
-    path = folder / text if isinstance(text, str) and text else Path(tempfile.gettempdir())
-    with suppress(InvalidValue):  # control characters are reported with the other values
-        if not Path(without_control_characters(str(path))).is_dir():
-            errors.add(("worker",), f"{toml_repr(str(path))} is not a directory; create it", "spool_dir")
-    return path
 
 
 def _route(name: str, tables: models.File) -> Route:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,12 +31,12 @@ class PubSub:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """The `[worker]` table."""
+    """The `[worker]` table. `spool_dir` None: the system's temporary directory."""
 
     concurrency: int
     max_attempts: int
     lease_s: float
-    spool_dir: Path
+    spool_dir: Path | None
     spool_bytes: int
 
 
@@ -99,6 +100,28 @@ class Config:
         """Raise ConfigError if the file has only mirrors."""
         if not self.routes:
             raise ConfigError([f"{self.path}: no route; add the tables [source] and [destination], or [routes.NAME]"])
+
+    def need_spool_dir(self) -> None:
+        """Raise ConfigError if no temporary file can be created in `[worker] spool_dir`.
+
+        A full disk is no reason: it may have room when an object has to be spooled.
+        """
+        import tempfile  # noqa: PLC0415  only commands that copy need it
+
+        directory = self.worker.spool_dir
+        try:
+            with tempfile.TemporaryFile(dir=directory):
+                return
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
+                return
+            if directory is None:
+                problem = "no temporary directory is writable; name a writable directory (or make /tmp writable)"
+            elif not directory.is_dir():
+                problem = f"{str(directory)!r} is not a directory; create it"
+            else:
+                problem = f"cannot write to {str(directory)!r} ({error.strerror}); name another directory"
+        raise ConfigError([f"{self.path}: [worker] spool_dir: {problem}"])
 
     def routes_named(self, name: str | None) -> list[Route]:
         """Return the route called `name`, or all routes for None. Raises ConfigError if there is none."""

@@ -17,14 +17,15 @@ class DeletionCandidates:
     """Objects that a destination lists and the source does not, in order. Close it after use.
 
     Args:
-        spool_dir: directory of the temporary file. The file has no name, so a killed process leaves nothing behind.
+        spool_dir: directory of the temporary file; "" is the system's. The file has no name, so a killed process leaves
+            nothing behind.
         limit_bytes: maximum size of the file.
     """
 
     def __init__(self, spool_dir: str, limit_bytes: int) -> None:
-        self._spool_dir = spool_dir
+        self._spool_dir = spool_dir or "the system's temporary directory"
         self._limit_bytes = limit_bytes
-        self._file = SpooledTemporaryFile(max_size=MAX_MEMORY_BYTES, dir=spool_dir)  # noqa: SIM115  # `close` closes it
+        self._file = SpooledTemporaryFile(max_size=MAX_MEMORY_BYTES, dir=spool_dir or None)  # noqa: SIM115  # for `close`
         self.counts: dict[str, int] = {}
 
     def add(self, destination: str, entry: Entry) -> None:

@@ -248,7 +248,7 @@ class Reconciler:
         self._options = options
         self._on_progress = on_progress
         self._summary = summary
-        self._candidates = DeletionCandidates(str(settings.spool_dir), settings.spool_bytes)
+        self._candidates = DeletionCandidates(str(settings.spool_dir or ""), settings.spool_bytes)
         on_candidate = self._candidates.add if options.since_ms is None else None
         self._comparison = Comparison(
             stores.source, stores.destinations, options, matcher(stores.route), summary, stores.metrics, on_candidate

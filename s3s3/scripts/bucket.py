@@ -120,6 +120,7 @@ def _since_ms(text: str) -> int:
 async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     settings = config.load(arguments.config)
     routes = with_buckets(select_routes(settings, arguments.route), arguments.source_bucket, arguments.dest_bucket)
+    settings.need_spool_dir()
     if arguments.distributed and arguments.since is None:
         problems = [
             f"--distributed: {destination.table} has delete = true, which needs one process that lists the whole "

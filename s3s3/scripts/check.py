@@ -81,6 +81,7 @@ def command_line() -> cli.CommandParser:
 async def _check(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
     routes = select_routes(settings, arguments.route)
+    settings.need_spool_dir()
     for warning in config.config_warnings(settings.routes):
         log.warning("%s", warning)
     redis, routes_stores = await asyncio.gather(

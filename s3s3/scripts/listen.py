@@ -47,6 +47,7 @@ def command_line() -> cli.CommandParser:
 
 async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     settings = config.load(arguments.config, http_bind=cli.http_bind(arguments))
+    settings.need_spool_dir()
     metrics = Metrics(process=True)
     periodic = Schedule(arguments.reconcile_interval or None, initial=not arguments.no_initial)
     async with route_listeners(settings, metrics, periodic) as listeners:

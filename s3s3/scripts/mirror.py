@@ -72,6 +72,8 @@ async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         return await _make_buckets(mirror)
     if makes_copies and not settings.pubsub.url:
         raise ConfigError(['[pubsub] url = "": mirrors need Redis; remove url to use redis://localhost:6379/0'])
+    if makes_copies:
+        settings.need_spool_dir()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
     if soft != resource.RLIM_INFINITY and soft < files:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
@@ -96,7 +95,7 @@ class CopyBudget:
     def __init__(
         self, *, spool_dir: str = "", spool_bytes: int = 8 * 1024**3, memory_bytes: int = 64 * 1024**2
     ) -> None:
-        self._directory = spool_dir or tempfile.gettempdir()
+        self._directory = spool_dir
         self._memory = ByteSemaphore(memory_bytes)
         self._disk = ByteSemaphore(spool_bytes)
 

@@ -51,7 +51,7 @@ class RouteStores:
 
 def copy_budget(settings: WorkerSettings) -> CopyBudget:
     """Return the memory and disk budget of this process."""
-    return CopyBudget(spool_dir=str(settings.spool_dir), spool_bytes=settings.spool_bytes)
+    return CopyBudget(spool_dir=str(settings.spool_dir or ""), spool_bytes=settings.spool_bytes)
 
 
 @asynccontextmanager

@@ -47,11 +47,14 @@ async def spool(directory: str, chunks: AsyncIterator[bytes]) -> SpooledFile:
 
     The file never has a name, so it vanishes however the process ends.
 
+    Args:
+        directory: "" is the system's temporary directory.
+
     Raises:
         SpoolUnavailable: the disk is full, or the directory is not writable.
     """
     with _translate_errors(directory):
-        file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115  # SpooledFile closes it
+        file = tempfile.TemporaryFile(dir=directory or None, buffering=0)  # noqa: SIM115  # SpooledFile closes it
     digest = Digest(also=lambda chunk: _write(file, chunk))
     try:
         with _translate_errors(directory):
@@ -75,7 +78,8 @@ def _translate_errors(directory: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        place = directory or "the system's temporary directory"
         raise SpoolUnavailable(
-            f"a temporary file in {directory} failed: {error.strerror or error}"
+            f"a temporary file in {place} failed: {error.strerror or error}"
             " (free disk space there, or set another spool_dir or a smaller spool_bytes in [worker])"
         ) from error

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import tempfile
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
 from s3s3 import config
-from s3s3.config import Config, HttpSettings, PubSub, WorkerSettings
+from s3s3.config import Config, ConfigError, HttpSettings, PubSub, WorkerSettings
 from s3s3.config.kinds import Table, bare, keys_of, kind_of
 from s3s3.config.tables import Bucket, Destination, HttpTable, PubSubTable, Source, WorkerTable, all_tables
 from s3s3.config.toml_file import named
@@ -33,7 +34,7 @@ def test_the_smallest_file_gets_every_default() -> None:
         Route("default", source, (dataclasses.replace(source, name="destination", bucket_name="b"),), channel="backup"),
     )
     assert loaded_config.pubsub == PubSub(Secret("redis://localhost:6379/0"), "backup", "s3s3", False, True, 3600)
-    assert loaded_config.worker == WorkerSettings(32, 8, 60, Path(tempfile.gettempdir()), 8 * 1024**3)
+    assert loaded_config.worker == WorkerSettings(32, 8, 60, None, 8 * 1024**3)
     assert loaded_config.http == HttpSettings("127.0.0.1", 9180)
 
 
@@ -132,9 +133,29 @@ def test_a_bucket_in_front_of_an_ip_address_is_a_problem(host: str) -> None:
     assert "[destination] calling_format: virtual-host style does not work with an IP address" in problem
 
 
-def test_a_spool_directory_that_is_not_there_is_a_problem() -> None:
-    (problem,) = problems_in(SOUND + '[worker]\nspool_dir = "/nowhere/at/all"\n')
-    assert problem == 's3s3.toml:10: [worker] spool_dir: "/nowhere/at/all" is not a directory; create it'
+def test_a_spool_directory_that_is_not_there_is_a_problem_of_what_spools_only() -> None:
+    settings = loaded(SOUND + '[worker]\nspool_dir = "/nowhere/at/all"\n')
+    with pytest.raises(ConfigError) as raised:
+        settings.need_spool_dir()
+    (problem,) = raised.value.problems
+    assert problem.endswith("s3s3.toml: [worker] spool_dir: '/nowhere/at/all' is not a directory; create it")
+
+
+def test_a_full_disk_is_no_problem_of_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    settings = loaded(SOUND)
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    settings.need_spool_dir()
+
+
+def test_without_a_writable_temporary_directory_the_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = loaded(SOUND)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    with pytest.raises(ConfigError, match=r"\[worker\] spool_dir: no temporary directory is writable"):
+        settings.need_spool_dir()
 
 
 def endpoints(source: str, *destinations: str) -> str:
