@@ -60,6 +60,7 @@ LIBRARIES = {
     "tomlkit": "scripts",
     "tomllib": "config",
     "uvloop": "tasks",
+    "yarl": "mirror",
     # Of the standard library: what belongs to one place alone.
     "configparser": "scripts",
     "hmac": "mirror s3",

@@ -105,7 +105,7 @@ async def _proxy(
         spool_budget=shared.budget,
         timeouts=UPSTREAM_TIMEOUTS,
     )
-    async with destination_stores(settings.destination, shared.worker) as (copy_store, client_store):
+    async with origin, destination_stores(settings.destination, shared.worker) as (copy_store, client_store):
         mirrored = MirroredRoute(route, origin, copy_store, client_store, shared, on_copies=stats.record_copies)
         proxy = CopyProxy(mirrored, settings.source, settings.max_wait_s, stats)
         connections = Connections()
@@ -134,6 +134,7 @@ async def _redirect(
                 spool_budget=shared.budget,
                 timeouts=UPSTREAM_TIMEOUTS,
             )
+            await stack.enter_async_context(origin)
             stores = await stack.enter_async_context(destination_stores(endpoint, shared.worker))
             states = CopyStates(shared.client, route, settings.lifespan_days)
             mirrored = MirroredRoute(

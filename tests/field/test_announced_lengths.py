@@ -160,11 +160,10 @@ async def test_an_http_origin_is_read_by_the_same_rules(raw: bytes) -> None:
         received.write(raw)
         await received.close()
 
-    async with RawServer([answer]) as server:
-        origin = Origin(
+    async with RawServer([answer]) as server, Origin(
             "upstream", key_to_url=lambda key: key, rules=UrlRules(private=[ip_network("127.0.0.0/8")]),
             headers_for=lambda key, fetched: {}, spool_budget=CopyBudget(spool_bytes=1 << 20),
-        )  # fmt: skip
+        ) as origin:  # fmt: skip
         with pytest.raises(StoreError):
             await origin.fetch(f"http://127.0.0.1:{server.port}/x", 1000)
 

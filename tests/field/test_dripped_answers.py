@@ -169,17 +169,16 @@ def test_the_requests_in_progress_share_the_minimum_rate() -> None:
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        (dripping(response(body=b"content")), "bytes of the response in 0.5 s"),
+        (dripping(response(body=b"content")), "no response in 0.7 s"),
         (dripping(b"x" * 1000, response(content_length="1000")), "bytes sent in 0.6 s"),
     ],
     ids=["head", "body"],
 )
 async def test_a_dripping_http_origin_times_out(script: Script, message: str) -> None:
-    timeouts = Timeouts(read_s=0.5, rate_window_s=0.6, min_bytes_per_s=100)
-    async with RawServer([script]) as server:
-        origin = Origin(
+    timeouts = Timeouts(connect_s=0.2, read_s=0.5, rate_window_s=0.6, min_bytes_per_s=100)
+    async with RawServer([script]) as server, Origin(
             "upstream", key_to_url=lambda key: key, rules=UrlRules(private=[ip_network("127.0.0.0/8")]),
             headers_for=lambda key, fetched: {}, spool_budget=CopyBudget(), timeouts=timeouts,
-        )  # fmt: skip
+        ) as origin:  # fmt: skip
         with pytest.raises(StoreUnavailable, match=message):
             await asyncio.wait_for(origin.fetch(f"http://127.0.0.1:{server.port}/x", 2000), 20)

@@ -12,7 +12,6 @@ from typing import TypeAlias
 from urllib.parse import quote, urlsplit
 
 from ...errors import StoreUnavailable, UrlForbidden
-from ...tasks import timeout
 
 Network: TypeAlias = "IPv4Network | IPv6Network"
 IpAddress: TypeAlias = "IPv4Address | IPv6Address"
@@ -25,9 +24,9 @@ _NAT64: Network = ip_network("64:ff9b::/96")
 #: than linear time for a long one.
 MAX_URL_CHARACTERS = 8192
 
-_RESOLVE_TIMEOUT_S = 10.0
 _UNQUOTED = "%/:?#[]@!$&'()*+,;=-._~"
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
+_ADDRESS = re.compile(r"[0-9.]+|.*:.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +39,8 @@ class ParsedUrl:
     host: str
     port: int
     is_secure: bool
-    host_header: str
-    target: str
+    #: The host is an address, not a name.
+    is_address: bool
 
 
 def parse_url(url: str) -> ParsedUrl:
@@ -51,6 +50,9 @@ def parse_url(url: str) -> ParsedUrl:
     try:
         parts = urlsplit(quote(url.strip(), safe=_UNQUOTED))
         port = parts.port
+        is_address = _ADDRESS.fullmatch(parts.hostname or "") is not None
+        if is_address:
+            ip_address(parts.hostname or "")  # 127.1 and 2130706433 are neither names nor addresses
     except ValueError:
         raise UrlForbidden("not a URL") from None
     scheme, host = parts.scheme.lower(), parts.hostname or ""
@@ -63,7 +65,7 @@ def parse_url(url: str) -> ParsedUrl:
     host_header = bracketed if port in (None, default_port) else f"{bracketed}:{port}"
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     normalized = f"{scheme}://{host_header}{target}"
-    return ParsedUrl(normalized, host, port or default_port, scheme == "https", host_header, target)
+    return ParsedUrl(normalized, host, port or default_port, scheme == "https", is_address)
 
 
 async def resolve(host: str, port: int) -> list[str]:
@@ -90,31 +92,37 @@ class UrlRules:
     resolve: Resolve = field(default=resolve)
 
     def check_url(self, url: str) -> ParsedUrl:
-        """Parse and check a URL. Raises UrlForbidden."""
+        """Parse and check a URL. Raises UrlForbidden.
+
+        Its host is checked if it is an address; a name by `addresses`.
+        """
         parsed = parse_url(url)
         if self.https_only and not parsed.is_secure:
             raise UrlForbidden(f"{redact_query(parsed.url)} is not https, and https_only is set")
         if self.patterns and not any(pattern.match(parsed.url) for pattern in self.patterns):
             raise UrlForbidden(f"{redact_query(parsed.url)} matches none of allowed_patterns")
+        if parsed.is_address:
+            self._check_addresses(parsed.host, parsed.port, [parsed.host])
         return parsed
 
-    async def addresses(self, url: ParsedUrl) -> list[str]:
-        """Resolve and check a URL's host. Connect to these addresses only: another lookup may differ.
+    async def addresses(self, host: str, port: int) -> list[str]:
+        """Resolve a name and check its addresses. Connect to these only: another lookup may differ.
 
         Raises:
             UrlForbidden: an address is not global and not allowed.
             StoreUnavailable: the name cannot be resolved.
         """
         try:
-            async with timeout(_RESOLVE_TIMEOUT_S):
-                found = await self.resolve(url.host, url.port)
-        except (OSError, UnicodeError, asyncio.TimeoutError) as error:
-            raise StoreUnavailable(f"cannot resolve the host name {url.host}") from error
-        if (url.host, url.port) != self.trusted:
-            for address in found:
-                if not is_allowed(address, self.private):
-                    raise UrlForbidden(f"{url.host} has the address {address}, which is not a public Internet address")
+            found = await self.resolve(host, port)
+        except (OSError, UnicodeError) as error:
+            raise StoreUnavailable(f"cannot resolve the host name {host}") from error
+        self._check_addresses(host, port, found)
         return found
+
+    def _check_addresses(self, host: str, port: int, addresses: Sequence[str]) -> None:
+        for address in addresses:
+            if (host, port) != self.trusted and not is_allowed(address, self.private):
+                raise UrlForbidden(f"{host} has the address {address}, which is not a public Internet address")
 
 
 def is_allowed(address: str, private: Sequence[Network] = ()) -> bool:

@@ -43,17 +43,16 @@ def test_allowing_a_network_allows_no_other() -> None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("https://Example.ORG/a?b=c#d", ("https://example.org/a?b=c", "example.org", 443, "/a?b=c")),
-        ("HTTP://example.org", ("http://example.org/", "example.org", 80, "/")),
-        ("http://example.org:80/", ("http://example.org/", "example.org", 80, "/")),
-        ("https://example.org:8443/\u00fc b%20c", ("https://example.org:8443/%C3%BC%20b%20c", "example.org", 8443,
-                                                  "/%C3%BC%20b%20c")),
-        ("http://[::1]:8080/x", ("http://[::1]:8080/x", "::1", 8080, "/x")),
+        ("https://Example.ORG/a?b=c#d", ("https://example.org/a?b=c", "example.org", 443)),
+        ("HTTP://example.org", ("http://example.org/", "example.org", 80)),
+        ("http://example.org:80/", ("http://example.org/", "example.org", 80)),
+        ("https://example.org:8443/\u00fc b%20c", ("https://example.org:8443/%C3%BC%20b%20c", "example.org", 8443)),
+        ("http://[::1]:8080/x", ("http://[::1]:8080/x", "::1", 8080)),
     ],
 )  # fmt: skip
-def test_parsing_a_url(url: str, expected: tuple[str, str, int, str]) -> None:
+def test_parsing_a_url(url: str, expected: tuple[str, str, int]) -> None:
     parsed = parse_url(url)
-    assert (parsed.url, parsed.host, parsed.port, parsed.target) == expected
+    assert (parsed.url, parsed.host, parsed.port) == expected
 
 
 @pytest.mark.parametrize(
@@ -61,7 +60,7 @@ def test_parsing_a_url(url: str, expected: tuple[str, str, int, str]) -> None:
     ["", "x", "//example.org/", "ftp://example.org/", "http:///x", "http://user@example.org/", "http://u:p@example.org/",
      "http://example.org:99999/", "http://example.org:x/", "http://exa mple.org/", "http://evil.org\\.example.org/",
      "http://ex\u00e4mple.org/", "http://[::1/", "http://[fe80::1%25eth0]/", "http://example.org%2f@evil.org/",
-     "javascript:alert(1)"],
+     "javascript:alert(1)", "http://2130706433/", "http://127.1/", "http://0177.0.0.1/", "http://127.0.0.1./"],
 )  # fmt: skip
 def test_invalid_urls_are_refused(url: str) -> None:
     with pytest.raises(UrlForbidden):
@@ -70,9 +69,9 @@ def test_invalid_urls_are_refused(url: str) -> None:
 
 @pytest.mark.parametrize("odd", ["http://example.org/\r\nHost: evil.org", "http://example.org/\x00", "http://a.org/\n"])
 def test_a_url_cannot_add_a_line_to_the_request(odd: str) -> None:
-    target = parse_url(odd).target
-    assert target.isprintable()
-    assert " " not in target
+    url = parse_url(odd).url
+    assert url.isprintable()
+    assert " " not in url
 
 
 def test_patterns_and_https() -> None:
@@ -89,14 +88,22 @@ async def test_a_name_with_a_private_address_is_refused() -> None:
         return ["93.184.216.34", "127.0.0.1"]
 
     with pytest.raises(UrlForbidden, match=r"127\.0\.0\.1"):
-        await UrlRules(resolve=both).addresses(parse_url("http://example.org/"))
+        await UrlRules(resolve=both).addresses("example.org", 80)
 
 
-async def test_the_configured_source_may_be_private_on_its_own_port_only() -> None:
-    rules = UrlRules(trusted=("127.0.0.1", 8080))
-    assert await rules.addresses(parse_url("http://127.0.0.1:8080/")) == ["127.0.0.1"]
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+async def test_the_configured_source_may_be_private_on_its_own_port_only(host: str) -> None:
+    rules = UrlRules(trusted=(host.strip("[]"), 8080))
+    url = rules.check_url(f"http://{host}:8080/")
+    assert set(await rules.addresses(url.host, url.port)) <= {"127.0.0.1", "::1"}
     with pytest.raises(UrlForbidden):
-        await rules.addresses(parse_url("http://127.0.0.1:8081/"))
+        await rules.addresses(rules.check_url(f"http://{host}:8081/").host, 8081)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::ffff:10.0.0.1]", "169.254.169.254"])
+def test_an_address_in_a_url_is_checked(host: str) -> None:
+    with pytest.raises(UrlForbidden, match="not a public Internet address"):
+        UrlRules().check_url(f"http://{host}/")
 
 
 async def test_an_unknown_name_is_retriable_and_names_no_store() -> None:
@@ -104,7 +111,7 @@ async def test_an_unknown_name_is_retriable_and_names_no_store() -> None:
         raise OSError("no such name")
 
     with pytest.raises(StoreUnavailable) as raised:
-        await UrlRules(resolve=none).addresses(parse_url("http://example.org/"))
+        await UrlRules(resolve=none).addresses("example.org", 80)
     assert raised.value.store == "", "an unknown name is not a failure of the source"
 
 
