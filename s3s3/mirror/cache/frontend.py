@@ -118,7 +118,7 @@ class CacheFrontEnd:
                 location = self.settings.accel_prefix + self.directory.body_path(metadata)
                 del headers["Accept-Ranges"]  # nginx adds it
                 return web.Response(headers={**headers, "X-Accel-Redirect": location})
-            ranges = requested_ranges(request.headers, metadata.size_bytes, metadata.etag, metadata.modified_ms)
+            ranges = requested_ranges(request, metadata)
             return await send_file(request, headers, cached.file, metadata.size_bytes, ranges)
         finally:
             cached.close()
@@ -162,7 +162,7 @@ class CacheFrontEnd:
             response = conditional_response(request, metadata, headers)
             if response is not None:
                 return Event.STREAMED, response
-            ranges = requested_ranges(request.headers, metadata.size_bytes, metadata.etag, metadata.modified_ms)
+            ranges = requested_ranges(request, metadata)
             if ranges and len(ranges) > 1:
                 ranges = None  # a server may ignore Range (RFC 9110, 14.2)
             running = None if download.is_verified else download

@@ -5,11 +5,11 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import NamedTuple
 
-from aiohttp import web
+from aiohttp import ETag, web
 
-from ...s3 import http_date_ms
 from ..http_server import OUTCOME
 from .directory import CachedObject, valid_utf8
 
@@ -18,7 +18,6 @@ MAX_RANGES = 32
 
 _RANGES = re.compile(r"bytes=[\t ]*(.*)", re.IGNORECASE)
 _RANGE = re.compile(r"([0-9]{0,18})-([0-9]{0,18})")
-_ENTITY_TAGS = re.compile(r'(?:W/)?"([^"]*)"')
 
 #: Headers of requests that are not passed to nginx: those compare the ETag, which nginx does not know, or report that
 #: nginx could not open the file.
@@ -60,7 +59,7 @@ def conditional_response(
     request: web.BaseRequest, metadata: CachedObject, headers: Mapping[str, str]
 ) -> web.Response | None:
     """Return the 304 or 412 that the request's conditions demand; None if the object is to be sent."""
-    status = check_preconditions(request.headers, metadata.etag, metadata.modified_ms)
+    status = check_preconditions(request, metadata)
     if status == 412:
         return error_response(
             412, "PreconditionFailed", "At least one of the pre-conditions you specified did not hold"
@@ -77,26 +76,26 @@ def can_nginx_send(request: web.BaseRequest, headers: Mapping[str, str]) -> bool
     return own <= _NGINX_HEADERS and not _NOT_FOR_NGINX.intersection(name.lower() for name in request.headers)
 
 
-def check_preconditions(headers: Mapping[str, str], etag: str, modified_ms: int) -> int:
+def check_preconditions(request: web.BaseRequest, metadata: CachedObject) -> int:
     """Return the status that a request's preconditions demand: 200, 304 or 412 (RFC 9110, 13.2.2)."""
-    modified_s = modified_ms // 1000
-    if (tags := headers.get("If-Match")) is not None:
-        if not _includes(tags, etag):
+    headers, modified = request.headers, _modified(metadata)
+    if request.if_match is not None:
+        if not _includes(request.if_match, headers["If-Match"], metadata.etag):
             return 412
-    elif (since_s := _time_s(headers.get("If-Unmodified-Since"))) is not None and modified_s > since_s:
+    elif request.if_unmodified_since is not None and modified > request.if_unmodified_since:
         return 412
-    if (tags := headers.get("If-None-Match")) is not None:
-        return 304 if _includes(tags, etag) else 200
-    since_s = _time_s(headers.get("If-Modified-Since"))
-    return 304 if since_s is not None and modified_s <= since_s else 200
+    if request.if_none_match is not None:
+        return 304 if _includes(request.if_none_match, headers["If-None-Match"], metadata.etag) else 200
+    return 304 if request.if_modified_since is not None and modified <= request.if_modified_since else 200
 
 
-def requested_ranges(
-    headers: Mapping[str, str], size_bytes: int, etag: str, modified_ms: int
-) -> list[ByteRange] | None:
+def requested_ranges(request: web.BaseRequest, metadata: CachedObject) -> list[ByteRange] | None:
     """Return the ranges that a request asks for; [] if the object has none of them, None for the whole object."""
-    header = _RANGES.fullmatch(headers.get("Range", "").strip())
-    if not header or not _if_range_matches(headers.get("If-Range"), etag, modified_ms):
+    header = _RANGES.fullmatch(request.headers.get("Range", "").strip())
+    if_range, size_bytes = request.headers.get("If-Range"), metadata.size_bytes
+    if not header or not (
+        if_range is None or request.if_range == _modified(metadata) or if_range.strip() == f'"{metadata.etag}"'
+    ):
         return None
     texts = [text.strip(" \t") for text in header[1].split(",")]
     if len(texts) > MAX_RANGES:
@@ -117,18 +116,10 @@ def requested_ranges(
     return ranges
 
 
-def _includes(tags: str, etag: str) -> bool:
-    return tags.strip() == "*" or etag in _ENTITY_TAGS.findall(tags) or tags.strip() == etag
+def _includes(tags: tuple[ETag, ...], header: str, etag: str) -> bool:
+    """Return whether a list of entity tags contains one. Without quotes it matches, too, as at S3."""
+    return any(tag.value in ("*", etag) for tag in tags) or header.strip() == etag
 
 
-def _if_range_matches(if_range: str | None, etag: str, modified_ms: int) -> bool:
-    """Whether the client's part is of the current object. A weak entity tag never matches."""
-    if if_range is None:
-        return True
-    time_s = _time_s(if_range)
-    return modified_ms // 1000 == time_s if time_s is not None else if_range.strip() == f'"{etag}"'
-
-
-def _time_s(text: str | None) -> int | None:
-    time_ms = http_date_ms(text) if text else None
-    return None if time_ms is None else time_ms // 1000
+def _modified(metadata: CachedObject) -> datetime:
+    return datetime.fromtimestamp(metadata.modified_ms // 1000, timezone.utc)
