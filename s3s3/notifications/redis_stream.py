@@ -154,7 +154,8 @@ class RedisStreamSource(NotificationSource):
                 notified_ms = added_ms if added_ms >= MIN_TIME_MS else None
                 notifications.append(Notification(key, bucket, notified_ms=notified_ms))
         if notifications:
-            self._health.count_unrouted(await self._routing.deliver(notifications, self.kind))
+            unrouted = await self._routing.deliver(notifications, self.kind)
+            self._health.count_unrouted(unrouted, self._routing)
         if entries:
             await self._client.xack(self._name, self._group, *(entry_id for entry_id, _ in entries))
 

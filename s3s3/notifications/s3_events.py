@@ -85,7 +85,9 @@ def _parse_record(record: Any) -> Iterator[Notification]:
         case {"eventSource": str(source)} if not source.endswith(":s3"):
             raise BadMessage("wrong_source", f"not an S3 event: its source is {source[:40]!r}")
         case {"eventSource": str(source), "s3": {"bucket": {"name": str(bucket)}, "object": {"key": str(key)}}}:
-            name = record.get("eventName")
+            name, arn = record.get("eventName"), record["s3"]["bucket"].get("arn")
+            if bucket and isinstance(arn, str) and (tenant := bucket_parts(arn)[0]):
+                bucket = f"{tenant}:{bucket_parts(bucket)[1]}"  # Ceph names the tenant in the ARN only
             if not (isinstance(name, str) and name.removeprefix("s3:").startswith(_READ_EVENT)):
                 yield _notification(bucket, key if source == _UNENCODED_SOURCE else _decode_key(key))
         case _:
@@ -114,6 +116,15 @@ def _notification(bucket: str, key: str) -> Notification:
     if not bucket:
         raise BadMessage("no_event", "the bucket name is empty")
     return Notification(check_key(key), bucket)
+
+
+def bucket_parts(name: str) -> tuple[str, str]:
+    """Return the tenant, or "", and the name in a bucket's name, "tenant:name", "tenant/name" or ARN."""
+    parts = name.split(":", 5)
+    if parts[0] == "arn" and len(parts) == 6:  # arn:PARTITION:s3:REGION:TENANT:NAME
+        return parts[4], parts[5].partition("/")[0]
+    tenant, separator, rest = name.replace("/", ":", 1).partition(":")
+    return (tenant, rest) if separator else ("", name)
 
 
 def _decode_key(key: str) -> str:

@@ -6,17 +6,25 @@ import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
+from ..model import Notification
 from ..monitoring.formatting import duration_text
 from ..tasks import Restarts
 from .message import BadMessage
+from .routing import Routing
 
 log = logging.getLogger(__name__)
 
 #: Label of notifications that match no route, in `s3s3_notifications_total`.
 NO_ROUTE = "no_route"
+
+#: Kinds of unusable messages and buckets without a route that are logged; senders can invent any number of buckets.
+MAX_LOGGED = 200
+
+#: Source buckets that a line about a notification without a route names.
+MAX_SHOWN_BUCKETS = 20
 
 
 class NotificationSource(ABC):
@@ -73,7 +81,7 @@ class SourceHealth:
         self._max_silence_s = max_silence_s
         self._count = count
         self._last_success_s = time.monotonic()
-        self._logged: set[str] = set()
+        self._logged: set[tuple[str, str | None]] = set()
         self._has_worked = self._has_logged_problem = False
         self.restarts = Restarts(name)
         self.problem = ""
@@ -98,16 +106,25 @@ class SourceHealth:
         """Count a message without a usable key; log the first of each kind, and what happens to such messages."""
         self.count(bad.kind, f"unusable message, {consequence}; others like it are not logged ({bad}): {text[:80]!r}")
 
-    def count_unrouted(self, number: int) -> None:
-        """Count notifications that match no route."""
-        self.count(NO_ROUTE, f"notification matches no route, ignored; others are only counted, as {NO_ROUTE}", number)
+    def count_unrouted(self, notifications: Sequence[Notification], routing: Routing) -> None:
+        """Count notifications that match no route; log the first of each bucket, and what would match."""
+        for notification in notifications:
+            bucket, key = notification.bucket, notification.key[:80]
+            if routing.buckets_meant(bucket):
+                warning = f"no route takes the key {key!r}, see prefix, include and exclude"
+            else:
+                names = ", ".join(sorted(routing.buckets)[:MAX_SHOWN_BUCKETS])
+                warning = f"no route has this source bucket, but: {names}"
+            if bucket is not None:
+                warning = f"bucket {bucket[:80]!r}: {warning}"
+            self.count(NO_ROUTE, f"ignored a notification; others like it are only counted, as {NO_ROUTE}: {warning}",
+                       bucket)  # fmt: skip
 
-    def count(self, kind: str, warning: str, number: int = 1) -> None:
-        """Count messages with this label; log the warning for the first."""
-        for _ in range(number):
-            self._count(kind)
-        if number and kind not in self._logged:
-            self._logged.add(kind)
+    def count(self, kind: str, warning: str, bucket: str | None = None) -> None:
+        """Count a message with this label; log the warning for the first, of each bucket."""
+        self._count(kind)
+        if (kind, bucket) not in self._logged and len(self._logged) < MAX_LOGGED:
+            self._logged.add((kind, bucket))
             log.warning("%s: %s", self._name, warning)
 
     def silence_problem(self) -> str:

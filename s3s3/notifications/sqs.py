@@ -150,7 +150,7 @@ class SqsSource(NotificationSource):
         except RedisUnavailable as error:
             log.warning("%s: released %d messages: %s", self, len(messages), error)
         else:
-            self._health.count_unrouted(unrouted)
+            self._health.count_unrouted(unrouted, self._routing)
             if usable:
                 delete = partial(self._client.delete_message_batch, QueueUrl=self._url, Entries=_entries(usable))
                 failed = (await run_in_thread(delete)).get("Failed")

@@ -111,11 +111,11 @@ class WebhookSource(NotificationSource):
             except Exception as error:  # noqa: BLE001  recorded
                 self._health.restarts.record("delivering notifications", error)
                 return web.Response(status=503, text="internal error; retry later\n", headers={"Retry-After": "5"})
-        self._health.count_unrouted(unrouted)
+        self._health.count_unrouted(unrouted, self._routing)
         if problem is not None:
             self._health.count_bad(problem, printable_message(body), "answered with 400")
             return web.Response(status=400, text=f"{problem.kind}: {problem}\n")
-        return web.Response(text=f"queued: {len(notifications) - unrouted}\n")
+        return web.Response(text=f"queued: {len(notifications) - len(unrouted)}\n")
 
     def _is_authorized(self, header: str) -> bool:
         """Whether a header carries the token, compared in constant time (RFC 6750; RFC 7617)."""

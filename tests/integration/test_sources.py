@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,8 @@ import pytest
 import redis
 from botocore.config import Config
 
-from s3s3.scripts.demo.servers import free_ports
+from s3s3.model import Secret
+from s3s3.scripts.demo.servers import Account, free_ports
 from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.integration.commands import Listener, eventually, run
 from tests.integration.test_listen import Place, dead_letters
@@ -129,8 +132,8 @@ def test_stream_queue_webhook_and_channel_serve_one_listener(
 # -- Ceph pushes its own notifications
 
 
-def client_of(ceph: CephServer, service: Literal["s3", "sns"]) -> Any:
-    account = ceph.accounts[0]
+def client_of(ceph: CephServer, service: Literal["s3", "sns"], account: Account | None = None) -> Any:
+    account = account or ceph.accounts[0]
     return boto3.client(
         service, endpoint_url=f"http://127.0.0.1:{ceph.port}", region_name="default",
         aws_access_key_id=account.access_key_id, aws_secret_access_key=account.secret_access_key,
@@ -148,7 +151,13 @@ def over_https(params: dict[str, Any], **_: object) -> None:
 def pushing(ceph: CephServer, webhook_port: int, new_bucket: Callable[..., str]) -> str:
     """A Ceph bucket with notifications to the webhook."""
     bucket = new_bucket(ceph)
-    topics, s3 = client_of(ceph, "sns"), client_of(ceph, "s3")
+    push(ceph, bucket, webhook_port)
+    return bucket
+
+
+def push(ceph: CephServer, bucket: str, webhook_port: int, account: Account | None = None) -> None:
+    """Configure notifications of a bucket to the webhook."""
+    topics, s3 = client_of(ceph, "sns", account), client_of(ceph, "s3", account)
     topics.meta.events.register("before-call.sns.CreateTopic", over_https)
     topic = topics.create_topic(
         Name="s3s3", Attributes={"push-endpoint": f"http://rgw:{TOKEN}@127.0.0.1:{webhook_port}/notify"}
@@ -161,7 +170,26 @@ def pushing(ceph: CephServer, webhook_port: int, new_bucket: Callable[..., str])
             ]
         },
     )
-    return bucket
+
+
+def test_an_object_in_a_tenants_bucket_is_copied_by_its_notification(
+    place: Place, ceph: CephServer, webhook_port: int
+) -> None:
+    """Ceph's event has the bucket's name without the tenant, which only its ARN has."""
+    bucket, account = f"images-{time.monotonic_ns()}", ceph.add_tenant("acme")
+    source = client_of(ceph, "s3", account)
+    source.create_bucket(Bucket=bucket)
+    push(ceph, bucket, webhook_port, account)
+    place.source = dataclasses.replace(
+        ceph.endpoint(f"acme:{bucket}"), access_key_id=account.access_key_id,
+        secret_access_key=Secret(account.secret_access_key),
+    )  # fmt: skip
+    config = with_tables(place.config(pubsub=WITHOUT_CHANNEL), webhook_table(webhook_port))
+    with Listener(config).started() as listener:
+        takes(listener, f"webhook 127.0.0.1:{webhook_port}")
+        source.put_object(Bucket=bucket, Key="k", Body=b"k")
+        place.arrives("k", b"k")
+        assert listener.stop() == 0
 
 
 def test_an_object_put_into_ceph_is_copied_by_its_notification(

@@ -60,11 +60,13 @@ class Receiver(Routing):
         self.counted: list[str] = []
         self.wait: Callable[[], Awaitable[object]] = partial(asyncio.sleep, 0)
 
-    async def deliver(self, notifications: Sequence[Notification], kind: str, lane: Lane = Lane.FRESH) -> int:
+    async def deliver(
+        self, notifications: Sequence[Notification], kind: str, lane: Lane = Lane.FRESH
+    ) -> Sequence[Notification]:
         self.offered += notifications
         await self.wait()
         self.notifications += notifications
-        return 0
+        return []
 
     async def dead_letter(self, message: str, reason: str, bucket: str | None = None) -> None:
         self.dead_letters.append((message, reason, bucket))

@@ -39,7 +39,9 @@ class Queue(Routing):
         self.refusals = 0
         super().__init__([RouteQueue(ROUTE, self.jobs, self.counted.append)])
 
-    async def deliver(self, notifications: Sequence[Notification], kind: str, lane: Lane = Lane.FRESH) -> int:
+    async def deliver(
+        self, notifications: Sequence[Notification], kind: str, lane: Lane = Lane.FRESH
+    ) -> Sequence[Notification]:
         self.offered += notifications
         if self.refusals:
             self.refusals -= 1

@@ -10,6 +10,7 @@ import pytest
 from s3s3.errors import RedisUnavailable
 from s3s3.model import Endpoint, Notification, Route
 from s3s3.notifications.routing import RouteQueue, Routing
+from s3s3.notifications.source import SourceHealth
 from tests.queue.factories import claim, recording_queue
 
 RAW = Route("raw", Endpoint("source", "images", prefix="raw/"), (Endpoint("dest", "a"),))
@@ -49,7 +50,7 @@ async def test_a_notification_is_delivered_to_every_route_with_its_bucket_and_ke
     notification: Notification, routes: set[str]
 ) -> None:
     queues = Queues()
-    assert await queues.routing.deliver([notification], "stream") == (not routes)
+    assert await queues.routing.deliver([notification], "stream") == ([] if routes else [notification])
     assert await queues.queued() == {name: [notification.key] for name in routes}
     assert sorted(queues.counted) == sorted((name, "stream") for name in routes)
 
@@ -62,7 +63,7 @@ async def test_the_order_is_kept_and_unrouted_notifications_are_counted() -> Non
         Notification("raw/1.jpg", "images"),
         Notification("y", "images"),
     ]
-    assert await queues.routing.deliver(notifications, "sqs") == 2
+    assert [one.key for one in await queues.routing.deliver(notifications, "sqs")] == ["x", "y"]
     assert await queues.queued() == {"raw": ["raw/2", "raw/1.jpg"], "pictures": ["raw/1.jpg"]}
 
 
@@ -86,6 +87,49 @@ async def test_an_unusable_message_is_dead_lettered_by_the_routes_of_its_bucket_
     assert set(dead_lettered) == routes
 
 
+@pytest.mark.parametrize(
+    ("route_bucket", "notified"),
+    [
+        ("acme:images", "images"),
+        ("acme:images", "acme/images"),
+        ("acme:images", "arn:aws:s3::acme:images"),
+        ("acme:images", "arn:aws:s3:default:acme:images"),
+        ("images", "arn:aws:s3:::images"),
+        ("images", "acme:images"),
+        ("Images", "images"),
+        ("images.Example.org", "images.example.org"),
+    ],
+)
+async def test_a_bucket_that_is_spelled_in_another_way_matches(route_bucket: str, notified: str) -> None:
+    jobs = recording_queue()
+    routing = Routing([RouteQueue(Route("raw", Endpoint("source", route_bucket), (Endpoint("dest", "a"),)), jobs)])
+    assert await routing.deliver([Notification("k", notified)], "webhook") == []
+    assert [job.key for job in await claim(jobs)] == ["k"]
+
+
+@pytest.mark.parametrize(
+    ("notified", "taken"),
+    [
+        ("images", {"images"}),
+        ("acme:images", {"acme:images"}),
+        ("other:images", {"images", "IMAGES"}),
+        ("arn:aws:s3::acme:Images", {"images", "IMAGES", "acme:images"}),
+        ("logs", {"acme:logs"}),
+        ("umbrella:logs", set()),
+        ("image", set()),
+        ("arn:aws:s3", set()),
+    ],
+)
+async def test_an_equal_name_is_preferred_and_another_tenant_does_not_match(notified: str, taken: set[str]) -> None:
+    names = ("images", "IMAGES", "acme:images", "acme:logs")
+    jobs = {name: recording_queue() for name in names}
+    routes = [Route(name, Endpoint("source", name), (Endpoint("dest", "a"),)) for name in names]
+    routing = Routing([RouteQueue(route, jobs[route.name]) for route in routes])
+    unrouted = await routing.deliver([Notification("k", notified)], "webhook")
+    assert {name for name in names if await claim(jobs[name])} == taken
+    assert bool(unrouted) == (not taken)
+
+
 async def test_a_job_has_every_destination_and_the_time_of_its_notification() -> None:
     queues = Queues()
     await queues.routing.deliver([Notification("a.jpg", "images", notified_ms=1234)], "stream")
@@ -103,3 +147,21 @@ async def test_a_failure_of_the_queue_is_raised_and_not_counted() -> None:
     with pytest.raises(RedisUnavailable):
         await routing.deliver([Notification("raw/a")], "webhook")
     assert queues.counted == []
+
+
+async def test_the_first_notification_of_each_bucket_without_a_route_is_logged_with_the_buckets_of_the_routes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    routes = [Route(name, Endpoint("source", name, prefix="raw/"), (Endpoint("dest", "a"),)) for name in ("b", "a")]
+    routing = Routing([RouteQueue(route, recording_queue()) for route in routes])
+    counted: list[str] = []
+    health = SourceHealth("webhook", 0, counted.append)
+    for bucket in ("imagse", "imagse", "log", "a"):
+        health.count_unrouted(await routing.deliver([Notification("k", bucket)], "webhook"), routing)
+    assert counted == ["no_route"] * 4
+    start = "webhook: ignored a notification; others like it are only counted, as no_route: bucket"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{start} 'imagse': no route has this source bucket, but: a, b",
+        f"{start} 'log': no route has this source bucket, but: a, b",
+        f"{start} 'a': no route takes the key 'k', see prefix, include and exclude",
+    ]

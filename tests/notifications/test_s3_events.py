@@ -181,3 +181,19 @@ def test_memory_is_bounded_by_the_length_of_the_message_times_100(filling: str) 
         tracemalloc.stop()
     assert (notifications, problem is not None) == ([], True)
     assert peak_bytes < 100 * len(body)
+
+
+@pytest.mark.parametrize(
+    ("name", "arn", "bucket"),
+    [
+        ("images", "arn:aws:s3::acme:images", "acme:images"),  # as Ceph 16.2.15 sends it
+        ("acme:images", "arn:aws:s3:default:acme:images", "acme:images"),
+        ("images", "arn:aws:s3:::images", "images"),
+        ("images", "images", "images"),
+        ("images", 5, "images"),
+        ("images", None, "images"),
+    ],
+)
+def test_the_tenant_of_a_bucket_is_taken_from_its_arn(name: str, arn: object, bucket: str) -> None:
+    record = {"eventSource": "ceph:s3", "s3": {"bucket": {"name": name, "arn": arn}, "object": {"key": "k"}}}
+    assert parse_events(json.dumps({"Records": [record]})) == ([Notification("k", bucket)], None)

@@ -113,6 +113,15 @@ class CephServer(StoreServer):
                 f"--secret-key={account.secret_access_key}",
             )
 
+    def add_tenant(self, tenant: str) -> Account:
+        """Create a user in a tenant of its own; return its keys."""
+        account = Account(f"{tenant}-access-key", f"{tenant}/secret")
+        self._run(
+            "radosgw-admin", "user", "create", f"--tenant={tenant}", "--uid=owner", f"--display-name={tenant}",
+            f"--access-key={account.access_key_id}", f"--secret-key={account.secret_access_key}",
+        )  # fmt: skip
+        return account
+
     def remove_tail(self, key: str) -> None:
         """Remove the objects in Ceph's data pool that hold the content of one key, but not its head: HEAD and LIST
         still show the key."""
