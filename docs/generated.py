@@ -174,8 +174,8 @@ A line about an event begins with its name. `grep 'circuit opened'` finds it in 
 | `duration_s`, `bytes` | of the copy, or of what ended |
 | `channel`, `outcome`, `enqueued` | explained at the event |
 
-Warnings and errors that repeat are written once, and then once a minute with their count. Changes of state are
-always written."""
+Warnings and errors that repeat are written once, and then once a minute with their count. Changes of state, and the
+first 100 dead letters of a minute with the same reason, are always written."""
 
 
 def _events() -> Iterator[str]:

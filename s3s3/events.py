@@ -29,6 +29,7 @@ class Event:
         meaning: what has happened, for the reference page.
         action: what to do, for the reference page.
         is_state: a change of state: every line is written, also a repeat.
+        burst: how many lines about the same problem are written in a minute; the others are counted.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Event:
     meaning: str
     action: str
     is_state: bool = field(default=False)
+    burst: int = field(default=1)
 
 
 def log_event(
@@ -46,8 +48,8 @@ def log_event(
 
     Args:
         text: what the name and the fields do not say, such as the reason.
-        repeats: lines of this event with an equal value report the same problem; only the first is written. None:
-            those with the same text and the same fields `route` and `destination`.
+        repeats: lines of this event with an equal value report the same problem; only the first `burst` ones are
+            written. None: those with the same text and the same fields `route` and `destination`.
         key: of the object that the line is about; its id becomes a field, too.
         fields: in the order of the line; None and "" are left out.
     """
@@ -58,7 +60,7 @@ def log_event(
     if key is not None:
         shown = {"id": object_id(str(route), key), "key": key, **shown}
     same = object() if event.is_state else (event.name, route, destination, text if repeats is None else repeats)
-    extra = {"event": event.name, "fields": shown, "repeats": same}
+    extra = {"event": event.name, "fields": shown, "repeats": same, "burst": event.burst}
     message = "%s: %s" if text else "%s"
     log.log(event.level, message, event.name, *([text] if text else []), extra=extra, exc_info=exc_info, stacklevel=2)
 
@@ -87,9 +89,10 @@ COPY_DEFERRED = Event(
     action="Nothing, if the destination recovers. Else see the store's latency, or add listeners.",
 )  # fmt: skip
 DEAD_LETTERED = Event(
-    "dead-lettered", logging.ERROR,
+    "dead-lettered", logging.ERROR, burst=100,
     meaning="A key failed for good at a destination: its last attempt failed while other keys were copied, or a retry "
-    "cannot help. It is not tried again.",
+    "cannot help. It is not tried again. In a minute, 100 keys with the same problem have a line each; the others are "
+    "counted.",
     action="`s3s3 jobs` shows all dead letters by reason. Fix the cause, then `s3s3 jobs retry`.",
 )  # fmt: skip
 COPY_FINISHED = Event(

@@ -35,7 +35,8 @@ class JsonFormatter(BaseJsonFormatter):
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         log_data["level"] = log_data["level"].lower()
-        log_data.pop("repeats", None)
+        for internal in ("repeats", "burst"):
+            log_data.pop(internal, None)
         fields: dict[str, Any] = log_data.pop("fields", {})
         return log_data | fields
 

@@ -61,9 +61,10 @@ def _field_text(value: object) -> str:
 
 @dataclass
 class _Repeats:
-    """How often a line was repeated since `since_s`, and the last repeat."""
+    """Lines that report the same problem since `since_s`: how many are written, how many only counted, the last one."""
 
     since_s: float
+    written: int = 1
     count: int = 0
     last: logging.LogRecord | None = None
 
@@ -88,6 +89,10 @@ class RateLimitedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # Py
             same = getattr(record, "repeats", None)
             identity = (record.name, record.levelno, record.msg, record.getMessage() if same is None else same)
             repeats = self._repeats.get(identity)
+            if repeats is not None and repeats.written < getattr(record, "burst", 1):
+                repeats.written += 1
+                super().emit(record)
+                return
             if repeats is not None:
                 repeats.count += 1
                 # Kept as text: an exception among the arguments would keep its frames, and what they hold.

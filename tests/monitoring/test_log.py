@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from docs.generated import _events as reference_of_events
+from s3s3 import events
 from s3s3.errors import StoreRefused
-from s3s3.events import BACKFILL_FAILED, CIRCUIT_OPENED, ELECTED_LEADER, log_event, object_id
+from s3s3.events import BACKFILL_FAILED, CIRCUIT_OPENED, DEAD_LETTERED, ELECTED_LEADER, EVENTS, log_event, object_id
 from s3s3.model import Endpoint, Job, Lane, Outcome, Result, Secret
 from s3s3.monitoring import log
 from s3s3.monitoring.json_log import JsonFormatter
@@ -130,6 +132,22 @@ def test_a_line_about_a_dead_letter_has_what_the_store_and_the_queue_know(
     assert (retried["event"], retried["destination"], retried["attempt"]) == ("copy failed", "ceph", 2)
     due = datetime.fromisoformat(retried["next_attempt"].replace("Z", "+00:00"))
     assert timedelta(seconds=50) < due - datetime.now(timezone.utc) <= timedelta(seconds=60)
+
+
+def test_each_dead_letter_has_a_line_until_there_are_many_with_one_reason(
+    new_handler: NewHandler, output: io.StringIO
+) -> None:
+    _, handler = new_handler(PlainFormatter())
+    observer = JobObserver("images", Metrics())
+    final = {"swift": Disposition(DispositionKind.DEAD_LETTER)}
+    for number in range(250):
+        observer.on_job_end(*failed(f"key-{number}", "swift"), 0.1, final)
+    observer.on_job_end(*failed("other", "swift", reason="HTTP 403"), 0.1, final)
+    assert len(output.getvalue().splitlines()) == DEAD_LETTERED.burst + 1
+    handler.flush_repeats(older_than_s=0.0)
+    (last,) = output.getvalue().splitlines()[DEAD_LETTERED.burst + 1 :]
+    assert "150 similar lines" in last
+    assert "key=key-249" in last
 
 
 def test_each_change_of_state_is_written(new_handler: NewHandler, output: io.StringIO) -> None:
@@ -307,3 +325,40 @@ def test_a_json_line_has_the_exception(new_handler: NewHandler, output: io.Strin
     line = json.loads(output.getvalue())
     assert set(line) == {"time", "level", "logger", "message", "exception"}
     assert line["exception"].endswith("ValueError: invalid literal for int() with base 10: 'no'")
+
+
+# -- the reference of events
+
+
+def used_events() -> Iterator[tuple[str, str]]:
+    """Name of each event that the code logs, and the place."""
+    by_constant = {name: value for name, value in vars(events).items() if isinstance(value, events.Event)}
+    for path in sorted(Path(log.__file__).parents[1].rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Name) and call.id in by_constant and path.name != "events.py":
+                yield by_constant[call.id].name, f"{path}:{call.lineno}"
+
+
+def test_every_event_is_logged_somewhere_and_has_a_section_in_the_reference(tmp_path: Path) -> None:
+    assert {name for name, _ in used_events()} == set(EVENTS)
+    page = "\n".join(reference_of_events())
+    sections = re.findall(r"^## (.*)\n\n(.+) \(level: \w+\)\n\n\*\*What to do:\*\* (.+)$", page, re.MULTILINE)
+    assert [name for name, _, _ in sections] == list(EVENTS)
+
+
+def test_what_the_log_names_like_an_event_is_one() -> None:
+    """Lines are events by their constant; none is spelt out beside it, where the reference would miss it."""
+    for path in sorted(Path(log.__file__).parents[1].rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "log_event":
+                assert isinstance(call.args[1], ast.Name), f"{path}:{call.lineno}: an event of s3s3.events"
+            if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("log."):
+                texts = [part.value for part in ast.walk(call) if isinstance(part, ast.Constant)]
+                named = [name for name in EVENTS for text in texts if str(text).startswith(name)]
+                assert not named, f"{path}:{call.lineno}: use log_event"
+
+
+def test_an_event_s_name_is_short_and_its_texts_are_sentences() -> None:
+    for event in EVENTS.values():
+        assert re.fullmatch(r"[A-Za-z]+([ -][a-z0-9]+){0,3}", event.name), event.name
+        assert event.meaning.endswith(".") and event.action.endswith("."), event.name
