@@ -44,8 +44,9 @@ class Peer:
     share: float = 1.0
 
 
-def _s3s3(work: Copying, listeners: int = 1) -> Cost:
-    cost = run_listeners(work, listeners)
+def _s3s3(work: Copying, listeners: int = 1, checksum: str = "auto") -> Cost:
+    """Run `s3s3 check`, which is not measured, and copy; `checksum` is the setting of each destination."""
+    cost = run_listeners(work, listeners, checksum)
     check(work)
     return cost
 
@@ -162,6 +163,7 @@ def _program_missing(program: str) -> Callable[[], str]:
 
 
 S3S3 = Peer("s3s3", _s3s3)
+S3S3_CLIENT = Peer('s3s3, checksum = "client"', lambda work: _s3s3(work, checksum="client"))
 RCLONE_TUNED = Peer("rclone, tuned", lambda work: _rclone(work, TUNED), _rclone_missing)
 RCLONE = Peer("rclone", lambda work: _rclone(work, DEFAULTS), _rclone_missing, share=0.2)
 BOTO3 = Peer("boto3, 16 threads", _boto3, share=0.2)

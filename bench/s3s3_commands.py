@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import redis
@@ -36,18 +37,19 @@ def write_config(folder: Path, endpoints: Sequence[Endpoint], redis_url: str, *,
     return path
 
 
-def config_of(work: Copying, *, mark_done: bool = False) -> Path:
+def config_of(work: Copying, *, mark_done: bool = False, checksum: str = "auto") -> Path:
     """Write the configuration of a workload."""
     source = work.server.endpoint(work.source, "source", port=work.port)
     there = [work.server.endpoint(name, f"dest-{number}", port=work.port)
              for number, name in enumerate(work.destinations)]  # fmt: skip
+    there = [replace(endpoint, checksum=checksum) for endpoint in there]  # type: ignore[arg-type]  # one of its values
     return write_config(work.folder, [source, *there], work.redis.url, mark_done=mark_done)
 
 
 def _table(endpoint: Endpoint) -> dict[str, object]:
     # Source and destination are in one store, and the copy through s3s3 is to be measured.
     assert endpoint.secret_access_key
-    own_road = {} if endpoint.name == "source" else {"server_side_copy": False}
+    own_road = {} if endpoint.name == "source" else {"server_side_copy": False, "checksum": endpoint.checksum}
     return {
         "host": endpoint.host,
         "port": endpoint.port,
@@ -63,15 +65,20 @@ def _table(endpoint: Endpoint) -> dict[str, object]:
 class Listening:
     """One or more `s3s3 listen`, started and subscribed; a context manager."""
 
-    def __init__(self, work: Copying, listeners: int = 1, *, mark_done: bool = False) -> None:
+    def __init__(self, work: Copying, listeners: int = 1, *, mark_done: bool = False, checksum: str = "auto") -> None:
         self._work = work
         self._log = work.folder / "listen.log"
-        self._command = command("listen", "--config", config_of(work, mark_done=mark_done))
+        config = config_of(work, mark_done=mark_done, checksum=checksum)
+        self._check = command("check", "--config", config)
+        self._command = command("listen", "--config", config)
         self._listeners = listeners
         self.redis = redis.Redis.from_url(work.redis.url)
 
     def __enter__(self) -> Listening:
         self.redis.flushall()
+        check = subprocess.run(self._check, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        if check.returncode:
+            raise PeerFailed(f"s3s3 check: {check.stdout[-500:]}{check.stderr[-500:]}")
         with self._log.open("wb") as output:
             self.processes = [subprocess.Popen(self._command, stdout=output, stderr=output)
                               for _ in range(self._listeners)]  # fmt: skip
@@ -124,9 +131,9 @@ class Listening:
             time.sleep(_POLL_S)
 
 
-def run_listeners(work: Copying, listeners: int = 1) -> Cost:
+def run_listeners(work: Copying, listeners: int = 1, checksum: str = "auto") -> Cost:
     """Publish every key; return the cost until the last one is acknowledged, without the start of s3s3."""
-    with Listening(work, listeners) as listening, ExitStack() as stack:
+    with Listening(work, listeners, checksum=checksum) as listening, ExitStack() as stack:
         peaks = [stack.enter_context(PeakMemory(process.pid)) for process in listening.processes]
         before = listening.spent()
         listening.publish(work.keys)

@@ -118,7 +118,8 @@ def rotated(able: Sequence[Any], run: int) -> list[Any]:
 
 TWO = (peers.S3S3, peers.RCLONE_TUNED)
 OTHERS = (peers.RCLONE_TUNED, peers.RCLONE, peers.BOTO3)
-BIG = (*TWO, peers.CURL)
+LARGE = (*TWO, peers.S3S3_CLIENT)
+BIG = (*LARGE, peers.CURL)
 
 LISTENERS = (*(peers.s3s3_with(count) for count in (1, 2, 4)), peers.RCLONE_TUNED)
 
@@ -128,7 +129,9 @@ COPIES = {
     "small-swift": Copies("4 KiB", servers.SWIFT, 1_000, 4 * KIB, (*TWO, peers.WRK)),
     "small-light": Copies("4 KiB", servers.LIGHT, 5_000, 4 * KIB, (*TWO, peers.WRK)),
     "64k": Copies("64 KiB", servers.CEPH, 2_000, 64 * KIB, TWO),
-    "1m": Copies("1 MiB", servers.CEPH, 300, MIB, TWO),
+    "256k": Copies("256 KiB", servers.CEPH, 1_000, 256 * KIB, TWO),
+    "1m": Copies("1 MiB", servers.CEPH, 300, MIB, LARGE),
+    "4m": Copies("4 MiB", servers.CEPH, 100, 4 * MIB, LARGE),
     "64m": Copies("64 MiB", servers.CEPH, 8, 64 * MIB, BIG),
     # Ceph keeps all in memory here and frees it hours after a deletion: a third run would find it full.
     "1g": Copies("1 GiB", servers.CEPH, 1, GIB, BIG, runs_per_server=2),

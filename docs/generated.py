@@ -35,6 +35,7 @@ file and `#:schema ./s3s3.schema.json` as its first line, editors complete its k
 #: Modules whose docstrings document the Redis keys that they own.
 REDIS_KEY_MODULES = (
     "s3s3.queue.redis_queue",
+    "s3s3.queue.store_checks",
     "s3s3.worker.rate_limiter",
     "s3s3.notifications.pubsub",
     "s3s3.notifications.data_watch",

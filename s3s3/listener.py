@@ -70,7 +70,7 @@ class RouteListener:
             route, self.jobs, stores.copier.copy_job, settings, metrics, "listen",
             on_copied=on_copied_for(route, config, self.jobs), limits=stores.limits, read_test=stores.read_error,
             is_leader=lambda: self.pubsub is not None and self.pubsub.is_leader, source_problem=self._source_problem,
-            restarts=self.restarts,
+            restarts=self.restarts, checksums=stores.copier.checksums,
         )  # fmt: skip
         self.pubsub: PubSubSource | None = None
         self._watch: PubSubSource | DataWatch

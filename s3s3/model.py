@@ -114,6 +114,7 @@ class Endpoint:
     server_side_copy: bool = True
     copy_tags: bool = False
     copy_acl: bool = False
+    checksum: Literal["auto", "client", "store"] = "auto"
     multipart: bool = False
     multipart_threshold_bytes: int = SINGLE_PUT_LIMIT_BYTES
 

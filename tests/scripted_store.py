@@ -143,6 +143,7 @@ class ScriptedStore:
         md5: bytes,
         headers: Mapping[str, str],
         check_lease: Callable[[], None],
+        is_hashed: bool = True,
     ) -> PutResult:
         check_lease()
         self.requests.append("PUT")

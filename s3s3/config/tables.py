@@ -163,6 +163,10 @@ class Destination(Written, Bucket, Store):
     """
 
     bucket_suffix: BucketSuffix = Field("", examples=["-copy"], description="Appended to bucket_name.")
+    checksum: Literal["auto", "client", "store"] = Field("auto",
+        description='Where the MD5 of objects above 256 KiB is computed. "client": by s3s3. "store": by the stores, '
+        'for destinations that refuse a wrong Content-MD5. "auto": by the stores, once s3s3 check has recorded in '
+        "Redis that this destination does so; until then by s3s3.")
     server_side_copy: bool = Field(True,
         description="If source and destination are in the same store with the same access key, let the store copy the "
         "object. The copy must have the source's ETag.")

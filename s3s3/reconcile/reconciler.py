@@ -139,7 +139,7 @@ def local_worker(
     """Return a worker on the route's queue, registered as `bucket`."""
     return RouteWorker(
         stores.route, jobs, stores.copier.copy_job, settings, stores.metrics, "bucket", on_copied=on_copied,
-        limits=stores.limits, read_test=stores.read_error,
+        limits=stores.limits, read_test=stores.read_error, checksums=stores.copier.checksums,
     )  # fmt: skip
 
 

@@ -272,6 +272,7 @@ class Store:
         md5: bytes,
         headers: Mapping[str, str],
         check_lease: LeaseCheck = no_check,
+        is_hashed: bool = True,
     ) -> PutResult:
         """Store an object by one PUT with Content-MD5.
 
@@ -282,6 +283,7 @@ class Store:
             md5: the digest of the body (16 bytes).
             headers: the object's own, as in `ObjectInfo.headers`.
             check_lease: called right before each attempt; what it raises is raised here, and nothing is sent.
+            is_hashed: `md5` was computed from the body. False: a body that the store refuses is not sent again.
 
         `indeterminate` of a StoreError is set if an attempt was sent and never answered. If the ETag of the response is
         not the MD5, a HEAD has to show the object; UnexpectedResponse: it does not. The result has no ETag if neither
@@ -289,7 +291,8 @@ class Store:
         """
         headers = {**headers, **self._put_headers, "content-md5": b64encode(md5).decode()}
         request = Request("PUT", key, self._mapper.encoded_key(key), (), headers, body, size_bytes)
-        response = await self._requester.call(request, check_lease=check_lease, retry=isinstance(body, bytes))
+        response = await self._requester.call(request, check_lease=check_lease, retry=isinstance(body, bytes),
+                                              retry_mismatch=is_hashed)  # fmt: skip
         written = PutResult(strong_etag(response.headers), is_encrypted(response.headers), response.indeterminate)
         if written.etag == md5.hex() and not written.encrypted:
             return written

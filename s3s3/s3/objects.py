@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from types import MappingProxyType
@@ -306,7 +306,7 @@ class ObjectStream:
         self._to_store_error = to_store_error
         self._left_bytes = info.size_bytes
 
-    async def chunks(self, size_bytes: int) -> AsyncIterator[bytes]:
+    async def chunks(self, size_bytes: int) -> AsyncGenerator[bytes, None]:
         """Yield the body in chunks of at least `size_bytes`; the last one may be smaller.
 
         Raises IntegrityError if the store closes the connection before the end, or the content has another length

@@ -24,7 +24,10 @@ _TIMEOUTS = Timeouts(connect_s=5, read_s=15, list_s=120, write_s=15)
 _SMALL_BYTES = 1024 * 1024
 _CONTENT = b"s3s3 check"
 _MD5 = hashlib.md5(_CONTENT, usedforsecurity=False).digest()
-_REFUSED_KEY = "wrong Content-MD5"
+#: Written with a wrong Content-MD5. The second one exists already and has to stay as it is.
+_REFUSED_KEYS = ("wrong Content-MD5", "wrong Content-MD5, overwritten")
+#: Above the size from which copies may rely on the store's own check.
+_REFUSED_CONTENT = _CONTENT * 30_000
 #: In UTF-8 order. In UTF-16 order the last two are swapped; in a locale's order, or without case, the first two.
 _KEYS = ("Z", "a", "\uff5e", "\U0001f600")
 
@@ -53,6 +56,13 @@ class StoreCapabilities:
     may_write: bool | None = None
     errors: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def verifies(self) -> bool | None:
+        """Whether copies can be verified by the store itself: it refuses other bytes, and its ETags are MD5s."""
+        if self.content_md5_enforced is None or self.etag_is_md5 is None:
+            return None
+        return self.content_md5_enforced and self.etag_is_md5
 
     def add_conclusions(self) -> None:
         """Add the problems and notes that follow from the other attributes."""
@@ -90,6 +100,10 @@ async def probe(endpoint: Endpoint, *, writes: bool) -> StoreCapabilities:
     except StoreUnavailable as error:
         capabilities.errors.append(str(error))
     capabilities.add_conclusions()
+    if endpoint.checksum == "store" and capabilities.verifies is False:
+        capabilities.errors.append(
+            f'{endpoint.name}: checksum = "store" in {endpoint.table}, but it does not verify copies: set "client"'
+        )
     return capabilities
 
 
@@ -183,7 +197,7 @@ async def _probe_writes(endpoint: Endpoint, capabilities: StoreCapabilities) -> 
                 if not capabilities.may_write:
                     return
         finally:
-            for key in (*_KEYS, _REFUSED_KEY):
+            for key in (*_KEYS, *_REFUSED_KEYS):
                 try:
                     await store.delete(key)
                 except StoreError as error:
@@ -208,19 +222,31 @@ async def _put(store: Store, capabilities: StoreCapabilities) -> None:
 
 
 async def _put_with_wrong_md5(store: Store, capabilities: StoreCapabilities) -> None:
+    """Find out whether a wrong Content-MD5 is refused, with nothing stored and nothing replaced."""
+
     async def body() -> AsyncIterator[bytes]:  # a stream is not sent again after BadDigest
-        yield _CONTENT
+        yield _REFUSED_CONTENT
 
     try:
-        await store.put(_REFUSED_KEY, body, size_bytes=len(_CONTENT), md5=bytes(16), headers={})
-    except IntegrityError:
+        await store.put(_REFUSED_KEYS[1], _CONTENT, size_bytes=len(_CONTENT), md5=_MD5, headers={})
+        for key in _REFUSED_KEYS:
+            before = await store.head(key)
+            try:
+                await store.put(key, body, size_bytes=len(_REFUSED_CONTENT), md5=bytes(16), headers={})
+            except IntegrityError:
+                after = await store.head(key)
+                if (after and (after.size_bytes, after.etag)) == (before and (before.size_bytes, before.etag)):
+                    continue
+                capabilities.notes.append(
+                    f"{capabilities.name}: it reports BadDigest for a wrong Content-MD5, but stores the object"
+                )
+            capabilities.content_md5_enforced = False
+            return
         capabilities.content_md5_enforced = True
     except StoreUnavailable:
         raise
     except StoreError as error:
         capabilities.notes.append(f"a PUT with a wrong Content-MD5 was refused with an unexpected error: {error}")
-    else:
-        capabilities.content_md5_enforced = False
 
 
 async def _list_written(store: Store, capabilities: StoreCapabilities) -> None:

@@ -289,11 +289,13 @@ class S3Requester:
         check_lease: LeaseCheck = no_check,
         priority: Priority = Priority.NORMAL,
         retry: bool = True,
+        retry_mismatch: bool = True,
         limit_bytes: int = RESULT_LIMIT_BYTES,
     ) -> S3Response:
         """Send a request, and read its response, up to `limit_bytes`, into `S3Response.content`.
 
-        Attempts that fail with a transient error are repeated if `retry`. `indeterminate` of the response, or of the
+        Attempts that fail with a transient error are repeated if `retry`; with `retry_mismatch` False not those that
+        fail with IntegrityError, such as BadDigest. `indeterminate` of the response, or of the
         error, is set if any attempt of a write was sent and never answered.
         """
         indeterminate = False
@@ -312,7 +314,7 @@ class S3Requester:
                         raise self._response_error(request, response, content)  # noqa: TRY301
             except StoreError as error:
                 indeterminate = error.indeterminate = error.indeterminate or indeterminate
-                if not retry:
+                if not retry or (isinstance(error, IntegrityError) and not retry_mismatch):
                     raise
                 await retries.pause(error)
             except Exception as error:

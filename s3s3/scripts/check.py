@@ -17,6 +17,7 @@ from ..config.addresses import redacted_url
 from ..errors import RedisTooOld, RedisUnavailable
 from ..model import Route
 from ..queue import connection
+from ..queue.store_checks import StoreChecks
 from ..s3.probe import StoreCapabilities, probe
 from ..tasks import run_async
 from . import cli, command
@@ -88,6 +89,8 @@ async def _check(arguments: argparse.Namespace) -> int:
         _check_redis(settings, routes),
         asyncio.gather(*(_probe_stores(route, writes=not arguments.read_only) for route in routes)),
     )
+    if redis is not None and redis.reachable:
+        await _record_checks(settings, routes, routes_stores, redis)
     if arguments.json:
         fields = [{"route": name, "stores": list(map(dataclasses.asdict, stores))} for name, stores in routes_stores]
         print(json.dumps({"routes": fields, "redis": dataclasses.asdict(redis) if redis else None}, indent=2))
@@ -102,6 +105,23 @@ async def _check(arguments: argparse.Namespace) -> int:
 async def _probe_stores(route: Route, *, writes: bool) -> RouteStores:
     probes = [probe(route.source, writes=False), *(probe(store, writes=writes) for store in route.destinations)]
     return route.name, await asyncio.gather(*probes)
+
+
+async def _record_checks(
+    settings: Config, routes: Sequence[Route], routes_stores: Sequence[RouteStores], redis: RedisFindings
+) -> None:
+    """Record for the copies which destinations enforce Content-MD5; one that was not tried keeps its record."""
+    client = connection.connect(settings.pubsub.url)
+    try:
+        for route, (_, stores) in zip(routes, routes_stores, strict=True):
+            checks = StoreChecks(client, route)
+            for destination, found in zip(route.destinations, stores[1:], strict=True):
+                if found.verifies is not None and found.may_write:
+                    await checks.record(destination, enforced=found.verifies)
+    except RedisUnavailable as error:
+        redis.errors.append(f"the results cannot be recorded: {error}")
+    finally:
+        await client.aclose()
 
 
 async def _check_redis(settings: Config, routes: Sequence[Route]) -> RedisFindings | None:
@@ -206,6 +226,7 @@ def _store_column(store: StoreCapabilities) -> dict[str, str]:
         "V4 signatures": _yes_no(store.signature_v4),
         "enforces Content-MD5": _yes_no(store.content_md5_enforced),
         "ETag is MD5": _yes_no(store.etag_is_md5),
+        "verifies copies": _yes_no(store.verifies),
         "listing": listing,
         "clock": clock,
         "may read": _yes_no(store.may_read),

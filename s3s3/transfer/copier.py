@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -26,30 +26,25 @@ from ..errors import (
     IntegrityError,
     NoSuchKey,
     S3S3Error,
-    TooLarge,
 )
 from ..model import Endpoint, Job, Outcome
 from ..monitoring.metrics import Metrics
 from ..s3 import ObjectInfo, ObjectStream, Source, Store
 from .budget import (
-    MAX_IN_MEMORY_BYTES,
     MAX_SMALL_BYTES,
     STREAM_BYTES,
     BudgetRequest,
     CopyBudget,
-    accepts_size,
-    needs_multipart,
     required_budget,
 )
 from .decision import NEEDS_CONTENT
-from .destination import Chunks, DestinationCopy, LeaseCheck, etag_md5
-from .digest import Digest, md5_of, md5_of_chunks
-from .fanout import Consume, fan_out, gather_or_cancel, gather_without_stragglers
+from .destination import DestinationCopy, LeaseCheck, etag_md5
+from .digest import md5_of_chunks
+from .fanout import gather_or_cancel
 from .metadata import RefusedRecords
-from .multipart_upload import MultipartUpload
+from .object_write import CHUNK_BYTES, ObjectWrite, still_open
 from .server_side_copy import ServerSideCopier
-
-CHUNK_BYTES = 256 * 1024
+from .verification import ChecksumKnowledge
 
 
 class Copier:
@@ -71,7 +66,7 @@ class Copier:
     ) -> None:  # fmt: skip
         self.source = source
         self.budget = budget
-        self.non_md5_destinations: set[str] = set()
+        self.checksums = ChecksumKnowledge()
         self._refused_records = RefusedRecords()
         self._metrics = metrics
         self._route = route
@@ -109,7 +104,7 @@ class Copier:
         attributes = None if source is None else SourceAttributes(source, key).headers
         copies = [DestinationCopy(store, key, self._route, self._refused_records, attributes) for store in destinations]
         object_copy = ObjectCopy(
-            self.source, self.budget, self.non_md5_destinations, key, check_lease, copies,
+            self.source, self.budget, self.checksums, key, check_lease, copies,
             isolate_slow=isolate_slow and len(copies) > 1,
         )  # fmt: skip
         pending = copies
@@ -181,26 +176,13 @@ class SourceAttributes:
 
 
 @dataclass(eq=False)
-class ObjectCopy:
-    """The copy of one key. Failures become outcomes of its destinations.
+class ObjectCopy(ObjectWrite):
+    """The copy of one key: compare, read, write, and read again. Failures become outcomes of its destinations.
 
-    Attributes:
-        non_md5_destinations: names of destinations whose ETags are not MD5s; more may be added.
-        all_copies: every destination of the job, also those copied server-side.
-        isolate_slow: fail a destination that is slower than the others with DestinationTooSlow, instead of waiting.
-        missing: destinations for which a GET at the source returned NoSuchKey; their outcomes are still open.
-        md5_by_etag: of contents that were read completely.
+    `missing`: destinations for which a GET at the source returned NoSuchKey; their outcomes are still open.
     """
 
-    source: Source
-    budget: CopyBudget
-    non_md5_destinations: set[str]
-    key: str
-    check_lease: LeaseCheck
-    all_copies: Sequence[DestinationCopy]
-    isolate_slow: bool
     missing: list[DestinationCopy] = field(default_factory=list)
-    md5_by_etag: dict[str, bytes] = field(default_factory=dict)
 
     async def copy(
         self, pending: Sequence[DestinationCopy], opened: tuple[ObjectStream, bytes | None] | None = None,
@@ -217,12 +199,12 @@ class ObjectCopy:
                 await self._copy_large(pending, stream, is_reread)
                 return
             md5 = hashlib.md5(content, usedforsecurity=False).digest()
-            if stream.info.etag != md5.hex() and (mismatch := self._mismatch(stream, md5)):
+            if stream.info.etag != md5.hex() and (mismatch := self.mismatch_of(stream, md5)):
                 await self._reread_after_mismatch(pending, mismatch, is_reread)
             elif len(pending) == 1 and not self.isolate_slow:
-                await pending[0].put(stream.info, content, md5, self.check_lease, self.non_md5_destinations)
+                await pending[0].put(stream.info, content, md5, self.check_lease, self.checksums)
             else:
-                await self._put_content(pending, stream, content, md5)
+                await self.put_content(pending, stream, content, md5)
                 await self._finish_slow(pending)
         except S3S3Error as error:
             self._record_source_error(pending, error)
@@ -233,12 +215,12 @@ class ObjectCopy:
             opened = stream, _ = await self.source.fetch(self.key, MAX_SMALL_BYTES)
             async with stream:
                 verify_md5 = self.source.endpoint.verify_md5
-                await self._run([copy.compare(stream.info, verify_md5) for copy in pending], self._any_compared)
+                await self.run_all([copy.compare(stream.info, verify_md5) for copy in pending], self._any_compared)
                 for copy in pending:
                     if copy.outcome is None and copy.decision is None:
                         copy.record_too_slow("HEAD")
-                unclear = [copy for copy in _open(pending) if copy.decision is NEEDS_CONTENT]
-                if differing := [copy for copy in _open(pending) if copy not in unclear]:
+                unclear = [copy for copy in still_open(pending) if copy.decision is NEEDS_CONTENT]
+                if differing := [copy for copy in still_open(pending) if copy not in unclear]:
                     await self.copy(differing, opened)  # first: reading the contents of the others may take long
             if unclear:
                 await self._compare_contents(unclear, stream.info)
@@ -248,9 +230,9 @@ class ObjectCopy:
     def _record_source_error(self, pending: Sequence[DestinationCopy], error: S3S3Error) -> None:
         """Record an error of the source; an error of a destination is an outcome already."""
         if isinstance(error, NoSuchKey):  # raised by GETs only
-            self.missing += _open(pending)
+            self.missing += still_open(pending)
             return
-        for copy in _open(pending):
+        for copy in still_open(pending):
             copy.record_failure(error)
 
     async def _compare_contents(self, copies: Sequence[DestinationCopy], source: ObjectInfo) -> None:
@@ -303,34 +285,20 @@ class ObjectCopy:
             sizes = f"GET returned {mismatch.size_bytes} bytes, HEAD reports {info.size_bytes}"
             raise self._damaged(f"{mismatch}; {sizes}") from mismatch
         self.md5_by_etag[mismatch.etag] = mismatch.md5
-        await self.copy(_open(pending), is_reread=True)
+        await self.copy(still_open(pending), is_reread=True)
+        is_proven = [copy.outcome.source_md5 == mismatch.md5.hex() for copy in pending if copy.outcome is not None]
+        if any(is_proven) and any(copy.needs_md5 for copy in pending):
+            self.checksums.refute(self.source.name, "an ETag looks like an MD5 and is not")
 
     def _damaged(self, message: str) -> IntegrityError:
         return IntegrityError(message, store=self.source.name, operation="GET", key=self.key)
 
-    async def _put_content(
-        self, pending: Sequence[DestinationCopy], stream: ObjectStream, content: bytes, md5: bytes
-    ) -> None:
-        """Write content from memory to several destinations; the outcome of an isolated slow one stays open."""
-        puts = [copy.put(stream.info, content, md5, self.check_lease, self.non_md5_destinations) for copy in pending]
-        await self._run(puts, self._any_finished)
-
-    async def _run(self, work: Sequence[Coroutine[Any, Any, None]], any_finished: Callable[[], bool]) -> None:
-        """Run what concerns one destination each; with `isolate_slow`, cancel what takes much longer than the rest."""
-        if self.isolate_slow:
-            await gather_without_stragglers(work, any_finished)
-        else:
-            await gather_or_cancel(work)
-
     def _any_compared(self) -> bool:
         return any(copy.decision is not None for copy in self.all_copies)
 
-    def _any_finished(self) -> bool:
-        return any(copy.outcome is not None and copy.outcome.error is None for copy in self.all_copies)
-
     async def _finish_slow(self, pending: Sequence[DestinationCopy]) -> None:
         """Fail slow destinations so that they get jobs of their own; copy to them now if all are slow."""
-        slow = _open(pending)
+        slow = still_open(pending)
         if self.isolate_slow and len(slow) < len(self.all_copies):
             for copy in slow:
                 copy.record_too_slow("PUT")
@@ -355,94 +323,22 @@ class ObjectCopy:
                 await stack.enter_async_context(stream)
                 is_rewritten = content is not None or self._required_budget(pending, stream) != request
             if not is_rewritten:
-                mismatch = await self._write_large(pending, stream)
+                mismatch = await self.write_large(pending, stream)
         if is_rewritten:
             await self.copy(pending, is_reread=is_reread)
         elif mismatch is not None:
             await self._reread_after_mismatch(pending, mismatch, is_reread)
         else:
-            # A store has refused s3s3's records, and the stream is used up.
-            await gather_or_cancel(self.copy([copy]) for copy in _open(pending) if copy.unrecorded)
+            # A store has refused s3s3's records, or a body that was not hashed here, and the stream is used up.
+            if unverified := [copy for copy in still_open(pending) if copy.needs_md5]:
+                await self.copy(unverified)
+            await gather_or_cancel(self.copy([copy]) for copy in still_open(pending) if copy.unrecorded)
             await self._finish_slow(pending)
 
     def _required_budget(self, pending: Sequence[DestinationCopy], stream: ObjectStream) -> BudgetRequest:
         """Return the memory and disk for this object. Raises SpoolTooSmall."""
         destinations = [copy.store.endpoint for copy in pending]
-        md5_is_known = self._expected_md5(stream) is not None
+        md5_is_known = self.expected_md5(stream) is not None
         request = required_budget(stream.info.size_bytes, destinations, md5_is_known=md5_is_known)
         self.budget.check(request)
         return request
-
-    async def _write_large(self, pending: Sequence[DestinationCopy], stream: ObjectStream) -> ChecksumMismatch | None:
-        """Write an object within the budget that was acquired; return the mismatch if its MD5 is wrong."""
-        expected_md5 = self._expected_md5(stream)
-        size_bytes = stream.info.size_bytes
-        if size_bytes <= MAX_IN_MEMORY_BYTES:
-            content = await stream.body()
-            md5 = await md5_of(content)
-            if mismatch := self._mismatch(stream, md5):
-                return mismatch
-            await self._put_content(pending, stream, content, md5)
-            return None
-        accepting = []
-        for copy in pending:
-            if accepts_size(copy.store.endpoint, size_bytes):
-                accepting.append(copy)
-                continue
-            message = f"its {size_bytes} bytes exceed the limit of a single PUT (5 GiB)"
-            advice = f"multipart = true in [{copy.store.name}] allows multipart uploads, if the store supports them"
-            error = TooLarge(message, store=copy.store.name, operation="PUT", key=copy.key, advice=advice)
-            copy.record_failure(error, stream.info)
-        if not accepting:
-            return None
-        all_in_parts = all(needs_multipart(copy.store.endpoint, size_bytes) for copy in accepting)
-        if expected_md5 is None and not all_in_parts:
-            with await self.budget.spool(stream.chunks(CHUNK_BYTES)) as file:
-                for _ in range(2):  # the second time where a store has refused s3s3's records
-                    writes = [self._large_put(copy, stream, file.md5)(file.chunks) for copy in _open(accepting)]
-                    await gather_or_cancel(writes)
-            return None
-        try:
-            puts = [self._large_put(copy, stream, expected_md5) for copy in accepting]
-            any_finished = self._any_finished if self.isolate_slow else None
-            await fan_out(self._verified_chunks(stream, expected_md5), puts, any_finished=any_finished)
-        except ChecksumMismatch as mismatch:  # the stream failed, so no destination has got its last bytes
-            return mismatch
-        return None
-
-    def _large_put(self, copy: DestinationCopy, stream: ObjectStream, md5: bytes | None) -> Consume:
-        if needs_multipart(copy.store.endpoint, stream.info.size_bytes):
-            return MultipartUpload(copy, stream, self.budget, self.check_lease, self.md5_by_etag).put
-
-        async def put(chunks: Chunks) -> None:
-            assert md5 is not None, "a single PUT needs the MD5 before its content"
-            await copy.put(stream.info, chunks, md5, self.check_lease, self.non_md5_destinations)
-
-        return put
-
-    async def _verified_chunks(self, stream: ObjectStream, expected_md5: bytes | None) -> AsyncGenerator[bytes, None]:
-        """Yield the content; raise ChecksumMismatch after the last chunk if the MD5 is not the expected one."""
-        digest = Digest()
-        async for chunk in stream.chunks(CHUNK_BYTES):
-            await digest.add(chunk)
-            yield chunk
-        md5 = await digest.end()
-        if expected_md5 is None:
-            self.md5_by_etag[stream.info.etag] = md5
-        elif md5 != expected_md5:
-            raise ChecksumMismatch(stream.info.etag, stream.info.size_bytes, md5)
-
-    def _mismatch(self, stream: ObjectStream, md5: bytes) -> ChecksumMismatch | None:
-        """Return the mismatch of content that has neither the MD5 in the ETag nor that of an earlier read."""
-        if self._expected_md5(stream) in (None, md5) or md5.hex() == etag_md5(stream.info):
-            return None
-        return ChecksumMismatch(stream.info.etag, stream.info.size_bytes, md5)
-
-    def _expected_md5(self, stream: ObjectStream) -> bytes | None:
-        """Return the MD5 that the content should have; None if the ETag is not an MD5 and it was not read yet."""
-        digits = etag_md5(stream.info)
-        return self.md5_by_etag.get(stream.info.etag) or (bytes.fromhex(digits) if digits else None)
-
-
-def _open(copies: Sequence[DestinationCopy]) -> list[DestinationCopy]:
-    return [copy for copy in copies if copy.outcome is None]

@@ -8,9 +8,10 @@ from typing import TypeAlias
 
 from ..errors import DestinationTooSlow, IntegrityError, LeaseLost, S3S3Error, StoreError, StoreRefused
 from ..model import Endpoint, Outcome, Proof, Result, md5_of_etag
-from ..s3 import RECORDED_ETAG, RECORDED_HEADERS, ObjectInfo, Store, internal_error
+from ..s3 import RECORDED_ETAG, RECORDED_HEADERS, ObjectInfo, PutResult, Store, internal_error
 from .decision import COPY_METADATA, COPY_UNPROVEN, Action, Decision, Reason, decide
 from .metadata import RefusedRecords, has_room_for_record, headers_digest, may_concern_metadata
+from .verification import ChecksumKnowledge
 
 #: Opens a stream of the content.
 Chunks: TypeAlias = Callable[[], AsyncIterator[bytes]]
@@ -45,6 +46,7 @@ class DestinationCopy:
         decision: result of the comparison; None without one.
         verify_md5: compare contents if ETags prove nothing.
         unrecorded: names of the records that the store refused; the object is written without them.
+        needs_md5: a store-verified write failed; the object is to be written again with an MD5 that is computed here.
         indeterminate: a write before the last one may still be carried out.
         outcome: None while undecided.
     """
@@ -58,6 +60,7 @@ class DestinationCopy:
     decision: Decision | None = None
     verify_md5: bool = False
     unrecorded: tuple[str, ...] = ()
+    needs_md5: bool = False
     indeterminate: bool = False
     outcome: Outcome | None = None
 
@@ -101,7 +104,7 @@ class DestinationCopy:
 
     async def put(
         self, source: ObjectInfo, body: bytes | Chunks, md5: bytes, check_lease: LeaseCheck,
-        non_md5_destinations: set[str],
+        checksums: ChecksumKnowledge, *, is_hashed: bool = True,
     ) -> None:  # fmt: skip
         """Write the object by one PUT with Content-MD5, and verify it by the ETag of the response.
 
@@ -111,7 +114,9 @@ class DestinationCopy:
         Args:
             md5: digest of the body (16 bytes).
             check_lease: called right before each attempt, and before the last bytes of a stream.
-            non_md5_destinations: names of destinations whose ETags are not MD5s; this one may be added.
+            checksums: this destination may be added.
+            is_hashed: `md5` was computed from the body. False: it is the source's ETag; if the store refuses the body,
+                or does not return this ETag, the outcome stays open and `needs_md5` is set.
         """
         name, md5_hex, source_etag = self.store.name, md5.hex(), source.etag
         attempt = _WriteAttempt(body, check_lease)
@@ -120,7 +125,7 @@ class DestinationCopy:
         needs_etag = bool(source_etag) and (
             source.encrypted
             or source_etag != md5_hex
-            or name in non_md5_destinations
+            or name in checksums.non_md5
             or (self.info is not None and etag_md5(self.info) is None)
         )
         if needs_etag or self.info is not None:
@@ -133,29 +138,42 @@ class DestinationCopy:
                 headers.update(await self.attributes(self.store.endpoint))
             written = await self.store.put(
                 self.key, attempt.body, size_bytes=source.size_bytes, md5=md5, headers=headers,
-                check_lease=attempt.check_lease,
+                check_lease=attempt.check_lease, is_hashed=is_hashed,
             )  # fmt: skip
             if not attempt.sent_whole:
                 message = "the store responded with 200 before the whole object was sent"
                 raise self.integrity_error("PUT", message)  # noqa: TRY301
             if not written.encrypted and written.etag == md5_hex:
                 destination_md5, proof = written.etag, Proof.ETAG
-            elif written.encrypted or md5_of_etag(written.etag) is None:
-                non_md5_destinations.add(name)
-                # With an ETag, the store compared the body with its Content-MD5; else only a HEAD shows the size.
-                destination_md5, proof = None, Proof.CONTENT if written.etag else None
             else:
-                message = f"sent an object with MD5 {md5_hex}, stored ETag is {written.etag}"
-                raise self.integrity_error("PUT", message)  # noqa: TRY301
+                destination_md5, proof = None, self._proof_without_md5(written, md5_hex, checksums, is_hashed)
         except S3S3Error as error:
-            if not records or not self.omit_records(records, error):
+            if not is_hashed and isinstance(error, IntegrityError) and error.store == name:
+                self.needs_md5 = True
+                self.indeterminate = self.indeterminate or attempt.is_indeterminate(error)
+            elif not records or not self.omit_records(records, error):
                 self.record_failure(error, source, indeterminate=attempt.is_indeterminate(error))
             elif isinstance(body, bytes):
-                await self.put(source, body, md5, check_lease, non_md5_destinations)
+                await self.put(source, body, md5, check_lease, checksums, is_hashed=is_hashed)
         except Exception as error:  # noqa: BLE001  logged and recorded
             self.record_internal_error(error, "PUT", source)
         else:
             self.record_copied(source, md5_hex, destination_md5, proof, indeterminate=written.indeterminate)
+
+    def _proof_without_md5(
+        self, written: PutResult, md5: str, checksums: ChecksumKnowledge, is_hashed: bool
+    ) -> Proof | None:
+        """Return the proof of a copy with another ETag than its MD5. Raises IntegrityError if that is an MD5, too."""
+        name = self.store.name
+        if written.encrypted or md5_of_etag(written.etag) is None:
+            checksums.non_md5.add(name)
+            if not is_hashed:
+                raise self.integrity_error("PUT", "the ETag of the copy is not an MD5")
+            # With an ETag, the store compared the body with its Content-MD5; else only a HEAD shows the size.
+            return Proof.CONTENT if written.etag else None
+        if not is_hashed:
+            checksums.refute(name, "it stored other bytes than Content-MD5 announced")
+        raise self.integrity_error("PUT", f"sent an object with MD5 {md5}, stored ETag is {written.etag}")
 
     def records(self, source: ObjectInfo, needs_etag: bool) -> dict[str, str]:
         """Return the headers that record what the copy is made from, for later comparisons; {} if they were refused.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
 from typing import Protocol
@@ -17,6 +18,7 @@ from ..monitoring.metrics import JobObserver, Metrics
 from ..queue.base import Disposition
 from ..queue.redis_calls import RedisRetry
 from ..queue.redis_queue import RedisJobQueue
+from ..queue.store_checks import Checksums, StoreChecks
 from ..s3 import RateLimiter
 from ..tasks import Restarts, run_with_background, wait_first
 from .isolation import ReadTest
@@ -47,6 +49,7 @@ class RouteWorker:
         on_job_end: called after a job's outcomes are logged, counted and recorded in the queue.
         is_leader: whether this process enqueues the route's pub/sub channel, for the heartbeat.
         source_problem: why the route's notification source is unhealthy, or "".
+        checksums: kept up to date with the records of `s3s3 check` while this runs.
         read_test: tests whether a store denies every read; see `CircuitBreakers`.
         restarts: restarts what fails with an internal error, in a daemon; None: `run` raises the error.
 
@@ -58,7 +61,7 @@ class RouteWorker:
         self, route: Route, jobs: RedisJobQueue, copy: Copy, options: WorkerOptions, metrics: Metrics, command: str,
         *, on_copied: OnCopied | None = None, on_job_end: OnJobEnd | None = None,
         limits: Mapping[str, RateLimiter] = MappingProxyType({}), is_leader: Callable[[], bool] = lambda: False,
-        source_problem: Callable[[], str] = str, read_test: ReadTest | None = None,
+        source_problem: Callable[[], str] = str, read_test: ReadTest | None = None, checksums: Checksums | None = None,
         restarts: Restarts | None = None,
     ) -> None:  # fmt: skip
         self._route = route.name
@@ -66,6 +69,8 @@ class RouteWorker:
         self._after_job_end = on_job_end
         self._source_problem = source_problem
         self._restarts = restarts
+        self._checksums = checksums
+        self._checks = StoreChecks(jobs.client, route)
 
         def state() -> ProcessState:
             return ProcessState(self.running, is_leader(), self.health_problem() or self.internal_error())
@@ -101,11 +106,19 @@ class RouteWorker:
             stopping.set()
             await asyncio.Event().wait()
 
+        async def work() -> None:
+            if self._checksums is not None:
+                with suppress(RedisUnavailable):  # tried again in the background
+                    await self._checks.refresh(self._checksums)
+            await self._worker.run(stopping, drain_s)
+
+        beat = self._heartbeat.run
+        beating = beat() if self._restarts is None else self._restarts.run("sending heartbeats", beat)
+        background = [beating, stop_when_superseded()]
+        if self._checksums is not None:
+            background.append(self._checks.follow(self._checksums))
         try:
-            work = self._worker.run(stopping, drain_s)
-            beat = self._heartbeat.run
-            beating = beat() if self._restarts is None else self._restarts.run("sending heartbeats", beat)
-            await run_with_background(work, beating, stop_when_superseded())
+            await run_with_background(work(), *background)
         finally:
             await self.deregister()
         if self._heartbeat.conflict is not None and not stop.is_set():

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -62,6 +62,7 @@ class CopyPath:
     source_client: S3Client
     client: S3Client
     redis_url: str
+    checksum: str = "client"
     metrics: Metrics = field(default_factory=Metrics)
     contents: dict[str, list[bytes]] = field(default_factory=dict)
     seen: int = 0
@@ -103,11 +104,19 @@ def store(request: pytest.FixtureRequest) -> StoreServer:
 
 
 @pytest.fixture
+def checksum(request: pytest.FixtureRequest) -> Literal["client", "store"]:
+    """The setting of the destination."""
+    found: Literal["client", "store"] = getattr(request, "param", "client")
+    return found
+
+
+@pytest.fixture
 def copy_path(
     store: StoreServer,
     new_bucket: Callable[..., str],
     redis_url: str,
     request: pytest.FixtureRequest,
+    checksum: Literal["client", "store"],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[CopyPath]:
     monkeypatch.setattr("s3s3.s3.request.INITIAL_BACKOFF_S", 0.01)
@@ -118,10 +127,11 @@ def copy_path(
         route = Route(
             "default",
             source.through(store.endpoint(new_bucket(store))),
-            (there.through(store.endpoint(new_bucket(store, 1), "destination", account=1)),),
+            (there.through(store.endpoint(new_bucket(store, 1), "destination", account=1, checksum=checksum)),),
         )
         name = request.node.callspec.params["store"]
-        yield CopyPath(source, there, name, route, store.boto3_client(), store.boto3_client(1), redis_url)
+        yield CopyPath(source, there, name, route, store.boto3_client(), store.boto3_client(1), redis_url,
+                       checksum)  # fmt: skip
 
 
 @asynccontextmanager
@@ -165,9 +175,15 @@ MORE_FAULTS: list[tuple[str, str, Callable[[], Fault], bool | None]] = [
 
 
 @pytest.mark.parametrize(
-    ("name", "side", "fault", "is_counted"),
-    [pytest.param(*case, id=case[0]) for case in FAULTS]
-    + [pytest.param(*case, id=case[0], marks=pytest.mark.long) for case in MORE_FAULTS],
+    ("name", "side", "fault", "is_counted", "checksum"),
+    [pytest.param(*case, "client", id=case[0]) for case in FAULTS]
+    + [pytest.param(*case, "store", id=f"{case[0]}, store-verified") for case in FAULTS]
+    + [
+        pytest.param(*case, checksum, id=f"{case[0]}, {checksum}-verified", marks=pytest.mark.long)
+        for checksum, cases in (("client", MORE_FAULTS), ("store", MORE_FAULTS))
+        for case in cases
+    ],
+    indirect=["checksum"],
 )
 async def test_no_wrong_object_is_ever_seen_and_the_right_one_arrives_when_the_fault_ends(
     copy_path: CopyPath, name: str, side: str, fault: Callable[[], Fault], is_counted: bool | None
@@ -188,6 +204,7 @@ async def test_no_wrong_object_is_ever_seen_and_the_right_one_arrives_when_the_f
             assert is_counted is None or (copy_path.mismatches > before) is is_counted
     report(
         f"damage: {name}",
+        verified_by=copy_path.checksum,
         store=copy_path.store,
         injected=proxy.injected.total(),
         mismatches_counted=round(copy_path.mismatches),

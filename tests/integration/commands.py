@@ -35,6 +35,7 @@ def endpoint_table(endpoint: Endpoint) -> str:
         "prefix": endpoint.prefix,
         "signature_version": endpoint.signature_version,
         "verify_md5": endpoint.verify_md5,
+        **({} if endpoint.checksum == "auto" else {"checksum": endpoint.checksum}),
         **({} if endpoint.server_side_copy else {"server_side_copy": False}),
         **({"delete": True, "max_delete": endpoint.max_delete} if endpoint.delete else {}),
     }

@@ -28,6 +28,8 @@ class OddStore:
     by_utf16: bool = False
     takes_v2: bool = True
     enforces_md5: bool = True
+    stores_anyway: bool = False
+    replaces_anyway: bool = False
     etag: str = ""
     ahead_s: int = 0
     forbidden: frozenset[str] = frozenset()
@@ -60,6 +62,8 @@ class OddStore:
     def _put(self, request: web.Request, key: str, body: bytes) -> web.Response:
         md5 = hashlib.md5(body).digest()
         if self.enforces_md5 and request.headers["Content-MD5"] != b64encode(md5).decode():
+            if self.stores_anyway or (self.replaces_anyway and key in self.objects):
+                self.objects[key] = body
             return error(400, "BadDigest", "The Content-MD5 you specified did not match.")
         self.objects[key] = body
         return web.Response(headers={"ETag": f'"{self.etag or md5.hex()}"'})
@@ -176,9 +180,24 @@ async def test_a_store_that_ignores_content_md5_gets_a_note() -> None:
     assert not store.objects
 
 
+@pytest.mark.parametrize("oddity", ["stores_anyway", "replaces_anyway"])
+async def test_a_store_that_refuses_a_wrong_content_md5_and_keeps_the_object_does_not_enforce_it(oddity: str) -> None:
+    store = dataclasses.replace(OddStore(), **{oddity: True})  # type: ignore[arg-type]
+    capabilities = await probed(store)
+    assert (capabilities.content_md5_enforced, capabilities.verifies, capabilities.errors) == (False, False, [])
+    assert "but stores the object" in capabilities.notes[0]
+    assert not store.objects
+
+
+async def test_the_setting_store_is_an_error_for_a_store_that_does_not_verify() -> None:
+    assert (await probed(OddStore(), checksum="store")).errors == []
+    capabilities = await probed(OddStore(enforces_md5=False), checksum="store")
+    assert 'checksum = "store" in [dest-odd]' in capabilities.errors[0]
+
+
 async def test_etags_that_are_not_md5s_get_a_note() -> None:
     capabilities = await probed(OddStore(etag="0" * 32))
-    assert (capabilities.etag_is_md5, capabilities.errors) == (False, [])
+    assert (capabilities.etag_is_md5, capabilities.verifies, capabilities.errors) == (False, False, [])
     assert "ETags are not MD5s" in capabilities.notes[0]
 
 

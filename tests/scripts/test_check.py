@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 import redis
 
+from s3s3.config import load
 from s3s3.model import Endpoint, Secret
+from s3s3.queue.connection import connected
+from s3s3.queue.store_checks import StoreChecks
 from s3s3.scripts.check import main
 from s3s3.scripts.demo.swift_server import SwiftServer
+from s3s3.tasks import run_sync
 from tests.scripts.command import config_file, run
 
 pytestmark = pytest.mark.real
@@ -39,7 +43,8 @@ def test_healthy_stores_are_shown_in_a_table_and_no_test_object_remains(
     assert rows["route default"] == ["source", "dest-swift"]
     for name in ("reachable", "V2 signatures", "V4 signatures", "ETag is MD5", "may read"):
         assert rows[name] == ["yes", "yes"], name
-    assert (rows["enforces Content-MD5"], rows["may write"]) == (["-", "yes"], ["-", "yes"])
+    for name in ("enforces Content-MD5", "verifies copies", "may write"):
+        assert rows[name] == ["-", "yes"], name
     assert "no problems found" in done.out
     assert "no subscriber on channel 'backup'" in done.out
     assert keys_in(swift, source.bucket_name) == ["k"]
@@ -55,6 +60,28 @@ def test_read_only_writes_nothing_to_the_destinations(
     assert done.status == 0
     assert [store["may_write"] for store in stores] == [None, None]
     assert [store["may_read"] for store in stores] == [True, True]
+
+
+def test_who_enforces_content_md5_is_recorded_for_the_copies(
+    tmp_path: Path, redis_url: str, endpoints: tuple[Endpoint, Endpoint]
+) -> None:
+    source, destination = endpoints
+    config = config_file(tmp_path, redis_url, source, [destination])
+    [route] = load(config).routes
+
+    def recorded() -> dict[str, bool]:
+        async def read() -> dict[str, bool]:
+            async with connected(redis_url) as client:
+                return {name: check.enforced for name, check in (await StoreChecks(client, route).load()).items()}
+
+        return run_sync(read())
+
+    assert run(main, "--config", config, "--read-only").status == 0
+    assert recorded() == {}
+    assert run(main, "--config", config).status == 0
+    assert recorded() == {"dest-swift": True}
+    assert run(main, "--config", config, "--read-only").status == 0
+    assert recorded() == {"dest-swift": True}, "what was not tried keeps its record"
 
 
 def test_an_error_names_the_setting_that_fixes_it_and_no_secret(

@@ -233,7 +233,7 @@ async def test_another_process_learns_from_a_head_that_etags_are_not_md5s() -> N
     scene.destination.answers = lambda _: PutResult("W-17", False, False)
     await scene.copy()
     assert scene.stored().recorded_etag is None
-    scene.transfer.non_md5_destinations.clear()
+    scene.transfer.checksums.non_md5.clear()
 
     unproven = await scene.outcome(compare=True)
     same = await scene.outcome(compare=True)

@@ -60,7 +60,7 @@ async def test_an_object_is_copied_without_the_record_that_its_destination_refus
 @pytest.mark.parametrize("destinations", [1, 2])
 async def test_a_stream_is_read_again_for_a_destination_that_refuses_the_record(destinations: int) -> None:
     scene = Scene(BIG, destinations=destinations)
-    scene.transfer.non_md5_destinations.add("swift-0")
+    scene.transfer.checksums.non_md5.add("swift-0")
     scene.destination.answers = refusing_records()
 
     outcomes = await scene.copy(isolate_slow=True)

@@ -12,7 +12,7 @@ import pytest
 from s3s3.errors import AccessDenied, DestinationTooSlow, StoreUnavailable
 from s3s3.model import Result
 from s3s3.s3 import PutResult
-from s3s3.transfer import copier, fanout
+from s3s3.transfer import fanout, object_write
 from s3s3.transfer.budget import STREAM_BYTES, BudgetRequest, CopyBudget
 from s3s3.transfer.copier import Copier
 from s3s3.transfer.fanout import fan_out
@@ -125,7 +125,7 @@ def refuses(_: Object) -> PutResult:
 async def test_slow_destination_of_a_stream_is_detached_and_copied_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(copier, "fan_out", partial(fan_out, stall_budget_s=0.05))
+    monkeypatch.setattr(object_write, "fan_out", partial(fan_out, stall_budget_s=0.05))
     scene = Scene(os.urandom(8 * 1024 * 1024), destinations=3)
     scene.destinations[1].pause_s = 0.05
 
@@ -141,7 +141,7 @@ async def test_slow_destination_of_a_stream_is_detached_and_copied_alone(
 async def test_detached_destination_fails_alone_if_the_source_fails_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(copier, "fan_out", partial(fan_out, stall_budget_s=0.05))
+    monkeypatch.setattr(object_write, "fan_out", partial(fan_out, stall_budget_s=0.05))
     content = os.urandom(8 * 1024 * 1024)
     scene = Scene(destinations=2)
     scene.source.serves[KEY] = [Object(content), unavailable("ceph")]

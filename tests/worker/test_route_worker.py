@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,11 +13,13 @@ import pytest
 from redis.asyncio import Redis
 
 from s3s3.errors import RedisUnavailable, RouteConflict, TooLarge
+from s3s3.model import Job, Outcome
 from s3s3.monitoring import heartbeat
 from s3s3.monitoring.heartbeat import ProcessRegistry, claim_route
 from s3s3.monitoring.metrics import Metrics
 from s3s3.queue.connection import connected
 from s3s3.queue.redis_queue import RedisJobQueue
+from s3s3.queue.store_checks import StoreChecks
 from s3s3.worker.route_worker import RouteWorker, register_all
 from s3s3.worker.worker import Worker
 from tests.waiting import running, until
@@ -41,6 +43,24 @@ def jobs(client: Redis) -> RedisJobQueue:
 
 def route_worker(jobs: RedisJobQueue, metrics: Metrics | None = None, **options: Any) -> RouteWorker:
     return RouteWorker(ROUTE, jobs, Copies(), OPTIONS, metrics or Metrics(), "bucket", **options)
+
+
+async def test_its_copies_know_from_the_start_which_destinations_enforce_content_md5(
+    client: Redis, jobs: RedisJobQueue
+) -> None:
+    destination = next(each for each in ROUTE.destinations if each.name == A)
+    await StoreChecks(client, ROUTE).record(destination, enforced=True)
+    known, seen, copies = SimpleNamespace(enforcing=set(), refuted=set()), [], Copies()
+
+    async def copy(job: Job, destinations: Sequence[str], check_lease: Callable[[], None]) -> list[Outcome]:
+        seen.append(set(known.enforcing))
+        return await copies(job, destinations, check_lease)
+
+    await enqueue_fresh(jobs, "k")
+    worker = RouteWorker(ROUTE, jobs, copy, OPTIONS, Metrics(), "bucket", checksums=known)
+    async with running(worker.run(asyncio.Event(), 5.0)):
+        await until(lambda: seen)
+    assert A in seen[0]
 
 
 async def test_it_copies_counts_sends_heartbeats_and_deregisters(client: Redis, jobs: RedisJobQueue) -> None:

@@ -16,6 +16,7 @@ from .servers import HOST, http_status
 from .verification import ObjectTotals
 
 BUCKET_TIMEOUT_S = 120
+CHECK_TIMEOUT_S = 60
 METRICS_TIMEOUT_S = 10
 LOG_LINES = 10
 
@@ -67,6 +68,23 @@ class Listener:
 
     def _log_lines(self) -> list[str]:
         return self.process.log.read_text(errors="replace").splitlines()
+
+
+def run_check(config: Path) -> list[str]:
+    """Run `s3s3 check`; return the destinations that verify copies themselves.
+
+    Raises:
+        ServerFailed: it did not end within `CHECK_TIMEOUT_S`, or found a problem.
+    """
+    command = [*_S3S3, "check", "--config", str(config), "--json"]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=CHECK_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ServerFailed(f"s3s3 check did not end within {CHECK_TIMEOUT_S} s") from error
+    if run.returncode != 0:
+        raise ServerFailed(f"s3s3 check found a problem:\n{run.stdout or run.stderr}")
+    [route] = json.loads(run.stdout)["routes"]
+    return [store["name"] for store in route["stores"] if store["content_md5_enforced"] and store["etag_is_md5"]]
 
 
 class BucketRun(NamedTuple):

@@ -9,7 +9,7 @@ from functools import partial
 
 from ...model import Result
 from ...monitoring.formatting import duration_text, size_text
-from .commands import Listener, run_bucket
+from .commands import Listener, run_bucket, run_check
 from .copy_progress import CopyProgress
 from .environment import CHANNEL, LEADER_LEASE_S, LEASE_S, Environment, started_environment
 from .objects import Sample, first_samples, real_files
@@ -80,6 +80,7 @@ class _Tour:
     def show(self) -> None:
         """Run every step except the last."""
         self._show_servers()
+        self._check()
         self._fill_source()
         self._listen_and_kill()
         self._publish_without_listener()
@@ -94,6 +95,17 @@ class _Tour:
         self._screen.columns(rows)
         self._screen.gap()
         self._screen.file(environment.config)
+
+    def _check(self) -> None:
+        self._screen.step(
+            "Run `s3s3 check`",
+            "It tries every store and Redis, and records which destinations refuse a wrong Content-MD5.",
+        )
+        with self._screen.busy("s3s3 check"):
+            verifying = run_check(self._environment.config)
+        for bucket in self._environment.destinations:
+            verifier = "the store itself" if bucket.name in verifying else "s3s3"
+            self._screen.line(f"{bucket.name}: copies above 256 KiB are verified by {verifier}.")
 
     def _fill_source(self) -> None:
         self._screen.step(
