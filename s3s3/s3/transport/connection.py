@@ -20,7 +20,7 @@ from .errors import (
     TransportError,
     TransportTimeout,
 )
-from .framing import EMPTY_BODY, HEAD_LIMIT_BYTES, Head, body_of, parse_head
+from .framing import EMPTY_BODY, HEAD_LIMIT_BYTES, Head, ParseHead, body_of, parse_head
 from .limits import RateWindow, Timeouts
 
 _READ_AHEAD_BYTES = 512 * 1024
@@ -39,8 +39,9 @@ class Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, parse_head: ParseHead = parse_head) -> None:
         self._loop = loop
+        self._parse_head = parse_head
         self._waiter: asyncio.Future[None] | None = None
         self._wait_from_s = 0.0
         self._error: BaseException | None = None
@@ -275,7 +276,7 @@ class Connection(asyncio.Protocol):
             raw = self._raw
         while (end := raw.find(b"\r\n\r\n", searched)) >= 0:
             try:
-                head = parse_head(raw[start:end])
+                head = self._parse_head(raw[start:end])
                 body = body_of(head, is_head=self._is_head)
             except ValueError as error:
                 self._fail(str(error))

@@ -7,8 +7,11 @@ one object for another response or request.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
+
+#: How many lists of header names a `HeadParser` remembers.
+MAX_LAYOUTS = 4
 
 #: The largest head of a response, or trailer of a body.
 HEAD_LIMIT_BYTES = 64 * 1024
@@ -20,6 +23,8 @@ _VERSIONS = ("HTTP/1.1 ", "HTTP/1.0 ")
 _STATUS = re.compile("[1-5][0-9][0-9]").fullmatch
 _AFTER_STATUS = ("", " ")
 _MAX_LENGTH_DIGITS = 18
+#: A value with no blank at its ends. `[^\r]` takes half the time of a class of several characters.
+_VALUE = "([!-~][^\\r]*)(?<! )"
 _FOLDED_WORDS = "?=\n =?"
 _TOO_LONG = "more bytes than the response announced"
 
@@ -40,6 +45,10 @@ class Head(NamedTuple):
     persistent: bool
     length: int | None
     chunked: bool
+
+
+#: `parse_head`, or `HeadParser.parse`.
+ParseHead = Callable[[bytes | bytearray], Head]
 
 
 def parse_head(raw: bytes | bytearray) -> Head:
@@ -73,12 +82,53 @@ def parse_head(raw: bytes | bytearray) -> Head:
             headers[name] = value
     for name, values in repeated.items():
         headers[name] = ", ".join(values)  # RFC 9110, 5.2
+    return _head(status, headers, is_1_0=line[7] == "0")
+
+
+def _head(status: str, headers: dict[str, str], *, is_1_0: bool) -> Head:
+    """Return a head with its framing. Raises ValueError."""
     connection = headers.get("connection", "").lower()
-    persistent = "close" not in connection if line[7] == "1" else "keep-alive" in connection
-    length, chunked = _framing(headers, is_1_0=line[7] == "0")
+    persistent = "keep-alive" in connection if is_1_0 else "close" not in connection
+    length, chunked = _framing(headers, is_1_0=is_1_0)
     if status == "204" and (length or chunked):
         persistent = False  # a body that follows must not be read as the next response
     return Head(int(status), headers, persistent, length, chunked)
+
+
+class HeadParser:
+    """Does what `parse_head` does, in half the time for a head with the same header names as two earlier ones.
+
+    A store sends the same headers in the same order in each response to one kind of request. A regular expression of
+    their names then finds all values in one step. Names that came twice in a row are remembered; `MAX_LAYOUTS` lists.
+    """
+
+    __slots__ = ("_last_names", "_layouts")
+
+    def __init__(self) -> None:
+        self._last_names: Sequence[str] = ()
+        self._layouts: list[tuple[Sequence[str], Callable[[str], re.Match[str] | None]]] = []
+
+    def parse(self, raw: bytes | bytearray) -> Head:
+        """Parse the status line and the headers. Raises as `parse_head`."""
+        text = raw.decode("utf-8", "surrogateescape")
+        for names, match in self._layouts:
+            if found := match(text):
+                if raw.count(b"\n") != len(names) or b"\0" in raw or b"\t" in raw:
+                    break
+                status, *values = found.groups()
+                return _head(status, dict(zip(names, values)), is_1_0=False)  # noqa: B905  # strict is slower
+        head = parse_head(raw)
+        self._learn(text, head)
+        return head
+
+    def _learn(self, text: str, head: Head) -> None:
+        names = [header.partition(":")[0] for header in text.split("\r\n")[1:]]
+        keys = [name.lower() for name in names]
+        if names == self._last_names and keys == list(head.headers):  # which has no header twice
+            values = "".join(f"\r\n{re.escape(name)}: {_VALUE}" for name in names)
+            pattern = re.compile(f"HTTP/1\\.1 ([1-5][0-9][0-9])(?: [^\r]*)?{values}")
+            self._layouts = [(keys, pattern.fullmatch), *self._layouts[: MAX_LAYOUTS - 1]]
+        self._last_names = names
 
 
 def _framing(headers: Mapping[str, str], *, is_1_0: bool) -> tuple[int | None, bool]:

@@ -9,6 +9,7 @@ from collections import deque
 from ...tasks import timeout
 from .connection import Connection
 from .errors import ConnectFailed
+from .framing import HeadParser
 from .limits import Timeouts
 
 #: A check of the timeouts that is later than this is skipped.
@@ -22,6 +23,7 @@ class Pool:
         self._host, self._port, self._is_secure = host, port, is_secure
         self._limit = connections
         self._timeouts = timeouts
+        self._head_parser = HeadParser()
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._in_use = 0
@@ -49,7 +51,7 @@ class Pool:
                 self._tls = ssl.create_default_context()
             async with timeout(self._timeouts.connect_s):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop), self._host, self._port, ssl=self._tls
+                    lambda: Connection(loop, self._head_parser.parse), self._host, self._port, ssl=self._tls
                 )
         except BaseException as error:
             self._release_slot()

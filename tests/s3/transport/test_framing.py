@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3s3.s3.transport.framing import Body, Chunked, Head, UntilClose, body_of, parse_head
+from s3s3.s3.transport import framing
+from s3s3.s3.transport.framing import Body, Chunked, Head, HeadParser, UntilClose, body_of, parse_head
 
 
 def head(*lines: bytes, status: bytes = b"200 OK", version: bytes = b"1.1") -> Head:
@@ -189,3 +190,48 @@ def test_header_bytes_are_kept_and_blanks_stripped() -> None:
     parsed = head(b"X-Amz-Meta-A:\t \xff\xfe v\xc3\xbc \t", b"A: 1", b"a: 2", b"Empty:", b"E: a:b")
     assert parsed.headers == {"x-amz-meta-a": "\udcff\udcfe vü", "a": "1, 2", "empty": "", "e": "a:b"}
     assert parsed.status == 200
+
+
+VALUES = [
+    b"5", b"05", b"6\r\nContent-Length: 5", b"close", b"a b", b" a", b"a ", b"\ta", b"a\t", b"a\0b", b"a\nb", b"a\rb",
+    b"", b"chunked", "\u00fc".encode(), b"\xff", b"=?UTF-8?B?w7w=?=\n =?utf-8?b?w7w=?=", b"a: b", b"a:  b",
+]  # fmt: skip
+
+
+def parsed(parse: framing.ParseHead, raw: bytes) -> Head | str:
+    try:
+        return parse(raw)
+    except ValueError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("names", [[b"Content-Length", b"x-amz-meta-a"], [b"ETag", b"Connection"], [b"a", b"A"],
+                                   [b"x-a", b"Transfer-Encoding"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "status_line", [b"HTTP/1.1 200 OK", b"HTTP/1.1 204 No Content", b"HTTP/1.1 200", b"HTTP/1.0 200 OK",
+                    b"HTTP/1.1 2000", b"HTTP/1.1 200 \tOK", b"HTTP/1.1 200 a\nb"],
+)  # fmt: skip
+def test_a_remembered_layout_changes_no_result(names: list[bytes], status_line: bytes) -> None:
+    parser = HeadParser()
+    for value in VALUES:
+        for other in (b"5", b"chunked", value):
+            usual = b"HTTP/1.1 200 OK\r\n%s: 5\r\n%s: chunked" % (*names,)
+            raw = b"%s\r\n%s: %s\r\n%s: %s" % (status_line, names[0], value, names[1], other)
+            for head in (usual, usual, raw, raw[:-1], raw + b" ", raw + b"\r\n" + raw):
+                assert parsed(parser.parse, head) == parsed(parse_head, head), head
+
+
+def test_layouts_are_remembered_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = HeadParser()
+    raws = [b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nx-%d: a" % number for number in range(framing.MAX_LAYOUTS + 1)]
+    for raw in raws:
+        assert parser.parse(raw) == parser.parse(raw) == parse_head(raw)
+    heads = [parse_head(raw) for raw in raws]
+
+    def not_remembered(raw: bytes | bytearray) -> Head:
+        raise ValueError(raw)
+
+    monkeypatch.setattr(framing, "parse_head", not_remembered)
+    assert [parser.parse(raw) for raw in raws[1:]] == heads[1:]
+    with pytest.raises(ValueError):
+        parser.parse(raws[0])
