@@ -1,4 +1,4 @@
-"""Generate the reference pages from the code: configuration, commands, metrics, events of the log, Redis keys."""
+"""Generate the reference pages from the code: configuration, commands, API, metrics, events of the log, Redis keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import tomlkit
 from pydantic.fields import FieldInfo
@@ -20,6 +20,7 @@ from s3s3.config.tables import Destination, File, Source
 from s3s3.config.value_types import toml_default
 from s3s3.events import EVENTS
 from s3s3.monitoring.metrics import Counter, Gauge, Histogram, Metrics
+from s3s3.operations.http_api import openapi
 from s3s3.scripts.main import VERBS
 
 CONFIGURATION_INTRO = """\
@@ -55,6 +56,7 @@ def write_reference(folder: Path) -> None:
         "configuration": _configuration,
         "commands": _commands,
         "metrics": _metrics,
+        "api": _api,
         "events": _events,
         "redis": _redis,
     }
@@ -139,6 +141,39 @@ def _help(words: Sequence[str]) -> str:
     command = [sys.executable, "-m", "s3s3", *words, "--help"]
     environment = {**os.environ, "COLUMNS": "78"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.rstrip()
+
+
+def _api() -> Iterator[str]:
+    description = openapi()
+    yield "# API"
+    yield ""
+    yield "JSON over HTTP at `[http] bind`, for the whole fleet. `/api/v1/openapi.json` describes it in OpenAPI, with"
+    yield "the type of each field. Times are Unix times in ms by Redis's clock. An error has `title`, `status` and"
+    yield "`detail` (RFC 9457)."
+    for path, operations in description["paths"].items():
+        for method, operation in operations.items():
+            yield ""
+            yield f"## `{method.upper()} {path}`"
+            yield ""
+            yield f"{operation['summary']}.{' Needs the token.' if 'security' in operation else ''}"
+            yield ""
+            yield from _fields(operation, description["components"]["schemas"])
+
+
+def _fields(operation: dict[str, Any], schemas: dict[str, Any]) -> Iterator[str]:
+    """Yield the parameters or the body of an operation, and its answer."""
+
+    def resolved(schema: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+        return found
+
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+    parameters = [each["name"] for each in operation.get("parameters", ())]
+    names = list(resolved(body)["properties"]) if body else parameters
+    if names:
+        yield f"- {'body' if body else 'parameters'}: {', '.join(f'`{name}`' for name in names)}"
+    answer = resolved(operation["responses"]["200"]["content"]["application/json"]["schema"])
+    yield f"- answer: {', '.join(f'`{name}`' for name in answer['properties'])}"
 
 
 def _metrics() -> Iterator[str]:

@@ -137,6 +137,12 @@ BACKFILL_FAILED = Event(
     meaning="The gap stays open and is backfilled again at `next_attempt`.",
     action="Read the reason; `s3s3 check` shows what the stores answer. A complete `s3s3 bucket` closes the gap, too.",
 )  # fmt: skip
+OPERATOR_ACTION = Event(
+    "operator action", logging.WARNING, is_state=True,
+    meaning="A client with the token of `[http]` changed something: the line names the action (retry, drop, pause, "
+    "resume, reconcile, enqueue, dismiss) and `operator`, the address that it came from.",
+    action="Nothing, if an operator did it. Else change the token, and restrict access to `[http] bind`.",
+)  # fmt: skip
 
 
 #: Every event, by name.

@@ -26,6 +26,7 @@ from .queue import connection
 from .queue.redis_calls import RedisRetry
 from .queue.redis_queue import RedisJobQueue
 from .reconcile.periodic import PeriodicReconcile, Schedule
+from .reconcile.summary import ReconcileSummary
 from .tasks import DRAIN_S, Restarts, run_with_background
 from .transfer.route_stores import RouteStores, copy_budget, opened, probe_error
 from .worker.rate_limiter import rate_limiters
@@ -91,6 +92,10 @@ class RouteListener:
     async def _reconcile(self, destinations: Collection[str]) -> Mapping[str, str]:
         """Compare everything at these destinations; return those that could not be compared, with the reason."""
         return (await self._periodic.run(destinations, wait_for_lock=True)).errors
+
+    async def reconcile_now(self) -> ReconcileSummary:
+        """Compare everything once, as an operator asks for. Raises ReconcileInProgress, S3S3Error."""
+        return await self._periodic.run()
 
     async def _unavailable_stores(self) -> Collection[str]:
         return (await self._store_errors()).keys()

@@ -246,8 +246,8 @@ class HttpTable(Table):
     bind: BindOrNone = Field(Address("127.0.0.1", 9180), examples=["127.0.0.1:9180"],
         description='Address and port; "" disables it.')
     token: SecretText | None = Field(None, examples=["TOKEN"],
-        description="Required for retrying and dropping dead letters on the status page. Default: the page is "
-        "read-only.")
+        description="Required for changes on the status page and through the API, such as retrying dead letters, and "
+        "to explain a key there. Default: both are read-only.")
 
 
 class StreamTable(Table):

@@ -39,6 +39,13 @@ class HealthCheck(Protocol):
         """Return a line for each dependency that the component cannot reach."""
 
 
+class Pages(Protocol):
+    """Further pages of the server."""
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the handlers to an application."""
+
+
 class MeteredHealthCheck(HealthCheck, Protocol):
     """A component that also has gauges."""
 
@@ -65,8 +72,9 @@ def application(
     *,
     sources: Sequence[HealthCheck] = (),
     check_redis: CheckRedis | None = None,
+    api: Pages | None = None,
 ) -> web.Application:
-    """Return an application with `/healthz`, `/readyz`, `/metrics` and, with `status`, the status page.
+    """Return an application with `/healthz`, `/readyz`, `/metrics` and, with `status` and `api`, the status page.
 
     `/healthz` is about this process: it fails if a restart may help (`restart_reasons`). `/readyz` is about its
     surroundings, too: it fails while a component does not work, or cannot reach what it needs. Both answer 503 with a
@@ -96,8 +104,9 @@ def application(
 
     app = web.Application(client_max_size=MAX_FORM_BYTES)
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", show_metrics)])
-    if status is not None:
-        status.add_to(app)
+    for pages in (status, api):
+        if pages is not None:
+            pages.add_to(app)
     return app
 
 

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from .. import __version__
 from ..queue.base import DeadLetter
+from ..queue.dead_letters import OTHER_REASONS, DeadLetterGroup
+from .fleet import FleetState
 from .formatting import count_noun, duration_text, rate_text, size_text, time_text
 from .heartbeat import ProcessInfo
 from .history import MINUTES, HourlySeries
@@ -27,6 +29,7 @@ _CHART_WIDTH, _CHART_HEIGHT = 240, 40
 _STATES = {
     StoreState.OK: ("ok", "●"),
     StoreState.RETRYING: ("warning", "↻"),
+    StoreState.DEAD_LETTERS: ("warning", "!"),
     StoreState.PAUSED: ("paused", "❚❚"),
     StoreState.DOWN: ("down", "▲"),
 }
@@ -61,27 +64,27 @@ class Page:
         )  # fmt: skip
         self._templates.globals.update(
             can_act=can_act, style=style, script=script, version=__version__, chart_of=_chart, states=_STATES,
-            encode_command=encode_command, MESSAGES=DeadLetter.MESSAGES,
+            encode_command=encode_command, MESSAGES=DeadLetter.MESSAGES, OTHER_REASONS=OTHER_REASONS,
         )  # fmt: skip
 
     def render(self, parts: Mapping[str, str], message: str = "") -> str:
         """Return the whole page. `message`: the result of the last action."""
         return self._render("page", parts=parts, message=message)
 
-    def parts(self, views: Sequence[RouteView], other_problems: Sequence[str] = ()) -> dict[str, str]:
+    def parts(self, state: FleetState) -> dict[str, str]:
         """Return the parts of the page by element id."""
-        problems = [*other_problems, *(line for view in views for line in view.problems())]
+        views = state.views
         groups = [
-            _DeadLetterGroup(view.name, destination, view.stats.dead_letters.get(destination, 0), letters)
+            _Destination(view.name, destination, view.stats.dead_letters.get(destination, 0), some)
             for view in views
-            for destination, letters in view.dead_letters.items()
-            if letters
+            for destination, some in view.groups.items()
+            if some
         ]
         return {
-            "summary": self._render("summary", problems=problems),
+            "summary": self._render("summary", problems=state.problems(), warnings=state.warnings()),
             "routes": self._render("routes", views=views),
             "processes": self._render("processes", processes=list(_processes(views))),
-            "dead-letters": self._render("dead-letters", groups=groups),
+            "dead-letters": self._render("dead-letters", destinations=groups),
         }
 
     def _render(self, name: str, **values: Any) -> str:
@@ -112,13 +115,17 @@ def printable(value: object) -> object:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-class _DeadLetterGroup(NamedTuple):
-    """The dead letters of one destination: their number, and the first ones."""
+class _Destination(NamedTuple):
+    """The dead letters of one destination: their number, and the groups of those that were read."""
 
     route: str
     destination: str
     total: int
-    letters: Sequence[DeadLetter]
+    groups: Sequence[DeadLetterGroup]
+
+    @property
+    def ungrouped(self) -> int:
+        return self.total - sum(group.count for group in self.groups)
 
 
 class _Process(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +12,18 @@ from redis.asyncio import Redis
 from ..model import Endpoint, Route
 from ..queue.admin import PendingStats
 from ..queue.base import PAUSED, DeadLetter, Gap, QueueStats, ReconcileRecord, RunningReconcile
+from ..queue.dead_letters import DeadLetterGroup, read_groups
 from ..queue.redis_queue import RedisJobQueue
 from .formatting import count_noun
 from .heartbeat import ProcessInfo, ProcessRegistry
 from .history import Failure, History, HourlySeries, quantile_s, rate_per_s
 
-MAX_DEAD_LETTERS_SHOWN = 20
+#: Dead letters of a destination that are grouped by reason.
+MAX_GROUPED = 5000
+
+#: How long groups are kept while the number of dead letters is the same, in seconds.
+GROUPS_KEPT_S = 30.0
+
 MAX_FAILURES_SHOWN = 3
 
 #: How long failures are shown, in seconds.
@@ -31,6 +38,7 @@ class StoreState:
 
     OK = "ok"
     RETRYING = "retrying"
+    DEAD_LETTERS = "dead letters"
     PAUSED = "paused"
     DOWN = "down"
 
@@ -67,6 +75,7 @@ class RouteView:
 
     Attributes:
         command: the command that works on the route: listen or mirror.
+        groups: the dead letters by destination, grouped by reason; of many, the first `MAX_GROUPED` that were read.
         current_reconcile: the process that reconciles the route now.
     """
 
@@ -77,7 +86,7 @@ class RouteView:
     destinations: Sequence[StoreView]
     stats: QueueStats
     processes: Sequence[ProcessInfo]
-    dead_letters: Mapping[str, Sequence[DeadLetter]]
+    groups: Mapping[str, Sequence[DeadLetterGroup]]
     last_reconcile: ReconcileRecord | None
     current_reconcile: RunningReconcile | None
     now_ms: int
@@ -123,6 +132,19 @@ class RouteView:
                 yield f"{route}: {keys} failed permanently at {destination}: fix the cause shown below, then retry"
         yield from self._comparison_problems(route)
 
+    def warnings(self) -> Iterator[str]:
+        """Yield what should be looked at some time, and what to do."""
+        if self.command == "mirror":  # its source cannot be listed
+            return
+        compared = self.last_reconcile.compared_s if self.last_reconcile else {}
+        never = [store.name for store in self.destinations if not compared.get(store.name)]
+        if never and not self.current_reconcile:
+            names = "" if len(never) == len(self.destinations) else f" with {', '.join(never)}"
+            yield (
+                f"Route {self.name}: never compared{names}, so nothing shows that the copies are complete; run "
+                f"s3s3 bucket --route {self.name}"
+            )
+
     def _comparison_problems(self, route: str) -> Iterator[str]:
         if self.gap is not None:
             names = ", ".join(store.name for store in self.destinations if store.name not in self.gap.healed)
@@ -146,6 +168,7 @@ class RouteSnapshotReader:
         self.route = route
         self.jobs = jobs
         self.command = command
+        self._groups: dict[str, tuple[int, float, list[DeadLetterGroup]]] = {}
         self._history = History(jobs.client, jobs.prefix)
         self._registry = ProcessRegistry(jobs.client, jobs.prefix)
 
@@ -156,13 +179,15 @@ class RouteSnapshotReader:
         history = await self._history.read()
         processes = await self._registry.processes()
         last_reconcile = await self.jobs.load_reconcile_summary()
-        dead_letters = {name: await self._dead_letters(name) for name, count in stats.dead_letters.items() if count}
+        groups = {name: await self._group(name, count) for name, count in stats.dead_letters.items() if count}
         route = self.route
         destinations = []
         for endpoint in route.destinations:
             hour = history.hours.get(endpoint.name, HourlySeries())
             pending = all_pending[endpoint.name]
             state, reason = _state(endpoint.name, stats, pending.retrying)
+            if state in (StoreState.OK, StoreState.RETRYING) and stats.dead_letters.get(endpoint.name):
+                state = StoreState.DEAD_LETTERS
             destinations.append(
                 StoreView(
                     endpoint.name, address_text(endpoint), state, reason, pending.parked, pending, hour,
@@ -178,17 +203,17 @@ class RouteSnapshotReader:
         name = route.source.name
         source = StoreView(name, address_text(route.source), *_state(name, stats, 0), stats.parked.get(name, 0))
         return RouteView(
-            route.name, self.command, route.channel, source, destinations, stats, processes, dead_letters,
+            route.name, self.command, route.channel, source, destinations, stats, processes, groups,
             last_reconcile, await self.jobs.current_reconcile(), history.now_ms, await self.jobs.gap(),
         )  # fmt: skip
 
-    async def _dead_letters(self, destination: str) -> list[DeadLetter]:
-        letters = []
-        async for letter in self.jobs.dead_letters(destination):
-            letters.append(letter)
-            if len(letters) == MAX_DEAD_LETTERS_SHOWN:
-                break
-        return sorted(letters, key=lambda letter: (letter.dead_lettered_ms, letter.key))
+    async def _group(self, destination: str, count: int) -> list[DeadLetterGroup]:
+        """Group the dead letters, unless that was done a short time ago and there are as many as then."""
+        known_count, read_s, groups = self._groups.get(destination, (0, 0.0, []))
+        if known_count != count or time.monotonic() - read_s > GROUPS_KEPT_S:
+            groups = await read_groups(self.jobs.dead_letters(destination), MAX_GROUPED)
+            self._groups[destination] = count, time.monotonic(), groups
+        return groups
 
 
 def snapshot_readers(

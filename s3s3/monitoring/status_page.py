@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
 import secrets
 import time
@@ -17,16 +16,13 @@ from redis.asyncio import Redis
 from ..config import Config
 from ..errors import RedisUnavailable
 from ..model import Secret
-from ..queue.base import DeadLetter
 from ..tasks import wait_with_timeout
+from . import fleet
+from .actions import Actions, Selection, UnknownTarget
+from .fleet import Fleet
 from .formatting import count_noun
 from .page import Page, decode_command
-from .snapshot import RouteSnapshotReader, RouteView, snapshot_readers
-
-log = logging.getLogger(__name__)
-
-#: How often clients get updates, in seconds. Redis is read at most that often, for any number of clients.
-UPDATE_INTERVAL_S = 2.0
+from .snapshot import RouteSnapshotReader, snapshot_readers
 
 MAX_CLIENTS = 32
 
@@ -53,12 +49,9 @@ class StatusPage:
     """
 
     def __init__(self, readers: Sequence[RouteSnapshotReader], token: Secret | None = None) -> None:
-        self._readers = {reader.route.name: reader for reader in readers}
+        self.fleet = Fleet(readers)
+        self.actions = Actions(readers)
         self._token = token
-        self._parts: dict[str, str] = {}
-        self._views: list[RouteView] = []
-        self._expires_at_s = 0.0
-        self._reading = asyncio.Lock()
         self._clients = 0
         self._closing = asyncio.Event()
 
@@ -78,17 +71,8 @@ class StatusPage:
         return Page(can_act=self._token is not None)
 
     async def _current_parts(self) -> dict[str, str]:
-        """Return the parts of the page, read from Redis within the last `UPDATE_INTERVAL_S`."""
-        async with self._reading:
-            if time.monotonic() >= self._expires_at_s:
-                problems = []
-                try:
-                    self._views = [await reader.read() for reader in self._readers.values()]
-                except RedisUnavailable as error:
-                    problems.append(f"{str(error).rstrip('.')}; the page shows the last known state")
-                self._parts = self._page.parts(self._views, problems)
-                self._expires_at_s = time.monotonic() + UPDATE_INTERVAL_S * 0.9
-            return self._parts
+        """Return the parts of the page."""
+        return self._page.parts(await self.fleet.state())
 
     async def _show(self, request: web.Request) -> web.Response:
         done, count = request.query.get("done", ""), request.query.get("count", "")
@@ -124,7 +108,7 @@ class StatusPage:
                     await response.write(f"data: {json.dumps(changed)}\n\n".encode())
                     sent_at_s = time.monotonic()
                 sent = parts
-                await wait_with_timeout(self._closing, UPDATE_INTERVAL_S)
+                await wait_with_timeout(self._closing, fleet.UPDATE_INTERVAL_S)
         except ConnectionError:
             pass  # the client has disconnected
         finally:
@@ -149,24 +133,19 @@ class StatusPage:
             return await self._response("Nothing changed: the token is not the one in [http] token", 403)
         try:
             verb, route, destination, *keys = decode_command(str(form.get("command", "")))
-            reader = self._readers[route]
-        except (ValueError, KeyError):
-            reader = None
-        names = (*reader.route.destination_names, DeadLetter.MESSAGES) if reader else ()
-        if reader is None or destination not in names or verb not in ("retry", "retry all", "drop"):
+            reason = keys.pop() if verb.endswith(" group") else None
+            selection = Selection(route, destination, keys, reason)
+            apply = _ACTIONS[verb.removesuffix(" group")]
+            count = await apply(self.actions, selection, str(request.remote))
+        except (ValueError, KeyError, IndexError, UnknownTarget):
             return await self._response("Nothing changed: unknown command", 400)
-        apply = reader.jobs.drop if verb == "drop" else reader.jobs.redrive
-        try:
-            count = await apply(destination, keys)
-            if verb == "retry all":
-                async for some_keys in reader.jobs.dead_letter_keys(destination):
-                    count += await apply(destination, some_keys)
         except RedisUnavailable as error:
             return await self._response(f"The result is unknown: {error}", 503)
-        self._expires_at_s = 0.0
-        done = "drop" if verb == "drop" else "retry"
-        log.info("route %s: %s: %s from the status page", route, destination, _result_text(done, count))
-        raise web.HTTPSeeOther(f"./?done={done}&count={count}")
+        self.fleet.expire()
+        raise web.HTTPSeeOther(f"./?done={verb.removesuffix(' group')}&count={count}")
+
+
+_ACTIONS = {"retry": Actions.retry, "drop": Actions.drop}
 
 
 def _result_text(done: str, count: int) -> str:

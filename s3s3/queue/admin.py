@@ -108,9 +108,12 @@ class QueueAdmin:
     async def current_reconcile(self) -> RunningReconcile | None:
         """Return the process that reconciles the route now."""
         with translate_errors():
-            found: Any = await self.client.hmget(self.prefix + RECONCILE_LOCK, "host", "pid", "since_ms")
-        host, pid, since_ms = found
-        return None if host is None else RunningReconcile(host, int(pid), int(since_ms))
+            found: Any = await self.client.hmget(self.prefix + RECONCILE_LOCK, "host", "pid", "since_ms", "progress")
+        host, pid, since_ms, progress = found
+        if host is None:
+            return None
+        fields = json.loads(progress or "{}")
+        return RunningReconcile(host, int(pid), int(since_ms), fields.get("compared", 0), fields.get("outcomes", {}))
 
     async def gap(self, listener: str = "") -> Gap | None:
         """Return the gap that is not healed yet at every destination, if any.

@@ -193,8 +193,15 @@ class Gap(NamedTuple):
 
 
 class RunningReconcile(NamedTuple):
-    """The process that reconciles a route now; `since_ms` is Unix time by Redis's clock."""
+    """The process that reconciles a route now; `since_ms` is Unix time by Redis's clock.
+
+    Attributes:
+        compared: objects that the source has listed; 0: none, or unknown.
+        outcomes: the number of each outcome, summed over the destinations.
+    """
 
     host: str
     pid: int
     since_ms: int
+    compared: int = 0
+    outcomes: Mapping[str, int] = MappingProxyType({})

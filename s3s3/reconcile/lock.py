@@ -2,18 +2,20 @@
 
 Key, under the route's prefix:
 
-    reconcile-lock  hash: id, host, pid, since_ms (by Redis's clock) of the reconcile in progress; expires 30 s after
-                    its last renewal
+    reconcile-lock  hash: id, host, pid, since_ms (by Redis's clock) of the reconcile in progress, and its progress
+                    (JSON: compared, the objects listed; outcomes, the number of each); expires 30 s after its last
+                    renewal
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from ..errors import ReconcileInProgress, RedisUnavailable
@@ -32,6 +34,9 @@ LEASE_S = 30.0
 #: How often a waiting process tries to acquire the lock, in seconds.
 POLL_INTERVAL_S = 2.0
 
+#: How often the progress of a reconcile is recorded, in seconds.
+PROGRESS_INTERVAL_S = 2.0
+
 Result = TypeVar("Result")
 
 
@@ -43,6 +48,7 @@ async def run_exclusive(
     run_id: str = "",
     wait_for_lock: bool = False,
     stop: asyncio.Event | None = None,
+    progress: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Result:
     """Await `run()` while holding the route's lock, if there is a queue.
 
@@ -50,6 +56,7 @@ async def run_exclusive(
         run_id: of a distributed reconcile, whose processes share the lock. It is released only if `run()` returns
             something other than None: the whole reconcile has ended then.
         wait_for_lock: wait until another reconcile has ended, or until `stop` is set.
+        progress: returns what the status page shows of the reconcile while it runs: `ReconcileSummary.progress`.
 
     Raises:
         ReconcileInProgress: another reconcile has the lock and `wait_for_lock` is False, or took it over because this
@@ -58,7 +65,7 @@ async def run_exclusive(
     """
     if jobs is None:
         return await run()
-    lock = _ReconcileLock(route, jobs, run_id)
+    lock = _ReconcileLock(route, jobs, run_id, progress)
     await lock.acquire(wait_for_lock, stop or asyncio.Event())
     result: Result | None = None
     try:
@@ -72,11 +79,14 @@ async def run_exclusive(
 class _ReconcileLock:
     """The lock of one route, leased to the processes of one reconcile."""
 
-    def __init__(self, route: str, jobs: RedisJobQueue, run_id: str) -> None:
+    def __init__(
+        self, route: str, jobs: RedisJobQueue, run_id: str, progress: Callable[[], Mapping[str, Any]] | None
+    ) -> None:
         self._route = route
         self._scripts = LuaScripts(jobs.client, __package__, jobs.prefix + RECONCILE_LOCK)
         self._id = run_id or secrets.token_hex(8)
         self._until_s = 0.0
+        self._progress = progress
 
     async def acquire(self, wait_for_lock: bool, stop: asyncio.Event) -> None:
         """Acquire the lock. Raises ReconcileInProgress."""
@@ -97,7 +107,7 @@ class _ReconcileLock:
             RedisUnavailable: Redis did not respond for longer than the lease.
         """
         while True:
-            await asyncio.sleep(LEASE_S / 3)
+            await asyncio.sleep(min(LEASE_S / 3, PROGRESS_INTERVAL_S) if self._progress else LEASE_S / 3)
             try:
                 holder = await self._acquire_or_renew()
             except RedisUnavailable:
@@ -121,8 +131,9 @@ class _ReconcileLock:
         """Return "", or a description of the reconcile that has the lock."""
         requested_s = boottime_s()
         holder = await self._scripts.run(
-            "lock", "acquire", self._id, socket.gethostname(), os.getpid(), int(LEASE_S * 1000)
-        )
+            "lock", "acquire", self._id, socket.gethostname(), os.getpid(), int(LEASE_S * 1000),
+            json.dumps(self._progress()) if self._progress else "",
+        )  # fmt: skip
         if not holder:
             self._until_s = requested_s + LEASE_S
             return ""

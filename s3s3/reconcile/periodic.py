@@ -60,23 +60,25 @@ class PeriodicReconcile:
             S3S3Error: the source could not be listed, or Redis is unavailable.
         """
 
-        async def reconcile() -> ReconcileSummary:
-            return await self._reconcile(destinations)
+        wanted = [store.name for store in self._stores.destinations if not destinations or store.name in destinations]
+        summary = ReconcileSummary(self._route, tuple(wanted))
 
-        summary = await run_exclusive(self._route, self._jobs, reconcile, wait_for_lock=wait_for_lock)
+        async def reconcile() -> ReconcileSummary:
+            return await self._reconcile(summary)
+
+        await run_exclusive(
+            self._route, self._jobs, reconcile, wait_for_lock=wait_for_lock, progress=lambda: summary.progress
+        )
         log.log(logging.WARNING if summary.errors else logging.INFO, "route %s: %s", self._route, summary.text)
         for name, reason in summary.deletions_withheld.items():
             log.warning("route %s: deletions withheld at %s: %s", self._route, name, reason)
         return summary
 
-    async def _reconcile(self, destinations: Collection[str]) -> ReconcileSummary:
+    async def _reconcile(self, summary: ReconcileSummary) -> ReconcileSummary:
         options = ReconcileOptions()
-        stores = self._stores
-        if destinations:
-            wanted = [store for store in stores.destinations if store.name in destinations]
-            stores = replace(stores, destinations=wanted)
+        wanted = [store for store in self._stores.destinations if store.name in summary.counts]
+        stores = replace(self._stores, destinations=wanted)
         gap = await self._jobs.gap()
-        summary = ReconcileSummary(self._route, tuple(store.name for store in stores.destinations))
         tracker = OutcomeTracker(
             self._jobs, unconditional=False, on_outcome=summary.report_fields, max_outage_s=MAX_OUTAGE_S
         )

@@ -77,6 +77,13 @@ class ReconcileSummary:
         return sum(counts.get(result.value, 0) for counts in self.counts.values() for result in results)
 
     @property
+    def progress(self) -> dict[str, Any]:
+        """What the status page shows while the reconcile runs: objects listed, and the number of each outcome."""
+        totals = {result.value: self.total(result) for result in Result}
+        outcomes = {name: number for name, number in totals.items() if number}
+        return {"compared": self.source_entries, "outcomes": outcomes}
+
+    @property
     def text(self) -> str:
         """One line for the log, which begins with the destinations that could not be compared."""
         copied, deleted, failed = map(self.total, (Result.COPIED, Result.DELETED, Result.FAILED))

@@ -247,7 +247,10 @@ async def _compare(
             if arguments.dry_run:  # changes nothing, so needs no lock
                 await run()
             else:
-                await run_exclusive(route.name, jobs, run, wait_for_lock=arguments.wait_for_lock, stop=stop)
+                await run_exclusive(
+                    route.name, jobs, run, wait_for_lock=arguments.wait_for_lock, stop=stop,
+                    progress=lambda: summary.progress,
+                )  # fmt: skip
 
 
 def _print_summaries(

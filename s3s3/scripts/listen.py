@@ -48,6 +48,8 @@ def command_line() -> cli.CommandParser:
 async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     settings = config.load(arguments.config, http_bind=cli.http_bind(arguments))
     settings.need_spool_dir()
+    from ..operations.http_api import api_for  # noqa: PLC0415  it imports pydantic, as reading the file has done
+
     metrics = Metrics(process=True)
     periodic = Schedule(arguments.reconcile_interval or None, initial=not arguments.no_initial)
     async with route_listeners(settings, metrics, periodic) as listeners:
@@ -59,9 +61,9 @@ async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         sources = sources_for(listeners, settings, metrics)
         client = listeners[0].jobs.client
         check_redis = listeners[0].jobs.check
-        app = application(
-            listeners, metrics, status_page_for(settings, client), sources=sources, check_redis=check_redis
-        )
+        page = status_page_for(settings, client)
+        api = api_for(settings, client, page, {each.route.name: each.reconcile_now for each in listeners})
+        app = application(listeners, metrics, page, sources=sources, check_redis=check_redis, api=api)
 
         async def unhealthy_reason() -> str:
             return "" if stop.is_set() else "; ".join(await restart_reasons(listeners, check_redis))

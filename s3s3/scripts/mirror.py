@@ -78,6 +78,8 @@ async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
     files = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
     if soft != resource.RLIM_INFINITY and soft < files:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    from ..operations.http_api import api_for  # noqa: PLC0415  it imports pydantic, as reading the file has done
+
     metrics = Metrics(process=True)
     client = None
     frontends: list[FrontEnd] = []
@@ -96,7 +98,8 @@ async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         log.info("s3s3 %s: serving %s", __version__, ", ".join(service.name for service in services))
         check_redis = frontends[0].routes[0].jobs.check if frontends else None
         page = status_page_for(settings, client)
-        async with served(application(services, metrics, page, check_redis=check_redis), settings.http):
+        app = application(services, metrics, page, check_redis=check_redis, api=api_for(settings, client, page, {}))
+        async with served(app, settings.http):
             await asyncio.gather(run(frontends, stop, arguments.drain_s, take_over=arguments.take_over), stop.wait())
     log.info("stopped")
     return cli.OK

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from s3s3.monitoring.fleet import FleetState
 from s3s3.monitoring.heartbeat import ProcessInfo
 from s3s3.monitoring.history import Failure, HourlySeries
 from s3s3.monitoring.page import Page, printable
 from s3s3.monitoring.snapshot import RouteView, StoreState, StoreView
 from s3s3.queue.admin import PendingStats
 from s3s3.queue.base import DeadLetter, QueueStats, ReconcileRecord, RunningReconcile
+from s3s3.queue.dead_letters import DeadLetterGroup
 
 HOSTILE = ["<script>alert(1)</script>", "\"'><img src=x onerror=alert(2)>", "</style><b>", "{{7*7}}{% raw %}", "&lt;",
            "--><!--", "a\r\nb\x00\x1b[31m\x7f\x9f", "\u202egpj.exe\u2066", "\udcff\ud800", "\xa0", ""]  # fmt: skip
@@ -28,17 +30,17 @@ def route_view(text: str) -> RouteView:
         text, text, StoreState.DOWN, f"!{text}", 2, PendingStats(1, 2, 2, 3.0, exact=False), HourlySeries(),
         failures=failures, dead_letters=2,
     )  # fmt: skip
-    letters = {name: [DeadLetter(name, text, text, 2, 1000)] for name in ("swift", DeadLetter.MESSAGES)}
+    groups = {name: [DeadLetterGroup(name, text, 2, 1000, 2000, [text])] for name in ("swift", DeadLetter.MESSAGES)}
     return RouteView(
         text, "listen", f"!{text}", store, [store], QueueStats(1, 0, 0, 0, {}, {"swift": 2}, {}, 1.0),
-        [ProcessInfo("id", text, 7, text, text, 0, is_leader=True, health_problem=f"!{text}")], letters,
+        [ProcessInfo("id", text, 7, text, text, 0, is_leader=True, health_problem=f"!{text}")], groups,
         ReconcileRecord(0, 1, 5, {"swift": {text: 5}}, {}), RunningReconcile(text, 7, 1000), 10**6,
     )  # fmt: skip
 
 
 def rendered(text: str) -> str:
     page = Page(can_act=True)
-    return page.render(page.parts([route_view(text)], [text]), f"!{text}")
+    return page.render(page.parts(FleetState([route_view(text)], 1000, f"!{text}")), f"!{text}")
 
 
 class Structure(HTMLParser):

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from s3s3.config import HttpSettings
 from s3s3.model import Endpoint, Lane, Route, Secret
+from s3s3.monitoring import fleet as fleet_module
 from s3s3.monitoring import status_page as status_module
 from s3s3.monitoring.health import application, served
 from s3s3.monitoring.heartbeat import ProcessInfo, ProcessRegistry
@@ -23,8 +24,9 @@ from s3s3.monitoring.metrics import Metrics
 from s3s3.monitoring.page import decode_command, encode_command
 from s3s3.monitoring.snapshot import snapshot_readers
 from s3s3.monitoring.status_page import StatusPage
-from s3s3.queue.base import Disposition, DispositionKind, JobRequest, ReconcileRecord
+from s3s3.queue.base import DeadLetter, Disposition, DispositionKind, JobRequest, ReconcileRecord
 from s3s3.queue.connection import connect
+from s3s3.queue.dead_letters import common_reason
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts.demo.redis_server import RedisServer
 from s3s3.scripts.demo.servers import free_ports
@@ -52,7 +54,7 @@ def jobs(client: Redis) -> RedisJobQueue:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status_module, "UPDATE_INTERVAL_S", 0.05)
+    monkeypatch.setattr(fleet_module, "UPDATE_INTERVAL_S", 0.05)
     monkeypatch.setattr(status_module, "WRONG_TOKEN_DELAY_S", 0.01)
 
 
@@ -73,10 +75,12 @@ async def page(session: aiohttp.ClientSession, path: str = "/") -> str:
         return await response.text()
 
 
-async def dead_letter(jobs: RedisJobQueue, *keys: str) -> None:
+async def dead_letter(jobs: RedisJobQueue, *keys: str, reason: str = "") -> None:
     await jobs.enqueue([JobRequest(key, ("swift",)) for key in keys], Lane.FRESH)
     for job in (await jobs.claim(len(keys), 0, len(keys), 0)).jobs:
-        await jobs.finish(job, {"swift": Disposition(DispositionKind.DEAD_LETTER, reason=f"refused: {job.key}")})
+        await jobs.finish(
+            job, {"swift": Disposition(DispositionKind.DEAD_LETTER, reason=reason or f"refused: {job.key}")}
+        )
 
 
 def words(text: str) -> str:
@@ -100,6 +104,7 @@ async def test_a_route_without_processes_is_a_problem(client: Redis) -> None:
     assert "from ceph/a · channel backup" in text
     assert "swift ● ok swift:8080/b" in text
     assert "Last reconcile never" in text
+    assert "1 warning Route images: never compared, so nothing shows that the copies are complete" in text
     assert "hush" not in text
 
 
@@ -113,7 +118,7 @@ async def test_the_page_shows_processes_rates_failures_and_the_last_reconcile(
         {"swift copied": 1200, "swift lag 3": 9}, [Failure("swift", "HTTP 503", "k")]
     )
     await jobs.enqueue([JobRequest("waits", ("swift",))], Lane.FRESH)
-    await jobs.save_reconcile_summary(ReconcileRecord(0, 1, 5, {"swift": {"same": 5}}, {}))
+    await jobs.save_reconcile_summary(ReconcileRecord(0, 1, 5, {"swift": {"same": 5}}, {}, {"swift": 1.0}))
     async with visiting(client) as session:
         text = words(await page(session))
     assert "No problems" in text
@@ -248,7 +253,7 @@ async def test_without_redis_the_last_known_state_is_shown(
         await asyncio.sleep(0.1)
         text = words(await page(session))
         assert "Redis cannot be reached" in text
-        assert "the page shows the last known state" in text
+        assert re.search(r"the last known state, of 20\d\d-[^,]* UTC, is shown", text)
         assert "refused: known" in text
 
 
@@ -261,14 +266,19 @@ async def test_a_button_retries_or_drops_its_own_dead_letter(client: Redis, jobs
         for number, key in enumerate(HOSTILE):
             values = re.findall(r'name="command" value="([^"]+)"', await page(session))
             commands = map(decode_command, values)
-            retry = next(command for command in commands if command[-1] == key and command[0] == "retry")
+            reason = common_reason(DeadLetter("swift", key, f"refused: {key}"))
+            retry = next(command for command in commands if command[-1] == reason and command[0] == "retry group")
             status, text = await press(session, *retry)
             assert (status, "1 dead letter put back on the queue" in text) == (200, True)
             assert (await jobs.stats()).dead_letters["swift"] == len(HOSTILE) - number - 1
         assert (await jobs.stats()).bulk == len(HOSTILE)
         await dead_letter(jobs, *HOSTILE)
         assert "1 dead letter dropped" in (await press(session, "drop", "images", "swift", HOSTILE[0]))[1]
-        assert "6 dead letters put back" in (await press(session, "retry all", "images", "swift"))[1]
+        await dead_letter(jobs, *(f"same {number}" for number in range(9)), reason="after 3 attempts: swift: HTTP 500")
+        assert "<b>9 ×</b> HTTP 500" in await page(session)
+        assert "9 dead letters put back" in (await press(session, "retry group", "images", "swift", "HTTP 500"))[1]
+        assert (await jobs.stats()).dead_letters["swift"] == len(HOSTILE) - 1
+        assert "6 dead letters put back" in (await press(session, "retry", "images", "swift", *HOSTILE))[1]
     assert (await jobs.stats()).dead_letters["swift"] == 0
 
 
