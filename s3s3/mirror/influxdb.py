@@ -8,9 +8,9 @@ import os
 import socket
 import time
 from collections import deque
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import aiohttp
+from yarl import URL
 
 from ..tasks import cancel
 
@@ -24,30 +24,25 @@ MAX_LINES = 20_000
 _REQUEST_TIMEOUT_S = 5.0
 
 
-def write_url(url: str) -> tuple[str, aiohttp.BasicAuth | None]:
-    """Return the URL to POST lines to, and the credentials in it. Raises ValueError for an invalid URL.
+def write_url(text: str) -> URL:
+    """Return the URL to POST lines to, with user and password. Raises ValueError for an invalid URL.
 
     `http://user:password@host:8086/database` becomes the database's `/write` (InfluxDB 1.8 API reference); a path that
     ends in `/write` is kept.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    url = URL(text)
+    if url.scheme not in ("http", "https") or not url.host:
         raise ValueError("not an http:// or https:// URL")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    netloc = f"{host}:{parts.port}" if parts.port else host
-    path, query = parts.path, parts.query
-    if not path.endswith("/write"):
-        query = urlencode([("db", path.strip("/") or "s3s3"), *parse_qsl(query)])
-        path = "/write"
-    user, password = (unquote(text or "") for text in (parts.username, parts.password))
-    return urlunsplit((parts.scheme, netloc, path, query, "")), aiohttp.BasicAuth(user, password) if user else None
+    if url.path.endswith("/write"):
+        return url
+    return url.with_path("/write").with_query([("db", url.path.strip("/") or "s3s3"), *url.query.items()])
 
 
 class InfluxDBSender:
     """Sends recorded events in the background; an async context manager."""
 
     def __init__(self, url: str, *, interval_s: float = SEND_INTERVAL_S) -> None:
-        self._url, self._auth = write_url(url)
+        self._url = write_url(url)
         self._interval_s = interval_s
         self._lines: deque[str] = deque(maxlen=MAX_LINES)
         self._host = _escape(socket.gethostname())
@@ -60,7 +55,7 @@ class InfluxDBSender:
 
     async def __aenter__(self) -> InfluxDBSender:
         timeout = aiohttp.ClientTimeout(total=_REQUEST_TIMEOUT_S)
-        self._http = aiohttp.ClientSession(timeout=timeout, auth=self._auth)
+        self._http = aiohttp.ClientSession(timeout=timeout)
         self._sending = asyncio.create_task(self._send_batches())
         return self
 
@@ -86,7 +81,7 @@ class InfluxDBSender:
             problem = str(error) or type(error).__name__
         if problem and not self._is_failing:
             log.warning("INFLUXDB_URL: %s does not accept statistics, dropping them until it does: %s",
-                        urlsplit(self._url).netloc, problem)  # fmt: skip
+                        self._url.host_port_subcomponent, problem)  # fmt: skip
         self._is_failing = bool(problem)
 
 

@@ -15,6 +15,7 @@ from ..model import Endpoint
 from .transport.connection import Connection
 from .transport.errors import ConnectionLost, TransportError
 from .transport.framing import Head
+from .transport.pool import Pool
 
 #: User metadata in which s3s3 records the source's ETag if the ETags alone cannot prove that a copy is equal.
 RECORDED_ETAG = "x-amz-meta-s3s3-source-etag"
@@ -40,13 +41,6 @@ _CHUNK_BYTES = 256 * 1024
 #: In UTC; naive datetimes are twice as fast as aware ones.
 EPOCH = datetime(1970, 1, 1)
 _MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-
-
-class ConnectionOwner(Protocol):
-    """Takes back the connection of a response: a pool, in most cases."""
-
-    def release(self, connection: Connection) -> None:
-        """Take back a connection."""
 
 
 class BodyReader(Protocol):
@@ -81,14 +75,14 @@ class S3Response:
         indeterminate: set by `S3Requester.call` if an earlier attempt of a write was sent and never answered.
     """
 
-    __slots__ = ("_connection", "_owner", "content", "headers", "indeterminate", "length", "status")
+    __slots__ = ("_connection", "_pool", "content", "headers", "indeterminate", "length", "status")
 
-    def __init__(self, head: Head, connection: Connection, owner: ConnectionOwner) -> None:
+    def __init__(self, head: Head, connection: Connection, pool: Pool) -> None:
         self.status, self.headers, _, self.length, _ = head
         self.content = b""
         self.indeterminate = False
         self._connection: Connection | None = connection
-        self._owner = owner
+        self._pool = pool
 
     async def read(self, size_bytes: int) -> bytes:
         """Return the next `size_bytes` of the body or more; fewer at its end only, then b"". Raises TransportError."""
@@ -117,7 +111,7 @@ class S3Response:
         if connection is not None:
             if abort:
                 connection.abort()
-            self._owner.release(connection)
+            self._pool.release(connection)
 
 
 class ObjectInfo(NamedTuple):
