@@ -190,7 +190,7 @@ async def _compare_all(
 
 
 def next_steps(summary: ReconcileSummary, *, has_queue: bool) -> list[str]:
-    """Return what to do about what is not equal after a reconcile."""
+    """Return what to do about what is not equal after a reconcile; why deletions are withheld says it itself."""
     steps = []
     if failed := summary.total(Result.FAILED):
         copies, route = count_noun(failed, "failed copy", "failed copies"), f"--route {summary.route}"
@@ -204,8 +204,6 @@ def next_steps(summary: ReconcileSummary, *, has_queue: bool) -> list[str]:
         steps.append("run it without --dry-run to make the destinations equal; --report FILE lists the keys")
     if summary.errors:
         steps.append("s3s3 check tries the stores and prints what to fix")
-    if summary.deletions_withheld:
-        steps.append("check the source; if the deletions are intended: --allow-empty, or a higher max_delete")
     if summary.unproven_copies:
         steps.append("verify_md5 = true in the destination compares the contents")
     return steps
