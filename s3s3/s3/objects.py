@@ -157,10 +157,7 @@ def object_info(
     if size_bytes is None or response.status != 200:
         missing = "Content-Length" if size_bytes is None else "content"
         raise UnexpectedResponse(f"the response has no {missing}", store=store, operation=operation, key=key)
-    own = {}
-    for name, value in headers.items():
-        if name in KEPT_HEADERS or name.startswith("x-amz-meta-"):
-            own[name] = value
+    own = {name: headers[name] for name in _own_names(tuple(headers))}
     if "content-encoding" in own:
         drop_transport_codings(own)
     recorded_etag, recorded_headers = own.pop(RECORDED_ETAG, None), own.pop(RECORDED_HEADERS, None)
@@ -187,6 +184,11 @@ def drop_transport_codings(headers: dict[str, str]) -> None:
         del headers["content-encoding"]
     elif kept != codings:
         headers["content-encoding"] = ", ".join(kept)
+
+
+@lru_cache(64)  # a store sends the same headers in each response to one kind of request
+def _own_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if name in KEPT_HEADERS or name.startswith("x-amz-meta-"))
 
 
 @lru_cache(1024)

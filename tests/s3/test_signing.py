@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hmac
 import json
 import random
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from s3s3.errors import AccessDenied
 from s3s3.model import Endpoint, Secret
 from s3s3.s3.address import RequestTarget, encode_query
 from s3s3.s3.request import encode_key
-from s3s3.s3.signing import SUBRESOURCES, CredentialProvider, Credentials, SignerV2, SignerV4, signer
+from s3s3.s3.signing import SUBRESOURCES, CredentialProvider, Credentials, HmacSha1, SignerV2, SignerV4, signer
 
 NOW = 1_791_234_567
 DATE = "Mon, 05 Oct 2026 21:09:27 GMT"
@@ -277,3 +278,16 @@ async def test_expiring_credentials_are_loaded_again(no_keys: Path) -> None:
 
 def a_minute_later(source: CredentialProvider) -> None:
     source.valid_until_s = 0.0
+
+
+@given(st.binary(max_size=200), st.binary(max_size=300))
+def test_hmac_sha1_is_that_of_the_hmac_module(key: bytes, text: bytes) -> None:
+    code = HmacSha1(key)
+    assert [code.digest(text), code.digest(b""), code.digest(text)] == [
+        hmac.digest(key, text, "sha1"), hmac.digest(key, b"", "sha1"), hmac.digest(key, text, "sha1")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 128, 129])
+def test_hmac_sha1_of_keys_around_the_block_size(size: int) -> None:
+    assert HmacSha1(b"k" * size).digest(b"text") == hmac.digest(b"k" * size, b"text", "sha1")
