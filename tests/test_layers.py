@@ -21,14 +21,15 @@ LAYERS = """
     tasks           -
     events          -
     config          errors model
+    http_server     errors config
     s3              errors model tasks
     queue           errors model tasks config
-    monitoring      errors events model tasks config queue
+    monitoring      errors events model tasks config http_server queue
     transfer        errors model tasks config s3 monitoring
     worker          errors events model tasks s3 queue monitoring
-    notifications   errors events model tasks config s3 queue monitoring worker
+    notifications   errors events model tasks config http_server s3 queue monitoring worker
     reconcile       errors model tasks config s3 queue monitoring transfer worker
-    mirror          errors model tasks config s3 queue monitoring transfer worker
+    mirror          errors model tasks config http_server s3 queue monitoring transfer worker
     operations      errors model events tasks config s3 queue monitoring transfer
     listener        errors tasks config queue monitoring transfer worker notifications reconcile
     api             errors model tasks config s3 monitoring transfer reconcile
@@ -44,7 +45,7 @@ LIBRARIES = {
     "async_timeout": "tasks",
     "annotated_types": "config operations",
     "argcomplete": "scripts",
-    "aiohttp": "mirror monitoring notifications operations",
+    "aiohttp": "http_server mirror monitoring notifications operations",
     "boto3": "notifications s3 scripts",
     "botocore": "notifications s3 scripts",
     "defusedxml": "s3",

@@ -44,12 +44,14 @@ class WorkerSettings:
 class HttpSettings:
     """The `[http]` table. `host` has no brackets around an IPv6 address.
 
-    `token` allows changes on the status page; None makes the page read-only.
+    `token` allows changes on the status page; None makes the page read-only. `hosts` are globs of further names under
+    which browsers may open the page.
     """
 
     host: str
     port: int
     token: Secret | None = None
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from ..errors import RedisUnavailable, StoreError
 from ..monitoring.log import log_fields
-from .http_server import OUTCOME
+from .access_log import OUTCOME
 from .mirrored_route import MirroredRoute
 from .request_stats import Event, RequestStats
 

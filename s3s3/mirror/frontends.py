@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..config.mirror import MirrorSettings, ProxySettings, RedirectSettings
+from ..http_server import Connections, serve
 from ..monitoring.metrics import Metrics
 from ..s3 import Timeouts
 from ..worker.route_worker import register_all
+from .access_log import JsonAccessLog
 from .copy_proxy import CopyProxy, source_url
 from .copy_states import DAY_S, CopyStates
-from .http_server import Connections, JsonAccessLog, serve
 from .mirrored_route import MirroredRoute, Shared, destination_stores
 from .redirect import Copies, RedirectAccessLog, RedirectFrontEnd, key_to_url
 from .request_stats import EventRecorder, RequestStats

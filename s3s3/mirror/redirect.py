@@ -22,8 +22,8 @@ from aiohttp import web
 from ..config.mirror import RedirectSettings
 from ..errors import InvalidKey, RedisUnavailable, StoreError, UrlForbidden
 from ..model import MAX_KEY_BYTES
+from .access_log import OUTCOME, JsonAccessLog
 from .copy_states import CopyState, CopyStates
-from .http_server import OUTCOME, JsonAccessLog
 from .mirrored_route import MirroredRoute, is_fresh
 from .request_stats import Event, RequestStats
 from .upstream.url_policy import UrlRules

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import fnmatch
+import ipaddress
 import logging
+import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol, TypeAlias
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from ..config import HttpSettings
 from ..config.addresses import bind_error_text
 from ..errors import RedisUnavailable, S3S3Error
+from ..http_server import ServerLimits, serve_application
 from ..tasks import timeout
 from .metrics import CONTENT_TYPE, Metrics
 from .status_page import MAX_FORM_BYTES, StatusPage
@@ -24,6 +30,12 @@ READINESS_TIMEOUT_S = 8.0
 
 #: How long `/healthz` waits for Redis, in seconds: a Kubernetes probe waits 1 s by default.
 REDIS_TIMEOUT_S = 0.5
+
+#: For `MAX_CLIENTS` browsers, probes and commands. The event stream is not idle.
+LIMITS = ServerLimits(connections=128, share=1 / 8, request_bytes=2 * MAX_FORM_BYTES)
+
+#: Requested by probes, under any name, and not by browsers.
+MONITORED_PATHS = ("/healthz", "/readyz", "/metrics")
 
 #: Raises RedisUnavailable if Redis does not respond.
 CheckRedis: TypeAlias = Callable[[], Awaitable[None]]
@@ -123,11 +135,10 @@ async def served(app: web.Application, settings: HttpSettings | None) -> AsyncIt
     if settings is None:
         yield
         return
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
+    app.middlewares.append(_host_check(settings))
+    async with AsyncExitStack() as stack:
         try:
-            await web.TCPSite(runner, settings.host, settings.port).start()
+            await stack.enter_async_context(serve_application(app, settings.host, settings.port, LIMITS))
         except OSError as error:
             log.warning(
                 "cannot listen on %s:%d (%s): no status page or metrics; choose another address with --http or "
@@ -135,5 +146,33 @@ async def served(app: web.Application, settings: HttpSettings | None) -> AsyncIt
                 settings.host, settings.port, bind_error_text(error),
             )  # fmt: skip
         yield
-    finally:
-        await runner.cleanup()
+
+
+def _host_check(settings: HttpSettings) -> Middleware:
+    """Refuse requests whose Host is a name that could be another site's: DNS rebinding.
+
+    An IP address is none, nor is a name without a dot, nor one of this machine.
+    """
+    names = ("localhost", "*.localhost", settings.host, socket.gethostname(), *settings.hosts)
+    allowed = re.compile("|".join(fnmatch.translate(name.lower()) for name in names))
+
+    @web.middleware
+    async def check_host(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        host = re.sub(r":\d*$", "", request.headers.get("Host", "")).strip("[]").rstrip(".").lower()
+        if request.path in MONITORED_PATHS or "." not in host or allowed.fullmatch(host) or _is_ip_address(host):
+            return await handler(request)
+        return web.Response(
+            status=421, text=f"this server is not known as {host[:253]!r}; add that name to [http] hosts\n"
+        )
+
+    return check_host
+
+
+def _is_ip_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

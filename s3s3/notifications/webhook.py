@@ -25,6 +25,7 @@ from aiohttp import web
 
 from ..config.addresses import bind_error_text
 from ..errors import RedisUnavailable
+from ..http_server import ServerLimits, serve_application
 from ..tasks import timeout, wait_with_timeout
 from .message import printable_message
 from .routing import Routing
@@ -39,6 +40,9 @@ PATH = "/notify"
 MAX_BODY_BYTES = 1024 * 1024
 
 BODY_TIMEOUT_S = 20.0
+
+#: A body that is too large gets its response before the connection is closed.
+LIMITS = ServerLimits(connections=256, share=1 / 4, request_bytes=2 * MAX_BODY_BYTES)
 
 #: Ceph answers its own client's PUT only after the response to the notification, so this is short.
 ENQUEUE_TIMEOUT_S = 4.0
@@ -70,23 +74,19 @@ class WebhookSource(NotificationSource):
         return f"webhook {self._host}:{self._port}"
 
     async def run(self, stop: asyncio.Event) -> None:
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
-        app.add_routes([web.post(PATH, self._on_notify)])
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
-        await runner.setup()
-        try:
-            while not stop.is_set():
-                try:
-                    await web.TCPSite(runner, self._host, self._port, reuse_port=True).start()
-                except OSError as error:
-                    reason = f"[webhook] bind: cannot listen on the address: {bind_error_text(error)}"
-                    self._health.record_failure(reason)
-                    await wait_with_timeout(stop, BIND_RETRY_S)
-                else:
+        while not stop.is_set():
+            app = web.Application(client_max_size=MAX_BODY_BYTES)
+            app.add_routes([web.post(PATH, self._on_notify)])
+            try:
+                async with serve_application(
+                    app, self._host, self._port, LIMITS, reuse_port=True, shutdown_timeout_s=SHUTDOWN_TIMEOUT_S
+                ):
                     self._health.record_success()
                     await stop.wait()
-        finally:
-            await runner.cleanup()  # completes requests in progress
+            except OSError as error:
+                reason = f"[webhook] bind: cannot listen on the address: {bind_error_text(error)}"
+                self._health.record_failure(reason)
+                await wait_with_timeout(stop, BIND_RETRY_S)
 
     async def _on_notify(self, request: web.Request) -> web.Response:
         if not self._is_authorized(request.headers.get("Authorization", "")):

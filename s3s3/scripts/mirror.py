@@ -12,9 +12,9 @@ from contextlib import AsyncExitStack
 from .. import __version__, config
 from ..config.mirror import MirrorSettings
 from ..errors import ConfigError
+from ..mirror.access_log import start_access_log
 from ..mirror.cache.service import CacheService, open_cache
 from ..mirror.frontends import FrontEnd, open_frontends, run
-from ..mirror.http_server import start_access_log
 from ..mirror.influxdb import InfluxDBSender
 from ..mirror.mirrored_route import Shared
 from ..mirror.request_stats import EventRecorder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ import pytest
 
 from s3s3.config import HttpSettings
 from s3s3.errors import RedisUnavailable
+from s3s3.http_server import ServerLimits
 from s3s3.monitoring import health
 from s3s3.monitoring.health import CheckRedis, application, served
 from s3s3.monitoring.metrics import Metrics
@@ -139,3 +141,47 @@ async def test_an_address_in_use_is_a_warning_and_the_block_runs(caplog: pytest.
 async def test_without_an_address_nothing_is_served() -> None:
     async with served(application([], Metrics()), None):
         pass
+
+
+async def raw(port: int, *lines: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write("".join(f"{line}\r\n" for line in lines).encode())
+    return reader, writer
+
+
+@pytest.mark.parametrize(
+    ("path", "host", "status"),
+    [
+        ("/", "127.0.0.1:9180", 404),
+        ("/", "[::1]:9180", 404),
+        ("/", "localhost", 404),
+        ("/", "s3s3.localhost:1", 404),
+        ("/", "monitor", 404),
+        ("/", socket.gethostname(), 404),
+        ("/", "S3S3.example.org", 404),
+        ("/", "a.pages.example.org.", 404),
+        ("/", "attacker.example:9180", 421),
+        ("/", "s3s3.example.org.attacker.example", 421),
+        ("/events", "127.0.0.1.attacker.example", 421),
+        ("/metrics", "any.example", 200),
+        ("/healthz", "any.example", 200),
+    ],
+)
+async def test_a_page_is_served_only_under_its_own_names(path: str, host: str, status: int) -> None:
+    port = free_port()
+    settings = HttpSettings("127.0.0.1", port, hosts=("s3s3.example.org", "*.pages.example.org"))
+    async with served(application([], Metrics()), settings):
+        reader, _ = await raw(port, f"GET {path} HTTP/1.1", f"Host: {host}", "")
+        assert int((await asyncio.wait_for(reader.readline(), 10)).split()[1]) == status
+
+
+async def test_idle_and_excess_connections_are_closed_and_the_page_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "LIMITS", ServerLimits(connections=10, idle_s=0.6))
+    port = free_port()
+    async with served(application([], Metrics()), HttpSettings("127.0.0.1", port)):
+        silent = [await raw(port) for _ in range(30)]
+        reader, _ = await raw(port, "GET /healthz HTTP/1.1", "Host: x", "")
+        assert b"200" in await asyncio.wait_for(reader.readline(), 10)
+        for reader, _ in silent:
+            with contextlib.suppress(ConnectionError):
+                assert await asyncio.wait_for(reader.read(), 10) == b""

@@ -14,7 +14,7 @@ from ...config.mirror import CacheSettings
 from ...errors import InvalidCredentials, S3S3Error, SignatureRejected
 from ...monitoring.log import log_fields
 from ...s3 import Store
-from ..http_server import OUTCOME
+from ..access_log import OUTCOME
 from ..request_stats import Event, RequestStats
 from .authorization import AuthorizationCache
 from .directory import CacheDirectory, OpenObject

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from aiohttp import ETag, web
 
-from ..http_server import OUTCOME
+from ..access_log import OUTCOME
 from .directory import CachedObject, valid_utf8
 
 #: Ranges in one request; with more, the whole object is sent, which costs less.

@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from ...config.mirror import CacheSettings
+from ...http_server import Connections, serve
 from ...monitoring.metrics import Metrics
 from ...s3 import Credentials, Store
 from ...s3.transport.limits import LOOKUP_CONNECTIONS, LOOKUP_TIMEOUTS
 from ...tasks import cancel
 from ...transfer.route_stores import probe_error
-from ..http_server import Connections, JsonAccessLog, serve
+from ..access_log import JsonAccessLog
 from ..request_stats import CACHE_EVENTS, EventRecorder, RequestStats
 from .authorization import AuthorizationCache
 from .directory import CacheDirectory

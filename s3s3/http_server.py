@@ -1,4 +1,5 @@
-"""HTTP server for untrusted clients: bounded in connections, bytes and time.
+"""HTTP server for untrusted clients, for the mirror, the webhook and the status page: bounded in connections, bytes
+and time.
 
 aiohttp limits the lines of a request's head, but not the time a client may take to send it, the number of connections
 or the bytes sent ahead during a request. So a guard in front of aiohttp's protocol sees every byte that arrives, and
@@ -8,14 +9,11 @@ the request handler reports which connections are busy.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import resource
-import sys
-import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,14 +21,12 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http_exceptions import HttpProcessingError
 
-from ..config.addresses import bind_error_text
-from ..errors import ConfigError
+from .config.addresses import bind_error_text
+from .errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 ACCESS_LOGGER = "s3s3.access"
-#: Response header with the outcome: hit, miss, waited and so on.
-OUTCOME = "X-Cache"
 #: Upper bound on the connections of one server.
 MAX_CONNECTIONS = 8192
 _SHUTDOWN_TIMEOUT_S = 1.0
@@ -41,27 +37,33 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class ServerLimits:
     """Limits of one server."""
 
-    #: Open connections; a new one replaces the one that has been idle longest.
+    #: Open connections; a new one replaces the one that has been idle longest. At most `share` of the open file limit.
     connections: int = MAX_CONNECTIONS
+    #: The rest of the open files is for stores, Redis and temporary files.
+    share: float = 1 / 6
     #: Time for the head of a request, and between two requests (s).
     idle_s: float = 15.0
+    #: Time for the body of a request (s).
+    body_s: float = 30.0
     #: Size of one request, including what is sent ahead while it is answered (bytes).
     request_bytes: int = 64 * 1024
 
 
-def available_connections() -> int:
-    """Return half of the open file limit, at most `MAX_CONNECTIONS`: the rest is for stores, Redis and files."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else max(min(MAX_CONNECTIONS, soft // 2), 16)
-
-
 class Connections:
-    """The connections of one server. Default limits: as many connections as the open file limit permits."""
+    """The connections of one server.
 
-    def __init__(self, limits: ServerLimits | None = None) -> None:
-        self.limits = limits or ServerLimits(connections=available_connections())
+    Attributes:
+        most: how many may be open.
+    """
+
+    def __init__(self, limits: ServerLimits = ServerLimits()) -> None:
+        self.limits = limits
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        is_limited = soft != resource.RLIM_INFINITY
+        self.most = min(limits.connections, max(int(soft * limits.share), 8)) if is_limited else limits.connections
         self._open: dict[asyncio.BaseTransport, _Guard] = {}
         self._idle: OrderedDict[asyncio.BaseTransport, float] = OrderedDict()
+        self._busy: dict[asyncio.BaseTransport, tuple[web.BaseRequest, float]] = {}
 
     @property
     def count(self) -> int:
@@ -70,7 +72,7 @@ class Connections:
 
     def add(self, transport: asyncio.BaseTransport, guard: _Guard) -> bool:
         """Register a new connection; False if all allowed connections are busy."""
-        if len(self._open) >= self.limits.connections:
+        if len(self._open) >= self.most:
             if not self._idle:
                 return False
             self._abort(next(iter(self._idle)))
@@ -82,21 +84,26 @@ class Connections:
         """Remove a closed connection."""
         self._open.pop(transport, None)
         self._idle.pop(transport, None)
+        self._busy.pop(transport, None)
 
     def set_idle(self, transport: asyncio.BaseTransport) -> None:
         """Record that a connection has no request in progress."""
+        self._busy.pop(transport, None)
         if (guard := self._open.get(transport)) is not None:
             guard.received_bytes = 0
             self._idle[transport] = asyncio.get_running_loop().time()
             self._idle.move_to_end(transport)
 
     async def close_idle(self) -> None:
-        """Close connections that are idle for too long; runs until cancelled."""
+        """Close connections that are idle, or sending a body, for too long; runs until cancelled."""
         while True:
             await asyncio.sleep(min(self.limits.idle_s / 4, 1.0))
-            latest_s = asyncio.get_running_loop().time() - self.limits.idle_s
-            while self._idle and next(iter(self._idle.values())) < latest_s:
+            now_s = asyncio.get_running_loop().time()
+            while self._idle and next(iter(self._idle.values())) < now_s - self.limits.idle_s:
                 self._abort(next(iter(self._idle)))
+            for transport, (request, began_s) in list(self._busy.items()):
+                if began_s < now_s - self.limits.body_s and not request.content.is_eof():
+                    self._abort(transport)
 
     def _abort(self, transport: asyncio.BaseTransport) -> None:
         self.remove(transport)
@@ -110,12 +117,20 @@ class Connections:
             if transport is None:
                 raise web.HTTPServiceUnavailable  # the client has closed the connection
             self._idle.pop(transport, None)
+            self._busy[transport] = request, asyncio.get_running_loop().time()
             try:
                 return await handler(request)
             finally:
                 self.set_idle(transport)
 
         return tracked
+
+    @web.middleware
+    async def track_application(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Do what `track` does, as the middleware of an application."""
+        return await self.track(cast(Handler, handler))(request)
 
 
 class _Guard(asyncio.Protocol):
@@ -155,40 +170,6 @@ class _Guard(asyncio.Protocol):
         self._protocol.resume_writing()
 
 
-class JsonAccessLog(AbstractAccessLogger):
-    """Access log: one JSON object for each response."""
-
-    def log(self, request: web.BaseRequest, response: web.StreamResponse, took_s: float) -> None:
-        now_s = time.time()
-        fields = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_s)) + f".{int(now_s * 1000) % 1000:03}Z",
-            "client": request.remote,
-            "method": request.method,
-            "path": self.safe_path(request),
-            "status": response.status,
-            "outcome": response.headers.get(OUTCOME),
-            "seconds": round(took_s, 6),
-            "bytes": response.body_length,
-            "user_agent": request.headers.get("User-Agent"),
-            "forwarded_for": request.headers.get("X-Forwarded-For"),
-        }
-        self.logger.info("%s", json.dumps(fields))
-
-    def safe_path(self, request: web.BaseRequest) -> str:
-        """Return the path without its query, which may contain a signature."""
-        return request.raw_path.partition("?")[0]
-
-
-def start_access_log() -> None:
-    """Write the access log to standard output."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger(ACCESS_LOGGER)
-    logger.handlers[:] = [handler]
-    logger.propagate = False
-    logger.setLevel(logging.INFO)
-
-
 class _ServerLog(logging.LoggerAdapter):  # type: ignore[type-arg]  # Python 3.10 has no LoggerAdapter[...]
     """Logger of aiohttp's server. Malformed requests and lost clients, which any client can cause, are debug lines."""
 
@@ -216,19 +197,58 @@ async def serve(
         handler_cancellation=True,
         keepalive_timeout=connections.limits.idle_s,
     )
-    closing_idle = asyncio.create_task(connections.close_idle())
     try:
-        try:
-            listener = await asyncio.get_running_loop().create_server(
-                lambda: _Guard(connections, server()), host, port, backlog=1024
-            )
-        except OSError as error:
-            raise ConfigError([f"[{table}] bind: cannot listen on {host}:{port}: {bind_error_text(error)}"]) from error
-        try:
-            yield listener.sockets[0].getsockname()[1]
-        finally:
-            listener.close()
+        async with AsyncExitStack() as stack:
+            try:
+                bound_port = await stack.enter_async_context(_listening(server, host, port, connections))
+            except OSError as error:
+                reason = bind_error_text(error)
+                raise ConfigError([f"[{table}] bind: cannot listen on {host}:{port}: {reason}"]) from error
+            yield bound_port
     finally:
-        closing_idle.cancel()
         server.pre_shutdown()
         await server.shutdown(_SHUTDOWN_TIMEOUT_S)
+
+
+@asynccontextmanager
+async def serve_application(
+    app: web.Application,
+    host: str,
+    port: int,
+    limits: ServerLimits,
+    *,
+    reuse_port: bool = False,
+    shutdown_timeout_s: float = _SHUTDOWN_TIMEOUT_S,
+) -> AsyncIterator[None]:
+    """Serve an application during the block, and complete requests in progress at its end.
+
+    Raises OSError if the address cannot be used.
+    """
+    connections = Connections(limits)
+    app.middlewares.append(connections.track_application)
+    runner = web.AppRunner(
+        app, access_log=None, logger=_ServerLog(log, {}), keepalive_timeout=limits.idle_s,
+        shutdown_timeout=shutdown_timeout_s,
+    )  # fmt: skip
+    await runner.setup()
+    try:
+        assert runner.server is not None
+        async with _listening(runner.server, host, port, connections, reuse_port=reuse_port):
+            yield
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def _listening(
+    server: web.Server, host: str, port: int, connections: Connections, *, reuse_port: bool = False
+) -> AsyncIterator[int]:
+    listener = await asyncio.get_running_loop().create_server(
+        lambda: _Guard(connections, server()), host, port, backlog=1024, reuse_port=reuse_port
+    )
+    closing_idle = asyncio.create_task(connections.close_idle())
+    try:
+        yield listener.sockets[0].getsockname()[1]
+    finally:
+        listener.close()
+        closing_idle.cancel()

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from s3s3.errors import ConfigError
-from s3s3.mirror.http_server import Connections, ServerLimits, serve
+from s3s3.http_server import Connections, ServerLimits, serve
 
 REQUEST = b"GET /x HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -73,7 +73,7 @@ class ServerFixture:
 @pytest.fixture
 async def server() -> AsyncIterator[ServerFixture]:
     async with AsyncExitStack() as stack:
-        running = ServerFixture(ServerLimits(connections=20, idle_s=0.6, request_bytes=16 * 1024), stack)
+        running = ServerFixture(ServerLimits(connections=20, idle_s=0.6, body_s=0.6, request_bytes=16 * 1024), stack)
         await running.start()
         yield running
 
@@ -105,6 +105,19 @@ async def test_a_slow_request_head_times_out(server: ServerFixture) -> None:
     dripping = asyncio.create_task(drip())
     assert await client.is_closed(3)
     dripping.cancel()
+
+
+async def test_a_slow_body_times_out_and_a_client_that_waits_with_a_complete_one_does_not(
+    server: ServerFixture,
+) -> None:
+    server.release.clear()
+    slow, complete = await server.client(), await server.client()
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
+    slow.writer.write(head + b"x")
+    response = asyncio.create_task(complete.send(head + b"x" * 100))
+    assert await slow.is_closed()
+    server.release.set()
+    assert await response == b"HTTP/1.1 200 OK\r\n"
 
 
 async def test_a_client_that_waits_for_a_response_is_not_idle(server: ServerFixture) -> None:
