@@ -107,6 +107,30 @@ async def test_a_killed_redis_is_subscribed_again_after_its_restart(
         assert received.subscribed == 2
 
 
+async def test_each_outage_is_logged_once_and_its_pauses_begin_anew(
+    clients: tuple[Redis, Redis], redis_server: RedisServer, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    failures: list[int] = []
+
+    def backoff_s(number: int, initial_s: float, max_s: float) -> float:
+        failures.append(number)
+        return 0.02
+
+    monkeypatch.setattr(subscription_module, "backoff_s", backoff_s)
+    received, (subscriber_client, client) = Received(), clients
+    subscription = received.subscription(subscriber_client, client)
+    async with running(subscription.run()):
+        for outages in (1, 2):
+            await until(lambda: subscription.alive)
+            failures.clear()
+            redis_server.kill()
+            await until(lambda: len(failures) > 2)
+            assert failures[:3] == [1, 2, 3]
+            assert len([text for text in caplog.messages if "subscribing again" in text]) == outages
+            redis_server.start()
+
+
 async def test_a_half_open_connection_is_detected_and_replaced(redis_server: RedisServer, redis_url: str) -> None:
     with Relay(redis_server.port) as relay:
         subscriber_client = connection.connect(f"redis://127.0.0.1:{relay.port}/0", decode=False)

@@ -53,6 +53,7 @@ from .url_policy import ParsedUrl, UrlRules
 #: Redirects that are followed.
 MAX_REDIRECTS = 20
 _REDIRECT_STATUSES = frozenset((301, 302, 303, 307, 308))
+_READ_AHEAD_BYTES = 512 * 1024
 #: The longest line of a response's head.
 _MAX_LINE_BYTES = 64 * 1024
 #: All headers of a request, beside Host. It contains none of the client: no Range, Authorization or condition.
@@ -131,6 +132,7 @@ class Origin:
             auto_decompress=False,
             response_class=_Response,
             timeout=aiohttp.ClientTimeout(connect=self._timeouts.connect_s, sock_read=self._timeouts.read_s),
+            read_bufsize=_READ_AHEAD_BYTES,
             max_line_size=_MAX_LINE_BYTES,
             max_field_size=_MAX_LINE_BYTES,
         )
