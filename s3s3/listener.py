@@ -187,7 +187,7 @@ async def route_listeners(
         errors = [error for error in denials if error is not None]
         if errors and len(errors) == len(opened_stores):
             raise errors[0]
-        for warning in configuration.config_warnings(config.routes):
+        for warning in configuration.config_warnings(config):
             log.warning("%s", warning)
         for route in config.routes:
             metrics.initialize_series(route)
@@ -226,8 +226,7 @@ def sources_for(listeners: Sequence[RouteListener], config: Config, metrics: Met
     if config.sqs is not None:
         from .notifications.sqs import SqsSource  # noqa: PLC0415  boto3 is slow to import
 
-        url, region, endpoint_url = config.sqs.url, config.sqs.region, config.sqs.endpoint_url
-        sources.append(SqsSource(url, routing, region=region, endpoint_url=endpoint_url, count=count))
+        sources.append(SqsSource(config.sqs, routing, count=count))
     if config.webhook is not None:
         from .notifications.webhook import WebhookSource  # noqa: PLC0415  aiohttp is slow to import
 

@@ -82,8 +82,9 @@ class Endpoint:
     """A bucket, or the keys under a prefix of it, and how to access it.
 
     `host` None: AWS in `region`; a mirror's source has no bucket, and its URL here. `access_key_id` None: boto3's
-    credential chain. A timeout of None is that of `s3s3.s3.Timeouts`. `parent_table`: the configuration table that
-    contains its own table; "" for a top-level table. The fields after it are for destinations only.
+    credential chain. `base_path` is the path of the store's URL, encoded, without a slash at its end. A timeout of
+    None is that of `s3s3.s3.Timeouts`. `parent_table`: the configuration table that contains its own table; "" for a
+    top-level table. The fields after it are for destinations only.
     """
 
     name: str
@@ -99,9 +100,14 @@ class Endpoint:
     signature_version: Literal["s3", "s3v4"] = "s3"
     region: str = "us-east-1"
     verify_md5: bool = False
+    base_path: str = ""
     connect_timeout_s: float | None = None
     read_timeout_s: float | None = None
     list_timeout_s: float | None = None
+    ca_file: str | None = None
+    verify_tls: bool = True
+    client_cert_file: str | None = None
+    client_key_file: str | None = None
     parent_table: str = ""
 
     storage_class: str | None = None

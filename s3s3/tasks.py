@@ -10,12 +10,15 @@ import asyncio
 import contextlib
 import logging
 import random
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
+
+from aiohappyeyeballs import start_connection
 
 if sys.version_info >= (3, 11):
     timeout = asyncio.timeout
@@ -37,6 +40,9 @@ RECOVERED_AFTER_S = 30.0
 
 #: Interval between two cancellations of a task that has not ended.
 CANCEL_INTERVAL_S = 0.5
+
+#: Time after which the next address of a host is tried as well, in seconds (RFC 8305, "Connection Attempt Delay").
+NEXT_ADDRESS_AFTER_S = 0.25
 
 #: Default time that running copies have to finish after a stop.
 DRAIN_S = 60.0
@@ -155,6 +161,25 @@ async def wait_with_timeout(event: asyncio.Event, timeout_s: float) -> bool:
 async def wait_first(first: asyncio.Event, second: asyncio.Event) -> None:
     """Wait until one of two events is set."""
     await run_until_stopped(first.wait(), second)
+
+
+async def connect_socket(*hosts: str, port: int) -> socket.socket:
+    """Return a socket connected to the first address of one of these hosts that accepts it (RFC 8305).
+
+    asyncio tries the addresses one after the other by default, and uvloop always does: one that does not answer takes
+    the whole time. Raises OSError, and UnicodeError for a name that DNS does not allow.
+    """
+    found = await asyncio.gather(*(_resolve(host, port) for host in hosts))
+    addresses = [address for found_addresses in found for address in found_addresses]
+    return await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_AFTER_S)
+
+
+async def _resolve(host: str, port: int) -> list[Any]:
+    """Return the addresses of a host, in the form of socket.getaddrinfo."""
+    try:  # an IP address needs no thread
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (socket.gaierror, UnicodeError):
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
 def run_async(coroutine: Coroutine[Any, Any, Result]) -> Result:

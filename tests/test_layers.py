@@ -45,6 +45,7 @@ LIBRARIES = {
     "async_timeout": "tasks",
     "annotated_types": "config operations",
     "argcomplete": "scripts",
+    "aiohappyeyeballs": "tasks",
     "aiohttp": "http_server mirror monitoring notifications operations",
     "boto3": "notifications s3 scripts",
     "botocore": "notifications s3 scripts",

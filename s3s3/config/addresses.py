@@ -8,7 +8,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from urllib.parse import parse_qsl, urlsplit
+from typing import NamedTuple
+from urllib.parse import parse_qsl, quote, urlsplit
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _HOST_AND_PORT = re.compile(r"(\[.*\]|[^:]*)(?::(.*))?", re.DOTALL)
@@ -59,6 +60,33 @@ def is_http_url(text: str) -> bool:
     return parts.scheme in ("http", "https") and (is_host(host) or is_ipv6(host)) and "@" not in parts.netloc
 
 
+class StoreHost(NamedTuple):
+    """The parts of a store's `host`, which is a name or a URL.
+
+    Attributes:
+        name: without brackets around an IPv6 address.
+        port: None: not given.
+        is_secure: None: not given.
+        path: encoded, without a slash at its end.
+    """
+
+    name: str
+    port: int | None
+    is_secure: bool | None
+    path: str
+
+
+def store_host(text: str) -> StoreHost | None:
+    """Return the parts of a `host`; None if it is neither a host name, nor an address, nor the URL of a store."""
+    if is_host(text) or is_ipv6(text):
+        return StoreHost(text.strip("[]"), None, None, "")
+    if not is_http_url(text) or not text.isprintable() or " " in text or set("?#") & set(text):
+        return None
+    parts = urlsplit(text)
+    path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
+    return StoreHost(parts.hostname or "", parts.port, parts.scheme == "https", path)
+
+
 def host_advice(text: str) -> str:
     """Return the settings to write for a text, often a URL, that was given as a host."""
     if "@" in text:
@@ -68,11 +96,11 @@ def host_advice(text: str) -> str:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         return "without scheme, port and path"
-    if not (is_host(host) or is_ipv6(host)):
+    if not (is_host(host) or is_ipv6(host)) or "?" in text or "#" in text:
         return "without scheme, port and path"
+    if parts.path.strip("/"):
+        return f'write host = "{host}", or "https://{text.rstrip("/")}" if the store\'s URL has this path'
     settings = f'write host = "{host}"' + (f", port = {port}" if port else "")
-    if parts.scheme == "http":
-        return f"{settings}, is_secure = false"
     return f"{settings}, and is_secure = false if it is not HTTPS" if port else settings
 
 

@@ -63,6 +63,7 @@ _BY_HOUR = WithJsonSchema({"anyOf": [{"type": ["number", "string"]}, _TABLE_OF_H
 _STRINGS = {"type": "array", "items": {"type": "string"}}
 
 SECRET = Kind("text, a secret", is_text=True, is_secret=True)
+FILE_PATH = Kind("the path of a file")
 _LIMIT_BYTES = partial(value_types.parse_windows, value_types.parse_limit_bytes)
 _LIMIT = partial(value_types.parse_windows, value_types.parse_limit)
 
@@ -74,7 +75,9 @@ Prefix = Annotated[str, AfterValidator(value_types.parse_prefix)]
 Namespace = Annotated[str, Field(min_length=1), AfterValidator(value_types.parse_namespace)]
 BucketName = Annotated[str, Field(min_length=1), AfterValidator(value_types.parse_name)]
 BucketSuffix = Annotated[str, AfterValidator(value_types.parse_name)]
-Host = Annotated[str, Field(min_length=1), AfterValidator(value_types.parse_host), Kind("a host name", is_text=True)]
+Host = Annotated[
+    str, Field(min_length=1), AfterValidator(value_types.parse_host), Kind("a host name or a URL", is_text=True)
+]
 HttpUrl = Annotated[
     str, Field(min_length=1), AfterValidator(value_types.parse_http_url), Kind("an HTTP URL", is_text=True)
 ]
@@ -82,6 +85,8 @@ HttpUrlOrNone = Annotated[str, AfterValidator(value_types.parse_http_url), Kind(
 FolderUrl = Annotated[
     str, Field(min_length=1), AfterValidator(value_types.parse_folder_url), Kind("a URL", is_text=True)
 ]
+#: The reader makes it absolute and reports a file that cannot be read.
+FilePath = Annotated[str, Field(min_length=1), AfterValidator(value_types.without_control_characters), FILE_PATH]
 SecretText = Annotated[Secret, PlainValidator(value_types.parse_filled_secret), SECRET, _STRING]
 SecretOrNone = Annotated[Secret, PlainValidator(value_types.parse_secret), SECRET, _STRING]
 RedisUrl = Annotated[

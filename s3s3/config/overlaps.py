@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..errors import ConfigError
 from ..model import Endpoint, Route
+from .settings import Config
 
 
 def overlap(first: Endpoint, second: Endpoint) -> bool:
@@ -17,14 +18,22 @@ def overlap(first: Endpoint, second: Endpoint) -> bool:
 
 
 def bucket_of(endpoint: Endpoint) -> tuple[str, int, str]:
-    """Return host, port and bucket. AWS counts as one host, because its bucket names are globally unique."""
+    """Return host with the path of its URL, port and bucket.
+
+    AWS counts as one host, because its bucket names are globally unique.
+    """
     host = (endpoint.host or "amazonaws.com").lower().rstrip(".")
     if f".{host}".endswith(".amazonaws.com"):
         return "amazonaws.com", 443, endpoint.bucket_name
-    return host, endpoint.port or (443 if endpoint.is_secure else 80), endpoint.bucket_name
+    return host + endpoint.base_path, endpoint.port or (443 if endpoint.is_secure else 80), endpoint.bucket_name
 
 
-def config_warnings(routes: Sequence[Route]) -> list[str]:
+def config_warnings(config: Config) -> list[str]:
+    """Return a warning for each setting that is valid, but may do harm."""
+    return [*_deletion_warnings(config.routes), *_tls_warnings(config)]
+
+
+def _deletion_warnings(routes: Sequence[Route]) -> list[str]:
     """Return a warning for each destination with deletions that is the source of another route."""
     return [
         f"{destination.table} has delete = true and contains {other.source.table}: everything there that route "
@@ -36,6 +45,21 @@ def config_warnings(routes: Sequence[Route]) -> list[str]:
         if destination.delete and other is not route and bucket_of(destination) == bucket_of(other.source)
         and other.source.prefix.startswith(destination.prefix)
     ]  # fmt: skip
+
+
+def _tls_warnings(config: Config) -> list[str]:
+    mirror = config.mirror
+    endpoints = [endpoint for route in config.routes for endpoint in (route.source, *route.destinations)]
+    endpoints += mirror.redirect.destinations.values() if mirror.redirect else ()
+    endpoints += [mirror.proxy.destination] if mirror.proxy else []
+    endpoints += [mirror.cache.store] if mirror.cache else []
+    tables = [endpoint.table for endpoint in endpoints if endpoint.is_secure and not endpoint.verify_tls]
+    tables += ["[sqs]"] if config.sqs and not config.sqs.verify_tls else []
+    return [
+        f"{table} has verify_tls = false: anyone on the way to the server can read and change what is sent; "
+        "if its certificate is of a private authority, set ca_file instead"
+        for table in tables
+    ]
 
 
 def with_buckets(routes: Sequence[Route], source_bucket: str | None, dest_bucket: str | None) -> list[Route]:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from .addresses import redacted_url
-from .kinds import SECRET, ConflictError, Kind, Table, bare, keys_of, kind_of, named_in, table_in, tables_of
+from .kinds import FILE_PATH, SECRET, ConflictError, Kind, Table, bare, keys_of, kind_of, named_in, table_in, tables_of
 from .tables import Bucket, Destination, File, all_tables
 from .toml_file import ConfigErrors, ConfigFile, dotted
 from .value_types import InvalidValue, nearest, toml_repr, type_of
@@ -195,12 +195,14 @@ class Reader:
             if name == by_file:
                 value, variable = self._file_text(value), f"the text of the file in {by_file}"
             if variable:
-                value = value if kind.is_text else literal(str(value))
+                value = value if kind.is_text or kind == FILE_PATH else literal(str(value))
                 self.origins |= {(*path, key): variable}
                 # Only "" in this file means "no token": an empty variable or file is an accident.
                 if kind.is_secret and value == "":
                     name = key
                     raise ValueError(f"must be at least one character ({variable})")  # noqa: TRY301
+            if kind == FILE_PATH and isinstance(value, str) and value and value.isprintable():
+                value = self._readable_file(value)
         except ValueError as error:
             self.errors.add(path, str(error), name)
             self.excused[path].add(key)
@@ -245,6 +247,15 @@ class Reader:
         except OSError as error:
             raise ValueError(f"cannot read the referenced file: {error.strerror}") from None
         return re.sub(r"\r?\n\Z", "", text)
+
+    def _readable_file(self, name: str) -> str:
+        """Return the path of a file, which is relative to the configuration file."""
+        path = self.file.path.parent / name
+        try:
+            with path.open("rb"):
+                return str(path)
+        except OSError as error:
+            raise ValueError(f"cannot read {toml_repr(str(path))}: {error.strerror}") from None
 
     # -- problems of values
 

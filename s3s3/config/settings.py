@@ -69,6 +69,10 @@ class SqsSettings:
     url: str
     region: str | None
     endpoint_url: str
+    ca_file: str | None = None
+    verify_tls: bool = True
+    client_cert_file: str | None = None
+    client_key_file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from ..model import DEFAULT_NAMESPACE, MIN_PART_BYTES, SINGLE_PUT_LIMIT_BYTES, Endpoint, Secret
-from .addresses import is_ip
+from .addresses import is_ip, store_host
 from .kinds import (
     Bind,
     BindOrNone,
@@ -21,6 +21,7 @@ from .kinds import (
     BytesByHour,
     ConflictError,
     Duration,
+    FilePath,
     FolderUrl,
     Globs,
     Host,
@@ -48,14 +49,34 @@ from .value_types import Address, toml_repr
 # -- buckets
 
 
+# TLS, of a store and of SQS
+
+_CA_FILE = Field(None, examples=["/etc/s3s3/ca.pem"],
+    description="Trust only the certificates in this PEM file. Default: those of the system, or of SSL_CERT_FILE.")
+_VERIFY_TLS = Field(True,
+    description="Verify the server's certificate. false lets anyone on the way read and change what is sent.")
+_CLIENT_CERT_FILE = Field(None, examples=["/etc/s3s3/client.pem"],
+    description="PEM file with the client's certificate, and with its key unless client_key_file names that.")
+_CLIENT_KEY_FILE = Field(None, examples=["/etc/s3s3/client.key"],
+    description="PEM file with the key of the client's certificate, without a password.")
+
+
+def _check_certificate(key_file: str | None, info: ValidationInfo) -> str | None:
+    if key_file is not None and info.data.get("client_cert_file", "invalid") is None:
+        message = "given without client_cert_file; give both, or neither"
+        raise ConflictError("client_key_file", message, without="client_cert_file")
+    return key_file
+
+
 class Connection(Table):
     """The keys of a store, and of a bucket in it."""
 
     host: Host | None = Field(None, examples=["ceph.example.org"],
-        description="The store's host name, without scheme and port. Default: AWS in `region`.")
+        description="The store's host name, or its URL, whose path then begins the path of every request: "
+        "https://p.example.org/storage/v1/s3. Default: AWS in `region`.")
     port: int | None = Field(None, ge=1, le=65535, examples=[7480],
-        description="Default: 443, or 80 with is_secure = false.")
-    is_secure: bool = Field(True, description="Use HTTPS.")
+        description="Default: that of a URL in host, else 443, or 80 with is_secure = false.")
+    is_secure: bool = Field(True, description="Use HTTPS. Default: what a URL in host says, else true.")
     aws_access_key_id: SecretText | None = Field(None, examples=["ACCESS-KEY"],
         description="Default, if the secret is left out as well: boto3's credential chain (environment, profile, "
         "instance role).")
@@ -77,6 +98,12 @@ class Connection(Table):
     list_timeout: Duration | None = Field(None, ge=1, le=3600, examples=["5m"],
         description="Time for one page of a listing, which a store with many deleted objects may need. Default: 5m, or "
         "read_timeout where that is longer.")
+    ca_file: FilePath | None = _CA_FILE
+    verify_tls: bool = _VERIFY_TLS
+    client_cert_file: FilePath | None = _CLIENT_CERT_FILE
+    client_key_file: FilePath | None = _CLIENT_KEY_FILE
+
+    _check_certificate = field_validator("client_key_file")(_check_certificate)
 
     @field_validator("aws_secret_access_key")
     @classmethod
@@ -108,12 +135,25 @@ class Bucket(Connection):
     def _check_port(cls, port: int | None, info: ValidationInfo) -> int | None:
         if info.data.get("host", "invalid") is None:
             raise ConflictError("port", "given without host; without a host the store is AWS", without="host")
+        host = store_host(info.data.get("host") or "")
+        if host and host.port not in (None, port):
+            raise ConflictError("port", f"the URL in host has the port {host.port}; give one of the two")
         return port
+
+    @field_validator("is_secure")
+    @classmethod
+    def _check_scheme(cls, is_secure: bool, info: ValidationInfo) -> bool:
+        host = store_host(info.data.get("host") or "")
+        if host and host.is_secure not in (None, is_secure):
+            scheme = "https" if host.is_secure else "http"
+            raise ConflictError("is_secure", f"the URL in host begins with {scheme}://; leave is_secure out")
+        return is_secure
 
     @field_validator("calling_format")
     @classmethod
     def _check_style(cls, calling_format: str, info: ValidationInfo) -> str:
-        if calling_format == "SubdomainCallingFormat" and is_ip(info.data.get("host") or ""):
+        host = store_host(info.data.get("host") or "")
+        if calling_format == "SubdomainCallingFormat" and host and is_ip(host.name):
             message = "virtual-host style does not work with an IP address; leave calling_format out"
             raise ConflictError("calling_format", message)
         return calling_format
@@ -122,6 +162,10 @@ class Bucket(Connection):
         """Return the endpoint for the programs; `name` is that of its table."""
         values = {name: getattr(self, name) for name in Endpoint.__dataclass_fields__ if hasattr(self, name)}
         threshold_bytes = getattr(self, "multipart_threshold", SINGLE_PUT_LIMIT_BYTES)
+        if host := store_host(self.host or ""):
+            is_secure = self.is_secure if host.is_secure is None else host.is_secure
+            port = self.port or host.port
+            values |= {"host": host.name, "port": port, "is_secure": is_secure, "base_path": host.path}
         values |= {
             "bucket_name": f"{self.bucket_name}{getattr(self, 'bucket_suffix', '')}",
             "access_key_id": self.aws_access_key_id.get_secret_value() if self.aws_access_key_id else None,
@@ -272,6 +316,12 @@ class SqsTable(Table):
         description="The queue's URL.")
     region: Text | None = Field(None, examples=["us-west-2"], description="Default: the region in url, else boto3's.")
     endpoint_url: HttpUrlOrNone = Field("", description='Endpoint of an SQS-compatible service; "" is AWS.')
+    ca_file: FilePath | None = _CA_FILE
+    verify_tls: bool = _VERIFY_TLS
+    client_cert_file: FilePath | None = _CLIENT_CERT_FILE
+    client_key_file: FilePath | None = _CLIENT_KEY_FILE
+
+    _check_certificate = field_validator("client_key_file")(_check_certificate)
 
 
 class WebhookTable(Table):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from ..model import MAX_KEY_BYTES, MINUTES_OF_A_DAY, Secret, Window
-from .addresses import host_advice, is_host, is_http_url, is_ipv6, is_port, redis_url_advice
+from .addresses import host_advice, is_host, is_http_url, is_port, redis_url_advice, store_host
 
 _SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)")
 _HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-4]):([0-5][0-9])")
@@ -124,12 +124,10 @@ def parse_name(text: str) -> str:
 
 
 def parse_host(text: str) -> str:
-    """Return a host name, or an IP address without brackets."""
+    """Return a store's host name, its IP address without brackets, or its URL."""
     without_control_characters(text)
-    if is_ipv6(text):
-        return text
-    if not is_host(text):
-        raise InvalidValue("a host name only", host_advice(text))
+    if store_host(text) is None:
+        raise InvalidValue("a host name or a URL", host_advice(text))
     return text.strip("[]")
 
 

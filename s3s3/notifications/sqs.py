@@ -20,9 +20,12 @@ import boto3
 from botocore.config import Config as BotoConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ..config import SqsSettings
 from ..errors import RedisUnavailable
 from ..model import Notification
 from ..queue.redis_calls import RedisRetry
+from ..s3 import TlsSettings
+from ..s3.boto3_bridge import client_options
 from ..tasks import backoff_s, run_until_stopped, run_with_background, wait_with_timeout
 from .message import printable_message
 from .routing import Routing
@@ -54,27 +57,15 @@ _REGION = re.compile(r"https?://(?:sqs\.([a-z0-9-]+)|([a-z0-9-]+)\.queue)\.(?:am
 
 
 class SqsSource(NotificationSource):
-    """Receives notifications from an SQS queue.
-
-    Args:
-        region: None: the one in `url`, else boto3's default.
-        endpoint_url: "": AWS's endpoint of the region.
-    """
+    """Receives notifications from an SQS queue."""
 
     kind = "sqs"
 
     def __init__(
-        self,
-        url: str,
-        routing: Routing,
-        *,
-        region: str | None = None,
-        endpoint_url: str = "",
-        count: Callable[[str], None] = lambda kind: None,
+        self, settings: SqsSettings, routing: Routing, *, count: Callable[[str], None] = lambda kind: None
     ) -> None:
-        self._url = url
-        self._region = region
-        self._endpoint_url = endpoint_url
+        self._settings = settings
+        self._url = settings.url
         self._routing = routing
         self._health = SourceHealth(str(self), MAX_SILENCE_S, count)
         self._retry = RedisRetry()
@@ -118,7 +109,7 @@ class SqsSource(NotificationSource):
             await wait_with_timeout(stop, backoff_s(failures, INITIAL_BACKOFF_S, MAX_BACKOFF_S))
 
     def _connect(self) -> None:
-        client = connect(self._url, self._region, self._endpoint_url)
+        client = connect(self._settings)
         try:
             reply = client.get_queue_attributes(QueueUrl=self._url, AttributeNames=["VisibilityTimeout"])
             self._visibility_s = int(reply["Attributes"]["VisibilityTimeout"])
@@ -172,19 +163,25 @@ class SqsSource(NotificationSource):
             pause_s = extension_s / 3
 
 
-def connect(url: str, region: str | None, endpoint_url: str) -> Any:
+def connect(settings: SqsSettings) -> Any:
     """Return boto3's client for a queue, with boto3's own credential chain.
 
     Raises:
         BotoCoreError: no region is configured.
     """
-    found = _REGION.match(url)
+    found = _REGION.match(settings.url)
     region_in_url = (found[1] or found[2]) if found else None
+    tls = TlsSettings(
+        settings.ca_file, settings.verify_tls, settings.client_cert_file, settings.client_key_file
+    )  # fmt: skip
+    options = client_options(settings.endpoint_url or settings.url, tls)
+    config = BotoConfig(connect_timeout=5, read_timeout=POLL_S + 10, retries={"total_max_attempts": 1})
     return boto3.session.Session().client(
         "sqs",
-        region_name=region or region_in_url,
-        endpoint_url=endpoint_url or None,
-        config=BotoConfig(connect_timeout=5, read_timeout=POLL_S + 10, retries={"total_max_attempts": 1}),
+        region_name=settings.region or region_in_url,
+        endpoint_url=settings.endpoint_url or None,
+        verify=options["verify"],
+        config=config.merge(options["config"]),
     )
 
 

@@ -20,9 +20,10 @@ from .objects import (
 )
 from .request import Priority, RateLimiter, internal_error
 from .signing import Credentials
+from .transport.connecting import TlsSettings
 from .transport.limits import Timeouts
 
 __all__ = ["RECORDED_ETAG", "RECORDED_HEADERS", "TAGGING", "BodyReader", "BucketAdmin", "Credentials", "ObjectInfo",
            "ObjectStream", "Page", "Priority", "PutResult", "RateLimiter", "Source", "Spool", "SpooledBody", "Store",
-           "Timeouts", "create_resource", "http_date_ms", "internal_error", "not_from_store",
+           "Timeouts", "TlsSettings", "create_resource", "http_date_ms", "internal_error", "not_from_store",
 ]  # fmt: skip

@@ -42,8 +42,8 @@ class Address:
     Attributes:
         host: to connect to.
         host_header: as sent and signed, without the scheme's default port.
-        base: the path before a key as sent; "" in virtual-host style.
-        resource_base: the path before a key with the bucket, in both styles.
+        base: the path before a key as sent, without the bucket in virtual-host style.
+        resource_base: the path before a key as V2 signs it, with the bucket in both styles.
     """
 
     host: str
@@ -68,14 +68,15 @@ class Address:
             host = f"{endpoint.bucket_name}.{host}"
         default_port = 443 if endpoint.is_secure else 80
         port = endpoint.port or default_port
-        name = f"[{host}]" if ":" in host else host
+        name = f"[{host.partition('%')[0]}]" if ":" in host else host  # without the zone of an IPv6 address
+        base = endpoint.base_path + (f"/{bucket}" if endpoint.path_style else "")
         return cls(
             host=host,
             port=port,
             is_secure=endpoint.is_secure,
             host_header=name if port == default_port else f"{name}:{port}",
-            base=f"/{bucket}" if endpoint.path_style else "",
-            resource_base=f"/{bucket}",
+            base=base,
+            resource_base=base if endpoint.path_style else f"/{bucket}{base}",
         )
 
     @property
@@ -88,4 +89,4 @@ class Address:
         return RequestTarget(f"{self.base}/{encoded_key}", f"{self.resource_base}/{encoded_key}", query)
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 
 from ..errors import ConfigError
 from ..model import Endpoint
+from .proxies import proxy_urls
 from .signing import read_botocore_credentials
+from .transport.connecting import TlsSettings
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
@@ -22,13 +24,13 @@ def endpoint_from_client(client: S3Client, bucket_name: str, name: str) -> Endpo
 
     Address, region, signature version, addressing style and the current credentials are the client's; temporary
     credentials are not refreshed. Path style is used unless the client requires "virtual", because every store
-    supports it. Proxies and certificates of the client are ignored.
+    supports it. Proxies are those of the environment.
 
     Args:
         client: for example `resource.meta.client`.
         name: the endpoint's name in messages.
 
-    Raises ConfigError for unsigned requests, another signature or a path in the endpoint URL, and InvalidCredentials
+    Raises ConfigError for unsigned requests, another signature or a query in the endpoint URL, and InvalidCredentials
     if the client has no credentials or cannot get them.
     """
     settings: Any = client.meta.config
@@ -37,12 +39,14 @@ def endpoint_from_client(client: S3Client, bucket_name: str, name: str) -> Endpo
     if version not in ("s3", "s3v4"):
         shown = repr(version) if isinstance(version, str) else "UNSIGNED"
         raise ConfigError([f'{name}: signature_version is {shown}; s3s3 signs with "s3" (V2) or "s3v4"'])
-    signer: Any = client
-    signer = signer._request_signer  # botocore has no public access to it; this attribute is as old as boto3
+    internals: Any = client  # botocore has no public access to these attributes, which are as old as boto3
+    signer, verify = internals._request_signer, internals._endpoint.http_session._verify
+    certificate = settings.client_cert
+    cert_file, key_file = certificate if isinstance(certificate, tuple) else (certificate, None)
     missing = "this boto3 client has no credentials"
     credentials = read_botocore_credentials(lambda: signer._credentials, name, missing=missing)
-    if not parts.hostname or parts.path.strip("/") or parts.query:
-        raise ConfigError([f"{name}: endpoint_url {url!r} must have only scheme, host and port"])
+    if not parts.hostname or parts.query:
+        raise ConfigError([f"{name}: endpoint_url {url!r} must have only scheme, host, port and path"])
     return Endpoint(
         name=name,
         bucket_name=bucket_name,
@@ -55,8 +59,36 @@ def endpoint_from_client(client: S3Client, bucket_name: str, name: str) -> Endpo
         path_style=(settings.s3 or {}).get("addressing_style") != "virtual",
         signature_version=version,
         region=client.meta.region_name or "us-east-1",
+        base_path=parts.path.rstrip("/"),
+        connect_timeout_s=_changed_timeout_s(settings.connect_timeout),
+        read_timeout_s=_changed_timeout_s(settings.read_timeout),
+        ca_file=verify if isinstance(verify, str) else None,
+        verify_tls=verify is not False,
+        client_cert_file=cert_file,
+        client_key_file=key_file,
     )
 
+
+def _changed_timeout_s(timeout_s: float | None) -> float | None:
+    """Return a client's timeout if it is not botocore's default."""
+    return None if timeout_s == BOTOCORE_TIMEOUT_S else timeout_s
+
+
+def client_options(url: str | None, tls: TlsSettings) -> dict[str, Any]:
+    """Return arguments of a boto3 client, `verify` and `config`, for TLS and the environment's proxies.
+
+    `url` is that of the server; None: AWS's, which only botocore knows, with the proxies that it finds itself.
+    """
+    from botocore.config import Config  # noqa: PLC0415  slow, and rarely needed
+
+    has_both = tls.cert_file is not None and tls.key_file is not None
+    certificate: Any = (tls.cert_file, tls.key_file) if has_both else tls.cert_file
+    config = Config(client_cert=certificate, proxies=None if url is None else proxy_urls(url))
+    return {"verify": (tls.ca_file or None) if tls.verify else False, "config": config}
+
+
+#: Of connecting and reading (botocore's documentation, "Config").
+BOTOCORE_TIMEOUT_S = 60
 
 #: The arguments of a connection, with their types.
 _ARGUMENTS: Mapping[str, type] = {
@@ -68,11 +100,20 @@ _ARGUMENTS: Mapping[str, type] = {
     "is_secure": bool,
     "signature_version": str,
     "region": str,
+    "connect_timeout": float,
+    "read_timeout": float,
+    "ca_file": str,
+    "verify_tls": bool,
+    "client_cert_file": str,
+    "client_key_file": str,
     "calling_format": object,  # a name or an object of boto 2
 }
 
 #: Matches a host name, an IPv4 or an IPv6 address; "" is AWS.
 _HOST = re.compile(r"[\w.-]*|[0-9A-Fa-f:]+:[0-9A-Fa-f:.]*(%\w+)?").fullmatch
+
+#: Matches the URL of a store, without a user name.
+_URL = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[^?#@\s]*)?").fullmatch
 
 #: Keys of an endpoint's table that do not concern the connection.
 _BUCKET_ARGUMENTS = frozenset(("bucket_name", "prefix", "verify_md5"))
@@ -83,8 +124,9 @@ def create_resource(connection_args: Mapping[str, Any]) -> S3ServiceResource:
 
     `connection_args` are keys of an endpoint's table: aws_access_key_id, aws_secret_access_key, host, port,
     is_secure (HTTPS unless False), calling_format (path style unless "SubdomainCallingFormat"), signature_version
-    ("s3" is V2, the default, or "s3v4"), region. Without a host it is AWS; without an access key boto3's credential
-    chain is used. Keys that concern the bucket are ignored.
+    ("s3" is V2, the default, or "s3v4"), region, connect_timeout and read_timeout (in seconds), ca_file, verify_tls,
+    client_cert_file, client_key_file. `host` may be the store's URL. Without a host it is AWS; without an access key
+    boto3's credential chain is used. Keys that concern the bucket are ignored.
 
     Raises ConfigError for an unknown key or a value of a wrong type or form.
     """
@@ -98,11 +140,19 @@ def create_resource(connection_args: Mapping[str, Any]) -> S3ServiceResource:
         raise ConfigError(['calling_format: must be "OrdinaryCallingFormat" or "SubdomainCallingFormat"'])
     path_style = format_name == "OrdinaryCallingFormat"
     secure = args.get("is_secure", True)
-    url = None
-    if args.get("host"):
-        host, port = args["host"], args.get("port")
-        name = f"[{host}]" if ":" in host else host
-        url = f"{'https' if secure else 'http'}://{name}" + (f":{port}" if port else "")
+    url = _endpoint_url(args)
+    tls = TlsSettings(args.get("ca_file"), args.get("verify_tls", True), args.get("client_cert_file"),
+                      args.get("client_key_file"))  # fmt: skip
+    options = client_options(url, tls)
+    own_config = Config(
+        signature_version=args.get("signature_version", "s3"),
+        s3={"addressing_style": "path" if path_style else "virtual"},
+        connect_timeout=args.get("connect_timeout", BOTOCORE_TIMEOUT_S),
+        read_timeout=args.get("read_timeout", BOTOCORE_TIMEOUT_S),
+        # by default bodies are aws-chunked with trailers, which Ceph and Swift refuse or store unchanged
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
     resource = boto3.session.Session().resource(
         "s3",
         endpoint_url=url,
@@ -111,13 +161,8 @@ def create_resource(connection_args: Mapping[str, Any]) -> S3ServiceResource:
         aws_secret_access_key=args.get("aws_secret_access_key"),
         aws_session_token=args.get("aws_session_token"),
         region_name=args.get("region") or "us-east-1",
-        config=Config(
-            signature_version=args.get("signature_version", "s3"),
-            s3={"addressing_style": "path" if path_style else "virtual"},
-            # by default bodies are aws-chunked with trailers, which Ceph and Swift refuse or store unchanged
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
+        verify=options["verify"],
+        config=own_config.merge(options["config"]),
     )
     if path_style:
         resource.meta.client.meta.events.register("before-sign.s3", _sign_path_as_sent)
@@ -127,6 +172,18 @@ def create_resource(connection_args: Mapping[str, Any]) -> S3ServiceResource:
 def _sign_path_as_sent(request: AWSRequest, **_: object) -> None:
     """Correct the signed path: with V2 botocore sends /bucket and signs /bucket/, which Ceph and Swift refuse."""
     request.auth_path = urlsplit(str(request.url)).path
+
+
+def _endpoint_url(args: Mapping[str, Any]) -> str | None:
+    """Return the store's URL, which `host` may be already; None for AWS."""
+    host, port = args.get("host"), args.get("port")
+    if not host:
+        return None
+    if "://" in host:
+        parts = urlsplit(host)
+        return str(host) if port is None or parts.port else parts._replace(netloc=f"{parts.netloc}:{port}").geturl()
+    name = f"[{host}]" if ":" in host else host
+    return f"{'https' if args.get('is_secure', True) else 'http'}://{name}" + (f":{port}" if port else "")
 
 
 def _validated(connection_args: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,11 +197,13 @@ def _validated(connection_args: Mapping[str, Any]) -> dict[str, Any]:
         expected = _ARGUMENTS.get(name)
         if expected is None:
             problems.append(f"{name}: unknown connection argument; known are {', '.join(_ARGUMENTS)}")
-        elif not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+        elif not isinstance(value, int | float if expected is float else expected) or (
+            expected in (int, float) and isinstance(value, bool)
+        ):
             problems.append(f"{name}: must be of type {expected.__name__}, not {type(value).__name__}")
     host, port = args.get("host"), args.get("port")
-    if isinstance(host, str) and not _HOST(host):
-        problems.append(f"host: must be a name or an address, such as ceph.example.org, not {host!r}; port and "
+    if isinstance(host, str) and not (_HOST(host) or _URL(host)):
+        problems.append(f"host: must be a name, an address or a URL, such as ceph.example.org, not {host!r}; port and "
                         "is_secure (False: plain HTTP) are arguments of their own")  # fmt: skip
     if isinstance(port, int) and not 0 < port < 65536:
         problems.append(f"port: must be from 1 to 65535, not {port}")

@@ -33,12 +33,15 @@ from ..errors import (
 from ..model import Endpoint
 from .address import Address
 from .objects import http_date_ms
+from .transport.connecting import Proxy
 from .transport.errors import (
     BodyLengthMismatch,
     ConnectFailed,
     ConnectionLost,
     PrematureResponse,
     ProtocolError,
+    ProxyRefused,
+    TlsFileInvalid,
     TransportError,
     TransportTimeout,
 )
@@ -97,6 +100,9 @@ _STATUSES: dict[int, type[StoreError]] = {
     511: UnexpectedResponse,
 }
 
+#: The certificate is for another host name, or IP address (X509_V_ERR_... in OpenSSL's x509_vfy.h).
+_NAME_MISMATCHES = (62, 64)
+
 WRITES = frozenset(("PUT", "POST", "DELETE"))
 
 #: Statuses after which a write may still be carried out: a gateway had no response itself, or a step failed.
@@ -113,8 +119,9 @@ class ErrorBody(NamedTuple):
 
 
 def error_for_response(
-    endpoint: Endpoint, operation: str, key: str | None, *, status: int, headers: Mapping[str, str], body: bytes
-) -> StoreError:
+    endpoint: Endpoint, operation: str, key: str | None, *, status: int, headers: Mapping[str, str], body: bytes,
+    proxy: Proxy | None = None,
+) -> StoreError:  # fmt: skip
     """Return the error for a response. `body` is its first RESULT_LIMIT_BYTES."""
     error_body = _parse_error(body)
     kind = InvalidCredentials if _requires_v4(endpoint, error_body) else _kind(operation, status, error_body.code)
@@ -122,6 +129,8 @@ def error_for_response(
     if error_body.code in ("", "NotFound") and status == 404:
         message = message or "not found; the store does not report whether the bucket or the key is missing"
     advice = _advice(endpoint, status, headers, error_body, kind)
+    if status == 407 and proxy is not None:
+        advice = _login_advice(proxy)
     error = kind(
         _readable(message, endpoint) or responses.get(status, "no reason given"),
         store=endpoint.name,
@@ -147,12 +156,16 @@ def _kind(operation: str, status: int, code: str) -> type[StoreError]:
 
 
 def error_for_failure(
-    endpoint: Endpoint, address: Address, operation: str, key: str | None, error: TransportError
-) -> StoreError:
+    endpoint: Endpoint, address: Address, operation: str, key: str | None, error: TransportError,
+    proxy: Proxy | None = None,
+) -> StoreError:  # fmt: skip
     """Return the error for a request that got no complete response."""
     if isinstance(error, BodyLengthMismatch):
         return IntegrityError(str(error), store=endpoint.name, operation=operation, key=key)
-    message, advice = _failure(endpoint, address, operation, error)
+    if isinstance(error, ConnectFailed):
+        message, advice = _connect_failure(endpoint, address, error.__cause__, proxy)
+    else:
+        message, advice = _failure(endpoint, address, operation, error)
     store_error = StoreUnavailable(message, store=endpoint.name, operation=operation, key=key, advice=advice)
     store_error.indeterminate = operation in WRITES and error.sent
     return store_error
@@ -260,8 +273,6 @@ _ADVICE = {
 def _failure(endpoint: Endpoint, address: Address, operation: str, error: TransportError) -> tuple[str, str]:
     """Return message and advice."""
     cause, table = error.__cause__, endpoint.table
-    if isinstance(error, ConnectFailed):
-        return _connect_failure(address, cause, table)
     if isinstance(error, ProtocolError):
         return f"{address} does not speak correct HTTP: {error}", f"check host, port and is_secure in {table}"
     if isinstance(error, PrematureResponse):
@@ -276,20 +287,51 @@ def _failure(endpoint: Endpoint, address: Address, operation: str, error: Transp
     return f"the connection to {address} was {event} before the response was complete", advice
 
 
-def _connect_failure(address: Address, cause: BaseException | None, table: str) -> tuple[str, str]:
-    check = f"check host and port in {table}"
-    if isinstance(cause, socket.gaierror | UnicodeError):
-        return f"the name of {address} cannot be resolved", check
-    if isinstance(cause, ConnectionRefusedError):
-        return f"nothing listens on {address}", check
+def _connect_failure(
+    endpoint: Endpoint, address: Address, cause: BaseException | None, proxy: Proxy | None
+) -> tuple[str, str]:
+    table = endpoint.table
+    if isinstance(cause, TlsFileInvalid):
+        return str(cause), f"correct {cause.setting} in {table}"
     if isinstance(cause, ssl.SSLCertVerificationError):
         message = f"the certificate of {address} is not trusted: {cause.verify_message}"
-        return message, "set SSL_CERT_FILE to a file of trusted certificates"
-    if isinstance(cause, ssl.SSLError) or (address.is_secure and isinstance(cause, ConnectionError)):
+        return message, _certificate_advice(endpoint, cause)
+    is_tls_closed = isinstance(cause, ConnectionError) and not isinstance(cause, ConnectionRefusedError)
+    if isinstance(cause, ssl.SSLError) or (is_tls_closed and address.is_secure and proxy is None):
         reason = getattr(cause, "reason", None) or str(cause) or "the connection was closed"
         return f"no TLS with {address}: {reason}", f"if it speaks plain HTTP there, set is_secure = false in {table}"
+    if proxy is None:
+        return _unreachable(str(address), cause, f"check host and port in {table}")
+    if isinstance(cause, ProxyRefused):
+        advice = _login_advice(proxy) if cause.status == 407 else "permit it there, or add the store to NO_PROXY"
+        return f"the proxy {proxy} does not connect to {address}: {cause}", advice
+    return _unreachable(f"the proxy {proxy}", cause, f"check {proxy.origin}, or add the store to NO_PROXY")
+
+
+def _unreachable(place: str, cause: BaseException | None, advice: str) -> tuple[str, str]:
+    """Return message and advice for a host that cannot be connected to."""
+    if isinstance(cause, socket.gaierror | UnicodeError):
+        return f"the name of {place} cannot be resolved", advice
+    if isinstance(cause, ConnectionRefusedError):
+        return f"nothing listens on {place}", advice
     if isinstance(cause, OSError) and not isinstance(cause, TimeoutError):
         if cause.errno in (errno.EMFILE, errno.ENFILE):
-            check = "raise the limit of open files: LimitNOFILE in systemd, minfds in supervisord, ulimit -n in a shell"
-        return f"no connection to {address}: {cause}", check
-    return f"no connection to {address} in time", check
+            advice = (
+                "raise the limit of open files: LimitNOFILE in systemd, minfds in supervisord, ulimit -n in a shell"
+            )
+        return f"no connection to {place}: {cause}", advice
+    return f"no connection to {place} in time", advice
+
+
+def _certificate_advice(endpoint: Endpoint, error: ssl.SSLCertVerificationError) -> str:
+    table = endpoint.table
+    if error.verify_code not in _NAME_MISMATCHES:
+        return f"set ca_file in {table} to a file with the certificate of its authority"
+    if endpoint.path_style:
+        return f"set host in {table} to a name in its certificate"
+    reason = "a wildcard certificate does not cover a bucket's name with dots: " if "." in endpoint.bucket_name else ""
+    return f'{reason}use path style, calling_format = "OrdinaryCallingFormat" in {table}'
+
+
+def _login_advice(proxy: Proxy) -> str:
+    return f"the proxy requires another login: set {proxy.origin} to http://USER:PASSWORD@{proxy}"

@@ -28,7 +28,9 @@ from ..tasks import backoff_s
 from .address import Address, Query, RequestTarget, encode_query
 from .error_mapping import WRITES, error_for_failure, error_for_response, not_from_store
 from .objects import S3Response, http_date_ms
+from .proxies import proxy_for
 from .signing import CredentialProvider, Credentials, Signer, signer
+from .transport.connecting import TlsSettings
 from .transport.connection import Connection
 from .transport.errors import TransportError
 from .transport.limits import Timeouts
@@ -202,9 +204,14 @@ class S3Requester:
         self._rate_limiter = rate_limiter
         self._timeouts = timeouts
         self._address = address = Address.of(endpoint)
+        self._proxy = proxy_for(address)
+        tls = TlsSettings(endpoint.ca_file, endpoint.verify_tls, endpoint.client_cert_file, endpoint.client_key_file)
         self._pool = Pool(
-            address.host, address.port, is_secure=endpoint.is_secure, connections=connections, timeouts=timeouts
-        )
+            address.host, address.port, tls=tls if endpoint.is_secure else None, connections=connections,
+            timeouts=timeouts, proxy=self._proxy,
+        )  # fmt: skip
+        # A request for plain HTTP is sent to the proxy itself, with the whole URL (RFC 9112, 3.2.2).
+        self._proxied_url = "" if self._proxy is None or endpoint.is_secure else address.url
         self._provider = CredentialProvider(endpoint)
         self._credentials: Credentials | None = None
         self._signer: Signer | None = None
@@ -334,11 +341,17 @@ class S3Requester:
 
     def transport_error(self, request: Request, error: TransportError) -> StoreError:
         """Return the error of s3s3's tree for a request that got no complete response."""
-        return error_for_failure(self.endpoint, self._address, request.operation, request.key, error)
+        return error_for_failure(self.endpoint, self._address, request.operation, request.key, error, self._proxy)
 
     def _response_error(self, request: Request, response: S3Response, body: bytes) -> StoreError:
         return error_for_response(
-            self.endpoint, request.operation, request.key, status=response.status, headers=response.headers, body=body
+            self.endpoint,
+            request.operation,
+            request.key,
+            status=response.status,
+            headers=response.headers,
+            body=body,
+            proxy=self._proxy,
         )
 
     async def _send_stream(
@@ -377,6 +390,9 @@ class S3Requester:
             sent["accept-encoding"] = accept_encoding or "identity"
         if query:
             path = f"{path}?{encode_query(query)}"
+        if self._proxied_url and self._proxy is not None:
+            path = self._proxied_url + path
+            sent.update(self._proxy.headers)
         lines = "\r\n".join(map(": ".join, sent.items()))
         text = f"{method} {path} HTTP/1.1\r\n{lines}\r\n\r\n"
         values = "".join(sent.values())  # paths are encoded, and names come from the heads of responses

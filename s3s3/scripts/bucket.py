@@ -129,7 +129,7 @@ async def _bucket(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         ]  # fmt: skip
         if problems:
             raise ConfigError(problems)
-    for warning in config.config_warnings(settings.routes):
+    for warning in config.config_warnings(settings):
         log.warning("%s", warning)
     while True:
         started_s = time.monotonic()

@@ -83,7 +83,7 @@ async def _check(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
     routes = select_routes(settings, arguments.route)
     settings.need_spool_dir()
-    for warning in config.config_warnings(settings.routes):
+    for warning in config.config_warnings(settings):
         log.warning("%s", warning)
     redis, routes_stores = await asyncio.gather(
         _check_redis(settings, routes),

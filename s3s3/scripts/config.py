@@ -47,7 +47,7 @@ def command_line() -> cli.CommandParser:
 def _validate(arguments: argparse.Namespace) -> int:
     settings = _load(arguments)
     settings.need_spool_dir()
-    for warning in configuration.config_warnings(settings.routes):
+    for warning in configuration.config_warnings(settings):
         print(f"warning: {warning}")
     print(f"{settings.path}: valid, {count_noun(len(settings.routes), 'route')}")
     return cli.OK

@@ -80,6 +80,8 @@ async def _mirror(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
     from ..operations.http_api import api_for  # noqa: PLC0415  it imports pydantic, as reading the file has done
 
+    for warning in config.config_warnings(settings):
+        log.warning("%s", warning)
     metrics = Metrics(process=True)
     client = None
     frontends: list[FrontEnd] = []

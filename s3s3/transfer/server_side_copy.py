@@ -35,7 +35,7 @@ def _store_of(endpoint: Endpoint) -> tuple[object, ...]:
     host = (endpoint.host or "").lower().rstrip(".")
     port = endpoint.port or (443 if endpoint.is_secure else 80)
     credentials = endpoint.access_key_id, endpoint.secret_access_key, endpoint.session_token
-    return host, port, endpoint.is_secure, endpoint.region, *credentials
+    return host, port, endpoint.is_secure, endpoint.base_path, endpoint.region, *credentials
 
 
 class ServerSideCopier:

@@ -35,12 +35,10 @@ def test_a_port_is_a_number_from_1_to_65535(text: str, is_one: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "advice"),
     [
-        ("https://ceph:7480", 'write host = "ceph", port = 7480, and is_secure = false if it is not HTTPS'),
-        ("http://ceph:7480/", 'write host = "ceph", port = 7480, is_secure = false'),
         ("ceph:7480", 'write host = "ceph", port = 7480, and is_secure = false if it is not HTTPS'),
-        ("https://ceph", 'write host = "ceph"'),
-        ("ceph/images", 'write host = "ceph"'),
-        ("http://[::1]:80", 'write host = "::1", port = 80, is_secure = false'),
+        ("[::1]:80", 'write host = "::1", port = 80, and is_secure = false if it is not HTTPS'),
+        ("ceph/images", 'write host = "ceph", or "https://ceph/images" if the store\'s URL has this path'),
+        ("https://ceph/?a=b", "without scheme, port and path"),
         ("https://", "without scheme, port and path"),
         ("ceph:many", "without scheme, port and path"),
         ("[::1", "without scheme, port and path"),

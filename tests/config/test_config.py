@@ -212,7 +212,7 @@ def test_where_an_endpoint_is_cannot_be_compared_while_that_has_a_fault(problem:
 
 def test_all_problems_are_reported_together_in_the_order_of_the_file() -> None:
     errors = problems_in("""[source]
-host = "http://ceph:7480"
+host = "ceph:7480"
 verify_md5 = "yes"
 
 [destination]
@@ -271,7 +271,8 @@ ADDRESSES = st.just("") | st.builds("{}:{}".format, HOSTS | st.just("[::1]"), st
 URLS = st.just("") | st.builds("redis://:{}@{}:{}/0".format, WORDS, HOSTS, st.integers(1, 65535))
 
 VALUES = {
-    "text": WORDS, "text, a secret": WORDS, "a host name": HOSTS, "true or false": st.booleans(), "a size": SIZES,
+    "text": WORDS, "text, a secret": WORDS, "a host name or a URL": HOSTS, "true or false": st.booleans(),
+    "a size": SIZES, "the path of a file": st.just("s3s3.toml"),
     "a list of texts": st.lists(UNICODE, max_size=3), "an address": ADDRESSES, "a Redis URL": URLS,
 }  # fmt: skip
 
@@ -315,6 +316,8 @@ def table_contents(draw: st.DrawFn, table: type[Table], number: int) -> dict[str
     keys = {name: field for name, field in keys_of(table).items() if name != "store"}
     chosen = [name for name, field in keys.items() if field.is_required() or draw(st.booleans())]
     content = {name: draw(values_of(name, keys[name])) for name in chosen}
+    if "client_key_file" in content:
+        content["client_cert_file"] = "s3s3.toml"
     if issubclass(table, Bucket):
         content["bucket_name"] = f"bucket{number}."
         content["host"] = draw(HOSTS)

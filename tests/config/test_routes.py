@@ -239,7 +239,7 @@ def test_a_chain_that_does_not_close_and_sources_that_overlap_are_accepted(chain
 
 def test_deletions_where_another_route_takes_its_objects_from_cause_a_warning() -> None:
     def warnings_for(first: str, second: str, delete: str = "delete = true\n") -> list[str]:
-        return config.config_warnings(loaded(route("one", "a", first) + delete + route("two", second, "c")).routes)
+        return config.config_warnings(loaded(route("one", "a", first) + delete + route("two", second, "c")))
 
     for second in ("b", "b/x/"):
         (warning,) = warnings_for("b", second)

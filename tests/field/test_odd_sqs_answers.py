@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from s3s3.config import SqsSettings
 from s3s3.notifications.sqs import CONCURRENT_POLLS, MIN_EMPTY_POLL_S, SqsSource
 from tests.notifications.senders import Receiver
 from tests.s3.raw_server import RawServer, respond, response
@@ -39,7 +40,7 @@ async def test_odd_messages_are_a_problem_of_the_source(body: bytes) -> None:
 async def test_an_endpoint_that_does_not_wait_for_messages_is_not_polled_without_a_pause() -> None:
     async with RawServer([respond(ATTRIBUTES), respond(response(body=b"<html>welcome</html>"))]) as server:
         url = f"http://127.0.0.1:{server.port}"
-        source = SqsSource(f"{url}/1/queue", Receiver(), region="us-west-2", endpoint_url=url)
+        source = SqsSource(SqsSettings(f"{url}/1/queue", "us-west-2", url), Receiver())
         async with running(source.run(asyncio.Event())):
             await until(lambda: len(server.requests) >= 1 + CONCURRENT_POLLS)
             await asyncio.sleep(MIN_EMPTY_POLL_S / 2)
@@ -49,7 +50,7 @@ async def test_an_endpoint_that_does_not_wait_for_messages_is_not_polled_without
 async def becomes_unhealthy(answers: list[bytes]) -> None:
     async with RawServer([respond(answer) for answer in answers]) as server:
         url = f"http://127.0.0.1:{server.port}"
-        source = SqsSource(f"{url}/1/queue", Receiver(), region="us-west-2", endpoint_url=url)
+        source = SqsSource(SqsSettings(f"{url}/1/queue", "us-west-2", url), Receiver())
         async with running(source.run(asyncio.Event())) as task:
             await until(source.readiness_problems)
             assert not task.done()

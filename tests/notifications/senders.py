@@ -15,6 +15,7 @@ import aiohttp
 import boto3
 from redis.asyncio import Redis
 
+from s3s3.config import SqsSettings
 from s3s3.model import Endpoint, Lane, Notification, Route
 from s3s3.notifications.pubsub import PubSubSource
 from s3s3.notifications.redis_stream import RedisStreamSource
@@ -166,7 +167,7 @@ class SqsSender:
         return url
 
     def source(self, routing: Routing, count: Callable[[str], None]) -> SqsSource:
-        return SqsSource(self.url, routing, region="us-west-2", endpoint_url=self.endpoint_url, count=count)
+        return SqsSource(SqsSettings(self.url, "us-west-2", self.endpoint_url), routing, count=count)
 
     async def send(self, key: str, bucket: str = "images") -> None:
         await self.send_text(event(key, bucket=bucket))

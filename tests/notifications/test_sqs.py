@@ -9,6 +9,7 @@ import time
 import boto3
 import pytest
 
+from s3s3.config import SqsSettings
 from s3s3.notifications import sqs as sqs_module
 from s3s3.notifications.sqs import SqsSource, connect
 from tests.notifications.senders import Receiver, SqsSender, event, listening, nothing_is_pending
@@ -126,7 +127,7 @@ async def test_a_missing_queue_is_reported_until_it_exists(
 
 async def test_an_unreachable_service_is_reported(own_keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
     stop = asyncio.Event()
-    source = SqsSource("http://127.0.0.1:9/1/q", Receiver(), region="us-west-2", endpoint_url="http://127.0.0.1:9")
+    source = SqsSource(SqsSettings("http://127.0.0.1:9/1/q", "us-west-2", "http://127.0.0.1:9"), Receiver())
     async with running(source.run(stop)) as task:
         await until(source.readiness_problems)
         began_s = time.monotonic()
@@ -149,4 +150,4 @@ def test_the_region_is_the_configured_one_else_the_url_s_else_boto3_s(
     url: str, region: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-south-1")
-    assert connect(url, region, "").meta.region_name == expected
+    assert connect(SqsSettings(url, region, "")).meta.region_name == expected

@@ -100,6 +100,7 @@ class RawServer:
 
     scripts: Iterable[Script]
     tls: ssl.SSLContext | None = None
+    host: str = "127.0.0.1"
     requests: list[ReceivedRequest] = field(default_factory=list)
     connections: int = 0
     port: int = 0
@@ -107,7 +108,7 @@ class RawServer:
     async def __aenter__(self) -> RawServer:
         self._scripts = list(self.scripts)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
+        self._server = await asyncio.start_server(self._serve, self.host, self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -141,7 +142,7 @@ class RawServer:
         settings: dict[str, Any] = {
             "name": "destination-raw",
             "bucket_name": "bucket",
-            "host": "127.0.0.1",
+            "host": self.host,
             "port": self.port,
             "is_secure": self.tls is not None,
             "access_key_id": "AKID",

@@ -47,3 +47,23 @@ def test_the_address_of_an_endpoint(
     target = address.target("k")
     assert ((address.host, address.port), address.host_header) == (connects_to, host_header)
     assert (target.path, target.resource) == (path, resource)
+
+
+@pytest.mark.parametrize(
+    ("settings", "host_header", "path", "resource", "url"),
+    [
+        ({}, "p", "/storage/v1/s3/bucket/k", "/storage/v1/s3/bucket/k", "https://p"),
+        ({"path_style": False}, "bucket.p", "/storage/v1/s3/k", "/bucket/storage/v1/s3/k", "https://bucket.p"),
+    ],
+)
+def test_the_path_of_the_stores_url_begins_every_path(
+    settings: dict[str, Any], host_header: str, path: str, resource: str, url: str
+) -> None:
+    address = Address.of(endpoint(host="p", base_path="/storage/v1/s3", **settings))
+    target = address.target("k")
+    assert (address.host_header, target.path, target.resource, address.url) == (host_header, path, resource, url)
+
+
+def test_the_zone_of_an_ipv6_address_is_not_part_of_the_host_header() -> None:
+    address = Address.of(endpoint(host="fe80::1%eth0", port=7480))
+    assert (address.host, address.host_header) == ("fe80::1%eth0", "[fe80::1]:7480")

@@ -81,9 +81,10 @@ def test_a_client_that_does_not_sign_is_refused() -> None:
         endpoint(Config(signature_version=botocore.UNSIGNED))
 
 
-def test_an_endpoint_url_with_a_path_is_refused() -> None:
-    with pytest.raises(ConfigError, match="only scheme, host and port"):
-        endpoint(endpoint_url="http://gateway.example.org/s3")
+def test_the_path_of_an_endpoint_url_is_kept_and_a_query_refused() -> None:
+    assert endpoint(endpoint_url="http://gateway.example.org/s3/").base_path == "/s3"
+    with pytest.raises(ConfigError, match="only scheme, host, port and path"):
+        endpoint(endpoint_url="http://gateway.example.org/s3?tenant=a")
 
 
 # resources that work with Swift and Ceph

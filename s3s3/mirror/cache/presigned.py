@@ -176,12 +176,14 @@ class Verifier:
         amz_parameters = {name: value for name, value in parameters.items() if name.startswith("x-amz-")}
         headers = {name: value for name, value in request.headers.items() if name.startswith(_V2_SIGNED_HEADERS)}
         # Constructing the CanonicalizedResource element: the bucket comes from the path or from the host name
-        bucket, _, object_path = request.path[1:].partition("/")
+        base, path = self._split_path(request.path)
+        bucket, _, object_path = path[1:].partition("/")
         styles = [(object_path, True)] if unquote(bucket) == self._bucket and object_path else []
-        styles.append((request.path[1:], False))
+        styles.append((path[1:], False))
+        bucket_path = f"/{quote(self._bucket, safe='')}"
         for encoded, path_style in styles:
             for spelling, key in _spellings(encoded):
-                resource = f"/{quote(self._bucket, safe='')}/{spelling}"
+                resource = f"{base}{bucket_path}/{spelling}" if path_style else f"{bucket_path}{base}/{spelling}"
                 target = RequestTarget(request.path, resource, request.query)
                 # Request canonicalization for signing
                 expected = signers.v2.presigned_signature(
@@ -237,12 +239,18 @@ class Verifier:
 
     def _v4_key(self, path: str, host: str) -> str:
         """Return the key: the signed host decides whether the path begins with the bucket."""
+        _, path = self._split_path(path)
         if host.startswith(f"{self._bucket}.") or (not self._endpoint.path_style and host == self._store_host):
             return _decode_key(path[1:])
         bucket, _, object_path = path[1:].partition("/")
         if unquote(bucket) != self._bucket or not object_path:
             raise SignatureRejected("AccessDenied", "the signature is for another bucket")
         return _decode_key(object_path)
+
+    def _split_path(self, path: str) -> tuple[str, str]:
+        """Return the path of the store's URL, "" if the path does not begin with it, and the rest."""
+        base = self._endpoint.base_path
+        return (base, path[len(base) :]) if base and path.startswith(f"{base}/") else ("", path)
 
     def _find_signers(self, access_key_id: str) -> _Signers:
         if access_key_id not in self._signers:

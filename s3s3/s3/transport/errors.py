@@ -21,6 +21,22 @@ class ConnectFailed(TransportError):
     """No connection; `__cause__` is the reason."""
 
 
+class TlsFileInvalid(Exception):
+    """A file of certificates or a key cannot be used; the cause of a ConnectFailed."""
+
+    def __init__(self, setting: str, path: str, reason: OSError) -> None:
+        super().__init__(f"cannot use {setting} {path}: {getattr(reason, 'reason', None) or reason.strerror or reason}")
+        self.setting = setting
+
+
+class ProxyRefused(Exception):
+    """A proxy has not opened a tunnel; `status` is that of its response, 0 for none. The cause of a ConnectFailed."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class ConnectionLost(TransportError):
     """The connection was lost; `__cause__` is the reason, None if the peer closed it."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 
 from ...tasks import timeout
+from .connecting import Proxy, TlsContext, TlsSettings, connect
 from .connection import Connection
-from .errors import ConnectFailed
+from .errors import ConnectFailed, ProxyRefused, TlsFileInvalid
 from .framing import HeadParser
 from .limits import Timeouts
 
@@ -17,10 +17,25 @@ MAX_LATE_S = 2.0
 
 
 class Pool:
-    """At most `connections` connections to host:port. When all are in use, `acquire` waits, in order."""
+    """At most `connections` connections to host:port. When all are in use, `acquire` waits, in order.
 
-    def __init__(self, host: str, port: int, *, is_secure: bool, connections: int, timeouts: Timeouts) -> None:
-        self._host, self._port, self._is_secure = host, port, is_secure
+    Args:
+        tls: None: plain HTTP.
+        proxy: None: connect directly.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: TlsSettings | None,
+        connections: int,
+        timeouts: Timeouts,
+        proxy: Proxy | None = None,
+    ) -> None:
+        self._host, self._port, self._proxy = host, port, proxy
+        self._tls = None if tls is None else TlsContext(tls)
         self._limit = connections
         self._timeouts = timeouts
         self._head_parser = HeadParser()
@@ -28,7 +43,6 @@ class Pool:
         self._open: set[Connection] = set()
         self._in_use = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
-        self._tls: ssl.SSLContext | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._check_due_s = 0.0
         self._closed = False
@@ -47,15 +61,14 @@ class Pool:
                 return connection
             self._drop(connection)
         try:
-            if self._is_secure and self._tls is None:
-                self._tls = ssl.create_default_context()
+            tls = None if self._tls is None else self._tls.current()
             async with timeout(self._timeouts.connect_s):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(loop, self._head_parser.parse), self._host, self._port, ssl=self._tls
+                connection = await connect(
+                    lambda: Connection(loop, self._head_parser.parse), self._host, self._port, tls, self._proxy
                 )
         except BaseException as error:
             self._release_slot()
-            if isinstance(error, OSError | asyncio.TimeoutError | UnicodeError):
+            if isinstance(error, OSError | asyncio.TimeoutError | UnicodeError | ProxyRefused | TlsFileInvalid):
                 raise ConnectFailed from error
             raise
         self._open.add(connection)

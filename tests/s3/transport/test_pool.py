@@ -18,7 +18,7 @@ from tests.s3.raw_server import RawServer, eventually, respond, response
 
 @asynccontextmanager
 async def pool_of(server: RawServer, connections: int, **timeouts: float) -> AsyncIterator[Pool]:
-    pool = Pool("127.0.0.1", server.port, is_secure=False, connections=connections, timeouts=Timeouts(**timeouts))
+    pool = Pool("127.0.0.1", server.port, tls=None, connections=connections, timeouts=Timeouts(**timeouts))
     try:
         yield pool
     finally:
