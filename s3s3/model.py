@@ -168,13 +168,18 @@ class Notification:
 class Entry(NamedTuple):
     """An object in a listing. It has the first four fields of `s3.ObjectInfo`, which also has the headers.
 
-    `key` is its name in the source bucket, `etag` has no quotes, `modified_ms` is Unix time by the store's clock.
+    `key` is its name in the source bucket, `etag` has no quotes, `modified_ms` is Unix time by the store's clock; 0 if
+    unknown.
     """
 
     key: str
     size_bytes: int
     etag: str
     modified_ms: int = 0
+
+    def is_modified_since(self, since_ms: int) -> bool:
+        """Return whether it may have been modified since then: an unknown time counts as modified."""
+        return self.modified_ms >= since_ms or not self.modified_ms
 
 
 def md5_of_etag(etag: str) -> str | None:

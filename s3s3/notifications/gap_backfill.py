@@ -136,7 +136,7 @@ class GapBackfill:
         """Enqueue what the source lists as modified since then; return the number of keys."""
         count = 0
         async for page in self._source.pages():
-            modified = [entry.key for entry in page if entry.modified_ms >= since_ms and self._matches(entry.key)]
+            modified = [entry.key for entry in page if entry.is_modified_since(since_ms) and self._matches(entry.key)]
             count += len(modified)
             await self._jobs.enqueue([JobRequest(key, tuple(destinations)) for key in modified], Lane.BULK)
             while (await self._jobs.stats()).bulk > MAX_QUEUED:

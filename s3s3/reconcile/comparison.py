@@ -118,7 +118,7 @@ class Comparison:
         self._summary.source_entries += len(selected) - [source for _, source, _ in selected].count(None)
         if since_ms is None:
             return selected
-        recent = [row for row in selected if row[1] is None or row[1].modified_ms >= since_ms]
+        recent = [row for row in selected if row[1] is None or row[1].is_modified_since(since_ms)]
         self._summary.skipped_entries += len(selected) - len(recent)
         return recent
 

@@ -4,6 +4,7 @@ from .attributes import TAGGING
 from .boto3_bridge import create_resource
 from .bucket_admin import BucketAdmin
 from .client import Store
+from .dates import any_date_ms
 from .error_mapping import not_from_store
 from .listing import Page
 from .objects import (
@@ -25,5 +26,6 @@ from .transport.limits import Timeouts
 
 __all__ = ["RECORDED_ETAG", "RECORDED_HEADERS", "TAGGING", "BodyReader", "BucketAdmin", "Credentials", "ObjectInfo",
            "ObjectStream", "Page", "Priority", "PutResult", "RateLimiter", "Source", "Spool", "SpooledBody", "Store",
-           "Timeouts", "TlsSettings", "create_resource", "http_date_ms", "internal_error", "not_from_store",
+           "Timeouts", "TlsSettings", "any_date_ms", "create_resource", "http_date_ms", "internal_error",
+           "not_from_store",
 ]  # fmt: skip

@@ -99,7 +99,7 @@ class ObjectAttributes:
         encoded_key = self._mapper.encoded_key(key)
         request = Request("PUT", key, encoded_key, [("tagging", None)], headers, body, len(body))
         response = await self._requester.call(request, check_lease=check_lease, priority=Priority.STARTED)
-        if not response.content and has_store_header(response.headers):
+        if response.status != 202 and not response.content and has_store_header(response.headers):
             return
         stored = parse_qsl((await self.tags(key)).get(TAGGING, ""), keep_blank_values=True)
         if sorted(stored) != sorted(pairs):

@@ -26,6 +26,7 @@ from .objects import (
     is_encrypted,
     is_from_store,
     object_info,
+    plain_etag,
     strong_etag,
 )
 from .request import (
@@ -294,7 +295,7 @@ class Store:
         response = await self._requester.call(request, check_lease=check_lease, retry=isinstance(body, bytes),
                                               retry_mismatch=is_hashed)  # fmt: skip
         written = PutResult(strong_etag(response.headers), is_encrypted(response.headers), response.indeterminate)
-        if written.etag == md5.hex() and not written.encrypted:
+        if written.etag == md5.hex() and not written.encrypted and response.status != 202:
             return written
         return await self._confirm_put(key, size_bytes, md5.hex(), written)
 
@@ -339,7 +340,8 @@ class Store:
             signed["x-amz-metadata-directive"] = "REPLACE"
         request = Request("PUT", key, self._mapper.encoded_key(key), headers=signed)
         response = await self._requester.call(request, check_lease=check_lease)
-        return PutResult(etag_in_body(response.content), is_encrypted(response.headers), response.indeterminate)
+        etag = plain_etag(etag_in_body(response.content))
+        return PutResult(etag, is_encrypted(response.headers), response.indeterminate)
 
     async def delete(self, key: str, *, check_lease: LeaseCheck = no_check) -> bool:
         """Delete an object; a missing one counts as deleted. `check_lease` and errors as for `put`.
@@ -353,7 +355,9 @@ class Store:
             response = await self._requester.call(request, check_lease=check_lease)
         except NoSuchKey as error:
             return error.indeterminate
-        is_proven = response.status == 204 or (not response.content and has_store_header(response.headers))
+        is_proven = response.status == 204 or (
+            response.status == 200 and not response.content and has_store_header(response.headers)
+        )
         if not is_proven and await self._head_after_write(key, response.indeterminate) is not None:
             message = "answered without deleting the object"
             raise self._without_effect("DELETE", key, message, response.indeterminate)

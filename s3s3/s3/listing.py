@@ -16,15 +16,15 @@ import re
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice, pairwise
 from typing import Literal
 from urllib.parse import unquote_to_bytes
 
 from ..errors import ListingOutOfOrder, StoreRefused, UnexpectedResponse
 from ..model import Endpoint, Entry
+from .dates import listed_date_ms
 from .error_mapping import not_from_store
-from .objects import EPOCH
+from .objects import plain_etag
 from .request import KeyMapper, Priority, Request, S3Requester, internal_error
 from .xml import parse, unescape
 
@@ -213,10 +213,12 @@ def parse_page(body: bytes, rename: Callable[[str], str] | None = None) -> ListP
             raise ValueError(f"it has a key of more than {MAX_LISTED_KEY_CHARACTERS} characters")  # noqa: TRY301
         if ">W/" in text:  # weak ETags, which prove nothing about bytes (RFC 9110, 8.8.1)
             fields = [(key, at, "" if etag.startswith("W/") else etag, size) for key, at, etag, size in fields]
+        is_truncated = _boolean(header["IsTruncated"], "IsTruncated")
+        etags = [etag.strip('" \r\n\t') for _, _, etag, _ in fields]
         names = keys if rename is None else [rename(key) for key in keys]
         entries = [
-            Entry(name, int(size), etag.strip('"'), _iso_time_ms(modified))
-            for name, (_, modified, etag, size) in zip(names, fields)  # noqa: B905  # equal lengths; the check is slow
+            Entry(name, int(size), etag if etag.islower() else plain_etag(etag), listed_date_ms(modified))
+            for name, etag, (_, modified, _, size) in zip(names, etags, fields)  # noqa: B905  # equal lengths; slow
         ]
     except ValueError as error:
         raise UnexpectedResponse(f"the response is not a listing: {error}") from error
@@ -224,10 +226,18 @@ def parse_page(body: bytes, rename: Callable[[str], str] | None = None) -> ListP
         entries,
         keys[0] if keys else "",
         keys[-1] if keys else "",
-        is_truncated=header["IsTruncated"] == "true",
+        is_truncated=is_truncated,
         is_v2="KeyCount" in header,
         token=header.get("NextContinuationToken") or header.get("NextMarker") or "",
     )
+
+
+def _boolean(text: str, name: str) -> bool:
+    """Parse a boolean (XML Schema, 3.2.2). Raises ValueError: an unknown value must not end a listing early."""
+    value = {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower())
+    if value is None:
+        raise ValueError(f"its {name} is {text[:40]!r}")
+    return value
 
 
 def _decode(key: str) -> str:
@@ -265,19 +275,10 @@ def _parse(text: str) -> tuple[_Fields, _Header]:
     fields: _Fields = []
     for entry in root.iterfind("Contents"):
         key, modified, size = (entry.findtext(name) for name in ("Key", "LastModified", "Size"))
-        if key is None or modified is None or size is None:
-            raise ValueError("an entry has no Key, LastModified or Size")
+        if key is None or size is None:
+            raise ValueError("an entry has no Key or Size")
         size = size.strip()
         if not _SIZE(size):
             raise ValueError(f"an entry has the size {size[:40]!r}")
-        fields.append((key, modified.strip(), (entry.findtext("ETag") or "").strip(), size))
+        fields.append((key, (modified or "").strip(), (entry.findtext("ETag") or "").strip(), size))
     return fields, header
-
-
-def _iso_time_ms(text: str) -> int:
-    """Parse a LastModified of a listing ("2026-10-06T03:09:27.123Z"). Raises ValueError."""
-    if text[-1:] != "Z" or text[13:14] != ":":  # where fromisoformat would accept an offset
-        raise ValueError(f"{text[:40]!r} is not a UTC time")
-    since = datetime.fromisoformat(text[:19]) - EPOCH
-    fraction = text[20:-1]
-    return (since.days * 86_400 + since.seconds) * 1000 + (int(fraction[:3].ljust(3, "0")) if fraction else 0)

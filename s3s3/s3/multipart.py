@@ -52,10 +52,12 @@ class Multipart:
         headers = {"content-md5": b64encode(md5).decode()}
         request = Request("PUT", key, self._mapper.encoded_key(key), query, headers, body, size_bytes)
         response = await self._call(request, check_lease)
-        etag = strong_etag(response.headers)
-        if not etag or not (is_from_store(response.headers, etag) or has_store_header(response.headers)):
+        headers = response.headers
+        etag = strong_etag(headers)
+        if not etag or not (is_from_store(headers, etag) or has_store_header(headers)):
             raise not_from_store(self._requester.endpoint, "PUT", key, f"answered without storing part {number}")
-        return PutResult(etag, is_encrypted(response.headers), False)
+        etag = headers["etag"].strip('" ')  # unchanged: `complete` sends it back to the store
+        return PutResult(etag, is_encrypted(headers), False)
 
     async def complete(self, key: str, upload_id: str, etags: Sequence[str], *, check_lease: LeaseCheck) -> bool:
         """Create the object from its parts, in one attempt: after a second one the effect of the first is unknown.
@@ -89,7 +91,7 @@ class Multipart:
         query: Query = [("encoding-type", "url"), ("prefix", endpoint_key), ("uploads", None)]
         request = Request("LIST", key, "", query)
         root = self._requester.parse(request, await self._requester.call(request, priority=Priority.URGENT))
-        decode = unquote_plus if root.findtext("EncodingType") == "url" else str
+        decode = unquote_plus if (root.findtext("EncodingType") or "").lower() == "url" else str
         uploads = [(upload.findtext("Key") or "", upload.findtext("UploadId") or "") for upload in root.iter("Upload")]
         return [upload_id for uploaded_key, upload_id in uploads if decode(uploaded_key) == endpoint_key]
 

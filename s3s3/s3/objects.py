@@ -1,4 +1,4 @@
-"""Results of S3 calls: response, object metadata and its dates, body stream, PUT result."""
+"""Results of S3 calls: response, object metadata, body stream, PUT result."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from ..errors import IntegrityError, StoreError, StoreUnavailable, UnexpectedResponse
 from ..model import Endpoint
+from .dates import EPOCH, any_date_ms
 from .transport.connection import Connection
 from .transport.errors import ConnectionLost, TransportError
 from .transport.framing import Head
@@ -34,13 +35,10 @@ _STORE_HEADERS = frozenset(("x-amz-request-id", "x-amz-id-2", "x-trans-id", "x-o
 _STORE_HEADER_PREFIXES = ("x-amz-meta-", "x-amz-server-side-encryption", "x-goog-", "x-minio-", "x-rgw-")
 _PAGE_TYPES = ("text/html", "application/xhtml")
 _HEX_DIGITS = "0123456789abcdefABCDEF"
+_MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 #: How much of a body of unknown length is read at a time.
 _CHUNK_BYTES = 256 * 1024
-
-#: In UTC; naive datetimes are twice as fast as aware ones.
-EPOCH = datetime(1970, 1, 1)
-_MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class BodyReader(Protocol):
@@ -198,14 +196,16 @@ def _day_ms(year: str, month: str, day: str) -> int:
 
 
 def http_date_ms(text: str) -> int | None:
-    """Parse an HTTP date ("Tue, 06 Oct 2026 03:09:27 GMT", RFC 9110 5.6.7); None if it is not one."""
+    """Parse an HTTP date ("Tue, 06 Oct 2026 03:09:27 GMT", RFC 9110 5.6.7) or another date; None if it is not one."""
     if not text.isascii():  # int would accept other digits
         return None
     try:
         day_ms = _day_ms(text[12:16], text[8:11], text[5:7])
         hours, minutes, seconds = int(text[17:19]), int(text[20:22]), int(text[23:25])
     except ValueError:
-        return None
+        return any_date_ms(text)
+    if text[25:] != " GMT":
+        return any_date_ms(text)
     if not (0 <= hours < 24 and 0 <= minutes < 60 and 0 <= seconds <= 60):  # 60: a leap second
         return None
     return day_ms + (hours * 3600 + minutes * 60 + seconds) * 1000
@@ -220,9 +220,23 @@ def is_encrypted(headers: Mapping[str, str]) -> bool:
 
 
 def strong_etag(headers: Mapping[str, str]) -> str:
-    """Return the ETag of a response without quotes; "" if it has none, or a weak one (RFC 9110, 8.8.1)."""
+    """Return the ETag of a response as `plain_etag` does; "" if it has none, or a weak one (RFC 9110, 8.8.1)."""
     etag = headers.get("etag", "")
-    return "" if etag.startswith("W/") else etag.strip('"')
+    if etag[:2] in ("W/", "w/"):
+        return ""
+    etag = etag.strip('" ')
+    return etag if etag.islower() else plain_etag(etag)
+
+
+def plain_etag(etag: str) -> str:
+    """Return an ETag without quotes; with lower-case digits if it is an MD5, or one of an upload in parts.
+
+    Alibaba Cloud's OSS sends capitals.
+    """
+    etag = etag.strip('" ')
+    if not etag.islower() and len(etag) >= 32 and not etag[:32].strip(_HEX_DIGITS) and etag[32:33] in ("", "-"):
+        return etag.lower()
+    return etag
 
 
 def is_from_store(headers: Mapping[str, str], etag: str) -> bool:

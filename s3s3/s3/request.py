@@ -49,6 +49,10 @@ Body = bytes | Callable[[], AsyncIterator[bytes]]
 #: Called right before a write is sent; raises LeaseLost if it must not be sent.
 LeaseCheck = Callable[[], None]
 
+#: Statuses of a success. Some stores answer a PUT with 201, and a DELETE with 202, which promises nothing.
+_READ = frozenset((200, 204))
+_WRITTEN = frozenset((200, 201, 202, 204))
+
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~/-]*").fullmatch
 
 
@@ -240,7 +244,7 @@ class S3Requester:
     async def send(
         self, request: Request, *, check_lease: LeaseCheck = no_check, priority: Priority = Priority.NORMAL
     ) -> S3Response:
-        """Send a request once. Return its 200 or 204 response, or the 404 to a HEAD, with the body unread.
+        """Send a request once. Return its response if it is a success, or the 404 to a HEAD, with the body unread.
 
         The limit on the whole response (`Timeouts`) applies until `S3Response.lift_deadline`.
 
@@ -281,7 +285,8 @@ class S3Requester:
             if store_ms is not None:  # a Date that was not seen before: its second has just started
                 self._date = date
                 self._clock_offset_ms = store_ms - round(time.monotonic() * 1000)
-        if response.status in (200, 204) or (response.status == 404 and method == "HEAD"):
+        status = response.status
+        if status in (_WRITTEN if method in WRITES else _READ) or (status == 404 and method == "HEAD"):
             return response
         try:
             error_body = await response.read_prefix(RESULT_LIMIT_BYTES)

@@ -20,12 +20,10 @@ from binascii import Error as InvalidEncoding
 from binascii import a2b_base64, a2b_qp
 from collections import OrderedDict
 from collections.abc import Mapping
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from urllib.parse import unquote_to_bytes
 
 from ..errors import AccessDenied, IntegrityError, InvalidKey, NoSuchBucket, NoSuchKey, StoreError, StoreUnavailable
-from ..s3 import RECORDED_ETAG, ObjectInfo
+from ..s3 import RECORDED_ETAG, ObjectInfo, any_date_ms
 
 #: Largest sum of the names and values of an object's user metadata on AWS (S3 user guide, "Working with object
 #: metadata"), and most items in Swift (`max_meta_count` of swift.conf).
@@ -130,8 +128,8 @@ def _may_return(name: str, value: str, returned: str) -> bool:
     if name == "content-encoding":
         return [coding.strip() for coding in value.split(",")] == [coding.strip() for coding in returned.split(",")]
     if name == "expires":
-        time_s = _time_s(value)
-        return time_s is not None and time_s == _time_s(returned)
+        time_ms = any_date_ms(value)
+        return time_ms is not None and time_ms == any_date_ms(returned)
     wanted, found = value.encode("utf-8", "surrogateescape"), returned.encode("utf-8", "surrogateescape")
     if _PRINTABLE(wanted):
         decoded = _decode_words(wanted)
@@ -158,14 +156,3 @@ def _decode_words(value: bytes) -> bytes | None:
         except InvalidEncoding:
             return None
     return decoded
-
-
-def _time_s(text: str) -> float | None:
-    """Return an HTTP date in any of its forms (RFC 9110, 5.6.7) or an ISO 8601 time as Unix time; None for others."""
-    for parse in (parsedate_to_datetime, datetime.fromisoformat):
-        try:
-            time = parse(text.replace("Z", "+00:00"))
-        except (ValueError, TypeError, IndexError, OverflowError):
-            continue
-        return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).timestamp()
-    return None

@@ -370,6 +370,8 @@ def test_a_key_that_looks_like_a_field_is_not_one() -> None:
         ("2026-10-05T21:09:27.5Z", 1_791_234_567_500),
         ("2026-10-05T21:09:27.250999999Z", 1_791_234_567_250),
         ("1969-12-31T23:59:59.000Z", -1000),
+        ("2026-10-05T23:09:27.250+02:00", 1_791_234_567_250),
+        ("Mon, 05 Oct 2026 21:09:27 GMT", 1_791_234_567_000),
     ],
 )
 def test_times_are_parsed_to_the_millisecond(when: str, expected_ms: int) -> None:
@@ -386,8 +388,6 @@ def test_times_are_parsed_to_the_millisecond(when: str, expected_ms: int) -> Non
         page(swift("a")).replace(b"<IsTruncated>false</IsTruncated>", b""),
         page(swift("a").replace("<Size>7</Size>", "")),
         page(swift("a").replace("<Size>7", "<Size>many")),
-        page(swift("a").replace(WHEN, "yesterday")),
-        page(swift("a").replace(WHEN, "2026-10-05T21:09:27.250+02:00")),
         page(swift("a").replace(">a<", ">%FF<")),
         b'<!DOCTYPE a [<!ENTITY b "c">]>' + page(swift("a")),
         b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "c">]><ListBucketResult>&b;</ListBucketResult>',

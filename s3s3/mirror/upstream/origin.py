@@ -352,7 +352,7 @@ def _expected_md5(headers: Mapping[str, str]) -> str:
         content_md5 = b""
     if len(content_md5) == 16:
         return content_md5.hex()
-    return md5_of_etag(headers.get("etag", "").strip('"')) or ""
+    return md5_of_etag(strong_etag(headers)) or ""
 
 
 def _unavailable(key: str, url: ParsedUrl, error: aiohttp.ClientError | TransportError) -> StoreUnavailable:

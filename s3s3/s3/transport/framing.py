@@ -25,6 +25,8 @@ _AFTER_STATUS = ("", " ")
 _MAX_LENGTH_DIGITS = 18
 #: A value with no blank at its ends. `[^\r]` takes half the time of a class of several characters.
 _VALUE = "([!-~][^\\r]*)(?<! )"
+#: Headers without a list of values; some proxies send them twice.
+_SINGLE_HEADERS = frozenset(("content-length", "content-type", "date", "etag", "last-modified"))
 _FOLDED_WORDS = "?=\n =?"
 _TOO_LONG = "more bytes than the response announced"
 
@@ -76,7 +78,7 @@ def parse_head(raw: bytes | bytearray) -> Head:
         if not colon or name[-1] <= " ":
             raise ValueError("a header line without a name")
         name, value = name.lower(), value.strip(" \t")
-        if name in headers and not (name == "content-length" and value == headers[name]):
+        if name in headers and not (name in _SINGLE_HEADERS and value == headers[name]):
             repeated.setdefault(name, [headers[name]]).append(value)
         else:
             headers[name] = value
