@@ -19,16 +19,20 @@ class BadMessage(ValueError):
         self.kind = kind
 
 
-def parse_message(message: bytes) -> str:
+def parse_message(message: bytes, size_bytes: int | None = None) -> str:
     """Return the key in a message; the message is the key, in UTF-8.
+
+    Args:
+        size_bytes: of the whole message, if this is only its beginning.
 
     Raises:
         BadMessage: it is empty, longer than a key can be, or not valid UTF-8.
     """
     if not message:
         raise BadMessage("empty", "empty message")
-    if len(message) > MAX_KEY_BYTES:
-        raise BadMessage("too_long", f"{len(message):,} bytes; a key has at most {MAX_KEY_BYTES:,}")
+    size_bytes = size_bytes or len(message)
+    if size_bytes > MAX_KEY_BYTES:
+        raise BadMessage("too_long", f"{size_bytes:,} bytes; a key has at most {MAX_KEY_BYTES:,}")
     try:
         return message.decode()
     except UnicodeDecodeError as error:
@@ -48,10 +52,11 @@ def check_key(text: str) -> str:
     return text
 
 
-def printable_message(message: bytes) -> str:
-    """Return a message as printable text, with invalid UTF-8 escaped; long ones are cut."""
+def printable_message(message: bytes, size_bytes: int | None = None) -> str:
+    """Return a message as printable text, with invalid UTF-8 escaped; long ones are cut. Args: see `parse_message`."""
+    size_bytes = size_bytes or len(message)
     text = message[:MAX_KEY_BYTES].decode("utf-8", "backslashreplace")
-    return text if len(message) <= MAX_KEY_BYTES else f"{text}... ({len(message):,} bytes)"
+    return text if size_bytes <= MAX_KEY_BYTES else f"{text}... ({size_bytes:,} bytes)"
 
 
 def log_enqueued(route: str, keys: Iterable[str], source: str) -> None:

@@ -80,7 +80,7 @@ class PubSubSource:
         self._health = SourceHealth(f"channel {channel}", 0, count)
         self._retry = RedisRetry()
         scripts = LuaScripts(jobs.client, __package__, jobs.prefix, folder="lua")
-        self._buffer = MessageBuffer(channel)
+        self._buffer = MessageBuffer(channel, is_leader=lambda: self.is_leader)
 
         def route_token() -> str:
             return jobs.route_token
@@ -138,10 +138,9 @@ class PubSubSource:
     async def _enqueue_batch(self) -> None:
         """Enqueue messages in order. At a returned ping everything before it is on the queue: advance the watermark."""
         batch: list[BufferedMessage] = []
-        messages = self._buffer.messages
         try:
-            while messages and len(batch) < MAX_BATCH:
-                message = messages.popleft()
+            while self._buffer.messages and len(batch) < MAX_BATCH:
+                message = self._buffer.pop()
                 batch.append(message)
                 if message.text is not None:
                     continue
@@ -160,18 +159,20 @@ class PubSubSource:
                     self._last_checkpoint_recorded.set()
             await self._enqueue(batch)
         except BaseException:
-            messages.extendleft(reversed(batch))  # an internal error, or a cancellation: the next call enqueues them
+            self._buffer.put_back(batch)  # an internal error, or a cancellation: the next call enqueues them
             raise
-        if not messages:
+        if not self._buffer.messages:
             self._buffer.changed.clear()
 
     async def _enqueue(self, batch: Sequence[BufferedMessage]) -> None:
         requests = []
-        for text in (message.text for message in batch if message.text is not None):
+        for message in batch:
+            if message.text is None:
+                continue
             try:
-                key = parse_message(text)
+                key = parse_message(message.text, message.size_bytes)
             except BadMessage as bad:
-                printable = printable_message(text)
+                printable = printable_message(message.text, message.size_bytes)
                 self._health.count_bad(bad, printable, "kept as a dead letter of (message)")
                 await self._retry.run(partial(self._jobs.dead_letter_message, printable, str(bad)))
                 continue

@@ -8,11 +8,13 @@ import logging
 import secrets
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
 from ..errors import RedisUnavailable, SubscriptionStale
+from ..model import MAX_KEY_BYTES
 from ..queue.base import boottime_s
 from ..queue.connection import subscriber
 from ..queue.redis_calls import INITIAL_BACKOFF_S, MAX_BACKOFF_S, translate_errors
@@ -26,8 +28,15 @@ PING_INTERVAL_S = 2.0
 #: A subscription that has not received a ping for this long is replaced, in s.
 STALE_AFTER_S = 10.0
 
-#: Messages kept while Redis accepts no jobs. More are discarded, which leaves a gap to backfill.
-MAX_MESSAGES = 500_000
+#: What is kept of messages that are not enqueued yet. Of more, the oldest are discarded; at a leader that leaves a gap
+#: to backfill. With the usual keys of 40 bytes, these are 280,000 messages.
+MAX_BUFFER_BYTES = 64 * 1024 * 1024
+
+#: What a buffered message takes besides its text, in bytes (measured with CPython 3.11).
+MESSAGE_OVERHEAD_BYTES = 200
+
+#: What is kept of a message that is too long for a key.
+MAX_TEXT_BYTES = MAX_KEY_BYTES + 1
 
 #: Published on the checkpoint channel by a leader that has resigned.
 NO_LEADER = b""
@@ -43,26 +52,35 @@ class BufferedMessage(NamedTuple):
     Attributes:
         at_s: when it was received; for a ping, when it was sent. On the clock of `boottime_s`.
         subscribed_s: when the subscription that received it began. It has received every message since then.
+        text: its first `MAX_TEXT_BYTES`.
+        size_bytes: of the whole message.
     """
 
     at_s: float
     subscribed_s: float
     text: bytes | None = None
     checkpoint: bytes | None = None
+    size_bytes: int = 0
 
 
 class MessageBuffer:
     """What a subscription received and is not enqueued yet.
 
+    Args:
+        is_leader: whether this listener has to enqueue them.
+
     Attributes:
         messages: oldest first.
+        size_bytes: what they take.
         subscribed_s: when the current subscription began, on the clock of `boottime_s`.
         changed: set when messages were received, or may be enqueued now.
         leader_resigned: set when the leader has resigned.
     """
 
-    def __init__(self, channel: str) -> None:
+    def __init__(self, channel: str, *, is_leader: Callable[[], bool] = lambda: True) -> None:
         self._channel = channel
+        self._is_leader = is_leader
+        self.size_bytes = 0
         self.messages: deque[BufferedMessage] = deque()
         self.subscribed_s = self._discarded_to_s = boottime_s()
         self.changed = asyncio.Event()
@@ -81,12 +99,19 @@ class MessageBuffer:
         self.subscribed_s = boottime_s()
 
     def on_message(self, text: bytes) -> None:
-        if len(self.messages) >= MAX_MESSAGES:
+        if self.size_bytes >= MAX_BUFFER_BYTES:
+            self._discard_half()
+        size_bytes = len(text)
+        self._append(BufferedMessage(boottime_s(), self.subscribed_s, text[:MAX_TEXT_BYTES], size_bytes=size_bytes))
+
+    def _discard_half(self) -> None:
+        count = 0
+        while self.messages and self.size_bytes > MAX_BUFFER_BYTES // 2:
+            self._discarded_to_s = max(self._discarded_to_s, self.pop().at_s)
+            count += 1
+        if self._is_leader():
             log.error("channel %s: Redis accepts no jobs and the buffer is full: %d messages discarded; they will be "
-                      "backfilled", self._channel, len(self.messages))  # fmt: skip
-            self.messages.clear()
-            self._discarded_to_s = boottime_s()
-        self._append(BufferedMessage(boottime_s(), self.subscribed_s, text))
+                      "backfilled", self._channel, count)  # fmt: skip
 
     def on_ping(self, sent_s: float) -> None:
         # The ping may have been sent a moment before the subscription began.
@@ -100,21 +125,37 @@ class MessageBuffer:
 
     def _append(self, message: BufferedMessage) -> None:
         self.messages.append(message)
+        self.size_bytes += _size_of(message)
         self.changed.set()
+
+    def pop(self) -> BufferedMessage:
+        """Remove the oldest message and return it."""
+        message = self.messages.popleft()
+        self.size_bytes -= _size_of(message)
+        return message
+
+    def put_back(self, messages: Sequence[BufferedMessage]) -> None:
+        """Insert messages that were not enqueued before all others."""
+        self.messages.extendleft(reversed(messages))
+        self.size_bytes += sum(map(_size_of, messages))
 
     def discard_older_than(self, age_s: float) -> None:
         """Discard what was received longer ago than that."""
         oldest_s = boottime_s() - age_s
         while self.messages and self.messages[0].at_s < oldest_s:
-            self.messages.popleft()
+            self.pop()
         self._discarded_to_s = max(self._discarded_to_s, oldest_s)
 
     def skip_to(self, checkpoint: bytes) -> None:
         """Drop what precedes a checkpoint, if it is here: the previous leader has enqueued it."""
         at_s = next((message.at_s for message in self.messages if message.checkpoint == checkpoint), None)
         while at_s is not None and self.messages[0].at_s < at_s - MAX_REORDERING_S:
-            self.messages.popleft()
+            self.pop()
         self.changed.set()
+
+
+def _size_of(message: BufferedMessage) -> int:
+    return MESSAGE_OVERHEAD_BYTES + len(message.text or b"")
 
 
 class Subscription:

@@ -13,6 +13,9 @@ from ..errors import UnexpectedResponse
 #: The largest response to a request that transfers no object, and how much is read of an error response.
 RESULT_LIMIT_BYTES = 64 * 1024
 
+#: Parsed at a time.
+_FED_CHARACTERS = 64 * 1024
+
 
 def parse(text: str) -> Element:
     """Return the root element, with the namespace removed from all tags.
@@ -26,7 +29,8 @@ def parse(text: str) -> Element:
 
     parser = DefusedXMLParser(target=TreeBuilder(), encoding="utf-8", forbid_dtd=True)
     try:
-        parser.feed(text.encode())
+        for start in range(0, len(text), _FED_CHARACTERS):  # in between, other threads run: expat keeps the GIL
+            parser.feed(text[start : start + _FED_CHARACTERS].encode())
         root: Element = parser.close()
     except DTDForbidden as error:
         raise UnexpectedResponse("the XML of the response has a DTD, which s3s3 does not accept") from error

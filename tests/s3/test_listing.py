@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -325,7 +326,7 @@ def test_the_regular_expression_and_the_xml_parser_agree(names: list[str], write
     text = page(*map(write, names)).decode()
     quick = listing._match(text.replace("&quot;", '"'))
     assert quick is not None
-    fields, about = listing._parse(text)
+    fields, about = listing._parse_xml(text)
     assert quick[0] == fields
     assert quick[1].items() <= about.items()
 
@@ -402,3 +403,35 @@ def test_entries_are_renamed() -> None:
     listed = parse_page(page(swift("own/a")), rename=lambda key: "source/" + key[4:])
     assert listed.entries[0].key == "source/a"
     assert listed.last_key == "own/a"
+
+
+def page_of(entry: bytes, count: int) -> bytes:
+    entries = b"".join(entry % number for number in range(count))
+    return b"<ListBucketResult><IsTruncated>false</IsTruncated>%s</ListBucketResult>" % entries
+
+
+FULL_ENTRY = f"<Contents><Key>%06d</Key><LastModified>{WHEN}</LastModified><ETag>{ETAG}</ETag><Size>1</Size>"
+
+
+@pytest.mark.parametrize(
+    ("body", "is_long"),
+    [
+        (page_of(f"{FULL_ENTRY}<StorageClass>STANDARD</StorageClass></Contents>".encode(), 1000), False),
+        (page_of(f"{FULL_ENTRY}<StorageClass>{'x' * 1000}</StorageClass></Contents>".encode(), 1000), True),
+        (page_of(f"{FULL_ENTRY}{'<a/>' * 35}</Contents>".encode(), 1000), True),
+    ],
+    ids=["usual", "many bytes", "many elements"],
+)
+async def test_a_page_that_takes_long_to_parse_does_not_block_the_event_loop(
+    body: bytes, is_long: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def parse(*args: Any) -> Any:
+        threads.append(threading.current_thread())
+        return parse_page(*args)
+
+    monkeypatch.setattr(listing, "parse_page", parse)
+    async with RawServer([respond(response(body=body))]) as server, server.store() as store:
+        assert len(await store.list_after("", 1000)) == 1000
+    assert [thread is not threading.main_thread() for thread in threads] == [is_long]
