@@ -40,14 +40,14 @@ def proxy_for(address: Address, environ: Mapping[str, str] = os.environ) -> Prox
 
 
 def proxy_urls(url: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the proxies for a URL in botocore's form; {} for none."""
+    """Return the proxies for a URL in botocore's form; {} for none. Raises ConfigError if a proxy's URL is invalid."""
     parts = urlsplit(url)
     is_secure = parts.scheme == "https"
     address = Address(parts.hostname or "", parts.port or (443 if is_secure else 80), is_secure, "", "", "")
     if proxy_for(address, environ) is None:
         return {}
     _, proxy_url = _variable(environ, f"{parts.scheme}_proxy", "all_proxy")
-    return {parts.scheme: proxy_url}
+    return {parts.scheme: proxy_url if "://" in proxy_url else f"http://{proxy_url}"}
 
 
 def _variable(environ: Mapping[str, str], *names: str) -> tuple[str, str]:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 from urllib.parse import urljoin
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -38,6 +37,7 @@ from ...s3.objects import (
     is_page,
     strong_etag,
 )
+from ...s3.proxies import proxy_urls
 from ...s3.transport.errors import (
     ConnectionLost,
     ContentMD5Mismatch,
@@ -85,8 +85,8 @@ class Fetched:
 class Origin:
     """Reads objects from URLs, as an async context manager.
 
-    The proxies of the environment (`https_proxy`, `http_proxy`, `no_proxy`) are used. Behind a proxy, that decides
-    which addresses can be reached; what is known here to be a forbidden address is not requested from it.
+    The proxies of the environment are used; see `s3s3.s3.proxies`. Behind a proxy, that decides which addresses can be
+    reached; what is known here to be a forbidden address is not requested from it.
 
     Args:
         name: name for messages.
@@ -114,6 +114,9 @@ class Origin:
         self._timeouts = timeouts
 
     async def __aenter__(self) -> Origin:
+        """Raises ConfigError if the URL of a proxy is invalid."""
+        for scheme in ("http", "https"):
+            proxy_urls(f"{scheme}://host")
         tls = ssl.create_default_context()
         self._direct = self._session(tls, _CheckingResolver(self._rules))
         self._proxied = self._session(tls, aiohttp.ThreadedResolver())
@@ -185,7 +188,7 @@ class Origin:
 
     async def _request(self, key: str, url: ParsedUrl) -> _Response:
         """Send one request; return its response with the body unread."""
-        proxy = _proxy_for(url)
+        proxy = proxy_urls(url.url).get("https" if url.is_secure else "http")
         if proxy is not None:
             with suppress(StoreUnavailable):  # a name that only the proxy can resolve
                 await self._rules.addresses(url.host, url.port)
@@ -337,13 +340,6 @@ class _CheckedBody(BodyReader):
         self._content.close(abort=abort)
 
 
-def _proxy_for(url: ParsedUrl) -> str | None:
-    """Return the environment's proxy for a URL; None: connect directly."""
-    if proxy_bypass(f"{url.host}:{url.port}"):
-        return None
-    return getproxies().get("https" if url.is_secure else "http")
-
-
 def _expected_md5(headers: Mapping[str, str]) -> str:
     """Return the MD5 that Content-MD5, or else the ETag, announces for the body, in hex digits; "" for none."""
     try:
@@ -366,8 +362,6 @@ def _unavailable(key: str, url: ParsedUrl, error: aiohttp.ClientError | Transpor
         reason = "connecting timed out"
     elif isinstance(error, (TransportTimeout, aiohttp.ServerTimeoutError)):
         reason = f"it did not respond in time: {error}"
-    elif isinstance(error, aiohttp.InvalidURL):  # which may contain the proxy's password
-        reason = "its URL, or that of the proxy in the environment, is invalid"
     elif isinstance(error, aiohttp.ClientHttpProxyError):
         reason = f"the proxy refuses to connect: {error.status} {error.message}"
     elif isinstance(error, aiohttp.ClientResponseError):

@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from s3s3.errors import IntegrityError, NoSuchKey, StoreError, StoreUnavailable, UpstreamRefused, UrlForbidden
+from s3s3.errors import (
+    ConfigError,
+    IntegrityError,
+    NoSuchKey,
+    StoreError,
+    StoreUnavailable,
+    UpstreamRefused,
+    UrlForbidden,
+)
 from s3s3.mirror.upstream.origin import Fetched, Origin
 from s3s3.mirror.upstream.url_policy import UrlRules
 from s3s3.s3 import Timeouts
@@ -328,14 +336,21 @@ async def test_a_proxy_that_refuses_https_is_named(
         await (await origin_of(resolving())).fetch("https://far.example.org/x", 100)
 
 
-@pytest.mark.parametrize(
-    ("port", "message"),
-    [("", "cannot connect to the proxy"), ("x", "that of the proxy in the environment, is invalid")],
-)
-async def test_an_unusable_proxy_is_named_without_its_password(
-    origin_of: OpenOrigin, monkeypatch: pytest.MonkeyPatch, port: str, message: str
+@pytest.mark.parametrize("scheme", ["http://", ""])
+async def test_a_proxy_that_cannot_be_reached_is_named_without_its_password(
+    origin_of: OpenOrigin, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
-    monkeypatch.setenv("http_proxy", f"http://user:word@127.0.0.1:{port or free_ports(1)[0]}")
-    with pytest.raises(StoreUnavailable, match=message) as raised:
+    monkeypatch.setenv("http_proxy", f"{scheme}user:word@127.0.0.1:{free_ports(1)[0]}")
+    with pytest.raises(StoreUnavailable, match="cannot connect to the proxy") as raised:
         await (await origin_of(resolving())).fetch("http://far.example.org/x", 100)
+    assert "word" not in str(raised.value)
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTPS_PROXY"])
+async def test_an_invalid_proxy_is_refused_at_the_start(
+    origin_of: OpenOrigin, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "http://user:word@proxy.example.org:x")
+    with pytest.raises(ConfigError, match=f"{variable}: must be the URL of an HTTP proxy") as raised:
+        await origin_of()
     assert "word" not in str(raised.value)
