@@ -288,9 +288,9 @@ print(*{name.partition(".")[0] for name in sys.modules})
 
 @pytest.mark.parametrize(
     ("name", "unneeded"),
-    [("scripts.bucket", {"aiohttp", "boto3", "botocore", "humanize", "pydantic"}),
+    [("scripts.bucket", {"aiohttp", "boto3", "botocore", "humanize", "prometheus_client", "pydantic"}),
      ("scripts.listen", {"boto3", "botocore", "humanize", "jinja2", "pydantic", "pythonjsonlogger"}),
-     ("client", {"aiohttp", "boto3", "botocore", "pydantic"})],
+     ("client", {"aiohttp", "boto3", "botocore", "prometheus_client", "pydantic"})],
 )  # fmt: skip
 def test_slow_libraries_are_imported_lazily(name: str, unneeded: set[str]) -> None:
     """boto3 is for AWS and its keys, SQS and the API; aiohttp is for HTTP servers; pydantic for reading a file."""

@@ -19,11 +19,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from types import MappingProxyType
-from typing import Final, TypeAlias
-
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.registry import Collector
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from .. import __version__
 from ..errors import DestinationTooSlow, JobReleased
@@ -31,6 +27,9 @@ from ..events import COPY_DEFERRED, COPY_FAILED, COPY_FINISHED, DEAD_LETTERED, E
 from ..model import Job, Lane, Outcome, Result, Route
 from ..queue.base import Disposition, DispositionKind, QueueStats
 from .formatting import iso_time
+
+if TYPE_CHECKING:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +54,6 @@ class _Numbers(dict[LabelValues, float]):
     """A number for each combination of label values; 0 by default, without adding a series."""
 
     name: str
-    family_type: type[CounterMetricFamily | GaugeMetricFamily]
 
     def __init__(self, documentation: str, *labels: str) -> None:
         super().__init__()
@@ -66,7 +64,10 @@ class _Numbers(dict[LabelValues, float]):
 
     def collect(self) -> MetricFamily:
         """Return the metric as prometheus_client writes it."""
-        family = self.family_type(self.name, self.documentation, labels=self.labels)
+        from prometheus_client import core  # noqa: PLC0415  slow, and only a scrape needs it
+
+        family_type = core.CounterMetricFamily if isinstance(self, Counter) else core.GaugeMetricFamily
+        family = family_type(self.name, self.documentation, labels=self.labels)
         for values, number in self.items():
             family.add_metric(_as_list(values), number)
         return family
@@ -75,13 +76,9 @@ class _Numbers(dict[LabelValues, float]):
 class Counter(_Numbers):
     """A counter for each combination of label values."""
 
-    family_type = CounterMetricFamily
-
 
 class Gauge(_Numbers):
     """A gauge for each combination of label values."""
-
-    family_type = GaugeMetricFamily
 
 
 class Distribution:
@@ -115,6 +112,8 @@ class Histogram(dict[LabelValues, Distribution]):
 
     def collect(self) -> MetricFamily:
         """Return the metric as prometheus_client writes it."""
+        from prometheus_client.core import HistogramMetricFamily  # noqa: PLC0415  slow, and only a scrape needs it
+
         family = HistogramMetricFamily(self.name, self.documentation, labels=self.labels)
         names = [*map(str, map(float, self.bounds)), "+Inf"]
         for values, distribution in self.items():
@@ -123,8 +122,8 @@ class Histogram(dict[LabelValues, Distribution]):
         return family
 
 
-class Metrics(Collector):
-    """All metrics of a process, in a registry of their own; an attribute's name, after "s3s3_", names the metric.
+class Metrics:
+    """All metrics of a process, a collector of prometheus_client; an attribute's name, after "s3s3_", names the metric.
 
     Args:
         process: add CPU time, memory and descriptors of this process, and Python's version and garbage collections.
@@ -180,12 +179,9 @@ class Metrics(Collector):
             metric.name = f"s3s3_{name}"
         self.build_info[__version__, platform.python_version()] = 1
 
-        self.registry = CollectorRegistry()
-        self.registry.register(self)
-        if process:
-            ProcessCollector(registry=self.registry)
-            PlatformCollector(registry=self.registry)
-            GCCollector(registry=self.registry)
+        self._process = process
+        if process:  # a daemon, which is scraped: import it now, and not while copies are running
+            import prometheus_client  # noqa: F401, PLC0415
 
     def initialize_series(self, route: Route) -> None:
         """Create a route's counters at 0, because Prometheus's rate() misses a series that starts at 1."""
@@ -214,7 +210,15 @@ class Metrics(Collector):
 
     def page(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
-        return generate_latest(self.registry)
+        import prometheus_client as prometheus  # noqa: PLC0415  slow, and only a scrape needs it
+
+        registry = prometheus.CollectorRegistry()
+        registry.register(self)
+        if self._process:
+            prometheus.ProcessCollector(registry=registry)
+            prometheus.PlatformCollector(registry=registry)
+            prometheus.GCCollector(registry=registry)
+        return prometheus.generate_latest(registry)
 
 
 class JobObserver:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -9,6 +10,10 @@ import sys
 
 from .. import __version__
 from .cli import OK, WRONG_USAGE, suggestion
+
+#: Allocations between two garbage collections during the start. Modules and their classes are kept; collecting cycles
+#: among them took 5 percent of the CPU time of a start.
+START_GC_THRESHOLD = 200_000
 
 VERBS = {
     "listen": "run the daemon: copy every object announced by a notification",
@@ -58,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments[0] not in VERBS:
         print(f"s3s3: unknown verb {arguments[0]!r}{suggestion(arguments[0], VERBS)}; see s3s3 --help", file=sys.stderr)
         return WRONG_USAGE
+    gc.set_threshold(START_GC_THRESHOLD)
     status: int = importlib.import_module(f".{arguments[0]}", __package__).main(arguments[1:])
     return status
 
