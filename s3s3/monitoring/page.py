@@ -14,8 +14,9 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from .. import __version__
-from ..queue.base import DeadLetter
+from ..queue.base import PAUSED, DeadLetter
 from ..queue.dead_letters import OTHER_REASONS, DeadLetterGroup
+from ..queue.records import KeyState
 from .fleet import FleetState
 from .formatting import count_noun, duration_text, rate_text, size_text, time_text
 from .heartbeat import ProcessInfo
@@ -33,6 +34,13 @@ _STATES = {
     StoreState.PAUSED: ("paused", "❚❚"),
     StoreState.DOWN: ("down", "▲"),
 }
+
+
+#: The states in which the page lists keys, besides `parked`, which needs a store, with what they are called there.
+_LISTED = (
+    (KeyState.QUEUED.value, "queued"), (KeyState.RUNNING.value, "running"),
+    (KeyState.WAITING.value, "waiting for a retry"), (KeyState.RECHECK.value, "scheduled for a recheck"),
+)  # fmt: skip
 
 
 class Page:
@@ -64,12 +72,18 @@ class Page:
         )  # fmt: skip
         self._templates.globals.update(
             can_act=can_act, style=style, script=script, version=__version__, chart_of=_chart, states=_STATES,
-            encode_command=encode_command, MESSAGES=DeadLetter.MESSAGES, OTHER_REASONS=OTHER_REASONS,
+            encode_command=encode_command, encode_request=encode_request, states_listed=_LISTED, PAUSED=PAUSED,
+            MESSAGES=DeadLetter.MESSAGES, OTHER_REASONS=OTHER_REASONS,
         )  # fmt: skip
 
-    def render(self, parts: Mapping[str, str], message: str = "") -> str:
-        """Return the whole page. `message`: the result of the last action."""
-        return self._render("page", parts=parts, message=message)
+    def render(self, parts: Mapping[str, str], routes: Mapping[str, Sequence[str]], message: str = "") -> str:
+        """Return the whole page.
+
+        Args:
+            routes: the names of the stores of each route.
+            message: the result of the last action.
+        """
+        return self._render("page", parts=parts, routes=routes, message=message)
 
     def parts(self, state: FleetState) -> dict[str, str]:
         """Return the parts of the page by element id."""
@@ -97,6 +111,11 @@ def encode_command(*command: str) -> str:
     Base64, because a form would normalize line breaks, which a key may contain.
     """
     return base64.urlsafe_b64encode(json.dumps(command).encode()).decode()
+
+
+def encode_request(path: str, body: Mapping[str, Any]) -> str:
+    """Return a request of the API, for page.js."""
+    return encode_command(path, json.dumps({name: value for name, value in body.items() if value is not None}))
 
 
 def decode_command(value: str) -> list[str]:

@@ -80,7 +80,8 @@ class StatusPage:
         return await self._response(_result_text(done, int(count)) if is_result else "")
 
     async def _response(self, message: str = "", status: int = 200) -> web.Response:
-        text = self._page.render(await self._current_parts(), message)
+        routes = {reader.route.name: reader.jobs.stores for reader in self.fleet.readers}
+        text = self._page.render(await self._current_parts(), routes, message)
         headers = {
             "Content-Security-Policy": self._page.policy,
             "Cache-Control": "no-store",

@@ -40,7 +40,7 @@ def route_view(text: str) -> RouteView:
 
 def rendered(text: str) -> str:
     page = Page(can_act=True)
-    return page.render(page.parts(FleetState([route_view(text)], 1000, f"!{text}")), f"!{text}")
+    return page.render(page.parts(FleetState([route_view(text)], 1000, f"!{text}")), {text: [text]}, f"!{text}")
 
 
 class Structure(HTMLParser):

@@ -297,7 +297,7 @@ async def test_without_a_token_in_the_configuration_there_are_no_buttons(client:
     await dead_letter(jobs, "k")
     async with visiting(client, token=None) as session:
         text = await page(session)
-        assert "<button" not in text
+        assert not re.search(r'name="command"|data-api=', text)
         assert "Read-only" in text
         assert (await press(session, "drop", "images", "swift", "k", token=""))[0] == 403
     assert (await jobs.stats()).dead_letters["swift"] == 1
@@ -319,6 +319,6 @@ async def test_an_unknown_command_changes_nothing(client: Redis, jobs: RedisJobQ
 async def test_the_message_cannot_be_chosen_by_the_url(client: Redis) -> None:
     async with visiting(client) as session:
         text = await page(session, "/?done=<script>&count=1")
-        assert 'class="message"' not in text
-        assert 'class="message"' not in await page(session, "/?done=drop&count=²")
+        assert 'role="status" hidden></p>' in text
+        assert 'role="status" hidden></p>' in await page(session, "/?done=drop&count=²")
         assert "3 dead letters dropped" in await page(session, "/?done=drop&count=3")
