@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from . import s3
 from .config import WorkerSettings
 from .errors import ConfigError
+from .events import DELETIONS_WITHHELD, log_event
 from .model import Endpoint, Job, Lane, Outcome, Result, Route
 from .monitoring.log import log_fields
 from .monitoring.metrics import Metrics
@@ -160,7 +161,7 @@ def log_incomplete(summary: ReconcileSummary) -> None:
     for name, error in summary.errors.items():
         log.warning("could not compare %s: %s", name, error)
     for name, reason in summary.deletions_withheld.items():
-        log.warning("deletions withheld at %s: %s", name, reason)
+        log_event(log, DELETIONS_WITHHELD, reason, route=summary.route, destination=name)
 
 
 def _with_names(items: Item | Sequence[Item]) -> list[tuple[str, Item]]:

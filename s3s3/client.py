@@ -24,6 +24,7 @@ from . import config as configuration
 from .api import Connection, copy_one, log_incomplete, route_of
 from .config import Config, with_buckets
 from .errors import S3S3Error
+from .events import RECONCILE_FAILED, log_event
 from .listener import listen, route_listeners, sources_for
 from .monitoring.metrics import Metrics
 from .notifications.chaining import claim_downstream, on_copied_for
@@ -123,7 +124,7 @@ class BucketClient:
                     )  # fmt: skip
                     summary = await run_exclusive(route.name, jobs, run)
             except S3S3Error as error:
-                log.warning("route %s: reconcile failed: %s", route.name, error)
+                log_event(log, RECONCILE_FAILED, str(error), route=route.name)
                 errors.append(error)
                 continue
             log.info("route %s: %s", route.name, summary.text)

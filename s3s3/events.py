@@ -137,6 +137,54 @@ BACKFILL_FAILED = Event(
     meaning="The gap stays open and is backfilled again at `next_attempt`.",
     action="Read the reason; `s3s3 check` shows what the stores answer. A complete `s3s3 bucket` closes the gap, too.",
 )  # fmt: skip
+RECONCILE_FINISHED = Event(
+    "reconcile finished", logging.INFO, is_state=True,
+    meaning="A listener has compared everything on its schedule; the line has the number of objects and outcomes.",
+    action="Nothing. `failed` copies are in `s3s3 jobs`.",
+)  # fmt: skip
+RECONCILE_INCOMPLETE = Event(
+    "reconcile incomplete", logging.WARNING, is_state=True,
+    meaning="A listener has compared what it could; the destinations of the line could not be listed.",
+    action="`s3s3 check` shows what these stores answer. Only they are compared again, earlier than scheduled.",
+)  # fmt: skip
+RECONCILE_FAILED = Event(
+    "reconcile failed", logging.WARNING,
+    meaning="Nothing was compared: the source could not be listed, or Redis is unavailable. It is tried again.",
+    action="Read the reason; `s3s3 check` shows what the source and Redis answer.",
+)  # fmt: skip
+DELETIONS_WITHHELD = Event(
+    "deletions withheld", logging.WARNING,
+    meaning="A comparison would have deleted more than `max_delete` of a destination, or the source is empty.",
+    action="Find out whether the source is right; `s3s3 bucket --dry-run --report FILE` lists the keys. Then see "
+    "`max_delete` and `--allow-empty`.",
+)  # fmt: skip
+ROUTE_NOT_READY = Event(
+    "route not ready", logging.WARNING,
+    meaning="At its start, a listener cannot use a store of the route. It runs, and works where it can.",
+    action="Read the reason, which names the setting where one is wrong.",
+)  # fmt: skip
+NOTIFICATIONS_FAILED = Event(
+    "notifications failed", logging.WARNING,
+    meaning="A source of notifications (`source`: a stream, SQS, a webhook) does not work. It is tried until it does; "
+    "what it holds is not lost.",
+    action="Read the reason; `/readyz` shows it as long as it lasts.",
+)  # fmt: skip
+NOTIFICATIONS_RECOVERED = Event(
+    "notifications recovered", logging.INFO, is_state=True,
+    meaning="The source of notifications works again.",
+    action="Nothing.",
+)  # fmt: skip
+REDIS_UNAVAILABLE = Event(
+    "Redis unavailable", logging.WARNING,
+    meaning="Redis does not answer, or refuses requests. Every call is repeated until it answers. Jobs that run go on; "
+    "new ones wait.",
+    action="Start Redis, or correct `[pubsub] url`, as the reason says.",
+)  # fmt: skip
+REDIS_AVAILABLE = Event(
+    "Redis available", logging.WARNING,
+    meaning="Redis answers again; the work continues by itself.",
+    action="Nothing. If it has lost data, `gap detected` follows.",
+)  # fmt: skip
 OPERATOR_ACTION = Event(
     "operator action", logging.WARNING, is_state=True,
     meaning="A client with the token of `[http]` changed something: the line names the action (retry, drop, pause, "

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from . import config as configuration
 from .config import Config
 from .errors import AccessDenied, ConfigError, NoSuchBucket, RouteConflict, S3S3Error
+from .events import ROUTE_NOT_READY, log_event
 from .monitoring.formatting import duration_text
 from .monitoring.metrics import Metrics
 from .notifications.chaining import on_copied_for
@@ -205,7 +206,7 @@ async def _source_denial(stores: RouteStores) -> S3S3Error | None:
         # A bare AccessDenied may concern only listing; GETs may be permitted.
         if store is stores.source and isinstance(error, NoSuchBucket | AccessDenied) and error.code != "AccessDenied":
             denial = error
-        log.warning("route %s is not ready: %s", stores.route.name, error)
+        log_event(log, ROUTE_NOT_READY, str(error), route=stores.route.name, destination=store.name)
     return denial
 
 

@@ -17,24 +17,24 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = """
     errors          -
+    events          -
     model           -
     tasks           -
-    events          -
     config          errors model
     http_server     errors config
     s3              errors model tasks
-    queue           errors model tasks config
+    queue           errors events model tasks config
     monitoring      errors events model tasks config http_server queue
     transfer        errors model tasks config s3 monitoring
     worker          errors events model tasks s3 queue monitoring
     notifications   errors events model tasks config http_server s3 queue monitoring worker
-    reconcile       errors model tasks config s3 queue monitoring transfer worker
+    reconcile       errors events model tasks config s3 queue monitoring transfer worker
     mirror          errors model tasks config http_server s3 queue monitoring transfer worker
     operations      errors model events tasks config s3 queue monitoring transfer
-    listener        errors tasks config queue monitoring transfer worker notifications reconcile
-    api             errors model tasks config s3 monitoring transfer reconcile
+    listener        errors events tasks config queue monitoring transfer worker notifications reconcile
+    api             errors events model tasks config s3 monitoring transfer reconcile
     programs        model tasks config s3 queue monitoring transfer notifications api
-    client          errors tasks config monitoring transfer notifications reconcile listener api
+    client          errors events tasks config monitoring transfer notifications reconcile listener api
     scripts         errors model tasks config s3 queue monitoring transfer notifications reconcile mirror operations \
                     listener
     __main__        scripts

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from ..events import NOTIFICATIONS_FAILED, NOTIFICATIONS_RECOVERED, log_event
 from ..model import Notification
 from ..monitoring.formatting import duration_text
 from ..tasks import Restarts
@@ -91,7 +92,7 @@ class SourceHealth:
         if not self._has_worked:
             log.info("%s: receiving notifications", self._name)
         if self._has_logged_problem:
-            log.warning("%s: works again", self._name)
+            log_event(log, NOTIFICATIONS_RECOVERED, source=self._name)
         self._has_worked, self._has_logged_problem = True, False
         self._last_success_s = time.monotonic()
         self.problem = ""
@@ -99,7 +100,7 @@ class SourceHealth:
     def record_failure(self, reason: str) -> None:
         """Record that the source does not work; log it if the reason is new."""
         if reason != self.problem:
-            log.warning("%s: retrying until it works: %s", self._name, reason)
+            log_event(log, NOTIFICATIONS_FAILED, reason, source=self._name)
         self.problem, self._has_logged_problem = reason, True
 
     def count_bad(self, bad: BadMessage, text: str, consequence: str) -> None:

@@ -14,6 +14,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from ..errors import RedisUnavailable
+from ..events import REDIS_AVAILABLE, REDIS_UNAVAILABLE, log_event
 from ..tasks import backoff_s, wait_with_timeout
 
 log = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ class RedisRetry:
                 response = await call()
             except RedisUnavailable as error:
                 if self._is_available:
-                    log.warning("retrying until Redis is available: %s", error)
+                    log_event(log, REDIS_UNAVAILABLE, str(error))
                 self._is_available = False
                 failures += 1
                 delay_s = backoff_s(failures, INITIAL_BACKOFF_S, MAX_BACKOFF_S)
@@ -139,7 +140,7 @@ class RedisRetry:
                     raise
             else:
                 if not self._is_available:
-                    log.warning("Redis is available again")
+                    log_event(log, REDIS_AVAILABLE)
                 self._is_available = True
                 return response
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 
 from ..config import WorkerSettings
 from ..errors import ReconcileInProgress, RedisUnavailable, S3S3Error
+from ..events import DELETIONS_WITHHELD, RECONCILE_FAILED, RECONCILE_FINISHED, RECONCILE_INCOMPLETE, log_event
+from ..monitoring.formatting import iso_time
 from ..queue.redis_queue import RedisJobQueue
 from ..queue.tracker import MAX_OUTAGE_S, OutcomeTracker
 from ..tasks import backoff_s
@@ -69,9 +71,13 @@ class PeriodicReconcile:
         await run_exclusive(
             self._route, self._jobs, reconcile, wait_for_lock=wait_for_lock, progress=lambda: summary.progress
         )
-        log.log(logging.WARNING if summary.errors else logging.INFO, "route %s: %s", self._route, summary.text)
+        event = RECONCILE_INCOMPLETE if summary.errors else RECONCILE_FINISHED
+        log_event(
+            log, event, summary.text, route=self._route, destination=",".join(summary.errors or summary.counts),
+            duration_s=round(summary.seconds, 3), bytes=summary.copied_bytes,
+        )  # fmt: skip
         for name, reason in summary.deletions_withheld.items():
-            log.warning("route %s: deletions withheld at %s: %s", self._route, name, reason)
+            log_event(log, DELETIONS_WITHHELD, reason, route=self._route, destination=name)
         return summary
 
     async def _reconcile(self, summary: ReconcileSummary) -> ReconcileSummary:
@@ -105,9 +111,10 @@ class PeriodicReconcile:
                 log.info("%s: skipping this one", error)
                 pause_s = min(every_s, MAX_RETRY_S)
             except S3S3Error as error:
-                log.warning("route %s: reconcile failed: %s", self._route, error)
                 failures += 1
                 pause_s = _retry_s(failures, every_s)
+                next_attempt = iso_time(time.time() + pause_s)
+                log_event(log, RECONCILE_FAILED, str(error), route=self._route, next_attempt=next_attempt)
             await asyncio.sleep(pause_s)
             while True:
                 rest_s, destinations = await self._next(every_s)

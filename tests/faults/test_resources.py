@@ -130,7 +130,7 @@ def test_a_full_redis_is_reported_and_nothing_published_meanwhile_is_lost(place:
             assert "maxmemory" in output
         finally:
             client.config_set("maxmemory", 0)
-        wait_for_log(listener, "Redis is available again")
+        wait_for_log(listener, "Redis available")
         for key in keys:
             place.arrives(key)
         eventually(lambda: not list(client.scan_iter("s3s3:{default}:job:*")), "an empty queue")

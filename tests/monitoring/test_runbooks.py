@@ -48,11 +48,11 @@ def test_the_dashboard_links_to_runbooks() -> None:
 
 def test_the_events_and_commands_that_a_runbook_names_exist() -> None:
     text = RUNBOOKS.read_text()
-    named = re.findall(r"\[`([a-z -]+)`\]\(\.\./reference/events\.md#([a-z-]+)\)", text)
+    named = re.findall(r"\[`([A-Za-z -]+)`\]\(\.\./reference/events\.md#([a-z-]+)\)", text)
     assert len(named) > 5
     for name, anchor in named:
         assert name in EVENTS
-        assert anchor == name.replace(" ", "-")
+        assert anchor == name.lower().replace(" ", "-")
     for anchor, section in sections().items():
         assert not anchor.startswith("s3s3") or "s3s3 " in section, f"{anchor} names no command"
 

@@ -118,7 +118,7 @@ async def test_a_missing_queue_is_reported_until_it_exists(
         await until(source.readiness_problems)
         assert name in (await source.readiness_problems())[0]
         assert source.health_problem() == "", "a restart would not help"
-        assert len([record for record in caplog.records if "retrying until it works" in record.getMessage()]) == 1
+        assert len([record for record in caplog.records if "notifications failed" in record.getMessage()]) == 1
         sender.client.create_queue(QueueName=name)
         await sender.send("key")
         await until(lambda: receiver.notifications)

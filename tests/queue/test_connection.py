@@ -303,7 +303,7 @@ async def test_a_call_is_retried_until_redis_responds_and_the_outage_is_logged_o
     assert await RedisRetry().run(call) == "response"
     assert call.calls == 21
     assert messages(caplog) == [
-        "retrying until Redis is available: Redis cannot be reached", "Redis is available again",
+        "Redis unavailable: Redis cannot be reached", "Redis available",
     ]  # fmt: skip
 
 

@@ -96,7 +96,7 @@ async def test_only_destinations_without_an_error_count_as_compared(
     assert second.compared_s["ceph"] > first.compared_s["ceph"]
     assert (second.errors, second.failures) == ({"swift": str(DOWN)}, 1)
     assert caplog.messages[-1] == (
-        "route default: could not compare swift: LIST: HTTP 503; "
+        "reconcile incomplete: could not compare swift: LIST: HTTP 503; "
         "at ceph: compared 2 objects: 0 copied, 0 deleted, 0 failed"
     )
     assert caplog.records[-1].levelno == logging.WARNING
