@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterable, Iterable
+from collections import Counter
+from collections.abc import AsyncIterable
 from dataclasses import dataclass, field
 
 from .base import DeadLetter
@@ -66,41 +67,27 @@ def common_reason(letter: DeadLetter) -> str:
     return text
 
 
-def group_dead_letters(letters: Iterable[DeadLetter]) -> list[DeadLetterGroup]:
-    """Return dead letters grouped by destination and reason, the largest group first."""
-    groups = _Groups()
-    for letter in letters:
-        groups.add(letter)
-    return groups.sorted()
-
-
 async def read_groups(letters: AsyncIterable[DeadLetter], limit: int = 0) -> list[DeadLetterGroup]:
-    """Return what `group_dead_letters` does, of `QueueAdmin.dead_letters`; `limit`: of so many letters (0: all).
+    """Return dead letters grouped by destination and reason, the largest group first.
 
     Memory is bounded, for any number of letters.
+
+    Args:
+        letters: for example `QueueAdmin.dead_letters`.
+        limit: group only so many of them (0: all).
     """
-    groups, number = _Groups(), 0
+    groups: dict[tuple[str, str], DeadLetterGroup] = {}
+    reasons: Counter[str] = Counter()
+    number = 0
     async for letter in letters:
-        groups.add(letter)
+        name, reason = letter.destination, common_reason(letter)
+        if (name, reason) not in groups:
+            if reasons[name] >= MAX_REASONS:
+                reason = OTHER_REASONS
+            else:
+                reasons[name] += 1
+        groups.setdefault((name, reason), DeadLetterGroup(name, reason)).add(letter)
         number += 1
         if number == limit:
             break
-    return groups.sorted()
-
-
-class _Groups:
-    def __init__(self) -> None:
-        self._groups: dict[tuple[str, str], DeadLetterGroup] = {}
-        self._reasons: dict[str, int] = {}
-
-    def add(self, letter: DeadLetter) -> None:
-        name, reason = letter.destination, common_reason(letter)
-        if (name, reason) not in self._groups:
-            if self._reasons.get(name, 0) >= MAX_REASONS:
-                reason = OTHER_REASONS
-            else:
-                self._reasons[name] = self._reasons.get(name, 0) + 1
-        self._groups.setdefault((name, reason), DeadLetterGroup(name, reason)).add(letter)
-
-    def sorted(self) -> list[DeadLetterGroup]:
-        return sorted(self._groups.values(), key=lambda group: (-group.count, group.destination, group.reason))
+    return sorted(groups.values(), key=lambda group: (-group.count, group.destination, group.reason))

@@ -1,32 +1,30 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import pytest
 
 from s3s3.errors import AccessDenied, ContentUnreadable, IntegrityError
 from s3s3.queue.base import DeadLetter
-from s3s3.queue.dead_letters import (
-    MAX_EXAMPLES,
-    MAX_REASONS,
-    OTHER_REASONS,
-    common_reason,
-    group_dead_letters,
-    read_groups,
-)
+from s3s3.queue.dead_letters import MAX_EXAMPLES, MAX_REASONS, OTHER_REASONS, common_reason, read_groups
 
 
 def letter(key: str, reason: str, at_ms: int = 1, destination: str = "dest") -> DeadLetter:
     return DeadLetter(destination, key, reason, 1, at_ms)
 
 
-def test_letters_with_the_same_error_of_the_store_are_one_group() -> None:
+async def read(letters: Iterable[DeadLetter]) -> AsyncIterator[DeadLetter]:
+    for each in letters:
+        yield each
+
+
+async def test_letters_with_the_same_error_of_the_store_are_one_group() -> None:
     letters = [
         letter(f"k{number}", f"after {number} attempts: "
                + str(AccessDenied("no", store="dest", operation="PUT", key=f"k{number}", status=403)), number)
         for number in range(2, 46)
     ]  # fmt: skip
-    (group,) = group_dead_letters(letters)
+    (group,) = await read_groups(read(letters))
     assert (group.destination, group.reason, group.count) == ("dest", "PUT of an object: 403: no", 44)
     assert (group.oldest_ms, group.newest_ms, len(group.keys)) == (2, 45, MAX_EXAMPLES)
 
@@ -47,20 +45,17 @@ def test_what_differs_from_object_to_object_does_not_split_a_group(first: Except
     assert common_reason(letter("a", str(first))) == common_reason(letter("b", str(second)))
 
 
-def test_statuses_destinations_and_codes_split_groups() -> None:
+async def test_statuses_destinations_and_codes_split_groups() -> None:
     letters = [letter("a", "403 AccessDenied"), letter("b", "404 NoSuchBucket"), letter("c", "403 AccessDenied"),
                letter("d", "403 AccessDenied", destination="other")]  # fmt: skip
-    found = [(group.destination, group.reason, group.count) for group in group_dead_letters(letters)]
+    found = [(group.destination, group.reason, group.count) for group in await read_groups(read(letters))]
     assert found == [("dest", "403 AccessDenied", 2), ("dest", "404 NoSuchBucket", 1),
                      ("other", "403 AccessDenied", 1)]  # fmt: skip
 
 
 async def test_memory_is_bounded_by_the_number_of_reasons() -> None:
-    async def letters() -> AsyncIterator[DeadLetter]:
-        for number in range(3 * MAX_REASONS):
-            yield letter(f"k{number}", f"reason {number}")
-
-    groups = await read_groups(letters())
+    letters = [letter(f"k{number}", f"reason {number}") for number in range(3 * MAX_REASONS)]
+    groups = await read_groups(read(letters))
     assert len(groups) == MAX_REASONS + 1
     assert (groups[0].reason, groups[0].count) == (OTHER_REASONS, 2 * MAX_REASONS)
-    assert sum(group.count for group in await read_groups(letters(), limit=7)) == 7
+    assert sum(group.count for group in await read_groups(read(letters), limit=7)) == 7
