@@ -13,12 +13,12 @@ import random
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
@@ -27,7 +27,7 @@ from redis.exceptions import RedisError, ResponseError
 from ..config.addresses import redacted_url, redis_url_advice
 from ..errors import ConfigError, RedisTooOld, RedisUnavailable
 from ..model import Secret
-from ..tasks import timeout
+from ..tasks import connect_socket, timeout
 from .redis_calls import translate_errors
 
 log = logging.getLogger(__name__)
@@ -67,11 +67,12 @@ def connect(url: str | Secret, *, decode: bool = True) -> Redis:
             del options["retry"]
             plain_url = url.replace("+cluster", "", 1)
             cluster: Any = _Cluster.from_url(plain_url, **options)
+            _race_addresses_of_nodes(cluster)
             cluster.connect_node = partial(_connect_node, plain_url, {**options, "retry": Retry(NoBackoff(), 0)})
             return cluster  # type: ignore[no-any-return]
         if scheme == "unix":
             del options["socket_keepalive"]  # which a Unix socket does not have
-        return Redis.from_url(url, **options)
+        return _race_addresses(Redis.from_url(url, **options))
     except (ValueError, RedisError):
         # The exception's text may quote a part of the password.
         advice = redis_url_advice(url) or "invalid URL"
@@ -88,7 +89,46 @@ def _connect_node(url: str, options: dict[str, Any], host: str, port: int) -> Re
     parts = urlsplit(url)
     login, at, _ = parts.netloc.rpartition("@")
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return Redis.from_url(urlunsplit(parts._replace(netloc=login + at + address)), **options)
+    return _race_addresses(Redis.from_url(urlunsplit(parts._replace(netloc=login + at + address)), **options))
+
+
+class _RacingConnection(Connection):
+    """Connects to the first address of its host that accepts (`connect_socket`)."""
+
+    async def _connect(self) -> None:
+        async with timeout(self.socket_connect_timeout):
+            self._socket = await connect_socket(self.host, port=self.port)
+        await super()._connect()  # type: ignore[no-untyped-call]
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        arguments = dict(super()._connection_arguments())
+        host, _ = arguments.pop("host"), arguments.pop("port")
+        if "ssl" in arguments:
+            arguments["server_hostname"] = host
+        return {**arguments, "sock": self._socket}
+
+
+@cache
+def _racing(connection_class: type[Any]) -> type[Any]:
+    """Return redis-py's class of connections with `_RacingConnection`; that of a Unix socket as it is."""
+    if not issubclass(connection_class, Connection):
+        return connection_class
+    return type(connection_class.__name__, (_RacingConnection, connection_class), {})
+
+
+def _race_addresses(client: Redis) -> Redis:
+    pool: Any = client.connection_pool
+    pool.connection_class = _racing(pool.connection_class)
+    return client
+
+
+def _race_addresses_of_nodes(cluster: Any) -> None:
+    nodes = cluster.nodes_manager
+    for node in nodes.startup_nodes.values():
+        node.connection_class = _racing(node.connection_class)
+        connection_class = node.connection_class
+    for options in (cluster.connection_kwargs, nodes.connection_kwargs):
+        options["connection_class"] = connection_class  # for nodes that are discovered later
 
 
 @asynccontextmanager
@@ -142,8 +182,9 @@ def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
         **{name: value for name, value in own.items() if name.startswith("ssl_")},
     }
     sentinel = make_sentinel(sentinels, sentinel_kwargs=sentinel_options, **options)
-    master: Redis = sentinel.master_for(service, **own)
-    return master
+    for client in sentinel.sentinels:
+        _race_addresses(client)
+    return _race_addresses(sentinel.master_for(service, **own))
 
 
 @asynccontextmanager

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -15,6 +12,7 @@ from s3s3.errors import StoreUnavailable
 from s3s3.model import Endpoint
 from s3s3.s3 import BucketAdmin, Store, Timeouts
 from s3s3.s3.probe import probe
+from tests.addresses import silent_address
 from tests.config.configurations import loaded, problems_in
 from tests.s3.raw_server import RawServer, ReceivedRequest, Script, response
 from tests.s3.test_listing import aws, page
@@ -28,18 +26,6 @@ def after(pause_s: float, raw: bytes) -> Script:
         received.write(raw)
 
     return script
-
-
-@contextmanager
-def silent_port() -> Iterator[int]:
-    """A port to which no connection can be made: the kernel drops SYNs while the queue of a listener is full."""
-    with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for waiting in (first, second):
-            waiting.setblocking(False)
-            waiting.connect_ex(listener.getsockname())
-        yield listener.getsockname()[1]
 
 
 def configured(port: int, lines: str) -> Endpoint:
@@ -82,7 +68,7 @@ async def test_a_read_that_is_slower_than_the_setting_fails_and_a_longer_setting
 
 
 async def test_the_setting_limits_a_connection() -> None:
-    with silent_port() as port:
+    with silent_address() as (_, port):
         endpoint = replace(configured(port, "connect_timeout = 1"), connect_timeout_s=0.2)
         started_s = time.monotonic()
         async with Store(endpoint) as store:

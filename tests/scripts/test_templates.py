@@ -26,19 +26,26 @@ def test_the_template_is_a_valid_configuration(tmp_path: Path, capsys: pytest.Ca
     assert loaded.routes[0].destination_names == ("destination",)
 
 
+def uncommented(folder: Path) -> Path:
+    """Write the template with every key, and the files that it names; return its path."""
+    text = re.sub(r"^#(?=\w+ = |\[)", "", toml_template(), flags=re.MULTILINE).replace("/etc/s3s3/", "")
+    for name in re.findall(r'_file = "(.*)"', text):
+        (folder / name).touch()
+    path = folder / "s3s3.toml"
+    path.write_text(text)
+    return path
+
+
 def test_the_template_stays_valid_with_every_key_uncommented(tmp_path: Path) -> None:
-    file = tmp_path / "s3s3.toml"
-    file.write_text(re.sub(r"^#(?=\w+ = |\[)", "", toml_template(), flags=re.MULTILINE))
-    route = config.load(file, environ={}).routes[0]
+    route = config.load(uncommented(tmp_path), environ={}).routes[0]
     assert (route.include, route.source.port) == (("*.fits",), 7480)
     assert route.destinations[0].bucket_name == "images-copy"
 
 
 def test_commented_out_keys_show_the_defaults(tmp_path: Path) -> None:
-    as_printed, uncommented = tmp_path / "printed.toml", tmp_path / "uncommented.toml"
+    as_printed = tmp_path / "printed.toml"
     as_printed.write_text(toml_template())
-    uncommented.write_text(re.sub(r"^#(?=\w+ = |\[)", "", toml_template(), flags=re.MULTILINE))
-    printed, active = config.load(as_printed, environ={}), config.load(uncommented, environ={})
+    printed, active = config.load(as_printed, environ={}), config.load(uncommented(tmp_path), environ={})
     assert (printed.pubsub, printed.worker) == (active.pubsub, active.worker)
     assert printed.http and active.http
     assert printed.http == dataclasses.replace(active.http, token=None, hosts=()), "these two show examples"
