@@ -182,6 +182,10 @@ def advice_for_pages(endpoint: Endpoint) -> str:
     return _ADVICE_FOR_PAGES.format(table=endpoint.table)
 
 
+#: What a message shows of a page, such as a proxy's: its title and first words.
+MAX_PAGE_CHARACTERS = 80
+
+
 def _parse_error(body: bytes) -> ErrorBody:
     """Read S3's XML, else the text of another body, such as a proxy's HTML."""
     # The codes are ASCII, so they can be read in most encodings.
@@ -195,7 +199,13 @@ def _parse_error(body: bytes) -> ErrorBody:
             found = {child.tag: (child.text or "").strip() for child in root}
             if root.tag == "Error" and "Code" in found:
                 return ErrorBody(*(found.get(name, "") for name in ("Code", "Message", "Region", "Endpoint")))
-    return ErrorBody(message=text_of_html(text))
+    words = text_of_html(text).split()
+    half = next((n for n in range(len(words) // 2, 0, -1) if words[:n] == words[n : 2 * n]), 0)  # title and heading
+    message = " ".join(words[half:])
+    if text.startswith("<"):
+        shown = message if len(message) <= MAX_PAGE_CHARACTERS else f"{message[:MAX_PAGE_CHARACTERS]}..."
+        message = shown and f'a page with the text "{shown}"'
+    return ErrorBody(message=message)
 
 
 def _readable(text: str, endpoint: Endpoint) -> str:

@@ -211,7 +211,10 @@ class Worker:
     async def _renew_loop(self) -> None:
         while True:
             await asyncio.sleep(self._lease_s / 4)
-            await self._redis_retry.run(self._renew)
+            if self._running:  # without a request to Redis it would seem to be available
+                await self._redis_retry.run(self._renew)
+            else:
+                self._renewed_at_s = time.monotonic()
 
     async def _renew(self) -> None:
         running = list(self._running.values())

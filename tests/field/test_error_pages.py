@@ -48,7 +48,7 @@ def test_a_message_is_one_printable_line() -> None:
 def test_a_page_of_64_kib_gives_a_short_message() -> None:
     page = b"<html><style>" + b"p {} " * 1000 + b"</style><body>" + b"<b>text</b> " * 4000
     error = error_of(page)
-    assert error.message.startswith("text text")
+    assert error.message.startswith('a page with the text "text text')
     assert len(str(error)) < 500
 
 

@@ -117,6 +117,29 @@ async def test_a_response_that_s3_does_not_word_is_never_final(
     assert (caught.status, caught.code) == (status, "")
 
 
+NGINX_PAGE = (
+    b"<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n<body>\r\n"
+    b"<center><h1>503 Service Temporarily Unavailable</h1></center>\r\n<hr><center>nginx</center></body></html>"
+)
+
+
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        (NGINX_PAGE, '503: a page with the text "503 Service Temporarily Unavailable nginx"'),
+        (PAGE, '503: a page with the text "Sorry We are down for maintenance"'),
+        (
+            b"<html><p>" + b"more and more words " * 500,
+            f'503: a page with the text "{("more and more words " * 4)}..."',
+        ),
+        (b"upstream  timed out\n", "503: upstream timed out"),
+    ],
+    ids=["nginx", "maintenance", "long", "text"],
+)
+async def test_a_message_has_the_first_words_of_a_page(page: bytes, message: str) -> None:
+    assert message in str(await caught_from(response(503, page)))
+
+
 @pytest.mark.parametrize("code", ["NoSuchKey", "AccessDenied"])
 async def test_a_page_that_quotes_an_s3_code_is_not_worded_by_s3(code: str) -> None:
     page = f"<html><body><Error><Code>{code}</Code></Error></body></html>".encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -170,3 +170,24 @@ async def test_outage_loses_no_claim_and_no_finish(jobs: RedisJobQueue, monkeypa
         await enqueue_fresh(jobs, *keys)
         await until_done(jobs)
     assert {key for key, _ in copies.calls} == set(keys)
+
+
+async def test_a_worker_without_jobs_does_not_report_redis_as_available(
+    jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    claims = 0
+
+    async def unavailable(*_: object) -> NoReturn:
+        nonlocal claims
+        claims += 1
+        raise RedisUnavailable("Redis cannot be reached: refused")
+
+    monkeypatch.setattr(jobs, "claim", unavailable)
+    monkeypatch.setattr("s3s3.queue.redis_calls.MAX_BACKOFF_S", 0.1)
+    monkeypatch.setattr(jobs, "promote_due", lambda _: asyncio.sleep(3600))
+    async with working(Worker(ROUTE, jobs, Copies(), lease_s=0.1)):
+        await until(lambda: claims > 10)
+        jobs_log = caplog.text
+        monkeypatch.undo()
+    assert "retrying until Redis is available" in jobs_log
+    assert "available again" not in jobs_log
