@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from ..errors import S3S3Error
 from ..events import OPERATOR_ACTION, log_event
 from ..model import Lane, matcher
-from ..queue.admin import KEYS_PER_CALL
 from ..queue.base import DeadLetter, JobRequest
 from ..queue.dead_letters import OTHER_REASONS, common_reason
 from .heartbeat import ProcessRegistry
@@ -155,14 +154,11 @@ async def _selected(
     if selection.keys:
         yield selection.keys
         return
-    keys: list[str] = []
-    async for letter in reader.jobs.dead_letters(destination):
-        if selection.all or common_reason(letter) == selection.reason:
-            keys.append(letter.key)
-            if len(keys) == KEYS_PER_CALL:
-                yield keys
-                keys = []
-    if keys:
+
+    def matches(letter: DeadLetter) -> bool:
+        return selection.all or common_reason(letter) == selection.reason
+
+    async for keys in reader.jobs.dead_letter_keys(destination, matches):
         yield keys
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
 from typing import Any, NamedTuple
 
@@ -145,11 +145,14 @@ class QueueAdmin:
             async for key, text in self.client.hscan_iter(self._dead_letters_key(destination), count=500):
                 yield DeadLetter(destination, key, **json.loads(text))
 
-    async def dead_letter_keys(self, destination: str) -> AsyncIterator[list[str]]:
-        """Yield the keys of `dead_letters`, as many at a time as one call to Redis takes."""
+    async def dead_letter_keys(
+        self, destination: str, matches: Callable[[DeadLetter], bool] = lambda letter: True
+    ) -> AsyncIterator[list[str]]:
+        """Yield the keys of the `dead_letters` that match, as many at a time as one call to Redis takes."""
         keys: list[str] = []
         async for letter in self.dead_letters(destination):
-            keys.append(letter.key)
+            if matches(letter):
+                keys.append(letter.key)
             if len(keys) == KEYS_PER_CALL:
                 yield keys
                 keys = []

@@ -156,14 +156,7 @@ async def _keys(arguments: argparse.Namespace, jobs: RedisJobQueue, destination:
         yield [key]
     if arguments.keys:
         return
-    chunk: list[str] = []
-    async for letter in jobs.dead_letters(destination):
-        if _has_reason(letter, arguments.reason):
-            chunk.append(letter.key)
-        if len(chunk) == KEYS_PER_CALL:
-            yield chunk
-            chunk = []
-    if chunk:
+    async for chunk in jobs.dead_letter_keys(destination, lambda letter: _has_reason(letter, arguments.reason)):
         yield chunk
 
 
