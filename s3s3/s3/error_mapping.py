@@ -185,6 +185,9 @@ def advice_for_pages(endpoint: Endpoint) -> str:
 #: What a message shows of a page, such as a proxy's: its title and first words.
 MAX_PAGE_CHARACTERS = 80
 
+#: A longer title is not recognized where the heading repeats it.
+MAX_TITLE_WORDS = 20
+
 
 def _parse_error(body: bytes) -> ErrorBody:
     """Read S3's XML, else the text of another body, such as a proxy's HTML."""
@@ -200,7 +203,9 @@ def _parse_error(body: bytes) -> ErrorBody:
             if root.tag == "Error" and "Code" in found:
                 return ErrorBody(*(found.get(name, "") for name in ("Code", "Message", "Region", "Endpoint")))
     words = text_of_html(text).split()
-    half = next((n for n in range(len(words) // 2, 0, -1) if words[:n] == words[n : 2 * n]), 0)  # title and heading
+    half = next(
+        (n for n in range(min(len(words) // 2, MAX_TITLE_WORDS), 0, -1) if words[:n] == words[n : 2 * n]), 0
+    )  # title and heading
     message = " ".join(words[half:])
     if text.startswith("<"):
         shown = message if len(message) <= MAX_PAGE_CHARACTERS else f"{message[:MAX_PAGE_CHARACTERS]}..."
