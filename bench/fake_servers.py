@@ -1,7 +1,7 @@
 """A store and a Redis inside the event loop, without a network, for `bench.small_object`.
 
-`Loop.create_connection` connects a protocol to the server of its port. A server gets what the protocol writes, and
-responds in the next iteration of the loop, as one read from a socket.
+`run` connects a protocol to the server of its port. A server gets what the protocol writes, and responds in the next
+iteration of the loop, as one read from a socket.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import asyncio
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
 from importlib import resources
 from typing import Any, Protocol
+from unittest import mock
 
 import hiredis
 import uvloop
+
+from s3s3.s3.transport import pool
 
 STORE_PORT, REDIS_PORT = 1, 2
 _ENTRY = b"1767225600000-0"
@@ -76,7 +79,7 @@ class _Socket:
 class Loop(uvloop.Loop):
     """An event loop whose connections lead to servers by port."""
 
-    def __init__(self, servers: dict[int, Server]) -> None:
+    def __init__(self, servers: Mapping[int, Server]) -> None:
         super().__init__()
         self._servers_by_port = servers
 
@@ -88,6 +91,20 @@ class Loop(uvloop.Loop):
         transport = Transport(self, protocol, self._servers_by_port[port])
         protocol.connection_made(transport)
         return transport, protocol
+
+
+def run(coroutine: Coroutine[Any, Any, None], servers: Mapping[int, Server]) -> None:
+    """Run a coroutine in a loop with these servers, by port."""
+    loop = Loop(servers)
+
+    async def connect(factory: Callable[[], Any], host: str, port: int, *_: object) -> Any:
+        return (await loop.create_connection(factory, host, port))[1]
+
+    with mock.patch.object(pool, "connect", connect):
+        try:
+            loop.run_until_complete(coroutine)
+        finally:
+            loop.close()
 
 
 class FakeStore:

@@ -26,7 +26,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from typing import Any
 
-from bench.fake_servers import REDIS_PORT, STORE_PORT, FakeRedis, FakeStore, Loop
+from bench import fake_servers
+from bench.fake_servers import REDIS_PORT, STORE_PORT, FakeRedis, FakeStore
 from s3s3.model import Endpoint, Job, Lane, Outcome, Proof, Result, Route, Secret
 from s3s3.monitoring.metrics import JobObserver, Metrics
 from s3s3.notifications.pubsub import PubSubSource
@@ -171,11 +172,7 @@ PARTS: Mapping[str, type[Part]] = {"copy": CopyPart, "queue": QueuePart, "all": 
 def run(name: str, rounds: Rounds) -> None:
     """Run a part in a loop of its own."""
     part = PARTS[name]()
-    loop = Loop({STORE_PORT: part.store, REDIS_PORT: part.redis})
-    try:
-        loop.run_until_complete(part.run(rounds))
-    finally:
-        loop.close()
+    fake_servers.run(part.run(rounds), {STORE_PORT: part.store, REDIS_PORT: part.redis})
 
 
 def cpu_us(name: str) -> float:

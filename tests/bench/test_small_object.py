@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.fake_servers import REDIS_PORT, STORE_PORT, Loop
+from bench.fake_servers import REDIS_PORT, STORE_PORT, run
 from bench.small_object import CONTENT, CopyPart, Handle, Part, QueuePart, WholePart
 
 
@@ -15,9 +15,7 @@ def test_each_object_passes_through_every_part(part: type[Part], puts: int) -> N
     async def rounds(handle: Handle) -> None:
         await handle(70)
 
-    loop = Loop({STORE_PORT: measured.store, REDIS_PORT: measured.redis})
-    loop.run_until_complete(measured.run(rounds))
-    loop.close()
+    run(measured.run(rounds), {STORE_PORT: measured.store, REDIS_PORT: measured.redis})
     assert measured.store.puts == puts
     assert measured.redis.finished == (0 if part is CopyPart else 70)
     assert len(CONTENT) == 4096
