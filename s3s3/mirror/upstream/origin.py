@@ -53,7 +53,8 @@ from .url_policy import ParsedUrl, UrlRules
 #: Redirects that are followed.
 MAX_REDIRECTS = 20
 _REDIRECT_STATUSES = frozenset((301, 302, 303, 307, 308))
-_READ_AHEAD_BYTES = 512 * 1024
+#: aiohttp stops to read ahead of the copy at twice this size.
+_READ_AHEAD_BYTES = 256 * 1024
 #: The longest line of a response's head.
 _MAX_LINE_BYTES = 64 * 1024
 #: All headers of a request, beside Host. It contains none of the client: no Range, Authorization or condition.
