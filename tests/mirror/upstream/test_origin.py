@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from ipaddress import ip_network
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from s3s3.errors import (
     ConfigError,
@@ -26,6 +28,7 @@ from s3s3.s3 import Timeouts
 from s3s3.scripts.demo.servers import free_ports
 from s3s3.transfer.budget import CopyBudget
 from tests.mirror.origin_server import OriginServer, chunked, redirect, response
+from tests.s3.http_proxy import HttpProxy
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
 
@@ -354,3 +357,26 @@ async def test_an_invalid_proxy_is_refused_at_the_start(
     with pytest.raises(ConfigError, match=f"{variable}: must be the URL of an HTTP proxy") as raised:
         await origin_of()
     assert "word" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["far.example.org", "other.example.org"])
+async def test_https_goes_through_a_tunnel_and_its_certificate_is_verified(
+    origin_of: OpenOrigin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("far.example.org").configure_cert(tls)
+    async with OriginServer(tls=tls) as server, HttpProxy(route=server.port) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        server.responses["/x"] = response(b"content")
+        fetching = (await origin_of(resolving())).fetch(f"https://{name}/x", 100)
+        if name == "far.example.org":
+            assert (await fetching)[1] == b"content"
+        else:
+            with pytest.raises(
+                StoreUnavailable, match=r"other\.example\.org:443: its certificate is not trusted: Host"
+            ):
+                await fetching
+        assert proxy.requests == [f"CONNECT {name}:443 HTTP/1.1"]
