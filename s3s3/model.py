@@ -32,12 +32,14 @@ class Secret:
     """A secret text, hidden in `str`, `repr`, format strings and JSON, and "" where there is none.
 
     It has the interface of `pydantic.SecretStr`, whose import takes 0.1 s in every process that signs a request.
+    `file` is the path of the file that it was read from, "" for none.
     """
 
-    __slots__ = ("_text",)
+    __slots__ = ("_text", "file")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, file: str = "") -> None:
         self._text = text
+        self.file = file
 
     def get_secret_value(self) -> str:
         """Return the text."""
@@ -82,9 +84,10 @@ class Endpoint:
     """A bucket, or the keys under a prefix of it, and how to access it.
 
     `host` None: AWS in `region`; a mirror's source has no bucket, and its URL here. `access_key_id` None: boto3's
-    credential chain. `base_path` is the path of the store's URL, encoded, without a slash at its end. A timeout of
-    None is that of `s3s3.s3.Timeouts`. `parent_table`: the configuration table that contains its own table; "" for a
-    top-level table. The fields after it are for destinations only.
+    credential chain. `access_key_id_file`: the file that it was read from; "" for none. `base_path` is the path of the
+    store's URL, encoded, without a slash at its end. A timeout of None is that of `s3s3.s3.Timeouts`. `parent_table`:
+    the configuration table that contains its own table; "" for a top-level table. The fields after it are for
+    destinations only.
     """
 
     name: str
@@ -101,6 +104,7 @@ class Endpoint:
     region: str = "us-east-1"
     verify_md5: bool = False
     base_path: str = ""
+    access_key_id_file: str = ""
     connect_timeout_s: float | None = None
     read_timeout_s: float | None = None
     list_timeout_s: float | None = None

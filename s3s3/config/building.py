@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import ConfigError
-from ..model import Route
+from ..model import Route, Secret
 from . import tables as models
 from .mirror import CacheSettings, MirrorSettings, ProxySettings, RedirectSettings
 from .reader import Reader
@@ -190,6 +190,8 @@ def _check_mirror(content: Mapping[str, Any], errors: ConfigErrors) -> None:
     seen: dict[object, tuple[str, ...]] = {}
     for names, table in tables.items():
         path, access_key_id = ("mirror", "cache", *names), table.get("aws_access_key_id")
+        if isinstance(access_key_id, Secret):  # from a file
+            access_key_id = access_key_id.get_secret_value()
         if isinstance(access_key_id, str) and seen.setdefault(access_key_id, path) is not path:
             errors.add(path, f"is already used in [{dotted(seen[access_key_id])}]", "aws_access_key_id")
 

@@ -13,6 +13,7 @@ from annotated_types import Ge, Le
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from ..model import Secret
 from .addresses import redacted_url
 from .kinds import FILE_PATH, SECRET, ConflictError, Kind, Table, bare, keys_of, kind_of, named_in, table_in, tables_of
 from .tables import Bucket, Destination, File, all_tables
@@ -188,11 +189,13 @@ class Reader:
         """Add the value of a key to the result, from the file, the environment or the file that NAME_file names."""
         by_file, kind = key + FILE_SUFFIX, kind_of(field)
         name = key if key in content else by_file
+        file = ""
         try:
             if kind.is_text and key in content and by_file in content:
                 raise ValueError(f"{key} and {by_file} are both given; remove one")  # noqa: TRY301
             value, variable = self._expanded(content[name], partly=kind == SECRET and name == key)
             if name == by_file:
+                file = str(self.file.path.parent / value) if isinstance(value, str) else ""
                 value, variable = self._file_text(value), f"the text of the file in {by_file}"
             if variable:
                 value = value if kind.is_text or kind == FILE_PATH else literal(str(value))
@@ -207,7 +210,7 @@ class Reader:
             self.errors.add(path, str(error), name)
             self.excused[path].add(key)
         else:
-            result[key] = value
+            result[key] = Secret(value, file) if file and kind == SECRET else value
 
     def _expanded(self, value: object, partly: bool) -> tuple[Any, str]:
         """Return the value with "${NAME}" replaced, and the name of the variable in words ("" if none).
@@ -301,7 +304,7 @@ class Reader:
         if path in self.origins:
             return f"must be {invalid.expected} ({self.origins[path]})"
         if kind.is_secret:
-            return invalid.message("" if isinstance(value, str) else type_of(value))
+            return invalid.message("" if isinstance(value, str | Secret) else type_of(value))
         return invalid.message(toml_repr(redacted_url(value) if isinstance(value, str) and "@" in value else value))
 
 

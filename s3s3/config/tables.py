@@ -168,6 +168,7 @@ class Bucket(Connection):
             values |= {"host": host.name, "port": port, "is_secure": is_secure, "base_path": host.path}
         values |= {
             "bucket_name": f"{self.bucket_name}{getattr(self, 'bucket_suffix', '')}",
+            "access_key_id_file": self.aws_access_key_id.file if self.aws_access_key_id else "",
             "access_key_id": self.aws_access_key_id.get_secret_value() if self.aws_access_key_id else None,
             "secret_access_key": self.aws_secret_access_key,
             "connect_timeout_s": self.connect_timeout,

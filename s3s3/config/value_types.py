@@ -95,7 +95,10 @@ def parse_namespace(text: str) -> str:
 
 
 def parse_secret(value: object) -> Secret:
-    """Return a secret, which may be ""."""
+    """Return a secret, which may be ""; a `Secret` was read from a file."""
+    if isinstance(value, Secret):
+        without_control_characters(value.get_secret_value())
+        return value
     if not isinstance(value, str):
         raise InvalidValue("text in quotes")
     return Secret(without_control_characters(value))

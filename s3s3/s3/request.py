@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from enum import Enum
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -16,6 +17,7 @@ from xml.etree.ElementTree import Element
 from ..errors import (
     IntegrityError,
     InternalError,
+    InvalidCredentials,
     InvalidKey,
     S3S3Error,
     StoreError,
@@ -349,8 +351,12 @@ class S3Requester:
         return error_for_failure(self.endpoint, self._address, request.operation, request.key, error, self._proxy)
 
     def _response_error(self, request: Request, response: S3Response, body: bytes) -> StoreError:
-        return error_for_response(
-            self.endpoint,
+        endpoint = self.endpoint
+        if self._credentials is not None:  # what a page may echo is hidden, also the secrets of boto3's chain
+            secret, token = self._credentials.secret_access_key, self._credentials.session_token
+            endpoint = replace(endpoint, secret_access_key=secret, session_token=token)
+        error = error_for_response(
+            endpoint,
             request.operation,
             request.key,
             status=response.status,
@@ -358,6 +364,9 @@ class S3Requester:
             body=body,
             proxy=self._proxy,
         )
+        if isinstance(error, InvalidCredentials):
+            self._provider.on_refused()
+        return error
 
     async def _send_stream(
         self, connection: Connection, head: bytes, chunks: AsyncIterator[bytes], size_bytes: int

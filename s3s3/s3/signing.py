@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 import re
 import time
 from binascii import b2a_base64
@@ -21,12 +22,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from ..errors import InvalidCredentials
 from ..model import Endpoint, Secret
 from .address import Query, RequestTarget, encode_query
+
+log = logging.getLogger(__name__)
 
 #: Query names that are part of a V2 signature: those of botocore's HmacV1Auth.QSAOfInterest.
 # fmt: off
@@ -41,6 +45,11 @@ SUBRESOURCES = frozenset((
 
 #: How long credentials of boto3's chain are used before the chain is asked again, which is cheap unless they expire.
 REFRESH_S = 60.0
+
+#: How long credentials of files are used before the files are read again, and least time between two readings, in
+#: seconds.
+FILES_REFRESH_S = 5.0
+MIN_REFRESH_S = 0.5
 
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 _BLANK = " \t"
@@ -59,8 +68,8 @@ class Credentials:
 class CredentialProvider:
     """An endpoint's configured credentials, else those of boto3's chain (environment, profile, instance role).
 
-    The chain runs in a thread when credentials are first needed, because it may send requests of its own. `load` must
-    be called again at `valid_until_s`, by time.monotonic.
+    Credentials that were read from files are read again when these change. The chain and the files are read in a
+    thread. `load` must be called again at `valid_until_s`, by time.monotonic.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -70,25 +79,40 @@ class CredentialProvider:
         self._credentials: Credentials | None = None
         self._chain: Any = None
         self._lock = asyncio.Lock()
+        self._loaded_s = time.monotonic()
+        self._is_configured = endpoint.access_key_id is not None
+        self._files = CredentialFiles(endpoint)
         if endpoint.access_key_id is not None:
             secret = endpoint.secret_access_key or Secret("")
             self._credentials = Credentials(endpoint.access_key_id, secret, endpoint.session_token)
-            self.valid_until_s = float("inf")
+            self.valid_until_s = self._loaded_s + FILES_REFRESH_S if self._files else float("inf")
 
     def current(self) -> Credentials | None:
         """Return the credentials, or None if `load` must be called first."""
         return self._credentials if time.monotonic() < self.valid_until_s else None
 
+    def on_refused(self) -> None:
+        """Look for other credentials at the next `load`, because a store has refused these."""
+        if time.monotonic() - self._loaded_s > MIN_REFRESH_S and self.valid_until_s != float("inf"):
+            self.valid_until_s = 0.0
+
     async def load(self) -> Credentials:
-        """Return the credentials, from the chain after REFRESH_S. Raises InvalidCredentials if there are none."""
+        """Return the credentials. Raises InvalidCredentials if there are none."""
         async with self._lock:
             credentials = self.current()
             if credentials is None:
-                missing = "no credentials are configured, and boto3 finds none"
-                credentials = self._credentials = await asyncio.to_thread(
-                    read_botocore_credentials, self._run_chain, self._name, missing=missing, table=self._table
-                )
-                self.valid_until_s = time.monotonic() + REFRESH_S
+                if self._is_configured and self._credentials is not None:
+                    credentials = await asyncio.to_thread(self._files.read, self._credentials)
+                    interval_s = FILES_REFRESH_S
+                else:
+                    missing = "no credentials are configured, and boto3 finds none"
+                    credentials = await asyncio.to_thread(
+                        read_botocore_credentials, self._run_chain, self._name, missing=missing, table=self._table
+                    )
+                    interval_s = REFRESH_S
+                self._credentials = credentials
+                self._loaded_s = time.monotonic()
+                self.valid_until_s = self._loaded_s + interval_s
             return credentials
 
     def _run_chain(self) -> Any:
@@ -96,6 +120,44 @@ class CredentialProvider:
 
         self._chain = self._chain or botocore.session.Session().get_credentials()
         return self._chain
+
+
+class CredentialFiles:
+    """The files that an endpoint's credentials were read from; false if there are none."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        secret_file = endpoint.secret_access_key.file if endpoint.secret_access_key is not None else ""
+        names = {"aws_access_key_id_file": endpoint.access_key_id_file, "aws_secret_access_key_file": secret_file}
+        self._files = {setting: name for setting, name in names.items() if name}
+        self._table = endpoint.table
+        self._problem = ""
+
+    def __bool__(self) -> bool:
+        return bool(self._files)
+
+    def read(self, last: Credentials) -> Credentials:
+        """Return `last`, or new credentials if the files have changed. A problem is logged, and `last` stays in use."""
+        texts: dict[str, str] = {}
+        for setting, name in self._files.items():
+            try:
+                text = re.sub(r"\r?\n\Z", "", Path(name).read_bytes().decode())
+                problem = "" if text and text.isprintable() else "it is empty or contains control characters"
+            except (OSError, UnicodeDecodeError) as error:
+                problem = getattr(error, "strerror", None) or "it is not UTF-8"
+            if problem:
+                if problem != self._problem:
+                    log.warning("%s %s: cannot read the file: %s; the last value stays in use",
+                                self._table, setting, problem)  # fmt: skip
+                self._problem = problem
+                return last
+            texts[setting] = text
+        self._problem = ""
+        access_key_id = texts.get("aws_access_key_id_file", last.access_key_id)
+        secret_text = texts.get("aws_secret_access_key_file", last.secret_access_key.get_secret_value())
+        if (access_key_id, secret_text) == (last.access_key_id, last.secret_access_key.get_secret_value()):
+            return last
+        log.info("%s: the access key was read again, because %s has changed", self._table, " or ".join(self._files))
+        return Credentials(access_key_id, Secret(secret_text), last.session_token)
 
 
 def read_botocore_credentials(read: Callable[[], Any], store: str, *, missing: str, table: str = "") -> Credentials:
