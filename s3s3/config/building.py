@@ -58,6 +58,7 @@ def build(file: ConfigFile, environ: Mapping[str, str], http_bind: tuple[str, st
         stream=StreamSettings(stream.name, stream.group or tables.pubsub.namespace) if stream else None,
         sqs=SqsSettings(**dict(tables.sqs)) if tables.sqs else None,
         webhook=WebhookSettings(*webhook.bind, webhook.token) if webhook else None,
+        secret_files=reader.secret_files,
     )
 
 

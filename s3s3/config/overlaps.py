@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -30,7 +31,16 @@ def bucket_of(endpoint: Endpoint) -> tuple[str, int, str]:
 
 def config_warnings(config: Config) -> list[str]:
     """Return a warning for each setting that is valid, but may do harm."""
-    return [*_deletion_warnings(config.routes), *_tls_warnings(config)]
+    return [*_deletion_warnings(config.routes), *_tls_warnings(config), *_permission_warnings(config)]
+
+
+def _permission_warnings(config: Config) -> list[str]:
+    """Return a warning for each file with a secret that all users of this machine can read."""
+    return [
+        f"every user of this machine can read {path}, which has the secret {key}: run chmod o= {path}"
+        for path, key in config.secret_files.items()
+        if path.is_file() and path.stat().st_mode & stat.S_IROTH
+    ]
 
 
 def _deletion_warnings(routes: Sequence[Route]) -> list[str]:

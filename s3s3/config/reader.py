@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +35,7 @@ class Reader:
     Attributes:
         content: the file in the shape of the models: with values from the environment and from files, and with the
             keys of stores. What was reported is left out.
+        secret_files: the files that contain a secret, each with the key of the first.
         origins: where a value comes from, in words, if that is not the file itself.
         inherited: the keys that a bucket has from its store.
         excused: by table, the keys that are not missing, because they are misspelled or were reported already.
@@ -45,6 +47,7 @@ class Reader:
         self._environ = environ
         self.origins: dict[Path, str] = {}
         self.inherited: set[Path] = set()
+        self.secret_files: dict[pathlib.Path, str] = {}
         self._stores: dict[str, tuple[dict[str, Any], set[str]]] = {}
         self.excused: defaultdict[Path, set[str]] = defaultdict(set)
         self.content = self._table(File, file.tables, ())
@@ -211,6 +214,9 @@ class Reader:
             self.excused[path].add(key)
         else:
             result[key] = Secret(value, file) if file and kind == SECRET else value
+            if (name == by_file or not variable) and key != _PAIR[0] and _has_secret(value, kind):
+                secret_file = self.file.path.parent / content[name] if name == by_file else self.file.path
+                self.secret_files.setdefault(secret_file, f"[{dotted(path)}] {key}")
 
     def _expanded(self, value: object, partly: bool) -> tuple[Any, str]:
         """Return the value with "${NAME}" replaced, and the name of the variable in words ("" if none).
@@ -376,3 +382,10 @@ def _owners() -> dict[str, str]:
         if path[0] not in ("stores", "routes"):
             owners = dict.fromkeys(keys_of(table), path[-1]) | owners
     return owners
+
+
+def _has_secret(value: object, kind: Kind) -> bool:
+    """Whether a value that may be a secret is one: not every Redis URL has a password."""
+    if not kind.is_secret or not isinstance(value, str):
+        return False
+    return bool(value) if kind == SECRET else "@" in value or "password" in value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,7 +90,8 @@ class Config:
     """The settings of one configuration file.
 
     `http` is None without a status page; `stream`, `sqs` and `webhook` are None if their tables are missing.
-    `routes` is empty if the file has only mirrors.
+    `routes` is empty if the file has only mirrors. `secret_files` are the files that contain a secret, each with the
+    key of one.
     """
 
     path: Path
@@ -101,6 +103,7 @@ class Config:
     stream: StreamSettings | None = None
     sqs: SqsSettings | None = None
     webhook: WebhookSettings | None = None
+    secret_files: Mapping[Path, str] = field(default_factory=dict, compare=False)
 
     def need_routes(self) -> None:
         """Raise ConfigError if the file has only mirrors."""

@@ -44,6 +44,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "name").write_text("images")
     path = tmp_path / "s3s3.toml"
     path.write_text(TEXT)
+    path.chmod(0o600)
     return path
 
 
