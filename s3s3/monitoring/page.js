@@ -224,7 +224,10 @@
   document.addEventListener("click", (event) => {
     const pressed = event.target.closest("button");
     if (!pressed) return;
-    if (pressed.dataset.api) {
+    if (pressed.dataset.span) {
+      document.documentElement.classList.toggle("show-day", pressed.dataset.span === "day");
+      for (const each of document.querySelectorAll("[data-span]")) each.ariaPressed = String(each === pressed);
+    } else if (pressed.dataset.api) {
       event.preventDefault();
       change(...decode(pressed.dataset.api));
     } else if (pressed.dataset.letters) {

@@ -20,7 +20,7 @@ from ..queue.records import KeyState
 from .fleet import FleetState
 from .formatting import count_noun, duration_text, rate_text, size_text, time_text
 from .heartbeat import ProcessInfo
-from .history import MINUTES, HourlySeries
+from .history import Series, quantile_s
 from .snapshot import RouteView, StoreState
 
 #: The size of a chart, in the units of its SVG.
@@ -71,9 +71,9 @@ class Page:
             time=time_text,
         )  # fmt: skip
         self._templates.globals.update(
-            can_act=can_act, style=style, script=script, version=__version__, chart_of=_chart, states=_STATES,
-            encode_command=encode_command, encode_request=encode_request, states_listed=_LISTED, PAUSED=PAUSED,
-            MESSAGES=DeadLetter.MESSAGES, OTHER_REASONS=OTHER_REASONS,
+            can_act=can_act, style=style, script=script, version=__version__, states=_STATES, chart_of=_chart,
+            lags_of=_lags, encode_command=encode_command, encode_request=encode_request, states_listed=_LISTED,
+            PAUSED=PAUSED, MESSAGES=DeadLetter.MESSAGES, OTHER_REASONS=OTHER_REASONS,
         )  # fmt: skip
 
     def render(self, parts: Mapping[str, str], routes: Mapping[str, Sequence[str]], message: str = "") -> str:
@@ -177,28 +177,44 @@ def _processes(views: Sequence[RouteView]) -> Iterator[_Process]:
 
 
 class _Chart(NamedTuple):
-    """A chart of the last hour: a line of copied objects per minute, and a bar for each minute's failures."""
+    """A line of numbers and, below it, a bar for each period's failures.
+
+    Attributes:
+        top: the greatest number, of which the axis has the text `top_text`.
+        total_failed: the sum of all bars.
+    """
 
     width: int
     height: int
     line: str
     bars: Sequence[Mapping[str, str]]
+    top: float
+    top_text: str
+    total_failed: int
 
 
-def _chart(hour: HourlySeries) -> _Chart:
-    top = max(*hour.copied, *hour.failed, 1)
-    step, width = _CHART_WIDTH / (MINUTES - 1), _CHART_WIDTH / MINUTES
+def _chart(numbers: Sequence[float], failed: Sequence[int] = (), *, seconds: bool = False) -> _Chart:
+    """Return a chart; `seconds`: the numbers are durations."""
+    highest = max(*numbers, *failed, 0)
+    top = highest or 1
+    step, width = _CHART_WIDTH / max(len(numbers) - 1, 1), _CHART_WIDTH / max(len(failed), 1)
 
-    def y(number: int) -> float:
+    def y(number: float) -> float:
         return _CHART_HEIGHT - 1 - (_CHART_HEIGHT - 4) * number / top
 
-    line = "M" + " L".join(f"{minute * step:.1f},{y(number):.1f}" for minute, number in enumerate(hour.copied))
-    tops = [(minute * width, min(y(number), _CHART_HEIGHT - 3)) for minute, number in enumerate(hour.failed) if number]
+    line = "M" + " L".join(f"{period * step:.1f},{y(number):.1f}" for period, number in enumerate(numbers))
+    tops = [(period * width, min(y(number), _CHART_HEIGHT - 3)) for period, number in enumerate(failed) if number]
     bars = [
         {"x": f"{x:.1f}", "y": f"{bar:.1f}", "width": f"{width - 1:.1f}", "height": f"{_CHART_HEIGHT - bar:.1f}"}
         for x, bar in tops
     ]
-    return _Chart(_CHART_WIDTH, _CHART_HEIGHT, line, bars)
+    text = duration_text(highest) if seconds and highest else f"{highest:,.0f}"
+    return _Chart(_CHART_WIDTH, _CHART_HEIGHT, line, bars, highest, text, sum(failed))
+
+
+def _lags(series: Series) -> list[float]:
+    """Return the p99 of the lag of each period, 0 without copies."""
+    return [quantile_s(counts, 0.99) or 0.0 for counts in series.lags]
 
 
 def _hash(text: str) -> str:

@@ -16,10 +16,13 @@ from ..queue.dead_letters import DeadLetterGroup, read_groups
 from ..queue.redis_queue import RedisJobQueue
 from .formatting import count_noun
 from .heartbeat import ProcessInfo, ProcessRegistry
-from .history import Failure, History, HourlySeries, quantile_s, rate_per_s
+from .history import QUARTERS, Failure, History, HistorySnapshot, Series, quantile_s, rate_per_s
 
 #: Dead letters of a destination that are grouped by reason.
 MAX_GROUPED = 5000
+
+#: How long the last day's statistics are kept, in seconds.
+DAY_KEPT_S = 60.0
 
 #: How long groups are kept while the number of dead letters is the same, in seconds.
 GROUPS_KEPT_S = 30.0
@@ -59,7 +62,8 @@ class StoreView:
     reason: str
     parked: int
     pending: PendingStats | None = None
-    hour: HourlySeries = field(default_factory=HourlySeries)
+    hour: Series = field(default_factory=Series)
+    day: Series = field(default_factory=lambda: Series(QUARTERS))
     copied_per_s: float = 0.0
     bytes_per_s: float = 0.0
     lag_p50_s: float | None = None
@@ -77,6 +81,7 @@ class RouteView:
         command: the command that works on the route: listen or mirror.
         groups: the dead letters by destination, grouped by reason; of many, the first `MAX_GROUPED` that were read.
         current_reconcile: the process that reconciles the route now.
+        depth: keys on the queue in the last hour, by minute; `day_depth`: in the last day, by quarter of an hour.
     """
 
     name: str
@@ -91,6 +96,8 @@ class RouteView:
     current_reconcile: RunningReconcile | None
     now_ms: int
     gap: Gap | None = None
+    depth: Sequence[int] = ()
+    day_depth: Sequence[int] = ()
 
     @property
     def oldest_s(self) -> float | None:
@@ -169,6 +176,8 @@ class RouteSnapshotReader:
         self.jobs = jobs
         self.command = command
         self._groups: dict[str, tuple[int, float, list[DeadLetterGroup]]] = {}
+        self._day: HistorySnapshot | None = None
+        self._day_read_s = 0.0
         self._history = History(jobs.client, jobs.prefix)
         self._registry = ProcessRegistry(jobs.client, jobs.prefix)
 
@@ -176,14 +185,14 @@ class RouteSnapshotReader:
         """Return the current state. Raises RedisUnavailable."""
         stats = await self.jobs.stats()
         all_pending = await self.jobs.pending_by_destination()
-        history = await self._history.read()
+        history, day = await self._read_history()
         processes = await self._registry.processes()
         last_reconcile = await self.jobs.load_reconcile_summary()
         groups = {name: await self._group(name, count) for name, count in stats.dead_letters.items() if count}
         route = self.route
         destinations = []
         for endpoint in route.destinations:
-            hour = history.hours.get(endpoint.name, HourlySeries())
+            hour = history.hours.get(endpoint.name, Series())
             pending = all_pending[endpoint.name]
             state, reason = _state(endpoint.name, stats, pending.retrying)
             if state in (StoreState.OK, StoreState.RETRYING) and stats.dead_letters.get(endpoint.name):
@@ -191,6 +200,7 @@ class RouteSnapshotReader:
             destinations.append(
                 StoreView(
                     endpoint.name, address_text(endpoint), state, reason, pending.parked, pending, hour,
+                    day.days.get(endpoint.name, Series(QUARTERS)),
                     copied_per_s=rate_per_s(hour.copied, history.now_ms),
                     bytes_per_s=rate_per_s(hour.copied_bytes, history.now_ms),
                     lag_p50_s=quantile_s(hour.lag, 0.5),
@@ -205,7 +215,15 @@ class RouteSnapshotReader:
         return RouteView(
             route.name, self.command, route.channel, source, destinations, stats, processes, groups,
             last_reconcile, await self.jobs.current_reconcile(), history.now_ms, await self.jobs.gap(),
+            history.depth, day.day_depth,
         )  # fmt: skip
+
+    async def _read_history(self) -> tuple[HistorySnapshot, HistorySnapshot]:
+        """Return the history of the last hour, and one with the last day, which is read once a minute."""
+        if self._day is None or time.monotonic() - self._day_read_s > DAY_KEPT_S:
+            self._day, self._day_read_s = await self._history.read(day=True), time.monotonic()
+            return self._day, self._day
+        return await self._history.read(), self._day
 
     async def _group(self, destination: str, count: int) -> list[DeadLetterGroup]:
         """Group the dead letters, unless that was done a short time ago and there are as many as then."""

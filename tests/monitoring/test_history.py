@@ -8,10 +8,12 @@ import pytest
 from redis.asyncio import Redis
 
 from s3s3.errors import RedisUnavailable, StoreUnavailable
-from s3s3.model import Endpoint, Outcome, Result, Route
+from s3s3.model import Endpoint, Lane, Outcome, Result, Route
 from s3s3.monitoring.history import (
     MAX_FAILURES,
     MINUTES,
+    QUARTERS,
+    QUARTERS_RETENTION_S,
     RETENTION_S,
     Failure,
     History,
@@ -20,7 +22,9 @@ from s3s3.monitoring.history import (
     rate_per_s,
 )
 from s3s3.monitoring.metrics import NOTIFICATION_TO_COPY_BOUNDS_S, Metrics
+from s3s3.queue.base import Disposition, DispositionKind, JobRequest
 from s3s3.queue.connection import connect
+from s3s3.queue.redis_queue import RedisJobQueue
 
 pytestmark = pytest.mark.real
 
@@ -107,8 +111,34 @@ async def test_every_key_expires_and_the_list_of_failures_is_bounded(client: Red
         await history.add({"swift copied": 1}, failures)
     assert len((await history.read()).failures) == MAX_FAILURES
     async for name in client.scan_iter(PREFIX + "*"):
-        assert 0 < await client.ttl(name) <= 86_400, name
+        assert 0 < await client.ttl(name) <= QUARTERS_RETENTION_S, name
         assert ":minute:" not in name or await client.ttl(name) <= RETENTION_S
+
+
+async def test_the_last_day_is_kept_by_quarters_of_an_hour(client: Redis) -> None:
+    history = History(client, PREFIX)
+    await history.add({"swift copied": 3, "swift lag 3": 2}, [])
+    now_ms = (await history.read()).now_ms
+    await client.hset(f"{PREFIX}quarter:{now_ms // 900_000 - 90}", mapping={"swift copied": 7, "(queue) depth": 5})
+    snapshot = await history.read(day=True)
+    day = snapshot.days["swift"]
+    assert (len(day.copied), sum(day.copied), latest(day.copied)) == (QUARTERS, 10, 3)
+    assert sum(map(sum, day.lags)) == 2
+    assert snapshot.day_depth[QUARTERS // 2] == 5, "without a sample, the depth is that of the period before"
+    assert (await history.read()).days == {}
+
+
+async def test_the_depth_of_the_queue_is_recorded_although_nothing_is_copied(client: Redis) -> None:
+    jobs = RedisJobQueue.of(client, ROUTE, 60.0)
+    delta, history = MetricsDelta(ROUTE, Metrics()), History(client, PREFIX)
+    await jobs.enqueue([JobRequest(key, ("swift",)) for key in "abc"], Lane.FRESH)
+    (job,) = (await jobs.claim(1, 0, 0, 0)).jobs
+    await jobs.finish(job, {"swift": Disposition(DispositionKind.PARK, circuit="swift")})
+    await delta.publish(history)
+    assert max((await history.read()).depth) == 3
+    await client.delete(f"{PREFIX}fresh")
+    await delta.publish(history)
+    assert max((await history.read(day=True)).day_depth) == 3, "the most in a period counts"
 
 
 async def test_statistics_of_a_newer_version_are_ignored(client: Redis) -> None:

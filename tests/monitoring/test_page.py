@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from s3s3.monitoring.fleet import FleetState
 from s3s3.monitoring.heartbeat import ProcessInfo
-from s3s3.monitoring.history import Failure, HourlySeries
+from s3s3.monitoring.history import Failure, Series
 from s3s3.monitoring.page import Page, printable
 from s3s3.monitoring.snapshot import RouteView, StoreState, StoreView
 from s3s3.queue.admin import PendingStats
@@ -27,7 +27,7 @@ def route_view(text: str) -> RouteView:
     """A route with this text wherever the page shows one."""
     failures = [Failure(text, text, text, 2, 1000)]
     store = StoreView(
-        text, text, StoreState.DOWN, f"!{text}", 2, PendingStats(1, 2, 2, 3.0, exact=False), HourlySeries(),
+        text, text, StoreState.DOWN, f"!{text}", 2, PendingStats(1, 2, 2, 3.0, exact=False), Series(),
         failures=failures, dead_letters=2,
     )  # fmt: skip
     groups = {name: [DeadLetterGroup(name, text, 2, 1000, 2000, [text])] for name in ("swift", DeadLetter.MESSAGES)}
