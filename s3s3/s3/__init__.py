@@ -10,6 +10,7 @@ from .listing import Page
 from .objects import (
     RECORDED_ETAG,
     RECORDED_HEADERS,
+    WEBSITE_REDIRECT,
     BodyReader,
     ObjectInfo,
     ObjectStream,
@@ -24,8 +25,8 @@ from .signing import Credentials
 from .transport.connecting import TlsSettings
 from .transport.limits import Timeouts
 
-__all__ = ["RECORDED_ETAG", "RECORDED_HEADERS", "TAGGING", "BodyReader", "BucketAdmin", "Credentials", "ObjectInfo",
-           "ObjectStream", "Page", "Priority", "PutResult", "RateLimiter", "Source", "Spool", "SpooledBody", "Store",
-           "Timeouts", "TlsSettings", "any_date_ms", "create_resource", "http_date_ms", "internal_error",
-           "not_from_store",
+__all__ = ["RECORDED_ETAG", "RECORDED_HEADERS", "TAGGING", "WEBSITE_REDIRECT", "BodyReader", "BucketAdmin",
+           "Credentials", "ObjectInfo", "ObjectStream", "Page", "Priority", "PutResult", "RateLimiter", "Source",
+           "Spool", "SpooledBody", "Store", "Timeouts", "TlsSettings", "any_date_ms", "create_resource",
+           "http_date_ms", "internal_error", "not_from_store",
 ]  # fmt: skip

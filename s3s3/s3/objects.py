@@ -29,6 +29,9 @@ KEPT_HEADERS = frozenset(
     ("content-type", "content-encoding", "content-disposition", "content-language", "cache-control", "expires")
 )
 
+#: Where an object of a website redirects to. Ceph and AWS keep it; Swift refuses a PUT that has it.
+WEBSITE_REDIRECT = "x-amz-website-redirect-location"
+
 #: Headers that object stores send, and gateways, portals and web servers do not (S3 API reference, "Common response
 #: headers"; x-trans-id is Swift's). Not x-amz-cf-id and x-amzn-requestid: CloudFront and API Gateway send those.
 _STORE_HEADERS = frozenset(("x-amz-request-id", "x-amz-id-2", "x-trans-id", "x-oss-request-id"))
@@ -186,7 +189,9 @@ def drop_transport_codings(headers: dict[str, str]) -> None:
 
 @lru_cache(64)  # a store sends the same headers in each response to one kind of request
 def _own_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for name in names if name in KEPT_HEADERS or name.startswith("x-amz-meta-"))
+    return tuple(
+        name for name in names if name in KEPT_HEADERS or name.startswith("x-amz-meta-") or name == WEBSITE_REDIRECT
+    )
 
 
 @lru_cache(1024)

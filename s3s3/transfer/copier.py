@@ -329,10 +329,11 @@ class ObjectCopy(ObjectWrite):
         elif mismatch is not None:
             await self._reread_after_mismatch(pending, mismatch, is_reread)
         else:
-            # A store has refused s3s3's records, or a body that was not hashed here, and the stream is used up.
+            # A store has refused s3s3's records or a header, or a body that was not hashed here, and the stream is used
+            # up.
             if unverified := [copy for copy in still_open(pending) if copy.needs_md5]:
                 await self.copy(unverified)
-            await gather_or_cancel(self.copy([copy]) for copy in still_open(pending) if copy.unrecorded)
+            await gather_or_cancel(self.copy([copy]) for copy in still_open(pending) if copy.is_reduced)
             await self._finish_slow(pending)
 
     def _required_budget(self, pending: Sequence[DestinationCopy], stream: ObjectStream) -> BudgetRequest:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from ..errors import DestinationTooSlow, IntegrityError, LeaseLost, S3S3Error, StoreError, StoreRefused
 from ..model import Endpoint, Outcome, Proof, Result, md5_of_etag
-from ..s3 import RECORDED_ETAG, RECORDED_HEADERS, ObjectInfo, PutResult, Store, internal_error
+from ..monitoring.log import log_fields
+from ..s3 import RECORDED_ETAG, RECORDED_HEADERS, WEBSITE_REDIRECT, ObjectInfo, PutResult, Store, internal_error
 from .decision import COPY_METADATA, COPY_UNPROVEN, Action, Decision, Reason, decide
 from .metadata import RefusedRecords, has_room_for_record, headers_digest, may_concern_metadata
 from .verification import ChecksumKnowledge
+
+log = logging.getLogger(__name__)
 
 #: Opens a stream of the content.
 Chunks: TypeAlias = Callable[[], AsyncIterator[bytes]]
@@ -25,6 +29,9 @@ LeaseCheck: TypeAlias = Callable[[], None]
 
 #: Reason, or its last part, of a copy without a proof.
 UNPROVEN_COPY = "the store returned no ETag, so nothing proves the copy"
+
+#: Part of the reason of a copy that lacks a header.
+LOST_REDIRECT = f"copied without {WEBSITE_REDIRECT}, which the store does not support"
 
 
 def etag_md5(info: ObjectInfo) -> str | None:
@@ -46,6 +53,7 @@ class DestinationCopy:
         decision: result of the comparison; None without one.
         verify_md5: compare contents if ETags prove nothing.
         unrecorded: names of the records that the store refused; the object is written without them.
+        lost_redirect: the object is written without its WEBSITE_REDIRECT, which the store does not support.
         needs_md5: a store-verified write failed; the object is to be written again with an MD5 that is computed here.
         indeterminate: a write before the last one may still be carried out.
         outcome: None while undecided.
@@ -60,9 +68,15 @@ class DestinationCopy:
     decision: Decision | None = None
     verify_md5: bool = False
     unrecorded: tuple[str, ...] = ()
+    lost_redirect: bool = False
     needs_md5: bool = False
     indeterminate: bool = False
     outcome: Outcome | None = None
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether the object is written without something that the store refused."""
+        return bool(self.unrecorded) or self.lost_redirect
 
     async def compare(self, source: ObjectInfo, source_verify_md5: bool) -> None:
         """HEAD the destination and decide; an equal copy or a failure is recorded as the outcome."""
@@ -120,7 +134,7 @@ class DestinationCopy:
         """
         name, md5_hex, source_etag = self.store.name, md5.hex(), source.etag
         attempt = _WriteAttempt(body, check_lease)
-        headers, records = dict(source.headers), None
+        headers, records = self.headers_of(source), None
         # Record the source's ETag if the two ETags alone will not prove the copies equal.
         needs_etag = bool(source_etag) and (
             source.encrypted
@@ -128,7 +142,7 @@ class DestinationCopy:
             or name in checksums.non_md5
             or (self.info is not None and etag_md5(self.info) is None)
         )
-        if needs_etag or self.info is not None:
+        if needs_etag or self.info is not None or self.lost_redirect:
             records = self.records(source, needs_etag)
             headers.update(records)
         destination_md5: str | None
@@ -151,7 +165,7 @@ class DestinationCopy:
             if not is_hashed and isinstance(error, IntegrityError) and error.store == name:
                 self.needs_md5 = True
                 self.indeterminate = self.indeterminate or attempt.is_indeterminate(error)
-            elif not records or not self.omit_records(records, error):
+            elif not self.omit_refused(source, records or {}, error):
                 self.record_failure(error, source, indeterminate=attempt.is_indeterminate(error))
             elif isinstance(body, bytes):
                 await self.put(source, body, md5, check_lease, checksums, is_hashed=is_hashed)
@@ -175,18 +189,39 @@ class DestinationCopy:
             checksums.refute(name, "it stored other bytes than Content-MD5 announced")
         raise self.integrity_error("PUT", f"sent an object with MD5 {md5}, stored ETag is {written.etag}")
 
+    def headers_of(self, source: ObjectInfo) -> dict[str, str]:
+        """Return the headers to write, without a WEBSITE_REDIRECT that the store does not support."""
+        headers = dict(source.headers)
+        if self.lost_redirect or self.store.name in self.refused_records.without_redirects:
+            self.lost_redirect = headers.pop(WEBSITE_REDIRECT, None) is not None
+        return headers
+
     def records(self, source: ObjectInfo, needs_etag: bool) -> dict[str, str]:
         """Return the headers that record what the copy is made from, for later comparisons; {} if they were refused.
 
-        The digest of the source's headers is recorded where they were the reason of a copy, this one or the last.
+        The digest of the source's headers is recorded where they were the reason of a copy, this one or the last, and
+        where the store does not keep one of them.
         """
         records = {RECORDED_ETAG: source.etag} if needs_etag else {}
-        if self.decision is COPY_METADATA or (self.info is not None and self.info.recorded_headers):
+        is_recorded = self.info is not None and self.info.recorded_headers
+        if self.decision is COPY_METADATA or is_recorded or self.lost_redirect:
             records[RECORDED_HEADERS] = headers_digest(source.headers)
         if records and (self.unrecorded or self.refused_records.has(self.store.name, source)):
             self.unrecorded = tuple(records)
             return {}
         return records
+
+    def omit_refused(self, source: ObjectInfo, records: Mapping[str, str], error: S3S3Error) -> bool:
+        """Return whether to write the object again, without what the store may have refused."""
+        if (
+            isinstance(error, StoreRefused)
+            and error.code == "NotImplemented"
+            and WEBSITE_REDIRECT in source.headers
+            and not self.lost_redirect
+        ):
+            self.lost_redirect = True
+            return True
+        return self.omit_records(records, error)
 
     def omit_records(self, records: Mapping[str, str], error: S3S3Error) -> bool:
         """Return whether to write the object again without these records, which the store may have refused."""
@@ -205,8 +240,10 @@ class DestinationCopy:
         """
         attempt = _WriteAttempt(b"", check_lease)
         records = self.records(source, needs_etag=False)
-        # The source's own records are of another copy.
-        headers = {**source.headers, **records} if records or source.records else None
+        # The source's own records are of another copy, and a store does not copy the redirect by itself (S3 API
+        # reference, "CopyObject").
+        is_changed = records or source.records or WEBSITE_REDIRECT in source.headers
+        headers = {**source.headers, **records} if is_changed else None
         etag = source.etag
         try:
             written = await self.store.copy(
@@ -298,6 +335,12 @@ class DestinationCopy:
         reasons = [self.decision.reason.value] if self.decision else []
         if proof is None:
             reasons.append(UNPROVEN_COPY)
+        if self.lost_redirect:
+            reasons.append(LOST_REDIRECT)
+            if self.store.name not in self.refused_records.without_redirects:
+                self.refused_records.without_redirects.add(self.store.name)
+                log.warning("%s: %r is %s; so are other objects with this header", self.store.name, self.key,
+                            LOST_REDIRECT, extra=log_fields(self.route, self.key))  # fmt: skip
         if self.unrecorded:
             what = " and ".join("headers" if name == RECORDED_HEADERS else "ETag" for name in self.unrecorded)
             reasons.append(f"copied without recording the source's {what}: the destination's metadata limit")

@@ -94,9 +94,13 @@ class RefusedRecords:
 
     Such a copy is compared by content. A difference of its headers that was the same before and after the copy is not
     copied again.
+
+    Attributes:
+        without_redirects: names of the destinations that do not support WEBSITE_REDIRECT.
     """
 
     def __init__(self) -> None:
+        self.without_redirects: set[str] = set()
         self._headers: OrderedDict[tuple[str, str], tuple[str, str]] = OrderedDict()
 
     def add(self, destination: str, source: ObjectInfo, replaced: ObjectInfo | None) -> None:

@@ -50,10 +50,8 @@ class MultipartUpload:
         copy, source = self._copy, self._source
         try:
             await self._abort_unfinished()
-            headers = dict(source.info.headers)
-            if copy.attributes is not None:
-                headers |= await copy.attributes(copy.store.endpoint)
-            upload_id = await self._create(headers)
+            attributes = {} if copy.attributes is None else await copy.attributes(copy.store.endpoint)
+            upload_id = await self._create(attributes)
             try:
                 etags, etag = await self._send_parts(upload_id, chunks)
                 is_answered = await self._uploads.complete(
@@ -66,8 +64,8 @@ class MultipartUpload:
                     await self._abort(upload_id)
                 raise
             await self._verify(etag, is_answered)
-            if TAGGING in headers:
-                await self._put_tags(headers)
+            if TAGGING in attributes:
+                await self._put_tags(attributes)
         except S3S3Error as error:
             copy.record_failure(error, source.info, indeterminate=isinstance(error, StoreError) and error.indeterminate)
         except Exception as error:  # noqa: BLE001  logged and recorded
@@ -76,16 +74,19 @@ class MultipartUpload:
             md5 = self._md5_by_etag.get(source.info.etag)
             copy.record_copied(source.info, md5.hex() if md5 else etag_md5(source.info), None, Proof.CONTENT)
 
-    async def _create(self, headers: Mapping[str, str]) -> str:
-        # The ETag of an upload in parts alone proves nothing, so that of the source is recorded.
-        records = self._copy.records(self._source.info, needs_etag=bool(self._source.info.etag))
-        try:
-            recording = {**headers, **records}
-            return await self._uploads.create(self._copy.key, headers=recording, check_lease=self._check_lease)
-        except StoreError as error:
-            if not self._copy.omit_records(records, error):
-                raise
-        return await self._uploads.create(self._copy.key, headers=headers, check_lease=self._check_lease)
+    async def _create(self, attributes: Mapping[str, str]) -> str:
+        """Begin the upload; begin it again without what the store refuses, once for each reason."""
+        copy, source = self._copy, self._source.info
+        while True:
+            headers = {**copy.headers_of(source), **attributes}
+            # The ETag of an upload in parts alone proves nothing, so that of the source is recorded.
+            records = copy.records(source, needs_etag=bool(source.etag))
+            try:
+                recording = {**headers, **records}
+                return await self._uploads.create(copy.key, headers=recording, check_lease=self._check_lease)
+            except StoreError as error:
+                if not copy.omit_refused(source, records, error):
+                    raise
 
     async def _send_parts(self, upload_id: str, chunks: Chunks) -> tuple[list[str], str]:
         """Send all parts; return their ETags, and the ETag that the object should get."""
