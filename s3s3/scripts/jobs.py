@@ -16,6 +16,7 @@ from ..errors import RouteConflict
 from ..model import Route
 from ..monitoring.formatting import count_noun, duration_text, time_text
 from ..monitoring.heartbeat import claim_route
+from ..monitoring.history import Failure, History
 from ..operations.queue_text import circuit_text, queue_texts
 from ..queue.admin import KEYS_PER_CALL
 from ..queue.base import PAUSED, DeadLetter, QueueStats
@@ -193,7 +194,10 @@ async def _pause_or_resume(arguments: argparse.Namespace, queues: Sequence[Route
 
 @dataclass
 class Found:
-    """What is listed of one route; `letters`, `keys` and `parked` are limited, the groups are complete."""
+    """What is listed of one route; `letters`, `retries` and `parked` are limited, the groups are complete.
+
+    `failures` are the latest ones of any key, newest first, each with the number of those with the same reason.
+    """
 
     route: Route
     stats: QueueStats
@@ -201,6 +205,7 @@ class Found:
     groups: dict[str, list[DeadLetterGroup]]
     retries: Records
     parked: dict[str, Records]
+    failures: Sequence[Failure]
 
 
 async def _list(arguments: argparse.Namespace, queues: Sequence[RouteQueue]) -> int:
@@ -237,7 +242,10 @@ async def _read(arguments: argparse.Namespace, route: Route, jobs: RedisJobQueue
         for store, count in stats.parked.items()
         if count and store in (route.source.name, *wanted)
     }
-    return Found(route, stats, letters, groups, retries._replace(records=records), parked)
+    failures = [
+        each for each in (await History(jobs.client, jobs.prefix).read()).failures if each.destination in wanted
+    ]
+    return Found(route, stats, letters, groups, retries._replace(records=records), parked, failures)
 
 
 async def _selected_letters(
@@ -269,6 +277,7 @@ def _fields(found: Found) -> dict[str, Any]:
         **fields,
         "pending": found.stats.pending,
         "waiting": waiting,
+        "recent_failures": [dataclasses.asdict(failure) for failure in found.failures],
         "open_circuits": [circuit._asdict() for circuit in circuits.values()],
         "dead_letter_groups": [dataclasses.asdict(group) for some in found.groups.values() for group in some],
         "dead_letters": {name: [dataclasses.asdict(each) for each in some] for name, some in found.letters.items()},
@@ -313,6 +322,10 @@ def _print_waiting(found: Found) -> None:
         print_indented(printable(record.key), 2)
         print_indented(printable("; ".join(queue_texts(record, _waits(record, circuits), now_ms))), 6)
     _print_more(found.stats.retrying - len(found.retries.records))
+    latest = {failure.destination: failure for failure in reversed(found.failures)}
+    for name in sorted({name for record in found.retries.records for name in record.destinations} & latest.keys()):
+        ago = duration_text(max(now_ms - latest[name].at_ms, 0) / 1000)
+        print_indented(f"last failure at {name}, {ago} ago: {printable(latest[name].reason)}", 2)
 
 
 def _print_groups(found: Found, destination: str) -> None:

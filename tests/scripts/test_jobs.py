@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from s3s3.model import Lane
+from s3s3.monitoring.history import Failure, History
 from s3s3.queue.base import DeadLetter, Disposition, DispositionKind, JobRequest
 from s3s3.queue.connection import connected
 from s3s3.queue.redis_queue import RedisJobQueue
@@ -190,6 +191,25 @@ def test_a_key_that_waits_is_listed_with_why_and_until_when(config: Path, redis_
     assert waiting["later"]["retry_at_ms"] > 0
     assert waiting["parked"]["text"].endswith(")")
     assert {circuit["store"] for circuit in route["open_circuits"]} == {"dest-swift", "source"}
+
+
+def test_a_retry_is_listed_with_the_last_failure_at_its_destination(config: Path, redis_url: str) -> None:
+    async def do(jobs: RedisJobQueue) -> None:
+        await jobs.enqueue([JobRequest("later", DESTINATIONS[:1])], Lane.FRESH)
+        (job,) = (await jobs.claim(1, 0, 0, 0)).jobs
+        await jobs.finish(job, {"dest-ceph": Disposition(DispositionKind.RETRY, delay_s=90.0)})
+        history = History(jobs.client, jobs.prefix)
+        await history.add({}, [Failure("dest-ceph", "an earlier reason", "a")])
+        await history.add(
+            {}, [Failure("dest-ceph", "PUT of an object: 500", "later", 3), Failure("dest-swift", "x", "b")]
+        )
+
+    with_jobs(redis_url, do)
+    text = run(main, "--config", config).out
+    (line,) = (line for line in text.splitlines() if "last failure at dest" in line)
+    assert re.fullmatch(r"  last failure at dest-ceph, [\d.]+ [mμ]?s ago: PUT of an object: 500", line)
+    (route,) = run(main, "--config", config, "--destination", "dest-ceph", "--json").json["routes"]
+    assert [failure["reason"] for failure in route["recent_failures"]] == ["PUT of an object: 500", "an earlier reason"]
 
 
 def test_lists_of_waiting_keys_are_limited(config: Path, redis_url: str) -> None:
