@@ -44,7 +44,36 @@ Exceptions of libraries are translated in `s3s3.s3` and `s3s3.queue.redis_calls`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+#: The start of a URL, and its user and password; also percent-encoded, as the redirect mirror's keys are.
+_URL = re.compile(r"(?i)(https?(?:://|%3a%2f%2f))((?:(?!%2f|%3f)[^/?#])*(?:@|%40))?")
+_QUERY = re.compile(r"(?i)\?|%3f")
+_URL_WITH_QUERY = re.compile(r"""(?i)(https?(?:://|%3a%2f%2f)(?:(?!%3f)[^\s?'"<>])*(?:\?|%3f))[^\s'"<>)]+""")
+
+
+def printable_line(text: str) -> str:
+    """Return a text from outside in one line, with U+FFFD for each character that is not printable."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+
+
+def shown_key(key: str) -> str:
+    """Return a key for messages: one that is a URL without password and query, which may hold a signature."""
+    url = _URL.match(key)
+    if url is None:
+        return key
+    rest = key[url.end() :]
+    query = _QUERY.search(rest)
+    user = "***@" if url[2] else ""
+    return f"{url[1]}{user}{rest[: query.end()]}***" if query else f"{url[1]}{user}{rest}"
+
+
+def without_queries(text: str) -> str:
+    """Return a text with `***` for the query of each URL in it."""
+    return _URL_WITH_QUERY.sub(r"\1***", text) if "http" in text.lower() else text
 
 
 class S3S3Error(Exception):
@@ -135,19 +164,21 @@ class StoreError(S3S3Error):
         advice: str = "",
         request_id: str = "",
     ) -> None:
-        message = message[:MAX_MESSAGE_CHARACTERS]
+        message = printable_line(message)[:MAX_MESSAGE_CHARACTERS]
         super().__init__(message)
         self.message = message
         self.store = store
         self.operation = operation
         self.key = key
         self.status = status
-        self.code = code
-        self.advice = advice
-        self.request_id = request_id
+        self.code = printable_line(code)
+        self.advice = printable_line(advice)
+        self.request_id = printable_line(request_id)
 
     def __str__(self) -> str:
-        operation = f"{self.operation} of {self.key!r}" if self.operation and self.key is not None else self.operation
+        operation = self.operation
+        if operation and self.key is not None:
+            operation = f"{operation} of {shown_key(self.key)!r}"
         response = " ".join(str(part) for part in (self.status, self.code) if part)
         text = ": ".join(part for part in (self.store, operation, response, self.message) if part)
         return f"{text} ({self.advice})" if self.advice else text

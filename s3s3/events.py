@@ -13,6 +13,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .errors import shown_key
+
 
 def object_id(route: str, key: str) -> str:
     """Return the id that all log lines about an object carry, in every process; 8 hex digits."""
@@ -58,7 +60,7 @@ def log_event(
     shown: dict[str, Any] = {name: value for name, value in fields.items() if value is not None and value != ""}
     route, destination = fields.get("route", ""), fields.get("destination", "")
     if key is not None:
-        shown = {"id": object_id(str(route), key), "key": key, **shown}
+        shown = {"id": object_id(str(route), key), "key": shown_key(key) if key[:4].lower() == "http" else key, **shown}
     same = object() if event.is_state else (event.name, route, destination, text if repeats is None else repeats)
     extra = {"event": event.name, "fields": shown, "repeats": same, "burst": event.burst}
     message = "%s: %s" if text else "%s"

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = """
     errors          -
-    events          -
+    events          errors
     model           -
     tasks           -
     config          errors model

@@ -49,3 +49,11 @@ def iso_time(at_s: float) -> str:
 def count_noun(count: int, noun: str, plural: str = "") -> str:
     """Return "1 key", "2,000 keys"; `plural` is for words that do not just end in "s"."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def escaped(text: str) -> str:
+    """Return a text with each character escaped that is not printable, such as ESC, or changes the direction."""
+    if text.isprintable():
+        return text
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -11,6 +11,8 @@ from typing import Any
 from pythonjsonlogger.defaults import unknown_default
 from pythonjsonlogger.json import JsonFormatter as BaseJsonFormatter
 
+from ..errors import without_queries
+
 #: The fields of every line, by the names that `logging` gives them.
 _FIELDS = {"asctime": "time", "levelname": "level", "name": "logger", "message": "message"}
 
@@ -35,6 +37,7 @@ class JsonFormatter(BaseJsonFormatter):
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         log_data["level"] = log_data["level"].lower()
+        log_data["message"] = without_queries(log_data["message"])
         for internal in ("repeats", "burst"):
             log_data.pop(internal, None)
         fields: dict[str, Any] = log_data.pop("fields", {})

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ..errors import shown_key, without_queries
 from ..events import object_id
-from .formatting import duration_text
+from .formatting import duration_text, escaped
 
 #: How long repeats of a warning are only counted, in seconds.
 REPEAT_INTERVAL_S = 60.0
@@ -28,7 +29,8 @@ def log_fields(route: str, key: str, repeats: Hashable = None, **fields: object)
         repeats: lines with an equal value report the same problem of different objects; only the first is written.
         fields: further fields of the JSON line.
     """
-    return {"fields": {"id": object_id(route, key), "route": route, "key": key, **fields}, "repeats": repeats}
+    shown = {"id": object_id(route, key), "route": route, "key": shown_key(key), **fields}
+    return {"fields": shown, "repeats": repeats}
 
 
 class PlainFormatter(logging.Formatter):
@@ -44,12 +46,17 @@ class PlainFormatter(logging.Formatter):
         return datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "milliseconds")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - overrides logging.Formatter
+        # Text from outside must not begin a line, nor control a terminal.
+        record.message = escaped(without_queries(record.message))
         line, fields = super().formatMessage(record), getattr(record, "fields", None)
         if not fields:
             return line
         if not hasattr(record, "event"):
             return f"{line} [{fields['id']}]"
         return " ".join((line, *(f"{name}={_field_text(value)}" for name, value in fields.items())))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - as above
+        return "\n".join(map(escaped, without_queries(super().formatException(ei)).split("\n")))
 
 
 def _field_text(value: object) -> str:

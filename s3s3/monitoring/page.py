@@ -14,11 +14,12 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from .. import __version__
+from ..errors import shown_key
 from ..queue.base import PAUSED, DeadLetter
 from ..queue.dead_letters import OTHER_REASONS, DeadLetterGroup
 from ..queue.records import KeyState
 from .fleet import FleetState
-from .formatting import count_noun, duration_text, rate_text, size_text, time_text
+from .formatting import count_noun, duration_text, escaped, rate_text, size_text, time_text
 from .heartbeat import ProcessInfo
 from .history import Series, quantile_s
 from .snapshot import RouteView, StoreState
@@ -68,7 +69,7 @@ class Page:
         )  # fmt: skip
         self._templates.filters.update(
             count=count_noun, duration=duration_text, number="{:,}".format, rate=rate_text, size=size_text,
-            time=time_text,
+            time=time_text, shown_key=shown_key,
         )  # fmt: skip
         self._templates.globals.update(
             can_act=can_act, style=style, script=script, version=__version__, states=_STATES, chart_of=_chart,
@@ -128,10 +129,7 @@ def decode_command(value: str) -> list[str]:
 
 def printable(value: object) -> object:
     """Return text with each character escaped that is not printable or changes the direction; HTML as it is."""
-    if not isinstance(value, str) or value.isprintable() or hasattr(value, "__html__"):
-        return value
-    text = value.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escaped(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 class _Destination(NamedTuple):

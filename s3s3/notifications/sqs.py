@@ -22,9 +22,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ..config import SqsSettings
 from ..errors import RedisUnavailable
-from ..model import Notification
+from ..model import Endpoint, Notification, Secret
 from ..queue.redis_calls import RedisRetry
-from ..s3 import TlsSettings
+from ..s3 import TlsSettings, readable
 from ..s3.boto3_bridge import client_options
 from ..tasks import backoff_s, run_until_stopped, run_with_background, wait_with_timeout
 from .message import printable_message
@@ -71,6 +71,7 @@ class SqsSource(NotificationSource):
         self._retry = RedisRetry()
         self._connecting = asyncio.Lock()
         self._client: Any = None
+        self._credentials: Any = None
         self._visibility_s = DEFAULT_VISIBILITY_S
 
     def __str__(self) -> str:
@@ -96,11 +97,13 @@ class SqsSource(NotificationSource):
                 elif time.monotonic() - started_s < MIN_EMPTY_POLL_S:
                     await wait_with_timeout(stop, MIN_EMPTY_POLL_S)  # it does not wait for messages, as SQS does
             except (BotoCoreError, ClientError) as error:
-                self._health.record_failure(str(error))
+                self._health.record_failure(self._readable(error))
             except Exception as error:  # for a response that is not SQS's botocore raises any exception
-                reason = f"unforeseen error: {error!r}"[:300]
+                reason = self._readable(f"unforeseen error: {error!r}")
                 if reason != self._health.problem:
-                    log.exception("%s: unforeseen error", self)
+                    # The error itself may quote the whole response.
+                    shown = RuntimeError(reason).with_traceback(error.__traceback__)
+                    log.exception("%s: unforeseen error", self, exc_info=shown)
                 self._health.record_failure(reason)
             else:
                 failures = 0
@@ -110,12 +113,20 @@ class SqsSource(NotificationSource):
 
     def _connect(self) -> None:
         client = connect(self._settings)
+        self._credentials = client._request_signer._credentials
         try:
             reply = client.get_queue_attributes(QueueUrl=self._url, AttributeNames=["VisibilityTimeout"])
             self._visibility_s = int(reply["Attributes"]["VisibilityTimeout"])
         except ClientError as error:  # a separate permission, and not essential
-            log.info("%s: cannot read the visibility timeout; assuming %d s: %s", self, self._visibility_s, error)
+            log.info("%s: cannot read the visibility timeout; assuming %d s: %s", self, self._visibility_s,
+                     self._readable(error))  # fmt: skip
         self._client = client
+
+    def _readable(self, text: object) -> str:
+        """Return text of a response for a message, without the credentials in use."""
+        used = self._credentials.get_frozen_credentials() if self._credentials else None
+        secret, token = (Secret(used.secret_key), Secret(used.token or "")) if used else (None, None)
+        return readable(str(text), Endpoint("sqs", "", secret_access_key=secret, session_token=token))
 
     def _receive(self) -> list[dict[str, Any]]:
         reply = self._client.receive_message(
@@ -147,7 +158,7 @@ class SqsSource(NotificationSource):
                 failed = (await run_in_thread(delete)).get("Failed")
                 if failed:
                     log.warning("%s: %d messages were not deleted and will be received again: %s",
-                                self, len(failed), failed[0].get("Message"))  # fmt: skip
+                                self, len(failed), self._readable(failed[0].get("Message")))  # fmt: skip
 
     async def _extend_visibility(self, messages: Sequence[dict[str, Any]]) -> None:
         """Keep messages invisible to other consumers while they wait for Redis."""

@@ -39,9 +39,8 @@ class BucketAdmin:
                 raise
         else:
             if root.tag != "ListBucketResult":
-                raise not_from_store(
-                    self._endpoint, "LIST", None, f"the response is not a listing: it is a {root.tag[:60]!r}"
-                )
+                message = f"the response is not a listing: it is a {root.tag[:60]!r}"
+                raise not_from_store(self._requester.signing_endpoint, "LIST", None, message)
             return False
         body = b""
         if self._endpoint.host is None and self._endpoint.region != "us-east-1":  # only AWS needs the region

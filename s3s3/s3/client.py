@@ -11,7 +11,7 @@ from ..errors import IntegrityError, InvalidKey, NoSuchKey, S3S3Error, StoreErro
 from ..model import Endpoint, Entry, md5_of_etag
 from .address import Query
 from .attributes import ObjectAttributes
-from .error_mapping import advice_for_pages, not_from_store
+from .error_mapping import advice_for_pages, not_from_store, readable
 from .listing import BucketLister, Page
 from .multipart import Multipart
 from .objects import (
@@ -253,9 +253,10 @@ class Store:
         self, operation: str, info: ObjectInfo, other: str, found: ObjectInfo | Entry | None
     ) -> IntegrityError:
         seen = "no object" if found is None else _described(found)
+        message = f"returned {_described(info)}, but {other} shows {seen}"
         return IntegrityError(
-            f"returned {_described(info)}, but {other} shows {seen}", store=self.name, operation=operation,
-            key=info.key, advice=advice_for_pages(self.endpoint),
+            readable(message, self._requester.signing_endpoint), store=self.name, operation=operation, key=info.key,
+            advice=advice_for_pages(self.endpoint),
         )  # fmt: skip
 
     async def object_url(

@@ -29,6 +29,7 @@ from ..errors import (
     StoreUnavailable,
     TooLarge,
     UnexpectedResponse,
+    printable_line,
 )
 from ..model import Endpoint
 from .address import Address
@@ -132,14 +133,14 @@ def error_for_response(
     if status == 407 and proxy is not None:
         advice = _login_advice(proxy)
     error = kind(
-        _readable(message, endpoint) or responses.get(status, "no reason given"),
+        readable(message, endpoint) or responses.get(status, "no reason given"),
         store=endpoint.name,
         operation=operation,
         key=key,
         status=status,
-        code=_readable(error_body.code, endpoint)[:_MAX_CODE_CHARACTERS],
+        code=readable(error_body.code, endpoint)[:_MAX_CODE_CHARACTERS],
         advice=advice,
-        request_id=_readable(headers.get("x-amz-request-id", ""), endpoint)[:_MAX_REQUEST_ID_CHARACTERS],
+        request_id=readable(headers.get("x-amz-request-id", ""), endpoint)[:_MAX_REQUEST_ID_CHARACTERS],
     )
     error.indeterminate = operation in WRITES and status in INDETERMINATE_STATUSES
     return error
@@ -166,6 +167,7 @@ def error_for_failure(
         message, advice = _connect_failure(endpoint, address, error.__cause__, proxy)
     else:
         message, advice = _failure(endpoint, address, operation, error)
+    message = readable(message, endpoint)
     store_error = StoreUnavailable(message, store=endpoint.name, operation=operation, key=key, advice=advice)
     store_error.indeterminate = operation in WRITES and error.sent
     return store_error
@@ -174,6 +176,7 @@ def error_for_failure(
 def not_from_store(endpoint: Endpoint, operation: str, key: str | None, message: str) -> UnexpectedResponse:
     """Return the error for a success without evidence that an S3 store sent it, or without an effect."""
     advice = advice_for_pages(endpoint)
+    message = readable(message, endpoint)
     return UnexpectedResponse(message, store=endpoint.name, operation=operation, key=key, status=200, advice=advice)
 
 
@@ -213,20 +216,45 @@ def _parse_error(body: bytes) -> ErrorBody:
     return ErrorBody(message=message)
 
 
-def _readable(text: str, endpoint: Endpoint) -> str:
+def readable(text: str, endpoint: Endpoint) -> str:
     """Return text of a store for a message: one printable line of limited length, without signatures and secrets.
 
-    Some error pages repeat the request.
+    Some error pages repeat the request, or a part of it. `endpoint` has the credentials that are in use.
     """
-    text = " ".join(text.split())
-    text = re.sub(r"(?i)(signature(?:provided)?\W{1,3})[A-Za-z0-9+/=%]{16,}", r"\1***", text)
-    text = re.sub(r"AWS ([^\s:]+):[A-Za-z0-9+/=]+", r"AWS \1:***", text)
+    text = " ".join(text.split())[:_MAX_SEARCHED_CHARACTERS].replace("\\/", "/")  # as JSON may write a slash
     for secret in (endpoint.secret_access_key, endpoint.session_token):
         if secret:
             plain = secret.get_secret_value()
-            text = text.replace(plain, "***").replace(quote(plain, safe=""), "***")
-    text = text[:_MAX_MESSAGE_CHARACTERS]
-    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
+            for form in {plain, quote(plain, safe=""), quote(plain)}:
+                text = _without(text, form)
+    for pattern, shown in _SIGNATURES:
+        text = pattern.sub(shown, text)
+    return printable_line(text[:_MAX_MESSAGE_CHARACTERS])
+
+
+#: A signature by its name, and by its form: base64 of 20 bytes (V2, also percent-encoded) and 64 hex digits (V4).
+_SIGNATURES = (
+    (re.compile(r"(?i)(signature(?:provided)?\W{1,3})[A-Za-z0-9+/=%]{16,}"), r"\1***"),
+    (re.compile(r"AWS ([^\s:]+):[A-Za-z0-9+/=]+"), r"AWS \1:***"),
+    (re.compile(r"(?:[A-Za-z0-9+/]|%2[BbFf]){27,80}(?:=|%3[Dd])"), "***"),
+    (re.compile(r"[0-9a-f]{64,}"), "***"),
+)
+#: More of a text is not searched, as the patterns take longer than proportional time.
+_MAX_SEARCHED_CHARACTERS = 4000
+#: How much of the start of a secret is replaced, where a page cuts it off.
+_SECRET_START_CHARACTERS = 12
+
+
+def _without(text: str, secret: str) -> str:
+    """Return a text with `***` for each occurrence of a secret, or of its start."""
+    start, at = secret[:_SECRET_START_CHARACTERS], 0
+    while start and (at := text.find(start, at)) >= 0:
+        end = at + len(start)
+        while end < len(text) and end - at < len(secret) and text[end] == secret[end - at]:
+            end += 1
+        text = f"{text[:at]}***{text[end:]}"
+        at += 3
+    return text
 
 
 def _requires_v4(endpoint: Endpoint, error_body: ErrorBody) -> bool:
@@ -239,13 +267,13 @@ def _advice(
     endpoint: Endpoint, status: int, headers: Mapping[str, str], error_body: ErrorBody, kind: type[StoreError]
 ) -> str:
     table, bucket = endpoint.table, endpoint.bucket_name
-    region = _readable(headers.get("x-amz-bucket-region") or error_body.region, endpoint)
+    region = readable(headers.get("x-amz-bucket-region") or error_body.region, endpoint)
     if _requires_v4(endpoint, error_body):
         return f'the store requires V4 signatures: set signature_version = "s3v4" in {table}'
     if region and region != endpoint.region:
         return f'the bucket is in another region: set region = "{region}" in {table}'
     if 300 <= status < 400:
-        location = _readable(error_body.endpoint or headers.get("location", ""), endpoint)
+        location = readable(error_body.endpoint or headers.get("location", ""), endpoint)
         return f"the store redirects{f' to {location}' if location else ''}: set host or region in {table}"
     if error_body.code == "RequestTimeTooSkewed":
         skew = "and the store's differ too much"

@@ -147,7 +147,7 @@ class BucketLister:
         except Exception as error:
             if not isinstance(error, UnexpectedResponse):
                 raise internal_error(error, self._endpoint.name, "LIST", None) from error
-            raise not_from_store(self._endpoint, "LIST", None, error.message) from error
+            raise not_from_store(self._requester.signing_endpoint, "LIST", None, error.message) from error
         prefix = self._endpoint.prefix
         if not (listed.first_key.startswith(prefix) and listed.last_key.startswith(prefix)) and listed.entries:
             raise self._refused(f"the listing has keys outside of the requested prefix {prefix!r}")

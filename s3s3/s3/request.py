@@ -201,7 +201,11 @@ def no_check() -> None:
 
 
 class S3Requester:
-    """Sends requests to one endpoint. Raises errors of StoreError's tree only."""
+    """Sends requests to one endpoint. Raises errors of StoreError's tree only.
+
+    Attributes:
+        signing_endpoint: the endpoint with the credentials in use, wherever they are from, for `readable`.
+    """
 
     def __init__(
         self, endpoint: Endpoint, *, connections: int, timeouts: Timeouts, rate_limiter: RateLimiter | None = None
@@ -219,6 +223,7 @@ class S3Requester:
         # A request for plain HTTP is sent to the proxy itself, with the whole URL (RFC 9112, 3.2.2).
         self._proxied_url = "" if self._proxy is None or endpoint.is_secure else address.url
         self._provider = CredentialProvider(endpoint)
+        self.signing_endpoint = endpoint
         self._credentials: Credentials | None = None
         self._signer: Signer | None = None
         self._date = ""
@@ -344,19 +349,16 @@ class S3Requester:
         try:
             return parse_result(response.content)
         except UnexpectedResponse as error:
-            raise not_from_store(self.endpoint, request.operation, request.key, error.message) from error
+            raise not_from_store(self.signing_endpoint, request.operation, request.key, error.message) from error
 
     def transport_error(self, request: Request, error: TransportError) -> StoreError:
         """Return the error of s3s3's tree for a request that got no complete response."""
-        return error_for_failure(self.endpoint, self._address, request.operation, request.key, error, self._proxy)
+        endpoint, address = self.signing_endpoint, self._address
+        return error_for_failure(endpoint, address, request.operation, request.key, error, self._proxy)
 
     def _response_error(self, request: Request, response: S3Response, body: bytes) -> StoreError:
-        endpoint = self.endpoint
-        if self._credentials is not None:  # what a page may echo is hidden, also the secrets of boto3's chain
-            secret, token = self._credentials.secret_access_key, self._credentials.session_token
-            endpoint = replace(endpoint, secret_access_key=secret, session_token=token)
         error = error_for_response(
-            endpoint,
+            self.signing_endpoint,
             request.operation,
             request.key,
             status=response.status,
@@ -386,6 +388,10 @@ class S3Requester:
         credentials = await self._provider.load()
         if self._signer is None or credentials is not self._credentials:
             self._credentials = credentials
+            self.signing_endpoint = replace(
+                self.endpoint, access_key_id=credentials.access_key_id,
+                secret_access_key=credentials.secret_access_key, session_token=credentials.session_token,
+            )  # fmt: skip
             self._signer = signer(self.endpoint.signature_version, credentials, self.endpoint.region)
         return self._signer
 

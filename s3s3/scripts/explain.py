@@ -15,7 +15,7 @@ from ..queue.connection import connect
 from ..tasks import run_async
 from . import cli, command
 from .key_input import keys_from_arguments
-from .output import print_indented, printable
+from .output import print_indented, printable, printable_key
 from .selection import add_route_option, select_routes
 
 
@@ -72,7 +72,7 @@ async def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _print(found: Explanation) -> None:
-    print(f"key {printable(found.key)}")
+    print(f"key {printable_key(found.key)}")
     for route in found.routes:
         print()
         if route.mismatch:

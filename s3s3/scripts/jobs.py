@@ -25,7 +25,7 @@ from ..queue.records import Circuit, KeyRecord, KeyState, Records, list_keys
 from ..queue.redis_queue import RedisJobQueue
 from ..tasks import run_async
 from . import cli, command
-from .output import print_indented, print_table, printable
+from .output import print_indented, print_table, printable, printable_key
 from .selection import add_selection, complete_dead_letters, connected_queues, destinations_of, select_routes
 
 log = logging.getLogger(__name__)
@@ -313,13 +313,13 @@ def _print_waiting(found: Found) -> None:
         if circuit is not None and circuit.is_paused:
             print_indented(f"resume: s3s3 jobs resume --route {found.route.name} --destination {store}", 2)
         for record in parked.records:
-            print_indented(printable(record.key), 2)
+            print_indented(printable_key(record.key), 2)
         _print_more(found.stats.parked[store] - len(parked.records))
     if not found.retries.records:
         return
     print(f"\n{count_noun(found.stats.retrying, 'key')} with a retry:")
     for record in found.retries.records:
-        print_indented(printable(record.key), 2)
+        print_indented(printable_key(record.key), 2)
         print_indented(printable("; ".join(queue_texts(record, _waits(record, circuits), now_ms))), 6)
     _print_more(found.stats.retrying - len(found.retries.records))
     latest = {failure.destination: failure for failure in reversed(found.failures)}
@@ -339,7 +339,7 @@ def _print_groups(found: Found, destination: str) -> None:
         if group.newest_ms > group.oldest_ms:
             times = f"{times} to {time_text(group.newest_ms)}"
         more = ", ..." if group.count > len(group.keys) else ""
-        print_indented(f"{times}: {', '.join(map(printable, group.keys))}{more}", 6)
+        print_indented(f"{times}: {', '.join(map(printable_key, group.keys))}{more}", 6)
     where = f"--route {found.route.name} --destination {_quoted(destination)}"
     print_indented(f"every key: s3s3 jobs --keys {where}", 2)
     if destination == DeadLetter.MESSAGES:
@@ -355,7 +355,7 @@ def _print_letters(found: Found, destination: str) -> None:
     print(f"\ndead letters of {destination}:")
     for letter in letters:
         attempts = f", {count_noun(letter.attempts, 'attempt')}" if letter.attempts > 1 else ""
-        print_indented(printable(letter.key), 2)
+        print_indented(printable_key(letter.key), 2)
         print_indented(f"{time_text(letter.dead_lettered_ms)}{attempts}: {printable(letter.reason)}", 6)
     _print_more(sum(group.count for group in found.groups[destination]) - len(letters))
 

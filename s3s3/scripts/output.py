@@ -10,6 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import shown_key
+
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table with columns of numbers aligned to the right. Nothing is truncated."""
@@ -52,3 +54,8 @@ def print_indented(text: str, indent: int) -> None:
 def printable(text: str) -> str:
     """Return a text from outside, such as a key, without control characters."""
     return text if text.isprintable() and text.strip() == text else repr(text)
+
+
+def printable_key(key: str) -> str:
+    """Return a key without control characters; one that is a URL, without its password and query."""
+    return printable(shown_key(key))

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..errors import DestinationTooSlow, IntegrityError, LeaseLost, S3S3Error, StoreError, StoreRefused
+from ..errors import DestinationTooSlow, IntegrityError, LeaseLost, S3S3Error, StoreError, StoreRefused, shown_key
 from ..model import Endpoint, Outcome, Proof, Result, md5_of_etag
 from ..monitoring.log import log_fields
 from ..s3 import RECORDED_ETAG, RECORDED_HEADERS, WEBSITE_REDIRECT, ObjectInfo, PutResult, Store, internal_error
@@ -313,7 +313,7 @@ class DestinationCopy:
     def record_too_slow(self, operation: str) -> None:
         """Record that the destination delays the others of its job."""
         message = "the destination is slow; its copy continues in a separate job"
-        error = DestinationTooSlow(f"{self.store.name}: {operation} of {self.key!r}: {message}")
+        error = DestinationTooSlow(f"{self.store.name}: {operation} of {shown_key(self.key)!r}: {message}")
         self.record_failure(error, indeterminate=operation == "PUT")
 
     def record_source_missing(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 from s3s3.config import SqsSettings
 from s3s3.notifications.sqs import CONCURRENT_POLLS, MIN_EMPTY_POLL_S, SqsSource
 from tests.notifications.senders import Receiver
-from tests.s3.raw_server import RawServer, respond, response
+from tests.s3.raw_server import RawServer, ReceivedRequest, respond, response
 from tests.waiting import running, until
 
 pytestmark = pytest.mark.usefixtures("own_keys")
@@ -54,3 +54,31 @@ async def becomes_unhealthy(answers: list[bytes]) -> None:
         async with running(source.run(asyncio.Event())) as task:
             await until(source.readiness_problems)
             assert not task.done()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'HTTP/1.1 403 Forbidden\r\ncontent-length: %d\r\n\r\n{"__type": "com.amazonaws.sqs#X", "message": "%s"}',
+        b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n<html>%s</html>",
+    ],
+    ids=["error", "page"],
+)
+async def test_an_echoed_session_token_is_neither_shown_nor_logged(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = "FwoGZXIvYXdzEBYaDHtokenOfTheEnvironment" * 2
+    monkeypatch.setenv("AWS_SESSION_TOKEN", token)
+    body_bytes = len(answer.partition(b"\r\n\r\n")[2]) - 2 + len(token)
+
+    async def echo(received: ReceivedRequest) -> None:
+        await received.read_body()
+        received.write_unchanged(answer % (body_bytes, received.headers["x-amz-security-token"]))
+
+    async with RawServer([echo]) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        source = SqsSource(SqsSettings(f"{url}/1/queue", "us-west-2", url), Receiver())
+        async with running(source.run(asyncio.Event())):
+            await until(source.readiness_problems)
+            problems = await source.readiness_problems()
+    assert token[:20] not in str(problems) + caplog.text
