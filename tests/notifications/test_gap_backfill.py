@@ -134,6 +134,44 @@ async def test_objects_modified_during_the_gap_and_the_margin_before_it_are_enqu
     assert place.reconcile.runs == []
 
 
+def events_of(caplog: pytest.LogCaptureFixture) -> list[tuple[str, dict[str, object]]]:
+    """The events of the log, each with its fields but for the duration."""
+    lines = [vars(record) for record in caplog.records if hasattr(record, "event")]
+    return [(line["event"], {name: line["fields"][name] for name in line["fields"] if name != "duration_s"})
+            for line in lines]  # fmt: skip
+
+
+async def test_the_log_has_the_beginning_and_the_end_of_a_backfill(
+    client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    from_ms = 10 * HOUR_MS
+    place = await place_with(client, [Entry("a", 1, "e", from_ms), Entry("b", 1, "e", from_ms)], from_ms=from_ms)
+    async with running(place.backfill().run()):
+        await until(lambda: "backfill finished" in caplog.text)
+    names = ",".join(ROUTE.destination_names)
+    assert events_of(caplog) == [
+        ("backfill started", {"route": "default", "destination": names}),
+        ("backfill finished", {"route": "default", "destination": names, "enqueued": 2}),
+    ]
+
+
+async def test_the_log_names_the_destinations_where_a_comparison_has_closed_a_gap(
+    client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    place = await place_with(client, from_ms=0, route=TWO)
+    place.reconcile.down = {"swift"}
+    async with running(place.backfill().run()):
+        await until(lambda: "backfill failed" in caplog.text)
+        place.reconcile.down = set()
+        await until(lambda: caplog.text.count("backfill finished") == 2)
+    finished = [fields for name, fields in events_of(caplog) if name == "backfill finished"]
+    assert [fields["destination"] for fields in finished] == ["ceph", "swift"]
+    failed = next(fields for name, fields in events_of(caplog) if name == "backfill failed")
+    assert (failed["destination"], str(failed["next_attempt"])[-1]) == ("swift", "Z")
+
+
 async def test_the_next_gap_is_backfilled_too(client: Redis) -> None:
     place = await place_with(client, [Entry("a", 1, "e", HOUR_MS)])
     async with running(place.backfill().run()):

@@ -50,7 +50,7 @@ class Candidate:
         self.leader_resigned = asyncio.Event()
         self.election = LeaderElection(
             LuaScripts(client, "s3s3.notifications", PREFIX, folder="lua"), "backup", name,
-            cast("MessageBuffer", self), cast("Watermark", self), lambda: "token",
+            cast("MessageBuffer", self), cast("Watermark", self), lambda: "token", route="default",
         )  # fmt: skip
 
     # Methods and attributes of the buffer and of the watermark.
@@ -129,7 +129,8 @@ async def test_a_resignation_elects_another_listener_before_the_lease_expires(
         await until(lambda: last in follower.checkpoints)
         await leader.election.resign()
         await until(leads(follower))
-    assert caplog.text.count("elected leader") == 2
+    elected = [vars(record)["fields"] for record in caplog.records if record.message == "elected leader"]
+    assert [(fields["channel"], fields["route"]) for fields in elected] == [("backup", "default")] * 2
 
 
 async def test_a_leader_that_lost_its_lease_follows(client: Redis, caplog: pytest.LogCaptureFixture) -> None:
