@@ -53,6 +53,9 @@ class ScriptedStream:
             raise IntegrityError("the content ended early", store=self._store.name, operation="GET", key=self.info.key)
         await self.close()
 
+    def can_be_spliced(self, _: Endpoint) -> bool:
+        return False
+
     async def body(self) -> bytes:
         return b"".join([chunk async for chunk in self.chunks(64 * 1024)])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from .transport.connection import Connection
 from .transport.errors import ConnectionLost, TransportError
 from .transport.framing import Head
 from .transport.pool import Pool
+from .transport.splice import SplicedBody, is_available
 
 #: User metadata in which s3s3 records the source's ETag if the ETags alone cannot prove that a copy is equal.
 RECORDED_ETAG = "x-amz-meta-s3s3-source-etag"
@@ -94,6 +95,11 @@ class S3Response:
         except BaseException:
             self.close(abort=True)
             raise
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection that the body comes from; None once it is released."""
+        return self._connection
 
     def lift_deadline(self) -> None:
         """Let the body take as long as the store sends at least `Timeouts.min_bytes_per_s`."""
@@ -339,6 +345,30 @@ class ObjectStream:
             raise self._wrong_length("fewer")
         return body
 
+    def can_be_spliced(self, destination: Endpoint) -> bool:
+        """Return whether `spliced` can have the kernel move the body to this destination.
+
+        It needs plain HTTP on both sides, a Content-Length, no limit in bytes per second, and Linux.
+        """
+        body = self._body
+        return (
+            isinstance(body, S3Response) and body.length == self._left_bytes == self.info.size_bytes
+            and body.connection is not None and body.connection.has_plain_body
+            and not destination.is_secure and not destination.max_bytes_per_s and is_available()
+        )  # fmt: skip
+
+    def spliced(
+        self, chunks: Callable[[], AsyncIterator[bytes]], before_end: Callable[[], None]
+    ) -> Callable[[], AsyncIterator[bytes]]:
+        """Return a body for `Store.put` that the kernel moves, or `chunks` if the connections do not permit it.
+
+        Args:
+            chunks: reads this stream, and calls `before_end` before its end.
+            before_end: called before the last bytes are sent; what it raises ends the PUT.
+        """
+        connection = self._body.connection if isinstance(self._body, S3Response) else None
+        return SplicedBody(connection, chunks, before_end, self._to_read_error) if connection else chunks
+
     async def close(self) -> None:
         """End the stream. A connection with an unread body is not used again."""
         self._body.close()
@@ -347,8 +377,7 @@ class ObjectStream:
         try:
             chunk = await self._body.read(size_bytes)
         except TransportError as error:
-            message = f"the content ended early; {self.info.size_bytes} bytes were announced"
-            raise _read_error(error, self._to_store_error(error), self.info.key, message) from error
+            raise self._to_read_error(error) from error
         if not chunk:
             raise StoreUnavailable("the stream was closed before its end", key=self.info.key)
         self._left_bytes -= len(chunk)
@@ -356,6 +385,10 @@ class ObjectStream:
             self._body.close(abort=True)
             raise self._wrong_length("more")
         return chunk
+
+    def _to_read_error(self, error: TransportError) -> StoreError:
+        message = f"the content ended early; {self.info.size_bytes} bytes were announced"
+        return _read_error(error, self._to_store_error(error), self.info.key, message)
 
     def _wrong_length(self, relation: str) -> IntegrityError:
         store = self._to_store_error(ConnectionLost()).store

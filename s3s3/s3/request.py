@@ -37,6 +37,7 @@ from .transport.connection import Connection
 from .transport.errors import TransportError
 from .transport.limits import Timeouts
 from .transport.pool import Pool
+from .transport.splice import SplicedBody
 from .xml import RESULT_LIMIT_BYTES, parse_result
 
 log = logging.getLogger(__name__)
@@ -277,6 +278,9 @@ class S3Requester:
                     head, body, size_bytes=size_bytes, is_head=method == "HEAD", may_be_silent=is_list,
                     timeout_s=timeouts.write_s if method in WRITES else timeouts.list_s if is_list else timeouts.read_s,
                 )  # fmt: skip
+            elif isinstance(body, SplicedBody) and not self.endpoint.max_bytes_per_s and body.can_move_to(connection):
+                await body.send(connection, head, size_bytes)
+                connection.end_within(self._timeouts.write_s)
             else:
                 await self._send_stream(connection, head, body(), size_bytes)
             response = S3Response(await connection.head(), connection, self._pool)

@@ -5,12 +5,22 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from ..errors import DestinationTooSlow, IntegrityError, LeaseLost, S3S3Error, StoreError, StoreRefused, shown_key
 from ..model import Endpoint, Outcome, Proof, Result, md5_of_etag
 from ..monitoring.log import log_fields
-from ..s3 import RECORDED_ETAG, RECORDED_HEADERS, WEBSITE_REDIRECT, ObjectInfo, PutResult, Store, internal_error
+from ..s3 import (
+    RECORDED_ETAG,
+    RECORDED_HEADERS,
+    WEBSITE_REDIRECT,
+    ObjectInfo,
+    ObjectStream,
+    PutResult,
+    Store,
+    internal_error,
+)
 from .decision import COPY_METADATA, COPY_UNPROVEN, Action, Decision, Reason, decide
 from .metadata import RefusedRecords, has_room_for_record, headers_digest, may_concern_metadata
 from .verification import ChecksumKnowledge
@@ -118,7 +128,7 @@ class DestinationCopy:
 
     async def put(
         self, source: ObjectInfo, body: bytes | Chunks, md5: bytes, check_lease: LeaseCheck,
-        checksums: ChecksumKnowledge, *, is_hashed: bool = True,
+        checksums: ChecksumKnowledge, *, is_hashed: bool = True, stream: ObjectStream | None = None,
     ) -> None:  # fmt: skip
         """Write the object by one PUT with Content-MD5, and verify it by the ETag of the response.
 
@@ -131,9 +141,10 @@ class DestinationCopy:
             checksums: this destination may be added.
             is_hashed: `md5` was computed from the body. False: it is the source's ETag; if the store refuses the body,
                 or does not return this ETag, the outcome stays open and `needs_md5` is set.
+            stream: what `body` reads, if its bytes need not pass through this process; see `ObjectStream.spliced`.
         """
         name, md5_hex, source_etag = self.store.name, md5.hex(), source.etag
-        attempt = _WriteAttempt(body, check_lease)
+        attempt = _WriteAttempt(body, check_lease, stream)
         headers, records = self.headers_of(source), None
         # Record the source's ETag if the two ETags alone will not prove the copies equal.
         needs_etag = bool(source_etag) and (
@@ -365,8 +376,11 @@ class _WriteAttempt:
 
     __slots__ = ("_attempts", "_check_lease", "body", "sent_whole")
 
-    def __init__(self, body: bytes | Chunks, check_lease: LeaseCheck) -> None:
-        self.body = body if isinstance(body, bytes) else lambda: self._stream(body)
+    def __init__(self, body: bytes | Chunks, check_lease: LeaseCheck, stream: ObjectStream | None = None) -> None:
+        self.body: bytes | Chunks = body
+        if not isinstance(body, bytes):
+            chunks = partial(self._stream, body)
+            self.body = chunks if stream is None else stream.spliced(chunks, self._permit_end)
         self.sent_whole = isinstance(body, bytes)
         self._check_lease = check_lease
         self._attempts = 0
@@ -384,5 +398,8 @@ class _WriteAttempt:
     async def _stream(self, chunks: Chunks) -> AsyncGenerator[bytes, None]:
         async for chunk in chunks():
             yield chunk
+        self._permit_end()
+
+    def _permit_end(self) -> None:
         self._check_lease()
         self.sent_whole = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ..errors import ChecksumMismatch, TooLarge
@@ -16,6 +17,9 @@ from .multipart_upload import MultipartUpload
 from .verification import ChecksumKnowledge, is_store_verified
 
 CHUNK_BYTES = 256 * 1024
+
+#: Up to this size a copy through memory takes less CPU time than the system calls of `s3.transport.splice`.
+MIN_SPLICED_BYTES = 1024 * 1024
 
 
 @dataclass(eq=False)
@@ -67,6 +71,12 @@ class ObjectWrite:
         refused s3s3's records, or a body that was not hashed here.
         """
         expected_md5, size_bytes = self.expected_md5(stream), stream.info.size_bytes
+        if expected_md5 is not None and self._can_be_spliced(pending, stream):
+            await pending[0].put(
+                stream.info, partial(stream.chunks, CHUNK_BYTES), expected_md5, self.check_lease, self.checksums,
+                is_hashed=False, stream=stream,
+            )  # fmt: skip
+            return None
         if size_bytes <= MAX_IN_MEMORY_BYTES:
             return await self._write_from_memory(pending, stream)
         accepting = []
@@ -118,6 +128,14 @@ class ObjectWrite:
             return False
         destinations = [copy.store.endpoint for copy in copies]
         return is_store_verified(info.size_bytes, etag_md5(info), self.source.name, destinations, self.checksums)
+
+    def _can_be_spliced(self, pending: Sequence[DestinationCopy], stream: ObjectStream) -> bool:
+        """Return whether the bytes need not pass through this process: one destination, verified by the stores."""
+        if len(pending) != 1 or self.isolate_slow or stream.info.size_bytes <= MIN_SPLICED_BYTES:
+            return False
+        destination = pending[0].store.endpoint
+        can_be_spliced = accepts_size(destination, stream.info.size_bytes) and stream.can_be_spliced(destination)
+        return can_be_spliced and self._is_store_verified(pending, stream)
 
     def _large_put(
         self, copy: DestinationCopy, stream: ObjectStream, md5: bytes | None, *, is_hashed: bool = True

@@ -10,6 +10,7 @@ import struct
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from s3s3.model import Endpoint, Secret
@@ -29,6 +30,12 @@ def response(status: int = 200, body: bytes = b"", **headers: str | None) -> byt
 def error_response(status: int, code: str, message: str = "", **headers: str | None) -> bytes:
     body = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>{message}</Message></Error>'
     return response(status, body.encode(), **headers)
+
+
+def tls(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
 
 
 @dataclass

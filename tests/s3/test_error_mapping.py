@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from email.utils import formatdate
@@ -30,7 +28,7 @@ from s3s3.model import Endpoint, Secret
 from s3s3.s3 import Timeouts
 from s3s3.s3.error_mapping import error_for_response
 from tests.s3.loops import event_loop_policy  # noqa: F401
-from tests.s3.raw_server import RawServer, ReceivedRequest, error_response, eventually, respond, response
+from tests.s3.raw_server import RawServer, ReceivedRequest, error_response, eventually, respond, response, tls
 
 
 async def caught_from(raw: bytes, **endpoint: object) -> StoreError:
@@ -288,23 +286,6 @@ async def test_an_unresolvable_name_is_reported_with_host_and_port() -> None:
     async with RawServer([], port=80).store(endpoint={"host": "no-such-host.invalid"}) as store:
         with pytest.raises(StoreUnavailable, match=r"no-such-host.invalid:80 cannot be resolved.*check host"):
             await store.get("key")
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate and its key, in one file."""
-    path = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    key, certificate = path.with_suffix(".key"), path.with_suffix(".crt")
-    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout {key} -out {certificate}"
-    subprocess.run([*command.split(), "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
-    path.write_text(key.read_text() + certificate.read_text())
-    return path
-
-
-def tls(certificate: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    return context
 
 
 async def test_https_works_with_a_trusted_certificate(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:

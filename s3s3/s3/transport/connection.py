@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -20,7 +21,7 @@ from .errors import (
     TransportError,
     TransportTimeout,
 )
-from .framing import EMPTY_BODY, HEAD_LIMIT_BYTES, Head, ParseHead, body_of, parse_head
+from .framing import EMPTY_BODY, HEAD_LIMIT_BYTES, Body, Head, ParseHead, body_of, parse_head
 from .limits import RateWindow, Timeouts
 
 _READ_AHEAD_BYTES = 512 * 1024
@@ -250,6 +251,102 @@ class Connection(asyncio.Protocol):
     def _fail(self, message: str) -> None:
         self._error = self._mark(ProtocolError(message))
         self.abort()
+
+    # a body that is moved from socket to socket: `splice.SplicedBody`
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is open, and its socket itself carries the bytes of HTTP."""
+        return not self.closed and not self.transport.is_closing() and not self.transport.get_extra_info("sslcontext")
+
+    @property
+    def has_plain_body(self) -> bool:
+        """Whether the rest of the body can be taken from the socket."""
+        return self._head is not None and type(self._body) is Body and self.is_plain
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the head of the response was received."""
+        return self._head is not None
+
+    def check_open(self) -> None:
+        """Raise TransportError if the connection was lost or aborted."""
+        if self.closed:
+            raise self._lost()
+
+    def break_off(self, error: OSError | None) -> TransportError:
+        """Close the connection after an error of its socket; return what to raise. None: the peer has closed it."""
+        lost = self._mark(ConnectionLost())
+        lost.__cause__ = error
+        if self._error is None:
+            self._error = lost
+        self.abort()
+        return lost
+
+    def duplicate_socket(self) -> int:
+        """Return a new descriptor of the socket, which stays valid when the connection is closed.
+
+        Raises TransportError if it is closed already: its number may belong to another file by now.
+        """
+        if self.closed or self.transport.is_closing():
+            raise self._lost()
+        return os.dup(self.transport.get_extra_info("socket").fileno())
+
+    def take_received(self) -> bytes:
+        """Stop reading the body; return what was received of it. The rest stays in the socket."""
+        if not self._reading_paused and not self._body.ended:
+            self.transport.pause_reading()
+            self._reading_paused = True
+        content = b"".join(self._chunks)
+        self._chunks.clear()
+        self._buffered_bytes = 0
+        return content
+
+    def count_moved(self, size_bytes: int) -> None:
+        """Count bytes of the body that were taken from the socket."""
+        self._received_bytes += size_bytes
+        self._body.skip(size_bytes)
+
+    def end_moved_body(self) -> None:
+        """Read again: the whole body was taken from the socket."""
+        self._resume_reading()
+
+    async def send_beginning(self, beginning: bytes) -> bool:
+        """Send a request's head and the start of its body to the socket. Return False after an early response."""
+        self._start(is_head=False)
+        self._sent_whole = False
+        self.transport.set_write_buffer_limits(high=0)
+        self.transport.write(beginning)
+        self._written_bytes += len(beginning)
+        while self._head is None:
+            self.check_open()
+            if not self.transport.get_write_buffer_size():
+                self.transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+                return True
+            if self._write_paused:
+                await self._wait()
+            else:
+                await asyncio.sleep(0)  # uvloop writes at the end of an iteration
+        return False
+
+    def count_sent(self, size_bytes: int) -> None:
+        """Count bytes of the body that were written to the socket."""
+        self._written_bytes += size_bytes
+
+    async def send_end(self, end: bytes) -> None:
+        """Send the last bytes of the body."""
+        if self._head is None:
+            self._sent_whole = True
+            await self._write(end)
+
+    def wait(self) -> asyncio.Future[None]:
+        """Return a future that completes with `on_ready`, or at another event. Raises TransportError."""
+        return self._wait()
+
+    def on_ready(self) -> None:
+        """Continue after `wait`: the socket can be read or written."""
+        self.progress_s = self._loop.time()
+        self._wake()
 
     # called by asyncio
 

@@ -168,6 +168,11 @@ class Body:
         self.ended = self._left == 0
         return raw
 
+    def skip(self, size_bytes: int) -> None:
+        """Count bytes of a body of known length that were received without `feed`."""
+        self._left -= size_bytes
+        self.ended = self._left == 0
+
     def close(self) -> None:
         """The peer has closed the connection, which ends an `UntilClose` body only."""
 
