@@ -18,7 +18,7 @@ from s3s3.model import Endpoint, Outcome, Proof, Result
 from s3s3.monitoring.metrics import Metrics
 from s3s3.s3 import RECORDED_ETAG, Store
 from s3s3.scripts.demo.servers import HOST, StoreServer
-from s3s3.transfer import copier
+from s3s3.transfer import object_write
 from s3s3.transfer.budget import MAX_IN_MEMORY_BYTES, STREAM_BYTES, BudgetRequest, CopyBudget
 from s3s3.transfer.copier import Copier
 from s3s3.transfer.fanout import fan_out
@@ -246,7 +246,7 @@ async def test_a_lease_that_ends_before_the_last_chunk_leaves_the_old_object_sta
 async def test_a_slow_destination_does_not_hold_up_the_quick_one(
     server: StoreServer, buckets: Buckets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copier, "fan_out", partial(fan_out, stall_budget_s=0.3))
+    monkeypatch.setattr(object_write, "fan_out", partial(fan_out, stall_budget_s=0.3))
     buckets.write(buckets.source, "big", BIG)
     quick, slow = buckets.destinations
     done: list[str] = []
