@@ -11,6 +11,8 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Protocol
 from unittest import mock
@@ -18,7 +20,8 @@ from unittest import mock
 import hiredis
 import uvloop
 
-from s3s3.s3.transport import pool
+from s3s3.queue import connection
+from s3s3.s3.transport import connecting
 
 STORE_PORT, REDIS_PORT = 1, 2
 _ENTRY = b"1767225600000-0"
@@ -57,7 +60,7 @@ class Transport(asyncio.Transport):
         return self._is_closing
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return _Socket() if name == "socket" else default
+        return _Socket(0) if name == "socket" else default
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -66,7 +69,9 @@ class Transport(asyncio.Transport):
         pass
 
 
+@dataclass
 class _Socket:
+    port: int
     family = None
 
     def setsockopt(self, *_: object) -> None:
@@ -84,27 +89,27 @@ class Loop(uvloop.Loop):
         self._servers_by_port = servers
 
     async def create_connection(  # type: ignore[override]  # of the arguments, only these matter
-        self, factory: Callable[[], Any], _: str | None = None, port: int = 0, **__: object
+        self, factory: Callable[[], Any], *_: object, sock: _Socket, **__: object
     ) -> tuple[Transport, Any]:
-        """Connect a protocol to the server of a port."""
+        """Connect a protocol to the server of a socket's port."""
         protocol = factory()
-        transport = Transport(self, protocol, self._servers_by_port[port])
+        transport = Transport(self, protocol, self._servers_by_port[sock.port])
         protocol.connection_made(transport)
         return transport, protocol
+
+
+async def _connect_socket(*_: str, port: int) -> _Socket:
+    return _Socket(port)
 
 
 def run(coroutine: Coroutine[Any, Any, None], servers: Mapping[int, Server]) -> None:
     """Run a coroutine in a loop with these servers, by port."""
     loop = Loop(servers)
-
-    async def connect(factory: Callable[[], Any], host: str, port: int, *_: object) -> Any:
-        return (await loop.create_connection(factory, host, port))[1]
-
-    with mock.patch.object(pool, "connect", connect):
-        try:
-            loop.run_until_complete(coroutine)
-        finally:
-            loop.close()
+    with ExitStack() as stack:
+        stack.callback(loop.close)
+        for module in (connecting, connection):
+            stack.enter_context(mock.patch.object(module, "connect_socket", _connect_socket))
+        loop.run_until_complete(coroutine)
 
 
 class FakeStore:

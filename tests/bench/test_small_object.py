@@ -6,6 +6,7 @@ import pytest
 
 from bench.fake_servers import REDIS_PORT, STORE_PORT, run
 from bench.small_object import CONTENT, CopyPart, Handle, Part, QueuePart, WholePart
+from s3s3.tasks import timeout
 
 
 @pytest.mark.parametrize(("part", "puts"), [(CopyPart, 70), (QueuePart, 0), (WholePart, 70)])
@@ -13,7 +14,8 @@ def test_each_object_passes_through_every_part(part: type[Part], puts: int) -> N
     measured = part()
 
     async def rounds(handle: Handle) -> None:
-        await handle(70)
+        async with timeout(60):
+            await handle(70)
 
     run(measured.run(rounds), {STORE_PORT: measured.store, REDIS_PORT: measured.redis})
     assert measured.store.puts == puts
