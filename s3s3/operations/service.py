@@ -139,7 +139,10 @@ class Service:
         """Explain a key."""
         readers = [each for each in self._fleet.readers if each.command != "mirror"]
         if query.route is not None:
-            readers = [self._actions.reader(query.route)]
+            wanted = self._actions.reader(query.route)
+            readers = [reader for reader in readers if reader is wanted]
+            if not readers:
+                raise UnknownTarget(f"route {query.route} is a mirror's: its source cannot be asked for a key")
         async with self._explaining:
             return await explain(query.key, [each.route for each in readers], self._settings, self._client)
 

@@ -227,7 +227,7 @@ def check_it_is_accessible(page: Page) -> None:
 def test_it_is_readable_on_a_phone_and_in_dark_mode(browser: Browser, setup: Setup) -> None:
     setup.put("x" * 300)
     setup.publish("x" * 300, b"\xff" * 900)
-    for width in (320, 390, 1280):
+    for width in (320, 390, 1280, 1600):
         for scheme in ("light", "dark"):
             with page_of(browser, setup.url, viewport={"width": width, "height": 800}, color_scheme=scheme) as page:
                 page.locator("#dead-letters li").nth(1).wait_for()
