@@ -137,6 +137,17 @@ def test_the_decision_is_the_one_of_a_copy(
         assert outcome.result.value == {"copy": "copied", "same": "same"}[action] or reason == "source_missing"
 
 
+def test_a_deletion_is_told_where_deletions_are_propagated(setup: Setup) -> None:
+    setup.put("destination", "k")
+    setup.config.write_text(setup.config.read_text().replace("[dest-swift]\n", "[dest-swift]\ndelete = true\n", 1))
+    (route,) = setup.explain("k").json["routes"]
+    (destination,) = route["destinations"]
+    assert (destination["action"], destination["reason"]) == ("delete", "source_missing")
+    assert "to be deleted" in setup.text("k")
+    setup.put("source", "k")
+    assert setup.explain("k").json["routes"][0]["destinations"][0]["action"] == "same"
+
+
 def test_a_key_that_no_route_matches_is_told_why_and_which_key_was_meant(setup: Setup) -> None:
     setup.write(source='exclude = ["*.tmp"]\ninclude = ["*.fits", "*.tmp"]')
     bucket = setup.source.bucket_name
