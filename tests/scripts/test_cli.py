@@ -92,7 +92,7 @@ class TestJobs:
     def test_either_keys_or_all_are_required(self, arguments: tuple[str, ...]) -> None:
         done = run(jobs.main, *arguments)
         assert done.status == cli.WRONG_USAGE
-        assert "name the keys of the dead letters, or use --all" in done.err
+        assert "name the keys of the dead letters, or use --reason or --all" in done.err
 
 
 def test_the_package_can_be_run(tmp_path: Path) -> None:
