@@ -105,13 +105,13 @@ def test_an_empty_list_of_destinations_is_refused(swift: SwiftServer, source: Bu
 
 
 ON_ANOTHER_SYSTEM = """
-import asyncio, sys, time
+import asyncio, os, sys, time
 import boto3, prometheus_client, redis.asyncio  # the libraries take this system for what it is
 platform, missing, connection_args, buckets = eval(sys.argv[1])
 for name in missing:
     sys.modules[name] = None  # importing it raises ImportError
 if platform == "win32":
-    del time.clock_gettime, time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME
+    del time.clock_gettime, time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME, os.splice
 before, sys.platform = sys.platform, platform
 from s3s3 import api
 sys.platform = before

@@ -8,7 +8,6 @@ of `Connection`, whose sockets are used under other descriptors, so that it can 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -103,6 +102,8 @@ class _Pipe:
     """A pipe, as a context manager. `fill` and `drain` return how much they moved, or _UNAVAILABLE."""
 
     def __enter__(self) -> _Pipe:
+        import fcntl  # noqa: PLC0415 - not on Windows
+
         self._output, self._input = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         with suppress(OSError):  # the user's limit is used up: 64 KiB will do
             fcntl.fcntl(self._input, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
