@@ -375,26 +375,42 @@ class Batcher(Generic[Item, Result]):
         self._call = call
         self._is_calling = asyncio.Lock()
         self._is_full = asyncio.Event()
-        self._items: list[Item] = []
-        self._sender: asyncio.Task[Result] | None = None
+        self._batch: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._senders: set[asyncio.Task[None]] = set()
 
     async def add(self, item: Item) -> Result:
         """Send the item together with others; return the result of the call."""
-        if self._sender is None or len(self._items) >= MAX_BATCH:
-            self._items = []
-            self._sender = asyncio.create_task(self._send(self._items))
-        self._items.append(item)
-        if len(self._items) == MIN_BATCH:
+        if not self._batch or len(self._batch) >= MAX_BATCH:
+            self._batch = []
+            sender = asyncio.create_task(self._send(self._batch))
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
+        # Each item has its own future: the cancellation of its task must reach neither the others nor the call.
+        sent: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._batch.append((item, sent))
+        if len(self._batch) == MIN_BATCH:
             self._is_full.set()
-        return await asyncio.shield(self._sender)
+        return await sent
 
-    async def _send(self, batch: list[Item]) -> Result:
-        async with self._is_calling:
-            if len(batch) < MIN_BATCH:
-                self._is_full.clear()
-                timer = asyncio.get_running_loop().call_later(BATCH_DELAY_S, self._is_full.set)
-                await self._is_full.wait()
-                timer.cancel()
-            if batch is self._items:
-                self._sender = None
-            return await self._call(batch)
+    async def _send(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            async with self._is_calling:
+                if len(batch) < MIN_BATCH:
+                    self._is_full.clear()
+                    timer = asyncio.get_running_loop().call_later(BATCH_DELAY_S, self._is_full.set)
+                    await self._is_full.wait()
+                    timer.cancel()
+                if batch is self._batch:
+                    self._batch = []
+                result = await self._call([item for item, _ in batch])
+        except Exception as error:  # noqa: BLE001  raised by `add`
+            for _, sent in batch:
+                if not sent.done():
+                    sent.set_exception(error)
+        else:
+            for _, sent in batch:
+                if not sent.done():  # else cancelled
+                    sent.set_result(result)
+        finally:
+            for _, sent in batch:
+                sent.cancel()  # without effect, unless this task was cancelled

@@ -97,3 +97,24 @@ async def test_cancelling_one_item_does_not_affect_the_others() -> None:
     assert await second == 3
     assert await items.add(4) in (4, 7)
     assert sorted(item for items in call.calls for item in items) == [1, 2, 3, 4]
+
+
+async def test_the_call_is_made_although_every_item_was_cancelled() -> None:
+    call = Call()
+    items = Batcher(call)
+    adding = [asyncio.create_task(items.add(item)) for item in (1, 2)]
+    await until(lambda: call.calls)
+    await cancel(adding)
+    call.released.set()
+    assert await items.add(3) == 3
+    assert call.calls == [[1, 2], [3]]
+
+
+async def test_items_do_not_wait_for_a_cancelled_call() -> None:
+    call = Call()
+    items = Batcher(call)
+    adding = asyncio.create_task(items.add(1))
+    await until(lambda: call.calls)
+    await cancel([*items._senders])
+    with pytest.raises(asyncio.CancelledError):
+        await adding
