@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import RedisUnavailable
 from .formatting import time_text
@@ -22,15 +22,17 @@ class FleetState:
     Attributes:
         read_ms: when it was read (Unix time); 0: never.
         error: why Redis did not answer since; "" if this is the current state.
+        failures: what failed in this process after an operator had started it.
     """
 
     views: Sequence[RouteView] = ()
     read_ms: int = 0
     error: str = ""
+    failures: Sequence[str] = ()
 
     def problems(self) -> list[str]:
         """Return what needs attention, and what to do."""
-        problems = [line for view in self.views for line in view.problems()]
+        problems = [*self.failures, *(line for view in self.views for line in view.problems())]
         if not self.error:
             return problems
         known = f"the last known state, of {time_text(self.read_ms)}, is shown" if self.read_ms else "nothing is known"
@@ -42,10 +44,15 @@ class FleetState:
 
 
 class Fleet:
-    """The state of some routes."""
+    """The state of some routes.
+
+    Attributes:
+        failures: what failed in this process after an operator had started it, by route.
+    """
 
     def __init__(self, readers: Sequence[RouteSnapshotReader]) -> None:
         self.readers = readers
+        self.failures: dict[str, str] = {}
         self._state = FleetState()
         self._expires_at_s = 0.0
         self._reading = asyncio.Lock()
@@ -62,7 +69,7 @@ class Fleet:
                 else:
                     self._state = FleetState(views, int(time.time() * 1000))
                 self._expires_at_s = time.monotonic() + UPDATE_INTERVAL_S * 0.9
-            return self._state
+            return replace(self._state, failures=tuple(self.failures.values()))
 
     def expire(self) -> None:
         """Read Redis at the next call, since something was changed."""

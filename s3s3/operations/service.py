@@ -54,7 +54,6 @@ class Service:
         self._reconcile = reconcile
         self._explaining = asyncio.Semaphore(MAX_EXPLAINED)
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._errors: dict[str, str] = {}
 
     async def close(self) -> None:
         """Stop the reconciles that were started here."""
@@ -65,9 +64,8 @@ class Service:
     async def status(self, _: models.NoParameters) -> models.Status:
         """Return the state of the fleet; without Redis, the last known one."""
         state = await self._fleet.state()
-        problems = [*state.problems(), *self._errors.values()]
         routes = [models.route_status(view) for view in state.views]
-        return models.Status(__version__, state.read_ms, not state.error, problems, state.warnings(), routes)
+        return models.Status(__version__, state.read_ms, not state.error, state.problems(), state.warnings(), routes)
 
     async def routes(self, _: models.NoParameters) -> models.Routes:
         """Return the configured routes."""
@@ -189,7 +187,7 @@ class Service:
             raise ReconcileInProgress(f"route {name} is being reconciled by this process")
         if (await reader.jobs.stats()).paused:
             raise RoutePaused(f"route {name} is paused: resume it first")
-        self._errors.pop(name, None)
+        self._fleet.failures.pop(name, None)
         self._tasks[name] = asyncio.create_task(self._run_reconcile(name, start))
         log_event(log, OPERATOR_ACTION, "reconcile", route=name, operator=operator)
         self._fleet.expire()
@@ -200,7 +198,7 @@ class Service:
             await start()
         except S3S3Error as error:
             log.warning("route %s: reconcile failed: %s", route, error)
-            self._errors[route] = f"Route {route}: the reconcile that an operator started failed: {error}"
+            self._fleet.failures[route] = f"Route {route}: the reconcile that an operator started failed: {error}"
         finally:
             del self._tasks[route]
             self._fleet.expire()

@@ -333,6 +333,8 @@ async def test_a_reconcile_is_started_once_and_its_progress_is_shown(
 
         await until(has_failed)
         assert await running() is None
+        async with api.session.get("/") as page:
+            assert "an operator started failed: swift: gone" in await page.text()
         await jobs.pause()
         assert "paused" in (await api.post("/reconcile", {"route": "images"}, 409))["detail"]
         assert "s3s3 listen" in (await api.post("/reconcile", {"route": "raw"}, 404))["detail"]
