@@ -152,8 +152,8 @@ def test_a_bucket_is_not_an_object(source: Bucket, destination: Bucket) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("host", "http://ceph.example.org"), ("host", "[::1"), ("host", "a b"), ("host", "ceph:7480"),
-     ("host", "ceph.example.org/path"), ("port", 70000), ("port", 0)],
+    [("host", "ftp://ceph.example.org"), ("host", "http://me:hunter2@ceph"), ("host", "[::1"), ("host", "a b"),
+     ("host", "ceph:7480"), ("host", "ceph.example.org/path"), ("port", 70000), ("port", 0)],
 )  # fmt: skip
 def test_an_address_that_is_not_valid_is_refused_with_the_argument_to_change(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"^{name}: must be "):
@@ -163,6 +163,15 @@ def test_an_address_that_is_not_valid_is_refused_with_the_argument_to_change(nam
 @pytest.mark.parametrize("host", ["ceph.example.org", "10.0.0.1", "::1", "fe80::1%eth0", "localhost"])
 def test_names_and_addresses_are_accepted(host: str) -> None:
     assert host.partition("%")[0] in api.create_connection({"host": host}).meta.client.meta.endpoint_url
+
+
+def test_a_url_is_accepted_as_the_host() -> None:
+    for arguments in ({"host": "http://ceph:7480/s3"}, {"host": "http://ceph/s3", "port": 7480, "is_secure": False}):
+        assert api.create_connection(arguments).meta.client.meta.endpoint_url == "http://ceph:7480/s3"
+    with pytest.raises(ConfigError, match="is_secure: host begins with https://; leave is_secure out"):
+        api.create_connection({"host": "https://ceph", "is_secure": False})
+    with pytest.raises(ConfigError, match="port: host has another port; give one of the two"):
+        api.create_connection({"host": "https://ceph:7480", "port": 80})
 
 
 def test_connection_arguments_that_are_not_a_mapping_are_refused() -> None:

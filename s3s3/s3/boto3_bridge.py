@@ -205,6 +205,12 @@ def _validated(connection_args: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(host, str) and not (_HOST(host) or _URL(host)):
         problems.append(f"host: must be a name, an address or a URL, such as ceph.example.org, not {host!r}; port and "
                         "is_secure (False: plain HTTP) are arguments of their own")  # fmt: skip
+    elif isinstance(host, str) and "://" in host:
+        parts = urlsplit(host)
+        if args.get("is_secure") not in (None, parts.scheme == "https"):
+            problems.append(f"is_secure: host begins with {parts.scheme}://; leave is_secure out")
+        if port is not None and parts.port not in (None, port):
+            problems.append("port: host has another port; give one of the two")
     if isinstance(port, int) and not 0 < port < 65536:
         problems.append(f"port: must be from 1 to 65535, not {port}")
     if args.get("signature_version", "s3") not in ("s3", "s3v4"):
