@@ -15,9 +15,9 @@ from urllib.parse import quote
 from xml.etree.ElementTree import Element
 
 from ..errors import (
+    AccessDenied,
     IntegrityError,
     InternalError,
-    InvalidCredentials,
     InvalidKey,
     S3S3Error,
     StoreError,
@@ -370,7 +370,7 @@ class S3Requester:
             body=body,
             proxy=self._proxy,
         )
-        if isinstance(error, InvalidCredentials):
+        if isinstance(error, AccessDenied):  # also InvalidCredentials; a 403 to a HEAD does not tell which
             self._provider.on_refused()
         return error
 

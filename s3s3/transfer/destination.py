@@ -251,8 +251,8 @@ class DestinationCopy:
         """
         attempt = _WriteAttempt(b"", check_lease)
         records = self.records(source, needs_etag=False)
-        # The source's own records are of another copy, and a store does not copy the redirect by itself (S3 API
-        # reference, "CopyObject").
+        # The source's own records are of another copy. A redirect is not copied unless it is sent (S3 API reference,
+        # "CopyObject").
         is_changed = records or source.records or WEBSITE_REDIRECT in source.headers
         headers = {**source.headers, **records} if is_changed else None
         etag = source.etag

@@ -105,6 +105,28 @@ def test_a_source_that_refuses_the_secret_ends_the_listener_with_3_and_names_the
     assert "not-the-secret" not in output
 
 
+def test_a_rewritten_secret_lets_all_parked_keys_go_on_without_a_restart(place: Place, tmp_path: Path) -> None:
+    assert place.there.secret_access_key is not None
+    secret = place.there.secret_access_key.get_secret_value()
+    config = place.config()
+    before, table, keys_of_destination = config.read_text().partition("[destination]")
+    by_file = keys_of_destination.replace(
+        f'aws_secret_access_key = "{secret}"', 'aws_secret_access_key_file = "secret"'
+    )
+    config.write_text(before + table + by_file)
+    (tmp_path / "secret").write_text("revoked")
+    keys = [f"key-{number}" for number in range(20)]
+    for key in keys:
+        place.put(key)
+    with Listener(config) as listener:
+        place.publish(*keys)
+        eventually(lambda: "circuit opened" in listener.log.read_text(), "parked keys")
+        (tmp_path / "new").write_text(f"{secret}\n")
+        (tmp_path / "new").rename(tmp_path / "secret")
+        for key in keys:
+            place.arrives(key)
+
+
 def test_a_configuration_fault_ends_the_listener_with_2(place: Place) -> None:
     path = place.config()
     path.write_text(path.read_text().replace("bucket_name", "buket_name", 1))
