@@ -186,7 +186,7 @@ def advice_for_pages(endpoint: Endpoint) -> str:
 
 
 #: What a message shows of a page, such as a proxy's: its title and first words.
-MAX_PAGE_CHARACTERS = 80
+MAX_PAGE_CHARACTERS = 160
 
 #: A longer title is not recognized where the heading repeats it.
 MAX_TITLE_WORDS = 20
@@ -263,6 +263,22 @@ def _requires_v4(endpoint: Endpoint, error_body: ErrorBody) -> bool:
     return refused and endpoint.signature_version == "s3"
 
 
+def _address_advice(endpoint: Endpoint, status: int, headers: Mapping[str, str], error_body: ErrorBody) -> str:
+    """Return what to do about a redirect, or a server that says that it speaks HTTPS at this port; else ""."""
+    table = endpoint.table
+    if not endpoint.is_secure and not error_body.code and status in (400, 426) and _NAMES_TLS(error_body.message):
+        return f"the store speaks HTTPS there: set is_secure = true in {table}"
+    if not 300 <= status < 400:
+        return ""
+    location = readable(error_body.endpoint or headers.get("location", ""), endpoint)
+    if not endpoint.is_secure and location.lower().startswith("https://"):
+        return f"the store redirects to {location}: set is_secure = true in {table}, and port if it differs"
+    return f"the store redirects{f' to {location}' if location else ''}: set host or region in {table}"
+
+
+_NAMES_TLS = re.compile(r"\b(https|ssl|tls)\b", re.IGNORECASE).search
+
+
 def _advice(
     endpoint: Endpoint, status: int, headers: Mapping[str, str], error_body: ErrorBody, kind: type[StoreError]
 ) -> str:
@@ -272,9 +288,8 @@ def _advice(
         return f'the store requires V4 signatures: set signature_version = "s3v4" in {table}'
     if region and region != endpoint.region:
         return f'the bucket is in another region: set region = "{region}" in {table}'
-    if 300 <= status < 400:
-        location = readable(error_body.endpoint or headers.get("location", ""), endpoint)
-        return f"the store redirects{f' to {location}' if location else ''}: set host or region in {table}"
+    if advice := _address_advice(endpoint, status, headers, error_body):
+        return advice
     if error_body.code == "RequestTimeTooSkewed":
         skew = "and the store's differ too much"
         if (store_ms := http_date_ms(headers.get("date", ""))) is not None:
@@ -284,6 +299,8 @@ def _advice(
     subject = error_body.code or ("AccessDenied" if kind is AccessDenied else str(status))
     default = _ADVICE_FOR_PAGES if kind is UnexpectedResponse and not error_body.code else ""
     advice = _ADVICE.get(subject, default).format(table=table, bucket=bucket)
+    if status == 400 and not endpoint.is_secure:  # a HEAD has no page
+        advice = advice.replace("host and port", "host, port and is_secure")
     if error_body.code == "SignatureDoesNotMatch" and endpoint.signature_version == "s3v4":
         return f"{advice}; if they are right, region"  # which is not part of a V2 signature
     return advice

@@ -126,10 +126,7 @@ NGINX_PAGE = (
     [
         (NGINX_PAGE, '503: a page with the text "503 Service Temporarily Unavailable nginx"'),
         (PAGE, '503: a page with the text "Sorry We are down for maintenance"'),
-        (
-            b"<html><p>" + b"more and more words " * 500,
-            f'503: a page with the text "{("more and more words " * 4)}..."',
-        ),
+        (b"<html><p>" + b"0123456 89" * 500, f'503: a page with the text "{"0123456 89" * 16}..."'),
         (b"upstream  timed out\n", "503: upstream timed out"),
     ],
     ids=["nginx", "maintenance", "long", "text"],
@@ -377,3 +374,33 @@ def test_an_error_for_v2_names_the_setting_for_v4(code: str, message: str) -> No
     error = error_for_response(endpoint, "LIST", None, status=400, headers={}, body=body)
     assert isinstance(error, InvalidCredentials)
     assert 'signature_version = "s3v4" in [source]' in str(error)
+
+
+APACHE_PAGE = b"""<!DOCTYPE HTML PUBLIC "-//IETF//DTD HTML 2.0//EN"><html>
+<head><title>400 Bad Request</title></head><body>
+<h1>Bad Request</h1><p>Your browser sent a request that this server could not understand.<br />
+Reason: You're speaking plain HTTP to an SSL-enabled server port.<br /></p></body></html>"""
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "page"),
+    [
+        (400, {}, NGINX_PAGE.replace(b"503 Service Temporarily Unavailable", b"400 The plain HTTP request was sent to "
+                                     b"HTTPS port")),
+        (400, {}, b"Client sent an HTTP request to an HTTPS server.\n"),
+        (400, {}, APACHE_PAGE),
+        (426, {"upgrade": "TLS/1.0"}, b"TLS is required"),
+        (301, {"location": "https://ceph.example.org/bucket/key"}, b""),
+    ],
+    ids=["nginx", "Go", "Apache", "upgrade", "redirect"],
+)  # fmt: skip
+async def test_plain_http_at_an_https_port_is_advised_of(status: int, headers: dict[str, str], page: bytes) -> None:
+    caught = await caught_from(response(status, page, **headers))
+    assert "set is_secure = true in [destination-raw]" in caught.advice
+
+
+async def test_a_400_without_a_page_may_be_an_https_port() -> None:
+    async with RawServer([respond(response(400))]) as server, server.store() as store:
+        with pytest.raises(UnexpectedResponse) as caught:
+            await store.head("key")
+    assert "check host, port and is_secure in" in caught.value.advice
