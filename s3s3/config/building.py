@@ -53,7 +53,7 @@ def build(file: ConfigFile, environ: Mapping[str, str], http_bind: tuple[str, st
         routes=tuple(_route(name, tables) for name in in_order(routes)),
         pubsub=PubSub(**dict(tables.pubsub)),
         worker=WorkerSettings(**{**dict(tables.worker), "spool_dir": spool_dir}),
-        http=HttpSettings(*http.bind, http.token, http.hosts) if http.bind else None,
+        http=HttpSettings(*http.bind, http.token, http.allowed_hosts) if http.bind else None,
         mirror=_mirror_settings(tables.mirror, tables.pubsub.namespace),
         stream=StreamSettings(stream.name, stream.group or tables.pubsub.namespace) if stream else None,
         sqs=SqsSettings(**dict(tables.sqs)) if tables.sqs else None,

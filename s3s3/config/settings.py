@@ -45,14 +45,14 @@ class WorkerSettings:
 class HttpSettings:
     """The `[http]` table. `host` has no brackets around an IPv6 address.
 
-    `token` allows changes on the status page; None makes the page read-only. `hosts` are globs of further names under
-    which browsers may open the page.
+    `token` allows changes on the status page; None makes the page read-only. `allowed_hosts` are globs of further names
+    under which browsers may open the page.
     """
 
     host: str
     port: int
     token: Secret | None = None
-    hosts: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

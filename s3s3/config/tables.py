@@ -293,7 +293,7 @@ class HttpTable(Table):
     token: SecretText | None = Field(None, examples=["TOKEN"],
         description="Required for changes on the status page and through the API, such as retrying dead letters, and "
         "to explain a key there. Default: both are read-only.")
-    hosts: Globs = Field((), examples=[["s3s3.example.org"]],
+    allowed_hosts: Globs = Field((), examples=[["s3s3.example.org"]],
         description="Further host names under which browsers open the status page; others are refused (DNS rebinding). "
         "IP addresses, names without a dot and this machine's own name are always accepted. Globs.")
 

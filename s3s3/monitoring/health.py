@@ -153,7 +153,7 @@ def _host_check(settings: HttpSettings) -> Middleware:
 
     An IP address is none, nor is a name without a dot, nor one of this machine.
     """
-    names = ("localhost", "*.localhost", settings.host, socket.gethostname(), *settings.hosts)
+    names = ("localhost", "*.localhost", settings.host, socket.gethostname(), *settings.allowed_hosts)
     allowed = re.compile("|".join(fnmatch.translate(name.lower()) for name in names))
 
     @web.middleware
@@ -164,7 +164,7 @@ def _host_check(settings: HttpSettings) -> Middleware:
         if request.path in MONITORED_PATHS or "." not in host or allowed.fullmatch(host) or _is_ip_address(host):
             return await handler(request)
         return web.Response(
-            status=421, text=f"this server is not known as {host[:253]!r}; add that name to [http] hosts\n"
+            status=421, text=f"this server is not known as {host[:253]!r}; add that name to [http] allowed_hosts\n"
         )
 
     return check_host

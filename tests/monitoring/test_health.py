@@ -169,7 +169,7 @@ async def raw(port: int, *lines: str) -> tuple[asyncio.StreamReader, asyncio.Str
 )
 async def test_a_page_is_served_only_under_its_own_names(path: str, host: str, status: int) -> None:
     port = free_port()
-    settings = HttpSettings("127.0.0.1", port, hosts=("s3s3.example.org", "*.pages.example.org"))
+    settings = HttpSettings("127.0.0.1", port, allowed_hosts=("s3s3.example.org", "*.pages.example.org"))
     async with served(application([], Metrics()), settings):
         reader, _ = await raw(port, f"GET {path} HTTP/1.1", f"Host: {host}", "")
         assert int((await asyncio.wait_for(reader.readline(), 10)).split()[1]) == status

@@ -48,7 +48,7 @@ def test_commented_out_keys_show_the_defaults(tmp_path: Path) -> None:
     printed, active = config.load(as_printed, environ={}), config.load(uncommented(tmp_path), environ={})
     assert (printed.pubsub, printed.worker) == (active.pubsub, active.worker)
     assert printed.http and active.http
-    assert printed.http == dataclasses.replace(active.http, token=None, hosts=()), "these two show examples"
+    assert printed.http == dataclasses.replace(active.http, token=None, allowed_hosts=()), "these two show examples"
 
 
 def test_the_template_has_every_key() -> None:
