@@ -94,7 +94,8 @@ def upload(
     destinations = [
         _endpoint(item, item.bucket_name, name, prefix=item.key, verify_md5=verify_md5) for name, item in named
     ]
-    return copy_one(Route(_ROUTE, source, tuple(destinations)), source_key.key, unconditional=force)
+    route, lane = Route(_ROUTE, source, tuple(destinations)), Lane.BULK if force else Lane.FRESH
+    return copy_one(route, source_key.key, unconditional=force, lane=lane)
 
 
 def duplicate_bucket(source_bucket: Bucket, dest_bucket: Bucket | Sequence[Bucket], verify_md5: bool = False) -> bool:
@@ -118,12 +119,12 @@ def duplicate_bucket(source_bucket: Bucket, dest_bucket: Bucket | Sequence[Bucke
     return run_sync(_duplicate(Route(_ROUTE, source, tuple(destinations))))
 
 
-def copy_one(route: Route, key: str, *, unconditional: bool) -> bool:
+def copy_one(route: Route, key: str, *, unconditional: bool, lane: Lane = Lane.FRESH) -> bool:
     """Copy one key of a route without a queue; return whether every destination now holds it.
 
-    `unconditional`: without comparing first.
+    `unconditional`: without comparing first; in the fresh lane, large objects are compared nevertheless.
     """
-    job = Job(key, route.destination_names, Lane.FRESH, unconditional=unconditional)
+    job = Job(key, route.destination_names, lane, unconditional=unconditional)
 
     async def copy() -> list[Outcome]:
         async with opened(route, default_worker_settings(), Metrics()) as stores:

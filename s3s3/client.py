@@ -138,7 +138,7 @@ class BucketClient:
 def on_notify(
     source_connection: Connection, destination_connections: Connection | Sequence[Connection], key: str
 ) -> bool:
-    """Copy one key, without comparing first, as a listener does for a notification.
+    """Copy one key, as a listener does for a notification: up to 1 MiB without comparing first.
 
     A connection is a result of `s3s3.api.create_connection` or its arguments, with bucket_name, or a boto3 Bucket. If
     they have a prefix, the destination's replaces the source's.

@@ -28,11 +28,12 @@ from ..errors import (
     NoSuchKey,
     S3S3Error,
 )
-from ..model import Endpoint, Job, Outcome
+from ..model import Endpoint, Job, Lane, Outcome
 from ..monitoring.metrics import Metrics
 from ..s3 import ObjectInfo, ObjectStream, Source, Store
 from .budget import (
     MAX_SMALL_BYTES,
+    MAX_UNCOMPARED_BYTES,
     STREAM_BYTES,
     BudgetRequest,
     CopyBudget,
@@ -85,12 +86,13 @@ class Copier:
         """
         stores = [self._destinations[name] for name in destinations]
         return self.copy(
-            job.key, stores, check_lease=check_lease, compare=not job.unconditional, isolate_slow=isolate_slow
-        )
+            job.key, stores, check_lease=check_lease, compare=not job.unconditional, isolate_slow=isolate_slow,
+            compare_large=job.lane is Lane.FRESH,
+        )  # fmt: skip
 
     async def copy(
         self, key: str, destinations: Sequence[Store],
-        *, check_lease: LeaseCheck, compare: bool, isolate_slow: bool = False,
+        *, check_lease: LeaseCheck, compare: bool, isolate_slow: bool = False, compare_large: bool = False,
     ) -> list[Outcome]:  # fmt: skip
         """Make the destinations equal to the source's object under `key`; return their outcomes in order.
 
@@ -99,18 +101,21 @@ class Copier:
         Args:
             check_lease: called before each write; raises LeaseLost if another worker has the job.
             compare: HEAD the destinations first and copy only what differs; False copies unconditionally.
+            compare_large: compare objects of more than MAX_UNCOMPARED_BYTES in any case, as for a notification; not
+                where tags or ACLs are copied, as no comparison sees them.
             isolate_slow: fail a destination that holds up the others with DestinationTooSlow.
         """
         source = self._attributes_source
         attributes = None if source is None else SourceAttributes(source, key).headers
+        compare_large = compare_large and attributes is None
         copies = [DestinationCopy(store, key, self._route, self._refused_records, attributes) for store in destinations]
         object_copy = ObjectCopy(
             self.source, self.budget, self.checksums, key, check_lease, copies,
-            isolate_slow=isolate_slow and len(copies) > 1,
+            isolate_slow=isolate_slow and len(copies) > 1, compare_large=compare_large,
         )  # fmt: skip
         pending = copies
         if self._server_side is not None:
-            await self._server_side.copy(key, copies, check_lease, compare=compare)
+            await self._server_side.copy(key, copies, check_lease, compare=compare, compare_large=compare_large)
             pending = [copy for copy in copies if copy.outcome is None]
         if pending:
             await (object_copy.compare_and_copy(pending) if compare else object_copy.copy(pending))
@@ -180,9 +185,12 @@ class SourceAttributes:
 class ObjectCopy(ObjectWrite):
     """The copy of one key: compare, read, write, and read again. Failures become outcomes of its destinations.
 
-    `missing`: destinations for which a GET at the source returned NoSuchKey; their outcomes are still open.
+    Attributes:
+        compare_large: see `Copier.copy`.
+        missing: destinations for which a GET at the source returned NoSuchKey; their outcomes are still open.
     """
 
+    compare_large: bool = False
     missing: list[DestinationCopy] = field(default_factory=list)
 
     async def copy(
@@ -197,7 +205,12 @@ class ObjectCopy(ObjectWrite):
         try:
             stream, content = opened or await self.source.fetch(self.key, MAX_SMALL_BYTES)
             if content is None:
-                await self._copy_large(pending, stream, is_reread)
+                is_compared = any(copy.decision is not None for copy in pending)
+                if self.compare_large and stream.info.size_bytes > MAX_UNCOMPARED_BYTES and not is_compared:
+                    # Where nothing but reading the copy can prove it equal, writing it again costs no more.
+                    await self._compare_opened(pending, (stream, None), reads_contents=False)
+                else:
+                    await self._copy_large(pending, stream, is_reread)
                 return
             md5 = hashlib.md5(content, usedforsecurity=False).digest()
             if stream.info.etag != md5.hex() and (mismatch := self.mismatch_of(stream, md5)):
@@ -213,20 +226,26 @@ class ObjectCopy(ObjectWrite):
     async def compare_and_copy(self, pending: Sequence[DestinationCopy]) -> None:
         """Compare every destination with the source, and copy to those that differ."""
         try:
-            opened = stream, _ = await self.source.fetch(self.key, MAX_SMALL_BYTES)
-            async with stream:
-                verify_md5 = self.source.endpoint.verify_md5
-                await self.run_all([copy.compare(stream.info, verify_md5) for copy in pending], self._any_compared)
-                for copy in pending:
-                    if copy.outcome is None and copy.decision is None:
-                        copy.record_too_slow("HEAD")
-                unclear = [copy for copy in still_open(pending) if copy.decision is NEEDS_CONTENT]
-                if differing := [copy for copy in still_open(pending) if copy not in unclear]:
-                    await self.copy(differing, opened)  # first: reading the contents of the others may take long
-            if unclear:
-                await self._compare_contents(unclear, stream.info)
+            await self._compare_opened(pending, await self.source.fetch(self.key, MAX_SMALL_BYTES))
         except S3S3Error as error:
             self._record_source_error(pending, error)
+
+    async def _compare_opened(
+        self, pending: Sequence[DestinationCopy], opened: tuple[ObjectStream, bytes | None],
+        *, reads_contents: bool = True,
+    ) -> None:  # fmt: skip
+        stream, _ = opened
+        async with stream:
+            verify_md5 = self.source.endpoint.verify_md5
+            await self.run_all([copy.compare(stream.info, verify_md5) for copy in pending], self._any_compared)
+            for copy in pending:
+                if copy.outcome is None and copy.decision is None:
+                    copy.record_too_slow("HEAD")
+            unclear = [copy for copy in still_open(pending) if reads_contents and copy.decision is NEEDS_CONTENT]
+            if differing := [copy for copy in still_open(pending) if copy not in unclear]:
+                await self.copy(differing, opened)  # first: reading the contents of the others may take long
+        if unclear:
+            await self._compare_contents(unclear, stream.info)
 
     def _record_source_error(self, pending: Sequence[DestinationCopy], error: S3S3Error) -> None:
         """Record an error of the source; an error of a destination is an outcome already."""

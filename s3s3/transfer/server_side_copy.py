@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from ..errors import NoSuchKey, S3S3Error, StoreUnavailable
 from ..model import SINGLE_PUT_LIMIT_BYTES, Endpoint, md5_of_etag
 from ..s3 import ObjectInfo, Source
+from .budget import MAX_UNCOMPARED_BYTES
 from .decision import NEEDS_CONTENT
 from .destination import DestinationCopy, LeaseCheck
 from .fanout import gather_or_cancel
@@ -49,8 +50,9 @@ class ServerSideCopier:
         self._max_bytes: dict[str, int] = {}
 
     async def copy(
-        self, key: str, copies: Sequence[DestinationCopy], check_lease: LeaseCheck, *, compare: bool
-    ) -> None:
+        self, key: str, copies: Sequence[DestinationCopy], check_lease: LeaseCheck,
+        *, compare: bool, compare_large: bool = False,
+    ) -> None:  # fmt: skip
         """Copy if the store can; where an outcome is still open, the caller must read and write the object."""
         able = [copy for copy in copies if self._is_able(copy.store.name, True)]
         if not able:
@@ -63,7 +65,7 @@ class ServerSideCopier:
             return
         is_md5 = md5_of_etag(source.etag) is not None
         able = [copy for copy in able if self._is_able(copy.store.name, is_md5, source.size_bytes)]
-        if compare:
+        if compare or (compare_large and source.size_bytes > MAX_UNCOMPARED_BYTES):
             await gather_or_cancel(copy.compare(source, self._source.endpoint.verify_md5) for copy in able)
         differing = [copy for copy in able if copy.outcome is None and copy.decision is not NEEDS_CONTENT]
         await gather_or_cancel(self._copy(copy, source, is_md5, check_lease) for copy in differing)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 
 from s3s3.errors import AccessDenied, LeaseLost, NoSuchBucket, StoreUnavailable
-from s3s3.model import Result
+from s3s3.model import Job, Lane, Outcome, Result
+from s3s3.monitoring.metrics import Metrics
 from s3s3.s3 import PutResult
+from s3s3.transfer.budget import MAX_UNCOMPARED_BYTES
+from s3s3.transfer.copier import Copier
 from tests.scripted_store import Object, unavailable
 from tests.transfer.scene import BIG, KEY, PARTS, SIZES, ExpiringLease, Scene, md5
 
@@ -151,3 +154,71 @@ async def test_lease_that_expires_between_two_attempts_is_indeterminate() -> Non
 
     assert isinstance(outcome.error, LeaseLost)
     assert outcome.indeterminate
+
+
+# large objects of notifications
+
+
+def notified(*, lane: Lane = Lane.FRESH) -> Job:
+    return Job(KEY, ("swift-0", "swift-1"), lane, unconditional=True)
+
+
+async def run(scene: Scene, job: Job) -> list[Outcome]:
+    stores = {store.name: store for store in scene.destinations}
+    copier = Copier(
+        scene.source, scene.budget, metrics=Metrics(), route="default", destinations=stores,  # type: ignore[arg-type]
+    )  # fmt: skip
+    return await copier.copy_job(job, ("swift-0", "swift-1"), lambda: None)
+
+
+LARGE = bytes(MAX_UNCOMPARED_BYTES + 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"content", bytes(MAX_UNCOMPARED_BYTES)], ids=["empty", "small", "1 MiB"])
+async def test_a_notification_of_an_object_up_to_1_mib_copies_without_comparing(content: bytes) -> None:
+    scene = Scene(content, destinations=2)
+    scene.destination.objects[KEY] = Object(content)
+    outcomes = await run(scene, notified())
+    assert [outcome.result for outcome in outcomes] == [Result.COPIED] * 2
+    assert [store.requests for store in scene.destinations] == [["PUT"]] * 2
+
+
+@pytest.mark.parametrize("content", [LARGE, BIG], ids=["1 MiB + 1", "streamed"])
+async def test_a_notification_of_a_larger_object_compares_first(content: bytes) -> None:
+    scene = Scene(content, destinations=2)
+    scene.destination.objects[KEY] = Object(content)
+    same, copied = await run(scene, notified())
+    assert (same.result, same.proof) == (Result.SAME, "etag")
+    assert (copied.result, copied.error) == (Result.COPIED, None)
+    assert [store.requests for store in scene.destinations] == [["HEAD"], ["HEAD", "PUT"]]
+    assert scene.source.requests == ["GET"]
+    assert scene.stored(1).content == content
+
+
+async def test_a_larger_object_with_other_content_or_metadata_is_copied() -> None:
+    scene = Scene(LARGE, destinations=2, headers={"content-type": "image/fits"})
+    scene.destinations[0].objects[KEY] = Object(b"x" * len(LARGE), headers={"content-type": "image/fits"})
+    scene.destinations[1].objects[KEY] = Object(LARGE, headers={"content-type": "text/plain"})
+    outcomes = await run(scene, notified())
+    assert [(outcome.result, outcome.reason) for outcome in outcomes] == [
+        (Result.COPIED, "etag"),
+        (Result.COPIED, "metadata"),
+    ]
+
+
+async def test_a_forced_copy_of_a_larger_object_does_not_compare() -> None:
+    scene = Scene(LARGE, destinations=2)
+    scene.destination.objects[KEY] = Object(LARGE)
+    outcomes = await run(scene, notified(lane=Lane.BULK))
+    assert [outcome.result for outcome in outcomes] == [Result.COPIED] * 2
+    assert [store.requests for store in scene.destinations] == [["PUT"]] * 2
+
+
+async def test_a_larger_object_is_copied_where_only_its_content_could_prove_it_equal() -> None:
+    scene = Scene(LARGE, destinations=2, etag=PARTS)
+    for store in scene.destinations:
+        store.objects[KEY] = Object(LARGE)
+        store.verify_md5 = True
+    outcomes = await run(scene, notified())
+    assert [(outcome.result, outcome.reason) for outcome in outcomes] == [(Result.COPIED, "unproven")] * 2
+    assert [store.requests for store in scene.destinations] == [["HEAD", "PUT"]] * 2
