@@ -12,6 +12,7 @@ help:
 	@echo "make faults    the tests in tests/faults for FAULT_MINUTES (default 10)"
 	@echo "make bench     s3s3 beside rclone and others; ARGS=--quick takes a minute"
 	@echo "make stores-table  update docs/stores.md from s3s3 check on real stores"
+	@echo "make screenshots   update docs/images from the status page of a real fleet; needs Ceph and Chromium"
 	@echo "make constraints   update the versions that CI and the image install; needs uv"
 	@echo "make release   wheel, sdist, image, audit, SBOM; needs internet access and podman"
 	@echo "make test-all  the tests that need no server, on each Python from 3.10 to 3.14 found"
@@ -44,6 +45,9 @@ bench: environment-bench
 stores-table: environment
 	@$(IN_VENV) -m tests.real.stores_table
 
+screenshots: environment
+	@$(IN_VENV) -m tests.browser.screenshots
+
 constraints:
 	@sh .ci/constraints
 
@@ -62,4 +66,4 @@ environment-docs:
 environment-bench:
 	@GOAL="$(MAKECMDGOALS)" sh .ci/venv $(VENV) demo,bench
 
-.PHONY: help demo test faults check docs bench stores-table constraints release test-all environment environment-docs environment-bench
+.PHONY: help demo test faults check docs bench stores-table screenshots constraints release test-all environment environment-docs environment-bench

@@ -188,15 +188,15 @@
     live.className = "live " + kind;
   };
 
-  // The server has escaped the HTML. A focused button keeps the focus.
-  const identity = (node) => (node.dataset.api || "") + (node.dataset.letters || "") + (node.value || "");
+  // The server has escaped the HTML. A focused button or link keeps the focus.
+  const identity = (node) => (node.dataset.api || "") + (node.dataset.letters || "") + (node.value || node.href || "");
   const replace = (id, html) => {
     const part = byId(id);
     if (!part) return;
     const focused = part.contains(document.activeElement) ? identity(document.activeElement) : null;
     part.innerHTML = html;
     if (focused === null) return;
-    for (const each of part.querySelectorAll("button")) if (identity(each) === focused) each.focus();
+    for (const each of part.querySelectorAll("button, a")) if (identity(each) === focused) each.focus();
   };
 
   const open = () => {

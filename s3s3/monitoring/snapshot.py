@@ -13,6 +13,7 @@ from ..model import Endpoint, Route
 from ..queue.admin import PendingStats
 from ..queue.base import PAUSED, DeadLetter, Gap, QueueStats, ReconcileRecord, RunningReconcile
 from ..queue.dead_letters import DeadLetterGroup, read_groups
+from ..queue.records import Circuit, read_records
 from ..queue.redis_queue import RedisJobQueue
 from .formatting import count_noun
 from .heartbeat import ProcessInfo, ProcessRegistry
@@ -54,6 +55,7 @@ class StoreView:
         reason: why it is paused or down, else "".
         failures: the latest failures of the last hour, one for each reason.
         compared_s: when it was last compared completely (Unix time); 0: never. None: no reconcile has run.
+        circuit: since when it is paused or down, and when it is tried next; None while the whole route is paused.
     """
 
     name: str
@@ -71,6 +73,7 @@ class StoreView:
     dead_letters: int = 0
     failures: Sequence[Failure] = ()
     compared_s: float | None = None
+    circuit: Circuit | None = None
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,7 @@ class RouteSnapshotReader:
     async def read(self) -> RouteView:
         """Return the current state. Raises RedisUnavailable."""
         stats = await self.jobs.stats()
+        circuits = (await read_records(self.jobs, ())).circuits if stats.circuits and not stats.paused else {}
         all_pending = await self.jobs.pending_by_destination()
         history, day = await self._read_history()
         processes = await self._registry.processes()
@@ -208,10 +212,14 @@ class RouteSnapshotReader:
                     dead_letters=stats.dead_letters.get(endpoint.name, 0),
                     failures=_latest_failures(endpoint.name, history.failures, history.now_ms),
                     compared_s=last_reconcile.compared_s.get(endpoint.name, 0.0) if last_reconcile else None,
+                    circuit=circuits.get(endpoint.name),
                 )
             )  # fmt: skip
         name = route.source.name
-        source = StoreView(name, address_text(route.source), *_state(name, stats, 0), stats.parked.get(name, 0))
+        source = StoreView(
+            name, address_text(route.source), *_state(name, stats, 0), stats.parked.get(name, 0),
+            circuit=circuits.get(name),
+        )  # fmt: skip
         return RouteView(
             route.name, self.command, route.channel, source, destinations, stats, processes, groups,
             last_reconcile, await self.jobs.current_reconcile(), history.now_ms, await self.jobs.gap(),

@@ -168,6 +168,7 @@ class StoreStatus:
 
     Attributes:
         state: ok, retrying, dead letters, paused or down, for `reason`.
+        since_ms: since when it is paused or down; `next_attempt_ms`: when one of its parked keys tries it next.
         queued: unfinished keys, running ones included. The numbers of keys are estimates unless `is_exact`.
         compared_ms: when it was last compared completely (Unix time); None: never, or unknown.
     """
@@ -187,6 +188,8 @@ class StoreStatus:
     lag_p50_s: float | None
     lag_p99_s: float | None
     compared_ms: int | None
+    since_ms: int | None
+    next_attempt_ms: int | None
 
 
 @dataclass(frozen=True)
@@ -416,10 +419,11 @@ def route_status(view: RouteView) -> RouteStatus:
 
 
 def _store_status(store: StoreView) -> StoreStatus:
-    pending = store.pending
+    pending, circuit = store.pending, store.circuit
     return StoreStatus(
         store.name, store.address, store.state, store.reason, pending.queued if pending else 0,
         pending.retrying if pending else 0, store.parked, pending.exact if pending else True, store.dead_letters,
         pending.oldest_s if pending else None, store.copied_per_s, store.bytes_per_s, store.lag_p50_s, store.lag_p99_s,
-        int(store.compared_s * 1000) if store.compared_s else None,
+        int(store.compared_s * 1000) if store.compared_s else None, circuit.since_ms if circuit else None,
+        circuit.probe_at_ms if circuit else None,
     )  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from s3s3.scripts.demo.servers import free_ports
+from s3s3.scripts.demo.servers import ServerMissing, free_ports
 from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.browser.chromium import launched
 from tests.conftest import missing
 from tests.integration.commands import Listener, eventually, write_config
 
@@ -25,23 +25,17 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.real, pytest.mark.long]
 
-PROGRAMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 TOKEN = "a token"
 HOSTILE = "<script>document.title = 'taken'</script>\"'><img src=x onerror=\"document.title='taken'\">"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        missing("Chromium is not installed (apt-get install chromium-headless-shell)")
-    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - large, and used only here
-
-    with sync_playwright() as playwright:
-        # Chromium's sandbox does not work for root, as in a container.
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    try:
+        with launched() as browser:
+            yield browser
+    except ServerMissing as error:
+        missing(str(error))
 
 
 class Setup:
@@ -203,6 +197,36 @@ def test_an_operator_works_on_a_failing_destination(browser: Browser, setup: Set
         # It may have ended before the page updates.
         shown = re.compile("running by process|could not compare destination-unavailable")
         page.locator("#routes .facts", has_text=shown).first.wait_for(timeout=60_000)
+
+
+def test_everything_is_reached_and_used_by_keyboard(browser: Browser, setup: Setup) -> None:
+    refused = "k" * 30
+    setup.put(refused)
+    setup.publish(refused)
+    with page_of(browser, setup.url) as page:
+        page.locator("#dead-letters li", has_text="1 ×").wait_for()
+        seen: set[str] = set()
+        while True:
+            page.keyboard.press("Tab")
+            focused = page.evaluate("document.activeElement.outerHTML")
+            if focused in seen or focused.startswith("<body"):
+                break
+            seen.add(focused)
+            outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            assert outline == "solid", f"the focus is not shown: {focused}"
+        for control in page.locator("button, input, select, a").all():
+            if control.is_visible():
+                assert control.evaluate("node => node.outerHTML") in seen
+
+        page.fill("#token", TOKEN)
+        page.get_by_role("link", name="Dead letters", exact=True).press("Enter")
+        assert page.locator("#dead-letters-title").bounding_box()["y"] < 700  # type: ignore[index]
+        page.get_by_role("button", name="Show keys").press("Enter")
+        page.locator("#letters li", has_text=refused).wait_for()
+        assert page.evaluate("document.activeElement.id") == "letters-title"
+        page.once("dialog", lambda dialog: dialog.accept())
+        page.locator("#letters").get_by_role("button", name="Drop").press("Enter")
+        page.locator("#message", has_text="1 dead letter dropped").wait_for()
 
 
 def test_a_killed_process_can_be_dismissed(browser: Browser, setup: Setup) -> None:

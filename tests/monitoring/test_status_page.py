@@ -153,12 +153,17 @@ async def test_a_reconcile_that_could_not_compare_a_store_is_a_problem(client: R
 async def test_each_state_of_a_store_is_shown_and_listed_as_a_problem(client: Redis, jobs: RedisJobQueue) -> None:
     async with visiting(client) as session:
         await jobs.trip_circuit("swift", "swift: HTTP 503", "k")
-        assert "swift is down and its jobs are parked: HTTP 503" in words(await page(session))
+        text = words(await page(session))
+        assert "swift is down and its jobs are parked: HTTP 503" in text
+        shown = r"down since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC \([^()]+ ago\), next attempt in [\d.]+ m?s: HTTP 503"
+        assert re.search(shown, text.replace("\xa0", " ")), text
         await jobs.close_circuit("swift")
         await jobs.pause("swift")
         await asyncio.sleep(0.1)
         resume = "s3s3 jobs resume --route images --destination swift"
-        assert f"swift is paused; resume with {resume}" in words(await page(session))
+        text = words(await page(session))
+        assert f"swift is paused; resume with {resume}" in text
+        assert "paused since" in text
         await jobs.resume("swift")
         await jobs.enqueue([JobRequest("k", ("swift",))], Lane.FRESH)
         (job,) = (await jobs.claim(1, 0, 1, 0)).jobs

@@ -154,6 +154,7 @@ async def test_the_status_has_each_route_and_its_problems(client: Redis, jobs: R
     assert status["is_current"] is True
     swift = status["routes"][0]["destinations"][0]
     assert (swift["state"], swift["dead_letters"]) == ("paused", 1)
+    assert status["at_ms"] - 60_000 < swift["since_ms"] <= status["at_ms"] + 1000
     assert any("no process is running" in line for line in status["problems"])
     assert any("never compared" in line for line in status["warnings"])
     assert routes["routes"][0]["destinations"] == {"swift": "127.0.0.1:9/b"}
