@@ -8,7 +8,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -23,6 +23,8 @@ from s3s3.monitoring.metrics import Counter, Gauge, Histogram, Metrics
 from s3s3.operations.http_api import openapi
 from s3s3.scripts.main import VERBS
 
+ROOT = Path(__file__).parents[1]
+
 CONFIGURATION_INTRO = """\
 One TOML file: `--config FILE`, else `$S3S3_CONFIG`, else the first that exists of `./s3s3.toml`,
 `/usr/local/etc/s3s3.toml` and `/etc/s3s3/s3s3.toml`. All errors in it are reported together.
@@ -32,6 +34,49 @@ the path is relative to the configuration file. Durations are seconds, or `"90s"
 
 `s3s3 config show` prints every value and where it comes from. With `s3s3 config schema > s3s3.schema.json` beside the
 file and `#:schema ./s3s3.schema.json` as its first line, editors complete its keys."""
+
+#: Sections of the man pages, as terms and their explanations.
+FILES = {
+    "`./s3s3.toml`, `/usr/local/etc/s3s3.toml`, `/etc/s3s3/s3s3.toml`": "The configuration: the first that exists, if "
+    "neither `--config` nor `$S3S3_CONFIG` names one.",
+    "`/etc/s3s3/s3s3.env`": 'Variables for `"${NAME}"` in the configuration, for the systemd units and the crontab.',
+    "`PREFIX/share/s3s3/conf`": "Templates for systemd, cron, containers, Kubernetes, nginx, Prometheus and Grafana.",
+    "`FILE.part`": "An unfinished report of `s3s3 bucket --report FILE`.",
+}
+ENVIRONMENT = {
+    "`S3S3_CONFIG`": "The configuration file, if there is no `--config`.",
+    "`S3S3_HTTP_BIND`": "HOST:PORT of the status page, health and metrics, instead of `[http] bind`.",
+    "`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`": "Proxies for stores, SQS and the URLs of `s3s3 mirror`.",
+    "`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_PROFILE`, ...": "boto3's credential chain, for stores without "
+    "`aws_access_key_id` and for SQS.",
+    "`SSL_CERT_FILE`, `SSL_CERT_DIR`": "Trusted certificates, instead of the system's.",
+    "`TMPDIR`": "Where large objects are spooled, if `[worker] spool_dir` is not set.",
+    "`NO_COLOR`": "If set, progress on a terminal is not coloured.",
+    "`INFLUXDB_URL`": "Where `s3s3 mirror` sends statistics.",
+    "`NOTIFY_SOCKET`, `WATCHDOG_USEC`, `WATCHDOG_PID`": "Set by systemd, to learn that a daemon is ready and alive.",
+    "`SUPERVISOR_ENABLED`": "Set by supervisord, for `s3s3tick`.",
+    "`SHELL`": "The shell for which `s3s3 completion` prints a script, if none is named.",
+}
+STATUSES = {
+    "`0`": "Success. Of `bucket`: every object is proven equal. Of `check`: no problem was found.",
+    "`1`": "Some keys failed, differ, or have a problem.",
+    "`2`": "Wrong usage or configuration.",
+    "`3`": "A source, store or Redis is unreachable, or refuses access.",
+}
+#: Commands, each with what it does. A test runs them.
+EXAMPLES = {
+    "s3s3 check": "Try every store and Redis",
+    "s3s3 bucket --dry-run": "Show what differs, and copy nothing",
+    "s3s3 bucket --report proof.jsonl": "Make all destinations equal, with a line for each object as a proof",
+    "s3s3 listen --reconcile-interval 1d": "Copy what is notified, and compare everything once a day",
+    "s3s3 publish --wait images/m31.fits": "Copy one object now, and show the outcome",
+    "s3s3 explain images/m31.fits": "Show what became of an object, and why",
+    "s3s3 jobs": "Show what waits and what failed, by reason",
+    "s3s3 jobs retry --reason AccessDenied": "After a cause is fixed, retry what failed because of it",
+    "s3s3 jobs pause --destination dest-swift": "Copy nothing to a destination for a time",
+    "s3s3 jobs resume --destination dest-swift": "Continue",
+    "s3s3 config show": "Show each setting and where it comes from, without secrets",
+}
 
 #: Modules whose docstrings document the Redis keys that they own.
 REDIS_KEY_MODULES = (
@@ -69,9 +114,30 @@ def write_reference(folder: Path) -> None:
 
 def _configuration() -> Iterator[str]:
     yield "# Configuration"
+    yield from _section("Synopsis", "s3s3.toml")
+    yield ""
+    yield "## Description"
     yield ""
     yield CONFIGURATION_INTRO
     yield from _tables(File, ())
+    yield from _terms("Files", FILES)
+    yield from _terms("Environment", ENVIRONMENT)
+    yield from _section("Examples", (ROOT / "conf" / "s3s3-minimal.toml").read_text(), "toml")
+    yield ""
+    yield "`s3s3 config template` prints a file with every key."
+
+
+def _section(title: str, text: str, language: str = "text") -> Iterator[str]:
+    """Yield a section with a block."""
+    yield f"\n## {title}\n"
+    yield f"```{language}\n{text.rstrip()}\n```"
+
+
+def _terms(title: str, terms: Mapping[str, str]) -> Iterator[str]:
+    """Yield a section with terms and their explanations."""
+    yield f"\n## {title}"
+    for term, text in terms.items():
+        yield f"\n{term}\n: {text}"
 
 
 def _tables(outer: type[Table], outer_path: tuple[str, ...], level: int = 2) -> Iterator[str]:
@@ -118,6 +184,7 @@ def _cell(text: str) -> str:
 
 def _commands() -> Iterator[str]:
     yield "# Commands"
+    yield from _section("Synopsis", "s3s3 VERB [options]\ns3s3 VERB ACTION [options]\ns3s3 --help | --version")
     for verb in ("", *VERBS):
         for action in ("", *_actions(verb)):
             words = [word for word in (verb, action) if word]
@@ -127,6 +194,12 @@ def _commands() -> Iterator[str]:
             yield "```text"
             yield _help(words)
             yield "```"
+    yield from _terms("Exit status", STATUSES)
+    yield from _terms("Files", FILES)
+    yield from _terms("Environment", ENVIRONMENT)
+    yield "\n## Examples"
+    for command, text in EXAMPLES.items():
+        yield f"\n{text}:\n\n```sh\n{command}\n```"
 
 
 def _actions(verb: str) -> Sequence[str]:
