@@ -27,11 +27,13 @@ VARYING = (
 )
 
 
-def console_blocks(page: Path, after: str = "") -> list[tuple[str, str]]:
-    """The commands on a page, from the text `after` on, each with the output that the page shows."""
+def console_blocks(page: Path, after: str = "", before: str = "") -> list[tuple[str, str]]:
+    """The commands on a page, between two texts, each with the output that the page shows."""
     text = page.read_text()
     assert after in text
-    found = re.findall(r"^```console\n\$ (.*?)\n(.*?)^```$", text[text.index(after) :], re.DOTALL | re.MULTILINE)
+    assert before in text
+    part = text[text.index(after) : text.index(before) if before else None]
+    found = re.findall(r"^```console\n\$ (.*?)\n(.*?)^```$", part, re.DOTALL | re.MULTILINE)
     assert len(found) > 2
     return found
 

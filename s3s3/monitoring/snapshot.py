@@ -138,8 +138,10 @@ class RouteView:
                 messages = count_noun(count, "message")
                 yield f"{route}: {messages} without a valid key: fix the producer, then run s3s3 jobs drop"
             elif count:
-                keys = count_noun(count, "key")
-                yield f"{route}: {keys} failed permanently at {destination}: fix the cause shown below, then retry"
+                keys, groups = count_noun(count, "key"), self.groups.get(destination, ())
+                reasons = f": {groups[0].reason}" if groups else ""
+                reasons += f", and {count_noun(len(groups) - 1, 'other reason')}" if len(groups) > 1 else ""
+                yield f"{route}: {keys} failed permanently at {destination}; fix the cause, then retry{reasons}"
         yield from self._comparison_problems(route)
 
     def warnings(self) -> Iterator[str]:

@@ -44,7 +44,7 @@ def _phase_text(record: KeyRecord, now_ms: int) -> str:
     if record.phase == "waiting":
         at = "" if record.retry_at_ms is None else f": next attempt at {_ahead(record.retry_at_ms, now_ms)}"
         return f"waiting for {names}{at}"
-    return "no job: nothing is left to do for this key"
+    return "no job: the key is not on the queue"
 
 
 def _ago(at_ms: int, now_ms: int) -> str:

@@ -335,9 +335,7 @@ def _print_groups(found: Found, destination: str) -> None:
     print(f"\ndead letters of {destination} by reason:")
     for group in groups:
         print_indented(f"{count_noun(group.count, 'key')}: {printable(group.reason)}", 2)
-        times = time_text(group.oldest_ms)
-        if group.newest_ms > group.oldest_ms:
-            times = f"{times} to {time_text(group.newest_ms)}"
+        times = " to ".join(dict.fromkeys((time_text(group.oldest_ms), time_text(group.newest_ms))))
         more = ", ..." if group.count > len(group.keys) else ""
         print_indented(f"{times}: {', '.join(map(printable_key, group.keys))}{more}", 6)
     where = f"--route {found.route.name} --destination {_quoted(destination)}"
@@ -374,5 +372,5 @@ def _state(name: str, stats: QueueStats) -> str:
         return "unusable messages"
     reason = stats.circuits.get(name)
     if reason is None:
-        return "ok"
+        return "dead letters" if stats.dead_letters.get(name) else "ok"
     return "paused" if reason == PAUSED else f"down: {printable(reason)}"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,9 @@ import redis
 import yaml
 
 from s3s3.events import EVENTS
+from s3s3.scripts.demo.servers import free_ports
 from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.conftest import missing
 from tests.console_blocks import check_block, console_blocks
 from tests.integration.commands import Listener, eventually, write_config
 from tests.monitoring.prometheus import ALERTS
@@ -20,7 +25,7 @@ REPOSITORY = Path(__file__).parents[2]
 RUNBOOKS = REPOSITORY / "docs" / "how-to" / "runbooks.md"
 DASHBOARD = REPOSITORY / "conf" / "grafana" / "s3s3.json"
 URL = "https://github.com/lsst-sqre/s3s3/blob/main/docs/how-to/runbooks.md"
-EXAMPLE = "## Example: from the alert to the proof"
+EXAMPLE, THE_SAME = "## Example: from the alert to the proof", "## The same with the API alone"
 
 KEYS = ("m31.fits", "m33.fits", "m51.fits")
 
@@ -60,36 +65,91 @@ def test_the_events_and_commands_that_a_runbook_names_exist() -> None:
 # -- the example
 
 
+@dataclass
+class Night:
+    """Three objects are refused because of a setting of the destination, until the setting is corrected."""
+
+    swift: SwiftServer
+    new_bucket: Callable[..., str]
+    redis_url: str
+    config: Path
+    bind: str = ""
+
+    def __post_init__(self) -> None:
+        source = self.swift.endpoint(self.new_bucket(self.swift))
+        there = self.swift.endpoint(self.new_bucket(self.swift, 1), "dest-swift", account=1)
+        self.bucket = there.bucket_name
+        # Without a backfill, which would copy objects that are as new as these after the restart of the listener.
+        write_config(self.config.parent, source, [there], self.redis_url, pubsub={"backfill": False}, bind=self.bind)
+        self.right = self.config.read_text() + 'token = "secret"\n'
+        client = self.swift.boto3_client()
+        for key in KEYS:
+            client.put_object(Bucket=source.bucket_name, Key=key, Body=b"content of " + key.encode())
+
+    @contextmanager
+    def failing(self) -> Iterator[Listener]:
+        self.config.write_text(self.right.replace("[dest-swift]", '[dest-swift]\nstorage_class = "COLD"'))
+        with Listener(self.config) as listener:
+            with redis.Redis.from_url(self.redis_url) as producer:
+                for key in KEYS:
+                    producer.publish("backup", key)
+            eventually(lambda: listener.log.read_text().count("dead-lettered") == len(KEYS), "a line for each key")
+            yield listener
+
+    @contextmanager
+    def fixed(self) -> Iterator[Listener]:
+        self.config.write_text(self.right)
+        with Listener(self.config) as listener:
+            yield listener
+
+    def wait_for_copies(self) -> None:
+        client = self.swift.boto3_client(1)
+        eventually(lambda: client.list_objects_v2(Bucket=self.bucket)["KeyCount"] == len(KEYS), "all are copied")
+
+
 @pytest.mark.real
 def test_the_example_shows_what_the_commands_print(
     swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path
 ) -> None:
-    source = swift.endpoint(new_bucket(swift))
-    there = swift.endpoint(new_bucket(swift, 1), "dest-swift", account=1)
-    # Without a backfill, which would copy objects that are as new as these after the restart of the listener.
-    config = write_config(tmp_path, source, [there], redis_url, pubsub={"backfill": False})
-    good = config.read_text()
-    client = swift.boto3_client()
-    for key in KEYS:
-        client.put_object(Bucket=source.bucket_name, Key=key, Body=b"content of " + key.encode())
-    config.write_text(good.replace("[dest-swift]", '[dest-swift]\nstorage_class = "COLD"'))
-    blocks = iter(console_blocks(RUNBOOKS, EXAMPLE))
-    with Listener(config) as listener:
-        with redis.Redis.from_url(redis_url) as producer:
-            for key in KEYS:
-                producer.publish("backup", key)
-        eventually(lambda: listener.log.read_text().count("dead-lettered") == len(KEYS), "a line for each key")
+    night = Night(swift, new_bucket, redis_url, tmp_path / "s3s3.toml")
+    blocks = iter(console_blocks(RUNBOOKS, EXAMPLE, THE_SAME))
+    with night.failing() as listener:
         for command, output in blocks:
-            check_block(command, output, config, {"/var/log/s3s3/listen.log": str(listener.log)})
+            check_block(command, output, night.config, {"/var/log/s3s3/listen.log": str(listener.log)})
             if command == "s3s3 jobs":
                 break
-    config.write_text(good)
-    with Listener(config):
+    with night.fixed():
         for command, output in blocks:
-            check_block(command, output, config)
+            check_block(command, output, night.config)
             if command.startswith("s3s3 jobs retry"):
-                eventually(lambda: copied(swift, there.bucket_name) == set(KEYS), "all are copied")
+                night.wait_for_copies()
 
 
-def copied(swift: SwiftServer, bucket: str) -> set[str]:
-    return {found["Key"] for found in swift.boto3_client(1).list_objects_v2(Bucket=bucket).get("Contents", ())}
+@pytest.mark.real
+def test_the_example_with_the_api_alone_shows_what_the_api_answers(
+    swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("curl", "jq"):
+        if shutil.which(name) is None:
+            missing(f"{name} is not installed (apt-get install {name})")
+    (port,) = free_ports(1)
+    monkeypatch.setenv("API", f"http://127.0.0.1:{port}/api/v1")
+    monkeypatch.setenv("TOKEN", "secret")
+    night = Night(swift, new_bucket, redis_url, tmp_path / "s3s3.toml", f"127.0.0.1:{port}")
+    blocks = iter(console_blocks(RUNBOOKS, THE_SAME))
+    with night.failing():
+        for command, output in blocks:
+            check_block(command, output, night.config)
+            if "dead-letters/groups" in command:
+                break
+    with night.fixed() as listener:
+        for command, output in blocks:
+            check_block(command, output, night.config)
+            if command.endswith("/retry"):
+                night.wait_for_copies()
+            if command.endswith("/reconcile"):
+                eventually(lambda: "reconcile finished" in listener.log.read_text(), "the reconcile ends")
+        log = listener.log.read_text()
+    for action in ("retry", "reconcile"):
+        assert f"WARNING operator action: {action} route=default" in log
+        assert f"WARNING operator action: {action} route=default" in RUNBOOKS.read_text()

@@ -161,10 +161,13 @@ async def test_the_status_has_each_route_and_its_problems(client: Redis, jobs: R
 
 
 async def test_a_destination_with_dead_letters_is_not_ok(client: Redis, jobs: RedisJobQueue) -> None:
-    await dead_letter(jobs, "i/k")
+    await dead_letter(jobs, "i/k", "i/l")
+    await dead_letter(jobs, "i/m", reason="swift: 400 EntityTooLarge")
     async with calling(client) as api:
         status = await api.get("/status")
     assert status["routes"][0]["destinations"][0]["state"] == "dead letters"
+    problem = "3 keys failed permanently at swift; fix the cause, then retry: 403 AccessDenied, and 1 other reason"
+    assert f"Route images: {problem}" in status["problems"]
     assert status["routes"][1]["destinations"][0]["state"] == "ok"
 
 

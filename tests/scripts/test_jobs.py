@@ -125,6 +125,9 @@ def test_dead_letters_are_grouped_by_reason(config: Path, redis_url: str) -> Non
     dead_letter(redis_url, "big", reason="PUT of 'big': 400 EntityTooLarge: 6,000,000,000 bytes")
     dead_letter_message(redis_url)
     lines = run(main, "--config", config).out.splitlines()
+    rows = {line.split()[0]: line for line in lines if line.startswith("dest-")}
+    assert rows["dest-ceph"].endswith("  dead letters")
+    assert rows["dest-swift"].endswith("  ok")
     first = lines.index("dead letters of dest-ceph by reason:")
     assert lines[first + 1] == "  5 keys: PUT of an object: 403 AccessDenied: no"
     assert re.fullmatch(r"      \S+ \S+ UTC( to \S+ \S+ UTC)?: (k\d, ){3}\.\.\.", lines[first + 2])
