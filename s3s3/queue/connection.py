@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import cache, partial
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.connection import Connection, parse_url
@@ -84,6 +84,10 @@ class _Cluster(RedisCluster):
 
     connect_node: Callable[[str, int], Redis]
 
+    def publish(self, channel: Any, message: Any, **options: Any) -> Any:
+        """Publish a message on some node; redis-py 6 lacks this for a cluster."""
+        return self.execute_command("PUBLISH", channel, message, **options)
+
 
 def _connect_node(url: str, options: dict[str, Any], host: str, port: int) -> Redis:
     parts = urlsplit(url)
@@ -131,6 +135,14 @@ def _race_addresses_of_nodes(cluster: Any) -> None:
         options["connection_class"] = connection_class  # for nodes that are discovered later
 
 
+class _SentinelClient(Redis):
+    """A client of one sentinel. redis-py quotes its repr in messages; that of redis-py 6.4 has the password."""
+
+    def __repr__(self) -> str:
+        options = self.connection_pool.connection_kwargs
+        return f"{options['host']}:{options['port']}"
+
+
 @asynccontextmanager
 async def subscriber(client: Redis) -> AsyncIterator[Any]:
     """Yield a redis-py `PubSub` and close it at the end.
@@ -164,16 +176,18 @@ def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
     if not service:
         raise ValueError("no service name")
     addresses = [urlsplit(f"//{address}") for address in hosts.split(",")]
-    sentinels = [(address.hostname, address.port or SENTINEL_PORT) for address in addresses]
     scheme = parts.scheme.partition("+")[0]
     # The rest of the URL is redis-py's: the login and the options behind the "?".
     plain_url = urlunsplit((scheme, f"{login}{at}host", f"/{database or 0}", parts.query, ""))
     parsed: dict[str, Any] = dict(parse_url(plain_url))
-    sentinel_login = {name: parsed.pop(f"sentinel_{name}", None) for name in ("username", "password")}
+    sentinel_login = {}
+    for name in ("username", "password"):
+        parsed.pop(f"sentinel_{name}", None)  # decoded twice by redis-py 6 and 7
+        sentinel_login[name] = parse_qs(parts.query).get(f"sentinel_{name}", [None])[0]
     own = {name: value for name, value in parsed.items() if name not in ("host", "port", "connection_class")}
     make_sentinel: Any = Sentinel
     # An unavailable sentinel costs one attempt; the client goes on to the next one.
-    sentinel_options = {
+    sentinel_options: dict[str, Any] = {
         "socket_timeout": CONNECT_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "retry": Retry(NoBackoff(), 0),
@@ -181,9 +195,13 @@ def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
         **sentinel_login,
         **{name: value for name, value in own.items() if name.startswith("ssl_")},
     }
-    sentinel = make_sentinel(sentinels, sentinel_kwargs=sentinel_options, **options)
-    for client in sentinel.sentinels:
-        _race_addresses(client)
+    sentinel = make_sentinel([], **options)
+    sentinel.sentinels = [
+        _race_addresses(
+            _SentinelClient(host=address.hostname or "", port=address.port or SENTINEL_PORT, **sentinel_options)
+        )
+        for address in addresses
+    ]
     return _race_addresses(sentinel.master_for(service, **own))
 
 

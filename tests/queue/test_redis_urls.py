@@ -170,6 +170,7 @@ async def test_a_refused_sentinel_password_is_not_in_the_message(tmp_path: Path)
         async with client_of(f"redis+sentinel://:sesame@{HOST}:{port}/mymaster?sentinel_password=wrongpw") as client:
             with pytest.raises(RedisUnavailable) as caught:
                 await check_version(client)
+    assert f"in [pubsub] url: No master found for 'mymaster' : {HOST}:{port} - " in str(caught.value)
     assert "wrongpw" not in str(caught.value)
     assert "sesame" not in str(caught.value)
 
