@@ -131,8 +131,22 @@ def test_the_versions_for_ci_suit_every_extra(python: str) -> None:
             assert one.specifier.contains(versions[canonicalize_name(one.name)]), f"{one}: run make constraints"
 
 
+def test_each_requirement_has_a_floor_and_ends_before_the_major_version_after_the_tested_one() -> None:
+    environment = {"python_version": "3.10", "python_full_version": "3.10.0"}
+    tested = pins(ROOT / ".ci" / "constraints.txt", environment)
+    for one in install_requires():
+        major = int(tested[canonicalize_name(one.name)].partition(".")[0])
+        bounds = {bound.operator: bound.version for bound in one.specifier}
+        assert set(bounds) == {">=", "<"}, one
+        assert bounds["<"] == str(major + 1), one
+
+
+def install_requires() -> list[Requirement]:
+    return [Requirement(line) for line in setup_cfg()["options"]["install_requires"].split("\n")[1:]]
+
+
 def test_the_image_has_all_that_s3s3_needs_at_versions_that_suit_it() -> None:
-    wanted = [Requirement(line) for line in setup_cfg()["options"]["install_requires"].split("\n")[1:]]
+    wanted = install_requires()
     python = re.search(r"python:(\d\.\d+)", (CONTAINER / "Containerfile").read_text())[1]  # type: ignore[index]
     of_the_image = {"python_version": python, "python_full_version": f"{python}.0"}
     versions = pins(CONTAINER / "requirements.txt", of_the_image)
