@@ -7,7 +7,7 @@ settings = config.load("s3s3.toml")
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def load(
     environ: Mapping[str, str] = os.environ,
     *,
     http_bind: tuple[str, str] | None = None,
+    secrets_of: Collection[str] | None = None,
 ) -> Config:
     """Find the configuration file, validate it and return its settings.
 
@@ -43,13 +44,15 @@ def load(
             /etc/s3s3/s3s3.toml.
         environ: the environment, for values of the form "${NAME}".
         http_bind: replaces `[http] bind`: the option or variable that set it, and its value.
+        secrets_of: the outer tables whose secrets are used; None: all. Those of other tables may be missing in the
+            environment, or in files that cannot be read.
 
     Raises:
         ConfigError: there is no file, or it is invalid; all problems are listed.
     """
     from . import building, toml_file  # noqa: PLC0415 - pydantic takes 0.1 s to import, and --help needs no file
 
-    return building.build(toml_file.read(path, environ), environ, http_bind)
+    return building.build(toml_file.read(path, environ), environ, http_bind, secrets_of)
 
 
 def from_tables(tables: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Config:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -33,9 +33,14 @@ from .value_types import Address, InvalidValue, parse_optional_address, toml_rep
 _PLACE_KEYS = frozenset({"host", "port", "is_secure", "bucket_name", "bucket_suffix", "prefix"})
 
 
-def build(file: ConfigFile, environ: Mapping[str, str], http_bind: tuple[str, str] | None = None) -> Config:
+def build(
+    file: ConfigFile,
+    environ: Mapping[str, str],
+    http_bind: tuple[str, str] | None = None,
+    secrets_of: Collection[str] | None = None,
+) -> Config:
     """Return the settings of a file. Raises ConfigError with all its problems."""
-    reader = Reader(file, environ)
+    reader = Reader(file, environ, secrets_of)
     content, errors = reader.content, reader.errors
     if http_bind is not None:
         content.setdefault("http", {})["bind"] = _checked_bind(*http_bind)

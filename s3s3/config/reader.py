@@ -6,7 +6,7 @@ import json
 import pathlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, get_args, get_origin
 
@@ -29,6 +29,10 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 Path = tuple[str, ...]
 
 
+class _UnavailableError(ValueError):
+    """A variable is not set, or a file cannot be read."""
+
+
 class Reader:
     """Reads the tables of a file, and validates them.
 
@@ -41,8 +45,9 @@ class Reader:
         excused: by table, the keys that are not missing, because they are misspelled or were reported already.
     """
 
-    def __init__(self, file: ConfigFile, environ: Mapping[str, str]) -> None:
+    def __init__(self, file: ConfigFile, environ: Mapping[str, str], secrets_of: Collection[str] | None = None) -> None:
         self.file = file
+        self._secrets_of = secrets_of
         self.errors = ConfigErrors(file)
         self._environ = environ
         self.origins: dict[Path, str] = {}
@@ -206,10 +211,13 @@ class Reader:
                 # Only "" in this file means "no token": an empty variable or file is an accident.
                 if kind.is_secret and value == "":
                     name = key
-                    raise ValueError(f"must be at least one character ({variable})")  # noqa: TRY301
+                    raise _UnavailableError(f"must be at least one character ({variable})")
             if kind == FILE_PATH and isinstance(value, str) and value and value.isprintable():
                 value = self._readable_file(value)
         except ValueError as error:
+            if isinstance(error, _UnavailableError) and not self._is_used(kind, path):
+                result |= _placeholder(kind, path, key, content)
+                return
             self.errors.add(path, str(error), name)
             self.excused[path].add(key)
         else:
@@ -217,6 +225,10 @@ class Reader:
             if (name == by_file or not variable) and key != _PAIR[0] and _has_secret(value, kind):
                 secret_file = self.file.path.parent / content[name] if name == by_file else self.file.path
                 self.secret_files.setdefault(secret_file, f"[{dotted(path)}] {key}")
+
+    def _is_used(self, kind: Kind, path: Path) -> bool:
+        """Return whether the caller uses a value; the path of a file may be that of a secret."""
+        return self._secrets_of is None or path[0] in self._secrets_of or not (kind.is_secret or kind == FILE_PATH)
 
     def _expanded(self, value: object, partly: bool) -> tuple[Any, str]:
         """Return the value with "${NAME}" replaced, and the name of the variable in words ("" if none).
@@ -236,7 +248,7 @@ class Reader:
             text = self._environ[variable[1]]
             text.encode()
         except KeyError:
-            raise ValueError(f"{words} is not set") from None
+            raise _UnavailableError(f"{words} is not set") from None
         except UnicodeEncodeError:
             raise ValueError(f"{words} is not UTF-8") from None
         return text, words
@@ -254,7 +266,7 @@ class Reader:
         except UnicodeDecodeError:
             raise ValueError("the referenced file is not UTF-8") from None
         except OSError as error:
-            raise ValueError(f"cannot read the referenced file: {error.strerror}") from None
+            raise _UnavailableError(f"cannot read the referenced file: {error.strerror}") from None
         return re.sub(r"\r?\n\Z", "", text)
 
     def _readable_file(self, name: str) -> str:
@@ -264,7 +276,7 @@ class Reader:
             with path.open("rb"):
                 return str(path)
         except OSError as error:
-            raise ValueError(f"cannot read {toml_repr(str(path))}: {error.strerror}") from None
+            raise _UnavailableError(f"cannot read {toml_repr(str(path))}: {error.strerror}") from None
 
     # -- problems of values
 
@@ -382,6 +394,13 @@ def _owners() -> dict[str, str]:
         if path[0] not in ("stores", "routes"):
             owners = dict.fromkeys(keys_of(table), path[-1]) | owners
     return owners
+
+
+def _placeholder(kind: Kind, path: Path, key: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a valid value, by its key, for one that is not available; {} for the default."""
+    if kind == SECRET:  # each has another one: ids of keys are compared
+        return {key: Secret(f"unavailable: [{dotted(path)}] {key}")}
+    return {key: content[key]} if kind == FILE_PATH and key in content else {}
 
 
 def _has_secret(value: object, kind: Kind) -> bool:

@@ -48,7 +48,7 @@ def command_line() -> cli.CommandParser:
 
 
 def _cache(arguments: argparse.Namespace) -> int:
-    settings = config.load(arguments.config)
+    settings = config.load(arguments.config, secrets_of=())
     cache = settings.mirror.cache
     if cache is None:
         raise ConfigError([f"{settings.path}: no cache: add a table [mirror.cache]"])

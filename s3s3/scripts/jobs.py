@@ -100,7 +100,7 @@ def _limit(text: str) -> int:
 
 
 async def _jobs(arguments: argparse.Namespace) -> int:
-    settings = config.load(arguments.config)
+    settings = config.load(arguments.config, secrets_of=("pubsub",))
     settings = dataclasses.replace(settings, routes=(*settings.routes, *settings.mirror.routes))
     # Unusable messages are dead letters, too, but cannot be retried.
     extra = (DeadLetter.MESSAGES,) if arguments.action in ("list", "drop") else ()

@@ -116,7 +116,7 @@ class Publisher(ABC):
 
 
 async def _publish(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
-    settings = config.load(arguments.config)
+    settings = config.load(arguments.config, secrets_of=("pubsub",))
     routes = select_routes(settings, arguments.route)
     async with connected_queues(settings, routes) as (client, queues):
         for route, jobs in queues if not arguments.pubsub else ():

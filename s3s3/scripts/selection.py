@@ -65,7 +65,7 @@ def _complete(option: argparse.Action, words: Callable[[Config, argparse.Namespa
 
     def completer(parsed_args: argparse.Namespace, **_: object) -> list[str]:
         try:
-            return sorted(set(words(config.load(parsed_args.config), parsed_args)))
+            return sorted(set(words(config.load(parsed_args.config, secrets_of=("pubsub",)), parsed_args)))
         except S3S3Error:  # a completion has no place for messages; the command itself reports it
             return []
 
