@@ -109,8 +109,16 @@ class OutcomeTracker:
         for waiting in self._waiting.values():
             waiting.pop(key, None)
 
-    async def poll(self, timeout_s: float = POLL_TIMEOUT_S) -> None:
-        """Report the outcomes that have arrived, waiting for the first. Raises RedisUnavailable."""
+    async def poll_all(self) -> None:
+        """Report all outcomes that have arrived. Raises RedisUnavailable."""
+        while await self.poll(0):
+            pass
+
+    async def poll(self, timeout_s: float = POLL_TIMEOUT_S) -> bool:
+        """Report the outcomes that have arrived, waiting for the first; return whether there were any.
+
+        Raises RedisUnavailable.
+        """
         events = await self._jobs.poll_outcomes(self._id, timeout_s)
         for event in events:
             fields = json.loads(event)
@@ -132,3 +140,4 @@ class OutcomeTracker:
         elif self._resubmit and self.quiet_s > RESUBMIT_AFTER_S:
             self._quiet_since_s = time.monotonic()
             await self.enqueue_again()
+        return bool(events)

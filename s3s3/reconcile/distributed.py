@@ -100,6 +100,8 @@ async def reconcile_distributed(
         await shared.discard()
         raise
     await shared.load_counts(summary)
+    if not summary.ended:
+        summary.queued_keys = await worker.count_queued_keys()
     await save_summary(jobs, summary, options)
 
 
@@ -161,6 +163,11 @@ class _RangeWorker:
         self._comparison = Comparison(source, destinations, self._options, self._matches, counts, self._metrics)
         self._entries = 0
         self._started_s = time.monotonic()
+
+    async def count_queued_keys(self) -> int:
+        """Return the number of keys that this process put on the queue and that have no outcome."""
+        await self._tracker.poll_all()
+        return len(self._tracker)
 
     async def run(self) -> bool:
         """Compare ranges until none is left in any process."""

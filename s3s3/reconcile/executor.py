@@ -107,6 +107,10 @@ class InProcessExecutor:
             self._job_ended.clear()
             await wait_with_timeout(self._job_ended, POLL_TIMEOUT_S)
         self._start_probes()
+        await self.poll_all()
+
+    async def poll_all(self) -> None:
+        """Report the outcomes since the last call."""
         outcomes, self._outcomes = self._outcomes, []
         for outcome in outcomes:
             self._on_outcome(outcome_fields(self._route, outcome))

@@ -221,6 +221,9 @@ async def reconcile_with_worker(
     else:
         gap = await jobs.gap() if jobs is not None else None
         await with_worker(reconciler.run, route.name, worker, stop, drain_s)
+        if not summary.ended:
+            await copies.poll_all()  # of the copies that ended after `stop`
+            summary.queued_keys = len(copies) if jobs is not None else 0
         await save_summary(jobs, summary, options, gap)
     return summary
 

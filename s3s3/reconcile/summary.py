@@ -26,6 +26,7 @@ class ReconcileSummary:
         errors: by store, why its listing failed; objects that were not compared are in no count.
         deletions_withheld: by destination, why nothing was deleted there.
         has_report: report lines are wanted; if not, equal objects need no `Outcome` each.
+        queued_keys: keys that an interrupted reconcile left on the queue.
         ended: the reconcile compared everything and received every outcome; else `error` may have the reason.
     """
 
@@ -40,6 +41,7 @@ class ReconcileSummary:
         self.error: str | None = None
         self.source_entries = 0
         self.skipped_entries = 0
+        self.queued_keys = 0
         self.copied_bytes = 0
         self.copied_bytes_at: dict[str, int] = dict.fromkeys(destinations, 0)
         self.seconds = 0.0
@@ -96,6 +98,13 @@ class ReconcileSummary:
         ]
         return "; ".join([*problems, *([f"at {', '.join(compared)}: {text}"] if compared else [])])
 
+    def unfinished(self, destination: str) -> int:
+        """The number of objects that a reconcile listed and that have no outcome at a destination; 0 after its end."""
+        if self.ended or destination in self.errors:
+            return 0
+        listed = self.source_entries - self.skipped_entries + self.destination_only[destination]
+        return listed - sum(self.counts[destination].values())
+
     @property
     def complete(self) -> bool:
         """Whether nothing failed, was withheld or remains to be done."""
@@ -129,6 +138,7 @@ class ReconcileSummary:
                 "error": self.error,
                 "source_entries": self.source_entries,
                 "skipped_entries": self.skipped_entries,
+                "queued_keys": self.queued_keys,
                 "destination_only": self.destination_only,
                 "destinations": self.counts,
                 "proofs": self.proofs,

@@ -274,6 +274,9 @@ def _print_summaries(
             console.print(f"{title}: could not compare {store}: {error.removeprefix(f'{store}: ')}")
         for destination, reason in summary.deletions_withheld.items():
             console.print(f"{title}: deletions withheld at {destination}: {reason}")
+        if summary.queued_keys:
+            keys = count_noun(summary.queued_keys, "key")
+            console.print(f"{title}: {keys} left on the queue, for listeners or the next s3s3 bucket")
         for step in steps[summary.route]:
             console.print(f"{title}: next: {step}")
     if not ended:

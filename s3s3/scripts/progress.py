@@ -117,12 +117,15 @@ def summary_table(summaries: list[ReconcileSummary]) -> Table:
     outcomes = [result.value for result in Result if result.value in found]
     proofs = [proof.value for proof in Proof if proof.value in found_proofs]
     table = Table("route", "destination", box=None, pad_edge=False)
-    for title in (*outcomes, *(f"by {proof}" for proof in proofs)):
+    has_unfinished = any(each.unfinished(name) for each in summaries for name in each.counts)
+    for title in (*outcomes, *(["unfinished"] if has_unfinished else []), *(f"by {proof}" for proof in proofs)):
         table.add_column(title, justify="right")
     for summary in summaries:
         for destination, counts in summary.counts.items():
-            if any(counts.values()):
+            unfinished = summary.unfinished(destination)
+            if any(counts.values()) or unfinished:
                 cells = [counts.get(outcome, 0) for outcome in outcomes]
+                cells += [unfinished] if has_unfinished else []
                 cells += [summary.proofs[destination].get(proof, 0) for proof in proofs]
                 table.add_row(summary.route, destination, *(f"{cell:,}" for cell in cells))
     return table

@@ -248,6 +248,29 @@ def test_an_interrupted_run_ends_soon_reports_it_and_exits_with_1(place: Place, 
         output, _ = process.communicate(timeout=60)
     assert (process.returncode, "interrupted" in output) == (1, True), output
     assert time.monotonic() - stopped_s < 50
+    titles, row = (re.split(r"\s{2,}", line) for line in output.splitlines() if re.match("route  |default  ", line))
+    counts = dict(zip(titles[2:], map(int, row[2:]), strict=True))
+    copied = place.client.list_objects_v2(Bucket=place.there.bucket_name)["KeyCount"]
+    assert counts == {"copied": copied, "unfinished": 20 - copied, "by etag": copied}, output
+    assert "route default: 20 objects compared" in output
+    assert ("left on the queue" in output) is with_redis
+    if with_redis:
+        assert f"route default: {20 - copied} keys left on the queue, for listeners or the next s3s3 bucket" in output
+        assert f"{20 - copied} pending" in run("jobs", "--config", config).stdout
+
+
+def test_the_summary_of_an_interrupted_run_in_json_has_the_keys_on_the_queue(place: Place) -> None:
+    config = place.config(worker={"concurrency": 2})
+    limit_destination(config, "max_requests_per_s = 2")
+    arguments = command("bucket", "--config", config, "--json", "--distributed")
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        eventually(lambda: place.client.list_objects_v2(Bucket=place.there.bucket_name)["KeyCount"], "it copies")
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    [summary] = json.loads(output)["routes"]
+    pending = int(re.findall(r"(\d+) pending", run("jobs", "--config", config).stdout)[0])
+    assert (summary["ended"], summary["queued_keys"]) == (False, pending)
+    assert pending > 0
 
 
 def another_runs(place: Place, lease_ms: int) -> None:
