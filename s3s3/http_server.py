@@ -13,8 +13,9 @@ import logging
 import resource
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from aiohttp import web
@@ -23,12 +24,15 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from .config.addresses import bind_error_text
 from .errors import ConfigError
+from .tasks import cancel
 
 log = logging.getLogger(__name__)
 
 ACCESS_LOGGER = "s3s3.access"
 #: Upper bound on the connections of one server.
 MAX_CONNECTIONS = 8192
+#: Pause between two attempts to listen on an address that is in use, in seconds.
+BIND_RETRY_S = 5.0
 _SHUTDOWN_TIMEOUT_S = 1.0
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -219,10 +223,13 @@ async def serve_application(
     *,
     reuse_port: bool = False,
     shutdown_timeout_s: float = _SHUTDOWN_TIMEOUT_S,
+    on_bind: Callable[[OSError | None], None] | None = None,
 ) -> AsyncIterator[None]:
     """Serve an application during the block, and complete requests in progress at its end.
 
-    Raises OSError if the address cannot be used.
+    Args:
+        on_bind: called with the reason if the address cannot be used, and with None once it can; it is tried every
+            `BIND_RETRY_S`. None: raise OSError.
     """
     connections = Connections(limits)
     app.middlewares.append(connections.track_application)
@@ -231,12 +238,34 @@ async def serve_application(
         shutdown_timeout=shutdown_timeout_s,
     )  # fmt: skip
     await runner.setup()
+    assert runner.server is not None
+    listening = partial(_listening, runner.server, host, port, connections, reuse_port=reuse_port)
     try:
-        assert runner.server is not None
-        async with _listening(runner.server, host, port, connections, reuse_port=reuse_port):
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(listening())
+            except OSError as error:
+                if on_bind is None:
+                    raise
+                on_bind(error)
+                stack.push_async_callback(cancel, [asyncio.create_task(_listen_later(listening, on_bind))])
             yield
     finally:
         await runner.cleanup()
+
+
+async def _listen_later(
+    listening: Callable[[], AbstractAsyncContextManager[int]], on_bind: Callable[[OSError | None], None]
+) -> None:
+    """Listen as soon as the address is free, until cancelled."""
+    while True:
+        await asyncio.sleep(BIND_RETRY_S)
+        try:
+            async with listening():
+                on_bind(None)
+                await asyncio.Event().wait()
+        except OSError as error:
+            on_bind(error)
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ LAYERS = """
     model           -
     tasks           -
     config          errors model
-    http_server     errors config
+    http_server     errors tasks config
     s3              errors model tasks
     queue           errors events model tasks config
     monitoring      errors events model tasks config http_server queue

@@ -9,7 +9,7 @@ import logging
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Protocol, TypeAlias
 
 from aiohttp import web
@@ -127,25 +127,30 @@ def _response(problems: Sequence[str]) -> web.Response:
 
 
 @asynccontextmanager
-async def served(app: web.Application, settings: HttpSettings | None) -> AsyncIterator[None]:
+async def served(app: web.Application, settings: HttpSettings | None) -> AsyncIterator[Callable[[], str]]:
     """Serve the application while the block runs; None serves nothing.
 
-    An address that cannot be bound is logged as a warning, because copying does not depend on it.
+    Yields a function that returns why nothing is served at the moment, or "". An address that cannot be bound is logged
+    as a warning and tried again, because copying does not depend on it.
     """
     if settings is None:
-        yield
+        yield lambda: ""
         return
     app.middlewares.append(_host_check(settings))
-    async with AsyncExitStack() as stack:
-        try:
-            await stack.enter_async_context(serve_application(app, settings.host, settings.port, LIMITS))
-        except OSError as error:
-            log.warning(
-                "cannot listen on %s:%d (%s): no status page or metrics; choose another address with --http or "
-                '[http] bind, or "" for none',
-                settings.host, settings.port, bind_error_text(error),
-            )  # fmt: skip
-        yield
+    problem = ""
+
+    def on_bind(error: OSError | None) -> None:
+        nonlocal problem
+        before, address = problem, f"{settings.host}:{settings.port}"
+        problem = f"cannot listen on {address} ({bind_error_text(error)}): no status page or metrics" if error else ""
+        if problem and problem != before:
+            log.warning('%s until it is free; choose another address with --http or [http] bind, or "" for none',
+                        problem)  # fmt: skip
+        elif before and not problem:
+            log.warning("listening on %s: the status page and metrics are available", address)
+
+    async with serve_application(app, settings.host, settings.port, LIMITS, on_bind=on_bind):
+        yield lambda: problem
 
 
 def _host_check(settings: HttpSettings) -> Middleware:

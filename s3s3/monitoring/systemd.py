@@ -51,17 +51,24 @@ class SystemdNotifier:
 
 @asynccontextmanager
 async def notified(
-    unhealthy_reason: Callable[[], Awaitable[str]], notifier: SystemdNotifier | None = None
+    unhealthy_reason: Callable[[], Awaitable[str]],
+    notifier: SystemdNotifier | None = None,
+    *,
+    limitation: Callable[[], str] = lambda: "",
 ) -> AsyncIterator[None]:
     """Notify the service manager of the start, the health and the end of the block.
 
     Args:
         unhealthy_reason: returns why a restart would help, or "". While there is a reason, keep-alive messages stop.
+        limitation: returns what does not work although the service does, or "".
     """
     notifier = notifier or SystemdNotifier()
     if not notifier.has_manager:
         yield
         return
+
+    def status() -> str:
+        return f"STATUS=working; {limitation()}".removesuffix("; ")
 
     async def send_health() -> None:
         logged = ""
@@ -77,10 +84,10 @@ async def notified(
                 if reason != logged and notifier.has_watchdog:
                     log.error("unhealthy, systemd will restart this process: %s", reason)
             else:
-                notifier.send("WATCHDOG=1", "STATUS=working")
+                notifier.send("WATCHDOG=1", status())
             logged = reason
 
-    notifier.send("READY=1", "STATUS=working")
+    notifier.send("READY=1", status())
     task = asyncio.create_task(send_health())
     try:
         yield

@@ -25,7 +25,7 @@ from aiohttp import web
 
 from ..config.addresses import bind_error_text
 from ..errors import RedisUnavailable
-from ..http_server import ServerLimits, serve_application
+from ..http_server import BIND_RETRY_S, ServerLimits, serve_application
 from ..tasks import timeout, wait_with_timeout
 from .message import printable_message
 from .routing import Routing
@@ -48,7 +48,6 @@ LIMITS = ServerLimits(connections=256, share=1 / 4, request_bytes=2 * MAX_BODY_B
 ENQUEUE_TIMEOUT_S = 4.0
 
 MAX_CONCURRENT_BODIES = 64
-BIND_RETRY_S = 5.0
 SHUTDOWN_TIMEOUT_S = 5.0
 
 

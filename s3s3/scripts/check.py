@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .. import config
-from ..config import Config
-from ..config.addresses import redacted_url
+from ..config import Config, HttpSettings
+from ..config.addresses import bind_error_text, redacted_url
 from ..errors import RedisTooOld, RedisUnavailable
-from ..model import Route
+from ..model import Endpoint, Route
 from ..queue import connection
 from ..queue.store_checks import StoreChecks
 from ..s3.probe import StoreCapabilities, probe
-from ..tasks import run_async
+from ..tasks import run_async, timeout
 from . import cli, command
 from .output import print_labelled, print_table, printable
 from .selection import add_route_option, count_subscribers, select_routes
@@ -31,6 +31,9 @@ MAX_STORES_PER_TABLE = 3
 RouteStores = tuple[str, Sequence[StoreCapabilities]]
 
 log = logging.getLogger(__name__)
+
+#: How long an HTTP server at the address of the status page may take, in seconds.
+PAGE_TIMEOUT_S = 5.0
 
 
 @dataclass
@@ -54,6 +57,15 @@ class RedisFindings:
     subscribers: dict[str, int] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class HttpFindings:
+    """The address of the status page. `available`: it is free, or an s3s3 answers there."""
+
+    address: str
+    available: bool = False
+    errors: list[str] = field(default_factory=list)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -81,30 +93,57 @@ def command_line() -> cli.CommandParser:
 
 async def _check(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.config)
-    routes = select_routes(settings, arguments.route)
-    settings.need_spool_dir()
+    routes = _routes(settings, arguments.route)
+    if routes:
+        settings.need_spool_dir()
     for warning in config.config_warnings(settings):
         log.warning("%s", warning)
-    redis, routes_stores = await asyncio.gather(
+    cache = settings.mirror.cache if arguments.route is None else None
+    redis, http, routes_stores = await asyncio.gather(
         _check_redis(settings, routes),
-        asyncio.gather(*(_probe_stores(route, writes=not arguments.read_only) for route in routes)),
+        _check_http(settings.http),
+        asyncio.gather(
+            *(_probe_stores(route, writes=not arguments.read_only) for route in routes),
+            *([_probe_cached(cache.store)] if cache else []),
+        ),
     )
     if redis is not None and redis.reachable:
         await _record_checks(settings, routes, routes_stores, redis)
     if arguments.json:
         fields = [{"route": name, "stores": list(map(dataclasses.asdict, stores))} for name, stores in routes_stores]
-        print(json.dumps({"routes": fields, "redis": dataclasses.asdict(redis) if redis else None}, indent=2))
+        print(json.dumps({"routes": fields, "redis": _fields(redis), "http": _fields(http)}, indent=2))
     else:
-        _print(routes_stores, redis, quiet=arguments.quiet)
-    findings = [store for _, stores in routes_stores for store in stores] + ([redis] if redis else [])
-    if not all(found.reachable for found in findings):
+        if not arguments.quiet:
+            _print_tables(routes_stores, redis, has_queue=bool(routes))
+        _print_problems(routes_stores, redis, http, quiet=arguments.quiet)
+    stores = [store for _, found in routes_stores for store in found]
+    if not all(store.reachable for store in stores) or (redis and not redis.reachable):
         return cli.OUT_OF_REACH
-    return cli.SOME_FAILED if any(found.errors for found in findings) else cli.OK
+    has_errors = any(store.errors for store in stores) or (redis and redis.errors) or (http and http.errors)
+    return cli.SOME_FAILED if has_errors else cli.OK
+
+
+def _fields(findings: RedisFindings | HttpFindings | None) -> dict[str, Any] | None:
+    return dataclasses.asdict(findings) if findings else None
+
+
+def _routes(settings: Config, name: str | None) -> list[Route]:
+    """Return the routes to check, with those of mirrors; none if the file has only a cache."""
+    settings = dataclasses.replace(settings, routes=(*settings.routes, *settings.mirror.routes))
+    if not settings.routes and settings.mirror.cache and name is None:
+        return []
+    return select_routes(settings, name)
 
 
 async def _probe_stores(route: Route, *, writes: bool) -> RouteStores:
-    probes = [probe(route.source, writes=False), *(probe(store, writes=writes) for store in route.destinations)]
+    source = [route.source] if route.source.bucket_name else []  # a mirror's is no store
+    probes = [probe(store, writes=False) for store in source]
+    probes += [probe(store, writes=writes) for store in route.destinations]
     return route.name, await asyncio.gather(*probes)
+
+
+async def _probe_cached(store: Endpoint) -> RouteStores:
+    return "mirror.cache", [await probe(store, writes=False)]
 
 
 async def _record_checks(
@@ -115,7 +154,7 @@ async def _record_checks(
     try:
         for route, (_, stores) in zip(routes, routes_stores, strict=True):
             checks = StoreChecks(client, route)
-            for destination, found in zip(route.destinations, stores[1:], strict=True):
+            for destination, found in zip(route.destinations, stores[-len(route.destinations) :], strict=True):
                 if found.verifies is not None and found.may_write:
                     await checks.record(destination, enforced=found.verifies)
     except RedisUnavailable as error:
@@ -125,8 +164,8 @@ async def _record_checks(
 
 
 async def _check_redis(settings: Config, routes: Sequence[Route]) -> RedisFindings | None:
-    """Probe the configured Redis; return None if none is configured."""
-    if not settings.pubsub.url:
+    """Probe the configured Redis; return None if none is configured or needed."""
+    if not settings.pubsub.url or not routes:
         return None
     channels = list(dict.fromkeys(route.channel for route in routes if route.channel))
     findings = RedisFindings(redacted_url(settings.pubsub.url.get_secret_value()), channels)
@@ -169,9 +208,45 @@ def _check_node(info: Mapping[str, Any], findings: RedisFindings) -> None:
             lines.append(line)
 
 
-def _print(routes_stores: Sequence[RouteStores], redis: RedisFindings | None, *, quiet: bool) -> None:
-    if not quiet:
-        _print_tables(routes_stores, redis)
+async def _check_http(settings: HttpSettings | None) -> HttpFindings | None:
+    """Find out whether `[http] bind` is free, or serves a status page of s3s3."""
+    if settings is None:
+        return None
+    findings = HttpFindings(f"{settings.host}:{settings.port}")
+    try:
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, settings.host, settings.port)
+    except OSError as error:
+        findings.available = await _is_page(settings)
+        if not findings.available:
+            findings.errors.append(
+                f"[http] bind: cannot listen on {findings.address} ({bind_error_text(error)}), and no s3s3 answers "
+                'there: choose another address with --http or [http] bind, or "" for no status page'
+            )
+    else:
+        findings.available = True
+        server.close()
+    return findings
+
+
+async def _is_page(settings: HttpSettings) -> bool:
+    """Return whether an s3s3 serves its metrics at this address."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    try:
+        async with timeout(PAGE_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(host, settings.port)
+            try:
+                writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+                return b"s3s3_build_info" in await reader.read()
+            finally:
+                writer.close()
+    except (OSError, asyncio.TimeoutError) as error:
+        log.debug("%s:%d: %s", host, settings.port, error)
+        return False
+
+
+def _print_problems(
+    routes_stores: Sequence[RouteStores], redis: RedisFindings | None, http: HttpFindings | None, *, quiet: bool
+) -> None:
     errors, notes = [], []
     for route, stores in routes_stores:
         prefix = f"route {route}: " if len(routes_stores) > 1 else ""
@@ -180,13 +255,15 @@ def _print(routes_stores: Sequence[RouteStores], redis: RedisFindings | None, *,
     if redis:
         errors += redis.errors
         notes += redis.notes
+    if http:
+        errors += http.errors
     lines = [("error:", printable(text)) for text in errors]
     print_labelled(lines if quiet else [*lines, *(("note:", printable(text)) for text in notes)])
     if not errors and not quiet:
         print("no problems found")
 
 
-def _print_tables(routes_stores: Sequence[RouteStores], redis: RedisFindings | None) -> None:
+def _print_tables(routes_stores: Sequence[RouteStores], redis: RedisFindings | None, *, has_queue: bool) -> None:
     for route, stores in routes_stores:
         for start in range(0, len(stores), MAX_STORES_PER_TABLE):
             part = stores[start : start + MAX_STORES_PER_TABLE]
@@ -196,9 +273,9 @@ def _print_tables(routes_stores: Sequence[RouteStores], redis: RedisFindings | N
                 [(name, *(column[name] for column in columns)) for name in columns[0]],
             )
             print()
-    if redis is None:
+    if redis is None and has_queue:
         print("no Redis configured: s3s3 bucket works without Redis, s3s3 listen does not\n")
-    else:
+    elif redis is not None:
         rows = [
             ("reachable", _yes_no(redis.reachable)),
             ("version", redis.version or "-"),

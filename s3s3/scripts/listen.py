@@ -68,7 +68,7 @@ async def _listen(arguments: argparse.Namespace, stop: asyncio.Event) -> int:
         async def unhealthy_reason() -> str:
             return "" if stop.is_set() else "; ".join(await restart_reasons(listeners, check_redis))
 
-        async with served(app, settings.http), notified(unhealthy_reason):
+        async with served(app, settings.http) as page_problem, notified(unhealthy_reason, limitation=page_problem):
             await listen(listeners, sources, stop, arguments.drain_s, take_over=arguments.take_over)
     log.info("stopped")
     return cli.OK

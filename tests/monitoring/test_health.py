@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Sequence
+from typing import Any
 
 import aiohttp
 import pytest
@@ -16,6 +17,7 @@ from s3s3.http_server import ServerLimits
 from s3s3.monitoring import health
 from s3s3.monitoring.health import CheckRedis, application, served
 from s3s3.monitoring.metrics import Metrics
+from tests.waiting import until
 
 
 class Source:
@@ -138,9 +140,39 @@ async def test_an_address_in_use_is_a_warning_and_the_block_runs(caplog: pytest.
             assert f"cannot listen on 127.0.0.1:{port} (Address already in use)" in caplog.text
 
 
+async def test_an_address_in_use_is_served_as_soon_as_it_is_free(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("s3s3.http_server.BIND_RETRY_S", 0.05)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        attempts = 0
+        create_server = asyncio.get_running_loop().create_server
+
+        async def counted(*args: Any, **options: Any) -> asyncio.Server:
+            nonlocal attempts
+            attempts += 1
+            return await create_server(*args, **options)
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "create_server", counted)
+        async with served(application([], Metrics()), HttpSettings("127.0.0.1", port)) as problem:
+            await until(lambda: attempts >= 3)
+            assert problem().startswith(f"cannot listen on 127.0.0.1:{port} (Address already in use)")
+            assert caplog.text.count("cannot listen") == 1
+            taken.close()
+            await until(lambda: not problem())
+            async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/healthz") as response:
+                assert response.status == 200
+            assert f"listening on 127.0.0.1:{port}" in caplog.text
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", port))
+
+
 async def test_without_an_address_nothing_is_served() -> None:
-    async with served(application([], Metrics()), None):
-        pass
+    async with served(application([], Metrics()), None) as problem:
+        assert problem() == ""
 
 
 async def raw(port: int, *lines: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -66,6 +66,11 @@ async def test_while_unhealthy_the_status_is_the_reason_and_keep_alive_messages_
     assert not any("WATCHDOG=1" in message for message in messages)
 
 
+async def test_the_status_has_what_does_not_work_in_a_healthy_service(manager: socket.socket) -> None:
+    async with notified(healthy, with_watchdog(manager), limitation=lambda: "no status page"):
+        await until(lambda: "WATCHDOG=1\nSTATUS=working; no status page" in received(manager))
+
+
 async def test_a_blocked_event_loop_sends_nothing(manager: socket.socket) -> None:
     async with notified(healthy, with_watchdog(manager)):
         await asyncio.sleep(0.05)

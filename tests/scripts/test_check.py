@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from s3s3.queue.store_checks import StoreChecks
 from s3s3.scripts.check import main
 from s3s3.scripts.demo.swift_server import SwiftServer
 from s3s3.tasks import run_sync
+from tests.integration.commands import Listener
 from tests.scripts.command import config_file, run
 
 pytestmark = pytest.mark.real
@@ -176,3 +178,62 @@ def test_a_route_without_a_channel_needs_no_subscriber(
     done = run(main, "--config", config)
     assert done.status == 0, done.out
     assert "subscriber" not in done.out
+
+
+def mirror_file(folder: Path, swift: SwiftServer, bucket: str, tables: str) -> Path:
+    access_key_id, secret = swift.accounts[0]
+    bucket_keys = f'host = "127.0.0.1"\nport = {swift.port}\nis_secure = false\nbucket_name = "{bucket}"\n'
+    keys = f'aws_access_key_id = "{access_key_id}"\naws_secret_access_key = "{secret}"\n'
+    path = folder / "s3s3.toml"
+    path.write_text(f'[http]\nbind = ""\n{tables}\n{bucket_keys}{keys}')
+    return path
+
+
+def test_a_file_with_only_a_copy_proxy_is_checked(
+    tmp_path: Path, redis_url: str, swift: SwiftServer, new_bucket: NewBucket
+) -> None:
+    path = mirror_file(
+        tmp_path, swift, new_bucket(swift),
+        f'[pubsub]\nurl = "{redis_url}"\n[mirror.proxy]\nsource = "https://example.org/"\n[mirror.proxy.destination]',
+    )  # fmt: skip
+    done = run(main, "--config", path, "--json")
+    assert done.status == 0, done.out + done.err
+    [route] = done.json["routes"]
+    [store] = route["stores"]
+    assert (route["route"], store["name"], store["may_write"]) == ("mirror.proxy", "mirror.proxy.destination", True)
+    assert done.json["redis"]["reachable"] is True
+    assert run(main, "--config", path, "--route", "mirror.proxy").status == 0
+
+
+def test_a_file_with_only_a_cache_is_checked_without_redis_and_nothing_is_written(
+    tmp_path: Path, swift: SwiftServer, new_bucket: NewBucket
+) -> None:
+    tables = f'[pubsub]\nurl = "redis://127.0.0.1:9"\n[mirror.cache]\ndirectory = "{tmp_path}"\n[mirror.cache.store]'
+    path = mirror_file(tmp_path, swift, new_bucket(swift), tables)
+    done = run(main, "--config", path, "--json")
+    assert done.status == 0, done.out + done.err
+    [store] = done.json["routes"][0]["stores"]
+    assert (store["name"], store["may_read"], store["may_write"]) == ("mirror.cache.store", True, None)
+    assert done.json["redis"] is None
+    path.write_text(path.read_text().replace("bucket_name = ", 'bucket_name = "nowhere" #'))
+    assert "bucket_name in [mirror.cache.store]" in run(main, "--config", path, "--quiet").out
+
+
+def test_an_address_of_the_status_page_that_another_program_has_is_an_error(
+    tmp_path: Path, redis_url: str, endpoints: tuple[Endpoint, Endpoint]
+) -> None:
+    source, destination = endpoints
+    config = config_file(tmp_path, redis_url, source, [destination])
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        config.write_text(config.read_text().replace('bind = ""', f'bind = "127.0.0.1:{port}"'))
+        done = run(main, "--config", config, "--quiet")
+    assert done.status == 1
+    assert f"error: [http] bind: cannot listen on 127.0.0.1:{port} (Address already in use), and no s3s3" in done.out
+    done = run(main, "--config", config, "--json")
+    assert (done.status, done.json["http"]["available"]) == (0, True), "it is free"
+    with Listener(config):
+        done = run(main, "--config", config, "--json")
+    assert (done.status, done.json["http"]["available"]) == (0, True), done.out
