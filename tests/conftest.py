@@ -104,8 +104,8 @@ def servers_are_running(started_servers: list[Server]) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def redis_server(started_servers: list[Server]) -> Iterator[RedisServer]:
-    """With an append-only file: acknowledged writes survive a kill."""
-    with running(lambda: RedisServer(append_only=True), started_servers) as server:
+    """With an append-only file: acknowledged writes survive a kill. A test has up to 64 databases."""
+    with running(lambda: RedisServer(append_only=True, options={"databases": "64"}), started_servers) as server:
         yield server
 
 

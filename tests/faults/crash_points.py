@@ -22,6 +22,7 @@ from s3s3.queue.base import ClaimResult, boottime_s
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.s3 import Store
 from s3s3.s3.transport.connection import Connection
+from s3s3.s3.transport.splice import Mover
 from s3s3.scripts.main import main
 from s3s3.transfer import copier
 from s3s3.transfer.destination import DestinationCopy
@@ -85,6 +86,20 @@ def in_the_middle_of_a_body() -> None:
     Connection._write = dies  # type: ignore[method-assign]
 
 
+def in_the_middle_of_a_moved_body() -> None:
+    """The kernel has moved a part of the body to the destination."""
+    drains = Mover._drain
+
+    async def dies(self: Mover, size_bytes: int) -> int:
+        sent_bytes = await drains(self, size_bytes)
+        if sent_bytes > 0:
+            await asyncio.sleep(UNTIL_SENT_S)
+            die()
+        return sent_bytes
+
+    Mover._drain = dies  # type: ignore[method-assign]
+
+
 def with_the_put_on_its_way() -> None:
     """The whole request was sent, and the listener stops waiting for its response."""
     puts = Store.put
@@ -108,6 +123,8 @@ STEPS: Mapping[str, Callable[[], None]] = {
     "hash": while_hashing,
     "put": lambda: before(Store, "put"),
     "put half sent": in_the_middle_of_a_body,
+    "moved half": in_the_middle_of_a_moved_body,
+    "end held back": lambda: before(Connection, "send_end"),
     "put sent": with_the_put_on_its_way,
     "answered": lambda: after(Store, "put"),
     "verified": lambda: before(DestinationCopy, "record_copied"),

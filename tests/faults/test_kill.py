@@ -41,9 +41,14 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
 
 LEASE_S = 2
 KEYS = LEFT_ALONE, OVERWRITTEN = "left alone", "overwritten"
-SOME_STEPS = [("delivered", "small"), ("claimed", "small"), ("put half sent", "streamed"), ("put sent", "small"),
-              ("verify", "small"), ("finish", "small"), ("finished", "small")]  # fmt: skip
-SIZES_BYTES = {"small": 4 * KIB, "streamed": 5 * MIB}
+SOME_STEPS = [
+    ("delivered", "small"), ("claimed", "small"), ("put half sent", "streamed"), ("put sent", "small"),
+    ("moved half", "spliced"), ("end held back", "spliced"), ("verify", "small"), ("finish", "small"),
+    ("finished", "small"),
+]  # fmt: skip
+SIZES_BYTES = {"small": 4 * KIB, "streamed": 5 * MIB, "spliced": 5 * MIB}
+#: Steps of large objects only.
+LARGE_STEPS = ("put half sent", "moved half", "end held back")
 
 
 @dataclass
@@ -98,15 +103,17 @@ def victims(
     request: pytest.FixtureRequest, swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path
 ) -> list[Victim]:
     """Small objects for every step, large ones for those that go another way."""
-    wanted = [(step, "small") for step in STEPS if step != "put half sent"]
+    wanted = [(step, "small") for step in STEPS if step not in LARGE_STEPS]
     wanted += [(step, "streamed") for step in ("hash", "put half sent", "put sent")]
+    wanted += [(step, "spliced") for step in ("moved half", "end held back", "put sent", "answered")]
     if request.param == "some steps":  # one of each kind of state that is left behind
         wanted = [(step, size) for step, size in wanted if (step, size) in SOME_STEPS]
     clients = swift.boto3_client(), swift.boto3_client(1)
     made = []
     for number, (step, size) in enumerate(wanted, 1):
         source = swift.endpoint(new_bucket(swift))
-        there = swift.endpoint(new_bucket(swift, 1), "destination", account=1)
+        checksum = "store" if size == "spliced" else "client"
+        there = swift.endpoint(new_bucket(swift, 1), "destination", account=1, checksum=checksum)
         url = redis_url.removesuffix("0") + str(number)
         made.append(Victim(step, size, source, there, url, tmp_path / str(number), *clients))
         for key in KEYS:

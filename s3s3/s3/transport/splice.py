@@ -77,7 +77,7 @@ class SplicedBody:
 
         Raises TransportError for a failure of the destination, and what `to_error` and `before_end` return or raise.
         """
-        mover = _Mover(self._source, destination, self._to_error)
+        mover = Mover(self._source, destination, self._to_error)
         try:
             mover.open()
         except OSError:  # no descriptors left
@@ -141,7 +141,7 @@ class _Pipe:
         return content
 
 
-class _Mover:
+class Mover:
     """Moves the bytes of one body; owns the pipe and the descriptors between `open` and `close`."""
 
     def __init__(
