@@ -303,13 +303,11 @@ class Connection(asyncio.Protocol):
         return content
 
     def count_moved(self, size_bytes: int) -> None:
-        """Count bytes of the body that were taken from the socket."""
+        """Count bytes of the body that were taken from the socket. After its last one, the connection reads again."""
         self._received_bytes += size_bytes
         self._body.skip(size_bytes)
-
-    def end_moved_body(self) -> None:
-        """Read again: the whole body was taken from the socket."""
-        self._resume_reading()
+        if self._body.ended:
+            self._resume_reading()
 
     async def send_beginning(self, beginning: bytes) -> bool:
         """Send a request's head and the start of its body to the socket. Return False after an early response."""

@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, suppress
-from functools import cache
+from functools import cache, partial
 
 from .connection import Connection
 from .errors import TransportError
@@ -20,10 +20,9 @@ from .errors import TransportError
 #: Size of the pipe. An unprivileged user may have 64 MiB of pipes (pipe(7), pipe-user-pages-soft).
 PIPE_BYTES = 1024 * 1024
 
-#: The end of a body, which is sent only after `SplicedBody.before_end`.
+#: The end of a body, which is sent only after `SplicedBody.before_end`. It does not pass through the pipe: small
+#: segments could fill that before it has so many bytes, because each one occupies a slot.
 HELD_BYTES = 4096
-
-_UNAVAILABLE = -1
 
 
 @cache
@@ -41,7 +40,7 @@ def is_available() -> bool:
             ends[0].send(content)
             pipe.fill(ends[1].fileno(), len(content))
             pipe.drain(ends[2].fileno(), len(content))
-            return ends[3].recv(len(content)) == content
+            return ends[3].recv(len(content), socket.MSG_DONTWAIT) == content
         except OSError:  # a sandbox that does not implement it
             return False
 
@@ -89,9 +88,9 @@ class SplicedBody:
             held_bytes = min(left_bytes, HELD_BYTES)
             end_at = max(len(ready) - (HELD_BYTES - held_bytes), 0)
             is_open = await destination.send_beginning(head + ready[:end_at])
-            if not (is_open and await mover.move(left_bytes, held_bytes)):
+            if not (is_open and await mover.move(left_bytes - held_bytes)):
                 return
-            end = ready[end_at:] + mover.pipe.read(held_bytes)
+            end = ready[end_at:] + await mover.read(held_bytes)
         finally:
             mover.close()
         self._before_end()
@@ -99,13 +98,13 @@ class SplicedBody:
 
 
 class _Pipe:
-    """A pipe, as a context manager. `fill` and `drain` return how much they moved, or _UNAVAILABLE."""
+    """A pipe, as a context manager. `fill` and `drain` return how much they moved. They raise OSError."""
 
     def __enter__(self) -> _Pipe:
         import fcntl  # noqa: PLC0415 - not on Windows
 
         self._output, self._input = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        with suppress(OSError):  # the user's limit is used up: 64 KiB will do
+        with suppress(OSError):  # the user's limit is used up: a smaller one will do
             fcntl.fcntl(self._input, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self.used_bytes = 0
         return self
@@ -115,30 +114,17 @@ class _Pipe:
         os.close(self._output)
 
     def fill(self, source: int, size_bytes: int) -> int:
-        """Move bytes from a socket; 0 at its end."""
-        try:
-            moved_bytes = os.splice(source, self._input, size_bytes, flags=os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK)
-        except BlockingIOError:
-            return _UNAVAILABLE
+        """Move bytes from a socket; 0 at its end. BlockingIOError: it has none now, or the pipe is full."""
+        moved_bytes = os.splice(source, self._input, size_bytes, flags=os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK)
         self.used_bytes += moved_bytes
         return moved_bytes
 
     def drain(self, destination: int, size_bytes: int) -> int:
-        """Move bytes to a socket."""
+        """Move bytes to a socket. BlockingIOError: its buffer is full."""
         flags = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK | os.SPLICE_F_MORE
-        try:
-            moved_bytes = os.splice(self._output, destination, size_bytes, flags=flags)
-        except BlockingIOError:
-            return _UNAVAILABLE
+        moved_bytes = os.splice(self._output, destination, size_bytes, flags=flags)
         self.used_bytes -= moved_bytes
         return moved_bytes
-
-    def read(self, size_bytes: int) -> bytes:
-        """Return bytes that are in the pipe."""
-        content = b""
-        while len(content) < size_bytes:
-            content += os.read(self._output, size_bytes - len(content))
-        return content
 
 
 class Mover:
@@ -147,7 +133,7 @@ class Mover:
     def __init__(
         self, source: Connection, destination: Connection, to_error: Callable[[TransportError], Exception]
     ) -> None:
-        self.pipe = _Pipe()
+        self._pipe = _Pipe()
         self._source = source
         self._destination = destination
         self._to_error = to_error
@@ -158,7 +144,7 @@ class Mover:
     def open(self) -> None:
         """Create the pipe and duplicate the sockets. Raises OSError without free descriptors, and TransportError."""
         with ExitStack() as stack:
-            stack.enter_context(self.pipe)
+            stack.enter_context(self._pipe)
             self._from = self._source.duplicate_socket()
             stack.callback(os.close, self._from)
             self._to = self._destination.duplicate_socket()
@@ -170,54 +156,64 @@ class Mover:
         """Close the descriptors, which a reset of the destination's connection waits for."""
         self._stack.close()
 
-    async def move(self, left_bytes: int, held_bytes: int) -> bool:
-        """Move all but the last bytes, which stay in the pipe. Return False after an early response."""
-        pipe, source, destination = self.pipe, self._source, self._destination
-        since_pause_bytes = 0
-        while left_bytes or pipe.used_bytes > held_bytes:
-            destination.check_open()
+    async def move(self, size_bytes: int) -> bool:
+        """Move the next `size_bytes` of the body. Return False after an early response."""
+        pipe, destination = self._pipe, self._destination
+        left_bytes, since_pause_bytes = size_bytes, 0
+        while left_bytes or pipe.used_bytes:
             if destination.is_answered:
                 return False
-            taken_bytes = _UNAVAILABLE
+            destination.check_open()
             if left_bytes and pipe.used_bytes < PIPE_BYTES:
-                taken_bytes = await self._fill(min(left_bytes, PIPE_BYTES - pipe.used_bytes))
-                left_bytes -= max(taken_bytes, 0)
-            sendable_bytes = pipe.used_bytes - max(held_bytes - left_bytes, 0)
-            if sendable_bytes > 0:
-                sent_bytes = await self._drain(sendable_bytes)
-                since_pause_bytes += max(sent_bytes, 0)
-                if sent_bytes == _UNAVAILABLE:
-                    await self._wait_until_writable()
-                elif since_pause_bytes >= PIPE_BYTES:
-                    since_pause_bytes = 0
-                    await asyncio.sleep(0)  # two fast stores must not keep the loop from everything else
-            elif taken_bytes == _UNAVAILABLE:
+                left_bytes -= self._take(partial(pipe.fill, self._from, min(left_bytes, PIPE_BYTES - pipe.used_bytes)))
+            if not pipe.used_bytes:
                 await self._wait_until_readable()
-        source.end_moved_body()
+                continue
+            sent_bytes = await self._drain(pipe.used_bytes)
+            since_pause_bytes += sent_bytes
+            if not sent_bytes and not destination.is_answered:
+                await self._wait_until_writable()
+            elif since_pause_bytes >= PIPE_BYTES:
+                since_pause_bytes = 0
+                await asyncio.sleep(0)  # two fast stores must not keep the loop from everything else
         return True
 
-    async def _fill(self, size_bytes: int) -> int:
-        """Move bytes from the source to the pipe. Raises what `to_error` returns."""
+    async def read(self, size_bytes: int) -> bytes:
+        """Return the next `size_bytes` of the body."""
+        content = bytearray(size_bytes)
+        at = 0
+        while at < size_bytes:
+            taken_bytes = self._take(partial(os.readv, self._from, [memoryview(content)[at:]]))
+            at += taken_bytes
+            if not taken_bytes:
+                await self._wait_until_readable()
+        return bytes(content)
+
+    def _take(self, take: Callable[[], int]) -> int:
+        """Take bytes from the source; return 0 if it has none now. Raises what `to_error` returns."""
         source = self._source
         try:
             source.check_open()
             try:
-                taken_bytes = self.pipe.fill(self._from, size_bytes)
+                taken_bytes = take()
+            except BlockingIOError:
+                return 0
             except OSError as error:
                 raise source.break_off(error) from error
             if taken_bytes == 0:
                 raise source.break_off(None)
         except TransportError as error:
             raise self._to_error(error) from error
-        if taken_bytes > 0:
-            source.count_moved(taken_bytes)
+        source.count_moved(taken_bytes)
         return taken_bytes
 
     async def _drain(self, size_bytes: int) -> int:
-        """Move bytes from the pipe to the destination; 0 if it has responded and closed the connection."""
+        """Move bytes from the pipe to the destination; 0 if its buffer is full, or it has responded and closed."""
         destination = self._destination
         try:
-            sent_bytes = self.pipe.drain(self._to, size_bytes)
+            sent_bytes = self._pipe.drain(self._to, size_bytes)
+        except BlockingIOError:
+            return 0
         except OSError as error:
             for _ in range(2):  # a response may have arrived before the reset
                 await asyncio.sleep(0)
@@ -225,8 +221,7 @@ class Mover:
                 return 0
             destination.check_open()
             raise destination.break_off(error) from error
-        if sent_bytes > 0:
-            destination.count_sent(sent_bytes)
+        destination.count_sent(sent_bytes)
         return sent_bytes
 
     async def _wait_until_readable(self) -> None:

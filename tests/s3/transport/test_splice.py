@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import socket
@@ -10,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,21 +190,21 @@ async def test_the_end_is_held_back_until_it_is_permitted_and_a_refusal_resets_t
 # failures of the source
 
 
-async def stop_early(received: ReceivedRequest) -> None:
-    received.write(head() + CONTENT[: 2 * MIB])
+async def stop_early(received: ReceivedRequest, at: int = 2 * MIB) -> None:
+    received.write(head() + CONTENT[:at])
     await received.writer.drain()
     await received.close()
 
 
-async def reset_early(received: ReceivedRequest) -> None:
-    received.write(head() + CONTENT[: 2 * MIB])
+async def reset_early(received: ReceivedRequest, at: int = 2 * MIB) -> None:
+    received.write(head() + CONTENT[:at])
     await received.writer.drain()
     await asyncio.sleep(0.1)
     await received.reset()
 
 
-async def fall_silent(received: ReceivedRequest) -> None:
-    received.write(head() + CONTENT[: 2 * MIB])
+async def fall_silent(received: ReceivedRequest, at: int = 2 * MIB) -> None:
+    received.write(head() + CONTENT[:at])
     await asyncio.sleep(3600)
 
 
@@ -220,6 +222,10 @@ async def drip(received: ReceivedRequest) -> None:
         (reset_early, StoreUnavailable, "lost"),
         (fall_silent, StoreUnavailable, "no byte in 1 s"),
         (drip, StoreUnavailable, "bytes sent in 2 s"),
+        (partial(stop_early, at=len(CONTENT) - 1), IntegrityError, "ended early"),
+        (partial(reset_early, at=len(CONTENT) - 1), StoreUnavailable, "lost"),
+        (partial(fall_silent, at=len(CONTENT) - HELD_BYTES), StoreUnavailable, "no byte in 1 s"),
+        (partial(fall_silent, at=len(CONTENT) - 1), StoreUnavailable, "no byte in 1 s"),
     ],
 )
 async def test_a_source_that_fails_is_blamed_and_the_put_is_reset(
@@ -234,6 +240,25 @@ async def test_a_source_that_fails_is_blamed_and_the_put_is_reset(
         await eventually(lambda: copy.destination.requests and copy.destination.requests[0].is_truncated)
         assert (copy.stored, copy.moved) == ([], 0)
         await eventually(lambda: descriptors() <= before)
+
+
+@pytest.mark.parametrize("pipe", ["of one page", "with the default size", "of the usual size"])
+async def test_a_body_in_small_segments_arrives_through_any_pipe(pipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A segment occupies a slot of the pipe, however small it is; a user over the limit gets pipes of few slots."""
+    if pipe == "of one page":
+        monkeypatch.setattr(splice, "PIPE_BYTES", 4096)
+    elif pipe == "with the default size":
+
+        def refuse(*_: int) -> int:
+            raise PermissionError
+
+        monkeypatch.setattr("s3s3.s3.transport.splice.fcntl.fcntl", refuse)
+    content = CONTENT[:40_000]
+    async with copying(serve(content, first=10, pause_s=0.0005, step=50)) as copy:
+        for _ in range(2):
+            await asyncio.wait_for(copy.copy(), 30)
+        assert (copy.stored, copy.moved) == ([content] * 2, 2)
+        assert (copy.source.connections, copy.destination.connections) == (1, 1)
 
 
 async def test_more_bytes_than_announced_never_become_another_response() -> None:
@@ -287,8 +312,9 @@ async def test_a_destination_that_fails_is_blamed(script: Script, message: str) 
         assert copy.stored[-1] == CONTENT
 
 
+@pytest.mark.parametrize("source", ["fast", "slow"])
 @pytest.mark.parametrize("then", ["waits", "closes", "resets"])
-async def test_an_early_refusal_is_the_response(then: str) -> None:
+async def test_an_early_refusal_is_the_response(then: str, source: str) -> None:
     async def refuse(received: ReceivedRequest) -> None:
         await take_some(received)
         received.write(error_response(403, "AccessDenied", "not here"))
@@ -297,7 +323,8 @@ async def test_an_early_refusal_is_the_response(then: str) -> None:
             await asyncio.sleep(3600)
         await (received.close() if then == "closes" else received.reset())
 
-    async with copying(serve(CONTENT * 8), refuse) as copy:
+    script = serve(CONTENT * 8) if source == "fast" else serve(first=600_000, pause_s=0.3, step=MIB)
+    async with copying(script, refuse) as copy:
         with pytest.raises(AccessDenied, match="not here") as caught:
             await asyncio.wait_for(copy.copy(), 30)
         assert not caught.value.indeterminate
@@ -323,6 +350,41 @@ async def test_a_refusal_that_arrives_with_the_reset_is_the_response(monkeypatch
             await asyncio.wait_for(copy.copy(), 30)
         for client in connections:
             client.close()
+
+
+@pytest.mark.parametrize("left_bytes", [0, 1, HELD_BYTES, 2 * HELD_BYTES])
+async def test_a_source_serves_the_next_copy_after_a_put_failed_near_the_end(
+    left_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, drain, is_failing = CONTENT[:300_000], splice._Pipe.drain, True
+
+    def fail(pipe: splice._Pipe, descriptor: int, size_bytes: int) -> int:
+        if not is_failing:
+            return drain(pipe, descriptor, size_bytes)
+        if pipe.used_bytes < len(content) - left_bytes and pipe.used_bytes < len(content) - HELD_BYTES:
+            raise BlockingIOError
+        raise BrokenPipeError
+
+    monkeypatch.setattr("s3s3.s3.transport.splice._Pipe.drain", fail)
+    async with copying(serve(content, first=0, pause_s=0.01), timeouts=Timeouts(read_s=5, write_s=5)) as copy:
+        with pytest.raises(StoreUnavailable, match="the connection to"):
+            await asyncio.wait_for(copy.copy(), 30)
+        is_failing = False
+        await asyncio.wait_for(copy.copy(), 4)
+        assert copy.stored == [content]
+
+
+async def test_an_interim_response_is_not_the_response() -> None:
+    async def encourage(received: ReceivedRequest) -> None:
+        received.body = await received.reader.readexactly(100_000)
+        received.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        received.body += await received.reader.readexactly(len(CONTENT) - 100_000)
+        received.write(response())
+
+    async with copying(serve(), encourage) as copy:
+        for _ in range(2):
+            await copy.copy()
+        assert (copy.stored, copy.moved, copy.destination.connections) == ([CONTENT] * 2, 2, 1)
 
 
 async def test_a_success_before_the_end_is_an_error() -> None:
@@ -395,6 +457,41 @@ async def test_a_cancelled_copy_resets_the_put_and_leaves_nothing_open() -> None
         await eventually(lambda: descriptors() <= before)
 
 
+async def take_steadily(received: ReceivedRequest) -> None:
+    received.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    size_bytes = int(received.headers["content-length"])
+    received.is_truncated = True
+    while len(received.body) < size_bytes:
+        part = await received.reader.read(min(size_bytes - len(received.body), 100_000))
+        if not part:
+            return
+        received.body += part
+        await asyncio.sleep(0.001)
+    received.is_truncated = False
+    received.write(response())
+
+
+@pytest.mark.parametrize(
+    ("source", "destination"),
+    [(serve(CONTENT[:400_000], first=1000, pause_s=0.001, step=40_000), None), (serve(CONTENT * 3), take_steadily)],
+    ids=["slow source", "slow destination"],
+)
+async def test_a_copy_can_be_cancelled_at_every_step(source: Script, destination: Script | None) -> None:
+    async with copying(source, destination) as copy:
+        await copy.copy()
+        content, before = copy.stored[0], descriptors()
+        for step in range(40):
+            task = asyncio.create_task(copy.copy())
+            await asyncio.sleep(step * 0.0005)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            assert descriptors() == before
+        await copy.copy()
+        await eventually(lambda: set(copy.stored) == {content})
+        assert copy.destination.requests[-1].body == content
+
+
 @pytest.mark.parametrize("side", ["source", "destination"])
 async def test_closing_a_store_ends_the_copy(side: str) -> None:
     async with copying(fall_silent) as copy:
@@ -450,9 +547,11 @@ async def test_a_system_without_splice_needs_the_bytes_here(monkeypatch: pytest.
         assert (copy.stored, copy.chunked, copy.moved) == ([CONTENT], 1, 0)
 
 
-async def test_a_sandbox_that_refuses_splice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EAGAIN])
+async def test_a_sandbox_that_refuses_splice_is_noticed(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> int:
-        raise OSError(38, "Function not implemented")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("s3s3.s3.transport.splice.os.splice", refuse)
     assert splice.is_available.__wrapped__() is False
