@@ -9,10 +9,10 @@ from pathlib import Path
 
 from bench import cache, latency, machine, results_folder, together
 from bench.comparing import COMPARES
-from bench.latency import Delays
-from bench.workloads import COPIES, Measured, Work
+from bench.results_folder import Results
+from bench.workloads import COPIES, Work
 
-RESULTS = Path(__file__).with_name("results")
+RESULTS, QUICK_RESULTS = Path(__file__).with_name("results"), Path(__file__).with_name("quick")
 QUICK = ("small", "10k-keys", "latency")
 QUICK_SCALE, QUICK_RUNS = 0.1, 2
 BUSY_LOAD = 1.5
@@ -30,18 +30,18 @@ def main() -> int:
     if machine.load() > BUSY_LOAD:
         about += f"; on a busy machine (load {machine.load():.1f}), so only the ratios are meaningful"
     print_line(about)
-    measured: list[Measured] = []
-    delays: list[Delays] = []
+    results = Results(about)
     try:
         for name in names:
             began_s = time.monotonic()
-            _measure(name, runs, scale, measured, delays)
+            _measure(name, runs, scale, results)
             print_line(f"  {name}: {time.monotonic() - began_s:.0f} s")
     except KeyboardInterrupt:
         print_line("  interrupted: writing the results so far")
-    print_line("\n" + results_folder.write(arguments.output, about, measured, delays))
+    folder = arguments.output or (QUICK_RESULTS if arguments.quick else RESULTS)
+    print_line("\n" + results_folder.write(folder, results))
     if arguments.readme:
-        results_folder.into_readme(about, measured)
+        results_folder.into_readme(folder)
     return 0
 
 
@@ -51,25 +51,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", metavar="WORK", choices=names, help=", ".join(names))
     parser.add_argument("--runs", type=int, default=5, help="runs of each peer and workload (default: 5)")
     parser.add_argument("--quick", action="store_true", help="a small part that takes a minute or two")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the results")
+    parser.add_argument(
+        "--output", type=Path, help="folder for the results (default: bench/results; quick: bench/quick)"
+    )
     parser.add_argument("--readme", action="store_true", help="update the short table of README.md")
     return parser
 
 
-def _measure(name: str, runs: int, scale: float, measured: list[Measured], delays: list[Delays]) -> None:
+def _measure(name: str, runs: int, scale: float, results: Results) -> None:
     if name == LATENCY:
-        delays += latency.measure(scale)
-        print_line(latency.table(delays))
+        results.delays += latency.measure(scale)
+        print_line(latency.table(results.delays))
         return
     print_line(f"{name}:")
     for one in MEASURES[name].run(runs, scale, print_line):
         cost = one.cost
         print_line(f"  run {one.run + 1}  {one.peer:<20}{1000 * cost.cpu_s / cost.objects:10.4f} ms CPU"
              f"{cost.objects / cost.wall_s:10.1f}/s{cost.peak_bytes / 2**20:8.0f} MiB")  # fmt: skip
-        measured.append(one)
+        results.measured.append(one)
     if name == "cache":
-        delays += cache.first_bytes(scale)
-        print_line(latency.table(delays))
+        results.delays += cache.first_bytes(scale)
+        print_line(latency.table(results.delays))
 
 
 def print_line(line: str) -> None:

@@ -14,7 +14,7 @@ from bench.s3s3_commands import command, write_config
 from bench.servers import ListingServer
 from bench.workloads import Measured, PrintLine, rotated
 from s3s3.scripts.demo.rclone_server import find_rclone
-from s3s3.scripts.demo.servers import ServerMissing
+from s3s3.scripts.demo.servers import HOST, ServerMissing
 
 NAME = "a listing server of the bench"
 S3S3, CHECK, SIZE = "s3s3 bucket", "rclone check", "rclone size"
@@ -30,8 +30,9 @@ def _s3s3(server: ListingServer, folder: Path) -> Cost:
 
 def _rclone(*verb: str) -> Run:
     def run(server: ListingServer, folder: Path) -> Cost:
+        url = f"http://{HOST}:{server.port}"
         command_line: list[str | Path] = [find_rclone(), *verb, "--fast-list", "--checkers=32"]
-        return run_to_end(command_line, log=folder / "rclone.log", environment=rclone_environment(server, server.port))
+        return run_to_end(command_line, log=folder / "rclone.log", environment=rclone_environment(server, url))
 
     return run
 

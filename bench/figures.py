@@ -37,6 +37,7 @@ class Row:
     """One peer with one workload.
 
     Attributes:
+        size_bytes: of an object.
         cpu: ms per object, or s per GiB if `by_gib`.
         rate: objects, or MiB, per second.
         cpu_ratio, rate_ratio: to the reference, run by run; None if that did not run.
@@ -46,6 +47,7 @@ class Row:
     server: str
     peer: str
     runs: int
+    size_bytes: float
     by_gib: bool
     cpu: Spread
     rate: Spread
@@ -77,13 +79,15 @@ def rows(measured: Sequence[Measured]) -> list[Row]:
 
 def _row(work: tuple[str, str], peer: str, runs: dict[int, Cost], reference: dict[int, Cost] | None) -> Row:
     some = next(iter(runs.values()))
-    by_gib = some.size_bytes / some.objects >= BIG_BYTES
+    size_bytes = some.size_bytes / some.objects
+    by_gib = size_bytes >= BIG_BYTES
     cpu: Figure = (lambda cost: cost.cpu_s * GIB / cost.size_bytes) if by_gib else _cpu_ms
     rate: Figure = (lambda cost: cost.size_bytes / MIB / cost.wall_s) if by_gib else _objects_per_s
     return Row(
         *work,
         peer,
         len(runs),
+        size_bytes,
         by_gib,
         spread(map(cpu, runs.values())),
         spread(map(rate, runs.values())),

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.cost import PeerFailed
 from s3s3.s3 import Store, Timeouts
 from s3s3.scripts.demo.redis_server import RedisServer
-from s3s3.scripts.demo.servers import StoreServer
+from s3s3.scripts.demo.servers import HOST, StoreServer
 
 PARALLEL_PUTS = 16
 PUT_TIMEOUT_S = 600.0
@@ -26,6 +26,7 @@ class Copying:
         destinations: empty buckets.
         folder: for files of the peers.
         port: the server's port, or that of a relay.
+        ca_file: certificate of the authority that has signed the server's; None: plain HTTP.
     """
 
     server: StoreServer
@@ -36,6 +37,12 @@ class Copying:
     size_bytes: int
     folder: Path
     port: int
+    ca_file: Path | None = None
+
+    @property
+    def url(self) -> str:
+        """The URL of the server."""
+        return f"http{'s' * (self.ca_file is not None)}://{HOST}:{self.port}"
 
     @property
     def total_bytes(self) -> int:

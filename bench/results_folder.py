@@ -1,13 +1,19 @@
-"""Write figures, tables, the plot, and the short table of the README."""
+"""Write figures, tables, the plots, and the short table of the README.
+
+Results of a workload stay until it is measured again, also when others are measured alone.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench import figures, latency, plot
+from bench.cost import Cost
+from bench.figures import Row
 from bench.latency import Delays
 from bench.workloads import Measured
 
@@ -21,41 +27,95 @@ given beside it. Ratios compare with tuned rclone (for unchanged buckets with `r
 median (minimum to maximum). wrk is the limit: the same GETs and PUTs, prepared beforehand, sent by a C program.
 """
 
-#: Rows of the short table in the README, by work and server.
+#: Rows of the short table in the README: work, server, and program.
 README_ROWS = (
-    ("4 KiB", "Ceph"), ("4 KiB, 3 destinations", "Ceph"), ("1 MiB", "Ceph"), ("64 MiB", "Ceph"),
-    ("unchanged, 100,000 keys", ""),
-)  # fmt: skip
+    ("4 KiB", "Ceph", "s3s3"),
+    ("256 KiB", "Ceph", "s3s3"),
+    ("1 MiB", "Ceph", "s3s3"),
+    ("4 MiB", "Ceph", "s3s3"),
+    ("64 MiB", "Ceph", "s3s3"),
+    ("64 MiB", "Ceph", 's3s3, checksum = "client"'),
+    ("1 GiB", "Ceph", "s3s3"),
+    ("64 MiB, HTTPS", "Ceph", "s3s3"),
+    ("4 KiB, 3 destinations", "Ceph", "s3s3"),
+    ("unchanged, 100,000 keys", "", "s3s3 bucket"),
+)
 
 
-def write(folder: Path, machine: str, measured: Sequence[Measured], delays: Sequence[Delays]) -> str:
-    """Write all results into `folder`; return the tables as text."""
+@dataclass
+class Results:
+    """What was measured on one machine on one day; `machine` describes both."""
+
+    machine: str
+    measured: list[Measured] = field(default_factory=list)
+    delays: list[Delays] = field(default_factory=list)
+
+
+def write(folder: Path, newest: Results) -> str:
+    """Write all results into `folder`, with those of other workloads that it has; return the tables as text."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = figures.rows(measured)
-    tables = f"{machine}\n\n{NOTES}"
-    if rows:
-        tables += f"\n{figures.summary(rows)}\n{figures.table(rows)}"
-    if delays:
-        tables += f"\n{latency.table(delays)}"
+    everything = _merged(newest, _read(folder / "results.json"))
+    parts = [NOTES]
+    for results in everything:
+        parts.append(f"Measured on {results.machine}:\n")
+        if rows := figures.rows(results.measured):
+            parts += [figures.summary(rows), figures.table(rows)]
+        if results.delays:
+            parts.append(latency.table(results.delays))
+    tables = "\n".join(parts)
     (folder / "tables.md").write_text(tables)
-    everything = {
-        "machine": machine,
-        "rows": [asdict(row) for row in rows],
-        "runs": [asdict(one) for one in measured],
-        "delays_ms": {one.what: one.delays_ms for one in delays},
-    }
-    (folder / "results.json").write_text(json.dumps(everything, indent=1))
-    why_not = plot.draw(rows, f"s3s3 beside others. {machine}", folder) if rows else ""
-    return tables + (f"\n{why_not}\n" if why_not else "")
+    (folder / "results.json").write_text(json.dumps([asdict(results) for results in everything], indent=1))
+    rows = _rows(everything)
+    return tables + (plot.draw(rows, f"s3s3 beside others. {newest.machine}", folder) if rows else "")
 
 
-def into_readme(machine: str, measured: Sequence[Measured]) -> None:
-    """Write the short table into the README, between its markers."""
+def into_readme(folder: Path) -> None:
+    """Write the short table of the results in `folder` into the README, between its markers."""
     text = README.read_text()
     before, _, rest = text.partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:
         raise ValueError(f"{README} needs the lines {BEGIN.strip()} and {END.strip()} around the table")
-    short = [row for row in figures.rows(measured)
-             if any(row.work == work and row.server.startswith(server) for work, server in README_ROWS)]  # fmt: skip
-    README.write_text(f"{before}{BEGIN}{figures.summary(short)}\nMeasured on {machine}.\n{END}{after}")
+    everything = _read(folder / "results.json")
+    rows = [
+        row
+        for work, server, peer in README_ROWS
+        for row in _rows(everything)
+        if row.work == work and row.server.startswith(server) and row.peer in (peer, *figures.REFERENCES)
+    ]
+    used = {(row.work, row.server) for row in rows}
+    machines = [results.machine for results in everything
+                if any((one.work, one.server) in used for one in results.measured)]  # fmt: skip
+    table = figures.summary(list(dict.fromkeys(rows)))
+    README.write_text(f"{before}{BEGIN}{table}\nMeasured on {'; '.join(machines)}.\n{END}{after}")
+
+
+def _rows(everything: Iterable[Results]) -> list[Row]:
+    return [row for results in everything for row in figures.rows(results.measured)]
+
+
+def _read(path: Path) -> list[Results]:
+    """Return earlier results; [] if there are none."""
+    if not path.exists():
+        return []
+    found: list[dict[str, Any]] = json.loads(path.read_text())
+    return [
+        Results(
+            one["machine"],
+            [Measured(**{**run, "cost": Cost(**run["cost"])}) for run in one["measured"]],
+            [Delays(**delays) for delays in one["delays"]],
+        )
+        for one in found
+    ]
+
+
+def _merged(newest: Results, earlier: Sequence[Results]) -> list[Results]:
+    """Return the newest results, and what earlier ones have of other workloads."""
+    works = {(one.work, one.server) for one in newest.measured}
+    whats = {one.what for one in newest.delays}
+    by_machine = {newest.machine: Results(newest.machine, list(newest.measured), list(newest.delays))}
+    for results in earlier:
+        kept = by_machine.setdefault(results.machine, Results(results.machine))
+        kept.measured += [one for one in results.measured if (one.work, one.server) not in works]
+        kept.delays += [one for one in results.delays if one.what not in whats]
+    return [results for results in by_machine.values() if results.measured or results.delays]

@@ -7,8 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import redis
 import tomlkit
@@ -39,10 +39,11 @@ def write_config(folder: Path, endpoints: Sequence[Endpoint], redis_url: str, *,
 
 def config_of(work: Copying, *, mark_done: bool = False, checksum: str = "auto") -> Path:
     """Write the configuration of a workload."""
-    source = work.server.endpoint(work.source, "source", port=work.port)
-    there = [work.server.endpoint(name, f"dest-{number}", port=work.port)
+    ca_file = str(work.ca_file) if work.ca_file else None
+    changes: dict[str, Any] = {"port": work.port, "is_secure": ca_file is not None, "ca_file": ca_file}
+    source = work.server.endpoint(work.source, "source", **changes)
+    there = [work.server.endpoint(name, f"dest-{number}", checksum=checksum, **changes)
              for number, name in enumerate(work.destinations)]  # fmt: skip
-    there = [replace(endpoint, checksum=checksum) for endpoint in there]  # type: ignore[arg-type]  # one of its values
     return write_config(work.folder, [source, *there], work.redis.url, mark_done=mark_done)
 
 
@@ -53,11 +54,12 @@ def _table(endpoint: Endpoint) -> dict[str, object]:
     return {
         "host": endpoint.host,
         "port": endpoint.port,
-        "is_secure": False,
+        "is_secure": endpoint.is_secure,
         "aws_access_key_id": endpoint.access_key_id,
         "aws_secret_access_key": endpoint.secret_access_key.get_secret_value(),
         "bucket_name": endpoint.bucket_name,
         "signature_version": endpoint.signature_version,
+        **({"ca_file": endpoint.ca_file} if endpoint.ca_file else {}),
         **own_road,
     }
 

@@ -7,7 +7,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from s3s3.scripts.demo.rclone_server import RcloneServer
-from s3s3.scripts.demo.servers import Account, Process, Server, StoreServer, free_ports, is_listening
+from s3s3.scripts.demo.servers import (
+    HOST,
+    Account,
+    Process,
+    Server,
+    ServerMissing,
+    StoreServer,
+    free_ports,
+    is_listening,
+)
 from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.real.ceph_server import CephServer
 
@@ -17,6 +26,21 @@ STORES: Mapping[str, Callable[[], StoreServer]] = {
     "light: rclone serve s3": RcloneServer,
 }
 CEPH, SWIFT, LIGHT = STORES
+
+
+def secure_ceph(folder: Path) -> tuple[CephServer, Path]:
+    """Return a Ceph that serves HTTPS, too, and the certificate of its authority, a file in `folder`.
+
+    Raises ServerMissing.
+    """
+    try:
+        import trustme  # noqa: PLC0415  # of the extra "bench"
+    except ImportError:
+        raise ServerMissing("trustme is not installed: pip install '.[bench]'") from None
+    authority, ca_file, certificate = trustme.CA(), folder / "ca.pem", folder / "server.pem"
+    authority.cert_pem.write_to_path(str(ca_file))
+    authority.issue_cert(HOST).private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    return CephServer(certificate), ca_file
 
 
 class ListingServer(StoreServer):

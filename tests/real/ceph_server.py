@@ -28,12 +28,14 @@ class CephServer(StoreServer):
     """A Ceph. Its S3 `gateway` can be killed and paused separately, which loses no objects.
 
     The OSD keeps its objects in memory: they survive `stop` but not `osd.kill` (it does not start again after that).
+
+    `certificate`: a PEM file of certificate and key, with which it serves HTTPS at `tls_port`, too.
     """
 
     name = "ceph"
     accounts = (Account("ceph-access-key", "ceph/secret+1"), Account("other-access-key", "ceph/secret+2"))
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
         missing = [program for program in PROGRAMS if shutil.which(program) is None]
         if missing:
             raise ServerMissing(
@@ -43,7 +45,8 @@ class CephServer(StoreServer):
         if os.geteuid() != 0:
             raise ServerMissing("Ceph's daemons need root")
         super().__init__()
-        *monitor_ports, self.port = free_ports(3)  # an OSD chooses its own, from 6800
+        *monitor_ports, self.port, self.tls_port = free_ports(4)  # an OSD chooses its own, from 6800
+        tls = f" ssl_endpoint={HOST}:{self.tls_port} ssl_certificate={certificate}" if certificate else ""
         self._fsid, self._osd_uuid = str(uuid.uuid4()), str(uuid.uuid4())
         self._monitor_address = "[v2:{0}:{1},v1:{0}:{2}]".format(HOST, *monitor_ports)
         self._conf = self.folder / "ceph.conf"
@@ -55,6 +58,7 @@ class CephServer(StoreServer):
                 gateway=GATEWAY,
                 host=HOST,
                 port=self.port,
+                tls=tls,
             )
         )
         self._environment = {**os.environ, "CEPH_CONF": str(self._conf)}
@@ -182,7 +186,7 @@ osd client watch timeout = 2
 ms mon client mode = crc
 
 [{gateway}]
-rgw frontends = beast endpoint={host}:{port} tcp_nodelay=1
+rgw frontends = beast endpoint={host}:{port}{tls} tcp_nodelay=1
 rgw enable lc threads = false
 rgw enable ops log = false
 rgw trust forwarded https = true
