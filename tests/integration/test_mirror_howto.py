@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.real, pytest.mark.long]
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "mirror.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 CONFIGURATION = "".join(block for kind, block in BLOCKS if kind == "toml")
-COMMANDS = "".join(block for kind, block in BLOCKS if not kind).replace("\\\n", "").splitlines()
+COMMANDS = "".join(block for kind, block in BLOCKS if kind == "sh").replace("\\\n", "").splitlines()
 
 
 def command(pattern: str) -> str:
