@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from s3s3.scripts import tick
 from s3s3.scripts.templates import supervisord_conf
 from s3s3.tasks import DRAIN_S
 
@@ -107,9 +108,30 @@ def test_all_services_have_the_same_confinement() -> None:
     *listeners, bucket = ((CONF / name).read_text() for name in (*LISTENERS, "s3s3-bucket.service"))
     for listener in listeners:
         confinement = listener.partition("# Large objects are spooled")[2].partition("\n\n[Install]")[0]
-        for setting in ("NoNewPrivileges=yes", "ProtectSystem=strict", "PrivateTmp=yes", "DynamicUser=yes"):
+        for setting in ("NoNewPrivileges=yes", "ProtectSystem=strict", "ProtectHome=yes", "PrivateTmp=yes",
+                        "DynamicUser=yes"):  # fmt: skip
             assert setting in confinement
         assert bucket.rstrip().endswith(confinement)
+
+
+def test_services_and_crontab_read_the_variables_that_the_configuration_refers_to() -> None:
+    for name in (*LISTENERS, "s3s3-bucket.service"):
+        assert service(name)["EnvironmentFile"] == "-/etc/s3s3/s3s3.env", "it may be missing"
+    assert "set -a; test ! -e /etc/s3s3/s3s3.env || . /etc/s3s3/s3s3.env;" in (CONF / "s3s3.crontab").read_text()
+
+
+def test_every_template_compares_once_a_day() -> None:
+    timer = dict(parsed((CONF / "s3s3-bucket.timer").read_text())["Timer"])
+    assert (timer["OnCalendar"], timer["RandomizedDelaySec"]) == ("daily", "1h")
+    manifests = "".join(path.read_text() for path in (CONF / "kubernetes").glob("*.yaml"))
+    lines = (CONF / "s3s3.crontab").read_text().splitlines()
+    schedules = re.findall(r'schedule: "(.*)"', manifests) + [line[:10] for line in lines if line[:1].isdigit()]
+    assert len(schedules) == 2
+    assert [schedule for schedule in schedules if not re.fullmatch(r"\d+ \d+ \* \* \*", schedule)] == []
+    container = (CONF / "container" / "compose.yml").read_text()
+    intervals = re.findall(r"--interval,? (\w+)", "\n".join([container, *command_lines().values()]))
+    assert intervals == ["1d", "1d"], "s3s3tick has 1d by default"
+    assert tick.command_line().get_default("interval") == 86400
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")

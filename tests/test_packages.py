@@ -228,6 +228,12 @@ def test_compose_gives_the_mirrors_a_place_that_the_image_has_and_volumes_that_t
                 assert where in made.split()
 
 
+def test_git_ignores_the_files_with_secrets_that_compose_reads() -> None:
+    (env_file,) = {service["env_file"] for service in of_s3s3().values()}
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {f"/conf/container/{env_file}", "/conf/container/s3s3.toml"} <= set(ignored)
+
+
 def test_the_queue_that_compose_keeps_outlives_a_restart() -> None:
     command = services()["redis"]["command"]
     assert command[command.index("--appendonly") + 1] == "yes"
@@ -266,3 +272,19 @@ def test_every_pod_runs_a_verb_of_this_version_as_nobody_and_writes_to_its_spool
             assert container["args"][0] in VERBS
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+
+
+def test_the_configuration_in_a_pod_can_be_read_by_its_user_and_by_no_other() -> None:
+    for document in documents():
+        spec = pod(document)
+        (secret,) = [volume["secret"] for volume in spec["volumes"] if "secret" in volume]
+        assert secret["defaultMode"] == 0o440
+        assert spec["securityContext"]["fsGroup"] == spec["securityContext"]["runAsGroup"] != 0
+
+
+def test_kubernetes_restarts_a_pod_for_its_own_health_only() -> None:
+    probed = [each for document in documents() for each in pod(document)["containers"] if "livenessProbe" in each]
+    assert probed
+    for container in probed:
+        assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+        assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"

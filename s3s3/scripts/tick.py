@@ -27,6 +27,19 @@ STOP_TIMEOUT_S = DRAIN_S + 30.0
 
 def main(argv: list[str] | None = None) -> int:
     """Answer ticks until supervisord stops; return the exit status."""
+    arguments, bucket_arguments = command_line().parse_known_args(argv)
+    if "SUPERVISOR_ENABLED" not in os.environ or not stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
+        print(
+            "s3s3tick: only supervisord can start this program, as an [eventlistener]; use s3s3 bucket instead",
+            file=sys.stderr,
+        )
+        return WRONG_USAGE
+    command = [sys.executable, "-m", "s3s3", "bucket", *bucket_arguments]
+    return run(lambda stop: answer_ticks(command, arguments.interval, arguments.max_runtime, stop))
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command's own arguments; the others are those of `s3s3 bucket`."""
     parser = argparse.ArgumentParser(
         prog="s3s3tick",
         usage="s3s3tick [--interval T] [--max-runtime T] [options of s3s3 bucket]",
@@ -42,15 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         "--max-runtime", type=positive_duration_s, default=86400.0, metavar="T",
         help="stop a run that takes longer than T, such as 90m or 1d (default: 1d)",
     )  # fmt: skip
-    arguments, bucket_arguments = parser.parse_known_args(argv)
-    if "SUPERVISOR_ENABLED" not in os.environ or not stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
-        print(
-            "s3s3tick: only supervisord can start this program, as an [eventlistener]; use s3s3 bucket instead",
-            file=sys.stderr,
-        )
-        return WRONG_USAGE
-    command = [sys.executable, "-m", "s3s3", "bucket", *bucket_arguments]
-    return run(lambda stop: answer_ticks(command, arguments.interval, arguments.max_runtime, stop))
+    return parser
 
 
 async def answer_ticks(command: Sequence[str], interval_s: float, max_runtime_s: float, stop: asyncio.Event) -> int:
