@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,13 +23,14 @@ from s3s3.errors import ConfigError
 from s3s3.scripts.demo.rclone_server import RcloneServer
 from s3s3.scripts.demo.servers import HOST, StoreServer
 from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.contents import random_bytes
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3ServiceResource
     from mypy_boto3_s3.service_resource import Bucket
 
 NewBucket = Callable[..., str]
-CONTENT = os.urandom(100_000)
+CONTENT = random_bytes(100_000)
 
 
 def connection_args(store: StoreServer, account: int = 0) -> dict[str, Any]:
@@ -114,6 +114,7 @@ if platform == "win32":
     del time.clock_gettime, time.CLOCK_MONOTONIC, time.CLOCK_BOOTTIME, os.splice
 before, sys.platform = sys.platform, platform
 from s3s3 import api
+from tests.contents import random_bytes
 sys.platform = before
 source, destination = (api.create_connection(connection_args).Bucket(name) for name in buckets)
 assert api.upload(source.Object("k"), destination.Object("k"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 from s3s3.s3 import RECORDED_ETAG
 from s3s3.scripts.demo.servers import StoreServer
 from s3s3.scripts.demo.swift_server import SwiftServer
+from tests.contents import random_bytes
 from tests.faults.kinds import Respond
 from tests.faults.messages import Message
 from tests.faults.proxy import Proxy
@@ -22,7 +22,7 @@ from tests.real.ceph_server import CephServer
 pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
 MIB = 1024**2
-CONTENT = os.urandom(5 * MIB + 1)
+CONTENT = random_bytes(5 * MIB + 1)
 NINETY = {f"item-{number}": "v" for number in range(90)}
 LIMIT = "copied without recording the source's ETag: the destination's metadata limit"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from s3s3.scripts.demo.servers import StoreServer
+from tests.contents import random_bytes
 from tests.integration.commands import report_lines, run, write_config
 from tests.real.ceph_server import CephServer
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
 MIB = 1024**2
 LOSS = "copied without x-amz-website-redirect-location, which the store does not support"
-CONTENTS = {"small": b"x", "large": os.urandom(2 * MIB), "parts": os.urandom(11 * MIB)}
+CONTENTS = {"small": b"x", "large": random_bytes(2 * MIB), "parts": random_bytes(11 * MIB)}
 
 
 class Site:

@@ -15,6 +15,7 @@ from s3s3.scripts.demo.servers import ServerMissing
 from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.conftest import missing
 from tests.console_blocks import REPOSITORY, check_block, console_blocks
+from tests.contents import random_bytes
 from tests.integration.commands import run, write_config
 from tests.integration.objects import MIB
 
@@ -51,7 +52,7 @@ def test_what_rclone_has_copied_is_taken_over_as_the_page_shows(
     client = swift.boto3_client()
     for number in range(5):
         client.put_object(Bucket=source.bucket_name, Key=f"m{number}.fits", Body=b"content", ContentType="image/fits")
-    client.put_object(Bucket=source.bucket_name, Key="large.fits", Body=os.urandom(6 * MIB))
+    client.put_object(Bucket=source.bucket_name, Key="large.fits", Body=random_bytes(6 * MIB))
     environment = {**os.environ, "RCLONE_CONFIG": os.devnull, **remote("A", source), **remote("B", there)}
     in_parts = ["--s3-upload-cutoff", "5M", "--s3-chunk-size", "5M"]
     command = [str(rclone), "sync", f"a:{source.bucket_name}", f"b:{there.bucket_name}", *in_parts]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
-import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -22,6 +21,7 @@ from s3s3.transfer import object_write
 from s3s3.transfer.budget import MAX_IN_MEMORY_BYTES, STREAM_BYTES, BudgetRequest, CopyBudget
 from s3s3.transfer.copier import Copier
 from s3s3.transfer.fanout import fan_out
+from tests.contents import random_bytes
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef, HeadObjectOutputTypeDef
@@ -31,7 +31,7 @@ Client = object
 pytestmark = pytest.mark.real
 
 MIB = 1024 * 1024
-BIG = os.urandom(24 * MIB + 5)
+BIG = random_bytes(24 * MIB + 5)
 
 
 @pytest.fixture(params=["swift", "ceph"])
@@ -143,7 +143,7 @@ class Proxy:
             yield dataclasses.replace(endpoint, port=self.port)
 
 
-CONTENTS: Sequence[bytes] = [b"", b"x", os.urandom(4096), os.urandom(300_000), os.urandom(MAX_IN_MEMORY_BYTES), BIG]
+CONTENTS: Sequence[bytes] = [b"", b"x", *map(random_bytes, (4096, 300_000, MAX_IN_MEMORY_BYTES)), BIG]
 
 
 async def test_every_size_arrives_byte_identical_with_its_metadata(buckets: Buckets) -> None:

@@ -16,6 +16,7 @@ from s3s3.monitoring.metrics import Metrics
 from s3s3.s3 import RECORDED_ETAG, Store
 from s3s3.scripts.demo.servers import StoreServer
 from s3s3.transfer.route_stores import RouteStores, opened
+from tests.contents import random_bytes
 from tests.integration.objects import MIB, ODD_KEYS, Thing, differences, put
 from tests.integration.test_real_copies import Buckets
 
@@ -89,7 +90,7 @@ async def test_an_object_of_parts_keeps_its_etag_or_goes_the_ordinary_road(
     server: StoreServer, new_bucket: NewBucket
 ) -> None:
     buckets = Buckets(server, new_bucket, destinations=1)
-    body = os.urandom(6 * MIB)
+    body = random_bytes(6 * MIB)
     buckets.write_in_parts("parts", body)
     (there,) = buckets.destinations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Literal
@@ -16,6 +15,7 @@ from s3s3.errors import AccessDenied, IntegrityError, InvalidKey, NoSuchBucket, 
 from s3s3.model import Endpoint, Secret
 from s3s3.s3 import PutResult, Store
 from s3s3.scripts.demo.servers import StoreServer
+from tests.contents import random_bytes
 from tests.s3.test_client import ODD_KEYS
 
 NewBucket = Callable[..., str]
@@ -118,7 +118,7 @@ def in_chunks(body: bytes, size_bytes: int, then: Exception | None = None) -> Ca
 
 
 async def test_an_incomplete_stream_leaves_the_old_object(endpoint: Endpoint) -> None:
-    body = os.urandom(20_000_000)
+    body = random_bytes(20_000_000)
     md5 = hashlib.md5(body).digest()
     async with Store(endpoint) as store:
         await put(store, "key", b"old")

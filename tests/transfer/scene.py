@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 
 import pytest
@@ -13,10 +12,11 @@ from s3s3.model import Outcome
 from s3s3.monitoring.metrics import Metrics
 from s3s3.transfer.budget import MAX_IN_MEMORY_BYTES, MAX_SMALL_BYTES, STREAM_BYTES, BudgetRequest, CopyBudget
 from s3s3.transfer.copier import Copier
+from tests.contents import random_bytes
 from tests.scripted_store import Object, ScriptedStore
 
 KEY = "some/key"
-TINY, SMALL, BIG = b"content", os.urandom(MAX_SMALL_BYTES + 1), os.urandom(MAX_IN_MEMORY_BYTES + 1)
+TINY, SMALL, BIG = b"content", random_bytes(MAX_SMALL_BYTES + 1), random_bytes(MAX_IN_MEMORY_BYTES + 1)
 SIZES = pytest.mark.parametrize("content", [b"", TINY, SMALL, BIG], ids=["empty", "tiny", "small", "big"])
 WHOLE_BUDGET = BudgetRequest(STREAM_BYTES, len(BIG))
 PARTS = "0123456789abcdef0123456789abcdef-2"
@@ -27,8 +27,11 @@ def md5(content: bytes) -> str:
     return hashlib.md5(content).hexdigest()
 
 
-def damaged(content: bytes) -> bytes:
-    return content[:-1] + bytes([content[-1] ^ 1])
+def damaged(content: bytes, place: int = -1) -> bytes:
+    """Return the content with another byte at a place."""
+    changed = bytearray(content)
+    changed[place] ^= 1
+    return bytes(changed)
 
 
 def always_valid() -> None:

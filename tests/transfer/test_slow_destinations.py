@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from functools import partial
 from typing import Any
 
@@ -16,6 +15,7 @@ from s3s3.transfer import fanout, object_write
 from s3s3.transfer.budget import STREAM_BYTES, BudgetRequest, CopyBudget
 from s3s3.transfer.copier import Copier
 from s3s3.transfer.fanout import fan_out
+from tests.contents import random_bytes
 from tests.scripted_store import Object, ScriptedStore, unavailable
 from tests.transfer.scene import BIG, KEY, TINY, Scene
 
@@ -126,7 +126,7 @@ async def test_slow_destination_of_a_stream_is_detached_and_copied_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(object_write, "fan_out", partial(fan_out, stall_budget_s=0.05))
-    scene = Scene(os.urandom(8 * 1024 * 1024), destinations=3)
+    scene = Scene(random_bytes(8 * 1024 * 1024), destinations=3)
     scene.destinations[1].pause_s = 0.05
 
     outcomes = await scene.copy()
@@ -142,7 +142,7 @@ async def test_detached_destination_fails_alone_if_the_source_fails_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(object_write, "fan_out", partial(fan_out, stall_budget_s=0.05))
-    content = os.urandom(8 * 1024 * 1024)
+    content = random_bytes(8 * 1024 * 1024)
     scene = Scene(destinations=2)
     scene.source.serves[KEY] = [Object(content), unavailable("ceph")]
     scene.destinations[1].pause_s = 0.05

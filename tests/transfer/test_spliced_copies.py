@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,12 +18,13 @@ from s3s3.s3 import Timeouts
 from s3s3.s3.transport import splice
 from s3s3.transfer.budget import CopyBudget
 from s3s3.transfer.copier import Copier
+from tests.contents import random_bytes
 from tests.s3.raw_server import RawServer, ReceivedRequest, error_response, eventually, respond, response
 from tests.transfer.scene import ExpiringLease, always_valid, damaged, md5
 
 pytestmark = pytest.mark.skipif(not splice.is_available(), reason="this system has no splice")
 
-CONTENT = os.urandom(2 * 1024 * 1024 + 1)
+CONTENT = random_bytes(2 * 1024 * 1024 + 1)
 TIMEOUTS = Timeouts(read_s=20, write_s=20)
 
 Script = Callable[[ReceivedRequest], Awaitable[None]]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import tempfile
 import threading
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ import pytest
 from s3s3.errors import IntegrityError, SpoolTooSmall, SpoolUnavailable
 from s3s3.transfer import spool
 from s3s3.transfer.budget import BudgetRequest, ByteSemaphore, CopyBudget
+from tests.contents import random_bytes
 
 MIB = 1024 * 1024
 
@@ -148,7 +148,7 @@ def test_object_larger_than_the_spool_names_the_setting() -> None:
 
 
 async def test_spooled_file_has_several_readers(tmp_path: Path) -> None:
-    chunks = [os.urandom(700_000) for _ in range(5)]
+    chunks = [random_bytes(700_000, number) for number in range(5)]
     budget = CopyBudget(spool_dir=str(tmp_path))
 
     with await budget.spool(of(*chunks)) as file:

@@ -14,6 +14,7 @@ from s3s3.mirror.cache.directory import CacheDirectory, CachedObject
 from s3s3.mirror.cache.eviction import DiskSpace, DiskUsage, disk_usage
 from s3s3.mirror.cache.inspection import cache_stats, verify
 from s3s3.mirror.cache.writer import commit, open_writer, sweep
+from tests.contents import random_bytes
 
 KIB = 1024
 
@@ -321,7 +322,7 @@ def test_a_real_disk_is_not_filled_beyond_max_fill(small_disk: Path) -> None:
     for number in range(40):
         writer = open_writer(directory, str(number))
         assert writer is not None
-        content = os.urandom(256 * KIB)
+        content = random_bytes(256 * KIB, number)
         is_reserved, _ = space.reserve(writer.file, len(content))
         assert is_reserved
         disk = disk_usage(small_disk)

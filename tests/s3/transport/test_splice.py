@@ -22,13 +22,14 @@ from s3s3.model import Window
 from s3s3.s3 import PutResult, Store, Timeouts
 from s3s3.s3.transport import splice
 from s3s3.s3.transport.splice import HELD_BYTES, SplicedBody
+from tests.contents import random_bytes
 from tests.s3.loops import event_loop_policy  # noqa: F401
 from tests.s3.raw_server import RawServer, ReceivedRequest, error_response, eventually, respond, response, tls
 
 pytestmark = pytest.mark.skipif(not splice.is_available(), reason="this system has no splice")
 
 MIB = 1024 * 1024
-CONTENT = os.urandom(3 * MIB + 1)
+CONTENT = random_bytes(3 * MIB + 1)
 
 Script = Callable[[ReceivedRequest], Awaitable[None]]
 
