@@ -125,7 +125,7 @@ async def test_monitoring_influxdb_access_log_and_shutdown(
         stack = ExitStack()
         process = await asyncio.to_thread(stack.enter_context, mirroring(config, "--access-log"))
         with stack:
-            await fetch(http, port, "/key?signature=secret")
+            await fetch(http, port, "/key?signature=6QvPw")
             pages = await monitoring_pages(http, http_port)
             process.terminate()
             assert await asyncio.to_thread(process.wait, 30) == 0
@@ -141,7 +141,7 @@ async def test_monitoring_influxdb_access_log_and_shutdown(
         assert series in pages["metrics"][1]
     (line,) = map(json.loads, config.with_suffix(".out").read_text().splitlines())
     assert (line["method"], line["path"], line["status"], line["outcome"]) == ("GET", "/key", 302, "waited")
-    assert "secret" not in config.with_suffix(".log").read_text()
+    assert "6QvPw" not in config.with_suffix(".log").read_text()
     assert [line.partition(",")[0] for line in database.lines] == ["CacheUpload", "CacheWaitedForUpload"]
 
 
