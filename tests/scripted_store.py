@@ -76,6 +76,7 @@ class ScriptedStore:
 
     Attributes:
         serves: the results of GETs of a key, in order; the last one repeats.
+        ghosts: objects that only its listing has.
         answers: called with the object to store; raises, or returns the result. None: store it normally.
         settings: more fields of its endpoint.
         returns: what it makes of an object's headers.
@@ -88,6 +89,7 @@ class ScriptedStore:
     name: str
     objects: dict[str, Object] = field(default_factory=dict)
     serves: dict[str, list[Object | Exception]] = field(default_factory=dict)
+    ghosts: dict[str, Object] = field(default_factory=dict)
     answers: Callable[[Object], PutResult] | None = None
     returns: Callable[[dict[str, str]], dict[str, str]] = dict
     head_error: StoreError | None = None
@@ -134,8 +136,12 @@ class ScriptedStore:
             raise self.head_error
         return self.objects[key].info(key) if key in self.objects else None
 
-    async def confirm_missing(self, key: str) -> ObjectInfo | None:
-        return await self.head(key)
+    async def confirm_missing(self, key: str, *, by_listing: bool) -> ObjectInfo | None:
+        info = await self.head(key)
+        if by_listing and info is None:
+            self.requests.append("LIST")
+            return self.ghosts[key].info(key) if key in self.ghosts else None
+        return info
 
     async def put(
         self,

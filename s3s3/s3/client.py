@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from typing import Literal
 
-from ..errors import IntegrityError, InvalidKey, NoSuchKey, S3S3Error, StoreError, UnexpectedResponse
+from ..errors import AccessDenied, IntegrityError, InvalidKey, NoSuchKey, S3S3Error, StoreError, UnexpectedResponse
 from ..model import Endpoint, Entry, md5_of_etag
 from .address import Query
 from .attributes import ObjectAttributes
@@ -192,15 +192,24 @@ class Store:
         """
         return (await self._head(key))[0]
 
-    async def confirm_missing(self, key: str) -> ObjectInfo | None:
+    async def confirm_missing(self, key: str, *, by_listing: bool) -> ObjectInfo | None:
         """Look again for an object after a GET returned NoSuchKey. Return None if it does not exist.
 
         A HEAD must find no object. If its response has no header that only object stores send, a LIST must find none
         either: any gateway answers 404.
+
+        `by_listing`: a LIST must find none in any case, unless it is denied. A store that answers GET and HEAD from the
+        same file says twice that a lost object does not exist; only its listing still has it (Swift).
         """
         info, has_evidence = await self._head(key)
-        if info is None and not has_evidence and (entry := await self._listed(key)):
-            return ObjectInfo(*entry)
+        if info is None and (by_listing or not has_evidence):
+            try:
+                entry = await self._listed(key)
+            except AccessDenied as error:
+                if not has_evidence or error.code != "AccessDenied":  # a page of a firewall is no answer of the store
+                    raise
+                return None
+            return None if entry is None else ObjectInfo(*entry)
         return info
 
     async def _head(self, key: str) -> tuple[ObjectInfo | None, bool]:

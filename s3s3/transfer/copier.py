@@ -134,10 +134,13 @@ class Copier:
         """Delete the copies of an object for which a GET returned NoSuchKey, where deletions are propagated.
 
         A store that has lost the content of an object answers NoSuchKey too, and the copies may be the last ones. So a
-        second request has to find no object; if it finds one, or fails, that is the failure of every copy.
+        HEAD has to find no object, and where a copy is to be deleted, the listing neither; if one of them does, or
+        fails, that is the failure of every copy.
         """
+        is_included = self._matches is None or self._matches(key)
+        doomed = [copy for copy in copies if copy.store.endpoint.delete and is_included]
         try:
-            info = await self.source.confirm_missing(key)
+            info = await self.source.confirm_missing(key, by_listing=bool(doomed))
             if info is not None:
                 raise ContentUnreadable(
                     f"listed, but its content cannot be read; its size is {info.size_bytes} bytes",
@@ -149,13 +152,10 @@ class Copier:
             for copy in copies:
                 copy.record_failure(error)
             return
-        deletions = []
         for copy in copies:
-            if copy.store.endpoint.delete and (self._matches is None or self._matches(key)):
-                deletions.append(copy.delete(check_lease, compare=compare))
-            else:
+            if copy not in doomed:
                 copy.record_source_missing()
-        await gather_or_cancel(deletions)
+        await gather_or_cancel(copy.delete(check_lease, compare=compare) for copy in doomed)
 
 
 class SourceAttributes:

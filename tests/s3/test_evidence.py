@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from s3s3.errors import IntegrityError, UnexpectedResponse
+from s3s3.errors import IntegrityError, StoreError, UnexpectedResponse
 from s3s3.s3 import BucketAdmin, PutResult, Store
 from s3s3.s3.listing import parse_page
 from s3s3.s3.objects import is_from_store
-from tests.s3.raw_server import RawServer, ReceivedRequest, response
+from tests.s3.raw_server import RawServer, ReceivedRequest, error_response, response
 
 CONTENT = b"content"
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -276,15 +276,47 @@ async def test_a_404_to_head_counts_as_a_witness_if_a_store_sent_it(
 ) -> None:
     gateway = Gateway(answers)
     async with server_for(gateway) as server, server.store() as store:
-        info = await store.confirm_missing("key")
+        info = await store.confirm_missing("key", by_listing=False)
     assert (info and info.size_bytes) == size
     assert gateway.methods == methods
+
+
+STORES_404 = response(404, x_amz_request_id="1")
+DENIED = error_response(403, "AccessDenied", "Access Denied")
+
+
+@pytest.mark.parametrize(
+    ("answer", "size"),
+    [(listing(key=""), None), (listing(key="key/2"), None), (listing(size=9), 9), (DENIED, None)],
+    ids=["absent", "another key", "listed", "denied"],
+)
+async def test_the_listing_is_a_witness_of_its_own_before_a_deletion(answer: bytes, size: int | None) -> None:
+    gateway = Gateway({"HEAD": STORES_404, "LIST": answer})
+    async with server_for(gateway) as server, server.store() as store:
+        info = await store.confirm_missing("key", by_listing=True)
+    assert (info and info.size_bytes) == size
+    assert gateway.methods == ["HEAD", "LIST"]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"HEAD": response(404), "LIST": DENIED},
+        {"HEAD": STORES_404, "LIST": response(body=b"<html/>")},
+        {"HEAD": STORES_404, "LIST": response(403, b"<html>no</html>", content_type="text/html")},
+    ],
+    ids=["denied, and no store's 404", "a page", "a page of a firewall"],
+)
+async def test_a_listing_that_fails_is_no_witness(answers: dict[str, bytes]) -> None:
+    async with server_for(Gateway(answers)) as server, server.store() as store:
+        with pytest.raises(StoreError):
+            await store.confirm_missing("key", by_listing=True)
 
 
 async def test_a_404_of_an_ingress_is_not_a_witness() -> None:
     async with server_for(Gateway({**PORTAL, "HEAD": response(404)})) as server, server.store() as store:
         with pytest.raises(UnexpectedResponse):
-            await store.confirm_missing("key")
+            await store.confirm_missing("key", by_listing=False)
 
 
 @pytest.mark.parametrize("etag", ["", "a" * 31, "g" * 32, "a" * 33, "a" * 32 + "x1", "5f3c-1a2b"])

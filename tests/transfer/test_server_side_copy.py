@@ -166,7 +166,7 @@ async def test_object_without_an_etag_is_not_copied_server_side() -> None:
     assert scene.destination.requests == ["PUT"]
 
 
-async def test_missing_source_is_confirmed_by_a_get_and_a_head_before_a_deletion() -> None:
+async def test_missing_source_is_confirmed_by_get_head_and_list_before_a_deletion() -> None:
     scene = one_store_with()
     scene.source.objects.clear()
     scene.destination.settings = {"delete": True}
@@ -175,7 +175,7 @@ async def test_missing_source_is_confirmed_by_a_get_and_a_head_before_a_deletion
     deleted, _ = await scene.copy()
 
     assert deleted.result is Result.DELETED
-    assert scene.source.requests == ["HEAD", "GET", "HEAD"]
+    assert scene.source.requests == ["HEAD", "GET", "HEAD", "LIST"]
 
 
 async def test_recorded_etag_is_not_copied_server_side() -> None:
