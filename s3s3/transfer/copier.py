@@ -296,7 +296,8 @@ class ObjectCopy(ObjectWrite):
 
         Raises:
             IntegrityError: this was the second read, or a HEAD reports another length: a body that always ends early
-                at the same byte would be the same twice.
+                at the same byte would be the same twice. Or a destination has a copy with this ETag, so that the source
+                has damaged the content since, and the copy may be the last good one.
         """
         if is_reread:
             raise self._damaged(f"two reads returned different bytes: {mismatch}") from mismatch
@@ -304,6 +305,10 @@ class ObjectCopy(ObjectWrite):
         if info is not None and info.etag == mismatch.etag and info.size_bytes != mismatch.size_bytes:
             sizes = f"GET returned {mismatch.size_bytes} bytes, HEAD reports {info.size_bytes}"
             raise self._damaged(f"{mismatch}; {sizes}") from mismatch
+        await gather_or_cancel(copy.look_for_copy() for copy in still_open(pending) if copy.decision is None)
+        if intact := [copy.store.name for copy in pending if copy.has_content(mismatch.etag, mismatch.size_bytes)]:
+            message = f"{mismatch}; the copy at {', '.join(intact)} has this ETag and is kept"
+            raise self._damaged(message) from mismatch
         self.md5_by_etag[mismatch.etag] = mismatch.md5
         await self.copy(still_open(pending), is_reread=True)
         is_proven = [copy.outcome.source_md5 == mismatch.md5.hex() for copy in pending if copy.outcome is not None]

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
-from ..errors import DestinationTooSlow, IntegrityError, LeaseLost, S3S3Error, StoreError, StoreRefused, shown_key
+from ..errors import (
+    AccessDenied,
+    DestinationTooSlow,
+    IntegrityError,
+    LeaseLost,
+    S3S3Error,
+    StoreError,
+    StoreRefused,
+    shown_key,
+)
 from ..model import Endpoint, Outcome, Proof, Result, md5_of_etag
 from ..monitoring.log import log_fields
 from ..s3 import (
@@ -98,6 +107,21 @@ class DestinationCopy:
             self.record_failure(error, source)
         except Exception as error:  # noqa: BLE001  logged and recorded
             self.record_internal_error(error, "HEAD", source)
+
+    async def look_for_copy(self) -> None:
+        """HEAD the destination, if it permits that; a failure is recorded as the outcome."""
+        try:
+            self.info = await self.store.head(self.key)
+        except AccessDenied:
+            pass
+        except S3S3Error as error:
+            self.record_failure(error)
+        except Exception as error:  # noqa: BLE001  logged and recorded
+            self.record_internal_error(error, "HEAD")
+
+    def has_content(self, md5: str, size_bytes: int) -> bool:
+        """Return whether the last HEAD showed a copy with this MD5 (hex) and size."""
+        return self.info is not None and etag_md5(self.info) == md5 and self.info.size_bytes == size_bytes
 
     def decide(
         self, source: ObjectInfo, source_md5: str | None, destination_md5: str | None,

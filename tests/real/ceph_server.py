@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -136,6 +137,14 @@ class CephServer(StoreServer):
         if not mine:
             raise ServerFailed(f"no tail objects of {key!r} in {tail}")
         self._run("rados", "-p", pool, "rm", *mine)
+
+    def damage(self, key: str, bucket_name: str, content: bytes) -> None:
+        """Replace the bytes of an object of one part, as a failing disk does: its ETag and size stay."""
+        pool, file = "default.rgw.buckets.data", self.folder / "damaged"
+        stats = json.loads(self._run("radosgw-admin", "bucket", "stats", f"--bucket={bucket_name}"))
+        name = f"{stats['marker']}_{key}"
+        file.write_bytes(content)
+        self._run("rados", "-p", pool, "put", name, file)
 
     def _run(self, *command: str | Path) -> str:
         result = subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=60, check=False)

@@ -55,6 +55,43 @@ async def test_bytes_damaged_once_are_reread_and_copied(content: bytes) -> None:
     assert (scene.stored().content, scene.stored().recorded_etag) == (content, None)
 
 
+@pytest.mark.parametrize("content", [TINY, SMALL, BIG], ids=["tiny", "small", "big"])
+@pytest.mark.parametrize("checksum", ["client", "store"])
+async def test_a_copy_that_has_the_etag_survives_a_source_that_returns_other_bytes(
+    content: bytes, checksum: str
+) -> None:
+    scene = Scene(content, destinations=2)
+    scene.source.serves[KEY] = [Object(damaged(content), md5(content))]
+    scene.destination.objects[KEY] = Object(content)
+    for store in scene.destinations:
+        store.settings = {"checksum": checksum}
+
+    for outcome in await scene.copy():
+        assert isinstance(outcome.error, IntegrityError) and outcome.error.retriable
+        assert "the copy at swift-0 has this ETag and is kept" in outcome.reason
+    assert [store.objects for store in scene.destinations] == [{KEY: Object(content)}, {}]
+    assert scene.mismatches() == {"ceph": 1}
+
+
+async def test_a_copy_with_the_etag_of_damaged_content_survives_other_metadata() -> None:
+    scene = Scene()
+    scene.source.serves[KEY] = [Object(damaged(TINY), md5(TINY), {"content-type": "text/plain"})]
+    scene.destination.objects[KEY] = Object(TINY)
+
+    outcome = await scene.outcome(compare=True)
+
+    assert isinstance(outcome.error, IntegrityError)
+    assert (scene.stored().content, scene.destination.requests) == (TINY, ["HEAD"])
+
+
+async def test_a_destination_that_can_only_be_written_gets_content_that_contradicts_its_etag() -> None:
+    scene = Scene(etag=LOOKS_LIKE_AN_MD5)
+    scene.destination.head_error = AccessDenied("no", store="swift-0", operation="HEAD", status=403)
+
+    assert (await scene.outcome()).result is Result.COPIED
+    assert scene.stored().content == TINY
+
+
 async def test_damaged_stream_aborts_the_put_even_if_the_store_ignores_content_md5() -> None:
     scene = Scene()
     scene.source.serves[KEY] = [Object(damaged(BIG), md5(BIG)), Object(damaged(BIG, 0), md5(BIG))]
