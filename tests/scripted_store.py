@@ -24,13 +24,15 @@ class Object:
     recorded_etag: str | None = None
     recorded_headers: str | None = None
     size_bytes: int | None = None
+    modified_ms: int = 0
 
     def info(self, key: str) -> ObjectInfo:
         size_bytes = len(self.content) if self.size_bytes is None else self.size_bytes
         etag = self.etag or hashlib.md5(self.content).hexdigest()
         return ObjectInfo(
-            key, size_bytes, etag, 0, dict(self.headers), self.encrypted, self.recorded_etag, self.recorded_headers
-        )
+            key, size_bytes, etag, self.modified_ms, dict(self.headers), self.encrypted, self.recorded_etag,
+            self.recorded_headers,
+        )  # fmt: skip
 
 
 class ScriptedStream:

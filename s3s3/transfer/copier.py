@@ -208,7 +208,7 @@ class ObjectCopy(ObjectWrite):
                 is_compared = any(copy.decision is not None for copy in pending)
                 if self.compare_large and stream.info.size_bytes > MAX_UNCOMPARED_BYTES and not is_compared:
                     # Where nothing but reading the copy can prove it equal, writing it again costs no more.
-                    await self._compare_opened(pending, (stream, None), reads_contents=False)
+                    await self._compare_opened(pending, (stream, None), is_notified=True)
                 else:
                     await self._copy_large(pending, stream, is_reread)
                 return
@@ -232,16 +232,17 @@ class ObjectCopy(ObjectWrite):
 
     async def _compare_opened(
         self, pending: Sequence[DestinationCopy], opened: tuple[ObjectStream, bytes | None],
-        *, reads_contents: bool = True,
+        *, is_notified: bool = False,
     ) -> None:  # fmt: skip
         stream, _ = opened
         async with stream:
             verify_md5 = self.source.endpoint.verify_md5
-            await self.run_all([copy.compare(stream.info, verify_md5) for copy in pending], self._any_compared)
+            comparisons = [copy.compare(stream.info, verify_md5, is_notified=is_notified) for copy in pending]
+            await self.run_all(comparisons, self._any_compared)
             for copy in pending:
                 if copy.outcome is None and copy.decision is None:
                     copy.record_too_slow("HEAD")
-            unclear = [copy for copy in still_open(pending) if reads_contents and copy.decision is NEEDS_CONTENT]
+            unclear = [copy for copy in still_open(pending) if not is_notified and copy.decision is NEEDS_CONTENT]
             if differing := [copy for copy in still_open(pending) if copy not in unclear]:
                 await self.copy(differing, opened)  # first: reading the contents of the others may take long
         if unclear:

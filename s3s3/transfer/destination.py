@@ -46,6 +46,9 @@ AttributeHeaders: TypeAlias = Callable[[Endpoint], Awaitable[dict[str, str]]]
 LeaseCheck: TypeAlias = Callable[[], None]
 
 
+#: A copy seems to be older than its source by up to this much: Ceph rounds dates down to seconds, and Swift up.
+DATE_ROUNDING_MS = 1000
+
 #: Reason, or its last part, of a copy without a proof.
 UNPROVEN_COPY = "the store returned no ETag, so nothing proves the copy"
 
@@ -97,14 +100,25 @@ class DestinationCopy:
         """Whether the object is written without something that the store refused."""
         return bool(self.unrecorded) or self.lost_redirect
 
-    async def compare(self, source: ObjectInfo, source_verify_md5: bool) -> None:
-        """HEAD the destination and decide; an equal copy or a failure is recorded as the outcome."""
+    async def compare(self, source: ObjectInfo, source_verify_md5: bool, *, is_notified: bool = False) -> None:
+        """HEAD the destination and decide; an equal copy or a failure is recorded as the outcome.
+
+        `is_notified`: the source's object is new, and could be copied without a HEAD. So an equal copy that is older is
+        written again: the HEAD may show the past (a cache, a replica that is behind), in which the source was this
+        before. So is one that may not be read.
+        """
         try:
             self.info = await self.store.head(self.key)
             self.verify_md5 = source_verify_md5 or self.store.endpoint.verify_md5
             self.decide(source, etag_md5(source), etag_md5(self.info) if self.info else None)
+            is_older = self.info is not None and self.info.modified_ms < source.modified_ms - DATE_ROUNDING_MS
+            if is_notified and is_older and self.outcome is not None:
+                self.decision, self.outcome = COPY_UNPROVEN, None
         except S3S3Error as error:
-            self.record_failure(error, source)
+            if is_notified and isinstance(error, AccessDenied):
+                self.decision = COPY_UNPROVEN
+            else:
+                self.record_failure(error, source)
         except Exception as error:  # noqa: BLE001  logged and recorded
             self.record_internal_error(error, "HEAD", source)
 

@@ -66,7 +66,8 @@ class ServerSideCopier:
         is_md5 = md5_of_etag(source.etag) is not None
         able = [copy for copy in able if self._is_able(copy.store.name, is_md5, source.size_bytes)]
         if compare or (compare_large and source.size_bytes > MAX_UNCOMPARED_BYTES):
-            await gather_or_cancel(copy.compare(source, self._source.endpoint.verify_md5) for copy in able)
+            verify_md5 = self._source.endpoint.verify_md5
+            await gather_or_cancel(copy.compare(source, verify_md5, is_notified=not compare) for copy in able)
         differing = [copy for copy in able if copy.outcome is None and copy.decision is not NEEDS_CONTENT]
         await gather_or_cancel(self._copy(copy, source, is_md5, check_lease) for copy in differing)
 

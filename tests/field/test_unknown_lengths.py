@@ -6,10 +6,7 @@ import asyncio
 import dataclasses
 import gzip
 import hashlib
-import os
 import random
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,14 +19,13 @@ from s3s3.errors import IntegrityError
 from s3s3.model import Endpoint, Outcome, Result, Route
 from s3s3.monitoring.metrics import Metrics
 from s3s3.s3 import Store, Timeouts
-from s3s3.scripts.demo.servers import free_ports, is_listening
+from s3s3.scripts.demo.servers import free_ports
 from s3s3.transfer.budget import MAX_IN_MEMORY_BYTES, MAX_SMALL_BYTES, CopyBudget
 from s3s3.transfer.copier import Copier
 from s3s3.transfer.route_stores import RouteStores, opened
 from s3s3.transfer.unsized_body import spool_body
-from tests.conftest import missing
+from tests.field.nginx import running_nginx
 from tests.field.workplace import SETTINGS
-from tests.integration.commands import eventually
 from tests.real.ceph_server import CephServer
 from tests.s3.raw_server import RawServer, ReceivedRequest, Script, response
 
@@ -40,11 +36,6 @@ SIZES = pytest.mark.parametrize("size_bytes", [0, 69, MAX_SMALL_BYTES + 1, MAX_I
 #: As an ingress or a web server is configured before a gateway. `sub_filter` clears Content-Length and ETag of what it
 #: could change, of GET and HEAD.
 NGINX = """
-daemon off; worker_processes 1; pid {folder}/pid; {user}
-events {{}}
-http {{
-    {temp_paths}
-    access_log off;
     server {{
         listen 127.0.0.1:{gunzip_port};
         gunzip on;
@@ -56,7 +47,6 @@ http {{
         sub_filter "http://internal.example.org" "https://www.example.org";
         location / {{ proxy_pass http://127.0.0.1:{store_port}; proxy_set_header Host $http_host; }}
     }}
-}}
 """
 
 
@@ -69,24 +59,10 @@ class Nginx:
 @pytest.fixture
 def nginx(ceph: CephServer, tmp_path: Path) -> Iterator[Nginx]:
     """An nginx before Ceph."""
-    found = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if found is None:
-        missing("nginx is not installed (apt-get install nginx-light)")
     ports = Nginx(*free_ports(2))
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    (tmp_path / "nginx.conf").write_text(
-        NGINX.format(
-            folder=tmp_path, user="user root;" if os.geteuid() == 0 else "", store_port=ceph.port,
-            temp_paths=" ".join(f"{kind}_temp_path {tmp_path / kind};" for kind in kinds), **dataclasses.asdict(ports),
-        )
-    )  # fmt: skip
-    process = subprocess.Popen([found, "-p", tmp_path, "-c", tmp_path / "nginx.conf", "-e", tmp_path / "error.log"])
-    try:
-        eventually(lambda: is_listening(ports.gunzip_port) and is_listening(ports.filter_port), "nginx serves")
+    servers = NGINX.format(store_port=ceph.port, **dataclasses.asdict(ports))
+    with running_nginx(tmp_path, servers, ports.gunzip_port, ports.filter_port):
         yield ports
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def compressible(size_bytes: int) -> bytes:

@@ -163,10 +163,11 @@ def notified(*, lane: Lane = Lane.FRESH) -> Job:
     return Job(KEY, ("swift-0", "swift-1"), lane, unconditional=True)
 
 
-async def run(scene: Scene, job: Job) -> list[Outcome]:
+async def run(scene: Scene, job: Job, *, server_side: bool = False) -> list[Outcome]:
     stores = {store.name: store for store in scene.destinations}
     copier = Copier(
         scene.source, scene.budget, metrics=Metrics(), route="default", destinations=stores,  # type: ignore[arg-type]
+        server_side=stores if server_side else (),
     )  # fmt: skip
     return await copier.copy_job(job, ("swift-0", "swift-1"), lambda: None)
 
@@ -204,6 +205,31 @@ async def test_a_larger_object_with_other_content_or_metadata_is_copied() -> Non
         (Result.COPIED, "etag"),
         (Result.COPIED, "metadata"),
     ]
+
+
+@pytest.mark.parametrize("server_side", [False, True])
+@pytest.mark.parametrize(("age_ms", "result"), [(-5000, "same"), (0, "same"), (1000, "same"), (2000, "copied")])
+async def test_an_equal_copy_that_is_older_than_the_source_is_written_again(
+    age_ms: int, result: str, server_side: bool
+) -> None:
+    # What a HEAD shows may be of the past (a cache, a replica that is behind): then the source was this before, too.
+    scene = Scene(LARGE, destinations=2, modified_ms=100_000)
+    for store in scene.destinations:
+        store.objects[KEY] = Object(LARGE, modified_ms=100_000 - age_ms)
+        store.copies = lambda: Object(LARGE)
+    outcomes = await run(scene, notified(), server_side=server_side)
+    assert [outcome.result for outcome in outcomes] == [result] * 2
+    written = {"same": [], "copied": ["COPY" if server_side else "PUT"]}[result]
+    assert [store.requests for store in scene.destinations] == [["HEAD", *written]] * 2
+
+
+async def test_a_larger_object_is_copied_to_a_destination_that_denies_reads() -> None:
+    scene = Scene(LARGE, destinations=2)
+    for store in scene.destinations:
+        store.head_error = AccessDenied("no", store=store.name, operation="HEAD", status=403)
+    outcomes = await run(scene, notified())
+    assert [outcome.result for outcome in outcomes] == [Result.COPIED] * 2
+    assert [store.requests for store in scene.destinations] == [["HEAD", "PUT"]] * 2
 
 
 async def test_a_forced_copy_of_a_larger_object_does_not_compare() -> None:
