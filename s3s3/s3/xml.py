@@ -29,8 +29,13 @@ def parse(text: str) -> Element:
 
     parser = DefusedXMLParser(target=TreeBuilder(), encoding="utf-8", forbid_dtd=True)
     try:
-        for start in range(0, len(text), _FED_CHARACTERS):  # in between, other threads run: expat keeps the GIL
-            parser.feed(text[start : start + _FED_CHARACTERS].encode())
+        start, size, parsed_bytes = 0, _FED_CHARACTERS, -1
+        while start < len(text):  # in between, other threads run: expat keeps the GIL
+            parser.feed(text[start : start + size].encode())
+            start += size
+            # Expat before 2.6 reads a token that is not complete again from its start: quadratic time without doubling.
+            before_bytes, parsed_bytes = parsed_bytes, parser.parser.CurrentByteIndex
+            size = _FED_CHARACTERS if parsed_bytes > before_bytes else 2 * size
         root: Element = parser.close()
     except DTDForbidden as error:
         raise UnexpectedResponse("the XML of the response has a DTD, which s3s3 does not accept") from error
