@@ -271,9 +271,11 @@ def _address_advice(endpoint: Endpoint, status: int, headers: Mapping[str, str],
     if not 300 <= status < 400:
         return ""
     location = readable(error_body.endpoint or headers.get("location", ""), endpoint)
-    if not endpoint.is_secure and location.lower().startswith("https://"):
+    to_https = not endpoint.is_secure and location.lower().startswith("https://")
+    if to_https and re.match(rf"https://{re.escape(endpoint.host or '')}(?=[:/]|$)", location, re.IGNORECASE):
         return f"the store redirects to {location}: set is_secure = true in {table}, and port if it differs"
-    return f"the store redirects{f' to {location}' if location else ''}: set host or region in {table}"
+    advice = f"set host or region in {table}{', and is_secure = true' if to_https else ''}"
+    return f"the store redirects{f' to {location}' if location else ''}: {advice}"
 
 
 _NAMES_TLS = re.compile(r"\b(https|ssl|tls)\b", re.IGNORECASE).search

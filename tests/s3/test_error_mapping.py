@@ -176,6 +176,11 @@ async def test_a_403_to_head_may_concern_one_object_only() -> None:
             "to http://other.example.org/: set host or region in",
         ),
         (
+            response(302, location="https://status.example.org/"),
+            {},
+            "to https://status.example.org/: set host or region in [destination-raw], and is_secure = true",
+        ),
+        (
             response(301, b"<Error><Code>PermanentRedirect</Code><Endpoint>s3.example.org</Endpoint></Error>"),
             {},
             "to s3.example.org: set host or region in",
@@ -390,7 +395,7 @@ Reason: You're speaking plain HTTP to an SSL-enabled server port.<br /></p></bod
         (400, {}, b"Client sent an HTTP request to an HTTPS server.\n"),
         (400, {}, APACHE_PAGE),
         (426, {"upgrade": "TLS/1.0"}, b"TLS is required"),
-        (301, {"location": "https://ceph.example.org/bucket/key"}, b""),
+        (301, {"location": "https://127.0.0.1/bucket/key"}, b""),
     ],
     ids=["nginx", "Go", "Apache", "upgrade", "redirect"],
 )  # fmt: skip
