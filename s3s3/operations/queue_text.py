@@ -29,7 +29,8 @@ def circuit_text(circuit: Circuit, now_ms: int) -> str:
     if circuit.is_paused:
         return f"parked since {circuit.store} is paused"
     probe = f", next probe at {_ahead(circuit.probe_at_ms, now_ms)}" if circuit.probe_at_ms else ""
-    return f"parked until {circuit.store} works again: {circuit.reason}{probe}"
+    reason = circuit.reason.removeprefix(f"{circuit.store}: ")
+    return f"parked until {circuit.store} works again, down since {_ago(circuit.since_ms, now_ms)}: {reason}{probe}"
 
 
 def _phase_text(record: KeyRecord, now_ms: int) -> str:

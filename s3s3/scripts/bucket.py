@@ -278,6 +278,6 @@ def _print_summaries(
             keys = count_noun(summary.queued_keys, "key")
             console.print(f"{title}: {keys} left on the queue, for listeners or the next s3s3 bucket")
         for step in steps[summary.route]:
-            console.print(f"{title}: next: {step}")
+            console.print(f"{title}: next: {step}", soft_wrap=True)  # a command can be copied
     if not ended:
         console.print("interrupted: not everything was compared; run it again")

@@ -15,7 +15,7 @@ from ..queue.connection import connect
 from ..tasks import run_async
 from . import cli, command
 from .key_input import keys_from_arguments
-from .output import print_indented, printable, printable_key
+from .output import print_command, print_indented, printable, printable_key
 from .selection import add_route_option, select_routes
 
 
@@ -94,7 +94,7 @@ def _print_route(route: RouteExplanation) -> None:
     print_indented(f"queue: {printable(route.queue.text if route.queue else route.queue_error or '')}", 2)
     print_indented(f"log: grep {route.log_id} shows every line about this object", 2)
     for step in route.next_steps:
-        print_indented(f"next: {step}", 2)
+        print_command(f"next: {step}", 2)
 
 
 def _print_object(role: str, state: ObjectState) -> None:

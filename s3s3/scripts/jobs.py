@@ -25,7 +25,7 @@ from ..queue.records import Circuit, KeyRecord, KeyState, Records, list_keys
 from ..queue.redis_queue import RedisJobQueue
 from ..tasks import run_async
 from . import cli, command
-from .output import print_indented, print_table, printable, printable_key
+from .output import print_command, print_indented, print_table, printable, printable_key
 from .selection import add_selection, complete_dead_letters, connected_queues, destinations_of, select_routes
 
 log = logging.getLogger(__name__)
@@ -240,7 +240,7 @@ async def _read(arguments: argparse.Namespace, route: Route, jobs: RedisJobQueue
     parked = {
         store: (await page(KeyState.PARKED, store=store)).records
         for store, count in stats.parked.items()
-        if count and store in (route.source.name, *wanted)
+        if store in (route.source.name, *wanted) and (count or store in stats.circuits)
     }
     failures = [
         each for each in (await History(jobs.client, jobs.prefix).read()).failures if each.destination in wanted
@@ -309,9 +309,10 @@ def _print_waiting(found: Found) -> None:
     for store, parked in found.parked.items():
         circuit = circuits.get(store)
         why = circuit_text(circuit, now_ms) if circuit else f"parked until {store} has a free slot"
-        print(f"\n{count_noun(found.stats.parked[store], 'key')} {printable(why)}:")
+        print()
+        print_indented(f"{count_noun(found.stats.parked[store], 'key')} {printable(why)}:", 0)
         if circuit is not None and circuit.is_paused:
-            print_indented(f"resume: s3s3 jobs resume --route {found.route.name} --destination {store}", 2)
+            print_command(f"resume: s3s3 jobs resume --route {found.route.name} --destination {store}", 2)
         for record in parked.records:
             print_indented(printable_key(record.key), 2)
         _print_more(found.stats.parked[store] - len(parked.records))
@@ -339,11 +340,11 @@ def _print_groups(found: Found, destination: str) -> None:
         more = ", ..." if group.count > len(group.keys) else ""
         print_indented(f"{times}: {', '.join(map(printable_key, group.keys))}{more}", 6)
     where = f"--route {found.route.name} --destination {_quoted(destination)}"
-    print_indented(f"every key: s3s3 jobs --keys {where}", 2)
+    print_command(f"every key: s3s3 jobs --keys {where}", 2)
     if destination == DeadLetter.MESSAGES:
-        print_indented(f"after the producer is fixed: s3s3 jobs drop --all {where}", 2)
+        print_command(f"after the producer is fixed: s3s3 jobs drop --all {where}", 2)
     else:
-        print_indented(f"after the cause is fixed: s3s3 jobs retry --all {where}, or --reason TEXT", 2)
+        print_command(f"after the cause is fixed: s3s3 jobs retry --all {where}, or --reason TEXT", 2)
 
 
 def _print_letters(found: Found, destination: str) -> None:
@@ -373,4 +374,4 @@ def _state(name: str, stats: QueueStats) -> str:
     reason = stats.circuits.get(name)
     if reason is None:
         return "dead letters" if stats.dead_letters.get(name) else "ok"
-    return "paused" if reason == PAUSED else f"down: {printable(reason)}"
+    return "paused" if reason == PAUSED else "down"

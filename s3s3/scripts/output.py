@@ -51,6 +51,11 @@ def print_indented(text: str, indent: int) -> None:
         print(f"{'':{indent}}{text}")
 
 
+def print_command(text: str, indent: int) -> None:
+    """Print a text that ends with a command, without line breaks in it: it can be copied from a terminal."""
+    print(f"{'':{indent}}{text}")
+
+
 def printable(text: str) -> str:
     """Return a text from outside, such as a key, without control characters."""
     return text if text.isprintable() and text.strip() == text else repr(text)

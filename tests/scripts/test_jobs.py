@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import os
+import pty
 import re
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -102,7 +107,10 @@ def test_the_list_shows_paused_and_unavailable_stores(config: Path, redis_url: s
     done = run(main, "--config", config)
     assert done.out.startswith("route default: PAUSED; 0 pending")
     rows = {line.split()[0]: line for line in done.out.splitlines() if line.startswith("dest-")}
-    assert rows["dest-ceph"].endswith("down: nothing listens on 127.0.0.1:9")
+    assert rows["dest-ceph"].endswith("  down")
+    reason = "0 keys parked until dest-ceph works again, down since .*: nothing listens on 127.0.0.1:9, next probe at"
+    assert re.search(reason, done.out)
+    assert "0 keys parked since dest-swift is paused:" in done.out
     assert rows["dest-swift"].endswith("  paused")
 
 
@@ -179,8 +187,8 @@ def test_a_key_that_waits_is_listed_with_why_and_until_when(config: Path, redis_
     with_jobs(redis_url, do)
     text = run(main, "--config", config).out
     at = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
-    down = "1 key parked until dest-swift works again: nothing listens on 127.0.0.1:9, next probe at"
-    assert re.search(rf"^{down} {at} \(in [^)]+\):\n  parked$", text, re.MULTILINE)
+    down = rf"1 key parked until dest-swift works again, down since {at} \([^)]+ ago\): nothing listens on 127.0.0.1:9"
+    assert re.search(rf"^{down}, next probe at {at} \(in [^)]+\):\n  parked$", text, re.MULTILINE)
     assert re.search(r"^1 key parked until dest-ceph has a free slot:\n  no slot$", text, re.MULTILINE)
     assert (
         "1 key parked since source is paused:\n  resume: s3s3 jobs resume --route default --destination source" in text
@@ -333,3 +341,30 @@ def test_a_negative_limit_is_wrong_usage(config: Path) -> None:
 
 def test_an_unreachable_redis_exits_with_3(tmp_path: Path) -> None:
     assert run(main, "--config", config_file(tmp_path, "redis://127.0.0.1:9/0")).status == 3
+
+
+def test_on_a_terminal_texts_are_wrapped_and_commands_are_not(config: Path, redis_url: str) -> None:
+    dead_letter(redis_url, "k", reason="403 AccessDenied: " + "the owner must permit it " * 4)
+    terminal, other_end = pty.openpty()
+    command = [sys.executable, "-m", "s3s3", "jobs", "--config", str(config)]
+    with os.fdopen(terminal, "rb", buffering=0) as output:
+        environment = {**os.environ, "COLUMNS": "60"}
+        with subprocess.Popen(command, stdin=other_end, stdout=other_end, env=environment) as process:
+            os.close(other_end)
+            text = b""
+            while part := _read(output):
+                text += part
+        assert process.returncode == 0
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text.decode()).splitlines()
+    assert [line for line in lines if len(line) > 60] == [
+        "  every key: s3s3 jobs --keys --route default --destination dest-ceph",
+        "  after the cause is fixed: s3s3 jobs retry --all --route default --destination dest-ceph, or --reason TEXT",
+    ]
+    assert "the owner must" in text.decode()
+
+
+def _read(output: io.FileIO) -> bytes:
+    try:
+        return output.read(4096) or b""
+    except OSError:  # EIO: the other end is closed
+        return b""
