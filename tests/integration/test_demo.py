@@ -14,7 +14,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+import redis
 
+from s3s3.config import DEFAULT_ROUTE
+from s3s3.model import Endpoint, Lane, Route
+from s3s3.queue.base import JobRequest
+from s3s3.queue.connection import connected
+from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.scripts import demo
 from s3s3.scripts.demo.environment import Environment, check_installed
 from s3s3.scripts.demo.objects import LARGE_SIZES_BYTES, ODD_NAMES, first_samples, real_files
@@ -23,6 +29,7 @@ from s3s3.scripts.demo.servers import ServerMissing
 from s3s3.scripts.demo.tour import MIN_OBJECTS, tour
 from tests.conftest import missing
 from tests.integration.commands import command, eventually
+from tests.queue.factories import DESTINATIONS, RETRY_LATER, claim_one
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -125,6 +132,23 @@ def test_everything_is_verified_and_nothing_is_left_behind(start: Callable[..., 
     assert f"{MORE_OBJECTS} keys published; 0 of them were delivered." in shown.output
     assert f"{2 * count} copies verified" in shown.output
     shown.assert_nothing_is_left()
+
+
+@pytest.mark.real
+async def test_it_counts_the_keys_of_both_lanes_and_those_that_wait(redis_url: str) -> None:
+    route = Route(DEFAULT_ROUTE, Endpoint("source", "s"), tuple(Endpoint(name, name) for name in DESTINATIONS))
+    async with connected(redis_url) as client:
+        jobs = RedisJobQueue.of(client, route, 5.0)
+        await jobs.enqueue([JobRequest("waiting", DESTINATIONS)], Lane.FRESH)
+        job = await claim_one(jobs)
+        await jobs.finish(job, dict.fromkeys(job.destinations, RETRY_LATER))
+        await jobs.enqueue([JobRequest("running", DESTINATIONS)], Lane.BULK)
+        await claim_one(jobs)
+        await jobs.enqueue([JobRequest("fresh", DESTINATIONS)], Lane.FRESH)
+        await jobs.enqueue([JobRequest("bulk", DESTINATIONS)], Lane.BULK)
+    environment = object.__new__(Environment)
+    environment._client = redis.Redis.from_url(redis_url)
+    assert environment.queue() == (4, 1)
 
 
 @pytest.mark.real
