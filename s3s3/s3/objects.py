@@ -208,7 +208,7 @@ def _day_ms(year: str, month: str, day: str) -> int:
 
 def http_date_ms(text: str) -> int | None:
     """Parse an HTTP date ("Tue, 06 Oct 2026 03:09:27 GMT", RFC 9110 5.6.7) or another date; None if it is not one."""
-    if not text.isascii():  # int would accept other digits
+    if not text or not text.isascii():  # int would accept other digits
         return None
     try:
         day_ms = _day_ms(text[12:16], text[8:11], text[5:7])

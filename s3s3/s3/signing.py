@@ -240,7 +240,7 @@ class SignerV2:
         if self._token:
             headers = {**headers, **self._token}
         amz_names = [name for name in headers if name.startswith("x-amz-")]
-        amz = "".join([f"{name}:{headers[name].strip(_BLANK)}\n" for name in sorted(amz_names)])
+        amz = "".join([f"{name}:{headers[name].strip(_BLANK)}\n" for name in sorted(amz_names)]) if amz_names else ""
         md5, content_type = headers.get("content-md5", ""), headers.get("content-type", "").strip(_BLANK)
         resource = target.resource
         if target.query:
