@@ -157,6 +157,8 @@ WORST = [
     Repeated(b'"'), Repeated(b'{"Type":"Notification","Message":"'), Repeated(b"a="), Repeated(b"<Contents>"),
     Repeated(b"<Checksum></Checksum>", b"<ListBucketResult><Contents><Key>k</Key><LastModified></LastModified>"
              b"<ETag></ETag>"),
+    Repeated(b"a", b"<"), Repeated(b"> ", b"<!--"), Repeated(b"> ", b"<?a "), Repeated(b"> ", b"<a b='"),
+    Repeated(b"> ", b"<ListBucketResult><![CDATA["), Repeated(b"> ", b"<ListBucketResult><Key a='"),
     Repeated(b"<Error><Code>A</Code>"), Repeated(b" a='1'", b"<Error"), Repeated(b"\xc4\xb0"), Repeated(b"\xff"),
 ]  # fmt: skip
 

@@ -206,7 +206,7 @@ def test_damaged_copies_are_found(
         "dest-rclone: 'stray' should not be there",
     ):
         assert problem in unwrapped
-    assert "verified" not in unwrapped
+    assert "Nothing lost" not in unwrapped
     assert not any(folder.exists() for folder in seen[0].folders)
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
