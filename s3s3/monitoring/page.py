@@ -95,11 +95,12 @@ class Page:
             for destination, some in view.groups.items()
             if some
         ]
+        known_ms = state.read_ms if state.error else 0
         return {
             "summary": self._render("summary", problems=state.problems(), warnings=state.warnings()),
-            "routes": self._render("routes", views=views),
-            "processes": self._render("processes", processes=list(_processes(views))),
-            "dead-letters": self._render("dead-letters", destinations=groups),
+            "routes": self._render("routes", views=views, known_ms=known_ms),
+            "processes": self._render("processes", processes=list(_processes(views)), known_ms=known_ms),
+            "dead-letters": self._render("dead-letters", destinations=groups, known_ms=known_ms),
         }
 
     def _render(self, name: str, **values: Any) -> str:

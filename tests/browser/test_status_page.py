@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
+from s3s3.scripts.demo.redis_server import RedisServer
 from s3s3.scripts.demo.servers import ServerMissing, free_ports
 from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.browser.chromium import launched
@@ -246,6 +247,20 @@ def check_it_is_accessible(page: Page) -> None:
 
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
+
+
+def test_without_redis_the_last_known_state_is_marked(
+    browser: Browser, setup: Setup, redis_server: RedisServer
+) -> None:
+    setup.publish(b"\xff no key")
+    with page_of(browser, setup.url) as page:
+        page.locator("#dead-letters li", has_text="no key").wait_for()
+        redis_server.kill()
+        page.locator("#routes", has_text="Last known state, of").wait_for()
+        assert "no key" in page.inner_text("#dead-letters")
+        check_it_is_accessible(page)
+        redis_server.start()
+        page.locator("#routes .last-known").wait_for(state="detached")
 
 
 def test_it_is_readable_on_a_phone_and_in_dark_mode(browser: Browser, setup: Setup) -> None:

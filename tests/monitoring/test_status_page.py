@@ -253,10 +253,13 @@ async def test_without_redis_the_last_known_state_is_shown(
 ) -> None:
     async with visiting(client) as session:
         await dead_letter(jobs, "known")
-        assert "known" in await page(session)
+        text = words(await page(session))
+        assert "known" in text
+        assert "Last known state" not in text
         redis_server.stop()
         await asyncio.sleep(0.1)
         text = words(await page(session))
+        assert text.count("Last known state, of 20") == 3, "routes, dead letters and processes are marked"
         assert "Redis cannot be reached" in text
         assert re.search(r"the last known state, of 20\d\d-[^,]* UTC, is shown", text)
         assert "refused: known" in text
