@@ -55,7 +55,7 @@ def command_line() -> cli.CommandParser:
         cli.OK: "every object is proven to be equal at every destination",
         cli.SOME_FAILED: "some objects failed, a dry run found differences, deletions were withheld, or the run was "
         "interrupted",
-        cli.OUT_OF_REACH: "a source or Redis is unreachable, or refuses access",
+        cli.OUT_OF_REACH: "a store or Redis is unreachable, or refuses access",
     })  # fmt: skip
     add_route_option(parser)
     parser.add_argument("--source-bucket", metavar="B", help="use this source bucket instead of the configured one")

@@ -37,6 +37,7 @@ RUN_ELSEWHERE = {
     ("swift.md", "sh"): "tests/integration/test_least_privilege.py",
     ("mirror.md", "toml"): "tests/integration/test_mirror_howto.py",
     ("mirror.md", "sh"): "tests/integration/test_mirror_howto.py",
+    ("tutorial.md", "console"): "tests/integration/test_tutorial.py",
     ("deletions.md", "console"): "tests/integration/test_deletions_howto.py",
     ("rclone.md", "console"): "tests/integration/test_rclone_howto.py",
     ("runbooks.md", "console"): "tests/monitoring/test_runbooks.py",
