@@ -4,7 +4,7 @@ size, ETag                                    how the object is copied
 up to 256 KiB                                 read with the GET, written from memory: `ObjectCopy.copy`
 up to 4 MiB                                   read into memory, within the budget
 larger, ETag is an MD5                        streamed: each chunk is sent while the next one is read
-over 1 MiB, verified by the stores            moved by the kernel if possible: `ObjectStream.can_be_spliced`
+over 512 KiB, verified by the stores          moved by the kernel if possible: `ObjectStream.can_be_spliced`
 larger, ETag is not an MD5                    spooled to a temporary file, then written
 over 5 GiB, or over `multipart_threshold`     in parts (`multipart_upload`) if allowed, else refused unread
 

@@ -19,7 +19,7 @@ from .verification import ChecksumKnowledge, is_store_verified
 CHUNK_BYTES = 256 * 1024
 
 #: Up to this size a copy through memory takes less CPU time than the system calls of `s3.transport.splice`.
-MIN_SPLICED_BYTES = 1024 * 1024
+MIN_SPLICED_BYTES = 512 * 1024
 
 
 @dataclass(eq=False)

@@ -48,7 +48,7 @@ SHARE = 1 / 1000
 """Of a long run, for each of these."""
 
 SETTINGS = WorkerSettings(concurrency=8, max_attempts=8, lease_s=5, spool_dir=Path(), spool_bytes=64 * MIB)
-SIZES_BYTES = {"small": 4 * KIB, "in memory": MIB, "streamed": 5 * MIB}
+SIZES_BYTES = {"small": 4 * KIB, "in memory": 512 * KIB, "streamed": 5 * MIB}
 
 
 @dataclass

@@ -25,6 +25,8 @@ from .framing import EMPTY_BODY, HEAD_LIMIT_BYTES, Body, Head, ParseHead, body_o
 from .limits import RateWindow, Timeouts
 
 _READ_AHEAD_BYTES = 512 * 1024
+#: A body with more than this left is not read before `read` asks for it: the kernel may be able to move it.
+_UNREAD_BYTES = 256 * 1024
 _WRITE_BUFFER_BYTES = 256 * 1024
 _SMALL_BODY_BYTES = 64 * 1024
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -431,7 +433,11 @@ class Connection(asyncio.Protocol):
         if self._body.ended or self._buffered_bytes >= self._wanted_bytes:
             if self._waiter is not None:
                 self._wake()
-            if not self._body.ended and self._buffered_bytes > _READ_AHEAD_BYTES and not self._reading_paused:
+            if self._body.ended or self._reading_paused:
+                return
+            if self._buffered_bytes > _READ_AHEAD_BYTES or (
+                not self._wanted_bytes and self._body.left_bytes > _UNREAD_BYTES
+            ):
                 self.transport.pause_reading()
                 self._reading_paused = True
 

@@ -157,21 +157,21 @@ class Body:
     """
 
     def __init__(self, length: int) -> None:
-        self._left = length
+        self.left_bytes = length
         self.ended = length == 0
 
     def feed(self, raw: bytes) -> bytes:
         """Return the content in `raw`. Raises ValueError if it is more than was announced."""
-        self._left -= len(raw)
-        if self._left < 0:
+        self.left_bytes -= len(raw)
+        if self.left_bytes < 0:
             raise ValueError(_TOO_LONG)
-        self.ended = self._left == 0
+        self.ended = self.left_bytes == 0
         return raw
 
     def skip(self, size_bytes: int) -> None:
         """Count bytes of a body of known length that were received without `feed`."""
-        self._left -= size_bytes
-        self.ended = self._left == 0
+        self.left_bytes -= size_bytes
+        self.ended = self.left_bytes == 0
 
     def close(self) -> None:
         """The peer has closed the connection, which ends an `UntilClose` body only."""
@@ -199,7 +199,7 @@ class Chunked(Body):
 
     def __init__(self) -> None:
         super().__init__(-1)
-        self._left = 0  # of the current chunk, including the line end after it
+        self.left_bytes = 0  # of the current chunk, including the line end after it
         self._partial_line = b""
         self._in_trailer = False
         self._trailer_bytes = 0
@@ -212,10 +212,10 @@ class Chunked(Body):
         while at < len(raw):
             if self.ended:
                 raise ValueError(_TOO_LONG)
-            if self._left > 2:
-                chunk = raw[at : at + self._left - 2]
+            if self.left_bytes > 2:
+                chunk = raw[at : at + self.left_bytes - 2]
                 content.append(chunk)
-                self._left -= len(chunk)
+                self.left_bytes -= len(chunk)
                 at += len(chunk)
                 continue
             end = raw.find(b"\n", at, at + _MAX_CHUNK_LINE_BYTES)
@@ -237,16 +237,16 @@ class Chunked(Body):
             if self._trailer_bytes > HEAD_LIMIT_BYTES:
                 raise ValueError("a trailer that does not end")
             return
-        if self._left:
+        if self.left_bytes:
             if line:
                 raise ValueError("a chunk that is longer than its size")
-            self._left = 0
+            self.left_bytes = 0
             return
         digits = line.partition(b";")[0].rstrip(b" \t")
         if not _CHUNK_SIZE.fullmatch(digits):
             raise ValueError("a chunk size that is not a number")
         size = int(digits, 16)
-        self._left = size + 2 if size else 0
+        self.left_bytes = size + 2 if size else 0
         self._in_trailer = size == 0
 
 
