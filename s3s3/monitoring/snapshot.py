@@ -161,7 +161,8 @@ class RouteView:
         if self.gap is not None:
             names = ", ".join(store.name for store in self.destinations if store.name not in self.gap.healed)
             cause = "Redis lost its data" if self.gap.age_ms is None else "notifications were missed"
-            yield f"{route}: {cause}, and objects may be missing at {names} until it is backfilled or compared"
+            end = "until a backfill or reconcile closes the gap"
+            yield f"{route}: {cause}, and objects may be missing at {names} {end}"
         if self.last_reconcile:
             for name, error in self.last_reconcile.errors.items():
                 yield f"{route}: the last reconcile could not compare {name}: {error.removeprefix(f'{name}: ')}"

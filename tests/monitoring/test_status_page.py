@@ -136,7 +136,9 @@ async def test_a_gap_and_withheld_deletions_are_problems(client: Redis, jobs: Re
     await jobs.save_reconcile_summary(ReconcileRecord(0, 1, 5, {"swift": {}}, {}, {"swift": 0}, withheld))
     async with visiting(client) as session:
         text = words(await page(session))
-    assert "Redis lost its data, and objects may be missing at swift until it is backfilled or compared" in text
+    assert (
+        "Redis lost its data, and objects may be missing at swift until a backfill or reconcile closes the gap" in text
+    )
     assert "the last reconcile withheld deletions at swift: would delete 9 of 10 objects" in text
 
 
