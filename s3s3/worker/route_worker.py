@@ -111,6 +111,9 @@ class RouteWorker:
                 with suppress(RedisUnavailable):  # tried again in the background
                     await self._checks.refresh(self._checksums)
             await self._worker.run(stopping, drain_s)
+            if self._checksums is not None and self._checksums.refuted:
+                with suppress(RedisUnavailable):  # the next process finds it out by itself
+                    await self._checks.refresh(self._checksums)
 
         beat = self._heartbeat.run
         beating = beat() if self._restarts is None else self._restarts.run("sending heartbeats", beat)

@@ -63,6 +63,25 @@ async def test_its_copies_know_from_the_start_which_destinations_enforce_content
     assert A in seen[0]
 
 
+async def test_a_run_that_ends_soon_takes_back_what_its_copies_have_refuted(client: Redis, jobs: RedisJobQueue) -> None:
+    destination = next(each for each in ROUTE.destinations if each.name == A)
+    checks = StoreChecks(client, ROUTE)
+    await checks.record(destination, enforced=True)
+    known, copies, stop = SimpleNamespace(enforcing=set(), refuted=set()), Copies(), asyncio.Event()
+
+    async def copy(job: Job, destinations: Sequence[str], check_lease: Callable[[], None]) -> list[Outcome]:
+        known.refuted.add(A)
+        return await copies(job, destinations, check_lease)
+
+    await enqueue_fresh(jobs, "k")
+    worker = RouteWorker(ROUTE, jobs, copy, OPTIONS, Metrics(), "bucket", checksums=known)
+    async with running(worker.run(stop, 5.0)) as task:
+        await until_done(jobs)
+        stop.set()
+        await asyncio.wait_for(task, 10)
+    assert not (await checks.load())[A].enforced
+
+
 async def test_it_copies_counts_sends_heartbeats_and_deregisters(client: Redis, jobs: RedisJobQueue) -> None:
     metrics, ended = Metrics(), []
     worker = route_worker(jobs, metrics, is_leader=lambda: True, on_job_end=lambda job, *_: ended.append(job.key))
