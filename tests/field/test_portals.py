@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 import redis
 
+from s3s3.errors import StoreError
+from s3s3.mirror.cache.directory import CacheDirectory
+from s3s3.mirror.cache.downloads import Downloads
+from s3s3.mirror.cache.eviction import DiskSpace
+from s3s3.monitoring.metrics import Metrics
 from s3s3.reconcile import executor
+from s3s3.s3 import Store
 from s3s3.scripts import bucket, check
 from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.faults.kinds import Fault, Respond, anything, getting
@@ -19,6 +25,7 @@ from tests.faults.proxy import Proxy
 from tests.integration.commands import Listener, endpoint_table, eventually, report_lines
 from tests.integration.objects import MIB
 from tests.scripts.command import Done, run
+from tests.waiting import until
 
 pytestmark = pytest.mark.real
 
@@ -205,3 +212,22 @@ def test_notified_keys_wait_while_a_portal_answers_for_the_source(place: Place) 
             eventually(lambda: place.source_proxy.requests["HEAD"], "an attempt at the portal")
             assert place.copies("key") == [b"old", b"old"]
         eventually(lambda: place.copies("key") == [b"new", b"new"], "copies after the portal")
+
+
+@PAGES
+async def test_the_cache_keeps_no_page_in_the_place_of_an_object(place: Place, page: bytes, tmp_path: Path) -> None:
+    place.put("key", b"content")
+    directory, source = CacheDirectory(tmp_path, "bucket"), place.source_proxy.through(place.source)
+    directory.create()
+    async with Store(source) as store:
+        downloads = Downloads(store, directory, DiskSpace(directory, 1, 0.9), Metrics(), "cache")
+        with place.source_proxy.injecting(portal(page)):
+            assert (download := downloads.start("key", "")) is not None
+            await until(lambda: not downloads.running)
+        assert isinstance(download.error, StoreError)
+        assert not download.is_verified
+        assert directory.open("key") is None
+
+        assert (download := downloads.start("key", "")) is not None
+        await until(lambda: not downloads.running)
+        assert download.error is None
