@@ -137,9 +137,12 @@
 
   // -- explain
 
+  // A reason without the store's name at its beginning, which its label has already.
+  const plain = (reason, store) => (reason.startsWith(store + ": ") ? reason.slice(store.length + 2) : reason);
+
   const objectText = (state) => {
     if (state.exists === false) return "does not have it";
-    if (!state.exists) return state.error || "unknown";
+    if (!state.exists) return state.error ? plain(state.error, state.store) : "unknown";
     const parts = [size(state.size_bytes), "ETag " + (state.etag || "none")];
     if (state.modified_ms) parts.push("written " + time(state.modified_ms));
     if (state.error) parts.push(state.error);
@@ -158,9 +161,10 @@
     const facts = element("dl", "explained", fact("source " + route.source.store, objectText(route.source)));
     for (const each of route.destinations) {
       const texts = [objectText(each.object), each.text];
-      if (each.circuit) texts.push(each.circuit === "paused" ? "paused by an operator" : "down: " + each.circuit);
-      if (each.dead_letter) texts.push("dead letter since " + time(each.dead_letter.at_ms) + ": " + each.dead_letter.reason);
-      if (each.last_failure) texts.push("last failure " + time(each.last_failure.at_ms) + ": " + each.last_failure.reason);
+      const reason = (text) => plain(text, each.object.store);
+      if (each.circuit) texts.push(each.circuit === "paused" ? "paused by an operator" : "down: " + reason(each.circuit));
+      if (each.dead_letter) texts.push("dead letter since " + time(each.dead_letter.at_ms) + ": " + reason(each.dead_letter.reason));
+      if (each.last_failure) texts.push("last failure " + time(each.last_failure.at_ms) + ": " + reason(each.last_failure.reason));
       facts.append(fact("destination " + each.object.store, ...texts));
     }
     facts.append(fact("queue", route.queue ? route.queue.text : route.queue_error), fact("id in the log", route.log_id));

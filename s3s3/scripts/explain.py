@@ -108,15 +108,21 @@ def _print_object(role: str, state: ObjectState) -> None:
     else:
         text = "does not have it" if state.exists is False else "unknown"
     if state.error:
-        text = f"{text}: {state.error}"
+        text = f"{text}: {_plain(state.error, state.store)}"
     print_indented(f"{role} {state.store} ({state.address}): {printable(text)}", 2)
 
 
+def _plain(reason: str, store: str) -> str:
+    """Return a reason without the store's name at its beginning, which the line has already."""
+    return printable(reason.removeprefix(f"{store}: "))
+
+
 def _print_failures(each: DestinationExplanation) -> None:
+    store = each.object.store
     if each.circuit is not None:
-        state = "paused by an operator" if each.circuit == "paused" else f"down: {printable(each.circuit)}"
+        state = "paused by an operator" if each.circuit == "paused" else f"down: {_plain(each.circuit, store)}"
         print_indented(f"store: {state}", 4)
     for title, failure in (("dead letter since", each.dead_letter), ("last failure", each.last_failure)):
         if failure is not None:
             attempts = f", {count_noun(failure.attempts, 'attempt')}" if failure.attempts else ""
-            print_indented(f"{title} {time_text(failure.at_ms)}{attempts}: {printable(failure.reason)}", 4)
+            print_indented(f"{title} {time_text(failure.at_ms)}{attempts}: {_plain(failure.reason, store)}", 4)

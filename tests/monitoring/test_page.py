@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -88,3 +89,10 @@ def test_hostile_text_in_any_place_is_shown_as_text(text: str) -> None:
 @given(st.text(st.characters() | st.sampled_from("<>&\"'`{}%=/\\ -!")))
 def test_any_text_in_any_place_is_shown_as_text(text: str) -> None:
     check(text)
+
+
+@pytest.mark.parametrize(("outcomes", "done"), [({}, 0), ({"same": 1, "copied": 2}, 3), ({"same": 9}, 5)])
+def test_the_progress_of_a_reconcile_counts_objects_with_an_outcome(outcomes: dict[str, int], done: int) -> None:
+    view = replace(route_view("a"), current_reconcile=RunningReconcile("host", 7, 1000, 5, outcomes))
+    routes = Page(can_act=True).parts(FleetState([view], 1000))["routes"]
+    assert f'<progress max="5" value="{done}"' in routes
