@@ -26,6 +26,14 @@ def test_a_missing_table_is_a_problem() -> None:
     ]
 
 
+@pytest.mark.parametrize("route", ["", "routes.images."])
+def test_a_destination_with_another_name_is_answered_with_how_names_begin(route: str) -> None:
+    text = SOUND.replace("[source]", f"[{route}source]").replace("[destination]", f"[{route}swift]")
+    missing, unknown = sorted(problems_in(text), key=lambda problem: "unknown" in problem)
+    assert f"no [{route}destination] table: a bucket to copy to; its name must begin with dest" in missing
+    assert f"[{route}swift]: unknown table" in unknown
+
+
 def test_an_unknown_table_is_answered_with_the_most_similar_one() -> None:
     assert only_problem(SOUND + "[pubsubs]") == "[pubsubs]: unknown table; did you mean [pubsub]?"
     assert (
