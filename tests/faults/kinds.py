@@ -39,6 +39,11 @@ def getting(message: Message) -> bool:
     return message.method == "GET" and "?" not in message.target
 
 
+def reading(message: Message) -> bool:
+    """A GET or HEAD of an object."""
+    return message.method in ("GET", "HEAD") and "?" not in message.target
+
+
 def putting(message: Message) -> bool:
     return message.method == "PUT"
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.faults.kinds import Fault, Respond, getting, is_bare
+from tests.faults.kinds import Fault, Respond, getting, is_bare, reading
 from tests.faults.messages import Message, Part, Piece, Towards
 
 if TYPE_CHECKING:
@@ -54,8 +54,9 @@ PAGE_IN_CHUNKS = (
 EMPTY_PAGE = response(200)
 
 NO_SUCH_KEY = response(
-    404, b"<Error><Code>NoSuchKey</Code><Message>its parts are gone</Message></Error>\n", "application/xml"
-)
+    404, b"<Error><Code>NoSuchKey</Code><Message>its parts are gone</Message></Error>\n", "application/xml",
+    x_amz_request_id="tx1",
+)  # fmt: skip
 
 MAINTENANCE: dict[str, bytes] = {
     **{f"{status}": response(status, HTML, location="http://127.0.0.1:1/sorry") for status in (302, 307)},
@@ -108,6 +109,13 @@ class IndexGhost(Respond):
 
     answer: bytes = NO_SUCH_KEY
     of: Callable[[Message], bool] = field(default=getting, kw_only=True)
+
+
+@dataclass(eq=False)
+class LostFile(IndexGhost):
+    """LIST alone shows the object: GET and HEAD say that there is none, as in a Swift that has quarantined its file."""
+
+    of: Callable[[Message], bool] = field(default=reading, kw_only=True)
 
 
 @dataclass(eq=False)

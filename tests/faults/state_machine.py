@@ -26,6 +26,7 @@ from tests.faults.lies import (
     Drip,
     ForeignEncoding,
     IndexGhost,
+    LostFile,
     Maintenance,
     Page,
     TwoLengths,
@@ -80,6 +81,7 @@ SOURCE_FAULTS: dict[str, tuple[Fault, ...]] = {
     "damaging": (Flip(of=getting, share=0.5),),
     "cutting short": (Truncated(share=0.5),),
     "an index of ghosts": (IndexGhost(),),
+    "lost files": (LostFile(),),
     "an index of some ghosts": (IndexGhost(share=0.5),),
 }
 HEALTHY_WITHIN_S = 60.0

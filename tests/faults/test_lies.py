@@ -27,6 +27,7 @@ from tests.faults.lies import (
     Drip,
     ForeignEncoding,
     IndexGhost,
+    LostFile,
     Maintenance,
     Page,
     RespondAny,
@@ -47,7 +48,8 @@ LIES_FOR_S = 6.0
 WELL_WITHIN_S = 20.0
 MAX_ATTEMPTS = 2
 LIMIT, GHOSTS, MIDWAY, CUT = "a proxy's limit", "index ghosts", "pages for a GET", "too long lengths"
-COUNTED = (LIMIT, GHOSTS, MIDWAY, CUT)
+LOST = "lost files"
+COUNTED = (LIMIT, GHOSTS, LOST, MIDWAY, CUT)
 """These are the object's failures, not the store's: they use up attempts, and the key becomes a dead letter."""
 
 LIES: dict[str, tuple[Fault, ...]] = {
@@ -69,7 +71,7 @@ LIES: dict[str, tuple[Fault, ...]] = {
     CUT: (WrongLength(by_bytes=5),),
 }
 LIES_TO_WRITERS = {**LIES, "pages for a PUT": (Page(of=putting),)}
-LIES_TO_READERS = {**LIES, MIDWAY: (Page(of=getting),), GHOSTS: (IndexGhost(),)}
+LIES_TO_READERS = {**LIES, MIDWAY: (Page(of=getting),), GHOSTS: (IndexGhost(),), LOST: (LostFile(),)}
 
 
 def lies(lies: dict[str, tuple[Fault, ...]], brief: str = "") -> pytest.MarkDecorator:
