@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from s3s3 import config
 from s3s3.scripts.demo.servers import free_ports
 from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.console_blocks import REPOSITORY
-from tests.integration.commands import Listener, route_tables, write_config
+from tests.integration.commands import Listener, eventually, route_tables, write_config
 from tests.scripts.test_convert import INI
 
 DOCS = REPOSITORY / "docs"
@@ -169,6 +170,13 @@ class Reader:
         assert done.returncode in allowed, f"$ {command}\n{done.stdout}\n{done.stderr}"
         if words[0] == "curl":
             assert "detail" not in json.loads(done.stdout), f"$ {command}\n{done.stdout}"
+        if "/reconcile" in command:  # the next command may reconcile, too
+            eventually(self._is_reconciled, "the reconcile ends", every_s=0.5)
+
+    def _is_reconciled(self) -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/status", timeout=30) as response:
+            route = json.load(response)["routes"][0]
+        return route["last_reconcile"] is not None and route["current_reconcile"] is None
 
 
 @pytest.mark.real

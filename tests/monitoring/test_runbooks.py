@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,6 +95,8 @@ class Night:
             with redis.Redis.from_url(self.redis_url) as producer:
                 for key in KEYS:
                     producer.publish("backup", key)
+                dead_letters = "s3s3:{default}:dead-letters:dest-swift"
+                eventually(lambda: producer.hlen(dead_letters) == len(KEYS), "all are dead letters")
             eventually(lambda: listener.log.read_text().count("dead-lettered") == len(KEYS), "a line for each key")
             yield listener
 
@@ -125,6 +129,13 @@ def test_the_example_shows_what_the_commands_print(
                 night.wait_for_copies()
 
 
+def has_ended(port: int) -> bool:
+    """Whether the status has a reconcile, and no problem is left."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/status", timeout=30) as response:
+        status = json.load(response)
+    return status["routes"][0]["last_reconcile"] is not None and status["problems"] == []
+
+
 @pytest.mark.real
 def test_the_example_with_the_api_alone_shows_what_the_api_answers(
     swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -148,7 +159,7 @@ def test_the_example_with_the_api_alone_shows_what_the_api_answers(
             if command.endswith("/retry"):
                 night.wait_for_copies()
             if command.endswith("/reconcile"):
-                eventually(lambda: "reconcile finished" in listener.log.read_text(), "the reconcile ends")
+                eventually(lambda: has_ended(port), "the reconcile ends, and the status shows it", every_s=0.5)
         log = listener.log.read_text()
     for action in ("retry", "reconcile"):
         assert f"WARNING operator action: {action} route=default" in log
