@@ -28,7 +28,7 @@ def main() -> int:
     names = arguments.only or (QUICK if arguments.quick else (*MEASURES, LATENCY))
     about = machine.description()
     if machine.load() > BUSY_LOAD:
-        about += f"; on a busy machine (load {machine.load():.1f}), so only the ratios are meaningful"
+        about += "; on a busy machine, so only the ratios are meaningful"
     print_line(about)
     results = Results(about)
     try:
@@ -37,9 +37,10 @@ def main() -> int:
             _measure(name, runs, scale, results)
             print_line(f"  {name}: {time.monotonic() - began_s:.0f} s")
     except KeyboardInterrupt:
-        print_line("  interrupted: writing the results so far")
-    folder = arguments.output or (QUICK_RESULTS if arguments.quick else RESULTS)
-    print_line("\n" + results_folder.write(folder, results))
+        print_line("  interrupted")
+    finally:  # what was measured before a failure took long, too
+        folder = arguments.output or (QUICK_RESULTS if arguments.quick else RESULTS)
+        print_line("\n" + results_folder.write(folder, results))
     if arguments.readme:
         results_folder.into_readme(folder)
     return 0
