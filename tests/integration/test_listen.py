@@ -8,7 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import redis
@@ -274,7 +274,11 @@ def watermark(place: Place) -> str | None:
         return answer
 
 
-def test_a_stopping_listener_finishes_its_copies_and_exits_with_0(place: Place, swift: SwiftServer) -> None:
+@pytest.mark.parametrize("checksum", ["client", "store"])  # store: the kernel moves the body
+def test_a_stopping_listener_finishes_its_copies_and_exits_with_0(
+    place: Place, swift: SwiftServer, checksum: Literal["client", "store"]
+) -> None:
+    place.there = dataclasses.replace(place.there, checksum=checksum)
     content = b"x" * 16 * MIB
     place.put("big", content)
     with Listener(place.config()) as listener:
