@@ -63,8 +63,8 @@ def _ratio_lines(axis: Any, by_series: dict[str, list[Row]], ratio: str, title: 
         spreads = [getattr(row, ratio) for row in rows]
         axis.errorbar(
             [row.size_bytes for row in rows], [spread.middle for spread in spreads], yerr=_reach(spreads),
-            label=name, color=_colour(rows[0].peer), linestyle="--" if "HTTPS" in name else "-", marker="o",
-            markersize=4, capsize=3,
+            label=name, color=_colour(rows[0].peer), linestyle="--" if "HTTPS" in name else "-",
+            marker="s" if "HTTPS" in name else "o", markersize=4, capsize=3,
         )  # fmt: skip
     axis.axhline(1.0, color=COLOURS["rclone, tuned"], linewidth=1.5)
     axis.annotate("rclone, tuned = 1.0", (0.01, 1.0), xycoords=("axes fraction", "data"), fontsize=7,
