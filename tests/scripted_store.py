@@ -138,9 +138,9 @@ class ScriptedStore:
             raise self.head_error
         return self.objects[key].info(key) if key in self.objects else None
 
-    async def confirm_missing(self, key: str, *, by_listing: bool) -> ObjectInfo | None:
+    async def confirm_missing(self, key: str) -> ObjectInfo | None:
         info = await self.head(key)
-        if by_listing and info is None:
+        if info is None:
             self.requests.append("LIST")
             return self.ghosts[key].info(key) if key in self.ghosts else None
         return info

@@ -282,7 +282,7 @@ class Reconciler:
     async def _delete(self) -> None:
         """Delete what only destinations have, after all listings are complete.
 
-        A deletion is an ordinary job: the key is deleted only if a GET and a HEAD at the source, too, find no object.
+        A deletion is an ordinary job: the key is deleted only if a GET, a HEAD and a LIST of it find no object.
         """
         summary = self._summary
         for store in self._stores.destinations:

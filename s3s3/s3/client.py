@@ -192,17 +192,15 @@ class Store:
         """
         return (await self._head(key))[0]
 
-    async def confirm_missing(self, key: str, *, by_listing: bool) -> ObjectInfo | None:
+    async def confirm_missing(self, key: str) -> ObjectInfo | None:
         """Look again for an object after a GET returned NoSuchKey. Return None if it does not exist.
 
-        A HEAD must find no object. If its response has no header that only object stores send, a LIST must find none
-        either: any gateway answers 404.
-
-        `by_listing`: a LIST must find none in any case, unless it is denied. A store that answers GET and HEAD from the
-        same file says twice that a lost object does not exist; only its listing still has it (Swift).
+        A HEAD must find no object, and neither must a LIST, unless it is denied: a store that answers GET and HEAD from
+        the same file says twice that a lost object does not exist, and only its listing still has it (Swift). Without a
+        header that only object stores send, a LIST must not be denied either: any gateway answers 404.
         """
         info, has_evidence = await self._head(key)
-        if info is None and (by_listing or not has_evidence):
+        if info is None:
             try:
                 entry = await self._listed(key)
             except AccessDenied as error:

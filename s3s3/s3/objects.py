@@ -310,11 +310,8 @@ class Source(Protocol):
     async def head(self, key: str) -> ObjectInfo | None:
         """Describe an object. None: there is none, or the source cannot describe it, as an HTTP origin."""
 
-    async def confirm_missing(self, key: str, *, by_listing: bool) -> ObjectInfo | None:
-        """Look again for an object after a GET raised NoSuchKey; return it if it exists, or seems to.
-
-        `by_listing`: look for it in the bucket's listing, too.
-        """
+    async def confirm_missing(self, key: str) -> ObjectInfo | None:
+        """Look again for an object after a GET raised NoSuchKey; return it if it exists, or seems to."""
 
 
 class ObjectStream:

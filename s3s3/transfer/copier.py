@@ -133,14 +133,14 @@ class Copier:
     ) -> None:
         """Delete the copies of an object for which a GET returned NoSuchKey, where deletions are propagated.
 
-        A store that has lost the content of an object answers NoSuchKey too, and the copies may be the last ones. So a
-        HEAD has to find no object, and where a copy is to be deleted, the listing neither; if one of them does, or
-        fails, that is the failure of every copy.
+        A store that has lost the content of an object answers NoSuchKey too, for some time or for good: the copies may
+        be the last ones, or the object may be readable soon. So neither a HEAD nor the listing may have it; if one of
+        them does, or fails, that is the failure of every copy.
         """
         is_included = self._matches is None or self._matches(key)
         doomed = [copy for copy in copies if copy.store.endpoint.delete and is_included]
         try:
-            info = await self.source.confirm_missing(key, by_listing=bool(doomed))
+            info = await self.source.confirm_missing(key)
             if info is not None:
                 raise ContentUnreadable(
                     f"listed, but its content cannot be read; its size is {info.size_bytes} bytes",

@@ -32,8 +32,8 @@ HUGE = (
 )
 BROKEN = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n"
 MAX_ATTEMPTS = 2
-GONE_PER_S = 100
-"""Below what a listener and a store on two cores can do: 240, at a GET and a HEAD each."""
+GONE_PER_S = 60
+"""Below what a listener and a store on two cores can do, at a GET, a HEAD and a LIST each."""
 
 
 def about(key: str) -> Callable[[Message], bool]:

@@ -13,6 +13,7 @@ import redis
 
 from s3s3.scripts import bucket, jobs
 from s3s3.scripts.demo.servers import StoreServer
+from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.integration.commands import Listener, endpoint_table, eventually, report_lines
 from tests.integration.objects import MIB
 from tests.real.ceph_server import CephServer
@@ -95,6 +96,28 @@ def test_a_notification_for_an_unreadable_object_leaves_its_copy_and_ends_as_a_d
 
     assert listed
     assert place.copy() == b"".join(CONTENT)
+
+
+def test_an_object_that_cannot_be_read_for_some_time_is_copied_then(
+    swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path
+) -> None:
+    source, client = swift.endpoint(new_bucket(swift)), swift.boto3_client()
+    destination, config = swift.endpoint(new_bucket(swift), "destination"), tmp_path / "s3s3.toml"
+    config.write_text(
+        f"{endpoint_table(source)}\n{endpoint_table(destination)}server_side_copy = false\n"
+        f'[pubsub]\nurl = "{redis_url}"\n[http]\nbind = ""\n'
+    )
+    config.chmod(0o600)
+    client.put_object(Bucket=source.bucket_name, Key=KEY, Body=CONTENT[1])
+    [file] = (path for path in swift.folder.rglob("*.data") if path.read_bytes() == CONTENT[1])
+    hidden = file.rename(swift.folder / "hidden")
+    with Listener(config) as listener, redis.Redis.from_url(redis_url) as publisher:
+        publisher.publish("backup", KEY)
+        eventually(lambda: MESSAGE in listener.log.read_text(), "a failed attempt")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        hidden.rename(file)
+        eventually(lambda: client.list_objects_v2(Bucket=destination.bucket_name)["KeyCount"] == 1, "a copy")
+    assert client.get_object(Bucket=destination.bucket_name, Key=KEY)["Body"].read() == CONTENT[1]
 
 
 @pytest.mark.parametrize("arguments", [["--force"], ["--force", "--without-redis"]])

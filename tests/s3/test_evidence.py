@@ -264,19 +264,19 @@ async def test_a_page_is_not_a_bucket() -> None:
 @pytest.mark.parametrize(
     ("answers", "size", "methods"),
     [
-        ({"HEAD": response(404, x_amz_request_id="1")}, None, ["HEAD"]),
+        ({"HEAD": response(404, x_amz_request_id="1"), "LIST": listing(key="")}, None, ["HEAD", "LIST"]),
         ({"HEAD": response(404), "LIST": listing(key="")}, None, ["HEAD", "LIST"]),
         ({"HEAD": response(404), "LIST": listing(key="key/2")}, None, ["HEAD", "LIST"]),
         ({"HEAD": response(404), "LIST": listing(size=9)}, 9, ["HEAD", "LIST"]),
         (described(etag=f'"{MD5}"'), 7, ["HEAD"]),
     ],
 )
-async def test_a_404_to_head_counts_as_a_witness_if_a_store_sent_it(
+async def test_an_object_is_missing_if_neither_head_nor_list_has_it(
     answers: dict[str, bytes], size: int | None, methods: list[str]
 ) -> None:
     gateway = Gateway(answers)
     async with server_for(gateway) as server, server.store() as store:
-        info = await store.confirm_missing("key", by_listing=False)
+        info = await store.confirm_missing("key")
     assert (info and info.size_bytes) == size
     assert gateway.methods == methods
 
@@ -290,10 +290,10 @@ DENIED = error_response(403, "AccessDenied", "Access Denied")
     [(listing(key=""), None), (listing(key="key/2"), None), (listing(size=9), 9), (DENIED, None)],
     ids=["absent", "another key", "listed", "denied"],
 )
-async def test_the_listing_is_a_witness_of_its_own_before_a_deletion(answer: bytes, size: int | None) -> None:
+async def test_the_listing_is_a_witness_of_its_own(answer: bytes, size: int | None) -> None:
     gateway = Gateway({"HEAD": STORES_404, "LIST": answer})
     async with server_for(gateway) as server, server.store() as store:
-        info = await store.confirm_missing("key", by_listing=True)
+        info = await store.confirm_missing("key")
     assert (info and info.size_bytes) == size
     assert gateway.methods == ["HEAD", "LIST"]
 
@@ -310,13 +310,13 @@ async def test_the_listing_is_a_witness_of_its_own_before_a_deletion(answer: byt
 async def test_a_listing_that_fails_is_no_witness(answers: dict[str, bytes]) -> None:
     async with server_for(Gateway(answers)) as server, server.store() as store:
         with pytest.raises(StoreError):
-            await store.confirm_missing("key", by_listing=True)
+            await store.confirm_missing("key")
 
 
 async def test_a_404_of_an_ingress_is_not_a_witness() -> None:
     async with server_for(Gateway({**PORTAL, "HEAD": response(404)})) as server, server.store() as store:
         with pytest.raises(UnexpectedResponse):
-            await store.confirm_missing("key", by_listing=False)
+            await store.confirm_missing("key")
 
 
 @pytest.mark.parametrize("etag", ["", "a" * 31, "g" * 32, "a" * 33, "a" * 32 + "x1", "5f3c-1a2b"])

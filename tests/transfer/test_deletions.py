@@ -71,9 +71,12 @@ async def test_object_that_only_a_get_misses_is_a_retriable_failure(compare: boo
     assert [store.requests for store in scene.destinations] == [[], []]
 
 
+@pytest.mark.parametrize("delete", [False, True])
 @pytest.mark.parametrize("compare", [False, True])
-async def test_object_that_only_the_listing_still_has_is_not_deleted(compare: bool) -> None:
-    scene = gone_from_the_source()
+async def test_object_that_only_the_listing_still_has_is_neither_deleted_nor_missing(
+    compare: bool, delete: bool
+) -> None:
+    scene = gone_from_the_source(delete=delete)
     scene.source.ghosts[KEY] = Object(TINY)
 
     outcomes = await scene.copy(compare=compare)
@@ -81,15 +84,6 @@ async def test_object_that_only_the_listing_still_has_is_not_deleted(compare: bo
     assert all(isinstance(outcome.error, ContentUnreadable) for outcome in outcomes)
     assert scene.source.requests == ["GET", "HEAD", "LIST"]
     assert [store.requests for store in scene.destinations] == [[], []]
-
-
-async def test_nothing_is_listed_where_nothing_is_deleted() -> None:
-    scene = gone_from_the_source(delete=False)
-
-    outcomes = await scene.copy()
-
-    assert [outcome.result for outcome in outcomes] == [Result.SOURCE_MISSING] * 2
-    assert scene.source.requests == ["GET", "HEAD"]
 
 
 async def test_object_created_between_get_and_head_is_copied_by_the_next_attempt() -> None:

@@ -150,7 +150,7 @@ class Origin:
         """Return None: a server may answer HEAD differently from GET, so no HEAD is sent."""
         return None
 
-    async def confirm_missing(self, key: str, *, by_listing: bool) -> ObjectInfo | None:
+    async def confirm_missing(self, key: str) -> ObjectInfo | None:
         """Return None: nothing is deleted because an origin has no object."""
         return None
 
