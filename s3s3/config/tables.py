@@ -216,8 +216,8 @@ class Destination(Written, Bucket, Store):
         description="If source and destination are in the same store with the same access key, let the store copy the "
         "object. The copy must have the source's ETag.")
     delete: bool = Field(False,
-        description="Propagate deletions: delete a key here once a GET, a HEAD and a LIST at the source find no object. "
-        "s3s3 bucket also deletes keys that the source does not have.")
+        description="Propagate deletions: delete a key here once a GET, a HEAD and a LIST at the source find no "
+        "object. s3s3 bucket also deletes keys that the source does not have.")
     max_delete: float = Field(0.1, ge=0, le=1,
         description="With delete = true, s3s3 bucket deletes nothing and exits with 1 if it would delete more than "
         "this fraction of the destination. 1 disables the limit.")
