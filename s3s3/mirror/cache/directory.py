@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import secrets
+import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -101,9 +102,8 @@ class CacheDirectory:
         try:
             self.downloads.mkdir(parents=True, exist_ok=True)
             self.objects.mkdir(exist_ok=True)
-            probe = self.downloads / f"probe-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
+            with tempfile.TemporaryFile(dir=self.downloads):
+                pass
         except OSError as error:
             raise ConfigError([f"[mirror.cache] directory: {self.directory}: {error.strerror}"]) from error
 
