@@ -184,14 +184,14 @@ def cpu_s(parse: Callable[[bytes], object], refusals: tuple[type[Exception], ...
 
 
 def assert_linear(parse: Callable[[bytes], object], refusals: tuple[type[Exception], ...], size_bytes: int) -> None:
-    """Twice the text takes about twice the time; quadratic time would be four times. Repeated if it is not so."""
+    """Four times the text takes about four times the time; quadratic time is sixteen. Repeated if it is not so."""
     for text in WORST:
         measured = []
         for _ in range(3):
-            half_s, whole_s = (cpu_s(parse, refusals, text(size)) for size in (size_bytes // 2, size_bytes))
-            if whole_s < 3 * half_s + NOISE_S:
+            quarter_s, whole_s = (cpu_s(parse, refusals, text(size)) for size in (size_bytes // 4, size_bytes))
+            if whole_s < 8 * quarter_s + NOISE_S:
                 break
-            measured.append(f"{half_s * 1000:.1f} ms, then {whole_s * 1000:.1f} ms")
+            measured.append(f"{quarter_s * 1000:.1f} ms, then {whole_s * 1000:.1f} ms")
         else:
             pytest.fail(f"{text}: {measured}")
 
