@@ -99,16 +99,15 @@ async def _check(arguments: argparse.Namespace) -> int:
     for warning in config.config_warnings(settings):
         log.warning("%s", warning)
     cache = settings.mirror.cache if arguments.route is None else None
-    redis, http, routes_stores = await asyncio.gather(
+    redis, http, routes_stores, cached = await asyncio.gather(
         _check_redis(settings, routes),
         _check_http(settings.http),
-        asyncio.gather(
-            *(_probe_stores(route, writes=not arguments.read_only) for route in routes),
-            *([_probe_cached(cache.store)] if cache else []),
-        ),
+        asyncio.gather(*(_probe_stores(route, writes=not arguments.read_only) for route in routes)),
+        asyncio.gather(*([_probe_cached(cache.store)] if cache else [])),
     )
     if redis is not None and redis.reachable:
         await _record_checks(settings, routes, routes_stores, redis)
+    routes_stores += cached
     if arguments.json:
         fields = [{"route": name, "stores": list(map(dataclasses.asdict, stores))} for name, stores in routes_stores]
         print(json.dumps({"routes": fields, "redis": _fields(redis), "http": _fields(http)}, indent=2))

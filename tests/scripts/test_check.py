@@ -219,6 +219,20 @@ def test_a_file_with_only_a_cache_is_checked_without_redis_and_nothing_is_writte
     assert "bucket_name in [mirror.cache.store]" in run(main, "--config", path, "--quiet").out
 
 
+def test_a_cache_is_checked_beside_the_routes(
+    tmp_path: Path, redis_url: str, swift: SwiftServer, new_bucket: NewBucket, endpoints: tuple[Endpoint, Endpoint]
+) -> None:
+    source, destination = endpoints
+    config = config_file(tmp_path, redis_url, source, [destination])
+    (tmp_path / "mirror").mkdir()
+    table = f'[mirror.cache]\ndirectory = "{tmp_path}"\n[mirror.cache.store]'
+    cache = mirror_file(tmp_path / "mirror", swift, new_bucket(swift), table).read_text()
+    config.write_text(config.read_text() + cache[cache.index(table) :])
+    done = run(main, "--config", config, "--json")
+    assert done.status == 0, done.out + done.err
+    assert [route["route"] for route in done.json["routes"]] == ["default", "mirror.cache"]
+
+
 def test_an_address_of_the_status_page_that_another_program_has_is_an_error(
     tmp_path: Path, redis_url: str, endpoints: tuple[Endpoint, Endpoint]
 ) -> None:
