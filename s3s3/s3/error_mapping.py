@@ -182,7 +182,7 @@ def not_from_store(endpoint: Endpoint, operation: str, key: str | None, message:
 
 def advice_for_pages(endpoint: Endpoint) -> str:
     """Return what to do about a response without evidence that an S3 store sent it."""
-    return _ADVICE_FOR_PAGES.format(table=endpoint.table)
+    return _ADVICE_FOR_PAGES.format(table=endpoint.table, address=_ADDRESS)
 
 
 #: What a message shows of a page, such as a proxy's: its title and first words.
@@ -300,15 +300,18 @@ def _advice(
         return f"this machine's clock {skew}: correct it (NTP)"
     subject = error_body.code or ("AccessDenied" if kind is AccessDenied else str(status))
     default = _ADVICE_FOR_PAGES if kind is UnexpectedResponse and not error_body.code else ""
-    advice = _ADVICE.get(subject, default).format(table=table, bucket=bucket)
-    if status == 400 and not endpoint.is_secure:  # a HEAD has no page
-        advice = advice.replace("host and port", "host, port and is_secure")
+    is_maybe_https = status == 400 and not endpoint.is_secure  # a HEAD has no page that says so
+    address = "host, port and is_secure" if is_maybe_https else _ADDRESS
+    advice = _ADVICE.get(subject, default).format(table=table, bucket=bucket, address=address)
     if error_body.code == "SignatureDoesNotMatch" and endpoint.signature_version == "s3v4":
         return f"{advice}; if they are right, region"  # which is not part of a V2 signature
     return advice
 
 
-_ADVICE_FOR_PAGES = "this is not a response of S3: check host and port in {table}, and the proxies in front of it"
+#: The settings to check of a store that is not the right one.
+_ADDRESS = "host and port"
+
+_ADVICE_FOR_PAGES = "this is not a response of S3: check {address} in {table}, and the proxies in front of it"
 
 _ADVICE = {
     "InvalidAccessKeyId": "check aws_access_key_id in {table}",
