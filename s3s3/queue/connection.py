@@ -180,10 +180,10 @@ def _sentinel_master(url: str, options: dict[str, Any]) -> Redis:
     # The rest of the URL is redis-py's: the login and the options behind the "?".
     plain_url = urlunsplit((scheme, f"{login}{at}host", f"/{database or 0}", parts.query, ""))
     parsed: dict[str, Any] = dict(parse_url(plain_url))
-    sentinel_login = {}
+    sentinel_login, query = {}, parse_qs(parts.query)
     for name in ("username", "password"):
         parsed.pop(f"sentinel_{name}", None)  # decoded twice by redis-py 6 and 7
-        sentinel_login[name] = parse_qs(parts.query).get(f"sentinel_{name}", [None])[0]
+        sentinel_login[name] = query.get(f"sentinel_{name}", [None])[0]
     own = {name: value for name, value in parsed.items() if name not in ("host", "port", "connection_class")}
     make_sentinel: Any = Sentinel
     # An unavailable sentinel costs one attempt; the client goes on to the next one.
