@@ -94,8 +94,8 @@ def upload(
     destinations = [
         _endpoint(item, item.bucket_name, name, prefix=item.key, verify_md5=verify_md5) for name, item in named
     ]
-    route, lane = Route(_ROUTE, source, tuple(destinations)), Lane.BULK if force else Lane.FRESH
-    return copy_one(route, source_key.key, unconditional=force, lane=lane)
+    route = Route(_ROUTE, source, tuple(destinations))
+    return copy_one(route, source_key.key, unconditional=force, lane=Lane.BULK)
 
 
 def duplicate_bucket(source_bucket: Bucket, dest_bucket: Bucket | Sequence[Bucket], verify_md5: bool = False) -> bool:

@@ -73,8 +73,7 @@ class Copier:
         """
         if self._stores is None:
             raise RuntimeError("the copier is not open; use it in `async with`, or SyncCopier in `with`")
-        lane = Lane.BULK if force else Lane.FRESH
-        job = Job(key, self.route.destination_names, lane, unconditional=force)
+        job = Job(key, self.route.destination_names, Lane.BULK, unconditional=force)
         outcomes = await self._stores.copier.copy_job(job, job.destinations, no_check, isolate_slow=False)
         return {outcome.destination: outcome for outcome in outcomes}
 

@@ -15,9 +15,6 @@ from .spool import SpooledFile, spool
 #: Objects of up to this size are read with the GET itself and are not counted against the budget.
 MAX_SMALL_BYTES = 256 * 1024
 
-#: A notification of a larger object is compared first; up to here a PUT costs less than a HEAD and perhaps a PUT.
-MAX_UNCOMPARED_BYTES = 1024 * 1024
-
 #: Objects of up to this size are held in memory as a whole, within the budget.
 MAX_IN_MEMORY_BYTES = 4 * 1024 * 1024
 

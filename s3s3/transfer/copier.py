@@ -33,13 +33,12 @@ from ..monitoring.metrics import Metrics
 from ..s3 import ObjectInfo, ObjectStream, Source, Store
 from .budget import (
     MAX_SMALL_BYTES,
-    MAX_UNCOMPARED_BYTES,
     STREAM_BYTES,
     BudgetRequest,
     CopyBudget,
     required_budget,
 )
-from .decision import NEEDS_CONTENT
+from .decision import MAX_UNCOMPARED_BYTES, NEEDS_CONTENT
 from .destination import DestinationCopy, LeaseCheck, etag_md5
 from .digest import md5_of_chunks
 from .fanout import gather_or_cancel

@@ -9,6 +9,9 @@ from ..model import Entry, Proof, md5_of_etag
 from ..s3 import ObjectInfo
 from .metadata import has_same_headers
 
+#: A notification of a larger object is compared first; up to here a PUT costs less than a HEAD and perhaps a PUT.
+MAX_UNCOMPARED_BYTES = 1024 * 1024
+
 
 class Action(str, Enum):
     """What to do with one destination's copy."""

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Sequence
 from ..errors import NoSuchKey, S3S3Error, StoreUnavailable
 from ..model import SINGLE_PUT_LIMIT_BYTES, Endpoint, md5_of_etag
 from ..s3 import ObjectInfo, Source
-from .budget import MAX_UNCOMPARED_BYTES
-from .decision import NEEDS_CONTENT
+from .decision import MAX_UNCOMPARED_BYTES, NEEDS_CONTENT
 from .destination import DestinationCopy, LeaseCheck
 from .fanout import gather_or_cancel
 

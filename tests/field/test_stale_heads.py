@@ -11,7 +11,7 @@ import pytest
 from s3s3.model import Job, Lane, Outcome, Result, Route
 from s3s3.monitoring.metrics import Metrics
 from s3s3.scripts.demo.servers import free_ports
-from s3s3.transfer.budget import MAX_UNCOMPARED_BYTES
+from s3s3.transfer.decision import MAX_UNCOMPARED_BYTES
 from s3s3.transfer.destination import DATE_ROUNDING_MS
 from s3s3.transfer.route_stores import opened
 from tests.field.nginx import running_nginx

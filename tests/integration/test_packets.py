@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from s3s3.scripts.demo.swift_server import SwiftServer
-from s3s3.transfer.budget import MAX_UNCOMPARED_BYTES
+from s3s3.transfer.decision import MAX_UNCOMPARED_BYTES
 from tests.integration.commands import Listener, eventually, run, write_config
 from tests.integration.objects import MIB, differences, keys_of, put, things
 from tests.integration.recorder import Recorder, Request

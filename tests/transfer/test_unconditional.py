@@ -8,8 +8,8 @@ from s3s3.errors import AccessDenied, LeaseLost, NoSuchBucket, StoreUnavailable
 from s3s3.model import Job, Lane, Outcome, Result
 from s3s3.monitoring.metrics import Metrics
 from s3s3.s3 import PutResult
-from s3s3.transfer.budget import MAX_UNCOMPARED_BYTES
 from s3s3.transfer.copier import Copier
+from s3s3.transfer.decision import MAX_UNCOMPARED_BYTES
 from tests.scripted_store import Object, unavailable
 from tests.transfer.scene import BIG, KEY, PARTS, SIZES, ExpiringLease, Scene, md5
 
