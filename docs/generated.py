@@ -44,7 +44,7 @@ FILES = {
     "`FILE.part`": "An unfinished report of `s3s3 bucket --report FILE`.",
 }
 ENVIRONMENT = {
-    "`S3S3_CONFIG`": "The configuration file, if there is no `--config`.",
+    "`S3S3_CONFIG`": "The configuration file. `--config` takes precedence.",
     "`S3S3_HTTP_BIND`": "HOST:PORT of the status page, health and metrics, instead of `[http] bind`.",
     "`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`": "Proxies for stores, SQS and the URLs of `s3s3 mirror`.",
     "`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_PROFILE`, ...": "boto3's credential chain, for stores without "

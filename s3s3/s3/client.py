@@ -196,7 +196,7 @@ class Store:
         """Look again for an object after a GET returned NoSuchKey. Return None if it does not exist.
 
         A HEAD must find no object, and neither must a LIST, unless it is denied: a store that answers GET and HEAD from
-        the same file says twice that a lost object does not exist, and only its listing still has it (Swift). Without a
+        the same file reports a lost object as missing twice, and only its listing still has it (Swift). Without a
         header that only object stores send, a LIST must not be denied either: any gateway answers 404.
         """
         info, has_evidence = await self._head(key)
@@ -204,7 +204,7 @@ class Store:
             try:
                 entry = await self._listed(key)
             except AccessDenied as error:
-                if not has_evidence or error.code != "AccessDenied":  # a page of a firewall is no answer of the store
+                if not has_evidence or error.code != "AccessDenied":  # a page of a firewall is not the store's response
                     raise
                 return None
             return None if entry is None else ObjectInfo(*entry)

@@ -264,7 +264,7 @@ def _requires_v4(endpoint: Endpoint, error_body: ErrorBody) -> bool:
 
 
 def _address_advice(endpoint: Endpoint, status: int, headers: Mapping[str, str], error_body: ErrorBody) -> str:
-    """Return what to do about a redirect, or a server that says that it speaks HTTPS at this port; else ""."""
+    """Return what to do about a redirect, or about a server that expects HTTPS at this port; else ""."""
     table = endpoint.table
     if not endpoint.is_secure and not error_body.code and status in (400, 426) and _NAMES_TLS(error_body.message):
         return f"the store speaks HTTPS there: set is_secure = true in {table}"

@@ -370,7 +370,7 @@ class S3Requester:
             body=body,
             proxy=self._proxy,
         )
-        if isinstance(error, AccessDenied):  # also InvalidCredentials; a 403 to a HEAD does not tell which
+        if isinstance(error, AccessDenied):  # also InvalidCredentials; a 403 to a HEAD may be either
             self._provider.on_refused()
         return error
 

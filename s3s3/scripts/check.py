@@ -135,7 +135,7 @@ def _routes(settings: Config, name: str | None) -> list[Route]:
 
 
 async def _probe_stores(route: Route, *, writes: bool) -> RouteStores:
-    source = [route.source] if route.source.bucket_name else []  # a mirror's is no store
+    source = [route.source] if route.source.bucket_name else []  # a mirror's source is not a store
     probes = [probe(store, writes=False) for store in source]
     probes += [probe(store, writes=writes) for store in route.destinations]
     return route.name, await asyncio.gather(*probes)

@@ -112,7 +112,7 @@ class RouteWorker:
                     await self._checks.refresh(self._checksums)
             await self._worker.run(stopping, drain_s)
             if self._checksums is not None and self._checksums.refuted:
-                with suppress(RedisUnavailable):  # the next process finds it out by itself
+                with suppress(RedisUnavailable):  # the next process will detect it again
                     await self._checks.refresh(self._checksums)
 
         beat = self._heartbeat.run

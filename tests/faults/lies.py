@@ -113,7 +113,7 @@ class IndexGhost(Respond):
 
 @dataclass(eq=False)
 class LostFile(IndexGhost):
-    """LIST alone shows the object: GET and HEAD say that there is none, as in a Swift that has quarantined its file."""
+    """Only LIST shows the object; GET and HEAD return 404, as Swift does after it has quarantined the file."""
 
     of: Callable[[Message], bool] = field(default=reading, kw_only=True)
 

@@ -20,8 +20,8 @@ from .errors import TransportError
 #: Size of the pipe. An unprivileged user may have 64 MiB of pipes (pipe(7), pipe-user-pages-soft).
 PIPE_BYTES = 1024 * 1024
 
-#: The end of a body, which is sent only after `SplicedBody.before_end`. It does not pass through the pipe: small
-#: segments could fill that before it has so many bytes, because each one occupies a slot.
+#: The end of a body, which is sent only after `SplicedBody.before_end`. It does not pass through the pipe: each
+#: segment occupies a slot there, so small segments could fill it before it holds this size.
 HELD_BYTES = 4096
 
 
