@@ -163,8 +163,11 @@
       const texts = [objectText(each.object), each.text];
       const reason = (text) => plain(text, each.object.store);
       if (each.circuit) texts.push(each.circuit === "paused" ? "paused by an operator" : "down: " + reason(each.circuit));
-      if (each.dead_letter) texts.push("dead letter since " + time(each.dead_letter.at_ms) + ": " + reason(each.dead_letter.reason));
-      if (each.last_failure) texts.push("last failure " + time(each.last_failure.at_ms) + ": " + reason(each.last_failure.reason));
+      for (const [title, failure] of [["dead letter since ", each.dead_letter], ["last failure ", each.last_failure]]) {
+        if (!failure) continue;
+        texts.push(title + time(failure.at_ms) + ": " + reason(failure.reason));
+        for (const earlier of failure.earlier) texts.push("earlier failure " + time(earlier.at_ms) + ": " + reason(earlier.reason));
+      }
       facts.append(fact("destination " + each.object.store, ...texts));
     }
     facts.append(fact("queue", route.queue ? route.queue.text : route.queue_error), fact("id in the log", route.log_id));

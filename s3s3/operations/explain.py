@@ -19,7 +19,7 @@ from ..model import Endpoint, Result, Route, mismatch
 from ..monitoring.history import History
 from ..monitoring.metrics import Metrics
 from ..monitoring.snapshot import address_text
-from ..queue.base import DeadLetter
+from ..queue.base import DeadLetter, FailedAttempt
 from ..queue.records import Circuit, Records, read_records
 from ..queue.redis_queue import RedisJobQueue
 from ..s3 import ObjectInfo, Store
@@ -57,11 +57,17 @@ class ObjectState:
 
 @dataclass(frozen=True)
 class LastFailure:
-    """The last failure of the key that is known; `attempts` counts, 0 if unknown."""
+    """The last failure of the key that is known.
+
+    Attributes:
+        attempts: how many were counted; 0 if unknown.
+        earlier: the failed attempts before it, oldest first; only the latest of many.
+    """
 
     at_ms: int
     reason: str
     attempts: int = 0
+    earlier: Sequence[FailedAttempt] = ()
 
 
 @dataclass(frozen=True)
@@ -277,7 +283,10 @@ async def _read_queue(
         history = await History(jobs.client, jobs.prefix).read()
     except RedisUnavailable as error:
         return None, str(error), ({}, {}, {})
-    recent: dict[str, LastFailure] = {}
+    recent = {
+        name: LastFailure(failures[-1].at_ms, failures[-1].reason, earlier=failures[:-1])
+        for name, failures in found.records[0].failures.items()
+    }
     for failure in history.failures:  # newest first; each names one key as an example
         if failure.key == key:
             recent.setdefault(failure.destination, LastFailure(failure.at_ms, failure.reason))
@@ -300,7 +309,7 @@ def _queue_state(route: Route, found: Records, *, is_paused: bool) -> QueueState
 def _destination(
     copy: DestinationExplanation, circuit: Circuit | None, letter: DeadLetter | None, recent: LastFailure | None
 ) -> DestinationExplanation:
-    dead = LastFailure(letter.dead_lettered_ms, letter.reason, letter.attempts) if letter else None
+    dead = LastFailure(letter.dead_lettered_ms, letter.reason, letter.attempts, letter.failures) if letter else None
     reason = None if circuit is None else "paused" if circuit.is_paused else circuit.reason
     return DestinationExplanation(**{**vars(copy), "circuit": reason, "dead_letter": dead, "last_failure": recent})
 

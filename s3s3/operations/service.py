@@ -253,7 +253,9 @@ def _job_item(reader: RouteSnapshotReader, record: KeyRecord, circuits: Mapping[
     times = [record.retry_at_ms, record.recheck_at_ms, *(each.probe_at_ms for each in waits)]
     texts = [f"{each.store} is paused" if each.is_paused else f"{each.store} is down: {each.reason}" for each in waits]
     if record.retry_at_ms is not None:
-        texts.append("retry")
+        failures = [failure for some in record.failures.values() for failure in some]
+        last = max(failures, key=lambda failure: failure.at_ms, default=None)
+        texts.append(f"retry after {last.reason}" if last else "retry")
     if record.phase == "" and record.recheck_at_ms is not None:
         texts.append("comparison after a write that was not answered")
     return models.JobItem(

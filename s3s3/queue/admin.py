@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
-from .base import PAUSED, DeadLetter, Gap, QueueStats, ReconcileRecord, RunningReconcile
+from .base import PAUSED, DeadLetter, FailedAttempt, Gap, QueueStats, ReconcileRecord, RunningReconcile
 from .redis_calls import LuaScripts, translate_errors
 
 #: Keys that one script call handles: Redis runs nothing else meanwhile.
@@ -143,7 +143,7 @@ class QueueAdmin:
         """Yield the dead letters of a destination, in no order. One may come twice while others are added."""
         with translate_errors():
             async for key, text in self.client.hscan_iter(self._dead_letters_key(destination), count=500):
-                yield DeadLetter(destination, key, **json.loads(text))
+                yield _dead_letter(destination, key, text)
 
     async def dead_letter_keys(
         self, destination: str, matches: Callable[[DeadLetter], bool] = lambda letter: True
@@ -178,14 +178,14 @@ class QueueAdmin:
         """Return the dead letter of a key at a destination, if it is one."""
         with translate_errors():
             text: Any = await self.client.hget(self._dead_letters_key(destination), key)
-        return None if text is None else DeadLetter(destination, key, **json.loads(text))
+        return None if text is None else _dead_letter(destination, key, text)
 
     async def dead_letter_page(self, destination: str, cursor: int, count: int) -> tuple[int, list[DeadLetter]]:
         """Return about `count` dead letters, and the cursor of the next call (HSCAN); 0 begins and ends."""
         with translate_errors():
             answer: Any = await self.client.hscan(self._dead_letters_key(destination), cursor, count=count)
         after, found = answer
-        return int(after), [DeadLetter(destination, key, **json.loads(text)) for key, text in found.items()]
+        return int(after), [_dead_letter(destination, key, text) for key, text in found.items()]
 
     def _dead_letters_key(self, destination: str) -> str:
         return f"{self.prefix}dead-letters:{destination}"
@@ -212,6 +212,12 @@ class QueueAdmin:
 def dead_letter_json(reason: str, attempts: int) -> str:
     """Return a dead letter as it is stored in Redis."""
     return json.dumps({"reason": reason, "attempts": attempts, "dead_lettered_ms": int(time.time() * 1000)})
+
+
+def _dead_letter(destination: str, key: str, text: str) -> DeadLetter:
+    fields = json.loads(text)
+    failures = [FailedAttempt(**failure) for failure in fields.pop("failures", ())]
+    return DeadLetter(destination, key, **fields, failures=failures)
 
 
 def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:

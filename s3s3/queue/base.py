@@ -75,7 +75,7 @@ class Disposition:
             for the processes that have it, else done.
         delay_s: for RETRY and RETRY_UNCOUNTED, the time until the next attempt.
         event: JSON object for the trackers of the job; "" for none.
-        reason: for DEAD_LETTER, why.
+        reason: for DEAD_LETTER, RETRY and RETRY_UNCOUNTED, why.
         circuit: for PARK, the store to wait for: the destination or the source.
         has_failed: for PARK, whether the store was tried.
     """
@@ -89,11 +89,20 @@ class Disposition:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """When an attempt failed (Unix time), and why."""
+
+    at_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A key that is not tried again at a destination until an operator redrives it.
 
     Attributes:
         destination: its name, or `MESSAGES` for a message that contains no valid key.
+        failures: the failed attempts before the last one, oldest first; only the latest of many.
     """
 
     MESSAGES = "(message)"
@@ -103,6 +112,7 @@ class DeadLetter:
     reason: str
     attempts: int = 0
     dead_lettered_ms: int = 0
+    failures: Sequence[FailedAttempt] = ()
 
 
 class OpenCircuit(NamedTuple):

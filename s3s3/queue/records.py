@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
 from .admin import KEYS_PER_CALL, QueueAdmin
+from .base import FailedAttempt
 from .redis_calls import translate_errors
 
 #: Keys that are read, at most, to find one page of keys in a state.
@@ -57,6 +59,7 @@ class KeyRecord:
         rerun: destinations that were notified while it is running.
         owner: the process that runs it, as HOST:PID.
         renewed_s: the age of its lease's last renewal.
+        failures: the failed attempts by destination, oldest first; only the latest of many.
     """
 
     key: str
@@ -72,6 +75,7 @@ class KeyRecord:
     rerun: tuple[str, ...] = ()
     owner: str = ""
     renewed_s: float | None = None
+    failures: Mapping[str, Sequence[FailedAttempt]] = field(default_factory=dict)
 
 
 class Records(NamedTuple):
@@ -169,6 +173,10 @@ def _record(key: str, pairs: Sequence[str], recheck_at_ms: int, parked: str, ren
 
     phase = fields.get("phase", "")
     attempts = (part.rpartition("=") for part in fields.get("attempts", "").split())
+    failures: dict[str, list[FailedAttempt]] = {}
+    for line in fields.get("failures", "").splitlines():
+        name, _, text = line.partition(" ")
+        failures.setdefault(name, []).append(FailedAttempt(**json.loads(text)))
     return KeyRecord(
         key,
         phase,
@@ -183,4 +191,5 @@ def _record(key: str, pairs: Sequence[str], recheck_at_ms: int, parked: str, ren
         tuple(fields.get("rerun", "").split()),
         ":".join(fields.get("token", "").split(":")[:-1]),
         renewed_ms / 1000 if renewed_ms >= 0 else None,
+        failures,
     )

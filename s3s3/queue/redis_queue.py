@@ -17,6 +17,8 @@ Times are Unix times in ms by Redis's clock. Several names in one field have a s
         notified_ms          1767225600000            when the key was enqueued, or its notification was sent
         attempts             dest-swift=2             failed attempts by destination; 0: none of its failures counted
         failed_ms            1767225600000            the last failure at any of these; absent: none
+        failures             dest-swift {"at_ms": 1767225600000, "reason": "500 InternalError"}
+                             a line for each failed attempt, at most the last 10; parking is none; absent: none
         retry_at_ms          1767225660000            when its retry is due; a failure before that is not counted
         trackers             5d41402abc4b2a76         IDs of the lists for the outcomes
         rerun                dest-ceph                destinations enqueued while the job was running
@@ -36,7 +38,8 @@ Times are Unix times in ms by Redis's clock. Several names in one field have a s
         only_key             images/a.fits            the key of all failures, until another key fails; else absent
         paused               1                        an operator paused this destination: no probes
     successes            hash: STORE to the time of the last success there; STORE:write to that of the last write
-    dead-letters:DEST    hash: KEY to {"reason": "403 AccessDenied", "attempts": 8, "dead_lettered_ms": 1767225600000}
+    dead-letters:DEST    hash: KEY to {"reason": "403 AccessDenied", "attempts": 8, "dead_lettered_ms": 1767225600000};
+                         "failures" has the failed attempts before the last one, if there are any
     outcomes:ID          list: outcomes (JSON) for the tracker of this ID; expires after an hour
     reconcile            string: summary (JSON) of the last reconcile, and when each destination was last compared
     paused               string: 1 while the whole route is paused by an operator
@@ -298,6 +301,8 @@ class RedisJobQueue(QueueAdmin):
                 detail = disposition.circuit
                 if disposition.kind == DispositionKind.DEAD_LETTER:
                     detail = dead_letter_json(disposition.reason, job.attempts.get(name, 0) + 1)
+                elif disposition.kind in (DispositionKind.RETRY, DispositionKind.RETRY_UNCOUNTED):
+                    detail = json.dumps(disposition.reason)
                 delay_ms, has_failed = int(disposition.delay_s * 1000), int(disposition.has_failed)
                 others.append((name, disposition.kind, delay_ms, disposition.event, detail, has_failed))
         self._succeeded.update(succeeded)

@@ -126,3 +126,5 @@ def _print_failures(each: DestinationExplanation) -> None:
         if failure is not None:
             attempts = f", {count_noun(failure.attempts, 'attempt')}" if failure.attempts else ""
             print_indented(f"{title} {time_text(failure.at_ms)}{attempts}: {_plain(failure.reason, store)}", 4)
+            for earlier in failure.earlier:
+                print_indented(f"earlier failure {time_text(earlier.at_ms)}: {_plain(earlier.reason, store)}", 6)

@@ -165,12 +165,13 @@ def disposition_for(
         disposition = Disposition(DispositionKind.PARK, circuit=store, has_failed=True)
     elif cause is Cause.STORE:
         delay_s = backoff_s(attempts + 1, INITIAL_RETRY_S, MAX_PROBE_INTERVAL_S)
-        disposition = Disposition(DispositionKind.RETRY_UNCOUNTED, delay_s)
+        disposition = Disposition(DispositionKind.RETRY_UNCOUNTED, delay_s, reason=outcome.reason)
     elif attempts + 1 >= max_attempts:
         count = f"{attempts + 1} attempts" if attempts else "1 attempt"
         disposition = Disposition(DispositionKind.DEAD_LETTER, reason=f"after {count}: {outcome.reason}")
     else:
-        disposition = Disposition(DispositionKind.RETRY, backoff_s(attempts + 1, INITIAL_RETRY_S, MAX_RETRY_S))
+        delay_s = backoff_s(attempts + 1, INITIAL_RETRY_S, MAX_RETRY_S)
+        disposition = Disposition(DispositionKind.RETRY, delay_s, reason=outcome.reason)
     return disposition
 
 

@@ -191,6 +191,10 @@ async def test_keys_are_listed_by_state_searched_and_paged(client: Redis, jobs: 
         (parked,) = (await api.get("/jobs", state="parked", route="images", store="swift"))["items"]
         assert parked["waits_for"] == "swift is down: 503 SlowDown"
         assert parked["next_attempt_ms"] > parked["notified_ms"]
+        (job,) = (await jobs.claim(1, 0, 0, 0)).jobs
+        await jobs.finish(job, {"swift": Disposition(DispositionKind.RETRY, 60.0, reason="swift: PUT: 500")})
+        (waiting,) = (await api.get("/jobs", state="waiting", route="images"))["items"]
+        assert waiting["waits_for"] == "retry after swift: PUT: 500"
         for query in ({"state": "queued"}, {"state": "parked", "route": "images"}, {"state": "queued", "route": "x"}):
             assert "detail" in await api.get("/jobs", 404, **query)
         one = {"state": "queued", "route": "images"}

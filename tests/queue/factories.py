@@ -28,6 +28,10 @@ def dead_letter(reason: str) -> Disposition:
     return Disposition(DispositionKind.DEAD_LETTER, reason=reason)
 
 
+def retry(reason: str, kind: str = DispositionKind.RETRY) -> Disposition:
+    return Disposition(kind, reason=reason)
+
+
 async def notify(jobs: RedisJobQueue, *keys: str) -> None:
     """Enqueue keys as notifications do."""
     await jobs.enqueue([JobRequest(key, DESTINATIONS) for key in keys], Lane.FRESH)

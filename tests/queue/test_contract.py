@@ -19,6 +19,7 @@ from s3s3.queue.base import (
     OpenCircuit,
     ReconcileRecord,
 )
+from s3s3.queue.records import read_records
 from s3s3.queue.redis_queue import RedisJobQueue
 from tests.queue.factories import (
     ALL_DONE,
@@ -37,6 +38,7 @@ from tests.queue.factories import (
     finish_all,
     notify,
     parked,
+    retry,
     scope,
 )
 from tests.waiting import until
@@ -398,6 +400,43 @@ async def test_a_dead_letter_is_recorded_for_its_destination(jobs: RedisJobQueue
     assert abs(letter.dead_lettered_ms / 1000 - time.time()) < 5
     counts = await jobs.stats()
     assert (counts.dead_letters[A], counts.dead_letters[B], counts.pending) == (0, 1, 0)
+
+
+async def test_a_dead_letter_has_the_failed_attempts_at_its_destination(jobs: RedisJobQueue) -> None:
+    odd = 'dest-b: 500 "odd"\n100 %s \\ \udcff \u2028'
+    await notify(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: retry("a's"), B: retry(odd)})
+    await notify(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: retry("a's again"), B: RELEASE})
+    await jobs.finish(await claim_one(jobs), {A: RETRY_NOW, B: dead_letter("no space")})
+    (letter,) = await dead_letters_of(jobs, B)
+    assert ([failure.reason for failure in letter.failures], letter.reason) == ([odd], "no space")
+    assert abs(letter.failures[0].at_ms / 1000 - time.time()) < 5
+    found = await jobs.dead_letter(B, "k")
+    assert found is not None
+    assert found.failures == letter.failures
+    (record,) = (await read_records(jobs, ["k"])).records
+    assert {name: [each.reason for each in some] for name, some in record.failures.items()} == {
+        A: ["a's", "a's again", ""]
+    }
+
+
+async def test_the_failed_attempts_are_forgotten_with_a_success(jobs: RedisJobQueue) -> None:
+    await notify(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: RETRY_NOW, B: RETRY_NOW})
+    await jobs.finish(await promoted(jobs), {A: DONE, B: RETRY_NOW})
+    assert set((await read_records(jobs, ["k"])).records[0].failures) == {B}
+    await jobs.finish(await promoted(jobs), ALL_DONE)
+    assert await jobs.client.exists(f"{jobs.prefix}job:k") == 0
+
+
+async def test_only_the_latest_of_many_failed_attempts_are_kept(jobs: RedisJobQueue) -> None:
+    await notify(jobs, "k")
+    await jobs.finish(await claim_one(jobs), {A: DONE, B: retry("0")})
+    for number in range(1, 15):
+        await jobs.finish(await promoted(jobs), {B: retry(str(number), DispositionKind.RETRY_UNCOUNTED)})
+    (record,) = (await read_records(jobs, ["k"])).records
+    assert [failure.reason for failure in record.failures[B]] == [str(number) for number in range(5, 15)]
 
 
 async def test_a_later_success_deletes_the_dead_letter(jobs: RedisJobQueue) -> None:

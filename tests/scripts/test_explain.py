@@ -190,6 +190,22 @@ def test_a_dead_letter_is_shown_with_its_attempts_and_the_command_that_retries_i
     assert "hush" not in text
 
 
+def test_a_dead_letter_is_shown_with_its_earlier_failures(setup: Setup) -> None:
+    async def fail_twice(jobs: RedisJobQueue) -> None:
+        for kind, reason in ((DispositionKind.RETRY, "500 Internal\x1b[2J"), (DispositionKind.DEAD_LETTER, "400 Bad")):
+            await jobs.enqueue([JobRequest("k", ("dest-swift",))], Lane.FRESH)
+            (job,) = (await jobs.claim(1, 0, 1, 0)).jobs
+            await jobs.finish(job, {"dest-swift": Disposition(kind, reason=f"dest-swift: {reason}")})
+
+    setup.put("source", "k")
+    setup.with_jobs(fail_twice)
+    (destination,) = setup.explain("k").json["routes"][0]["destinations"]
+    assert [each["reason"] for each in destination["dead_letter"]["earlier"]] == ["dest-swift: 500 Internal\x1b[2J"]
+    at = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+    why = rf"dead letter since {at}, 2 attempts: 400 Bad earlier failure {at}: '500 Internal\\x1b\[2J' "
+    assert re.search(why, setup.text("k"))
+
+
 def test_each_state_in_the_queue_is_told_with_what_the_key_waits_for(setup: Setup) -> None:
     def queue() -> dict[str, Any]:
         state: dict[str, Any] = setup.explain("k").json["routes"][0]["queue"]
@@ -208,7 +224,9 @@ def test_each_state_in_the_queue_is_told_with_what_the_key_waits_for(setup: Setu
     assert running["owner"] == consumer.rpartition(":")[0]
     assert running["text"].startswith("running for dest-swift, by process ")
     assert "lease renewed" in running["text"]
-    setup.with_jobs(lambda jobs: jobs.finish(job, {"dest-swift": Disposition(DispositionKind.RETRY, 600.0)}))
+    retry = Disposition(DispositionKind.RETRY, 600.0, reason="dest-swift: PUT of 'k': 500 InternalError")
+    setup.with_jobs(lambda jobs: jobs.finish(job, {"dest-swift": retry}))
+    assert re.search(r" last failure [^:]+:\d\d:\d\d UTC: PUT of 'k': 500 InternalError ", setup.text("k"))
     waiting = queue()
     assert "next attempt at" in waiting["text"]
     assert "dest-swift: failed 1 time" in waiting["text"]

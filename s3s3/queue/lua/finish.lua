@@ -2,10 +2,12 @@
 --       JSON list of jobs {key, token, recheck (1 or 0), destinations that are done, dispositions},
 --       a disposition being {destination, kind, delay_ms, event for the trackers, detail, 1 if a parked one has failed},
 --       stores that the jobs have used ('STORE', 'STORE:write').
---       The detail is the dead letter (dead-letter) or the store to wait for (park).
+--       The detail is the dead letter (dead-letter), the reason (retry, retry-uncounted; both are JSON), or the store to
+--       wait for (park).
 -- Returns the tokens of the jobs that another worker owns.
 local all_destinations, finished_jobs, succeeded = ARGV[2], cjson.decode(ARGV[3]), ARGV[4]
 local OUTCOMES_KEPT_S = 3600
+local MAX_FAILURES = 10
 
 -- 'dest-a=2 dest-b=1' to a table, and back.
 local function parse_attempts(text)
@@ -21,6 +23,23 @@ local function format_attempts(attempts)
   return table.concat(parts, ' ')
 end
 
+local function parse_failures(text)
+  local lines = {}
+  for line in text:gmatch('[^\n]+') do lines[#lines + 1] = line end
+  return lines
+end
+
+-- Remove the failed attempts at a destination; return them as JSON.
+local function take_failures(job, name)
+  local kept, taken = {}, {}
+  for _, line in ipairs(job.failures) do
+    local destination, attempt = line:match('^([^ ]+) (.+)$')
+    if destination == name then taken[#taken + 1] = attempt else kept[#kept + 1] = line end
+  end
+  job.failures = kept
+  return table.concat(taken, ', ')
+end
+
 local function report(trackers, event)
   if event == '' then return end
   for tracker in each(trackers) do
@@ -31,6 +50,7 @@ end
 
 -- What each kind of disposition changes. `job` collects what the record becomes:
 --   key, attempts
+--   failures         failed attempts, as in the record, in a list
 --   lane             its lane until now
 --   next_retry_ms    when a retry scheduled earlier is due; nil unless that is still to come
 --   remaining        destinations that stay in the record
@@ -41,24 +61,28 @@ local settle = {}
 
 settle['done'] = function(job, name)
   job.attempts[name] = nil
+  take_failures(job, name)
   redis.call('HDEL', PREFIX .. 'dead-letters:' .. name, job.key)
 end
 
 settle['dead-letter'] = function(job, name, delay_ms, letter)
   job.attempts[name] = nil
+  local failures = take_failures(job, name)
+  if failures ~= '' then letter = letter:sub(1, -2) .. ', "failures": [' .. failures .. ']}' end
   redis.call('HSET', PREFIX .. 'dead-letters:' .. name, job.key, letter)
 end
 
 -- A notification can run a key before its retry is due. A failure then is not counted and postpones nothing: a key
 -- overwritten every second would otherwise use up its attempts within seconds.
-settle['retry'] = function(job, name, delay_ms)
+settle['retry'] = function(job, name, delay_ms, reason)
   local attempts = job.attempts[name]
   if not (job.next_retry_ms and attempts) then job.attempts[name] = (attempts or 0) + 1 end
-  settle['retry-uncounted'](job, name, delay_ms)
+  settle['retry-uncounted'](job, name, delay_ms, reason)
 end
 
-settle['retry-uncounted'] = function(job, name, delay_ms)
+settle['retry-uncounted'] = function(job, name, delay_ms, reason)
   job.attempts[name] = job.attempts[name] or 0
+  job.failures[#job.failures + 1] = string.format('%s {"at_ms": %d, "reason": %s}', name, now, reason)
   job.has_failed = true
   job.remaining = union(job.remaining, name)
   job.retry_at_ms = math.min(job.retry_at_ms or math.huge, now + delay_ms, job.next_retry_ms or math.huge)
@@ -94,7 +118,8 @@ end
 local function settle_all(key, record, done, dispositions)
   local next_retry_ms = tonumber(record.retry_at_ms)
   local job = {
-    key = key, attempts = parse_attempts(record.attempts), lane = record.lane, remaining = '',
+    key = key, attempts = parse_attempts(record.attempts), failures = parse_failures(record.failures),
+    lane = record.lane, remaining = '',
     next_retry_ms = next_retry_ms and now < next_retry_ms and next_retry_ms or nil,
   }
   for name in each(done) do settle['done'](job, name) end
@@ -114,6 +139,8 @@ local function finish(key, record, done, dispositions)
   local remaining, attempts = job.remaining, format_attempts(job.attempts)
   if job.retry_at_ms then redis.call('HSET', job_key(key), 'retry_at_ms', string.format('%d', job.retry_at_ms)) end
   if job.has_failed then redis.call('HSET', job_key(key), 'failed_ms', now) end
+  local failures = table.concat(job.failures, '\n', math.max(#job.failures - MAX_FAILURES, 0) + 1)
+  if failures ~= record.failures then redis.call('HSET', job_key(key), 'failures', failures) end
   if record.rerun ~= '' then
     local lane = record.rerun_lane ~= '' and record.rerun_lane or 'bulk'
     write_queued(key, lane, union(record.rerun, remaining), '', record.rerun_notified_ms, attempts,

@@ -48,19 +48,21 @@ local function delete_entry(lane, entry)
   redis.call('XDEL', PREFIX .. lane, entry)
 end
 
--- Replace the record by a queued one, at the end of its lane. The times of its last failure and of its retry are kept
--- while attempts are counted.
+-- Replace the record by a queued one, at the end of its lane. What is known of its failures is kept while attempts are
+-- counted.
 local function write_queued(key, lane, destinations, unconditional, notified_ms, attempts, trackers)
   local entry = redis.call('XADD', PREFIX .. lane, '*', 'key', key)
-  local retry_at_ms, failed_ms
+  local retry_at_ms, failed_ms, failures
   if attempts ~= '' then
-    retry_at_ms, failed_ms = unpack(redis.call('HMGET', job_key(key), 'retry_at_ms', 'failed_ms'))
+    retry_at_ms, failed_ms, failures = unpack(
+      redis.call('HMGET', job_key(key), 'retry_at_ms', 'failed_ms', 'failures'))
   end
   redis.call('DEL', job_key(key))
   redis.call('HSET', job_key(key), 'phase', 'queued', 'destinations', destinations, 'lane', lane, 'entry', entry,
              'unconditional', unconditional, 'notified_ms', notified_ms, 'attempts', attempts, 'trackers', trackers)
   if retry_at_ms then redis.call('HSET', job_key(key), 'retry_at_ms', retry_at_ms) end
   if failed_ms then redis.call('HSET', job_key(key), 'failed_ms', failed_ms) end
+  if failures then redis.call('HSET', job_key(key), 'failures', failures) end
 end
 
 -- Due after the longest time that an earlier PUT can still be in flight. Neither enqueue nor finish removes it.
