@@ -45,9 +45,6 @@ RUN_ELSEWHERE = {
     ("notifications.md", "python"): "tests/integration/test_sources.py",
 }
 
-#: Programs of stores that no machine of these tests has.
-NOT_RUN = ("mc",)
-
 #: What is no command.
 OTHER_LANGUAGES = {"text", "toml", "json", "ini", "javascript"}
 
@@ -69,7 +66,7 @@ def commands() -> dict[str, list[str]]:
         texts = [text for language, text in blocks(page) if language == "sh"]
         if texts and (page.name, "sh") not in RUN_ELSEWHERE:
             lines = "".join(texts).replace("\\\n", " ").splitlines()
-            found[page.name] = [line for line in lines if line.split()[0] not in NOT_RUN]
+            found[page.name] = lines
     return found
 
 
