@@ -13,6 +13,7 @@ import redis
 from s3s3.scripts import bucket, jobs
 from s3s3.scripts.demo.servers import StoreServer
 from tests.integration.commands import Listener, endpoint_table, eventually
+from tests.integration.objects import file_in_swift
 from tests.real.ceph_server import CephServer
 from tests.scripts.command import run
 
@@ -48,8 +49,7 @@ class Place:
         if isinstance(store, CephServer):
             store.damage(self.key, source.bucket_name, damaged)
         else:
-            files = [path for path in store.folder.rglob("*.data") if path.read_bytes() == self.content]
-            min(files, key=lambda path: path.stat().st_mtime_ns).write_bytes(damaged)
+            file_in_swift(store, source.bucket_name, self.key).write_bytes(damaged)
 
     def copy(self) -> bytes:
         return self.client.get_object(Bucket=self.bucket, Key=self.key)["Body"].read()

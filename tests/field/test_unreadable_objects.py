@@ -15,7 +15,7 @@ from s3s3.scripts import bucket, jobs
 from s3s3.scripts.demo.servers import StoreServer
 from s3s3.scripts.demo.swift_server import SwiftServer
 from tests.integration.commands import Listener, endpoint_table, eventually, report_lines
-from tests.integration.objects import MIB
+from tests.integration.objects import MIB, file_in_swift
 from tests.real.ceph_server import CephServer
 from tests.scripts.command import run
 
@@ -47,8 +47,7 @@ class Place:
             assert self.source_client.head_object(Bucket=self.source.bucket_name, Key=KEY)["ContentLength"] == 6 * MIB
         else:
             self.source_client.put_object(Bucket=self.source.bucket_name, Key=KEY, Body=b"".join(CONTENT))
-            [file] = (path for path in store.folder.rglob("*.data") if path.stat().st_size == 6 * MIB)
-            file.unlink()
+            file_in_swift(store, self.source.bucket_name, KEY).unlink()
         self.client.put_object(Bucket=self.destination.bucket_name, Key=KEY, Body=b"".join(CONTENT))
         assert self.source_client.list_objects_v2(Bucket=self.source.bucket_name)["Contents"][0]["Size"] == 6 * MIB
         with pytest.raises(self.source_client.exceptions.NoSuchKey):
@@ -109,7 +108,7 @@ def test_an_object_that_cannot_be_read_for_some_time_is_copied_then(
     )
     config.chmod(0o600)
     client.put_object(Bucket=source.bucket_name, Key=KEY, Body=CONTENT[1])
-    [file] = (path for path in swift.folder.rglob("*.data") if path.read_bytes() == CONTENT[1])
+    file = file_in_swift(swift, source.bucket_name, KEY)
     hidden = file.rename(swift.folder / "hidden")
     with Listener(config) as listener, redis.Redis.from_url(redis_url) as publisher:
         publisher.publish("backup", KEY)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+    from s3s3.scripts.demo.servers import StoreServer
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -128,3 +132,10 @@ def _difference(client: S3Client, bucket: str, thing: Thing) -> str:
             return f"{name} of {thing.key!r} is {answer.get(name)!r}"
     recorded = [name for name in answer["Metadata"] if name.startswith("s3s3")]
     return f"an unneeded record: {thing.key!r}" if recorded else ""
+
+
+def file_in_swift(swift: StoreServer, bucket: str, key: str) -> Path:
+    """Return the file in which a Swift of the tests keeps an object. Its extended attributes have the object's name."""
+    name = f"/{bucket}/{key}".encode()
+    [file] = (path for path in swift.folder.rglob("*.data") if name in os.getxattr(path, "user.swift.metadata"))
+    return file
