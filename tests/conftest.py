@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -47,6 +48,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="slow: run it with --long, as .ci/run does"))
+
+
+def pytest_collection_finish() -> None:
+    # What the collection of thousands of tests leaves lives to the end: no garbage collection need go through it.
+    gc.collect()
+    gc.freeze()
 
 
 def missing(reason: str) -> NoReturn:

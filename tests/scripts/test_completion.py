@@ -17,7 +17,7 @@ from tests.scripts.test_jobs import dead_letter
 
 #: What readline sets before it calls a completion function (bash manual, "Programmable Completion").
 COMPLETE = """
-eval "$("$1" completion bash)"
+source "$1"
 COMP_LINE=$2; COMP_POINT=${#COMP_LINE}; COMP_TYPE=9
 _python_argcomplete "${COMP_LINE%% *}"
 printf '%s\\n' "${COMPREPLY[@]}"
@@ -31,6 +31,7 @@ def commands(tmp_path: Path) -> Path:
         script = tmp_path / name
         script.write_text(f"#!{sys.executable}\nfrom s3s3.scripts.{module} import main\nraise SystemExit(main())\n")
         script.chmod(0o755)
+    (tmp_path / "completion.bash").write_text(run(main, "bash").out)
     return tmp_path
 
 
@@ -40,7 +41,8 @@ def completed(commands: Path, line: str) -> set[str]:
     if bash is None:
         pytest.skip("bash is not installed")
     done = subprocess.run(
-        [bash, "-c", COMPLETE, "bash", "s3s3", line], capture_output=True, text=True, check=True, cwd=commands,
+        [bash, "-c", COMPLETE, "bash", "completion.bash", line],
+        capture_output=True, text=True, check=True, cwd=commands,
         env={**os.environ, "PATH": f"{commands}:{os.environ['PATH']}", "S3S3_CONFIG": str(commands / "s3s3.toml")},
     )  # fmt: skip
     assert not done.stderr
