@@ -25,7 +25,9 @@ from .retry_policy import Cause, disposition_for, outcome_event, used_stores
 
 log = logging.getLogger(__name__)
 
-#: How long a claim waits for work; a shutdown waits for it, too.
+#: How long the first claim waits for work; each later one waits twice as long, up to the maximum. A shutdown waits for
+#: the claim in progress, so a process that has worked for a moment ends in a moment.
+INITIAL_CLAIM_WAIT_S = 0.02
 MAX_CLAIM_WAIT_S = 1.0
 
 #: How long a claim for the last few slots waits for more free ones: claiming eight jobs costs little more than one.
@@ -150,6 +152,7 @@ class Worker:
                             self._route, len(unfinished), error)  # fmt: skip
 
     async def _claim_until(self, stop: asyncio.Event) -> None:
+        wait_s = INITIAL_CLAIM_WAIT_S
         while True:
             self._slot_freed.clear()
             if len(self._running) >= self._concurrency and not stop.is_set():
@@ -160,8 +163,10 @@ class Worker:
                 return
             min_bulk, max_bulk = self._bulk_slots()
             # With the bulk lane full, the wait is for a free slot instead.
-            wait_s = MAX_CLAIM_WAIT_S if max_bulk else 0
-            claim = partial(self._jobs.claim, self._concurrency - len(self._running), min_bulk, max_bulk, wait_s)
+            claim = partial(
+                self._jobs.claim, self._concurrency - len(self._running), min_bulk, max_bulk, wait_s if max_bulk else 0
+            )
+            wait_s = min(2 * wait_s, MAX_CLAIM_WAIT_S)
             try:
                 claims = await self._redis_retry.run(claim, stop)  # never cancelled: its response may contain jobs
             except RedisUnavailable:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import pytest
 
 from s3s3.model import Job, Lane, Outcome
+from s3s3.queue.base import ClaimResult
 from s3s3.queue.redis_queue import RedisJobQueue
 from s3s3.worker.worker import Worker
 from tests.waiting import until
@@ -79,6 +80,7 @@ async def test_bulk_jobs_follow_each_other_while_slots_are_reserved_for_fresh_on
     jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it waits for a fresh job, a worker must notice that bulk jobs have ended."""
+    monkeypatch.setattr("s3s3.worker.worker.INITIAL_CLAIM_WAIT_S", 4.0)
     monkeypatch.setattr("s3s3.worker.worker.MAX_CLAIM_WAIT_S", 4.0)
     copies, stop = Copies(), asyncio.Event()
     async with working(Worker(ROUTE, jobs, copies, concurrency=8), stop):
@@ -101,6 +103,22 @@ async def test_neither_lane_starves_the_other(jobs: RedisJobQueue, concurrency: 
         await until_done(jobs)
     lanes = Counter(job.lane for job in copies.jobs[:60])
     assert min(lanes[lane] for lane in Lane) >= 15
+
+
+async def test_the_first_claims_wait_briefly_so_that_a_short_run_ends_soon(
+    jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    claim = jobs.claim
+
+    async def recorded(free: int, min_bulk: int, max_bulk: int, wait_s: float) -> ClaimResult:
+        waits.append(wait_s)
+        return await claim(free, min_bulk, max_bulk, wait_s)
+
+    monkeypatch.setattr(jobs, "claim", recorded)
+    async with working(Worker(ROUTE, jobs, Copies())):
+        await until(lambda: len(waits) >= 5)
+    assert waits[:5] == [0.02, 0.04, 0.08, 0.1, 0.1]  # the tests' maximum is 0.1
 
 
 async def test_claimed_at_advances_with_each_claim(jobs: RedisJobQueue) -> None:
