@@ -6,7 +6,7 @@ IN_VENV = $(VENV)/bin/python
 
 help:
 	@echo "make demo      a demonstration with real servers on this machine"
-	@echo "make test      the test suite, about six minutes; ARGS=--long for all tests"
+	@echo "make test      the test suite, about a quarter of an hour; ARGS=--long for all tests"
 	@echo "make check     linter, formatter, type checker, allowed imports, documentation"
 	@echo "make docs      the documentation into docs/_build/html, man pages into docs/_build/man, completion"
 	@echo "make faults    the tests in tests/faults for FAULT_MINUTES (default 10)"
