@@ -261,7 +261,7 @@ async def test_an_internal_error_in_a_source_is_a_problem_of_that_source(
 async def test_an_exception_raised_anywhere_in_each_task_of_the_daemon_ends_neither_it_nor_a_route(
     daemon: Daemon,
 ) -> None:
-    """Whatever a lasting task waits for raises an exception."""
+    """An exception is raised wherever a task that lasts is waiting."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     await daemon.copies("other", "channel", key="before")  # By then a task for one command or one request has ended.
     names = sorted({name_of(task) for task in tasks if not task.done()} - WAITS)
