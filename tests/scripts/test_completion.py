@@ -24,14 +24,21 @@ printf '%s\\n' "${COMPREPLY[@]}"
 """
 
 
+@pytest.fixture(scope="module")
+def bash_script() -> str:
+    """What `s3s3 completion bash` prints."""
+    command = [sys.executable, "-m", "s3s3.scripts.main", "completion", "bash"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.fixture
-def commands(tmp_path: Path) -> Path:
-    """A folder with the console scripts."""
+def commands(tmp_path: Path, bash_script: str) -> Path:
+    """A folder with the console scripts, and the script that completes them."""
     for name, module in (("s3s3", "main"), ("s3s3bucket", "bucket"), ("s3s3listen", "listen")):
         script = tmp_path / name
         script.write_text(f"#!{sys.executable}\nfrom s3s3.scripts.{module} import main\nraise SystemExit(main())\n")
         script.chmod(0o755)
-    (tmp_path / "completion.bash").write_text(run(main, "bash").out)
+    (tmp_path / "completion.bash").write_text(bash_script)
     return tmp_path
 
 

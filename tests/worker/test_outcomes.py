@@ -52,6 +52,7 @@ async def test_too_many_failures_make_a_dead_letter(jobs: RedisJobQueue, monkeyp
         await until_done(jobs)
     (letter,) = await dead_letters_of(jobs, B)
     assert (letter.key, letter.attempts, letter.reason) == ("k", 3, "after 3 attempts: dest-b: bits")
+    assert [failure.reason for failure in letter.failures] == ["dest-b: bits"] * 2
     assert copies.times("k") == 3
 
 

@@ -217,7 +217,7 @@ def test_a_final_failure_is_dead_lettered_with_its_reason() -> None:
 
 def test_a_failure_of_the_object_is_counted() -> None:
     disposition = settled(Cause.OBJECT)
-    assert disposition.kind == DispositionKind.RETRY
+    assert (disposition.kind, disposition.reason) == (DispositionKind.RETRY, "it broke")
     assert 2.5 <= disposition.delay_s <= 5
     assert settled(Cause.OBJECT, attempts=6).kind == DispositionKind.RETRY
 
@@ -231,7 +231,7 @@ def test_last_attempt_is_dead_lettered() -> None:
 @pytest.mark.parametrize("attempts", [0, 7])
 def test_a_failure_of_the_store_is_not_counted_however_many_there_were(attempts: int) -> None:
     disposition = settled(Cause.STORE, attempts)
-    assert disposition.kind == DispositionKind.RETRY_UNCOUNTED
+    assert (disposition.kind, disposition.reason) == (DispositionKind.RETRY_UNCOUNTED, "it broke")
     assert 2.5 <= disposition.delay_s <= MAX_PROBE_INTERVAL_S
 
 
