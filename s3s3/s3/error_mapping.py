@@ -300,7 +300,7 @@ def _advice(
         return f"this machine's clock {skew}: correct it (NTP)"
     subject = error_body.code or ("AccessDenied" if kind is AccessDenied else str(status))
     default = _ADVICE_FOR_PAGES if kind is UnexpectedResponse and not error_body.code else ""
-    is_maybe_https = status == 400 and not endpoint.is_secure  # a HEAD has no page that says so
+    is_maybe_https = status == 400 and not endpoint.is_secure  # the response to a HEAD has no page
     address = "host, port and is_secure" if is_maybe_https else _ADDRESS
     advice = _ADVICE.get(subject, default).format(table=table, bucket=bucket, address=address)
     if error_body.code == "SignatureDoesNotMatch" and endpoint.signature_version == "s3v4":

@@ -111,7 +111,7 @@ async def test_a_source_whose_listing_fails_ends_the_merge() -> None:
 
 
 def peak_bytes(count: int) -> int:
-    """Return how much memory it takes to merge three listings of a source with so many objects."""
+    """Return the peak memory, in bytes, of merging three listings of up to `count` objects."""
 
     async def listing(count: int, step: int) -> AsyncIterator[list[Entry]]:
         for start in range(0, count, 1000):
