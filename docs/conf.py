@@ -23,6 +23,7 @@ man_pages = [
     ("reference/configuration", "s3s3.toml", "what s3s3 copies where", author, 5),
 ]
 autodoc_typehints = "description"
+autodoc_preserve_defaults = True  # the value of a default, such as os.environ, may hold secrets of the build
 autodoc_member_order = "bysource"
 nitpicky = False
 

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import inspect
 import json
+import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -533,3 +535,18 @@ def test_another_address_must_not_be_that_of_the_webhook(tmp_path: Path) -> None
     file.write_text(SOUND + '[webhook]\nbind = "127.0.0.1:8000"\ntoken = "0123456789abcdef"\n')
     with pytest.raises(config.ConfigError, match="is also the address of \\[http\\]"):
         config.load(file, {}, http_bind=("--http", "127.0.0.1:8000"))
+
+
+@pytest.mark.parametrize("function", [config.load, config.from_tables])
+def test_a_signature_in_documentation_does_not_show_the_environment(function: Callable[..., Config]) -> None:
+    assert os.environ["PATH"] not in str(inspect.signature(function))
+
+
+def test_values_are_from_the_environment_of_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("S3S3_TEST_BUCKET", "images")
+    source = {"bucket_name": "${S3S3_TEST_BUCKET}"}
+    built = config.from_tables({"source": source, "destination": {"bucket_name": "b"}})
+    assert built.routes[0].source.bucket_name == "images"
+    file = tmp_path / "s3s3.toml"
+    file.write_text('[source]\nbucket_name = "${S3S3_TEST_BUCKET}"\n[destination]\nbucket_name = "b"\n')
+    assert config.load(file).routes[0].source.bucket_name == "images"
