@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,29 @@ def test_it_accepts_every_example(path: Path) -> None:
     assert text.startswith("#:schema ./s3s3.schema.json\n")
     assert problems(text) == []
     assert problems(re.sub(r"^#(?=\w+ = |\[)", "", text, flags=re.MULTILINE)) == []
+
+
+def checked_by_taplo(path: Path) -> subprocess.CompletedProcess[str]:
+    """What an editor's TOML language server finds; it reads the schema that the first line names."""
+    taplo = shutil.which("taplo", path=Path(sys.executable).parent)
+    if taplo is None:
+        pytest.skip("there is no wheel of taplo for this platform")
+    return subprocess.run([taplo, "check", "--no-auto-config", path], check=False, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.toml")), ids=lambda path: path.name)
+def test_an_editor_accepts_every_example(path: Path) -> None:
+    done = checked_by_taplo(path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_editor_marks_the_key_that_is_not_a_setting(tmp_path: Path) -> None:
+    shutil.copy(CONF / "s3s3.schema.json", tmp_path)
+    path = tmp_path / "s3s3.toml"
+    path.write_text((CONF / "s3s3-minimal.toml").read_text().replace("bucket_name", "bucket_nme", 1))
+    done = checked_by_taplo(path)
+    assert done.returncode == 1
+    assert "'bucket_nme' was unexpected" in done.stderr
 
 
 @EXAMPLES
