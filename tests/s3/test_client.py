@@ -526,7 +526,7 @@ async def test_a_streamed_body_of_the_wrong_length_is_an_integrity_error(size_by
     async with RawServer([respond(response())]) as server, server.store() as store:
         with pytest.raises(IntegrityError) as caught:
             await put(store, body=in_chunks(b"cont", b"ent"), size_bytes=size_bytes)
-        await eventually(lambda: server.requests[0].is_truncated)
+        await eventually(lambda: server.requests and server.requests[0].is_truncated)
         assert not caught.value.indeterminate
 
 

@@ -124,7 +124,8 @@ async def test_a_lost_lease_resets_the_put_and_leaves_nothing_indeterminate(monk
         [outcome] = await scene.copy(ExpiringLease(1))
         assert isinstance(outcome.error, LeaseLost)
         assert not outcome.indeterminate
-        await eventually(lambda: scene.destinations[0].requests[0].is_truncated)
+        requests = scene.destinations[0].requests
+        await eventually(lambda: requests and requests[0].is_truncated)
         assert len(scene.moved) == 1
 
 
