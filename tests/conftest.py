@@ -31,11 +31,15 @@ SomeServer = TypeVar("SomeServer", bound=Server)
 
 SMALL_BYTES = 1024 * 1024
 
-REPOSITORY = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
+REPOSITORY = TESTS.parent
+
+#: Tests with real servers in these folders count as long.
+LONG_FOLDERS = (TESTS / "faults", TESTS / "field")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="also run the tests marked long")
+    parser.addoption("--long", action="store_true", help="also run the tests that take long")
 
 
 def pytest_configure() -> None:
@@ -44,10 +48,25 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--long"):
-        for item in items:
-            if item.get_closest_marker("long"):
-                item.add_marker(pytest.mark.skip(reason="slow: run it with --long, as .ci/run does"))
+    if leaves_out_long(config):
+        config.hook.pytest_deselected(items=[item for item in items if is_long(item)])
+        items[:] = [item for item in items if not is_long(item)]
+
+
+def leaves_out_long(config: pytest.Config) -> bool:
+    """Whether neither --long was given, nor a file, a folder or a part of a test's name."""
+    is_named = config.option.keyword or any(Path(argument).resolve() != TESTS for argument in config.args)
+    return not config.getoption("--long") and not is_named
+
+
+def is_long(item: pytest.Item) -> bool:
+    is_in_folder = any(item.path.is_relative_to(folder) for folder in LONG_FOLDERS)
+    return item.get_closest_marker("long") is not None or (is_in_folder and item.get_closest_marker("real") is not None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if leaves_out_long(config):
+        terminalreporter.write_line("without the tests that take long: add --long (make test ARGS=--long)")
 
 
 def pytest_collection_finish() -> None:

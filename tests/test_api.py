@@ -264,6 +264,7 @@ class TestUpload:
 
 @pytest.mark.real
 class TestDuplicateBucket:
+    @pytest.mark.long
     def test_a_bucket_of_several_pages_is_copied(self, rclone_store: RcloneServer, new_bucket: NewBucket) -> None:
         resource = api.create_connection(connection_args(rclone_store))
         source, destination = resource.Bucket(new_bucket(rclone_store)), resource.Bucket(new_bucket(rclone_store))

@@ -263,6 +263,7 @@ def import_all(names: list[str], directory: Path, libraries: set[str]) -> str:
     return imported.stdout
 
 
+@pytest.mark.long
 def test_importing_opens_no_file_and_no_socket_and_starts_nothing() -> None:
     assert import_all([f"s3s3.{name}".rstrip(".") for name in modules()], ROOT, library_modules()) == ""
 

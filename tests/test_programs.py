@@ -228,6 +228,7 @@ class TestQueue:
             queue.put("k")
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_the_examples_of_the_documentation_work(
     listening: Path, buckets: Buckets, swift: SwiftServer, monkeypatch: pytest.MonkeyPatch

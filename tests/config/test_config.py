@@ -361,6 +361,7 @@ def test_every_sound_configuration_loads(tables: dict[str, dict[str, Any]]) -> N
         assert found == written.get("aws_secret_access_key")
 
 
+@pytest.mark.long
 @EXAMPLES
 @given(sound_tables(), st.data())
 def test_a_value_of_a_wrong_type_is_exactly_one_problem_that_names_it(
@@ -376,6 +377,7 @@ def test_a_value_of_a_wrong_type_is_exactly_one_problem_that_names_it(
     assert problem.startswith("s3s3.toml:")
 
 
+@pytest.mark.long
 @EXAMPLES
 @given(sound_tables(), st.data())
 def test_an_unknown_key_is_exactly_one_problem_that_names_it(
@@ -391,6 +393,7 @@ def test_an_unknown_key_is_exactly_one_problem_that_names_it(
     assert f": [{named(name)}] {named(unknown)}: unknown key" in problem
 
 
+@pytest.mark.long
 @EXAMPLES
 @given(sound_tables(), st.data())
 def test_a_misspelled_key_is_exactly_one_problem_that_names_the_right_one(

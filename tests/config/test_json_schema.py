@@ -49,7 +49,7 @@ def checked_by_taplo(path: Path) -> subprocess.CompletedProcess[str]:
     """What an editor's TOML language server finds; it reads the schema that the first line names."""
     taplo = shutil.which("taplo", path=Path(sys.executable).parent)
     if taplo is None:
-        pytest.skip("there is no wheel of taplo for this platform")
+        pytest.skip("taplo has no wheel for this platform")
     return subprocess.run([taplo, "check", "--no-auto-config", path], check=False, capture_output=True, text=True)
 
 

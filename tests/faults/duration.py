@@ -1,4 +1,4 @@
-"""Duration of the fault tests: short in `make test`, about FAULT_MINUTES in `make faults`.
+"""Duration of the fault tests: short in `make test ARGS=--long`, about FAULT_MINUTES in `make faults`.
 
 Each open-ended test has a share of the run: the soak half of it, two failing destinations a third, the state machine a
 fifth, and each other one a twentieth. Tests of fixed length take about eight minutes in all.

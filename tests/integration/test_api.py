@@ -25,6 +25,7 @@ pytestmark = pytest.mark.real
 TOKEN = "a token"
 
 
+@pytest.mark.long
 def test_an_operator_finds_and_fixes_a_failure(
     swift: SwiftServer, redis_url: str, new_bucket: Callable[..., str], tmp_path: Path
 ) -> None:

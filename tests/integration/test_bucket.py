@@ -49,6 +49,7 @@ def test_it_copies_what_is_missing_and_the_second_time_nothing(place: Place) -> 
     assert "20 objects compared" in output
 
 
+@pytest.mark.long
 def test_a_dry_run_copies_nothing_reports_what_it_would_and_exits_with_1(place: Place) -> None:
     report = place.folder / "report.jsonl"
     run("bucket", "--config", place.config(), "--dry-run", "--report", report, status=1)
@@ -74,6 +75,7 @@ def test_a_report_has_a_line_for_each_object_with_both_sizes_both_md5s_and_the_p
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_force_copies_what_is_the_same_too(place: Place) -> None:
     run("bucket", "--config", place.config())
     report = place.folder / "report.jsonl"
@@ -81,6 +83,7 @@ def test_force_copies_what_is_the_same_too(place: Place) -> None:
     assert report_lines(report)[1]["destinations"] == {"destination": {"copied": 20}}
 
 
+@pytest.mark.long
 def test_since_looks_only_at_what_the_source_changed_since_then(place: Place) -> None:
     report = place.folder / "report.jsonl"
     output = run("bucket", "--config", place.config(), "--since", "2099-01-01", "--report", report).stdout
@@ -103,6 +106,7 @@ def test_without_redis_a_failure_is_reported_with_its_reason(place: Place) -> No
     )
 
 
+@pytest.mark.long
 def test_the_summary_says_what_to_do_next(place: Place) -> None:
     config = place.config()
     done = run("bucket", "--config", config, "--dry-run", status=1)
@@ -121,6 +125,7 @@ def test_the_summary_says_what_to_do_next(place: Place) -> None:
     assert "next" not in run("bucket", "--config", config).stdout
 
 
+@pytest.mark.long
 def test_json_has_the_summary_and_what_to_do_next(place: Place) -> None:
     config = place.config()
     done = json.loads(run("bucket", "--config", config, "--json", "--dry-run", status=1).stdout)
@@ -137,6 +142,7 @@ def test_json_has_the_summary_and_what_to_do_next(place: Place) -> None:
     assert "both write to standard output" in run("bucket", "--json", "--report", "-", status=2).stderr
 
 
+@pytest.mark.long
 def test_quiet_prints_only_problems(place: Place) -> None:
     config = place.config()
     done = run("bucket", "--config", config, "--quiet")
@@ -146,6 +152,7 @@ def test_quiet_prints_only_problems(place: Place) -> None:
     assert run("bucket", "--config", config, "--quiet", "--json").stdout.startswith("{")
 
 
+@pytest.mark.long
 def test_a_terminal_shows_the_progress_of_each_destination(place: Place) -> None:
     """Through a real pseudo-terminal; the second run has the number of objects of the first one."""
     config = place.config()
@@ -224,6 +231,7 @@ def test_other_buckets_can_be_named_but_not_the_source_itself(
     assert "is the source itself" in output
 
 
+@pytest.mark.long
 def test_an_interval_repeats_the_run_until_it_is_stopped(place: Place) -> None:
     arguments = command("bucket", "--config", place.config(), "--interval", "3")
     with subprocess.Popen(arguments) as process, redis.Redis.from_url(place.redis_url) as client:
@@ -259,6 +267,7 @@ def test_an_interrupted_run_ends_soon_reports_it_and_exits_with_1(place: Place, 
         assert f"{20 - copied} pending" in run("jobs", "--config", config).stdout
 
 
+@pytest.mark.long
 def test_the_summary_of_an_interrupted_run_in_json_has_the_keys_on_the_queue(place: Place) -> None:
     config = place.config(worker={"concurrency": 2})
     limit_destination(config, "max_requests_per_s = 2")
@@ -284,6 +293,7 @@ def the_other_ends(place: Place) -> None:
         client.delete("s3s3:{default}:reconcile-lock")
 
 
+@pytest.mark.long
 def test_a_run_beside_another_one_exits_with_1_at_once_and_names_it_but_a_dry_run_goes_on(place: Place) -> None:
     another_runs(place, 60_000)
     output = run("bucket", "--config", place.config(), status=1).stderr
@@ -295,6 +305,7 @@ def test_a_run_beside_another_one_exits_with_1_at_once_and_names_it_but_a_dry_ru
     assert place.content("key 00") == b"content"
 
 
+@pytest.mark.long
 def test_wait_for_lock_starts_the_run_after_the_other_one(place: Place) -> None:
     another_runs(place, 300_000)
     log = place.folder / "bucket.log"
@@ -308,6 +319,7 @@ def test_wait_for_lock_starts_the_run_after_the_other_one(place: Place) -> None:
     assert place.content("key 00") == b"content"
 
 
+@pytest.mark.long
 def test_a_run_between_other_buckets_leaves_the_queue_that_listeners_work_on_alone(
     place: Place, swift: SwiftServer, new_bucket: Callable[..., str]
 ) -> None:
@@ -318,6 +330,7 @@ def test_a_run_between_other_buckets_leaves_the_queue_that_listeners_work_on_alo
     assert place.content("key 00") is None
 
 
+@pytest.mark.long
 def test_a_listener_skips_its_reconcile_while_another_process_reconciles(place: Place) -> None:
     another_runs(place, 300_000)
     with Listener(place.config(), "--reconcile-interval", "1") as listener:

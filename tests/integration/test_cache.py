@@ -143,6 +143,7 @@ async def test_common_clients_read_through_the_cache(
                         await asyncio.sleep(0.05)
 
 
+@pytest.mark.long
 async def test_a_process_killed_during_a_download_leaves_a_usable_directory(store: Endpoint, tmp_path: Path) -> None:
     port, next_port = free_ports(2)
     downloads = tmp_path / "cache" / "downloads"

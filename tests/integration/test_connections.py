@@ -35,6 +35,7 @@ def idle_connections(port: int, count: int) -> Iterator[list[socket.socket]]:
         yield [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)) for _ in range(count)]
 
 
+@pytest.mark.long
 def test_more_idle_connections_than_files_do_not_stop_copying(
     swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from tests.scripts.test_convert import INI
 pytestmark = pytest.mark.real
 
 
+@pytest.mark.long
 def test_a_listener_with_the_converted_template_copies_published_keys(
     ceph: CephServer, swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path
 ) -> None:

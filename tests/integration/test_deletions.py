@@ -146,6 +146,7 @@ def test_a_source_that_cannot_be_listed_deletes_nothing_even_where_empty_is_allo
     assert place.keys_there() == {"to/a"}
 
 
+@pytest.mark.long
 def test_a_notification_of_a_deleted_object_deletes_its_copies_and_a_gap_is_backfilled(place: Place) -> None:
     place.put(*"abcd")
     place.run()

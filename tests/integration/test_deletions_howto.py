@@ -16,6 +16,7 @@ pytestmark = pytest.mark.real
 PAGE = REPOSITORY / "docs" / "how-to" / "deletions.md"
 
 
+@pytest.mark.long
 def test_the_commands_of_the_page_print_what_it_shows(
     swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path
 ) -> None:

@@ -122,6 +122,7 @@ def start(tmp_path: Path, installed: None) -> Iterator[Callable[..., Demonstrati
             demonstration.process.wait()
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_everything_is_verified_and_nothing_is_left_behind(start: Callable[..., Demonstration]) -> None:
     shown = start(*command("demo", "--objects", FEW))

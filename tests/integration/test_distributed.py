@@ -86,6 +86,7 @@ def status(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, output + errors
 
 
+@pytest.mark.long
 def test_alone_it_does_what_the_plain_run_does(place: Place) -> None:
     place.put([f"key {number}" for number in range(30)])
     place.put(["extraneous"], place.there.bucket_name)
@@ -104,6 +105,7 @@ def test_alone_it_does_what_the_plain_run_does(place: Place) -> None:
     assert not place.redis.exists("s3s3:{default}:reconcile-lock")
 
 
+@pytest.mark.long
 def test_it_needs_a_redis_and_refuses_to_delete(place: Place) -> None:
     output = run("bucket", "--config", place.config, "--distributed", "--without-redis", status=2).stderr
     assert "--distributed needs the configured Redis" in output
@@ -116,6 +118,7 @@ def test_it_needs_a_redis_and_refuses_to_delete(place: Place) -> None:
     assert place.is_equal
 
 
+@pytest.mark.long
 def test_a_plain_run_keeps_it_away_and_is_kept_away_by_it(place: Place) -> None:
     place.redis.hset("s3s3:{default}:reconcile-lock", mapping={"id": "x", "host": "elsewhere", "pid": 7, "since_ms": 1})
     assert "process 7 on elsewhere" in run("bucket", "--config", place.config, "--distributed", status=1).stderr
@@ -144,6 +147,7 @@ def test_a_run_with_other_options_or_stores_is_not_gone_on_with_unless_it_is_for
     assert "60" in run("bucket", "--config", place.config, "--distributed", "--force", "--restart").stdout
 
 
+@pytest.mark.long
 def test_interrupted_it_hands_its_range_back_at_once(place: Place) -> None:
     place.put([f"{number:04}" for number in range(60)])
     with limited_destination(place.config, ONE_BY_ONE), place.started() as process:

@@ -60,6 +60,7 @@ def test_two_listeners_keep_a_limit_together_and_another_destination_is_not_slow
         assert limited < KEYS, "a destination without a limit did not wait"
 
 
+@pytest.mark.long
 def test_a_stream_slower_than_its_lease_is_neither_failed_nor_in_the_way(place: TwoPlaces) -> None:
     place.limit = 'max_bytes_per_s = "2 MiB"'
     place.put("big", b"x" * (12 * MIB))
@@ -72,6 +73,7 @@ def test_a_stream_slower_than_its_lease_is_neither_failed_nor_in_the_way(place: 
         assert "failed" not in listener.log.read_text()
 
 
+@pytest.mark.long
 def test_what_waits_for_a_limit_has_not_failed_for_a_run(place: TwoPlaces) -> None:
     place.limit = "max_requests_per_s = 20"
     for number in range(30):

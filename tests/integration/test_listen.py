@@ -105,6 +105,7 @@ def test_a_source_that_refuses_the_secret_ends_the_listener_with_3_and_names_the
     assert "not-the-secret" not in output
 
 
+@pytest.mark.long
 def test_a_rewritten_secret_lets_all_parked_keys_go_on_without_a_restart(place: Place, tmp_path: Path) -> None:
     assert place.there.secret_access_key is not None
     secret = place.there.secret_access_key.get_secret_value()
@@ -138,6 +139,7 @@ def test_a_configuration_fault_ends_the_listener_with_2(place: Place) -> None:
 # -- a server is unavailable: the listener runs and is not ready
 
 
+@pytest.mark.long
 def test_a_destination_that_is_away_at_the_start_leaves_the_listener_running_and_not_ready(
     place: Place, swift: SwiftServer
 ) -> None:
@@ -155,6 +157,7 @@ def test_a_destination_that_is_away_at_the_start_leaves_the_listener_running_and
         assert place.http("/readyz") == (200, "ok\n")
 
 
+@pytest.mark.long
 def test_a_destination_that_does_not_answer_at_the_start_does_not_delay_the_subscription(
     place: Place, swift: SwiftServer
 ) -> None:
@@ -184,6 +187,7 @@ def test_the_listener_waits_for_a_redis_that_is_unavailable_at_the_start(
         assert place.http("/healthz") == (200, "ok\n")
 
 
+@pytest.mark.long
 def test_an_outage_of_redis_fails_readiness_and_never_liveness(place: Place, redis_server: RedisServer) -> None:
     with Listener(place.config()):
         eventually(lambda: place.http("/readyz") == (200, "ok\n"), "it is ready")
@@ -197,6 +201,7 @@ def test_an_outage_of_redis_fails_readiness_and_never_liveness(place: Place, red
         assert place.http("/healthz") == (200, "ok\n")
 
 
+@pytest.mark.long
 def test_a_port_that_is_taken_is_a_warning(place: Place) -> None:
     place.put("a")
     with Listener(place.config()), Listener(place.config()) as second:
@@ -238,6 +243,7 @@ def test_missing_keys_and_unusable_messages_do_not_disturb_the_rest(place: Place
 # -- nothing is lost
 
 
+@pytest.mark.long
 def test_a_listener_that_is_killed_in_the_middle_of_a_copy_is_taken_over_from(place: Place) -> None:
     content = b"x" * 16 * MIB
     place.put("big", content)
@@ -255,6 +261,7 @@ def running(place: Place, key: str) -> bool:
         return bool(client.hget(f"s3s3:{{default}}:job:{key}", "phase") == "running")
 
 
+@pytest.mark.long
 def test_keys_published_without_a_listener_are_backfilled(place: Place) -> None:
     config = place.config()
     with Listener(config):
@@ -274,6 +281,7 @@ def watermark(place: Place) -> str | None:
         return answer
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("checksum", ["client", "store"])  # store: the kernel moves the body
 def test_a_stopping_listener_finishes_its_copies_and_exits_with_0(
     place: Place, swift: SwiftServer, checksum: Literal["client", "store"]
@@ -293,6 +301,7 @@ def test_a_stopping_listener_finishes_its_copies_and_exits_with_0(
         assert place.content("big") == content
 
 
+@pytest.mark.long
 def test_a_changed_object_replaces_its_copy(place: Place) -> None:
     with Listener(place.config()):
         for content in (b"one", b"two", b"three"):
@@ -304,6 +313,7 @@ def test_a_changed_object_replaces_its_copy(place: Place) -> None:
 # -- what the predecessor's users rely on
 
 
+@pytest.mark.long
 def test_mark_done_leaves_the_predecessor_s_mark_in_redis(place: Place) -> None:
     place.put("a/b")
     with Listener(place.config(pubsub={"mark_done": True})):

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.real
 COUNT = 60
 
 
+@pytest.mark.long
 def test_objects_go_as_plain_v2_puts_and_each_costs_one_get_and_one_put(
     swift: SwiftServer, redis_url: str, new_bucket: Callable[..., str], tmp_path: Path
 ) -> None:

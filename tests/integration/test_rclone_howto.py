@@ -39,6 +39,7 @@ def remote(name: str, endpoint: Endpoint) -> dict[str, str]:
     return {f"RCLONE_CONFIG_{name}_{key}": value for key, value in settings.items()}
 
 
+@pytest.mark.long
 def test_what_rclone_has_copied_is_taken_over_as_the_page_shows(
     swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path
 ) -> None:

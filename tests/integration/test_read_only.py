@@ -74,6 +74,7 @@ def config(tmp_path: Path, ceph: CephServer, new_bucket: Callable[..., str], red
     return write_config(tmp_path, source, [destination], redis_url)
 
 
+@pytest.mark.long
 def test_commands_that_do_not_spool_need_no_temporary_directory(config: Path) -> None:
     for arguments in (("jobs",), ("publish", "key"), ("jobs", "--json"), ("config", "show"), ("explain", "key")):
         done = contained_run(arguments[0], *arguments[1:2], "--config", config, *arguments[2:])

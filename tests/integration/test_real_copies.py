@@ -243,6 +243,7 @@ async def test_a_lease_that_ends_before_the_last_chunk_leaves_the_old_object_sta
         assert buckets.all_hold(key, b"the old one")
 
 
+@pytest.mark.long
 async def test_a_slow_destination_does_not_hold_up_the_quick_one(
     server: StoreServer, buckets: Buckets, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ def place(swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tm
     return one
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("together", [[], ["--distributed"]])
 def test_the_fleet_sees_a_run_and_what_it_copies_until_it_has_ended(place: SlowPlace, together: list[str]) -> None:
     with place.started(*together) as process:

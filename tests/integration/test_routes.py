@@ -100,6 +100,7 @@ def test_one_route_can_be_chosen_and_another_bucket_be_named_for_one_only(
     assert keys_of(two.swift, two.logs) == {"logs/e"}
 
 
+@pytest.mark.long
 def test_a_notification_goes_to_routes_with_its_channel_and_prefix(two: Two) -> None:
     put(two.ceph, two.images, "srcfolder/a", "srcfolder/b", "logs/c")
     put(two.swift, two.logs, "srcfolder/b", "logs/c")
@@ -126,6 +127,7 @@ def test_a_notification_goes_to_routes_with_its_channel_and_prefix(two: Two) -> 
     assert {key for key in keys_of(two.ceph, two.images) if key.startswith("from")} == {"from-swift/c"}
 
 
+@pytest.mark.long
 def test_publish_puts_a_key_on_the_queue_or_the_channel_of_every_route_that_is_about_it(two: Two) -> None:
     put(two.ceph, two.images, "srcfolder/a")
     put(two.swift, two.logs, "logs/e")
@@ -179,6 +181,7 @@ def test_a_route_that_cannot_be_compared_harms_no_other_and_no_later_run(two: Tw
     assert "next attempt in" in output
 
 
+@pytest.mark.long
 def test_a_source_that_refuses_leaves_the_other_routes_working(two: Two) -> None:
     put(two.swift, two.logs, "logs/e")
     two.raw[0] = dataclasses.replace(two.raw[0], bucket_name="nowhere")
@@ -191,6 +194,7 @@ def test_a_source_that_refuses_leaves_the_other_routes_working(two: Two) -> None
     assert "nowhere" in run("listen", "--config", two.config(), status=3).stderr
 
 
+@pytest.mark.long
 def test_a_listener_compares_every_route_from_time_to_time_though_one_cannot_be(two: Two) -> None:
     two.raw[0] = dataclasses.replace(two.raw[0], port=free_ports(1)[0])
     put(two.swift, two.logs, "logs/e")
@@ -221,6 +225,7 @@ def chain(swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tm
     return write_config(tmp_path, None, [], redis_url, routes=[second, first]), buckets
 
 
+@pytest.mark.long
 def test_a_chain_of_routes_needs_one_run(chain: tuple[Path, list[str]], swift: SwiftServer) -> None:
     config, buckets = chain
     put(swift.boto3_client(), buckets[0], "a", "b")
@@ -229,6 +234,7 @@ def test_a_chain_of_routes_needs_one_run(chain: tuple[Path, list[str]], swift: S
     assert "copied" not in run("bucket", "--config", config).stdout
 
 
+@pytest.mark.long
 def test_a_notification_is_passed_along_a_chain_of_routes(chain: tuple[Path, list[str]], swift: SwiftServer) -> None:
     config, buckets = chain
     client = swift.boto3_client()
@@ -243,6 +249,7 @@ def test_a_notification_is_passed_along_a_chain_of_routes(chain: tuple[Path, lis
         eventually(lambda: content_of(client, buckets[2], "k") is None, "so does its end", every_s=0.1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["", "--distributed"])
 def test_a_copy_by_bucket_is_passed_along_a_chain_of_routes(
     chain: tuple[Path, list[str]], swift: SwiftServer, kind: str

@@ -56,6 +56,7 @@ def takes(listener: Listener, *sources: str) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_stream_works_without_a_channel(place: Place) -> None:
     config = with_tables(place.config(pubsub=WITHOUT_CHANNEL), "[stream]\n")
     for key in ("before the listener", "while one listens"):
@@ -81,6 +82,7 @@ def test_a_stream_works_without_a_channel(place: Place) -> None:
     assert counted == {"stream": "2.0", "no_route": "1.0", "no_key": "1.0"}
 
 
+@pytest.mark.long
 def test_the_notifications_of_a_killed_listener_are_taken_over(place: Place) -> None:
     """However much of them it had read."""
     config = with_tables(place.config(worker={"lease_s": 2}, pubsub=WITHOUT_CHANNEL), "[stream]\n")
@@ -97,6 +99,7 @@ def test_the_notifications_of_a_killed_listener_are_taken_over(place: Place) -> 
                 place.arrives(key)
 
 
+@pytest.mark.long
 def test_stream_queue_webhook_and_channel_serve_one_listener(
     place: Place,
     webhook_port: int,
@@ -191,6 +194,7 @@ def test_an_object_in_a_tenants_bucket_is_copied_by_its_notification(
         assert listener.stop() == 0
 
 
+@pytest.mark.long
 def test_an_object_put_into_ceph_is_copied_by_its_notification(
     place: Place, ceph: CephServer, pushing: str, webhook_port: int
 ) -> None:

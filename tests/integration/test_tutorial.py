@@ -14,6 +14,7 @@ from tests.integration.commands import Listener, run, write_config
 pytestmark = pytest.mark.real
 
 
+@pytest.mark.long
 def test_the_commands_of_the_tutorial_print_what_it_shows(
     swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -255,6 +255,7 @@ async def test_readiness_problems(
     redis_server.start()
 
 
+@pytest.mark.long
 async def test_with_an_unusable_destination_clients_are_redirected_to_the_source(
     start_mirror: StartMirror, origin: OriginServer, destination: Endpoint
 ) -> None:

@@ -37,6 +37,7 @@ def alert_series() -> set[str]:
     return set(re.findall(r"s3s3_\w+", " ".join(rule["expr"] for rule in rules)))
 
 
+@pytest.mark.long
 def test_each_alert_fires_only_in_its_own_case() -> None:
     rules = {rule["alert"] for rule in yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]}
     cases = yaml.safe_load((HERE / "alerts_test.yml").read_text())["tests"]
@@ -49,6 +50,7 @@ def test_each_alert_fires_only_in_its_own_case() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_every_query_of_dashboard_and_alerts_finds_series_of_a_real_listener(
     rclone_store: RcloneServer, redis_url: str, new_bucket: Callable[..., str], tmp_path: Path
 ) -> None:

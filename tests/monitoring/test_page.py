@@ -85,6 +85,7 @@ def test_hostile_text_in_any_place_is_shown_as_text(text: str) -> None:
     check(text)
 
 
+@pytest.mark.long
 @settings(max_examples=25)
 @given(st.text(st.characters() | st.sampled_from("<>&\"'`{}%=/\\ -!")))
 def test_any_text_in_any_place_is_shown_as_text(text: str) -> None:

@@ -111,6 +111,7 @@ class Night:
         eventually(lambda: client.list_objects_v2(Bucket=self.bucket)["KeyCount"] == len(KEYS), "all are copied")
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_the_example_shows_what_the_commands_print(
     swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path
@@ -136,6 +137,7 @@ def has_ended(port: int) -> bool:
     return status["routes"][0]["last_reconcile"] is not None and status["problems"] == []
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_the_example_with_the_api_alone_shows_what_the_api_answers(
     swift: SwiftServer, new_bucket: Callable[..., str], redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

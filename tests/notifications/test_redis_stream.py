@@ -48,6 +48,7 @@ async def test_an_id_chosen_by_the_producer_is_not_used_as_a_time(sender: Stream
     assert receiver.notifications[0].notified_ms is None
 
 
+@pytest.mark.long
 async def test_each_entry_is_delivered_once_and_none_is_trimmed(sender: StreamSender) -> None:
     for number in range(600):
         await sender.send(f"key {number}")

@@ -170,6 +170,7 @@ def test_any_key_is_parsed(key: str, is_ceph: bool) -> None:
     assert parse_events(json.dumps(event(written))).notifications == [Notification(key, "images")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("filling", ["[],", "{},", '"",', '{"a":[{}]},'])
 def test_memory_is_bounded_by_the_length_of_the_message_times_100(filling: str) -> None:
     body = '{"Records":[' + filling * (256 * 1024 // len(filling)) + "0]}"

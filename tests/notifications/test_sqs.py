@@ -80,6 +80,7 @@ async def has(sender: SqsSender, url: str, number: int) -> bool:
     return await sender.pending(url) == number
 
 
+@pytest.mark.long
 async def test_messages_stay_invisible_while_redis_is_unavailable(sqs_url: str) -> None:
     sender = SqsSender(sqs_url, visibility_s=1)
     async with listening(sender) as (receiver, _):

@@ -242,6 +242,7 @@ async def test_a_key_is_explained_although_no_store_answers(client: Redis, jobs:
 # -- actions
 
 
+@pytest.mark.long
 async def test_dead_letters_are_retried_or_dropped_by_key_by_reason_and_all(
     client: Redis, jobs: RedisJobQueue, caplog: pytest.LogCaptureFixture
 ) -> None:

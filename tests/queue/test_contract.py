@@ -654,6 +654,7 @@ async def test_keys_parked_for_the_source_are_probed_one_at_a_time(jobs: RedisJo
     assert {probe.key, (await claim_one(jobs)).key} == {"k0", "k1"}
 
 
+@pytest.mark.long
 async def test_a_probe_is_a_parked_key_that_was_not_tried_else_the_one_that_failed_first(
     jobs: RedisJobQueue, quick_probes: None
 ) -> None:

@@ -67,6 +67,7 @@ async def test_waiting_keys_are_listed_by_the_time_of_their_next_attempt(jobs: R
     assert record.attempts == {"dest": 1}
 
 
+@pytest.mark.long
 async def test_parked_keys_are_listed_with_the_next_probe(jobs: RedisJobQueue) -> None:
     await jobs.trip_circuit("dest", "503", "other")
     keys = await finish(jobs, 300, Disposition(DispositionKind.PARK, circuit="dest"))

@@ -82,6 +82,7 @@ def test_an_endpoint_names_bucket_and_credentials(store: StoreServer) -> None:
     assert (endpoint.access_key_id, endpoint.secret_access_key.get_secret_value()) == store.accounts[-1]
 
 
+@pytest.mark.long
 @pytest.mark.real
 @pytest.mark.parametrize("server_fixture", ["swift", "rclone_store"])
 def test_objects_survive_the_kill_of_a_store(

@@ -128,6 +128,7 @@ def peak_bytes(count: int) -> int:
     return peak
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_listings() -> None:
     # In a process of its own: threads that serve other tests take memory, too.
     with ProcessPoolExecutor(1, get_context("spawn")) as process:

@@ -154,6 +154,7 @@ async def test_withheld_deletions_are_kept_until_the_next_comparison(place: Plac
     assert (await place.record()).deletions_withheld == {}
 
 
+@pytest.mark.long
 async def test_what_could_not_be_compared_is_compared_again_before_the_next_interval(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -627,6 +627,7 @@ async def test_a_slow_response_does_not_time_out_while_bytes_arrive() -> None:
         assert (await store.fetch("key", 10))[1] == b"x" * 8
 
 
+@pytest.mark.long
 async def test_a_slow_upload_does_not_time_out_while_bytes_are_sent() -> None:
     async def read_slowly(received: ReceivedRequest) -> None:
         for _ in range(32):

@@ -133,6 +133,7 @@ async def test_an_incomplete_stream_leaves_the_old_object(endpoint: Endpoint) ->
         assert b"".join([chunk async for chunk in reading.chunks(1_000_000)]) == body
 
 
+@pytest.mark.long
 async def test_a_listing_is_complete_and_sorted(endpoint: Endpoint, server: StoreServer) -> None:
     endpoint = dataclasses.replace(endpoint, prefix="p+ /")
     keys = [f"p+ /{key}" for key in ODD_KEYS if len(key.encode()) < 1000] + [f"p+ /{n:04}" for n in range(1100)]
@@ -191,6 +192,7 @@ async def test_errors_for_wrong_credentials_name_the_setting(
             assert "not-the-secret" not in str(caught.value)
 
 
+@pytest.mark.long
 async def test_a_listing_tolerates_concurrent_changes(endpoint: Endpoint) -> None:
     async with Store(endpoint) as store:
         for at in range(0, 1100, 50):

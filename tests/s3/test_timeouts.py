@@ -48,6 +48,7 @@ bucket_name = "bucket"
     return loaded(text).routes[0].source
 
 
+@pytest.mark.long
 async def test_a_listing_may_take_longer_than_other_requests() -> None:
     listed = response(body=page(aws("a")))
     async with RawServer([after(SLOW_S, listed)]) as server:
@@ -58,6 +59,7 @@ async def test_a_listing_may_take_longer_than_other_requests() -> None:
                 await store.list_after("", 1)
 
 
+@pytest.mark.long
 async def test_a_read_that_is_slower_than_the_setting_fails_and_a_longer_setting_permits_it() -> None:
     async with RawServer([after(SLOW_S, response(body=b"x"))]) as server:
         async with Store(configured(server.port, "read_timeout = 1")) as store:

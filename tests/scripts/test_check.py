@@ -233,6 +233,7 @@ def test_a_cache_is_checked_beside_the_routes(
     assert [route["route"] for route in done.json["routes"]] == ["default", "mirror.cache"]
 
 
+@pytest.mark.long
 def test_an_address_of_the_status_page_that_another_program_has_is_an_error(
     tmp_path: Path, redis_url: str, endpoints: tuple[Endpoint, Endpoint]
 ) -> None:

@@ -61,6 +61,7 @@ def test_verbs_are_completed(commands: Path) -> None:
     assert completed(commands, "s3s3 c") == {"cache", "check", "completion", "config", "convert"}
 
 
+@pytest.mark.long
 def test_options_of_each_verb_are_completed(commands: Path) -> None:
     options = {"--dry-run", "--dest-bucket", "--distributed", "--drain-timeout"}
     assert completed(commands, "s3s3 bucket --d") == options
@@ -82,6 +83,7 @@ def test_file_names_are_completed(commands: Path) -> None:
     assert completed(commands, "s3s3 bucket --report s3s3b") == {"s3s3bucket"}
 
 
+@pytest.mark.long
 def test_routes_and_destinations_are_completed_from_the_configuration(commands: Path) -> None:
     assert completed(commands, "s3s3 jobs --route d") == set(), "there is no configuration"
     config_file(commands, "")

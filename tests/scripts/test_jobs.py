@@ -265,6 +265,7 @@ def test_retry_reports_a_key_that_is_not_a_dead_letter(config: Path, redis_url: 
     assert letters(redis_url) == set()
 
 
+@pytest.mark.long
 def test_retry_all_covers_every_destination_but_not_messages(config: Path, redis_url: str) -> None:
     dead_letter(redis_url, *map(str, range(600)))
     dead_letter(redis_url, "a", destination="dest-swift")

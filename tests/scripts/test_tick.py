@@ -143,6 +143,7 @@ def test_a_failed_run_is_reported_and_its_tick_is_not_retried(start: Callable[..
     assert err.count(b"exit status 2") == 1
 
 
+@pytest.mark.long
 def test_a_run_that_takes_too_long_is_stopped(start: Callable[..., EventListener], trace: Path) -> None:
     listener = start(ANSWER_TICKS, 3, sys.executable, "-c", WRITES_TRACE, trace, 600)
     listener.expect(READY)

@@ -73,6 +73,7 @@ def zsh_with(script: str, folder: Path) -> Iterator[Terminal]:
         os.close(ours)
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_zsh_completes_verbs_options_values_and_file_names(tmp_path: Path) -> None:
     script = subprocess.run(

@@ -76,6 +76,7 @@ async def test_bulk_jobs_leave_slots_for_fresh_ones(jobs: RedisJobQueue) -> None
         await until_done(jobs)
 
 
+@pytest.mark.long
 async def test_bulk_jobs_follow_each_other_while_slots_are_reserved_for_fresh_ones(
     jobs: RedisJobQueue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ async def test_a_miss_is_redirected_to_the_store_and_a_hit_is_sent_from_disk(
 # -- authorization
 
 
+@pytest.mark.long
 async def test_an_expired_url_is_refused_although_the_object_is_cached(start_cache: StartCache, put: PutObject) -> None:
     put("key")
     client = await start_cache()

@@ -436,6 +436,7 @@ async def test_a_source_that_sends_slowly_but_steadily_does_not_time_out() -> No
         assert copy.stored == [CONTENT]
 
 
+@pytest.mark.long
 async def test_a_destination_that_takes_slowly_but_steadily_does_not_time_out() -> None:
     content = CONTENT * 8
 
