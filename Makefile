@@ -1,7 +1,7 @@
 # Each target creates the virtual environment .venv and installs what it needs. `make PYTHON=/path/to/python3.12`
 # selects the interpreter, `make test ARGS="-k signing"` passes arguments.
 
-# Many containers set it. Each command that a test or a measurement starts would then compile s3s3 anew, which takes 0.3 s.
+# Many containers set it. Each started command would then compile s3s3 first, which takes 0.3 s.
 export PYTHONDONTWRITEBYTECODE =
 
 VENV = .venv
