@@ -66,7 +66,8 @@ end
 local function forget(replaced)
   redis.call('DEL', prefix .. 'reconcile')
   if replaced == 'destinations' then return end
-  redis.call('DEL', prefix .. 'leader', prefix .. 'watermark', prefix .. 'checkpoint', prefix .. 'server')
+  redis.call('DEL', prefix .. 'leader', prefix .. 'watermark', prefix .. 'checkpoint', prefix .. 'server',
+             prefix .. 'data')
   redis.call('HDEL', prefix .. 'gap', 'from_ms', 'healed')
   if replaced == 'channel' then -- messages on the new channel may have been missed: compare everything
     redis.call('HSET', prefix .. 'gap', 'from_ms', '0')

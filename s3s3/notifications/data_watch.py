@@ -15,6 +15,7 @@ from ..events import FIRST_START, GAP_DETECTED, log_event
 from ..queue.redis_calls import LuaScripts, RedisRetry
 from ..queue.redis_queue import RedisJobQueue
 from .leader_election import LEASE_S
+from .seen_data import SeenData
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class DataWatch:
         self._route = route
         self._jobs = jobs
         self._scripts = LuaScripts(jobs.client, __package__, jobs.prefix, folder="lua")
-        self._seen_ms = 0  # the latest watermark that Redis had
+        self._seen = SeenData(self._scripts)
         self.is_leader = False
 
     async def run(self) -> None:
@@ -47,12 +48,18 @@ class DataWatch:
 
     async def _renew(self) -> None:
         listener, token = self._jobs.consumer, self._jobs.route_token
-        state, watermark_ms, _ = await self._scripts.run("elect", listener, int(LEASE_S * 1000), "", 0, 1, token)
+        seen = self._seen
+        reply = await self._scripts.run("elect", listener, int(LEASE_S * 1000), "", 0, 1, token)
+        state, watermark_ms, _, data_id = reply
+        if await seen.see(str(data_id), int(watermark_ms)):
+            self._log("data_loss")
         if state == "leader":
-            result, _, watermark_ms = await self._scripts.run("advance", listener, "", "", "", self._seen_ms, token)
+            result, _, watermark_ms, data_id = await self._scripts.run(
+                "advance", listener, "", "", "", seen.watermark_ms, token, seen.data_id
+            )
+            await seen.see(str(data_id), int(watermark_ms))
             self._log(str(result))
         self.is_leader = state == "leader"
-        self._seen_ms = max(self._seen_ms, int(watermark_ms))
 
     def _log(self, result: str) -> None:
         if result == "first":

@@ -76,7 +76,7 @@ class LeaderElection:
         subscribed_s = self._buffer.subscribed_s
         complete_from_s = self._buffer.complete_from_s(subscribed_s)
         complete_from_ms = await self._watermark.redis_time_ms(complete_from_s, subscribed_s)
-        state, watermark_ms, enqueued_checkpoint = await self._scripts.run(
+        state, watermark_ms, enqueued_checkpoint, data_id = await self._scripts.run(
             "elect",
             self._listener,
             int(LEASE_S * 1000),
@@ -85,7 +85,7 @@ class LeaderElection:
             int(may_leave_gap),
             self._route_token(),
         )
-        self._watermark.seen_ms = max(self._watermark.seen_ms, int(watermark_ms))
+        await self._watermark.see(str(data_id), int(watermark_ms))
         return str(state), str(enqueued_checkpoint).encode()
 
     async def publish_last_checkpoint(self) -> bytes:

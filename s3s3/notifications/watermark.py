@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ..events import FIRST_START, GAP_DETECTED, log_event
 from ..queue.base import boottime_s
 from ..queue.redis_calls import LuaScripts
+from .seen_data import SeenData
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ class Watermark:
         route: its name, for the log.
 
     Attributes:
-        seen_ms: the latest watermark that Redis had; if it has an earlier one later, or none, Redis has lost data.
+        seen: what Redis had; if it has an earlier watermark later, or none, or other data, Redis has lost data.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Watermark:
         self._channel = channel
         self._listener = listener
         self._subscribed_s, self._subscribed_ms = 0.0, 0  # the same moment on this process's clock and on Redis's
-        self.seen_ms = 0
+        self.seen = SeenData(scripts)
 
     async def redis_time_ms(self, at_s: float, subscribed_s: float) -> int:
         """Return what Redis's clock shows at `at_s`, counted from the beginning of a subscription."""
@@ -59,16 +60,17 @@ class Watermark:
         """
         complete_from_ms = await self.redis_time_ms(complete_from_s, subscribed_s)
         enqueued_to_ms = await self.redis_time_ms(enqueued_to_s, subscribed_s)
-        result, gap_ms, watermark_ms = await self._scripts.run(
+        result, gap_ms, watermark_ms, data_id = await self._scripts.run(
             "advance",
             self._listener,
             complete_from_ms,
             enqueued_to_ms,
             checkpoint,
-            self.seen_ms,
+            self.seen.watermark_ms,
             self._route_token(),
+            self.seen.data_id,
         )
-        self.seen_ms = max(self.seen_ms, int(watermark_ms))
+        await self.seen.see(str(data_id), int(watermark_ms))
         if result == "first":
             text = "earlier messages were missed. Run `s3s3 bucket` once now, even if you ran it before"
             log_event(log, FIRST_START, text, route=self._route, channel=self._channel)
@@ -77,4 +79,12 @@ class Watermark:
             duration_s = round(gap_ms / 1000, 1)
             log_event(log, GAP_DETECTED, text, route=self._route, channel=self._channel, duration_s=duration_s)
         elif result == "data_loss":
-            log_event(log, GAP_DETECTED, "Redis has lost data", route=self._route, channel=self._channel)
+            self._log_data_loss()
+
+    async def see(self, data_id: str, watermark_ms: int) -> None:
+        """Take note of the data that Redis has, and record the loss of those seen before. Raises RedisUnavailable."""
+        if await self.seen.see(data_id, watermark_ms):
+            self._log_data_loss()
+
+    def _log_data_loss(self) -> None:
+        log_event(log, GAP_DETECTED, "Redis has lost data", route=self._route, channel=self._channel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -53,7 +54,7 @@ async def test_a_first_start_is_logged_once_and_leaves_no_gap(client: Redis, cap
 async def test_of_several_listeners_one_records_the_loss(client: Redis) -> None:
     watches = [watch(client) for _ in range(3)]
     async with running(watches[0].run()), running(watches[1].run()), running(watches[2].run()):
-        await until(lambda: all(each._seen_ms for each in watches))
+        await until(lambda: all(each._seen.watermark_ms for each in watches))
         await client.flushall()
         found = await until(lambda: gap(client))
         assert found.age_ms is None
@@ -72,10 +73,43 @@ async def test_a_follower_detects_the_loss_when_the_leader_is_gone(client: Redis
     async with running(leader.run()):
         await until(lambda: leader.is_leader)
         async with running(follower.run()):
-            await until(lambda: follower._seen_ms)
+            await until(lambda: follower._seen.watermark_ms)
     await client.flushall()
     async with running(follower.run()):
         assert (await until(lambda: gap(client))).age_ms is None
+
+
+async def test_a_loss_is_recorded_once_though_a_new_listener_leads_that_knows_nothing_of_it(
+    client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = [watch(client) for _ in range(2)]
+    async with running(old[0].run()), running(old[1].run()):
+        await until(lambda: all(each._seen.watermark_ms for each in old))
+    await client.flushall()
+    async with running(watch(client).run()):
+        await until(lambda: client.get(f"{P}watermark"))
+        async with running(old[0].run()), running(old[1].run()):
+            assert (await until(lambda: gap(client))).age_ms is None
+            later_ms = int(time.time() * 1000) + 1000
+            await until(lambda: is_later(client, later_ms))
+    assert await gap(client) == Gap(None, "1")
+    assert caplog.text.count("gap detected: Redis has lost data") == 1
+
+
+async def test_a_loss_is_recorded_after_the_route_is_registered_again(client: Redis) -> None:
+    old = watch(client)
+    old._jobs.route_token = "before"
+    async with running(old.run()):
+        await until(lambda: old._seen.watermark_ms)
+    await client.flushall()
+    await client.hset(f"{P}fingerprint", "token", "after")
+    async with running(watch(client).run()):
+        await until(lambda: client.get(f"{P}watermark"))
+        async with running(old.run()):
+            await asyncio.sleep(0.3)
+            assert await gap(client) is None, "the route may have been taken over"
+            old._jobs.route_token = "after"
+            assert (await until(lambda: gap(client))).age_ms is None
 
 
 async def test_a_listener_that_resigned_is_followed_by_another_one_without_a_gap(client: Redis) -> None:

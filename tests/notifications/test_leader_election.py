@@ -64,6 +64,9 @@ class Candidate:
     async def redis_time_ms(self, _at_s: float, _subscribed_s: float) -> int:
         return self._complete_from_ms
 
+    async def see(self, _data_id: str, watermark_ms: int) -> None:
+        self.seen_ms = watermark_ms
+
     async def receive(self) -> None:
         async with self.client.pubsub() as channel:
             await channel.subscribe(f"{PREFIX}checkpoint")

@@ -341,6 +341,21 @@ async def test_a_new_leader_detects_lost_data_though_it_never_led_before(redis_u
         assert (await until(successor.gap)).age_ms is None
 
 
+async def test_lost_data_are_a_gap_though_a_new_listener_leads_that_knows_nothing_of_them(
+    redis_url: str, producer: Redis
+) -> None:
+    async with listening(redis_url) as old:
+        await until(lambda: old.source.watermark.seen.watermark_ms)
+        async with producer.pipeline() as at_once:
+            at_once.flushall()
+            at_once.set("s3s3:{default}:leader", "not the old one")
+            await at_once.execute()
+        async with listening(redis_url) as new:
+            await producer.set("s3s3:{default}:leader", new.jobs.consumer)
+            await until(lambda: watermark(producer))
+            assert (await until(new.gap)).age_ms is None
+
+
 async def test_received_messages_are_enqueued_after_redis_was_killed_and_restarted(
     redis_url: str, producer: Redis, redis_server: RedisServer
 ) -> None:

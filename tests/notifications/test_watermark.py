@@ -100,7 +100,7 @@ async def test_a_watermark_that_redis_has_lost_is_a_gap_with_an_unknown_start(
 
 async def test_a_listener_that_has_only_seen_a_watermark_detects_its_loss(client: Redis) -> None:
     listener = Listener(client, -5)
-    listener.watermark.seen_ms = 1
+    listener.watermark.seen.watermark_ms = 1
     await listener.advance()
     gap = await queue(client).gap()
     assert gap is not None and gap.age_ms is None

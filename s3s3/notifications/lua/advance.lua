@@ -1,11 +1,11 @@
 -- Advances the watermark and the checkpoint: every message before them is on the queue.
 -- KEYS[1]  prefix of the route's keys
 -- ARGV     listener, complete_from_ms, enqueued_to_ms, checkpoint, seen_ms, token of the route's fingerprint ('': not
---          checked)
+--          checked), id of the data that it has seen ('': none)
 --
 -- The leader has received every message from complete_from_ms on, and enqueued them up to enqueued_to_ms (Redis's
 -- clock). Both are '' for a route without a channel. seen_ms: the latest watermark that it has seen; 0 for none.
--- Returns {result, gap_ms, watermark}, with result one of
+-- Returns {result, gap_ms, watermark, id of the data ('' for not_leader)}, with result one of
 --   advanced    there is no gap
 --   first       there was no watermark yet
 --   gap         no listener covered the gap_ms before complete_from_ms; recorded as a gap
@@ -36,7 +36,7 @@ local leader = redis.call('GET', prefix .. 'leader')
 local token = redis.call('HGET', prefix .. 'fingerprint', 'token')
 local is_superseded = ARGV[6] ~= '' and token and token ~= ARGV[6]
 if is_superseded or (leader and leader ~= listener) then
-  return {'not_leader', 0, 0}
+  return {'not_leader', 0, 0, ''}
 end
 
 local result, gap_ms = 'advanced', 0
@@ -49,6 +49,7 @@ end
 if (watermark_ms or 0) < seen_ms then
   result = 'data_loss'
   record_gap(0)
+  redis.call('HSET', gap_key, 'lost', ARGV[7])
 elseif not watermark_ms then
   result = 'first'
 elseif complete_from_ms and watermark_ms < complete_from_ms then
@@ -59,8 +60,9 @@ elseif server and (redis.call('GET', prefix .. 'server') or server) ~= server th
   record_gap(watermark_ms)
 end
 if server then redis.call('SET', prefix .. 'server', server) end
+redis.call('SET', prefix .. 'data', listener .. ':' .. string.format('%d', enqueued_to_ms), 'NX')
 local new_ms = string.format('%d', math.max(watermark_ms or 0, enqueued_to_ms))
 redis.call('SET', watermark_key, new_ms)
 -- In the same step as the gap: the next leader drops what precedes the checkpoint, even if this one never received it.
 redis.call('SET', prefix .. 'checkpoint', checkpoint)
-return {result, gap_ms, new_ms}
+return {result, gap_ms, new_ms, redis.call('GET', prefix .. 'data')}

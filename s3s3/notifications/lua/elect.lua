@@ -4,7 +4,7 @@
 --          fingerprint ('': not checked)
 --
 -- complete_from_ms: time (Redis's clock) from which this listener has received every message.
--- Returns {state, watermark (0: none), enqueued_checkpoint}, with state one of
+-- Returns {state, watermark (0: none), enqueued_checkpoint, id of the route's data ('': none)}, with state one of
 --   leader    elected or renewed
 --   follower  another listener leads, or the route means something else by now
 --   deferred  there is no leader, but this listener lacks messages published since the watermark, which other
@@ -19,17 +19,19 @@ local watermark_ms = tonumber(redis.call('GET', prefix .. 'watermark'))
 local watermark = string.format('%d', watermark_ms or 0)
 
 local token = redis.call('HGET', prefix .. 'fingerprint', 'token')
-local is_superseded = ARGV[6] ~= '' and token and token ~= ARGV[6]
-if is_superseded or (leader and leader ~= listener) then
-  return {'follower', watermark, ''}
+local data = redis.call('GET', prefix .. 'data') or ''
+if ARGV[6] ~= '' and token and token ~= ARGV[6] then
+  return {'follower', '0', '', ''}
+elseif leader and leader ~= listener then
+  return {'follower', watermark, '', data}
 end
 local would_leave_gap = not leader and watermark_ms and watermark_ms < complete_from_ms
 if would_leave_gap and not may_leave_gap then
   local listeners = redis.call('PUBSUB', 'NUMSUB', checkpoint_channel)[2]
   if listeners > 1 then
-    return {'deferred', watermark, ''}
+    return {'deferred', watermark, '', data}
   end
 end
 redis.call('SET', leader_key, listener, 'PX', lease_ms)
 redis.call('PUBLISH', checkpoint_channel, checkpoint)
-return {'leader', watermark, redis.call('GET', prefix .. 'checkpoint') or ''}
+return {'leader', watermark, redis.call('GET', prefix .. 'checkpoint') or '', data}
