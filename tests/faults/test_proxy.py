@@ -50,6 +50,7 @@ from tests.faults.lies import (  # fmt: skip
 )
 from tests.faults.messages import Part, Towards
 from tests.faults.proxy import Proxy
+from tests.integration.commands import eventually
 
 CONTENT = bytes(range(256)) * 1024
 
@@ -199,7 +200,7 @@ def test_an_error_may_come_with_a_200_whether_or_not_the_server_saw_the_request(
 def test_a_reset_is_a_reset_and_the_next_connection_lives(proxy: Proxy, fault: Fault) -> None:
     with proxy.injecting(fault), pytest.raises(ConnectionResetError):
         Client(proxy).ask("PUT" if fault.fits(_put()) else "GET", body=CONTENT)
-    assert proxy.injected[fault.name] == 1
+    eventually(lambda: proxy.injected[fault.name] == 1, "the proxy has counted the fault")
     assert Client(proxy).ask("GET") == (200, CONTENT)
 
 
