@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -19,14 +20,16 @@ from ..queue.base import PAUSED, ClaimResult, Disposition, DispositionKind, boot
 from ..queue.redis_calls import RedisRetry
 from ..queue.redis_queue import Lease, RedisJobQueue
 from ..s3 import RateLimiter
-from ..tasks import DRAIN_S, Restarts, cancel, run_with_background, wait_with_timeout
+from ..tasks import DRAIN_S, Restarts, backoff_s, cancel, run_with_background, wait_with_timeout
 from .isolation import Bulkhead, CircuitBreakers, ReadTest, SlowDestinations
 from .retry_policy import Cause, disposition_for, outcome_event, used_stores
 
 log = logging.getLogger(__name__)
 
 #: How long the first claim waits for work; each later one waits twice as long, up to the maximum. A shutdown waits for
-#: the claim in progress, so a process that has worked for a moment ends in a moment.
+#: the claim in progress, so a process that has worked for a moment ends in a moment. The upper half is random: Redis
+#: gives an entry to the process that waits longest. With equal waits it would always be the same one, which may be one
+#: that does not know the key's destination, in a rolling restart.
 INITIAL_CLAIM_WAIT_S = 0.02
 MAX_CLAIM_WAIT_S = 1.0
 
@@ -152,8 +155,7 @@ class Worker:
                             self._route, len(unfinished), error)  # fmt: skip
 
     async def _claim_until(self, stop: asyncio.Event) -> None:
-        wait_s = INITIAL_CLAIM_WAIT_S
-        while True:
+        for number in count(1):
             self._slot_freed.clear()
             if len(self._running) >= self._concurrency and not stop.is_set():
                 await self._slot_freed.wait()
@@ -163,10 +165,8 @@ class Worker:
                 return
             min_bulk, max_bulk = self._bulk_slots()
             # With the bulk lane full, the wait is for a free slot instead.
-            claim = partial(
-                self._jobs.claim, self._concurrency - len(self._running), min_bulk, max_bulk, wait_s if max_bulk else 0
-            )
-            wait_s = min(2 * wait_s, MAX_CLAIM_WAIT_S)
+            wait_s = backoff_s(number, INITIAL_CLAIM_WAIT_S, MAX_CLAIM_WAIT_S) if max_bulk else 0
+            claim = partial(self._jobs.claim, self._concurrency - len(self._running), min_bulk, max_bulk, wait_s)
             try:
                 claims = await self._redis_retry.run(claim, stop)  # never cancelled: its response may contain jobs
             except RedisUnavailable:

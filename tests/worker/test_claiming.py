@@ -119,7 +119,8 @@ async def test_the_first_claims_wait_briefly_so_that_a_short_run_ends_soon(
     monkeypatch.setattr(jobs, "claim", recorded)
     async with working(Worker(ROUTE, jobs, Copies())):
         await until(lambda: len(waits) >= 5)
-    assert waits[:5] == [0.02, 0.04, 0.08, 0.1, 0.1]  # the tests' maximum is 0.1
+    longest = [0.02, 0.04, 0.08, 0.1, 0.1]  # the tests' maximum is 0.1
+    assert all(wait_s <= most_s <= 2 * wait_s for wait_s, most_s in zip(waits, longest, strict=False))
 
 
 async def test_claimed_at_advances_with_each_claim(jobs: RedisJobQueue) -> None:
