@@ -225,6 +225,7 @@ async def ask_everything(store: Store) -> list[str]:
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize(
     ("head", "piece"),

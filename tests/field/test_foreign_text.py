@@ -196,6 +196,7 @@ def assert_linear(parse: Callable[[bytes], object], refusals: tuple[type[Excepti
             pytest.fail(f"{text}: {measured}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PARSERS)
 def test_the_worst_64_kib_take_linear_time(name: str) -> None:
     assert_linear(*PARSERS[name], RESULT_LIMIT_BYTES)
@@ -228,6 +229,7 @@ def test_many_informational_responses_take_linear_time(loop: asyncio.AbstractEve
     assert long_s < 3 * short_s + 5 * NOISE_S, "the first 64 KiB are read, however much has arrived"
 
 
+@pytest.mark.long
 def test_a_response_that_comes_byte_by_byte_takes_linear_time(loop: asyncio.AbstractEventLoop) -> None:
     def receive(raw: bytes) -> None:
         connection = Connection(loop)

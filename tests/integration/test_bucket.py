@@ -62,6 +62,7 @@ def test_a_dry_run_copies_nothing_reports_what_it_would_and_exits_with_1(place: 
     run("bucket", "--config", place.config(), "--dry-run")
 
 
+@pytest.mark.long
 def test_a_report_has_a_line_for_each_object_with_both_sizes_both_md5s_and_the_proof(place: Place) -> None:
     run("bucket", "--config", place.config())
     output = run("bucket", "--config", place.config(), "--report", "-")
@@ -191,6 +192,7 @@ def test_it_works_without_redis_and_warns(place: Place) -> None:
     assert place.content("key 00") == b"content"
 
 
+@pytest.mark.long
 def test_a_redis_that_is_configured_and_away_is_3_unless_it_is_to_be_done_without(place: Place) -> None:
     place.redis_url = f"redis://:hunter2@127.0.0.1:{free_ports(1)[0]}/0"
     output = run("bucket", "--config", place.config(), status=3).stderr

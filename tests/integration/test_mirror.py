@@ -114,6 +114,7 @@ async def test_another_process_finishes_the_copy_of_a_killed_one(
     assert time.monotonic() - start_s < 15
 
 
+@pytest.mark.long
 async def test_monitoring_influxdb_access_log_and_shutdown(
     destination: Endpoint, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

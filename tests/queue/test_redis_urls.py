@@ -206,6 +206,7 @@ async def test_a_cluster_with_a_password_works() -> None:
         await works(f"redis+cluster://:{ENCODED}@{HOST}:{server.port}")
 
 
+@pytest.mark.long
 async def test_a_cluster_with_tls_works(certificates: Path) -> None:
     with tls_server(certificates):  # skips this test where the server was built without TLS
         pass

@@ -34,6 +34,7 @@ def test_candidates_are_returned_unchanged_and_in_order(tmp_path: Path) -> None:
         assert list(candidates) == added
 
 
+@pytest.mark.long
 def test_many_candidates_are_kept_on_disk_and_leave_no_file(tmp_path: Path) -> None:
     peak_bytes = 10**9
     for _ in range(3):  # what threads of earlier tests allocate counts, too

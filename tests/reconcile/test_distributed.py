@@ -55,6 +55,7 @@ def entries(keys: Sequence[str]) -> list[Entry]:
     return [Entry(key, 1, "e" * 32) for key in keys]
 
 
+@pytest.mark.long
 async def test_a_slow_range_is_split_after_a_few_seconds_even_if_it_has_few_entries(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ def test_routes_and_destinations_are_completed_from_the_configuration(commands: 
     assert completed(commands, "s3s3bucket --route ") == {"default"}
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_keys_of_dead_letters_are_completed_from_the_queue(commands: Path, redis_url: str) -> None:
     config_file(commands, redis_url)

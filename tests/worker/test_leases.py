@@ -78,6 +78,7 @@ async def test_worker_that_lost_its_job_writes_nothing_and_leaves_a_recheck(
 # -- Redis outages
 
 
+@pytest.mark.long
 @pytest.mark.real
 async def test_work_continues_after_a_redis_outage(
     redis_queue: NewQueue, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
