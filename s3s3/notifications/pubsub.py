@@ -15,8 +15,8 @@ Keys, under the route's prefix:
     data            id of the route's data, made with the first watermark: with another one, Redis has lost the data
     gap             hash: from_ms, where the oldest gap that is not healed yet begins (by Redis's clock; 0: unknown, as
                     Redis has lost data); generation, which grows with each gap and outlives them; healed, the
-                    destinations at which it is healed, with a space between them; lost, the id of the data whose loss
-                    was recorded last
+                    destinations at which it is healed, with a space between them; lost, the id of the data that were
+                    recorded as lost last
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -106,7 +105,8 @@ async def test_a_loss_is_recorded_after_the_route_is_registered_again(client: Re
     async with running(watch(client).run()):
         await until(lambda: client.get(f"{P}watermark"))
         async with running(old.run()):
-            await asyncio.sleep(0.3)
+            later_ms = int(time.time() * 1000) + 300
+            await until(lambda: is_later(client, later_ms))
             assert await gap(client) is None, "the route may have been taken over"
             old._jobs.route_token = "after"
             assert (await until(lambda: gap(client))).age_ms is None
